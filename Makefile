@@ -1,0 +1,36 @@
+VENV := .venv
+BIN := $(VENV)/bin
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test format clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+install: $(VENV)/.installed  ## make .venv with the core, all plugins and the development tools
+
+$(VENV)/.installed: pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet -e '.[dev,docs]' $(addprefix -e ./,$(PLUGINS))
+	touch $@
+
+demo: install  ## compose and understand a few scenes; pictures go to demo/
+	mkdir -p demo
+	$(BIN)/python examples/demo.py
+
+test: install  ## everything that CI checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+format: install  ## format, and fix what ruff can fix
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove everything that is built, .venv included
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache site dist build demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,22 @@
+"""The core's own plugin: the networks that any plugin's config may name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from energycomp.hookspecs import hookimpl
+from energycomp.plugins import lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["energycomp_register_networks"]
+
+
+@hookimpl
+def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
+    """The two-stage UNet, and the adapter for a diffusers UNet that takes its condition by cross-attention."""
+    return {
+        "two_stage": lazy("energycomp.networks:TwoStageUNet"),
+        "unet2d_condition": lazy("energycomp.networks:ConditionUNet"),
+    }

@@ -1,0 +1,92 @@
+"""`energycomp env`: what a bug report needs to say about the machine, read without importing any of it."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["env"]
+
+PACKAGES = (
+    "energycomp",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "huggingface-hub",
+    "numpy",
+    "scipy",
+    "Pillow",
+    "torchmetrics",
+    "pluggy",
+    "typer",
+)
+
+
+def env(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show versions, cores, memory and plugins, for a bug report."""
+    report = _report()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(report, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False)
+    for name, value in report.items():
+        table.add_row(name, Text(_cell(value)))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name} {entry or 'not installed'}" for name, entry in value.items())
+    if isinstance(value, list):
+        return "\n".join(value)
+    return "unknown" if value is None else str(value)
+
+
+def _report() -> dict[str, Any]:
+    import platform
+
+    from energycomp.plugins import listing
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": _cores(),
+        "memory_gib": _memory_gib(),
+        "packages": {package: _version(package) for package in PACKAGES},
+        "plugins": [f"{info}{' failed' if info.error else ' off' if info.off else ''}" for info in listing()],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cores() -> int | None:
+    """The cores that this process may run on, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):  # no sysconf on this platform, or not these names
+        return None

@@ -1,0 +1,39 @@
+"""The exceptions of energycomp. Every message says what was got, what was expected and what to do."""
+
+__all__ = [
+    "CheckpointError",
+    "CompositionError",
+    "EnergycompError",
+    "InputError",
+    "NonFiniteError",
+    "NotFoundError",
+    "PluginError",
+]
+
+
+class EnergycompError(Exception):
+    """Base of all errors that energycomp raises on purpose; the CLI prints its message without a traceback."""
+
+
+class InputError(EnergycompError, ValueError):
+    """A value, shape, file or picture from the caller is not what the function takes."""
+
+
+class CompositionError(EnergycompError, TypeError):
+    """Components that cannot be composed: other space, schedule or shape, or no trained unconditional row."""
+
+
+class NotFoundError(EnergycompError, LookupError):
+    """A name that no plugin registers, or a path or hub id that holds no model."""
+
+
+class PluginError(EnergycompError):
+    """A plugin that breaks the contract of its hook, or two plugins that claim one name."""
+
+
+class CheckpointError(EnergycompError):
+    """Files on disk that are incomplete, altered, or do not fit the network they are loaded into."""
+
+
+class NonFiniteError(EnergycompError, ArithmeticError):
+    """A network predicted NaN or infinity; the message names the component and the step."""

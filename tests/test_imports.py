@@ -1,0 +1,46 @@
+"""Importing energycomp, asking for help and listing plugins stay light: measured in fresh interpreters."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import energycomp
+
+# Printed by the child itself when it ends, whatever it ran before.
+HEAVY = """
+import atexit, sys
+heavy = {"torch", "diffusers", "transformers", "torchvision", "accelerate", "matplotlib", "scipy"}
+atexit.register(lambda: print("heavy:", sorted(heavy & set(sys.modules)), file=sys.stderr))
+"""
+MAIN = "sys.argv = ['energycomp', {!r}]; from energycomp.cli import main; main()"
+LIGHT = {
+    "import": "import energycomp; dir(energycomp); energycomp.hookimpl",
+    "help": MAIN.format("--help"),
+    "version": MAIN.format("--version"),
+    "plugins": MAIN.format("plugins"),
+    "env": MAIN.format("env"),
+}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_commands_import_nothing_heavy_and_take_under_a_second(name: str) -> None:
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", HEAVY + LIGHT[name]], capture_output=True, text=True, check=True)
+    after = os.times()
+    assert "heavy: []" in done.stderr
+    # The child's processor time, 0.2 s here, and not the clock on the wall: other work on the cores must not fail this.
+    spent = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    assert spent < 1.0
+
+
+@pytest.mark.parametrize("name", energycomp.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(energycomp, name) is not None
+    assert name in dir(energycomp)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Compozer'"):
+        _ = energycomp.Compozer

@@ -1,0 +1,232 @@
+"""Discovery against real distributions on disk: each of the ways a plugin can go wrong, next to one that works."""
+
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from energycomp import hookspecs, plugins
+from energycomp.errors import InputError, NotFoundError, PluginError
+
+DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+
+GOOD = """
+    from energycomp.hookspecs import hookimpl
+    from energycomp.plugins import lazy
+
+    @hookimpl
+    def energycomp_register_solvers():
+        return {"fractional": lazy("fractions:Fraction")}
+"""
+
+Install = Callable[..., None]
+
+
+def hook(body: str, signature: str = "energycomp_register_solvers()") -> str:
+    return f"""
+        from energycomp.hookspecs import hookimpl
+
+        @hookimpl
+        def {signature}:
+            {body}
+    """
+
+
+BROKEN = {
+    "raises": ("raise RuntimeError('no such device')", "RuntimeError: no such device"),
+    "syntax": ("def", "SyntaxError"),
+    "exits": ("raise SystemExit('wrong platform')", "SystemExit: wrong platform"),
+    "dependency": ("import a_module_nobody_has", "ModuleNotFoundError: No module named 'a_module_nobody_has'"),
+    "signature": (hook("return {}", "energycomp_register_solvers(registry)"), "registry"),
+    "unknown_hook": (hook("return {}", "energycomp_register_solver()"), "unknown hook 'energycomp_register_solver'"),
+    "not_decorated": ("def energycomp_register_solvers():\n    return {}", "@energycomp.hookimpl"),
+    "no_hook": ("x = 1", "implements no hook"),
+    "hook_raises": (hook("raise OSError('disk')"), "OSError: disk"),
+    "hook_exits": (hook("raise SystemExit(3)"), "SystemExit: 3"),
+    "forgot_return": (hook("{}"), "returned None"),
+    "list": (hook("return [print]"), "Expected a mapping of names to factories"),
+    "not_callable": (hook("return {'beam': 'a.module:Beam'}"), "'beam': 'a.module:Beam'"),
+    "not_a_name": (hook("return {3: print}"), "3: <built-in function print>"),
+}
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Iterator[Install]:
+    """Writes a module and its dist-info, as pip would, to a folder on sys.path, and discovers again."""
+    modules = []
+
+    def write(name: str, source: str, *, distribution: str | None = None, version: str = "1.0") -> None:
+        module = f"fake_{name}"
+        distribution = distribution or f"energycomp-{name}"
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+        info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[energycomp]\n{name} = {module}\n")
+        modules.append(module)
+        plugins.reload()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        patch.delenv("ENERGYCOMP_PLUGINS", raising=False)
+        patch.delenv("ENERGYCOMP_DISABLE_PLUGINS", raising=False)
+        yield write
+    for module in modules:
+        sys.modules.pop(module, None)
+    plugins.reload()
+
+
+def info_of(name: str) -> plugins.PluginInfo:
+    (info,) = [info for info in plugins.listing() if info.name == name]
+    return info
+
+
+def test_a_plugin_is_listed_and_found(install: Install) -> None:
+    install("good", GOOD, version="2.3")
+    assert info_of("good") == plugins.PluginInfo("good", "energycomp-good", "2.3", {"solvers": ("fractional",)})
+    assert "fractional" in plugins.names("solvers")
+    assert str(plugins.find("solvers", "fractional")(1, 2)) == "1/2"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_listed_with_its_reason_and_the_rest_works(install: Install, name: str) -> None:
+    source, reason = BROKEN[name]
+    install("good", GOOD)
+    install(name, source)
+    info = info_of(name)
+    assert info.error is not None
+    assert reason in info.error
+    assert info.distribution == f"energycomp-{name}"
+    assert not info.registered
+    assert plugins.find("solvers", "fractional")
+    with pytest.raises(NotFoundError, match=re.escape(f"{name} (energycomp-{name} 1.0): {info.error}")):
+        plugins.find("solvers", "beam")
+
+
+def test_one_bad_hook_fails_the_whole_plugin(install: Install) -> None:
+    install("half", textwrap.dedent(GOOD) + textwrap.dedent(hook("return None", "energycomp_register_models()")))
+    assert "energycomp_register_models returned None" in str(info_of("half").error)
+    assert "fractional" not in plugins.names("solvers")
+
+
+def test_ctrl_c_during_discovery_is_not_swallowed(install: Install) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        install("slow", "raise KeyboardInterrupt")
+
+
+def test_two_distributions_with_one_name(install: Install) -> None:
+    install("one", GOOD, distribution="solvers-of-ann")
+    install("two", GOOD + "\n    @hookimpl\n    def energycomp_register_models():\n        return {'own': print}\n")
+    with pytest.raises(PluginError, match=r"one \(solvers-of-ann 1\.0\)") as caught:
+        plugins.find("solvers", "fractional")
+    assert "two (energycomp-two 1.0)" in str(caught.value)
+    assert "fractional" not in plugins.names("solvers")
+    assert plugins.find("models", "own") is print
+    for info in (info_of("one"), info_of("two")):
+        assert info.error is None
+        assert info.registered["solvers"] == ("fractional",)
+        assert info.conflicts == (str(caught.value),)
+
+
+def test_one_name_for_two_kinds_is_no_conflict(install: Install) -> None:
+    install("one", GOOD)
+    install("two", hook("return {'fractional': print}", "energycomp_register_models()"))
+    assert plugins.find("models", "fractional") is print
+    assert plugins.find("solvers", "fractional") is not print
+
+
+def test_what_a_plugin_prints_stays_out_of_stdout(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("loud", "print('hello from import')" + textwrap.dedent(hook("print('hello from hook'); return {}")))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "hello from import" in captured.err
+    assert "hello from hook" in captured.err
+    json.dumps([attrs.asdict(info) for info in plugins.listing()])
+
+
+@pytest.mark.parametrize("chosen", ["good", "energycomp-good", "Energycomp.Good", " other , good "])
+def test_the_environment_chooses_plugins(install: Install, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setenv("ENERGYCOMP_PLUGINS", chosen)
+    install("good", GOOD)
+    install("raises", BROKEN["raises"][0])
+    assert info_of("good").registered
+    assert info_of("raises").off == "ENERGYCOMP_PLUGINS"
+    assert info_of("raises").error is None
+    assert info_of("core").registered
+
+
+def test_an_empty_choice_leaves_the_core_alone(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENERGYCOMP_PLUGINS", "")
+    install("good", GOOD)
+    assert [info.name for info in plugins.listing() if not info.off] == ["core"]
+    with pytest.raises(NotFoundError, match=r"good \(energycomp-good 1\.0\): ENERGYCOMP_PLUGINS"):
+        plugins.find("solvers", "fractional")
+
+
+@pytest.mark.parametrize("disabled", ["good", "energycomp_good", "core,good"])
+def test_the_environment_disables_plugins(install: Install, monkeypatch: pytest.MonkeyPatch, disabled: str) -> None:
+    monkeypatch.setenv("ENERGYCOMP_DISABLE_PLUGINS", disabled)
+    install("good", GOOD)
+    assert info_of("good").off == "ENERGYCOMP_DISABLE_PLUGINS"
+    assert info_of("core").off is None
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_close_ones(install: Install) -> None:
+    install("good", GOOD)
+    with pytest.raises(NotFoundError, match=r"No solver is named 'fractoinal'. Did you mean 'fractional'\?") as caught:
+        plugins.find("solvers", "fractoinal")
+    assert f"Known solvers: {', '.join(plugins.names('solvers'))}." in str(caught.value)
+
+
+def test_an_unknown_kind_names_the_kinds() -> None:
+    with pytest.raises(InputError, match=r"'solver'\. Expected one of models, networks"):
+        plugins.find("solver", "pursuit")  # type: ignore[arg-type]
+
+
+def test_listing_is_cached_until_reload(install: Install, tmp_path: Path) -> None:
+    install("good", GOOD + f"\n    open({str(tmp_path / 'imports')!r}, 'a').write('x')\n")
+    plugins.listing()
+    plugins.find("solvers", "fractional")
+    assert (tmp_path / "imports").read_text() == "x"
+
+
+def test_the_core_is_listed_first() -> None:
+    core = plugins.listing()[0]
+    assert (core.name, core.distribution) == ("core", "energycomp")
+    assert core.registered == {"networks": ("two_stage", "unet2d_condition")}
+
+
+@pytest.mark.parametrize("target", ["module", "module:", ":attribute", "a/b:c", "a.b:c d"])
+def test_lazy_refuses_what_is_no_target(target: str) -> None:
+    with pytest.raises(PluginError, match=r"Expected 'package\.module:attribute'"):
+        plugins.lazy(target)
+
+
+@pytest.mark.parametrize("target", ["a_module_nobody_has:x", "fractions:Fracture"])
+def test_lazy_says_what_did_not_import(target: str) -> None:
+    with pytest.raises(PluginError, match=target):
+        plugins.lazy(target)()
+
+
+def test_lazy_passes_the_factory_s_own_error_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        plugins.lazy("fractions:Fraction")(1, 0)
+
+
+def test_every_kind_has_a_hook() -> None:
+    hooks = {name for name in hookspecs.__all__ if name.startswith("energycomp_")}
+    assert hooks == {f"energycomp_register_{kind}" for kind in plugins.KINDS}
+
+
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
+    sentence = getattr(hookspecs, f"energycomp_register_{kind}").__doc__
+    (factory,) = re.findall(r"`(factory\(.*)`", sentence)
+    text = DOCS.read_text()
+    assert f"`energycomp_register_{kind}`" in text
+    assert f"`{factory}`" in text
