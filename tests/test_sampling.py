@@ -1,0 +1,312 @@
+"""Every scheduler against a Gaussian, whose exact prediction is known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.sampling import compatible_schedulers, make_scheduler, sample
+
+M, S = 0.3, 0.5
+T = 1000
+SCHEDULES = {
+    "cosine": diffusers.DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2").alphas_cumprod,
+    "linear": torch.cumprod(1 - torch.linspace(0.00085, 0.012, T, dtype=torch.float64), 0).float(),
+    "scaled": torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2, 0).float(),
+}
+COSINE = SCHEDULES["cosine"]
+NAMES = compatible_schedulers()
+# Steps, and how far the deviation may be off: the bias of first order schedulers falls with 1 / steps only.
+STEPS = {"DDIM": (100, 0.06), "Euler": (100, 0.06), "DDPM": (100, 0.1), "EulerAncestral": (100, 0.1)}
+# PNDM averages the predictions of neighbouring steps, which the noisy end of a cosine schedule upsets.
+STEPS["PNDM"] = (100, 0.06)
+Predict = Callable[[Tensor, Tensor, str], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def log_snr(alphas: Tensor, t: Tensor) -> Tensor:
+    table = torch.logit(alphas.double())
+    low = t.long().clamp(max=len(alphas) - 2)
+    return torch.lerp(table[low], table[low + 1], t.double() - low)
+
+
+def gaussian(alphas: Tensor) -> Predict:
+    """E[x0 | x_t] = m + s^2 sqrt(a) / (a s^2 + 1 - a) (x_t - sqrt(a) m), and eps and v from it."""
+
+    def predict(x: Tensor, t: Tensor, kind: str) -> Tensor:
+        assert t.shape == (len(x),)
+        assert t.dtype == torch.float32
+        snr = log_snr(alphas, t).view(-1, 1, 1, 1)
+        a, b = torch.sigmoid(snr), torch.sigmoid(-snr)
+        centred = (x - a.sqrt() * M) / (a * S**2 + b)
+        x0, eps = M + S**2 * a.sqrt() * centred, b.sqrt() * centred
+        return {"sample": x0, "epsilon": eps, "v_prediction": a.sqrt() * eps - b.sqrt() * x0}[kind].to(x)
+
+    return predict
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kind"),
+    [("cosine", "epsilon"), ("cosine", "sample"), ("cosine", "v_prediction"), ("scaled", "epsilon")],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_the_gaussian(schedule: str, name: str, kind: str) -> None:
+    alphas = SCHEDULES[schedule]
+    scheduler = make_scheduler(name, alphas, prediction_type=kind, clip=False)
+    assert scheduler.config.prediction_type in (kind, "v_prediction")
+    short = name.removesuffix("Scheduler").removesuffix("Parallel").removesuffix("Discrete")
+    steps, tolerance = STEPS.get(short, (40, 0.06))
+    x = sample(
+        gaussian(alphas), (2048, 1, 1, 2), scheduler, num_inference_steps=steps, generator=seeded(), progress=False
+    )
+    # x_T is drawn with mean 0 instead of sqrt(alpha_bar_T) m: the mean that is left is off by m s sqrt(alpha_bar_T).
+    assert abs(float(x.mean()) - M) < 0.02 + M * S * float(alphas[-1]) ** 0.5
+    assert float(x.std()) == pytest.approx(S, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
+def test_plain_linear_schedule(name: str) -> None:
+    alphas = SCHEDULES["linear"]
+    scheduler = make_scheduler(name, alphas, prediction_type="epsilon", clip=False)
+    x = sample(gaussian(alphas), (4096, 1, 1, 2), scheduler, generator=seeded(), progress=False)
+    assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_repeatable_and_independent_of_the_batch(name: str) -> None:
+    scheduler = make_scheduler(name, COSINE, prediction_type="sample", clip=True)
+
+    def run(*seeds: int) -> Tensor:
+        generators = [seeded(seed) for seed in seeds]
+        shape = (len(seeds), 1, 2, 2)
+        predict = gaussian(COSINE)
+        return sample(predict, shape, scheduler, num_inference_steps=10, generator=generators, progress=False)
+
+    state = torch.get_rng_state()
+    batch = run(1, 2, 3)
+    assert torch.equal(state, torch.get_rng_state())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        assert torch.equal(batch, run(1, 2, 3))
+    torch.testing.assert_close(batch, torch.cat([run(1), run(2), run(3)]), rtol=0, atol=1e-5)
+    assert not torch.allclose(batch[0], batch[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_prediction_of_the_whole_batch_per_timestep(name: str) -> None:
+    scheduler = make_scheduler(name, COSINE, prediction_type="sample", clip=False)
+    rows: list[int] = []
+
+    def predict(x: Tensor, t: Tensor, kind: str) -> Tensor:
+        rows.append(len(x))
+        return gaussian(COSINE)(x, t, kind)
+
+    sample(predict, (3, 1, 1, 1), scheduler, num_inference_steps=12, progress=False)
+    second_order = "Heun" in name or "KDPM2" in name
+    assert rows == [3] * (2 * 12 - 1 if second_order else 13 if name == "PNDMScheduler" else 12)
+
+
+@pytest.mark.parametrize("name", sorted({n for n in dir(diffusers) if n.endswith("Scheduler")} - set(NAMES)))
+def test_every_other_scheduler_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"does not sample from a composition.*Use one of .*DDIMScheduler"):
+        make_scheduler(name, COSINE, prediction_type="epsilon", clip=False)
+
+
+def test_compatible_schedulers_cover_the_common_ones() -> None:
+    common = "DDIM DDPM DPMSolverMultistep EulerDiscrete EulerAncestralDiscrete HeunDiscrete KDPM2Discrete LMSDiscrete"
+    assert {f"{name}Scheduler" for name in (*common.split(), "PNDM", "UniPCMultistep")} <= set(NAMES)
+    assert not {"LCMScheduler", "TCDScheduler", "DDIMInverseScheduler", "FlowMatchEulerDiscreteScheduler"} & set(NAMES)
+
+
+@pytest.mark.parametrize("given", ["ddim", "DDIM", "ddimscheduler", "DDIMScheduler", None, diffusers.DDIMScheduler])
+def test_names_and_classes(given: str | type | None) -> None:
+    scheduler = make_scheduler(given, COSINE, prediction_type="sample", clip=True)
+    assert type(scheduler) is diffusers.DDIMScheduler
+    assert scheduler.config.clip_sample
+    assert scheduler.config.prediction_type == "sample"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "scaled"])
+@pytest.mark.parametrize("name", NAMES)
+def test_schedule_is_reproduced(name: str, schedule: str) -> None:
+    alphas = SCHEDULES[schedule]
+    scheduler = make_scheduler(name, alphas, prediction_type="epsilon", clip=False)
+    kept = len(scheduler.alphas_cumprod)
+    torch.testing.assert_close(scheduler.alphas_cumprod, alphas[:kept], rtol=1e-3, atol=1e-6)
+    assert kept == T or (T - kept < 10 and float(alphas[kept]) < 2e-4)
+    assert make_scheduler(scheduler, alphas, prediction_type="epsilon", clip=False) is scheduler
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_terminal_snr(name: str) -> None:
+    root = SCHEDULES["scaled"].double().sqrt()
+    alphas = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+    scheduler = make_scheduler(name, alphas, prediction_type="v_prediction", clip=False)
+    predict = gaussian(alphas.clamp(min=1e-12))
+    x = sample(predict, (512, 1, 1, 2), scheduler, num_inference_steps=25, generator=seeded(), progress=False)
+    assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.1)
+
+
+def test_fractional_timesteps_are_interpolated_in_log_snr() -> None:
+    betas = make_scheduler("ddim", SCHEDULES["scaled"], prediction_type="epsilon", clip=False).betas.tolist()
+    karras = diffusers.EulerDiscreteScheduler(trained_betas=betas, use_karras_sigmas=True)
+    scheduler = make_scheduler(karras, SCHEDULES["scaled"], prediction_type="epsilon", clip=False)
+    assert scheduler is karras
+    seen: list[Tensor] = []
+
+    def predict(x: Tensor, t: Tensor, kind: str) -> Tensor:
+        seen.append(t[0])
+        return gaussian(SCHEDULES["scaled"])(x, t, kind)
+
+    x = sample(predict, (4096, 1, 1, 2), scheduler, num_inference_steps=30, generator=seeded(), progress=False)
+    assert any(float(t) % 1 for t in seen)
+    karras.set_timesteps(30)
+    sigma = torch.exp(-log_snr(SCHEDULES["scaled"], torch.stack(seen)) / 2)
+    torch.testing.assert_close(sigma, karras.sigmas[:-1].double(), rtol=1e-3, atol=1e-4)
+    assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
+def test_counts_that_trailing_timesteps_round_wrongly(name: str) -> None:
+    scheduler = make_scheduler(name, SCHEDULES["scaled"], prediction_type="sample", clip=False)
+    seen: list[float] = []
+
+    def predict(x: Tensor, t: Tensor, kind: str) -> Tensor:
+        seen.append(float(t[0]))
+        return gaussian(SCHEDULES["scaled"])(x, t, kind)
+
+    x = sample(predict, (2048, 1, 1, 2), scheduler, num_inference_steps=61, generator=seeded(), progress=False)
+    assert len(seen) == 61
+    assert min(seen) >= 0
+    assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.04)
+
+
+def test_initial_replaces_the_noise() -> None:
+    scheduler = make_scheduler("dpmsolvermultistep", COSINE, prediction_type="sample", clip=False)
+    initial = torch.linspace(-2, 2, 6).view(6, 1, 1, 1)
+    x = sample(gaussian(COSINE), initial.shape, scheduler, initial=initial, progress=False)
+    torch.testing.assert_close(x, M + S * initial, rtol=0, atol=0.02)  # the flow of a Gaussian is affine
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype(dtype: torch.dtype) -> None:
+    scheduler = make_scheduler("unipcmultistep", COSINE, prediction_type="sample", clip=False)
+    x = sample(gaussian(COSINE), (256, 1, 1, 1), scheduler, generator=seeded(), dtype=dtype, progress=False)
+    assert x.dtype == dtype
+    assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.1)
+
+
+def test_without_a_generator_samples_differ_and_the_global_state_stays() -> None:
+    scheduler = make_scheduler("ddpm", COSINE, prediction_type="sample", clip=False)
+    state = torch.get_rng_state()
+    first, second = (
+        sample(gaussian(COSINE), (1, 1, 1, 4), scheduler, num_inference_steps=5, progress=False) for _ in range(2)
+    )
+    assert not torch.equal(first, second)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_callback_sees_every_step_and_may_replace_the_sample() -> None:
+    scheduler = make_scheduler("ddim", COSINE, prediction_type="sample", clip=False)
+    steps: list[tuple[int, float]] = []
+
+    def callback(step: int, timestep: float, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        steps.append((step, timestep))
+        return {"sample": torch.full_like(tensors["sample"], 9.0)} if step == 3 else None
+
+    x = sample(
+        gaussian(COSINE),
+        (2, 1, 1, 1),
+        scheduler,
+        num_inference_steps=4,
+        callback_on_step_end=callback,
+        progress=False,
+    )
+    assert steps == [(0, 999.0), (1, 749.0), (2, 499.0), (3, 249.0)]
+    assert torch.equal(x, torch.full((2, 1, 1, 1), 9.0))
+
+
+def test_not_finite_names_the_step() -> None:
+    scheduler = make_scheduler("ddim", COSINE, prediction_type="sample", clip=False)
+
+    def predict(x: Tensor, t: Tensor, kind: str) -> Tensor:
+        return torch.full_like(x, float("nan")) if t[0] < 500 else x
+
+    with pytest.raises(NonFiniteError, match=r"prediction in step 6 of 10 \(timestep 499\) holds 4 values"):
+        sample(predict, (1, 1, 2, 2), scheduler, num_inference_steps=10, progress=False)
+
+    def named(x: Tensor, t: Tensor, kind: str) -> Tensor:
+        raise NonFiniteError("red_cube predicted NaN.")
+
+    with pytest.raises(NonFiniteError, match=r"red_cube predicted NaN\. It happened in step 1 of 10"):
+        sample(named, (1, 1, 2, 2), scheduler, num_inference_steps=10, progress=False)
+
+    with pytest.raises(NonFiniteError, match="that DDIMScheduler made in step 2"):
+        sample(
+            lambda x, t, kind: torch.full_like(x, 3e38),
+            (1, 1, 2, 2),
+            scheduler,
+            num_inference_steps=10,
+            callback_on_step_end=lambda step, t, tensors: {"sample": torch.full_like(tensors["sample"], torch.inf)},
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ("euler", InputError, r"got 'euler'.*Did you mean EulerAncestralDiscreteScheduler or EulerDiscreteScheduler\?"),
+        ("nonsense", InputError, "got 'nonsense', expected one of .*DDIMScheduler"),
+        (int, InputError, "int does not sample"),
+        (diffusers.DDIMScheduler(), CompositionError, r"got a DDIMScheduler whose alphas_cumprod fall from 0.9999"),
+        (diffusers.DDIMScheduler(num_train_timesteps=10), CompositionError, "in 10 timesteps, expected"),
+        (diffusers.FlowMatchEulerDiscreteScheduler(), InputError, "does not sample from a composition"),
+        (3, InputError, "int does not sample from a composition"),
+    ],
+)
+def test_schedulers_that_do_not_fit(given: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make_scheduler(given, COSINE, prediction_type="epsilon", clip=False)
+
+
+def test_bad_schedules_and_prediction_types() -> None:
+    with pytest.raises(InputError, match="prediction_type: got 'score'"):
+        make_scheduler(None, COSINE, prediction_type="score", clip=False)
+    for alphas in (COSINE.flip(0), COSINE[None], COSINE + 1, COSINE[:0], torch.full_like(COSINE, float("nan"))):
+        with pytest.raises(InputError, match="alphas_cumprod: got shape"):
+            make_scheduler(None, alphas, prediction_type="epsilon", clip=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_inference_steps": 0}, "got 0, expected 1 to 1000"),
+        ({"num_inference_steps": 1001}, "got 1001, expected 1 to 1000"),
+        ({"num_inference_steps": 600}, "DDIMScheduler then steps by 1 instead of 1.67 timesteps. Use 500"),
+        ({"generator": [torch.Generator()]}, "got a list of 1, expected one generator or 2"),
+        ({"initial": torch.zeros(2, 1, 1, 2)}, r"initial: got shape \(2, 1, 1, 2\), expected \(2, 1, 1, 1\)"),
+        ({"shape": (2, 1, 1)}, r"shape: got \(2, 1, 1\), expected \(B, C, H, W\)"),
+        ({"predict": lambda x, t, kind: x[:1]}, r"predict: got \(1, 1, 1, 1\) in step 1 of 50"),
+    ],
+)
+def test_bad_arguments(options: dict[str, object], message: str) -> None:
+    scheduler = make_scheduler("ddim", COSINE, prediction_type="sample", clip=False)
+    arguments = {"predict": gaussian(COSINE), "shape": (2, 1, 1, 1), "scheduler": scheduler, "progress": False}
+    with pytest.raises(InputError, match=message):
+        sample(**(arguments | options))
