@@ -1,0 +1,42 @@
+"""CLEVR scenes: one energy per object, conditioned on where the object stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from energycomp.hookspecs import hookimpl
+from energycomp.plugins import lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "energycomp_register_conditioners",
+    "energycomp_register_datasets",
+    "energycomp_register_models",
+    "energycomp_register_recipes",
+]
+
+
+@hookimpl
+def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
+    """The model of CLEVR scenes, with its trained weights."""
+    return {"clevr": lazy("energycomp_clevr.model:clevr")}
+
+
+@hookimpl
+def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
+    """An object's coordinates (x, y) in [0, 1]."""
+    return {"coordinates": lazy("energycomp_clevr.coordinates:Coordinates")}
+
+
+@hookimpl
+def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
+    """Rendered scenes with the coordinates of every object."""
+    return {"clevr": lazy("energycomp_clevr.data:ClevrSource")}
+
+
+@hookimpl
+def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
+    """How the model of CLEVR scenes is trained."""
+    return {"clevr": lazy("energycomp_clevr.recipe:clevr")}
