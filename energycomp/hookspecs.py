@@ -55,4 +55,4 @@ def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
 
 @hookspec
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """What `energycomp train` runs: `factory(*, data, init, preset) -> Recipe`."""
+    """What `energycomp train` runs: `factory(*, data, init, preset, cache) -> Recipe`."""

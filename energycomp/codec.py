@@ -1,0 +1,80 @@
+"""A diffusers VAE as a codec: images to the latents that are diffused, and back."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import NotFoundError
+
+__all__ = ["VAECodec"]
+
+
+@attrs.define(eq=False, frozen=True, slots=False)
+class VAECodec:
+    """Stable Diffusion's autoencoder, read from a local folder or the hub when it is first used.
+
+    Args:
+        source: folder or hub id; its subfolder "vae" is taken where there is one.
+        image_size: height and width of the images.
+        scaling_factor: what latents are multiplied by; 0.18215 for Stable Diffusion 1 and 2.
+        channels, reduction: of the latents, (channels, image_size / reduction, image_size / reduction).
+
+    >>> VAECodec("some/vae", image_size=64).latent_shape
+    (4, 8, 8)
+    """
+
+    source: str
+    image_size: int
+    scaling_factor: float = 0.18215
+    channels: int = 4
+    reduction: int = 8
+
+    @property
+    def identity(self) -> str:
+        """Latents of the same autoencoder and scale can be composed."""
+        return f"vae:{self.source}:{self.scaling_factor}"
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w)."""
+        return (self.channels, self.image_size // self.reduction, self.image_size // self.reduction)
+
+    @cached_property
+    def vae(self) -> Any:
+        """The diffusers module."""
+        from diffusers import AutoencoderKL
+
+        folder = Path(self.source)
+        nested = not folder.exists() or (folder / "vae").is_dir()
+        try:
+            vae = AutoencoderKL.from_pretrained(self.source, subfolder="vae" if nested else None, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise NotFoundError(
+                f"got the VAE {self.source!r}, which is neither a folder nor reachable on the hub ({error}); expected "
+                "an AutoencoderKL in safetensors; download one and pass its folder"
+            ) from error
+        return vae.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to the posterior mean, scaled: (B, C, h, w)."""
+        vae = self.vae.to(images.device)
+        latents: Tensor = vae.encode(images.to(vae.dtype)).latent_dist.mean * self.scaling_factor
+        return latents.to(images.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
+        vae = self.vae.to(latents.device)
+        images: Tensor = vae.decode((latents / self.scaling_factor).to(vae.dtype)).sample
+        return images.clamp(-1, 1).to(latents.dtype)
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments, as JSON."""
+        return attrs.asdict(self)

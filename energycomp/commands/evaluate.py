@@ -1,0 +1,76 @@
+"""`energycomp evaluate`: how well a model reads pictures whose components are known."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from energycomp.commands.options import AsJson, Device, ModelName, Seed, load_model, parse_count
+
+if TYPE_CHECKING:
+    from energycomp.evaluation import Report
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: ModelName,
+    data: Annotated[str, typer.Option(help="synthetic:3-5, a folder, or a folder and a range of counts: DIR:3-8.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many pictures at most.")] = 300,
+    solver: Annotated[str | None, typer.Option(help="A registered solver; the model's own.")] = None,
+    count: Annotated[
+        str | None, typer.Option(help="Number of components: 4, 3-8, or true for that of each picture; unknown.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="A registered dataset; the one of the model's name.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well a model reads pictures, with 95 % intervals over pictures.
+
+    energycomp evaluate clevr --data synthetic:3-5 -n 300
+
+    energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
+    """
+    from energycomp.evaluation import evaluate as run
+    from energycomp.plugins import find
+
+    known = parse_count(count, true=True)
+    chosen = None if solver is None else find("solvers", solver)()
+    loaded = load_model(model, device)
+    examples = find("datasets", source or loaded.name)()
+    report = run(
+        loaded,
+        examples.examples(data, count=n, seed=seed),
+        examples.metrics(),
+        solver=chosen,
+        count=known,
+        seed=seed,
+        data=data,
+    )
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print_table(report)
+
+
+def _print_table(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    def shown(value: float) -> str:
+        return "" if math.isnan(value) else f"{value:.4g}"
+
+    table = Table("", "value", "95 % interval")
+    for name, value in report.values.items():
+        ends = report.intervals.get(name)
+        interval = f"{shown(ends[0])} to {shown(ends[1])}" if ends and not math.isnan(ends[0]) else ""
+        table.add_row(name.replace("_", " "), shown(value), interval)
+    table.add_row("rows per image", f"{report.rows_per_image:,.0f}")
+    table.add_row("seconds per image", f"{report.seconds_per_image:.2f}")
+    typer.echo(f"{report.model} on {report.data}, {report.images} images, solver {report.solver}, seed {report.seed}")
+    Console().print(table)

@@ -1,0 +1,75 @@
+"""Options that several commands share, and how what was typed becomes an object. Errors repeat what was typed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from energycomp.model import Model
+
+__all__ = ["AsJson", "Device", "ModelName", "Seed", "load_model", "make_folder", "numbers", "parse_count"]
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered name, a folder, or a hub id.")]
+Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def load_model(source: str, device: str, **options: Any) -> Model:
+    """The model of a name, folder or hub id on a device that this machine has."""
+    import torch
+
+    from energycomp.pretrained import load
+
+    expected = "expected cpu, cuda, cuda:0 or mps; leave it out for the CPU"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"got --device {device!r}; {expected}") from error
+    try:
+        torch.zeros(1, device=chosen).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"got --device {device}, which cannot be used here ({reason}); {expected}") from error
+    return load(source, device=device, **options)
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Numbers with commas between them as floats.
+
+    >>> numbers("0.3, 0.5", "--at")
+    (0.3, 0.5)
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(map(math.isfinite, values)):
+        raise InputError(f"got {option} {text!r}; expected finite numbers and commas between them, such as 0.3,0.5")
+    return values
+
+
+def parse_count(text: str | None, *, true: bool = False) -> tuple[int, int] | Literal["true"] | None:
+    """A count "4" as (4, 4), a range "3-8" as (3, 8) and, where `true` allows it, "true" as itself."""
+    from energycomp.data import parse_range
+
+    if text is None or (true and text == "true"):
+        return text  # type: ignore[return-value]
+    return parse_range(text)
+
+
+def make_folder(folder: Path, option: str) -> Path:
+    """The folder, made where it is missing with its parents."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"got {option} {folder}, which cannot be made ({error.strerror}); expected a folder that can be written"
+        ) from error
+    return folder

@@ -1,0 +1,54 @@
+"""What `energycomp data` writes and `energycomp evaluate` reads: pictures with the values that made them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from energycomp.errors import InputError
+
+__all__ = ["DataSource", "Example", "parse_range"]
+
+
+@attrs.frozen(eq=False)
+class Example:
+    """A picture, as `ImageProcessor` takes it, and its true values (K, *V)."""
+
+    image: Any
+    values: Tensor
+    name: str
+
+
+class DataSource(Protocol):
+    """A plugin's data: examples to evaluate on, and files to train on elsewhere."""
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """At most `count` examples of "synthetic...", rendered, or of a folder; raises `InputError`."""
+        ...
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """Writes `count` examples in the layout that `examples` reads; `options` are the source's own."""
+        ...
+
+    def metrics(self) -> MetricCollection:
+        """Metrics whose `update` takes lists of values (K, *V): found ones first, true ones second."""
+        ...
+
+
+def parse_range(text: str, *, least: int = 0, greatest: int = 64) -> tuple[int, int]:
+    """A range of counts that a person writes, "3-5" or "4", as (3, 5) or (4, 4).
+
+    >>> parse_range("3-5"), parse_range("4")
+    ((3, 5), (4, 4))
+    """
+    found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", text)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (-1, -1)
+    if found is None or not least <= low <= high <= greatest:
+        raise InputError(f"got the range {text!r}; expected two counts from {least} to {greatest}, such as 3-5, or one")
+    return low, high

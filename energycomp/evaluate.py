@@ -1,0 +1,208 @@
+"""The only file that calls a network: distinct rows once, trunks shared, rows in chunks, one weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.component import Composition, Conditional
+from energycomp.conditioning import Condition
+from energycomp.denoiser import Denoiser, PredictionType, convert, signal_noise
+from energycomp.errors import InputError, NonFiniteError
+from energycomp.networks import Network, TwoStage
+
+__all__ = ["RowCount", "Trunk", "count_rows", "native_type", "predict", "row_limit", "rows", "trunk"]
+
+
+@attrs.define
+class RowCount:
+    """Network work: `rows` under a condition, and `trunks`, the passes of a two-stage trunk that they shared."""
+
+    rows: int = 0
+    trunks: int = 0
+
+
+_counters: ContextVar[tuple[RowCount, ...]] = ContextVar("counters", default=())
+
+
+@contextmanager
+def count_rows() -> Iterator[RowCount]:
+    """Counts the network rows that run inside the block.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> sample, timestep = torch.zeros(2, *model.denoiser.sample_shape), torch.tensor([10.0, 20.0])
+    >>> with count_rows() as spent:
+    ...     _ = predict(model(0.1, 0.2) & model(0.3, 0.4), sample, timestep)
+    >>> spent  # two samples times (two components and u), on one trunk a sample
+    RowCount(rows=6, trunks=2)
+    """
+    counter = RowCount()
+    token = _counters.set((*_counters.get(), counter))
+    try:
+        yield counter
+    finally:
+        _counters.reset(token)
+
+
+def _count(*, rows: int = 0, trunks: int = 0) -> None:
+    for counter in _counters.get():
+        counter.rows += rows
+        counter.trunks += trunks
+
+
+def row_limit(device: torch.device, sample_shape: Sequence[int]) -> int:
+    """Rows of one network call.
+
+    Measured: on few CPU cores 32 rows of 3x64x64 already fill the caches (`benchmarks/row_limit.py`); an accelerator
+    takes as many as an eighth of its memory holds at 64 maps a row.
+    """
+    size = sample_shape[0] * sample_shape[1] * sample_shape[2]
+    if device.type == "cuda":
+        free = torch.cuda.get_device_properties(device).total_memory // 8
+        return max(1, min(4096, free // (size * 64 * 4)))
+    return max(1, 32 * (3 * 64 * 64) // size)
+
+
+@attrs.frozen(eq=False)
+class Trunk:
+    """What rows under different conditions share: B noised samples at their timesteps, and a trunk's features."""
+
+    sample: Tensor  # (B, C, H, W)
+    timestep: Tensor  # (B,)
+    features: tuple[Tensor, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+def trunk(denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Trunk:
+    """Runs the trunk once for every sample; for a network of one stage it only keeps the inputs.
+
+    Args:
+        sample: noised samples, (B, C, H, W).
+        timestep: (B,) real numbers in [0, T].
+    """
+    if tuple(sample.shape[1:]) != tuple(denoiser.sample_shape):
+        raise InputError(
+            f"got samples of shape {tuple(sample.shape)}; expected (B, {', '.join(map(str, denoiser.sample_shape))}); "
+            "encode pictures with the model's `encode` first"
+        )
+    if timestep.shape != sample.shape[:1]:
+        raise InputError(
+            f"got timesteps {tuple(timestep.shape)} for {len(sample)} samples; expected one a sample, (B,)"
+        )
+    if not isinstance(denoiser.network, TwoStage):
+        return Trunk(sample, timestep, None)
+    _count(trunks=len(sample))
+    limit = row_limit(sample.device, denoiser.sample_shape)
+    parts = [
+        denoiser.network.features(s, t)
+        for s, t in zip(sample.split(limit), timestep.to(sample.dtype).split(limit), strict=True)
+    ]
+    features = parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
+    return Trunk(sample, timestep, features)
+
+
+def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+    """R predictions of the network's own type, row r for sample owner[r] under condition r.
+
+    Args:
+        shared: what `trunk` gave for B samples.
+        condition: R rows; ragged batches are flat rows, nothing is padded.
+        owner: (R,) integers in [0, B).
+
+    Returns:
+        (R, C, H, W), float32 at least. Costs R rows.
+    """
+    if len(condition) != len(owner):
+        raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner a row")
+    _count(rows=len(owner))
+    condition = condition.to(shared.sample.device, shared.sample.dtype)
+    limit = row_limit(shared.sample.device, denoiser.sample_shape)
+    parts = []
+    for start in range(0, len(owner), limit):
+        part = slice(start, start + limit)
+        own = owner[part].to(shared.sample.device)
+        if shared.features is not None:
+            network = cast("TwoStage", denoiser.network)
+            parts.append(network.head(shared.features, condition[part], own))
+        else:
+            call = cast("Network", denoiser.network)
+            timestep = shared.timestep.to(shared.sample.dtype)
+            parts.append(call(shared.sample[own], timestep[own], condition[part]))
+    if not parts:
+        return shared.sample.new_zeros(0, *denoiser.sample_shape)
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def native_type(composition: Composition) -> PredictionType:
+    """The type in which a composition is summed: the leaves' own where it is one and the mass is 1, else "epsilon".
+
+    At mass 1 sums of x0 or v predictions are x0 or v predictions; a round trip through eps would divide by
+    sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule.
+    """
+    kinds: set[PredictionType] = {
+        leaf.denoiser.prediction_type if isinstance(leaf, Conditional) else "epsilon" for leaf in composition.terms
+    }
+    if len(kinds) == 1 and abs(composition.mass - 1.0) < 1e-6:
+        return kinds.pop()
+    return "epsilon"
+
+
+def predict(
+    composition: Composition, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
+) -> Tensor:
+    """The composed prediction of a batch of noised samples.
+
+    Args:
+        composition: `{leaf: weight}`.
+        sample: (B, C, H, W).
+        timestep: (B,) real numbers in [0, T].
+        prediction_type: the type that is wanted back.
+
+    Returns:
+        (B, C, H, W). Costs one row a distinct leaf and sample, and one trunk pass a denoiser and sample.
+
+    Raises:
+        NonFiniteError: naming the component whose prediction is not finite.
+    """
+    common = native_type(composition)
+    total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
+    if not composition.terms:
+        return total
+    alphas_cumprod = next(iter(composition.terms)).alphas_cumprod
+    signal, noise = signal_noise(alphas_cumprod, timestep, total.dtype)
+    for leaf, weight, prediction, source in _predictions(composition, sample, timestep):
+        if not bool(torch.isfinite(prediction).all()):
+            raise NonFiniteError(
+                f"got a prediction of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}; expected "
+                "numbers; check the weights, the input and the precision"
+            )
+        total += weight * convert(prediction, sample, signal, noise, source=source, target=common)
+    return convert(total, sample, signal, noise, source=common, target=prediction_type)
+
+
+def _predictions(
+    composition: Composition, sample: Tensor, timestep: Tensor
+) -> Iterator[tuple[Any, float, Tensor, PredictionType]]:
+    groups: dict[Denoiser, list[Conditional]] = {}
+    for leaf, weight in composition.terms.items():
+        if isinstance(leaf, Conditional):
+            groups.setdefault(leaf.denoiser, []).append(leaf)
+        else:
+            yield leaf, weight, leaf.eps(sample, timestep), "epsilon"
+    batch = len(sample)
+    for denoiser, leaves in groups.items():
+        condition = Condition.cat([leaf.condition.expand(batch).to(sample.device) for leaf in leaves])
+        owner = torch.arange(batch, device=sample.device).repeat(len(leaves))
+        predictions = rows(denoiser, trunk(denoiser, sample, timestep), condition, owner)
+        for leaf, prediction in zip(leaves, predictions.split(batch), strict=True):
+            yield leaf, composition.terms[leaf], prediction, denoiser.prediction_type

@@ -1,0 +1,195 @@
+"""How well a model reads pictures: metrics over examples, with bootstrap intervals over pictures."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import attrs
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from tqdm import tqdm
+
+from energycomp.data import Example
+from energycomp.errors import InputError
+from energycomp.inference import ForeignPictureWarning, Solution, Solver, infer
+from energycomp.model import Model
+from energycomp.steps import derived_seed
+
+__all__ = ["Report", "bootstrap", "evaluate"]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+@attrs.frozen(eq=False)
+class Report:
+    """What `evaluate` found.
+
+    Args:
+        values: metrics over all pictures.
+        intervals: their 95 % bootstrap intervals over pictures; none for a metric whose states are not sums.
+        rows_per_image: network rows spent.
+        seconds_per_image: wall-clock time, decoding of the picture included.
+        images: how many.
+        model, solver, data, seed: what was evaluated.
+    """
+
+    values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    rows_per_image: float
+    seconds_per_image: float
+    images: int
+    model: str
+    solver: str
+    data: str
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it: the metrics at the top, numbers that do not exist (a precision of no finds) as None."""
+        return {
+            **{name: _or_none(value) for name, value in self.values.items()},
+            "rows_per_image": self.rows_per_image,
+            "seconds_per_image": self.seconds_per_image,
+            "images": self.images,
+            "intervals": {name: [_or_none(end) for end in ends] for name, ends in self.intervals.items()},
+            "model": self.model,
+            "solver": self.solver,
+            "data": self.data,
+            "seed": self.seed,
+        }
+
+
+def evaluate(
+    model: Model,
+    examples: Sequence[Example],
+    metrics: MetricCollection,
+    *,
+    solver: Solver | None = None,
+    count: int | tuple[int, int] | Literal["true"] | None = None,
+    seed: int = 0,
+    data: str = "",
+    progress: bool = True,
+    on_result: Callable[[int, Example, Solution], object] | None = None,
+) -> Report:
+    """Reads every example by `infer` and compares the values found with the true ones.
+
+    Each example has its own generator, from (seed, index): its answer does not depend on the others.
+
+    Args:
+        model: what reads.
+        examples: pictures with their values.
+        metrics: as `DataSource.metrics` makes them; they are copied.
+        solver: the model's default one when left out.
+        count: of components, as `infer` takes it; "true" tells the solver the true one of each picture.
+        seed: of the draws, and of the resamples.
+        data: what the report calls the examples.
+        progress: whether to show a bar with the time left.
+        on_result: called with (index, example, solution) after each.
+
+    Raises:
+        InputError: no examples.
+
+    >>> from energycomp.metrics import CountAccuracy
+    >>> from energycomp.testing import tiny_model
+    >>> class Middle:
+    ...     needs = None
+    ...     def solve(self, problem, *, generator=None):
+    ...         count = problem.counts[1]
+    ...         return Solution(torch.full((count, 2), 0.5), count, error=0.0, stderr=0.0, rows=0)
+    >>> examples = [Example(torch.zeros(3, 16, 16), torch.rand(2, 2), "black")]
+    >>> accuracy = MetricCollection({"count_accuracy": CountAccuracy()})
+    >>> report = evaluate(tiny_model(), examples, accuracy, solver=Middle(), count="true", progress=False)
+    >>> report.values["count_accuracy"], report.images
+    (1.0, 1)
+    """
+    if not len(examples):
+        raise InputError("got no examples; expected at least one to evaluate on; check the data")
+    if solver is None:
+        from energycomp.plugins import find
+
+        solver = cast("Solver", find("solvers", model.defaults.solver)())
+    total = metrics.clone()
+    total.reset()
+    parts: dict[str, list[Metric]] = {str(name): [] for name in total}
+    rows, seconds = 0, 0.0
+    for index, example in enumerate(tqdm(examples, disable=not progress, desc="evaluating", unit="image")):
+        generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
+        known = len(example.values) if count == "true" else count
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ForeignPictureWarning)  # how wrong the answers are is what is measured
+            solution = infer(example.image, model, solver=solver, count=known, generator=generator)
+        seconds += time.perf_counter() - started
+        rows += solution.rows
+        found, true = [solution.conditions.detach().cpu()], [example.values]
+        total.update(found, true)
+        for name, metric in metrics.items():
+            parts[name].append(_of_one(metric, found, true))
+        if on_result is not None:
+            on_result(index, example, solution)
+    values = {name: float(value) for name, value in total.compute().items()}
+    resampling = derived_seed(seed, "resamples")
+    intervals = {name: bootstrap(parts[name], value, seed=resampling) for name, value in values.items()}
+    return Report(
+        values=values,
+        intervals={name: interval for name, interval in intervals.items() if interval is not None},
+        rows_per_image=rows / len(examples),
+        seconds_per_image=seconds / len(examples),
+        images=len(examples),
+        model=model.name,
+        solver=type(solver).__name__,
+        data=data,
+        seed=seed,
+    )
+
+
+def bootstrap(
+    parts: Sequence[Metric], value: float, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval over pictures (Efron, 1979) of a metric that is a function of sums.
+
+    Pictures drawn with replacement are weights on sums: weights (resamples, N) times the states (N,) of one copy of the
+    metric for each picture, and one `compute` for all resamples. Where all weights are 1 that must give `value`, else
+    the metric is no function of sums, and there is no interval.
+
+    >>> from torchmetrics import MeanMetric
+    >>> parts = [MeanMetric() for _ in range(100)]
+    >>> for k, metric in enumerate(parts):
+    ...     metric.update(float(k % 2))
+    >>> low, high = bootstrap(parts, 0.5)
+    >>> 0.38 < low < 0.42 and 0.58 < high < 0.62
+    True
+    """
+    states = [metric.metric_state for metric in parts]
+    if not all(isinstance(number, Tensor) and number.ndim == 0 for state in states for number in state.values()):
+        return None
+    drawn = torch.randint(len(parts), (resamples, len(parts)), generator=torch.Generator().manual_seed(seed))
+    weights = torch.zeros(resamples, len(parts), dtype=torch.float64)
+    weights.scatter_add_(1, drawn, torch.ones_like(weights))
+    weights = torch.cat([torch.ones_like(weights[:1]), weights])
+    resampled = parts[0].clone()
+    for name in states[0]:
+        setattr(resampled, name, weights @ torch.stack([cast("Tensor", state[name]).double() for state in states]))
+    values: Tensor = resampled.compute()
+    unweighted = torch.full_like(values.flatten()[0], value)
+    if values.shape != weights.shape[:1] or not torch.allclose(values[0], unweighted, rtol=1e-4, equal_nan=True):
+        return None
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
+    low, high = torch.nanquantile(values[1:], tails).tolist()
+    return low, high
+
+
+def _of_one(metric: Metric, found: list[Tensor], true: list[Tensor]) -> Metric:
+    own = metric.clone()
+    own.reset()
+    own.update(found, true)
+    return own
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,118 @@
+"""Model: what a user loads. Calling it makes a leaf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.component import Composition, Conditional, combine
+from energycomp.conditioning import Conditioner
+from energycomp.denoiser import Denoiser
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor, to_output
+
+__all__ = ["Defaults", "Model"]
+
+
+def _pair(value: Any) -> Any:
+    return None if value is None else tuple(value)
+
+
+@attrs.frozen
+class Defaults:
+    """How a model is best used; every function takes another value for each.
+
+    Args:
+        timesteps: range [low, high) of the draws of a noise bank.
+        gamma: clamp of their weights, min(1, gamma / SNR); None for weights of 1.
+        draws: how many draws an inference averages over.
+        solver: registered name of the solver that reads pictures.
+        counts: least and greatest number of components that is looked for.
+        scheduler: diffusers scheduler for sampling.
+        num_inference_steps: its steps.
+        distinct: whether the components of one picture differ in their values.
+        error_limit: the error per draw above which a picture is foreign to the model; None when not measured.
+    """
+
+    timesteps: tuple[float, float] | None = attrs.field(default=None, converter=_pair)
+    gamma: float | None = None
+    draws: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    solver: str = "enumerate"
+    counts: tuple[int, int] = attrs.field(default=(0, 8), converter=_pair)
+    scheduler: str = "DDIMScheduler"
+    num_inference_steps: int = attrs.field(default=50, validator=attrs.validators.ge(1))
+    distinct: bool = True
+    error_limit: float | None = None
+
+
+@attrs.frozen(eq=False)
+class Model:
+    """A denoiser with what is needed to use it: conditioner, image processor, defaults.
+
+    Args:
+        name: what `repr` of its leaves begins with.
+        denoiser: network, schedule, prediction type, rule, sample space and codec.
+        conditioner: values to condition rows.
+        processor: pictures to the size the model works at.
+        defaults: how it is best used.
+        network_name, conditioner_name: the registered names under which plugins rebuild both.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> model(0.3, 0.4) & model(0.7, 0.6)
+    -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
+    """
+
+    name: str
+    denoiser: Denoiser
+    conditioner: Conditioner
+    processor: ImageProcessor
+    network_name: str
+    conditioner_name: str
+    defaults: Defaults = attrs.field(factory=Defaults)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
+        """A component under the condition that the conditioner reads from the arguments; raises `InputError`."""
+        value = self.conditioner.parse(*args, **kwargs)
+        shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
+        return self.leaf(value, name=f"{self.name}({shown})")
+
+    def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
+        """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""
+        condition = self.conditioner(value.to(self.denoiser.device))
+        return Conditional(self.denoiser, condition, name=name or f"{self.name}({_short(value)})")
+
+    @property
+    def unconditional(self) -> Conditional:
+        """The unconditional leaf u."""
+        return self.denoiser.unconditional
+
+    def compose(self, values: Tensor) -> Composition:
+        """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only."""
+        if len(values) == 0:
+            if self.denoiser.rule != "product":
+                raise InputError(f"got no values under the rule {self.denoiser.rule!r}; expected at least one")
+            return Composition.of(self.unconditional)
+        return combine([self.leaf(value[None]) for value in values], self.denoiser.rule)
+
+    def encode(self, images: Any) -> Tensor:
+        """Pictures to samples (B, C, H, W): resized, in [-1, 1], through the codec where there is one."""
+        batch = self.processor(images).to(self.denoiser.device)
+        return batch if self.denoiser.codec is None else self.denoiser.codec.encode(batch)
+
+    def decode(self, samples: Tensor, output_type: str = "pil") -> Any:
+        """Samples (B, C, H, W) to pictures."""
+        images = samples if self.denoiser.codec is None else self.denoiser.codec.decode(samples)
+        return to_output(images, output_type)
+
+    def to(self, device: torch.device | str) -> Model:
+        """The model on a device (its network is moved in place)."""
+        return attrs.evolve(self, denoiser=self.denoiser.to(device))
+
+
+def _short(value: Tensor) -> str:
+    numbers = value.flatten()[:4].tolist()
+    return ", ".join(f"{v:.3g}" for v in numbers) + (", ..." if value.numel() > 4 else "")

@@ -1,0 +1,149 @@
+"""Pictures of results: grids of samples, overlays of what was found, the course of a search. Pillow images all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+    from torch import Tensor
+
+__all__ = ["grid", "overlay", "trace_plot"]
+
+SIDE = 480  # px, the shorter side of an overlay
+FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
+
+
+def grid(images: Tensor | Sequence[Image.Image], columns: int | None = None, *, padding: int = 2) -> Image.Image:
+    """Pictures in rows from left to right, on white.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1], or Pillow images of one size.
+        columns: of the grid; as square as it goes when left out.
+        padding: px around each picture.
+
+    >>> import torch
+    >>> grid(torch.zeros(4, 3, 8, 8), columns=2).size
+    (22, 22)
+    """
+    import torch
+    from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+    from torchvision.utils import make_grid
+
+    if isinstance(images, torch.Tensor):
+        batch = images.detach().float().cpu().add(1).div(2).clamp(0, 1)
+        if batch.ndim != 4 or batch.shape[1] != 3:
+            raise InputError(f"got images of shape {tuple(images.shape)}; expected (B, 3, H, W) in [-1, 1]")
+    else:
+        sizes = sorted({image.size for image in images})
+        if len(sizes) > 1:
+            raise InputError(f"got images of sizes {sizes}; expected one size for a grid; resize them")
+        batch = (
+            torch.stack([pil_to_tensor(image.convert("RGB")) for image in images]) / 255 if images else torch.empty(0)
+        )
+    if not len(batch) or (columns is not None and columns < 1):
+        raise InputError(f"got {len(batch)} images in {columns} columns; expected at least one of each")
+    picture: Image.Image = to_pil_image(
+        make_grid(batch, nrow=columns or math.ceil(math.sqrt(len(batch))), padding=padding, pad_value=1.0)
+    )
+    return picture
+
+
+def overlay(
+    image: Image.Image,
+    places: Any,
+    labels: Sequence[str] | None = None,
+    *,
+    truth: Any = None,
+    side: int = SIDE,
+) -> Image.Image:
+    """A picture, enlarged, with a numbered ring at each place and a cross at each true place.
+
+    Args:
+        image: the picture that was read.
+        places: (K, 2), x to the right and y down in [0, 1].
+        labels: K texts; 1 to K when left out.
+        truth: (K', 2), where they are known.
+        side: least length in px of the shorter side of the result.
+
+    >>> from PIL import Image
+    >>> overlay(Image.new("RGB", (64, 64)), [[0.5, 0.5]], side=128).size
+    (128, 128)
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    found, true = _places(places), _places([] if truth is None else truth)
+    if labels is not None and len(labels) != len(found):
+        raise InputError(f"got {len(labels)} labels for {len(found)} places; expected one each")
+    factor = max(1.0, side / min(image.size))
+    size = (round(image.width * factor), round(image.height * factor))
+    picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    draw, unit = ImageDraw.Draw(picture), min(size) / 480
+    font = ImageFont.load_default(size=max(10.0, 20 * unit))
+    for x, y in true:
+        _cross(draw, x * size[0], y * size[1], unit)
+    for (x, y), label in zip(found, labels or [str(k + 1) for k in range(len(found))], strict=True):
+        _ring(draw, x * size[0], y * size[1], unit)
+        # Beside the ring, on the side where the picture has room.
+        right, low = x < 0.9, y < 0.9
+        draw.text(
+            (x * size[0] + (12 if right else -12) * unit, y * size[1] + (10 if low else -10) * unit),
+            label,
+            fill=FOUND,
+            font=font,
+            anchor=("l" if right else "r") + ("t" if low else "b"),
+            stroke_width=max(1, round(2 * unit)),
+            stroke_fill=EDGE,
+        )
+    return picture
+
+
+def trace_plot(trace: Mapping[str, Sequence[float]]) -> Image.Image:
+    """The course of a search, `Solution.trace`: one panel for each of its lists, over their index.
+
+    >>> trace_plot({"error": [1.0, 0.5, 0.4]}).mode
+    'RGB'
+    """
+    from io import BytesIO
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    if not trace:
+        raise InputError("got an empty trace; expected at least one list of numbers; this solver records none")
+    figure = Figure(figsize=(6, 2.5 * len(trace)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, numbers) in zip(figure.subplots(len(trace), squeeze=False)[:, 0], trace.items(), strict=True):
+        axes.plot(range(len(numbers)), numbers, marker="o", markersize=3)
+        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
+
+
+def _places(places: Any) -> list[tuple[float, float]]:
+    """Pairs of numbers from a tensor, an array or a list; none from an empty one of any shape."""
+    rows = places.tolist() if hasattr(places, "tolist") else [list(place) for place in places]
+    if not all(isinstance(row, list) and len(row) == 2 and all(map(math.isfinite, row)) for row in rows):
+        raise InputError(f"got places {rows}; expected finite (x, y) pairs, (K, 2)")
+    return [(float(x), float(y)) for x, y in rows]
+
+
+def _ring(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float) -> None:
+    for radius, width, color in ((10, 6, EDGE), (8.5, 3, FOUND)):
+        box = (x - radius * unit, y - radius * unit, x + radius * unit, y + radius * unit)
+        draw.ellipse(box, outline=color, width=max(1, round(width * unit)))
+
+
+def _cross(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float) -> None:
+    for arm, width, color in ((8, 5, EDGE), (7, 2, TRUE)):
+        for turn in (1, -1):
+            ends = (x - arm * unit, y - arm * turn * unit, x + arm * unit, y + arm * turn * unit)
+            draw.line(ends, fill=color, width=max(1, round(width * unit)))

@@ -1,0 +1,241 @@
+"""The algebra: a composition is a weighted sum, `&` and `~` are arithmetic on residuals."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from energycomp.component import Composable, Composition, Conditional, combine
+from energycomp.composer import Composer
+from energycomp.conditioning import Condition
+from energycomp.errors import CompositionError
+from energycomp.testing import Gaussian, check_component, cosine_schedule, tiny_model
+
+U = Gaussian(0.0, name="u", unconditional="self")
+A, B, C = (Gaussian(mean, name=name, unconditional=U) for name, mean in (("a", 1.0), ("b", -2.0), ("c", 0.5)))
+
+
+def same(left: Composable, right: Composable) -> bool:
+    a, b = Composition.of(left).terms, Composition.of(right).terms
+    return all(abs(a.get(leaf, 0.0) - b.get(leaf, 0.0)) < 1e-12 for leaf in {*a, *b})
+
+
+def test_arithmetic_is_literal() -> None:
+    composition = 2.0 * A - B + A * 0.5 + -C
+    assert dict(composition.terms) == {A: 2.5, B: -1.0, C: -1.0}
+    assert composition.mass == pytest.approx(0.5)
+    assert same(A + B, B + A)
+    assert same((A + B) + C, A + (B + C))
+    assert not (A - A).terms
+    assert list((A + B - A).terms) == [B]
+
+
+def test_and_is_associative_commutative_and_u_is_its_identity() -> None:
+    assert same((A & B) & C, A & (B & C))
+    assert same(A & B, B & A)
+    assert same(A & U, A)
+    assert same(U & A, A)
+    assert same(U & U, U)
+    assert dict((A & B & C).terms) == {A: 1.0, B: 1.0, C: 1.0, U: -2.0}
+
+
+def test_results_of_and_and_not_have_mass_one() -> None:
+    for composition in (A & B, A & B & C, ~A, ~(A & B), (3 * A) & (0.5 * B), A & ~B, (A + B) & C):
+        assert composition.mass == pytest.approx(1.0)
+
+
+def test_not_is_its_own_inverse_and_cancels() -> None:
+    assert same(~A, 2 * U - A)
+    assert same(~~A, A)
+    assert same(A & ~A, U)
+    assert same(~U, U)
+    assert not same(A & A, A)  # it sharpens: no Boolean algebra
+
+
+def test_guidance() -> None:
+    assert same(7.5 * A & U, U + 7.5 * (A - U))
+    assert same(A & B, A + B - U)
+
+
+def test_sum_of_a_list() -> None:
+    assert same(sum([A, B, C]), A + B + C)
+    assert same(0 + A, A)
+
+
+def test_truth_value_raises() -> None:
+    for value in (A, A + B):
+        with pytest.raises(CompositionError, match="write `a & b`"):
+            bool(value)
+    with pytest.raises(CompositionError):
+        A and B  # noqa: B018
+
+
+@pytest.mark.parametrize("foreign", ["text", None, object(), 3, 1.5, np.ones(2), tiny_model().denoiser])
+def test_foreign_operands_are_left_to_the_other_side(foreign: object) -> None:
+    assert A.__and__(foreign) is NotImplemented
+    assert A.__add__(foreign) is NotImplemented
+    assert A.__sub__(foreign) is NotImplemented
+    if not isinstance(foreign, np.ndarray):
+        with pytest.raises(TypeError):
+            A & foreign
+        with pytest.raises(TypeError):
+            A + foreign
+
+
+def test_weights_are_finite_numbers() -> None:
+    assert A.__mul__("2") is NotImplemented
+    assert A.__mul__(B) is NotImplemented
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(CompositionError, match="finite"):
+            weight * A
+
+
+def test_equality_is_identity() -> None:
+    twin = attrs.evolve(A)
+    assert twin != A
+    assert len((A + twin).terms) == 2
+    assert len({A, twin}) == 2
+    assert (A + B) != (A + B)
+
+
+def test_repr_prints_the_formula() -> None:
+    assert repr(2 * A - B) == "2 a - b"
+    assert repr(-A + 0.25 * B) == "-a + 0.25 b"
+    assert repr(A - A) == "0"
+
+
+def test_immutable() -> None:
+    terms = {A: 1.0}
+    composition = Composition(terms)
+    terms[B] = 2.0
+    assert list(composition.terms) == [A]
+    with pytest.raises(TypeError):
+        composition.terms[B] = 1.0  # type: ignore[index]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        composition.terms = {}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Gaussian(name="other", space="pixels"),
+        Gaussian(name="other", sample_shape=(3, 1, 1)),
+        Gaussian(name="other", alphas_cumprod=cosine_schedule(500)),
+        Gaussian(name="other", alphas_cumprod=torch.linspace(0.99, 0.01, 1000)),
+    ],
+)
+def test_incompatible_components_are_both_named(other: Gaussian) -> None:
+    for operation in (lambda: A + other, lambda: other - A, lambda: combine([B, A, other], "sum")):
+        with pytest.raises(CompositionError, match=r"(?s)(a|b).*other|other.*(a|b)"):
+            operation()
+
+
+def test_equal_schedules_of_two_models_are_compatible() -> None:
+    assert len((A + Gaussian(alphas_cumprod=cosine_schedule())).terms) == 2
+
+
+def test_rules() -> None:
+    assert same(combine([A, B, C], "sum"), A + B + C)
+    assert same(combine([A, B, C], "mean"), (A + B + C) * (1 / 3))
+    assert same(combine([2 * A, B], "mean"), (2 * A + B) * (1 / 3))
+    assert same(combine([A, B, C], "product"), A & B & C)
+    assert same(combine([A], "product"), A)
+    with pytest.raises(CompositionError, match="sum to 0"):
+        combine([A - B], "mean")
+    with pytest.raises(CompositionError, match="no components"):
+        combine([], "sum")
+    with pytest.raises(CompositionError, match="'max'"):
+        combine([A], "max")  # type: ignore[arg-type]
+    with pytest.raises(CompositionError, match="got int; expected a component"):
+        combine([1], "sum")
+
+
+def test_without_an_unconditional_leaf() -> None:
+    lone = Gaussian(name="lone")
+    for operation in (lambda: lone & A, lambda: A & lone, lambda: ~lone):
+        with pytest.raises(CompositionError, match="lone"):
+            operation()
+    with pytest.raises(CompositionError, match="2 unconditional leaves"):
+        A & Gaussian(name="d", unconditional=Gaussian(name="v", unconditional="self"))
+
+
+def test_the_unconditional_leaf_of_a_denoiser_merges_and_cancels() -> None:
+    model = tiny_model()
+    a, b = model(0.1, 0.2), model(0.3, 0.4)
+    assert model.denoiser.unconditional is model.denoiser.unconditional
+    assert dict((a & b).terms) == {model.unconditional: -1.0, a: 1.0, b: 1.0}
+    assert model.unconditional not in ((a & b) + model.unconditional).terms
+    assert model.unconditional not in combine([a, b - model.unconditional, model.unconditional], "sum").terms
+    assert same(Composition.of(model.unconditional) & a, a)
+
+
+def test_untrained_unconditional_row() -> None:
+    model = tiny_model()
+    denoiser = attrs.evolve(model.denoiser, null_trained=False)
+    a, b = (Conditional(denoiser, Condition(torch.rand(1, 1, 2))) for _ in range(2))
+    for operation in (lambda: a & b, lambda: ~a, lambda: 7.5 * a & b, lambda: Composer([a, b])):
+        with pytest.raises(CompositionError, match="never trained"):
+            operation()
+    assert len((a + b).terms) == 2
+
+
+def test_a_leaf_checks_its_tokens() -> None:
+    with pytest.raises(CompositionError, match=r"got a condition with tokens \(2, 3\)"):
+        Conditional(tiny_model().denoiser, Condition(torch.zeros(1, 2, 3)))
+
+
+@pytest.mark.parametrize("component", [A, A + B, A & B, 0.5 * A + 0.5 * C, Composer([A, B], rule="mean")])
+def test_gaussians_conform(component: object) -> None:
+    check_component(component)
+
+
+def test_leaves_and_compositions_of_networks_conform() -> None:
+    model = tiny_model()
+    for component in (model(0.2, 0.3), model.unconditional, model(0.2, 0.3) & model(0.6, 0.7)):
+        check_component(component, tolerance=1e-3)
+
+
+def test_nested_composer_is_a_component() -> None:
+    inner = Composer(A + B)
+    sample, timestep = torch.randn(2, 1, 1, 1), torch.tensor([100.0, 700.0])
+    expected = A.eps(sample, timestep) + B.eps(sample, timestep) + C.eps(sample, timestep)
+    assert torch.allclose(Composer(C + inner).eps(sample, timestep), expected, atol=1e-6)
+
+
+@attrs.frozen(eq=False)
+class Broken(Composable):
+    kind: str
+    alphas_cumprod: torch.Tensor = attrs.field(factory=cosine_schedule)
+    sample_shape: tuple[int, int, int] = (1, 2, 2)
+    space: str = "pixels"
+
+    def eps(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        wrong = {
+            "shape": lambda: sample[:, :, :1],
+            "nan": lambda: sample * float("nan"),
+            "random": lambda: torch.randn_like(sample),
+            "batch": lambda: sample - sample.mean(0),
+            "in place": lambda: sample.mul_(2),
+        }
+        return wrong[self.kind]() if self.kind in wrong else sample
+
+    def energy(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return sample.square().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("shape", "eps of shape"),
+        ("nan", "NaN or infinity"),
+        ("random", "global random state"),
+        ("batch", "one by one"),
+        ("in place", "changed in place"),
+        ("energy", "gradient of the energy"),
+    ],
+)
+def test_the_conformance_check_finds(kind: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_component(Broken(kind))

@@ -1,0 +1,191 @@
+"""Composing and sampling: products of Gaussians are Gaussian, and their mean and variance are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from energycomp.component import combine
+from energycomp.composer import Composer
+from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.evaluate import count_rows
+from energycomp.testing import Gaussian, bumps_model, cosine_schedule, planted, tiny_model
+
+U = Gaussian(0.0, variance=1.0, name="u", unconditional="self")
+TIME = torch.tensor([100.0, 500.5, 900.0])
+
+
+def gaussians(*specification: tuple[float, float]) -> list[Gaussian]:
+    return [Gaussian(mean, variance=variance, unconditional=U) for mean, variance in specification]
+
+
+def product_of(terms: list[tuple[float, float, float]], timestep: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and precision at x_t of prod N(sqrt(a) m, a v + 1 - a)^w over (w, m, v), where a = alpha_bar_t."""
+    a = cosine_schedule().double()[timestep.long()]
+    precision = sum(torch.as_tensor(w) / (a * v + 1 - a) for w, _, v in terms)
+    mean = sum(w * a.sqrt() * m / (a * v + 1 - a) for w, m, v in terms) / precision
+    return torch.as_tensor(mean), torch.as_tensor(precision)
+
+
+@pytest.mark.parametrize(
+    ("terms", "rule"),
+    [
+        ([(1.0, 1.0, 0.5), (1.0, -0.5, 0.25)], "sum"),
+        ([(0.5, 1.0, 0.5), (0.5, -0.5, 0.25)], "mean"),
+        ([(1.0, 1.0, 0.5), (1.0, -0.5, 0.25), (-1.0, 0.0, 1.0)], "product"),
+    ],
+)
+def test_eps_and_energy_of_a_product_of_gaussians(terms: list[tuple[float, float, float]], rule: Any) -> None:
+    timestep = TIME.floor()
+    composer = Composer(gaussians((1.0, 0.5), (-0.5, 0.25)), rule=rule)
+    mean, precision = product_of(terms, timestep)
+    sigma = (1 - cosine_schedule().double()[timestep.long()]).sqrt()
+    x = torch.tensor([0.3, -1.0, 2.0]).view(3, 1, 1, 1)
+    offset = x.double().view(3) - mean
+    torch.testing.assert_close(
+        composer.eps(x, timestep).view(3).double(), sigma * precision * offset, rtol=1e-5, atol=1e-6
+    )
+    gap = composer.energy(x, timestep) - composer.energy(torch.zeros_like(x), timestep)
+    expected = precision * (offset.square() - mean.square()) / 2
+    torch.testing.assert_close(gap.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0, 3.5])
+def test_samples_of_guidance_have_the_closed_form(guidance: float) -> None:
+    """A Gaussian as wide as u stays so under guidance, for every t: N(w m, v) exactly, since the precisions cancel."""
+    u = Gaussian(0.0, variance=0.25, name="u", unconditional="self")
+    composer = Composer(guidance * Gaussian(0.4, variance=0.25, unconditional=u) & u)
+    generator = torch.Generator().manual_seed(0)
+    x = composer.sample(4000, generator=generator, num_inference_steps=100, output_type="latent", progress=False)
+    assert float(x.mean()) == pytest.approx(guidance * 0.4, abs=0.03)
+    assert float(x.var()) == pytest.approx(0.25, rel=0.1)
+
+
+def test_samples_of_a_conjunction_have_the_closed_form() -> None:
+    """Three factors of one width over u: N(m1 + m2 + m3, v), at every t."""
+    u = Gaussian(0.0, variance=0.5, unconditional="self")
+    parts = [Gaussian(mean, variance=0.5, unconditional=u) for mean in (0.5, -0.2, 0.6)]
+    x = Composer(parts, rule="product").sample(
+        4000, generator=torch.Generator().manual_seed(1), num_inference_steps=100, output_type="latent", progress=False
+    )
+    assert float(x.mean()) == pytest.approx(0.9, abs=0.04)
+    assert float(x.var()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_samples_of_a_mean_of_equal_widths() -> None:
+    x = Composer(gaussians((1.0, 0.3), (0.0, 0.3)), rule="mean").sample(
+        4000, generator=torch.Generator().manual_seed(2), num_inference_steps=100, output_type="latent", progress=False
+    )
+    assert float(x.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(x.var()) == pytest.approx(0.3, rel=0.1)
+
+
+def test_a_network_of_bumps_samples_its_picture() -> None:
+    model, places = bumps_model(), torch.tensor([[0.3, 0.3], [0.7, 0.6]])
+    picture = Composer([model.leaf(place[None]) for place in places]).sample(
+        2, num_inference_steps=10, output_type="pt", progress=False
+    )
+    torch.testing.assert_close(picture, planted(model, places).expand(2, -1, -1, -1), rtol=0, atol=1e-4)
+
+
+def test_output_types() -> None:
+    model = tiny_model()
+    composer = Composer([model(0.2, 0.2), model(0.7, 0.7)])
+
+    def run(kind: str) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        return composer.sample(3, generator=generator, num_inference_steps=2, output_type=kind, progress=False)
+
+    tensor, array, pictures, latent = (run(kind) for kind in ("pt", "np", "pil", "latent"))
+    assert tensor.shape == (3, 3, 16, 16)
+    assert torch.equal(tensor, latent)  # pixels are their own latents
+    assert array.shape == (3, 16, 16, 3)
+    assert array.min() >= 0
+    assert array.max() <= 1
+    np.testing.assert_allclose(array, (tensor.clamp(-1, 1).permute(0, 2, 3, 1).numpy() + 1) / 2, atol=1e-6)
+    assert all(isinstance(picture, Image.Image) and picture.size == (16, 16) for picture in pictures)
+    np.testing.assert_allclose(np.stack([np.asarray(picture) for picture in pictures]), array * 255, atol=0.51)
+
+
+def test_rows_of_sampling() -> None:
+    model = tiny_model()
+    with count_rows() as spent:
+        Composer([model(0.2, 0.2), model(0.7, 0.7)]).sample(3, num_inference_steps=4, output_type="pt", progress=False)
+    assert (spent.rows, spent.trunks) == (3 * 3 * 4, 3 * 4)
+
+
+def test_generators() -> None:
+    composer = Composer([tiny_model()(0.4, 0.4)])
+
+    def run(generator: Any, n: int = 2) -> Tensor:
+        out = composer.sample(n, generator=generator, num_inference_steps=3, output_type="pt", progress=False)
+        assert isinstance(out, Tensor)
+        return out
+
+    def seeded(seed: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    state = torch.get_rng_state()
+    assert torch.equal(run(seeded(1)), run(seeded(1)))
+    assert torch.equal(state, torch.get_rng_state())
+    assert not torch.equal(run(seeded(1)), run(seeded(2)))
+    torch.testing.assert_close(run([seeded(3), seeded(4)])[1:], run([seeded(4)], 1), rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="one a sample"):
+        run([seeded(1)])
+
+
+def test_callback_may_replace_the_sample() -> None:
+    seen: list[int] = []
+
+    def callback(step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        seen.append(step)
+        return {"sample": torch.full_like(tensors["sample"], 0.25)} if step == 2 else None
+
+    composer = Composer([tiny_model()(0.4, 0.4)])
+    out = composer.sample(num_inference_steps=3, callback_on_step_end=callback, output_type="pt", progress=False)
+    assert seen == [0, 1, 2]
+    assert torch.equal(out, torch.full((1, 3, 16, 16), 0.25))
+
+
+@pytest.mark.parametrize(
+    "options", [{"n": 0}, {"num_inference_steps": 0}, {"output_type": "jpg"}, {"scheduler": "Nothing"}]
+)
+def test_options_that_cannot_be_run_no_row(options: dict[str, Any]) -> None:
+    with count_rows() as spent, pytest.raises(InputError, match="expected"):
+        Composer([tiny_model()(0.4, 0.4)]).sample(progress=False, **options)
+    assert spent.rows == 0
+
+
+def test_what_cannot_be_composed() -> None:
+    model = tiny_model()
+    a = model(0.2, 0.2)
+    for components, message in (([], "no components"), (a - a, "without components"), ([model], "got Model")):
+        with pytest.raises(CompositionError, match=message):
+            Composer(components)
+    with pytest.raises(CompositionError, match="leave the rule out"):
+        Composer(a, rule="sum")
+    other = tiny_model(rule="mean")(0.1, 0.1)
+    with pytest.raises(CompositionError, match="'mean', 'product'"):
+        Composer([a, other])
+    assert len(Composer([a, other], rule="sum").composition.terms) == 2
+    with pytest.raises(CompositionError, match=r"tiny\(0\.2, 0\.2\), which has no energy"):
+        Composer([a]).energy(torch.zeros(1, 3, 16, 16), torch.zeros(1))
+
+
+def test_the_rule_is_the_denoisers() -> None:
+    for rule in ("product", "mean"):
+        model = tiny_model(rule=rule)
+        leaves = [model(0.2, 0.2), model(0.7, 0.7)]
+        assert dict(Composer(leaves).composition.terms) == dict(combine(leaves, rule).terms)
+
+
+def test_what_is_not_finite_never_becomes_a_picture() -> None:
+    bad = attrs.evolve(Gaussian(name="bad"), mean=float("nan"))
+    with pytest.raises(NonFiniteError, match=r"prediction of bad .* step 1 of 5"):
+        Composer([Gaussian(), bad]).sample(num_inference_steps=5, output_type="latent", progress=False)

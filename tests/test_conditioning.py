@@ -1,0 +1,119 @@
+"""Condition rows, and the conformance of conditioners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.closed_form import Labels, UnitSquare
+from energycomp.conditioning import Condition, Conditioner, is_finite
+from energycomp.errors import InputError
+from energycomp.testing import check_conditioner
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(3), torch.zeros(3, 2), torch.zeros(2, 1, 2, 1), torch.tensor(1.0)])
+def test_rows_have_three_dimensions(rows: Tensor) -> None:
+    with pytest.raises(InputError, match=r"expected floating point \(R, L, D\)"):
+        Condition(rows)
+
+
+def test_rows_are_floating_point() -> None:
+    with pytest.raises(InputError, match="int64"):
+        Condition(torch.zeros(3, 1, 2, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "null", [torch.zeros(2, dtype=torch.bool), torch.zeros(3), torch.zeros(3, 1, dtype=torch.bool)]
+)
+def test_null_is_one_flag_a_row(null: Tensor) -> None:
+    with pytest.raises(InputError, match="one flag a row"):
+        Condition(torch.zeros(3, 1, 2), null)
+
+
+def test_cat_index_expand() -> None:
+    a, u = Condition(torch.rand(2, 1, 2)), Condition.unconditional(1, 2, rows=2)
+    both = Condition.cat([a, u])
+    assert both.null.tolist() == [False, False, True, True]
+    part = both[torch.tensor([3, 0])]
+    assert part.null.tolist() == [True, False]
+    assert torch.equal(part.rows[1], a.rows[0])
+    assert len(a[:1].expand(5)) == 5
+    assert a.expand(2) is a
+    with pytest.raises(InputError, match="expected 1 or 3"):
+        a.expand(3)
+    with pytest.raises(InputError, match=r"\(1, 2\), \(1, 3\)"):
+        Condition.cat([a, Condition(torch.zeros(1, 1, 3))])
+
+
+def test_to_keeps_the_flags() -> None:
+    wide = Condition.unconditional(1, 2).to(dtype=torch.float64)
+    assert wide.rows.dtype == torch.float64
+    assert wide.null.dtype == torch.bool
+
+
+def test_what_is_finite() -> None:
+    assert is_finite(Labels(3))
+    assert not is_finite(UnitSquare())
+    assert isinstance(Labels(3), Conditioner)
+
+
+@pytest.mark.parametrize("conditioner", [UnitSquare(), Labels(1), Labels(5)])
+def test_conformance(conditioner: Conditioner) -> None:
+    check_conditioner(conditioner)
+
+
+class Detached(UnitSquare):
+    def __call__(self, values: Tensor) -> Condition:
+        return super().__call__(values.detach())
+
+
+class Outside(Labels):
+    def enumerate_support(self) -> Tensor:
+        return torch.arange(self.size + 1)
+
+
+class Careless(UnitSquare):
+    def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.tensor([[float(v) for v in args]])
+
+
+class Forgetful(Labels):
+    def config(self) -> dict[str, Any]:
+        return {"size": self.size + 1}
+
+
+class Rounding(UnitSquare):
+    def describe(self, value: Tensor) -> list[float]:
+        return [round(float(v), 1) for v in value]
+
+
+class Unchecked(UnitSquare):
+    def __call__(self, values: Tensor) -> Condition:
+        return Condition(values.reshape(-1, 1, 2))
+
+
+@attrs.frozen
+class Constant(UnitSquare):
+    def __call__(self, values: Tensor) -> Condition:
+        return Condition(torch.zeros(3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("conditioner", "message"),
+    [
+        (Detached(), "do not depend on the values"),
+        (Outside(3), "outside its support"),
+        (Careless(), "TypeError from Careless.parse"),
+        (Forgetful(3), "other rows"),
+        (Rounding(), "let parse take what describe gives"),
+        (Unchecked(), "one dimension more"),
+        (Constant(), "no value, no row"),
+    ],
+)
+def test_the_conformance_check_finds(conditioner: Conditioner, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_conditioner(conditioner)

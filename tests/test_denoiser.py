@@ -1,0 +1,84 @@
+"""Prediction types against each other, the noise schedule between its points, and what a denoiser refuses."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.denoiser import convert, log_snr, signal_noise
+from energycomp.errors import InputError
+from energycomp.testing import cosine_schedule, tiny_model
+
+ALPHAS = cosine_schedule()
+TYPES = ("epsilon", "sample", "v_prediction")
+
+
+@pytest.mark.parametrize(("source", "target"), list(product(TYPES, TYPES)))
+def test_every_conversion_against_the_definitions(source: str, target: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = (torch.randn(4, 3, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    a, s = signal_noise(ALPHAS, torch.tensor([5.0, 200.5, 600.0, 950.0]), torch.float64)
+    truth = {"epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0}
+    got = convert(truth[source], a * x0 + s * eps, a, s, source=source, target=target)  # type: ignore[arg-type]
+    torch.testing.assert_close(got, truth[target], rtol=1e-9, atol=1e-9)
+
+
+def test_schedule_is_reproduced_at_its_points_and_interpolated_in_log_snr() -> None:
+    points = torch.arange(1000.0)
+    torch.testing.assert_close(torch.sigmoid(log_snr(ALPHAS, points)), ALPHAS.double(), rtol=1e-9, atol=0)
+    between = torch.tensor([0.25, 499.5, 998.9])
+    table = np.log(ALPHAS.double().numpy()) - np.log1p(-ALPHAS.double().numpy())
+    expected = np.interp(between.double().numpy(), np.arange(1000), table)
+    np.testing.assert_allclose(log_snr(ALPHAS, between).numpy(), expected, rtol=1e-12)
+
+
+def test_ends_of_the_schedule_are_clamped() -> None:
+    ends = log_snr(ALPHAS, torch.tensor([-3.0, 0.0, 999.0, 1000.0]))
+    assert ends[0] == ends[1]
+    assert ends[2] == ends[3]
+
+
+def test_signal_and_noise_are_an_angle() -> None:
+    a, s = signal_noise(ALPHAS, torch.linspace(0, 1000, 50), torch.float64)
+    assert a.shape == (50, 1, 1, 1)
+    torch.testing.assert_close(a**2 + s**2, torch.ones_like(a))
+    assert signal_noise(ALPHAS, torch.zeros(1))[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "alphas",
+    [
+        torch.tensor([0.5]),
+        torch.tensor([0.1, 0.5]),
+        torch.tensor([1.0, 0.5]),
+        torch.tensor([0.5, 0.0]),
+        torch.rand(2, 2),
+    ],
+)
+def test_schedules_that_cannot_be(alphas: Tensor) -> None:
+    with pytest.raises(InputError, match="expected \\(T,\\) falling"):
+        attrs.evolve(tiny_model().denoiser, alphas_cumprod=alphas)
+
+
+@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+def test_sum_is_for_noise_predictions_only(kind: str) -> None:
+    with pytest.raises(InputError, match="rule 'sum'"):
+        tiny_model(rule="sum", prediction_type=kind)
+
+
+def test_unknown_type_and_rule() -> None:
+    with pytest.raises(ValueError, match="prediction_type"):
+        tiny_model(prediction_type="x0")
+    with pytest.raises(ValueError, match="rule"):
+        tiny_model(rule="max")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_to_moves_the_schedule_too() -> None:
+    moved = tiny_model().denoiser.to("cuda")
+    assert moved.device.type == moved.alphas_cumprod.device.type == "cuda"

@@ -1,0 +1,242 @@
+"""Batched is looped, and the rows that run are the rows that are promised, for every rule, type and kind of network."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import attrs
+import pytest
+import torch
+from torch import Tensor, nn
+
+from energycomp import evaluate
+from energycomp.component import Composition, Conditional, combine
+from energycomp.conditioning import Condition
+from energycomp.denoiser import Denoiser, PredictionType, convert, signal_noise
+from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.evaluate import count_rows, native_type, predict, rows, trunk
+from energycomp.objective import compose_rows
+from energycomp.testing import Gaussian, tiny_model
+
+CASES = [
+    ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
+    ("mean", "epsilon"), ("mean", "sample"), ("mean", "v_prediction"), ("sum", "epsilon"),
+]  # fmt: skip
+PLACES = torch.tensor([[0.1, 0.2], [0.5, 0.9], [0.7, 0.3]])
+
+
+class OneStage(nn.Module):
+    """The two-stage network behind the interface of one stage."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        return self.inner.head(self.inner.features(sample, timestep), condition, torch.arange(len(sample)))
+
+
+def denoiser(rule: str, kind: str, *, two_stage: bool = True) -> Denoiser:
+    made = tiny_model(rule=rule, prediction_type=kind).denoiser
+    return made if two_stage else attrs.evolve(made, network=OneStage(made.network))
+
+
+def inputs(batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, 3, 16, 16, generator=generator), torch.tensor([120.0, 640.5, 333.0])[:batch]
+
+
+def leaves(model: Denoiser, places: Tensor = PLACES) -> list[Conditional]:
+    return [Conditional(model, Condition(place.view(1, 1, 2))) for place in places]
+
+
+def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
+    """To 1e-5 of the largest number: turning x0 into eps multiplies the rounding of both by sqrt(SNR)."""
+    return got.shape == expected.shape and float((got - expected).abs().max() / expected.abs().max()) < tolerance
+
+
+def one_by_one(composition: Composition, sample: Tensor, timestep: Tensor) -> Tensor:
+    """Composed eps by the definition: every leaf and sample through the network alone."""
+    total = torch.zeros_like(sample, dtype=torch.float64)
+    for leaf, weight in composition.terms.items():
+        for b in range(len(sample)):
+            x, t = sample[b : b + 1], timestep[b : b + 1]
+            row = leaf.condition.expand(len(sample))[b : b + 1]
+            network = cast("Any", leaf.denoiser.network)
+            if isinstance(network, OneStage):
+                out = network(x, t, row)
+            else:
+                out = network.head(network.features(x, t), row, torch.tensor([0]))
+            a, s = signal_noise(leaf.denoiser.alphas_cumprod, t, torch.float64)
+            kind = leaf.denoiser.prediction_type
+            total[b] += weight * convert(out.double(), x.double(), a, s, source=kind, target="epsilon")[0]
+    return total
+
+
+@pytest.mark.parametrize("two_stage", [True, False])
+@pytest.mark.parametrize(("rule", "kind"), CASES)
+@torch.no_grad()
+def test_batched_is_looped_and_rows_are_counted(rule: Any, kind: str, two_stage: bool) -> None:
+    model = denoiser(rule, kind, two_stage=two_stage)
+    sample, timestep = inputs()
+    for count in (1, 2, 3):
+        composition = combine(leaves(model)[:count], rule)
+        with count_rows() as spent:
+            got = predict(composition, sample, timestep)
+        null = rule == "product" and count > 1
+        assert spent.rows == len(sample) * (count + null)
+        assert spent.trunks == (len(sample) if two_stage else 0)
+        assert close(got.double(), one_by_one(composition, sample, timestep))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@torch.no_grad()
+def test_weights_of_any_mass(kind: str) -> None:
+    a, b, _ = leaves(denoiser("product", kind))
+    sample, timestep = inputs()
+    for composition in (2.0 * a - 0.5 * b, 7.5 * a & b, ~a, a - b):
+        got = predict(composition, sample, timestep)
+        assert close(got.double(), one_by_one(composition, sample, timestep))
+
+
+@torch.no_grad()
+def test_what_cancels_or_repeats_costs_nothing() -> None:
+    a, b, _ = leaves(denoiser("product", "sample"))
+    sample, timestep = inputs()
+    for composition, distinct in ((a + b - a, 1), (a & a & a, 2), (2 * a + 3 * a, 1), (a & ~a, 1), ((a & b) & ~b, 1)):
+        with count_rows() as spent:
+            predict(composition, sample, timestep)
+        assert (spent.rows, spent.trunks) == (distinct * len(sample), len(sample))
+    with count_rows() as spent:
+        assert not predict(a - a, sample, timestep).any()
+    assert spent.rows == 0
+
+
+@torch.no_grad()
+def test_two_denoisers_in_one_composition() -> None:
+    first, second = denoiser("product", "sample"), tiny_model(prediction_type="epsilon", seed=1).denoiser
+    composition = sum([*leaves(first)[:2], *leaves(second)[:1], 0.5 * leaves(first)[2]])
+    sample, timestep = inputs()
+    with count_rows() as spent:
+        got = predict(composition, sample, timestep)
+    assert (spent.rows, spent.trunks) == (4 * 2, 2 * 2)
+    assert close(got.double(), one_by_one(composition, sample, timestep))
+
+
+@torch.no_grad()
+def test_a_condition_for_each_sample_of_the_batch() -> None:
+    model = denoiser("product", "sample")
+    leaf = Conditional(model, Condition(PLACES[:2, None]))
+    sample, timestep = inputs()
+    got = predict(Composition.of(leaf), sample, timestep)
+    for b in range(2):
+        alone = predict(Composition.of(leaves(model)[b]), sample[b : b + 1], timestep[b : b + 1])
+        assert close(got[b : b + 1], alone)
+    with pytest.raises(InputError, match="expected 1 or 3"):
+        predict(Composition.of(leaf), *inputs(3))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("two_stage", [True, False])
+@torch.no_grad()
+def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, two_stage: bool, limit: int) -> None:
+    model = denoiser("product", "sample", two_stage=two_stage)
+    composition, (sample, timestep) = combine(leaves(model), "product"), inputs(3)
+    with count_rows() as expected:
+        whole = predict(composition, sample, timestep)
+    sizes: list[int] = []
+    model.network.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    monkeypatch.setattr(evaluate, "row_limit", lambda *args: limit)
+    with count_rows() as spent:
+        chunked = predict(composition, sample, timestep)
+    assert close(chunked, whole)
+    assert spent == expected
+    assert two_stage or max(sizes) <= limit
+
+
+@pytest.mark.parametrize("two_stage", [True, False])
+@pytest.mark.parametrize(("rule", "kind"), CASES)
+@torch.no_grad()
+def test_ragged_rows_are_the_compositions_of_each_sample(rule: Any, kind: PredictionType, two_stage: bool) -> None:
+    model = denoiser(rule, kind, two_stage=two_stage)
+    counts = [2, 1, 3, 0] if rule == "product" else [2, 1, 3]
+    generator = torch.Generator().manual_seed(1)
+    sample = torch.randn(len(counts), 3, 16, 16, generator=generator)
+    timestep = torch.tensor([50.0, 400.0, 730.5, 200.0])[: len(counts)]
+    places = torch.rand(sum(counts), 2, generator=generator)
+    owner = torch.tensor([b for b, count in enumerate(counts) for _ in range(count)])
+    order = torch.randperm(len(owner), generator=generator)  # rows may come in any order
+    with count_rows() as spent:
+        got = compose_rows(model, trunk(model, sample, timestep), Condition(places[order, None]), owner[order])
+    free = sum(count != 1 for count in counts) if rule == "product" else 0
+    assert (spent.rows, spent.trunks) == (sum(counts) + free, len(counts) if two_stage else 0)
+    for b, part in enumerate(places.split(counts)):
+        composition = combine(leaves(model, part), rule) if len(part) else Composition.of(model.unconditional)
+        alone = predict(composition, sample[b : b + 1], timestep[b : b + 1], prediction_type=kind)
+        assert close(got[b : b + 1], alone)
+
+
+def test_a_mean_of_nothing() -> None:
+    model = denoiser("mean", "sample")
+    with pytest.raises(CompositionError, match="without components under the rule 'mean'"):
+        compose_rows(model, trunk(model, *inputs()), Condition(PLACES[:1, None]), torch.tensor([0]))
+
+
+@torch.no_grad()
+def test_types_are_combined_as_they_are_at_mass_one() -> None:
+    a, b, _ = leaves(denoiser("product", "sample"))
+    assert native_type(a & b) == "sample"
+    assert native_type(a + b) == "epsilon"
+    assert native_type(0.5 * a + 0.5 * Gaussian(sample_shape=(3, 16, 16), space="pixels")) == "epsilon"
+    sample, timestep = inputs()
+    x0 = predict(a & b, sample, timestep, prediction_type="sample")
+    shared = trunk(a.denoiser, sample, timestep)
+    parts = [rows(a.denoiser, shared, leaf.condition.expand(2), torch.arange(2)) for leaf in (a, b)]
+    null = rows(a.denoiser, shared, a.denoiser.unconditional.condition.expand(2), torch.arange(2))
+    assert close(x0, parts[0] + parts[1] - null)
+
+
+def test_gradients_reach_conditions_through_heads_only() -> None:
+    model = denoiser("product", "sample")
+    sample, timestep = inputs()
+    place = PLACES[:2, None].clone().requires_grad_()
+    with torch.no_grad():
+        shared = trunk(model, sample, timestep)
+    assert not any(part.requires_grad for part in shared.features or ())
+    out = rows(model, shared, Condition(place), torch.arange(2))
+    (gradient,) = torch.autograd.grad(out[0].square().sum(), place)
+    assert gradient[0].ne(0).all()
+    assert not gradient[1].any()
+
+
+def test_what_is_not_finite_names_the_component() -> None:
+    model = tiny_model()
+    good, bad = model(0.1, 0.1), model(0.9, 0.9)
+    bad.condition.rows.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match=r"prediction of tiny\(0\.9, 0\.9\)"):
+        predict(good & bad, *inputs())
+    lone = Gaussian(float("inf"), name="lone", sample_shape=(3, 16, 16))
+    with pytest.raises(NonFiniteError, match="lone"):
+        predict(Composition.of(lone), *inputs())
+
+
+def test_wrong_shapes() -> None:
+    model = denoiser("product", "sample")
+    with pytest.raises(InputError, match=r"expected \(B, 3, 16, 16\)"):
+        trunk(model, torch.zeros(1, 3, 8, 8), torch.zeros(1))
+    with pytest.raises(InputError, match=r"expected one a sample, \(B,\)"):
+        trunk(model, torch.zeros(2, 3, 16, 16), torch.zeros(1))
+    with pytest.raises(InputError, match="one owner a row"):
+        rows(model, trunk(model, *inputs()), Condition(PLACES[:, None]), torch.tensor([0]))
+
+
+@torch.no_grad()
+def test_counters_nest_and_no_rows_cost_nothing() -> None:
+    model = denoiser("product", "sample")
+    with count_rows() as outer:
+        shared = trunk(model, *inputs())
+        with count_rows() as inner:
+            rows(model, shared, Condition(PLACES[:, None]), torch.tensor([0, 1, 1]))
+        empty = rows(model, shared, Condition(PLACES[:0, None]), torch.tensor([], dtype=torch.long))
+    assert empty.shape == (0, 3, 16, 16)
+    assert (inner.rows, inner.trunks, outer.rows, outer.trunks) == (3, 0, 3, 2)

@@ -1,0 +1,156 @@
+"""Pictures of every kind, good and bad: one tensor, or one error of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor, open_image, to_output
+
+PROCESS = ImageProcessor(size=(8, 8))
+
+
+def level(value: float) -> float:
+    return value / 127.5 - 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("L", 51, (51, 51, 51)),
+        ("RGB", (10, 20, 30), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),  # what is transparent is white
+        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+        ("LA", (40, 255), (40, 40, 40)),
+        ("P", 0, (0, 0, 0)),
+        ("1", 1, (255, 255, 255)),
+        ("CMYK", (0, 0, 0, 255), (0, 0, 0)),
+    ],
+)
+def test_modes(tmp_path: Path, mode: str, colour: Any, expected: tuple[int, int, int]) -> None:
+    file = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
+    Image.new(mode, (20, 12), colour).save(file)
+    for given in (file, str(file), Image.open(file)):
+        out = PROCESS(given)
+        assert out.shape == (1, 3, 8, 8)
+        assert out[0].mean((1, 2)).tolist() == pytest.approx([level(v) for v in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 32768, 65535])
+def test_sixteen_bits_keep_their_brightness(tmp_path: Path, value: int) -> None:
+    file = tmp_path / "deep.png"
+    Image.fromarray(np.full((9, 9), value, dtype=np.uint16)).save(file)
+    assert float(PROCESS(file).mean()) == pytest.approx(value / 65535 * 2 - 1, abs=0.01)
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    file = tmp_path / "palette.png"
+    picture = Image.new("P", (8, 8), 1)
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    picture.save(file, transparency=1)
+    assert PROCESS(file).min() == 1
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    file = tmp_path / "animated.gif"
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("black", "white", "red")]
+    frames[0].save(file, save_all=True, append_images=frames[1:])
+    assert PROCESS(file).max() == pytest.approx(-1, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_odd_sizes(size: tuple[int, int], resize: Any) -> None:
+    out = ImageProcessor(size=(8, 8), resize=resize)(Image.new("RGB", size, "white"))
+    assert out.shape == (1, 3, 8, 8)
+    assert out.min() == 1
+    tensor = torch.full((3, size[1], size[0]), 0.5)
+    torch.testing.assert_close(ImageProcessor(size=(8, 4), resize=resize)(tensor), torch.full((1, 3, 8, 4), 0.5))
+
+
+def test_squash_keeps_all_and_crop_keeps_the_middle() -> None:
+    array = np.zeros((8, 16, 3), dtype=np.uint8)
+    array[:, 4:12] = 255
+    squashed, cropped = (ImageProcessor(size=(8, 8), resize=kind)(array) for kind in ("squash", "crop"))
+    assert cropped.min() == 1
+    assert squashed[0, 0, 0].tolist() == pytest.approx([-1, -1, 1, 1, 1, 1, -1, -1])
+    crop = ImageProcessor(size=(8, 8), resize="crop")
+    torch.testing.assert_close(crop(torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1).float()), cropped)
+
+
+def test_shrinking_averages() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (32, 16, 3), dtype=np.uint8)
+    expected = array.reshape(8, 4, 8, 2, 3).mean((1, 3)) / 127.5 - 1
+    np.testing.assert_allclose(PROCESS(array)[0].permute(1, 2, 0).numpy(), expected, atol=1.01 / 127.5)
+
+
+def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    file = tmp_path / "huge.png"
+    Image.new("1", (20_000, 20_000)).save(file)
+    with pytest.raises(InputError, match="megapixels"):
+        PROCESS(file)
+
+
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(whole)
+    truncated, text, empty = (tmp_path / name for name in ("truncated.png", "text.png", "empty.png"))
+    truncated.write_bytes(whole.read_bytes()[:2000])
+    text.write_text("no picture")
+    empty.touch()
+    for file in (truncated, text, empty, tmp_path, tmp_path / "absent.png"):
+        with pytest.raises(InputError, match=r"expected a (whole )?picture"):
+            open_image(file)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.full((3, 8, 8), float("nan")),
+        torch.full((3, 8, 8), float("inf")),
+        torch.full((3, 8, 8), 200.0),
+        torch.zeros(3, 8, 8, dtype=torch.uint8),
+        torch.zeros(1, 8, 8),
+        torch.zeros(3, 0, 8),
+        torch.zeros(8, 8),
+        np.zeros((8, 8, 3)),
+        np.zeros((3, 8, 8), dtype=np.uint8),
+        np.zeros((0, 8, 3), dtype=np.uint8),
+        np.zeros((2, 8, 8, 3), dtype=np.uint8),
+        Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)),
+        [],
+        None,
+        3,
+        b"bytes",
+    ],
+)
+def test_what_is_no_picture(given: Any) -> None:
+    with pytest.raises(InputError, match="expected"):
+        PROCESS(given)
+
+
+def test_several_pictures() -> None:
+    tensor = torch.rand(2, 3, 8, 8)
+    out = PROCESS([Image.new("RGB", (9, 9)), tensor, np.zeros((4, 4, 3), dtype=np.uint8)])
+    assert out.shape == (4, 3, 8, 8)
+    assert torch.equal(out[1:3], tensor)
+
+
+@pytest.mark.parametrize("size", [(0, 8), (8,), (8, 8, 3), (-1, 8)])
+def test_sizes_that_cannot_be(size: Any) -> None:
+    with pytest.raises(InputError, match="height, width"):
+        ImageProcessor(size=size)
+
+
+def test_to_output_and_back() -> None:
+    images = PROCESS(np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    assert torch.allclose(PROCESS(to_output(images, "pil")), images)
+    assert to_output(images * 3, "np").max() <= 1
+    with pytest.raises(InputError, match="output_type"):
+        to_output(images, "jpg")

@@ -1,0 +1,242 @@
+"""The problem a solver sees: its errors are denoising errors, its rows counted, what does not fit refused."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.evaluate import count_rows, predict
+from energycomp.inference import ForeignPictureWarning, Problem, Solution, infer, make_problem, paired
+from energycomp.testing import bumps_model, labels_model, planted, tiny_model
+
+CASES = [
+    ("product", "sample"),
+    ("product", "epsilon"),
+    ("mean", "v_prediction"),
+    ("mean", "sample"),
+    ("sum", "epsilon"),
+]
+
+
+@attrs.frozen
+class Fixed:
+    """Answers what it is told to."""
+
+    needs: ClassVar[Any] = None
+    answer: Tensor
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        return Solution(self.answer, len(self.answer), 0.0, 0.0, problem.rows)
+
+
+@attrs.frozen
+class Finite(Fixed):
+    needs: ClassVar[Any] = "finite"
+
+
+@attrs.frozen
+class Differentiable(Fixed):
+    needs: ClassVar[Any] = "differentiable"
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize(("rule", "kind"), CASES)
+@torch.no_grad()
+def test_errors_are_those_of_the_composition(rule: str, kind: str, count: int) -> None:
+    if count == 0 and rule != "product":
+        return
+    model = tiny_model(rule=rule, prediction_type=kind)
+    observation = torch.rand(1, 3, 16, 16, generator=seeded(1)) * 2 - 1
+    problem = make_problem(observation, model)
+    bank = problem.draw(4, seeded())
+    values = torch.rand(2, count, 2, generator=seeded(2))
+    with count_rows() as spent:
+        got = problem.errors(values, bank)
+    null = 4 if rule == "product" and count != 1 else 0
+    assert (spent.rows, spent.trunks) == (2 * count * 4 + null, 4)
+    noised = bank.noised(observation, model.denoiser.alphas_cumprod)
+    for n in range(2):
+        eps = predict(model.compose(values[n]), noised, bank.timestep)
+        expected = bank.weight * (eps - bank.noise).flatten(1).square().sum(1)
+        torch.testing.assert_close(got[n], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bank_pays_for_its_trunk_once() -> None:
+    problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
+    bank = problem.draw(4, seeded())
+    with count_rows() as spent, torch.no_grad():
+        problem.errors(torch.rand(1, 1, 2), bank)
+        problem.errors(torch.rand(3, 2, 2), bank)
+        problem.quadratic(torch.rand(5, 2), bank)
+    assert spent.trunks == 4
+    assert spent.rows == 4 + (24 + 4) + (20 + 4)
+    assert problem.rows == spent.rows
+    for _ in range(6):
+        problem.errors(torch.rand(1, 1, 2), problem.draw(2, seeded()))
+    with count_rows() as spent:
+        problem.errors(torch.rand(1, 1, 2), bank)
+    assert spent.trunks == 4  # not all trunks are kept: they hold memory
+
+
+def test_quadratic_and_errors_agree() -> None:
+    for rule, kind in CASES:
+        model = tiny_model(rule=rule, prediction_type=kind)
+        problem = make_problem(torch.zeros(1, 3, 16, 16), model)
+        bank, atoms = problem.draw(3, seeded()), torch.rand(4, 2, generator=seeded(1))
+        weights = torch.tensor([[1.0, 0, 1, 1]]) * problem.weighting(3)
+        with torch.no_grad():
+            direct = problem.errors(atoms[[0, 2, 3]][None], bank)[0].double()
+        torch.testing.assert_close(problem.quadratic(atoms, bank).errors(weights)[0], direct, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    model = bumps_model()
+    problem = make_problem(planted(model, torch.tensor([[0.3, 0.4]])), model)
+    bank = problem.draw(4, seeded())
+    values = torch.tensor([[[0.35, 0.5]]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(problem.errors(values, bank).mean(), values)
+    for axis in range(2):
+        step = torch.zeros(1, 1, 2)
+        step[..., axis] = 1e-3
+        with torch.no_grad():
+            up, down = (problem.errors(values + sign * step, bank).mean() for sign in (1, -1))
+        assert float(gradient[0, 0, axis]) == pytest.approx(float((up - down) / 2e-3), rel=0.02)
+
+
+def test_the_planted_answer_has_no_error() -> None:
+    for model, values in (
+        (bumps_model(), torch.rand(3, 2, generator=seeded())),
+        (labels_model(6), torch.tensor([5, 0, 3])),
+        (labels_model(6, rule="mean", prediction_type="v_prediction"), torch.tensor([5, 0, 3])),
+        (labels_model(6, rule="sum", components=3), torch.tensor([5, 0, 3])),
+    ):
+        problem = make_problem(planted(model, values), model)
+        bank = problem.draw(8, seeded())
+        with torch.no_grad():
+            assert float(problem.errors(values[None], bank).max()) < 1e-6
+            assert float(problem.errors(values[None, :2], bank).mean()) > 1
+
+
+@pytest.mark.parametrize(("count", "expected"), [(None, (0, 3)), (2, (2, 2)), ((1, 5), (1, 5)), (0, (0, 0))])
+def test_counts(count: Any, expected: tuple[int, int]) -> None:
+    problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model(), count=count)
+    assert problem.counts == expected
+    assert len(problem.slots) == expected[1]
+
+
+def test_counts_without_an_unconditional_prediction() -> None:
+    model = tiny_model(rule="mean")
+    problem = make_problem(torch.zeros(1, 3, 16, 16), model)
+    assert problem.counts == (1, 3)
+    assert not problem.has_empty
+    assert problem.weighting(4) == 0.25
+    with pytest.raises(InputError, match="count 0 under the rule 'mean'"):
+        make_problem(torch.zeros(1, 3, 16, 16), model, count=0)
+
+
+@pytest.mark.parametrize("count", [-1, (3, 2), (-1, 2)])
+def test_counts_that_cannot_be(count: Any) -> None:
+    with pytest.raises(InputError, match="least <= greatest"):
+        make_problem(torch.zeros(1, 3, 16, 16), tiny_model(), count=count)
+
+
+def test_candidates() -> None:
+    model, x = tiny_model(), torch.zeros(1, 3, 16, 16)
+    assert make_problem(x, model).slots[0].candidates is None
+    listed = make_problem(x, labels_model(4)).slots[0].candidates
+    assert listed is not None
+    assert listed.tolist() == [0, 1, 2, 3]
+    twice = make_problem(x, model, candidates=torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.1, 0.2]])).slots[0].candidates
+    assert twice is not None
+    assert len(twice) == 2  # each value is run once
+    for wrong in (torch.rand(3, 3), torch.rand(2), torch.rand(0, 2), torch.full((2, 2), 1.5)):
+        with pytest.raises(InputError, match="got candidates"):
+            make_problem(x, model, candidates=wrong)
+    with pytest.raises(InputError, match="2 values for at least 3"):
+        make_problem(x, model, candidates=torch.rand(2, 2), count=3)
+    with pytest.raises(InputError, match="4 values for at least 5"):
+        make_problem(x, labels_model(4), count=(5, 6))
+
+
+@pytest.mark.parametrize(
+    ("solver", "model", "options", "message"),
+    [
+        (Finite, bumps_model(), {}, "continuous slots for 'Finite'"),
+        (Differentiable, labels_model(4), {}, "listed values for 'Differentiable'"),
+        (Differentiable, bumps_model(), {"candidates": torch.rand(4, 2)}, "leave candidates= out"),
+    ],
+)
+def test_needs_are_checked_before_any_row(solver: Any, model: Any, options: dict[str, Any], message: str) -> None:
+    with count_rows() as spent, pytest.raises(InputError, match=message):
+        infer(torch.zeros(3, 16, 16), model, solver=solver(torch.rand(1, 2)), **options)
+    assert spent.rows == 0
+
+
+def test_infer_fills_in_the_fit() -> None:
+    model, values = bumps_model(), torch.tensor([[0.3, 0.3], [0.7, 0.7]])
+    picture = planted(model, values)
+    with count_rows() as spent:
+        exact = infer(picture, model, solver=Fixed(values))
+    assert exact.fit == pytest.approx(1, abs=1e-5)
+    assert exact.rows == spent.rows > 0
+    assert not exact.foreign
+    half, nothing, worse = (
+        infer(picture, model, solver=Fixed(v)).fit for v in (values[:1], values[:0], torch.tensor([[0.3, 0.7]]))
+    )
+    assert nothing == 0
+    assert half is not None
+    assert worse is not None
+    assert 0.4 < half < 0.6  # one of two bumps
+    assert worse < 0
+    assert infer(torch.zeros(3, 16, 16), labels_model(3, rule="mean"), solver=Fixed(torch.tensor([1]))).fit is None
+
+
+def test_a_foreign_picture_warns() -> None:
+    model, values = bumps_model(error_limit=5.0), torch.tensor([[0.3, 0.3]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not infer(planted(model, values), model, solver=Fixed(values)).foreign
+    with pytest.warns(ForeignPictureWarning, match="leave at most 5") as caught:
+        assert infer(-torch.ones(3, 16, 16), model, solver=Fixed(values)).foreign
+    assert caught[0].filename == __file__
+
+
+def test_infer_is_repeatable_and_takes_one_picture() -> None:
+    model = tiny_model()
+    picture = torch.rand(3, 16, 16)
+    state = torch.get_rng_state()
+    runs = [infer(picture, model, solver=Fixed(torch.rand(1, 2, generator=seeded()))).fit for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(InputError, match="got 2 pictures"):
+        infer(picture.expand(2, -1, -1, -1), model, solver=Fixed(torch.rand(1, 2)))
+
+
+def test_paired_is_the_one_sided_t_test() -> None:
+    a, b = torch.randn(20, generator=seeded(1)), torch.randn(20, generator=seeded(2)) + 0.4
+    mean, stderr, p = paired(a, b)
+    expected = stats.ttest_rel(b.double().numpy(), a.double().numpy(), alternative="greater")
+    assert p == pytest.approx(expected.pvalue, rel=1e-5)
+    assert mean / stderr == pytest.approx(expected.statistic, rel=1e-5)
+    assert paired(b, a)[2] == pytest.approx(1 - p, rel=1e-5)
+    assert paired(a, a) == (0.0, 0.0, 0.5)
+    assert paired(torch.zeros(3), torch.ones(3))[2] == 0
+    assert paired(a[:1], b[:1])[1:] == (float("inf"), 0.5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu() -> None:
+    model, values = bumps_model().to("cuda"), torch.tensor([[0.3, 0.3], [0.7, 0.7]])
+    solution = infer(planted(bumps_model(), values), model, solver=Fixed(values.to("cuda")))
+    assert solution.fit == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,115 @@
+"""The two-stage network and the adapter of diffusers' UNet, and what both promise to the evaluator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from energycomp.conditioning import Condition
+from energycomp.errors import InputError
+from energycomp.networks import ConditionUNet, Network, TwoStage, TwoStageUNet, place_maps
+from energycomp.testing import tiny_model
+
+
+def tiny() -> TwoStageUNet:
+    network = tiny_model().denoiser.network
+    assert isinstance(network, TwoStageUNet)
+    return network
+
+
+def unet() -> ConditionUNet:
+    torch.manual_seed(0)
+    return ConditionUNet(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=[8, 8], norm_num_groups=1,
+        down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+        cross_attention_dim=2, attention_head_dim=1, tokens=2,
+    ).eval()  # fmt: skip
+
+
+def test_kinds() -> None:
+    assert isinstance(tiny(), TwoStage)
+    assert not isinstance(unet(), TwoStage)
+    assert isinstance(unet(), Network)
+
+
+@torch.no_grad()
+def test_the_trunk_does_not_know_the_condition_and_the_head_does() -> None:
+    net = tiny()
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([10.0, 900.5])
+    features = net.features(sample, timestep)
+    assert all(len(part) == 2 for part in features)
+    place = torch.tensor([[[0.2, 0.2]], [[0.8, 0.8]], [[0.2, 0.2]]])
+    out = net.head(features, Condition(place), torch.tensor([0, 0, 1]))
+    assert out.shape == (3, 3, 16, 16)
+    assert not torch.allclose(out[0], out[1], atol=1e-3)  # another condition
+    assert not torch.allclose(out[0], out[2], atol=1e-3)  # another sample
+    alone = net.head(tuple(part[1:] for part in features), Condition(place[2:]), torch.tensor([0]))
+    torch.testing.assert_close(out[2:], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("two_stage", [True, False])
+@torch.no_grad()
+def test_null_rows_ignore_what_they_hold(two_stage: bool) -> None:
+    flag = torch.ones(1, dtype=torch.bool)
+    if two_stage:
+        net = tiny()
+        features = net.features(torch.randn(1, 3, 16, 16), torch.tensor([300.0]))
+
+        def predict(condition: Condition) -> Tensor:
+            return net.head(features, condition, torch.tensor([0]))
+
+        width = (1, 2)
+    else:
+        single, sample = unet(), torch.randn(1, 3, 8, 8)
+        nn.init.normal_(single.null)
+
+        def predict(condition: Condition) -> Tensor:
+            return single(sample, torch.tensor([300.0]), condition)
+
+        width = (2, 2)
+    null = predict(Condition.unconditional(*width))
+    assert torch.equal(null, predict(Condition(torch.full((1, *width), float("nan")), flag)))
+    assert torch.equal(null, predict(Condition(torch.rand(1, *width), flag)))
+    assert not torch.allclose(null, predict(Condition(torch.zeros(1, *width))), atol=1e-4)  # (0, 0) is a legal place
+
+
+def test_config_rebuilds() -> None:
+    for net in (tiny(), unet()):
+        again = type(net)(**net.config)
+        again.load_state_dict(net.state_dict())
+        assert again.config == net.config
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@torch.no_grad()
+def test_dtype(dtype: torch.dtype) -> None:
+    net = tiny().to(dtype)
+    features = net.features(torch.randn(1, 3, 16, 16, dtype=dtype), torch.tensor([500.0], dtype=dtype))
+    out = net.head(features, Condition(torch.rand(1, 1, 2, dtype=dtype)), torch.tensor([0]))
+    assert out.dtype == dtype
+    assert torch.isfinite(out).all()
+
+
+def test_sizes_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="multiple of 8"):
+        TwoStageUNet(sample_size=20, channels=(8, 16))
+
+
+def test_place_maps_are_what_they_say() -> None:
+    maps = place_maps(torch.tensor([[0.25, 0.5]]), (2, 4), (0.1,))
+    assert maps.shape == (1, 4, 2, 4)
+    u, v = 2.5 / 4, 1.5 / 2
+    expected = [u - 0.25, v - 0.5, (u - 0.25) ** 2 + (v - 0.5) ** 2]
+    assert maps[0, :3, 1, 2].tolist() == pytest.approx(expected)
+    assert float(maps[0, 3, 1, 2]) == pytest.approx(float(torch.exp(torch.tensor(-expected[2] / 0.02))))
+
+
+def test_gradients_reach_the_place() -> None:
+    net = tiny()
+    with torch.no_grad():
+        features = net.features(torch.randn(1, 3, 16, 16), torch.tensor([500.0]))
+    place = torch.tensor([[[0.4, 0.6]]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(net.head(features, Condition(place), torch.tensor([0])).square().sum(), place)
+    assert torch.isfinite(gradient).all()
+    assert gradient.ne(0).all()

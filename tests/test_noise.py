@@ -1,0 +1,74 @@
+"""The noise bank: stratified, repeatable, weighted, extendable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from energycomp.denoiser import log_snr, signal_noise
+from energycomp.errors import InputError
+from energycomp.noise import NoiseBank, draw_bank
+from energycomp.testing import cosine_schedule
+
+ALPHAS = cosine_schedule()
+
+
+def draw(n: int, seed: int = 0, **options: object) -> NoiseBank:
+    return draw_bank(n, (3, 4, 4), ALPHAS, generator=torch.Generator().manual_seed(seed), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timesteps", [None, (300.0, 900.0), (0.0, 1.0)])
+def test_one_draw_in_each_part_of_the_range(timesteps: tuple[float, float] | None) -> None:
+    bank = draw(50, timesteps=timesteps)
+    low, high = timesteps or (0.0, 1000.0)
+    part = ((bank.timestep - low) / (high - low) * 50).floor().long()
+    assert sorted(part.tolist()) == list(range(50))
+    assert part.tolist() != list(range(50))  # the order is random, so that halves of a bank are alike
+
+
+def test_noise_is_standard_normal() -> None:
+    bank = draw_bank(4000, (1, 2, 2), ALPHAS, generator=torch.Generator().manual_seed(0))
+    assert float(bank.noise.mean()) == pytest.approx(0, abs=4 / 16000**0.5)
+    assert float(bank.noise.std()) == pytest.approx(1, abs=0.03)
+
+
+def test_weights() -> None:
+    assert torch.equal(draw(8).weight, torch.ones(8))
+    bank = draw(64, gamma=4.0)
+    snr = torch.exp(log_snr(ALPHAS, bank.timestep))
+    torch.testing.assert_close(bank.weight.double(), torch.minimum(torch.ones(64), 4.0 / snr), rtol=1e-5, atol=1e-7)
+    assert bank.weight.min() < 0.1
+    assert bank.weight.max() == 1
+
+
+def test_repeatable_and_apart_from_the_global_state() -> None:
+    state = torch.get_rng_state()
+    a, b, c = draw(5, 1), draw(5, 1), draw(5, 2)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(a.noise, b.noise)
+    assert torch.equal(a.timestep, b.timestep)
+    assert not torch.equal(a.noise, c.noise)
+
+
+def test_extend_and_index() -> None:
+    a, b = draw(3, 1, gamma=1.0), draw(2, 2, gamma=1.0)
+    both = a.extend(b)
+    assert len(both) == 5
+    again = both[torch.tensor([3, 4])]
+    for name in ("timestep", "noise", "weight"):
+        assert torch.equal(getattr(again, name), getattr(b, name))
+    assert len(both[1:]) == 4
+
+
+def test_noised() -> None:
+    bank, x = draw(6), torch.rand(1, 3, 4, 4)
+    a, s = signal_noise(ALPHAS, bank.timestep)
+    got = bank.noised(x, ALPHAS)
+    for k in range(6):
+        torch.testing.assert_close(got[k], a[k] * x[0] + s[k] * bank.noise[k])
+
+
+@pytest.mark.parametrize(("draws", "timesteps"), [(0, None), (3, (5.0, 5.0)), (3, (-1.0, 5.0)), (3, (0.0, 1001.0))])
+def test_ranges_that_cannot_be(draws: int, timesteps: tuple[float, float] | None) -> None:
+    with pytest.raises(InputError, match="at least 1 draw"):
+        draw(draws, timesteps=timesteps)

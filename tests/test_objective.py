@@ -1,0 +1,174 @@
+"""The quadratic form is the denoising error: against compositions that are run one by one."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.component import Composition, Conditional, combine
+from energycomp.conditioning import Condition
+from energycomp.denoiser import Denoiser, log_snr
+from energycomp.errors import InputError
+from energycomp.evaluate import count_rows, predict
+from energycomp.noise import NoiseBank, draw_bank
+from energycomp.objective import QuadraticForm, error_scale, noised_trunk, quadratic_form, residual_errors, target
+from energycomp.testing import tiny_model
+
+CASES = [
+    ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
+    ("mean", "epsilon"), ("mean", "sample"), ("mean", "v_prediction"), ("sum", "epsilon"),
+]  # fmt: skip
+M, S = 4, 3
+PLACES = torch.rand(M, 2, generator=torch.Generator().manual_seed(0))
+
+
+def setting(rule: str, kind: str) -> tuple[Denoiser, Tensor, NoiseBank]:
+    denoiser = tiny_model(rule=rule, prediction_type=kind).denoiser
+    generator = torch.Generator().manual_seed(1)
+    observation = torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1
+    bank = draw_bank(S, (3, 16, 16), denoiser.alphas_cumprod, timesteps=(300, 900), gamma=4.0, generator=generator)
+    return denoiser, observation, bank
+
+
+def brute_force(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, composition: Composition) -> Tensor:
+    """lambda |eps - eps_hat|^2 by the definition, one draw at a time."""
+    errors = []
+    noised = bank.noised(observation, denoiser.alphas_cumprod)
+    for k in range(len(bank)):
+        eps = predict(composition, noised[k : k + 1], bank.timestep[k : k + 1])
+        errors.append(bank.weight[k].double() * (bank.noise[k].double() - eps[0].double()).square().sum())
+    return torch.stack(errors)
+
+
+@pytest.mark.parametrize(("rule", "kind"), CASES)
+@torch.no_grad()
+def test_every_subset_against_brute_force(rule: Any, kind: str) -> None:
+    denoiser, observation, bank = setting(rule, kind)
+    with count_rows() as spent:
+        form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]))
+    assert (spent.rows, spent.trunks) == (S * (M + (rule == "product")), S)
+    leaves = [Conditional(denoiser, Condition(place.view(1, 1, 2))) for place in PLACES]
+    for count in range(rule != "product", M + 1):
+        for chosen in combinations(range(M), count):
+            weights = torch.zeros(1, M)
+            weights[0, list(chosen)] = 1.0 / count if rule == "mean" else 1.0
+            composition = (
+                combine([leaves[k] for k in chosen], rule) if chosen else Composition.of(leaves[0].unconditional)
+            )
+            expected = brute_force(denoiser, observation, bank, composition)
+            torch.testing.assert_close(form.errors(weights)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@torch.no_grad()
+def test_real_weights_under_the_product_rule(kind: str) -> None:
+    denoiser, observation, bank = setting("product", kind)
+    form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]))
+    u = denoiser.unconditional
+    leaves = [Conditional(denoiser, Condition(place.view(1, 1, 2))) for place in PLACES]
+    for weights in ([0.3, -0.2, 1.5, 0.0], [7.5, 0.0, 0.0, 0.0]):
+        composition = Composition.of(u) + sum(w * (leaf - u) for w, leaf in zip(weights, leaves, strict=True))
+        expected = brute_force(denoiser, observation, bank, composition)
+        torch.testing.assert_close(form.errors(torch.tensor([weights]))[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_errors_of_all_types_are_errors_of_eps(kind: Any) -> None:
+    denoiser, observation, bank = setting("product", "epsilon")
+    alphas = denoiser.alphas_cumprod
+    off = 0.1 * torch.randn(S, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    noised, snr = bank.noised(observation, alphas), log_snr(alphas, bank.timestep)[:, None, None, None]
+    a, s = torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt()
+    eps = (bank.noise + off).double()
+    x0 = (noised - s * eps) / a
+    prediction = {"epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0}[kind]
+    wanted = target(observation, bank.noise, alphas, bank.timestep, kind)
+    got = (prediction - wanted).flatten(1).square().sum(1) * error_scale(alphas, bank.timestep, kind)
+    torch.testing.assert_close(got, off.double().flatten(1).square().sum(1), rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_trunk_can_be_shared() -> None:
+    denoiser, observation, bank = setting("product", "sample")
+    shared = noised_trunk(denoiser, observation, bank)
+    with count_rows() as spent:
+        form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]), shared)
+    assert spent.trunks == 0
+    alone = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]))
+    torch.testing.assert_close(form.b, alone.b, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_residual_errors_of_many_candidates() -> None:
+    denoiser, observation, bank = setting("mean", "sample")
+    predictions = torch.rand(2, S, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    got = residual_errors(denoiser, observation, bank, predictions)
+    snr = torch.exp(log_snr(denoiser.alphas_cumprod, bank.timestep))
+    for n in range(2):
+        for k in range(S):
+            expected = bank.weight[k] * snr[k] * (predictions[n, k] - observation[0]).square().sum()
+            assert float(got[n, k]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def random_form(atoms: int, seed: int = 0) -> QuadraticForm:
+    generator = torch.Generator().manual_seed(seed)
+    wanted = torch.randn(S, 20, generator=torch.Generator().manual_seed(9))
+    return QuadraticForm(torch.randn(S, atoms, 20, generator=generator), wanted)
+
+
+def direct(form: QuadraticForm, weights: Tensor) -> Tensor:
+    left = form.target.double()[None] - torch.einsum("nm,smp->nsp", weights.double(), form.atoms.double())
+    return left.square().sum(2)
+
+
+@pytest.mark.parametrize("atoms", [1, 5, 40])
+def test_form_against_the_residual(atoms: int) -> None:
+    form = random_form(atoms)
+    weights = torch.randn(6, atoms, generator=torch.Generator().manual_seed(4))
+    weights[0] = 0
+    torch.testing.assert_close(form.errors(weights), direct(form, weights), rtol=1e-10, atol=1e-10)
+    assert form.errors(weights).dtype == torch.float64
+    assert torch.equal(form.errors(weights)[0], form.c)
+
+
+def test_columns_are_those_of_the_gram_matrix() -> None:
+    form = random_form(40)
+    gram = torch.einsum("smp,snp->smn", form.atoms.double(), form.atoms.double())
+    torch.testing.assert_close(form.gram(), gram)
+    torch.testing.assert_close(form.column(7), gram[:, :, 7])
+    torch.testing.assert_close(form.gram([3, 0, 12]), gram[:, [3, 0, 12]][:, :, [3, 0, 12]])
+    torch.testing.assert_close(form.diagonal, gram.diagonal(dim1=1, dim2=2))
+    assert form.gram([]).shape == (S, 0, 0)
+    assert form.column(7) is form.column(7)
+    assert (len(form), form.draws, form.b.shape, form.c.shape) == (40, S, (S, 40), (S,))
+
+
+def test_append_is_the_form_over_both() -> None:
+    first, second = random_form(3), random_form(2, seed=5)
+    first.column(1)  # a column that is known before must be completed
+    both = first.append(second)
+    whole = QuadraticForm(torch.cat([first.atoms, second.atoms], 1), first.target)
+    for name in ("atoms", "b", "c", "diagonal"):
+        torch.testing.assert_close(getattr(both, name), getattr(whole, name))
+    torch.testing.assert_close(both.gram(), whole.gram())
+    torch.testing.assert_close(both.column(1), whole.column(1))
+    with pytest.raises(InputError, match="one noise bank"):
+        first.append(QuadraticForm(torch.zeros(1, 2, 20), torch.zeros(1, 20)))
+
+
+def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match=r"expected \(S, M, P\)"):
+        QuadraticForm(torch.zeros(2, 3, 4), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("rule", ["product", "mean", "sum"])
+@torch.no_grad()
+def test_a_form_over_no_atoms(rule: str) -> None:
+    denoiser, observation, bank = setting(rule, "epsilon")
+    form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:0, None]))
+    assert (len(form), form.b.shape) == (0, (S, 0))
+    assert torch.equal(form.errors(torch.zeros(1, 0))[0], form.c)

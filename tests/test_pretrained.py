@@ -1,0 +1,180 @@
+"""Models on disk: what is written loads, and what is damaged, foreign or unknown is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+
+from energycomp import pretrained
+from energycomp.closed_form import UnitSquare
+from energycomp.codec import VAECodec
+from energycomp.errors import CheckpointError, InputError, NotFoundError
+from energycomp.evaluate import predict
+from energycomp.model import Model
+from energycomp.pretrained import from_pretrained, load, load_weights, save_pretrained
+from energycomp.storage import atomic_directory, read_tensors, write_tensors
+from energycomp.testing import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core has no conditioner of its own."""
+    find = pretrained.find
+    monkeypatch.setattr(pretrained, "find", lambda kind, name: UnitSquare if name == "square" else find(kind, name))
+
+
+@pytest.fixture
+def model() -> Model:
+    return attrs.evolve(tiny_model(error_limit=3.0), conditioner_name="square")
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+    """Rewrites a saved model with an honest manifest."""
+    config = json.loads((folder / "config.json").read_text())
+    tensors = read_tensors(folder / "model.safetensors")
+    change(config, tensors)
+    with atomic_directory(folder) as temporary:
+        (temporary / "config.json").write_text(json.dumps(config))
+        write_tensors(temporary / "model.safetensors", tensors)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+@torch.no_grad()
+def test_round_trip(tmp_path: Path, model: Model, dtype: torch.dtype | None) -> None:
+    save_pretrained(model, tmp_path / "m", dtype=dtype, extra={"README.md": "# A model"})
+    again = load(tmp_path / "m")
+    assert (again.name, again.defaults, again.processor) == (model.name, model.defaults, model.processor)
+    for name in ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "codec"):
+        assert getattr(again.denoiser, name) == getattr(model.denoiser, name)
+    assert torch.equal(again.denoiser.alphas_cumprod, model.denoiser.alphas_cumprod)
+    assert {p.dtype for p in again.denoiser.network.parameters()} == {torch.float32}
+    assert not again.denoiser.network.training
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 800.5])
+    before, after = (predict(m(0.2, 0.3) & m(0.7, 0.6), sample, timestep) for m in (model, again))
+    tolerance = 1e-5 if dtype is None else 0.02
+    assert float((after - before).abs().max() / before.abs().max()) < tolerance
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
+        "README.md", "config.json", "manifest.json", "model.safetensors",
+    ]  # fmt: skip
+
+
+def test_half_precision_is_half_the_size(tmp_path: Path, model: Model) -> None:
+    for name, dtype in (("full", None), ("half", torch.float16)):
+        save_pretrained(model, tmp_path / name, dtype=dtype)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.7 * sizes[1]
+    assert load(str(tmp_path / "full")).denoiser.network is not None
+
+
+def test_a_model_over_latents_keeps_its_codec(tmp_path: Path, model: Model) -> None:
+    coded = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=VAECodec("some/vae", image_size=64)))
+    save_pretrained(coded, tmp_path / "m")
+    again = from_pretrained(tmp_path / "m")
+    assert again.denoiser.space == coded.denoiser.space == "vae:some/vae:0.18215"
+
+
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], type[Exception], str]] = {
+    "missing weight": (lambda c, t: t.pop("network.null"), CheckpointError, "1 missing tensors, 'null'"),
+    "extra weight": (lambda c, t: t.update(other=torch.zeros(1)), CheckpointError, "1 extra tensors, 'other'"),
+    "misshapen": (lambda c, t: t.update({"network.null": torch.zeros(2)}), CheckpointError, r"'null' of shape \(2,\)"),
+    "nan": (lambda c, t: t["network.null"].fill_(float("nan")), CheckpointError, "'null' .* not finite"),
+    "no schedule": (lambda c, t: t.pop("alphas_cumprod"), CheckpointError, "alphas_cumprod"),
+    "bad schedule": (lambda c, t: t.update(alphas_cumprod=torch.ones(3)), InputError, "alphas_cumprod"),
+    "unknown network": (lambda c, t: c["network"].update(name="nothing"), NotFoundError, "two_stage"),
+    "python path": (lambda c, t: c["network"].update(name="os:system"), NotFoundError, "'os:system'"),
+    "dotted path": (lambda c, t: c["conditioner"].update(name="os.path.join"), NotFoundError, "'os.path.join'"),
+    "no codec": (lambda c, t: c.pop("codec"), CheckpointError, "KeyError: 'codec'"),
+    "no network": (lambda c, t: c.pop("network"), CheckpointError, "KeyError: 'network'"),
+    "odd codec": (lambda c, t: c.update(codec={"nothing": 1}), CheckpointError, "TypeError"),
+    "odd network": (lambda c, t: c["network"]["config"].update(nothing=1), CheckpointError, "TypeError"),
+    "odd rule": (lambda c, t: c["denoiser"].update(rule="max"), CheckpointError, "rule"),
+    "odd default": (lambda c, t: c["defaults"].update(draws=0), CheckpointError, "draws"),
+    "format": (lambda c, t: c.update(format=99), CheckpointError, "of format 99; expected 1"),
+    "no format": (lambda c, t: c.pop("format"), CheckpointError, "of format None"),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_what_does_not_fit_is_refused(tmp_path: Path, model: Model, damage: str) -> None:
+    change, error, message = DAMAGES[damage]
+    save_pretrained(model, tmp_path / "m")
+    edit(tmp_path / "m", lambda config, tensors: (change(config, tensors), None)[1])
+    with pytest.raises(error, match=message):
+        load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "manifest.json"])
+def test_altered_and_missing_files(tmp_path: Path, model: Model, name: str) -> None:
+    save_pretrained(model, tmp_path / "m")
+    file = tmp_path / "m" / name
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(tmp_path / "m")
+    file.unlink()
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("text", ["no json", "[1, 2]", "[" * 100_000, '"x"'])
+def test_config_that_is_no_config(tmp_path: Path, text: str) -> None:
+    with atomic_directory(tmp_path / "m") as temporary:
+        (temporary / "config.json").write_text(text)
+        write_tensors(temporary / "model.safetensors", {"a": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="expected"):
+        load(tmp_path / "m")
+
+
+def test_no_memory_is_taken_for_a_network_out_of_bounds(tmp_path: Path, model: Model) -> None:
+    save_pretrained(model, tmp_path / "m")
+    edit(tmp_path / "m", lambda config, tensors: config["network"]["config"].update(channels=[80_000, 80_000]))
+    with pytest.raises(CheckpointError, match="parameters; expected at most"):
+        load(tmp_path / "m")
+
+
+def test_names_paths_and_hub_ids(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(NotFoundError, match="no-such-model"):
+        load("no-such-model")
+    with pytest.raises(NotFoundError, match="which is no folder"):
+        load(tmp_path / "absent")
+    with pytest.raises(NotFoundError, match="which is no folder"):
+        load("./a/b/c")
+    with pytest.raises(NotFoundError, match=r"'nobody/nothing', which is no folder and could not be read from the hub"):
+        load("nobody/nothing")
+    with pytest.raises(NotFoundError, match="which is no folder"):
+        from_pretrained(tmp_path / "absent")
+    save_pretrained(model, tmp_path / "m")
+    with pytest.raises(InputError, match="got preset"):
+        load(tmp_path / "m", preset="paper")
+
+
+def test_a_registered_name_gets_the_options(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
+    monkeypatch.setattr(pretrained, "names", lambda kind: ("toy",))
+    monkeypatch.setattr(pretrained, "find", lambda kind, name: lambda **options: attrs.evolve(model, **options))
+    assert load("toy", name="other").name == "other"
+
+
+def test_nothing_is_left_of_a_model_that_cannot_be_saved(tmp_path: Path, model: Model) -> None:
+    class Odd(UnitSquare):
+        def config(self) -> dict[str, Any]:
+            return {"not": object()}
+
+    with pytest.raises(TypeError):
+        save_pretrained(attrs.evolve(model, conditioner=Odd()), tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_load_weights_casts_to_the_modules_type() -> None:
+    module = torch.nn.Linear(2, 1)
+    load_weights(module, {"weight": torch.ones(1, 2).half(), "bias": torch.zeros(1).double()}, "memory")
+    assert module.weight.dtype == torch.float32
+    assert module(torch.ones(1, 2)).item() == 2

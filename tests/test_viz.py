@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from energycomp.errors import InputError
+from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, trace_plot
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+def test_grid_puts_pictures_in_reading_order() -> None:
+    images = torch.stack([torch.full((3, 4, 4), v) for v in (-1.0, 0.0, 1.0)])
+    picture = pixels(grid(images, columns=2, padding=1))
+    assert picture.shape == (11, 11, 3)
+    assert [int(picture[3, 3, 0]), int(picture[3, 8, 0]), int(picture[8, 3, 0])] == [0, 127, 255]
+    assert (picture[0] == 255).all()
+
+
+def test_grid_of_tensors_and_of_pillow_images_is_the_same() -> None:
+    array = torch.randint(0, 256, (5, 3, 6, 6), dtype=torch.uint8)
+    pillow = [Image.fromarray(a.permute(1, 2, 0).numpy()) for a in array]
+    assert np.abs(pixels(grid(array / 127.5 - 1)).astype(int) - pixels(grid(pillow)).astype(int)).max() <= 1
+    assert grid(pillow).size == (26, 18)  # three columns
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(torch.zeros(3, 4, 4),), (torch.zeros(2, 1, 4, 4),), ([],), (torch.zeros(2, 3, 4, 4), 0)],
+    ids=["one picture", "one channel", "none", "no columns"],
+)
+def test_grid_refuses(arguments: tuple[object, ...]) -> None:
+    with pytest.raises(InputError):
+        grid(*arguments)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one size"):
+        grid([Image.new("RGB", (2, 2)), Image.new("RGB", (3, 2))])
+
+
+def test_overlay_marks_places_and_leaves_the_rest() -> None:
+    picture = pixels(overlay(Image.new("RGB", (64, 48), "gray"), torch.tensor([[0.25, 0.5]]), side=480))
+    assert picture.shape == (480, 640, 3)
+    ring = picture[240, 160 - 12 : 160 + 12]
+    assert any((ring == FOUND).all(1))
+    assert any((ring == EDGE).all(1))
+    assert (picture[240, 160] == 128).all()  # what is inside the ring can be seen
+    assert (picture[:, 320:] == 128).all()
+
+
+def test_overlay_shows_the_true_places_apart() -> None:
+    picture = pixels(overlay(Image.new("RGB", (480, 480), "gray"), np.zeros((0, 2)), truth=[(0.5, 0.5)]))
+    assert (picture[240, 240] == TRUE).all()
+    assert not (picture.reshape(-1, 3) == FOUND).all(1).any()
+
+
+def test_overlay_of_a_large_picture_keeps_its_size_and_labels_stay_inside() -> None:
+    corners = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    plain = overlay(Image.new("RGB", (800, 600)), corners, ["", "", "", ""])
+    labelled = overlay(Image.new("RGB", (800, 600)), corners, ["a", "b", "c", "d"])
+    assert labelled.size == (800, 600)
+    changed = np.abs(pixels(plain).astype(int) - pixels(labelled).astype(int)).any(2)
+    halves = [part for half in np.array_split(changed, 2, axis=0) for part in np.array_split(half, 2, axis=1)]
+    assert all(part.sum() > 20 for part in halves)
+
+
+@pytest.mark.parametrize("places", [[(0.5,)], [(0.5, float("nan"))], torch.zeros(2, 3), torch.zeros(2)])
+def test_overlay_refuses(places: object) -> None:
+    with pytest.raises(InputError, match="places"):
+        overlay(Image.new("RGB", (8, 8)), places)
+
+
+def test_overlay_refuses_other_numbers_of_labels() -> None:
+    with pytest.raises(InputError, match="1 labels for 2 places"):
+        overlay(Image.new("RGB", (8, 8)), torch.zeros(2, 2), ["a"])
+
+
+def test_trace_plot_has_a_panel_for_each_list() -> None:
+    one, two = trace_plot({"error": [3.0, 2.0, 1.5]}), trace_plot({"error": [3.0, 2.0], "rate": [0.1, 0.05]})
+    assert two.height == 2 * one.height
+    assert len(np.unique(pixels(one))) > 10
+    with pytest.raises(InputError, match="empty trace"):
+        trace_plot({})
