@@ -1,0 +1,36 @@
+"""Which configurations a problem of finite slots has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, combinations_with_replacement, product
+from math import comb, prod
+
+from energycomp.inference import Problem
+
+__all__ = ["configurations", "number_of_configurations"]
+
+
+def configurations(problem: Problem, slots: Sequence[Sequence[int]], count: int) -> Iterator[tuple[int, ...]]:
+    """Every choice of `count` atoms: unordered for exchangeable slots, without repeats for distinct ones."""
+    if count == 0:
+        return iter([()])
+    if problem.exchangeable:
+        pick = combinations if problem.distinct else combinations_with_replacement
+        return iter(pick(slots[0], count))
+    every = product(*slots[:count])
+    return (row for row in every if len(set(row)) == count) if problem.distinct else every
+
+
+def number_of_configurations(problem: Problem, slots: Sequence[Sequence[int]]) -> int:
+    """How many there are over all counts of the problem (an upper bound for distinct slots that differ)."""
+    total = 0
+    for count in range(problem.counts[0], problem.counts[1] + 1):
+        if count == 0:
+            total += 1
+        elif problem.exchangeable:
+            size = len(slots[0])
+            total += comb(size, count) if problem.distinct else comb(size + count - 1, count)
+        else:
+            total += prod(len(slot) for slot in slots[:count])
+    return total

@@ -1,0 +1,60 @@
+"""How an answer is compared with its rival: on draws that selected neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from energycomp.inference import Problem, Solution, paired
+from energycomp.noise import NoiseBank
+from energycomp_solvers.subsets import subset_errors
+
+__all__ = ["judged"]
+
+
+def judged(
+    problem: Problem, values: Tensor, spare: Tensor, bank: NoiseBank, trace: Mapping[str, Sequence[float]]
+) -> Solution:
+    """The solution of `values` (K, *V), with the best rival among: one fewer, one swapped or one more by a spare.
+
+    Args:
+        spare: other values (M, *V) that the search thought worth a look.
+        bank: fresh draws.
+
+    Returns:
+        The solution. Costs K + M rows a draw, and one for u under the product rule.
+    """
+    count, weighting = len(values), problem.weighting
+    atoms = torch.cat([values, spare])
+    form = problem.quadratic(atoms, bank)
+    chosen = list(range(count))
+    errors = subset_errors(form, chosen, weighting)
+    rivals = [[c for c in chosen if c != drop] for drop in chosen] if count > problem.counts[0] else []
+    for extra in range(count, len(form)):
+        rivals += [[*chosen, extra]] if count < problem.counts[1] else []
+        rivals += [[extra if c == drop else c for c in chosen] for drop in chosen]
+    rivals = [rival for rival in rivals if rival or problem.has_empty]
+    gain = torch.stack(
+        [subset_errors(form, [c for c in chosen if c != k], weighting).mean() - errors.mean() for k in chosen]
+    ) if count and (problem.has_empty or count > 1) else None  # fmt: skip
+    best: Tensor | None = None
+    gap: tuple[float | None, float | None, float | None] = (None, None, None)
+    if rivals:
+        scores = [subset_errors(form, rival, weighting) for rival in rivals]
+        least = min(range(len(rivals)), key=lambda k: float(scores[k][::2].mean()))  # half of the draws choose it,
+        best, gap = atoms[rivals[least]], paired(errors[1::2], scores[least][1::2])  # the others compare
+    return Solution(
+        conditions=values,
+        count=count,
+        error=float(errors.mean()),
+        stderr=float(errors.std() / len(errors) ** 0.5) if len(errors) > 1 else float("inf"),
+        rows=problem.rows,
+        runner_up=best,
+        difference=gap[0],
+        difference_stderr=gap[1],
+        p_value=gap[2],
+        trace=trace,
+        component_gain=gain,
+    )

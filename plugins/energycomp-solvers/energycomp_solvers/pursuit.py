@@ -1,0 +1,149 @@
+"""Matching pursuit over a dictionary of values, coarse to fine; it infers the count on the way."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import constraints, transform_to
+
+from energycomp.errors import InputError
+from energycomp.inference import Problem, Solution, paired
+from energycomp.noise import NoiseBank
+from energycomp.objective import QuadraticForm
+from energycomp_solvers.gradient import descend
+from energycomp_solvers.judge import judged
+from energycomp_solvers.subsets import add_each, greedy, subset_errors, swap
+
+__all__ = ["Pursuit", "lattice"]
+
+
+@attrs.frozen
+class Pursuit:
+    """Greedy composition: thesis alg. 6 without a run for each count.
+
+    A dictionary of values is run once on a bank of draws; adding, swapping and removing components are then arithmetic
+    on the quadratic form. Continuous values start on a lattice and are halved in spacing around what was chosen. Fresh
+    draws decide how many components stay: one is dropped while the paired difference is not significant.
+
+    Args:
+        side: points of the coarse lattice along each dimension.
+        draws: draws that select.
+        judge_draws: fresh draws that decide the count and compare with the runner-up; the problem's default.
+        levels: halvings of the lattice around the chosen values.
+        p_value: a component stays where the paired test is below this.
+        steps: gradient steps at the end, for continuous values.
+        step_draws, learning_rate: of those.
+    """
+
+    needs: ClassVar[None] = None
+
+    side: int = attrs.field(default=16, validator=attrs.validators.ge(2))
+    draws: int = attrs.field(default=8, validator=attrs.validators.ge(1))
+    judge_draws: int | None = None
+    levels: int = 2
+    p_value: float = 1e-3
+    steps: int = 20
+    step_draws: int = 4
+    learning_rate: float = 0.03
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        """Costs (M + 1) draws rows for M values of the dictionary, about as many again for refinement and judging."""
+        if not problem.exchangeable:
+            raise InputError(
+                "got slots that are not exchangeable for Pursuit; expected one kind; use enumerate or beam"
+            )
+        if not problem.slots:  # K = 0 is the only answer
+            none = torch.empty(0, *problem.value_shape, device=problem.device)
+            return judged(problem, none, none, problem.draw(self.judge_draws or problem.default_draws, generator), {})
+        slot, finite = problem.slots[0], problem.slots[0].candidates is not None
+        atoms = (
+            slot.candidates if slot.candidates is not None else lattice(slot.support, self.side, problem.value_shape)
+        )
+        bank = problem.draw(self.draws, generator)
+        form = problem.quadratic(atoms, bank)
+        chosen, trace = greedy(form, problem.counts, problem.weighting)
+        chosen = swap(form, chosen, problem.weighting)
+        if not finite:
+            atoms, form, chosen = self._refine(problem, atoms, form, chosen, bank)
+        judge = problem.draw(self.judge_draws or problem.default_draws, generator)
+        values = atoms[chosen][self._prune(problem, problem.quadratic(atoms[chosen], judge))]
+        if not finite:
+            values = self._descend(problem, values, generator)
+        others = add_each(form, chosen, problem.weighting)
+        spare = atoms[others.argmin()][None] if len(chosen) < len(form) else atoms[:0]
+        final = problem.draw(self.judge_draws or problem.default_draws, generator)
+        return judged(problem, values, spare, final, {"error": trace})
+
+    def _refine(
+        self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], bank: NoiseBank
+    ) -> tuple[Tensor, QuadraticForm, list[int]]:
+        """Halves the spacing around the chosen values, then adds and swaps again on the same draws."""
+        spacing = 1.0 / self.side
+        for _ in range(self.levels):
+            if not chosen:
+                break
+            spacing /= 2
+            near = _neighbours(problem.slots[0].support, atoms[chosen], spacing)
+            form = form.append(problem.quadratic(near, bank))
+            atoms = torch.cat([atoms, near])
+            chosen = swap(form, chosen, problem.weighting)
+            chosen, _ = greedy(form, problem.counts, problem.weighting, chosen)
+        return atoms, form, chosen
+
+    def _prune(self, problem: Problem, form: QuadraticForm) -> list[int]:
+        """Drops components from the least useful on, while the paired difference on fresh draws is not significant."""
+        chosen = list(range(len(form)))
+        while len(chosen) > problem.counts[0]:
+            errors = subset_errors(form, chosen, problem.weighting)
+            without = [[c for c in chosen if c != drop] for drop in chosen]
+            rivals = [subset_errors(form, rest, problem.weighting) for rest in without]
+            weakest = min(range(len(chosen)), key=lambda k: float(rivals[k].mean()))
+            _, _, p = paired(errors, rivals[weakest])
+            if p < self.p_value:
+                break
+            chosen = without[weakest]
+        return chosen
+
+    def _descend(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
+        moved, _ = descend(
+            problem,
+            values[None],
+            steps=self.steps,
+            draws=self.step_draws,
+            learning_rate=self.learning_rate,
+            generator=generator,
+        )
+        return moved[0]
+
+
+def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, ...]) -> Tensor:
+    """side^D values that cover a support evenly (an unbounded one by logistic quantiles): (side^D, D).
+
+    >>> unit = constraints.independent(constraints.unit_interval, 1)
+    >>> lattice(unit, 2, (2,)).tolist()
+    [[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]]
+    """
+    if len(value_shape) != 1 or side ** value_shape[0] > 65_536:
+        raise InputError(
+            f"got values of shape {value_shape} for a lattice of {side} a side; expected one dimension and at most "
+            "65,536 points; pass candidates= or use sgd"
+        )
+    ticks = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    points = torch.cartesian_prod(*[ticks] * value_shape[0]).view(-1, *value_shape)
+    values: Tensor = transform_to(support)(torch.logit(points))
+    return values.float()
+
+
+def _neighbours(support: constraints.Constraint, values: Tensor, spacing: float) -> Tensor:
+    """The 3^D - 1 lattice neighbours of values (K, D), at `spacing` in quantiles of the support."""
+    to_support = transform_to(support)
+    quantiles = torch.sigmoid(to_support.inv(values.double()))
+    steps = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * values.shape[1])
+    steps = steps.view(-1, values.shape[1])
+    steps = steps[steps.ne(0).any(1)] * spacing
+    near = (quantiles[:, None] + steps.to(values.device)).flatten(0, 1).clamp(1e-3, 1 - 1e-3)
+    moved: Tensor = to_support(torch.logit(near))
+    return moved.to(values.dtype)

@@ -1,0 +1,98 @@
+"""Stochastic gradient descent from many initialisations: thesis alg. 5, and alg. 6 over counts."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import transform_to
+
+from energycomp.inference import Problem, Solution, paired
+from energycomp_solvers.gradient import descend
+from energycomp_solvers.judge import judged
+
+__all__ = ["SGD"]
+
+
+@attrs.frozen
+class SGD:
+    """R random initialisations of every count, descended as one batch, halved in number as they go.
+
+    All initialisations share the noised sample and the trunk of a step, so R of them cost R times the heads only.
+    After each of `rounds` equal parts of the steps the better half stays (successive halving); the finalists are
+    scored again on fresh draws, which also choose the count.
+
+    Args:
+        inits: R, initialisations for each count.
+        steps: gradient steps of the initialisations that survive.
+        draws: noise draws a step.
+        learning_rate: of Adam in the unconstrained space of the support.
+        rounds: halvings.
+        judge_draws: fresh draws that score the finalists; the problem's default.
+        p_value: a larger count is taken only where it is better by a paired test below this.
+    """
+
+    needs: ClassVar[Literal["differentiable"]] = "differentiable"
+
+    inits: int = attrs.field(default=20, validator=attrs.validators.ge(1))
+    steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    draws: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    learning_rate: float = 0.15
+    rounds: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    judge_draws: int | None = None
+    p_value: float = 1e-3
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads."""
+        bank = problem.draw(self.judge_draws or problem.default_draws, generator)
+        best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
+        trace: dict[str, list[float]] = {"count": [], "error": []}
+        spare = torch.empty(0, *problem.value_shape, device=problem.device)
+        for count in range(problem.counts[0], problem.counts[1] + 1):
+            finalists = self._run(problem, count, generator)
+            with torch.no_grad():
+                errors = problem.errors(finalists, bank)
+            least = int(errors.mean(1).argmin())
+            trace["count"].append(count)
+            trace["error"].append(float(errors[least].mean()))
+            if best_errors is None or paired(errors[least], best_errors)[2] < self.p_value:
+                best, best_errors = finalists[least], errors[least]
+                spare = spare[:0]
+            elif not len(spare):
+                spare = finalists[least]
+        fresh = problem.draw(len(bank), generator)
+        return judged(problem, best, _unlike(spare, best), fresh, trace)
+
+    def _run(self, problem: Problem, count: int, generator: torch.Generator | None) -> Tensor:
+        """Finalists (N, K, *V) of one count."""
+        if count == 0:
+            return torch.empty(1, 0, *problem.value_shape, device=problem.device)
+        values = _initial(problem, self.inits, count, generator)
+        for _ in range(self.rounds):
+            values, errors = descend(
+                problem,
+                values,
+                steps=max(1, self.steps // self.rounds),
+                draws=self.draws,
+                learning_rate=self.learning_rate,
+                generator=generator,
+            )
+            keep = errors.argsort()[: max(min(len(values), 3), len(values) // 2)]
+            values = values[keep]
+        return values
+
+
+def _initial(problem: Problem, inits: int, count: int, generator: torch.Generator | None) -> Tensor:
+    device = generator.device if generator is not None else torch.device("cpu")
+    quantiles = torch.rand(inits, count, *problem.value_shape, generator=generator, device=device)
+    values: Tensor = transform_to(problem.slots[0].support)(torch.logit(quantiles.clamp(0.02, 0.98)))
+    return values.to(problem.device)
+
+
+def _unlike(spare: Tensor, values: Tensor) -> Tensor:
+    """The one spare value that is farthest from those of the answer, (1, *V), or none."""
+    if not len(spare) or not len(values):
+        return spare[:1]
+    return spare[torch.cdist(spare.flatten(1), values.flatten(1)).min(1).values.argmax()][None]

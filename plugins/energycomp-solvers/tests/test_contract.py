@@ -1,0 +1,223 @@
+"""One contract for all solvers, and each algorithm against brute force."""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations, combinations_with_replacement, product
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.evaluate import count_rows
+from energycomp.inference import Problem, Slot, Solution, Solver, infer, make_problem
+from energycomp.plugins import find, listing
+from energycomp.testing import bumps_model, check_solver, labels_model, planted, tiny_model
+from energycomp_solvers.configurations import configurations, number_of_configurations
+from energycomp_solvers.enumerate import Enumerate
+from energycomp_solvers.pursuit import Pursuit
+from energycomp_solvers.sgd import SGD
+
+SOLVERS = {"pursuit": Pursuit, "sgd": SGD, "enumerate": Enumerate}
+RULES = [
+    ("product", "sample"),
+    ("product", "epsilon"),
+    ("mean", "sample"),
+    ("mean", "v_prediction"),
+    ("sum", "epsilon"),
+]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_contract(name: str) -> None:
+    solver = find("solvers", name)()  # installed: found through the entry point
+    assert type(solver) is SOLVERS[name]
+    assert isinstance(solver, Solver)
+    check_solver(solver)
+
+
+def test_the_plugin_works_and_registers_all_of_them() -> None:
+    (info,) = [plugin for plugin in listing() if plugin.distribution == "energycomp-solvers"]
+    assert info.error is None
+    assert set(SOLVERS) <= set(info.registered["solvers"])
+
+
+@attrs.frozen
+class Spoiled:
+    """A solver with one fault."""
+
+    fault: str
+
+    needs = "finite"
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        if self.fault == "unseeded":
+            torch.rand(1)
+        good = Enumerate().solve(problem, generator=generator)
+        changes: dict[str, Any] = {
+            "rows": {"rows": good.rows + 1},
+            "count": {"count": good.count + 1},
+            "error": {"error": good.error + 50.0},
+            "p_value": {"p_value": 0.9},
+            "runner_up": {"runner_up": None},
+        }
+        if self.fault == "answer":
+            first = problem.slots[0].candidates if problem.slots else None
+            changes["answer"] = {"conditions": good.conditions if first is None else first[: good.count]}
+        return attrs.evolve(good, **changes.get(self.fault, {}))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("rows", "rows reported"),
+        ("count", "count is the number of values"),
+        ("answer", "the planted values leave no error"),
+        ("error", "the error of that answer on other draws"),
+        ("p_value", "p below 1/2"),
+        ("runner_up", "numbers where there is a runner-up"),
+        ("unseeded", "global random state"),
+    ],
+)
+def test_the_contract_finds_each_fault(fault: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_solver(Spoiled(fault))
+
+
+def brute_force(problem: Problem, values: Tensor, draws: int, seed: int) -> dict[tuple[int, ...], float]:
+    """Mean error of every subset, each composed and run on its own on the bank that Enumerate selects with."""
+    bank = problem.draw(draws, seeded(seed))
+    errors = {}
+    for count in range(problem.counts[0], problem.counts[1] + 1):
+        for chosen in combinations(range(len(values)), count):
+            with torch.no_grad():
+                errors[chosen] = float(problem.errors(values[list(chosen)][None], bank).double().mean())
+    return errors
+
+
+@pytest.mark.parametrize(("rule", "kind"), RULES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_enumerate_is_brute_force(rule: Any, kind: Any, seed: int) -> None:
+    model = labels_model(6, rule=rule, prediction_type=kind, seed=seed)
+    picture = planted(model, torch.tensor([1, 4])) + 0.3 * torch.randn(1, 3, 16, 16, generator=seeded(seed))
+    problem = make_problem(picture, model, count=(0, 4))
+    expected = brute_force(problem, torch.arange(6), 5, seed)
+    order = sorted(expected, key=lambda chosen: expected[chosen])
+    fresh = make_problem(picture, model, count=(0, 4))
+    solution = Enumerate(draws=5).solve(fresh, generator=seeded(seed))
+    assert tuple(solution.conditions.tolist()) == order[0]
+    assert solution.runner_up is not None
+    assert tuple(solution.runner_up.tolist()) == order[1]
+    assert solution.trace["error"] == pytest.approx([expected[chosen] for chosen in order[:2]], rel=1e-5)
+    assert solution.trace["configurations"] == [len(expected)]
+
+
+@pytest.mark.parametrize("rule", ["product", "mean"])
+def test_enumerate_with_a_real_network_is_brute_force(rule: str) -> None:
+    model = tiny_model(rule=rule)
+    places = torch.unique(torch.rand(5, 2, generator=seeded(3)), dim=0)
+    picture = torch.rand(1, 3, 16, 16, generator=seeded(4)) * 2 - 1
+    expected = brute_force(make_problem(picture, model, candidates=places), places, 4, 7)
+    solution = Enumerate(draws=4).solve(make_problem(picture, model, candidates=places), generator=seeded(7))
+    best = min(expected, key=lambda chosen: expected[chosen])
+    assert torch.equal(solution.conditions, places[list(best)])
+    assert solution.trace["error"][0] == pytest.approx(expected[best], rel=1e-5)
+
+
+def test_rows_of_enumerate() -> None:
+    model = labels_model(7)
+    problem = make_problem(planted(model, torch.tensor([2, 5])), model)
+    with count_rows() as spent:
+        Enumerate(draws=6, judge_draws=1).solve(problem, generator=seeded())
+    judging = sum(count + (count != 1) for count in (2, 3))  # the answer and its rival, one draw each
+    alternatives = sum(count + (count != 1) for count in (2, 1))
+    assert spent.rows - (7 + 1) * 6 in (judging, alternatives)
+    assert spent.trunks == 6 + 1
+
+
+def test_the_limit_names_what_to_use_instead() -> None:
+    model = labels_model(64)
+    with count_rows() as spent, pytest.raises(InputError, match=r"configurations .* use pursuit or beam"):
+        infer(torch.zeros(3, 16, 16), model, solver=Enumerate(), count=(0, 8))
+    assert spent.rows == 0
+
+
+def test_a_million_configurations_take_seconds() -> None:
+    model = labels_model(20)
+    true = torch.tensor([0, 3, 4, 9, 13, 17, 19])
+    problem = make_problem(planted(model, true), model, count=(0, 20))
+    start = time.monotonic()
+    solution = Enumerate(draws=4).solve(problem, generator=seeded())
+    assert solution.trace["configurations"] == [2**20]
+    assert solution.conditions.tolist() == true.tolist()
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(("rule", "kind"), RULES)
+@pytest.mark.parametrize("seed", range(3))
+def test_pursuit_is_enumerate_on_an_easy_dictionary(rule: Any, kind: Any, seed: int) -> None:
+    model = labels_model(10, rule=rule, prediction_type=kind, seed=seed)
+    true = torch.randperm(10, generator=seeded(seed))[:2]
+    for count in ((0, 4), 2):
+        problem = make_problem(planted(model, true), model, count=count)
+        pursued, exact = (s.solve(problem, generator=seeded()) for s in (Pursuit(), Enumerate()))
+        assert sorted(pursued.conditions.tolist()) == exact.conditions.tolist() == sorted(true.tolist())
+
+
+def test_pursuit_finds_many_at_the_cost_of_one_dictionary() -> None:
+    model, true = labels_model(40), torch.tensor([1, 5, 8, 13, 21, 34, 35, 39])
+    problem = make_problem(planted(model, true), model, count=(0, 12))
+    solution = Pursuit(draws=4).solve(problem, generator=seeded())
+    assert sorted(solution.conditions.tolist()) == true.tolist()
+    judging = 2 * problem.default_draws * (12 + 2)  # dropping and the final comparison, at most
+    assert solution.rows <= 4 * (40 + 1) + judging
+
+
+def test_components_that_matter_have_a_gain() -> None:
+    model, places = bumps_model(), torch.tensor([[0.25, 0.25], [0.75, 0.7]])
+    for solver in (Pursuit(), SGD(inits=8, steps=60)):
+        solution = infer(planted(model, places), model, solver=solver, count=2)
+        assert solution.component_gain is not None
+        assert (solution.component_gain > 10 * solution.error).all()
+        assert solution.p_value is None or solution.p_value < 1e-3
+        assert solution.fit == pytest.approx(1, abs=0.02)
+
+
+def problem_of(slots: list[list[int]], counts: tuple[int, int], *, exchangeable: bool, distinct: bool) -> Problem:
+    problem = make_problem(torch.zeros(1, 3, 16, 16), labels_model(4), count=counts)
+    made = tuple(Slot(problem.slots[0].support, torch.tensor(values)) for values in slots)
+    return attrs.evolve(problem, slots=made, exchangeable=exchangeable, distinct=distinct)
+
+
+@pytest.mark.parametrize("exchangeable", [True, False])
+@pytest.mark.parametrize("distinct", [True, False])
+def test_configurations_are_those_of_itertools(exchangeable: bool, distinct: bool) -> None:
+    slots = [[0, 1, 2, 3]] * 3
+    problem = problem_of(slots, (0, 3), exchangeable=exchangeable, distinct=distinct)
+    got = [row for count in range(4) for row in configurations(problem, slots, count)]
+    if exchangeable:
+        pick = combinations if distinct else combinations_with_replacement
+        expected = [row for count in range(4) for row in pick(range(4), count)]
+    else:
+        every = [row for count in range(4) for row in product(range(4), repeat=count)]
+        expected = [row for row in every if len(set(row)) == len(row)] if distinct else every
+    assert sorted(got) == sorted(expected)
+    assert number_of_configurations(problem, slots) >= len(got)
+    assert exchangeable is False or number_of_configurations(problem, slots) == len(got)
+
+
+def test_slots_that_differ() -> None:
+    model = labels_model(4)
+    problem = make_problem(planted(model, torch.tensor([0, 3])), model, count=2)
+    slots = tuple(Slot(problem.slots[0].support, torch.tensor(values)) for values in ([2, 3], [0, 1]))
+    problem = attrs.evolve(problem, slots=slots, exchangeable=False)
+    assert Enumerate().solve(problem, generator=seeded()).conditions.tolist() == [3, 0]
+    with pytest.raises(InputError, match="not exchangeable"):
+        Pursuit().solve(problem, generator=seeded())
