@@ -1,0 +1,62 @@
+"""CLEVR as a data source: rendered scenes, and folders in the official layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torchmetrics import MetricCollection
+
+from energycomp.data import Example, parse_range
+from energycomp.errors import InputError
+from energycomp.metrics import CountAccuracy, EstimationError, PerceptionRate, Precision
+from energycomp_clevr.layout import read, render_arrays, write
+
+__all__ = ["HELD_OUT", "ClevrSource"]
+
+HELD_OUT = 1_000_000_000  # added to the seed of evaluation scenes, so that no training scene is among them
+
+
+class ClevrSource:
+    """Pictures with the centres of their objects, (K, 2) in [0, 1].
+
+    >>> len(ClevrSource().examples("synthetic:3-5", count=2, seed=0))
+    2
+    """
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Rendered scenes for "synthetic:3-5" (64x64, held out from training), or a folder in CLEVR's layout.
+
+        A folder may be narrowed to a range of counts: "DIR:3-8".
+        """
+        if spec == "synthetic" or spec.startswith("synthetic:"):
+            objects = parse_range(spec.partition(":")[2] or "3-5", greatest=10)
+            images, values = render_arrays(count, objects=objects, seed=HELD_OUT + seed)
+            return [
+                Example(image.float() / 127.5 - 1.0, value, f"scene {k}")
+                for k, (image, value) in enumerate(zip(images, values, strict=True))
+            ]
+        folder, _, kept = spec.rpartition(":")
+        low, high = (0, 64)
+        if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
+            spec, (low, high) = folder, parse_range(kept)
+        records = [record for record in read(spec) if low <= record.count <= high]
+        if not records:
+            raise InputError(f"got {spec}, which holds no scene of {low} to {high} objects; expected at least one")
+        return [Example(record.path, record.coordinates, record.path.name) for record in records[:count]]
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5"."""
+        write(folder, count, objects=parse_range(options or "3-5", greatest=10), seed=seed, progress=progress)
+
+    def metrics(self) -> MetricCollection:
+        """Perception rate, precision, estimation error and count accuracy."""
+        return MetricCollection(
+            {
+                "perception_rate": PerceptionRate(),
+                "precision": Precision(),
+                "estimation_error": EstimationError(),
+                "count_accuracy": CountAccuracy(),
+            },
+            compute_groups=False,
+        )

@@ -1,0 +1,108 @@
+"""Models of CLEVR scenes: the small one with its weights, and the thesis' own at full size."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from typing import Any
+
+import torch
+
+from energycomp.codec import VAECodec
+from energycomp.denoiser import Denoiser
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
+from energycomp.model import Defaults, Model
+from energycomp.networks import ConditionUNet, TwoStageUNet
+from energycomp.pretrained import from_pretrained
+from energycomp_clevr.coordinates import Coordinates
+
+__all__ = ["clevr", "default", "paper"]
+
+
+def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
+    """The model of CLEVR scenes: `clevr(0.3, 0.4)` is an object at that place.
+
+    Args:
+        preset: "default", 64x64 pixels on a CPU, or "paper", the thesis' network on Stable Diffusion latents.
+        pretrained: with the weights in this package; they exist for "default".
+        options: of the preset, for "paper": `vae`, a path or hub id.
+    """
+    presets = {"default": default, "paper": paper}
+    if preset not in presets:
+        raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
+    if unknown := options.keys() - ({"vae"} if preset == "paper" else set()):
+        raise InputError(
+            f"got the option {min(unknown)!r} for preset {preset!r}; expected vae= with 'paper', else none"
+        )
+    if not pretrained:
+        return presets[preset](**options)
+    if preset != "default":
+        raise InputError(
+            f"got preset {preset!r} with pretrained weights, which are not in this package; expected 'default', or "
+            "pretrained=False; train it: energycomp train clevr --preset paper"
+        )
+    with as_file(files("energycomp_clevr") / "weights") as folder:
+        return from_pretrained(folder)
+
+
+def default() -> Model:
+    """Untrained: x0 prediction under the product rule at 64x64 pixels."""
+    network = TwoStageUNet(sample_size=64, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2)
+    denoiser = Denoiser(
+        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        alphas_cumprod=_schedule(beta_schedule="squaredcos_cap_v2"),
+        prediction_type="sample",
+        rule="product",
+        sample_shape=(3, 64, 64),
+        token_shape=(1, 2),
+    )
+    defaults = Defaults(timesteps=(300.0, 900.0), gamma=4.0, draws=24, solver="pursuit", counts=(0, 10))
+    return _model(denoiser, defaults, (64, 64), "two_stage")
+
+
+def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:
+    """Untrained: the network of thesis 5.4.1, 134.6 M parameters on 8x8x4 latents, noise prediction, product rule.
+
+    Args:
+        vae: folder or hub id of Stable Diffusion's VAE (subfolder "vae" where there is one); read when first used.
+    """
+    network = ConditionUNet(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=2,
+        block_out_channels=[128, 256, 512, 512],
+        attention_head_dim=1,
+        norm_num_groups=1,
+        cross_attention_dim=2,
+    )
+    denoiser = Denoiser(
+        network=network,
+        alphas_cumprod=_schedule(beta_schedule="linear", beta_start=0.00085, beta_end=0.012),
+        prediction_type="epsilon",
+        rule="product",
+        sample_shape=(4, 8, 8),
+        token_shape=(1, 2),
+        codec=VAECodec(vae, image_size=64),
+    )
+    defaults = Defaults(timesteps=(0.0, 500.0), draws=64, solver="sgd", counts=(0, 10))
+    return _model(denoiser, defaults, (64, 64), "unet2d_condition")
+
+
+def _model(denoiser: Denoiser, defaults: Defaults, size: tuple[int, int], network_name: str) -> Model:
+    return Model(
+        name="clevr",
+        denoiser=denoiser,
+        conditioner=Coordinates(),
+        processor=ImageProcessor(size=size, resize="squash"),
+        network_name=network_name,
+        conditioner_name="coordinates",
+        defaults=defaults,
+    )
+
+
+def _schedule(**betas: Any) -> torch.Tensor:
+    from diffusers.schedulers import DDPMScheduler
+
+    alphas_cumprod: torch.Tensor = DDPMScheduler(num_train_timesteps=1000, **betas).alphas_cumprod
+    return alphas_cumprod

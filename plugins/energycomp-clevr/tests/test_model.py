@@ -1,0 +1,97 @@
+"""The coordinates conditioner, and both models of CLEVR scenes at full size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from energycomp.composer import Composer
+from energycomp.errors import InputError
+from energycomp.evaluate import count_rows, predict
+from energycomp.pretrained import load, save_pretrained
+from energycomp.recipe import denoising_loss
+from energycomp.testing import check_component, check_conditioner
+from energycomp_clevr.coordinates import Coordinates
+from energycomp_clevr.model import clevr
+
+
+def test_coordinates_conform() -> None:
+    check_conditioner(Coordinates())
+
+
+@pytest.mark.parametrize("given", [(0.1,), (0.1, 0.2, 0.3), (1.01, 0.5), (-0.1, 0.5), ("a", 0.5), (float("nan"), 0.5)])
+def test_places_that_cannot_be(given: tuple[object, ...]) -> None:
+    with pytest.raises(InputError, match=r"expected two numbers x, y in \[0, 1\]"):
+        Coordinates().parse(*given)
+
+
+def test_places_by_name() -> None:
+    assert Coordinates().parse(y=0.25, x=0.5).tolist() == [[0.5, 0.25]]
+    for wrong in ({"x": 0.5}, {"x": 0.5, "z": 0.5}, {"x": 0.1, "y": 0.2, "z": 0.3}):
+        with pytest.raises(InputError, match="expected two numbers"):
+            Coordinates().parse(**wrong)
+    with pytest.raises(InputError, match="expected two numbers"):
+        Coordinates().parse(0.1, x=0.2)  # which of them is x is not said
+
+
+def test_unknown_presets() -> None:
+    with pytest.raises(InputError, match="expected one of default, paper"):
+        clevr(preset="large")
+    with pytest.raises(InputError, match="pretrained=False"):
+        clevr(preset="paper")
+
+
+@torch.no_grad()
+def test_default_conforms_and_loads_again(tmp_path: Path) -> None:
+    model = clevr(pretrained=False)
+    save_pretrained(model, tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert (again.defaults, again.processor, again.conditioner) == (model.defaults, model.processor, model.conditioner)
+    sample, timestep = torch.randn(1, 3, 64, 64), torch.tensor([420.5])
+    before, after = (predict(m(0.2, 0.3) & m(0.7, 0.6), sample, timestep) for m in (model, again))
+    assert float((after - before).abs().max() / before.abs().max()) < 1e-5
+    check_component(again(0.2, 0.3), tolerance=1e-3)
+
+
+def tiny_vae(folder: Path) -> Path:
+    """An autoencoder of the latents' shape (a factor of 8 to 4 channels) that encodes in milliseconds."""
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL(
+        block_out_channels=[4] * 4,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=64,
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_the_network_of_the_thesis_trains_and_samples(tmp_path: Path) -> None:
+    model = clevr(preset="paper", pretrained=False, vae=str(tiny_vae(tmp_path / "vae")))
+    network = model.denoiser.network
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(134.6, abs=0.1)
+
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    places, owner = torch.rand(3, 2, generator=generator), torch.tensor([0, 0, 1])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-5)
+    before = next(network.parameters()).detach().clone()
+    with count_rows() as spent:
+        loss = denoising_loss(model.denoiser, latents, model.conditioner(places), owner, generator=generator)
+    assert spent.rows == 3 + 1  # u for the sample of two objects
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    optimizer.step()
+    assert not torch.equal(before, next(network.parameters()))
+
+    picture = Composer([model(0.3, 0.4), model(0.7, 0.6)]).sample(
+        generator=generator, num_inference_steps=1, output_type="pt", progress=False
+    )
+    assert picture.shape == (1, 3, 64, 64)
+    encoded = model.encode(picture)
+    assert encoded.shape == (1, 4, 8, 8)
+    assert torch.isfinite(encoded).all()
