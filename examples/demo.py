@@ -1,0 +1,80 @@
+"""Compose scenes of 3, 5 and 8 objects, then read one of them and a rendered one; the pictures go to demo/.
+
+Run it as `python examples/demo.py [MODEL] [FOLDER]`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import energycomp
+from energycomp.images import to_output
+from energycomp.plugins import find
+from energycomp.viz import grid, overlay, trace_plot
+
+PLACES = [
+    (0.25, 0.45), (0.5, 0.4), (0.75, 0.45), (0.35, 0.6), (0.65, 0.6), (0.2, 0.7), (0.5, 0.78), (0.8, 0.72),
+]  # fmt: skip
+SAMPLES = 4
+
+
+def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
+    """Samples scenes with objects at `count` places, and returns the first; a ring marks each place."""
+    places = PLACES[:count] if count > 3 else PLACES[3:6]
+    scene = energycomp.Composer([model(x, y) for x, y in places])
+    images = scene.sample(SAMPLES, num_inference_steps=25, generator=torch.Generator().manual_seed(count))
+    save(grid(images, SAMPLES), folder / f"composed-{count}.png")
+    save(overlay(images[0], places), folder / f"composed-{count}-asked-for.png")
+    first: Image.Image = images[0]
+    return first
+
+
+def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, truth: Any) -> None:
+    """Infers the objects of a picture: prints them, and draws them as rings and the true places as crosses."""
+    answer = energycomp.infer(image, model)
+    table = Table("object", "x", "y", "gain")
+    gains = [None] * answer.count if answer.component_gain is None else answer.component_gain.tolist()
+    for number, (place, gain) in enumerate(zip(answer.conditions.tolist(), gains, strict=True), start=1):
+        table.add_row(str(number), *(f"{v:.3f}" for v in place), "" if gain is None else f"{gain:.3g}")
+    console = Console()
+    console.print(
+        f"\n{name}: {answer.count} objects of {len(truth)}, fit {answer.fit:.3f}, {answer.rows:,} network rows"
+    )
+    console.print(table)
+    save(overlay(image, answer.conditions, truth=truth), folder / f"read-{name}.png")
+    if answer.trace:
+        save(trace_plot(answer.trace), folder / f"read-{name}-search.png")
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes a picture and remembers its path for the end."""
+    image.save(path)
+    WRITTEN.append(path)
+
+
+WRITTEN: list[Path] = []
+
+
+def main() -> None:
+    """Everything, in under two minutes on two cores."""
+    source = sys.argv[1] if len(sys.argv) > 1 else "clevr"
+    folder = Path(sys.argv[2] if len(sys.argv) > 2 else "demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    model = energycomp.load(source)
+    composed = {count: compose(model, count, folder) for count in (3, 5, 8)}
+    example = find("datasets", "clevr")().examples("synthetic:4-5", count=1, seed=0)[0]
+    rendered = to_output(example.image[None], "pil")[0]
+    read(model, rendered, "rendered", folder, example.values)
+    read(model, composed[5], "composed", folder, PLACES[:5])
+    print("\nThe pictures:")
+    for path in WRITTEN:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
