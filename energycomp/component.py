@@ -26,8 +26,8 @@ class Leaf(Protocol):
     """What a composition needs to know of a leaf: whether two of them live in the same noised space.
 
     `alphas_cumprod` is the noise schedule (T,), `sample_shape` the (C, H, W) of one sample, `space` is "pixels" or
-    the identity of the codec whose latents are composed. A leaf that has a `unconditional` leaf can be used with `&`
-    and `~`. Leaves are keys, compared by identity.
+    the identity of the codec whose latents are composed. A leaf that has an `unconditional` leaf (whose own is itself)
+    can be used with `&` and `~`. Leaves are keys, compared by identity.
     """
 
     @property

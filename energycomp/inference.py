@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -209,9 +209,13 @@ class Solution:
 
 @runtime_checkable
 class Solver(Protocol):
-    """Finds the values that explain a picture best. `needs` says what slots must be; it is checked before any row."""
+    """Finds the values that explain a picture best.
 
-    needs: ClassVar[Literal["finite", "differentiable"] | None]
+    `needs`, a class attribute, says what slots must be; `infer` checks it before any row is spent.
+    """
+
+    @property
+    def needs(self) -> Literal["finite", "differentiable"] | None: ...
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         """The best answer found."""
@@ -229,6 +233,8 @@ def paired(errors: Tensor, other: Tensor) -> tuple[float, float, float]:
     """
     from scipy import stats
 
+    if errors.shape != other.shape or not len(errors):
+        raise InputError(f"got errors {tuple(errors.shape)} and {tuple(other.shape)}; expected (S,) of the same draws")
     gap = (other - errors).double()
     mean = float(gap.mean())
     if len(gap) < 2:

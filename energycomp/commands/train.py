@@ -79,7 +79,7 @@ def train(
 
 
 def _options(pairs: list[str]) -> dict[str, str]:
-    """ "vae=folder" as {"vae": "folder"}."""
+    """Options of a preset: "vae=folder" as {"vae": "folder"}."""
     for pair in pairs:
         if not pair.partition("=")[0].isidentifier() or "=" not in pair:
             raise InputError(f"got --option {pair!r}; expected NAME=VALUE, such as vae=FOLDER")

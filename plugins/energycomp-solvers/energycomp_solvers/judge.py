@@ -21,7 +21,7 @@ def judged(
 
     Args:
         spare: other values (M, *V) that the search thought worth a look.
-        bank: fresh draws.
+        bank: fresh draws; fewer than 4 compare nothing.
 
     Returns:
         The solution. Costs K + M rows a draw, and one for u under the product rule.
@@ -41,7 +41,7 @@ def judged(
     ) if count and (problem.has_empty or count > 1) else None  # fmt: skip
     best: Tensor | None = None
     gap: tuple[float | None, float | None, float | None] = (None, None, None)
-    if rivals:
+    if rivals and len(bank) >= 4:
         scores = [subset_errors(form, rival, weighting) for rival in rivals]
         least = min(range(len(rivals)), key=lambda k: float(scores[k][::2].mean()))  # half of the draws choose it,
         best, gap = atoms[rivals[least]], paired(errors[1::2], scores[least][1::2])  # the others compare

@@ -15,6 +15,8 @@ from energycomp_solvers.judge import judged
 
 __all__ = ["SGD"]
 
+NEAR = 0.05  # values closer than this, in quantiles of the support, are one answer
+
 
 @attrs.frozen
 class SGD:
@@ -48,22 +50,23 @@ class SGD:
         """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads."""
         bank = problem.draw(self.judge_draws or problem.default_draws, generator)
         best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
+        others: list[tuple[float, Tensor]] = []
         trace: dict[str, list[float]] = {"count": [], "error": []}
-        spare = torch.empty(0, *problem.value_shape, device=problem.device)
         for count in range(problem.counts[0], problem.counts[1] + 1):
             finalists = self._run(problem, count, generator)
             with torch.no_grad():
                 errors = problem.errors(finalists, bank)
-            least = int(errors.mean(1).argmin())
+            means = errors.mean(1).tolist()
+            least = means.index(min(means))
             trace["count"].append(count)
-            trace["error"].append(float(errors[least].mean()))
+            trace["error"].append(means[least])
+            others += [(mean, values) for mean, values in zip(means, finalists, strict=True) if mean > means[least]]
             if best_errors is None or paired(errors[least], best_errors)[2] < self.p_value:
                 best, best_errors = finalists[least], errors[least]
-                spare = spare[:0]
-            elif not len(spare):
-                spare = finalists[least]
-        fresh = problem.draw(len(bank), generator)
-        return judged(problem, best, _unlike(spare, best), fresh, trace)
+            else:
+                others.append((means[least], finalists[least]))
+        rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
+        return judged(problem, best, _unlike(problem, rival, best), problem.draw(len(bank), generator), trace)
 
     def _run(self, problem: Problem, count: int, generator: torch.Generator | None) -> Tensor:
         """Finalists (N, K, *V) of one count."""
@@ -91,8 +94,11 @@ def _initial(problem: Problem, inits: int, count: int, generator: torch.Generato
     return values.to(problem.device)
 
 
-def _unlike(spare: Tensor, values: Tensor) -> Tensor:
-    """The one spare value that is farthest from those of the answer, (1, *V), or none."""
-    if not len(spare) or not len(values):
-        return spare[:1]
-    return spare[torch.cdist(spare.flatten(1), values.flatten(1)).min(1).values.argmax()][None]
+def _unlike(problem: Problem, rival: Tensor, values: Tensor) -> Tensor:
+    """The one value of a rival that is farthest from those of the answer, (1, *V), or none where all are near."""
+    if not len(rival) or not len(values):
+        return rival[:1]
+    to_support = transform_to(problem.slots[0].support)
+    quantiles, own = (torch.sigmoid(to_support.inv(v)).flatten(1) for v in (rival, values))
+    distance = torch.cdist(quantiles, own).min(1).values
+    return rival[distance.argmax()][None] if float(distance.max()) > NEAR else rival[:0]
