@@ -22,6 +22,8 @@ from energycomp.objective import QuadraticForm, noised_trunk, quadratic_form, re
 
 __all__ = ["ForeignPictureWarning", "Problem", "Slot", "Solution", "Solver", "infer", "make_problem", "paired"]
 
+FIT_DRAWS = 16  # draws that measure fit
+
 
 class ForeignPictureWarning(UserWarning):
     """The answer leaves more error than pictures of the model's kind do: it should not be trusted."""
@@ -338,15 +340,15 @@ def infer(
 
 
 def _with_fit(solution: Solution, problem: Problem, limit: float | None, generator: torch.Generator) -> Solution:
-    """Adds the share of the unconditional error that is explained, on fresh draws, and whether the rest is foreign."""
-    bank = problem.draw(problem.default_draws, generator)
+    """Adds the share of the unconditional error that is explained, on fresh draws, and whether the picture is foreign."""
+    bank = problem.draw(FIT_DRAWS, generator)
     with torch.no_grad():
         error = float(problem.errors(solution.conditions[None], bank).mean())
         empty = float(problem.errors(solution.conditions[None, :0], bank).mean()) if problem.has_empty else 0.0
-    foreign = limit is not None and error > limit
+    foreign = limit is not None and solution.error > limit
     if foreign:
         warnings.warn(
-            f"the answer leaves an error of {error:.3g} a draw, pictures of this model's kind leave at most "
+            f"the answer leaves an error of {solution.error:.3g} a draw, pictures of this model's kind leave at most "
             f"{limit:.3g}: the picture is foreign to the model, do not trust the answer",
             ForeignPictureWarning,
             stacklevel=3,

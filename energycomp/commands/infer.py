@@ -176,19 +176,17 @@ def _print_table(path: Path, record: dict[str, Any]) -> None:
     from rich.text import Text
 
     objects = record["objects"]
-    table = Table("object", *(objects[0] if objects else []), title=Text(str(path)), title_justify="left")
+    typer.echo(str(path))
+    table = Table("object", *(objects[0] if objects else []))
     for number, entry in enumerate(objects, start=1):
         table.add_row(str(number), *(Text(_cell(value)) for value in entry.values()))
-    console = Console()
     if objects:
-        console.print(table)
-    else:
-        console.print(table.title)
+        Console().print(table)
     parts = [f"{record['count']} object{'' if record['count'] == 1 else 's'}"]
     parts += [f"fit {record['fit']:.3f}"] if record["fit"] is not None else []
     if record["p_value"] is not None:
         parts.append(f"next best answer of {len(record['runner_up'])}: p = {record['p_value']:.2g}")
-    console.print(Text(", ".join(parts)))
+    typer.echo(", ".join(parts))
 
 
 def _cell(value: Any) -> str:

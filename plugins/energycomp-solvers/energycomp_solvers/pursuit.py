@@ -68,14 +68,16 @@ class Pursuit:
         chosen = swap(form, chosen, problem.weighting)
         if not finite:
             atoms, form, chosen = self._refine(problem, atoms, form, chosen, bank)
+        leftover = add_each(form, chosen, problem.weighting)
+        spare = atoms[leftover.argmin()][None] if len(chosen) < len(form) else atoms[:0]
         judge = problem.draw(self.judge_draws or problem.default_draws, generator)
-        values = atoms[chosen][self._prune(problem, problem.quadratic(atoms[chosen], judge))]
+        kept = self._prune(problem, problem.quadratic(atoms[chosen], judge))
+        dropped = [k for k in range(len(chosen)) if k not in kept]
+        values, spare = atoms[chosen][kept], torch.cat([atoms[chosen][dropped], spare])
         if not finite:
             values = self._descend(problem, values, generator)
-        others = add_each(form, chosen, problem.weighting)
-        spare = atoms[others.argmin()][None] if len(chosen) < len(form) else atoms[:0]
-        final = problem.draw(self.judge_draws or problem.default_draws, generator)
-        return judged(problem, values, spare, final, {"error": trace})
+        fresh = problem.draw(len(judge), generator)
+        return judged(problem, values, spare, fresh, {"error": trace})
 
     def _refine(
         self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], bank: NoiseBank
