@@ -9,10 +9,11 @@ import argparse
 import json
 
 import torch
+from tqdm import tqdm
+
 from energycomp import infer, load
 from energycomp.data import Example
 from energycomp.plugins import find
-from tqdm import tqdm
 
 
 def main() -> None:

@@ -340,7 +340,7 @@ def infer(
 
 
 def _with_fit(solution: Solution, problem: Problem, limit: float | None, generator: torch.Generator) -> Solution:
-    """Adds the share of the unconditional error that is explained, on fresh draws, and whether the picture is foreign."""
+    """Adds the share of the unconditional error that is explained, on fresh draws, and whether it is foreign."""
     bank = problem.draw(FIT_DRAWS, generator)
     with torch.no_grad():
         error = float(problem.errors(solution.conditions[None], bank).mean())

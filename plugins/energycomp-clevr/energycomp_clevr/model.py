@@ -56,7 +56,7 @@ def default() -> Model:
         sample_shape=(3, 64, 64),
         token_shape=(1, 2),
     )
-    defaults = Defaults(timesteps=(300.0, 900.0), gamma=4.0, draws=64, solver="pursuit", counts=(0, 10))
+    defaults = Defaults(timesteps=(100.0, 600.0), gamma=4.0, draws=64, solver="pursuit", counts=(0, 10))
     return _model(denoiser, defaults, (64, 64), "two_stage")
 
 

@@ -71,9 +71,9 @@ class Pursuit:
         leftover = add_each(form, chosen, problem.weighting)
         spare = atoms[leftover.argmin()][None] if len(chosen) < len(form) else atoms[:0]
         judge = problem.draw(self.judge_draws or problem.default_draws, generator)
-        kept = self._prune(problem, problem.quadratic(atoms[chosen], judge))
-        dropped = [k for k in range(len(chosen)) if k not in kept]
-        values, spare = atoms[chosen][kept], torch.cat([atoms[chosen][dropped], spare])
+        kept = self._prune(problem, atoms, form, chosen, judge)
+        values, dropped = atoms[kept], [k for k in chosen if k not in kept]
+        spare = torch.cat([atoms[dropped], spare])
         if not finite:
             values = self._descend(problem, values, generator)
         fresh = problem.draw(len(judge), generator)
@@ -95,18 +95,26 @@ class Pursuit:
             chosen, _ = greedy(form, problem.counts, problem.weighting, chosen)
         return atoms, form, chosen
 
-    def _prune(self, problem: Problem, form: QuadraticForm) -> list[int]:
-        """Drops components from the least useful on, while the paired difference on fresh draws is not significant."""
-        chosen = list(range(len(form)))
+    def _prune(
+        self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], judge: NoiseBank
+    ) -> list[int]:
+        """Drops one component after another while the paired difference on fresh draws is not significant.
+
+        The others may move to make up for the one that goes, on the draws that selected; so two that share one
+        object are told from two objects. Costs rows for values that were not judged before.
+        """
+        known, fresh = list(chosen), problem.quadratic(atoms[chosen], judge)
         while len(chosen) > problem.counts[0]:
-            errors = subset_errors(form, chosen, problem.weighting)
-            without = [[c for c in chosen if c != drop] for drop in chosen]
-            rivals = [subset_errors(form, rest, problem.weighting) for rest in without]
-            weakest = min(range(len(chosen)), key=lambda k: float(rivals[k].mean()))
-            _, _, p = paired(errors, rivals[weakest])
-            if p < self.p_value:
+            fewer = [swap(form, [c for c in chosen if c != drop], problem.weighting, rounds=2) for drop in chosen]
+            least = min(fewer, key=lambda rest: float(subset_errors(form, rest, problem.weighting).mean()))
+            if moved := [c for c in least if c not in known]:
+                known, fresh = known + moved, fresh.append(problem.quadratic(atoms[moved], judge))
+            errors, rival = (
+                subset_errors(fresh, [known.index(c) for c in rest], problem.weighting) for rest in (chosen, least)
+            )
+            if paired(errors, rival)[2] < self.p_value:
                 break
-            chosen = without[weakest]
+            chosen = least
         return chosen
 
     def _descend(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
