@@ -16,7 +16,7 @@ from energycomp.conditioning import Condition
 
 
 def main() -> None:
-    """Prints milliseconds a row for calls of 8 to 256 rows."""
+    """Prints milliseconds a row for calls of 4 to 256 rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="clevr", help="registered name or folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -30,7 +30,7 @@ def main() -> None:
     owner = torch.arange(options.rows) % 8
     with torch.no_grad():
         features = denoiser.network.features(samples, torch.full((8,), 500.0))
-        for limit in (8, 16, 32, 64, 128, 256):
+        for limit in (4, 8, 16, 32, 64, 128, 256):
             best = float("inf")
             for _ in range(3):
                 started = time.perf_counter()

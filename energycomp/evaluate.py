@@ -60,14 +60,14 @@ def _count(*, rows: int = 0, trunks: int = 0) -> None:
 def row_limit(device: torch.device, sample_shape: Sequence[int]) -> int:
     """Rows of one network call.
 
-    Measured: on few CPU cores 32 rows of 3x64x64 already fill the caches (`benchmarks/row_limit.py`); an accelerator
-    takes as many as an eighth of its memory holds at 64 maps a row.
+    Measured with `benchmarks/row_limit.py`: on few CPU cores 8 rows of 3x64x64 fill the caches, and 32 take 1.6 times
+    as long a row. An accelerator takes as many as an eighth of its memory holds at 64 maps a row.
     """
     size = sample_shape[0] * sample_shape[1] * sample_shape[2]
     if device.type == "cuda":
         free = torch.cuda.get_device_properties(device).total_memory // 8
         return max(1, min(4096, free // (size * 64 * 4)))
-    return max(1, 32 * (3 * 64 * 64) // size)
+    return max(1, 8 * (3 * 64 * 64) // size)
 
 
 @attrs.frozen(eq=False)

@@ -92,6 +92,23 @@ def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, pr
     return (predictions - wanted).flatten(2).square().sum(2) * scale.to(predictions.dtype)
 
 
+SLICE = 2048  # numbers of an atom widened to float64 at a time: a slice of a dictionary stays in the cache
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products (M, m) of the rows of (M, P) and (m, P), accumulated in float64."""
+    slices = zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True)
+    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
+    for a, b in slices:
+        total.addmm_(a.double(), b.double().T)
+    return total
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """Squared norms (M,) of rows (M, P), accumulated in float64."""
+    return torch.stack([part.double().square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)
+
+
 @attrs.frozen(eq=False)
 class QuadraticForm:
     """J_s(w) = c_s - 2 b_s.w + w.G_s w: the error of every weighting of M atoms, for each of S draws.
@@ -120,7 +137,7 @@ class QuadraticForm:
     b: Tensor = attrs.field(kw_only=True)
     c: Tensor = attrs.field(kw_only=True)
     diagonal: Tensor = attrs.field(kw_only=True)
-    _columns: dict[int, Tensor] = attrs.field(init=False, factory=dict)
+    _columns: dict[int, Tensor] = attrs.field(kw_only=True, factory=dict, repr=False)
 
     @b.default
     def _products(self) -> Tensor:
@@ -129,7 +146,7 @@ class QuadraticForm:
                 f"got atoms {tuple(self.atoms.shape)} and target {tuple(self.target.shape)}; expected (S, M, P) and "
                 "(S, P); flatten the samples"
             )
-        return torch.stack([a.double() @ w.double() for a, w in zip(self.atoms, self.target, strict=True)])
+        return torch.stack([_inner(a, w[None])[:, 0] for a, w in zip(self.atoms, self.target, strict=True)])
 
     @c.default
     def _target_squared(self) -> Tensor:
@@ -137,13 +154,13 @@ class QuadraticForm:
 
     @diagonal.default
     def _atoms_squared(self) -> Tensor:
-        return torch.stack([a.double().square().sum(1) for a in self.atoms])
+        return torch.stack([_squares(a) for a in self.atoms])
 
     def __len__(self) -> int:
         return self.atoms.shape[1]
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
-        """The form over both sets of atoms, on the same draws; columns are computed when asked for."""
+        """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""
         if self.target.shape != other.target.shape:
             raise InputError(
                 f"got forms over targets {tuple(self.target.shape)} and {tuple(other.target.shape)}; expected one "
@@ -155,6 +172,7 @@ class QuadraticForm:
             b=torch.cat([self.b, other.b], dim=1),
             c=self.c,
             diagonal=torch.cat([self.diagonal, other.diagonal], dim=1),
+            columns=dict(self._columns),
         )
 
     @property
@@ -164,18 +182,29 @@ class QuadraticForm:
 
     def column(self, index: int) -> Tensor:
         """G[:, :, index], (S, M)."""
-        if index not in self._columns:
-            self._columns[index] = torch.stack([a.double() @ a[index].double() for a in self.atoms])
+        self._complete([index])
         return self._columns[index]
 
     def gram(self, indices: Sequence[int] | None = None) -> Tensor:
         """G over some atoms (all when left out), (S, m, m)."""
         chosen = list(range(len(self))) if indices is None else list(indices)
-        if len(chosen) > 32 and len(chosen) == len(self):
-            return torch.stack([a.double() @ a.double().T for a in self.atoms])
         if not chosen:
             return self.b.new_zeros(self.draws, 0, 0)
-        return torch.stack([self.column(i)[:, chosen] for i in chosen], dim=2)
+        self._complete(chosen)
+        return torch.stack([self._columns[i][:, chosen] for i in chosen], dim=2)
+
+    def _complete(self, indices: Sequence[int]) -> None:
+        """Computes what is missing of some columns, in one pass over the atoms for all that lack the same rows."""
+        missing: dict[int, list[int]] = {}
+        for index in dict.fromkeys(indices):
+            known = self._columns[index].shape[1] if index in self._columns else 0
+            if known < len(self):
+                missing.setdefault(known, []).append(index)
+        for start, group in missing.items():
+            part = torch.stack([_inner(a[start:], a[group]) for a in self.atoms])  # (S, M - start, m)
+            for place, index in enumerate(group):
+                head = self._columns[index] if start else part[:, :0, place]
+                self._columns[index] = torch.cat([head, part[:, :, place]], dim=1)
 
     def errors(self, weights: Tensor) -> Tensor:
         """Errors (N, S) of weightings (N, M), float64."""

@@ -19,6 +19,8 @@ from energycomp_solvers.subsets import add_each, greedy, subset_errors, swap
 
 __all__ = ["Pursuit", "lattice"]
 
+SCREENED = 128  # dictionaries of as many values are screened before all draws are spent on them
+
 
 @attrs.frozen
 class Pursuit:
@@ -33,7 +35,8 @@ class Pursuit:
         draws: draws that select.
         judge_draws: fresh draws that decide the count and compare with the runner-up; the problem's default.
         levels: halvings of the lattice around the chosen values.
-        p_value: a component stays where the paired test is below this.
+        p_value: a component stays, or comes back, where the paired test is below this.
+        extra: further values, next in the order of the search, that the fresh draws may add.
         steps: gradient steps at the end, for continuous values.
         step_draws, learning_rate: of those.
     """
@@ -44,13 +47,14 @@ class Pursuit:
     draws: int = attrs.field(default=8, validator=attrs.validators.ge(1))
     judge_draws: int | None = None
     levels: int = 2
-    p_value: float = 1e-3
-    steps: int = 20
-    step_draws: int = 4
+    p_value: float = 1e-2
+    extra: int = 3
+    steps: int = 12
+    step_draws: int = 2
     learning_rate: float = 0.03
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        """Costs (M + 1) draws rows for M values of the dictionary, about as many again for refinement and judging."""
+        """Costs at most (M + 1) draws rows for M values of the dictionary, and about as many for the rest."""
         if not problem.exchangeable:
             raise InputError(
                 "got slots that are not exchangeable for Pursuit; expected one kind; use enumerate or beam"
@@ -63,21 +67,30 @@ class Pursuit:
             slot.candidates if slot.candidates is not None else lattice(slot.support, self.side, problem.value_shape)
         )
         bank = problem.draw(self.draws, generator)
-        form = problem.quadratic(atoms, bank)
+        atoms, form = self._dictionary(problem, atoms, bank)
         chosen, trace = greedy(form, problem.counts, problem.weighting)
         chosen = swap(form, chosen, problem.weighting)
         if not finite:
             atoms, form, chosen = self._refine(problem, atoms, form, chosen, bank)
-        leftover = add_each(form, chosen, problem.weighting)
-        spare = atoms[leftover.argmin()][None] if len(chosen) < len(form) else atoms[:0]
+        extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
         judge = problem.draw(self.judge_draws or problem.default_draws, generator)
-        kept = self._prune(problem, atoms, form, chosen, judge)
-        values, dropped = atoms[kept], [k for k in chosen if k not in kept]
-        spare = torch.cat([atoms[dropped], spare])
+        kept, rest = self._decide(problem, atoms, form, chosen, extended, judge)
+        values = atoms[kept]
         if not finite:
             values = self._descend(problem, values, generator)
         fresh = problem.draw(len(judge), generator)
-        return judged(problem, values, spare, fresh, {"error": trace})
+        return judged(problem, values, atoms[rest], fresh, {"error": trace})
+
+    def _dictionary(self, problem: Problem, atoms: Tensor, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
+        """The form over the dictionary; a quarter of the draws screens a large one, of which the better half stays."""
+        quarter = len(bank) // 4
+        if not quarter or len(atoms) < SCREENED:
+            return atoms, problem.quadratic(atoms, bank)
+        first = problem.quadratic(atoms, bank[:quarter])
+        best = add_each(first, [], problem.weighting).argsort()[: len(atoms) // 2]
+        rest = problem.quadratic(atoms[best], bank[quarter:])
+        targets = torch.cat([first.target, rest.target])
+        return atoms[best], QuadraticForm(torch.cat([first.atoms[:, best], rest.atoms]), targets)
 
     def _refine(
         self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], bank: NoiseBank
@@ -95,27 +108,41 @@ class Pursuit:
             chosen, _ = greedy(form, problem.counts, problem.weighting, chosen)
         return atoms, form, chosen
 
-    def _prune(
-        self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], judge: NoiseBank
-    ) -> list[int]:
-        """Drops one component after another while the paired difference on fresh draws is not significant.
+    def _decide(
+        self,
+        problem: Problem,
+        atoms: Tensor,
+        form: QuadraticForm,
+        chosen: list[int],
+        extended: list[int],
+        judge: NoiseBank,
+    ) -> tuple[list[int], list[int]]:
+        """Atoms that stay and others that were judged, by paired tests on fresh draws.
 
-        The others may move to make up for the one that goes, on the draws that selected; so two that share one
-        object are told from two objects. Costs rows for values that were not judged before.
+        First components are dropped one after another while that does no significant harm; the others may move to
+        make up for the one that goes, on the draws that selected, so two that share one object are told from two
+        objects. Then any that was judged is added while that helps significantly.
         """
-        known, fresh = list(chosen), problem.quadratic(atoms[chosen], judge)
+        known, fresh = list(extended), problem.quadratic(atoms[extended], judge)
+
+        def errors(indices: list[int]) -> Tensor:
+            return subset_errors(fresh, [known.index(k) for k in indices], problem.weighting)
+
         while len(chosen) > problem.counts[0]:
             fewer = [swap(form, [c for c in chosen if c != drop], problem.weighting, rounds=2) for drop in chosen]
             least = min(fewer, key=lambda rest: float(subset_errors(form, rest, problem.weighting).mean()))
             if moved := [c for c in least if c not in known]:
                 known, fresh = known + moved, fresh.append(problem.quadratic(atoms[moved], judge))
-            errors, rival = (
-                subset_errors(fresh, [known.index(c) for c in rest], problem.weighting) for rest in (chosen, least)
-            )
-            if paired(errors, rival)[2] < self.p_value:
+            if paired(errors(chosen), errors(least))[2] < self.p_value:
                 break
             chosen = least
-        return chosen
+        while len(chosen) < min(problem.counts[1], len(known)):
+            more = [[*chosen, k] for k in known if k not in chosen]
+            best = min(more, key=lambda indices: float(errors(indices).mean()))
+            if paired(errors(best), errors(chosen))[2] >= self.p_value:
+                break
+            chosen = best
+        return chosen, [k for k in known if k not in chosen]
 
     def _descend(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
         moved, _ = descend(

@@ -34,8 +34,8 @@ def add_each(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting) -
     base, linear = form.c, form.b
     if chosen:
         index = list(chosen)
-        inner = torch.stack([form.column(i) for i in index]).sum(0)
         base = base - 2 * w * form.b[:, index].sum(1) + w**2 * form.gram(index).sum((1, 2))
+        inner = torch.stack([form.column(i) for i in index]).sum(0)
     errors = base[:, None] - 2 * w * linear + w**2 * (form.diagonal + 2 * inner)
     mean = errors.mean(0)
     mean[list(chosen)] = torch.inf
