@@ -31,9 +31,10 @@ class Fixed:
 
     needs: ClassVar[Any] = None
     answer: Tensor
+    error: float = 0.0
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        return Solution(self.answer, len(self.answer), 0.0, 0.0, problem.rows)
+        return Solution(self.answer, len(self.answer), self.error, 0.0, problem.rows)
 
 
 @attrs.frozen
@@ -206,9 +207,9 @@ def test_a_foreign_picture_warns() -> None:
     model, values = bumps_model(error_limit=5.0), torch.tensor([[0.3, 0.3]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not infer(planted(model, values), model, solver=Fixed(values)).foreign
+        assert not infer(planted(model, values), model, solver=Fixed(values, error=4.9)).foreign
     with pytest.warns(ForeignPictureWarning, match="leave at most 5") as caught:
-        assert infer(-torch.ones(3, 16, 16), model, solver=Fixed(values)).foreign
+        assert infer(-torch.ones(3, 16, 16), model, solver=Fixed(values, error=5.1)).foreign
     assert caught[0].filename == __file__
 
 
