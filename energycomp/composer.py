@@ -13,7 +13,8 @@ from energycomp.denoiser import Codec, PredictionType
 from energycomp.errors import CompositionError, InputError
 from energycomp.evaluate import native_type, predict
 from energycomp.images import to_output
-from energycomp.sampling import make_scheduler, sample
+from energycomp.sampling import sample
+from energycomp.schedulers import make_scheduler
 
 __all__ = ["Composer"]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError, NonFiniteError
-from energycomp.sampling import compatible_schedulers, make_scheduler, sample
+from energycomp.sampling import sample
+from energycomp.schedulers import compatible_schedulers, make_scheduler
 
 M, S = 0.3, 0.5
 T = 1000

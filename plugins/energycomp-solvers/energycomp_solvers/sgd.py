@@ -39,10 +39,10 @@ class SGD:
     needs: ClassVar[Literal["differentiable"]] = "differentiable"
 
     inits: int = attrs.field(default=20, validator=attrs.validators.ge(1))
-    steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))
-    draws: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    steps: int = attrs.field(default=120, validator=attrs.validators.ge(1))
+    draws: int = attrs.field(default=2, validator=attrs.validators.ge(1))
     learning_rate: float = 0.15
-    rounds: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    rounds: int = attrs.field(default=3, validator=attrs.validators.ge(1))
     judge_draws: int | None = None
     p_value: float = 1e-3
 

@@ -1,0 +1,74 @@
+"""The shipped weights do what the model card says, on a few pictures."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+
+import energycomp
+from energycomp.data import Example
+from energycomp.inference import ForeignPictureWarning
+from energycomp.metrics import PerceptionRate, Precision
+from energycomp.plugins import find
+from energycomp_clevr.data import ClevrSource
+
+REAL = Path(__file__).parents[4] / "shared" / "data" / "clevr_real_dev"
+
+
+@pytest.fixture(scope="module")
+def clevr() -> energycomp.Model:
+    return energycomp.load("clevr")
+
+
+def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float]:
+    rate, precision = PerceptionRate(), Precision()
+    for example in examples:
+        solution = energycomp.infer(example.image, model)
+        for metric in (rate, precision):
+            metric.update([solution.conditions], [example.values])
+    return float(rate.compute()), float(precision.compute())
+
+
+def test_the_weights_are_small_and_registered() -> None:
+    assert find("models", "clevr")().name == "clevr"
+    weights = files("energycomp_clevr") / "weights"
+    assert sum(len(file.read_bytes()) for file in weights.iterdir()) <= 8_000_000
+
+
+def test_reads_held_out_scenes(clevr: energycomp.Model) -> None:
+    examples = list(ClevrSource().examples("synthetic:3-8", count=4, seed=11))
+    rate, precision = read(clevr, examples)
+    assert rate >= 0.9
+    assert precision >= 0.9
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the official development pictures are not beside this checkout")
+def test_reads_real_pictures(clevr: energycomp.Model) -> None:
+    examples = list(ClevrSource().examples(f"{REAL}:3-8", count=4, seed=0))
+    rate, precision = read(clevr, examples)
+    assert rate >= 0.85
+    assert precision >= 0.85
+
+
+def test_an_empty_scene_has_no_objects(clevr: energycomp.Model) -> None:
+    empty = ClevrSource().examples("synthetic:0", count=1, seed=0)[0]
+    assert energycomp.infer(empty.image, clevr).count == 0
+
+
+def test_composed_objects_are_where_they_were_asked_for(clevr: energycomp.Model) -> None:
+    places = torch.tensor([[0.25, 0.45], [0.7, 0.4], [0.5, 0.7]])
+    composer = energycomp.Composer([clevr.leaf(place[None]) for place in places])
+    images = composer.sample(
+        2, num_inference_steps=20, generator=torch.Generator().manual_seed(0), output_type="pt", progress=False
+    )
+    rate, _ = read(clevr, [Example(image, places, "composed") for image in images])
+    assert rate >= 5 / 6
+
+
+def test_noise_is_foreign(clevr: energycomp.Model) -> None:
+    noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with pytest.warns(ForeignPictureWarning):
+        assert energycomp.infer(noise, clevr, count=(0, 2)).foreign
