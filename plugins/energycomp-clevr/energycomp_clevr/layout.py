@@ -120,7 +120,7 @@ def read(folder: str | Path) -> list[Record]:
     if not files:
         raise InputError(
             f"got {folder} without scenes/CLEVR_*_scenes.json; expected the layout of CLEVR v1.0; "
-            "pass the folder that holds images/ and scenes/, or make one with energycomp_clevr.layout.write"
+            "pass the folder that holds images/ and scenes/, or make one: energycomp data clevr"
         )
     records = [record for file in files for record in _read_split(folder, file)]
     if not records:
