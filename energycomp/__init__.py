@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from energycomp.conditioning import Condition, Conditioner
     from energycomp.denoiser import Denoiser
     from energycomp.hookspecs import hookimpl
-    from energycomp.inference import Problem, Slot, Solution, Solver, infer
+    from energycomp.inference import Solution, Solver, infer
     from energycomp.model import Model
     from energycomp.noise import NoiseBank
     from energycomp.pretrained import load
+    from energycomp.problem import Problem, Slot
     from energycomp.recipe import denoising_loss
     from energycomp.training import fit
 
@@ -56,8 +57,8 @@ _MODULES = {
     "HasEnergy": "component",
     "Model": "model",
     "NoiseBank": "noise",
-    "Problem": "inference",
-    "Slot": "inference",
+    "Problem": "problem",
+    "Slot": "problem",
     "Solution": "inference",
     "Solver": "inference",
     "denoising_loss": "recipe",

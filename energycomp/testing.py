@@ -20,9 +20,10 @@ from energycomp.conditioning import Conditioner, is_finite
 from energycomp.denoiser import signal_noise
 from energycomp.errors import EnergycompError, InputError
 from energycomp.evaluate import count_rows
-from energycomp.inference import Problem, Solution, Solver, infer, make_problem
+from energycomp.inference import Solution, Solver, infer
 from energycomp.metrics import THRESHOLD, match
 from energycomp.model import Model
+from energycomp.problem import Problem, make_problem
 
 __all__ = [
     "ConformanceError",

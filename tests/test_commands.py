@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from energycomp import cli, load
-from energycomp.inference import Problem, Solution
+from energycomp.inference import Solution
 from energycomp.pretrained import save_pretrained
+from energycomp.problem import Problem
 from energycomp.testing import tiny_model
 from energycomp_clevr.layout import read, write
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.evaluate import count_rows, predict
-from energycomp.inference import ForeignPictureWarning, Problem, Solution, infer, make_problem, paired
+from energycomp.inference import ForeignPictureWarning, Solution, infer, paired
+from energycomp.problem import Problem, make_problem
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 
 CASES = [

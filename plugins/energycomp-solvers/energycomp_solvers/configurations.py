@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, combinations_with_replacement, product
 from math import comb, prod
 
-from energycomp.inference import Problem
+from energycomp.problem import Problem
 
 __all__ = ["configurations", "number_of_configurations"]
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import Problem, Solution, paired
+from energycomp.inference import Solution, paired
 from energycomp.noise import NoiseBank
 from energycomp.objective import QuadraticForm
+from energycomp.problem import Problem
 from energycomp_solvers.configurations import configurations, number_of_configurations
 
 __all__ = ["Enumerate"]

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from energycomp.inference import Problem, Solution, paired
+from energycomp.inference import Solution, paired
 from energycomp.noise import NoiseBank
+from energycomp.problem import Problem
 from energycomp_solvers.subsets import subset_errors
 
 __all__ = ["judged"]

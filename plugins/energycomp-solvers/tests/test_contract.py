@@ -13,8 +13,9 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.evaluate import count_rows
-from energycomp.inference import Problem, Slot, Solution, Solver, infer, make_problem
+from energycomp.inference import Solution, Solver, infer
 from energycomp.plugins import find, listing
+from energycomp.problem import Problem, Slot, make_problem
 from energycomp.testing import bumps_model, check_solver, labels_model, planted, tiny_model
 from energycomp_solvers.configurations import configurations, number_of_configurations
 from energycomp_solvers.enumerate import Enumerate
