@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.model import Model
-from energycomp.problem import Problem, make_problem
+from energycomp.problem import Needs, Problem, make_problem
 
 __all__ = ["ForeignPictureWarning", "Solution", "Solver", "infer", "paired"]
 
@@ -62,11 +62,12 @@ class Solution:
 class Solver(Protocol):
     """Finds the values that explain a picture best.
 
-    `needs`, a class attribute, says what slots must be; `infer` checks it before any row is spent.
+    `needs`, a class attribute, says what slots must be; `infer` checks it before any row is spent: "finite" (values are
+    listed), "continuous", "differentiable" (continuous, for a solver that follows gradients) or None (any).
     """
 
     @property
-    def needs(self) -> Literal["finite", "differentiable"] | None: ...
+    def needs(self) -> Needs | None: ...
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         """The best answer found."""

@@ -19,7 +19,9 @@ from energycomp.model import Defaults, Model
 from energycomp.noise import NoiseBank, draw_bank
 from energycomp.objective import QuadraticForm, noised_trunk, quadratic_form, residual_errors
 
-__all__ = ["Problem", "Slot", "make_problem"]
+__all__ = ["Needs", "Problem", "Slot", "make_problem"]
+
+Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
 
 
 @attrs.frozen(eq=False)
@@ -130,14 +132,15 @@ class Problem:
         """The weight of each of `count` components under the denoiser's rule."""
         return 1.0 / max(count, 1) if self._denoiser.rule == "mean" else 1.0
 
-    def check(self, needs: Literal["finite", "differentiable"] | None, solver: str) -> None:
+    def check(self, needs: Needs | None, solver: str) -> None:
         """Raises `InputError` where a solver's class attribute `needs` does not fit, before any row is spent."""
         if needs == "finite" and any(slot.candidates is None for slot in self.slots):
             raise InputError(
                 f"got continuous slots for {solver!r}; expected finite ones; use a solver for continuous values "
                 "(pursuit, sgd) or pass candidates="
             )
-        if needs == "differentiable" and any(s.support.is_discrete or s.candidates is not None for s in self.slots):
+        listed = any(slot.support.is_discrete or slot.candidates is not None for slot in self.slots)
+        if needs in ("continuous", "differentiable") and listed:
             raise InputError(
                 f"got slots of listed values for {solver!r}; expected continuous ones; use enumerate or pursuit, or "
                 "leave candidates= out"

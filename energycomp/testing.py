@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from energycomp.evaluate import count_rows
 from energycomp.inference import Solution, Solver, infer
 from energycomp.metrics import THRESHOLD, match
 from energycomp.model import Model
-from energycomp.problem import Problem, make_problem
+from energycomp.problem import Needs, Problem, make_problem
 
 __all__ = [
     "ConformanceError",
@@ -204,8 +204,8 @@ def check_solver(solver: Solver, *, tolerance: float = THRESHOLD) -> None:
     """
     name = type(solver).__name__
     needs = getattr(solver, "needs", "missing")
-    _expect(needs in ("finite", "differentiable", None), f"needs = {needs!r} of {name}",
-            "'finite', 'differentiable' or None", "say what slots the solver takes")  # fmt: skip
+    _expect(needs in (*get_args(Needs), None), f"needs = {needs!r} of {name}",
+            f"one of {', '.join(map(repr, get_args(Needs)))} or None", "say what slots the solver takes")  # fmt: skip
     bumps, places = bumps_model(), torch.tensor([[0.27, 0.31], [0.72, 0.64]])
     labels, chosen = labels_model(8), torch.tensor([5, 2])
     other = torch.tensor([[0.2, 0.7], [0.27, 0.31], [0.5, 0.5], [0.72, 0.64], [0.8, 0.2]])
@@ -213,7 +213,7 @@ def check_solver(solver: Solver, *, tolerance: float = THRESHOLD) -> None:
         _check_answers(solver, bumps, places, tolerance)
     else:
         _check_refused(solver, bumps, places)
-    if needs != "differentiable":
+    if needs in ("finite", None):
         _check_answers(solver, labels, chosen, tolerance)
         _check_answers(solver, bumps, places, tolerance, candidates=other)
     else:

@@ -44,6 +44,11 @@ class Finite(Fixed):
 
 
 @attrs.frozen
+class Continuous(Fixed):
+    needs: ClassVar[Any] = "continuous"
+
+
+@attrs.frozen
 class Differentiable(Fixed):
     needs: ClassVar[Any] = "differentiable"
 
@@ -175,6 +180,7 @@ def test_candidates() -> None:
     ("solver", "model", "options", "message"),
     [
         (Finite, bumps_model(), {}, "continuous slots for 'Finite'"),
+        (Continuous, labels_model(4), {}, "listed values for 'Continuous'"),
         (Differentiable, labels_model(4), {}, "listed values for 'Differentiable'"),
         (Differentiable, bumps_model(), {"candidates": torch.rand(4, 2)}, "leave candidates= out"),
     ],
