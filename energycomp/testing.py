@@ -43,7 +43,8 @@ class ConformanceError(EnergycompError, AssertionError):
     """A plugin's object does not do what its protocol promises."""
 
 
-def _expect(condition: bool, got: str, expected: str, hint: str) -> None:
+def expect(condition: bool, got: str, expected: str, hint: str) -> None:
+    """Raises ConformanceError unless the condition holds."""
     if not condition:
         raise ConformanceError(f"got {got}; expected {expected}; {hint}")
 
@@ -65,14 +66,14 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
     """
     name = repr(component)
     for attribute in ("alphas_cumprod", "sample_shape", "space"):
-        _expect(hasattr(component, attribute) or isinstance(component, Composition), f"{name} without {attribute}",
+        expect(hasattr(component, attribute) or isinstance(component, Composition), f"{name} without {attribute}",
                 "the attributes of `EnergyComponent`", "add it")  # fmt: skip
     composer = component if isinstance(component, Composer) else Composer(component)
     schedule, shape = composer.alphas_cumprod, tuple(composer.sample_shape)
     falling = schedule.ndim == 1 and bool((schedule.diff() <= 0).all())
-    _expect(falling and bool(((schedule > 0) & (schedule < 1)).all()), f"alphas_cumprod {tuple(schedule.shape)}",
+    expect(falling and bool(((schedule > 0) & (schedule < 1)).all()), f"alphas_cumprod {tuple(schedule.shape)}",
             "(T,), falling, inside (0, 1)", "take it from a diffusers scheduler")  # fmt: skip
-    _expect(len(shape) == 3 and isinstance(composer.space, str), f"sample_shape {shape} and space {composer.space!r}",
+    expect(len(shape) == 3 and isinstance(composer.space, str), f"sample_shape {shape} and space {composer.space!r}",
             "(C, H, W) and a string", "say which space the samples are in")  # fmt: skip
     eps = component.eps if hasattr(component, "eps") else composer.eps
     generator = torch.Generator().manual_seed(0)
@@ -80,18 +81,18 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
     timestep = torch.tensor([0.1, 0.45, 0.9], device=schedule.device) * (len(schedule) - 1)
     before, state = sample.clone(), torch.get_rng_state()
     batched = eps(sample, timestep)
-    _expect(batched.shape == sample.shape, f"eps of shape {tuple(batched.shape)}", str(tuple(sample.shape)),
+    expect(batched.shape == sample.shape, f"eps of shape {tuple(batched.shape)}", str(tuple(sample.shape)),
             "predict one noise a sample")  # fmt: skip
-    _expect(bool(torch.isfinite(batched).all()), "eps with NaN or infinity", "finite numbers", "check both ends of t")
-    _expect(torch.equal(sample, before), "a sample that was changed in place", "inputs left alone", "copy first")
+    expect(bool(torch.isfinite(batched).all()), "eps with NaN or infinity", "finite numbers", "check both ends of t")
+    expect(torch.equal(sample, before), "a sample that was changed in place", "inputs left alone", "copy first")
     looped = torch.cat([eps(sample[i : i + 1], timestep[i : i + 1]) for i in range(3)])
-    _expect(torch.equal(state, torch.get_rng_state()), "a change of the global random state", "none", "take no numbers")
+    expect(torch.equal(state, torch.get_rng_state()), "a change of the global random state", "none", "take no numbers")
     _close(batched, eps(sample, timestep), tolerance, "eps that differs when asked again", "the same, a function")
     _close(batched, looped, tolerance, "eps of a batch", "that of its samples one by one")
     if isinstance(component, HasEnergy) and all(isinstance(leaf, HasEnergy) for leaf in composer.composition.terms):
         free = sample.clone().requires_grad_()
         energy = component.energy(free, timestep)
-        _expect(energy.shape == (3,), f"energies of shape {tuple(energy.shape)}", "(3,), one a sample", "sum the rest")
+        expect(energy.shape == (3,), f"energies of shape {tuple(energy.shape)}", "(3,), one a sample", "sum the rest")
         (gradient,) = torch.autograd.grad(energy.sum(), free)
         _, sigma = signal_noise(schedule, timestep, sample.dtype)
         _close(gradient * sigma, batched, tolerance, "sigma times the gradient of the energy", "eps")
@@ -100,7 +101,7 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
 def _close(got: Tensor, expected: Tensor, tolerance: float, what: str, other: str) -> None:
     scale = float(expected.detach().abs().max()) + 1e-12
     off = float((got - expected).detach().abs().max()) / scale
-    _expect(off <= tolerance, f"{what}, off by {off:.2g} of its size", f"{other}, to {tolerance:g}", "compare both")
+    expect(off <= tolerance, f"{what}, off by {off:.2g} of its size", f"{other}, to {tolerance:g}", "compare both")
 
 
 def check_conditioner(conditioner: Conditioner, *, values: Tensor | None = None) -> None:
@@ -121,39 +122,38 @@ def check_conditioner(conditioner: Conditioner, *, values: Tensor | None = None)
     >>> check_conditioner(Labels(3))
     """
     name, shape, tokens = type(conditioner).__name__, tuple(conditioner.value_shape), tuple(conditioner.token_shape)
-    values = _legal_values(conditioner) if values is None else values
-    _expect(tuple(values.shape[1:]) == shape, f"values {tuple(values.shape)}", f"(R, *{shape})", "see value_shape")
-    _expect(bool(conditioner.support.check(values).all()), f"values of {name} outside its support", "legal ones",
+    values = legal_values(conditioner) if values is None else values
+    expect(tuple(values.shape[1:]) == shape, f"values {tuple(values.shape)}", f"(R, *{shape})", "see value_shape")
+    expect(bool(conditioner.support.check(values).all()), f"values of {name} outside its support", "legal ones",
             "make support and enumerate_support agree")  # fmt: skip
     for part in (values, values[:0]):
         condition = conditioner(part)
         legal = len(condition) == len(part) and condition.shape == tokens
-        _expect(legal, f"{condition!r} for {len(part)} values", f"that many rows of {tokens}", "no value, no row")
-    _expect(not bool(conditioner(values).null.any()), "null rows for values", "none", "u is the denoiser's")
+        expect(legal, f"{condition!r} for {len(part)} values", f"that many rows of {tokens}", "no value, no row")
+    expect(not bool(conditioner(values).null.any()), "null rows for values", "none", "u is the denoiser's")
     for value in values[:8]:
         described = conditioner.describe(value)
         again = _parsed(conditioner, json.loads(json.dumps(described)))
         same = again.shape == (1, *shape) and torch.allclose(again[0].double(), value.double(), atol=1e-3)
-        _expect(
-            same, f"{again} from what describes {value}", "the value, (1, *V)", "let parse take what describe gives"
-        )
+        expect(same, f"{again} from what describes {value}", "the value, (1, *V)", "let parse take what describe gives")
     rebuilt = type(conditioner)(**json.loads(json.dumps(conditioner.config())))
-    _expect(torch.equal(rebuilt(values).rows, conditioner(values).rows), f"other rows from {name}(**config())",
+    expect(torch.equal(rebuilt(values).rows, conditioner(values).rows), f"other rows from {name}(**config())",
             "the same", "return all arguments of the constructor")  # fmt: skip
     if not conditioner.support.is_discrete:
         free = values.clone().requires_grad_()
         rows = conditioner(free).rows
-        _expect(rows.requires_grad, f"rows of {name} that do not depend on the values", "a gradient", "do not detach")
+        expect(rows.requires_grad, f"rows of {name} that do not depend on the values", "a gradient", "do not detach")
         (gradient,) = torch.autograd.grad(rows.square().sum(), free)
-        _expect(bool(torch.isfinite(gradient).all() and gradient.any()), "a gradient of 0 or NaN", "a finite one",
+        expect(bool(torch.isfinite(gradient).all() and gradient.any()), "a gradient of 0 or NaN", "a finite one",
                 "use differentiable operations")  # fmt: skip
     for attempt in ((object(),), (values.new_zeros(3, *shape, 7),)):
-        _refuses(f"{name}.parse{attempt}", conditioner.parse, *attempt)
-    _refuses(f"{name}.parse(no_such_argument=1)", conditioner.parse, no_such_argument=1)
-    _refuses(f"{name} of values with one dimension more", conditioner, values[..., None])
+        refuses(f"{name}.parse{attempt}", conditioner.parse, *attempt)
+    refuses(f"{name}.parse(no_such_argument=1)", conditioner.parse, no_such_argument=1)
+    refuses(f"{name} of values with one dimension more", conditioner, values[..., None])
 
 
-def _legal_values(conditioner: Conditioner) -> Tensor:
+def legal_values(conditioner: Conditioner) -> Tensor:
+    """All values of a finite support, or 8 of a continuous one, (R, *V)."""
     if is_finite(conditioner):
         listed: Tensor = conditioner.enumerate_support()  # type: ignore[attr-defined]
         return listed
@@ -168,7 +168,8 @@ def _parsed(conditioner: Conditioner, described: Any) -> Tensor:
     return conditioner.parse(*described) if isinstance(described, list) else conditioner.parse(described)
 
 
-def _refuses(what: str, function: Any, *args: Any, **kwargs: Any) -> None:
+def refuses(what: str, function: Any, *args: Any, **kwargs: Any) -> None:
+    """Raises ConformanceError unless the call raises InputError."""
     try:
         result = function(*args, **kwargs)
     except InputError:
@@ -204,7 +205,7 @@ def check_solver(solver: Solver, *, tolerance: float = THRESHOLD) -> None:
     """
     name = type(solver).__name__
     needs = getattr(solver, "needs", "missing")
-    _expect(needs in (*get_args(Needs), None), f"needs = {needs!r} of {name}",
+    expect(needs in (*get_args(Needs), None), f"needs = {needs!r} of {name}",
             f"one of {', '.join(map(repr, get_args(Needs)))} or None", "say what slots the solver takes")  # fmt: skip
     bumps, places = bumps_model(), torch.tensor([[0.27, 0.31], [0.72, 0.64]])
     labels, chosen = labels_model(8), torch.tensor([5, 2])
@@ -238,13 +239,13 @@ def _check_answers(
         with count_rows() as spent:
             solution = solver.solve(problem, generator=torch.Generator().manual_seed(0))
         what = f"{type(solver).__name__} for a {model.name} picture of {picture.tolist()}, count {count}"
-        _expect(torch.equal(state, torch.get_rng_state()), f"a change of the global random state by {what}", "none",
+        expect(torch.equal(state, torch.get_rng_state()), f"a change of the global random state by {what}", "none",
                 "draw from the generator")  # fmt: skip
-        _expect(solution.rows == spent.rows, f"{solution.rows} rows reported by {what}", f"the {spent.rows} that ran",
+        expect(solution.rows == spent.rows, f"{solution.rows} rows reported by {what}", f"the {spent.rows} that ran",
                 "return problem.rows")  # fmt: skip
         _check_values(solution, problem, candidates, what)
         if answer is not None:
-            _expect(_same(solution.conditions, answer, tolerance), f"{solution.conditions.tolist()} from {what}",
+            expect(_same(solution.conditions, answer, tolerance), f"{solution.conditions.tolist()} from {what}",
                     f"{answer.tolist()}", "the planted values leave no error")  # fmt: skip
         _check_confidence(solution, problem, what)
     _check_repeats(solver, model, true, candidates)
@@ -261,40 +262,40 @@ def _same(found: Tensor, true: Tensor, tolerance: float = THRESHOLD) -> bool:
 def _check_values(solution: Solution, problem: Problem, candidates: Tensor | None, what: str) -> None:
     (low, high), values = problem.counts, solution.conditions
     shape = (solution.count, *problem.value_shape)
-    _expect(tuple(values.shape) == shape, f"values {tuple(values.shape)} and count {solution.count} from {what}",
+    expect(tuple(values.shape) == shape, f"values {tuple(values.shape)} and count {solution.count} from {what}",
             f"(count, *V) = {shape}", "count is the number of values")  # fmt: skip
     for answer in (values, solution.runner_up):
         if answer is None:
             continue
-        _expect(low <= len(answer) <= high, f"{len(answer)} values from {what}", f"{low} to {high}", "keep to counts")
+        expect(low <= len(answer) <= high, f"{len(answer)} values from {what}", f"{low} to {high}", "keep to counts")
         if len(answer):
             legal = bool(problem.slots[0].support.check(answer).all())
-            _expect(legal, f"{answer.tolist()} from {what}", "values in the support", "map with transform_to(support)")
+            expect(legal, f"{answer.tolist()} from {what}", "values in the support", "map with transform_to(support)")
         distinct = len(torch.unique(answer, dim=0)) == len(answer) or not problem.distinct
-        _expect(distinct, f"{answer.tolist()} from {what}", "distinct values", "see problem.distinct")
+        expect(distinct, f"{answer.tolist()} from {what}", "distinct values", "see problem.distinct")
         if candidates is not None:
             listed = all(bool((candidates == value).flatten(1).all(1).any()) for value in answer.cpu())
-            _expect(listed, f"{answer.tolist()} from {what}", f"some of {candidates.tolist()}", "see slot.candidates")
+            expect(listed, f"{answer.tolist()} from {what}", f"some of {candidates.tolist()}", "see slot.candidates")
 
 
 def _check_confidence(solution: Solution, problem: Problem, what: str) -> None:
     error, stderr = solution.error, solution.stderr
-    _expect(error >= -1e-6 and stderr >= 0, f"error {error} and stderr {stderr} from {what}", "at least 0", "average")
+    expect(error >= -1e-6 and stderr >= 0, f"error {error} and stderr {stderr} from {what}", "at least 0", "average")
     bank = problem.draw(64, torch.Generator().manual_seed(1))
     with torch.no_grad():
         fresh = problem.errors(solution.conditions[None], bank)[0].double()
     allowed = 6 * (stderr**2 + float(fresh.var()) / len(fresh)) ** 0.5 + 1e-4 + 0.05 * float(fresh.mean())
-    _expect(abs(error - float(fresh.mean())) <= allowed, f"error {error:.4g} +- {stderr:.2g} from {what}",
+    expect(abs(error - float(fresh.mean())) <= allowed, f"error {error:.4g} +- {stderr:.2g} from {what}",
             f"{float(fresh.mean()):.4g}, the error of that answer on other draws", "judge on fresh draws")  # fmt: skip
     judged = (solution.difference, solution.difference_stderr, solution.p_value)
-    _expect(all((part is None) == (solution.runner_up is None) for part in judged), f"{judged} from {what}",
+    expect(all((part is None) == (solution.runner_up is None) for part in judged), f"{judged} from {what}",
             "numbers where there is a runner-up and only there", "compare with `paired`")  # fmt: skip
     if solution.runner_up is None or solution.difference is None or solution.p_value is None:
         return
-    _expect(not _same(solution.runner_up, solution.conditions) or solution.conditions.is_floating_point(),
+    expect(not _same(solution.runner_up, solution.conditions) or solution.conditions.is_floating_point(),
             f"a runner-up of {what} that is the answer", "another one", "leave it None for none")  # fmt: skip
     agree = (solution.difference > 0) == (solution.p_value < 0.5) or solution.difference == 0
-    _expect(0 <= solution.p_value <= 1 and agree, f"difference {solution.difference:.3g}, p {solution.p_value:.3g}",
+    expect(0 <= solution.p_value <= 1 and agree, f"difference {solution.difference:.3g}, p {solution.p_value:.3g}",
             "p below 1/2 where the answer is better", "use `paired(answer, runner_up)`")  # fmt: skip
 
 
@@ -307,12 +308,12 @@ def _check_repeats(solver: Solver, model: Model, true: Tensor, candidates: Tenso
             runs.append(solver.solve(problem, generator=torch.Generator().manual_seed(3)))
     first, second = runs
     same = torch.equal(first.conditions, second.conditions) and first.error == second.error
-    _expect(same and first.p_value == second.p_value, f"two answers of {type(solver).__name__} for one generator seed",
+    expect(same and first.p_value == second.p_value, f"two answers of {type(solver).__name__} for one generator seed",
             "the same twice", "pass `generator` to problem.draw and to every random function")  # fmt: skip
 
 
 def _check_refused(solver: Solver, model: Model, true: Tensor, *, candidates: Tensor | None = None) -> None:
     what = f"{type(solver).__name__} for {model.name}, which do not fit needs = {solver.needs!r}"
     with count_rows() as spent:
-        _refuses(what, infer, planted(model, true), model, solver=solver, candidates=candidates)
-    _expect(spent.rows == 0, f"{spent.rows} rows of {what}", "none", "let `infer` check first")
+        refuses(what, infer, planted(model, true), model, solver=solver, candidates=candidates)
+    expect(spent.rows == 0, f"{spent.rows} rows of {what}", "none", "let `infer` check first")
