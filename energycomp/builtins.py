@@ -15,8 +15,9 @@ __all__ = ["energycomp_register_networks"]
 
 @hookimpl
 def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
-    """The two-stage UNet, and the adapter for a diffusers UNet that takes its condition by cross-attention."""
+    """The two-stage UNet, and the adapters that condition diffusers UNets through time embedding or attention."""
     return {
         "two_stage": lazy("energycomp.networks:TwoStageUNet"),
-        "unet2d_condition": lazy("energycomp.networks:ConditionUNet"),
+        "unet2d": lazy("energycomp.unets:EmbeddingUNet"),
+        "unet2d_condition": lazy("energycomp.unets:ConditionUNet"),
     }

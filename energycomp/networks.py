@@ -1,13 +1,12 @@
-"""Networks that plugins share: a two-stage U-Net, whose trunk does not know the condition, and diffusers U-Nets."""
+"""What a network promises to the evaluator, and one that plugins share: a two-stage U-Net."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from energycomp.conditioning import Condition
 from energycomp.errors import InputError
 
-__all__ = ["ConditionUNet", "Network", "TwoStage", "TwoStageUNet"]
+__all__ = ["Network", "TwoStage", "TwoStageUNet"]
 
 
 @runtime_checkable
@@ -176,33 +175,3 @@ def place_maps(place: Tensor, grid: Sequence[int], widths: Sequence[float]) -> T
     dy = (v - place[:, 1:])[:, :, None].expand(-1, -1, w)
     square = dx**2 + dy**2
     return torch.stack([dx, dy, square, *(torch.exp(-square / (2 * s**2)) for s in widths)], dim=1)
-
-
-class ConditionUNet(nn.Module):
-    """A diffusers `UNet2DConditionModel` over condition rows, with a learned token for the null row.
-
-    Args:
-        config: arguments of `UNet2DConditionModel`; `cross_attention_dim` is the token width D.
-        tokens: L, the number of tokens of a row.
-
-    >>> net = ConditionUNet(
-    ...     sample_size=8, in_channels=4, out_channels=4, block_out_channels=[8, 8], norm_num_groups=1,
-    ...     down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], cross_attention_dim=2, attention_head_dim=1,
-    ...     up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
-    ... )
-    >>> net(torch.zeros(2, 4, 8, 8), torch.tensor([5.0, 7.0]), Condition(torch.rand(2, 1, 2))).shape
-    torch.Size([2, 4, 8, 8])
-    """
-
-    def __init__(self, *, tokens: int = 1, **config: Any) -> None:
-        super().__init__()
-        self.config = {"tokens": tokens, **config}
-        self.unet = UNet2DConditionModel(**config)
-        self.null = nn.Parameter(torch.zeros(tokens, int(config["cross_attention_dim"])))
-
-    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Predictions (R, C, H, W)."""
-        rows = condition.rows.to(sample.dtype)
-        tokens = torch.where(condition.null[:, None, None], self.null.to(rows.dtype), rows)
-        prediction: Tensor = self.unet(sample, timestep, encoder_hidden_states=tokens, return_dict=False)[0]
-        return prediction

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from energycomp.conditioning import Condition
 from energycomp.errors import InputError
-from energycomp.networks import ConditionUNet, Network, TwoStage, TwoStageUNet, place_maps
+from energycomp.networks import Network, TwoStage, TwoStageUNet, place_maps
 from energycomp.testing import tiny_model
+from energycomp.unets import ConditionUNet
 
 
 def tiny() -> TwoStageUNet:

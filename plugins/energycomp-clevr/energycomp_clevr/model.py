@@ -12,8 +12,9 @@ from energycomp.denoiser import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.model import Defaults, Model
-from energycomp.networks import ConditionUNet, TwoStageUNet
+from energycomp.networks import TwoStageUNet
 from energycomp.pretrained import from_pretrained
+from energycomp.unets import ConditionUNet
 from energycomp_clevr.coordinates import Coordinates
 
 __all__ = ["clevr", "default", "paper"]
