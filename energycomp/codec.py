@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import NotFoundError
+from energycomp.errors import InputError, NotFoundError
 
 __all__ = ["VAECodec"]
 
@@ -20,10 +20,13 @@ class VAECodec:
     """Stable Diffusion's autoencoder, read from a local folder or the hub when it is first used.
 
     Args:
-        source: folder or hub id; its subfolder "vae" is taken where there is one.
+        source: folder or hub id; its subfolder "vae" is taken where there is one. Safetensors only.
         image_size: height and width of the images.
         scaling_factor: what latents are multiplied by; 0.18215 for Stable Diffusion 1 and 2.
         channels, reduction: of the latents, (channels, image_size / reduction, image_size / reduction).
+
+    Raises:
+        InputError: a number that cannot be.
 
     >>> VAECodec("some/vae", image_size=64).latent_shape
     (4, 8, 8)
@@ -34,6 +37,16 @@ class VAECodec:
     scaling_factor: float = 0.18215
     channels: int = 4
     reduction: int = 8
+
+    def __attrs_post_init__(self) -> None:
+        numbers: tuple[Any, ...] = (self.image_size, self.channels, self.reduction)
+        scale, source = cast("Any", self.scaling_factor), cast("Any", self.source)
+        whole = all(type(n) is int and n >= 1 for n in numbers) and self.image_size >= self.reduction
+        scaled = isinstance(scale, int | float) and 0 < scale <= 1e300
+        if not (whole and scaled and isinstance(source, str)):
+            raise InputError(
+                f"got {self}; expected a folder or hub id, whole numbers of at least 1 and a scale above 0; check them"
+            )
 
     @property
     def identity(self) -> str:
@@ -54,9 +67,9 @@ class VAECodec:
         nested = not folder.exists() or (folder / "vae").is_dir()
         try:
             vae = AutoencoderKL.from_pretrained(self.source, subfolder="vae" if nested else None, use_safetensors=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # diffusers raises many kinds for files that are no autoencoder
             raise NotFoundError(
-                f"got the VAE {self.source!r}, which is neither a folder nor reachable on the hub ({error}); expected "
+                f"got the VAE {self.source!r}, which is no folder or hub id of one ({error}); expected "
                 "an AutoencoderKL in safetensors; download one and pass its folder"
             ) from error
         return vae.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -16,6 +17,8 @@ from energycomp.errors import CompositionError, InputError
 __all__ = ["Codec", "Denoiser", "PredictionType", "convert", "log_snr", "signal_noise"]
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
+
+MAX_NUMBERS = 100_000_000  # in a sample or a condition row: beyond any that memory is taken for
 
 
 class Codec(Protocol):
@@ -44,6 +47,16 @@ class Codec(Protocol):
         ...
 
 
+def _check_shape(_: Any, attribute: Any, value: Any) -> None:
+    dimensions = {"sample_shape": "(C, H, W)", "token_shape": "(L, D)"}[attribute.name]
+    legal = isinstance(value, tuple) and len(value) == dimensions.count(",") + 1
+    if not legal or not all(type(n) is int and n >= 1 for n in value) or math.prod(value) > MAX_NUMBERS:
+        raise InputError(
+            f"got {attribute.name} {value!r}; expected {dimensions}, positive integers whose product is at most "
+            f"{MAX_NUMBERS:,}; take it from the network"
+        )
+
+
 @attrs.define(eq=False, frozen=True, slots=False)
 class Denoiser:
     """What a leaf is evaluated with.
@@ -59,24 +72,25 @@ class Denoiser:
         codec: of latents; pixels when left out.
 
     Raises:
-        InputError: when the schedule or the rule cannot be.
+        InputError: when the schedule, the rule or a shape cannot be.
     """
 
     network: nn.Module
     alphas_cumprod: Tensor = attrs.field()
     prediction_type: PredictionType = attrs.field(validator=attrs.validators.in_(("epsilon", "sample", "v_prediction")))
     rule: Rule = attrs.field(validator=attrs.validators.in_(("sum", "mean", "product")))
-    sample_shape: tuple[int, int, int]
-    token_shape: tuple[int, int]
-    null_trained: bool = True
+    sample_shape: tuple[int, int, int] = attrs.field(validator=_check_shape)
+    token_shape: tuple[int, int] = attrs.field(validator=_check_shape)
+    null_trained: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
     codec: Codec | None = None
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
         good = value.ndim == 1 and len(value) > 1 and bool(((value > 0) & (value < 1)).all())
         if not good or not bool((value.diff() <= 0).all()):
+            between = f" between {value.min():g} and {value.max():g}" if value.numel() else ""
             raise InputError(
-                f"got alphas_cumprod of shape {tuple(value.shape)} between {value.min():g} and {value.max():g}; "
+                f"got alphas_cumprod of shape {tuple(value.shape)}{between}; "
                 "expected (T,) falling values inside (0, 1); take them from a diffusers scheduler"
             )
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,56 +21,118 @@ from energycomp.errors import InputError
 
 __all__ = ["ImageProcessor", "open_image", "to_output"]
 
-MAX_PIXELS = 64_000_000
+# Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 25_000_000  # at most 10 bytes each while a picture is decoded, 20 for WebP and CMYK: 250 MB
+MAX_BYTES = 100_000_000
+TILE = 1024
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Reads the first frame of a picture file as RGB; its size is checked before it is decoded.
+    """Reads the first frame of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file as RGB, upright as its EXIF data says.
+
+    What is transparent becomes white. Brightness of 16 bits is rounded to 8; floating-point brightness is in [0, 1].
+    The size is checked before anything is decoded, which takes less than 256 MB.
 
     Raises:
-        InputError: no such file, no picture, damaged, or over 64 megapixels.
+        InputError: no such file, no picture, damaged, over 25 megapixels (WebP and CMYK: 12.5) or 100 MB.
     """
     file = Path(path)
-    if not file.is_file():
-        raise InputError(f"got {file}, which is no file; expected a picture (PNG, JPEG, ...); check the path")
+    _check_file(file)
+    with _our_errors(str(file)):
+        return _upright(_first_frame(file))
+
+
+@contextmanager
+def _our_errors(name: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                _check_size(image.size, str(file))
-                return _as_rgb(image)
+            warnings.simplefilter("ignore")  # Pillow's, about metadata that is not used
+            yield
     except InputError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"got {file}: {error}; expected a picture of at most 64 megapixels; convert it") from error
+    except Image.DecompressionBombError as error:
+        limit = f"{MAX_PIXELS / 1e6:g} megapixels"
+        raise InputError(f"got {name}: {error}; expected at most {limit}; scale it down") from error
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise InputError(f"got {file}, which cannot be decoded ({error}); expected a whole picture file") from error
+        raise InputError(f"got {name}, which cannot be decoded ({error}); expected a whole picture") from error
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
-    if size[0] * size[1] > MAX_PIXELS or min(size) < 1:
-        raise InputError(f"got {name} of {size[0]}x{size[1]} pixels; expected at most 64 megapixels; scale it down")
+def _check_file(file: Path) -> None:
+    try:
+        status = file.stat()
+    except (OSError, ValueError) as error:
+        raise InputError(f"got {file}, which is no file ({error}); expected a picture; check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"got {file}, which is no file; expected a picture (PNG, JPEG, ...); check the path")
+    if status.st_size > MAX_BYTES:
+        raise InputError(
+            f"got {file} of {status.st_size:,} bytes; expected a picture of at most {MAX_BYTES:,}; compress it"
+        )
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    limit = MAX_PIXELS // 2 if image.format == "WEBP" or image.mode == "CMYK" else MAX_PIXELS
+    if image.width * image.height > limit or min(image.size) < 1:
+        raise InputError(
+            f"got {name} of {image.width}x{image.height} pixels; expected at most {limit / 1e6:g} megapixels; "
+            "scale it down"
+        )
+
+
+def _first_frame(file: Path) -> Image.Image:
+    with Image.open(file, formats=FORMATS) as image:
+        _check_size(image, str(file))
+        return _as_rgb(image)
+
+
+def _upright(rgb: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        array = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(array).all():
-            raise InputError("got a picture with numbers that are not finite; expected brightness; clean it first")
-        top = 65535.0 if image.mode != "F" else max(float(array.max()), 1e-12)
-        return Image.fromarray((array.clip(0, top) * (255.0 / top)).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    """An RGB copy that keeps the EXIF orientation, made in tiles, so that steps between take no memory."""
+    image.load()
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, TILE):
+        for left in range(0, image.width, TILE):
+            box = (left, top, min(left + TILE, image.width), min(top + TILE, image.height))
+            rgb.paste(_tile_as_rgb(image.crop(box)), box)
+    rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return rgb
+
+
+def _tile_as_rgb(tile: Image.Image) -> Image.Image:
+    if tile.mode.startswith("I") or tile.mode == "F":
+        return _eight_bits(tile)
+    if tile.has_transparency_data:
+        rgba = tile.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return tile.convert("RGB")
 
 
-def _size(value: Sequence[int]) -> tuple[int, int]:
-    size = tuple(int(side) for side in value)
-    if len(size) != 2 or min(size) < 1:
-        raise InputError(f"got the size {size}; expected (height, width), at least 1 each")
-    return size
+def _eight_bits(tile: Image.Image) -> Image.Image:
+    values, top = np.asarray(tile), 1.0 if tile.mode == "F" else 65535.0
+    if not bool(((values >= 0) & (values <= top)).all()):
+        raise InputError(
+            f"got a picture with brightness between {values.min():g} and {values.max():g}; expected 0 to {top:g}; "
+            "scale it"
+        )
+    levels = np.round(values * (255.0 / top)).astype(np.uint8)
+    if "transparency" in tile.info:
+        levels[values == tile.info["transparency"]] = 255
+    return Image.fromarray(levels).convert("RGB")
+
+
+def _size(value: Any) -> tuple[int, int]:
+    legal = isinstance(value, Sequence) and len(value) == 2 and all(type(side) is int and side >= 1 for side in value)
+    if not legal or value[0] * value[1] > MAX_PIXELS:
+        raise InputError(
+            f"got the size {value!r}; expected (height, width), at least 1 each and {MAX_PIXELS:,} pixels at most"
+        )
+    return (value[0], value[1])
 
 
 @attrs.frozen
@@ -120,8 +184,9 @@ class ImageProcessor:
                 ) from error
         if not isinstance(images, Image.Image):
             raise InputError(f"got {type(images).__name__}; expected a path, Pillow image, uint8 array or tensor")
-        _check_size(images.size, "a picture")
-        return self._from_pil(_as_rgb(images))
+        _check_size(images, "a picture")
+        with _our_errors(f"a picture of mode {images.mode}"):
+            return self._from_pil(_upright(_as_rgb(images)))
 
     def frame(self, image: Image.Image) -> Image.Image:
         """The part of a picture that the model sees, at the picture's own size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -17,8 +18,35 @@ from energycomp.images import ImageProcessor, to_output
 __all__ = ["Defaults", "Model"]
 
 
+MAX_COUNT = 100_000  # of draws, of steps and of components
+
+
 def _pair(value: Any) -> Any:
     return None if value is None else tuple(value)
+
+
+def _legal(legal: Callable[[Any], bool], expected: str) -> Callable[[Any, Any, Any], None]:
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if not legal(value):
+            raise InputError(f"got the default {attribute.name} {value!r}; expected {expected}; choose another")
+
+    return check
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= 1e300  # neither NaN nor an integer beyond floats
+
+
+def _is_positive_or_none(value: Any) -> bool:
+    return value is None or (_is_number(value) and value > 0)
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= MAX_COUNT
+
+
+def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:
+    return len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
 
 
 @attrs.frozen
@@ -37,15 +65,27 @@ class Defaults:
         error_limit: the error per draw above which a picture is foreign to the model; None when not measured.
     """
 
-    timesteps: tuple[float, float] | None = attrs.field(default=None, converter=_pair)
-    gamma: float | None = None
-    draws: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    solver: str = "enumerate"
-    counts: tuple[int, int] = attrs.field(default=(0, 8), converter=_pair)
-    scheduler: str = "DDIMScheduler"
-    num_inference_steps: int = attrs.field(default=50, validator=attrs.validators.ge(1))
-    distinct: bool = True
-    error_limit: float | None = None
+    timesteps: tuple[float, float] | None = attrs.field(
+        default=None,
+        converter=_pair,
+        validator=_legal(lambda v: v is None or (_is_range(v, _is_number) and v[0] < v[1]), "None or 0 <= low < high"),
+    )
+    gamma: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
+    draws: int = attrs.field(default=16, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}"))
+    solver: str = attrs.field(default="enumerate", validator=attrs.validators.instance_of(str))
+    counts: tuple[int, int] = attrs.field(
+        default=(0, 8),
+        converter=_pair,
+        validator=_legal(lambda v: _is_range(v, lambda n: _is_count(n, 0)), f"0 <= low <= high <= {MAX_COUNT:,}"),
+    )
+    scheduler: str = attrs.field(default="DDIMScheduler", validator=attrs.validators.instance_of(str))
+    num_inference_steps: int = attrs.field(
+        default=50, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}")
+    )
+    distinct: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    error_limit: float | None = attrs.field(
+        default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
+    )
 
 
 @attrs.frozen(eq=False)
@@ -60,6 +100,9 @@ class Model:
         defaults: how it is best used.
         network_name, conditioner_name: the registered names under which plugins rebuild both.
 
+    Raises:
+        InputError: the conditioner's tokens, or what processor or codec make of a picture, do not fit the denoiser.
+
     >>> from energycomp.testing import tiny_model
     >>> model = tiny_model()
     >>> model(0.3, 0.4) & model(0.7, 0.6)
@@ -73,6 +116,16 @@ class Model:
     network_name: str
     conditioner_name: str
     defaults: Defaults = attrs.field(factory=Defaults)
+
+    def __attrs_post_init__(self) -> None:
+        codec, denoiser = self.denoiser.codec, self.denoiser
+        made = (3, *self.processor.size) if codec is None else tuple(codec.latent_shape)
+        for what, got, expected in (
+            ("samples of the image processor or codec", made, tuple(denoiser.sample_shape)),
+            ("tokens of the conditioner", tuple(self.conditioner.token_shape), tuple(denoiser.token_shape)),
+        ):
+            if got != expected:
+                raise InputError(f"got {what} of shape {got}; expected {expected}, what the denoiser takes; change one")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
         """A component under the condition that the conditioner reads from the arguments; raises `InputError`."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from energycomp.codec import VAECodec
+from energycomp.conditioning import Condition
 from energycomp.denoiser import Denoiser
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError
+from energycomp.evaluate import rows, trunk
 from energycomp.images import ImageProcessor
 from energycomp.model import Defaults, Model
 from energycomp.plugins import find, names
@@ -25,7 +30,13 @@ __all__ = ["from_pretrained", "load", "load_weights", "save_pretrained"]
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MAX_CONFIG_BYTES = 1_000_000
-MAX_PARAMETERS = 20_000_000_000
+KEYS = {
+    "": {"format", "name", "network", "conditioner", "denoiser", "codec", "processor", "defaults"},
+    "network": {"name", "config"},
+    "conditioner": {"name", "config"},
+    "denoiser": {"prediction_type", "rule", "sample_shape", "token_shape", "null_trained"},
+}
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load(source: str | Path, *, device: torch.device | str = "cpu", **options: Any) -> Model:
@@ -41,14 +52,14 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
         CheckpointError: the files are incomplete, altered, or do not fit.
     """
     name = str(source)
-    if options and name not in names("models") and (Path(name).exists() or "/" in name):
+    if options and name not in names("models") and (_is_folder(name) or "/" in name):
         raise InputError(
             f"got {', '.join(options)} with {name}; expected options with a registered model only; a folder says "
             "itself what it holds"
         )
     if name in names("models"):
         model: Model = find("models", name)(**options)
-    elif Path(name).is_dir():
+    elif _is_folder(name):
         model = from_pretrained(name)
     elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not isinstance(source, Path):
         model = from_pretrained(_download(name))
@@ -91,52 +102,68 @@ def from_pretrained(folder: str | Path) -> Model:
         NotFoundError: the config names a network or conditioner that no plugin registers.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not _is_folder(path):
         raise NotFoundError(f"got {path}, which is no folder; expected one that save_pretrained wrote")
     verify(path)
     config = _read_config(path / CONFIG)
     tensors = read_tensors(path / WEIGHTS)
     try:
-        network = _build(config["network"], "networks")
-        conditioner = _build(config["conditioner"], "conditioners")
-        alphas_cumprod = tensors.pop("alphas_cumprod")
-        load_weights(network, {k.removeprefix("network."): v for k, v in tensors.items()}, str(path))
-        part = config["denoiser"]
-        denoiser = Denoiser(
-            network=network.to(memory_format=torch.channels_last).eval(),
-            alphas_cumprod=alphas_cumprod.float(),
-            prediction_type=part["prediction_type"],
-            rule=part["rule"],
-            sample_shape=tuple(part["sample_shape"]),
-            token_shape=tuple(part["token_shape"]),
-            null_trained=bool(part["null_trained"]),
-            codec=None if config["codec"] is None else VAECodec(**config["codec"]),
-        )
-        return Model(
-            name=str(config["name"]),
-            denoiser=denoiser,
-            conditioner=conditioner,
-            processor=ImageProcessor(**config["processor"]),
-            network_name=config["network"]["name"],
-            conditioner_name=config["conditioner"]["name"],
-            defaults=Defaults(**config["defaults"]),
-        )
+        return _model(config, tensors, str(path))
     except EnergycompError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # whatever a factory raises for arguments that it was not written for
         raise CheckpointError(
             f"got {path / CONFIG} that does not describe a model ({type(error).__name__}: {error}); expected what "
             "save_pretrained writes; restore it, or update energycomp"
         ) from error
 
 
+def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -> Model:
+    part = config["denoiser"]
+    alphas_cumprod = tensors.pop("alphas_cumprod")
+    weights = {k.removeprefix("network."): v for k, v in tensors.items()}
+    denoiser = Denoiser(
+        network=_skeleton(config["network"], weights, source),
+        alphas_cumprod=alphas_cumprod.float(),
+        prediction_type=part["prediction_type"],
+        rule=part["rule"],
+        sample_shape=tuple(part["sample_shape"]),
+        token_shape=tuple(part["token_shape"]),
+        null_trained=part["null_trained"],
+        codec=None if config["codec"] is None else VAECodec(**config["codec"]),
+    )
+    model = Model(
+        name=config["name"],
+        denoiser=denoiser,
+        conditioner=_build(config["conditioner"], "conditioners"),
+        processor=ImageProcessor(**config["processor"]),
+        network_name=config["network"]["name"],
+        conditioner_name=config["conditioner"]["name"],
+        defaults=Defaults(**config["defaults"]),
+    )
+    _check_shapes(denoiser)
+    network = _build(config["network"], "networks")
+    load_weights(network, weights, source)
+    network = network.to(memory_format=torch.channels_last).eval()
+    return attrs.evolve(model, denoiser=attrs.evolve(denoiser, network=network))
+
+
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copies weights into a module.
+    """Copies weights into a module, or leaves it as it was.
 
     Raises:
-        CheckpointError: naming the first that is missing, extra, misshapen or not finite.
+        CheckpointError: naming the first that is missing, extra, misshapen, of another kind or not finite.
     """
     own = module.state_dict()
+    _check_fit(own, tensors, source)
+    cast = {name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}
+    for name, tensor in cast.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"got {name!r} in {source} with numbers that are not finite; restore the file")
+    module.load_state_dict(cast)
+
+
+def _check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
     for problem, keys in (("missing", own.keys() - tensors.keys()), ("extra", tensors.keys() - own.keys())):
         if keys:
             raise CheckpointError(
@@ -149,9 +176,11 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
                 f"got {name!r} of shape {tuple(tensor.shape)} in {source}; expected {tuple(own[name].shape)}; "
                 "use the preset that it was trained with"
             )
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"got {name!r} in {source} with numbers that are not finite; restore the file")
-    module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
+        if tensor.dtype not in (FLOATS if own[name].is_floating_point() else (own[name].dtype,)):
+            raise CheckpointError(
+                f"got {name!r} of {tensor.dtype} in {source}; expected {own[name].dtype}, or other floating-point "
+                "numbers where that is; restore the file"
+            )
 
 
 def _config(model: Model) -> dict[str, Any]:
@@ -188,18 +217,77 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"got {path} of format {found!r}; expected {FORMAT}; update energycomp or export it again"
         )
+    for name, keys in KEYS.items():
+        part = config[name] if name else config
+        if not isinstance(part, dict) or part.keys() != keys:
+            found = sorted(part) if isinstance(part, dict) else type(part).__name__
+            raise CheckpointError(
+                f"got {path} with {found} in {name or 'it'}; expected {sorted(keys)}, what save_pretrained writes"
+            )
     return config
 
 
-def _build(part: Mapping[str, Any], kind: Any) -> Any:
-    """An object by its registered name; networks are counted without memory before they are made."""
-    factory = find(kind, str(part["name"]))
-    if kind == "networks":
+def _skeleton(part: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
+    """The network without memory, on torch's meta device, once it is known to fit the weights.
+
+    While it is made, its parameters are counted: no config makes a network that is larger than its file of weights.
+    """
+    # Some networks register a parameter again, to tie it to another.
+    left = {"tensors": 2 * len(weights), "numbers": 2 * sum(tensor.numel() for tensor in weights.values())}
+    thread = get_ident()
+
+    def count(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
+        if parameter is None or get_ident() != thread:
+            return
+        left["tensors"] -= 1
+        left["numbers"] -= parameter.numel()
+        if min(left.values()) < 0:
+            raise CheckpointError(
+                f"got a network that is larger than its weights in {source}; expected the parameters of the file; "
+                "use the config that they were saved with"
+            )
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
         with torch.device("meta"):
-            size = sum(p.numel() for p in factory(**part["config"]).parameters())
-        if size > MAX_PARAMETERS:
-            raise CheckpointError(f"got a network of {size:,} parameters; expected at most {MAX_PARAMETERS:,}")
-    return factory(**part["config"])
+            network: nn.Module = _build(part, "networks")
+    finally:
+        handle.remove()
+    _check_fit(network.state_dict(), weights, source)
+    return network
+
+
+def _check_shapes(denoiser: Denoiser) -> None:
+    """One row through a network on the meta device: samples, tokens and network fit each other."""
+    with torch.device("meta"), torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
+        shared = trunk(denoiser, torch.empty(1, *denoiser.sample_shape), torch.zeros(1))
+        out = rows(denoiser, shared, Condition(torch.empty(1, *denoiser.token_shape)), torch.zeros(1).long())
+        if tuple(out.shape[1:]) != denoiser.sample_shape:
+            raise CheckpointError(
+                f"got a network that makes {tuple(out.shape[1:])} of samples {denoiser.sample_shape}; expected the same"
+            )
+
+
+def _build(part: Mapping[str, Any], kind: Any) -> Any:
+    """An object by its registered name, which says of its arguments what the config says."""
+    if not isinstance(part["name"], str) or not isinstance(part["config"], dict):
+        raise CheckpointError(f"got {part!r} among the {kind}; expected a name and an object; restore the file")
+    built = find(kind, part["name"])(**part["config"])
+    own = json.loads(json.dumps(built.config if kind == "networks" else built.config()))
+    for key, value in part["config"].items():
+        if key not in own or own[key] != value:
+            raise CheckpointError(
+                f"got {key!r} = {value!r} for {part['name']}, which has {own.get(key)!r}; expected an argument that "
+                "it keeps; restore the file"
+            )
+    return built
+
+
+def _is_folder(name: str | Path) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long a name, or one with a zero byte
+        return False
 
 
 def _download(repo: str) -> Path:

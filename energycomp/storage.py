@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 10_000_000
 
 
 @contextmanager
@@ -94,7 +95,8 @@ def verify(path: str | Path) -> None:
     """Compare the files in a folder with its manifest: names first, then sizes, then sha256.
 
     Raises:
-        CheckpointError: no readable manifest, or a missing, extra or altered file, which the message names.
+        CheckpointError: no readable manifest, or a missing, extra or altered file, which the message names, or a
+            link to a file outside the folder (but those of the hub's cache, to the blobs beside it).
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -110,8 +112,11 @@ def verify(path: str | Path) -> None:
     files = _files(path)
     for problem, names in (("missing", manifest.keys() - files.keys()), ("extra", files.keys() - manifest.keys())):
         if names:
-            raise _damaged(path, f"{problem} file {', '.join(sorted(names))}")
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise _damaged(path, f"{problem} file {', '.join(sorted(names)[:3])}{more}")
     try:
+        for name, file in files.items():
+            _check_inside(path, name, file)
         for name, file in files.items():
             size = file.stat().st_size
             if size != manifest[name]["size"]:
@@ -216,12 +221,13 @@ def read_tensors(path: str | Path) -> dict[str, "Tensor"]:
     Traceback (most recent call last):
     energycomp.errors.CheckpointError: Cannot read absent.safetensors: ...
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for its other end
+        raise CheckpointError(f"Cannot read {path}: it is no regular file. Restore the file or name another.")
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # of a damaged header also KeyError, TypeError and RuntimeError
         raise CheckpointError(f"Cannot read {path}: {error}. Restore the file or name another.") from error
 
 
@@ -322,10 +328,22 @@ def _write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def _check_inside(path: Path, name: str, file: Path) -> None:
+    root, target = path.resolve(), file.resolve()
+    if not target.is_relative_to(root) and target.parent != root.parent.parent / "blobs":
+        raise _damaged(path, f"{name} is a link out of the folder")
+
+
 def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
+    file = path / MANIFEST
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        _check_inside(path, MANIFEST, file)
+        if file.exists() and not file.is_file():
+            raise _damaged(path, f"{MANIFEST} is no regular file")
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise _damaged(path, f"{MANIFEST} has {file.stat().st_size:,} bytes, over {MAX_MANIFEST_BYTES:,}")
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{MANIFEST} cannot be read ({error})") from error
     if not isinstance(manifest, dict):
         raise _damaged(path, f"{MANIFEST} holds {type(manifest).__name__}, not an object")

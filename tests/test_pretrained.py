@@ -73,7 +73,9 @@ def test_half_precision_is_half_the_size(tmp_path: Path, model: Model) -> None:
 
 
 def test_a_model_over_latents_keeps_its_codec(tmp_path: Path, model: Model) -> None:
-    coded = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=VAECodec("some/vae", image_size=64)))
+    coded = attrs.evolve(
+        model, denoiser=attrs.evolve(model.denoiser, codec=VAECodec("some/vae", image_size=128, channels=3))
+    )
     save_pretrained(coded, tmp_path / "m")
     again = from_pretrained(tmp_path / "m")
     assert again.denoiser.space == coded.denoiser.space == "vae:some/vae:0.18215"
@@ -89,12 +91,31 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
     "unknown network": (lambda c, t: c["network"].update(name="nothing"), NotFoundError, "two_stage"),
     "python path": (lambda c, t: c["network"].update(name="os:system"), NotFoundError, "'os:system'"),
     "dotted path": (lambda c, t: c["conditioner"].update(name="os.path.join"), NotFoundError, "'os.path.join'"),
-    "no codec": (lambda c, t: c.pop("codec"), CheckpointError, "KeyError: 'codec'"),
-    "no network": (lambda c, t: c.pop("network"), CheckpointError, "KeyError: 'network'"),
+    "complex": (lambda c, t: t.update({"network.null": t["network.null"].cfloat()}), CheckpointError, "complex64"),
+    "whole numbers": (lambda c, t: t.update({"network.null": t["network.null"].int()}), CheckpointError, "int32"),
+    "no codec": (lambda c, t: c.pop("codec"), CheckpointError, "expected .*'codec'"),
+    "no network": (lambda c, t: c.pop("network"), CheckpointError, "expected .*'network'"),
+    "unknown key": (lambda c, t: c.update(auto_map={"AutoModel": "x.Y"}), CheckpointError, "'auto_map'"),
     "odd codec": (lambda c, t: c.update(codec={"nothing": 1}), CheckpointError, "TypeError"),
     "odd network": (lambda c, t: c["network"]["config"].update(nothing=1), CheckpointError, "TypeError"),
     "odd rule": (lambda c, t: c["denoiser"].update(rule="max"), CheckpointError, "rule"),
-    "odd default": (lambda c, t: c["defaults"].update(draws=0), CheckpointError, "draws"),
+    "odd default": (lambda c, t: c["defaults"].update(draws=0), InputError, "draws"),
+    "huge default": (lambda c, t: c["defaults"].update(draws=10**15), InputError, "draws"),
+    "odd flag": (lambda c, t: c["denoiser"].update(null_trained="false"), CheckpointError, "null_trained"),
+    "other tokens": (lambda c, t: c["denoiser"].update(token_shape=[1, 3]), InputError, r"\(1, 3\)"),
+    "other samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 16, 8]), InputError, r"\(3, 16, 8\)"),
+    "huge samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 2**20, 2**20]), InputError, "at most"),
+    "huge pictures": (lambda c, t: c["processor"].update(size=[2**20, 2**20]), InputError, "at most"),
+    "other folding": (
+        lambda c, t: c["network"]["config"].update(patch=2, sample_channels=12),
+        CheckpointError,
+        "RuntimeError",
+    ),
+    "argument that is dropped": (
+        lambda c, t: c["conditioner"]["config"].update(value_shape=[3]),
+        CheckpointError,
+        "'value_shape'",
+    ),
     "format": (lambda c, t: c.update(format=99), CheckpointError, "of format 99; expected 1"),
     "no format": (lambda c, t: c.pop("format"), CheckpointError, "of format None"),
 }
@@ -132,10 +153,11 @@ def test_config_that_is_no_config(tmp_path: Path, text: str) -> None:
         load(tmp_path / "m")
 
 
-def test_no_memory_is_taken_for_a_network_out_of_bounds(tmp_path: Path, model: Model) -> None:
+@pytest.mark.parametrize("change", [{"channels": [80_000, 80_000]}, {"blocks": 10**9}, {"channels": [16] * 10_000}])
+def test_no_network_is_larger_than_its_weights(tmp_path: Path, model: Model, change: dict[str, Any]) -> None:
     save_pretrained(model, tmp_path / "m")
-    edit(tmp_path / "m", lambda config, tensors: config["network"]["config"].update(channels=[80_000, 80_000]))
-    with pytest.raises(CheckpointError, match="parameters; expected at most"):
+    edit(tmp_path / "m", lambda config, tensors: config["network"]["config"].update(change, sample_size=2**12000))
+    with pytest.raises(CheckpointError, match="larger than its weights"):
         load(tmp_path / "m")
 
 
