@@ -22,10 +22,14 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError, Plugin
 from energycomp.installed import DISABLE, KINDS, Kind, PluginInfo, installed
 from energycomp.loading import Factory, Plugin, load_plugin, try_plugins
 
-__all__ = ["KINDS", "Kind", "PluginInfo", "find", "lazy", "listing", "names", "reload"]
+__all__ = ["KINDS", "Kind", "PluginInfo", "find", "lazy", "listing", "names", "register", "reload"]
 
 # Redirecting stdout is global to the process, so two threads that discover at once would restore the wrong stream.
 _lock = threading.RLock()
+
+# What `register` made known in this process.
+_own: dict[Kind, dict[str, Factory]] = {}
+_OWN = PluginInfo("register", "this process", "")
 
 # What a plugin's object must have to be used. Networks and conditioners are not here: their arguments come from a
 # file, and who reads it says which file is at fault.
@@ -135,6 +139,22 @@ def names(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted(name for name, claims in _claims(kind).items() if len(claims) == 1))
 
 
+def register(kind: Kind, name: str, factory: Factory) -> None:
+    """Makes a name known in this process only: for a script or a notebook, before there is a plugin.
+
+    A name that was registered so before is replaced; one of an installed plugin raises PluginError.
+
+    >>> register("conditioners", "shades", dict)
+    >>> find("conditioners", "shades")
+    <class 'dict'>
+    """
+    if any(info is not _OWN for info, _ in _claims(kind).get(name, [])):
+        raise PluginError(f"Got the {_singular(kind)} {name!r}, which a plugin registers. Expected another name.")
+    if not name or not callable(factory):
+        raise InputError(f"Got {name!r}: {factory!r}. Expected a name and a callable, such as a class.")
+    _own.setdefault(kind, {})[name] = factory
+
+
 def listing() -> tuple[PluginInfo, ...]:
     """All installed plugins, the core first: those that work, those that failed, those that are switched off.
 
@@ -163,7 +183,7 @@ def _claims(kind: Kind) -> dict[str, list[tuple[PluginInfo, Factory]]]:
     with _lock:
         plugins = _discover()
     claims: dict[str, list[tuple[PluginInfo, Factory]]] = {}
-    for plugin in plugins:
+    for plugin in (*plugins, Plugin(_OWN, _own)):
         for name, factory in plugin.factories.get(kind, {}).items():
             claims.setdefault(name, []).append((plugin.info, factory))
     return claims

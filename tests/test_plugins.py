@@ -271,3 +271,19 @@ def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
     text = DOCS.read_text()
     assert f"`energycomp_register_{kind}`" in text
     assert f"`{factory}`" in text
+
+
+def test_a_name_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_own", {})
+    plugins.register("conditioners", "mine", dict)
+    plugins.register("conditioners", "mine", list)  # a cell of a notebook that is run again
+    assert plugins.find("conditioners", "mine") is list
+    assert "mine" in plugins.names("conditioners")
+    assert not any("mine" in names for info in plugins.listing() for names in info.registered.values())
+    with pytest.raises(PluginError, match="which a plugin registers"):
+        plugins.register("networks", "two_stage", dict)
+    with pytest.raises(InputError, match="a name and a callable"):
+        plugins.register("networks", "mine", "torch.nn:Linear")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="kind"):
+        plugins.register("colours", "mine", dict)  # type: ignore[arg-type]
+    assert "mine" not in plugins.names("networks")
