@@ -16,7 +16,7 @@ from energycomp.model import Model
 from energycomp.objective import compose_rows, error_scale, target
 from energycomp.training import FitResult
 
-__all__ = ["Recipe", "denoising_loss"]
+__all__ = ["Recipe", "collate", "denoising_loss"]
 
 
 @attrs.frozen(eq=False)
@@ -32,6 +32,27 @@ class Recipe:
     model: Model
     fit: Callable[..., FitResult]
     steps: int
+
+
+def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A ragged batch, for `fit(collate_fn=)`: pictures with the values of as many components as each has.
+
+    Args:
+        items: each with `image` (C, H, W) and `values` (K, *V), K of its own.
+
+    Returns:
+        `image` (B, C, H, W), flat `values` (R, *V) and their `owner` (R,).
+
+    >>> one, two = ({"image": torch.zeros(3, 8, 8), "values": torch.rand(k, 2)} for k in (1, 2))
+    >>> collate([one, two])["owner"]
+    tensor([0, 1, 1])
+    """
+    counts = torch.tensor([len(item["values"]) for item in items])
+    return {
+        "image": torch.stack([item["image"] for item in items]),
+        "values": torch.cat([item["values"] for item in items]),
+        "owner": torch.repeat_interleave(torch.arange(len(items)), counts),
+    }
 
 
 def denoising_loss(

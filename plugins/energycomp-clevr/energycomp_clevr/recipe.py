@@ -14,13 +14,13 @@ from tqdm import tqdm
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.model import Model
-from energycomp.recipe import Recipe, denoising_loss
+from energycomp.recipe import Recipe, collate, denoising_loss
 from energycomp.storage import atomic_file, read_tensors, write_tensors
 from energycomp.training import fit
 from energycomp_clevr.layout import read, render_arrays
 from energycomp_clevr.model import clevr as build
 
-__all__ = ["Scenes", "augment", "clevr", "collate"]
+__all__ = ["Scenes", "augment", "clevr"]
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
@@ -39,16 +39,6 @@ class Scenes(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         start = int(self.ends[index - 1]) if index else 0
         return {"image": self.images[index], "values": self.values[start : int(self.ends[index])]}
-
-
-def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """A ragged batch: images (B, 3, H, W) uint8, flat values (R, 2) and their owner (R,)."""
-    counts = torch.tensor([len(item["values"]) for item in items])
-    return {
-        "image": torch.stack([item["image"] for item in items]),
-        "values": torch.cat([item["values"] for item in items]),
-        "owner": torch.repeat_interleave(torch.arange(len(items)), counts),
-    }
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
