@@ -3,8 +3,10 @@
 import hashlib
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from energycomp.errors import InputError
 
-__all__ = ["COUNT", "Order", "Recipe", "batches", "derived_seed", "step_generator"]
+__all__ = ["COUNT", "Order", "Recipe", "batches", "derived_seed", "interrupt_flag", "step_generator"]
 
 COUNT = [instance_of(int), ge(1)]
 
@@ -146,6 +148,25 @@ def step_generator(seed: int, step: int, part: int, device: torch.device) -> Ite
         if cuda:
             torch.cuda.manual_seed(derived_seed(own))
         yield torch.Generator().manual_seed(own)
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[list[bool]]:
+    """A list that the first Ctrl-C fills, so that the step at hand is completed; the second one acts as usual."""
+    flag: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def handler(_signal: int, _frame: FrameType | None) -> None:
+        flag.append(True)
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _ignore_interrupt(_worker: int) -> None:

@@ -1,13 +1,12 @@
 """fit(): one training loop on accelerate; a step draws from (seed, step) alone, so that a run resumes bit for bit."""
 
 import math
-import signal
-import threading
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import attrs
@@ -32,7 +31,7 @@ from energycomp.checkpoints import (
     save_checkpoint,
 )
 from energycomp.errors import CheckpointError, InputError, NonFiniteError
-from energycomp.steps import COUNT, Recipe, batches, step_generator
+from energycomp.steps import COUNT, Recipe, batches, interrupt_flag, step_generator
 from energycomp.storage import remove_stale
 
 __all__ = ["FitResult", "ema_weights", "fit"]
@@ -181,11 +180,20 @@ def _accelerator() -> Accelerator:
     # bf16 is a torch.autocast around the loss: accelerate's precision is one per process, for all runs.
     # find_unused_parameters: a batch may hold no unconditional row, and then its embedding gets no gradient.
     # cpu: without it, accelerate takes processes that torchrun started on a machine without a GPU for strangers.
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    # `accelerate launch --cpu` starts one process whatever --num_processes says; the address is all that it leaves.
+    alone = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
+    if alone or os.environ.get("WORLD_SIZE", "1") != str(accelerator.num_processes):
+        warnings.warn(
+            f"Training with {accelerator.num_processes} process, where the environment asks for more. Launch them with "
+            "`accelerate launch --multi_gpu --num_processes 2`, on CPUs too, or with torchrun.",
+            stacklevel=3,
+        )
+    return accelerator
 
 
 @contextmanager
@@ -228,7 +236,7 @@ def _resume(run: _Run, state: TrainingState) -> None:
     run.accelerator.wait_for_everyone()
     if path := newest_checkpoint(run.out):
         load_checkpoint(path, state, attrs.asdict(run.recipe))
-    if run.accelerator.is_main_process:
+    if run.accelerator.is_main_process and state.step < run.recipe.steps:
         rewind_log(run.out, state.step)
 
 
@@ -236,7 +244,7 @@ def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Itera
     main = run.accelerator.is_main_process
     steps = run.recipe.steps
     bar = tqdm(total=steps, initial=state.step, disable=not (run.progress and main), dynamic_ncols=True)
-    with bar, _interrupt_flag() as interrupted:
+    with bar, interrupt_flag() as interrupted:
         while state.step < steps:
             started = time.perf_counter()
             stop = _step(run, state, objective, batches, interrupted)
@@ -302,22 +310,3 @@ def _sample(on_sample: Callable[[nn.Module, int], object], state: TrainingState)
         state.ema.restore(parameters)
         for submodule, training in modes.items():
             submodule.training = training
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[list[bool]]:
-    """A list that the first Ctrl-C fills, so that the step at hand is completed; the second one acts as usual."""
-    flag: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def handler(_signal: int, _frame: FrameType | None) -> None:
-        flag.append(True)
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, handler)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -1,13 +1,9 @@
-"""A run is the same run however often it is killed; what it averages, saves and refuses is checked by hand."""
+"""A run is the same run however often it is cut; what it averages, saves and refuses is checked by hand."""
 
 import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -108,52 +104,6 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, changes: dict[str, Any])
     assert (result.step, result.loss) == (expected.step, expected.loss)
     logs = [[json.loads(line) for line in (out / "log.jsonl").open()] for out in (tmp_path / "whole", tmp_path / "cut")]
     assert [{**line, "seconds": 0} for line in logs[0]] == [{**line, "seconds": 0} for line in logs[1]]
-
-
-SCRIPT = """
-    import sys, time
-    import torch
-    sys.path.insert(0, sys.argv[1])
-    from test_training import TINY, Tiny, denoise, DATA, fit
-    torch.set_num_threads(1)
-    def slow(module, batch, generator):
-        time.sleep(0.002)
-        return denoise(module, batch, generator)
-    fit(Tiny(), slow, DATA, out=sys.argv[2], **{**TINY, "steps": 400, "save_every": 3})
-"""
-
-
-def test_kill_9_and_resume(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(Path(__file__).parent), str(tmp_path / "killed")]
-    with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("killed/checkpoint-*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert checkpoints(tmp_path / "killed")
-    changes = {"steps": 400, "save_every": 100}
-    module, result = train(tmp_path / "killed", **changes)
-    whole, expected = train(tmp_path / "whole", **changes)
-    assert same(module.state_dict(), whole.state_dict())
-    assert same(result.ema_state, expected.ema_state)
-    assert [name for name in checkpoints(tmp_path / "killed") if name.startswith(".")] == []
-
-
-def test_processes_do_not_change_the_result(tmp_path: Path) -> None:
-    script = textwrap.dedent(SCRIPT).replace('"steps": 400, "save_every": 3', '"steps": 12, "micro_batches": 4')
-    (tmp_path / "script.py").write_text(script)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, str(tmp_path / "script.py"), str(Path(__file__).parent), str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
-    two = ema_weights(tmp_path / "two" / "checkpoint-000012")
-    _, one = train(tmp_path / "one", micro_batches=4)
-    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 3
-    for name, tensor in one.ema_state.items():
-        if name != "calls":
-            torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-6)
 
 
 def test_ema_is_the_average_by_hand(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +32,7 @@ def train(
     preset: Annotated[str, typer.Option(help="Of the recipe: default, or paper.")] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="The recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="The recipe's.")] = None,
+    micro_batches: Annotated[int | None, typer.Option(min=1, help="Parts of a batch; one per process.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The recipe's.")] = None,
     precision: Annotated[Literal["no", "bf16"] | None, typer.Option(help="The recipe's.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints; 500.")] = None,
@@ -67,6 +70,7 @@ def train(
     recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **_options(option or []))
     chosen: dict[str, Any] = {
         "batch_size": batch_size,
+        "micro_batches": micro_batches,
         "learning_rate": learning_rate,
         "mixed_precision": precision,
         "save_every": save_every,
@@ -75,7 +79,6 @@ def train(
     if sample_every:
         options |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
     _run(recipe, folder, {"steps": steps or recipe.steps, "seed": seed, **options}, half=half)
-    typer.echo(f"energycomp infer {folder / 'model'} IMAGE -o out")
 
 
 def _options(pairs: list[str]) -> dict[str, str]:
@@ -87,20 +90,36 @@ def _options(pairs: list[str]) -> dict[str, str]:
 
 
 def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -> None:
-    """Trains, then stores the averaged weights as a model."""
+    """Trains, then process 0 stores the averaged weights as a model."""
     import torch
+    from accelerate import PartialState
 
     from energycomp.pretrained import load_weights, save_pretrained
+    from energycomp.storage import remove_stale
 
     try:
         result = recipe.fit(out=folder, **options)
     except KeyboardInterrupt:
-        typer.echo(f"energycomp: the steps so far are in {folder}; run the same command again to go on", err=True)
+        if PartialState().is_main_process:
+            typer.echo(_how_to_go_on(folder, PartialState().num_processes), err=True)
         raise
+    if not PartialState().is_main_process:
+        return
+    remove_stale(folder / "samples")
     model = recipe.model.to("cpu")
     load_weights(model.denoiser.network, result.ema_state, str(result.checkpoint))
     save_pretrained(model, folder / "model", dtype=torch.float16 if half else None)
     typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}, model in {folder / 'model'}")
+    typer.echo(f"energycomp infer {folder / 'model'} IMAGE -o out")
+
+
+def _how_to_go_on(folder: Path, processes: int) -> str:
+    from energycomp.checkpoints import newest_checkpoint
+
+    newest = newest_checkpoint(folder)
+    saved = f"{newest} is saved" if newest else f"no checkpoint is in {folder} yet"
+    command = "" if processes > 1 else f": {shlex.join(['energycomp', *sys.argv[1:]])}"
+    return f"energycomp: {saved}; run the same command again to go on{command}"
 
 
 def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:

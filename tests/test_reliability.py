@@ -1,0 +1,103 @@
+"""Real kills of real runs; benchmarks/reliability.py has many more of them, and full and read-only disks."""
+
+import os
+import random
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from energycomp import cli
+from energycomp.pretrained import save_pretrained
+from energycomp.testing import tiny_model
+from energycomp.training import fit
+from energycomp_clevr.layout import write
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import reliability_cases as cases
+from reliability_checks import lost, resumed, seconds_of, stray
+from reliability_run import train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train(out := tmp_path_factory.mktemp("undisturbed") / "run")
+    torch.set_num_threads(threads)
+    return out
+
+
+@pytest.fixture
+def draw() -> random.Random:
+    return random.Random(0)  # noqa: S311
+
+
+def test_three_kills_lose_nothing(undisturbed: Path, tmp_path: Path, draw: random.Random) -> None:
+    cases.strike_any(tmp_path / "run", draw, seconds_of(undisturbed) / 3)
+    assert not lost(tmp_path / "run")
+    for place in ("between manifest and rename", "pruning an old checkpoint"):
+        assert cases.strike_save(tmp_path / "run", draw, place, nth=draw.randint(1, 3))
+        assert stray(tmp_path / "run")
+        assert not lost(tmp_path / "run")
+    assert not resumed(undisturbed, tmp_path / "run")
+
+
+def test_two_processes_are_one_at_the_same_global_batch(undisturbed: Path, tmp_path: Path, draw: random.Random) -> None:
+    result = cases.two_processes(undisturbed, tmp_path, draw, 0)
+    assert (result["epochs"], result["problems"]) == (6, [])
+
+
+def test_a_killed_rank_ends_the_other(tmp_path: Path, draw: random.Random) -> None:
+    seconds, problems = cases.strike_rank(tmp_path / "run", draw, launched=False)
+    assert not problems
+    assert seconds < 60
+    assert not lost(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "environment", [{"WORLD_SIZE": "2"}, {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}], ids=str
+)
+def test_one_process_where_more_were_asked_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    Accelerator(cpu=True)  # one process, from here on
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.warns(UserWarning, match="--multi_gpu --num_processes 2"):
+        fit(nn.Linear(2, 2), lambda module, batch, _: module(batch).square().mean(), torch.randn(8, 2), out=tmp_path,
+            steps=1, batch_size=8, learning_rate=1e-3, progress=False)  # fmt: skip
+
+
+def test_ctrl_c_says_the_command_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_pretrained(tiny_model(), tmp_path / "start")
+    write(tmp_path / "scenes", 32, objects=(1, 3), size=(16, 16))
+    command = "energycomp train clevr --data scenes --init ./start --steps 6 --batch-size 8 --sample-every 2 -o 'my {}'"
+
+    def run(line: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", shlex.split(line))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), capsys.readouterr().err
+
+    def interrupt(_module: nn.Module, step: int) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("energycomp.commands.train._sampler", lambda *_: interrupt)
+        code, said = run(command.format("run"))
+    assert code == 130
+    assert "my run/checkpoint-000003 is saved" in said
+    assert run(said.partition("to go on: ")[2].splitlines()[0])[0] == 0
+    assert run(command.format("whole"))[0] == 0
+    one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("my run", "my whole"))
+    assert one.read_bytes() == other.read_bytes()
