@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from energycomp.errors import InputError
 
-__all__ = ["ImageProcessor", "open_image", "to_output"]
+__all__ = ["ImageProcessor", "as_picture", "open_image", "to_output"]
 
 # Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -41,6 +41,45 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     _check_file(file)
     with _our_errors(str(file)):
         return _upright(_first_frame(file))
+
+
+def as_picture(image: Any) -> Image.Image:
+    """A new RGB picture, upright, of one picture in any form that `ImageProcessor` takes.
+
+    Raises:
+        InputError: what is no picture or several, damaged, or too large.
+
+    >>> as_picture(torch.zeros(3, 4, 6)).size
+    (6, 4)
+    """
+    if isinstance(image, str | os.PathLike):
+        return open_image(image)
+    if isinstance(image, Tensor):
+        batch = _checked(image)
+        if len(batch) != 1:
+            raise InputError(f"got {len(batch)} pictures; expected one; take them one at a time")
+        picture: Image.Image = to_output(batch, "pil")[0]
+        return picture
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if not isinstance(image, Image.Image):
+        raise InputError(f"got {type(image).__name__}; expected a path, Pillow image, uint8 array or tensor")
+    _check_size(image, "a picture")
+    with _our_errors(f"a picture of mode {image.mode}"):
+        return _upright(_as_rgb(image))
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise InputError(
+            f"got an array of {array.dtype} {array.shape}; expected uint8 (H, W, 3); use a tensor in [-1, 1]"
+        )
+    try:
+        return Image.fromarray(array)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"got an array of shape {array.shape}; expected (H, W, 3), channels last, none of them empty"
+        ) from error
 
 
 @contextmanager
@@ -81,7 +120,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _first_frame(file: Path) -> Image.Image:
-    with Image.open(file, formats=FORMATS) as image:
+    with file.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
         _check_size(image, str(file))
         return _as_rgb(image)
 
@@ -169,24 +208,7 @@ class ImageProcessor:
             if not images:
                 raise InputError("got no pictures; expected at least one")
             return torch.cat([self(image) for image in images])
-        if isinstance(images, str | os.PathLike):
-            images = open_image(images)
-        if isinstance(images, np.ndarray):
-            if images.dtype != np.uint8 or images.ndim not in (2, 3):
-                raise InputError(
-                    f"got an array of {images.dtype} {images.shape}; expected uint8 (H, W, 3); use a tensor in [-1, 1]"
-                )
-            try:
-                images = Image.fromarray(images)
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    f"got an array of shape {images.shape}; expected (H, W, 3), channels last, none of them empty"
-                ) from error
-        if not isinstance(images, Image.Image):
-            raise InputError(f"got {type(images).__name__}; expected a path, Pillow image, uint8 array or tensor")
-        _check_size(images, "a picture")
-        with _our_errors(f"a picture of mode {images.mode}"):
-            return self._from_pil(_upright(_as_rgb(images)))
+        return self._from_pil(as_picture(images))
 
     def frame(self, image: Image.Image) -> Image.Image:
         """The part of a picture that the model sees, at the picture's own size.
@@ -194,8 +216,16 @@ class ImageProcessor:
         >>> ImageProcessor(size=(8, 8), resize="crop").frame(Image.new("RGB", (48, 32))).size
         (32, 32)
         """
-        left, top, right, bottom = (round(v) for v in self._box(image.height, image.width))
-        return image.crop((left, top, right, bottom))
+        return image.crop(self.box(image))
+
+    def box(self, image: Image.Image) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of that part, in pixels.
+
+        >>> ImageProcessor(size=(8, 8), resize="crop").box(Image.new("RGB", (48, 32)))
+        (8, 0, 40, 32)
+        """
+        left, top, right, bottom = self._box(image.height, image.width)
+        return round(left), round(top), round(right), round(bottom)
 
     def _from_pil(self, image: Image.Image) -> Tensor:
         height, width = self.size
@@ -213,21 +243,27 @@ class ImageProcessor:
         return ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
 
     def _from_tensor(self, images: Tensor) -> Tensor:
-        batch = images[None] if images.ndim == 3 else images
-        if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or 0 in batch.shape:
-            raise InputError(
-                f"got a tensor {tuple(images.shape)} of {images.dtype}; expected float (3, H, W) or (B, 3, H, W)"
-            )
-        if not bool(torch.isfinite(batch).all()) or float(batch.abs().max()) > 1.0 + 1e-3:
-            raise InputError(
-                f"got a tensor between {float(batch.min()):g} and {float(batch.max()):g}; expected finite numbers in "
-                "[-1, 1]; scale pixels by 2 p - 1"
-            )
+        batch = _checked(images)
         if tuple(batch.shape[2:]) == self.size:
             return batch
         left, top, right, bottom = (round(v) for v in self._box(batch.shape[2], batch.shape[3]))
         part = batch[:, :, top : max(bottom, top + 1), left : max(right, left + 1)]
         return F.interpolate(part, self.size, mode="bilinear", antialias=True).clamp(-1, 1)
+
+
+def _checked(images: Tensor) -> Tensor:
+    """A tensor of pictures as a batch (B, 3, H, W)."""
+    batch = images[None] if images.ndim == 3 else images
+    if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or 0 in batch.shape:
+        raise InputError(
+            f"got a tensor {tuple(images.shape)} of {images.dtype}; expected float (3, H, W) or (B, 3, H, W)"
+        )
+    if not bool(torch.isfinite(batch).all()) or float(batch.abs().max()) > 1.0 + 1e-3:
+        raise InputError(
+            f"got a tensor between {float(batch.min()):g} and {float(batch.max()):g}; expected finite numbers in "
+            "[-1, 1]; scale pixels by 2 p - 1"
+        )
+    return batch
 
 
 def to_output(images: Tensor, output_type: str) -> Any:
