@@ -32,7 +32,7 @@ __all__ = ["Factory", "Plugin", "load_plugin", "try_plugins"]
 Factory = Callable[..., Any]
 
 SLOW = 1.0  # seconds; a top module that imports nothing heavy takes a hundredth
-LIMIT = 10.0  # seconds after which a plugin that is only to be listed is given up
+LIMIT = 30.0  # seconds after which a plugin that is only to be listed is given up; many, since the cores may be busy
 HEAVY = frozenset({"accelerate", "diffusers", "matplotlib", "scipy", "torch", "torchvision", "transformers"})
 # The host's path replaces the child's before anything is looked for on it.
 CHILD = "import sys; sys.path[:] = sys.argv[2:]; from energycomp.loading import _answer; _answer(sys.argv[1])"

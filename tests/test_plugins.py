@@ -3,12 +3,13 @@
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from energycomp import hookspecs, plugins
+from energycomp import hookspecs, loading, plugins
 from energycomp.errors import InputError, NotFoundError, PluginError
 
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
@@ -225,6 +226,69 @@ def test_lazy_says_what_did_not_import(target: str) -> None:
 def test_lazy_passes_the_factory_s_own_error_on() -> None:
     with pytest.raises(ZeroDivisionError):
         plugins.lazy("fractions:Fraction")(1, 0)
+
+
+def listed(name: str) -> plugins.PluginInfo:
+    (info,) = [info for info in plugins.listing() if info.name == name]
+    return info
+
+
+KILLERS = {
+    "ends": ("import os; os._exit(0)", "Its import ended the process, with exit code 0."),
+    "crashes": ("import os; os.abort()", "Its import ended the process, with exit code -6."),
+    "hangs": ("import threading; threading.Event().wait()", "Its import did not end within 0.5 s."),
+    "asks": ("input('Accept the licence? ')", "EOFError: EOF when reading a line"),
+}
+
+
+@pytest.mark.parametrize("name", KILLERS)
+def test_the_listing_survives_what_would_end_this_process(
+    install: Install, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source, reason = KILLERS[name]
+    monkeypatch.setenv("ENERGYCOMP_PLUGINS", name)
+    if name == "hangs":
+        monkeypatch.setattr(loading, "LIMIT", 0.5)
+    install(name, source)
+    assert listed(name).error == reason
+
+
+def test_the_listing_reads_no_answer_from_a_plugin(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even from one that writes past sys.stdout, or leaves a thread or a child that goes on."""
+    monkeypatch.setenv("ENERGYCOMP_PLUGINS", "good")
+    loose = "import os, subprocess, threading; os.write(1, b'[1, 2]'); subprocess.Popen(['sleep', '20'])"
+    thread = "threading.Thread(target=threading.Event().wait).start()"
+    install("good", f"{loose}\n{thread}\n{textwrap.dedent(GOOD)}")
+    start = time.monotonic()
+    assert listed("good").registered == {"solvers": ("fractional",)}
+    assert time.monotonic() - start < loading.LIMIT
+
+
+def test_an_exception_that_cannot_be_shown(install: Install) -> None:
+    install("odd", "class Odd(BaseException):\n    def __str__(self): raise ValueError\nraise Odd")
+    assert info_of("odd").error == "Odd: (its message cannot be shown)"
+
+
+def test_a_copy_further_down_the_path_does_not_count(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("good", GOOD, version="2.0")
+    below = tmp_path / "below" / "energycomp_good-1.0.dist-info"
+    below.mkdir(parents=True)
+    (below / "METADATA").write_text("Name: energycomp-good\nVersion: 1.0\n")
+    (below / "entry_points.txt").write_text("[energycomp]\ngood = fake_good\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(below.parent)])
+    plugins.reload()
+    assert info_of("good").version == "2.0"
+
+
+def test_requirements_under_a_marker_that_does_not_apply(install: Install, tmp_path: Path) -> None:
+    install("good", GOOD)
+    metadata = tmp_path / "energycomp_good-1.0.dist-info" / "METADATA"
+    extra = "Requires-Dist: energycomp>=99; extra == 'next'\nRequires-Dist: energycomp<99; python_version > '3'\n"
+    metadata.write_text(metadata.read_text() + extra)
+    plugins.reload()
+    assert info_of("good").error is None
 
 
 FACTORIES = {

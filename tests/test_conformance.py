@@ -1,0 +1,208 @@
+"""Each check of what a plugin registers passes what is right, and fails what has one fault, with its reason."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchmetrics import MetricCollection
+
+from energycomp import conformance, plugins
+from energycomp.closed_form import UnitSquare
+from energycomp.conditioning import Condition
+from energycomp.conformance import check_dataset, check_model, check_network, check_plugin, check_recipe
+from energycomp.data import Example
+from energycomp.errors import EnergycompError, InputError, NotFoundError
+from energycomp.metrics import CountAccuracy
+from energycomp.networks import TwoStageUNet
+from energycomp.recipe import Recipe
+from energycomp.testing import ConformanceError, tiny_model
+from energycomp.training import fit
+
+TINY = {"sample_size": 16, "channels": [8, 16], "head_channels": 8}
+clevr = pytest.mark.skipif("coordinates" not in plugins.names("conditioners"), reason="the conditioner of tiny_model")
+
+
+class Grey:
+    """A data source of grey pictures with one value each, and at most one fault."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+        self.written = 0
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Any) -> None:
+        if self.fault == "no writing":
+            raise InputError("got no options; expected some")
+        self.written += 1
+        for index in range(count):
+            shade = index + seed + (self.written if self.fault == "other files" else 0)
+            Image.new("RGB", (8, 8), (shade, shade, shade)).save(folder / f"{index}.png")
+            progress(0 if self.fault == "no progress" else index + 1)
+
+    def examples(self, spec: str, *, count: int, seed: int) -> list[Example]:
+        if not Path(spec).is_dir() and self.fault != "no folder":
+            raise InputError(f"got {spec}; expected a folder")
+        count -= self.fault == "too few"
+        values: Any = [0.5] if self.fault == "values" else torch.rand(1, 2)
+        image: Any = torch.zeros(2, 3, 8, 8) if self.fault == "image" else torch.zeros(3, 8, 8)
+        return [Example(image, values, "grey") for _ in range(count)]
+
+    def metrics(self) -> Any:
+        accuracy = {"count": CountAccuracy()}
+        return accuracy if self.fault == "metrics" else MetricCollection(accuracy)
+
+
+def recipe(fault: str = "", **_: Any) -> Any:
+    model = tiny_model()
+
+    def loss(module: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return sum((p.square().sum() for p in module.parameters()), torch.zeros(())) + batch.sum()
+
+    run = partial(fit, model.denoiser.network, loss, torch.zeros(4, 1), batch_size=2, learning_rate=1e-3)
+    if fault == "steps":
+        return Recipe(model, lambda **options: run(**{**options, "steps": 1}), 10)
+    if fault == "network":
+        return Recipe(attrs.evolve(model, denoiser=other_network(model.denoiser)), run, 10)
+    return SimpleNamespace(model=model, fit=run, steps=10) if fault == "type" else Recipe(model, run, 10)
+
+
+def other_network(denoiser: Any) -> Any:
+    return attrs.evolve(denoiser, network=TwoStageUNet(**{**TINY, "head_channels": 16}))
+
+
+class Net(nn.Module):
+    """A network with at most one fault."""
+
+    def __init__(self, *, width: int = 2, fault: str = "") -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+        if fault != "no config":
+            self.config: dict[str, Any] = {"width": 3 if fault == "other" else width}
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, condition: Any) -> torch.Tensor:
+        return sample
+
+
+class Still(nn.Module):
+    config: dict[str, Any] = {}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (object, "a object; expected a torch.nn.Module"),
+        (Still, "Still without forward; expected features and head, or forward"),
+        (partial(Net, fault="no config"), "Net without config"),
+        (partial(Net, fault="other"), r"other weights in Net\(\*\*config\)"),
+    ],
+)
+def test_networks_with_a_fault(factory: Any, message: str) -> None:
+    check_network(Net, width=5)
+    with pytest.raises(ConformanceError, match=message):
+        check_network(factory)
+
+
+class Shifted:
+    """A conditioner that its config does not rebuild."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Shifted.made += 1
+        self.square, self.shift = UnitSquare(), Shifted.made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.square, name)
+
+    def __call__(self, values: torch.Tensor) -> Condition:
+        return Condition(self.square(values).rows + self.shift)
+
+
+@clevr
+def test_a_model_conforms() -> None:
+    check_model(tiny_model(solver=plugins.names("solvers")[0]))
+
+
+@clevr
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network_name": "threestage"}, "'threestage', which is not among the networks"),
+        ({"conditioner_name": "labels"}, "'labels', which is not among the conditioners"),
+        ({"solver": "guess"}, "'guess', which is not among the solvers"),
+        ({"conditioner": Shifted()}, r"other rows from Shifted\(\*\*config\(\)\)"),
+        ({"network_name": "unet2d_condition"}, "describe a model"),
+    ],
+)
+def test_models_with_a_fault(change: dict[str, Any], message: str) -> None:
+    model = tiny_model(solver=change.pop("solver", plugins.names("solvers")[0]))
+    with pytest.raises(EnergycompError, match=message):
+        check_model(attrs.evolve(model, **change))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("other files", "other files for one seed"),
+        ("no progress", "0 pictures reported"),
+        ("too few", "1 examples of 2 pictures"),
+        ("image", "2 pictures in an example"),
+        ("values", r"values \[0.5\]"),
+        ("metrics", "metrics dict"),
+        ("no folder", "examples of a folder that does not exist; expected InputError"),
+    ],
+)
+def test_datasets_with_a_fault(fault: str, message: str) -> None:
+    check_dataset(Grey())
+    with pytest.raises(ConformanceError, match=message):
+        check_dataset(Grey(fault))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("type", "a SimpleNamespace; expected an energycomp.recipe.Recipe"), ("steps", "1 steps; expected 2"),
+     ("network", "expected exactly|of shape")],
+)  # fmt: skip
+def test_recipes_with_a_fault(fault: str, message: str) -> None:
+    with pytest.raises(EnergycompError, match=message):
+        check_recipe(recipe(fault))
+
+
+def test_a_recipe_trains_on_what_the_dataset_of_its_name_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[tuple[str, str], Any] = {("recipes", "grey"): picky, ("datasets", "grey"): Grey}
+    monkeypatch.setattr(conformance, "find", lambda kind, name: found[kind, name])
+    monkeypatch.setattr(conformance, "names", lambda kind: ("grey",) if kind == "datasets" else ())
+    monkeypatch.setattr(conformance, "listing", lambda: (info,))
+    info = plugins.PluginInfo("grey", "energycomp-grey", "1.0", {"datasets": ("grey",), "recipes": ("grey",)})
+    assert [check.passed for check in check_plugin("energycomp_grey")] == [True] * 5
+    found["datasets", "grey"] = partial(Grey, "no writing")
+    last = check_plugin("grey")[-2:]
+    assert [check.passed for check in last] == [None, None]
+    assert "it writes no pictures without options (got no options; expected some)" in last[0].reason
+
+
+def picky(*, data: Path, **options: Any) -> Any:
+    """The recipe, which refuses fewer than 32 pictures."""
+    if len(list(data.iterdir())) < 32:
+        raise InputError("got too few pictures; expected 32")
+    return recipe(**options)
+
+
+def test_a_plugin_that_is_not_installed() -> None:
+    with pytest.raises(NotFoundError, match=r"No plugin named 'cleverly' is installed. Installed: core \(energycomp"):
+        check_plugin("cleverly")
+
+
+def test_a_plugin_that_is_switched_off_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = plugins.PluginInfo("grey", "energycomp-grey", "1.0", off="ENERGYCOMP_PLUGINS")
+    monkeypatch.setattr(conformance, "listing", lambda: (info,))
+    (check,) = check_plugin("grey")
+    assert (check.what, check.passed) == ("import", None)
+    assert check.reason == "it is switched off by ENERGYCOMP_PLUGINS"
