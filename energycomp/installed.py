@@ -162,7 +162,13 @@ def _reinstall(name: str) -> str:
 def _folder(distribution: Distribution) -> str:
     """The name in `energycomp_random-0.1.0.dist-info`, which is there even where the metadata are damaged."""
     path = getattr(distribution, "_path", None)
-    return normalized(path.name.partition("-")[0].removesuffix(".egg")) if path is not None else "unknown"
+    stem, _, suffix = ("" if path is None else path.name).rpartition(".")
+    if suffix in ("dist-info", "egg-info"):
+        return normalized(stem.partition("-")[0])
+    try:
+        return normalized(distribution.name)
+    except Exception:  # an egg, or another finder's distribution, whose metadata are damaged
+        return f"unknown {path}"
 
 
 def _switched_off(name: str, distribution: str) -> str | None:

@@ -269,15 +269,17 @@ def test_an_exception_that_cannot_be_shown(install: Install) -> None:
     assert info_of("odd").error == "Odd: (its message cannot be shown)"
 
 
+@pytest.mark.parametrize("folder", ["energycomp_good-1.0.dist-info", "energycomp.good.egg-info", "x.egg/EGG-INFO"])
 def test_a_copy_further_down_the_path_does_not_count(
-    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     install("good", GOOD, version="2.0")
-    below = tmp_path / "below" / "energycomp_good-1.0.dist-info"
+    below = tmp_path / "below" / folder
     below.mkdir(parents=True)
-    (below / "METADATA").write_text("Name: energycomp-good\nVersion: 1.0\n")
+    for name in ("METADATA", "PKG-INFO"):
+        (below / name).write_text("Name: energycomp-good\nVersion: 1.0\n")
     (below / "entry_points.txt").write_text("[energycomp]\ngood = fake_good\n")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(below.parent)])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "below"), str(below.parent)])
     plugins.reload()
     assert info_of("good").version == "2.0"
 
