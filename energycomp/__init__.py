@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from energycomp.composer import Composer
     from energycomp.conditioning import Condition, Conditioner
     from energycomp.denoiser import Denoiser
+    from energycomp.editing import Edit, edit
     from energycomp.hookspecs import hookimpl
     from energycomp.inference import Solution, Solver, infer
     from energycomp.model import Model
@@ -30,6 +31,7 @@ __all__ = [
     "Conditional",
     "Conditioner",
     "Denoiser",
+    "Edit",
     "EnergyComponent",
     "HasEnergy",
     "Model",
@@ -40,6 +42,7 @@ __all__ = [
     "Solver",
     "__version__",
     "denoising_loss",
+    "edit",
     "fit",
     "hookimpl",
     "infer",
@@ -53,6 +56,7 @@ _MODULES = {
     "Conditional": "component",
     "Conditioner": "conditioning",
     "Denoiser": "denoiser",
+    "Edit": "editing",
     "EnergyComponent": "component",
     "HasEnergy": "component",
     "Model": "model",
@@ -62,6 +66,7 @@ _MODULES = {
     "Solution": "inference",
     "Solver": "inference",
     "denoising_loss": "recipe",
+    "edit": "editing",
     "fit": "training",
     "hookimpl": "hookspecs",
     "infer": "inference",

@@ -13,6 +13,7 @@ import typer
 
 from energycomp import __version__
 from energycomp.commands.data import data
+from energycomp.commands.edit import edit
 from energycomp.commands.env import env
 from energycomp.commands.evaluate import evaluate
 from energycomp.commands.infer import infer
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (sample, infer, evaluate, train, data, plugins, env):
+for command in (sample, infer, edit, evaluate, train, data, plugins, env):
     app.command()(command)
 
 

@@ -1,6 +1,7 @@
 """The commands on a tiny model: what each is for, and each input that it must refuse in one line."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,7 +99,7 @@ def test_every_command_is_light_until_it_runs() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["sample", "infer", "evaluate", "train", "data"])
+@pytest.mark.parametrize("name", ["sample", "infer", "edit", "evaluate", "train", "data"])
 def test_help_shows_how_to_call_it(run: Run, name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0
@@ -264,6 +265,35 @@ def test_infer_of_an_empty_scene_has_no_rows(
     assert "0 objects" in out
 
 
+# edit
+
+
+def test_edit_changes_the_objects_that_infer_numbers(
+    run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_infer(monkeypatch)
+    arguments = ["--move", "1:0.5,0.75", "--add", "0.1,0.2", "--steps", 2, "-o", "new/out.png", "--strip", "strip.png"]
+    code, out, _ = run("edit", model, pictures / "a/one.png", *arguments)
+    assert code == 0
+    assert re.fullmatch(r"1 object before, 2 after; \d+% of the picture repainted\nnew/out.png\nstrip.png\n", out)
+    with Image.open("new/out.png") as edited, Image.open("strip.png") as strip:
+        assert edited.size == (24, 16)
+        assert strip.size[0] > 2 * strip.size[1]
+
+
+def test_edit_reports_as_json_and_warns_of_foreign_pictures(
+    run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_infer(monkeypatch, foreign=True)
+    code, out, err = run("edit", model, pictures / "a/one.png", "--remove", 1, "--steps", 2, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["before"], report["after"]) == ([{"x": 0.5, "y": 0.25}], [])
+    assert (report["path"], report["foreign"]) == ("edited.png", True)
+    assert 0 < report["repainted"] <= 1
+    assert "one.png is foreign to the model" in err
+
+
 # evaluate
 
 
@@ -390,6 +420,18 @@ REFUSED = {
     "infer: other solver": ("infer MODEL picture.png --solver enumerate", "continuous slots"),
     "infer: out holds them": ("infer MODEL picture.png -o .", "expected another folder"),
     "infer: out is a file": ("infer MODEL picture.png -o file", "got -o file"),
+    "edit: nothing": ("edit MODEL picture.png", "nothing to change"),
+    "edit: no picture": ("edit MODEL file --remove 1", "cannot identify image file"),
+    "edit: missing": ("edit MODEL nothing.png --remove 1", "nothing.png, which is no file"),
+    "edit: object": ("edit MODEL picture.png --remove 9 --count 1", "got object 9 of a picture in which 1 were found"),
+    "edit: object 0": ("edit MODEL picture.png --remove 0 --count 0", "expected one of none"),
+    "edit: move without place": ("edit MODEL picture.png --move 2", "an object's number and its new place"),
+    "edit: move to words": ("edit MODEL picture.png --move 1:left,top", "got --move 'left,top'"),
+    "edit: moved twice": ("edit MODEL picture.png --move 1:0,0 --move 1:1,1", "got --move 1 twice"),
+    "edit: outside": ("edit MODEL picture.png --add 0.3,1.5 --count 0", "two numbers x, y in [0, 1]"),
+    "edit: strength": ("edit MODEL picture.png --add 0.3,0.5 --count 0 --strength 2", "got strength=2"),
+    "edit: no png": ("edit MODEL picture.png --add 0.3,0.5 -o out.jpg", "a PNG file"),
+    "edit: parent is a file": ("edit MODEL picture.png --add 0.3,0.5 -o file/out.png", "got -o file"),
     "evaluate: dataset": ("evaluate MODEL --data synthetic", "Known datasets"),
     "evaluate: range": ("evaluate MODEL --source clevr --data synthetic:9-1", "got the range '9-1'"),
     "evaluate: folder": ("evaluate MODEL --source clevr --data empty", "expected the layout of CLEVR"),

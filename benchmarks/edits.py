@@ -1,0 +1,85 @@
+"""Do edits do what they say? Changes one object of rendered scenes and reads the results back.
+
+python benchmarks/edits.py [-n 60] [--objects 3-5] [--strength 0.3] [--seed 0] [-o edits.png]
+
+Each scene has one object removed, one added and one moved, in three edits; the place of a new object is the one of
+another scene's 8 that is farthest from the scene's own. An edit is right when the picture is read as exactly the
+objects that were asked for, each within the threshold of the perception rate. The scenes as they are give the reader's
+ceiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from energycomp import edit, infer, load
+from energycomp.data import parse_range
+from energycomp.metrics import THRESHOLD, match
+from energycomp.storage import atomic_file
+from energycomp.viz import grid
+from energycomp_clevr.layout import render_arrays
+
+HELD_OUT = 2_100_000_000  # added to the seed: scenes that neither training nor another benchmark has
+
+
+def main() -> None:
+    """Prints one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clevr", help="registered name or folder")
+    parser.add_argument("-n", type=int, default=60, help="scenes")
+    parser.add_argument("--objects", default="3-5", help="objects of a scene")
+    parser.add_argument("--strength", type=float, default=0.3, help="how freely what moves is painted anew")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", type=Path, default=None, help="a picture: scene, removed, added, moved; of the first 8")
+    options = parser.parse_args()
+    model = load(options.model)
+    images, places = render_arrays(options.n, objects=parse_range(options.objects), seed=HELD_OUT + options.seed)
+    _, others = render_arrays(options.n, objects=(8, 8), seed=HELD_OUT + 1_000_000 + options.seed)
+    right = dict.fromkeys(("scene", "remove", "add", "move"), 0)
+    repainted, seconds, shown = 0.0, 0.0, []
+    for image, true, spare in tqdm(
+        zip(images / 127.5 - 1, places, others, strict=True), total=options.n, desc="editing"
+    ):
+        place = tuple(spare[torch.cdist(spare, true).amin(1).argmax()].tolist())
+        solution = infer(image, model)
+        right["scene"] += agrees(solution.conditions, true)
+        if not solution.count:
+            continue
+        tiles = [image]
+        for name, change in {"remove": {"remove": [0]}, "add": {"add": [place]}, "move": {"move": {0: place}}}.items():
+            started = time.perf_counter()
+            edited = edit(image, model, solution=solution, strength=options.strength, progress=False, **change)
+            seconds += time.perf_counter() - started
+            repainted += float(edited.mask.mean())
+            right[name] += agrees(infer(edited.image, model).conditions, edited.values)
+            tiles.append(edited.sample[0])
+        shown += tiles if len(shown) < 32 else []
+    result = {
+        **{f"{name}_right": round(count / options.n, 4) for name, count in right.items()},
+        "repainted": round(repainted / (3 * options.n), 4),
+        "seconds_per_edit": round(seconds / (3 * options.n), 3),
+        "scenes": options.n,
+        "objects": options.objects,
+        "strength": options.strength,
+        "seed": options.seed,
+    }
+    print(json.dumps(result))
+    if options.o:
+        with atomic_file(options.o) as temporary:
+            grid(torch.stack(shown), columns=8).save(temporary, format="PNG")
+
+
+def agrees(found: Tensor, asked: Tensor) -> bool:
+    """As many values, and each near its own."""
+    return len(found) == len(asked) and bool((match(found, asked) <= THRESHOLD).all())
+
+
+if __name__ == "__main__":
+    main()
