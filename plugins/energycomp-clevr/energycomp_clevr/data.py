@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import overload
 
+import attrs
 from torchmetrics import MetricCollection
 
 from energycomp.data import Example, parse_range
@@ -15,6 +17,31 @@ from energycomp_clevr.layout import read, render_arrays, write
 __all__ = ["HELD_OUT", "ClevrSource"]
 
 HELD_OUT = 1_000_000_000  # added to the seed of evaluation scenes, so that no training scene is among them
+
+
+@attrs.frozen
+class _Rendered(Sequence[Example]):
+    """Scenes of a seed, each rendered when it is asked for."""
+
+    number: int
+    objects: tuple[int, int]
+    seed: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(self.number))]
+        start = range(self.number)[index]
+        images, values = render_arrays(1, objects=self.objects, seed=self.seed, start=start)
+        return Example(images[0].float() / 127.5 - 1.0, values[0], f"scene {start}")
 
 
 class ClevrSource:
@@ -31,11 +58,7 @@ class ClevrSource:
         """
         if spec == "synthetic" or spec.startswith("synthetic:"):
             objects = parse_range(spec.partition(":")[2] or "3-5", greatest=10)
-            images, values = render_arrays(count, objects=objects, seed=HELD_OUT + seed)
-            return [
-                Example(image.float() / 127.5 - 1.0, value, f"scene {k}")
-                for k, (image, value) in enumerate(zip(images, values, strict=True))
-            ]
+            return _Rendered(count, objects, HELD_OUT + seed)
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)
         if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():

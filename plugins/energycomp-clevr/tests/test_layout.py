@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
+from energycomp_clevr.data import HELD_OUT, ClevrSource
 from energycomp_clevr.layout import read, render_arrays, scene_of, write
 from energycomp_clevr.scenes import project
 
@@ -97,3 +98,15 @@ def test_the_official_layout() -> None:
     records = read(REAL)
     assert len(records) == 60
     assert all(record.coordinates.min() >= 0 and record.coordinates.max() <= 1 for record in records)
+
+
+def test_examples_are_rendered_when_they_are_asked_for() -> None:
+    examples = ClevrSource().examples("synthetic:2-4", count=1_000_000, seed=4)
+    images, values = render_arrays(3, objects=(2, 4), seed=HELD_OUT + 4)
+    assert len(examples) == 1_000_000
+    for example, image, value in zip(examples[:3], images, values, strict=True):
+        assert torch.equal(example.image, image.float() / 127.5 - 1.0)
+        assert torch.equal(example.values, value)
+    assert examples[-1].name == "scene 999999"
+    with pytest.raises(IndexError):
+        examples[1_000_000]
