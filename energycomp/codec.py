@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from energycomp.errors import InputError, NotFoundError
 
-__all__ = ["VAECodec"]
+__all__ = ["VAECodec", "is_hub_id"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id.
+
+    >>> is_hub_id("owner/name"), is_hub_id("../name")
+    (True, False)
+    """
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None
 
 
 @attrs.define(eq=False, frozen=True, slots=False)
@@ -63,9 +73,8 @@ class VAECodec:
         """The diffusers module."""
         from diffusers import AutoencoderKL
 
-        folder = Path(self.source)
-        nested = not folder.exists() or (folder / "vae").is_dir()
         try:
+            nested = self._is_nested()
             vae = AutoencoderKL.from_pretrained(self.source, subfolder="vae" if nested else None, use_safetensors=True)
         except Exception as error:  # diffusers raises many kinds for files that are no autoencoder
             raise NotFoundError(
@@ -73,6 +82,14 @@ class VAECodec:
                 "an AutoencoderKL in safetensors; download one and pass its folder"
             ) from error
         return vae.eval().requires_grad_(False)
+
+    def _is_nested(self) -> bool:
+        folder = Path(self.source)
+        if folder.is_dir():
+            return (folder / "vae").is_dir()
+        if not is_hub_id(self.source):  # diffusers would open any file
+            raise FileNotFoundError(f"no folder and no hub id: {self.source}")
+        return True
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -89,5 +106,7 @@ class VAECodec:
         return images.clamp(-1, 1).to(latents.dtype)
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments, as JSON."""
-        return attrs.asdict(self)
+        """Constructor arguments, as JSON; a folder by its absolute path."""
+        folder = Path(self.source)
+        source = str(folder.absolute()) if folder.is_dir() else self.source
+        return {**attrs.asdict(self), "source": source}

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 import attrs
 import numpy as np
@@ -23,8 +23,11 @@ __all__ = ["ImageProcessor", "as_picture", "open_image", "to_output"]
 
 # Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-MAX_PIXELS = 25_000_000  # at most 10 bytes each while a picture is decoded, 20 for WebP and CMYK: 250 MB
+MAX_PIXELS = 24_500_000  # at most 10 bytes each while a picture is decoded, 20 for WebP and CMYK: 245 MB
+MAX_SIDE = 65_535  # JPEG's own; the weights of a resampling take memory by the side
 MAX_BYTES = 100_000_000
+MAX_HEADER_BYTES = 32_000_000  # what is read before the pixels; a WebP file is read whole
+MAX_HEADER_READS, MAX_READS = 20_000, 200_000
 TILE = 1024
 
 
@@ -35,7 +38,8 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     The size is checked before anything is decoded, which takes less than 256 MB.
 
     Raises:
-        InputError: no such file, no picture, damaged, over 25 megapixels (WebP and CMYK: 12.5) or 100 MB.
+        InputError: no such file, no picture, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
+            a side or 100 MB.
     """
     file = Path(path)
     _check_file(file)
@@ -112,17 +116,40 @@ def _check_file(file: Path) -> None:
 
 def _check_size(image: Image.Image, name: str) -> None:
     limit = MAX_PIXELS // 2 if image.format == "WEBP" or image.mode == "CMYK" else MAX_PIXELS
-    if image.width * image.height > limit or min(image.size) < 1:
+    if image.width * image.height > limit or min(image.size) < 1 or max(image.size) > MAX_SIDE:
         raise InputError(
-            f"got {name} of {image.width}x{image.height} pixels; expected at most {limit / 1e6:g} megapixels; "
-            "scale it down"
+            f"got {name} of {image.width}x{image.height} pixels; expected at most {limit / 1e6:g} megapixels and "
+            f"{MAX_SIDE:,} pixels a side; scale it down"
         )
 
 
 def _first_frame(file: Path) -> Image.Image:
-    with file.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
-        _check_size(image, str(file))
-        return _as_rgb(image)
+    with file.open("rb") as stream:
+        sparing = _Sparing(stream)
+        with Image.open(cast("IO[bytes]", sparing), formats=FORMATS) as image:
+            _check_size(image, str(file))
+            sparing.reads, sparing.size = MAX_READS, MAX_BYTES
+            return _as_rgb(image)
+
+
+@attrs.define
+class _Sparing:
+    """A stream for a picture's header, which may take so many reads and bytes: Pillow joins some of them one by one."""
+
+    stream: IO[bytes]
+    reads: int = MAX_HEADER_READS
+    size: int = MAX_HEADER_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.stream.read(size)
+        self.reads -= 1
+        self.size -= len(content)
+        if min(self.reads, self.size) < 0:
+            raise InputError("got a picture with a header or parts out of all proportion; expected one to be shown")
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _upright(rgb: Image.Image) -> Image.Image:

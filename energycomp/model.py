@@ -109,7 +109,7 @@ class Model:
     -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
     """
 
-    name: str
+    name: str = attrs.field(validator=attrs.validators.instance_of(str))
     denoiser: Denoiser
     conditioner: Conditioner
     processor: ImageProcessor

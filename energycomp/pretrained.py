@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from energycomp.codec import VAECodec
+from energycomp.codec import VAECodec, is_hub_id
 from energycomp.conditioning import Condition
 from energycomp.denoiser import Denoiser
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError
@@ -61,7 +60,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
         model: Model = find("models", name)(**options)
     elif _is_folder(name):
         model = from_pretrained(name)
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not isinstance(source, Path):
+    elif is_hub_id(name) and not isinstance(source, Path):
         model = from_pretrained(_download(name))
     elif "/" in name or isinstance(source, Path):
         raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")
@@ -130,7 +129,7 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
         sample_shape=tuple(part["sample_shape"]),
         token_shape=tuple(part["token_shape"]),
         null_trained=part["null_trained"],
-        codec=None if config["codec"] is None else VAECodec(**config["codec"]),
+        codec=_codec(config["codec"]),
     )
     model = Model(
         name=config["name"],
@@ -146,6 +145,17 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
     load_weights(network, weights, source)
     network = network.to(memory_format=torch.channels_last).eval()
     return attrs.evolve(model, denoiser=attrs.evolve(denoiser, network=network))
+
+
+def _codec(part: Mapping[str, Any] | None) -> VAECodec | None:
+    """The codec that a config names, which is opened when it is first used."""
+    if part is None:
+        return None
+    codec = VAECodec(**part)
+    folder = Path(codec.source)
+    if not is_hub_id(codec.source) and (not folder.is_absolute() or ".." in folder.parts):
+        raise CheckpointError(f"got the codec {codec.source!r}; expected a hub id or the absolute path of a folder")
+    return codec
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

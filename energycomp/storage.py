@@ -329,7 +329,10 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _check_inside(path: Path, name: str, file: Path) -> None:
-    root, target = path.resolve(), file.resolve()
+    try:
+        root, target = path.resolve(), file.resolve()
+    except (OSError, RuntimeError) as error:  # before Python 3.13 a loop of links is a RuntimeError
+        raise _damaged(path, f"{name} is a link that leads nowhere ({error})") from error
     if not target.is_relative_to(root) and target.parent != root.parent.parent / "blobs":
         raise _damaged(path, f"{name} is a link out of the folder")
 

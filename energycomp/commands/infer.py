@@ -73,11 +73,15 @@ def _pictures(paths: list[Path], out: Path | None) -> list[Path]:
     """The picture files of all paths, each once; none of them may be where the marked ones go."""
     found: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir():
+        try:
+            is_folder, is_file = path.is_dir(), path.is_file()
+        except OSError:  # too long a name
+            is_folder = is_file = False
+        if is_folder:
             files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
             if not files:
                 raise InputError(f"got {path} without a picture in it; expected PNG or JPEG files; name another folder")
-        elif path.is_file():
+        elif is_file:
             files = [path]
         else:
             raise InputError(f"got {path}, which does not exist; expected a picture or a folder of them")

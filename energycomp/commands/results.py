@@ -65,10 +65,10 @@ class Results:
 
     def _head(self, path: Path) -> dict[str, Any]:
         try:
-            content = path.read_bytes()
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"got {path}, which cannot be read ({error.strerror}); check its permissions") from error
-        digest = hashlib.sha256(content).hexdigest()
         return {"image": str(path.resolve()), "sha256": digest, "settings": self.settings}
 
     def _keep(self, record: dict[str, Any]) -> None:
