@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -126,21 +127,33 @@ def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor)
     _count(rows=len(owner))
     condition = condition.to(shared.sample.device, shared.sample.dtype)
     limit = row_limit(shared.sample.device, denoiser.sample_shape)
-    parts = []
-    for start in range(0, len(owner), limit):
-        part = slice(start, start + limit)
-        own = owner[part].to(shared.sample.device)
-        if shared.features is not None:
-            network = cast("TwoStage", denoiser.network)
-            parts.append(network.head(shared.features, condition[part], own))
-        else:
-            call = cast("Network", denoiser.network)
-            timestep = shared.timestep.to(shared.sample.dtype)
-            parts.append(call(shared.sample[own], timestep[own], condition[part]))
-    if not parts:
-        return shared.sample.new_zeros(0, *denoiser.sample_shape)
-    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    chunks = (slice(start, start + limit) for start in range(0, len(owner), limit))
+    parts = (_call(denoiser, shared, condition[part], owner[part]) for part in chunks)
+    return _joined(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
+
+
+def _call(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+    owner = owner.to(shared.sample.device)
+    if shared.features is not None:
+        out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
+    else:
+        timestep = shared.timestep.to(shared.sample.dtype)
+        out = cast("Network", denoiser.network)(shared.sample[owner], timestep[owner], condition)
     return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def _joined(parts: Iterator[Tensor], total: int) -> Tensor:
+    """All rows in one tensor; without gradients each part is copied as it comes, while it is in the cache."""
+    first = next(parts)
+    if len(first) == total:
+        return first
+    if torch.is_grad_enabled():
+        return torch.cat([first, *parts])
+    out, start = first.new_empty(total, *first.shape[1:]), 0
+    for part in itertools.chain([first], parts):
+        out[start : start + len(part)] = part
+        start += len(part)
+    return out
 
 
 def native_type(composition: Composition) -> PredictionType:
@@ -180,14 +193,21 @@ def predict(
         return total
     alphas_cumprod = next(iter(composition.terms)).alphas_cumprod
     signal, noise = signal_noise(alphas_cumprod, timestep, total.dtype)
-    for leaf, weight, prediction, source in _predictions(composition, sample, timestep):
+    parts = list(_predictions(composition, sample, timestep))
+    for _, weight, prediction, source in parts:
+        total += weight * convert(prediction, sample, signal, noise, source=source, target=common)
+    if not bool(torch.isfinite(total.sum())):
+        _name_what_is_not_finite(parts, timestep)
+    return convert(total, sample, signal, noise, source=common, target=prediction_type)
+
+
+def _name_what_is_not_finite(parts: Sequence[tuple[Any, float, Tensor, PredictionType]], timestep: Tensor) -> None:
+    for leaf, _, prediction, _ in parts:
         if not bool(torch.isfinite(prediction).all()):
             raise NonFiniteError(
                 f"got a prediction of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}; expected "
                 "numbers; check the weights, the input and the precision"
             )
-        total += weight * convert(prediction, sample, signal, noise, source=source, target=common)
-    return convert(total, sample, signal, noise, source=common, target=prediction_type)
 
 
 def _predictions(

@@ -242,5 +242,6 @@ def quadratic_form(
     scale = (bank.weight * error_scale(alphas_cumprod, bank.timestep, kind)).sqrt().to(predictions.dtype)
     if product:
         u = predictions[:, 0]
-        return QuadraticForm((predictions[:, 1:] - u[:, None]) * scale[:, None, None], (wanted - u) * scale[:, None])
+        residuals = (predictions[:, 1:] - u[:, None]).mul_(scale[:, None, None])
+        return QuadraticForm(residuals, (wanted - u) * scale[:, None])
     return QuadraticForm(predictions * scale[:, None, None], wanted * scale[:, None])
