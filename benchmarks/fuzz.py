@@ -123,7 +123,7 @@ def pictures(options: argparse.Namespace, folder: Path) -> Tally:
     for _ in tqdm(range(options.pictures), desc="pictures"):
         name = fuzz_weights.pick(rng, list(sound))
         data = fuzz_pictures.mutate(sound[name].data, rng)
-        tally.add(f"mutated {name.split()[0]}", lambda data=data: fuzz_pictures.judge(data, folder))
+        tally.add(f"mutated {name.split()[0].strip(',').upper()}", lambda data=data: fuzz_pictures.judge(data, folder))
     return tally
 
 

@@ -250,10 +250,17 @@ def honest(files: Mapping[str, bytes]) -> Files:
 def case(saved: Saved, rng: Generator) -> tuple[str, Files]:
     """A mutated model: one in eight has its manifest mutated, half of the others an honest one."""
     if rng.random() < 1 / 8:
-        return "manifest", {**saved.files, MANIFEST: manifest(saved.files[MANIFEST], rng)}
+        return "manifest", {**saved.files, MANIFEST: _other(manifest, saved.files[MANIFEST], rng)}
     kind = pick(rng, list(MUTATIONS))
-    files = {**saved.files, WEIGHTS: MUTATIONS[kind](saved.files[WEIGHTS], rng)}
+    files = {**saved.files, WEIGHTS: _other(MUTATIONS[kind], saved.files[WEIGHTS], rng)}
     return (f"{kind}, manifest corrected", honest(files)) if rng.random() < 0.5 else (f"{kind}, manifest left", files)
+
+
+def _other(mutation: Mutation, data: bytes, rng: Generator) -> bytes:
+    """Mutated until it differs: a bit that is flipped twice does not."""
+    while (mutated := mutation(data, rng)) == data:
+        pass
+    return mutated
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -126,8 +126,6 @@ def verify(path: str | Path) -> None:
                 raise _damaged(path, f"{name} is altered, its sha256 is not the manifest's")
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error}. Check its permissions and the disk.") from error
-    except (KeyError, TypeError) as error:
-        raise _damaged(path, f"{MANIFEST} lacks the size or sha256 of a file") from error
 
 
 def remove_stale(parent: str | Path) -> list[Path]:
@@ -350,4 +348,7 @@ def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
         raise _damaged(path, f"{MANIFEST} cannot be read ({error})") from error
     if not isinstance(manifest, dict):
         raise _damaged(path, f"{MANIFEST} holds {type(manifest).__name__}, not an object")
+    for name, entry in manifest.items():
+        if not isinstance(entry, dict) or entry.keys() != {"sha256", "size"}:
+            raise _damaged(path, f"{MANIFEST} lacks the size or sha256 of {name:.60}, or says more")
     return manifest
