@@ -119,13 +119,31 @@ def test_sample_writes_a_grid_and_says_what_was_composed(run: Run, model: Path) 
 
 
 def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> None:
-    code, out, _ = run("sample", model, "--at", "0.3,0.5", "--steps", 4, "--seed", 5, "--scheduler", "pndm", "--json")
+    code, out, _ = run(
+        "sample",
+        model,
+        "--at",
+        "0.3,0.5",
+        "--steps",
+        4,
+        "--seed",
+        5,
+        "--scheduler",
+        "pndm",
+        "--precision",
+        "bf16",
+        "--json",
+    )
     assert code == 0
     assert json.loads(out) == {"path": "sample.png", "composition": "tiny(0.3, 0.5)", "n": 1, "seed": 5}
     from energycomp import Composer
 
     expected = Composer([load(model)(0.3, 0.5)]).sample(
-        1, generator=torch.Generator().manual_seed(5), num_inference_steps=4, scheduler="PNDMScheduler", progress=False
+        generator=torch.Generator().manual_seed(5),
+        num_inference_steps=4,
+        scheduler="PNDMScheduler",
+        mixed_precision="bf16",
+        progress=False,
     )
     with Image.open("sample.png") as image:
         assert image.tobytes() == expected[0].tobytes()

@@ -120,6 +120,22 @@ def test_rows_of_sampling() -> None:
     assert (spent.rows, spent.trunks) == (3 * 3 * 4, 3 * 4)
 
 
+def test_bfloat16_is_of_the_networks_only() -> None:
+    model = tiny_model()
+    composer = Composer([model(0.2, 0.2), model(0.8, 0.8)])
+    seen: list[torch.dtype] = []
+    model.denoiser.network.base.register_forward_hook(lambda _module, _given, made: seen.append(made.dtype))
+
+    def sample(**options: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return composer.sample(2, num_inference_steps=3, output_type="pt", generator=generator, **options)
+
+    exact, fast = sample(), sample(mixed_precision="bf16")
+    assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3
+    assert fast.dtype == torch.float32
+    assert 0 < (fast - exact).abs().mean() < 0.02
+
+
 def test_generators() -> None:
     composer = Composer([tiny_model()(0.4, 0.4)])
 
@@ -154,7 +170,14 @@ def test_callback_may_replace_the_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"n": 0}, {"num_inference_steps": 0}, {"output_type": "jpg"}, {"scheduler": "Nothing"}]
+    "options",
+    [
+        {"n": 0},
+        {"num_inference_steps": 0},
+        {"output_type": "jpg"},
+        {"mixed_precision": "int8"},
+        {"scheduler": "Nothing"},
+    ],
 )
 def test_options_that_cannot_be_run_no_row(options: dict[str, Any]) -> None:
     with count_rows() as spent, pytest.raises(InputError, match="expected"):
