@@ -1,7 +1,8 @@
 """The command line: typer commands over the public API, no logic of their own.
 
 A command is a function in `energycomp/commands/`; this file only names them. Exit codes: 0, 2 for anything that
-energycomp or the parser refuses, 130 after Ctrl-C, 1 for what nobody foresaw (with its traceback).
+energycomp or the parser refuses, 130 after Ctrl-C, 1 where some of several pictures or checks failed, and for what
+nobody foresaw (with its traceback).
 """
 
 from __future__ import annotations
