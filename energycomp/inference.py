@@ -117,7 +117,8 @@ def infer(
         generator: makes the answer repeatable; a fresh one seeded with 0 when left out.
 
     Returns:
-        The solution, with `fit` and `foreign` filled in.
+        The solution, with `fit` and `foreign` filled in. Where the order of components has no meaning they come in that
+        of their values, places from left to right, so that two runs that agree number them alike.
 
     Warns:
         ForeignPictureWarning: the picture is unlike those the model knows.
@@ -132,8 +133,22 @@ def infer(
     generator = generator or torch.Generator().manual_seed(0)
     problem = make_problem(observation, model, count=count, candidates=candidates)
     problem.check(solver.needs, type(solver).__name__)
-    solution = solver.solve(problem, generator=generator)
+    solution = _ordered(solver.solve(problem, generator=generator), problem)
     return _with_fit(solution, problem, model.defaults.error_limit, generator)
+
+
+def _ordered(solution: Solution, problem: Problem) -> Solution:
+    """The components in the order of their values, the first number first."""
+    values = solution.conditions
+    if not problem.exchangeable or len(values) < 2:
+        return solution
+    order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__), device=values.device)
+    gain = solution.component_gain
+    return attrs.evolve(
+        solution,
+        conditions=values[order],
+        component_gain=None if gain is None else gain[order.to(gain.device)],
+    )
 
 
 def _with_fit(solution: Solution, problem: Problem, limit: float | None, generator: torch.Generator) -> Solution:

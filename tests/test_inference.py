@@ -210,6 +210,20 @@ def test_infer_fills_in_the_fit() -> None:
     assert infer(torch.zeros(3, 16, 16), labels_model(3, rule="mean"), solver=Fixed(torch.tensor([1]))).fit is None
 
 
+def test_components_come_from_left_to_right() -> None:
+    places = torch.tensor([[0.7, 0.3], [0.2, 0.9], [0.2, 0.4]])
+    answer = Solution(places, 3, 0.0, 0.0, 0, component_gain=torch.tensor([1.0, 2.0, 3.0]))
+
+    class Gains(Fixed):
+        def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+            return answer
+
+    solution = infer(torch.zeros(3, 16, 16), tiny_model(), solver=Gains(places))
+    assert torch.equal(solution.conditions, places[[2, 1, 0]])
+    assert solution.component_gain is not None
+    assert solution.component_gain.tolist() == [3.0, 2.0, 1.0]
+
+
 def test_a_foreign_picture_warns() -> None:
     model, values = bumps_model(error_limit=5.0), torch.tensor([[0.3, 0.3]])
     with warnings.catch_warnings():
