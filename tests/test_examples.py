@@ -1,0 +1,117 @@
+"""The packages under examples/, installed and tested as a stranger would: CMA-ES, and what the template makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+copier = pytest.importorskip("copier")
+pytest.importorskip("cmaes")
+pytest.importorskip("hatchling")
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+KINDS = {"energycomp-cmaes": "", "energycomp-mine": "solver", "energycomp-discs": "model"}
+ODD = {"description": r'The "best" of C:\answers: 100 % {of} them', "author": 'Zoë "Z" O\'Neil'}
+PIP = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+
+
+@attrs.frozen
+class Installed:
+    """A folder with the sources of packages, by name, and the folder into which pip has installed them."""
+
+    sources: Path
+    site: Path
+
+    def run(self, *arguments: str) -> str:
+        """What a Python command prints that imports what is installed and nothing of the sources."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ENERGYCOMP_", "PYTEST_"))}
+        environment |= {"PYTHONPATH": str(self.site), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", *arguments]
+        done = subprocess.run(command, cwd=self.sources, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def make(folder: Path, **answers: str) -> None:
+    copier.run_copy(str(EXAMPLES / "template"), folder, data=answers, defaults=True, quiet=True, unsafe=False)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """All of them beside each other: each child process that imports torch costs seconds."""
+    packages = Installed(tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("site"))
+    for name, kind in KINDS.items():
+        if kind:
+            make(packages.sources / name, name=name, kind=kind)
+        else:
+            shutil.copytree(EXAMPLES / name, packages.sources / name)
+    folders = [f"./{name}" for name in KINDS]
+    packages.run("-m", "pip", "install", *PIP, "--target", str(packages.site), *folders)
+    return packages
+
+
+def tidy(folder: Path) -> list[str]:
+    """What ruff has to say about a package, by the package's own rules."""
+    ruff = [sys.executable, "-m", "ruff"]
+    commands = ["check", "--no-cache", "--quiet"], ["format", "--no-cache", "--check", "--quiet"]
+    runs = [subprocess.run([*ruff, *c], cwd=folder, capture_output=True, text=True, check=False) for c in commands]
+    return [done.stdout + done.stderr for done in runs if done.returncode]
+
+
+def test_their_own_tests_pass(installed: Installed) -> None:
+    shown = installed.run("-m", "pytest", "-v", "-p", "no:cacheprovider", "--rootdir=.", *KINDS)
+    passed = [line for line in shown.splitlines() if "PASSED" in line]
+    assert {line.split("/")[0] for line in passed} == set(KINDS)
+    assert "skipped" not in shown
+
+
+def test_cmaes_passes_the_check_of_plugins(installed: Installed) -> None:
+    checks = json.loads(installed.run("-m", "energycomp", "plugins", "--check", "energycomp-cmaes", "--json"))
+    assert {check["what"] for check in checks if check["passed"]} >= {"import", "solver cmaes"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_package_is_complete_and_tidy(installed: Installed, name: str) -> None:
+    source = installed.sources / name
+    assert {path.name for path in source.iterdir()} >= {"LICENSE", "README.md", "pyproject.toml", "tests"}
+    assert (installed.site / name.replace("-", "_") / "py.typed").is_file()
+    assert tidy(source) == []
+
+
+@pytest.mark.parametrize("kind", ["solver", "model"])
+@pytest.mark.parametrize("name", ["a-b", "a-" + "b" * 30])
+def test_the_template_is_tidy_whatever_the_answers(tmp_path: Path, kind: str, name: str) -> None:
+    make(tmp_path / "new", name=name, kind=kind, **ODD)
+    assert tidy(tmp_path / "new") == []
+    files = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix == ".jinja" or "{" + "{" in path.read_text(encoding="utf-8")]
+    assert {path.name for path in files if path.parent.name == "tests"} == {f"test_{kind}.py"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["My Plugin", "my plugin", "my_plugin", "1-a", "a--b", "-a-b", "a-b-", "", "torch", "class", "a-" + "b" * 31],
+)
+def test_the_template_refuses_a_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="Two lower-case words or more"):
+        make(tmp_path / "new", name=name)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_guide_shows_code_that_is_there() -> None:
+    guide = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", guide.split("## A complete example: CMA-ES")[1], flags=re.MULTILINE)[0]
+    sources = [path.read_text(encoding="utf-8") for path in (EXAMPLES / "energycomp-cmaes").rglob("*.py")]
+    known = {line.strip() for source in sources for line in source.splitlines()}
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert blocks
+    assert {line.strip() for block in blocks for line in block.splitlines()} <= known
