@@ -30,6 +30,8 @@ from energycomp.closed_form import tiny_model
 from energycomp.images import open_image
 from energycomp.pretrained import save_pretrained
 
+PICTURE_BYTES = 256e6  # what `open_image` promises to stay under
+
 Part = Callable[[argparse.Namespace, Path], Tally]
 
 
@@ -115,7 +117,7 @@ def pictures(options: argparse.Namespace, folder: Path) -> Tally:
     sound, rng = fuzz_pictures.pictures(), np.random.default_rng(options.seed)
     fuzz_pictures.judge(sound["PNG RGB"].data, folder)
     (folder / "odd").mkdir()
-    tally = Tally(baseline=resident())
+    tally = Tally(baseline=resident(), limit=PICTURE_BYTES)
     for picture in sound.values():
         tally.add("sound", lambda picture=picture: fuzz_pictures.judge_right(picture, folder))
     for action in fuzz_pictures.odd_paths(folder / "odd").values():
@@ -131,7 +133,7 @@ def bombs(_: argparse.Namespace, folder: Path) -> Tally:
     """Files that ask for much; another process makes them, since that takes memory, too."""
     subprocess.run([sys.executable, fuzz_pictures.__file__, folder], check=True)  # noqa: S603
     fuzz_pictures.judge(fuzz_pictures.pictures()["PNG RGB"].data, folder)
-    tally = Tally(baseline=resident())
+    tally = Tally(baseline=resident(), limit=PICTURE_BYTES)
     for file in tqdm(sorted(folder.glob("*.bomb")), desc="bombs"):
         tally.add(file.stem, lambda file=file: fuzz_pictures.judge_bomb(file))
     return tally

@@ -138,9 +138,11 @@ class Tally:
 
     Args:
         baseline: what the memory of a case is measured from; what is resident when it begins when left out.
+        limit: bytes that a case may take.
     """
 
     baseline: int | None = None
+    limit: float = float("inf")
     verdicts: dict[str, dict[str, int]] = attrs.field(factory=dict)
     wrong: list[str] = attrs.field(factory=list)
     slowest: float = 0.0
@@ -157,6 +159,10 @@ class Tally:
             verdict = "wrong"
             self.wrong.append(f"{kind}: {error}")
         self.slowest = max(self.slowest, time.perf_counter() - started)
-        self.memory[kind] = max(self.memory.get(kind, 0), resident(peak=True) - before)
+        taken = resident(peak=True) - before
+        self.memory[kind] = max(self.memory.get(kind, 0), taken)
+        if taken >= self.limit:
+            verdict = "wrong"
+            self.wrong.append(f"{kind}: takes {taken / 1e6:.0f} MB")
         counts = self.verdicts.setdefault(kind, {})
         counts[verdict] = counts.get(verdict, 0) + 1
