@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import torch
-from fuzz_watch import expect, outcome
+from fuzz_watch import expect, outcome, watched
 from fuzz_weights import CONFIG, Files, digest, honest, write
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -67,7 +67,10 @@ def bases(folder: Path) -> dict[str, Base]:
         torch.manual_seed(0)
         network = ConditionUNet(**arguments).eval()
     unet = attrs.evolve(tiny, denoiser=attrs.evolve(tiny.denoiser, network=network), network_name="unet2d_condition")
-    return {"two_stage": Base.make(tiny, folder / "two_stage"), "unet2d_condition": Base.make(unet, folder / "unet")}
+    found = {"two_stage": Base.make(tiny, folder / "two_stage"), "unet2d_condition": Base.make(unet, folder / "unet")}
+    for base in found.values():  # what a first use imports is not a config's doing
+        _use(from_pretrained(write(folder / "first", base.files)))
+    return found
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -138,8 +141,14 @@ def judge(base: Base, text: str, folder: Path) -> str:
     """The verdict on a config under an honest manifest: "refused", or "a right model" that says the same and runs.
 
     Raises:
-        WrongError: it loaded as another model than the config says, one that does not run, or raised another error.
+        WrongError: it loaded as another model than the config says, one that does not run, or raised another error;
+            something was imported, unpickled, started or read outside the folder.
     """
+    with watched(folder):
+        return _judge(base, text, folder)
+
+
+def _judge(base: Base, text: str, folder: Path) -> str:
     files = honest({**base.files, CONFIG: text.encode("utf-8", "surrogatepass")})
     model, _ = outcome(lambda: from_pretrained(write(folder, files)))
     if model is None:
@@ -147,10 +156,14 @@ def judge(base: Base, text: str, folder: Path) -> str:
     own = json.loads(json.dumps(pretrained._config(model)))
     expect(agrees(json.loads(text), own), f"{own} from {text:.2000}")
     expect(digest(model) == base.digest, f"other weights under {text:.2000}")
-    sample = torch.zeros(1, *model.denoiser.sample_shape)
-    found, error = outcome(lambda: predict(model.compose(torch.rand(1, 2)), sample, torch.tensor([500.0])))
-    expect(found is not None and found.shape == sample.shape, f"{error} of {text:.2000}")
+    found, error = outcome(lambda: _use(model))
+    expect(found is not None and found.shape[1:] == model.denoiser.sample_shape, f"{error} of {text:.2000}")
     return "a right model"
+
+
+def _use(model: Model) -> torch.Tensor:
+    sample = torch.zeros(1, *model.denoiser.sample_shape)
+    return predict(model.compose(torch.rand(1, 2)), sample, torch.tensor([500.0]))
 
 
 def agrees(given: Any, own: Any) -> bool:

@@ -86,6 +86,8 @@ def run(kind: str, number: int, seed: int, out: Path) -> dict[str, Any]:
         draw = random.Random(f"{seed} {kind} {number}")  # noqa: S311
         result = CASES[kind](out / "undisturbed", scratch, draw, number)
     finally:
+        if (scratch / "disk").is_mount():
+            subprocess.run(["umount", "--lazy", scratch / "disk"], check=False)  # noqa: S603, S607
         shutil.rmtree(scratch, ignore_errors=True)
     return {"kind": kind, "number": number, "seed": seed, **result}
 

@@ -15,7 +15,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from reliability_checks import FINAL, TENSORS, hear, kill, lost, refused, resumed, rows, seconds_of, start, stray, whole
+from reliability_checks import (
+    FINAL,
+    TENSORS,
+    hear,
+    kill,
+    log,
+    lost,
+    refused,
+    resumed,
+    rows,
+    seconds_of,
+    start,
+    stray,
+    whole,
+)
 from reliability_run import EVERY, KEEP, SAMPLES, STEPS
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes",
@@ -44,11 +58,19 @@ Case = Callable[[Path, Path, random.Random, int], Result]
 # Kills
 
 
+def wait(process: subprocess.Popen[str], out: Path, draw: random.Random, seconds: float) -> None:
+    """Until a random moment of a run of so many seconds; it counts saves, since a busy machine takes longer."""
+    hear(process, "start")
+    saves = draw.randrange(SAVES)
+    while len(log(out)) < saves and process.poll() is None:
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, seconds / SAVES))
+
+
 def strike_any(out: Path, draw: random.Random, seconds: float) -> str:
-    """Starts the run and kills it at a random moment of so many seconds; where that was."""
+    """Starts the run, which takes so many seconds, and kills it at a random moment; where that was."""
     while True:
-        hear(process := start(out), "start")
-        time.sleep(draw.uniform(0, seconds))
+        wait(process := start(out), out, draw, seconds)
         if kill(process):
             return "happened to be inside a save" if stray(out) else "between saves"
         shutil.rmtree(out)
@@ -66,7 +88,8 @@ def strike_save(out: Path, draw: random.Random, place: str, *, nth: int | None =
 def kill_any(undisturbed: Path, scratch: Path, draw: random.Random, _number: int) -> Result:
     """Kill -9 at a random moment of the training."""
     where = strike_any(out := scratch / "run", draw, seconds_of(undisturbed))
-    return {"where": where, "problems": [*lost(out), *resumed(undisturbed, out)]}
+    newest = max(whole(out)[0], default=0)
+    return {"where": where, "newest": newest, "problems": [*lost(out), *resumed(undisturbed, out)]}
 
 
 def kill_save(undisturbed: Path, scratch: Path, draw: random.Random, number: int) -> Result:
@@ -103,8 +126,7 @@ def full_disk(undisturbed: Path, scratch: Path, draw: random.Random, number: int
     while True:
         process = start(out)
         if not small:
-            hear(process, "start")
-            time.sleep(draw.uniform(0, seconds))
+            wait(process, out, draw, seconds)
             with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
                 while True:
                     filler.write(bytes(4096))
@@ -132,8 +154,7 @@ def read_only(undisturbed: Path, scratch: Path, draw: random.Random, number: int
             mount(disk, "remount,ro")
         process = start(out)
         if where == "from a moment on":
-            hear(process, "start")
-            time.sleep(draw.uniform(0, seconds))
+            wait(process, out, draw, seconds)
             while not mount(disk, "remount,ro", check=False) and process.poll() is None:
                 time.sleep(0.001)  # refused while a file is open for writing
         failed, problems = refused(process)
