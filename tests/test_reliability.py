@@ -39,7 +39,7 @@ def draw() -> random.Random:
 
 
 def test_three_kills_lose_nothing(undisturbed: Path, tmp_path: Path, draw: random.Random) -> None:
-    cases.strike_any(tmp_path / "run", draw, seconds_of(undisturbed) / 3)
+    cases.strike_any(tmp_path / "run", draw, seconds_of(undisturbed))
     assert not lost(tmp_path / "run")
     for place in ("between manifest and rename", "pruning an old checkpoint"):
         assert cases.strike_save(tmp_path / "run", draw, place, nth=draw.randint(1, 3))
