@@ -5,14 +5,17 @@ python benchmarks/edits.py [-n 60] [--objects 3-5] [--strength 0.3] [--seed 0] [
 Each scene has one object removed, one added and one moved, in three edits; the place of a new object is the one of
 another scene's 8 that is farthest from the scene's own. An edit is right when the picture is read as exactly the
 objects that were asked for, each within the threshold of the perception rate. The scenes as they are give the reader's
-ceiling.
+ceiling. `colour_change` is how far the colour in the middle of a moved object is from what it was, in [0, 255], the
+median; that between two objects of one scene gives the scale.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -44,6 +47,7 @@ def main() -> None:
     _, others = render_arrays(options.n, objects=(8, 8), seed=HELD_OUT + 1_000_000 + options.seed)
     right = dict.fromkeys(("scene", "remove", "add", "move"), 0)
     repainted, seconds, shown = 0.0, 0.0, []
+    changes, scale = [], []
     for image, true, spare in tqdm(
         zip(images / 127.5 - 1, places, others, strict=True), total=options.n, desc="editing"
     ):
@@ -59,10 +63,16 @@ def main() -> None:
             seconds += time.perf_counter() - started
             repainted += float(edited.mask.mean())
             right[name] += agrees(infer(edited.image, model).conditions, edited.values)
+            if name == "move":
+                before = [colour(image, value) for value in solution.conditions]
+                changes.append(colour_distance(colour(edited.sample[0], edited.values[0]), before[0]))
+                scale += [colour_distance(a, b) for a, b in combinations(before, 2)]
             tiles.append(edited.sample[0])
         shown += tiles if len(shown) < 32 else []
     result = {
         **{f"{name}_right": round(count / options.n, 4) for name, count in right.items()},
+        "colour_change": round(statistics.median(changes), 1),
+        "colour_change_between_objects": round(statistics.median(scale), 1),
         "repainted": round(repainted / (3 * options.n), 4),
         "seconds_per_edit": round(seconds / (3 * options.n), 3),
         "scenes": options.n,
@@ -74,6 +84,17 @@ def main() -> None:
     if options.o:
         with atomic_file(options.o) as temporary:
             grid(torch.stack(shown), columns=8).save(temporary, format="PNG")
+
+
+def colour(image: Tensor, place: Tensor) -> Tensor:
+    """The mean colour (3,) of 3x3 pixels of a picture (3, H, W) around a place."""
+    x, y = (place * torch.tensor(image.shape[:0:-1])).long().clamp(min=1).tolist()
+    return image[:, y - 1 : y + 2, x - 1 : x + 2].mean((1, 2))
+
+
+def colour_distance(one: Tensor, other: Tensor) -> float:
+    """Root mean square over the channels, in [0, 255]."""
+    return 127.5 * float((one - other).square().mean().sqrt())
 
 
 def agrees(found: Tensor, asked: Tensor) -> bool:
