@@ -22,6 +22,7 @@ __all__ = [
     "Gaussian",
     "Labels",
     "UnitSquare",
+    "attributes_model",
     "bumps_model",
     "cosine_schedule",
     "labels_model",
@@ -136,7 +137,13 @@ class Labels:
     """
 
     size: int
+    paired: bool = False  # 2k and 2k + 1 are the values of attribute k
     value_shape: tuple[int, ...] = attrs.field(default=(), init=False)
+
+    @property
+    def groups(self) -> tuple[Tensor, ...] | None:
+        """The values of each attribute, where there are attributes."""
+        return torch.arange(self.size).view(-1, 2).unbind() if self.paired else None
 
     @property
     def token_shape(self) -> tuple[int, int]:
@@ -163,8 +170,8 @@ class Labels:
         return int(value)
 
     def config(self) -> dict[str, Any]:
-        """The number of labels."""
-        return {"size": self.size}
+        """Arguments of the constructor."""
+        return {"size": self.size, "paired": self.paired}
 
     def __call__(self, values: Tensor) -> Condition:
         """Labels (R,) as one-hot rows (R, 1, M)."""
@@ -253,6 +260,16 @@ def labels_model(
 
     share = 1.0 / components if rule == "sum" else 1.0
     return _model("labels", pattern, Labels(labels), rule, kind, defaults, share=share)
+
+
+def attributes_model(attributes: int = 4, **options: Any) -> Model:
+    """`labels_model` with the labels in pairs: a picture has one of 2k and 2k + 1 for each of the attributes k.
+
+    >>> [group.tolist() for group in attributes_model(2).conditioner.groups]
+    [[0, 1], [2, 3]]
+    """
+    model = labels_model(2 * attributes, **options)
+    return attrs.evolve(model, conditioner=Labels(2 * attributes, paired=True))
 
 
 def planted(model: Model, values: Tensor) -> Tensor:

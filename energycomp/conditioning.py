@@ -98,7 +98,8 @@ class Conditioner(Protocol):
 
     `value_shape` is the shape V of one value; `support` the constraint it satisfies, such that
     `torch.distributions.transform_to(support)` serves a gradient solver; a finite conditioner also has
-    `enumerate_support() -> (M, *V)`, all legal values.
+    `enumerate_support() -> (M, *V)`, all legal values. One whose values fall into attributes that a picture has one
+    each of also has `groups`, the values (M_k, *V) of each attribute.
     """
 
     @property
@@ -131,6 +132,11 @@ class Conditioner(Protocol):
     def __call__(self, values: Tensor) -> Condition:
         """Values (R, *V) as R condition rows, differentiable where the values are continuous."""
         ...
+
+
+def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
+    """The values of each attribute, (M_k, *V), where the conditioner has attributes; an answer takes one of each."""
+    return getattr(conditioner, "groups", None)
 
 
 def is_finite(conditioner: Conditioner) -> bool:

@@ -37,7 +37,10 @@ class DataSource(Protocol):
         ...
 
     def metrics(self) -> MetricCollection:
-        """Metrics whose `update` takes lists of values (K, *V): found ones first, true ones second."""
+        """Metrics whose `update` takes lists of values (K, *V): found ones first, true ones second.
+
+        One that names a third argument, `probability`, gets the posterior (K,) of each found value, or None.
+        """
         ...
 
 

@@ -126,10 +126,13 @@ def evaluate(
             solution = infer(example.image, model, solver=solver, count=known, generator=generator)
         seconds += time.perf_counter() - started
         rows += solution.rows
-        found, true = [solution.conditions.detach().cpu()], [example.values]
-        total.update(found, true)
-        for name, metric in metrics.items():
-            parts[name].append(_of_one(metric, found, true))
+        found, true, probability = [solution.conditions.detach().cpu()], [example.values], [solution.probability]
+        total.update(found, true, probability=probability)
+        one = metrics.clone()
+        one.reset()
+        one.update(found, true, probability=probability)
+        for name, metric in one.items():
+            parts[str(name)].append(metric)
         if on_result is not None:
             on_result(index, example, solution)
     values = {name: float(value) for name, value in total.compute().items()}
@@ -182,13 +185,6 @@ def bootstrap(
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
     low, high = torch.nanquantile(values[1:], tails).tolist()
     return low, high
-
-
-def _of_one(metric: Metric, found: list[Tensor], true: list[Tensor]) -> Metric:
-    own = metric.clone()
-    own.reset()
-    own.update(found, true)
-    return own
 
 
 def _or_none(value: float) -> float | None:

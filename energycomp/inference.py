@@ -41,6 +41,7 @@ class Solution:
         fit: share of the unconditional error that the answer explains, 1 at best; filled in by `infer`.
         foreign: whether the picture's error is beyond that of the model's own kind; filled in by `infer`.
         component_gain: (K,) how much the error rises without each component, or None.
+        probability: (K,) the posterior of each component's value, softmax(-beta J) over all answers, or None.
     """
 
     conditions: Tensor
@@ -56,6 +57,7 @@ class Solution:
     fit: float | None = None
     foreign: bool = False
     component_gain: Tensor | None = None
+    probability: Tensor | None = None
 
 
 @runtime_checkable

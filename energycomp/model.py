@@ -63,6 +63,7 @@ class Defaults:
         num_inference_steps: its steps.
         distinct: whether the components of one picture differ in their values.
         error_limit: the error per draw above which a picture is foreign to the model; None when not measured.
+        beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
     """
 
     timesteps: tuple[float, float] | None = attrs.field(
@@ -86,6 +87,7 @@ class Defaults:
     error_limit: float | None = attrs.field(
         default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
     )
+    beta: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
 
 
 @attrs.frozen(eq=False)

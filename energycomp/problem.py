@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.conditioning import Conditioner, is_finite
+from energycomp.conditioning import Conditioner, groups_of, is_finite
 from energycomp.denoiser import Denoiser
 from energycomp.errors import InputError
 from energycomp.evaluate import RowCount, Trunk, count_rows, rows
@@ -49,6 +49,7 @@ class Problem:
         distinct: whether all values of an answer must differ.
         value_shape: V.
         default_draws: how many draws an inference averages over unless the solver wants another number.
+        beta: inverse temperature of posteriors, softmax(-beta J); None where the model has none.
 
     >>> from energycomp.testing import tiny_model
     >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
@@ -64,6 +65,7 @@ class Problem:
     distinct: bool
     value_shape: tuple[int, ...]
     default_draws: int
+    beta: float | None
     _denoiser: Denoiser
     _conditioner: Conditioner
     _defaults: Defaults
@@ -175,10 +177,14 @@ def make_problem(
 ) -> Problem:
     """The problem of reading one encoded sample (1, C, H, W) with a model.
 
+    Where the conditioner has attributes (`groups`) the slots are theirs, one each, in their order.
+
     Args:
         count: the number of components, or least and greatest; the model's defaults when left out.
-        candidates: restrict every slot to these values (M, *V).
+        candidates: restrict every slot to these values (M, *V); an attribute without one is not asked about.
     """
+    if (groups := groups_of(model.conditioner)) is not None:
+        return _problem(observation, model, *_attribute_slots(groups, model, count, candidates), exchangeable=False)
     low, high = model.defaults.counts if count is None else (count, count) if isinstance(count, int) else count
     if not 0 <= low <= high:
         raise InputError(f"got counts from {low} to {high}; expected 0 <= least <= greatest; change count=")
@@ -197,14 +203,40 @@ def make_problem(
             "list more candidates="
         )
     slot = Slot(model.conditioner.support, None if listed is None else listed.to(model.denoiser.device))
+    return _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
+
+
+def _attribute_slots(
+    groups: tuple[Tensor, ...], model: Model, count: int | tuple[int, int] | None, candidates: Tensor | None
+) -> tuple[tuple[Slot, ...], tuple[int, int]]:
+    """A slot for each attribute with the values that it may take, and their number as least and greatest count."""
+    if candidates is not None:
+        wanted = _checked_candidates(candidates, model)
+        asked = wanted.tolist()
+        groups = tuple(group[torch.tensor([value in asked for value in group.tolist()])] for group in groups)
+        groups = tuple(group for group in groups if len(group))
+    high = len(groups)
+    if count not in (None, high, (high, high)):
+        raise InputError(
+            f"got count {count} for a model of {high} attributes; expected one of each; leave count= out, and name the "
+            "attributes with candidates="
+        )
+    device = model.denoiser.device
+    return tuple(Slot(model.conditioner.support, group.to(device)) for group in groups), (high, high)
+
+
+def _problem(
+    observation: Tensor, model: Model, slots: tuple[Slot, ...], counts: tuple[int, int], *, exchangeable: bool
+) -> Problem:
     return Problem(
         observation=observation.to(model.denoiser.device),
-        slots=(slot,) * high,
-        counts=(low, high),
-        exchangeable=True,
+        slots=slots,
+        counts=counts,
+        exchangeable=exchangeable,
         distinct=model.defaults.distinct,
         value_shape=tuple(model.conditioner.value_shape),
         default_draws=model.defaults.draws,
+        beta=model.defaults.beta,
         denoiser=model.denoiser,
         conditioner=model.conditioner,
         defaults=model.defaults,

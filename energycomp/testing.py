@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
-from energycomp.closed_form import Gaussian, bumps_model, cosine_schedule, labels_model, planted, tiny_model
+from energycomp.closed_form import (
+    Gaussian,
+    attributes_model,
+    bumps_model,
+    cosine_schedule,
+    labels_model,
+    planted,
+    tiny_model,
+)
 from energycomp.component import Composition, HasEnergy
 from energycomp.composer import Composer
 from energycomp.conditioning import Conditioner, is_finite
@@ -28,6 +36,7 @@ from energycomp.problem import Needs, Problem, make_problem
 __all__ = [
     "ConformanceError",
     "Gaussian",
+    "attributes_model",
     "bumps_model",
     "check_component",
     "check_conditioner",

@@ -420,7 +420,7 @@ REFUSED = {
     "sample: outside": ("sample MODEL --at 0.3,1.5", "two numbers x, y"),
     "sample: NaN": ("sample MODEL --at nan,0.5", "got --at 'nan,0.5'"),
     "sample: words": ("sample MODEL --not left,top", "got --not 'left,top'"),
-    "sample: weights": ("sample MODEL --at 0,0 --weight 1 --weight 2", "2 --weight for 1 --at"),
+    "sample: weights": ("sample MODEL --at 0,0 --weight 1 --weight 2", "2 --weight for 1 components"),
     "sample: weight NaN": ("sample MODEL --at 0,0 --weight nan", "got --weight 'nan'"),
     "sample: no png": ("sample MODEL -o scene.jpg", "a PNG file"),
     "sample: parent is a file": ("sample MODEL -o file/scene.png", "got -o file"),

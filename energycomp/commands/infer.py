@@ -146,18 +146,23 @@ def _reader(model: Model, solver: str | None, count: Any, seed: int) -> Callable
 
 
 def describe(model: Model, solution: Solution) -> dict[str, Any]:
-    """A solution as JSON holds it: components as the conditioner describes them, each with its gain."""
+    """A solution as JSON holds it: components as the conditioner describes them, with gain and probability."""
 
     def described(value: Any) -> dict[str, Any]:
         shown = model.conditioner.describe(value)
         return dict(shown) if isinstance(shown, dict) else {"value": shown}
 
-    gains = [None] * solution.count if solution.component_gain is None else solution.component_gain.tolist()
+    def numbers(name: str, given: Any) -> list[dict[str, float | None]]:
+        return [{}] * solution.count if given is None else [{name: _finite(number)} for number in given.tolist()]
+
+    gains = numbers("gain", solution.component_gain)
+    probabilities = numbers("probability", solution.probability)
     rival = solution.runner_up
     return {
         "count": solution.count,
         "objects": [
-            {**described(value), "gain": _finite(gain)} for value, gain in zip(solution.conditions, gains, strict=True)
+            {**described(value), **gain, **probability}
+            for value, gain, probability in zip(solution.conditions, gains, probabilities, strict=True)
         ],
         "fit": _finite(solution.fit),
         "error": _finite(solution.error),
@@ -181,12 +186,15 @@ def _print_table(path: Path, record: dict[str, Any]) -> None:
 
     objects = record["objects"]
     typer.echo(str(path))
-    table = Table("object", *(objects[0] if objects else []))
+    noun = "attribute" if objects and "attribute" in objects[0] else "object"
+    numbered = noun == "object"  # an attribute has a name
+    table = Table(*(["object"] if numbered else []), *(objects[0] if objects else []))
     for number, entry in enumerate(objects, start=1):
-        table.add_row(str(number), *(Text(_cell(value)) for value in entry.values()))
+        cells = [Text(_cell(value)) for value in entry.values()]
+        table.add_row(*([str(number)] if numbered else []), *cells)
     if objects:
         Console().print(table)
-    parts = [f"{record['count']} object{'' if record['count'] == 1 else 's'}"]
+    parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
     parts += [f"fit {record['fit']:.3f}"] if record["fit"] is not None else []
     if record["p_value"] is not None:
         parts.append(f"next best answer of {len(record['runner_up'])}: p = {record['p_value']:.2g}")

@@ -20,9 +20,13 @@ __all__ = ["sample"]
 def sample(
     model: ModelName,
     at: Annotated[list[str] | None, typer.Option("--at", help="A component, 0.3,0.5. Once for each.")] = None,
-    without: Annotated[list[str] | None, typer.Option("--not", help="A component to keep away from, 0.5,0.5.")] = None,
+    negated: Annotated[list[str] | None, typer.Option("--not", help="A component to keep away from, 0.5,0.5.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--with", help="An attribute, smiling or hair=red. Once for each.")
+    ] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="An attribute whose value is no.")] = None,
     weight: Annotated[
-        list[float] | None, typer.Option("--weight", help="Of the components: one for all, or one for each --at.")
+        list[float] | None, typer.Option("--weight", help="Of the components: one for all, or one for each.")
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many samples, shown as a grid.")] = 1,
     out: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("sample.png"),
@@ -40,14 +44,20 @@ def sample(
 
     energycomp sample clevr --at 0.3,0.5 --not 0.7,0.6 -o without.png
 
-    Without --at the model's unconditional prediction is sampled.
+    energycomp sample faces --with smiling --without black_hair -o face.png
+
+    Weights are in the order --at, --with, --without. Without any of them the model's unconditional prediction is
+    sampled.
     """
     import torch
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise InputError(f"got -o {out}; expected the name of a PNG file, such as scene.png")
     loaded = load_model(model, device, **({} if preset is None else {"preset": preset}))
-    composer = _compose(loaded, at or [], without or [], weight or [])
+    leaves = [loaded(*numbers(text, "--at")) for text in at or []]
+    leaves += [loaded(**_label(text)) for text in labels or []]
+    leaves += [loaded(**{name: False}) for name in without or []]
+    composer = _compose(loaded, leaves, negated or [], weight or [])
     make_folder(out.parent, "-o")
     images = composer.sample(
         n,
@@ -66,19 +76,26 @@ def sample(
         typer.echo(f"{composer.composition!r}\n{out}")
 
 
-def _compose(model: Model, at: list[str], without: list[str], weight: list[float]) -> Composer:
+def _label(text: str) -> dict[str, Any]:
+    """`smiling` as smiling=True, `hair=red` as hair="red"."""
+    name, equals, value = text.partition("=")
+    return {name: value if equals else True}
+
+
+def _compose(model: Model, leaves: list[Any], negated: list[str], weight: list[float]) -> Composer:
     from energycomp.composer import Composer
 
-    if len(weight) not in (0, 1, len(at)):
-        raise InputError(f"got {len(weight)} --weight for {len(at)} --at; expected one for all, or one for each")
-    leaves = [model(*numbers(text, "--at")) for text in at]
+    if len(weight) not in (0, 1, len(leaves)):
+        raise InputError(
+            f"got {len(weight)} --weight for {len(leaves)} components; expected one for all, or one for each"
+        )
     if weight:
-        weights = weight * len(at) if len(weight) == 1 else weight
+        weights = weight * len(leaves) if len(weight) == 1 else weight
         numbers(",".join(map(str, weights)) or "0", "--weight")
         parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=True)]
     else:
         parts = list(leaves)
-    parts += [~model(*numbers(text, "--not")) for text in without]
+    parts += [~model(*numbers(text, "--not")) for text in negated]
     return Composer(parts) if parts else Composer(model.unconditional)
 
 

@@ -20,4 +20,6 @@ def energycomp_register_solvers() -> Mapping[str, Callable[..., object]]:
         "pursuit": lazy("energycomp_solvers.pursuit:Pursuit"),
         "sgd": lazy("energycomp_solvers.sgd:SGD"),
         "enumerate": lazy("energycomp_solvers.enumerate:Enumerate"),
+        "beam": lazy("energycomp_solvers.beam:Beam"),
+        "weights": lazy("energycomp_solvers.weights:Weights"),
     }

@@ -6,9 +6,22 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, combinations_with_replacement, product
 from math import comb, prod
 
+import torch
+from torch import Tensor
+
 from energycomp.problem import Problem
 
-__all__ = ["configurations", "number_of_configurations"]
+__all__ = ["configurations", "dictionary", "number_of_configurations"]
+
+
+def dictionary(problem: Problem) -> tuple[Tensor, list[list[int]]]:
+    """Distinct values (M, *V) over all slots, and the indices that each slot may take."""
+    listed = [slot.candidates for slot in problem.slots if slot.candidates is not None]
+    if not listed:
+        return torch.empty(0, *problem.value_shape, device=problem.device), []
+    atoms, index = torch.unique(torch.cat(listed), dim=0, return_inverse=True)
+    parts = index.split([len(values) for values in listed])
+    return atoms, [part.tolist() for part in parts]
 
 
 def configurations(problem: Problem, slots: Sequence[Sequence[int]], count: int) -> Iterator[tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import ClassVar, Literal
 
 import attrs
@@ -13,11 +13,14 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.inference import Solution, paired
 from energycomp.noise import NoiseBank
-from energycomp.objective import QuadraticForm
 from energycomp.problem import Problem
-from energycomp_solvers.configurations import configurations, number_of_configurations
+from energycomp_solvers.attributes import all_errors, marginals, unravel
+from energycomp_solvers.configurations import configurations, dictionary, number_of_configurations
+from energycomp_solvers.judge import errors_of, ranked_solution
 
 __all__ = ["Enumerate"]
+
+LEAST = 20  # draws before an early answer, half of them to select and half to judge
 
 
 @attrs.frozen
@@ -25,11 +28,13 @@ class Enumerate:
     """Every configuration of every count is scored; the least error wins.
 
     The thesis runs M^K K rows a draw; here each of the M distinct values is one row a draw (and one for u), and a
-    configuration is K^2 multiplications.
+    configuration is K^2 multiplications, or less: for attributes 2^20 answers are one product of matrices.
 
     Args:
         draws: draws that select; the problem's default.
         judge_draws: fresh draws that compare the best with the second best; as many.
+        p_value: when given, draws are added 10 at a time, half to select and half to judge, from 20 on, until the best
+            answer's advantage over the second best has this p-value; `draws` + `judge_draws` at most.
         limit: the greatest number of configurations.
         chunk: configurations scored at a time.
     """
@@ -38,45 +43,64 @@ class Enumerate:
 
     draws: int | None = None
     judge_draws: int | None = None
+    p_value: float | None = None
     limit: int = 2**21
     chunk: int = 2**16
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        """Costs M + 1 rows for each draw, selecting, and at most 2 K + 1 judging."""
-        atoms, slots = _dictionary(problem)
+        """Costs M + 1 rows for each draw that selects, and at most 2 K + 1 for each that judges.
+
+        With `p_value` judging costs M + 1, too, so that no draw is lost when the leader changes.
+        """
+        atoms, slots = dictionary(problem)
         total = number_of_configurations(problem, slots)
         if total > self.limit:
             raise InputError(
                 f"got {total:,} configurations for Enumerate; expected at most {self.limit:,}; use pursuit or beam, "
                 "narrow count= or candidates=, or raise the limit"
             )
-        bank = problem.draw(self.draws or problem.default_draws, generator)
-        form = problem.quadratic(atoms, bank)
-        ranked = self._two_best(problem, form, slots)
-        judge = problem.draw(self.judge_draws or len(bank), generator)
-        fresh = [_error(problem, atoms[list(chosen)], judge) for _, chosen in ranked]
-        gap = paired(fresh[0], fresh[1]) if len(fresh) > 1 else (None, None, None)
-        values = atoms[list(ranked[0][1])]
-        return Solution(
-            conditions=values,
-            count=len(values),
-            error=float(fresh[0].mean()),
-            stderr=float(fresh[0].std() / len(judge) ** 0.5) if len(judge) > 1 else float("inf"),
-            rows=problem.rows,
-            runner_up=atoms[list(ranked[1][1])] if len(ranked) > 1 else None,
-            difference=gap[0],
-            difference_stderr=gap[1],
-            p_value=gap[2],
-            trace={"error": [error for error, _ in ranked], "configurations": [float(total)]},
-        )
+        most = self.draws or problem.default_draws
+        if self.p_value is not None:
+            return self._until_sure(problem, atoms, slots, total, generator)
+        terms = Terms.of(problem, atoms, problem.draw(most, generator))
+        ranked, probability = self._two_best(problem, terms, slots)
+        judge = problem.draw(self.judge_draws or most, generator)
+        fresh = [errors_of(problem, atoms[chosen], judge) for _, chosen in ranked]
+        solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]})
+        return attrs.evolve(solution, probability=probability)
+
+    def _until_sure(
+        self,
+        problem: Problem,
+        atoms: Tensor,
+        slots: list[list[int]],
+        total: int,
+        generator: torch.Generator | None,
+    ) -> Solution:
+        most = self.draws or problem.default_draws
+        half = min(LEAST // 2, most)
+        selecting = judging = Terms.none(len(atoms))
+        while True:
+            selecting, judging = (
+                terms.cat(Terms.of(problem, atoms, problem.draw(half, generator))) for terms in (selecting, judging)
+            )
+            ranked, probability = self._two_best(problem, selecting, slots)
+            fresh = [judging.errors(chosen, problem.weighting(len(chosen))) for _, chosen in ranked]
+            half = min(LEAST // 4, most - len(selecting))
+            if len(fresh) < 2 or half == 0 or paired(fresh[0], fresh[1])[2] < (self.p_value or 0.0):
+                solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]})
+                return attrs.evolve(solution, probability=probability)
 
     def _two_best(
-        self, problem: Problem, form: QuadraticForm, slots: list[list[int]]
-    ) -> list[tuple[float, tuple[int, ...]]]:
-        """Mean selection error and atoms of the best and the second-best configuration."""
-        b, gram, c = form.b.mean(0), form.gram().mean(0), float(form.c.mean())
-        best: list[tuple[float, tuple[int, ...]]] = []
-        for count in range(problem.counts[0], problem.counts[1] + 1):
+        self, problem: Problem, terms: Terms, slots: list[list[int]]
+    ) -> tuple[list[tuple[float, list[int]]], Tensor | None]:
+        """Mean error and atoms of the best and the second-best configuration; posteriors of the best one's values."""
+        b, gram, c = terms.b.mean(0), terms.gram.mean(0), float(terms.c.mean())
+        low, high = problem.counts
+        if low == high and not problem.exchangeable and len(slots) and len(set(chain(*slots))) == sum(map(len, slots)):
+            return _of_attributes(all_errors(b, gram, c, slots, problem.weighting(high)), slots, problem.beta)
+        best: list[tuple[float, list[int]]] = []
+        for count in range(low, high + 1):
             w = problem.weighting(count)
             for chosen in _chunks(configurations(problem, slots, count), self.chunk, count):
                 errors = c - 2 * w * b[chosen].sum(1)
@@ -85,26 +109,57 @@ class Enumerate:
                         errors += (1 if i == j else 2) * w**2 * gram[chosen[:, i], chosen[:, j]]
                 least = errors.topk(min(2, len(errors)), largest=False)
                 rows = chosen[least.indices].tolist()
-                best += [(float(e), tuple(row)) for e, row in zip(least.values, rows, strict=True)]
+                best += [(float(e), row) for e, row in zip(least.values, rows, strict=True)]
                 best = sorted(best)[:2]
-        return best
+        return best, None
 
 
-def _dictionary(problem: Problem) -> tuple[Tensor, list[list[int]]]:
-    """Distinct values (M, *V) over all slots, and the indices that each slot may take."""
-    listed = [slot.candidates for slot in problem.slots if slot.candidates is not None]
-    if not listed:
-        return torch.empty(0, *problem.value_shape, device=problem.device), []
-    atoms, index = torch.unique(torch.cat(listed), dim=0, return_inverse=True)
-    parts = index.split([len(values) for values in listed])
-    return atoms, [part.tolist() for part in parts]
+@attrs.frozen(eq=False)
+class Terms:
+    """What is left of a quadratic form once its atoms are not needed: b (S, M), gram (S, M, M) and c (S,)."""
+
+    b: Tensor
+    gram: Tensor
+    c: Tensor
+
+    @classmethod
+    def none(cls, size: int) -> Terms:
+        """Of no draw."""
+        zeros = torch.zeros(0, size, dtype=torch.float64)
+        return cls(zeros, zeros[:, None].expand(0, size, size), zeros[:, 0] if size else torch.zeros(0))
+
+    @classmethod
+    def of(cls, problem: Problem, atoms: Tensor, bank: NoiseBank) -> Terms:
+        """Of all atoms under a bank. Costs M + 1 rows a draw."""
+        form = problem.quadratic(atoms, bank)
+        return cls(form.b.cpu(), form.gram().cpu(), form.c.cpu())
+
+    def cat(self, other: Terms) -> Terms:
+        """The draws of both."""
+        pairs = (self.b, other.b), (self.gram, other.gram), (self.c, other.c)
+        return Terms(*(torch.cat(pair) for pair in pairs))
+
+    def __len__(self) -> int:
+        return len(self.c)
+
+    def errors(self, chosen: list[int], weight: float) -> Tensor:
+        """The error of some atoms for each draw, (S,)."""
+        square = self.gram[:, chosen][:, :, chosen].sum((1, 2))
+        return self.c - 2 * weight * self.b[:, chosen].sum(1) + weight**2 * square
+
+
+def _of_attributes(
+    errors: Tensor, slots: list[list[int]], beta: float | None
+) -> tuple[list[tuple[float, list[int]]], Tensor | None]:
+    least = errors.topk(min(2, len(errors)), largest=False)
+    best = [(float(e), unravel(int(index), slots)) for e, index in zip(least.values, least.indices, strict=True)]
+    if beta is None:
+        return best, None
+    posteriors = marginals(errors, list(map(len, slots)), beta)
+    places = [slot.index(atom) for slot, atom in zip(slots, best[0][1], strict=True)]
+    return best, torch.stack([p[place] for p, place in zip(posteriors, places, strict=True)])
 
 
 def _chunks(rows: Iterator[tuple[int, ...]], size: int, count: int) -> Iterator[Tensor]:
     while chunk := list(islice(rows, size)):
         yield torch.tensor(chunk, dtype=torch.long).view(len(chunk), count)
-
-
-def _error(problem: Problem, values: Tensor, bank: NoiseBank) -> Tensor:
-    with torch.no_grad():
-        return problem.errors(values[None], bank)[0]

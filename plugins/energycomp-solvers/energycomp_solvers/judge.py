@@ -12,7 +12,7 @@ from energycomp.noise import NoiseBank
 from energycomp.problem import Problem
 from energycomp_solvers.subsets import subset_errors
 
-__all__ = ["judged"]
+__all__ = ["errors_of", "judged", "ranked_solution"]
 
 
 def judged(
@@ -58,4 +58,39 @@ def judged(
         p_value=gap[2],
         trace=trace,
         component_gain=gain,
+    )
+
+
+@torch.no_grad()
+def errors_of(problem: Problem, values: Tensor, bank: NoiseBank) -> Tensor:
+    """The error of values (K, *V) for each draw, (S,). Costs K rows a draw, and one for u under the product rule."""
+    return problem.errors(values[None], bank)[0]
+
+
+def ranked_solution(
+    problem: Problem,
+    atoms: Tensor,
+    ranked: Sequence[tuple[float, Sequence[int]]],
+    fresh: Sequence[Tensor],
+    trace: Mapping[str, Sequence[float]],
+) -> Solution:
+    """The first of one or two ranked configurations, compared on fresh draws.
+
+    Args:
+        ranked: error on the draws that selected, and the atoms.
+        fresh: errors (S,) of each on draws that did not.
+    """
+    values = atoms[list(ranked[0][1])]
+    gap = paired(fresh[0], fresh[1]) if len(fresh) > 1 else (None, None, None)
+    return Solution(
+        conditions=values,
+        count=len(values),
+        error=float(fresh[0].mean()),
+        stderr=float(fresh[0].std() / len(fresh[0]) ** 0.5) if len(fresh[0]) > 1 else float("inf"),
+        rows=problem.rows,
+        runner_up=atoms[list(ranked[1][1])] if len(ranked) > 1 else None,
+        difference=gap[0],
+        difference_stderr=gap[1],
+        p_value=gap[2],
+        trace={"error": [error for error, _ in ranked], **trace},
     )

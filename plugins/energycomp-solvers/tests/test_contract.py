@@ -17,12 +17,14 @@ from energycomp.inference import Solution, Solver, infer
 from energycomp.plugins import find, listing
 from energycomp.problem import Problem, Slot, make_problem
 from energycomp.testing import bumps_model, check_solver, labels_model, planted, tiny_model
+from energycomp_solvers.beam import Beam
 from energycomp_solvers.configurations import configurations, number_of_configurations
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.sgd import SGD
+from energycomp_solvers.weights import Weights
 
-SOLVERS = {"pursuit": Pursuit, "sgd": SGD, "enumerate": Enumerate}
+SOLVERS = {"pursuit": Pursuit, "sgd": SGD, "enumerate": Enumerate, "beam": Beam, "weights": Weights}
 RULES = [
     ("product", "sample"),
     ("product", "epsilon"),

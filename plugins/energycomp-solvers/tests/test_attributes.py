@@ -1,0 +1,142 @@
+"""One value of each attribute: exact, by beam, by weights, with posteriors and with as few draws as are needed."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.evaluate import count_rows
+from energycomp.model import Model
+from energycomp.problem import make_problem
+from energycomp.testing import attributes_model, planted
+from energycomp_solvers.attributes import all_errors, marginals, unravel
+from energycomp_solvers.beam import Beam
+from energycomp_solvers.enumerate import Enumerate
+from energycomp_solvers.weights import Weights
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noisy(model: Model, values: Tensor, scale: float, seed: int = 0) -> Tensor:
+    return planted(model, values) + scale * torch.randn(1, 3, 16, 16, generator=seeded(seed))
+
+
+TRUE = torch.tensor([0, 3, 5, 6])
+
+
+@pytest.mark.parametrize("rule", ["product", "mean"])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_exact_is_brute_force(rule: Any, scale: float) -> None:
+    model = attributes_model(4, rule=rule)
+    picture = noisy(model, TRUE, scale)
+    problem = make_problem(picture, model)
+    choices = torch.tensor(list(product([0, 1], [2, 3], [4, 5], [6, 7])))
+    expected = problem.errors(choices, problem.draw(6, seeded())).double().mean(1)
+    solution = Enumerate(draws=6).solve(make_problem(picture, model), generator=seeded())
+    assert solution.conditions.tolist() == choices[expected.argmin()].tolist()
+    assert solution.trace["error"] == pytest.approx(expected.sort().values[:2].tolist(), rel=1e-5)
+    assert solution.trace["configurations"] == [16]
+
+
+def test_all_errors_are_in_the_order_of_product() -> None:
+    atoms = torch.randn(7, 9, dtype=torch.float64, generator=seeded())
+    b, gram, slots = atoms[:, 0], atoms @ atoms.T, [[0, 1], [2, 3, 4], [5], [6, 0]]
+    errors = all_errors(b, gram, 2.0, slots, weight=0.5)
+    for index, chosen in enumerate(product(*slots)):
+        w = torch.zeros(7, dtype=torch.float64)
+        for atom in chosen:
+            w[atom] += 0.5
+        assert float(errors[index]) == pytest.approx(float(2.0 - 2 * b @ w + w @ gram @ w))
+        assert unravel(index, slots) == list(chosen)
+    assert index == len(errors) - 1
+
+
+def test_rows_are_those_of_the_values() -> None:
+    model = attributes_model(6)
+    values = torch.arange(0, 12, 2)
+    with count_rows() as spent:
+        Enumerate(draws=4, judge_draws=1).solve(make_problem(planted(model, values), model), generator=seeded())
+    assert spent.rows == 4 * (2 * 6 + 1) + 2 * (6 + 1)  # 2K + 1 a draw; the answer and its rival once
+
+
+def test_a_million_answers_take_a_second() -> None:
+    atoms = torch.randn(40, 64, dtype=torch.float64, generator=seeded())
+    start = time.process_time()
+    errors = all_errors(atoms[:, 0], atoms @ atoms.T, 1.0, torch.arange(40).view(20, 2).tolist())
+    posteriors = marginals(errors, [2] * 20, beta=0.01)
+    assert len(errors) == 2**20
+    assert all(float(p.sum()) == pytest.approx(1.0) for p in posteriors)
+    assert time.process_time() - start < 4  # of both cores together
+
+
+def test_marginals_are_sums_of_the_joint() -> None:
+    errors = torch.rand(2, 3, 2, generator=seeded())
+    joint = torch.softmax(-3.0 * errors.flatten().double(), 0).view(2, 3, 2)
+    found = marginals(errors.flatten(), [2, 3, 2], beta=3.0)
+    for p, others in zip(found, [(1, 2), (0, 2), (0, 1)], strict=True):
+        assert torch.allclose(p, joint.sum(others))
+
+
+def test_probabilities_need_a_beta_and_fall_with_noise() -> None:
+    def probability(scale: float, **options: Any) -> Tensor | None:
+        model = attributes_model(4, **options)
+        problem = make_problem(noisy(model, TRUE, scale), model)
+        return Enumerate(draws=8).solve(problem, generator=seeded()).probability
+
+    assert probability(0.0) is None
+    clear, faint = probability(0.0, beta=0.02), probability(2.0, beta=0.02)
+    assert clear is not None
+    assert faint is not None
+    assert clear.shape == (4,)
+    assert float(clear.min()) > float(faint.min())
+    assert bool(((clear <= 1) & (clear >= 0.5)).all())
+
+
+@pytest.mark.parametrize("solver", [Beam(draws=6), Weights(draws=6)], ids=str)
+def test_other_solvers_find_the_exact_answer_of_a_clear_picture(solver: Any) -> None:
+    model = attributes_model(4)
+    picture = noisy(model, TRUE, 0.1)
+    with count_rows() as spent:
+        solution = solver.solve(make_problem(picture, model), generator=seeded())
+    assert solution.conditions.tolist() == TRUE.tolist()
+    assert solution.runner_up is not None
+    assert int((solution.runner_up != solution.conditions).sum()) == 1
+    assert spent.rows == solution.rows <= 6 * (8 + 1) + 2 * 6 * (4 + 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_beam_is_exact(seed: int) -> None:
+    model = attributes_model(4, seed=seed)
+    picture = noisy(model, TRUE, 2.0, seed)
+    exact, beam = (s.solve(make_problem(picture, model), generator=seeded()) for s in (Enumerate(), Beam(width=16)))
+    assert exact.conditions.tolist() == beam.conditions.tolist()
+
+
+def test_draws_are_added_until_the_answer_is_sure() -> None:
+    model = attributes_model(4, draws=200)
+    clear = planted(model, TRUE)
+    between = (clear + planted(model, torch.tensor([0, 3, 5, 7]))) / 2
+    early = Enumerate(p_value=2e-3)
+    sure, unsure = (early.solve(make_problem(p, model), generator=seeded()) for p in (clear, between))
+    assert sure.conditions.tolist() == TRUE.tolist()
+    assert sure.rows == 2 * 10 * (8 + 1)
+    assert sure.p_value is not None
+    assert sure.p_value < 2e-3
+    assert sure.rows < unsure.rows <= 2 * 200 * (8 + 1)
+
+
+def test_only_what_is_asked_is_answered() -> None:
+    model = attributes_model(4)
+    problem = make_problem(planted(model, TRUE), model, candidates=torch.tensor([2, 3, 6, 7]))
+    assert [slot.candidates.tolist() for slot in problem.slots if slot.candidates is not None] == [[2, 3], [6, 7]]
+    assert problem.counts == (2, 2)
+    with pytest.raises(InputError, match="expected one of each"):
+        make_problem(planted(model, TRUE), model, count=2)
