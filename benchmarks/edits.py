@@ -1,6 +1,6 @@
 """Do edits do what they say? Changes one object of rendered scenes and reads the results back.
 
-python benchmarks/edits.py [-n 60] [--objects 3-5] [--strength 0.3] [--seed 0] [-o edits.png]
+python benchmarks/edits.py [-n 60] [--objects 3-5] [--strength 0.2] [--seed 0] [-o edits.png]
 
 Each scene has one object removed, one added and one moved, in three edits; the place of a new object is the one of
 another scene's 8 that is farthest from the scene's own. An edit is right when the picture is read as exactly the
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--model", default="clevr", help="registered name or folder")
     parser.add_argument("-n", type=int, default=60, help="scenes")
     parser.add_argument("--objects", default="3-5", help="objects of a scene")
-    parser.add_argument("--strength", type=float, default=0.3, help="how freely what moves is painted anew")
+    parser.add_argument("--strength", type=float, default=0.2, help="how freely what moves is painted anew")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", type=Path, default=None, help="a picture: scene, removed, added, moved; of the first 8")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Sampling K components: K + 1 calls of the whole network a step, as peers do it, against one batch of distinct rows.
 
-python benchmarks/looped_sampling.py [--threads 2] [--repeats 5] [-n 4] [--steps 10] [-o runs/benchmarks]
+python benchmarks/looped_sampling.py [--threads 2] [--repeats 15] [-n 4] [--steps 10] [-o runs/benchmarks]
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def make_ways(model: Model, case: str, *, n: int, steps: int, seed: int) -> Ways
 
 def main() -> None:
     """Writes looped_sampling.md and .png."""
-    parser = measure.arguments(__doc__)
+    parser = measure.arguments(__doc__, repeats=15)
     parser.add_argument("-n", type=int, default=4, help="samples")
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()

@@ -62,7 +62,7 @@ def edit(
     solution: Solution | None = None,
     solver: Solver | None = None,
     count: int | tuple[int, int] | None = None,
-    strength: float = 0.3,
+    strength: float = 0.2,
     num_inference_steps: int | None = None,
     generator: torch.Generator | None = None,
     progress: bool = True,
@@ -101,7 +101,7 @@ def edit(
     """
     generator = generator or torch.Generator().manual_seed(0)
     if not 0.0 < strength <= 1.0:
-        raise InputError(f"got strength={strength}; expected a number above 0, at most 1; 0.3 keeps the look")
+        raise InputError(f"got strength={strength}; expected a number above 0, at most 1; 0.2 keeps the look")
     if num_inference_steps is not None and num_inference_steps < 1:
         raise InputError(f"got num_inference_steps={num_inference_steps}; expected at least 1, such as 50")
     if solution is None:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, cast
 
 import attrs
@@ -192,13 +193,17 @@ def predict(
     if not composition.terms:
         return total
     alphas_cumprod = next(iter(composition.terms)).alphas_cumprod
-    signal, noise = signal_noise(alphas_cumprod, timestep, total.dtype)
+    levels = cache(lambda: signal_noise(alphas_cumprod, timestep, total.dtype))
+
+    def converted(prediction: Tensor, source: PredictionType, target: PredictionType) -> Tensor:
+        return prediction if source == target else convert(prediction, sample, *levels(), source=source, target=target)
+
     parts = list(_predictions(composition, sample, timestep))
     for _, weight, prediction, source in parts:
-        total += weight * convert(prediction, sample, signal, noise, source=source, target=common)
+        total = torch.add(total, converted(prediction, source, common), alpha=weight)
     if not bool(torch.isfinite(total.sum())):
         _name_what_is_not_finite(parts, timestep)
-    return convert(total, sample, signal, noise, source=common, target=prediction_type)
+    return converted(total, common, prediction_type)
 
 
 def _name_what_is_not_finite(parts: Sequence[tuple[Any, float, Tensor, PredictionType]], timestep: Tensor) -> None:

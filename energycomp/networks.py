@@ -167,7 +167,7 @@ class FiLMBlock(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """In the type of its weights: under autocast maps arrive in bfloat16, where a CPU norms 8 times as slowly."""
+    """In the type of its weights: under autocast maps arrive in bfloat16, where a CPU norms slowly."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Maps (R, channels, h, w) to the same shape."""

@@ -36,7 +36,7 @@ def edit(
     ] = None,
     strength: Annotated[
         float, typer.Option(help="How freely a moved object is painted anew, above 0, at most 1.")
-    ] = 0.3,
+    ] = 0.2,
     solver: Annotated[str | None, typer.Option(help="A registered solver; the model's own.")] = None,
     count: Annotated[str | None, typer.Option(help="Number of objects in the picture, 4, or its range, 3-8.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the scheduler; the model's own number.")] = None,

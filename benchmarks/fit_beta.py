@@ -1,0 +1,88 @@
+"""The inverse temperature of a model's posteriors, softmax(-beta J): fitted on some pictures, judged on others.
+
+python benchmarks/fit_beta.py [--model faces] [--data synthetic] [-n 200] [--seed 1000] [-o FOLDER]
+
+beta minimises the mean -log p of the true values, attribute by attribute. The calibration error (15 bins) is that of
+as many other pictures. With -o the model is saved with its beta.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
+from tqdm import tqdm
+
+from energycomp import load
+from energycomp.inference import make_problem
+from energycomp.model import Model
+from energycomp.plugins import find
+from energycomp.pretrained import save_pretrained
+from energycomp_solvers.attributes import all_errors, marginals
+from energycomp_solvers.configurations import dictionary
+
+
+def main() -> None:
+    """Prints one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="faces", help="registered name or folder of a model of attributes")
+    parser.add_argument("--source", default=None, help="a registered dataset; the one of the model's name")
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("-n", type=int, default=200, help="pictures to fit on, and as many to judge on")
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("-o", "--out", type=Path, default=None, help="save the model with its beta here")
+    options = parser.parse_args()
+    model = load(options.model)
+    source = find("datasets", options.source or model.name)()
+    examples = source.examples(options.data, count=2 * options.n, seed=options.seed)
+    tables = [table(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
+    fitting, judging = tables[: options.n], tables[options.n :]
+
+    def loss(log_beta: float) -> float:
+        chances = torch.cat([true_chances(*one, beta=math.exp(log_beta))[0] for one in fitting])
+        return float(-chances.clamp(min=1e-12).log().mean())
+
+    beta = math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e2)), method="bounded").x)
+    pairs = [true_chances(*one, beta=beta) for one in judging]
+    confidence = torch.cat([torch.maximum(chance, 1 - chance) for chance, _ in pairs])
+    right = torch.cat([right for _, right in pairs])
+    error = float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))
+    accuracy = float(right.double().mean())
+    result = {"beta": beta, "calibration_error": error, "accuracy": accuracy, "pictures": len(judging)}
+    print(json.dumps({**result, "data": options.data, "seed": options.seed}))
+    if options.out:
+        defaults = attrs.evolve(model.defaults, beta=beta)
+        save_pretrained(attrs.evolve(model, defaults=defaults), options.out, dtype=torch.float16)
+
+
+def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]], list[int]]:
+    """The errors of all answers to a picture, its slots, and its true values."""
+    problem = make_problem(model.encode(example.image), model)
+    atoms, slots = dictionary(problem)
+    form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
+    errors = all_errors(form.b.mean(0), form.gram().mean(0), float(form.c.mean()), slots, problem.weighting(len(slots)))
+    return errors, slots, [int(value) for value in example.values]
+
+
+def true_chances(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:
+    """The posterior of each true value, (K,), and whether it is the most probable one of its attribute."""
+    posteriors = marginals(errors, list(map(len, slots)), beta)
+    chances = [
+        (p[slot.index(value)], p[slot.index(value)] >= p.max())
+        for slot, p in zip(slots, posteriors, strict=True)
+        for value in true
+        if value in slot
+    ]
+    return torch.stack([chance for chance, _ in chances]), torch.stack([right for _, right in chances])
+
+
+if __name__ == "__main__":
+    main()
