@@ -108,7 +108,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_the_rest_works(install: I
     assert not info.registered
     assert plugins.find("solvers", "fractional")
     with pytest.raises(NotFoundError, match=re.escape(f"{name} (energycomp-{name} 1.0): {info.error}")):
-        plugins.find("solvers", "beam")
+        plugins.find("solvers", "annealing")
 
 
 def test_one_bad_hook_fails_the_whole_plugin(install: Install) -> None:
