@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.conditioning import Conditioner, groups_of, is_finite
+from energycomp.conditioning import Condition, Conditioner, groups_of, is_finite
 from energycomp.denoiser import Denoiser
 from energycomp.errors import InputError
 from energycomp.evaluate import RowCount, Trunk, count_rows, rows
@@ -99,9 +99,26 @@ class Problem:
         Costs N K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
         """
         candidates, count = values.shape[:2]
+        condition = self._conditioner(values.reshape(candidates * count, *values.shape[2:]))
+        return self._errors(condition, candidates, count, bank)
+
+    def mixed_errors(self, weights: Tensor, atoms: Tensor, bank: NoiseBank) -> Tensor:
+        """Denoising errors (N, S) of N candidates of K mixed conditions each, differentiable in their weights.
+
+        The condition of a component is the weighted sum of those of M atoms (M, *V): of one-hot tokens, a soft one.
+        Costs N K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+
+        Args:
+            weights: (N, K, M), shares that sum to 1.
+        """
+        candidates, count = weights.shape[:2]
+        tokens = self._conditioner(atoms.to(self.device)).rows
+        mixed = torch.einsum("nkm,mld->nkld", weights.to(tokens), tokens)
+        return self._errors(Condition(mixed.flatten(0, 1)), candidates, count, bank)
+
+    def _errors(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
+        """Errors (N, S) of N K conditions, those of a candidate one after another."""
         shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
-        flat = values.reshape(candidates * count, *values.shape[2:])
-        condition = self._conditioner(flat)
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
         with self._count():

@@ -15,11 +15,12 @@ __all__ = ["energycomp_register_solvers"]
 
 @hookimpl
 def energycomp_register_solvers() -> Mapping[str, Callable[..., object]]:
-    """Matching pursuit and gradient descent for real-valued conditions, exhaustive search for finite ones."""
+    """Pursuit and gradient descent for real-valued conditions; exhaustive, beam and relaxed search for finite ones."""
     return {
         "pursuit": lazy("energycomp_solvers.pursuit:Pursuit"),
         "sgd": lazy("energycomp_solvers.sgd:SGD"),
         "enumerate": lazy("energycomp_solvers.enumerate:Enumerate"),
         "beam": lazy("energycomp_solvers.beam:Beam"),
         "weights": lazy("energycomp_solvers.weights:Weights"),
+        "relaxed": lazy("energycomp_solvers.relaxed:Relaxed"),
     }

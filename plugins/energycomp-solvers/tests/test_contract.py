@@ -21,10 +21,18 @@ from energycomp_solvers.beam import Beam
 from energycomp_solvers.configurations import configurations, number_of_configurations
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit
+from energycomp_solvers.relaxed import Relaxed
 from energycomp_solvers.sgd import SGD
 from energycomp_solvers.weights import Weights
 
-SOLVERS = {"pursuit": Pursuit, "sgd": SGD, "enumerate": Enumerate, "beam": Beam, "weights": Weights}
+SOLVERS = {
+    "pursuit": Pursuit,
+    "sgd": SGD,
+    "enumerate": Enumerate,
+    "beam": Beam,
+    "weights": Weights,
+    "relaxed": Relaxed,
+}
 RULES = [
     ("product", "sample"),
     ("product", "epsilon"),
@@ -43,6 +51,11 @@ def test_contract(name: str) -> None:
     solver = find("solvers", name)()  # installed: found through the entry point
     assert type(solver) is SOLVERS[name]
     assert isinstance(solver, Solver)
+    check_solver(solver)
+
+
+@pytest.mark.parametrize("solver", [Relaxed(mix="predictions"), Weights(method="sgd")], ids=str)
+def test_contract_of_other_ways(solver: Any) -> None:
     check_solver(solver)
 
 

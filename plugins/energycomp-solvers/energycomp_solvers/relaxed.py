@@ -1,0 +1,180 @@
+"""Labels made continuous, followed down their gradient and rounded: thesis alg. 7."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.inference import Solution
+from energycomp.objective import QuadraticForm
+from energycomp.problem import Problem
+from energycomp_solvers.configurations import dictionary
+from energycomp_solvers.judge import errors_of, ranked_solution
+from energycomp_solvers.subsets import subset_errors
+
+__all__ = ["Relaxed", "descend_shares", "nearest_shares"]
+
+Mix = Literal["tokens", "predictions"]
+
+
+@attrs.frozen
+class Relaxed:
+    """Each slot holds shares of its values, which sum to 1; gradient steps move them, and the greatest share wins.
+
+    The thesis clamps a label l in (l, 1 - l) to [0, 1]; the nearest shares are the same for two values, and serve any
+    number. All initialisations share the noised samples and trunks of a step. The rounded answers, and each with its
+    least certain value exchanged, are scored as they are, which chooses among initialisations and counts.
+
+    Args:
+        mix: "tokens" conditions the network on mixed tokens, as the thesis does; no such token was trained on.
+            "predictions" mixes what the network says of each value: convex, on one quadratic form, no rows a step.
+        inits: R, random initialisations for each count.
+        steps: gradient steps.
+        draws: noise draws a step, of "tokens".
+        learning_rate: the length of a slot's first step; later ones shrink.
+        judge_draws: draws that score the rounded answers, which "predictions" averages over as well, and as many fresh
+            ones that compare the two best; the problem's default.
+    """
+
+    needs: ClassVar[Literal["finite"]] = "finite"
+
+    mix: Mix = attrs.field(default="tokens", validator=attrs.validators.in_(("tokens", "predictions")))
+    inits: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    steps: int = attrs.field(default=60, validator=attrs.validators.ge(1))
+    draws: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    learning_rate: float = 0.5
+    judge_draws: int | None = None
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        """Costs R K + 1 rows a draw and step for each count K of the range, and a backward pass through the heads.
+
+        Then m + 1 rows a draw that scores, m the values among the answers, and 2 K + 1 for each that judges at most.
+        "predictions" costs M + 1 rows a draw that scores, and those that judge.
+        """
+        atoms, slots = dictionary(problem)
+        bank = problem.draw(self.judge_draws or problem.default_draws, generator)
+        form = problem.quadratic(atoms, bank) if self.mix == "predictions" else None
+        answers = {
+            answer
+            for count in range(problem.counts[0], problem.counts[1] + 1)
+            if count or problem.has_empty
+            for shares in self._shares(problem, atoms, slots[:count], form, generator)
+            for answer in rounded(problem, shares, slots[:count])
+        }
+        used = range(len(atoms)) if form is not None else sorted(set(chain(*answers)))
+        form = form if form is not None else problem.quadratic(atoms[list(used)], bank)
+        place = {atom: row for row, atom in enumerate(used)}
+        ranked = sorted(
+            (float(subset_errors(form, [place[atom] for atom in answer], problem.weighting).mean()), answer)
+            for answer in answers
+        )
+        judge = problem.draw(len(bank), generator)
+        fresh = [errors_of(problem, atoms[list(answer)], judge) for _, answer in ranked[:2]]
+        return ranked_solution(problem, atoms, ranked[:2], fresh, {"answers": [float(len(answers))]})
+
+    def _shares(
+        self,
+        problem: Problem,
+        atoms: Tensor,
+        slots: Sequence[Sequence[int]],
+        form: QuadraticForm | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """What the shares (R, K, M) of all initialisations become."""
+        if not slots:
+            return torch.zeros(1, 0, len(atoms))
+        device = generator.device if generator is not None else torch.device("cpu")
+        shares = torch.rand(self.inits, len(slots), len(atoms), generator=generator, device=device)
+        legal = torch.zeros_like(shares[0], dtype=torch.bool)
+        for k, slot in enumerate(slots):
+            legal[k, list(slot)] = True
+        if form is not None:
+            weight = problem.weighting(len(slots))
+            b, gram = weight * form.b.mean(0), weight**2 * form.gram().mean(0)
+
+        def errors(shares: Tensor) -> Tensor:
+            if form is None:
+                return problem.mixed_errors(shares, atoms, problem.draw(self.draws, generator)).mean(1)
+            total = shares.sum(1).to(gram)
+            return ((total @ gram - 2 * b) * total).sum(1)  # without the constant |target|^2
+
+        return descend_shares(
+            errors,
+            nearest_shares(shares.to(problem.device), legal.to(problem.device)),
+            legal.to(problem.device),
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+        )
+
+
+def descend_shares(
+    errors: Callable[[Tensor], Tensor], shares: Tensor, legal: Tensor, *, steps: int, learning_rate: float
+) -> Tensor:
+    """Gradient steps on shares (R, K, M), after each the nearest that are legal.
+
+    A slot's step is learning_rate / sqrt(sum of its squared slopes so far) (Ward, Wu and Bottou, 2019): errors may have
+    any scale, and steps shrink by themselves. Adam's, one for each number, would end elsewhere on a simplex.
+
+    Args:
+        errors: of R initialisations, (R,), differentiable in their shares.
+        legal: (K, M), the values that each slot may take.
+        learning_rate: the length of the first step.
+    """
+    squares = torch.zeros_like(shares[..., :1])
+    for _ in range(steps):
+        free = shares.detach().requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(errors(free).sum(), free)
+        slope = torch.where(legal, slope, 0.0)
+        # along the simplex: what all values of a slot share moves nothing
+        slope = torch.where(legal, slope - slope.sum(-1, keepdim=True) / legal.sum(-1, keepdim=True), 0.0)
+        squares = squares + slope.square().sum(-1, keepdim=True)
+        step = slope / squares.sqrt().clamp(min=torch.finfo(slope.dtype).tiny)
+        shares = nearest_shares(free.detach() - learning_rate * step, legal)
+    return shares
+
+
+def nearest_shares(values: Tensor, legal: Tensor) -> Tensor:
+    """The shares >= 0 with sum 1, and 0 where they are not legal, nearest to values (..., M) (Held et al., 1974).
+
+    For two values that sum to 1 it clamps them to [0, 1].
+
+    >>> nearest_shares(torch.tensor([[1.2, -0.2, 9.0], [0.5, 0.5, 0.8]]), torch.tensor([[1, 1, 0], [1, 1, 1]]).bool())
+    tensor([[1.0000, 0.0000, 0.0000],
+            [0.2333, 0.2333, 0.5333]])
+    """
+    values = values.masked_fill(~legal, -torch.inf)
+    ranked = values.sort(-1, descending=True).values
+    excess = (ranked.cumsum(-1) - 1) / torch.arange(1, values.shape[-1] + 1, device=values.device)
+    size = (ranked > excess).sum(-1, keepdim=True)
+    return (values - excess.gather(-1, size - 1)).clamp(min=0)
+
+
+def rounded(problem: Problem, shares: Tensor, slots: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The atoms of greatest share (K, M), all different where they must be, and with the least certain one exchanged.
+
+    Where the order of slots has no meaning the atoms come in theirs.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = shares.new_full(shares.shape, -torch.inf)
+    for k, slot in enumerate(slots):
+        table[k, list(slot)] = shares[k, list(slot)]
+    found = linear_sum_assignment(table.cpu(), maximize=True)[1] if problem.distinct else table.argmax(1)
+    chosen = [int(atom) for atom in found]
+    gaps = {
+        (k, other): float(table[k, chosen[k]] - table[k, other])
+        for k, slot in enumerate(slots)
+        for other in slot
+        if other not in chosen
+    }
+    answers = [chosen]
+    if gaps:
+        changed, other = min(gaps, key=gaps.__getitem__)
+        answers.append([other if k == changed else atom for k, atom in enumerate(chosen)])
+    return [tuple(sorted(answer) if problem.exchangeable else answer) for answer in answers]
