@@ -1,5 +1,6 @@
-"""The CLEVR camera and its rays; spheres, boxes and capped cylinders as intersections of intervals."""
+"""The CLEVR camera and its rays; the shapes as intersections of intervals."""
 
+import math
 from functools import reduce
 
 import torch
@@ -9,8 +10,11 @@ CAMERA_POSITION = (7.48, -6.51, 5.34)  # scene units, z up; the camera looks at 
 HALF_WIDTH = 240 / 525  # tangent of half the horizontal field of view
 HALF_HEIGHT = 160 / 525
 SHAPES = ("cube", "sphere", "cylinder")
+MORE_SHAPES = ("cone", "egg", "tower", "gem")  # not CLEVR's; their indices follow on those of SHAPES
+STRETCHED = {4: (1, 0.68), 5: (0, 0.5)}  # egg and tower: the shape that they are, and how wide for its height
 FAR = 1e6
 Parts = tuple[Tensor, ...]  # x, y, z apart
+CORNER = 1 / 1.5  # |x| + |y| + |z| <= 1.5 on the gem
 CHAMFER = 1 / 1.88  # |x| + |y| <= 1.88 on the unit box: the official cubes have round edges
 
 
@@ -64,14 +68,21 @@ def to_local(vectors: Tensor, size: float, cosine: float, sine: float) -> tuple[
 def interval(shape: int, origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
     """Ray parameters `(enter, leave)` of the unit shape; the ray misses where `enter >= leave`.
 
-    `shape` indexes `SHAPES`; `origin` and `direction` are the local x, y, z parts, which broadcast.
+    `shape` indexes `SHAPES + MORE_SHAPES`; `origin` and `direction` are the local x, y, z parts, which broadcast.
 
     >>> down = (torch.zeros(1), torch.zeros(1), -torch.ones(1))
     >>> [part.item() for part in interval(2, (torch.zeros(1), torch.zeros(1), torch.full((1,), 5.0)), down)]
     [4.0, 6.0]
     """
+    if shape in STRETCHED:
+        shape, width = STRETCHED[shape]
+        origin, direction = (_widened(parts, 1 / width) for parts in (origin, direction))
     if shape == 0:
         return _slabs(_chamfers(origin), _chamfers(direction))
+    if shape == 3:
+        return _cone(origin, direction)
+    if shape == 6:
+        return _slabs(_facets(origin), _facets(direction))
     axes = 3 if shape == 1 else 2
     a = _dot(direction[:axes], direction[:axes]).clamp_min(1e-12)
     b = _dot(origin[:axes], direction[:axes])
@@ -83,6 +94,36 @@ def interval(shape: int, origin: Parts, direction: Parts) -> tuple[Tensor, Tenso
         return enter, leave
     low, high = _slabs(origin[2:], direction[2:])
     return torch.maximum(enter, low), torch.minimum(leave, high)
+
+
+def _cone(origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
+    """The cone whose base is the unit disc at z = -1 and whose tip is at z = 1."""
+    o, d = ((*parts[:2], parts[2] * -0.5) for parts in (origin, direction))
+    o = (*o[:2], o[2] + 0.5)  # the third part is the radius at that height
+    a = _dot(d[:2], d[:2]) - d[2] * d[2]
+    a = torch.where(a.abs() < 1e-9, 1e-9, a)
+    b = _dot(o[:2], d[:2]) - o[2] * d[2]
+    discriminant = b * b - a * (_dot(o[:2], o[:2]) - o[2] * o[2])
+    root = discriminant.clamp_min(0).sqrt()
+    first, second = (-b - root) / a, (-b + root) / a
+    # A ray steeper than the cone leaves it through the base only: it is inside beyond a root, on the base's side.
+    steep, down = a < 0, d[2] > 0
+    near = torch.where(steep, torch.where(down, torch.maximum(first, second), -FAR), first)
+    far = torch.where(steep, torch.where(down, FAR, torch.minimum(first, second)), second)
+    low, high = _slabs(origin[2:], direction[2:])
+    return torch.maximum(near, low), torch.minimum(far, high)
+
+
+def _widened(parts: Parts, factor: float) -> Parts:
+    x, y, z = parts
+    return x * factor, y * factor, z
+
+
+def _facets(parts: Parts) -> Parts:
+    """The axes and the corner directions of a box whose corners are cut off, scaled so that each slab is [-1, 1]."""
+    x, y, z = parts
+    corners = (x + y + z, x + y - z, x - y + z, x - y - z)
+    return (x, y, z, *(part * CORNER for part in corners))
 
 
 def _dot(first: Parts, second: Parts) -> Tensor:
@@ -107,7 +148,15 @@ def _slabs(origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
 
 def normal(shape: int, local: Parts, bevel: float = 18.0) -> Tensor:
     """Unit normals `(3, N)` in the local frame at surface points `local`; `bevel` is a power that rounds the edges."""
+    if shape in STRETCHED:
+        shape, width = STRETCHED[shape]
+        facing = normal(shape, _widened(local, 1 / width), bevel)
+        return torch.nn.functional.normalize(facing / torch.tensor([[width], [width], [1.0]]), dim=0)
     x, y, z = local
+    if shape == 3:
+        return _cone_normal(local)
+    if shape == 6:
+        return _facet_normal(local)
     if shape == 0:
         parts = [p.sign() * p.abs().pow(bevel) for p in local]
     elif shape == 1:
@@ -116,3 +165,18 @@ def normal(shape: int, local: Parts, bevel: float = 18.0) -> Tensor:
         side = (x * x + y * y).pow(bevel / 2)
         parts = [x * side, y * side, z.sign() * z.abs().pow(bevel)]
     return torch.nn.functional.normalize(torch.stack(parts), dim=0)
+
+
+def _cone_normal(local: Parts) -> Tensor:
+    x, y, z = local
+    radius = (x * x + y * y).sqrt().clamp_min(1e-6)
+    side = torch.stack([x / radius, y / radius, torch.full_like(z, 0.5)]) / math.sqrt(1.25)
+    base = torch.tensor([0.0, 0.0, -1.0])[:, None]
+    return torch.where(z < -1 + 1e-4, base, side)
+
+
+def _facet_normal(local: Parts) -> Tensor:
+    sides = torch.stack(_facets(local))  # (7, N), the largest is the facet that the point lies on
+    axes = torch.stack(_facets(torch.eye(3).unbind()))
+    facing = torch.nn.functional.normalize(axes, dim=1)[sides.abs().argmax(0)].T
+    return facing * sides.gather(0, sides.abs().argmax(0)[None]).sign()

@@ -32,7 +32,7 @@ def render(scene: Scene, size: tuple[int, int] = (64, 64), rays: tuple[int, int]
     layer[:3, flat] = _response(scene, surface)
     layer[3, flat] = 1.0
     layer = functional.avg_pool2d(layer.reshape(1, 4, tall, wide), rays)[0]
-    picture = layer[:3] + (1 - layer[3]) * _response(scene, _ground(scene, height, width))
+    picture = layer[:3] + (1 - layer[3]) * _response(scene, _ground(scene, height, width, rays))
     return _filter(picture, scene.lighting.blur).clamp(0, 1) * 2 - 1
 
 
@@ -46,10 +46,20 @@ def instance_map(scene: Scene, size: tuple[int, int] = (64, 64)) -> Tensor:
     return id_buffer(scene, *size)[0]
 
 
-def _ground(scene: Scene, height: int, width: int) -> Tensor:
+def _ground(scene: Scene, height: int, width: int, rays: tuple[int, int]) -> Tensor:
+    """Linear colour `(3, height, width)`: a texture is averaged over the rays of a pixel, light is met once."""
+    points = _ground_points(scene, height, width)
+    albedo = shading.ground_albedo(scene, points)
+    if scene.textures is not None:
+        tall, wide = height * rays[0], width * rays[1]
+        albedo = shading.ground_albedo(scene, _ground_points(scene, tall, wide)).reshape(3, tall, wide)
+        albedo = functional.avg_pool2d(albedo, rays).reshape(3, -1)
+    return shading.ground(scene, points, albedo).reshape(3, height, width)
+
+
+def _ground_points(scene: Scene, height: int, width: int) -> Tensor:
     directions = ray_grid(scene.camera, height, width).reshape(3, -1)
-    points = scene.camera[:, None] - directions * (scene.camera[2] / directions[2])
-    return shading.ground(scene, points).reshape(3, height, width)
+    return scene.camera[:, None] - directions * (scene.camera[2] / directions[2])
 
 
 def _response(scene: Scene, linear: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from energycomp_clevr.geometry import (
     CAMERA_POSITION,
     HALF_HEIGHT,
     HALF_WIDTH,
+    MORE_SHAPES,
     SHAPES,
     camera_basis,
     interval,
@@ -19,10 +20,12 @@ from energycomp_clevr.geometry import (
     ray_grid,
     to_local,
 )
+from energycomp_clevr.textures import Textures, sample_textures
 
 __all__ = [
     "COLORS",
     "MATERIALS",
+    "MORE_SHAPES",
     "SHAPES",
     "SIZES",
     "Lighting",
@@ -90,8 +93,8 @@ class Scene:
     """One CLEVR scene of K objects.
 
     positions: `(K, 3)` centres in scene units, z up. sizes: `(K,)` half extents. rotations: `(K,)` radians about z.
-    shapes, colors, materials: `(K,)` int64 indices into `SHAPES`, `COLORS`, `MATERIALS`. camera: `(3,)`, looking at
-    the origin.
+    shapes, colors, materials: `(K,)` int64 indices into `SHAPES + MORE_SHAPES`, `COLORS`, `MATERIALS`. camera: `(3,)`,
+    looking at the origin. textures: in place of the colours and of the grey ground.
 
     >>> scene = sample_scene(3, torch.Generator().manual_seed(0))
     >>> scene.positions.shape, scene.camera.shape
@@ -106,6 +109,7 @@ class Scene:
     rotations: Tensor
     camera: Tensor
     lighting: Lighting
+    textures: Textures | None = None
 
 
 def default_lighting(count: int) -> Lighting:
@@ -164,7 +168,7 @@ def scene_from_record(record: dict[str, Any], camera: Tensor | None = None) -> S
     return Scene(
         positions=torch.tensor([o["3d_coords"] for o in objects], dtype=torch.float32).reshape(-1, 3),
         sizes=torch.tensor([SIZES[o["size"]] for o in objects]),
-        shapes=torch.tensor([SHAPES.index(o["shape"]) for o in objects], dtype=torch.long),
+        shapes=torch.tensor([(SHAPES + MORE_SHAPES).index(o["shape"]) for o in objects], dtype=torch.long),
         colors=torch.tensor([palette.index(o["color"]) for o in objects], dtype=torch.long),
         materials=torch.tensor([MATERIALS.index(o["material"]) for o in objects], dtype=torch.long),
         rotations=torch.tensor([float(o["rotation"]) for o in objects]),
@@ -173,10 +177,12 @@ def scene_from_record(record: dict[str, Any], camera: Tensor | None = None) -> S
     )
 
 
-def sample_scene(count: int, generator: torch.Generator) -> Scene:
+def sample_scene(count: int, generator: torch.Generator, textured: bool = False) -> Scene:
     """A scene of `count` objects (0 to 10) placed by rejection, every object with 200 visible pixels at 480x320.
 
-    Costs a few ray casts at 120x80. Source: `image_generation/render_images.py` of facebookresearch/clevr-dataset-gen.
+    A textured one has the same camera, lights and rules of placement, but further shapes, and patterns in random
+    colours on the objects and on the ground. Costs a few ray casts at 120x80. Source:
+    `image_generation/render_images.py` of facebookresearch/clevr-dataset-gen.
     Raises `InputError` for another count.
 
     >>> sample_scene(4, torch.Generator().manual_seed(1)).sizes.shape
@@ -184,6 +190,7 @@ def sample_scene(count: int, generator: torch.Generator) -> Scene:
     """
     if not 0 <= count <= MAX_COUNT:
         raise InputError(f"got {count} objects; expected 0 to {MAX_COUNT}, what the placement rules leave room for")
+    shapes = SHAPES + MORE_SHAPES if textured else SHAPES
     while True:
         camera = torch.tensor(CAMERA_POSITION) + torch.rand(3, generator=generator) - 0.5
         sizes = torch.tensor(list(SIZES.values()))[torch.randint(2, (count,), generator=generator)]
@@ -193,7 +200,7 @@ def sample_scene(count: int, generator: torch.Generator) -> Scene:
         scene = Scene(
             positions=torch.cat([places, sizes[:, None]], 1),
             sizes=sizes,
-            shapes=torch.randint(len(SHAPES), (count,), generator=generator),
+            shapes=torch.randint(len(shapes), (count,), generator=generator),
             colors=torch.randint(len(COLORS), (count,), generator=generator),
             materials=torch.randint(len(MATERIALS), (count,), generator=generator),
             rotations=torch.rand(count, generator=generator) * 2 * math.pi,
@@ -203,7 +210,15 @@ def sample_scene(count: int, generator: torch.Generator) -> Scene:
         ids, _ = id_buffer(scene, *CHECK_SHAPE)
         seen = torch.bincount(ids.flatten() + 1, minlength=count + 1)[1:]
         if bool((seen >= VISIBLE_FRACTION * ids.numel()).all()):
-            return scene
+            return _painted(scene, generator) if textured else scene
+
+
+def _painted(scene: Scene, generator: torch.Generator) -> Scene:
+    """The scene with textures; each object's colour becomes the one of `COLORS` nearest to its texture's mean."""
+    textures = sample_textures(len(scene.sizes), generator)
+    means = torch.stack([t.colors.mean(0) for t in textures.objects]) if textures.objects else torch.zeros(0, 3)
+    colors = torch.cdist(means, torch.tensor(list(COLORS.values())) / 255).argmin(1)
+    return attrs.evolve(scene, colors=colors, textures=textures)
 
 
 def _place(sizes: list[float], camera: Tensor, generator: torch.Generator) -> Tensor | None:

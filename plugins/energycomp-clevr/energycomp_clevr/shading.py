@@ -7,15 +7,18 @@ from torch import Tensor
 
 from energycomp_clevr.geometry import FAR, interval, normal, to_local
 from energycomp_clevr.scenes import COLORS, LIGHT_AXES, Scene
+from energycomp_clevr.textures import paint
 
 LIGHT_RADII = (0.5, 0.5, 0.5, 1.5)  # scene units
 LIGHT_SAMPLES = 4
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 # Material weights are non-negative least-squares fits to the metal and rubber pixels of 60 official pictures.
 RUBBER_DIFFUSE = 0.95
-METAL_DIFFUSE = (0.15, 0.03, 0.17)  # cube, sphere, cylinder: flat brushed faces blur what they reflect
+# By kind of face, those of cube, sphere and cylinder: flat brushed faces blur what they reflect.
+METAL_DIFFUSE = (0.15, 0.03, 0.17)
 METAL_MIRROR = (0.72, 0.85, 0.72)
 METAL_GLOW = (1.0, 2.0, 1.0)  # factor on the lobes
+FACES = (0, 1, 2, 2, 1, 0, 0)  # the kind of each of SHAPES + MORE_SHAPES
 METAL_LOBES = ((6, 0.022), (20, 0.03), (60, 0.03), (250, 0.035), (1000, 0.8))  # (power, weight) of the lights' images
 METAL_IN_METAL = 0.6  # brightness of metal that metal reflects, without a second bounce
 SKY = 0.025  # what metal reflects above the horizon, in linear light
@@ -45,6 +48,24 @@ def albedos(scene: Scene) -> Tensor:
     """Linear albedos `(K, 3)`: the palette is used as linear light, as the official generator hands it to Blender."""
     palette = torch.tensor(list(COLORS.values())) / 255
     return (palette[scene.colors] * scene.lighting.tints).clamp(0.02, 1.0)
+
+
+def surface_albedos(scene: Scene, points: Tensor, ids: Tensor) -> Tensor:
+    """Linear albedos `(3, N)` at `points` `(3, N)` on the objects `ids` `(N,)`."""
+    if scene.textures is None:
+        return albedos(scene)[ids].T
+    out = torch.empty_like(points)
+    for k, texture in enumerate(scene.textures.objects):
+        chosen = (ids == k).nonzero()[:, 0]
+        _, cosine, sine = frame_of(scene, k)
+        local = to_local(points[:, chosen] - scene.positions[k][:, None], 1.0, cosine, sine)
+        out[:, chosen] = paint(texture, torch.stack(local)) * scene.lighting.tints[k][:, None]
+    return out.clamp(0.02, 1.0)
+
+
+def ground_albedo(scene: Scene, points: Tensor) -> Tensor:
+    """Linear albedo `(3, N)`, or `(3, 1)` where it is the same all over, of the ground at `points` `(3, N)`."""
+    return scene.lighting.floor[:, None] if scene.textures is None else paint(scene.textures.ground, points)
 
 
 def light_samples(scene: Scene, samples: int = LIGHT_SAMPLES) -> Tensor:
@@ -107,13 +128,13 @@ def openness(scene: Scene, points: Tensor, normals: Tensor) -> Tensor:
     return out
 
 
-def ground(scene: Scene, points: Tensor, shadows: bool = True) -> Tensor:
-    """Linear colour `(3, N)` of the ground at `points` `(3, N)`."""
+def ground(scene: Scene, points: Tensor, albedo: Tensor, shadows: bool = True) -> Tensor:
+    """Linear colour `(3, N)` of the ground of `albedo` `(3, N)` at `points` `(3, N)`."""
     up = torch.zeros_like(points)
     up[2] = 1
     seen = visibility(scene, points) if shadows else None
     shade = openness(scene, points, up)
-    return scene.lighting.floor[:, None] * irradiance(scene, points, up, seen) * (0.9 + 0.1 * shade)
+    return albedo * irradiance(scene, points, up, seen) * (0.9 + 0.1 * shade)
 
 
 def objects(scene: Scene, points: Tensor, rays: Tensor, ids: Tensor) -> Tensor:
@@ -122,18 +143,18 @@ def objects(scene: Scene, points: Tensor, rays: Tensor, ids: Tensor) -> Tensor:
     lifted = points + 0.01 * normals
     seen = visibility(scene, lifted)
     metal = scene.materials[ids] == 1
-    shapes = scene.shapes[ids]
-    color = torch.where(metal, torch.tensor(METAL_DIFFUSE)[shapes], RUBBER_DIFFUSE) * irradiance(
+    faces = torch.tensor(FACES)[scene.shapes[ids]]
+    color = torch.where(metal, torch.tensor(METAL_DIFFUSE)[faces], RUBBER_DIFFUSE) * irradiance(
         scene, points, normals, seen
     )
     chosen = metal.nonzero()[:, 0]
     if len(chosen):
         facing = normals[:, chosen]
         mirrored = rays[:, chosen] - 2 * (rays[:, chosen] * facing).sum(0) * facing
-        mirror, glow = torch.tensor([METAL_MIRROR, METAL_GLOW])[:, shapes[chosen]]
+        mirror, glow = torch.tensor([METAL_MIRROR, METAL_GLOW])[:, faces[chosen]]
         color[:, chosen] += scene.lighting.mirror * mirror * reflected(scene, lifted[:, chosen], mirrored)
         color[:, chosen] += scene.lighting.glow * glow * highlights(scene, points[:, chosen], mirrored, seen[:, chosen])
-    return albedos(scene)[ids].T * color
+    return surface_albedos(scene, points, ids) * color
 
 
 def highlights(scene: Scene, points: Tensor, mirrored: Tensor, seen: Tensor) -> Tensor:
@@ -163,10 +184,11 @@ def reflected(scene: Scene, points: Tensor, rays: Tensor) -> Tensor:
     away = (rays[0] * BEHIND[0] + rays[1] * BEHIND[1]).clamp_min(0)
     out = (scene.lighting.sky * (SKY + SKY_BEHIND * away.pow(3))).expand(3, -1).clone()
     met = (down & (ids < 0)).nonzero()[:, 0]
-    out[:, met] = ground(scene, points[:, met] + rays[:, met] * depth[met], shadows=False)
+    spots = points[:, met] + rays[:, met] * depth[met]
+    out[:, met] = ground(scene, spots, ground_albedo(scene, spots), shadows=False)
     met = (ids >= 0).nonzero()[:, 0]
     spots = points[:, met] + rays[:, met] * depth[met]
     light = irradiance(scene, spots, surface_normals(scene, spots, ids[met]))
     strength = torch.where(scene.materials[ids[met]] == 1, METAL_IN_METAL, RUBBER_DIFFUSE)
-    out[:, met] = albedos(scene)[ids[met]].T * light * strength
+    out[:, met] = surface_albedos(scene, spots, ids[met]) * light * strength
     return out
