@@ -1,8 +1,9 @@
-"""CLEVR as a data source: rendered scenes, and folders in the official layout."""
+"""CLEVR as a data source: rendered scenes, and folders in the layouts of CLEVR and CLEVRTex."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
@@ -12,7 +13,7 @@ from torchmetrics import MetricCollection
 from energycomp.data import Example, parse_range
 from energycomp.errors import InputError
 from energycomp.metrics import CountAccuracy, EstimationError, PerceptionRate, Precision
-from energycomp_clevr.layout import read, render_arrays, write
+from energycomp_clevr.layout import render_arrays, scan, write
 
 __all__ = ["HELD_OUT", "ClevrSource"]
 
@@ -25,6 +26,7 @@ class _Rendered(Sequence[Example]):
 
     number: int
     objects: tuple[int, int]
+    textured: bool
     seed: int
 
     def __len__(self) -> int:
@@ -40,7 +42,7 @@ class _Rendered(Sequence[Example]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(self.number))]
         start = range(self.number)[index]
-        images, values = render_arrays(1, objects=self.objects, seed=self.seed, start=start)
+        images, values = render_arrays(1, objects=self.objects, seed=self.seed, start=start, textured=self.textured)
         return Example(images[0].float() / 127.5 - 1.0, values[0], f"scene {start}")
 
 
@@ -52,25 +54,27 @@ class ClevrSource:
     """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """Rendered scenes for "synthetic:3-5" (64x64, held out from training), or a folder in CLEVR's layout.
+        """Rendered scenes for "synthetic:3-5" (64x64, held out from training), or a folder of CLEVR or CLEVRTex.
 
-        A folder may be narrowed to a range of counts: "DIR:3-8".
+        "synthetic:textured:3-5" has other shapes, textures and grounds. A folder may be narrowed to a range of counts:
+        "DIR:3-8".
         """
         if spec == "synthetic" or spec.startswith("synthetic:"):
-            objects = parse_range(spec.partition(":")[2] or "3-5", greatest=10)
-            return _Rendered(count, objects, HELD_OUT + seed)
+            objects, textured = _kind(spec.partition(":")[2])
+            return _Rendered(count, objects, textured, HELD_OUT + seed)
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)
         if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
             spec, (low, high) = folder, parse_range(kept)
-        records = [record for record in read(spec) if low <= record.count <= high]
-        if not records:
+        found = list(islice((record for record in scan(spec) if low <= record.count <= high), count))
+        if not found:
             raise InputError(f"got {spec}, which holds no scene of {low} to {high} objects; expected at least one")
-        return [Example(record.path, record.coordinates, record.path.name) for record in records[:count]]
+        return [Example(record.path, record.coordinates, record.path.name) for record in found]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
-        """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5"."""
-        write(folder, count, objects=parse_range(options or "3-5", greatest=10), seed=seed, progress=progress)
+        """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5" or "textured:3-5"."""
+        objects, textured = _kind(options)
+        write(folder, count, objects=objects, seed=seed, progress=progress, textured=textured)
 
     def metrics(self) -> MetricCollection:
         """Perception rate, precision, estimation error and count accuracy."""
@@ -83,3 +87,10 @@ class ClevrSource:
             },
             compute_groups=False,
         )
+
+
+def _kind(text: str) -> tuple[tuple[int, int], bool]:
+    """The range of counts of "3-5", "textured:3-5", "textured" or "", and whether the scenes are textured."""
+    kind, _, counts = text.partition(":")
+    textured = kind == "textured"
+    return parse_range((counts if textured else text) or "3-5", greatest=10), textured

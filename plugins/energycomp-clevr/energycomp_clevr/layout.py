@@ -2,34 +2,26 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp_clevr.geometry import SHAPES, camera_basis, project
+from energycomp_clevr import clevrtex
+from energycomp_clevr.geometry import MORE_SHAPES, SHAPES, camera_basis, project
+from energycomp_clevr.records import Record, centres
 from energycomp_clevr.renderer import render
 from energycomp_clevr.scenes import COLORS, MATERIALS, Scene, sample_scene
 
 FRAME = (480, 320)  # (width, height) px, the frame of `pixel_coords` whatever the stored picture's size
 
 
-@attrs.frozen(eq=False)
-class Record:
-    """One picture on disk. coordinates: `(K, 2)` float32 object centres in [0, 1] (x right, y down). count: K."""
-
-    path: Path
-    coordinates: Tensor
-    count: int
-
-
-def scene_of(seed: int, index: int, objects: tuple[int, int]) -> Scene:
+def scene_of(seed: int, index: int, objects: tuple[int, int], textured: bool = False) -> Scene:
     """Scene number `index` of `seed` with a count uniform in `objects` (both ends included).
 
     It depends on its arguments alone, so that pictures can be made in any order and in any number of processes.
@@ -40,12 +32,17 @@ def scene_of(seed: int, index: int, objects: tuple[int, int]) -> Scene:
     entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
     generator = torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
     low, high = objects
-    return sample_scene(int(torch.randint(low, high + 1, (), generator=generator)), generator)
+    return sample_scene(int(torch.randint(low, high + 1, (), generator=generator)), generator, textured)
 
 
 @torch.no_grad()
 def render_arrays(
-    count: int, objects: tuple[int, int] = (3, 5), seed: int = 0, size: int = 64, start: int = 0
+    count: int,
+    objects: tuple[int, int] = (3, 5),
+    seed: int = 0,
+    size: int = 64,
+    start: int = 0,
+    textured: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
     """Pictures `(N, 3, size, size)` uint8 and centres (`(K, 2)` float32 in [0, 1] each) of scenes from `start` on.
 
@@ -56,7 +53,7 @@ def render_arrays(
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
     coordinates = []
     for row in range(count):
-        scene = scene_of(seed, start + row, objects)
+        scene = scene_of(seed, start + row, objects, textured)
         images[row] = _bytes(render(scene, (size, size)))
         coordinates.append(project(scene.positions, scene.camera))
     return images, coordinates
@@ -71,11 +68,13 @@ def write(
     seed: int = 0,
     size: tuple[int, int] = FRAME,
     progress: Callable[[int], None] | None = None,
+    textured: bool = False,
 ) -> None:
     """Write `count` rendered scenes of `seed` under `folder`: pictures of `size` (width, height) px, then the records.
 
     Each file appears complete or not at all. `progress` is called with the number of pictures written. `pixel_coords`
-    are in the 480x320 frame whatever `size` is. About 0.5 s a picture at 480x320, 0.02 s at 64x64.
+    are in the 480x320 frame whatever `size` is. Records of textured scenes also name the patterns. About 0.5 s a
+    picture at 480x320, 0.02 s at 64x64.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +88,7 @@ def write(
     (folder / "scenes").mkdir(exist_ok=True)
     records = []
     for index in range(count):
-        scene = scene_of(seed, index, objects)
+        scene = scene_of(seed, index, objects, textured)
         name = f"CLEVR_{split}_{index:06d}.png"
         array = _bytes(render(scene, (size[1], size[0]))).permute(1, 2, 0).numpy()
         partial = pictures / f".{name}.{os.getpid()}"
@@ -105,29 +104,39 @@ def write(
 
 
 def read(folder: str | Path) -> list[Record]:
-    """The records of every split in `folder` that has a scenes file, in the order of the files.
-
-    Takes CLEVR v1.0 as downloaded; its test split has no scenes and is left out. Raises `InputError` for a folder
-    without scenes, a malformed scenes file or a missing picture.
+    """The records of `folder`, as `scan` gives them.
 
     >>> read("/nowhere")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    energycomp.errors.InputError: got /nowhere without scenes/CLEVR_*_scenes.json; ...
+    energycomp.errors.InputError: got /nowhere without scenes/CLEVR_*_scenes.json or ...
+    """
+    return list(scan(folder))
+
+
+def scan(folder: str | Path) -> Iterator[Record]:
+    """Each picture's record, of every split in `folder` that has a scenes file, or of CLEVRTex.
+
+    Takes CLEVR v1.0 as downloaded; its test split has no scenes and is left out. Takes CLEVRTex as `clevrtex.pictures`
+    finds it, a record at a time. Raises `InputError` for a folder of neither, a malformed record or a missing picture.
     """
     folder = Path(folder)
     files = sorted((folder / "scenes").glob("CLEVR_*_scenes.json"))
     if not files:
-        raise InputError(
-            f"got {folder} without scenes/CLEVR_*_scenes.json; expected the layout of CLEVR v1.0; "
-            "pass the folder that holds images/ and scenes/, or make one: energycomp data clevr"
-        )
-    records = [record for file in files for record in _read_split(folder, file)]
-    if not records:
+        pictures = clevrtex.pictures(folder)
+        if not pictures:
+            raise InputError(
+                f"got {folder} without scenes/CLEVR_*_scenes.json or CLEVRTEX_*.png; expected the layout of CLEVR v1.0 "
+                "or of CLEVRTex; pass the folder that holds images/ and scenes/, or make one: energycomp data clevr"
+            )
+        yield from clevrtex.scenes(pictures)
+        return
+    found = [record for file in files for record in _read_split(folder, file)]
+    if not found:
         raise InputError(
             f"got no scenes in {folder / 'scenes'}; expected one record a picture; write the pictures again"
         )
-    return records
+    yield from found
 
 
 def _read_split(folder: Path, file: Path) -> list[Record]:
@@ -135,11 +144,10 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
     records = []
     try:
         for scene in json.loads(file.read_text())["scenes"]:
-            pixels = [entry["pixel_coords"][:2] for entry in scene["objects"]]
-            coordinates = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2) / torch.tensor(FRAME)
-            path = folder / "images" / scene.get("split", split) / scene["image_filename"]
-            records.append(Record(path=path, coordinates=coordinates, count=len(pixels)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            coordinates = centres(scene["objects"], FRAME)
+            path = _inside(folder / "images", scene.get("split", split), scene["image_filename"])
+            records.append(Record(path=path, coordinates=coordinates, count=len(coordinates)))
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"got {file} with {type(error).__name__}: {error}; expected the records of CLEVR v1.0; "
             "download or write it again"
@@ -150,6 +158,12 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
                 f"got no picture {record.path}; expected the one that {file} names; unpack the images of {split} again"
             )
     return records
+
+
+def _inside(folder: Path, *parts: str) -> Path:
+    if any(Path(part).name != part or part == ".." for part in parts):
+        raise ValueError(f"the picture {'/'.join(parts)} outside of {folder}")
+    return folder.joinpath(*parts)
 
 
 def _bytes(picture: Tensor) -> Tensor:
@@ -168,7 +182,7 @@ def _record(scene: Scene, split: str, index: int, name: str) -> dict[str, Any]:
         {
             "3d_coords": scene.positions[k].tolist(),
             "pixel_coords": [*pixels[k].tolist(), float(depths[k])],
-            "shape": SHAPES[scene.shapes[k]],
+            "shape": (SHAPES + MORE_SHAPES)[scene.shapes[k]],
             "color": palette[scene.colors[k]],
             "material": MATERIALS[scene.materials[k]],
             "size": "large" if scene.sizes[k] > 0.5 else "small",
@@ -176,10 +190,16 @@ def _record(scene: Scene, split: str, index: int, name: str) -> dict[str, Any]:
         }
         for k in range(len(scene.sizes))
     ]
+    grounds = {}
+    if scene.textures is not None:
+        grounds = {"ground_texture": scene.textures.ground.pattern}
+        for entry, texture in zip(entries, scene.textures.objects, strict=True):
+            entry["texture"] = texture.pattern
     return {
         "image_index": index,
         "image_filename": name,
         "split": split,
         "directions": {key: value.tolist() for key, value in directions.items()},
         "objects": entries,
+        **grounds,
     }

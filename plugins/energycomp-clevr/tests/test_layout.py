@@ -110,3 +110,13 @@ def test_examples_are_rendered_when_they_are_asked_for() -> None:
     assert examples[-1].name == "scene 999999"
     with pytest.raises(IndexError):
         examples[1_000_000]
+
+
+@pytest.mark.parametrize("name", ["../../outside.png", "/outside.png", "..", 3])
+def test_pictures_outside_of_the_folder_are_refused(folder: Path, name: object) -> None:
+    file = folder / "scenes/CLEVR_train_scenes.json"
+    content = json.loads(file.read_text())
+    content["scenes"][0]["image_filename"] = name
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="expected the records of CLEVR"):
+        read(folder)
