@@ -49,8 +49,9 @@ def instance_map(scene: Scene, size: tuple[int, int] = (64, 64)) -> Tensor:
 def _ground(scene: Scene, height: int, width: int, rays: tuple[int, int]) -> Tensor:
     """Linear colour `(3, height, width)`: a texture is averaged over the rays of a pixel, light is met once."""
     points = _ground_points(scene, height, width)
-    albedo = shading.ground_albedo(scene, points)
-    if scene.textures is not None:
+    if scene.textures is None:
+        albedo = shading.ground_albedo(scene, points)
+    else:
         tall, wide = height * rays[0], width * rays[1]
         albedo = shading.ground_albedo(scene, _ground_points(scene, tall, wide)).reshape(3, tall, wide)
         albedo = functional.avg_pool2d(albedo, rays).reshape(3, -1)

@@ -48,7 +48,7 @@ def sample_textures(count: int, generator: torch.Generator) -> Textures:
     base = _color(generator, (0.0, 0.7), (0.35, 1.0))
     other = (base * _uniform(generator, 0.25, 0.65) + 0.15 * torch.rand(3, generator=generator)).clamp(0.02, 0.9)
     ground = _texture(torch.stack([base, other]), GROUND_CELLS, generator, upright=True)
-    objects = []
+    objects: list[Texture] = []
     while len(objects) < count:
         colors = torch.stack([_color(generator, (0.2, 1.0), (0.25, 1.0)) for _ in range(2)])
         if (_encoded(colors.mean(0)) - _encoded(ground.colors.mean(0))).norm() >= CONTRAST:
@@ -110,9 +110,8 @@ def _steep(value: Tensor) -> Tensor:
 
 
 def _fractal(lattice: Tensor, cells: Tensor) -> Tensor:
-    return (_noise(lattice, cells) + 0.5 * _noise(lattice, 2.1 * cells + 3.7) + 0.25 * _noise(lattice, 4.3 * cells)) / (
-        1.75
-    )
+    octaves = (_noise(lattice, cells), _noise(lattice, 2.1 * cells + 3.7), _noise(lattice, 4.3 * cells))
+    return (4 * octaves[0] + 2 * octaves[1] + octaves[2]) / 7
 
 
 def _noise(lattice: Tensor, cells: Tensor) -> Tensor:
@@ -127,12 +126,13 @@ def _noise(lattice: Tensor, cells: Tensor) -> Tensor:
 
 def _texture(colors: Tensor, span: tuple[float, float], generator: torch.Generator, upright: bool = False) -> Texture:
     pattern = PATTERNS[int(torch.randint(len(PATTERNS), (), generator=generator))]
-    frame, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
-    turn = _uniform(generator, 0, 2 * math.pi)
     if upright:
+        turn = _uniform(generator, 0, 2 * math.pi)
         cosine, sine = math.cos(turn), math.sin(turn)
         frame = torch.tensor([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-    elif pattern not in TURNED:
+    elif pattern in TURNED:
+        frame, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
+    else:
         frame = torch.eye(3)
     shift = LATTICE * torch.rand(3, generator=generator)
     if upright:
