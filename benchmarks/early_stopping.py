@@ -1,0 +1,267 @@
+"""How many draws does an exact answer need: a fixed number for every picture, or as many as make it sure?
+
+python benchmarks/early_stopping.py [--model faces] [-n 1000] [--twelve 300] [-o runs/benchmarks]
+
+Half of the pictures are `synthetic`, half `synthetic:shifted`. The terms of all draws are computed once a picture; what
+fewer draws would have answered, and when `Enumerate(p_value=)` would have stopped, is arithmetic on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import measure
+import torch
+from global_factors import ATTRIBUTES, candidates_of, fingerprint
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from energycomp import Model, load
+from energycomp.data import Example
+from energycomp.inference import make_problem, paired
+from energycomp.plugins import find
+from energycomp.storage import atomic_file, read_tensors, write_tensors
+from energycomp_solvers.attributes import all_errors, unravel
+from energycomp_solvers.configurations import dictionary
+from energycomp_solvers.enumerate import Enumerate, Terms
+
+KINDS = ("synthetic", "synthetic:shifted")
+PARTS = ((10, 10, *[5] * 9), (5,) * 13, (5,) * 13, (5,) * 13)  # banks as Enumerate draws them, 65 draws a file
+FIXED = (10, 20, 32, 64, 128, 256)
+P_VALUE = 2e-3
+MOST = (30, 65, 125)  # draws of each half after which an answer is given that is not sure
+WITHIN = 0.005  # of the accuracy at 256 draws
+COMMAND = "python benchmarks/early_stopping.py"
+
+
+@attrs.frozen(eq=False)
+class Reading:
+    """The terms of one picture over all draws: of the atoms of its slots, one after another; and the true answer."""
+
+    terms: Terms
+    slots: list[list[int]]
+    true: list[int]
+    kind: str
+
+    def best(self, draws: Tensor | slice) -> list[list[int]]:
+        """The best and the second-best answer by the mean over some draws."""
+        terms = self.terms
+        means = terms.b[draws].mean(0), terms.gram[draws].mean(0), float(terms.c[draws].mean())
+        least = all_errors(*means, self.slots).topk(2, largest=False)
+        return [unravel(int(index), self.slots) for index in least.indices]
+
+    def errors(self, answer: list[int], draws: Tensor) -> Tensor:
+        """The error of an answer for each of some draws."""
+        return self.terms.errors(answer, 1.0)[draws]
+
+
+@attrs.frozen
+class Stop:
+    """An answer given early, and what it took."""
+
+    answer: list[int]
+    draws: int
+    p_value: float
+
+
+def stopped(reading: Reading, most: int, p_value: float = P_VALUE) -> Stop:
+    """What `Enumerate(draws=most, p_value=)` answers: its banks select and judge in turns."""
+    sizes = torch.tensor([size for part in PARTS for size in part])
+    turn = (torch.arange(len(sizes)) % 2).repeat_interleave(sizes)[: len(reading.terms)]
+    selecting, judging = (turn == 0).nonzero()[:, 0], (turn == 1).nonzero()[:, 0]
+    for half in range(10, most + 1, 5):
+        answer, rival = reading.best(selecting[:half])
+        fresh = judging[:half]
+        found = paired(reading.errors(answer, fresh), reading.errors(rival, fresh))[2]
+        if found < p_value:
+            break
+    return Stop(answer, 2 * half, found)
+
+
+def collect(model: Model, example: Example, number: int, part: int, *, values: Tensor | None, seed: int) -> Terms:
+    """The terms of one part of a picture's draws."""
+    problem = make_problem(model.encode(example.image), model, candidates=values)
+    atoms, _ = dictionary(problem)
+    generator = torch.Generator().manual_seed((seed * 100_000 + number) * len(PARTS) + part)
+    terms = Terms.none(len(atoms))
+    for size in PARTS[part]:
+        terms = terms.cat(Terms.of(problem, atoms, problem.draw(size, generator)))
+    return terms
+
+
+@attrs.frozen(eq=False)
+class Store:
+    """The terms of all pictures, in files that a run makes and the next one finds."""
+
+    folder: Path
+    model: Model
+    sources: dict[str, Sequence[Example]]
+    values: Tensor  # of the few attributes
+    seed: int
+
+    def example(self, number: int) -> tuple[str, Example]:
+        """Picture `number` and its kind: both kinds in turns."""
+        kind = KINDS[number % len(KINDS)]
+        return kind, self.sources[kind][number // len(KINDS)]
+
+    def path(self, number: int, part: int, *, few: bool) -> Path:
+        """Where the terms of a part of a picture's draws are."""
+        return self.folder / f"{number:05d}-{part}-{'few' if few else 'all'}.safetensors"
+
+    def make(self, number: int, part: int, *, few: bool) -> None:
+        """Computes terms that are not there yet."""
+        path = self.path(number, part, few=few)
+        if not path.exists():
+            values = self.values if few else None
+            _, example = self.example(number)
+            terms = collect(self.model, example, number, part, values=values, seed=self.seed)
+            with atomic_file(path) as temporary:
+                write_tensors(temporary, {name: getattr(terms, name).float() for name in ("b", "gram", "c")})
+
+    def reading(self, number: int, *, few: bool, stored_few: bool) -> Reading:
+        """A picture's terms, of the few attributes or of all."""
+        parts = [read_tensors(self.path(number, part, few=stored_few)) for part in range(len(PARTS))]
+        b, gram, c = (torch.cat([part[name] for part in parts]).double() for name in ("b", "gram", "c"))
+        kind, example = self.example(number)
+        groups = self.model.conditioner.groups
+        atoms = self.values if few else torch.cat(groups)
+        if few and not stored_few:
+            b, gram = b[:, atoms], gram[:, atoms][:, :, atoms]
+        place = {value: row for row, value in enumerate(atoms.tolist())}
+        slots = [[place[value] for value in group.tolist()] for group in groups if int(group[0]) in place]
+        true = [place[value] for value in example.values.tolist() if value in place]
+        return Reading(Terms(b, gram, c), slots, true, kind)
+
+
+@attrs.frozen
+class Line:
+    """One way of choosing the number of draws, over all pictures."""
+
+    way: str
+    draws: float
+    rows: float
+    accuracy: float
+    by_kind: tuple[float, ...]
+    unsure: float | None = None
+
+
+def line_of(way: str, readings: Sequence[Reading], answers: Sequence[Stop]) -> Line:
+    """Means over pictures; a draw costs a row for each atom and one for u, whether it selects or judges."""
+    right = torch.tensor([float(a.answer == r.true) for a, r in zip(answers, readings, strict=True)])
+    kinds = [torch.tensor([r.kind == kind for r in readings]) for kind in KINDS]
+    draws = sum(a.draws for a in answers) / len(answers)
+    unsure = sum(a.p_value >= P_VALUE for a in answers) / len(answers)
+    return Line(
+        way,
+        draws,
+        draws * (readings[0].terms.b.shape[1] + 1),
+        float(right.mean()),
+        tuple(float(right[kind].mean()) for kind in kinds),
+        None if way.startswith("fixed") else unsure,
+    )
+
+
+def lines_of(readings: Sequence[Reading]) -> list[Line]:
+    """All fixed numbers of draws, then early stopping with each greatest number."""
+    lines = []
+    for n in FIXED:
+        answers = [Stop(r.best(slice(n))[0], n, 1.0) for r in tqdm(readings, desc=f"fixed {n}", leave=False)]
+        lines.append(line_of(f"fixed, {n}", readings, answers))
+    for most in MOST:
+        answers = [stopped(r, most) for r in tqdm(readings, desc=f"early {most}", leave=False)]
+        lines.append(line_of(f"early, at most {2 * most}", readings, answers))
+    return lines
+
+
+def enough(lines: Sequence[Line]) -> Line:
+    """The smallest fixed number of draws whose accuracy is within half a point of that of the greatest."""
+    fixed = [line for line in lines if line.unsure is None]
+    return next(line for line in fixed if line.accuracy >= fixed[-1].accuracy - WITHIN)
+
+
+def check(store: Store, readings: Sequence[Reading], *, few: bool) -> None:
+    """Raises RuntimeError where the solver itself answers a picture otherwise or spends other rows."""
+    for number, reading in enumerate(readings):
+        generator = torch.Generator().manual_seed((store.seed * 100_000 + number) * len(PARTS))
+        picture = store.model.encode(store.example(number)[1].image)
+        problem = make_problem(picture, store.model, candidates=store.values if few else None)
+        solution = Enumerate(draws=30, p_value=P_VALUE).solve(problem, generator=generator)
+        stop, atoms = stopped(reading, 30), dictionary(problem)[0]
+        expected = (atoms[stop.answer].tolist(), stop.draws * (len(atoms) + 1))
+        if (solution.conditions.tolist(), solution.rows) != expected:
+            raise RuntimeError(f"picture {number}: got {solution.conditions.tolist()}, {solution.rows}; {expected}")
+
+
+def rows_of(name: str, lines: Sequence[Line]) -> Iterator[list[str]]:
+    """Table rows of one set of attributes."""
+    base = enough(lines)
+    for line in lines:
+        unsure = "" if line.unsure is None else f"{line.unsure:.1%}"
+        fewer = f"{base.rows / line.rows:.2f}"
+        kinds = [f"{share:.1%}" for share in line.by_kind]
+        yield [name, line.way, f"{line.draws:.1f}", f"{line.rows:,.0f}", f"{line.accuracy:.1%}", *kinds, unsure, fewer]
+
+
+def picture_of(found: dict[str, list[Line]]) -> Figure:
+    """Accuracy over rows a picture, a panel for each set of attributes."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained", facecolor="white")
+    for axes, (name, lines) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        groups: tuple[tuple[str, str, Callable[[Line], bool]], ...] = (
+            ("fixed", measure.COLOURS[measure.LOOPED], lambda line: line.unsure is None),
+            ("early", measure.COLOURS[measure.OURS], lambda line: line.unsure is not None),
+        )
+        for label, colour, belongs in groups:
+            chosen = [line for line in lines if belongs(line)]
+            rows, accuracy = [line.rows for line in chosen], [100 * line.accuracy for line in chosen]
+            axes.plot(rows, accuracy, "o-", color=colour, label=label)
+        axes.set_xscale("log")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("rows a picture")
+        axes.set_ylabel("all right, %")
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    """Writes early_stopping.md and .png."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="faces", help="registered name or folder of a model of faces")
+    parser.add_argument("-n", type=int, default=1000, help="pictures, half of each kind")
+    parser.add_argument("--twelve", type=int, default=300, help="how many of them are read for all attributes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"), help="a folder; a run goes on there")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load(options.model)
+    source: Any = find("datasets", "faces")()
+    sources = {kind: source.examples(kind, count=options.n, seed=options.seed) for kind in KINDS}
+    folder = options.out / "early_stopping" / f"{fingerprint(model)}-{options.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store(folder, model, sources, candidates_of(model, ATTRIBUTES), options.seed)
+    pairs = [(number, part) for number in range(options.n) for part in range(len(PARTS))]
+    for number, part in tqdm(pairs, desc="terms", mininterval=30):
+        store.make(number, part, few=number >= options.twelve)
+    found = {}
+    for name, few, size in ((f"{len(ATTRIBUTES)} attributes", True, options.n), ("all", False, options.twelve)):
+        readings = [store.reading(k, few=few, stored_few=k >= options.twelve) for k in range(size)]
+        check(store, readings[:3], few=few)
+        found[f"{name}, {size} pictures"] = lines_of(readings)
+    head = ("attributes", "draws", "mean draws", "rows", "all right", *KINDS, "not sure", "fewer rows")
+    note = (
+        f"`{COMMAND}`: model `{options.model}`, seed {options.seed}, pictures of both kinds in equal numbers. Early: "
+        f"`Enumerate(p_value={P_VALUE})`, from 20 draws on; draws that judge count as rows and select nothing. "
+        f"Fewer rows: against the smallest fixed number within {100 * WITHIN:g} points of {FIXED[-1]} draws. On 3 "
+        "pictures each the solver itself ran, with the same answers and rows."
+    )
+    text = measure.table(head, [row for name, lines in found.items() for row in rows_of(name, lines)], note)
+    measure.write(options.out / "early_stopping", text, picture_of(found))
+
+
+if __name__ == "__main__":
+    main()
