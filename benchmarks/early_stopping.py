@@ -9,6 +9,7 @@ fewer draws would have answered, and when `Enumerate(p_value=)` would have stopp
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,21 +67,35 @@ class Stop:
 
     answer: list[int]
     draws: int
-    p_value: float
+    rows: int
+    p_value: float = 1.0
+    lean: int | None = None  # rows if those that judge were run for the two best answers alone
 
 
 def stopped(reading: Reading, most: int, p_value: float = P_VALUE) -> Stop:
-    """What `Enumerate(draws=most, p_value=)` answers: its banks select and judge in turns."""
+    """What `Enumerate(draws=most, p_value=)` answers: its banks select and judge in turns.
+
+    A draw costs a row for each atom and one for u, whether it selects or judges.
+    """
     sizes = torch.tensor([size for part in PARTS for size in part])
     turn = (torch.arange(len(sizes)) % 2).repeat_interleave(sizes)[: len(reading.terms)]
     selecting, judging = (turn == 0).nonzero()[:, 0], (turn == 1).nonzero()[:, 0]
+    whole, lean, known = len(reading.terms.b[0]) + 1, 0, Counter[int]()  # draws for which an atom was run to judge
     for half in range(10, most + 1, 5):
         answer, rival = reading.best(selecting[:half])
+        lean += _rows_to_judge({*answer, *rival}, known, half)
         fresh = judging[:half]
         found = paired(reading.errors(answer, fresh), reading.errors(rival, fresh))[2]
         if found < p_value:
             break
-    return Stop(answer, 2 * half, found)
+    return Stop(answer, 2 * half, 2 * half * whole, found, half * whole + lean)
+
+
+def _rows_to_judge(atoms: set[int], known: Counter[int], draws: int) -> int:
+    """Rows of atoms on draws that lack them, and one for u on each draw that lacks any."""
+    lacking = [draws - known[atom] for atom in atoms]
+    known.update({atom: draws - known[atom] for atom in atoms})
+    return sum(lacking) + max(lacking)
 
 
 def collect(model: Model, example: Example, number: int, part: int, *, values: Tensor | None, seed: int) -> Terms:
@@ -148,29 +163,28 @@ class Line:
     accuracy: float
     by_kind: tuple[float, ...]
     unsure: float | None = None
+    lean: float | None = None
 
 
 def line_of(way: str, readings: Sequence[Reading], answers: Sequence[Stop]) -> Line:
-    """Means over pictures; a draw costs a row for each atom and one for u, whether it selects or judges."""
+    """Means over pictures."""
     right = torch.tensor([float(a.answer == r.true) for a, r in zip(answers, readings, strict=True)])
     kinds = [torch.tensor([r.kind == kind for r in readings]) for kind in KINDS]
-    draws = sum(a.draws for a in answers) / len(answers)
+    draws, rows = (sum(getattr(a, name) for a in answers) / len(answers) for name in ("draws", "rows"))
+    by_kind = tuple(float(right[kind].mean()) for kind in kinds)
+    line = Line(way, draws, rows, float(right.mean()), by_kind)
+    if answers[0].lean is None:
+        return line
     unsure = sum(a.p_value >= P_VALUE for a in answers) / len(answers)
-    return Line(
-        way,
-        draws,
-        draws * (readings[0].terms.b.shape[1] + 1),
-        float(right.mean()),
-        tuple(float(right[kind].mean()) for kind in kinds),
-        None if way.startswith("fixed") else unsure,
-    )
+    return attrs.evolve(line, unsure=unsure, lean=sum(a.lean or 0 for a in answers) / len(answers))
 
 
 def lines_of(readings: Sequence[Reading]) -> list[Line]:
     """All fixed numbers of draws, then early stopping with each greatest number."""
     lines = []
     for n in FIXED:
-        answers = [Stop(r.best(slice(n))[0], n, 1.0) for r in tqdm(readings, desc=f"fixed {n}", leave=False)]
+        rows = n * (len(readings[0].terms.b[0]) + 1)
+        answers = [Stop(r.best(slice(n))[0], n, rows) for r in tqdm(readings, desc=f"fixed {n}", leave=False)]
         lines.append(line_of(f"fixed, {n}", readings, answers))
     for most in MOST:
         answers = [stopped(r, most) for r in tqdm(readings, desc=f"early {most}", leave=False)]
@@ -192,7 +206,7 @@ def check(store: Store, readings: Sequence[Reading], *, few: bool) -> None:
         problem = make_problem(picture, store.model, candidates=store.values if few else None)
         solution = Enumerate(draws=30, p_value=P_VALUE).solve(problem, generator=generator)
         stop, atoms = stopped(reading, 30), dictionary(problem)[0]
-        expected = (atoms[stop.answer].tolist(), stop.draws * (len(atoms) + 1))
+        expected = (atoms[stop.answer].tolist(), stop.rows)
         if (solution.conditions.tolist(), solution.rows) != expected:
             raise RuntimeError(f"picture {number}: got {solution.conditions.tolist()}, {solution.rows}; {expected}")
 
@@ -201,10 +215,10 @@ def rows_of(name: str, lines: Sequence[Line]) -> Iterator[list[str]]:
     """Table rows of one set of attributes."""
     base = enough(lines)
     for line in lines:
-        unsure = "" if line.unsure is None else f"{line.unsure:.1%}"
-        fewer = f"{base.rows / line.rows:.2f}"
         kinds = [f"{share:.1%}" for share in line.by_kind]
-        yield [name, line.way, f"{line.draws:.1f}", f"{line.rows:,.0f}", f"{line.accuracy:.1%}", *kinds, unsure, fewer]
+        fewer = [f"{base.rows / line.rows:.2f}"]
+        fewer += ["", ""] if line.lean is None else [f"{line.unsure:.1%}", f"{base.rows / line.lean:.2f}"]
+        yield [name, line.way, f"{line.draws:.1f}", f"{line.rows:,.0f}", f"{line.accuracy:.1%}", *kinds, *fewer]
 
 
 def picture_of(found: dict[str, list[Line]]) -> Figure:
@@ -252,12 +266,23 @@ def main() -> None:
         readings = [store.reading(k, few=few, stored_few=k >= options.twelve) for k in range(size)]
         check(store, readings[:3], few=few)
         found[f"{name}, {size} pictures"] = lines_of(readings)
-    head = ("attributes", "draws", "mean draws", "rows", "all right", *KINDS, "not sure", "fewer rows")
+    head = (
+        "attributes",
+        "draws",
+        "mean draws",
+        "rows",
+        "all right",
+        *KINDS,
+        "fewer rows",
+        "not sure",
+        "fewer, if lean",
+    )
     note = (
         f"`{COMMAND}`: model `{options.model}`, seed {options.seed}, pictures of both kinds in equal numbers. Early: "
         f"`Enumerate(p_value={P_VALUE})`, from 20 draws on; draws that judge count as rows and select nothing. "
-        f"Fewer rows: against the smallest fixed number within {100 * WITHIN:g} points of {FIXED[-1]} draws. On 3 "
-        "pictures each the solver itself ran, with the same answers and rows."
+        f"Fewer rows: against the smallest fixed number within {100 * WITHIN:g} points of {FIXED[-1]} draws; lean: if "
+        "draws that judge ran only the atoms of the two best answers. On 3 pictures each the solver itself ran, with "
+        "the same answers and rows."
     )
     text = measure.table(head, [row for name, lines in found.items() for row in rows_of(name, lines)], note)
     measure.write(options.out / "early_stopping", text, picture_of(found))
