@@ -26,7 +26,11 @@ class Example:
 
 
 class DataSource(Protocol):
-    """A plugin's data: examples to evaluate on, and files to train on elsewhere."""
+    """A plugin's data: examples to evaluate on, and files to train on elsewhere.
+
+    One whose values mean something else to another model may have `adapted(conditioner) -> DataSource`, too: the same
+    data with values as that conditioner numbers them.
+    """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         """At most `count` examples of "synthetic...", rendered, or of a folder; raises `InputError`."""

@@ -99,6 +99,8 @@ class TwoStageUNet(nn.Module):
         self.base = nn.Conv2d(channels[0], folded, 3, padding=1)
         self.enter = nn.Conv2d(channels[0], head_channels, 3, padding=1)
         self.token = nn.Sequential(nn.Linear(token_width, width), nn.SiLU(), nn.Linear(width, width))
+        nn.init.normal_(self.token[0].weight)  # embeddings of one-hot tokens start out as far apart as those of time;
+        nn.init.normal_(self.token[2].weight, std=1.5 / width**0.5)  # torch's own init leaves 1/20 of that
         self.null = nn.Parameter(torch.randn(width) * 0.02)
         maps = 3 + len(self.bump_widths)
         self.place = nn.Conv2d(maps, head_channels, 3, padding=1, bias=False) if positions else None

@@ -65,6 +65,7 @@ def denoising_loss(
     gamma: float | None = 4.0,
     floor: float = 0.02,
     timesteps: tuple[float, float] | None = None,
+    timestep_power: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The denoising error of compositions, each of its own number of components (thesis alg. 3).
@@ -80,6 +81,8 @@ def denoising_loss(
         gamma: the clamp; None for an unweighted error of eps.
         floor: least weight, such that the noisiest timesteps are learned too.
         timesteps: range [low, high); all when left out. They are stratified over the batch.
+        timestep_power: they are low + (high - low) U^power, U uniform: below 1 the noisy ones, at which conditions
+            matter most, come more often.
         generator: draws timesteps and noise.
 
     Returns:
@@ -104,7 +107,7 @@ def denoising_loss(
     place = torch.randperm(batch, generator=generator, device=source) + torch.rand(
         batch, generator=generator, device=source
     )
-    timestep = (low + (high - low) * place / batch).to(samples.device)
+    timestep = (low + (high - low) * (place / batch) ** timestep_power).to(samples.device)
     noise = torch.randn(samples.shape, generator=generator, device=source).to(samples.device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
     composed = compose_rows(denoiser, trunk(denoiser, signal * samples + sigma * noise, timestep), condition, owner)

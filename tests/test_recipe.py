@@ -128,3 +128,22 @@ def test_shapes_that_do_not_fit() -> None:
     ):
         with pytest.raises(InputError, match="one owner a row"):
             denoising_loss(model.denoiser, samples, model.conditioner(torch.rand(1, 2)), owner)
+
+
+@torch.no_grad()
+def test_a_power_below_one_draws_noisy_timesteps_more_often() -> None:
+    model, seen = tiny_model(), []
+    features = model.denoiser.network.features
+
+    def watched(sample: torch.Tensor, timestep: torch.Tensor) -> Any:
+        seen.append(timestep)
+        return features(sample, timestep)
+
+    model.denoiser.network.features = watched  # type: ignore[method-assign, assignment]
+    rows, owner = model.conditioner(torch.rand(64, 2)), torch.arange(64)
+    for power in (1.0, 0.5):
+        denoising_loss(
+            model.denoiser, torch.zeros(64, 3, 16, 16), rows, owner, timestep_power=power, generator=seeded()
+        )
+    even, noisy = (torch.cat([t for t in seen if len(t)]).reshape(2, -1) / len(model.denoiser.alphas_cumprod)).double()
+    assert torch.allclose(noisy, even.sqrt(), atol=1e-5)

@@ -17,7 +17,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     model: ModelName,
-    data: Annotated[str, typer.Option(help="synthetic:3-5, a folder, or a folder and a range of counts: DIR:3-8.")],
+    data: Annotated[str, typer.Option(help="What the dataset draws, such as synthetic:3-5, or a folder, or DIR:3-8.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many pictures at most.")] = 300,
     solver: Annotated[str | None, typer.Option(help="A registered solver; the model's own.")] = None,
     count: Annotated[
@@ -33,6 +33,8 @@ def evaluate(
     energycomp evaluate clevr --data synthetic:3-5 -n 300
 
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
+
+    energycomp evaluate faces --data synthetic:shifted -n 300
     """
     from energycomp.evaluation import evaluate as run
     from energycomp.plugins import find
@@ -41,6 +43,8 @@ def evaluate(
     chosen = None if solver is None else find("solvers", solver)()
     loaded = load_model(model, device)
     examples = find("datasets", source or loaded.name)()
+    if hasattr(examples, "adapted"):
+        examples = examples.adapted(loaded.conditioner)
     report = run(
         loaded,
         examples.examples(data, count=n, seed=seed),
