@@ -98,15 +98,20 @@ def methods(options: argparse.Namespace) -> list[Method]:
         found.append(Method(f"sgd-{inits}-{options.steps}-{options.draws}", label, few, (read,)))
     if "compound" in options.methods:
         inits = options.inits[-1]
-        key = f"compound-{inits}-{options.steps}-{options.draws}"
+        key = f"{_key('compound')}-{inits}-{options.steps}-{options.draws}"
         read = partial(_compound, options.weights, solver(inits=inits))
         found.append(Method(key, f"generative classifier, sgd, {inits} initialisations", few, (read,)))
     for name, label in (("resnet", "ResNet"), ("slot_attention", "Slot Attention")):
         seeds = BASELINES[name].seeds if name in options.methods else ()
         readers = tuple(partial(_regressed, name, options.weights, seed) for seed in seeds)
         if readers:
-            found.append(Method(name, f"{label}, count given, {len(seeds)} seeds", n, readers))
+            found.append(Method(_key(name), f"{label}, count given, {len(seeds)} seeds", n, readers))
     return found
+
+
+def _key(name: str) -> str:
+    """A baseline with how long it was trained."""
+    return f"{name}-{BASELINES[name].settings['steps']}"
 
 
 def _compound(weights: Path, solver: SGD) -> Reader:
