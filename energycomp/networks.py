@@ -98,9 +98,10 @@ class TwoStageUNet(nn.Module):
         self.up = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels[:-1])
         self.base = nn.Conv2d(channels[0], folded, 3, padding=1)
         self.enter = nn.Conv2d(channels[0], head_channels, 3, padding=1)
-        self.token = nn.Sequential(nn.Linear(token_width, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.normal_(self.token[0].weight)  # embeddings of one-hot tokens start out as far apart as those of time;
-        nn.init.normal_(self.token[2].weight, std=1.5 / width**0.5)  # torch's own init leaves 1/20 of that
+        enter, leave = nn.Linear(token_width, width), nn.Linear(width, width)
+        nn.init.normal_(enter.weight)  # embeddings of one-hot tokens start out as far apart as those of time;
+        nn.init.normal_(leave.weight, std=1.5 / width**0.5)  # torch's own init leaves 1/20 of that
+        self.token = nn.Sequential(enter, nn.SiLU(), leave)
         self.null = nn.Parameter(torch.randn(width) * 0.02)
         maps = 3 + len(self.bump_widths)
         self.place = nn.Conv2d(maps, head_channels, 3, padding=1, bias=False) if positions else None

@@ -74,7 +74,7 @@ BASELINES = {
     "compound": Baseline(
         lambda: compound(untrained(pretrained=False)).denoiser.network, compound_loss, {"steps": 8000}, (0,)
     ),
-    "resnet": Baseline(ResNet, padded_loss, {"steps": 6000, **QUICK}, (0, 1, 2)),
+    "resnet": Baseline(ResNet, padded_loss, {"steps": 4000, **QUICK}, (0, 1, 2)),
     "slot_attention": Baseline(SlotAttention, padded_loss, {"steps": 8000, **QUICK}, (0, 1, 2)),
 }
 

@@ -1,0 +1,124 @@
+"""Models of faces: the small one with its weights, and the thesis' own at full size."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from typing import Any
+
+import torch
+
+from energycomp.codec import VAECodec
+from energycomp.denoiser import Denoiser
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
+from energycomp.model import Defaults, Model
+from energycomp.networks import TwoStageUNet
+from energycomp.pretrained import from_pretrained
+from energycomp.unets import ConditionUNet
+from energycomp_faces.avatars import ATTRIBUTES
+from energycomp_faces.labels import BINARY, Labels
+
+__all__ = ["default", "faces", "paper"]
+
+PAPER_ATTRIBUTES = ("black_hair", "eyeglasses", "smiling")
+
+
+def faces(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
+    """The model of faces: `faces(smiling=True)` is a face that smiles.
+
+    Args:
+        preset: "default", 64x64 pixels on a CPU, or "paper", the thesis' network on Stable Diffusion latents.
+        pretrained: with the weights in this package; they exist for "default".
+        options: of the preset: `attributes`, names of yes/no attributes or one text of them with commas, and for
+            "paper" `vae`, a path or hub id.
+    """
+    presets = {"default": default, "paper": paper}
+    if preset not in presets:
+        raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
+    known = {"attributes", "vae"} if preset == "paper" else {"attributes"}
+    if unknown := options.keys() - known:
+        raise InputError(
+            f"got the option {min(unknown)!r} for preset {preset!r}; expected one of {', '.join(sorted(known))}"
+        )
+    if isinstance(options.get("attributes"), str):
+        options["attributes"] = tuple(name.strip() for name in options["attributes"].split(","))
+    if not pretrained:
+        return presets[preset](**options)
+    if preset != "default" or options:
+        raise InputError(
+            f"got preset {preset!r} with {options or 'no options'} and pretrained weights, which are in this package "
+            "for 'default' without options; expected these, or pretrained=False; train it: energycomp train faces"
+        )
+    with as_file(files("energycomp_faces") / "weights") as folder:
+        return from_pretrained(folder)
+
+
+def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
+    """Untrained: x0 prediction under the product rule at 64x64 pixels."""
+    labels = Labels(dict.fromkeys(attributes, BINARY))
+    network = TwoStageUNet(
+        sample_size=64, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2,
+        token_width=labels.width, positions=False,
+    )  # fmt: skip
+    denoiser = Denoiser(
+        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        alphas_cumprod=_schedule(beta_schedule="squaredcos_cap_v2"),
+        prediction_type="sample",
+        rule="product",
+        sample_shape=(3, 64, 64),
+        token_shape=labels.token_shape,
+    )
+    defaults = Defaults(timesteps=(100.0, 700.0), gamma=4.0, draws=32, solver="enumerate", counts=(0, len(attributes)))
+    return _model(denoiser, labels, defaults, (64, 64), "two_stage")
+
+
+def paper(
+    *, attributes: tuple[str, ...] = PAPER_ATTRIBUTES, vae: str = "stabilityai/stable-diffusion-2-1-base"
+) -> Model:
+    """Untrained: the network of thesis 5.4.2 on 16x16x4 latents of 128x128 pixels, noise prediction, product rule.
+
+    Args:
+        attributes: the thesis has three.
+        vae: folder or hub id of Stable Diffusion's VAE (subfolder "vae" where there is one); read when first used.
+    """
+    labels = Labels(dict.fromkeys(attributes, BINARY))
+    network = ConditionUNet(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=2,
+        block_out_channels=[128, 256, 512, 512],
+        attention_head_dim=1,
+        norm_num_groups=1,
+        cross_attention_dim=labels.width,
+    )
+    denoiser = Denoiser(
+        network=network,
+        alphas_cumprod=_schedule(beta_schedule="linear", beta_start=0.00085, beta_end=0.012),
+        prediction_type="epsilon",
+        rule="product",
+        sample_shape=(4, 16, 16),
+        token_shape=labels.token_shape,
+        codec=VAECodec(vae, image_size=128),
+    )
+    defaults = Defaults(timesteps=(0.0, 500.0), draws=64, solver="enumerate", counts=(0, len(attributes)))
+    return _model(denoiser, labels, defaults, (128, 128), "unet2d_condition")
+
+
+def _model(denoiser: Denoiser, labels: Labels, defaults: Defaults, size: tuple[int, int], network_name: str) -> Model:
+    return Model(
+        name="faces",
+        denoiser=denoiser,
+        conditioner=labels,
+        processor=ImageProcessor(size=size, resize="crop"),
+        network_name=network_name,
+        conditioner_name="labels",
+        defaults=defaults,
+    )
+
+
+def _schedule(**betas: Any) -> torch.Tensor:
+    from diffusers.schedulers import DDPMScheduler
+
+    alphas_cumprod: torch.Tensor = DDPMScheduler(num_train_timesteps=1000, **betas).alphas_cumprod
+    return alphas_cumprod

@@ -1,0 +1,181 @@
+"""How the model of faces is trained: the data, random subsets of attributes, and the settings of `fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
+from energycomp.model import Model
+from energycomp.recipe import Recipe, denoising_loss
+from energycomp.storage import atomic_file, read_tensors, write_tensors
+from energycomp.training import fit
+from energycomp_faces.avatars import ATTRIBUTES, avatar, labels_of
+from energycomp_faces.celeba import Record, read
+from energycomp_faces.contrast import contrast_loss
+from energycomp_faces.model import faces as build
+
+__all__ = ["Faces", "Folder", "faces", "subsets"]
+
+DRAWN = 24_000
+GROUP = "a"  # the other group of hair and beards stays out of distribution
+
+
+class Faces(Dataset[dict[str, Tensor]]):
+    """Pictures (N, 3, H, W) uint8 with the values of all their attributes (N, A)."""
+
+    def __init__(self, images: Tensor, values: Tensor) -> None:
+        self.images, self.values = images, values
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": self.images[index], "values": self.values[index]}
+
+
+class Folder(Dataset[dict[str, Tensor]]):
+    """Pictures of a folder in CelebA's layout, each read when it is asked for."""
+
+    def __init__(self, records: Sequence[Record], processor: ImageProcessor) -> None:
+        self.records, self.processor = records, processor
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        record = self.records[index]
+        image = ((self.processor(record.path)[0] + 1) * 127.5).round().byte()
+        return {"image": image, "values": record.values}
+
+
+def subsets(values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random subset of the values (B, A) of each sample, its size even from 0 to A: flat values (R,), owner (R,).
+
+    The empty subset is among them: it is what the unconditional row is learned from.
+    """
+    batch, count = values.shape
+    size = torch.randint(count + 1, (batch, 1), generator=generator)
+    rank = torch.rand(batch, count, generator=generator).argsort(1).argsort(1)
+    chosen = (rank < size).to(values.device)
+    return values[chosen], chosen.nonzero()[:, 0]
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random flips, exposure and tint of (B, 3, H, W) uint8, in [-1, 1]."""
+    images, size = images.float() / 127.5 - 1.0, len(images)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(images.device)
+
+    flip = (torch.rand(size, 1, 1, 1, generator=generator) < 0.5).to(images.device)
+    images = torch.where(flip, images.flip(3), images)
+    exposure, tint = 1 + 0.05 * random(size, 1, 1, 1), 0.02 * random(size, 3, 1, 1)
+    images = ((images + 1) * exposure - 1 + tint).clamp(-1, 1)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def faces(
+    *, data: Path | None, init: Model | None, preset: str, cache: Path, contrast: float | str = 0.0, **options: Any
+) -> Recipe:
+    """The recipe of the shipped weights (preset "default"), or of the thesis (preset "paper").
+
+    Args:
+        data: a folder in CelebA's layout; drawn faces when left out, made once and kept under `cache`.
+        init: a model to start from.
+        preset: "default" or "paper".
+        contrast: weight of `contrast_loss`; 0 leaves it out.
+        options: of the preset; `attributes` names columns of the folder's table.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = init or build(preset=preset, pretrained=False, **options)
+    attributes = tuple(model.conditioner.attributes)  # type: ignore[attr-defined]
+    faces = _drawn(cache / "faces.safetensors", attributes) if data is None else _folder(data, model, attributes)
+    run = partial(fit, model.denoiser.network, _loss(model, _weight(contrast)), faces)
+    if preset == "paper":
+        return Recipe(
+            model=model,
+            fit=partial(run, batch_size=128, learning_rate=2e-5, weight_decay=1e-2, schedule="constant"),
+            steps=30_000,
+        )
+    settings = {"learning_rate": 1e-3, "weight_decay": 1e-2, "warmup_fraction": 0.1, "max_grad_norm": 0.5}
+    return Recipe(
+        model=model,
+        fit=partial(run, batch_size=32, schedule="one_cycle", mixed_precision="bf16", **settings),
+        steps=4_000,
+    )
+
+
+def _weight(contrast: float | str) -> float:
+    try:
+        weight = float(contrast)
+    except ValueError:
+        weight = math.nan
+    if not 0.0 <= weight < math.inf:
+        raise InputError(f"got contrast={contrast}; expected a weight of 0 or more, such as 0.05")
+    return weight
+
+
+def _loss(model: Model, contrast: float) -> Any:
+    denoiser, conditioner = model.denoiser, model.conditioner
+
+    def loss(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        images = augment(batch["image"], generator)
+        values, owner = subsets(batch["values"], generator)
+        samples = images if denoiser.codec is None else denoiser.codec.encode(images)
+        if contrast:
+            trained = attrs.evolve(denoiser, network=module)
+            return contrast_loss(trained, conditioner, samples, values, owner, weight=contrast, generator=generator)
+        # Labels of a whole picture matter where the noise hides it: noisy timesteps come often and weigh much.
+        settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
+        return denoising_loss(
+            denoiser, samples, conditioner(values), owner, module=module, generator=generator, **settings
+        )
+
+    return loss
+
+
+def _folder(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
+    """The faces of a folder whose table must know every attribute of the model."""
+    records = read(folder, attributes)
+    if not records or len(records[0].values) < len(attributes):
+        known = [attributes[int(value) // 2] for record in records[:1] for value in record.values]
+        raise InputError(
+            f"got {folder}, whose table knows {', '.join(known) or 'no picture'} of the model's attributes "
+            f"{', '.join(attributes)}; expected all of them; pass --option attributes={','.join(known) or 'NAME,NAME'}"
+        )
+    return Folder(records, model.processor)
+
+
+def _drawn(path: Path, attributes: Sequence[str]) -> Faces:
+    """The training faces of seed 0, drawn once to disk."""
+    if unknown := [name for name in attributes if name not in ATTRIBUTES]:
+        raise InputError(
+            f"got the attribute {unknown[0]!r}; drawn faces have {', '.join(ATTRIBUTES)}; expected some of these; pass "
+            "--data with a folder in CelebA's layout for others"
+        )
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images, labels = [], []
+        for index in tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} faces"):
+            rng = np.random.default_rng([0, index])
+            labels.append(labels_of(rng))
+            images.append(avatar(labels[-1], rng, group=GROUP).transpose(2, 0, 1))
+        with atomic_file(path) as temporary:
+            tensors = {"images": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(np.stack(labels))}
+            write_tensors(temporary, tensors)
+    tensors = read_tensors(path)
+    columns = [ATTRIBUTES.index(name) for name in attributes]
+    return Faces(tensors["images"], tensors["labels"][:, columns] + 2 * torch.arange(len(columns)))
