@@ -135,7 +135,7 @@ def test_a_model_conforms() -> None:
     ("change", "message"),
     [
         ({"network_name": "threestage"}, "'threestage', which is not among the networks"),
-        ({"conditioner_name": "labels"}, "'labels', which is not among the conditioners"),
+        ({"conditioner_name": "tags"}, "'tags', which is not among the conditioners"),
         ({"solver": "guess"}, "'guess', which is not among the solvers"),
         ({"conditioner": Shifted()}, r"other rows from Shifted\(\*\*config\(\)\)"),
         ({"network_name": "unet2d_condition"}, "describe a model"),
