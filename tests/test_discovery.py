@@ -136,6 +136,7 @@ def test_the_table_of_untrained_baselines(tmp_path: Path, capsys: pytest.Capture
     table = (tmp_path / "discovery.md").read_text()
     assert (tmp_path / "discovery.png").stat().st_size > 1000
     assert table.count("synthetic:2-2 |") == 5
+    assert "the classifier minus ours, both by sgd" in table
     records = (tmp_path / "synthetic_2-2-0.jsonl").read_text()
     capsys.readouterr()
     discovery.main(arguments)
