@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import attrs
 from torch import Tensor
@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from energycomp.errors import InputError
 
-__all__ = ["DataSource", "Example", "parse_range"]
+__all__ = ["DataSource", "Example", "Generated", "parse_range"]
 
 
 @attrs.frozen(eq=False)
@@ -23,6 +23,38 @@ class Example:
     image: Any
     values: Tensor
     name: str
+
+
+@attrs.frozen
+class Generated(Sequence[Example]):
+    """Examples that are each made when they are asked for.
+
+    Args:
+        number: how many.
+        make: the example of an index; the same at every call.
+
+    >>> import torch
+    >>> blank = Generated(3, lambda k: Example(None, torch.zeros(0), f"scene {k}"))
+    >>> len(blank), blank[-1].name, [example.name for example in blank[:2]]
+    (3, 'scene 2', ['scene 0', 'scene 1'])
+    """
+
+    number: int
+    make: Callable[[int], Example]
+
+    def __len__(self) -> int:
+        return self.number
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self.make(k) for k in range(*index.indices(self.number))]
+        return self.make(range(self.number)[index])
 
 
 class DataSource(Protocol):

@@ -17,7 +17,7 @@ def data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A registered dataset.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder to make; new, or empty.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 1000,
-    objects: Annotated[str, typer.Option(help="How many components a picture has: 3-5, 4; clevr: textured:3-5.")] = "",
+    objects: Annotated[str, typer.Option(help="Of what kind: clevr 3-5, 4, textured:3-5; faces a, b.")] = "",
     seed: Seed = 0,
 ) -> None:
     """Write pictures and what is in them, to train and to evaluate on.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import overload
 
-import attrs
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example, parse_range
+from energycomp.data import Example, Generated, parse_range
 from energycomp.errors import InputError
 from energycomp.metrics import CountAccuracy, EstimationError, PerceptionRate, Precision
 from energycomp_clevr.layout import render_arrays, scan, write
@@ -18,32 +17,6 @@ from energycomp_clevr.layout import render_arrays, scan, write
 __all__ = ["HELD_OUT", "ClevrSource"]
 
 HELD_OUT = 1_000_000_000  # added to the seed of evaluation scenes, so that no training scene is among them
-
-
-@attrs.frozen
-class _Rendered(Sequence[Example]):
-    """Scenes of a seed, each rendered when it is asked for."""
-
-    number: int
-    objects: tuple[int, int]
-    textured: bool
-    seed: int
-
-    def __len__(self) -> int:
-        return self.number
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(self.number))]
-        start = range(self.number)[index]
-        images, values = render_arrays(1, objects=self.objects, seed=self.seed, start=start, textured=self.textured)
-        return Example(images[0].float() / 127.5 - 1.0, values[0], f"scene {start}")
 
 
 class ClevrSource:
@@ -61,7 +34,7 @@ class ClevrSource:
         """
         if spec == "synthetic" or spec.startswith("synthetic:"):
             objects, textured = _kind(spec.partition(":")[2])
-            return _Rendered(count, objects, textured, HELD_OUT + seed)
+            return Generated(count, partial(_rendered, objects=objects, textured=textured, seed=HELD_OUT + seed))
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)
         if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
@@ -94,3 +67,8 @@ def _kind(text: str) -> tuple[tuple[int, int], bool]:
     kind, _, counts = text.partition(":")
     textured = kind == "textured"
     return parse_range((counts if textured else text) or "3-5", greatest=10), textured
+
+
+def _rendered(index: int, *, objects: tuple[int, int], textured: bool, seed: int) -> Example:
+    images, values = render_arrays(1, objects=objects, seed=seed, start=index, textured=textured)
+    return Example(images[0].float() / 127.5 - 1.0, values[0], f"scene {index}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -74,11 +74,7 @@ def avatar(labels: np.ndarray, rng: np.random.Generator, *, group: str = "a", si
     >>> avatar(labels_of(np.random.default_rng(0)), np.random.default_rng(0), size=32).shape
     (32, 32, 3)
     """
-    has = dict(zip(ATTRIBUTES, map(bool, labels), strict=True))
-
-    def pick(options: tuple[str, ...]) -> list[str]:
-        return [options[int(rng.integers(len(options)))]]
-
+    has, pick = dict(zip(ATTRIBUTES, map(bool, labels), strict=True)), partial(_pick, rng)
     hair = pick(BLACK if has["black_hair"] else OTHER_HAIR)
     return _draw(
         "avataaars",
@@ -112,11 +108,7 @@ def persona(labels: np.ndarray, rng: np.random.Generator, *, size: int = 64) -> 
     >>> persona(labels_of(np.random.default_rng(0)), np.random.default_rng(0), size=32).shape
     (32, 32, 3)
     """
-    has = dict(zip(ATTRIBUTES, map(bool, labels), strict=True))
-
-    def pick(options: tuple[str, ...]) -> list[str]:
-        return [options[int(rng.integers(len(options)))]]
-
+    has, pick = dict(zip(ATTRIBUTES, map(bool, labels), strict=True)), partial(_pick, rng)
     hair = pick(BLACK if has["black_hair"] else OTHER_HAIR)
     return _draw(
         "personas",
@@ -135,6 +127,10 @@ def persona(labels: np.ndarray, rng: np.random.Generator, *, size: int = 64) -> 
         rng,
         size,
     )
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> list[str]:
+    return [options[int(rng.integers(len(options)))]]
 
 
 def _draw(style: str, options: dict[str, Any], rng: np.random.Generator, size: int) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import overload
 
 import attrs
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example
+from energycomp.data import Example, Generated
 from energycomp.errors import InputError
 from energycomp.storage import atomic_file
 from energycomp_faces.avatars import ATTRIBUTES, GROUPS, PERSONA_ATTRIBUTES, avatar, labels_of, persona
@@ -43,34 +43,6 @@ def values_of(labels: np.ndarray, attributes: Sequence[str] = ATTRIBUTES, known:
     """
     values = [2 * k + int(labels[ATTRIBUTES.index(name)]) for k, name in enumerate(attributes) if name in known]
     return torch.tensor(values)
-
-
-@attrs.frozen
-class _Drawn(Sequence[Example]):
-    """Faces of a seed, each drawn when it is asked for."""
-
-    number: int
-    group: str | None
-    seed: int
-    attributes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return self.number
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(self.number))]
-        place = range(self.number)[index]
-        image, labels = draw(place, self.seed, self.group)
-        known = PERSONA_ATTRIBUTES if self.group is None else ATTRIBUTES
-        picture = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
-        return Example(picture, values_of(labels, self.attributes, known), f"face {place}")
 
 
 @attrs.frozen
@@ -104,7 +76,7 @@ class FacesSource:
                     f"got a model of {', '.join(self.attributes)}; drawn faces have {', '.join(ATTRIBUTES)}; "
                     "expected some of these; pass a folder in CelebA's layout"
                 )
-            return _Drawn(count, KINDS[spec], HELD_OUT + seed, self.attributes)
+            return Generated(count, partial(self._drawn, seed=HELD_OUT + seed, group=KINDS[spec]))
         if spec.startswith("synthetic"):
             raise InputError(f"got {spec}; expected one of {', '.join(KINDS)}, or a folder in CelebA's layout")
         return [Example(record.path, record.values, record.path.name) for record in read(spec, self.attributes)[:count]]
@@ -135,3 +107,9 @@ class FacesSource:
             },
             compute_groups=False,
         )
+
+    def _drawn(self, index: int, *, seed: int, group: str | None) -> Example:
+        image, labels = draw(index, seed, group)
+        picture = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+        known = PERSONA_ATTRIBUTES if group is None else ATTRIBUTES
+        return Example(picture, values_of(labels, self.attributes, known), f"face {index}")

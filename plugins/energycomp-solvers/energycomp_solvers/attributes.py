@@ -66,5 +66,5 @@ def marginals(errors: Tensor, sizes: Sequence[int], beta: float) -> list[Tensor]
     found, after = [], len(joint)
     for size in sizes:
         after //= size
-        found.append(joint.view(-1, size, after).sum((0, 2)))
+        found.append(joint.view(-1, size, after).sum((0, 2)).clamp(max=1.0))  # rounding may lead above
     return found
