@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,7 @@ def main() -> None:
     tables = [table(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
     fitting, judging = tables[: options.n], tables[options.n :]
 
-    def loss(log_beta: float) -> float:
-        chances = torch.cat([true_chances(*one, beta=math.exp(log_beta))[0] for one in fitting])
-        return float(-chances.clamp(min=1e-12).log().mean())
-
-    beta = math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e2)), method="bounded").x)
+    beta = fitted(fitting)
     pairs = [true_chances(*one, beta=beta) for one in judging]
     confidence = torch.cat([torch.maximum(chance, 1 - chance) for chance, _ in pairs])
     right = torch.cat([right for _, right in pairs])
@@ -70,6 +67,16 @@ def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]
     form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
     errors = all_errors(form.b.mean(0), form.gram().mean(0), float(form.c.mean()), slots, problem.weighting(len(slots)))
     return errors, slots, [int(value) for value in example.values]
+
+
+def fitted(tables: Sequence[tuple[Tensor, list[list[int]], list[int]]]) -> float:
+    """The beta under which the true values of some pictures are most likely, attribute by attribute."""
+
+    def loss(log_beta: float) -> float:
+        chances = torch.cat([true_chances(*one, beta=math.exp(log_beta))[0] for one in tables])
+        return float(-chances.clamp(min=1e-12).log().mean())
+
+    return math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e2)), method="bounded").x)
 
 
 def true_chances(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:

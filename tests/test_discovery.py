@@ -17,11 +17,11 @@ from energycomp.storage import write_tensors
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import discovery
 from baselines.compound import MOST, PlaceSet, SetUNet, set_condition
-from baselines.padding import kept, matched_error, padded
+from baselines.padding import OUTPUTS, kept, matched_error, padded
+from baselines.places import PLACES
 from baselines.resnet import ResNet
 from baselines.scores import Answer, paired_difference, score
 from baselines.slot_attention import SlotAttention
-from baselines.training import BASELINES
 
 
 @pytest.fixture
@@ -89,9 +89,8 @@ def test_the_matched_error_is_the_least_over_all_orders() -> None:
     assert float(matched_error(found, wanted)) == pytest.approx(sum(map(min, errors)) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("build", [ResNet, SlotAttention])
-def test_gradients_reach_all_parameters(build: type[torch.nn.Module]) -> None:
-    network = build()
+@pytest.mark.parametrize("network", [ResNet((OUTPUTS, 2)), SlotAttention()], ids=["resnet", "slot_attention"])
+def test_gradients_reach_all_parameters(network: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     matched_error(network(torch.randn(2, 3, 64, 64), generator), torch.rand(2, 8, 2)).backward()
     assert all(p.grad is not None and bool(p.grad.ne(0).any()) for p in network.parameters())
@@ -126,10 +125,10 @@ def test_the_table_of_untrained_baselines(tmp_path: Path, capsys: pytest.Capture
     weights = tmp_path / "weights"
     weights.mkdir()
     arguments = ["-n", "2", "--few", "1", "--inits", "2", "--steps", "3", "--data", "synthetic:2-2"]
-    arguments += ["--weights", str(weights), "-o", str(tmp_path), "--methods", "sgd", *BASELINES]
+    arguments += ["--weights", str(weights), "-o", str(tmp_path), "--methods", "sgd", *PLACES]
     with pytest.raises(InputError, match="--train"):
         discovery.main(arguments)
-    for name, baseline in BASELINES.items():
+    for name, baseline in PLACES.items():
         for seed in baseline.seeds:
             write_tensors(weights / f"{name}-{seed}.safetensors", baseline.network(seed).state_dict())
     discovery.main(arguments)

@@ -1,14 +1,14 @@
-"""A small residual network that puts out the places of all objects at once."""
+"""A small residual network that puts out numbers from 0 to 1: places of all objects, or whether attributes hold."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.padding import OUTPUTS
 from energycomp.networks import GroupNorm
 
 __all__ = ["ResNet"]
@@ -19,12 +19,18 @@ class ResNet(nn.Module):
 
     The last 4x4 map is flattened and not averaged: averages lose places.
 
-    >>> ResNet()(torch.zeros(2, 3, 64, 64)).shape
+    Args:
+        outputs: the shape of what it puts out.
+        channels: of each stage.
+        blocks: of each stage.
+
+    >>> ResNet((8, 2))(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 8, 2])
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64, 128, 256), blocks: int = 1) -> None:
+    def __init__(self, outputs: Sequence[int], channels: Sequence[int] = (32, 64, 128, 256), blocks: int = 1) -> None:
         super().__init__()
+        self.outputs = tuple(outputs)
         self.stem = nn.Sequential(nn.Conv2d(3, channels[0], 5, stride=2, padding=2), nn.ReLU())
         layers: list[nn.Module] = []
         width = channels[0]
@@ -33,12 +39,12 @@ class ResNet(nn.Module):
                 layers.append(BasicBlock(width, wanted, stride=2 if level and not block else 1))
                 width = wanted
         self.stages = nn.Sequential(*layers)
-        self.out = nn.Linear(width * 16, OUTPUTS * 2)
+        self.out = nn.Linear(width * 16, math.prod(self.outputs))
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - needs none
-        """Pictures (B, 3, 64, 64) to places (B, OUTPUTS, 2) in [0, 1]."""
+        """Pictures (B, 3, 64, 64) to (B, *outputs) in [0, 1]."""
         h = self.stages(self.stem(images)).flatten(1)
-        return self.out(h).float().sigmoid().view(-1, OUTPUTS, 2)
+        return self.out(h).float().sigmoid().view(-1, *self.outputs)
 
 
 class BasicBlock(nn.Module):

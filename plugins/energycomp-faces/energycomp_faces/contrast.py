@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,7 +12,7 @@ from energycomp.denoiser import Denoiser, log_snr, signal_noise
 from energycomp.errors import InputError
 from energycomp.evaluate import rows, trunk
 
-__all__ = ["contrast_loss"]
+__all__ = ["Noisy", "contrast_loss", "judged", "noised"]
 
 
 def contrast_loss(
@@ -50,22 +51,50 @@ def contrast_loss(
             f"got a denoiser that predicts {denoiser.prediction_type!r} under the rule {denoiser.rule!r}; expected "
             "'sample' and 'product'; train it with contrast=0"
         )
+    noisy = noised(denoiser, samples, generator)
+    batch, device = len(samples), samples.device
+    condition = Condition.cat(
+        [conditioner(values), conditioner(values ^ 1), Condition.unconditional(*denoiser.token_shape, rows=batch)]
+    )
+    owners = torch.cat([owner, owner, torch.arange(batch, device=device)])
+    predicted = rows(denoiser, trunk(denoiser, noisy.sample, noisy.timestep), condition, owners)
+    true, flipped, free = predicted.split([len(values), len(values), batch])
+    error = samples - free.index_add(0, owner, true - free[owner])
+    return judged(error, flipped - true, owner, noisy.snr, weight=weight, beta=beta)
+
+
+@attrs.frozen(eq=False)
+class Noisy:
+    """Noised samples (B, C, H, W), their timesteps (B,) and the ratios of signal to noise (B,)."""
+
+    sample: Tensor
+    timestep: Tensor
+    snr: Tensor
+
+
+def noised(denoiser: Denoiser, samples: Tensor, generator: torch.Generator | None = None) -> Noisy:
+    """Samples at timesteps T U^0.5, stratified over the batch: labels matter where noise hides the picture."""
     batch, schedule, device = len(samples), denoiser.alphas_cumprod.to(samples.device), samples.device
     place = torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
     timestep = (len(schedule) * (place / batch).sqrt()).to(device)
     noise = torch.randn(samples.shape, generator=generator).to(device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
-    condition = Condition.cat(
-        [conditioner(values), conditioner(values ^ 1), Condition.unconditional(*denoiser.token_shape, rows=batch)]
-    )
-    owners = torch.cat([owner, owner, torch.arange(batch, device=device)])
-    predicted = rows(denoiser, trunk(denoiser, signal * samples + sigma * noise, timestep), condition, owners)
-    true, flipped, free = predicted.split([len(values), len(values), batch])
-    error = (samples - free.index_add(0, owner, true - free[owner])).float()
-    snr = torch.exp(log_snr(schedule, timestep)).to(error.dtype)
+    return Noisy(signal * samples + sigma * noise, timestep, torch.exp(log_snr(schedule, timestep)).float())
+
+
+def judged(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight: float, beta: float) -> Tensor:
+    """The denoising error, weighted by min(SNR, 1) and at least 1/2, and that of flipped labels: a scalar.
+
+    Args:
+        error: x0 - x0_hat under the true labels, (B, C, H, W).
+        change: of x0_hat when one label is flipped, (R, C, H, W).
+        owner: (R,) the sample that each flipped label belongs to.
+        snr: (B,).
+        weight, beta: as of `contrast_loss`.
+    """
+    error, change = error.float(), change.float()
     denoising = (error.square().flatten(1).mean(1) * snr.clamp(0.5, 1.0)).mean()
-    if not len(values):
+    if not len(owner):
         return denoising
-    change = (flipped - true).float()
     margin = (change * (change - 2 * error[owner])).flatten(1).sum(1) * snr.clamp(max=4.0)[owner]
     return denoising + weight * functional.softplus(-beta * margin).mean()

@@ -1,0 +1,54 @@
+"""The baselines of finding objects: a generative classifier, a ResNet and Slot Attention that put out places."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from baselines.compound import compound, set_condition
+from baselines.padding import OUTPUTS, matched_error, padded
+from baselines.resnet import ResNet
+from baselines.slot_attention import SlotAttention
+from baselines.training import QUICK, Baseline
+from energycomp import Model
+from energycomp.recipe import Recipe, denoising_loss
+from energycomp_clevr.model import clevr as untrained
+from energycomp_clevr.recipe import augment, clevr
+
+__all__ = ["PLACES", "recipe"]
+
+
+def compound_loss(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """The denoising error under all places of a picture, one row each."""
+    images, values = augment(batch, generator)
+    rows = set_condition(values, batch["owner"], len(images))
+    owner = torch.arange(len(images))
+    return denoising_loss(_untrained().denoiser, images, rows, owner, module=module, generator=generator)
+
+
+def padded_loss(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """The matched squared error of padded places."""
+    images, values = augment(batch, generator)
+    return matched_error(module(images, generator), padded(values, batch["owner"], len(images)))
+
+
+PLACES = {
+    "compound": Baseline(
+        lambda: compound(untrained(pretrained=False)).denoiser.network, compound_loss, {"steps": 8000}, (0,)
+    ),
+    "resnet": Baseline(lambda: ResNet((OUTPUTS, 2)), padded_loss, {"steps": 4000, **QUICK}, (0, 1, 2)),
+    "slot_attention": Baseline(SlotAttention, padded_loss, {"steps": 8000, **QUICK}, (0, 1, 2)),
+}
+
+
+def recipe(cache: Path) -> Recipe:
+    """The recipe of our own model; the scenes are rendered once under `cache`."""
+    return clevr(data=None, init=None, preset="default", cache=cache)
+
+
+@cache
+def _untrained() -> Model:
+    return compound(untrained(pretrained=False))
