@@ -252,7 +252,9 @@ def test_paired_is_the_one_sided_t_test() -> None:
     assert p == pytest.approx(expected.pvalue, rel=1e-5)
     assert mean / stderr == pytest.approx(expected.statistic, rel=1e-5)
     assert paired(b, a)[2] == pytest.approx(1 - p, rel=1e-5)
-    assert paired(a, a) == (0.0, 0.0, 0.5)
+    assert paired(a, a)[::2] == (0.0, 0.5)
+    same = torch.full((20,), 10.0)
+    assert paired(same, same + 2e-6)[2] > 0.4  # rounding decides nothing
     assert paired(torch.zeros(3), torch.ones(3))[2] == 0
     assert paired(a[:1], b[:1])[1:] == (float("inf"), 0.5)
 

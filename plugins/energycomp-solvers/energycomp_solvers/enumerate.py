@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import ClassVar, Literal
 
@@ -33,8 +33,8 @@ class Enumerate:
     Args:
         draws: draws that select; the problem's default.
         judge_draws: fresh draws that compare the best with the second best; as many.
-        p_value: when given, draws are added 10 at a time, half to select and half to judge, from 20 on, until the best
-            answer's advantage over the second best has this p-value; `draws` + `judge_draws` at most.
+        p_value: when given, draws are added 10 at a time, from 20 on, until the best answer's advantage over the second
+            best has this p-value; twice `draws` at most. Each half of the draws judges what the other half selects.
         limit: the greatest number of configurations.
         chunk: configurations scored at a time.
     """
@@ -50,7 +50,7 @@ class Enumerate:
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         """Costs M + 1 rows for each draw that selects, and at most 2 K + 1 for each that judges.
 
-        With `p_value` judging costs M + 1, too, so that no draw is lost when the leader changes.
+        With `p_value` every draw does both and costs M + 1.
         """
         atoms, slots = dictionary(problem)
         total = number_of_configurations(problem, slots)
@@ -78,18 +78,18 @@ class Enumerate:
         generator: torch.Generator | None,
     ) -> Solution:
         most = self.draws or problem.default_draws
-        half = min(LEAST // 2, most)
-        selecting = judging = Terms.none(len(atoms))
+        size = min(LEAST // 2, most)
+        halves = [Terms.none(len(atoms)) for _ in range(2)]
         while True:
-            selecting, judging = (
-                terms.cat(Terms.of(problem, atoms, problem.draw(half, generator))) for terms in (selecting, judging)
-            )
-            ranked, probability = self._two_best(problem, selecting, slots)
-            fresh = [judging.errors(chosen, problem.weighting(len(chosen))) for _, chosen in ranked]
-            half = min(LEAST // 4, most - len(selecting))
-            if len(fresh) < 2 or half == 0 or paired(fresh[0], fresh[1])[2] < (self.p_value or 0.0):
-                solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]})
-                return attrs.evolve(solution, probability=probability)
+            halves = [half.cat(Terms.of(problem, atoms, problem.draw(size, generator))) for half in halves]
+            selected = [self._two_best(problem, half, slots)[0] for half in halves]
+            fresh, found = judged_by_halves(halves, selected, problem.weighting)
+            size = min(LEAST // 4, most - len(halves[0]))
+            if len(fresh) < 2 or size == 0 or found < (self.p_value or 0.0):
+                break
+        ranked, probability = self._two_best(problem, halves[0].cat(halves[1]), slots)
+        solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]})
+        return attrs.evolve(solution, probability=probability, p_value=found if len(fresh) == 2 else None)
 
     def _two_best(
         self, problem: Problem, terms: Terms, slots: list[list[int]]
@@ -146,6 +146,33 @@ class Terms:
         """The error of some atoms for each draw, (S,)."""
         square = self.gram[:, chosen][:, :, chosen].sum((1, 2))
         return self.c - 2 * weight * self.b[:, chosen].sum(1) + weight**2 * square
+
+
+def judged_by_halves(
+    halves: Sequence[Terms], selected: Sequence[Sequence[tuple[float, list[int]]]], weighting: Callable[[int], float]
+) -> tuple[list[Tensor], float]:
+    """Each half of the draws judges the best and the second-best answer of the other half.
+
+    An answer that is best on both halves is best on all draws, so no draw is spent on judging alone.
+
+    Args:
+        halves: two.
+        selected: of each half, error and atoms of its best answer and of its second best, where there is one.
+        weighting: of a component by the number of components.
+
+    Returns:
+        The errors (S,) of the best and of the second best over all draws; and the p-value of their paired difference,
+        doubled because the halves have to agree (two answers that are equally good may be either one's), and 1 where
+        they do not.
+    """
+    pairs = list(zip(halves, reversed(selected), strict=True))
+    fresh = [
+        torch.cat([half.errors(ranked[place][1], weighting(len(ranked[place][1]))) for half, ranked in pairs])
+        for place in range(min(2, *map(len, selected)))
+    ]
+    if len(fresh) < 2 or selected[0][0][1] != selected[1][0][1]:
+        return fresh, 1.0
+    return fresh, min(1.0, 2 * paired(fresh[0], fresh[1])[2])
 
 
 def _of_attributes(
