@@ -81,7 +81,7 @@ def paired(errors: Tensor, other: Tensor) -> tuple[float, float, float]:
     """Mean, standard error and one-sided p-value of other - errors over the same draws (S,).
 
     A paired t-test: the draws' own difficulty cancels. Use draws that selected neither answer. The standard error is at
-    least 1e-6 of `errors`, so that rounding decides nothing.
+    least 1e-6 of the errors, so that rounding decides nothing.
 
     >>> mean, stderr, p = paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.1, 3.9]))
     >>> round(mean, 2), p < 0.01
@@ -95,7 +95,7 @@ def paired(errors: Tensor, other: Tensor) -> tuple[float, float, float]:
     mean = float(gap.mean())
     if len(gap) < 2:
         return mean, float("inf"), 0.5
-    stderr = max(float(gap.std() / len(gap) ** 0.5), ROUNDING * float(errors.double().abs().mean()))
+    stderr = max(float(gap.std() / len(gap) ** 0.5), ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
     if stderr == 0.0:
         return mean, 0.0, 0.5
     return mean, stderr, float(stats.t.sf(mean / stderr, len(gap) - 1))
