@@ -20,13 +20,12 @@ from baselines.comparison import Column, Record, bars, head, read_all, table_row
 from baselines.faces import LABELS, recipe
 from baselines.label_sets import label_sets
 from baselines.readers import Method, Reader
-from baselines.training import train, weights_of
+from baselines.training import train
 from global_factors import ATTRIBUTES, candidates_of, fingerprint
 from measure import table, write
 from torch import Tensor
 
 from energycomp import Model, infer, load
-from energycomp.errors import InputError
 from energycomp_faces.avatars import ATTRIBUTES as EVERY
 from energycomp_faces.data import FacesSource
 from energycomp_faces.metrics import AttributeAccuracy, ExactMatch
@@ -83,9 +82,8 @@ def methods(options: argparse.Namespace) -> list[Method]:
         model = load(name)
         label = f"ours, `{name}`"
         found.append(Method(f"ours-{fingerprint(model)}", label, options.n, (partial(composed, model),)))
-    file = _trained(options.weights, "classifier", 0)
     model = untrained(pretrained=False)
-    network = LABELS["classifier"].trained(file, 0)
+    network = LABELS["classifier"].trained("classifier", options.weights, 0)
     model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network))
     ways = (("classifier", "generative classifier", (ATTRIBUTES,)), ("variant", "the same, label by label", _each()))
     for key, label, asked in ways:
@@ -100,13 +98,6 @@ def methods(options: argparse.Namespace) -> list[Method]:
 
 def _each() -> tuple[tuple[str, ...], ...]:
     return tuple((name,) for name in ATTRIBUTES)
-
-
-def _trained(weights: Path, name: str, seed: int) -> Path:
-    file = weights_of(weights, name, seed)
-    if not file.is_file():
-        raise InputError(f"got no {file}; expected the weights of {name}, seed {seed}; train it: --train")
-    return file
 
 
 def composed(model: Model) -> Reader:
@@ -137,7 +128,7 @@ def classified(model: Model, asked: Sequence[Sequence[str]]) -> Reader:
 
 
 def _regressed(weights: Path, seed: int) -> Reader:
-    network = LABELS["resnet"].trained(_trained(weights, "resnet", seed), seed)
+    network = LABELS["resnet"].trained("resnet", weights, seed)
 
     @torch.no_grad()
     def read(image: Tensor, _: int, generator: torch.Generator) -> tuple[Tensor, int]:  # noqa: ARG001 - needs none

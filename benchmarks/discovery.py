@@ -21,11 +21,10 @@ from baselines.compound import compound
 from baselines.places import PLACES, recipe
 from baselines.readers import Method, Reader, composed, joint, regressed
 from baselines.scores import paired_difference
-from baselines.training import train, weights_of
+from baselines.training import train
 from measure import table, write
 
 from energycomp import load
-from energycomp.errors import InputError
 from energycomp.metrics import EstimationError, PerceptionRate, Precision
 from energycomp_clevr.data import ClevrSource
 from energycomp_clevr.model import clevr as untrained
@@ -124,19 +123,12 @@ def _key(name: str) -> str:
 
 def _compound(weights: Path, solver: SGD) -> Reader:
     model = compound(untrained(pretrained=False))
-    network = PLACES["compound"].trained(_trained(weights, "compound", 0), 0)
+    network = PLACES["compound"].trained("compound", weights, 0)
     return joint(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network)), solver)
 
 
 def _regressed(name: str, weights: Path, seed: int) -> Reader:
-    return regressed(PLACES[name].trained(_trained(weights, name, seed), seed))
-
-
-def _trained(weights: Path, name: str, seed: int) -> Path:
-    file = weights_of(weights, name, seed)
-    if not file.is_file():
-        raise InputError(f"got no {file}; expected the weights of {name}, seed {seed}; train it: --train")
-    return file
+    return regressed(PLACES[name].trained(name, weights, seed))
 
 
 def same_descent(chosen: Sequence[Method], data: str, records: dict[str, list[Record]], seed: int) -> list[str]:

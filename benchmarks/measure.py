@@ -175,6 +175,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
 
 def write(path: Path, text: str, figure: Figure) -> None:
     """The markdown and the picture beside each other; prints the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path.with_suffix(".md")) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
     FigureCanvasAgg(figure)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp import fit
+from energycomp.errors import InputError
 from energycomp.recipe import Recipe
 from energycomp.storage import atomic_file, read_tensors, write_tensors
 
@@ -44,8 +45,11 @@ class Baseline:
             torch.manual_seed(seed)
             return self.build().to(memory_format=torch.channels_last)
 
-    def trained(self, file: Path, seed: int) -> nn.Module:
-        """The network with the weights of a file, in eval mode."""
+    def trained(self, name: str, folder: Path, seed: int) -> nn.Module:
+        """The network with the weights that `train` left, in eval mode."""
+        file = weights_of(folder, name, seed)
+        if not file.is_file():
+            raise InputError(f"got no {file}; expected the weights of {name}, seed {seed}; train it: --train")
         network = self.network(seed)
         network.load_state_dict(read_tensors(file))
         return network.eval()
