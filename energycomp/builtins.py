@@ -1,4 +1,4 @@
-"""The core's own plugin: the networks that any plugin's config may name."""
+"""The core's own plugin: the networks that any plugin's config may name, and the conditioner of latents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from energycomp.plugins import lazy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["energycomp_register_networks"]
+__all__ = ["energycomp_register_conditioners", "energycomp_register_networks"]
+
+
+@hookimpl
+def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
+    """What an encoder read from a picture."""
+    return {"latents": lazy("energycomp.conditioning:Latents")}
 
 
 @hookimpl

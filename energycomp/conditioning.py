@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -12,7 +13,7 @@ from torch.distributions import constraints
 
 from energycomp.errors import InputError
 
-__all__ = ["Condition", "Conditioner", "is_finite"]
+__all__ = ["Condition", "Conditioner", "Latents", "is_finite"]
 
 
 @attrs.frozen(eq=False)
@@ -132,6 +133,67 @@ class Conditioner(Protocol):
     def __call__(self, values: Tensor) -> Condition:
         """Values (R, *V) as R condition rows, differentiable where the values are continuous."""
         ...
+
+
+@attrs.frozen
+class Latents:
+    """A conditioner whose values are latents that an encoder reads from a picture; the token of a value is the value.
+
+    Args:
+        width: D.
+
+    >>> latents = Latents(3)
+    >>> latents.parse(0.5, 1, -2), latents(torch.zeros(2, 3)).shape
+    (tensor([[ 0.5000,  1.0000, -2.0000]]), (1, 3))
+    """
+
+    width: int = attrs.field(default=8)
+
+    @width.validator
+    def _check(self, _: Any, value: int) -> None:
+        if type(value) is not int or value < 1:
+            raise InputError(f"got latents of width {value!r}; expected a whole number of at least 1")
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """(D,)."""
+        return (self.width,)
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """One token."""
+        return (1, self.width)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All vectors."""
+        return constraints.independent(constraints.real, 1)
+
+    def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        """D numbers as a value (1, D)."""
+        numbers = all(isinstance(number, int | float) and math.isfinite(number) for number in args)
+        if kwargs or len(args) != self.width or not numbers:
+            raise InputError(
+                f"got {args} {kwargs or ''}; expected the {self.width} finite numbers of a latent; take latents from a "
+                "picture: energycomp.decompose"
+            )
+        return torch.tensor([args], dtype=torch.float32)
+
+    def describe(self, value: Tensor) -> list[float]:
+        """The numbers of a value (D,), that `parse` takes back."""
+        return [float(number) for number in value]
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {"width": self.width}
+
+    def __call__(self, values: Tensor) -> Condition:
+        """Values (R, D) as rows (R, 1, D)."""
+        if values.ndim != 2 or values.shape[1] != self.width:
+            raise InputError(
+                f"got latents of shape {tuple(values.shape)}; expected (R, {self.width}); take those of this model"
+            )
+        return Condition(values[:, None].float())
 
 
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:

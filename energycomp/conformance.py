@@ -34,7 +34,15 @@ from energycomp.networks import TwoStage
 from energycomp.plugins import find, listing, names
 from energycomp.pretrained import from_pretrained, load_weights, save_pretrained
 from energycomp.recipe import Recipe
-from energycomp.testing import check_component, check_conditioner, check_solver, expect, legal_values, refuses
+from energycomp.testing import (
+    check_component,
+    check_conditioner,
+    check_encoder,
+    check_solver,
+    expect,
+    legal_values,
+    refuses,
+)
 
 __all__ = ["Check", "check_dataset", "check_model", "check_network", "check_plugin", "check_recipe"]
 
@@ -126,6 +134,11 @@ def _check_config(network: nn.Module, factory: Factory) -> None:
     expect(isinstance(network, nn.Module), f"a {name}", "a torch.nn.Module", "derive it from one")
     stages = isinstance(network, TwoStage) or type(network).forward is not nn.Module.forward
     expect(stages, f"{name} without forward", "features and head, or forward", "see networks.py")
+    _check_rebuilt(network, factory)
+
+
+def _check_rebuilt(network: nn.Module, factory: Factory) -> None:
+    name = type(network).__name__
     expect(hasattr(network, "config"), f"{name} without config", "the arguments that it was made with", "keep them")
     again = factory(**json.loads(json.dumps(dict(cast("Any", network).config))))
     shapes, others = ({k: v.shape for k, v in net.state_dict().items()} for net in (network, again))
@@ -215,7 +228,7 @@ def check_recipe(recipe: Recipe) -> None:
         result = recipe.fit(out=Path(folder), steps=2, seed=0, mixed_precision="no", progress=False)
     expect(result.step == 2, f"{result.step} steps", "2", "pass steps= on to energycomp.fit")
     expect(bool(np.isfinite(result.loss)), f"a loss of {result.loss}", "a finite one", "check the learning rate")
-    load_weights(recipe.model.denoiser.network, result.ema_state, "the recipe's result")
+    load_weights(recipe.model.trained, result.ema_state, "the recipe's result")
 
 
 def _check_network(name: str) -> None:
@@ -227,6 +240,13 @@ def _check_network(name: str) -> None:
 
 def _check_conditioner(name: str) -> None:
     check_conditioner(_built(find("conditioners", name)))
+
+
+def _check_encoder(name: str) -> None:
+    factory = find("encoders", name)
+    check_encoder(_built(factory))
+    with torch.device("meta"):
+        _check_rebuilt(factory(), factory)
 
 
 def _built(factory: Factory) -> Any:
@@ -263,6 +283,7 @@ CHECKS: dict[Kind, Callable[[str], None]] = {
     "models": lambda name: check_model(find("models", name)()),
     "networks": _check_network,
     "conditioners": _check_conditioner,
+    "encoders": _check_encoder,
     "solvers": lambda name: check_solver(find("solvers", name)()),
     "datasets": lambda name: check_dataset(find("datasets", name)()),
     "recipes": _check_recipe,

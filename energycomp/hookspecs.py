@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "energycomp_register_conditioners",
     "energycomp_register_datasets",
+    "energycomp_register_encoders",
     "energycomp_register_models",
     "energycomp_register_networks",
     "energycomp_register_recipes",
@@ -41,6 +42,11 @@ def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
 @hookspec
 def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
     """Conditioners that a `config.json` names: `factory(**config) -> Conditioner`."""
+
+
+@hookspec
+def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
+    """Encoders, samples to latents (B, K, D), that a `config.json` names: `factory(**config) -> torch.nn.Module`."""
 
 
 @hookspec

@@ -17,7 +17,7 @@ import attrs
 
 __all__ = ["CORE", "DISABLE", "GROUP", "KINDS", "ONLY", "Kind", "PluginInfo", "installed", "normalized"]
 
-Kind = Literal["models", "networks", "conditioners", "solvers", "datasets", "recipes"]
+Kind = Literal["models", "networks", "conditioners", "encoders", "solvers", "datasets", "recipes"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 GROUP = "energycomp"

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energycomp.component import Composition, Conditional, combine
 from energycomp.conditioning import Conditioner
@@ -92,7 +92,7 @@ class Defaults:
 
 @attrs.frozen(eq=False)
 class Model:
-    """A denoiser with what is needed to use it: conditioner, image processor, defaults.
+    """A denoiser with what is needed to use it: conditioner, image processor, defaults, and an encoder of pictures.
 
     Args:
         name: what `repr` of its leaves begins with.
@@ -101,6 +101,8 @@ class Model:
         processor: pictures to the size the model works at.
         defaults: how it is best used.
         network_name, conditioner_name: the registered names under which plugins rebuild both.
+        encoder: samples (B, C, H, W) to latents (B, K, D), values of the conditioner; see `energycomp.decomposition`.
+        encoder_name: its registered name.
 
     Raises:
         InputError: the conditioner's tokens, or what processor or codec make of a picture, do not fit the denoiser.
@@ -118,6 +120,8 @@ class Model:
     network_name: str
     conditioner_name: str
     defaults: Defaults = attrs.field(factory=Defaults)
+    encoder: nn.Module | None = None
+    encoder_name: str | None = None
 
     def __attrs_post_init__(self) -> None:
         codec, denoiser = self.denoiser.codec, self.denoiser
@@ -128,6 +132,11 @@ class Model:
         ):
             if got != expected:
                 raise InputError(f"got {what} of shape {got}; expected {expected}, what the denoiser takes; change one")
+        if (self.encoder is None) != (self.encoder_name is None):
+            raise InputError(
+                f"got the encoder {type(self.encoder).__name__} under the name {self.encoder_name!r}; expected both or "
+                "neither; give the name that a plugin registers"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
         """A component under the condition that the conditioner reads from the arguments; raises `InputError`."""
@@ -164,8 +173,15 @@ class Model:
         return to_output(images, output_type)
 
     def to(self, device: torch.device | str) -> Model:
-        """The model on a device (its network is moved in place)."""
-        return attrs.evolve(self, denoiser=self.denoiser.to(device))
+        """The model on a device (its network and encoder are moved in place)."""
+        encoder = None if self.encoder is None else self.encoder.to(device)
+        return attrs.evolve(self, denoiser=self.denoiser.to(device), encoder=encoder)
+
+    @property
+    def trained(self) -> nn.Module:
+        """What training changes: the network, or `{"network": ..., "encoder": ...}` where there is an encoder."""
+        network = self.denoiser.network
+        return network if self.encoder is None else nn.ModuleDict({"network": network, "encoder": self.encoder})
 
 
 def _short(value: Tensor) -> str:

@@ -21,7 +21,7 @@ from energycomp.errors import CheckpointError, EnergycompError, InputError, NotF
 from energycomp.evaluate import rows, trunk
 from energycomp.images import ImageProcessor
 from energycomp.model import Defaults, Model
-from energycomp.plugins import find, names
+from energycomp.plugins import Kind, find, names
 from energycomp.storage import atomic_directory, read_tensors, verify, write_tensors
 
 __all__ = ["from_pretrained", "load", "load_weights", "save_pretrained"]
@@ -35,6 +35,7 @@ KEYS = {
     "conditioner": {"name", "config"},
     "denoiser": {"prediction_type", "rule", "sample_shape", "token_shape", "null_trained"},
 }
+ENCODER = {"": KEYS[""] | {"encoder"}, "encoder": {"name", "config"}}  # where there is one
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -83,6 +84,8 @@ def save_pretrained(
         extra: further text files by name, such as a model card.
     """
     weights = {f"network.{name}": tensor for name, tensor in model.denoiser.network.state_dict().items()}
+    if model.encoder is not None:
+        weights |= {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
     if dtype is not None:
         weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
     weights["alphas_cumprod"] = model.denoiser.alphas_cumprod.to(torch.float32)
@@ -120,9 +123,11 @@ def from_pretrained(folder: str | Path) -> Model:
 def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -> Model:
     part = config["denoiser"]
     alphas_cumprod = tensors.pop("alphas_cumprod")
+    encodes = "encoder" in config
+    inner = {k.removeprefix("encoder."): tensors.pop(k) for k in list(tensors) if encodes and k.startswith("encoder.")}
     weights = {k.removeprefix("network."): v for k, v in tensors.items()}
     denoiser = Denoiser(
-        network=_skeleton(config["network"], weights, source),
+        network=_skeleton(config["network"], "networks", weights, source),
         alphas_cumprod=alphas_cumprod.float(),
         prediction_type=part["prediction_type"],
         rule=part["rule"],
@@ -139,12 +144,19 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
         network_name=config["network"]["name"],
         conditioner_name=config["conditioner"]["name"],
         defaults=Defaults(**config["defaults"]),
+        encoder=_skeleton(config["encoder"], "encoders", inner, source) if encodes else None,
+        encoder_name=config["encoder"]["name"] if encodes else None,
     )
-    _check_shapes(denoiser)
-    network = _build(config["network"], "networks")
-    load_weights(network, weights, source)
-    network = network.to(memory_format=torch.channels_last).eval()
-    return attrs.evolve(model, denoiser=attrs.evolve(denoiser, network=network))
+    _check_shapes(model)
+    network = _filled(config["network"], "networks", weights, source)
+    encoder = _filled(config["encoder"], "encoders", inner, source) if encodes else None
+    return attrs.evolve(model, denoiser=attrs.evolve(denoiser, network=network), encoder=encoder)
+
+
+def _filled(part: Mapping[str, Any], kind: Kind, weights: Mapping[str, Tensor], source: str) -> nn.Module:
+    module: nn.Module = _build(part, kind)
+    load_weights(module, weights, source)
+    return module.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def _codec(part: Mapping[str, Any] | None) -> VAECodec | None:
@@ -195,11 +207,15 @@ def _check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source:
 
 def _config(model: Model) -> dict[str, Any]:
     denoiser = model.denoiser
+    encoder: dict[str, Any] = {}
+    if model.encoder is not None:
+        encoder = {"encoder": {"name": model.encoder_name, "config": dict(model.encoder.config)}}  # type: ignore[arg-type]
     return {
         "format": FORMAT,
         "name": model.name,
         "network": {"name": model.network_name, "config": dict(denoiser.network.config)},  # type: ignore[arg-type]
         "conditioner": {"name": model.conditioner_name, "config": model.conditioner.config()},
+        **encoder,
         "denoiser": {
             "prediction_type": denoiser.prediction_type,
             "rule": denoiser.rule,
@@ -227,7 +243,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"got {path} of format {found!r}; expected {FORMAT}; update energycomp or export it again"
         )
-    for name, keys in KEYS.items():
+    for name, keys in (KEYS | ENCODER if "encoder" in config else KEYS).items():
         part = config[name] if name else config
         if not isinstance(part, dict) or part.keys() != keys:
             found = sorted(part) if isinstance(part, dict) else type(part).__name__
@@ -237,8 +253,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _skeleton(part: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> nn.Module:
-    """The network without memory, on torch's meta device, once it is known to fit the weights.
+def _skeleton(part: Mapping[str, Any], kind: Kind, weights: Mapping[str, Tensor], source: str) -> nn.Module:
+    """The network or encoder without memory, on torch's meta device, once it is known to fit the weights.
 
     While it is made, its parameters are counted: no config makes a network that is larger than its file of weights.
     """
@@ -260,15 +276,16 @@ def _skeleton(part: Mapping[str, Any], weights: Mapping[str, Tensor], source: st
     handle = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            network: nn.Module = _build(part, "networks")
+            network: nn.Module = _build(part, kind)
     finally:
         handle.remove()
     _check_fit(network.state_dict(), weights, source)
     return network
 
 
-def _check_shapes(denoiser: Denoiser) -> None:
-    """One row through a network on the meta device: samples, tokens and network fit each other."""
+def _check_shapes(model: Model) -> None:
+    """One row through network and encoder on the meta device: samples, tokens and latents fit each other."""
+    denoiser = model.denoiser
     with torch.device("meta"), torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
         shared = trunk(denoiser, torch.empty(1, *denoiser.sample_shape), torch.zeros(1))
         out = rows(denoiser, shared, Condition(torch.empty(1, *denoiser.token_shape)), torch.zeros(1).long())
@@ -276,6 +293,13 @@ def _check_shapes(denoiser: Denoiser) -> None:
             raise CheckpointError(
                 f"got a network that makes {tuple(out.shape[1:])} of samples {denoiser.sample_shape}; expected the same"
             )
+        if model.encoder is not None:
+            shape = tuple(model.encoder.eval()(torch.empty(1, *denoiser.sample_shape)).shape)
+            if len(shape) != 3 or shape[2:] != tuple(model.conditioner.value_shape):
+                raise CheckpointError(
+                    f"got an encoder that makes {shape} of one sample; expected (1, K, "
+                    f"{model.conditioner.value_shape[-1]}), values of the conditioner"
+                )
 
 
 def _build(part: Mapping[str, Any], kind: Any) -> Any:
@@ -283,7 +307,7 @@ def _build(part: Mapping[str, Any], kind: Any) -> Any:
     if not isinstance(part["name"], str) or not isinstance(part["config"], dict):
         raise CheckpointError(f"got {part!r} among the {kind}; expected a name and an object; restore the file")
     built = find(kind, part["name"])(**part["config"])
-    own = json.loads(json.dumps(built.config if kind == "networks" else built.config()))
+    own = json.loads(json.dumps(built.config() if kind == "conditioners" else built.config))
     for key, value in part["config"].items():
         if key not in own or own[key] != value:
             raise CheckpointError(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import transform_to
 
 from energycomp.closed_form import (
@@ -20,6 +20,7 @@ from energycomp.closed_form import (
     cosine_schedule,
     labels_model,
     planted,
+    stripes_model,
     tiny_model,
 )
 from energycomp.component import Composition, HasEnergy
@@ -40,10 +41,12 @@ __all__ = [
     "bumps_model",
     "check_component",
     "check_conditioner",
+    "check_encoder",
     "check_solver",
     "cosine_schedule",
     "labels_model",
     "planted",
+    "stripes_model",
     "tiny_model",
 ]
 
@@ -159,6 +162,44 @@ def check_conditioner(conditioner: Conditioner, *, values: Tensor | None = None)
         refuses(f"{name}.parse{attempt}", conditioner.parse, *attempt)
     refuses(f"{name}.parse(no_such_argument=1)", conditioner.parse, no_such_argument=1)
     refuses(f"{name} of values with one dimension more", conditioner, values[..., None])
+
+
+@torch.no_grad()
+def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | None = None) -> None:
+    """Checks an encoder on random samples.
+
+    What is checked, in evaluation mode: latents have the shape (B, K, D), are finite, the same when asked for again and
+    for a batch as one by one, and draw no global random numbers; and `config` holds the constructor's arguments.
+
+    Args:
+        sample_shape: (C, H, W) that it takes; from its config's `sample_channels` and `sample_size` when left out.
+
+    Raises:
+        ConformanceError: the first thing that is not so.
+
+    >>> from energycomp.closed_form import StripesEncoder
+    >>> check_encoder(StripesEncoder())
+    """
+    name, given = type(encoder).__name__, getattr(encoder, "config", None)
+    expect(given is not None, f"a {name} without config", "the arguments it was made with", "keep them")
+    config: dict[str, Any] = dict(given or {})
+    if sample_shape is None:
+        known = {"sample_channels", "sample_size"} <= config.keys()
+        expect(known, f"a config of {name} without sample_channels and sample_size", "both", "pass sample_shape=")
+        sample_shape = (config["sample_channels"], config["sample_size"], config["sample_size"])
+    mode, state = encoder.training, torch.get_rng_state()
+    samples = torch.randn(3, *sample_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        encoder.eval()
+        latents = encoder(samples)
+        looped = torch.cat([encoder(samples[i : i + 1]) for i in range(3)])
+    finally:
+        encoder.train(mode)
+    shaped = isinstance(latents, Tensor) and latents.ndim == 3 and len(latents) == 3 and latents.numel() > 0
+    expect(shaped, f"latents {tuple(getattr(latents, 'shape', ()))} of 3 samples", "(3, K, D)", "one row a part")
+    expect(bool(torch.isfinite(latents).all()), "latents with NaN or infinity", "finite numbers", "check the layers")
+    expect(torch.equal(state, torch.get_rng_state()), "a change of the global random state", "none", "take no numbers")
+    _close(latents, looped, 1e-3, "latents of a batch", "those of its samples one by one")
 
 
 def legal_values(conditioner: Conditioner) -> Tensor:

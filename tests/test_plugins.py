@@ -208,7 +208,10 @@ def test_listing_imports_nothing_here(install: Install) -> None:
 def test_the_core_is_listed_first() -> None:
     core = plugins.listing()[0]
     assert (core.name, core.distribution) == ("core", "energycomp")
-    assert core.registered == {"networks": ("two_stage", "unet2d", "unet2d_condition")}
+    assert core.registered == {
+        "networks": ("two_stage", "unet2d", "unet2d_condition"),
+        "conditioners": ("latents",),
+    }
 
 
 @pytest.mark.parametrize("target", ["module", "module:", ":attribute", "a/b:c", "a.b:c d"])

@@ -107,7 +107,7 @@ def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -
         return
     remove_stale(folder / "samples")
     model = recipe.model.to("cpu")
-    load_weights(model.denoiser.network, result.ema_state, str(result.checkpoint))
+    load_weights(model.trained, result.ema_state, str(result.checkpoint))
     save_pretrained(model, folder / "model", dtype=torch.float16 if half else None)
     typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}, model in {folder / 'model'}")
     typer.echo(f"energycomp infer {folder / 'model'} IMAGE -o out")
