@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from energycomp.component import Composition, Conditional, EnergyComponent, HasEnergy
     from energycomp.composer import Composer
     from energycomp.conditioning import Condition, Conditioner
+    from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose
     from energycomp.denoiser import Denoiser
     from energycomp.editing import Edit, edit
     from energycomp.hookspecs import hookimpl
@@ -30,7 +31,9 @@ __all__ = [
     "Condition",
     "Conditional",
     "Conditioner",
+    "Decomposer",
     "Denoiser",
+    "DiffusionDecomposer",
     "Edit",
     "EnergyComponent",
     "HasEnergy",
@@ -41,6 +44,7 @@ __all__ = [
     "Solution",
     "Solver",
     "__version__",
+    "decompose",
     "denoising_loss",
     "edit",
     "fit",
@@ -55,7 +59,9 @@ _MODULES = {
     "Condition": "conditioning",
     "Conditional": "component",
     "Conditioner": "conditioning",
+    "Decomposer": "decomposition",
     "Denoiser": "denoiser",
+    "DiffusionDecomposer": "decomposition",
     "Edit": "editing",
     "EnergyComponent": "component",
     "HasEnergy": "component",
@@ -65,6 +71,7 @@ _MODULES = {
     "Slot": "problem",
     "Solution": "inference",
     "Solver": "inference",
+    "decompose": "decomposition",
     "denoising_loss": "recipe",
     "edit": "editing",
     "fit": "training",

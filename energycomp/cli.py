@@ -14,6 +14,7 @@ import typer
 
 from energycomp import __version__
 from energycomp.commands.data import data
+from energycomp.commands.decompose import add, decompose, recombine
 from energycomp.commands.edit import edit
 from energycomp.commands.env import env
 from energycomp.commands.evaluate import evaluate
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (sample, infer, edit, evaluate, train, data, plugins, env):
+for command in (sample, infer, edit, decompose, recombine, add, evaluate, train, data, plugins, env):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""How well a model reads pictures: metrics over examples, with bootstrap intervals over pictures."""
+"""How well a model reads pictures or takes them apart: metrics over examples, bootstrap intervals over pictures."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any, Literal, cast
 import attrs
 import torch
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from tqdm import tqdm
 
 from energycomp.data import Example
+from energycomp.decomposition import Decomposition, DiffusionDecomposer, decompose
 from energycomp.errors import InputError
 from energycomp.inference import ForeignPictureWarning, Solution, Solver, infer
 from energycomp.model import Model
 from energycomp.steps import derived_seed
 
-__all__ = ["Report", "bootstrap", "evaluate"]
+__all__ = ["Report", "bootstrap", "evaluate", "evaluate_parts"]
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -36,7 +37,7 @@ class Report:
         rows_per_image: network rows spent.
         seconds_per_image: wall-clock time, decoding of the picture included.
         images: how many.
-        model, solver, data, seed: what was evaluated.
+        model, solver, data, seed: what was evaluated; the solver is the encoder, where parts are.
     """
 
     values: Mapping[str, float]
@@ -113,9 +114,7 @@ def evaluate(
         from energycomp.plugins import find
 
         solver = cast("Solver", find("solvers", model.defaults.solver)())
-    total = metrics.clone()
-    total.reset()
-    parts: dict[str, list[Metric]] = {str(name): [] for name in total}
+    scores = _Scores(metrics)
     rows, seconds = 0, 0.0
     for index, example in enumerate(tqdm(examples, disable=not progress, desc="evaluating", unit="image")):
         generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
@@ -127,20 +126,12 @@ def evaluate(
         seconds += time.perf_counter() - started
         rows += solution.rows
         found, true, probability = [solution.conditions.detach().cpu()], [example.values], [solution.probability]
-        total.update(found, true, probability=probability)
-        one = metrics.clone()
-        one.reset()
-        one.update(found, true, probability=probability)
-        for name, metric in one.items():
-            parts[str(name)].append(metric)
+        scores.update(found, true, probability=probability)
         if on_result is not None:
             on_result(index, example, solution)
-    values = {name: float(value) for name, value in total.compute().items()}
-    resampling = derived_seed(seed, "resamples")
-    intervals = {name: bootstrap(parts[name], value, seed=resampling) for name, value in values.items()}
     return Report(
-        values=values,
-        intervals={name: interval for name, interval in intervals.items() if interval is not None},
+        values=scores.values(),
+        intervals=scores.intervals(seed),
         rows_per_image=rows / len(examples),
         seconds_per_image=seconds / len(examples),
         images=len(examples),
@@ -149,6 +140,114 @@ def evaluate(
         data=data,
         seed=seed,
     )
+
+
+def evaluate_parts(
+    model: Model,
+    examples: Sequence[Example],
+    metrics: MetricCollection,
+    *,
+    seed: int = 0,
+    data: str = "",
+    progress: bool = True,
+    on_result: Callable[[int, Example, Decomposition], object] | None = None,
+) -> Report:
+    """Takes every example apart and compares masks with true ones, and the picture with what its parts make together.
+
+    To the metrics come the mean squared errors `mse`, of brightness in [-1, 1], and `mse_baseline`, that of the mean of
+    all examples. Each example has its own generator, from (seed, index).
+
+    Args:
+        model: with an encoder.
+        examples: pictures with the masks (K, H, W) of their objects as values.
+        metrics: of masks, as `DataSource.metrics` makes them.
+        seed, data, progress, on_result: as of `evaluate`.
+
+    Raises:
+        InputError: no examples, values that are no masks, or a model without an encoder.
+
+    >>> from energycomp.metrics import MaskRecall
+    >>> from energycomp.testing import stripes_model
+    >>> left = torch.arange(16).expand(1, 16, 16) < 4
+    >>> examples = [Example(torch.where(left, 0.9, -0.2).expand(3, -1, -1), left, "a stripe")]
+    >>> report = evaluate_parts(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
+    >>> report.values["recall"], round(report.values["mse"], 6)
+    (1.0, 0.0)
+    """
+    if not len(examples):
+        raise InputError("got no examples; expected at least one to evaluate on; check the data")
+    decomposer = DiffusionDecomposer(model)
+    average = torch.cat([model.processor(example.image) for example in examples]).mean(0, keepdim=True)
+    scores = _Scores(metrics)
+    errors = {name: _Scores(MetricCollection({name: MeanMetric()})) for name in ("mse", "mse_baseline")}
+    rows, seconds = 0, 0.0
+    for index, example in enumerate(tqdm(examples, disable=not progress, desc="evaluating", unit="image")):
+        generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
+        true = _masks(model, example)
+        started = time.perf_counter()
+        picture = model.processor(example.image)
+        result = decompose(picture, decomposer, generator=generator)
+        seconds += time.perf_counter() - started
+        rows += result.spent.rows
+        found = result.parts.masks
+        scores.update([true[:0] if found is None else found[0].cpu()], [true])
+        errors["mse"].update((result.parts.whole.cpu() - picture).square().mean())
+        errors["mse_baseline"].update((average - picture).square().mean())
+        if on_result is not None:
+            on_result(index, example, result)
+    parts = [scores, *errors.values()]
+    return Report(
+        values={name: value for part in parts for name, value in part.values().items()},
+        intervals={name: ends for part in parts for name, ends in part.intervals(seed).items()},
+        rows_per_image=rows / len(examples),
+        seconds_per_image=seconds / len(examples),
+        images=len(examples),
+        model=model.name,
+        solver=type(model.encoder).__name__,
+        data=data,
+        seed=seed,
+    )
+
+
+def _masks(model: Model, example: Example) -> Tensor:
+    """The masks (K, H, W) of an example where the model's image processor puts them."""
+    if example.values.ndim != 3:
+        raise InputError(
+            f"got values {tuple(example.values.shape)} of {example.name}; expected the masks (K, H, W) of its objects; "
+            "name a dataset that has them: --source decomp"
+        )
+    if not len(example.values):
+        return torch.zeros(0, *model.processor.size, dtype=torch.bool)
+    pictures = example.values.float()[:, None].expand(-1, 3, -1, -1) * 2 - 1
+    return model.processor(pictures)[:, 0] > 0
+
+
+class _Scores:
+    """Metrics over all pictures, and a copy of them for each, from which intervals are drawn."""
+
+    def __init__(self, metrics: MetricCollection) -> None:
+        self.metrics, self.total = metrics, metrics.clone()
+        self.total.reset()
+        self.parts: dict[str, list[Metric]] = {str(name): [] for name in self.total}
+
+    def update(self, *values: Any, **further: Any) -> None:
+        """Adds a picture."""
+        self.total.update(*values, **further)
+        one = self.metrics.clone()
+        one.reset()
+        one.update(*values, **further)
+        for name, metric in one.items():
+            self.parts[str(name)].append(metric)
+
+    def values(self) -> dict[str, float]:
+        """Of all pictures."""
+        return {name: float(value) for name, value in self.total.compute().items()}
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+        """Of those metrics that have one."""
+        drawn = derived_seed(seed, "resamples")
+        found = {name: bootstrap(self.parts[name], value, seed=drawn) for name, value in self.values().items()}
+        return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def bootstrap(

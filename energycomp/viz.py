@@ -1,4 +1,4 @@
-"""Pictures of results: grids of samples, overlays of what was found, the course of a search. Pillow images all."""
+"""Pictures of results: grids of samples, what was found, parts of pictures, a search's course. Pillow images all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
     from torch import Tensor
 
-__all__ = ["grid", "overlay", "trace_plot"]
+__all__ = ["grid", "overlay", "strip", "trace_plot"]
 
 SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
@@ -100,6 +100,52 @@ def overlay(
             stroke_fill=EDGE,
         )
     return picture
+
+
+def strip(
+    pictures: Tensor, whole: Tensor, parts: Tensor, masks: Tensor | None = None, *, side: int = 96
+) -> Image.Image:
+    """Pictures that were taken apart, a row each: the picture, what its parts make together, and each part alone.
+
+    With masks there is a second row: the picture with every mask in a colour of its own, then the masks.
+
+    Args:
+        pictures, whole: (B, 3, H, W) in [-1, 1].
+        parts: (B, K, 3, H, W).
+        masks: (B, K, H, W), bool.
+        side: least height in px of a picture in the result; whole multiples of its own.
+
+    >>> import torch
+    >>> some = torch.zeros(1, 3, 8, 8)
+    >>> strip(some, some, torch.zeros(1, 4, 3, 8, 8), torch.zeros(1, 4, 8, 8), side=16).size
+    (110, 38)
+    """
+    import torch
+
+    fits = parts.ndim == 5 and parts[:, 0].shape == pictures.shape == whole.shape and parts.shape[1] > 0
+    if not fits or (masks is not None and masks.shape != (*parts.shape[:2], *parts.shape[3:])):
+        shapes = [tuple(t.shape) for t in (pictures, whole, parts, *([] if masks is None else [masks]))]
+        raise InputError(f"got pictures, whole, parts and masks of shapes {shapes}; expected those of `decompose`")
+    pictures, whole, parts = (t.detach().float().cpu() for t in (pictures, whole, parts))
+    count = parts.shape[1]
+    lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
+    if masks is not None:
+        shown = masks.detach().cpu().float()[:, :, None].expand(-1, -1, 3, -1, -1)
+        marked = pictures
+        for k, colour in enumerate(_hues(count)):
+            marked = torch.lerp(marked, torch.tensor(colour)[:, None, None], 0.6 * shown[:, k])
+        lines.append(torch.cat([marked[:, None], torch.ones_like(whole)[:, None], 2 * shown - 1], dim=1))
+    cells = torch.stack(lines, dim=1).flatten(0, 2)
+    factor = max(1, math.ceil(side / cells.shape[2]))
+    return grid(cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3), columns=count + 2)
+
+
+def _hues(count: int) -> list[tuple[float, float, float]]:
+    """Bright colours (red, green, blue) in [-1, 1], evenly around the circle of hues."""
+    from colorsys import hsv_to_rgb
+
+    bright = [hsv_to_rgb(k / count, 0.9, 1.0) for k in range(count)]
+    return [(2 * r - 1, 2 * g - 1, 2 * b - 1) for r, g, b in bright]
 
 
 def trace_plot(trace: Mapping[str, Sequence[float]]) -> Image.Image:

@@ -32,7 +32,10 @@ def test_plugins_json_is_the_listing() -> None:
     assert result.exit_code == 0
     listed = json.loads(result.stdout)
     assert [entry["name"] for entry in listed] == [info.name for info in plugins.listing()]
-    assert listed[0]["registered"] == {"networks": ["two_stage", "unet2d", "unet2d_condition"]}
+    assert listed[0]["registered"] == {
+        "networks": ["two_stage", "unet2d", "unet2d_condition"],
+        "conditioners": ["latents"],
+    }
 
 
 def test_plugins_table_shows_failures_conflicts_and_what_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from energycomp.commands.options import AsJson, Device, ModelName, Seed, load_model, parse_count
+from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from energycomp.evaluation import Report
@@ -17,7 +18,9 @@ __all__ = ["evaluate"]
 
 def evaluate(
     model: ModelName,
-    data: Annotated[str, typer.Option(help="What the dataset draws, such as synthetic:3-5, or a folder, or DIR:3-8.")],
+    data: Annotated[
+        str, typer.Option(help="What the dataset draws, such as synthetic:3-5, or a folder, or DIR:3-8.")
+    ] = "synthetic",
     n: Annotated[int, typer.Option("-n", min=1, help="How many pictures at most.")] = 300,
     solver: Annotated[str | None, typer.Option(help="A registered solver; the model's own.")] = None,
     count: Annotated[
@@ -28,15 +31,18 @@ def evaluate(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well a model reads pictures, with 95 % intervals over pictures.
+    """Measure how well a model reads pictures or takes them apart, with 95 % intervals over pictures.
 
     energycomp evaluate clevr --data synthetic:3-5 -n 300
 
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
 
     energycomp evaluate faces --data synthetic:shifted -n 300
+
+    energycomp evaluate decomp -n 200 --json
     """
     from energycomp.evaluation import evaluate as run
+    from energycomp.evaluation import evaluate_parts
     from energycomp.plugins import find
 
     known = parse_count(count, true=True)
@@ -45,15 +51,13 @@ def evaluate(
     examples = find("datasets", source or loaded.name)()
     if hasattr(examples, "adapted"):
         examples = examples.adapted(loaded.conditioner)
-    report = run(
-        loaded,
-        examples.examples(data, count=n, seed=seed),
-        examples.metrics(),
-        solver=chosen,
-        count=known,
-        seed=seed,
-        data=data,
-    )
+    shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
+    if loaded.encoder is None:
+        report = run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data)
+    elif chosen is not None or known is not None:
+        raise InputError(f"got --solver or --count with {model}, whose encoder takes pictures apart; leave them out")
+    else:
+        report = evaluate_parts(loaded, shown, metrics, seed=seed, data=data)
     if as_json:
         import json
 

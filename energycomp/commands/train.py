@@ -110,7 +110,8 @@ def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
     save_pretrained(model, folder / "model", dtype=torch.float16 if half else None)
     typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}, model in {folder / 'model'}")
-    typer.echo(f"energycomp infer {folder / 'model'} IMAGE -o out")
+    use = "infer" if model.encoder is None else "decompose"
+    typer.echo(f"energycomp {use} {folder / 'model'} IMAGE -o {'out' if use == 'infer' else 'strip.png'}")
 
 
 def _how_to_go_on(folder: Path, processes: int) -> str:
