@@ -1,0 +1,49 @@
+"""Decomp Diffusion: a picture into parts without labels, parts into new pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from energycomp.hookspecs import hookimpl
+from energycomp.plugins import lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "energycomp_register_datasets",
+    "energycomp_register_encoders",
+    "energycomp_register_models",
+    "energycomp_register_networks",
+    "energycomp_register_recipes",
+]
+
+
+@hookimpl
+def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
+    """The model that takes pictures of coloured shapes apart."""
+    return {"decomp": lazy("energycomp_decomp.model:decomp")}
+
+
+@hookimpl
+def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
+    """A latent to its part of the picture."""
+    return {"parts": lazy("energycomp_decomp.networks:PartsUNet")}
+
+
+@hookimpl
+def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
+    """A picture to its latents."""
+    return {"parts": lazy("energycomp_decomp.networks:PartsEncoder")}
+
+
+@hookimpl
+def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
+    """Coloured shapes with their masks."""
+    return {"decomp": lazy("energycomp_decomp.data:ShapesSource")}
+
+
+@hookimpl
+def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
+    """How a picture is taken apart is learned."""
+    return {"decomp": lazy("energycomp_decomp.recipe:decomp")}

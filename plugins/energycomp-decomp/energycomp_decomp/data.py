@@ -1,0 +1,112 @@
+"""Coloured shapes as a data source: drawn ones, and folders of pictures with or without masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from energycomp.data import Example, Generated, parse_range
+from energycomp.errors import InputError
+from energycomp.metrics import MaskIoU, MaskRecall
+from energycomp.storage import atomic_file
+from energycomp_decomp.shapes import WORLDS, Scene, scene
+
+__all__ = ["HELD_OUT", "ShapesSource", "draw", "pictures"]
+
+HELD_OUT = 1_000_000_000  # added to the seed of evaluation pictures, so that no training picture is among them
+COUNTS = (2, 4)
+PICTURES, MASKS = "images", "masks"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+
+def draw(index: int, seed: int, *, world: str = "a", counts: tuple[int, int] = COUNTS) -> Scene:
+    """Picture number `index` of a seed, with a number of objects out of a range."""
+    rng = np.random.default_rng([seed, index])
+    return scene(rng, int(rng.integers(counts[0], counts[1] + 1)), world=world)
+
+
+def pictures(folder: str | Path) -> list[Path]:
+    """The pictures of a folder by name; those in `images/` where there is such a folder.
+
+    Raises:
+        InputError: no such folder, or no picture in it.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise InputError(f"got {path}, which is no folder; expected one with pictures; check the path")
+    inside = path / PICTURES if (path / PICTURES).is_dir() else path
+    found = sorted(file for file in inside.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not found:
+        raise InputError(f"got {inside} without pictures; expected files such as 1.png; check the path")
+    return found
+
+
+@attrs.frozen
+class ShapesSource:
+    """Pictures with the masks of their objects, (K, H, W).
+
+    >>> (example,) = ShapesSource().examples("synthetic:3", count=1, seed=0)
+    >>> example.image.shape, example.values.shape
+    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
+    """
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Drawn shapes (32x32, held out from training), or a folder.
+
+        "synthetic" has two to four objects of world a, "synthetic:3" three, "synthetic:b:2-4" two to four of world b.
+        A folder holds pictures, or what `write` makes; pictures without masks have no objects that could be missed.
+        """
+        if spec == "synthetic" or spec.startswith("synthetic:"):
+            parts = spec.split(":")[1:]
+            world = parts.pop(0) if parts and parts[0] in WORLDS else "a"
+            if len(parts) > 1:
+                raise InputError(f"got {spec}; expected synthetic:WORLD:COUNTS, such as synthetic:b:2-4, or a folder")
+            counts = parse_range(parts[0], greatest=5) if parts else COUNTS
+            return Generated(count, partial(_drawn, seed=HELD_OUT + seed, world=world, counts=counts))
+        return [Example(path, _masks(path), path.name) for path in pictures(spec)[:count]]
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """Pictures in `images/` and their masks in `masks/`, 0 the ground and k object k; `options` is the world."""
+        world = options or "a"
+        if world not in WORLDS:
+            raise InputError(f"got the world {world!r}; expected one of {', '.join(WORLDS)}")
+        for name in (PICTURES, MASKS):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            made, name = draw(index, seed, world=world), f"{index + 1:06d}.png"
+            array = ((made.image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+            numbers = (made.masks * torch.arange(1, len(made.masks) + 1)[:, None, None]).amax(0).byte().numpy()
+            for kind, content in ((PICTURES, array), (MASKS, numbers)):
+                with atomic_file(folder / kind / name) as temporary:
+                    Image.fromarray(content).save(temporary, format="PNG")
+            progress(index + 1)
+
+    def metrics(self) -> MetricCollection:
+        """Objects found at IoU 0.5, and their mean IoU."""
+        return MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
+
+
+def _drawn(index: int, *, seed: int, world: str, counts: tuple[int, int]) -> Example:
+    made = draw(index, seed, world=world, counts=counts)
+    return Example(made.image, made.masks, f"picture {index}")
+
+
+def _masks(path: Path) -> Tensor:
+    """The masks (K, H, W) of a picture; (0, 1, 1) where there are none."""
+    file = path.parent.parent / MASKS / f"{path.stem}.png"
+    if path.parent.name != PICTURES or not file.is_file():
+        return torch.zeros(0, 1, 1, dtype=torch.bool)
+    try:
+        with Image.open(file) as opened:
+            numbers = torch.from_numpy(np.array(opened.convert("L")))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"got {file}, which cannot be read ({error}); expected the masks of {path.name}") from error
+    return numbers == torch.arange(1, int(numbers.max()) + 1)[:, None, None]

@@ -1,0 +1,178 @@
+"""Networks, the loss against loops, and a recipe that trains on a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import energycomp
+from energycomp.component import combine
+from energycomp.conformance import check_network, check_recipe
+from energycomp.denoiser import signal_noise
+from energycomp.errors import InputError
+from energycomp.evaluate import count_rows, predict
+from energycomp.model import Model
+from energycomp.pretrained import save_pretrained
+from energycomp.testing import check_encoder, tiny_model
+from energycomp_decomp.data import ShapesSource
+from energycomp_decomp.loss import imbalance, overlap, parts_loss
+from energycomp_decomp.model import decomp, default
+from energycomp_decomp.networks import PartsEncoder, PartsUNet
+from energycomp_decomp.recipe import Pictures
+from energycomp_decomp.recipe import decomp as train_recipe
+
+
+@pytest.fixture
+def model() -> Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = default(parts=3, width=4, size=16)
+        network = model.denoiser.network
+        torch.nn.init.normal_(network.out[2].weight, std=0.2)  # type: ignore[index, union-attr, arg-type]
+        network.base.copy_(torch.rand(3, 16, 16))  # type: ignore[union-attr, operator]
+    model.trained.eval()
+    return model
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_networks_conform() -> None:
+    check_network(PartsUNet)
+    check_network(PartsUNet, sample_size=16, token_width=4)
+    check_encoder(PartsEncoder(sample_size=16, parts=3))
+    for wrong in (PartsEncoder, PartsUNet):
+        with pytest.raises(InputError, match="multiple of"):
+            wrong(sample_size=18)
+
+
+def test_without_a_latent_the_picture_is_the_base(model: Model) -> None:
+    sample, timestep = drawn(2, 3, 16, 16), torch.tensor([900.0, 100.0])
+    u = predict(combine([model.unconditional], "sum"), sample, timestep, prediction_type="sample")
+    assert torch.equal(u, model.denoiser.network.base.expand_as(u))  # type: ignore[operator, union-attr]
+
+
+def test_the_product_adds_what_each_latent_adds(model: Model) -> None:
+    sample, timestep, base = drawn(1, 3, 16, 16), torch.tensor([600.0]), model.denoiser.network.base
+    leaves = [model.leaf(drawn(1, 4, seed=k)) for k in range(3)]
+    alone = [predict(combine([leaf], "product"), sample, timestep, prediction_type="sample") for leaf in leaves]
+    whole = predict(combine(leaves, "product"), sample, timestep, prediction_type="sample")
+    assert torch.allclose(whole, base + sum(part - base for part in alone), atol=1e-5)  # type: ignore[operator]
+    assert float((alone[0] - alone[1]).detach().abs().max()) > 0.01
+
+
+def test_the_scale_of_latents_is_only_a_matter_of_coordinates(model: Model) -> None:
+    pictures, sample, timestep = drawn(2, 3, 16, 16, seed=1), drawn(2, 3, 16, 16), torch.tensor([700.0, 50.0])
+
+    def shown() -> Tensor:
+        assert model.encoder is not None
+        latents = model.encoder(pictures)
+        leaves = [model.leaf(latents[:, k]) for k in range(3)]
+        return predict(combine(leaves, "product"), sample, timestep, prediction_type="sample")
+
+    before = shown()
+    for module in (model.encoder, model.denoiser.network):
+        module.mean.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))  # type: ignore[union-attr, operator]
+        module.std.copy_(torch.tensor([0.5, 2.0, 1.5, 0.1]))  # type: ignore[union-attr, operator]
+    assert torch.allclose(shown(), before, atol=1e-4)
+
+
+def test_an_encoder_that_trains_follows_its_latents() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 8, 8))
+    pictures = drawn(64, 3, 16, 16)
+    for _ in range(700):
+        encoder(pictures)
+    latents = encoder.eval()(pictures).flatten(0, 1)
+    assert int(encoder.seen) == 700
+    assert torch.allclose(latents.mean(0), torch.zeros(4), atol=0.01)
+    assert torch.allclose(latents.std(0, correction=0), torch.ones(4), atol=0.01)
+
+
+def test_prices_against_loops() -> None:
+    added = drawn(2, 3, 3, 4, 4).double()
+    g = added.abs().mean(2)
+    pairs = [g[b, j] * g[b, k] for b in range(2) for j in range(3) for k in range(j + 1, 3)]
+    assert float(overlap(added)) == pytest.approx(float(torch.stack(pairs).sum() / (2 * 16)))
+    use = np.array([float(g[:, k].mean()) for k in range(3)])
+    assert float(imbalance(added)) == pytest.approx(use.var() / use.mean() ** 2)
+
+
+def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
+    samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
+    with count_rows() as spent:
+        generator = torch.Generator().manual_seed(5)
+        settings = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "timestep_power": 0.5}
+        loss = parts_loss(model.denoiser, latents, samples, generator=generator, **settings)
+    assert (spent.rows, spent.trunks) == (6, 2)
+    generator = torch.Generator().manual_seed(5)
+    place = torch.randperm(2, generator=generator) + torch.rand(2, generator=generator)
+    timestep = 1000 * (place / 2) ** 0.5
+    noise = torch.randn(2, 3, 16, 16, generator=generator)
+    signal, sigma = signal_noise(model.denoiser.alphas_cumprod, timestep)
+    leaves = [model.leaf(latents[:, k]) for k in range(3)]
+    x0 = predict(combine(leaves, "product"), signal * samples + sigma * noise, timestep, prediction_type="sample")
+    assert float(loss) == pytest.approx(float((x0 - samples).square().mean()), rel=1e-4)
+
+
+def test_a_denoiser_of_another_kind() -> None:
+    other = tiny_model().denoiser
+    with pytest.raises(InputError, match="'sample' and 'product'"):
+        parts_loss(attrs.evolve(other, prediction_type="epsilon"), drawn(1, 2, 2), drawn(1, 3, 16, 16))
+
+
+def test_the_base_is_the_median() -> None:
+    images = torch.randint(0, 256, (9, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+    expected = np.median(images.numpy(), axis=0) / 127.5 - 1
+    assert np.allclose(Pictures(images).median().numpy(), expected, atol=1e-6)
+
+
+def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> None:
+    ShapesSource().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
+    options = {"parts": "3", "width": "4", "size": "16"}
+    recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, **options)
+    check_recipe(recipe)
+    assert float(recipe.model.denoiser.network.base.abs().max()) > 0.5  # type: ignore[union-attr, operator]
+    save_pretrained(recipe.model, tmp_path / "model")
+    model = energycomp.load(tmp_path / "model")
+    found = energycomp.decompose(tmp_path / "data" / "images" / "000001.png", model, num_inference_steps=2)
+    assert found.parts.images.shape == (1, 3, 3, 16, 16)
+    again = train_recipe(data=tmp_path / "data", init=model, preset="default", cache=tmp_path)
+    assert torch.equal(again.model.denoiser.network.base, model.denoiser.network.base)  # type: ignore[arg-type]
+
+
+def test_a_run_turns_from_noisy_pictures_to_clear_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ShapesSource().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
+    recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, size="16")
+    powers = []
+
+    def loss(*args: object, timestep_power: float, **kwargs: object) -> Tensor:
+        powers.append(timestep_power)
+        return parts_loss(*args, timestep_power=timestep_power, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("energycomp_decomp.recipe.parts_loss", loss)
+    recipe.fit(out=tmp_path / "run", steps=10, progress=False)
+    assert powers == [0.25] * 7 + [0.6] * 3
+
+
+def test_models_and_recipes_that_are_not_there(tmp_path: Path) -> None:
+    for options in ({"preset": "large"}, {"colour": "red"}, {"parts": "3"}, {"world": "z"}):
+        with pytest.raises(InputError, match="expected"):
+            decomp(**options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="whole number"):
+        decomp(pretrained=False, parts="few")
+    common = {"data": None, "preset": "default", "cache": tmp_path}
+    with pytest.raises(InputError, match="with an encoder only"):
+        train_recipe(init=tiny_model(), **common)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="got the world"):
+        train_recipe(init=None, world="z", **common)  # type: ignore[arg-type]
+    (tmp_path / "one.png").write_bytes(b"")
+    with pytest.raises(InputError, match="at least one batch"):
+        train_recipe(data=tmp_path, init=None, preset="default", cache=tmp_path)
