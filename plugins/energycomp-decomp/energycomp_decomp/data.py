@@ -65,23 +65,17 @@ class ShapesSource:
         A folder holds pictures, or what `write` makes; pictures without masks have no objects that could be missed.
         """
         if spec == "synthetic" or spec.startswith("synthetic:"):
-            parts = spec.split(":")[1:]
-            world = parts.pop(0) if parts and parts[0] in WORLDS else "a"
-            if len(parts) > 1:
-                raise InputError(f"got {spec}; expected synthetic:WORLD:COUNTS, such as synthetic:b:2-4, or a folder")
-            counts = parse_range(parts[0], greatest=5) if parts else COUNTS
+            world, counts = _kind(spec.removeprefix("synthetic").removeprefix(":"))
             return Generated(count, partial(_drawn, seed=HELD_OUT + seed, world=world, counts=counts))
         return [Example(path, _masks(path), path.name) for path in pictures(spec)[:count]]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
-        """Pictures in `images/` and their masks in `masks/`, 0 the ground and k object k; `options` is the world."""
-        world = options or "a"
-        if world not in WORLDS:
-            raise InputError(f"got the world {world!r}; expected one of {', '.join(WORLDS)}")
+        """Pictures in `images/`, their masks in `masks/`: 0 the ground, k object k; `options` such as b, 3 or b:2-4."""
+        world, counts = _kind(options)
         for name in (PICTURES, MASKS):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
-            made, name = draw(index, seed, world=world), f"{index + 1:06d}.png"
+            made, name = draw(index, seed, world=world, counts=counts), f"{index + 1:06d}.png"
             array = ((made.image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
             numbers = (made.masks * torch.arange(1, len(made.masks) + 1)[:, None, None]).amax(0).byte().numpy()
             for kind, content in ((PICTURES, array), (MASKS, numbers)):
@@ -92,6 +86,16 @@ class ShapesSource:
     def metrics(self) -> MetricCollection:
         """Objects found at IoU 0.5, and their mean IoU."""
         return MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
+
+
+def _kind(text: str) -> tuple[str, tuple[int, int]]:
+    """World and range of counts of "", "b", "3" or "b:2-4"."""
+    world, colon, counts = text.partition(":")
+    if not colon and world not in WORLDS:
+        world, counts = "a", text
+    if world not in WORLDS:
+        raise InputError(f"got the world {world!r}; expected {' or '.join(WORLDS)}, a range of counts, or both: b:2-4")
+    return world, parse_range(counts, greatest=5) if counts else COUNTS
 
 
 def _drawn(index: int, *, seed: int, world: str, counts: tuple[int, int]) -> Example:
