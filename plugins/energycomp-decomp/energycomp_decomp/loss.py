@@ -1,4 +1,4 @@
-"""What makes latents tell parts: the denoising error of their composition, and prices on overlap and on idle parts."""
+"""What makes latents tell parts: the denoising error of their composition, and prices on what parts should not do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from energycomp.denoiser import Denoiser, signal_noise
 from energycomp.errors import InputError
 from energycomp.evaluate import rows, trunk
 
-__all__ = ["imbalance", "overlap", "parts_loss"]
+__all__ = ["imbalance", "overlap", "parts_loss", "spread"]
 
 
 def parts_loss(
@@ -22,6 +22,7 @@ def parts_loss(
     *,
     overlap_weight: float = 2.0,
     imbalance_weight: float = 0.1,
+    spread_weight: float = 1.0,
     timestep_power: float = 0.25,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -31,8 +32,9 @@ def parts_loss(
         denoiser: predicts x0 under the rule product, from a constant u in `network.base`.
         latents: of each sample, (B, K, D).
         samples: x0, (B, C, H, W).
-        overlap_weight, imbalance_weight: of `overlap`, without which objects are shared between parts, and of
-            `imbalance`, without which a latent may stay unused for good.
+        overlap_weight, imbalance_weight, spread_weight: of `overlap`, without which objects are shared between parts,
+            of `imbalance`, without which a latent may stay unused for good, and of `spread`, without which a part may
+            show two objects.
         timestep_power: timesteps are T U^power, stratified over the batch. Near T noise hides the picture, and what is
             predicted comes from the latents: a low power teaches them, a higher one the steps that draw edges.
         generator: draws timesteps and noise.
@@ -55,7 +57,8 @@ def parts_loss(
     base: Any = denoiser.network.base
     added = (rows(denoiser, shared, Condition(latents.flatten(0, 1)[:, None]), owner) - base).unflatten(0, (batch, -1))
     error = (base + added.sum(1) - samples).square().mean()
-    return error + overlap_weight * overlap(added) + imbalance_weight * imbalance(added)
+    prices = overlap_weight * overlap(added) + imbalance_weight * imbalance(added) + spread_weight * spread(added)
+    return error + prices
 
 
 def overlap(added: Tensor) -> Tensor:
@@ -82,3 +85,21 @@ def imbalance(added: Tensor) -> Tensor:
     """
     use = added.abs().mean((0, 2, 3, 4))
     return use.var(correction=0) / use.mean().square().clamp(min=1e-8)
+
+
+def spread(added: Tensor) -> Tensor:
+    """How far parts (B, K, C, H, W) reach: the mean of sum over k of g_k |p - c_k|^2, with g = mean |h| over channels.
+
+    p is the place of a pixel, in [0, 1], and c_k the centre of g_k. Two objects in one part cost their distance.
+
+    >>> corners = torch.zeros(1, 2, 1, 2, 2)
+    >>> corners[:, 0, :, 0, 0] = corners[:, 1, :, 1, 1] = 1.0
+    >>> spread(corners).item(), spread(corners.sum(1, keepdim=True)).item()
+    (0.0, 0.0625)
+    """
+    g = added.abs().mean(2)
+    v, u = ((torch.arange(n, device=g.device) + 0.5) / n for n in g.shape[-2:])
+    mass = g.sum((2, 3)).clamp(min=1e-6)
+    y, x = (g.sum(3) * v).sum(2) / mass, (g.sum(2) * u).sum(2) / mass
+    square = (v - y[..., None]).square()[..., :, None] + (u - x[..., None]).square()[..., None, :]
+    return (g * square).sum(1).mean()

@@ -27,7 +27,7 @@ from energycomp_decomp.shapes import layout, render
 __all__ = ["Pictures", "decomp"]
 
 DRAWN, OBJECTS = 20_000, 3
-BATCH, STEPS = 32, 6_500
+BATCH, STEPS = 32, 5_500
 NOISY = 0.7  # of the steps see pictures that noise hides
 
 

@@ -20,7 +20,7 @@ from energycomp.model import Model
 from energycomp.pretrained import save_pretrained
 from energycomp.testing import check_encoder, tiny_model
 from energycomp_decomp.data import ShapesSource
-from energycomp_decomp.loss import imbalance, overlap, parts_loss
+from energycomp_decomp.loss import imbalance, overlap, parts_loss, spread
 from energycomp_decomp.model import decomp, default
 from energycomp_decomp.networks import PartsEncoder, PartsUNet
 from energycomp_decomp.recipe import Pictures
@@ -103,13 +103,19 @@ def test_prices_against_loops() -> None:
     assert float(overlap(added)) == pytest.approx(float(torch.stack(pairs).sum() / (2 * 16)))
     use = np.array([float(g[:, k].mean()) for k in range(3)])
     assert float(imbalance(added)) == pytest.approx(use.var() / use.mean() ** 2)
+    places = np.array([((j + 0.5) / 4, (i + 0.5) / 4) for i in range(4) for j in range(4)])
+    total = 0.0
+    for weights in g.flatten(0, 1).flatten(1).numpy():
+        centre = (weights[:, None] * places).sum(0) / weights.sum()
+        total += (weights * ((places - centre) ** 2).sum(1)).sum()
+    assert float(spread(added)) == pytest.approx(total / (2 * 16), rel=1e-5)
 
 
 def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
     samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
     with count_rows() as spent:
         generator = torch.Generator().manual_seed(5)
-        settings = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "timestep_power": 0.5}
+        settings = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0, "timestep_power": 0.5}
         loss = parts_loss(model.denoiser, latents, samples, generator=generator, **settings)
     assert (spent.rows, spent.trunks) == (6, 2)
     generator = torch.Generator().manual_seed(5)
@@ -119,7 +125,7 @@ def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
     signal, sigma = signal_noise(model.denoiser.alphas_cumprod, timestep)
     leaves = [model.leaf(latents[:, k]) for k in range(3)]
     x0 = predict(combine(leaves, "product"), signal * samples + sigma * noise, timestep, prediction_type="sample")
-    assert float(loss) == pytest.approx(float((x0 - samples).square().mean()), rel=1e-4)
+    assert loss.item() == pytest.approx((x0 - samples).square().mean().item(), rel=1e-4)
 
 
 def test_a_denoiser_of_another_kind() -> None:
