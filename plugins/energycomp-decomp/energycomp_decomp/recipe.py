@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import numpy as np
@@ -22,6 +22,7 @@ from energycomp.training import FitResult, fit
 from energycomp_decomp.data import pictures
 from energycomp_decomp.loss import parts_loss
 from energycomp_decomp.model import decomp as build
+from energycomp_decomp.networks import PartsEncoder
 from energycomp_decomp.shapes import layout, render
 
 __all__ = ["Pictures", "decomp"]
@@ -62,9 +63,9 @@ def decomp(
         options: of the model: `parts`, one more than the objects of a picture, `width` of a latent, `size` in pixels.
     """
     del cache
-    if init is not None and (init.encoder is None or options):
+    if init is not None and (not isinstance(init.encoder, PartsEncoder) or options):
         raise InputError(
-            f"got --init {init.name} with {options or 'no encoder'}; expected a model with an encoder only"
+            f"got --init {init.name} with {options or 'no such encoder'}; expected one of this recipe alone"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -73,6 +74,7 @@ def decomp(
     base: Any = model.denoiser.network.base
     if init is None:
         base.copy_(shown.median())
+    cast("PartsEncoder", model.encoder).seen.zero_()
     settings: dict[str, Any] = {
         "learning_rate": 2e-3,
         "weight_decay": 1e-2,

@@ -152,6 +152,7 @@ def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> 
     assert found.parts.images.shape == (1, 3, 3, 16, 16)
     again = train_recipe(data=tmp_path / "data", init=model, preset="default", cache=tmp_path)
     assert torch.equal(again.model.denoiser.network.base, model.denoiser.network.base)  # type: ignore[arg-type]
+    assert int(again.model.encoder.seen) == 0  # type: ignore[union-attr, arg-type]
 
 
 def test_a_run_turns_from_noisy_pictures_to_clear_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +176,7 @@ def test_models_and_recipes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="whole number"):
         decomp(pretrained=False, parts="few")
     common = {"data": None, "preset": "default", "cache": tmp_path}
-    with pytest.raises(InputError, match="with an encoder only"):
+    with pytest.raises(InputError, match="one of this recipe alone"):
         train_recipe(init=tiny_model(), **common)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="got the world"):
         train_recipe(init=None, world="z", **common)  # type: ignore[arg-type]
