@@ -95,7 +95,8 @@ def paired(errors: Tensor, other: Tensor) -> tuple[float, float, float]:
     mean = float(gap.mean())
     if len(gap) < 2:
         return mean, float("inf"), 0.5
-    stderr = max(float(gap.std() / len(gap) ** 0.5), ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
+    rounding = ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean())
+    stderr = max(float(gap.std() / len(gap) ** 0.5), rounding)
     if stderr == 0.0:
         return mean, 0.0, 0.5
     return mean, stderr, float(stats.t.sf(mean / stderr, len(gap) - 1))
