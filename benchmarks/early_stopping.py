@@ -18,6 +18,7 @@ import measure
 import torch
 from global_factors import ATTRIBUTES, candidates_of, fingerprint
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +33,7 @@ from energycomp_solvers.enumerate import Enumerate, Terms, judged_by_halves
 
 KINDS = ("synthetic", "synthetic:shifted")
 PARTS = ((10, 10, *[5] * 9), (5,) * 13, (5,) * 13, (5,) * 13)  # banks as Enumerate draws them, 65 draws a file
-FIXED = (10, 20, 32, 64, 128, 256)
+FIXED = (2, 5, 10, 20, 32, 64, 128, 256)
 P_VALUE = 2e-3
 MOST = (30, 65, 125)  # draws of each half after which an answer is given, sure or not
 WITHIN = 0.005  # of the accuracy at 256 draws
@@ -150,6 +151,7 @@ class Line:
     accuracy: float
     by_kind: tuple[float, ...]
     unsure: float | None = None
+    most: float | None = None  # rows of the greatest number of draws
 
 
 def line_of(way: str, readings: Sequence[Reading], answers: Sequence[Stop], *, early: bool) -> Line:
@@ -159,7 +161,8 @@ def line_of(way: str, readings: Sequence[Reading], answers: Sequence[Stop], *, e
     draws, rows = (sum(getattr(a, name) for a in answers) / len(answers) for name in ("draws", "rows"))
     by_kind = tuple(float(right[kind].mean()) for kind in kinds)
     unsure = sum(a.p_value >= P_VALUE for a in answers) / len(answers) if early else None
-    return Line(way, draws, rows, float(right.mean()), by_kind, unsure)
+    most = max(a.rows for a in answers) if early else None
+    return Line(way, draws, rows, float(right.mean()), by_kind, unsure, most)
 
 
 def lines_of(readings: Sequence[Reading]) -> list[Line]:
@@ -204,7 +207,9 @@ def rows_of(name: str, lines: Sequence[Line]) -> Iterator[list[str]]:
         unsure = "" if line.unsure is None else f"{line.unsure:.1%}"
         fewer = f"{base.rows / line.rows:.2f}"
         fewer = f"**{fewer}**" if line in chosen else fewer
-        yield [name, line.way, f"{line.draws:.1f}", f"{line.rows:,.0f}", f"{line.accuracy:.1%}", *kinds, unsure, fewer]
+        of_most = "" if line.most is None else f"{line.most / line.rows:.2f}"
+        figures = [f"{line.draws:.1f}", f"{line.rows:,.0f}", f"{line.accuracy:.1%}", *kinds, unsure, fewer, of_most]
+        yield [name, line.way, *figures]
 
 
 def picture_of(found: dict[str, list[Line]]) -> Figure:
@@ -220,6 +225,8 @@ def picture_of(found: dict[str, list[Line]]) -> Figure:
             rows, accuracy = [line.rows for line in chosen], [100 * line.accuracy for line in chosen]
             axes.plot(rows, accuracy, "o-", color=colour, label=label)
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(50, 100)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("rows a picture")
         axes.set_ylabel("all right, %")
@@ -261,13 +268,14 @@ def main() -> None:
         *KINDS,
         "not sure",
         "fewer rows",
+        "than the most",
     )
     note = (
-        f"`{COMMAND}`: model `{options.model}`, seed {options.seed}, pictures of both kinds in equal numbers. Early: "
-        f"`Enumerate(p_value={P_VALUE})`, from 20 draws on. Fewer rows: against the smallest fixed number within "
-        f"{100 * WITHIN:g} points of {FIXED[-1]} draws; bold: that one, and the early one of fewest rows within "
-        "the same. On 3 pictures each the solver itself ran, with "
-        "the same answers and rows."
+        f"`{COMMAND} -n {options.n} --twelve {options.twelve}`: model `{options.model}`, seed {options.seed}, pictures "
+        f"of both kinds in equal numbers. Early: `Enumerate(p_value={P_VALUE})`, from 20 draws on. Fewer rows: against "
+        f"the smallest fixed number within {100 * WITHIN:g} points of {FIXED[-1]} draws; bold: that one, and the early "
+        "one of fewest rows within the same. Than the most: against the greatest number of draws for every picture. On "
+        "3 pictures each the solver itself ran, with the same answers and rows."
     )
     text = measure.table(head, [row for name, lines in found.items() for row in rows_of(name, lines)], note)
     measure.write(options.out / "early_stopping", text, picture_of(found))
