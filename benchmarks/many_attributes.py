@@ -118,8 +118,8 @@ def main() -> None:
     header = ("model", "attributes", "answers", "rows a draw", "one by one", "seconds, network", "seconds, arithmetic",
               "difference")  # fmt: skip
     note = (
-        f"`{COMMAND}`: one picture, {options.draws} draws, seed {options.seed}, {options.threads} threads. Arithmetic: "
-        "the errors of all answers, the best two, and the posterior of every value. Difference: the greatest between "
+        f"`{COMMAND}`: one picture, {options.draws} draws, seed {options.seed}, threads: {options.threads}. "
+        "Arithmetic: the errors of all answers, the best two, and the posterior of every value. Difference: the greatest between "
         "these errors and those of answers that are run one by one on the same draws, of the greatest error."
     )
     measure.write(options.out / "many_attributes", measure.table(header, rows, note), picture_of(cases))
