@@ -119,8 +119,9 @@ def main() -> None:
               "difference")  # fmt: skip
     note = (
         f"`{COMMAND}`: one picture, {options.draws} draws, seed {options.seed}, threads: {options.threads}. "
-        "Arithmetic: the errors of all answers, the best two, and the posterior of every value. Difference: the greatest between "
-        "these errors and those of answers that are run one by one on the same draws, of the greatest error."
+        "Arithmetic: the errors of all answers, the best two, and the posterior of every value. "
+        "Difference: the greatest between these errors and those of answers that are run one by one on the "
+        "same draws, of the greatest error."
     )
     measure.write(options.out / "many_attributes", measure.table(header, rows, note), picture_of(cases))
 
