@@ -179,7 +179,9 @@ def picture_of(first: Mapping[str, dict[str, float]], title: str) -> Figure:
     for way, one in first.items():
         colour = measure.COLOURS[measure.LOOPED if way in (LOOPED, HALVED) else measure.OURS]
         axes.plot(one["seconds"], 100 * one["accuracy"], "o", color=colour)
-        axes.annotate(way, (one["seconds"], 100 * one["accuracy"]), xytext=(5, 5), textcoords="offset points")
+        below = way in ("mixed", LOOPED)  # beside others
+        place = (one["seconds"], 100 * one["accuracy"])
+        axes.annotate(way, place, xytext=(5, -14 if below else 5), textcoords="offset points")
     axes.set_xscale("log")
     axes.set_ylim(0, 105)
     axes.set_xlabel("CPU seconds a picture")
