@@ -16,6 +16,7 @@ from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
     from energycomp.denoiser import Denoiser
+    from energycomp.mixture import Mixture
 
 __all__ = ["Composable", "Composition", "Conditional", "EnergyComponent", "HasEnergy", "Leaf", "Rule", "combine"]
 
@@ -60,7 +61,7 @@ class Composable:
     """The operators of leaves and compositions. They are arithmetic on energies, not Boolean algebra.
 
     `a + b`, `a - b`, `2.0 * a` are literal. With the residual R(A) = A - mass(A) u, where u is the unconditional leaf,
-    `a & b` = u + R(a) + R(b) (thesis eq. 5.12) and `~a` = u - R(a); so `a & a` sharpens.
+    `a & b` = u + R(a) + R(b) (thesis eq. 5.12) and `~a` = u - R(a); so `a & a` sharpens. `a | b` is a mixture, a leaf.
     """
 
     __slots__ = ()
@@ -96,13 +97,21 @@ class Composable:
             return NotImplemented
         return conjunction([Composition.of(self), Composition.of(other)])
 
+    def __or__(self, other: Any) -> Mixture:
+        if not is_term(other):
+            return NotImplemented
+        from energycomp.mixture import mix  # which is made of compositions
+
+        return mix([Composition.of(self), Composition.of(other)])
+
     def __invert__(self) -> Composition:
         residual, u = _residual(Composition.of(self))
         return _linear([(Composition.of(u), 1.0), (residual, -1.0)])
 
     def __bool__(self) -> bool:
         raise CompositionError(
-            "got the truth value of a component; expected a composition; write `a & b`, `~a` (not `a and b`, `not a`)"
+            "got the truth value of a component; expected a composition; write `a & b`, `a | b`, `~a` (not `a and b`, "
+            "`a or b`, `not a`)"
         )
 
 

@@ -1,0 +1,185 @@
+"""Mixtures against densities in closed form: `a | b` samples what one component or the other would."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+from scipy.stats import norm
+from torch import Tensor
+
+from energycomp.component import Composition, EnergyComponent, HasEnergy
+from energycomp.composer import Composer
+from energycomp.denoiser import signal_noise
+from energycomp.errors import CompositionError
+from energycomp.mixture import Mixture
+from energycomp.testing import Gaussian, check_component, cosine_schedule, tiny_model
+
+A, B, C = (Gaussian(mean, name=name) for name, mean in (("a", 1.0), ("b", -2.0), ("c", 0.5)))
+
+
+def drawn(*shape: int) -> Tensor:
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def level(timestep: float) -> tuple[float, float]:
+    signal, sigma = signal_noise(cosine_schedule(), torch.tensor([timestep]), torch.float64)
+    return signal.item(), sigma.item()
+
+
+def score(x: np.ndarray, weights: list[float], means: list[float], scales: list[float]) -> np.ndarray:
+    """d/dx log of a mixture of normal densities."""
+    log = np.array([np.log(w) + norm.logpdf(x, m, s) for w, m, s in zip(weights, means, scales, strict=True)])
+    slopes = np.array([(m - x) / s**2 for m, s in zip(means, scales, strict=True)])
+    return (np.exp(log - logsumexp(log, axis=0)) * slopes).sum(0)
+
+
+@pytest.mark.parametrize("timestep", [0.0, 300.5, 700.0, 999.0])
+def test_eps_is_the_score_of_the_noised_mixture(timestep: float) -> None:
+    means, weights, variance = [-1.5, 0.2, 2.0], [0.2, 0.5, 0.3], 0.3
+    mixture = Mixture([Gaussian(mean, variance=variance) for mean in means], np.log(weights).tolist())
+    x = torch.linspace(-3, 3, 41)
+    signal, sigma = level(timestep)
+    scale = (signal**2 * variance + sigma**2) ** 0.5
+    eps = mixture.eps(x[:, None, None, None], torch.full((41,), timestep)).flatten().numpy()
+    expected = -sigma * score(x.double().numpy(), weights, [signal * mean for mean in means], [scale] * 3)
+    assert np.allclose(eps, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_energy_is_that_of_the_density_where_the_weights_normalise() -> None:
+    means, variances, timestep, weights = [-1.0, 1.0], [0.1, 0.6], 400.0, [0.7, 0.3]
+    signal, sigma = level(timestep)
+    scales = [(signal**2 * variance + sigma**2) ** 0.5 for variance in variances]
+    parts = [Gaussian(mean, variance=variance) for mean, variance in zip(means, variances, strict=True)]
+    mixture = Mixture(parts, [float(np.log(w / s)) for w, s in zip(weights, scales, strict=True)])
+    x = torch.linspace(-3, 3, 13)
+    energy = mixture.energy(x[:, None, None, None], torch.full((13,), timestep)).numpy()
+    log = [np.log(w) + norm.logpdf(x, signal * m, s) for w, m, s in zip(weights, means, scales, strict=True)]
+    assert np.allclose(energy, -logsumexp(log, axis=0) - 0.5 * np.log(2 * np.pi), atol=1e-5)
+    share = mixture.shares(x[:, None, None, None], torch.full((13,), timestep)).numpy()
+    assert np.allclose(share, np.exp(log - logsumexp(log, axis=0)), atol=1e-5)
+
+
+def test_a_mixture_is_a_component() -> None:
+    shape = (1, 2, 2)
+    a, b = Gaussian(0.8, variance=0.4, sample_shape=shape), Gaussian(drawn(*shape), sample_shape=shape)
+    for component in (a | b, Mixture([a, b], [0.0, -1.5]), (a + b) | b, 0.5 * (a | b) + a, Mixture([a])):
+        check_component(component)
+    assert isinstance(a | b, EnergyComponent)
+    assert isinstance(a | b, HasEnergy)
+    x, t = drawn(5, *shape), torch.linspace(1, 990, 5)
+    assert torch.allclose(Mixture([a]).eps(x, t), a.eps(x, t))
+    assert torch.allclose((a | a).eps(x, t), a.eps(x, t), atol=1e-6)  # unlike `a & a`
+    assert torch.allclose((a | a).energy(x, t), a.energy(x, t) - np.log(2), atol=1e-4)
+    both = -torch.logsumexp(-torch.stack([a.energy(x, t) + b.energy(x, t), 2 * b.energy(x, t)]), 0)
+    assert torch.allclose(((a + b) | 2 * b).energy(x, t), both, atol=1e-5)
+
+
+def test_far_from_all_components_shares_are_finite() -> None:
+    x = torch.full((1, 1, 1, 1), 1e4)
+    assert torch.allclose((A | B).eps(x, torch.zeros(1)), A.eps(x, torch.zeros(1)))
+
+
+def test_each_leaf_is_asked_once() -> None:
+    asked = []
+
+    @attrs.frozen(eq=False)
+    class Counting(Gaussian):
+        def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+            asked.append("eps")
+            return Gaussian.eps(self, sample, timestep)
+
+        def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+            asked.append("energy")
+            return Gaussian.energy(self, sample, timestep)
+
+    a = Counting(1.0)
+    ((a + B) | (a + C) | 2 * a).eps(drawn(3, 1, 1, 1), torch.zeros(3))
+    assert sorted(asked) == ["energy", "eps"]
+
+
+def test_or_is_associative() -> None:
+    x, t = drawn(4, 1, 1, 1), torch.full((4,), 500.0)
+    for mixture in ((A | B) | C, A | (B | C), (A | B) | 1.0 * C):
+        assert [dict(part.terms) for part in mixture.components] == [{A: 1.0}, {B: 1.0}, {C: 1.0}]
+        assert repr(mixture) == "(a | b | c)"
+        assert torch.allclose(mixture.energy(x, t), (C | B | A).energy(x, t))
+    weighted = Mixture([A, B], [0.5, -2.0])
+    assert (C | weighted).log_weights == (0.0, 0.5, -2.0)
+    assert len((2 * (A | B) | C).components) == 2  # the square of a mixture is none
+    assert repr(2 * (A | B) - C) == "2 (a | b) - c"
+    assert repr(A + B | C) == "(a + b | c)"
+
+
+def test_a_mixture_is_a_leaf() -> None:
+    mixture, twin = A | B, A | B
+    assert mixture != twin
+    assert dict((mixture + twin - mixture).terms) == {twin: 1.0}
+    u = Gaussian(0.0, name="u", unconditional="self")
+    a, b, c = (Gaussian(mean, name=str(mean), unconditional=u) for mean in (1.0, 2.0, 3.0))
+    either = a | b
+    assert dict((either & c).terms) == {either: 1.0, c: 1.0, u: -1.0}
+    with pytest.raises(CompositionError, match="no unconditional leaf"):
+        mixture & C
+    with pytest.raises(CompositionError, match=r"`a \| b`"):
+        A or B  # noqa: B018
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        mixture.components = ()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("foreign", ["text", None, object(), 0, 1.5, np.ones(2), {1}, tiny_model().denoiser])
+def test_foreign_operands_are_left_to_the_other_side(foreign: object) -> None:
+    for component in (A, A + B, A | B):
+        assert component.__or__(foreign) is NotImplemented
+    if not isinstance(foreign, np.ndarray):
+        with pytest.raises(TypeError):
+            A | foreign
+        with pytest.raises(TypeError):
+            foreign | A  # type: ignore[operator]
+
+
+def test_what_cannot_be_mixed() -> None:
+    model = tiny_model()
+    leaf, pixels = model(0.2, 0.3), Gaussian(0.0, sample_shape=model.denoiser.sample_shape, space="pixels")
+    for attempt in (lambda: leaf | leaf, lambda: pixels | leaf, lambda: (pixels + leaf) | pixels):
+        with pytest.raises(CompositionError, match=r"got tiny\(0.2, 0.3\), which has no energy; expected.*; use `&`"):
+            attempt()
+    with pytest.raises(CompositionError, match="space"):
+        A | pixels
+    with pytest.raises(CompositionError, match="one noise schedule"):
+        A | Gaussian(0.0, alphas_cumprod=cosine_schedule(100))
+    for nothing in ([], [A - A], [A, B - B]):
+        with pytest.raises(CompositionError, match="mixture of nothing"):
+            Mixture(nothing)
+    with pytest.raises(CompositionError, match="expected a component"):
+        Mixture(["a"])
+    for weights in ([0.0], [0.0, float("nan")], [0.0, float("-inf")], ["0", 0.0]):
+        with pytest.raises(CompositionError, match="log weights"):
+            Mixture([A, B], weights)  # type: ignore[arg-type]
+
+
+def test_composer_weights_the_energy() -> None:
+    mixture, x, t = A | B, drawn(4, 1, 1, 1), torch.full((4,), 200.0)
+    expected = 2 * mixture.energy(x, t) - C.energy(x, t)
+    assert torch.allclose(Composer(2 * mixture - C).energy(x, t), expected)
+    assert dict(Composition.of(mixture).terms) == {mixture: 1.0}
+
+
+def test_samples_fall_into_both_modes_by_their_weights() -> None:
+    left, right = Gaussian(-2.0, variance=0.04), Gaussian(2.0, variance=0.04)
+    n = 4000
+    for mixture, share in ((left | right, 0.5), (Mixture([left, right], np.log([0.2, 0.8]).tolist()), 0.8)):
+        samples = Composer(mixture).sample(
+            n, generator=torch.Generator().manual_seed(0), output_type="latent", progress=False
+        )
+        high = samples.flatten() > 0
+        assert float(high.double().mean()) == pytest.approx(share, abs=4 * (share * (1 - share) / n) ** 0.5 + 0.01)
+        for mode, mean in ((high, 2.0), (~high, -2.0)):
+            assert float(samples.flatten()[mode].mean()) == pytest.approx(mean, abs=0.05)
+            assert float(samples.flatten()[mode].std()) == pytest.approx(0.2, abs=0.05)
+    product = Composer(left + right).sample(
+        50, generator=torch.Generator().manual_seed(0), output_type="latent", progress=False
+    )
+    assert float(product.abs().max()) < 1.0  # where both overlap
