@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -14,6 +14,14 @@ from energycomp.component import Composable, Composition, HasEnergy
 from energycomp.errors import CompositionError
 
 __all__ = ["Mixture", "mix"]
+
+
+def _compositions(parts: Iterable[Any]) -> tuple[Composition, ...]:
+    return tuple(map(Composition.of, parts))
+
+
+def _numbers(weights: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(weights)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -45,8 +53,8 @@ class Mixture(Composable):
     tensor([0.2500, 0.7500])
     """
 
-    components: tuple[Composition, ...] = attrs.field(converter=lambda parts: tuple(map(Composition.of, parts)))
-    log_weights: tuple[float, ...] = attrs.field(converter=tuple)
+    components: tuple[Composition, ...] = attrs.field(converter=_compositions)
+    log_weights: tuple[float, ...] = attrs.field(converter=_numbers)
     _leaves: Composition = attrs.field(init=False)
 
     @log_weights.default
@@ -54,7 +62,7 @@ class Mixture(Composable):
         return (0.0,) * len(self.components)
 
     @log_weights.validator
-    def _check_weights(self, _: Any, value: tuple[float, ...]) -> None:
+    def _check_weights(self, _: Any, value: tuple[Any, ...]) -> None:
         numbers = all(isinstance(weight, int | float) and math.isfinite(weight) for weight in value)
         if len(value) != len(self.components) or not numbers:
             raise CompositionError(
