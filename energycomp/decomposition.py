@@ -113,23 +113,36 @@ class DiffusionDecomposer:
             encoder.train(training)
         return latents
 
-    def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
+    def decode(
+        self,
+        latents: Tensor,
+        *,
+        weights: Tensor | None = None,
+        generator: Generator = None,
+        num_inference_steps: int | None = None,
+    ) -> Tensor:
         """Pictures (B, 3, H, W) of latents (B, K', D): one chain each.
 
-        Costs B K' rows a step, and under the rule product, where K' is not 1, B more.
+        Costs B K' rows a step, and under the rule product, where weights do not sum to 1, B more.
+
+        Args:
+            weights: of the parts, (K',) or (B, K'): above 1 a part is stronger, below it weaker; 1 when left out.
         """
         latents = self._checked(latents)
         batch, count = latents.shape[:2]
         owner = torch.arange(batch, device=latents.device).repeat_interleave(count)
         noise = self._noise(batch, generator)
-        return self._pictures(self._chains(self._condition(latents), owner, noise, 1, num_inference_steps, generator))
+        weight = None if weights is None else _checked_weights(weights, batch, count).flatten()
+        condition = self._condition(latents)
+        return self._pictures(self._chains(condition, owner, noise, 1, num_inference_steps, generator, weight=weight))
 
     @torch.no_grad()
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
         """A chain for each part and one for all of them, from one noise, as one batch.
 
-        A mask holds the pixels in which a part differs from the unconditional prediction at the noisiest step, in any
-        channel by more than the threshold; under another rule than product there is none. Costs B (K + 1) trunk passes
+        A mask holds the pixels in which a part differs from a reference, in any channel by more than the threshold:
+        under the rule product from the unconditional prediction at the noisiest step, under mean from the median over
+        the parts of a picture, of which there must be three; otherwise there is none. Costs B (K + 1) trunk passes
         a step, B in the first, in which all chains of a picture are still the same; and 2 B K rows, and B more where
         the rule needs the unconditional prediction.
         """
@@ -144,11 +157,13 @@ class DiffusionDecomposer:
         reference: list[Tensor] | None = [] if tells else None
         samples = self._chains(both, owner, noise, count + 1, num_inference_steps, generator, reference)
         pictures = self._pictures(samples).unflatten(0, (batch, count + 1))
-        masks = None
+        images, base = pictures[:, :-1], None
         if reference:
-            base = self._pictures(reference[0])
-            masks = (pictures[:, :-1] - base[:, None]).abs().amax(2) > self.threshold
-        return Parts(images=pictures[:, :-1], masks=masks, whole=pictures[:, -1])
+            base = self._pictures(reference[0])[:, None]
+        elif denoiser.rule == "mean" and count >= 3:
+            base = images.median(dim=1, keepdim=True).values
+        masks = None if base is None else (images - base).abs().amax(2) > self.threshold
+        return Parts(images=images, masks=masks, whole=pictures[:, -1])
 
     def _chains(
         self,
@@ -159,6 +174,7 @@ class DiffusionDecomposer:
         num_inference_steps: int | None,
         generator: Generator,
         reference: list[Tensor] | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Samples (B * copies, C, H, W): `copies` chains from each noise (B, C, H, W), composed of their own rows.
 
@@ -171,13 +187,13 @@ class DiffusionDecomposer:
         def predict(x: Tensor, timestep: Tensor, _: str) -> Tensor:
             nonlocal started
             if started:
-                return compose_rows(denoiser, trunk(denoiser, x, timestep), condition, owner)
+                return compose_rows(denoiser, trunk(denoiser, x, timestep), condition, owner, weight)
             started = True
             once = trunk(denoiser, x[::copies], timestep[::copies])
             if reference is not None:
                 reference.append(self._unconditional(once))
             features = None if once.features is None else tuple(part[index] for part in once.features)
-            return compose_rows(denoiser, Trunk(x, timestep, features), condition, owner)
+            return compose_rows(denoiser, Trunk(x, timestep, features), condition, owner, weight)
 
         scheduler = make_scheduler(
             defaults.scheduler,
@@ -233,6 +249,16 @@ class DiffusionDecomposer:
                 "one model mean nothing to another: compose leaves of both instead"
             )
         return latents.to(self.model.denoiser.device, torch.float32)
+
+
+def _checked_weights(weights: Tensor, batch: int, count: int) -> Tensor:
+    legal = weights.shape in ((count,), (batch, count)) and weights.is_floating_point()
+    if not legal or not bool(torch.isfinite(weights).all()):
+        raise InputError(
+            f"got weights {tuple(weights.shape)} of {weights.dtype} for {count} parts of {batch} pictures; expected "
+            f"finite numbers ({count},) or ({batch}, {count}); give one a part"
+        )
+    return weights.expand(batch, count)
 
 
 @attrs.frozen(eq=False)

@@ -152,19 +152,21 @@ def evaluate_parts(
     progress: bool = True,
     on_result: Callable[[int, Example, Decomposition], object] | None = None,
 ) -> Report:
-    """Takes every example apart and compares masks with true ones, and the picture with what its parts make together.
+    """Takes every example apart, and compares the picture with what its parts make together.
+
+    Masks are compared with those of the objects; where examples have factors, latents are.
 
     To the metrics come the mean squared errors `mse`, of brightness in [-1, 1], and `mse_baseline`, that of the mean of
     all examples. Each example has its own generator, from (seed, index).
 
     Args:
         model: with an encoder.
-        examples: pictures with the masks (K, H, W) of their objects as values.
-        metrics: of masks, as `DataSource.metrics` makes them.
+        examples: pictures with the masks (K, H, W) of their objects as values, or with their factors (1, F).
+        metrics: of masks, or of latents (1, K, D) and factors (1, F), as `DataSource.metrics` makes them.
         seed, data, progress, on_result: as of `evaluate`.
 
     Raises:
-        InputError: no examples, values that are no masks, or a model without an encoder.
+        InputError: no examples, values that are neither, or a model without an encoder.
 
     >>> from energycomp.metrics import MaskRecall
     >>> from energycomp.testing import stripes_model
@@ -183,14 +185,18 @@ def evaluate_parts(
     rows, seconds = 0, 0.0
     for index, example in enumerate(tqdm(examples, disable=not progress, desc="evaluating", unit="image")):
         generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
-        true = _masks(model, example)
+        factors = example.values.ndim == 2 and len(example.values) == 1
+        true = example.values if factors else _masks(model, example)
         started = time.perf_counter()
         picture = model.processor(example.image)
         result = decompose(picture, decomposer, generator=generator)
         seconds += time.perf_counter() - started
         rows += result.spent.rows
         found = result.parts.masks
-        scores.update([true[:0] if found is None else found[0].cpu()], [true])
+        if factors:
+            scores.update(result.latents.cpu(), true)
+        else:
+            scores.update([true[:0] if found is None else found[0].cpu()], [true])
         errors["mse"].update((result.parts.whole.cpu() - picture).square().mean())
         errors["mse_baseline"].update((average - picture).square().mean())
         if on_result is not None:
@@ -213,8 +219,8 @@ def _masks(model: Model, example: Example) -> Tensor:
     """The masks (K, H, W) of an example where the model's image processor puts them."""
     if example.values.ndim != 3:
         raise InputError(
-            f"got values {tuple(example.values.shape)} of {example.name}; expected the masks (K, H, W) of its objects; "
-            "name a dataset that has them: --source decomp"
+            f"got values {tuple(example.values.shape)} of {example.name}; expected the masks (K, H, W) of its objects, "
+            "or its factors (1, F); name a dataset that has them: --source decomp"
         )
     if not len(example.values):
         return torch.zeros(0, *model.processor.size, dtype=torch.bool)

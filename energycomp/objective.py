@@ -19,37 +19,44 @@ __all__ = [
     "compose_rows",
     "error_scale",
     "noised_trunk",
+    "nonnegative",
     "quadratic_form",
     "residual_errors",
     "target",
 ]
 
 
-def compose_rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def compose_rows(
+    denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor, weight: Tensor | None = None
+) -> Tensor:
     """The composed prediction of every sample, each of its own number of components, by the denoiser's rule.
 
     Args:
         shared: trunk of B samples.
         condition: R flat rows; nothing is padded.
         owner: (R,) the sample each row belongs to.
+        weight: of each row (R,), which makes a component stronger or weaker; 1 when left out.
 
     Returns:
         (B, C, H, W) of the network's own prediction type. Costs R rows, and for the product rule one more for each
-        sample whose number of components is not 1 (u has the weight 1 - K in thesis eq. 5.12).
+        sample whose weights do not sum to 1 (u has the weight 1 - K in thesis eq. 5.12).
     """
     batch = len(shared)
     owner = owner.to(shared.sample.device)
-    count = torch.bincount(owner, minlength=batch)
-    weight = torch.ones(len(owner), device=owner.device)
+    weight = torch.ones(len(owner), device=owner.device) if weight is None else weight.to(owner.device)
+    mass = weight.new_zeros(batch).index_add(0, owner, weight)
     if denoiser.rule == "mean":
-        if bool((count == 0).any()):
-            raise CompositionError("got a sample without components under the rule 'mean'; expected at least one each")
-        weight = 1.0 / count[owner].to(weight.dtype)
+        if bool((mass.abs() < 1e-6).any()):
+            raise CompositionError(
+                "got a sample without components, or with weights that sum to 0, under the rule 'mean'; expected at "
+                "least one each, and another sum"
+            )
+        weight = weight / mass[owner]
     elif denoiser.rule == "product":
-        free = (count != 1).nonzero()[:, 0]
+        free = ((mass - 1).abs() > 1e-6).nonzero()[:, 0]
         null = Condition.unconditional(*denoiser.token_shape, rows=len(free), device=condition.rows.device)
         condition = Condition.cat([condition, null.to(dtype=condition.rows.dtype)])
-        weight = torch.cat([weight, (1 - count[free]).to(weight.dtype)])
+        weight = torch.cat([weight, 1 - mass[free]])
         owner = torch.cat([owner, free])
     predictions = rows(denoiser, shared, condition, owner) * weight[:, None, None, None]
     composed = predictions.new_zeros(batch, *predictions.shape[1:])
@@ -245,3 +252,21 @@ def quadratic_form(
         residuals = (predictions[:, 1:] - u[:, None]).mul_(scale[:, None, None])
         return QuadraticForm(residuals, (wanted - u) * scale[:, None])
     return QuadraticForm(predictions * scale[:, None, None], wanted * scale[:, None])
+
+
+def nonnegative(b: Tensor, gram: Tensor) -> Tensor:
+    """The weights w >= 0 that minimise w.G w - 2 b.w, (M,), float64 (Lawson and Hanson, 1974).
+
+    >>> nonnegative(torch.tensor([1.0, -1.0]), torch.eye(2)).tolist()
+    [1.0, 0.0]
+    """
+    from scipy.optimize import nnls
+
+    if not len(b):
+        return torch.zeros(0, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(gram.double().cpu())
+    root = values.clamp(min=max(float(values.max()) * 1e-12, 1e-30)).sqrt()
+    left = (vectors * root).T  # G = left.T left
+    right = (vectors / root).T @ b.double().cpu()
+    solved, _ = nnls(left.numpy(), right.numpy())
+    return torch.from_numpy(solved)

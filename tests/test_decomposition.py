@@ -20,7 +20,7 @@ from energycomp import Decomposer, DiffusionDecomposer, cli, decompose, load, pl
 from energycomp.closed_form import BACKGROUND, Stripes, StripesEncoder
 from energycomp.component import Composition
 from energycomp.data import Example
-from energycomp.decomposition import Parts
+from energycomp.decomposition import THRESHOLD, Parts
 from energycomp.errors import CheckpointError, InputError
 from energycomp.evaluate import count_rows, predict
 from energycomp.evaluation import evaluate_parts
@@ -90,11 +90,36 @@ def test_any_number_of_latents_is_decoded(count: int) -> None:
     assert torch.allclose(picture, striped(expected).clamp(-1, 1), atol=1e-5)
 
 
-def test_a_mean_shows_every_part_weaker_and_tells_no_mask() -> None:
+def test_a_mean_shows_every_part_weaker_and_masks_differ_from_the_median() -> None:
     painted = colours(1)
     found = decompose(striped(painted), stripes_model(rule="mean"), generator=generator())
-    assert found.parts.masks is None
     assert torch.allclose(found.parts.whole, found.parts.images.mean(1), atol=1e-5)
+    images = found.parts.images
+    expected = (images - images.median(dim=1, keepdim=True).values).abs().amax(2) > THRESHOLD
+    assert found.parts.masks is not None
+    assert torch.equal(found.parts.masks, expected)
+    assert 0 < float(expected.float().mean()) < 1
+    two = decompose(striped(colours(1)), stripes_model(rule="mean", parts=2), generator=generator())
+    assert two.parts.masks is None  # a median of two is no ground
+
+
+def test_weights_make_parts_stronger_and_weaker() -> None:
+    painted = colours(1)
+    decomposer = DiffusionDecomposer(stripes_model())
+    latents = decomposer.encode(striped(painted))
+    weights = torch.tensor([0.5, 0.0, 1.0, 1.0])
+    weighted = BACKGROUND + (painted - BACKGROUND) * weights[:, None]
+    with count_rows() as spent:
+        shown = decomposer.decode(latents, weights=weights, generator=generator(), num_inference_steps=5)
+    assert torch.allclose(shown, striped(weighted), atol=1e-5)
+    assert spent.rows == 5 * (4 + 1)
+    one = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    with count_rows() as spent:
+        decomposer.decode(latents, weights=one, generator=generator(), num_inference_steps=5)
+    assert spent.rows == 5 * 4  # weights that sum to 1 need no unconditional row
+    for wrong in (torch.ones(3), torch.ones(4).long(), torch.full((4,), torch.nan)):
+        with pytest.raises(InputError, match="finite numbers"):
+            decomposer.decode(latents, weights=wrong)
 
 
 def test_what_is_done_with_latents_is_done_to_pictures() -> None:

@@ -21,29 +21,48 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The model that takes pictures of coloured shapes apart."""
-    return {"decomp": lazy("energycomp_decomp.model:decomp")}
+    """Models that take pictures apart: coloured shapes of two worlds, and one lit object."""
+    return {
+        "comet": lazy("energycomp_decomp.comet:comet"),
+        "decomp": lazy("energycomp_decomp.model:decomp"),
+        "decomp-b": lazy("energycomp_decomp.model:decomp_b"),
+        "lit": lazy("energycomp_decomp.model:lit"),
+    }
 
 
 @hookimpl
 def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
     """A latent to its part of the picture."""
-    return {"parts": lazy("energycomp_decomp.networks:PartsUNet")}
+    return {
+        "comet": lazy("energycomp_decomp.energies:EnergyNet"),
+        "parts": lazy("energycomp_decomp.networks:PartsUNet"),
+    }
 
 
 @hookimpl
 def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
     """A picture to its latents."""
-    return {"parts": lazy("energycomp_decomp.networks:PartsEncoder")}
+    return {
+        "factors": lazy("energycomp_decomp.networks:FactorsEncoder"),
+        "parts": lazy("energycomp_decomp.networks:PartsEncoder"),
+    }
 
 
 @hookimpl
 def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Coloured shapes with their masks."""
-    return {"decomp": lazy("energycomp_decomp.data:ShapesSource")}
+    """Coloured shapes with their masks, and one lit object with its factors."""
+    return {
+        "decomp": lazy("energycomp_decomp.data:ShapesSource"),
+        "decomp-b": lazy("energycomp_decomp.data:shapes_b"),
+        "lit": lazy("energycomp_decomp.lit:LitSource"),
+    }
 
 
 @hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
     """How a picture is taken apart is learned."""
-    return {"decomp": lazy("energycomp_decomp.recipe:decomp")}
+    return {
+        "comet": lazy("energycomp_decomp.comet_recipe:comet"),
+        "decomp": lazy("energycomp_decomp.recipe:decomp"),
+        "lit": lazy("energycomp_decomp.recipe:lit"),
+    }

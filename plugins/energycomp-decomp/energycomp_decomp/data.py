@@ -19,7 +19,7 @@ from energycomp.metrics import MaskIoU, MaskRecall
 from energycomp.storage import atomic_file
 from energycomp_decomp.shapes import WORLDS, Scene, scene
 
-__all__ = ["HELD_OUT", "ShapesSource", "draw", "pictures"]
+__all__ = ["HELD_OUT", "ShapesSource", "draw", "pictures", "shapes_b"]
 
 HELD_OUT = 1_000_000_000  # added to the seed of evaluation pictures, so that no training picture is among them
 COUNTS = (2, 4)
@@ -51,27 +51,29 @@ def pictures(folder: str | Path) -> list[Path]:
 
 @attrs.frozen
 class ShapesSource:
-    """Pictures with the masks of their objects, (K, H, W).
+    """Pictures of a world with the masks of their objects, (K, H, W).
 
     >>> (example,) = ShapesSource().examples("synthetic:3", count=1, seed=0)
     >>> example.image.shape, example.values.shape
     (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
     """
 
+    world: str = "a"
+
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         """Drawn shapes (32x32, held out from training), or a folder.
 
-        "synthetic" has two to four objects of world a, "synthetic:3" three, "synthetic:b:2-4" two to four of world b.
+        "synthetic" has two to four objects of this world, "synthetic:3" three, "synthetic:b:2-4" those of world b.
         A folder holds pictures, or what `write` makes; pictures without masks have no objects that could be missed.
         """
         if spec == "synthetic" or spec.startswith("synthetic:"):
-            world, counts = _kind(spec.removeprefix("synthetic").removeprefix(":"))
+            world, counts = _kind(spec.removeprefix("synthetic").removeprefix(":"), self.world)
             return Generated(count, partial(_drawn, seed=HELD_OUT + seed, world=world, counts=counts))
         return [Example(path, _masks(path), path.name) for path in pictures(spec)[:count]]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """Pictures in `images/`, their masks in `masks/`: 0 the ground, k object k; `options` such as b, 3 or b:2-4."""
-        world, counts = _kind(options)
+        world, counts = _kind(options, self.world)
         for name in (PICTURES, MASKS):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -88,11 +90,16 @@ class ShapesSource:
         return MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
 
 
-def _kind(text: str) -> tuple[str, tuple[int, int]]:
+def shapes_b() -> ShapesSource:
+    """Pictures of world b."""
+    return ShapesSource("b")
+
+
+def _kind(text: str, default: str) -> tuple[str, tuple[int, int]]:
     """World and range of counts of "", "b", "3" or "b:2-4"."""
     world, colon, counts = text.partition(":")
     if not colon and world not in WORLDS:
-        world, counts = "a", text
+        world, counts = default, text
     if world not in WORLDS:
         raise InputError(f"got the world {world!r}; expected {' or '.join(WORLDS)}, a range of counts, or both: b:2-4")
     return world, parse_range(counts, greatest=5) if counts else COUNTS

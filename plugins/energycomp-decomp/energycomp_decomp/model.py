@@ -1,72 +1,205 @@
-"""Models that take pictures apart: coloured shapes of two worlds, with weights, and untrained ones."""
+"""Models that take pictures apart: with the weights of three worlds, and untrained ones."""
 
 from __future__ import annotations
 
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
+from energycomp.component import Rule
 from energycomp.conditioning import Latents
 from energycomp.denoiser import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.model import Defaults, Model
 from energycomp.pretrained import from_pretrained
-from energycomp_decomp.networks import PartsEncoder, PartsUNet
+from energycomp.unets import EmbeddingUNet
+from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 from energycomp_decomp.shapes import SIZE
 
-__all__ = ["decomp", "default"]
+__all__ = ["decomp", "decomp_b", "default", "full", "lit", "untrained_lit"]
 
-PRETRAINED = ("a",)
+PRETRAINED = ("a", "b")
+OPTIONS = ("parts", "width", "size", "prediction")
 
 
-def decomp(*, preset: str = "default", pretrained: bool = True, world: str = "a", **options: Any) -> Model:
-    """The model of a world, whose encoder reads latents from pictures.
+def decomp(*, preset: str = "default", pretrained: bool | None = None, world: str = "a", **options: Any) -> Model:
+    """A model of pictures with several objects, whose encoder reads latents from pictures.
 
     Args:
-        preset: "default", 32x32 pixels on a CPU.
+        preset: "default", 32x32 pixels on a CPU; "thesis", the mean over parts of a whole network each, at the same
+            size; "paper", that of thesis section 4.7.3, 64x64 pixels.
+        pretrained: with the weights in this package; those of the default preset, when left out.
+        world: of the weights, "a" or "b".
+        options: of an untrained model: `parts`, `width` of a latent, `size` in pixels, and `prediction`, "sample" or
+            "epsilon".
+    """
+    if preset not in ("default", "thesis", "paper"):
+        raise InputError(f"got preset {preset!r}; expected 'default', 'thesis' or 'paper'")
+    if unknown := options.keys() - set(OPTIONS):
+        raise InputError(f"got the option {min(unknown)!r}; expected one of {', '.join(OPTIONS)}")
+    if pretrained is None:
+        pretrained = preset == "default"
+    if not pretrained:
+        legal: dict[str, Any] = {
+            name: value if name == "prediction" else _whole(name, value) for name, value in options.items()
+        }
+        if preset == "default":
+            return default(**legal)
+        return full(**legal) if preset == "thesis" else full(**{**PAPER, **legal})
+    if world not in PRETRAINED or options or preset != "default":
+        raise InputError(
+            f"got preset {preset!r} and world {world!r} with {options or 'no options'} and pretrained weights, which "
+            f"are in this package for {' and '.join(PRETRAINED)} of the default preset without options; expected one "
+            "of these; or train it: energycomp train decomp"
+        )
+    return _shipped(world)
+
+
+def decomp_b(**options: Any) -> Model:
+    """The model of world b: crosses, rings and stars."""
+    return decomp(world="b", **options)
+
+
+def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
+    """A model of pictures of one lit object, whose latents are factors of the whole picture.
+
+    Args:
+        preset: "default".
         pretrained: with the weights in this package.
-        world: of the weights.
-        options: of an untrained model: `parts`, `width` and `size`.
+        options: of an untrained model: `parts`, `width` of what a latent says and `size` in pixels.
     """
     if preset != "default":
-        raise InputError(f"got preset {preset!r}; expected 'default', the only one")
+        raise InputError(f"got preset {preset!r}; expected 'default'")
     if unknown := options.keys() - {"parts", "width", "size"}:
         raise InputError(f"got the option {min(unknown)!r}; expected parts, width or size")
     if not pretrained:
-        return default(**{name: _whole(name, value) for name, value in options.items()})
-    if world not in PRETRAINED or options:
-        raise InputError(
-            f"got world {world!r} with {options or 'no options'} and pretrained weights, which are in this package for "
-            f"{', '.join(PRETRAINED)} without options; expected these; or train it: energycomp train decomp"
-        )
-    with as_file(files("energycomp_decomp") / "weights" / world) as folder:
-        return from_pretrained(folder)
+        return untrained_lit(**{name: _whole(name, value) for name, value in options.items()})
+    if options:
+        raise InputError(f"got {options} with pretrained weights; expected no options; or train it")
+    return _shipped("lit")
 
 
-def default(*, parts: int = 4, width: int = 8, size: int = SIZE) -> Model:
-    """Untrained: x0 prediction under the rule product, `parts` latents of `width` numbers."""
-    denoiser = Denoiser(
-        network=PartsUNet(sample_size=size, token_width=width).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        alphas_cumprod=_schedule(),
-        prediction_type="sample",
+def default(*, parts: int = 5, width: int = 16, size: int = SIZE, prediction: str = "sample") -> Model:
+    """Untrained: `parts` latents of `width` numbers, composed by the rule product on a constant picture."""
+    return _model(
+        "decomp",
+        PartsUNet(sample_size=size, token_width=width),
+        "parts",
+        PartsEncoder(sample_size=size, parts=parts, token_width=width),
+        "parts",
+        width=width,
         rule="product",
+        prediction=prediction,
+    )
+
+
+PAPER: dict[str, Any] = {
+    "parts": 4,
+    "width": 64,
+    "size": 64,
+    "channels": (64, 128, 192),
+    "encoder": (64, 128, 256, 512),
+}
+
+
+def full(
+    *,
+    parts: int = 5,
+    width: int = 16,
+    size: int = SIZE,
+    prediction: str = "sample",
+    channels: tuple[int, ...] = (32, 64, 96),
+    encoder: tuple[int, ...] = (32, 64, 128, 256),
+) -> Model:
+    """Untrained, as in the thesis: the mean over parts, each predicted by a whole network (section 4.7.3).
+
+    Args:
+        channels: of the network, at each half of the size.
+        encoder: channels of the encoder, at each half of the size.
+    """
+    down, up = ["DownBlock2D"] * len(channels), ["UpBlock2D"] * len(channels)
+    network = EmbeddingUNet(
+        condition_width=width,
+        sample_size=size,
+        block_out_channels=list(channels),
+        down_block_types=down,
+        up_block_types=up,
+        layers_per_block=1,
+        norm_num_groups=8,
+    )
+    reads = PartsEncoder(
+        sample_size=size, parts=parts, token_width=width, channels=encoder, fold=1, last=False, look=None
+    )
+    return _model("decomp", network, "unet2d", reads, "parts", width=width, rule="mean", prediction=prediction)
+
+
+def untrained_lit(*, parts: int = 6, width: int = 2, size: int = SIZE) -> Model:
+    """Untrained: `parts` latents that say `width` numbers each, and are told apart by a name of six."""
+    token_width = width + NAME
+    return _model(
+        "lit",
+        PartsUNet(sample_size=size, token_width=token_width, places=False),
+        "parts",
+        FactorsEncoder(sample_size=size, parts=parts, token_width=token_width, name_width=NAME),
+        "factors",
+        width=token_width,
+        rule="product",
+        prediction="sample",
+    )
+
+
+NAME = 6
+
+
+def _model(
+    name: str,
+    network: nn.Module,
+    network_name: str,
+    encoder: Any,
+    encoder_name: str,
+    *,
+    width: int,
+    rule: Rule,
+    prediction: str,
+) -> Model:
+    kinds: dict[str, Literal["sample", "epsilon"]] = {"sample": "sample", "epsilon": "epsilon"}
+    if prediction not in kinds:
+        raise InputError(f"got prediction={prediction!r}; expected sample or epsilon")
+    size, parts = encoder.config["sample_size"], encoder.config["parts"]
+    denoiser = Denoiser(
+        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        alphas_cumprod=_schedule(),
+        prediction_type=kinds[prediction],
+        rule=rule,
         sample_shape=(3, size, size),
         token_shape=(1, width),
+        null_trained=rule == "product",
     )
-    encoder = PartsEncoder(sample_size=size, parts=parts, token_width=width)
     return Model(
-        name="decomp",
+        name=name,
         denoiser=denoiser,
         conditioner=Latents(width),
         processor=ImageProcessor(size=(size, size), resize="crop"),
-        network_name="parts",
+        network_name=network_name,
         conditioner_name="latents",
-        defaults=Defaults(timesteps=(500.0, 1000.0), gamma=4.0, solver="sgd", counts=(0, parts), distinct=False),
-        encoder=encoder.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        encoder_name="parts",
+        defaults=Defaults(
+            timesteps=(500.0, 1000.0),
+            gamma=4.0,
+            solver="sgd",
+            counts=(int(rule != "product"), parts),
+            distinct=False,
+        ),
+        encoder=encoder.to(memory_format=torch.channels_last),
+        encoder_name=encoder_name,
     )
+
+
+def _shipped(world: str) -> Model:
+    with as_file(files("energycomp_decomp") / "weights" / world) as folder:
+        return from_pretrained(folder)
 
 
 def _whole(name: str, value: Any) -> int:

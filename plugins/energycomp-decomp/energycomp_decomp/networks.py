@@ -1,6 +1,9 @@
-"""The two networks of decomposition: a picture to K latents, and a latent to its part of the picture."""
+"""The networks of decomposition: a picture to K latents, and a latent to its part of the picture."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -9,25 +12,30 @@ from torch.nn import functional as F
 
 from energycomp.conditioning import Condition
 from energycomp.errors import InputError
-from energycomp.networks import FiLMBlock, GroupNorm, Stage
+from energycomp.networks import FiLMBlock, GroupNorm, Stage, place_maps
 
-__all__ = ["PartsEncoder", "PartsUNet"]
+__all__ = ["FactorsEncoder", "PartsEncoder", "PartsUNet"]
 
 MOMENTUM = 0.01
+BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the place that a latent points at
 
 
 class PartsEncoder(nn.Module):
     """Samples (B, C, H, W) to K latents each, (B, K, D), of mean 0 and variance 1 over the pictures of training.
 
-    Convolutions to H/8 x W/8 cells, then one linear map: what sits where decides which latent tells it. While it
-    trains, it follows the mean and the variance of its latents; `PartsUNet` undoes the scaling by the same numbers, so
-    that training is that of latents as they come.
+    Convolutions to H/8 x W/8 cells, then one linear map: what sits where decides which latent tells it. Each latent
+    then looks at the cells of a finer resolution by attention, and adds what it sees. While it trains, the encoder
+    follows the mean and the variance of its latents; `PartsUNet` undoes the scaling by the same numbers, so that
+    training is that of latents as they come.
 
     Args:
         sample_channels, sample_size: C and H = W of a sample.
         parts: K.
         token_width: D.
-        channels: widths at 1/2, 1/4 and 1/8 of the size.
+        channels: widths at 1/`fold` of the size and at each half of it.
+        fold: pixels of a side that the first convolution takes as channels.
+        last: whether a residual block follows the last convolution, as one follows the others.
+        look: the number of the resolution at which latents look again; None for none.
 
     >>> PartsEncoder(sample_size=16, parts=3, token_width=4, channels=[8, 8, 8])(torch.zeros(2, 3, 16, 16)).shape
     torch.Size([2, 3, 4])
@@ -44,33 +52,31 @@ class PartsEncoder(nn.Module):
         sample_size: int = 32,
         parts: int = 4,
         token_width: int = 8,
-        channels: tuple[int, int, int] | list[int] = (32, 64, 64),
+        channels: Sequence[int] = (32, 64, 128),
+        fold: int = 2,
+        last: bool = True,
+        look: int | None = 1,
     ) -> None:
         super().__init__()
-        _check_size(sample_size, 8)
         self.config = {
             "sample_channels": sample_channels, "sample_size": sample_size, "parts": parts,
-            "token_width": token_width, "channels": list(channels),
+            "token_width": token_width, "channels": list(channels), "fold": fold, "last": last, "look": look,
         }  # fmt: skip
-        first, second, third = channels
-        self.parts = parts
-        self.body = nn.Sequential(
-            nn.Conv2d(4 * sample_channels, first, 3, padding=1),
-            Residual(first),
-            nn.Conv2d(first, second, 3, stride=2, padding=1),
-            Residual(second),
-            nn.Conv2d(second, third, 3, stride=2, padding=1),
-            Residual(third),
-            GroupNorm(8, third),
-        )
-        self.out = nn.Linear(third * (sample_size // 8) ** 2, parts * token_width)
+        if look is not None and not 0 <= look < len(channels) - 1:
+            raise InputError(f"got look={look} with {len(channels)} resolutions; expected one before the last, or None")
+        self.parts, self.fold, self.stage = parts, fold, look
+        self.body, width = _body(sample_channels, sample_size, channels, fold, last=last)
+        self.out = nn.Linear(width, parts * token_width)
+        self.look = Look(token_width, channels[look], sample_size // (fold * 2**look)) if look is not None else None
         self.register_buffer("mean", torch.zeros(token_width))
         self.register_buffer("std", torch.ones(token_width))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # batches of training
 
     def forward(self, samples: Tensor) -> Tensor:
         """Latents (B, K, D)."""
-        latents: Tensor = self.out(self.body(F.pixel_unshuffle(samples, 2)).flatten(1)).unflatten(1, (self.parts, -1))
+        latents: Tensor = self.out(self.body(F.pixel_unshuffle(samples, self.fold)).flatten(1)).unflatten(
+            1, (self.parts, -1)
+        )
         if self.training:
             with torch.no_grad():
                 self.seen += 1
@@ -78,6 +84,59 @@ class PartsEncoder(nn.Module):
                 self.mean.lerp_(flat.mean(0), MOMENTUM)
                 self.std.copy_((self.std**2).lerp((flat - self.mean).square().mean(0), MOMENTUM).sqrt())
         return (latents - self.mean) / self.std
+
+
+class FactorsEncoder(nn.Module):
+    """Samples (B, C, H, W) to K latents (B, K, D): what each says of a factor, and which factor it is about.
+
+    The first D - N numbers of a latent are the mean of a normal distribution that training draws from; the other N are
+    the name of the latent, the same in every picture. Parts of different pictures may then change places row by row.
+
+    Args:
+        sample_channels, sample_size: C and H = W of a sample.
+        parts: K.
+        token_width: D.
+        name_width: N.
+        channels: as of `PartsEncoder`.
+
+    >>> encoder = FactorsEncoder(sample_size=16, parts=3, token_width=4, name_width=2, channels=[8, 8, 8])
+    >>> encoder(torch.zeros(2, 3, 16, 16)).shape, encoder.posterior(torch.zeros(2, 3, 16, 16))[0].shape
+    (torch.Size([2, 3, 4]), torch.Size([2, 3, 2]))
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_channels: int = 3,
+        sample_size: int = 32,
+        parts: int = 6,
+        token_width: int = 8,
+        name_width: int = 6,
+        channels: Sequence[int] = (32, 64, 128),
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "sample_channels": sample_channels, "sample_size": sample_size, "parts": parts,
+            "token_width": token_width, "name_width": name_width, "channels": list(channels),
+        }  # fmt: skip
+        self.parts, self.fold = parts, 2
+        self.body, width = _body(sample_channels, sample_size, channels, self.fold)
+        self.out = nn.Linear(width, 2 * parts * (token_width - name_width))
+        self.names = nn.Parameter(torch.randn(parts, name_width))
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Latents (B, K, D)."""
+        return self.named(self.posterior(samples)[0])
+
+    def posterior(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of what is said of each factor, (B, K, D - N) each."""
+        both = self.out(self.body(F.pixel_unshuffle(samples, self.fold)).flatten(1)).unflatten(1, (self.parts, -1))
+        mean, log_variance = both.float().chunk(2, dim=-1)
+        return mean, log_variance.clamp(-10, 10)
+
+    def named(self, said: Tensor) -> Tensor:
+        """Latents (B, K, D) of what is said of each factor, (B, K, D - N)."""
+        return torch.cat([said, self.names.to(said.dtype).expand(len(said), -1, -1)], dim=-1)
 
 
 class PartsUNet(nn.Module):
@@ -93,6 +152,7 @@ class PartsUNet(nn.Module):
         channels: widths of the trunk at 1/2 and 1/4.
         head_channels: widths of the head at 1/2 and 1/4.
         seed_channels: of the map that a latent is drawn as.
+        places: whether a latent also points at one place, from which the head sees offsets.
 
     >>> net = PartsUNet(sample_size=16, token_width=4, channels=[8, 16], head_channels=[8, 16], seed_channels=8)
     >>> features = net.features(torch.zeros(2, 3, 16, 16), torch.tensor([10.0, 500.0]))
@@ -113,12 +173,14 @@ class PartsUNet(nn.Module):
         channels: tuple[int, int] | list[int] = (32, 64),
         head_channels: tuple[int, int] | list[int] = (32, 64),
         seed_channels: int = 32,
+        places: bool = True,
     ) -> None:
         super().__init__()
         _check_size(sample_size, 4)
         self.config = {
             "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
             "channels": list(channels), "head_channels": list(head_channels), "seed_channels": seed_channels,
+            "places": places,
         }  # fmt: skip
         (fine, coarse), (head_fine, head_coarse), folded = channels, head_channels, 4 * sample_channels
         width, self.side = 2 * coarse, sample_size // 4
@@ -133,6 +195,10 @@ class PartsUNet(nn.Module):
         self.token = nn.Sequential(nn.Linear(token_width, width), nn.SiLU(), nn.Linear(width, width))
         self.seed = nn.Linear(width, seed_channels * self.side**2)
         self.join = nn.Conv2d(seed_channels, head_coarse, 3, padding=1)
+        self.place = nn.Linear(width, 2) if places else None
+        if places:
+            maps = 3 + len(BUMPS)
+            self.near_coarse, self.near_fine = (nn.Conv2d(maps, c, 3, padding=1) for c in (head_coarse, head_fine))
         self.head_coarse = Stage([FiLMBlock(head_coarse, width), FiLMBlock(head_coarse, width)])
         self.grow = nn.Conv2d(head_coarse, 4 * head_fine, 3, padding=1)
         self.head_fine = Stage([FiLMBlock(head_fine, width)])
@@ -155,10 +221,45 @@ class PartsUNet(nn.Module):
         coarse, fine, time = features
         token = self.token(condition.rows[:, 0] * self.std + self.mean)
         embedding, seed = token + time[owner], self.seed(F.silu(token)).unflatten(1, (-1, self.side, self.side))
-        h = self.head_coarse(coarse[owner] + self.join(seed), embedding)
-        h = self.head_fine(F.pixel_shuffle(self.grow(h), 2) + fine[owner], embedding)
+        h, detail = coarse[owner] + self.join(seed), fine[owner]
+        if self.place is not None:
+            place = self.place(F.silu(token)).float().sigmoid()
+            h = h + self.near_coarse(self._near(place, h))
+            detail = detail + self.near_fine(self._near(place, detail))
+        h = self.head_coarse(h, embedding)
+        h = self.head_fine(F.pixel_shuffle(self.grow(h), 2) + detail, embedding)
         part = F.pixel_shuffle(self.out(h), 2)
         return self.base + torch.where(condition.null[:, None, None, None], torch.zeros_like(part), part)
+
+    @staticmethod
+    def _near(place: Tensor, like: Tensor) -> Tensor:
+        maps = place_maps(place, like.shape[-2:], BUMPS).to(like.dtype)
+        return maps.contiguous(memory_format=torch.channels_last)
+
+
+class Look(nn.Module):
+    """What latents (B, K, D) see on maps (B, C, h, w): one cross-attention, which starts by adding nothing."""
+
+    def __init__(self, token_width: int, channels: int, side: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Sequential(nn.Linear(token_width, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.norm = GroupNorm(8, channels)
+        self.place = nn.Parameter(torch.randn(side * side, channels) * 0.3)
+        self.key, self.value = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        last = nn.Linear(channels, token_width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.out = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), last)
+
+    def forward(self, latents: Tensor, maps: Tensor) -> Tensor:
+        """What is added to the latents, (B, K, D)."""
+        cells = self.norm(maps).flatten(2).mT + self.place
+        split = (self.query(latents), self.key(cells), self.value(cells))
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in split)
+        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        out: Tensor = self.out(seen)
+        return out
 
 
 class Residual(nn.Module):
@@ -179,6 +280,21 @@ class Residual(nn.Module):
         """Maps (B, channels, h, w) to the same shape."""
         out: Tensor = h + self.block(h)
         return out
+
+
+def _body(
+    sample_channels: int, size: int, channels: Sequence[int], fold: int, *, last: bool = True
+) -> tuple[nn.Module, int]:
+    """Convolutions over samples whose `fold` x `fold` pixels are channels, and how many numbers they end with."""
+    shrunk = fold * 2 ** (len(channels) - 1)
+    _check_size(size, shrunk)
+    layers: list[nn.Module] = [nn.Conv2d(fold**2 * sample_channels, channels[0], 3, padding=1)]
+    for wide, wider in pairwise(channels):
+        layers += [Residual(wide), nn.Conv2d(wide, wider, 3, stride=2, padding=1)]
+    if last:
+        layers.append(Residual(channels[-1]))
+    layers.append(GroupNorm(8, channels[-1]))
+    return nn.Sequential(*layers), channels[-1] * (size // shrunk) ** 2
 
 
 def _check_size(size: int, multiple: int) -> None:

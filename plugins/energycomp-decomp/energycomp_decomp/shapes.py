@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -16,7 +15,7 @@ __all__ = ["GROUND", "SIZE", "WORLDS", "Scene", "World", "layout", "render", "sc
 
 SIZE = 32
 GROUND = (-0.80, -0.78, -0.72)  # red, green, blue of every world, so that parts of one fit into another
-RADIUS = (4.0, 5.5)  # px, of the circle around a shape
+RADIUS = (4.5, 6.0)  # px, of the circle around a shape
 GAP = 0.85  # least distance of two centres over the sum of their radii
 SHADE = 0.08  # colours differ by as much from those of their palette
 TRIES = 200
@@ -64,11 +63,11 @@ def scene(rng: np.random.Generator, count: int, *, world: str = "a", size: int =
     """
     objects = layout(rng, count, world=world)[None]
     images, masks = render(torch.from_numpy(objects).float(), world=world, size=size)
-    return Scene(images[0], masks[0], torch.from_numpy(objects[0, :, :7]).float())
+    return Scene(images[0], masks[0], torch.from_numpy(objects[0]).float())
 
 
 def layout(rng: np.random.Generator, count: int, *, world: str = "a") -> np.ndarray:
-    """What `count` objects are drawn from, (count, 8): the numbers of `Scene.factors`, and a turn in radians."""
+    """What `count` objects are drawn from, (count, 7): the numbers of `Scene.factors`."""
     if world not in WORLDS:
         raise InputError(f"got the world {world!r}; expected one of {', '.join(WORLDS)}")
     if not 0 <= count <= 5:
@@ -78,8 +77,7 @@ def layout(rng: np.random.Generator, count: int, *, world: str = "a") -> np.ndar
     shape, colour = rng.integers(len(kind.shapes), size=count), rng.integers(len(kind.palette), size=count)
     shade = rng.uniform(-SHADE, SHADE, (count, 3))
     colours = np.clip(np.asarray(kind.palette)[colour] + shade, -1, 1)
-    turn = rng.uniform(0, 2 * math.pi, count)
-    return np.column_stack([shape, _places(rng, radius), radius, colours, turn])
+    return np.column_stack([shape, _places(rng, radius), radius, colours])
 
 
 def _places(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray:
@@ -98,7 +96,7 @@ def _places(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray:
 
 
 def render(objects: Tensor, *, world: str = "a", size: int = SIZE) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3, size, size) in [-1, 1] of objects (B, K, 8), and their masks (B, K, size, size), bool.
+    """Pictures (B, 3, size, size) in [-1, 1] of objects (B, K, 7), and their masks (B, K, size, size), bool.
 
     An edge covers the share of a pixel that lies inside. A mask holds the pixels of which an object shows more than
     half; where two touch, the later one is in front.
@@ -109,10 +107,8 @@ def render(objects: Tensor, *, world: str = "a", size: int = SIZE) -> tuple[Tens
     images = torch.tensor(GROUND)[:, None, None].expand(batch, 3, size, size).clone()
     shown = torch.zeros(batch, count, size, size)
     for k in range(count):
-        index, x, y, radius, *colour, turn = objects[:, k].unbind(1)
+        index, x, y, radius, *colour = objects[:, k].unbind(1)
         dx, dy = (u - x[:, None, None]) / radius[:, None, None], (v - y[:, None, None]) / radius[:, None, None]
-        cosine, sine = turn.cos()[:, None, None], turn.sin()[:, None, None]
-        dx, dy = cosine * dx + sine * dy, cosine * dy - sine * dx
         inside = torch.zeros(batch, size, size)
         for number, name in enumerate(WORLDS[world].shapes):
             chosen = index.long() == number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
 import numpy as np
 import pytest
 import torch
@@ -129,9 +128,11 @@ def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
 
 
 def test_a_denoiser_of_another_kind() -> None:
-    other = tiny_model().denoiser
+    with pytest.raises(InputError, match="as PartsUNet has"):
+        parts_loss(tiny_model().denoiser, drawn(1, 2, 2), drawn(1, 3, 16, 16))
+    predicts_noise = default(parts=2, width=2, size=16, prediction="epsilon").denoiser
     with pytest.raises(InputError, match="'sample' and 'product'"):
-        parts_loss(attrs.evolve(other, prediction_type="epsilon"), drawn(1, 2, 2), drawn(1, 3, 16, 16))
+        parts_loss(predicts_noise, drawn(1, 2, 2), drawn(1, 3, 16, 16))
 
 
 def test_the_base_is_the_median() -> None:

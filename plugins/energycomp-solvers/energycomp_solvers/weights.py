@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import Solution
+from energycomp.objective import nonnegative
 from energycomp.problem import Problem
 from energycomp_solvers.configurations import dictionary
 from energycomp_solvers.enumerate import Terms
 from energycomp_solvers.judge import errors_of, ranked_solution
 
-__all__ = ["Weights", "nonnegative"]
+__all__ = ["Weights"]
 
 
 @attrs.frozen
@@ -80,24 +81,6 @@ def _stepped(
             free.clamp_(min=0)
         seen = seen.cat(step)
     return seen, free.detach()
-
-
-def nonnegative(b: Tensor, gram: Tensor) -> Tensor:
-    """The weights w >= 0 that minimise w.G w - 2 b.w, (M,).
-
-    >>> nonnegative(torch.tensor([1.0, -1.0]), torch.eye(2)).tolist()
-    [1.0, 0.0]
-    """
-    from scipy.optimize import nnls
-
-    if not len(b):
-        return torch.zeros(0, dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(gram.double().cpu())
-    root = values.clamp(min=values.max() * 1e-12).sqrt()
-    left = (vectors * root).T  # G = left.T left
-    right = (vectors / root).T @ b.double().cpu()
-    solved, _ = nnls(left.numpy(), right.numpy())
-    return torch.from_numpy(solved)
 
 
 def _answers(problem: Problem, slots: list[list[int]], weights: Tensor, count: int) -> list[list[int]]:
