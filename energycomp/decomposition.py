@@ -29,6 +29,7 @@ __all__ = [
     "DiffusionDecomposer",
     "Parts",
     "decompose",
+    "decomposer_of",
 ]
 
 THRESHOLD = 0.3  # of brightness in [-1, 1]: what differs by more from the picture without parts belongs to a part
@@ -296,8 +297,19 @@ def decompose(
     >>> found.latents.shape, found.parts.images.shape, found.parts.masks.shape
     (torch.Size([1, 4, 4]), torch.Size([1, 4, 3, 16, 16]), torch.Size([1, 4, 16, 16]))
     """
-    decomposer = DiffusionDecomposer(model) if isinstance(model, Model) else model
+    decomposer = decomposer_of(model) if isinstance(model, Model) else model
     with count_rows() as spent:
         latents = decomposer.encode(images)
         parts = decomposer.parts(latents, generator=generator, num_inference_steps=num_inference_steps)
     return Decomposition(latents, parts, spent)
+
+
+def decomposer_of(model: Model) -> Decomposer:
+    """What takes pictures apart with a model: its network's own `decomposer(model)`, or `DiffusionDecomposer`.
+
+    >>> from energycomp.testing import stripes_model
+    >>> type(decomposer_of(stripes_model())).__name__
+    'DiffusionDecomposer'
+    """
+    own = getattr(model.denoiser.network, "decomposer", None)
+    return DiffusionDecomposer(model) if own is None else cast("Decomposer", own(model))

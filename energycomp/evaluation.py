@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from tqdm import tqdm
 
 from energycomp.data import Example
-from energycomp.decomposition import Decomposition, DiffusionDecomposer, decompose
+from energycomp.decomposition import Decomposition, decompose, decomposer_of
 from energycomp.errors import InputError
 from energycomp.inference import ForeignPictureWarning, Solution, Solver, infer
 from energycomp.model import Model
@@ -178,7 +178,7 @@ def evaluate_parts(
     """
     if not len(examples):
         raise InputError("got no examples; expected at least one to evaluate on; check the data")
-    decomposer = DiffusionDecomposer(model)
+    decomposer = decomposer_of(model)
     average = torch.cat([model.processor(example.image) for example in examples]).mean(0, keepdim=True)
     scores = _Scores(metrics)
     errors = {name: _Scores(MetricCollection({name: MeanMetric()})) for name in ("mse", "mse_baseline")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,13 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from energycomp.decomposition import Decomposition, DiffusionDecomposer
+    from energycomp.decomposition import Decomposer, Decomposition
+    from energycomp.model import Model
 
 __all__ = ["add", "decompose", "recombine"]
+
+FOREIGN = 0.5  # of a picture's variance: where parts explain less, the model has not learned such pictures
+PLAIN = 1e-3  # variance of brightness in [-1, 1] below which a picture is one colour
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the scheduler; the model's own number.")]
@@ -36,7 +41,7 @@ def decompose(
     energycomp decompose decomp scene.png -o strip.png
 
     The strip has two rows for each picture: the picture, what its parts make together, and parts 0, 1, ... alone; and
-    which pixels belong to which part.
+    which pixels belong to which part. A picture of which they explain little is unlike those that the model learned.
     """
     import torch
 
@@ -44,16 +49,29 @@ def decompose(
     from energycomp.viz import strip
 
     _check_out(out)
-    pictures, decomposer = _open(images, model, device)
-    batch = decomposer.model.processor(pictures)
+    pictures, loaded, decomposer = _open(images, model, device)
+    batch = loaded.processor(pictures)
     found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
     make_folder(out.parent, "-o")
     _save(strip(batch, found.parts.whole, found.parts.images, found.parts.masks), out)
     errors = (found.parts.whole.cpu() - batch).square().flatten(1).mean(1).tolist()
-    entries = [
-        {"image": str(path), "error": error, "parts": _shares(found, index)}
+    entries: list[dict[str, Any]] = [
+        {
+            "image": str(path),
+            "error": error,
+            "explained": _explained(batch[index], error),
+            "parts": _shares(found, index),
+        }
         for index, (path, error) in enumerate(zip(images, errors, strict=True))
     ]
+    for entry in entries:
+        share = entry["explained"]
+        if share is not None and share < FOREIGN:
+            typer.echo(
+                f"{entry['image']}: parts explain {max(100 * share, 0):.0f} % of the picture, which seems to be of "
+                f"another kind than those that {loaded.name} learned; train on yours: energycomp train decomp --data",
+                err=True,
+            )
     report = {"path": str(out), "images": entries, "rows": found.spent.rows, "seed": seed}
     lines = [
         f"{entry['image']}: {len(entry['parts'])} parts, mean squared error {entry['error']:.3g}" for entry in entries
@@ -61,11 +79,20 @@ def decompose(
     _print(report, [*lines, str(out)], as_json)
 
 
+def _explained(picture: Tensor, error: float) -> float | None:
+    """1 less the squared error over the variance of the picture's pixels; None for one plain colour."""
+    variance = float((picture - picture.mean((1, 2), keepdim=True)).square().mean())
+    return None if variance < PLAIN else 1 - error / variance
+
+
 def recombine(
     model: ModelName,
     images: Images,
     take: Annotated[
-        list[str], typer.Option("--take", help="Parts of a picture, 0,1, or none. Once for each, in their order.")
+        list[str],
+        typer.Option(
+            "--take", help="Parts of a picture, such as 0,1 or 0,1*0.5, or none. Once for each, in their order."
+        ),
     ],
     out: Out = Path("recombined.png"),
     steps: Steps = None,
@@ -77,17 +104,21 @@ def recombine(
 
     energycomp recombine decomp a.png b.png --take 0,1 --take 2,3 -o both.png
 
-    Parts have the numbers, from 0, in which `energycomp decompose` shows them.
+    Parts have the numbers, from 0, in which `energycomp decompose` shows them. A factor makes one stronger or weaker.
+
+    energycomp recombine decomp a.png b.png --take 0,1*0.5 --take none -o weaker.png
     """
     from energycomp.latents import recombine as choose
 
-    chosen = [_numbers(text) for text in take]
+    chosen = [_weighted(text) for text in take]
     if len(chosen) != len(images):
         raise InputError(f"got {len(chosen)} --take for {len(images)} pictures; expected one for each, in their order")
     _check_out(out)
-    pictures, decomposer = _open(images, model, device)
+    pictures, _, decomposer = _open(images, model, device)
     sources = list(decomposer.encode(pictures).split(1))
-    _make(decomposer, choose(sources, chosen), out, steps=steps, seed=seed, as_json=as_json)
+    latents = choose(sources, [[part for part, _ in parts] for parts in chosen])
+    weights = [weight for parts in chosen for _, weight in parts]
+    _make(decomposer, latents, out, weights=weights, steps=steps, seed=seed, as_json=as_json)
 
 
 def add(
@@ -106,30 +137,46 @@ def add(
     from energycomp.latents import add as join
 
     _check_out(out)
-    pictures, decomposer = _open(images, model, device)
+    pictures, _, decomposer = _open(images, model, device)
     latents = join(*decomposer.encode(pictures).split(1))
     _make(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)
 
 
-def _open(images: list[Path], model: str, device: str) -> tuple[list[Any], DiffusionDecomposer]:
-    from energycomp.decomposition import DiffusionDecomposer
+def _open(images: list[Path], model: str, device: str) -> tuple[list[Any], Model, Decomposer]:
+    from energycomp.decomposition import decomposer_of
     from energycomp.images import open_image
 
     pictures = [open_image(path) for path in images]
-    return pictures, DiffusionDecomposer(load_model(model, device))
+    loaded = load_model(model, device)
+    return pictures, loaded, decomposer_of(loaded)
 
 
 def _make(
-    decomposer: DiffusionDecomposer, latents: Tensor, out: Path, *, steps: int | None, seed: int, as_json: bool
+    decomposer: Decomposer,
+    latents: Tensor,
+    out: Path,
+    *,
+    weights: list[float] | None = None,
+    steps: int | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     import torch
 
+    from energycomp.decomposition import DiffusionDecomposer
     from energycomp.evaluate import count_rows
     from energycomp.images import to_output
 
+    further: dict[str, Any] = {}
+    if weights is not None and any(weight != 1 for weight in weights):
+        if not isinstance(decomposer, DiffusionDecomposer):
+            raise InputError(
+                f"got factors for a {type(decomposer).__name__}, which has none; expected parts as they are"
+            )
+        further["weights"] = torch.tensor(weights)
     with count_rows() as spent:
         generator = torch.Generator().manual_seed(seed)
-        made = decomposer.decode(latents, generator=generator, num_inference_steps=steps)
+        made = decomposer.decode(latents, generator=generator, num_inference_steps=steps, **further)
     make_folder(out.parent, "-o")
     _save(to_output(made, "pil")[0], out)
     report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows, "seed": seed}
@@ -142,14 +189,17 @@ def _shares(found: Decomposition, index: int) -> list[float | None]:
     return [None] * found.latents.shape[1] if masks is None else masks[index].float().mean((1, 2)).tolist()
 
 
-def _numbers(text: str) -> list[int]:
-    """Numbers of parts, "0,2" as [0, 2]; "none" as []."""
+def _weighted(text: str) -> list[tuple[int, float]]:
+    """Parts and what each is multiplied by, "0,2*0.5" as [(0, 1.0), (2, 0.5)]; "none" as []."""
     if text.strip() == "none":
         return []
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and len(part) < 6 for part in parts):
-        raise InputError(f"got --take {text!r}; expected numbers of parts and commas, such as 0,2, or none")
-    return [int(part) for part in parts]
+    found = [
+        re.fullmatch(r"([0-9]{1,5})(?:\*(-?[0-9]{1,4}(?:\.[0-9]{1,6})?))?", part.strip()) for part in text.split(",")
+    ]
+    parts = [(int(match[1]), float(match[2] or 1)) for match in found if match is not None]
+    if len(parts) != len(found):
+        raise InputError(f"got --take {text!r}; expected numbers of parts and commas, such as 0,2 or 0,2*0.5, or none")
+    return parts
 
 
 def _check_out(out: Path) -> None:
