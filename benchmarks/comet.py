@@ -16,21 +16,17 @@ import measure
 import torch
 from torchmetrics import MetricCollection
 
-from energycomp import Decomposer, DiffusionDecomposer, Model, decompose, load
+from energycomp import Model, decompose, load
 from energycomp.data import Example
+from energycomp.decomposition import decomposer_of
 from energycomp.metrics import MaskIoU, MaskRecall
 from energycomp.plugins import find
 from energycomp.steps import derived_seed
 from energycomp.storage import atomic_file
-from energycomp_decomp.comet import CometDecomposer, untrained
-from energycomp_decomp.energies import STEPS, EnergyNet, comet_loss
+from energycomp_decomp.comet import untrained
+from energycomp_decomp.energies import STEPS, comet_loss
 
 BATCH, REPEATS = 32, 9
-
-
-def decomposer_of(model: Model) -> Decomposer:
-    """By the kind of network."""
-    return CometDecomposer(model) if isinstance(model.denoiser.network, EnergyNet) else DiffusionDecomposer(model)
 
 
 def scores(model: Model, examples: Sequence[Example], seed: int) -> list[str]:

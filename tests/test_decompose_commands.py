@@ -89,7 +89,7 @@ def test_a_picture_of_another_kind_is_said_to_be_one(run: Any) -> None:
     assert shares[1] > 0.99
     assert "foreign.png: parts explain" in err
     assert "a.png" not in err
-    Image.new("RGB", (16, 16), (100, 100, 100)).save("plain.png")
+    Image.new("RGB", (16, 16), (102, 102, 102)).save("plain.png")  # the ground
     code, out, err = run("decompose", "./model", "plain.png", "--json")
     assert (code, json.loads(out)["images"][0]["explained"], err) == (0, None, "")
 

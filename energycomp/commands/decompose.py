@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add", "decompose", "recombine"]
 
 FOREIGN = 0.5  # of a picture's variance: where parts explain less, the model has not learned such pictures
-PLAIN = 1e-3  # variance of brightness in [-1, 1] below which a picture is one colour
+PLAIN = 1e-2  # variance of brightness in [-1, 1] below which a picture is one colour
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the scheduler; the model's own number.")]
@@ -80,9 +80,9 @@ def decompose(
 
 
 def _explained(picture: Tensor, error: float) -> float | None:
-    """1 less the squared error over the variance of the picture's pixels; None for one plain colour."""
+    """1 less the squared error over the variance of the picture's pixels; None for a plain colour that comes out."""
     variance = float((picture - picture.mean((1, 2), keepdim=True)).square().mean())
-    return None if variance < PLAIN else 1 - error / variance
+    return None if max(variance, error) < PLAIN else 1 - error / max(variance, PLAIN)
 
 
 def recombine(

@@ -23,7 +23,6 @@ __all__ = [
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
     """Models that take pictures apart: coloured shapes of two worlds, and one lit object."""
     return {
-        "comet": lazy("energycomp_decomp.comet:comet"),
         "decomp": lazy("energycomp_decomp.model:decomp"),
         "decomp-b": lazy("energycomp_decomp.model:decomp_b"),
         "lit": lazy("energycomp_decomp.model:lit"),
@@ -52,6 +51,7 @@ def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
 def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
     """Coloured shapes with their masks, and one lit object with its factors."""
     return {
+        "comet": lazy("energycomp_decomp.data:ShapesSource"),
         "decomp": lazy("energycomp_decomp.data:ShapesSource"),
         "decomp-b": lazy("energycomp_decomp.data:shapes_b"),
         "lit": lazy("energycomp_decomp.lit:LitSource"),

@@ -25,7 +25,7 @@ from energycomp_decomp.energies import STEP_SIZE, STEPS, EnergyNet, LatentEnergy
 from energycomp_decomp.networks import PartsEncoder
 from energycomp_decomp.shapes import SIZE
 
-__all__ = ["CometDecomposer", "comet", "untrained"]
+__all__ = ["CometDecomposer", "untrained"]
 
 # Two entries, the fewest of a schedule, at which sigma is 1: eps is the gradient of the energy. No diffusion model has
 # this schedule, so that none is composed with energies that know no timestep.
@@ -131,27 +131,7 @@ class CometDecomposer:
         return latents.to(self.model.denoiser.device, torch.float32)
 
 
-def comet(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
-    """The untrained model; no weights are in this package.
-
-    Args:
-        preset: "default", 32x32 pixels on a CPU.
-        pretrained: False.
-        options: `parts`, `width` of a latent and `size` in pixels.
-    """
-    if preset != "default":
-        raise InputError(f"got preset {preset!r}; expected 'default', the only one")
-    if pretrained:
-        raise InputError(
-            "got the model 'comet' with weights, which are not in this package; expected a folder of trained ones; "
-            "make it: energycomp train comet -o runs/comet, then load runs/comet/model"
-        )
-    if unknown := options.keys() - {"parts", "width", "size"}:
-        raise InputError(f"got the option {min(unknown)!r}; expected parts, width or size")
-    return untrained(**{name: _whole(name, value) for name, value in options.items()})
-
-
-def untrained(*, parts: int = 4, width: int = 8, size: int = SIZE) -> Model:
+def untrained(*, parts: int = 5, width: int = 16, size: int = SIZE) -> Model:
     """`parts` latents of `width` numbers, an energy each."""
     denoiser = Denoiser(
         network=EnergyNet(sample_size=size, token_width=width),
@@ -172,9 +152,3 @@ def untrained(*, parts: int = 4, width: int = 8, size: int = SIZE) -> Model:
         encoder=PartsEncoder(sample_size=size, parts=parts, token_width=width),
         encoder_name="parts",
     )
-
-
-def _whole(name: str, value: Any) -> int:
-    if not str(value).isdecimal() or not 1 <= int(value) <= 256:
-        raise InputError(f"got {name}={value}; expected a whole number from 1 to 256")
-    return int(value)

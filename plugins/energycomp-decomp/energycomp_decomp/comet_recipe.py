@@ -10,22 +10,19 @@ from typing import Any, cast
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
-from tqdm import tqdm
 
-from energycomp.data import parse_range
 from energycomp.errors import InputError
 from energycomp.model import Model
 from energycomp.recipe import Recipe
 from energycomp.training import FitResult, fit
-from energycomp_decomp.comet import comet as build
-from energycomp_decomp.data import draw, pictures
+from energycomp_decomp.comet import untrained
 from energycomp_decomp.energies import EnergyNet, comet_loss
+from energycomp_decomp.model import whole_numbers
 from energycomp_decomp.networks import PartsEncoder
+from energycomp_decomp.training_data import Pictures, drawn_shapes, in_folder
 
 __all__ = ["comet"]
 
-DRAWN = 8_000
 BATCH, STEPS = 32, 1_200
 
 
@@ -36,7 +33,7 @@ def comet(
     preset: str,
     cache: Path,
     world: str = "a",
-    objects: str = "3",
+    objects: str = "2-4",
     **options: Any,
 ) -> Recipe:
     """Minutes on one core, for comparison with Decomp Diffusion.
@@ -53,24 +50,23 @@ def comet(
     del cache
     if init is not None and (not isinstance(init.denoiser.network, EnergyNet) or options):
         raise InputError(f"got --init {init.name} with {options or 'no energies'}; expected one of this recipe alone")
+    if preset != "default":
+        raise InputError(f"got preset {preset!r}; expected 'default', the only one")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = init or build(preset=preset, pretrained=False, **options)
-    images = _drawn(world, objects) if data is None else [*map(str, pictures(data))]
-    if len(images) < BATCH:
-        raise InputError(f"got {len(images)} pictures in {data}; expected at least one batch of {BATCH} to train on")
-    shown = [((model.processor(image) + 1) * 127.5).round().byte() for image in tqdm(images, desc="reading", delay=2)]
-    samples = torch.cat(shown)
+        model = init or untrained(**whole_numbers(options, ("parts", "width", "size")))
+    size = model.denoiser.sample_shape[1]
+    shown = in_folder(data, model.processor, BATCH) if data is not None else drawn_shapes(world, objects, size)
     if init is None:
         base: Any = model.denoiser.network.base
-        base.copy_(samples.flatten(1).median(0).values.view(base.shape) / 127.5 - 1)
+        base.copy_(shown.median())
     cast("PartsEncoder", model.encoder).seen.zero_()
     settings: dict[str, Any] = {"learning_rate": 2e-3, "weight_decay": 1e-2, "warmup_fraction": 0.1}
-    run = partial(_fit, model, TensorDataset(samples), batch_size=BATCH, ema_decay=0.998, **settings)
+    run = partial(_fit, model, shown, batch_size=BATCH, ema_decay=0.998, **settings)
     return Recipe(model=model, fit=run, steps=STEPS)
 
 
-def _fit(model: Model, data: TensorDataset, *, steps: int, **options: Any) -> FitResult:
+def _fit(model: Model, data: Pictures, *, steps: int, **options: Any) -> FitResult:
     # Grids of samples are drawn by diffusion, and these energies have no timestep.
     rest = {name: value for name, value in options.items() if name not in ("on_sample", "sample_every")}
     return fit(model.trained, _loss(model), data, steps=steps, **rest)
@@ -78,18 +74,10 @@ def _fit(model: Model, data: TensorDataset, *, steps: int, **options: Any) -> Fi
 
 def _loss(model: Model) -> Callable[[nn.Module, Any, torch.Generator], Tensor]:
     def loss(module: Any, batch: Any, generator: torch.Generator) -> Tensor:
-        samples = batch[0].float() / 127.5 - 1.0
+        samples = batch.float() / 127.5 - 1.0
         network, encoder = module["network"], module["encoder"]
         latents = encoder(samples)
-        network.mean.copy_(encoder.mean)
-        network.std.copy_(encoder.std)
         denoiser = attrs.evolve(model.denoiser, network=network)
         return comet_loss(denoiser, latents, samples, generator=generator)
 
     return loss
-
-
-def _drawn(world: str, objects: str) -> list[Tensor]:
-    counts = parse_range(objects, greatest=5)
-    bar = tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} pictures", delay=2, leave=False)
-    return [draw(index, 0, world=world, counts=counts).image for index in bar]

@@ -5,7 +5,7 @@ Du et al., "Unsupervised Learning of Compositional Energy Concepts" (2021); thes
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import torch
@@ -17,6 +17,10 @@ from energycomp.conditioning import Condition
 from energycomp.denoiser import Denoiser
 from energycomp.errors import InputError
 from energycomp.evaluate import predict, rows, trunk
+
+if TYPE_CHECKING:
+    from energycomp.decomposition import Decomposer
+    from energycomp.model import Model
 
 __all__ = ["EnergyNet", "LatentEnergy", "comet_loss", "descend"]
 
@@ -48,8 +52,6 @@ class EnergyNet(nn.Module):
     """
 
     base: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -75,13 +77,17 @@ class EnergyNet(nn.Module):
         self.join = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, 1, 1)
         self.register_buffer("base", torch.zeros(sample_channels, sample_size, sample_size))
-        self.register_buffer("mean", torch.zeros(token_width))
-        self.register_buffer("std", torch.ones(token_width))
+
+    def decomposer(self, model: Model) -> Decomposer:
+        """What takes pictures apart with a model of this network: descent instead of a diffusion."""
+        from energycomp_decomp.comet import CometDecomposer
+
+        return CometDecomposer(model)
 
     def energy(self, sample: Tensor, condition: Condition) -> Tensor:
         """E (R,) of samples (R, C, H, W) under R conditions."""
         offset = sample - self.base
-        token = self.token(condition.rows[:, 0] * self.std + self.mean)
+        token = self.token(condition.rows[:, 0])
         first, second = self.maps(token).unflatten(1, (-1, self.side, self.side)).chunk(2, dim=1)
         h = F.silu(self.stem(F.pixel_unshuffle(offset, self.patch)) + first)
         h = h + F.silu(self.join(h) + second)

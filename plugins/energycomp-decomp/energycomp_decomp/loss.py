@@ -67,8 +67,8 @@ def factors_loss(
     encoder: FactorsEncoder,
     samples: Tensor,
     *,
-    kl_weight: float = 5e-4,
-    swap_weight: float = 0.05,
+    kl_weight: float = 7e-4,
+    swap_weight: float = 0.03,
     timestep_power: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -80,7 +80,7 @@ def factors_loss(
         samples: x0, (B, C, H, W).
         kl_weight: in squared error a nat, of the divergence from N(0, I).
         swap_weight: of the squared error with which the encoder reads back what half the batch says with parts of other
-            pictures, of what the network makes of it from noise. Without it, only what occurs together is learned.
+            pictures, of what the network makes of it from noise.
         timestep_power: as of `parts_loss`.
         generator: draws timesteps, noise, latents and who changes places.
 
@@ -96,8 +96,7 @@ def factors_loss(
         half = len(samples) // 2
         said = torch.stack([part[torch.randperm(half, generator=generator)] for part in mean[:half].unbind(1)], dim=1)
         timestep = torch.full((half,), float(len(denoiser.alphas_cumprod)), device=samples.device)
-        noise = _normal(samples[:half], generator)
-        _, made = _composed(denoiser, encoder.named(said), noise, timestep)
+        _, made = _composed(denoiser, encoder.named(said), _normal(samples[:half], generator), timestep)
         total = total + swap_weight * (encoder.posterior(made)[0] - said).square().mean()
     return total
 

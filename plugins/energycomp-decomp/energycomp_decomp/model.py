@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from typing import Any, Literal
 
@@ -19,10 +20,9 @@ from energycomp.unets import EmbeddingUNet
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 from energycomp_decomp.shapes import SIZE
 
-__all__ = ["decomp", "decomp_b", "default", "full", "lit", "untrained_lit"]
+__all__ = ["decomp", "decomp_b", "default", "full", "lit", "untrained_lit", "whole_numbers"]
 
 PRETRAINED = ("a", "b")
-OPTIONS = ("parts", "width", "size", "prediction")
 
 
 def decomp(*, preset: str = "default", pretrained: bool | None = None, world: str = "a", **options: Any) -> Model:
@@ -38,14 +38,11 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
     """
     if preset not in ("default", "thesis", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default', 'thesis' or 'paper'")
-    if unknown := options.keys() - set(OPTIONS):
-        raise InputError(f"got the option {min(unknown)!r}; expected one of {', '.join(OPTIONS)}")
     if pretrained is None:
         pretrained = preset == "default"
     if not pretrained:
-        legal: dict[str, Any] = {
-            name: value if name == "prediction" else _whole(name, value) for name, value in options.items()
-        }
+        kind = {"prediction": options.pop("prediction")} if "prediction" in options else {}
+        legal: dict[str, Any] = {**whole_numbers(options, ("parts", "width", "size"), "prediction"), **kind}
         if preset == "default":
             return default(**legal)
         return full(**legal) if preset == "thesis" else full(**{**PAPER, **legal})
@@ -73,10 +70,8 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
     """
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
-    if unknown := options.keys() - {"parts", "width", "size"}:
-        raise InputError(f"got the option {min(unknown)!r}; expected parts, width or size")
     if not pretrained:
-        return untrained_lit(**{name: _whole(name, value) for name, value in options.items()})
+        return untrained_lit(**whole_numbers(options, ("parts", "width", "size")))
     if options:
         raise InputError(f"got {options} with pretrained weights; expected no options; or train it")
     return _shipped("lit")
@@ -111,7 +106,7 @@ def full(
     width: int = 16,
     size: int = SIZE,
     prediction: str = "sample",
-    channels: tuple[int, ...] = (32, 64, 96),
+    channels: tuple[int, ...] = (16, 32, 64),
     encoder: tuple[int, ...] = (32, 64, 128, 256),
 ) -> Model:
     """Untrained, as in the thesis: the mean over parts, each predicted by a whole network (section 4.7.3).
@@ -136,8 +131,8 @@ def full(
     return _model("decomp", network, "unet2d", reads, "parts", width=width, rule="mean", prediction=prediction)
 
 
-def untrained_lit(*, parts: int = 6, width: int = 2, size: int = SIZE) -> Model:
-    """Untrained: `parts` latents that say `width` numbers each, and are told apart by a name of six."""
+def untrained_lit(*, parts: int = 6, width: int = 1, size: int = SIZE) -> Model:
+    """Untrained: `parts` latents that say `width` numbers each, and are told apart by a name of seven."""
     token_width = width + NAME
     return _model(
         "lit",
@@ -151,7 +146,7 @@ def untrained_lit(*, parts: int = 6, width: int = 2, size: int = SIZE) -> Model:
     )
 
 
-NAME = 6
+NAME = 7
 
 
 def _model(
@@ -202,10 +197,18 @@ def _shipped(world: str) -> Model:
         return from_pretrained(folder)
 
 
-def _whole(name: str, value: Any) -> int:
-    if not str(value).isdecimal() or not 1 <= int(value) <= 256:
-        raise InputError(f"got {name}={value}; expected a whole number from 1 to 256")
-    return int(value)
+def whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:
+    """Options of these names as whole numbers from 1 to 256; `others` are named in the error, too.
+
+    >>> whole_numbers({"parts": "3"}, ("parts", "width"))
+    {'parts': 3}
+    """
+    if unknown := options.keys() - set(names):
+        raise InputError(f"got the option {min(unknown)!r}; expected one of {', '.join((*names, *others))}")
+    for name, value in options.items():
+        if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+            raise InputError(f"got {name}={value}; expected a whole number from 1 to 256")
+    return {name: int(value) for name, value in options.items()}
 
 
 def _schedule() -> torch.Tensor:

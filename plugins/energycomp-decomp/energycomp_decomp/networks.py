@@ -17,16 +17,16 @@ from energycomp.networks import FiLMBlock, GroupNorm, Stage, place_maps
 __all__ = ["FactorsEncoder", "PartsEncoder", "PartsUNet"]
 
 MOMENTUM = 0.01
+FLOOR = -3.0  # least log variance of what factors say: with less noise, one number may tell several factors
 BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the place that a latent points at
 
 
 class PartsEncoder(nn.Module):
-    """Samples (B, C, H, W) to K latents each, (B, K, D), of mean 0 and variance 1 over the pictures of training.
+    """Samples (B, C, H, W) to K latents each, (B, K, D), of about mean 0 and variance 1 over the pictures of training.
 
     Convolutions to H/8 x W/8 cells, then one linear map: what sits where decides which latent tells it. Each latent
     then looks at the cells of a finer resolution by attention, and adds what it sees. While it trains, the encoder
-    follows the mean and the variance of its latents; `PartsUNet` undoes the scaling by the same numbers, so that
-    training is that of latents as they come.
+    follows the mean and the variance of what the linear map makes, and scales by them.
 
     Args:
         sample_channels, sample_size: C and H = W of a sample.
@@ -64,7 +64,8 @@ class PartsEncoder(nn.Module):
         }  # fmt: skip
         if look is not None and not 0 <= look < len(channels) - 1:
             raise InputError(f"got look={look} with {len(channels)} resolutions; expected one before the last, or None")
-        self.parts, self.fold, self.stage = parts, fold, look
+        self.parts, self.fold = parts, fold
+        self.stage = None if look is None else 2 * look + 1  # of the layers of the body
         self.body, width = _body(sample_channels, sample_size, channels, fold, last=last)
         self.out = nn.Linear(width, parts * token_width)
         self.look = Look(token_width, channels[look], sample_size // (fold * 2**look)) if look is not None else None
@@ -74,16 +75,20 @@ class PartsEncoder(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Latents (B, K, D)."""
-        latents: Tensor = self.out(self.body(F.pixel_unshuffle(samples, self.fold)).flatten(1)).unflatten(
-            1, (self.parts, -1)
-        )
+        cells, seen = F.pixel_unshuffle(samples, self.fold), None
+        for number, layer in enumerate(self.body):
+            cells = layer(cells)
+            if number == self.stage:
+                seen = cells
+        latents: Tensor = self.out(cells.flatten(1)).unflatten(1, (self.parts, -1))
         if self.training:
             with torch.no_grad():
                 self.seen += 1
                 flat = latents.detach().float().flatten(0, 1)
                 self.mean.lerp_(flat.mean(0), MOMENTUM)
                 self.std.copy_((self.std**2).lerp((flat - self.mean).square().mean(0), MOMENTUM).sqrt())
-        return (latents - self.mean) / self.std
+        latents = (latents - self.mean) / self.std
+        return latents if self.look is None or seen is None else latents + self.look(latents, seen)
 
 
 class FactorsEncoder(nn.Module):
@@ -104,6 +109,8 @@ class FactorsEncoder(nn.Module):
     (torch.Size([2, 3, 4]), torch.Size([2, 3, 2]))
     """
 
+    seen: Tensor
+
     def __init__(
         self,
         *,
@@ -121,18 +128,21 @@ class FactorsEncoder(nn.Module):
         }  # fmt: skip
         self.parts, self.fold = parts, 2
         self.body, width = _body(sample_channels, sample_size, channels, self.fold)
-        self.out = nn.Linear(width, 2 * parts * (token_width - name_width))
+        self.out = nn.Linear(width, 2 * parts * (token_width - name_width))  # of each part: means, then log variances
+        with torch.no_grad():  # little noise at first, or nothing is learned from what is said
+            self.out.bias.view(parts, -1)[:, token_width - name_width :].fill_(-2.0)
         self.names = nn.Parameter(torch.randn(parts, name_width))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # batches of training
 
     def forward(self, samples: Tensor) -> Tensor:
         """Latents (B, K, D)."""
         return self.named(self.posterior(samples)[0])
 
     def posterior(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of what is said of each factor, (B, K, D - N) each."""
+        """Mean and log variance, at least -3, of what is said of each factor, (B, K, D - N) each."""
         both = self.out(self.body(F.pixel_unshuffle(samples, self.fold)).flatten(1)).unflatten(1, (self.parts, -1))
         mean, log_variance = both.float().chunk(2, dim=-1)
-        return mean, log_variance.clamp(-10, 10)
+        return mean, FLOOR + F.softplus(log_variance)
 
     def named(self, said: Tensor) -> Tensor:
         """Latents (B, K, D) of what is said of each factor, (B, K, D - N)."""
@@ -161,8 +171,6 @@ class PartsUNet(nn.Module):
     """
 
     base: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -206,8 +214,6 @@ class PartsUNet(nn.Module):
         nn.init.normal_(last.weight, std=0.01)
         self.out = nn.Sequential(GroupNorm(8, head_fine), nn.SiLU(), last)
         self.register_buffer("base", torch.zeros(sample_channels, sample_size, sample_size))
-        self.register_buffer("mean", torch.zeros(token_width))
-        self.register_buffer("std", torch.ones(token_width))
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What a head sees at 1/4 and at 1/2 of the size, (B, channels, h, w) each, and the time embedding (B, E)."""
@@ -219,11 +225,11 @@ class PartsUNet(nn.Module):
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """Predictions (R, C, H, W): the base, and on it what each latent adds."""
         coarse, fine, time = features
-        token = self.token(condition.rows[:, 0] * self.std + self.mean)
+        token = self.token(condition.rows[:, 0])
         embedding, seed = token + time[owner], self.seed(F.silu(token)).unflatten(1, (-1, self.side, self.side))
         h, detail = coarse[owner] + self.join(seed), fine[owner]
         if self.place is not None:
-            place = self.place(F.silu(token)).float().sigmoid()
+            place = 0.5 + 0.25 * self.place(F.silu(token)).float()
             h = h + self.near_coarse(self._near(place, h))
             detail = detail + self.near_fine(self._near(place, detail))
         h = self.head_coarse(h, embedding)
@@ -284,7 +290,7 @@ class Residual(nn.Module):
 
 def _body(
     sample_channels: int, size: int, channels: Sequence[int], fold: int, *, last: bool = True
-) -> tuple[nn.Module, int]:
+) -> tuple[nn.Sequential, int]:
     """Convolutions over samples whose `fold` x `fold` pixels are channels, and how many numbers they end with."""
     shrunk = fold * 2 ** (len(channels) - 1)
     _check_size(size, shrunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from energycomp.model import Model
 from energycomp.pretrained import save_pretrained
 from energycomp.testing import check_encoder, tiny_model
 from energycomp_decomp.data import ShapesSource
-from energycomp_decomp.loss import imbalance, overlap, parts_loss, spread
-from energycomp_decomp.model import decomp, default
-from energycomp_decomp.networks import PartsEncoder, PartsUNet
-from energycomp_decomp.recipe import Pictures
+from energycomp_decomp.loss import factors_loss, imbalance, orthogonality, overlap, parts_loss, spread
+from energycomp_decomp.model import decomp, default, full, untrained_lit
+from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 from energycomp_decomp.recipe import decomp as train_recipe
+from energycomp_decomp.training_data import Pictures
 
 
 @pytest.fixture
@@ -66,20 +67,25 @@ def test_the_product_adds_what_each_latent_adds(model: Model) -> None:
     assert float((alone[0] - alone[1]).detach().abs().max()) > 0.01
 
 
-def test_the_scale_of_latents_is_only_a_matter_of_coordinates(model: Model) -> None:
-    pictures, sample, timestep = drawn(2, 3, 16, 16, seed=1), drawn(2, 3, 16, 16), torch.tensor([700.0, 50.0])
-
-    def shown() -> Tensor:
-        assert model.encoder is not None
-        latents = model.encoder(pictures)
-        leaves = [model.leaf(latents[:, k]) for k in range(3)]
-        return predict(combine(leaves, "product"), sample, timestep, prediction_type="sample")
-
-    before = shown()
-    for module in (model.encoder, model.denoiser.network):
-        module.mean.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))  # type: ignore[union-attr, operator]
-        module.std.copy_(torch.tensor([0.5, 2.0, 1.5, 0.1]))  # type: ignore[union-attr, operator]
-    assert torch.allclose(shown(), before, atol=1e-4)
+def test_latents_look_again_only_after_training() -> None:
+    pictures = drawn(2, 3, 16, 16, seed=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 16, 8), look=1).eval()
+        before = encoder(pictures)
+        assert encoder.look is not None
+        torch.nn.init.normal_(encoder.look.out[2].weight)
+    moved = pictures.clone()
+    moved[..., :8, :8] += 1
+    assert not torch.allclose(encoder(pictures), before)
+    look, encoder.look = encoder.look, None
+    assert torch.equal(encoder(pictures), before)
+    seen = drawn(2, 16, 4, 4)
+    attended = look(before, seen)
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(look(before[:, order], seen), attended[:, order], atol=1e-5)  # every latent looks for itself
+    with pytest.raises(InputError, match="one before the last"):
+        PartsEncoder(sample_size=16, look=2)
 
 
 def test_an_encoder_that_trains_follows_its_latents() -> None:
@@ -133,6 +139,78 @@ def test_a_denoiser_of_another_kind() -> None:
     predicts_noise = default(parts=2, width=2, size=16, prediction="epsilon").denoiser
     with pytest.raises(InputError, match="'sample' and 'product'"):
         parts_loss(predicts_noise, drawn(1, 2, 2), drawn(1, 3, 16, 16))
+
+
+def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
+    samples, latents = drawn(4, 3, 16, 16, seed=3).clamp(-1, 1), drawn(4, 3, 4, seed=4)
+    nothing = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mean = full(parts=3, width=4, size=16, channels=(8, 8), encoder=(8, 8, 8))
+        noise = default(parts=3, width=4, size=16, prediction="epsilon")
+        torch.nn.init.normal_(noise.denoiser.network.out[2].weight, std=0.2)  # type: ignore[index, union-attr, arg-type]
+    for model in (mean, noise):
+        model.trained.eval()
+        generator = torch.Generator().manual_seed(7)
+        found = parts_loss(model.denoiser, latents, samples, generator=generator, timestep_power=1.0, **nothing)
+        generator = torch.Generator().manual_seed(7)
+        place = torch.randperm(4, generator=generator) + torch.rand(4, generator=generator)
+        timestep = 1000 * place / 4
+        eps = torch.randn(samples.shape, generator=generator)
+        signal, sigma = signal_noise(model.denoiser.alphas_cumprod, timestep, samples.dtype)
+        noised, kind = signal * samples + sigma * eps, model.denoiser.prediction_type
+        leaves = combine([model.leaf(latents[:, k]) for k in range(3)], model.denoiser.rule)
+        wanted = samples if kind == "sample" else eps
+        expected = (predict(leaves, noised, timestep, prediction_type=kind) - wanted).square().mean()
+        assert torch.allclose(found, expected, rtol=1e-4)
+
+
+def test_orthogonality_against_a_loop() -> None:
+    latents = drawn(2, 3, 5)
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    cosines = [torch.cosine_similarity(latents[:, i], latents[:, j]).square() for i, j in pairs]
+    assert torch.allclose(orthogonality(latents), torch.stack(cosines).mean())
+    assert orthogonality(latents[:, :1]).item() == 0.0
+
+
+def test_the_loss_of_factors() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = untrained_lit(parts=3, width=2, size=16)
+        torch.nn.init.normal_(model.denoiser.network.out[2].weight, std=0.2)  # type: ignore[index, union-attr, arg-type]
+    samples, encoder = drawn(4, 3, 16, 16).clamp(-1, 1), cast("FactorsEncoder", model.encoder)
+
+    def loss(**prices: float) -> Tensor:
+        return factors_loss(model.denoiser, encoder, samples, generator=torch.Generator().manual_seed(1), **prices)
+
+    mean, log_variance = encoder.posterior(samples)
+    normal = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    divergence = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum((1, 2)).mean()
+    priced = loss(kl_weight=0.1, swap_weight=0.0) - loss(kl_weight=0.0, swap_weight=0.0)
+    assert torch.allclose(priced, 0.1 * divergence, rtol=1e-3)
+    with count_rows() as spent:
+        swapped = loss(kl_weight=0.0, swap_weight=1.0)
+    assert (spent.rows, spent.trunks) == (6 * 3, 6)
+    assert swapped.item() > loss(kl_weight=0.0, swap_weight=0.0).item()
+    names = encoder(samples)[..., 2:]
+    assert torch.equal(names[0], names[1])  # the name of a part is the same in every picture
+    check_encoder(FactorsEncoder(sample_size=16, parts=3, channels=(8, 8, 8)))
+
+
+def test_the_preset_of_the_thesis_at_full_size() -> None:
+    model = decomp(preset="paper")
+    assert model.denoiser.sample_shape == (3, 64, 64)
+    assert model.denoiser.token_shape == (1, 64)
+    assert (model.denoiser.rule, model.denoiser.prediction_type) == ("mean", "sample")
+    unet = model.denoiser.network.unet  # type: ignore[union-attr]
+    assert tuple(unet.config.block_out_channels) == (64, 128, 192)  # type: ignore[union-attr]
+    optimizer = torch.optim.AdamW(model.trained.parameters(), lr=1e-4)
+    samples, encoder = drawn(1, 3, 64, 64), cast("PartsEncoder", model.encoder)
+    nothing = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0}
+    loss = parts_loss(model.denoiser, encoder(samples), samples, generator=torch.Generator().manual_seed(0), **nothing)
+    loss.backward()
+    optimizer.step()
+    assert all(p.grad is not None for name, p in model.trained.named_parameters() if "null" not in name)
 
 
 def test_the_base_is_the_median() -> None:
