@@ -31,30 +31,50 @@ from energycomp.viz import grid
 from energycomp_decomp.comet import CometDecomposer
 from energycomp_decomp.data import HELD_OUT, draw
 from energycomp_decomp.features import shape_features
-from energycomp_decomp.shapes import GROUND, Scene
+from energycomp_decomp.shapes import GROUND, SIZE, Scene, layout, render
 
 COMMAND = "python benchmarks/recombination.py"
-CLEAR = 2  # pixels between objects of two pictures
+CLEAR, TRIES = 1, 100  # pixels between objects at least; places that are tried for one
 SEEN = 0.3  # of brightness in [-1, 1]: what differs by more from the ground is no ground
 SHOWN = 8  # pairs in the picture
 CHUNK = 25
 
 
-def pairs(count: int, objects: int, seed: int, worlds: tuple[str, str]) -> list[tuple[Scene, Scene]]:
-    """Pictures with as many objects each, of which none touches another or is near one of the other picture."""
-    found: list[tuple[Scene, Scene]] = []
-    index = 0
+def pairs(count: int, objects: tuple[int, int], seed: int, worlds: tuple[str, str]) -> list[tuple[Scene, Scene]]:
+    """Pictures with so many objects each, of which none touches another of either picture."""
+    rng, found = np.random.default_rng([HELD_OUT, seed, *objects]), []
     while len(found) < count:
-        a, b = (
-            draw(2 * index + k, HELD_OUT + seed, world=world, counts=(objects, objects))
-            for k, world in enumerate(worlds)
-        )
-        near = ndimage.binary_dilation(a.masks.any(0).numpy(), iterations=CLEAR)
-        apart = not (near & b.masks.any(0).numpy()).any()
-        if apart and len(blobs(true((a, b))[0])) == 2 * objects:
+        drawn = [layout(rng, number, world=world) for number, world in zip(objects, worlds, strict=True)]
+        places = _places(rng, np.concatenate([one[:, 3] for one in drawn]))
+        if places is None:
+            continue
+        for one, own in zip(drawn, np.split(places, [objects[0]]), strict=True):
+            one[:, 1:3] = own
+        a, b = (_scene(one, world) for one, world in zip(drawn, worlds, strict=True))
+        if len(blobs(true((a, b))[0])) == sum(objects):
             found.append((a, b))
-        index += 1
     return found
+
+
+def _places(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray | None:
+    """Centres (N, 2) whose objects keep clear of each other, or None where one finds no room."""
+    places: list[np.ndarray] = []
+    for r in radius:
+        for _ in range(TRIES):
+            place = rng.uniform(r, 1 - r, 2)
+            room = 0.85 * (radius[: len(places)] + r) + CLEAR / SIZE
+            if not places or bool((np.hypot(*(np.stack(places) - place).T) >= room).all()):
+                places.append(place)
+                break
+        else:
+            return None
+    return np.stack(places)
+
+
+def _scene(objects: np.ndarray, world: str) -> Scene:
+    values = torch.from_numpy(objects).float()
+    images, masks = render(values[None], world=world)
+    return Scene(images[0], masks[0], values)
 
 
 def true(pair: tuple[Scene, Scene]) -> tuple[Tensor, Tensor]:
@@ -128,14 +148,11 @@ def counted(made: Tensor, chosen: Sequence[tuple[Scene, Scene]]) -> list[str]:
     return [f"{100 * float(recall.compute()):.1f} %", f"{100 * right / len(chosen):.0f} %", f"{float(error):.4f}"]
 
 
-def distances(made: Tensor, worlds: Sequence[str], objects: int, seed: int) -> list[str]:
-    """FID and KID to as many pictures of each world, with as many objects as both pictures have together, at most 5."""
+def distances(made: Tensor, worlds: Sequence[str], seed: int) -> list[str]:
+    """FID and KID to as many pictures of each world, with four objects."""
     network, figures = shape_features(), []
     for world in worlds:
-        count = min(2 * objects, 5)
-        real = torch.stack(
-            [draw(k, HELD_OUT + seed + 1, world=world, counts=(count, count)).image for k in range(len(made))]
-        )
+        real = torch.stack([draw(k, HELD_OUT + seed + 1, world=world, counts=(4, 4)).image for k in range(len(made))])
         frechet, kernel = FrechetDistance(network), KernelDistance(network, subset_size=len(made) // 2)
         for metric in (frechet, kernel):
             metric.update(real, real=True)
@@ -168,7 +185,8 @@ def main() -> None:
     ways = {"Decomp Diffusion": [decomposer_of(load(name)) for name in options.models]}
     if options.comet:
         ways["COMET"] = [decomposer_of(load(name)) for name in options.comet]
-    command = f"{COMMAND} -n {options.n} --seed {options.seed}"
+    further = " --comet " + " ".join(options.comet) if options.comet else ""
+    command = f"{COMMAND} -n {options.n} --seed {options.seed}{further}"
     adding(ways, options, command)
     crossing(ways, options, command)
 
@@ -176,20 +194,20 @@ def main() -> None:
 def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
     """All objects of two pictures of world a."""
     rows, pictures = [], []
-    for objects in (2, 3):
+    for objects in ((2, 2), (3, 2)):
         chosen = pairs(options.n, objects, options.seed, ("a", "a"))
         for name, (decomposer, _) in ways.items():
 
             def make(first: Tensor, second: Tensor, generator: torch.Generator, one: Any = decomposer) -> Tensor:
                 return added(one, first, second, generator)
 
-            made = scored(make, chosen, options.seed, f"adding {objects}")
-            rows.append([name, f"{objects} + {objects}", *counted(made, chosen)])
+            made = scored(make, chosen, options.seed, "adding")
+            rows.append([name, f"{objects[0]} + {objects[1]}", *counted(made, chosen)])
             pictures.append(made)
     shown(options.out / "adding.png", chosen, pictures[-len(ways) :])
     note = (
-        f"`{command}`: {options.n} pairs of pictures of world a whose objects do not touch, and keep {CLEAR} pixels "
-        "clear of those of the other. A blob is what is connected and differs from the ground by more than 0.3 of a "
+        f"`{command}`: {options.n} pairs of pictures of world a none of whose objects touch. A "
+        "blob is what is connected and differs from the ground by more than 0.3 of a "
         "range of 2; it shows an object that it covers at an intersection over union of 0.5."
     )
     head = ("model", "objects", "found", "number of blobs right", "MSE to the true sum")
@@ -198,17 +216,17 @@ def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str
 
 def crossing(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
     """Objects of a picture of world a by its model, and of one of world b by another."""
-    objects, rows, pictures = 2, [], []
+    objects, rows, pictures = (2, 2), [], []
     chosen = pairs(options.n, objects, options.seed, ("a", "b"))
     for name, (a, b) in ways.items():
         made = scored(crossed(a, b), chosen, options.seed, "crossing")
-        rows.append([name, *counted(made, chosen), *distances(made, ("a", "b"), objects, options.seed)])
+        rows.append([name, *counted(made, chosen), *distances(made, ("a", "b"), options.seed)])
         pictures.append(made)
     expected = torch.stack([true(pair)[0] for pair in chosen])
-    rows.append(["the true sums", *counted(expected, chosen), *distances(expected, ("a", "b"), objects, options.seed)])
+    rows.append(["the true sums", *counted(expected, chosen), *distances(expected, ("a", "b"), options.seed)])
     shown(options.out / "crossing.png", chosen, pictures)
     note = (
-        f"`{command}`: {options.n} pairs of pictures with {objects} objects each, one of world a and one of world b. "
+        f"`{command}`: {options.n} pairs of pictures with two objects each, one of world a and one of world b. "
         "FID and KID to as many pictures of one world have the features of the counting network in energycomp-decomp, "
         "not published ones."
     )
