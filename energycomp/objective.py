@@ -48,7 +48,7 @@ def compose_rows(
     if denoiser.rule == "mean":
         if bool((mass.abs() < 1e-6).any()):
             raise CompositionError(
-                "got a sample without components, or with weights that sum to 0, under the rule 'mean'; expected at "
+                "got a sample without components under the rule 'mean', or with weights that sum to 0; expected at "
                 "least one each, and another sum"
             )
         weight = weight / mass[owner]
