@@ -75,6 +75,8 @@ class DataSource(Protocol):
     def metrics(self) -> MetricCollection:
         """Metrics whose `update` takes lists of values (K, *V): found ones first, true ones second.
 
+        Where values are the factors (1, F) of a picture, what is found are latents (K, D).
+
         One that names a third argument, `probability`, gets the posterior (K,) of each found value, or None.
         """
         ...

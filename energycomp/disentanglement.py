@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -145,8 +146,10 @@ class _Collected(Metric):
         for name in ("latents", "factors"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, latents: Tensor, factors: Tensor) -> None:
-        """Adds pictures: latents (B, D) or (B, K, D), factors (B, F)."""
+    def update(self, latents: Tensor | Sequence[Tensor], factors: Tensor | Sequence[Tensor]) -> None:
+        """Adds pictures: latents (B, D) or (B, K, D), factors (B, F); or lists of (K, D) and (1, F), one a picture."""
+        latents = latents if isinstance(latents, Tensor) else torch.stack(list(latents))
+        factors = factors if isinstance(factors, Tensor) else torch.cat(list(factors))
         _checked(_flat(latents), factors)
         self.latents.append(latents.detach())
         self.factors.append(factors.detach())

@@ -192,11 +192,9 @@ def evaluate_parts(
         result = decompose(picture, decomposer, generator=generator)
         seconds += time.perf_counter() - started
         rows += result.spent.rows
-        found = result.parts.masks
-        if factors:
-            scores.update(result.latents.cpu(), true)
-        else:
-            scores.update([true[:0] if found is None else found[0].cpu()], [true])
+        masks = result.parts.masks
+        found = result.latents if factors else masks
+        scores.update([true[:0] if found is None else found[0].cpu()], [true])
         errors["mse"].update((result.parts.whole.cpu() - picture).square().mean())
         errors["mse_baseline"].update((average - picture).square().mean())
         if on_result is not None:
