@@ -69,7 +69,8 @@ def decompose(
         if share is not None and share < FOREIGN:
             typer.echo(
                 f"{entry['image']}: parts explain {max(100 * share, 0):.0f} % of the picture, which seems to be of "
-                f"another kind than those that {loaded.name} learned; train on yours: energycomp train decomp --data",
+                f"another kind than those that {loaded.name} learned; train on yours: "
+                "energycomp train decomp --data FOLDER",
                 err=True,
             )
     report = {"path": str(out), "images": entries, "rows": found.spent.rows, "seed": seed}
