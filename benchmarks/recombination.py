@@ -3,6 +3,8 @@
 python benchmarks/recombination.py [-n 100] [--seed 0] [--comet runs/comet-a/model runs/comet-b/model]
     [-o runs/benchmarks]
 
+COMET of both worlds: energycomp train comet -o runs/comet-a, and with --option world=b -o runs/comet-b.
+
 Of pictures whose objects keep clear of each other, the sum is known: what it should show is in `true`.
 """
 

@@ -101,7 +101,7 @@ def main() -> None:
     mean = float((pictures - pictures.mean(0)).square().mean())
     rows = [row(name, examples, options.seed) for name in options.models]
     note = (
-        f"`{COMMAND} --models {' '.join(map(_short, options.models))} --data {options.data} -n {options.n} --seed "
+        f"`{COMMAND} --models {' '.join(options.models)} --data {options.data} -n {options.n} --seed "
         f"{options.seed}`: {options.n} fresh pictures; the mean picture has the MSE {mean:.4f}. LPIPS, FID and KID "
         "have the features of the counting network in energycomp-decomp, not published ones. Masks of a mean differ "
         f"from the median of its parts. One training seed each, threads: {options.threads}."

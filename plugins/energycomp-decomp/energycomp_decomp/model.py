@@ -23,6 +23,14 @@ from energycomp_decomp.shapes import SIZE
 __all__ = ["decomp", "decomp_b", "default", "full", "lit", "untrained_lit", "whole_numbers"]
 
 PRETRAINED = ("a", "b")
+NAME = 7  # numbers that tell the latents of factors apart
+PAPER: dict[str, Any] = {
+    "parts": 4,
+    "width": 64,
+    "size": 64,
+    "channels": (64, 128, 192),
+    "encoder": (64, 128, 256, 512),
+}
 
 
 def decomp(*, preset: str = "default", pretrained: bool | None = None, world: str = "a", **options: Any) -> Model:
@@ -91,15 +99,6 @@ def default(*, parts: int = 5, width: int = 16, size: int = SIZE, prediction: st
     )
 
 
-PAPER: dict[str, Any] = {
-    "parts": 4,
-    "width": 64,
-    "size": 64,
-    "channels": (64, 128, 192),
-    "encoder": (64, 128, 256, 512),
-}
-
-
 def full(
     *,
     parts: int = 5,
@@ -144,9 +143,6 @@ def untrained_lit(*, parts: int = 6, width: int = 1, size: int = SIZE) -> Model:
         rule="product",
         prediction="sample",
     )
-
-
-NAME = 7
 
 
 def _model(

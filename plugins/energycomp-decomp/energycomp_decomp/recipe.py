@@ -60,13 +60,7 @@ def decomp(
             `prediction`, sample or epsilon.
     """
     del cache
-    if init is not None and (not isinstance(init.encoder, PartsEncoder) or options):
-        raise InputError(
-            f"got --init {init.name} with {options or 'no such encoder'}; expected one of this recipe alone"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = init or build(preset=preset, pretrained=False, **options)
+    model = _start(init, PartsEncoder, partial(build, preset=preset, pretrained=False), options)
     if init is None and data is None and world != "a":
         model = attrs.evolve(model, name=f"{model.name}-{world}")  # by which `evaluate` finds the data
     denoiser = model.denoiser
@@ -101,19 +95,26 @@ def lit(*, data: Path | None, init: Model | None, preset: str, cache: Path, **op
     """
     del cache
     prices = {f"{name}_weight": _price(name, options.pop(name, LIT_PRICES[name])) for name in LIT_PRICES}
-    if init is not None and (not isinstance(init.encoder, FactorsEncoder) or options):
-        raise InputError(
-            f"got --init {init.name} with {options or 'no such encoder'}; expected one of this recipe alone"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = init or build_lit(preset=preset, pretrained=False, **options)
+    model = _start(init, FactorsEncoder, partial(build_lit, preset=preset, pretrained=False), options)
     shown = in_folder(data, model.processor, BATCH) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
     base: Any = model.denoiser.network.base
     if init is None:
         base.copy_(shown.median())
     cast("FactorsEncoder", model.encoder).seen.zero_()
     return Recipe(model=model, fit=partial(_fit, model, shown, prices, **_settings(2e-3)), steps=LIT_STEPS)
+
+
+def _start(
+    init: Model | None, encoder: type[nn.Module], make: Callable[..., Model], options: Mapping[str, Any]
+) -> Model:
+    """The model to train: `init`, if its encoder is of this kind and no options are given, or a new one."""
+    if init is not None and (not isinstance(init.encoder, encoder) or options):
+        raise InputError(
+            f"got --init {init.name} with {options or 'no such encoder'}; expected one of this recipe alone"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return init or make(**options)
 
 
 def _settings(learning_rate: float) -> dict[str, Any]:
