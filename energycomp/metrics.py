@@ -10,14 +10,18 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from energycomp.errors import InputError
+from energycomp.masks import ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, adjusted_rand_index, match_masks
 
 __all__ = [
     "CountAccuracy",
     "EstimationError",
+    "ForegroundARI",
     "MaskIoU",
     "MaskRecall",
     "PerceptionRate",
     "Precision",
+    "SlotsUsed",
+    "adjusted_rand_index",
     "match",
     "match_masks",
 ]
@@ -40,31 +44,6 @@ def match(found: Tensor, true: Tensor) -> Tensor:
     cost = (found[:, None] - true[None]).square().mean(2)
     rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
     return cost[torch.as_tensor(rows, dtype=torch.long), torch.as_tensor(columns, dtype=torch.long)]
-
-
-def match_masks(found: Tensor, true: Tensor) -> Tensor:
-    """Intersection over union (K,) of each true mask with the found one that it is matched to, 0 without one.
-
-    The Hungarian algorithm over all pairs takes the matching of the greatest sum.
-
-    Args:
-        found: (K', H, W), bool.
-        true: (K, H, W), bool.
-
-    >>> left = torch.tensor([[True, True, False, False]])
-    >>> match_masks(torch.stack([left.flip(1), left]), torch.stack([torch.tensor([[True, False, False, False]])]))
-    tensor([0.5000])
-    """
-    if found.ndim != 3 or true.ndim != 3 or (len(found) and len(true) and found.shape[1:] != true.shape[1:]):
-        raise InputError(f"got masks {tuple(found.shape)} and {tuple(true.shape)}; expected (K', H, W) and (K, H, W)")
-    iou = torch.zeros(len(true))
-    if len(found) and len(true):
-        f, t = found.bool().flatten(1).float(), true.bool().flatten(1).float()
-        shared = f @ t.T
-        pairs = shared / (f.sum(1)[:, None] + t.sum(1) - shared).clamp(min=1)
-        rows, columns = linear_sum_assignment(pairs.cpu().numpy(), maximize=True)
-        iou[torch.as_tensor(columns)] = pairs[torch.as_tensor(rows), torch.as_tensor(columns)].cpu()
-    return iou
 
 
 class _Matched(Metric):
@@ -158,55 +137,3 @@ class CountAccuracy(Metric):
     def compute(self) -> Tensor:
         """In [0, 1]."""
         return self.right / self.total
-
-
-class MaskIoU(Metric):
-    """Mean intersection over union of the true objects with the parts they are matched to, over all pictures.
-
-    >>> iou = MaskIoU()
-    >>> whole = torch.ones(1, 2, 2, dtype=torch.bool)
-    >>> iou.update([whole], [torch.cat([whole, whole])])
-    >>> iou.compute().item()
-    0.5
-    """
-
-    full_state_update = False
-    higher_is_better = True
-    hits: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("hits", "total"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
-        """Adds pictures: found (K', H, W) and true (K, H, W) masks of each."""
-        for f, t in zip(found, true, strict=True):
-            self.hits += self.scored(match_masks(f, t)).double().sum()
-            self.total += len(t)
-
-    def scored(self, iou: Tensor) -> Tensor:
-        """What each true object counts, (K,)."""
-        return iou
-
-    def compute(self) -> Tensor:
-        """In [0, 1]; NaN without true objects."""
-        return self.hits / self.total
-
-
-class MaskRecall(MaskIoU):
-    """True objects matched at an intersection over union of 0.5 or more, over all true objects of all pictures.
-
-    >>> recall = MaskRecall()
-    >>> whole = torch.ones(1, 2, 2, dtype=torch.bool)
-    >>> recall.update([whole], [torch.cat([whole, whole])])
-    >>> recall.compute().item()
-    0.5
-    """
-
-    threshold = 0.5
-
-    def scored(self, iou: Tensor) -> Tensor:
-        """1 for an object that is found."""
-        return iou >= self.threshold
