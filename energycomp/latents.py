@@ -1,8 +1,9 @@
-"""What is done with latents (B, K, D), one row a part: choosing rows of pictures, and going from one to another."""
+"""What is done with latents (B, K, D), one row a part: choosing rows, going from some to others, changing numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 
-__all__ = ["add", "add_one_at_a_time", "checked", "interpolate", "recombine", "swap"]
+__all__ = ["add", "add_one_at_a_time", "checked", "edit", "interpolate", "recombine", "swap", "traverse"]
 
 
 def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tensor:
@@ -93,6 +94,41 @@ def interpolate(a: Tensor, b: Tensor, steps: int, rows: Sequence[int] | None = N
     moving = torch.zeros(a.shape[1], 1, device=a.device)
     moving[_rows(range(a.shape[1]) if rows is None else rows, a)] = 1
     return [torch.lerp(a, b, moving * share) for share in torch.linspace(0, 1, steps).tolist()]
+
+
+def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
+    """Latents in which one row has some other numbers; the rest stays.
+
+    Args:
+        latents: (B, K, D); the row of each picture is changed.
+        row: which, counted from 0.
+        changes: what numbers of it become, by their place from 0 to D - 1.
+
+    >>> edit(torch.zeros(1, 2, 3), 1, {0: 0.5, 2: -2.0})
+    tensor([[[ 0.0000,  0.0000,  0.0000],
+             [ 0.5000,  0.0000, -2.0000]]])
+    """
+    latents = checked(latents).clone()
+    (row,), width = _rows([row], latents), latents.shape[2]
+    wrong = [place for place in changes if type(place) is not int or not 0 <= place < width]
+    if wrong:
+        raise InputError(f"got the dimensions {wrong} of {width}; expected whole numbers from 0 to {width - 1}")
+    if not all(map(math.isfinite, changes.values())):
+        raise InputError(f"got the values {list(changes.values())}; expected finite numbers")
+    for place, value in changes.items():
+        latents[:, row, place] = value
+    return checked(latents)
+
+
+def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float]) -> list[Tensor]:
+    """Latents (B, K, D) for each of some values that one number of one row is set to.
+
+    What a number means is seen in the pictures of all of them (thesis Fig. 3.6).
+
+    >>> [some.flatten().tolist() for some in traverse(torch.ones(1, 2, 1), 1, 0, [-2.0, 2.0])]
+    [[1.0, -2.0], [1.0, 2.0]]
+    """
+    return [edit(latents, row, {dimension: value}) for value in values]
 
 
 def checked(latents: Any) -> Tensor:

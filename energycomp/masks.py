@@ -144,7 +144,7 @@ class MaskRecall(_Mean):
 
 
 class ForegroundARI(_Mean):
-    """Mean of `adjusted_rand_index` over the pictures with at least one pixel of an object (thesis Table 3.1).
+    """Mean of `adjusted_rand_index` over the pictures with at least one pixel of an object.
 
     >>> index = ForegroundARI()
     >>> top = torch.tensor([[True, True], [False, False]])

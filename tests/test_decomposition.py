@@ -23,7 +23,7 @@ from energycomp.decomposition import THRESHOLD, Parts
 from energycomp.errors import CheckpointError, InputError
 from energycomp.evaluate import count_rows, predict
 from energycomp.evaluation import evaluate_parts
-from energycomp.latents import add, add_one_at_a_time, interpolate, recombine, swap
+from energycomp.latents import add, add_one_at_a_time, edit, interpolate, recombine, swap, traverse
 from energycomp.metrics import MaskIoU, MaskRecall, match_masks
 from energycomp.model import Model
 from energycomp.pretrained import save_pretrained
@@ -144,6 +144,28 @@ def test_what_is_done_with_latents_is_done_to_pictures() -> None:
     expected = one.clone()
     expected[:, 0] = (one + two)[:, 0] / 2
     assert torch.allclose(shown(middle), striped(expected), atol=1e-5)
+    expected = one.clone()
+    expected[:, 2, 0] = 0.75
+    expected[:, 2, 2] = 0.25
+    shift = 0.75 - BACKGROUND, 0.25 - BACKGROUND  # latents are the place of a stripe, and its colour above the ground
+    assert torch.allclose(shown(edit(a, 2, {1: shift[0], 3: shift[1]})), striped(expected), atol=1e-5)
+    for value, some in zip((-0.1, 0.3), traverse(a, 1, 2, [-0.1, 0.3]), strict=True):
+        expected = one.clone()
+        expected[:, 1, 1] = BACKGROUND + value
+        assert torch.allclose(shown(some), striped(expected), atol=1e-5)
+
+
+def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
+    latents = torch.randn(2, 3, 5, generator=generator())
+    before = latents.clone()
+    changed = edit(latents, 1, {0: 7.0, 4: -1.0})
+    assert torch.equal(latents, before)
+    assert changed[:, 1, [0, 4]].tolist() == [[7.0, -1.0]] * 2
+    same = torch.ones_like(latents, dtype=torch.bool)
+    same[:, 1, [0, 4]] = False
+    assert torch.equal(changed[same], latents[same])
+    assert torch.equal(edit(latents, 0, {}), latents)
+    assert traverse(latents, 0, 0, []) == []
 
 
 # Batched and looped
@@ -296,6 +318,11 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "swap": (lambda: swap(BATCH, BATCH, [0], [1, 2]), "as many of each"),
     "steps": (lambda: interpolate(BATCH, BATCH, 1), "at least 2"),
     "shapes": (lambda: interpolate(BATCH, BATCH[:, :2], 3), "one shape"),
+    "edited row": (lambda: edit(BATCH, 4, {0: 1.0}), "the rows .4. of 4; expected whole numbers from 0 to 3"),
+    "dimension": (lambda: edit(BATCH, 0, {0: 1.0, 4: 1.0}), "the dimensions .4. of 4; expected whole numbers"),
+    "negative dimension": (lambda: traverse(BATCH, 0, -1, [1.0]), "the dimensions .-1. of 4"),
+    "value": (lambda: traverse(BATCH, 0, 0, [1.0, float("nan")]), "expected finite numbers"),
+    "value of half precision": (lambda: edit(BATCH.half(), 0, {0: 1e6}), "NaN or infinity"),
     "masks": (lambda: match_masks(torch.zeros(1, 2, 2), torch.zeros(1, 3, 3)), "got masks"),
     "strip": (lambda: strip(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 3, 4, 4)), "decompose"),
     "values": (
