@@ -62,6 +62,9 @@ class DataSource(Protocol):
 
     One whose values mean something else to another model may have `adapted(conditioner) -> DataSource`, too: the same
     data with values as that conditioner numbers them.
+
+    One that can tell whether scenes that a model makes of its own are right may have `scene_scores(decomposer, *,
+    count, seed) -> Mapping[str, float]`: what is measured of `count` pictures of `decomposer.sample`.
     """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:

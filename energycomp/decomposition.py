@@ -6,7 +6,7 @@ done with them is choosing rows, and works for any decomposer: see `energycomp.l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import attrs
@@ -30,6 +30,8 @@ __all__ = [
     "Parts",
     "decompose",
     "decomposer_of",
+    "sampler_of",
+    "takes_apart",
 ]
 
 THRESHOLD = 0.3  # of brightness in [-1, 1]: what differs by more from the picture without parts belongs to a part
@@ -56,6 +58,9 @@ class Decomposer(Protocol):
 
     `num_inference_steps` is the decomposer's own where it is left out; one that needs no steps or no random numbers
     takes both arguments and ignores them.
+
+    A decomposer that makes scenes of its own has `sample(n, *, generator) -> images`, too: (n, 3, H, W) in [-1, 1]. See
+    `sampler_of`.
     """
 
     def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
@@ -304,6 +309,16 @@ def decompose(
     return Decomposition(latents, parts, spent)
 
 
+def takes_apart(model: Model) -> bool:
+    """Whether `decomposer_of` has an answer: the model has an encoder, or a network with a decomposer of its own.
+
+    >>> from energycomp.testing import stripes_model, tiny_model
+    >>> takes_apart(stripes_model()), takes_apart(tiny_model())
+    (True, False)
+    """
+    return model.encoder is not None or _own(model) is not None
+
+
 def decomposer_of(model: Model) -> Decomposer:
     """What takes pictures apart with a model: its network's own `decomposer(model)`, or `DiffusionDecomposer`.
 
@@ -311,5 +326,19 @@ def decomposer_of(model: Model) -> Decomposer:
     >>> type(decomposer_of(stripes_model())).__name__
     'DiffusionDecomposer'
     """
-    own = getattr(model.denoiser.network, "decomposer", None)
-    return DiffusionDecomposer(model) if own is None else cast("Decomposer", own(model))
+    own = _own(model)
+    return DiffusionDecomposer(model) if own is None else own(model)
+
+
+def sampler_of(model: Model) -> Callable[..., Tensor] | None:
+    """What makes scenes of a model's own, `sample(n, *, generator)` of its decomposer; None where nothing does.
+
+    >>> from energycomp.testing import stripes_model
+    >>> sampler_of(stripes_model()) is None
+    True
+    """
+    return getattr(decomposer_of(model), "sample", None) if takes_apart(model) else None
+
+
+def _own(model: Model) -> Callable[[Model], Decomposer] | None:
+    return getattr(model.denoiser.network, "decomposer", None)

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from tqdm import tqdm
 
 from energycomp.data import Example
-from energycomp.decomposition import Decomposition, decompose, decomposer_of
+from energycomp.decomposition import Decomposer, Decomposition, decompose, decomposer_of
 from energycomp.errors import InputError
 from energycomp.inference import ForeignPictureWarning, Solution, Solver, infer
 from energycomp.model import Model
@@ -37,7 +37,8 @@ class Report:
         rows_per_image: network rows spent.
         seconds_per_image: wall-clock time, decoding of the picture included.
         images: how many.
-        model, solver, data, seed: what was evaluated; the solver is the encoder, where parts are.
+        model, solver, data, seed: what was evaluated; where parts are, the solver is the encoder, or the decomposer of
+            a model without one.
     """
 
     values: Mapping[str, float]
@@ -151,6 +152,7 @@ def evaluate_parts(
     data: str = "",
     progress: bool = True,
     on_result: Callable[[int, Example, Decomposition], object] | None = None,
+    scenes: Callable[[Decomposer], Mapping[str, float]] | None = None,
 ) -> Report:
     """Takes every example apart, and compares the picture with what its parts make together.
 
@@ -160,13 +162,14 @@ def evaluate_parts(
     all examples. Each example has its own generator, from (seed, index).
 
     Args:
-        model: with an encoder.
+        model: with an encoder, or a network that has a decomposer.
         examples: pictures with the masks (K, H, W) of their objects as values, or with their factors (1, F).
         metrics: of masks, or of latents (1, K, D) and factors (1, F), as `DataSource.metrics` makes them.
         seed, data, progress, on_result: as of `evaluate`.
+        scenes: what is measured of the decomposer's own scenes; its values have no intervals, and count in no time.
 
     Raises:
-        InputError: no examples, values that are neither, or a model without an encoder.
+        InputError: no examples, values that are neither, or a model that takes nothing apart.
 
     >>> from energycomp.metrics import MaskRecall
     >>> from energycomp.testing import stripes_model
@@ -200,14 +203,15 @@ def evaluate_parts(
         if on_result is not None:
             on_result(index, example, result)
     parts = [scores, *errors.values()]
+    values = {name: value for part in parts for name, value in part.values().items()}
     return Report(
-        values={name: value for part in parts for name, value in part.values().items()},
+        values=values if scenes is None else {**values, **scenes(decomposer)},
         intervals={name: ends for part in parts for name, ends in part.intervals(seed).items()},
         rows_per_image=rows / len(examples),
         seconds_per_image=seconds / len(examples),
         images=len(examples),
         model=model.name,
-        solver=type(model.encoder).__name__,
+        solver=type(decomposer if model.encoder is None else model.encoder).__name__,
         data=data,
         seed=seed,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,11 @@ from energycomp.commands.options import AsJson, Device, ModelName, Seed, load_mo
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from energycomp.decomposition import Decomposer
     from energycomp.evaluation import Report
+    from energycomp.model import Model
 
 __all__ = ["evaluate"]
 
@@ -27,6 +31,9 @@ def evaluate(
         str | None, typer.Option(help="Number of components: 4, 3-8, or true for that of each picture; unknown.")
     ] = None,
     source: Annotated[str | None, typer.Option(help="A registered dataset; the one of the model's name.")] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="How many scenes of the model's own are judged, where it makes any; 0 for none.")
+    ] = 500,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -40,7 +47,10 @@ def evaluate(
     energycomp evaluate faces --data synthetic:shifted -n 300
 
     energycomp evaluate decomp -n 200 --json
+
+    Where a model makes scenes of its own and the dataset can judge them, they are part of the report.
     """
+    from energycomp.decomposition import takes_apart
     from energycomp.evaluation import evaluate as run
     from energycomp.evaluation import evaluate_parts
     from energycomp.plugins import find
@@ -52,18 +62,31 @@ def evaluate(
     if hasattr(examples, "adapted"):
         examples = examples.adapted(loaded.conditioner)
     shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
-    if loaded.encoder is None:
+    if not takes_apart(loaded):
         report = run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data)
     elif chosen is not None or known is not None:
-        raise InputError(f"got --solver or --count with {model}, whose encoder takes pictures apart; leave them out")
+        raise InputError(f"got --solver or --count with {model}, which takes pictures apart; leave them out")
     else:
-        report = evaluate_parts(loaded, shown, metrics, seed=seed, data=data)
+        scenes = _scene_scores(loaded, examples, count=samples, seed=seed)
+        report = evaluate_parts(loaded, shown, metrics, seed=seed, data=data, scenes=scenes)
     if as_json:
         import json
 
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
         _print_table(report)
+
+
+def _scene_scores(
+    model: Model, source: Any, *, count: int, seed: int
+) -> Callable[[Decomposer], Mapping[str, float]] | None:
+    """What measures scenes of the model's own; None where it makes none, or the dataset cannot judge them."""
+    from energycomp.decomposition import sampler_of
+
+    score = getattr(source, "scene_scores", None)
+    if score is None or not count or sampler_of(model) is None:
+        return None
+    return lambda decomposer: score(decomposer, count=count, seed=seed)
 
 
 def _print_table(report: Report) -> None:

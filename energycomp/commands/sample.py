@@ -11,6 +11,10 @@ from energycomp.commands.options import AsJson, Device, ModelName, Seed, load_mo
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from energycomp.composer import Composer
     from energycomp.model import Model
 
@@ -47,13 +51,21 @@ def sample(
     energycomp sample faces --with smiling --without black_hair -o face.png
 
     Weights are in the order --at, --with, --without. Without any of them the model's unconditional prediction is
-    sampled.
+    sampled. A model that makes whole scenes of its own takes none.
     """
     import torch
+
+    from energycomp.decomposition import sampler_of
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise InputError(f"got -o {out}; expected the name of a PNG file, such as scene.png")
     loaded = load_model(model, device, **({} if preset is None else {"preset": preset}))
+    own = sampler_of(loaded)
+    if own is not None:
+        chosen: dict[str, Any] = {"--at": at, "--not": negated, "--with": labels, "--without": without}
+        chosen |= {"--weight": weight, "--steps": steps, "--scheduler": scheduler, "--precision": precision != "no"}
+        _whole_scenes(own, model, [name for name, value in chosen.items() if value], n, out, seed, as_json=as_json)
+        return
     leaves = [loaded(*numbers(text, "--at")) for text in at or []]
     leaves += [loaded(**_label(text)) for text in labels or []]
     leaves += [loaded(**{name: False}) for name in without or []]
@@ -74,6 +86,23 @@ def sample(
         typer.echo(json.dumps(report))
     else:
         typer.echo(f"{composer.composition!r}\n{out}")
+
+
+def _whole_scenes(
+    own: Callable[..., Tensor], model: str, chosen: list[str], n: int, out: Path, seed: int, *, as_json: bool
+) -> None:
+    import json
+
+    import torch
+
+    from energycomp.images import to_output
+
+    if chosen:
+        raise InputError(f"got {', '.join(chosen)} with {model}, which makes whole scenes of its own; leave them out")
+    images = to_output(own(n, generator=torch.Generator().manual_seed(seed)), "pil")
+    make_folder(out.parent, "-o")
+    _save(images, out)
+    typer.echo(json.dumps({"path": str(out), "n": n, "seed": seed}) if as_json else str(out))
 
 
 def _label(text: str) -> dict[str, Any]:

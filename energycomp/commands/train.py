@@ -94,6 +94,7 @@ def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -
     import torch
     from accelerate import PartialState
 
+    from energycomp.decomposition import takes_apart
     from energycomp.pretrained import load_weights, save_pretrained
     from energycomp.storage import remove_stale
 
@@ -110,7 +111,7 @@ def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
     save_pretrained(model, folder / "model", dtype=torch.float16 if half else None)
     typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}, model in {folder / 'model'}")
-    use = "infer" if model.encoder is None else "decompose"
+    use = "decompose" if takes_apart(model) else "infer"
     typer.echo(f"energycomp {use} {folder / 'model'} IMAGE -o {'out' if use == 'infer' else 'strip.png'}")
 
 
@@ -124,21 +125,31 @@ def _how_to_go_on(folder: Path, processes: int) -> str:
 
 
 def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
-    """Writes a grid at a step: a row for each of a few compositions, the same ones and the same noise every time."""
+    """Writes a grid at a step: a row for each of a few compositions, the same ones and the same noise every time.
+
+    Of a model that makes scenes of its own, four rows of those.
+    """
     import torch
 
     from energycomp.composer import Composer
+    from energycomp.decomposition import sampler_of
+    from energycomp.images import to_output
     from energycomp.storage import atomic_file
     from energycomp.viz import grid
+
+    own = sampler_of(model)
 
     def on_sample(_module: Any, step: int) -> None:
         generator = torch.Generator().manual_seed(0)
         images, columns = [], 4
-        for count in (0, 1, 3, 5) if model.denoiser.rule == "product" else (1, 3, 5):
-            composer = Composer(model.compose(_values(model, count, generator)))
-            images += composer.sample(
-                columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
-            )
+        if own is not None:
+            images = to_output(own(4 * columns, generator=generator), "pil")
+        else:
+            for count in (0, 1, 3, 5) if model.denoiser.rule == "product" else (1, 3, 5):
+                composer = Composer(model.compose(_values(model, count, generator)))
+                images += composer.sample(
+                    columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
+                )
         make_folder(folder, "-o")
         with atomic_file(folder / f"step-{step:06d}.png") as temporary:
             grid(images, columns).save(temporary, format="PNG")
