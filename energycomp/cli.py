@@ -22,6 +22,7 @@ from energycomp.commands.infer import infer
 from energycomp.commands.plugins import plugins
 from energycomp.commands.sample import sample
 from energycomp.commands.train import train
+from energycomp.commands.traverse import traverse
 from energycomp.errors import EnergycompError
 
 __all__ = ["app", "main"]
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (sample, infer, edit, decompose, recombine, add, evaluate, train, data, plugins, env):
+for command in (sample, infer, edit, decompose, recombine, add, traverse, evaluate, train, data, plugins, env):
     app.command()(command)
 
 

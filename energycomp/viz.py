@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
     from torch import Tensor
 
-__all__ = ["grid", "overlay", "strip", "trace_plot"]
+__all__ = ["grid", "overlay", "strip", "trace_plot", "traversal"]
 
 SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
@@ -135,9 +135,35 @@ def strip(
         for k, colour in enumerate(_hues(count)):
             marked = torch.lerp(marked, torch.tensor(colour)[:, None, None], 0.6 * shown[:, k])
         lines.append(torch.cat([marked[:, None], torch.ones_like(whole)[:, None], 2 * shown - 1], dim=1))
-    cells = torch.stack(lines, dim=1).flatten(0, 2)
+    return grid(_enlarged(torch.stack(lines, dim=1).flatten(0, 2), side), columns=count + 2)
+
+
+def traversal(picture: Tensor, rows: Tensor, *, side: int = 96) -> Image.Image:
+    """What a picture becomes as numbers of its latents change: a row for each number, the picture at its left.
+
+    Args:
+        picture: (1, 3, H, W) in [-1, 1].
+        rows: (R, N, 3, H, W), pictures for N values of each of R numbers.
+        side: as of `strip`.
+
+    >>> import torch
+    >>> traversal(torch.zeros(1, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8), side=16).size
+    (92, 38)
+    """
+    import torch
+
+    if rows.ndim != 5 or 0 in rows.shape[:2] or picture.shape != (1, *rows.shape[2:]):
+        shapes = tuple(picture.shape), tuple(rows.shape)
+        raise InputError(f"got a picture and rows of shapes {shapes}; expected (1, 3, H, W) and (R, N, 3, H, W)")
+    picture, rows = (t.detach().float().cpu() for t in (picture, rows))
+    cells = torch.cat([picture.expand(len(rows), 1, -1, -1, -1), rows], dim=1).flatten(0, 1)
+    return grid(_enlarged(cells, side), columns=rows.shape[1] + 1)
+
+
+def _enlarged(cells: Tensor, side: int) -> Tensor:
+    """Pictures (B, 3, H, W) by the least whole factor that makes them `side` high."""
     factor = max(1, math.ceil(side / cells.shape[2]))
-    return grid(cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3), columns=count + 2)
+    return cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 def _hues(count: int) -> list[tuple[float, float, float]]:

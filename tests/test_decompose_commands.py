@@ -1,4 +1,4 @@
-"""`energycomp decompose`, `recombine`, `add` and `evaluate` of stripes, whose parts are known exactly; refusals."""
+"""The commands that take pictures apart, on stripes, whose parts are known exactly; scenes of a model; refusals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -16,8 +17,12 @@ from torchmetrics import MetricCollection
 
 from energycomp import cli, plugins
 from energycomp.closed_form import BACKGROUND, Stripes, StripesEncoder
+from energycomp.commands.train import _sampler
 from energycomp.data import Example
-from energycomp.metrics import MaskIoU, MaskRecall
+from energycomp.decomposition import Parts, decomposer_of, sampler_of, takes_apart
+from energycomp.evaluation import evaluate_parts
+from energycomp.metrics import ForegroundARI, MaskIoU, MaskRecall, SlotsUsed
+from energycomp.model import Model
 from energycomp.pretrained import save_pretrained
 from energycomp.testing import stripes_model, tiny_model
 
@@ -30,6 +35,7 @@ def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plugins, "_own", {})
     plugins.register("networks", "stripes", Stripes)
     plugins.register("encoders", "stripes", StripesEncoder)
+    plugins.register("networks", "painted", Painted)
     yield
     plugins.reload()
 
@@ -41,6 +47,63 @@ def striped(colours: Tensor) -> Tensor:
 
 def colours(batch: int, seed: int = 0) -> Tensor:
     return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
+
+
+class Painter:
+    """A decomposer without noise and steps, which makes scenes of its own: a latent is the colour of a stripe."""
+
+    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        return images.unflatten(3, (K, -1)).mean((2, 4)).transpose(1, 2)
+
+    def decode(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Tensor:
+        return striped(latents).clamp(-1, 1)
+
+    def parts(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Parts:
+        count = latents.shape[1]
+        alone = torch.stack([self.decode(latents * (torch.arange(count) == k)[:, None]) for k in range(count)], dim=1)
+        return Parts(alone, self.masks.expand(len(latents), -1, -1, -1), self.decode(latents))
+
+    @property
+    def masks(self) -> Tensor:
+        return (torch.arange(16) * K // 16 == torch.arange(K)[:, None])[:, None].expand(-1, 16, -1)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return striped(torch.rand(n, K, 3, generator=generator))
+
+
+class Painted(Stripes):
+    def decomposer(self, model: Model) -> Painter:
+        return Painter()
+
+
+def painted_model() -> Model:
+    """A model without encoder that takes pictures apart and makes scenes."""
+    model = stripes_model()
+    return attrs.evolve(
+        model,
+        name="painted",
+        denoiser=attrs.evolve(model.denoiser, network=Painted()),
+        network_name="painted",
+        encoder=None,
+        encoder_name=None,
+    )
+
+
+class Source:
+    """Stripes with their masks; scenes are judged by their brightness."""
+
+    def examples(self, spec: str, *, count: int, seed: int) -> list[Example]:
+        return [Example(picture, Painter().masks, spec) for picture in striped(colours(count, seed))]
+
+    def write(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def metrics(self) -> MetricCollection:
+        metrics = {"recall": MaskRecall(), "iou": MaskIoU(), "ari": ForegroundARI(), "slots": SlotsUsed()}
+        return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
+
+    def scene_scores(self, decomposer: Any, *, count: int, seed: int) -> dict[str, float]:
+        pictures = decomposer.sample(count, generator=torch.Generator().manual_seed(seed))
+        return {"scenes": float(len(pictures)), "brightness": float(pictures.mean())}
 
 
 @pytest.fixture
@@ -119,25 +182,141 @@ def test_recombine_with_a_factor(run: Any) -> None:
 
 
 def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
-    class Source:
-        def examples(self, spec: str, *, count: int, seed: int) -> list[Example]:
-            stripe = (torch.arange(16) // 4 == torch.arange(K)[:, None])[:, None].expand(-1, 16, -1)
-            return [Example(picture, stripe, spec) for picture in striped(colours(count, seed))]
-
-        def write(self, *args: Any, **kwargs: Any) -> None: ...
-
-        def metrics(self) -> MetricCollection:
-            return MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()})
-
     plugins.register("datasets", "stripes", Source)
     code, out, err = run("evaluate", "./model", "-n", 2, "--json")
     assert code == 0, err
     report = json.loads(out)
-    assert (report["recall"], report["iou"], report["images"]) == (1.0, 1.0, 2)
+    assert (report["recall"], report["iou"], report["ari"], report["slots"], report["images"]) == (1, 1, 1, K, 2)
+    assert report["solver"] == "StripesEncoder"
+    assert "scenes" not in report
     assert report["mse"] < 1e-9 < report["mse_baseline"]
     code, _, err = run("evaluate", "./model", "-n", 2, "--count", "3")
     assert code == 2
     assert "--solver or --count" in err
+
+
+# A network that has a decomposer of its own, which makes scenes
+
+
+def test_what_takes_pictures_apart_and_what_makes_scenes() -> None:
+    models = (tiny_model(), stripes_model(), painted_model())
+    assert [takes_apart(model) for model in models] == [False, True, True]
+    assert [sampler_of(model) is not None for model in models] == [False, False, True]
+    assert isinstance(decomposer_of(painted_model()), Painter)
+
+
+def test_evaluate_judges_scenes_of_the_model_too(run: Any) -> None:
+    save_pretrained(painted_model(), "./painted")
+    plugins.register("datasets", "painted", Source)
+    code, out, err = run("evaluate", "./painted", "-n", 2, "--samples", 7, "--seed", 3, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["recall"], report["ari"], report["slots"], report["scenes"]) == (1, 1, K, 7)
+    assert report["solver"] == "Painter"
+    expected = Painter().sample(7, generator=torch.Generator().manual_seed(3)).mean()
+    assert report["brightness"] == pytest.approx(float(expected))
+    assert "ari" in report["intervals"]
+    assert "brightness" not in report["intervals"]
+    assert "scenes" not in json.loads(run("evaluate", "./painted", "-n", 1, "--samples", 0, "--json")[1])
+    assert "brightness" in run("evaluate", "./painted", "-n", 1)[1]
+    code, _, err = run("evaluate", "./painted", "-n", 1, "--solver", "pursuit")
+    assert code == 2
+    assert "which takes pictures apart" in err
+
+
+def test_scenes_get_the_decomposer_that_took_the_pictures_apart() -> None:
+    given: list[Any] = []
+    examples, metrics = Source().examples("", count=1, seed=0), Source().metrics()
+
+    def scenes(decomposer: Any) -> dict[str, float]:
+        given.append(decomposer)
+        return {"fid": 2.0}
+
+    report = evaluate_parts(painted_model(), examples, metrics, progress=False, scenes=scenes)
+    assert report.values["fid"] == report.as_dict()["fid"] == 2
+    assert isinstance(given[0], Painter)
+
+
+def test_sample_makes_whole_scenes(run: Any) -> None:
+    save_pretrained(painted_model(), "./painted")
+    code, out, err = run("sample", "./painted", "-n", 3, "--seed", 5, "-o", "new/scenes.png", "--json")
+    assert (code, json.loads(out)) == (0, {"path": "new/scenes.png", "n": 3, "seed": 5}), err
+    pixels = np.asarray(Image.open("new/scenes.png")).astype(float)
+    scenes = Painter().sample(3, generator=torch.Generator().manual_seed(5))
+    assert np.abs(pixels[2:18, 2:18] - 127.5 * (scenes[0].permute(1, 2, 0).numpy() + 1)).max() <= 1
+    code, out, err = run("sample", "./painted", "-o", "one.png")
+    assert (code, out, Image.open("one.png").size) == (0, "one.png\n", (16, 16)), err
+    for option in (("--at", "0,0"), ("--with", "a"), ("--without", "a"), ("--not", "0,0"), ("--weight", 2)):
+        code, out, err = run("sample", "./painted", *option, "-o", "no.png")
+        assert (code, out) == (2, "")
+        assert f"got {option[0]} with ./painted, which makes whole scenes" in err
+    assert "got --steps, --scheduler" in run("sample", "./painted", "--steps", 3, "--scheduler", "ddim")[2]
+    assert not Path("no.png").exists()
+
+
+def test_training_shows_scenes_of_the_model(tmp_path: Path) -> None:
+    _sampler(painted_model(), tmp_path)(None, 7)
+    grid = np.asarray(Image.open(tmp_path / "step-000007.png")).astype(float)
+    assert grid.shape == (4 * 18 + 2, 4 * 18 + 2, 3)
+    scenes = Painter().sample(16, generator=torch.Generator().manual_seed(0))
+    assert np.abs(grid[20:36, 2:18] - 127.5 * (scenes[4].permute(1, 2, 0).numpy() + 1)).max() <= 1
+
+
+# One number of a latent
+
+
+def test_traverse_sets_one_number_and_tells_what_changes(run: Any) -> None:
+    command = ("traverse", "./model", "a.png", "--slot", 1, "--dim", 2, "--from", -0.4, "--to", 0.8, "--steps", 3)
+    code, out, err = run(*command, "-o", "new/strip.png", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["path"], report["part"], report["dim"], report["seed"]) == ("new/strip.png", 1, 2, 0)
+    assert report["values"] == pytest.approx([-0.4, 0.2, 0.8])
+    assert report["changed"] == pytest.approx(1.2 / 3 / 2, abs=1e-5)  # one channel of three, of a range of 2
+    assert report["outside"] == pytest.approx(0, abs=1e-6)
+    pixels = np.asarray(Image.open("new/strip.png")).astype(float)
+    assert pixels.shape == (96 + 4, 4 * 98 + 2, 3)
+    a = np.asarray(Image.open("a.png")).astype(float)
+    assert np.abs(pixels[2:98:6, 2:98:6] - a).max() <= 1
+    for k, value in enumerate((-0.4, 0.2, 0.8), start=1):
+        expected = a.copy()
+        expected[:, 4:8, 1] = 127.5 * (1 + BACKGROUND + value)
+        assert np.abs(pixels[2:98:6, 98 * k + 2 : 98 * k + 98 : 6] - expected).max() <= 1
+
+
+def test_pictures_of_a_traversal_start_from_one_noise(run: Any) -> None:
+    save_pretrained(stripes_model(leak=0.8), "./noisy")
+    command = ("traverse", "./noisy", "a.png", "--part", 1, "--dim", 2, "--from", 0, "--to", 0.2, "--json")
+    first, _ = (json.loads(run(*command, "--seed", seed, "-o", f"{seed}.png")[1]) for seed in (0, 1))
+    assert first["changed"] > 0.02
+    assert first["outside"] == pytest.approx(0, abs=1e-6)
+    assert Path("0.png").read_bytes() != Path("1.png").read_bytes()  # the noise does matter
+
+
+def test_traverse_finds_the_numbers_that_change_most(run: Any) -> None:
+    save_pretrained(painted_model(), "./painted")
+    for model, dims in (("./painted", {0, 1, 2}), ("./model", {0, 1, 2, 3})):
+        code, out, err = run("traverse", model, "a.png", "--part", 3, "--from", 0, "--to", 0.5, "--steps", 2, "--json")
+        assert code == 0, err
+        report = json.loads(out)
+        assert {change["dim"] for change in report["dims"]} == dims
+        assert Image.open("traverse.png").size == (3 * 98 + 2, len(dims) * 98 + 2)
+    assert report["dims"][-1]["dim"] == 0  # half a number of a stripe is the same stripe
+    assert [change["changed"] for change in report["dims"][:3]] == pytest.approx([0.5 / 6] * 3, abs=1e-5)
+    assert report["dims"][-1]["changed"] == report["dims"][-1]["outside"] == pytest.approx(0, abs=1e-6)
+
+
+def test_traverse_without_masks_or_without_a_pixel(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pretrained(painted_model(), "./painted")
+    command = ("traverse", "./painted", "a.png", "--part", 0, "--dim", 0, "--from", 0, "--to", 1)
+    parts = Painter.parts
+    for masks, expected in ((None, (1 / 3 / 2 / K, None)), (torch.zeros(7, K, 16, 16).bool(), (None, 1 / 3 / 2 / K))):
+        monkeypatch.setattr(
+            Painter, "parts", lambda *args, masks=masks, **kwargs: attrs.evolve(parts(*args, **kwargs), masks=masks)
+        )
+        report = json.loads(run(*command, "--json")[1])
+        assert (report["changed"], report["outside"]) == pytest.approx(expected)
+        assert "4.17 % " in run(*command)[1]
 
 
 BAD = {
@@ -148,6 +327,12 @@ BAD = {
     "a factor that is no number": ("recombine ./model a.png --take 0*x", "got --take '0*x'"),
     "words": ("recombine ./model a.png --take left", "got --take 'left'"),
     "no such part": ("recombine ./model a.png --take 0,4", "from 0 to 3"),
+    "part of four": ("traverse ./model a.png --part 4", "got --part 4 of a picture of 4 parts; expected 0 to 3"),
+    "number of four": ("traverse ./model a.png --part 0 --dim 4", "got --dim 4 of latents of 4 numbers"),
+    "one value": ("traverse ./model a.png --part 0 --from 1 --to 1", "got --from 1 and --to 1; expected two"),
+    "no value": ("traverse ./model a.png --part 0 --to nan", "--to nan; expected two finite"),
+    "traverse: no encoder": ("traverse ./tiny a.png --part 0", "has no encoder"),
+    "traverse: no png": ("traverse ./model a.png --part 0 -o strip.jpg", "a PNG file"),
     "no part": ("recombine ./model a.png --take none", "one row"),
 }
 

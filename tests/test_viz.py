@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, trace_plot
+from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, trace_plot, traversal
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -81,3 +81,16 @@ def test_trace_plot_has_a_panel_for_each_list() -> None:
     assert len(np.unique(pixels(one))) > 10
     with pytest.raises(InputError, match="empty trace"):
         trace_plot({})
+
+
+def test_traversal_has_the_picture_before_each_row() -> None:
+    levels = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
+    rows = levels[..., None, None, None].expand(-1, -1, 3, 4, 4)
+    shown = pixels(traversal(torch.full((1, 3, 4, 4), -1.0), rows, side=8))
+    assert shown.shape == (2 * 10 + 2, 3 * 10 + 2, 3)
+    centres = shown[6::10, 6::10, 0].astype(float)
+    expected = np.array([[-1, 0.2, 0.4], [-1, 0.6, 0.8]])
+    assert np.abs(centres - 127.5 * (expected + 1)).max() <= 1
+    for wrong in (rows[0], rows[:0], rows[..., :2]):
+        with pytest.raises(InputError, match="a picture and rows"):
+            traversal(torch.zeros(1, 3, 4, 4), wrong)

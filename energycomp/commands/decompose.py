@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer, Decomposition
     from energycomp.model import Model
 
-__all__ = ["add", "decompose", "recombine"]
+__all__ = ["add", "check_out", "decompose", "open_pictures", "print_report", "recombine", "save_png"]
 
 FOREIGN = 0.5  # of a picture's variance: where parts explain less, the model has not learned such pictures
 PLAIN = 1e-2  # variance of brightness in [-1, 1] below which a picture is one colour
@@ -48,12 +48,12 @@ def decompose(
     from energycomp.decomposition import decompose as run
     from energycomp.viz import strip
 
-    _check_out(out)
-    pictures, loaded, decomposer = _open(images, model, device)
+    check_out(out)
+    pictures, loaded, decomposer = open_pictures(images, model, device)
     batch = loaded.processor(pictures)
     found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
     make_folder(out.parent, "-o")
-    _save(strip(batch, found.parts.whole, found.parts.images, found.parts.masks), out)
+    save_png(strip(batch, found.parts.whole, found.parts.images, found.parts.masks), out)
     errors = (found.parts.whole.cpu() - batch).square().flatten(1).mean(1).tolist()
     entries: list[dict[str, Any]] = [
         {
@@ -77,7 +77,7 @@ def decompose(
     lines = [
         f"{entry['image']}: {len(entry['parts'])} parts, mean squared error {entry['error']:.3g}" for entry in entries
     ]
-    _print(report, [*lines, str(out)], as_json)
+    print_report(report, [*lines, str(out)], as_json)
 
 
 def _explained(picture: Tensor, error: float) -> float | None:
@@ -114,8 +114,8 @@ def recombine(
     chosen = [_weighted(text) for text in take]
     if len(chosen) != len(images):
         raise InputError(f"got {len(chosen)} --take for {len(images)} pictures; expected one for each, in their order")
-    _check_out(out)
-    pictures, _, decomposer = _open(images, model, device)
+    check_out(out)
+    pictures, _, decomposer = open_pictures(images, model, device)
     sources = list(decomposer.encode(pictures).split(1))
     latents = choose(sources, [[part for part, _ in parts] for parts in chosen])
     weights = [weight for parts in chosen for _, weight in parts]
@@ -137,13 +137,14 @@ def add(
     """
     from energycomp.latents import add as join
 
-    _check_out(out)
-    pictures, _, decomposer = _open(images, model, device)
+    check_out(out)
+    pictures, _, decomposer = open_pictures(images, model, device)
     latents = join(*decomposer.encode(pictures).split(1))
     _make(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)
 
 
-def _open(images: list[Path], model: str, device: str) -> tuple[list[Any], Model, Decomposer]:
+def open_pictures(images: list[Path], model: str, device: str) -> tuple[list[Any], Model, Decomposer]:
+    """Pictures, the model of a name, and what takes them apart with it."""
     from energycomp.decomposition import decomposer_of
     from energycomp.images import open_image
 
@@ -179,9 +180,9 @@ def _make(
         generator = torch.Generator().manual_seed(seed)
         made = decomposer.decode(latents, generator=generator, num_inference_steps=steps, **further)
     make_folder(out.parent, "-o")
-    _save(to_output(made, "pil")[0], out)
+    save_png(to_output(made, "pil")[0], out)
     report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows, "seed": seed}
-    _print(report, [f"{latents.shape[1]} parts", str(out)], as_json)
+    print_report(report, [f"{latents.shape[1]} parts", str(out)], as_json)
 
 
 def _shares(found: Decomposition, index: int) -> list[float | None]:
@@ -203,19 +204,22 @@ def _weighted(text: str) -> list[tuple[int, float]]:
     return parts
 
 
-def _check_out(out: Path) -> None:
+def check_out(out: Path) -> None:
+    """Raises `InputError` for what cannot be a PNG."""
     if out.suffix.lower() != ".png" or out.is_dir():
         raise InputError(f"got -o {out}; expected the name of a PNG file, such as strip.png")
 
 
-def _save(picture: Any, out: Path) -> None:
+def save_png(picture: Any, out: Path) -> None:
+    """Writes a Pillow image, or nothing at all."""
     from energycomp.storage import atomic_file
 
     with atomic_file(out) as temporary:
         picture.save(temporary, format="PNG")
 
 
-def _print(report: dict[str, Any], lines: list[str], as_json: bool) -> None:
+def print_report(report: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """The report as JSON, or its lines."""
     import json
 
     typer.echo(json.dumps(report) if as_json else "\n".join(lines))
