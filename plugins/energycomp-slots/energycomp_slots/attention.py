@@ -1,0 +1,78 @@
+"""Slot attention: K slots compete for the cells of a feature map (thesis section 3.6.3; Locatello et al., 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["SlotAttention"]
+
+
+class SlotAttention(nn.Module):
+    """Iterated attention that is normalised over slots, so that every cell is explained by few of them.
+
+    Args:
+        channels: D' of a cell of the feature map.
+        width: D of a slot.
+        hidden: of the residual MLP after each update.
+        iterations: updates; gradients flow through all of them.
+
+    >>> attention = SlotAttention(channels=8, width=16)
+    >>> slots, shares = attention(torch.randn(2, 64, 8), attention.initial(torch.randn(2, 5, 16)))
+    >>> slots.shape, shares.shape, torch.allclose(shares.sum(1), torch.ones(2, 64))
+    (torch.Size([2, 5, 16]), torch.Size([2, 5, 64]), True)
+    """
+
+    def __init__(self, *, channels: int, width: int, hidden: int = 128, iterations: int = 3) -> None:
+        super().__init__()
+        self.iterations, self.scale = iterations, width**-0.5
+        self.mean = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.log_sigma = nn.Parameter(torch.zeros(width))
+        self.cells = nn.LayerNorm(channels)
+        self.key = nn.Linear(channels, width, bias=False)
+        self.value = nn.Linear(channels, width, bias=False)
+        self.before = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.update = nn.GRUCell(width, width)
+        self.residual = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)
+        )
+
+    def initial(self, noise: Tensor) -> Tensor:
+        """Slots (B, K, D) to start from, of normal noise (B, K, D): one mean and sigma, learned, for all of them."""
+        return self.mean + self.log_sigma.exp() * noise
+
+    def forward(self, cells: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Slots (B, K, D) of cells (B, N, D') and what they start from, and each slot's share (B, K, N) of a cell.
+
+        # Notation: cells -> f_input; slots -> s_1:K; share -> atn
+        """
+        cells = self.cells(cells)
+        key, value = self.key(cells), self.value(cells)
+        batch, count, width = slots.shape
+        share = slots.new_zeros(batch, count, cells.shape[1])
+        for _ in range(self.iterations):
+            query = self.query(self.before(slots)) * self.scale
+            share = torch.einsum("bkd,bnd->bkn", query, key).softmax(dim=1)
+            weights = share + 1e-8
+            weights = weights / weights.sum(dim=2, keepdim=True)
+            gathered = torch.einsum("bkn,bnd->bkd", weights, value)
+            slots = self.update(gathered.reshape(-1, width), slots.reshape(-1, width)).view(batch, count, width)
+            slots = slots + self.residual(slots)
+        return slots, share
+
+
+class SlotTransformer(nn.Module):
+    """Slots as queries of a transformer decoder: an ablation of Table 3.3, in which slots do not compete."""
+
+    def __init__(self, *, channels: int, width: int, hidden: int = 128, layers: int = 3) -> None:
+        super().__init__()
+        self.enter = nn.Linear(channels, width)
+        layer = nn.TransformerDecoderLayer(width, nhead=4, dim_feedforward=hidden, dropout=0.0, batch_first=True)
+        self.layers = nn.TransformerDecoder(layer, layers)
+
+    def forward(self, cells: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SlotAttention.forward`; the shares are all alike."""
+        shares = slots.new_full((*slots.shape[:2], cells.shape[1]), 1 / slots.shape[1])
+        return self.layers(slots, F.relu(self.enter(cells))), shares

@@ -1,0 +1,159 @@
+"""Slot-VAE as a decomposer, and as what makes new scenes of a global latent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.closed_form import Gaussian
+from energycomp.decomposition import Parts
+from energycomp.errors import InputError
+from energycomp.latents import checked
+from energycomp.model import Model
+from energycomp.sampling import Generator
+from energycomp_slots.networks import Drawn, SlotVAE
+
+__all__ = ["SlotDecomposer"]
+
+MAX_SLOTS = 256
+CHUNK = 64  # pictures at a time
+
+
+@attrs.frozen(eq=False)
+class SlotDecomposer:
+    """A model of slots as a decomposer: latents are means of q(z_s | x), and no steps are needed to decode them.
+
+    Args:
+        model: of a `SlotVAE`.
+        slots: how many there are in `encode`; the number of training when left out. More may be asked for.
+
+    Raises:
+        InputError: a model of another kind, or a number of slots that cannot be.
+
+    >>> from energycomp_slots.model import untrained
+    >>> slots = SlotDecomposer(untrained(size=16, slots=3, width=8, channels=8))
+    >>> latents = slots.encode(torch.zeros(1, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    >>> latents.shape, slots.parts(latents).masks.sum(1).unique()
+    (torch.Size([1, 3, 8]), tensor([1]))
+    >>> slots.sample(2, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 16, 16])
+    """
+
+    model: Model = attrs.field()
+    slots: int = attrs.field()
+
+    @model.validator
+    def _check_model(self, _: Any, model: Model) -> None:
+        if not isinstance(model.denoiser.network, SlotVAE):
+            raise InputError(
+                f"got the model {model.name!r}; expected one of slots; train one: energycomp train slots; for another "
+                "model use energycomp.decomposition.decomposer_of"
+            )
+
+    @slots.default
+    def _own(self) -> int:
+        return cast("SlotVAE", self.model.denoiser.network).slots
+
+    @slots.validator
+    def _check_slots(self, _: Any, value: int) -> None:
+        if type(value) is not int or not 1 <= value <= MAX_SLOTS:
+            raise InputError(f"got {value!r} slots; expected a whole number from 1 to {MAX_SLOTS}")
+
+    @property
+    def network(self) -> SlotVAE:
+        """The network of the model."""
+        return cast("SlotVAE", self.model.denoiser.network)
+
+    @torch.no_grad()
+    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (B, K, D) of pictures: means of q(z_s | x).
+
+        Slots start from noise, and their order follows from it. Without a generator all pictures start from the same
+        noise, so that slot k of one picture is like slot k of another.
+        """
+        batch, network = self.model.encode(images), self.network
+        shape = (self.slots, network.width)
+        if generator is None:
+            noise = _randn((1, *shape), torch.Generator().manual_seed(0), batch).expand(len(batch), -1, -1)
+        else:
+            noise = _randn((len(batch), *shape), generator, batch)
+        found = [
+            network.infer(network.encode(part), start)[0][0]
+            for part, start in zip(batch.split(CHUNK), noise.split(CHUNK), strict=True)
+        ]
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
+        """Pictures (B, 3, H, W) of latents (B, K', D). Draws nothing, and takes no steps."""
+        del generator, num_inference_steps
+        return torch.cat([self.network.decode(part).whole for part in self._checked(latents).split(CHUNK)]).clamp(-1, 1)
+
+    @torch.no_grad()
+    def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
+        """Each slot alone, as the decoder draws it, in the pixels in which no other is stronger, and all together."""
+        del generator, num_inference_steps
+        drawn = [self.network.decode(part) for part in self._checked(latents).split(CHUNK)]
+        both = Drawn(torch.cat([d.images for d in drawn]), torch.cat([d.log_masks for d in drawn]))
+        winner = both.log_masks.argmax(1, keepdim=True)[:, :, 0]
+        masks = winner == torch.arange(latents.shape[1], device=winner.device)[:, None, None]
+        return Parts(images=both.images.clamp(-1, 1), masks=masks, whole=both.whole.clamp(-1, 1))
+
+    @torch.no_grad()
+    def scenes(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (n, K, D) of new scenes: z_g from its prior, then the means of p(z_s | z_g) (eq. 3.1)."""
+        if type(n) is not int or n < 1:
+            raise InputError(f"got n={n!r}; expected a number of scenes of at least 1")
+        network = self.network
+        if network.plain:
+            raise InputError(
+                f"got {self.model.name!r}, a plain autoencoder, which has no prior; expected a Slot-VAE; load 'slots'"
+            )
+        if generator is None:
+            generator = torch.Generator()
+            generator.seed()
+        like = network.grid
+        z_g = network.scene(_randn((n, network.global_width), generator, like))
+        noise = _randn((n, self.slots, network.width), generator, like)
+        pairs = zip(z_g.split(CHUNK), noise.split(CHUNK), strict=True)
+        return torch.cat([network.generate(z, start)[0][0] for z, start in pairs])
+
+    @property
+    def sample(self) -> Callable[..., Tensor] | None:
+        """`sample(n, *, generator)` makes new scenes (n, 3, H, W) in [-1, 1]; a plain autoencoder has none."""
+        return None if self.network.plain else self._sample
+
+    def _sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        return self.decode(self.scenes(n, generator=generator))
+
+    @torch.no_grad()
+    def component(self, latents: Tensor) -> Gaussian:
+        """The component of one scene (K', D), N(sqrt(a) decode(z), (a sigma_x^2 + 1 - a) I) at alpha_bar_t = a.
+
+        Its picture is drawn once, here: eps and energy cost no rows. It composes with others of the sample space.
+        """
+        denoiser, network = self.model.denoiser, self.network
+        return Gaussian(
+            network.decode(self._checked(latents[None])).whole[0],
+            network.sigma_x**2,
+            name=f"{self.model.name}(scene of {len(latents)})",
+            sample_shape=denoiser.sample_shape,
+            alphas_cumprod=denoiser.alphas_cumprod,
+            space=denoiser.space,
+        )
+
+    def _checked(self, latents: Tensor) -> Tensor:
+        latents, width = checked(latents), self.network.width
+        if latents.shape[2] != width:
+            raise InputError(f"got latents of width {latents.shape[2]}; expected {width}, that of {self.model.name!r}")
+        if latents.shape[1] > MAX_SLOTS:
+            raise InputError(f"got {latents.shape[1]} slots; expected at most {MAX_SLOTS}")
+        return latents.to(self.model.denoiser.device, torch.float32)
+
+
+def _randn(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:
+    return torch.randn(tuple(shape), generator=generator, device=generator.device).to(like.device)

@@ -1,0 +1,148 @@
+"""What Slot-VAE minimises: its negative evidence lower bound, and what holds its two paths together."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from energycomp.errors import InputError
+from energycomp_slots.networks import SlotVAE
+
+__all__ = ["Prices", "Terms", "generation_loss", "kl_normal", "prior_loss", "slot_loss"]
+
+DRAWS = 8  # latents of each picture that a step of the prior sees: they cost little beside reading it
+
+
+@attrs.frozen
+class Prices:
+    """What the terms of the objective are multiplied by.
+
+    Args:
+        slots: of KL(q(z_s|x) || N(0, I)) (eq. 3.6).
+        matched: of KL(q(z_s|x) || p(z_s|z_g)) (eq. 3.5); 0 leaves the generative path out.
+        scene: beta, of KL(q(z_g|x) || N(0, I)).
+        features: of the squared distance of the two paths' feature maps.
+    """
+
+    slots: float = 0.5
+    matched: float = 0.0
+    scene: float = 0.1
+    features: float = 5.0
+
+
+@attrs.frozen(eq=False)
+class Terms:
+    """A loss and the parts that it is made of, for those who watch it."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+
+
+def kl_normal(
+    mean: Tensor, log_sigma: Tensor, prior_mean: Tensor | None = None, prior_log_sigma: Tensor | None = None
+) -> Tensor:
+    """KL divergence (B,) of diagonal Gaussians (B, ...), to N(0, I) where no other is given, in nats.
+
+    >>> kl_normal(torch.ones(1, 2), torch.zeros(1, 2))
+    tensor([1.])
+    """
+    if prior_mean is None or prior_log_sigma is None:
+        prior_mean, prior_log_sigma = torch.zeros_like(mean), torch.zeros_like(log_sigma)
+    ratio = ((mean - prior_mean).square() + (2 * log_sigma).exp()) * (-2 * prior_log_sigma).exp()
+    return (0.5 * (ratio - 1) + prior_log_sigma - log_sigma).flatten(1).sum(1)
+
+
+def slot_loss(network: SlotVAE, samples: Tensor, prices: Prices, *, generator: torch.Generator | None = None) -> Terms:
+    """Reconstruction, and the terms of latents that have a price (thesis eqs 3.5 to 3.7), a sum over pixels.
+
+    # Notation: network.sigma_x -> sigma_x; prices.scene -> beta
+    -log N(x; decode(z_s), sigma_x^2) + KL(q(z_s|x) || N(0, I)) + KL(q(z_s|x) || p(z_s|z_g))
+    + beta KL(q(z_g|x) || N(0, I))
+
+    Args:
+        samples: (B, 3, H, W) in [-1, 1].
+        generator: draws where slots start from, and the latents.
+    """
+    features = network.encode(samples)
+    noise = _randn((len(samples), network.slots, network.width), samples, generator)
+    (mean, log_sigma), _ = network.infer(features, noise)
+    latents = mean if network.plain else mean + log_sigma.exp() * _randn(mean.shape, samples, generator)
+    drawn = network.decode(latents)
+    error = (drawn.whole - samples).square().flatten(1).sum(1)
+    parts = {"reconstruction": error.mean() / (2 * network.sigma_x**2)}
+    loss = parts["reconstruction"]
+    if not network.plain:
+        parts["kl_slots"] = kl_normal(mean, log_sigma).mean()
+        loss = loss + prices.slots * parts["kl_slots"]
+    if prices.matched and not network.plain:
+        path = _generated(network, features, noise, generator)
+        parts["kl_matched"] = kl_normal(mean, log_sigma, *path.slots).mean()
+        parts["kl_scene"], parts["features"] = path.kl, F.mse_loss(path.features, features.detach())
+        loss = loss + prices.matched * parts["kl_matched"] + prices.scene * parts["kl_scene"]
+        loss = loss + prices.features * parts["features"]
+    return Terms(loss, {**parts, "used": used(drawn.log_masks)})
+
+
+def generation_loss(
+    network: SlotVAE, samples: Tensor, prices: Prices, *, generator: torch.Generator | None = None
+) -> Terms:
+    """What teaches the generative path alone, against a path of inference that stays as it is.
+
+    The thesis has no such step. From scratch, the divergence of slots that are not aligned yet teaches smears; feature
+    maps that agree align them, since both paths share what follows.
+    """
+    with torch.no_grad():
+        features = network.encode(samples)
+        noise = _randn((len(samples), network.slots, network.width), samples, generator)
+        (mean, log_sigma), _ = network.infer(features, noise)
+    path = _generated(network, features, noise, generator)
+    parts = {
+        "features": F.mse_loss(path.features, features),
+        "kl_scene": path.kl,
+        "kl_matched": kl_normal(mean, log_sigma, *path.slots).mean(),
+    }
+    loss = prices.features * parts["features"] + prices.scene * parts["kl_scene"]
+    if prices.matched:
+        loss = loss + prices.matched * parts["kl_matched"]
+    return Terms(loss, parts)
+
+
+def prior_loss(network: SlotVAE, samples: Tensor, *, generator: torch.Generator | None = None) -> Terms:
+    """What fits the prior to global latents of pictures, while everything else stays as it is."""
+    if network.prior is None:
+        raise InputError("got a network with a normal prior, which is not learned; expected prior='diffusion'")
+    with torch.no_grad():
+        mean, log_sigma = network.summarise(network.encode(samples))
+    mean, log_sigma = mean.repeat(DRAWS, 1), log_sigma.repeat(DRAWS, 1)
+    latents = mean + log_sigma.exp() * _randn(mean.shape, mean, generator)
+    loss = network.prior.loss(latents, generator=generator)
+    return Terms(loss, {"prior": loss})
+
+
+@attrs.frozen(eq=False)
+class _Path:
+    slots: tuple[Tensor, Tensor]
+    features: Tensor
+    kl: Tensor
+
+
+def _generated(network: SlotVAE, features: Tensor, noise: Tensor, generator: torch.Generator | None) -> _Path:
+    mean, log_sigma = network.summarise(features)
+    z_g = mean + log_sigma.exp() * _randn(mean.shape, mean, generator)
+    start = noise if network.share_initial else _randn(noise.shape, noise, generator)
+    slots, made = network.generate(z_g, start)
+    return _Path(slots, made, kl_normal(mean, log_sigma).mean())
+
+
+def used(log_masks: Tensor) -> Tensor:
+    """How many slots of a picture show anywhere, on average: masks (B, K, 1, H, W)."""
+    winner = log_masks.detach().argmax(1).flatten(1)
+    shares = F.one_hot(winner, log_masks.shape[1]).float().mean(1)
+    return (shares >= 0.01).float().sum(1).mean()
+
+
+def _randn(shape: torch.Size | tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = generator.device if generator is not None else torch.device("cpu")
+    return torch.randn(shape, generator=generator, device=device).to(like)

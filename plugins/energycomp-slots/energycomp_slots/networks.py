@@ -1,0 +1,315 @@
+"""The network of Slot-VAE: pictures to slots, slots to pictures, and a global latent to slots (thesis Fig. 3.1)."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from energycomp.conditioning import Condition
+from energycomp.denoiser import signal_noise
+from energycomp.errors import InputError
+from energycomp_slots.attention import SlotAttention, SlotTransformer
+from energycomp_slots.prior import LatentPrior
+
+if TYPE_CHECKING:
+    from energycomp.decomposition import Decomposer
+    from energycomp.model import Model
+
+__all__ = ["Drawn", "SlotVAE"]
+
+CENTRE, STRETCH = -0.2, 2.0  # what is taken from brightness in [-1, 1], and what the rest is multiplied by
+CHOICES = {"prior": ("normal", "diffusion"), "slots_from": ("attention", "mlp", "transformer")}
+
+
+@attrs.frozen(eq=False)
+class Drawn:
+    """What slots show: pictures (B, K, 3, H, W) in [-1, 1] and the logarithms of their masks (B, K, 1, H, W)."""
+
+    images: Tensor
+    log_masks: Tensor
+
+    @property
+    def whole(self) -> Tensor:
+        """The mixture of all slots, (B, 3, H, W) (thesis eq. 3.3)."""
+        return (self.log_masks.exp() * self.images).sum(1)
+
+
+class Gaussian(nn.Module):
+    """A mean and the logarithm of a sigma from features, by one hidden layer."""
+
+    def __init__(self, features: int, hidden: int, width: int) -> None:
+        super().__init__()
+        last = nn.Linear(hidden, 2 * width)
+        with torch.no_grad():
+            last.bias[width:] = -3.0  # nearly certain at first: noise would hide what slots begin to tell
+        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), last)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_sigma = self.layers(features).chunk(2, dim=-1)
+        return mean, log_sigma.clamp(-8.0, 2.0)
+
+
+class SlotVAE(nn.Module):
+    """One slot attention for two paths: from a picture, and from a global latent.
+
+    As a network of a `Denoiser` its condition is a whole scene, one token a slot, and its prediction of x0 is exact:
+    pictures of a scene are N(decode(z), sigma_x^2), noised N(sqrt(a) decode(z), a sigma_x^2 + 1 - a).
+
+    Args:
+        sample_size: H = W.
+        slots: K in training.
+        width: D of a slot and of its latent.
+        channels: D' of the feature map.
+        kernels: of the convolutions of the encoder.
+        stride: of the first of them.
+        iterations: of slot attention.
+        hidden: of the MLPs of slots.
+        global_width: L of the global latent z_g.
+        global_hidden: of the MLP that reads it.
+        decoder_channels: of the slots' decoder, from the broadcast grid of 8x8 on.
+        shuffle: whether the last doubling of its size is a PixelShuffle, which is cheaper than a deconvolution.
+        sigma_x: of a pixel, in brightness of [-1, 1].
+        prior: of z_g: "normal", or "diffusion", which is fitted to it afterwards.
+        slots_from: what makes slots of z_g: "attention", or as an ablation "mlp" or "transformer".
+        share_weights: whether both paths use one slot attention.
+        share_initial: whether both start from the same noise.
+        plain: a plain Slot Attention autoencoder: latents without noise.
+
+    >>> net = SlotVAE(sample_size=16, slots=3, width=8, channels=8, decoder_channels=8, global_width=4)
+    >>> noise = torch.randn(2, 3, 8)
+    >>> mean, log_sigma = net.infer(net.encode(torch.zeros(2, 3, 16, 16)), noise)[0]
+    >>> net.decode(mean).whole.shape, net.generate(torch.randn(2, 4), noise)[0][0].shape
+    (torch.Size([2, 3, 16, 16]), torch.Size([2, 3, 8]))
+    """
+
+    seen: Tensor
+    alphas_cumprod: Tensor
+    grid: Tensor
+
+    def __init__(
+        self,
+        *,
+        sample_size: int = 32,
+        slots: int = 5,
+        width: int = 48,
+        channels: int = 32,
+        kernels: tuple[int, ...] = (5, 5, 5, 3),
+        stride: int = 2,
+        iterations: int = 3,
+        hidden: int = 96,
+        global_width: int = 32,
+        global_hidden: int = 256,
+        decoder_channels: int = 32,
+        shuffle: bool = True,
+        sigma_x: float = 0.2,
+        prior: str = "diffusion",
+        slots_from: str = "attention",
+        share_weights: bool = True,
+        share_initial: bool = True,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "sample_size": sample_size, "slots": slots, "width": width, "channels": channels, "kernels": list(kernels),
+            "stride": stride, "iterations": iterations, "hidden": hidden, "global_width": global_width,
+            "global_hidden": global_hidden, "decoder_channels": decoder_channels, "shuffle": shuffle,
+            "sigma_x": sigma_x, "prior": prior, "slots_from": slots_from, "share_weights": share_weights,
+            "share_initial": share_initial, "plain": plain,
+        }  # fmt: skip
+        _check(self.config)
+        self.slots, self.width, self.sigma_x, self.plain = slots, width, sigma_x, plain
+        self.share_initial, self.slots_from, self.global_width = share_initial, slots_from, global_width
+        self.side = sample_size // stride
+        strides = (stride, *(1 for _ in kernels[1:]))
+        sizes = (3, *(channels for _ in kernels))
+        self.stem = nn.ModuleList(
+            nn.Conv2d(a, b, kernel, stride=step, padding=kernel // 2)
+            for (a, b), kernel, step in zip(pairwise(sizes), kernels, strides, strict=True)
+        )
+        self.place = nn.Linear(4, channels)
+        self.cells = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels)
+        )
+        self.attention = SlotAttention(channels=channels, width=width, hidden=hidden, iterations=iterations)
+        self.posterior = Gaussian(width, hidden, width)
+        self.decoder = Decoder(sample_size, width, decoder_channels, shuffle=shuffle)
+        self.enter = nn.Sequential(
+            nn.Linear(channels * self.side**2, global_hidden),
+            nn.ReLU(),
+            nn.Linear(global_hidden, global_hidden),
+            nn.ReLU(),
+        )
+        self.global_head = nn.Linear(global_hidden, 2 * global_width)
+        self.leave = Deconvolutions(self.side, global_width, channels, global_hidden)
+        self.prior = LatentPrior(global_width) if prior == "diffusion" else None
+        self.own: nn.Module | None = None
+        if slots_from == "mlp":
+            self.own = nn.Sequential(
+                nn.Linear(global_width, global_hidden), nn.ReLU(), nn.Linear(global_hidden, slots * width)
+            )
+        elif slots_from == "transformer":
+            self.own = SlotTransformer(channels=channels, width=width, hidden=hidden)
+        elif not share_weights:
+            self.own = SlotAttention(channels=channels, width=width, hidden=hidden, iterations=iterations)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        self.register_buffer("grid", places(self.side), persistent=False)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("alphas_cumprod", _schedule())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def decomposer(self, model: Model) -> Decomposer:
+        """What takes pictures apart with a model of this network, and makes new scenes."""
+        from energycomp_slots.decomposer import SlotDecomposer
+
+        return SlotDecomposer(model)
+
+    def encode(self, samples: Tensor) -> Tensor:
+        """Feature maps f_x (B, D', h, w) of samples (B, 3, H, W)."""
+        x = ((samples - CENTRE) * STRETCH).contiguous(memory_format=torch.channels_last)
+        for index, layer in enumerate(self.stem):
+            x = layer(x if index == 0 else F.relu(x))
+        return x
+
+    def infer(self, features: Tensor, noise: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Mean and log sigma (B, K, D) of q(z_s | x) from f_x and normal noise (B, K, D), and the slots' shares.
+
+        Shares (B, K, h, w) say which cells each slot explains.
+        """
+        slots, share = self.attention(self._cells(features), self.attention.initial(noise))
+        return self.posterior(slots), share.unflatten(2, (self.side, self.side))
+
+    def summarise(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log sigma (B, L) of q(z_g | x)."""
+        mean, log_sigma = self.global_head(self.enter(features.flatten(1))).chunk(2, dim=1)
+        return mean, log_sigma.clamp(-8.0, 2.0)
+
+    def generate(self, z_g: Tensor, noise: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Mean and log sigma (B, K, D) of p(z_s | z_g) of global latents (B, L), and the feature map they go through.
+
+        `noise` (B, K, D) is that of `infer`, from which both paths start, unless `share_initial` is off.
+        """
+        features = self.leave(z_g)
+        if self.slots_from == "mlp":
+            slots = self.own(z_g).unflatten(1, (self.slots, self.width))  # type: ignore[misc]
+        else:
+            attention = self.attention if self.own is None else self.own
+            start = self.attention if self.slots_from == "transformer" else attention
+            slots, _ = attention(self._cells(features), start.initial(noise))  # type: ignore[operator]
+        return self.posterior(slots), features
+
+    def scene(self, noise: Tensor) -> Tensor:
+        """New global latents z_g (B, L) of normal noise (B, L)."""
+        return noise if self.prior is None else self.prior(noise)
+
+    def decode(self, latents: Tensor) -> Drawn:
+        """What slot latents (B, K', D) show, whatever K' of at least 1."""
+        return self.decoder(latents)
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        """Stage one of two: what a prediction of x0 needs of the noised sample (B, C, H, W)."""
+        signal, sigma = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
+        variance = self.sigma_x**2
+        gain = signal * variance / (signal.square() * variance + sigma.square())
+        return (gain * sample, 1 - gain * signal)
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        """Stage two: E[x0 | x_t] of the Gaussian of each scene."""
+        known, rest = features
+        return known[owner] + rest[owner] * self.decode(condition.rows).whole
+
+    def _cells(self, features: Tensor) -> Tensor:
+        cells = features.flatten(2).transpose(1, 2) + self.place(self.grid)
+        mapped: Tensor = self.cells(cells)
+        return mapped
+
+
+class Decoder(nn.Module):
+    """Slots to pictures and masks: broadcast to 8x8 with places, then convolutions (thesis section 3.6.3)."""
+
+    def __init__(self, sample_size: int, width: int, channels: int, *, shuffle: bool) -> None:
+        super().__init__()
+        grid = min(8, sample_size // 2)
+        doublings = int(math.log2(sample_size // grid))
+        self.place = nn.Linear(4, width)
+        layers: list[nn.Module] = []
+        if shuffle:
+            layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()]
+            for _ in range(doublings - 1):
+                layers += [nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 16, 3, padding=1)]
+            layers += [nn.PixelShuffle(2)]
+        else:
+            sizes = (width, *(channels for _ in range(doublings)))
+            for a, b in pairwise(sizes):
+                layers += [nn.ConvTranspose2d(a, b, 5, stride=2, padding=2, output_padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(sizes[-1], 4, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+        self.side = grid
+        self.register_buffer("grid", places(grid), persistent=False)
+
+    def forward(self, latents: Tensor) -> Drawn:
+        batch, count, width = latents.shape
+        placed = self.place(self.grid).t().view(1, width, self.side, self.side)
+        x = latents.reshape(batch * count, width, 1, 1) + placed
+        made = self.layers(x.contiguous(memory_format=torch.channels_last)).unflatten(0, (batch, count))
+        return Drawn(made[:, :, :3], made[:, :, 3:].log_softmax(dim=1))
+
+
+class Deconvolutions(nn.Module):
+    """A global latent to the feature map that it stands for."""
+
+    def __init__(self, side: int, width: int, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.start = max(side // 4 if side <= 32 else 8, 1)
+        self.hidden = 2 * channels
+        self.enter = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, self.hidden * self.start**2), nn.ReLU()
+        )
+        layers: list[nn.Module] = []
+        for _ in range(int(math.log2(side // self.start))):
+            layers += [nn.ConvTranspose2d(self.hidden, self.hidden, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(self.hidden, channels, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z_g: Tensor) -> Tensor:
+        x = self.enter(z_g).unflatten(1, (self.hidden, self.start, self.start))
+        made: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return made
+
+
+def places(side: int) -> Tensor:
+    """x, y, 1 - x, 1 - y of the cells of a grid, (side * side, 4)."""
+    axis = (torch.arange(side) + 0.5) / side
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([u, v, 1 - u, 1 - v], dim=2).flatten(0, 1)
+
+
+def _check(config: dict[str, Any]) -> None:
+    size, stride = config["sample_size"], config["stride"]
+    if size < 16 or size & (size - 1):
+        raise InputError(f"got sample_size {size}; expected a power of 2 of at least 16; choose 32 or 64")
+    if stride not in (1, 2, 4):
+        raise InputError(f"got stride {stride}; expected 1, 2 or 4")
+    if min(config[name] for name in ("slots", "width", "channels", "iterations", "global_width")) < 1:
+        raise InputError(f"got {config}; expected whole numbers of at least 1")
+    for name, known in CHOICES.items():
+        if config[name] not in known:
+            raise InputError(f"got {name} {config[name]!r}; expected {' or '.join(known)}")
+    if not config["sigma_x"] > 0:
+        raise InputError(f"got sigma_x {config['sigma_x']}; expected a number above 0, such as 0.2")
+
+
+def _schedule() -> Tensor:
+    from diffusers.schedulers import DDPMScheduler
+
+    alphas_cumprod: Tensor = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    return alphas_cumprod

@@ -1,0 +1,79 @@
+"""What new global latents are drawn from: a small diffusion that is fitted to those of pictures.
+
+Latents of pictures do not fill their normal prior: between them are scenes that are no scenes. The thesis answers with
+StructDRAW, an autoregressive prior; this is another one, fitted afterwards.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.embeddings import Timesteps
+from torch import Tensor, nn
+
+from energycomp.closed_form import cosine_schedule
+from energycomp.denoiser import signal_noise
+from energycomp.sampling import sample
+from energycomp.schedulers import make_scheduler
+
+__all__ = ["LatentPrior"]
+
+STEPS = 50
+
+
+class LatentPrior(nn.Module):
+    """A diffusion of vectors: noise in, latents out, one for one.
+
+    Args:
+        width: L of a latent.
+        hidden: of the residual layers.
+        layers: their number.
+
+    >>> prior = LatentPrior(4, hidden=16)
+    >>> prior.loss(torch.randn(8, 4)).ndim, prior(torch.randn(3, 4)).shape
+    (0, torch.Size([3, 4]))
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, width: int, *, hidden: int = 256, layers: int = 4) -> None:
+        super().__init__()
+        self.time = nn.Sequential(Timesteps(64, True, 0), nn.Linear(64, hidden), nn.SiLU())
+        self.enter = nn.Linear(width, hidden)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, hidden)) for _ in range(layers)
+        )
+        self.leave = nn.Linear(hidden, width)
+        self.register_buffer("alphas_cumprod", cosine_schedule())
+
+    def velocity(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """v (B, L) of noised latents (B, L) at timesteps (B,): unlike eps, it tells of latents at full noise, too."""
+        x, time = self.enter(latents), self.time(timestep)
+        for layer in self.layers:
+            x = x + layer(x + time)
+        made: Tensor = self.leave(x)
+        return made
+
+    def loss(self, latents: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The denoising error of latents (B, L), at one timestep each, stratified."""
+        device = torch.device("cpu") if generator is None else generator.device
+        place = torch.randperm(len(latents), generator=generator, device=device)
+        share = (place + torch.rand(len(latents), generator=generator, device=device)) / len(latents)
+        timestep = (share * (len(self.alphas_cumprod) - 1)).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator, device=device).to(latents)
+        signal, sigma = (level[:, :, 0, 0] for level in signal_noise(self.alphas_cumprod, timestep, latents.dtype))
+        target = signal * noise - sigma * latents
+        return (self.velocity(signal * latents + sigma * noise, timestep) - target).square().mean()
+
+    @torch.no_grad()
+    def forward(self, noise: Tensor) -> Tensor:
+        """Latents (B, L) of normal noise (B, L), by 50 steps of DDIM: the same noise, the same latents."""
+        scheduler = make_scheduler("DDIMScheduler", self.alphas_cumprod, prediction_type="v_prediction", clip=False)
+        made = sample(
+            lambda x, timestep, _: self.velocity(x[:, :, 0, 0], timestep)[..., None, None],
+            (*noise.shape, 1, 1),
+            scheduler,
+            num_inference_steps=STEPS,
+            initial=noise[..., None, None],
+            progress=False,
+        )
+        return made[:, :, 0, 0]

@@ -1,0 +1,212 @@
+"""Slots against what must hold of them: order, sharing, closed forms, and any number of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+from energycomp.composer import Composer
+from energycomp.conformance import check_model, check_network
+from energycomp.errors import InputError
+from energycomp.evaluate import count_rows
+from energycomp.testing import check_component
+from energycomp_slots.attention import SlotAttention
+from energycomp_slots.decomposer import SlotDecomposer
+from energycomp_slots.loss import Prices, generation_loss, kl_normal, slot_loss
+from energycomp_slots.model import slots, untrained
+from energycomp_slots.networks import SlotVAE
+
+SIZE, SLOTS, WIDTH = 16, 3, 8
+SMALL: dict[str, Any] = {"sample_size": SIZE, "slots": SLOTS, "width": WIDTH, "channels": 8, "decoder_channels": 8}
+
+
+def network(**options: Any) -> SlotVAE:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SlotVAE(**{**SMALL, "global_width": 4, "global_hidden": 16, **options}).eval()
+
+
+@pytest.fixture
+def decomposer() -> SlotDecomposer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SlotDecomposer(untrained(size=SIZE, **{k: v for k, v in SMALL.items() if k != "sample_size"}))
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_network_and_a_model_conform(decomposer: SlotDecomposer) -> None:
+    check_network(SlotVAE)
+    check_network(SlotVAE, **SMALL, slots_from="transformer", share_initial=False)
+    check_network(SlotVAE, **SMALL, share_weights=False)
+    check_model(decomposer.model)
+
+
+@torch.no_grad()
+def test_slots_follow_the_order_of_their_noise() -> None:
+    net, order = network(), [2, 0, 1]
+    features, noise = net.encode(drawn(2, 3, SIZE, SIZE)), drawn(2, SLOTS, WIDTH)
+    (mean, _), share = net.infer(features, noise)
+    (turned, _), turned_share = net.infer(features, noise[:, order])
+    assert torch.allclose(turned, mean[:, order], atol=1e-5)
+    assert torch.allclose(turned_share, share[:, order], atol=1e-5)
+    assert torch.allclose(net.decode(turned).whole, net.decode(mean).whole, atol=1e-5)
+    assert not torch.allclose(mean[:, 0], mean[:, 1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_cells_are_shared_out_among_slots_and_pixels_among_masks() -> None:
+    net = network()
+    for count in (1, SLOTS, 7):
+        (mean, _), share = net.infer(net.encode(drawn(2, 3, SIZE, SIZE)), drawn(2, count, WIDTH))
+        made = net.decode(mean)
+        assert torch.allclose(share.sum(1), torch.ones(2, SIZE // 2, SIZE // 2), atol=1e-5)
+        assert torch.allclose(made.log_masks.exp().sum(1), torch.ones(2, 1, SIZE, SIZE), atol=1e-5)
+        assert made.images.shape == (2, count, 3, SIZE, SIZE)
+
+
+def test_attention_is_a_weighted_mean_of_cells() -> None:
+    attention = SlotAttention(channels=4, width=WIDTH, iterations=1)
+    cells, start = drawn(1, 6, 4), drawn(1, SLOTS, WIDTH)
+    slots, share = attention(cells, start)
+    normal = attention.cells(cells)
+    weights = share[0] / share[0].sum(1, keepdim=True)
+    expected = attention.update(weights @ attention.value(normal)[0], start[0])
+    assert torch.allclose(slots[0], expected + attention.residual(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"share_weights": False}, {"slots_from": "mlp"}, {"slots_from": "transformer"}]
+)
+@torch.no_grad()
+def test_both_paths_agree_where_their_feature_maps_do(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network(**options)
+    features, noise = net.encode(drawn(2, 3, SIZE, SIZE)), drawn(2, SLOTS, WIDTH)
+    monkeypatch.setattr(net.leave, "forward", lambda _: features)
+    (mean, log_sigma), _ = net.infer(features, noise)
+    (made, made_log_sigma), through = net.generate(drawn(2, 4), noise)
+    assert through is features
+    shared = not options
+    assert torch.allclose(made, mean) == shared
+    assert torch.allclose(made_log_sigma, log_sigma) == shared
+
+
+def test_divergences_are_those_of_torch() -> None:
+    mean, log_sigma, prior_mean, prior_log_sigma = (0.5 * drawn(4, 3, 5, seed=k) for k in range(4))
+
+    def law(mean: Tensor, log_sigma: Tensor) -> Independent:
+        return Independent(Normal(mean, log_sigma.exp()), 2)
+
+    expected = kl_divergence(law(mean, log_sigma), law(prior_mean, prior_log_sigma))
+    assert torch.allclose(kl_normal(mean, log_sigma, prior_mean, prior_log_sigma), expected, rtol=1e-4)
+    standard = law(torch.zeros_like(mean), torch.zeros_like(mean))
+    assert torch.allclose(kl_normal(mean, log_sigma), kl_divergence(law(mean, log_sigma), standard), rtol=1e-4)
+
+
+def test_the_loss_is_the_sum_of_its_parts() -> None:
+    net, samples = network(), drawn(2, 3, SIZE, SIZE).clamp(-1, 1)
+    prices = Prices(slots=0.3, matched=0.7, scene=0.2, features=3.0)
+    terms = slot_loss(net, samples, prices, generator=torch.Generator().manual_seed(0))
+    parts = terms.parts
+    expected = parts["reconstruction"] + 0.3 * parts["kl_slots"] + 0.7 * parts["kl_matched"] + 0.2 * parts["kl_scene"]
+    expected = expected + 3.0 * parts["features"]
+    assert torch.allclose(terms.loss, expected)
+    plain = network(plain=True)
+    terms = slot_loss(plain, samples, prices, generator=torch.Generator().manual_seed(0))
+    noise = drawn(2, SLOTS, WIDTH)
+    whole = plain.decode(plain.infer(plain.encode(samples), noise)[0][0]).whole
+    log_likelihood = Normal(whole, plain.sigma_x).log_prob(samples).sum((1, 2, 3))
+    best = Normal(samples, plain.sigma_x).log_prob(samples).sum((1, 2, 3))
+    assert torch.allclose(terms.loss, (best - log_likelihood).mean(), rtol=1e-4)
+
+
+def test_the_generative_path_learns_without_moving_that_of_inference() -> None:
+    net = network()
+    generation_loss(net, drawn(2, 3, SIZE, SIZE), Prices(matched=0.1), generator=torch.Generator()).loss.backward()
+    moved = {name.partition(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {"enter", "leave", "global_head"} <= moved
+    assert not {"stem", "decoder"} & moved
+
+
+def test_a_scene_is_a_gaussian_that_composes(decomposer: SlotDecomposer) -> None:
+    latents, model = drawn(2, SLOTS, WIDTH), decomposer.model
+    leaves, closed = [model(*scene.tolist()) for scene in latents], [decomposer.component(scene) for scene in latents]
+    sample, timestep = drawn(2, 3, SIZE, SIZE), torch.tensor([100.0, 900.0])
+    for leaf, component in zip(leaves, closed, strict=True):
+        check_component(component)
+        assert torch.allclose(Composer(leaf).eps(sample, timestep), component.eps(sample, timestep), atol=1e-4)
+    with count_rows() as spent:
+        mixed = Composer(0.5 * leaves[0] + 0.5 * closed[1]).eps(sample, timestep)
+    assert spent.rows == len(sample)
+    expected = 0.5 * (closed[0].eps(sample, timestep) + closed[1].eps(sample, timestep))
+    assert torch.allclose(mixed, expected, atol=1e-4)
+    either = closed[0] | closed[1]
+    energies = torch.stack([component.energy(sample, timestep) for component in closed])
+    assert torch.allclose(either.energy(sample, timestep), -torch.logsumexp(-energies, 0), rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_a_decomposer_promises(decomposer: SlotDecomposer) -> None:
+    pictures = drawn(3, 3, SIZE, SIZE).clamp(-1, 1)
+    latents = decomposer.encode(pictures)
+    assert torch.equal(latents, decomposer.encode(pictures))
+    one = decomposer.encode(pictures[1:2], generator=torch.Generator().manual_seed(1))
+    assert not torch.allclose(one, latents[1:2])
+    parts = decomposer.parts(latents)
+    assert parts.masks is not None
+    assert parts.masks.shape == (3, SLOTS, SIZE, SIZE)
+    assert bool((parts.masks.sum(1) == 1).all())
+    assert torch.equal(parts.whole, decomposer.decode(latents))
+    more = SlotDecomposer(decomposer.model, slots=6)
+    assert more.encode(pictures).shape == (3, 6, WIDTH)
+    assert decomposer.sample is not None
+    scenes = decomposer.sample(2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(scenes, decomposer.sample(2, generator=torch.Generator().manual_seed(0)))
+    assert scenes.abs().max() <= 1
+    assert more.scenes(2).shape == (2, 6, WIDTH)
+
+
+def test_bad_input_is_refused(decomposer: SlotDecomposer) -> None:
+    with pytest.raises(InputError, match="slots"):
+        SlotDecomposer(decomposer.model, slots=0)
+    with pytest.raises(InputError, match="width"):
+        decomposer.decode(torch.zeros(1, 2, WIDTH + 1))
+    with pytest.raises(InputError, match="finite"):
+        decomposer.decode(torch.full((1, 2, WIDTH), torch.nan))
+    with pytest.raises(InputError, match="n="):
+        decomposer.scenes(0)
+    with pytest.raises(InputError, match="power of 2"):
+        SlotVAE(sample_size=24)
+    with pytest.raises(InputError, match="prior"):
+        SlotVAE(prior="magic")
+    with pytest.raises(InputError, match="option"):
+        slots(pretrained=False, colour="red")
+    with pytest.raises(InputError, match="yes or no"):
+        slots(pretrained=False, plain="perhaps")
+    with pytest.raises(InputError, match="preset"):
+        slots(preset="large")
+    plain = SlotDecomposer(untrained(plain=True))
+    assert plain.sample is None
+    with pytest.raises(InputError, match="plain"):
+        plain.scenes(1)
+
+
+def test_the_paper_preset_takes_a_step_at_full_size() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net: Any = slots(preset="paper").denoiser.network
+    assert net.config["sample_size"] == 128
+    assert [tuple(layer.weight.shape[1:]) for layer in net.stem] == [(3, 5, 5), *[(64, 5, 5)] * 3]
+    assert all(layer.kernel_size == (5, 5) for layer in net.decoder.layers if isinstance(layer, nn.ConvTranspose2d))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-7)
+    samples = drawn(1, 3, 128, 128).clamp(-1, 1)
+    before = net.attention.mean.detach().clone()
+    slot_loss(net, samples, Prices(matched=1.0), generator=torch.Generator().manual_seed(0)).loss.backward()
+    optimizer.step()
+    assert not torch.equal(before, net.attention.mean)
