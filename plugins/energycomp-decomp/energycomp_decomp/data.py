@@ -19,7 +19,7 @@ from energycomp.metrics import MaskIoU, MaskRecall
 from energycomp.storage import atomic_file
 from energycomp_decomp.shapes import WORLDS, Scene, scene
 
-__all__ = ["HELD_OUT", "ShapesSource", "draw", "pictures", "shapes_b"]
+__all__ = ["HELD_OUT", "ShapesSource", "draw", "pictures", "shapes_b", "write_examples"]
 
 HELD_OUT = 1_000_000_000  # added to the seed of evaluation pictures, so that no training picture is among them
 COUNTS = (2, 4)
@@ -49,6 +49,21 @@ def pictures(folder: str | Path) -> list[Path]:
     return found
 
 
+def write_examples(folder: Path, examples: Sequence[Example], progress: Callable[[int], None]) -> None:
+    """Pictures (3, H, W) in [-1, 1] in `images/`, their masks in `masks/`: 0 the ground, k object k."""
+    for name in (PICTURES, MASKS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index in range(len(examples)):
+        made, name = examples[index], f"{index + 1:06d}.png"
+        array = ((made.image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        order = torch.arange(1, len(made.values) + 1)[:, None, None]
+        numbers = (made.values * order).amax(0).byte().numpy() if len(order) else np.zeros(array.shape[:2], np.uint8)
+        for kind, content in ((PICTURES, array), (MASKS, numbers)):
+            with atomic_file(folder / kind / name) as temporary:
+                Image.fromarray(content).save(temporary, format="PNG")
+        progress(index + 1)
+
+
 @attrs.frozen
 class ShapesSource:
     """Pictures of a world with the masks of their objects, (K, H, W).
@@ -72,18 +87,9 @@ class ShapesSource:
         return [Example(path, _masks(path), path.name) for path in pictures(spec)[:count]]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
-        """Pictures in `images/`, their masks in `masks/`: 0 the ground, k object k; `options` such as b, 3 or b:2-4."""
+        """As `write_examples`; `options` such as b, 3 or b:2-4."""
         world, counts = _kind(options, self.world)
-        for name in (PICTURES, MASKS):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            made, name = draw(index, seed, world=world, counts=counts), f"{index + 1:06d}.png"
-            array = ((made.image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-            numbers = (made.masks * torch.arange(1, len(made.masks) + 1)[:, None, None]).amax(0).byte().numpy()
-            for kind, content in ((PICTURES, array), (MASKS, numbers)):
-                with atomic_file(folder / kind / name) as temporary:
-                    Image.fromarray(content).save(temporary, format="PNG")
-            progress(index + 1)
+        write_examples(folder, Generated(count, partial(_drawn, seed=seed, world=world, counts=counts)), progress)
 
     def metrics(self) -> MetricCollection:
         """Objects found at IoU 0.5, and their mean IoU."""

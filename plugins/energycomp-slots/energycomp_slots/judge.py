@@ -145,6 +145,7 @@ def structure_accuracy(images: Tensor, *, judge: Judge | None = None) -> float:
 
 def save_judge(judge: Judge, folder: str | Path) -> None:
     """Writes the weights as float16; the folder appears whole or not at all."""
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as temporary:
         write_tensors(temporary / WEIGHTS, {name: tensor.half() for name, tensor in judge.state_dict().items()})
 

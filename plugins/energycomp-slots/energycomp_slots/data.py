@@ -1,0 +1,158 @@
+"""Scenes with the masks of their objects as data sources: arrow rooms, sprites, rooms with solids, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from torchmetrics import MetricCollection
+
+from energycomp.data import Example, Generated, parse_range
+from energycomp.decomposition import Decomposer
+from energycomp.errors import InputError
+from energycomp.metrics import ForegroundARI, SlotsUsed
+from energycomp_decomp.data import HELD_OUT, ShapesSource, write_examples
+from energycomp_slots.judge import judge_accuracy, structure_accuracy
+from energycomp_slots.readers import examples_in, mask_file
+from energycomp_slots.rooms import MOST, layout, render
+from energycomp_slots.worlds import arrow_rooms
+
+__all__ = ["ArrowSource", "RoomsSource", "SpritesSource", "arrow_room", "read", "room"]
+
+SPRITES = ShapesSource("a")
+COUNTS = (1, MOST)
+AT_ONCE = 50  # scenes that a model makes
+JUDGED = 1000  # held-out scenes by which the judge is judged
+
+
+def arrow_room(index: int, seed: int) -> Example:
+    """Arrow room number `index` of a seed: its objects are three shapes and the arrow.
+
+    >>> arrow_room(0, 0).values.shape
+    torch.Size([4, 32, 32])
+    """
+    rooms = arrow_rooms(np.random.default_rng([seed, index]), 1)
+    return Example(rooms.images[0], rooms.masks[0], f"arrow room {index}")
+
+
+def room(index: int, seed: int, *, counts: tuple[int, int] = COUNTS) -> Example:
+    """Room number `index` of a seed, with a number of solids out of a range.
+
+    >>> room(0, 0, counts=(2, 2)).values.shape
+    torch.Size([2, 32, 32])
+    """
+    rng = np.random.default_rng([seed, index])
+    count = int(rng.integers(counts[0], counts[1] + 1))
+    drawn = (torch.from_numpy(part).float()[None] for part in layout(rng, count))
+    images, masks = render(*drawn)
+    return Example(images[0], masks[0, :count], f"room {index}")
+
+
+@attrs.frozen
+class ArrowSource:
+    """Arrow rooms (thesis section 3.4), and whether those that a model makes of its own are right.
+
+    >>> (example,) = ArrowSource().examples("synthetic", count=1, seed=0)
+    >>> example.image.shape, example.values.shape
+    (torch.Size([3, 32, 32]), torch.Size([4, 32, 32]))
+    """
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Drawn rooms, "synthetic", held out from training; or a file or folder, see `read`."""
+        if spec == "synthetic":
+            return Generated(count, partial(arrow_room, seed=HELD_OUT + seed))
+        if spec.startswith("synthetic:"):
+            raise InputError(f"got {spec!r}; expected synthetic alone: every arrow room has three objects and an arrow")
+        return read(spec, count=count)
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """As `write_examples` of energycomp-decomp; there are no `options`."""
+        if options:
+            raise InputError(f"got the options {options!r}; expected none: arrow rooms are of one kind")
+        write_examples(folder, Generated(count, partial(arrow_room, seed=seed)), progress)
+
+    def metrics(self) -> MetricCollection:
+        """How well slots separate objects, and how many are used."""
+        return _metrics()
+
+    def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
+        """The share of a model's own scenes that are right, and of held-out scenes that the judge is right about.
+
+        Args:
+            decomposer: with `sample(n, generator=)`, which gives pictures (n, 3, 32, 32) in [-1, 1].
+        """
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [min(AT_ONCE, count - start) for start in range(0, count, AT_ONCE)]
+        scenes = [decomposer.sample(size, generator=generator).cpu() for size in sizes]  # type: ignore[attr-defined]
+        return {
+            "structure_accuracy": structure_accuracy(torch.cat(scenes)),
+            "judge_accuracy": judge_accuracy(JUDGED, seed=seed),
+        }
+
+
+@attrs.frozen
+class SpritesSource:
+    """The coloured shapes of world "a" of energycomp-decomp."""
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Drawn shapes, "synthetic", "synthetic:4" or "synthetic:2-4", held out; or a file or folder, see `read`."""
+        if spec == "synthetic" or spec.startswith("synthetic:"):
+            return SPRITES.examples(spec, count=count, seed=seed)
+        return read(spec, count=count)
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """As `ShapesSource.write`; `options` such as 3 or 2-4."""
+        SPRITES.write(folder, count=count, seed=seed, options=options, progress=progress)
+
+    def metrics(self) -> MetricCollection:
+        """How well slots separate objects, and how many are used."""
+        return _metrics()
+
+
+@attrs.frozen
+class RoomsSource:
+    """Rooms with one to three solids, as in ObjectsRoom.
+
+    >>> (example,) = RoomsSource().examples("synthetic:3", count=1, seed=0)
+    >>> example.image.shape, example.values.shape
+    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
+    """
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Drawn rooms, "synthetic", "synthetic:2" or "synthetic:1-3", held out; or a file or folder, see `read`."""
+        if spec == "synthetic" or spec.startswith("synthetic:"):
+            counts = _counts(spec.removeprefix("synthetic").removeprefix(":"))
+            return Generated(count, partial(room, seed=HELD_OUT + seed, counts=counts))
+        return read(spec, count=count)
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """As `write_examples` of energycomp-decomp; `options` such as 2 or 1-3."""
+        write_examples(folder, Generated(count, partial(room, seed=seed, counts=_counts(options))), progress)
+
+    def metrics(self) -> MetricCollection:
+        """How well slots separate objects, and how many are used."""
+        return _metrics()
+
+
+def read(spec: str, *, count: int) -> Sequence[Example]:
+    """At most `count` examples of "scenes.npz", "scenes.h5" or "scenes.npz:4", or a folder that `write` makes.
+
+    The number is that of background entities, see `energycomp_slots.readers.mask_file`.
+
+    Raises:
+        InputError: nothing of the kind, or what cannot be read.
+    """
+    file = mask_file(spec)
+    return SPRITES.examples(spec, count=count, seed=0) if file is None else examples_in(file, count=count)
+
+
+def _metrics() -> MetricCollection:
+    return MetricCollection({"ari_fg": ForegroundARI(), "slots_used": SlotsUsed()}, compute_groups=False)
+
+
+def _counts(text: str) -> tuple[int, int]:
+    return parse_range(text, greatest=MOST) if text else COUNTS
