@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import cast
 
 import attrs
 import torch
@@ -163,4 +162,4 @@ def load_judge(folder: str | Path | None = None) -> Judge:
     verify(path)
     judge = Judge()
     load_weights(judge, read_tensors(path / WEIGHTS), str(path))
-    return cast("Judge", judge.requires_grad_(requires_grad=False).eval())
+    return judge.requires_grad_(requires_grad=False).eval()
