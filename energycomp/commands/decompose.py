@@ -70,7 +70,7 @@ def decompose(
             typer.echo(
                 f"{entry['image']}: parts explain {max(100 * share, 0):.0f} % of the picture, which seems to be of "
                 f"another kind than those that {loaded.name} learned; train on yours: "
-                "energycomp train decomp --data FOLDER",
+                f"energycomp train {_recipe(loaded)} --data FOLDER",
                 err=True,
             )
     report = {"path": str(out), "images": entries, "rows": found.spent.rows, "seed": seed}
@@ -78,6 +78,14 @@ def decompose(
         f"{entry['image']}: {len(entry['parts'])} parts, mean squared error {entry['error']:.3g}" for entry in entries
     ]
     print_report(report, [*lines, str(out)], as_json)
+
+
+def _recipe(model: Model) -> str:
+    """The recipe that trains models such as this one: the one of its name, without the world's."""
+    from energycomp.plugins import names
+
+    known = [name for name in names("recipes") if model.name.startswith(name)]
+    return max(known, key=len, default="decomp")
 
 
 def _explained(picture: Tensor, error: float) -> float | None:

@@ -27,7 +27,9 @@ __all__ = ["train"]
 def train(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A registered recipe.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run; runs/NAME.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder of pictures to train on; the recipe's own.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of pictures, or a file, to train on; the recipe's own.")
+    ] = None,
     init: Annotated[str | None, typer.Option(help="A model to start from: a name or a folder.")] = None,
     preset: Annotated[str, typer.Option(help="Of the recipe: default, or paper.")] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="The recipe's.")] = None,
@@ -60,8 +62,11 @@ def train(
 
     from energycomp.plugins import find
 
-    if data is not None and not data.is_dir():
-        raise InputError(f"got --data {data}, which is no folder; expected one such as `energycomp data {name}` writes")
+    if data is not None and not data.exists():
+        raise InputError(
+            f"got --data {data}, which does not exist; expected a folder such as `energycomp data {name}` writes, or a "
+            "file where the recipe reads one"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     factory = find("recipes", name)
@@ -118,7 +123,10 @@ def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -
 def _how_to_go_on(folder: Path, processes: int) -> str:
     from energycomp.checkpoints import newest_checkpoint
 
-    newest = newest_checkpoint(folder)
+    parts = sorted(
+        (path for path in folder.glob("*/") if newest_checkpoint(path)), key=lambda path: path.stat().st_mtime
+    )
+    newest = newest_checkpoint(parts[-1] if parts else folder)  # a recipe of several runs has a folder for each
     saved = f"{newest} is saved" if newest else f"no checkpoint is in {folder} yet"
     command = "" if processes > 1 else f": {shlex.join(['energycomp', *sys.argv[1:]])}"
     return f"energycomp: {saved}; run the same command again to go on{command}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -14,17 +13,18 @@ from tqdm import tqdm
 from energycomp.decomposition import decomposer_of
 from energycomp.model import Model
 from energycomp.storage import atomic_file
-from energycomp.viz import grid, strip
+from energycomp.viz import strip
 from energycomp_slots.loss import Terms
 
 __all__ = ["Diary"]
 
-SHOWN, SCENES = 4, 16
+SHOWN = 4
 SMOOTHING = 0.98
+COLLAPSED = 1.5  # slots in use, below which one explains all of a picture
 
 
 class Diary:
-    """Writes the terms of the loss to `terms.jsonl`, and pictures of parts and of new scenes to `samples/`.
+    """Writes the terms of the loss to `terms.jsonl`, and pictures of parts to `samples/`.
 
     Args:
         out: folder of the run.
@@ -47,25 +47,20 @@ class Diary:
             new = float(value.detach())
             self.terms[name] = SMOOTHING * self.terms.get(name, new) + (1 - SMOOTHING) * new
 
-    def __call__(self, module: Any, step: int) -> None:
-        """Shows where the run is: a line, and two pictures."""
-        del module
+    def show(self, step: int) -> int:
+        """Shows where the phase is after so many of its steps: a line, and a picture. Returns the step of the run."""
         step += self.started
         entry = {"step": step, "phase": self.phase, **{name: float(f"{v:.4g}") for name, v in self.terms.items()}}
         with (self.out / "terms.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         said = ", ".join(f"{name} {value:.4g}" for name, value in self.terms.items())
         used = self.terms.get("used", math.inf)
-        warning = "; slots collapse: the price of latents grows too fast" if used < 1.5 else ""
+        warning = "; slots collapse: the price of latents grows too fast" if used < COLLAPSED else ""
         tqdm.write(f"step {step:,}, {self.phase}: {said}{warning}")
-        decomposer: Any = decomposer_of(self.model)
-        generator = torch.Generator().manual_seed(0)
+        decomposer = decomposer_of(self.model)
         parts = decomposer.parts(decomposer.encode(self.shown))
         folder = self.out / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = {"parts": strip(self.shown, parts.whole, parts.images, parts.masks)}
-        if self.phase != "inference":
-            pictures["scenes"] = grid(decomposer.sample(SCENES, generator=generator), 8)
-        for name, picture in pictures.items():
-            with atomic_file(folder / f"{name}-{step:06d}.png") as temporary:
-                picture.save(temporary, format="PNG")
+        with atomic_file(folder / f"parts-{step:06d}.png") as temporary:
+            strip(self.shown, parts.whole, parts.images, parts.masks).save(temporary, format="PNG")
+        return step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,26 +118,32 @@ def _fit(
     out: Path,
     steps: int,
     sample_every: int | None = None,
-    on_sample: object = None,
+    on_sample: Callable[[nn.Module, int], object] | None = None,
     **options: Any,
 ) -> FitResult:
-    del on_sample  # of components; what shows a scene of slots is a diary
     network = cast("SlotVAE", model.denoiser.network)
     diary, started, result = Diary(Path(out), model, data), 0, None
+
+    def shown(module: nn.Module, step: int) -> None:
+        total = diary.show(step)
+        if on_sample is not None and diary.phase != "inference":
+            on_sample(module, total)
+
     todo = phases(network)
-    total = sum(phase.share for phase in todo)
-    for phase in todo:
-        count = max(round(steps * phase.share / total), 1)
+    shares = [phase.share / sum(each.share for each in todo) for phase in todo]
+    for phase, end in zip(todo, accumulate(shares), strict=True):
+        count = round(steps * end) - started
+        if not count:
+            continue
         diary.begin(phase.name, started)
-        watched: dict[str, Any] = {"sample_every": sample_every, "on_sample": diary} if sample_every else {}
-        settings = {"learning_rate": phase.learning_rate, **options}
+        settings = {"learning_rate": phase.learning_rate, "sample_every": sample_every, "on_sample": shown, **options}
         with _learning(network, phase.learned):
             loss = _loss(phase, count * (options.get("micro_batches") or 1), diary)
-            result = fit(model.trained, loss, data, out=Path(out) / phase.name, steps=count, **settings, **watched)
+            result = fit(model.trained, loss, data, out=Path(out) / phase.name, steps=count, **settings)
         load_weights(network, result.ema_state, str(result.checkpoint))
         network.seen.zero_()
         started += count
-    return cast("FitResult", result)
+    return attrs.evolve(cast("FitResult", result), step=started)
 
 
 @contextmanager

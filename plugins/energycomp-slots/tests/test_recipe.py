@@ -1,0 +1,88 @@
+"""Training: every phase changes what it should, a run shows how it goes, and what cannot be trained is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp.errors import InputError
+from energycomp.pretrained import load_weights, save_pretrained
+from energycomp.testing import stripes_model
+from energycomp_slots.data import ArrowSource
+from energycomp_slots.networks import SlotVAE
+from energycomp_slots.recipe import _learning, phases, slots
+
+TINY = {"slots": "3", "width": "8", "channels": "8", "global_width": "4", "global_hidden": "16"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rooms")
+    ArrowSource().write(path, count=24, seed=0, options="", progress=lambda _: None)
+    return path
+
+
+def recipe(folder: Path | None, init: Any = None, **options: str) -> Any:
+    return slots(data=folder, init=init, preset="default", cache=Path(), **options)
+
+
+def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
+    made = recipe(folder, **TINY)
+    before = {name: tensor.clone() for name, tensor in made.model.trained.state_dict().items()}
+    scenes: list[int] = []
+    result = made.fit(
+        out=tmp_path, steps=10, sample_every=1, on_sample=lambda _, step: scenes.append(step), progress=False
+    )
+    assert result.step == 10
+    names = ("inference", "generation", "together", "prior")
+    counts = dict(zip(names, (4, 2, 2, 2), strict=True))
+    assert all((tmp_path / name / f"checkpoint-{count:06d}").is_dir() for name, count in counts.items())
+    lines = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
+    assert [line["phase"] for line in lines] == [name for name, count in counts.items() for _ in range(count)]
+    assert {"reconstruction", "kl_slots", "used"} <= lines[0].keys()
+    assert {"kl_matched", "kl_scene", "features"} <= lines[4].keys() & lines[7].keys()
+    assert lines[8].keys() == {"step", "phase", "prior"}
+    assert scenes == [5, 6, 7, 8, 9, 10]
+    assert max(path.name for path in (tmp_path / "samples").iterdir()) == "parts-000010.png"
+    load_weights(made.model.trained, result.ema_state, "here")
+    changed = {
+        name.partition(".")[0]
+        for name, tensor in made.model.trained.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert {"stem", "attention", "posterior", "decoder", "enter", "leave", "global_head", "prior"} <= changed
+    save_pretrained(made.model, tmp_path / "model")
+    again = made.fit(out=tmp_path, steps=10, progress=False)  # every phase is done
+    assert all(torch.equal(tensor, result.ema_state[name]) for name, tensor in again.ema_state.items())
+
+
+def test_a_phase_changes_nothing_else() -> None:
+    network = SlotVAE(slots=3, width=8, channels=8, global_width=4, global_hidden=16)
+    for phase in phases(network):
+        with _learning(network, phase.learned):
+            moved = {name.partition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+        if phase.name == "generation":
+            assert moved == {"enter", "leave", "global_head"}
+        elif phase.name == "prior":
+            assert moved == {"prior"}
+        else:
+            assert {"stem", "decoder", "enter"} <= moved
+    assert all(p.requires_grad for p in network.parameters())
+    normal = SlotVAE(prior="normal")
+    assert [phase.name for phase in phases(normal)] == ["inference", "generation", "together"]
+
+
+def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no slots"):
+        recipe(folder, init=stripes_model())
+    with pytest.raises(InputError, match="world"):
+        recipe(None, world="moon")
+    with pytest.raises(InputError, match="option"):
+        recipe(folder, colour="red")
+    (tmp_path / "few").mkdir()
+    with pytest.raises(InputError, match="without pictures"):
+        recipe(tmp_path / "few")
