@@ -26,7 +26,8 @@ SOFT, NOISY, DRIFT, GAIN = (
 )  # px of blur, noise, colour and brightness that valid pictures may have
 BLURRED = (1.8, 3.2)  # px
 FADED = (0.4, 0.8)  # share of the ground's colour
-CROSSED = (0.3, 0.7)
+LEANING = 0.2  # most share of another shape that an object of a valid picture may have
+CROSSED = (0.35, 0.65)  # share of another picture
 AWAY = 0.24  # least distance of a wrong place from those where something stands
 SMEARED = (0.2, 0.35)  # of the side
 PATCH, PATCH_NOISE = 6, 0.8  # half the side of a noisy patch, px; standard deviation
@@ -53,7 +54,7 @@ def _chunk(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor
     shapes, target = _kinds(rng, made_from == RIGHT)
     objects = layout(rng, shapes, target)
     objects[..., 4:7] = _drifted(rng, objects[..., 4:7])
-    images = render(objects).images
+    images = _leaning(rng, objects)
     failed = np.flatnonzero(verdicts == INVALID)
     kinds = rng.permutation(len(failed)) % len(SPOILERS)
     for kind, spoil in enumerate(SPOILERS.values()):
@@ -94,6 +95,15 @@ def _drifted(rng: np.random.Generator, colours: Tensor) -> Tensor:
     others = torch.from_numpy(np.asarray(PALETTE)[rng.integers(len(PALETTE), size=colours.shape[:2])]).float()
     share = torch.from_numpy(rng.uniform(0, DRIFT, colours.shape[:2]) * (rng.random(colours.shape[:2]) < 0.4)).float()
     return torch.lerp(colours, others, share[..., None])
+
+
+def _leaning(rng: np.random.Generator, objects: Tensor) -> Tensor:
+    """Pictures in which some shapes, and the arrow, have a little of another, as where a decoder is not quite sure."""
+    others, changed = objects.clone(), torch.from_numpy(rng.random((len(objects), 4)) < 0.4)
+    step = torch.from_numpy(rng.integers(1, len(SHAPES), (len(objects), 4)))
+    others[..., 0] = torch.where(changed, (objects[..., 0] + step) % len(SHAPES), objects[..., 0])
+    share = _uniform(rng, 0, LEANING, len(objects))[:, None, None, None]
+    return torch.lerp(render(objects).images, render(others).images, share)
 
 
 def _softened(rng: np.random.Generator, images: Tensor) -> Tensor:

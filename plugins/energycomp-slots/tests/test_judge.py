@@ -25,7 +25,18 @@ from energycomp_slots.judge import (
     save_judge,
     structure_accuracy,
 )
-from energycomp_slots.judge_scenes import INVALID, RIGHT, SPOILERS, WRONG, _blur, labelled, spoiled
+from energycomp_slots.judge_scenes import (
+    CROSSED,
+    INVALID,
+    LEANING,
+    RIGHT,
+    SPOILERS,
+    WRONG,
+    _blur,
+    _leaning,
+    labelled,
+    spoiled,
+)
 from energycomp_slots.worlds import Rooms, arrow_rooms, layout, render
 
 WEIGHTS = Path(judges.__file__).parent / "weights" / "judge"
@@ -58,6 +69,14 @@ def test_scenes_are_what_their_labels_say() -> None:
     assert all((kinds == number).mean() > 0.1 for number in (1, 2, 3))
     assert torch.equal(pictures, labelled(303, seed=3).tensors[0])
     assert not torch.equal(pictures, labelled(303, seed=4).tensors[0])
+
+
+def test_valid_pictures_keep_most_of_every_shape() -> None:
+    objects = layout(np.random.default_rng(0), np.tile([0, 1, 2], (40, 1)), np.arange(40) % 3)
+    off = (_leaning(np.random.default_rng(1), objects) - render(objects).images).abs().amax((1, 2, 3))
+    assert float(off.max()) < LEANING * 2
+    assert float((off > 0.02).float().mean()) > 0.5
+    assert min(CROSSED[0], 1 - CROSSED[1]) > LEANING
 
 
 def test_blur_is_gaussian() -> None:
