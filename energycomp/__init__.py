@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from energycomp.component import Composition, Conditional, EnergyComponent, HasEnergy
     from energycomp.composer import Composer
     from energycomp.conditioning import Condition, Conditioner
-    from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose
+    from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
     from energycomp.denoiser import Denoiser
     from energycomp.editing import Edit, edit
     from energycomp.hookspecs import hookimpl
@@ -45,6 +45,7 @@ __all__ = [
     "Solver",
     "__version__",
     "decompose",
+    "decomposer_of",
     "denoising_loss",
     "edit",
     "fit",
@@ -72,6 +73,7 @@ _MODULES = {
     "Solution": "inference",
     "Solver": "inference",
     "decompose": "decomposition",
+    "decomposer_of": "decomposition",
     "denoising_loss": "recipe",
     "edit": "editing",
     "fit": "training",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from energycomp.errors import InputError
 from energycomp.model import Model
-from energycomp.pretrained import load_weights
 from energycomp.recipe import Recipe
 from energycomp.training import FitResult, fit
 from energycomp_decomp.training_data import Pictures
@@ -27,8 +27,8 @@ from energycomp_slots.training_data import drawn, in_file
 
 __all__ = ["Phase", "phases", "slots"]
 
-BATCH, STEPS = 24, 24_000
-RAMP = 0.9  # of the steps of inference, over which the price of latents grows: a faster one makes slots tell nothing
+BATCH = 24
+MAKING = ("generation", "together", "prior")  # phases from which on there are scenes to show
 
 
 @attrs.frozen
@@ -37,34 +37,45 @@ class Phase:
 
     Args:
         name: of its folder.
-        share: of the steps.
-        learned: the parts of the network that change; all of them when left out.
+        steps: of a run of the recipe's own length.
         learning_rate: at its peak.
         prices: at a share of its steps.
+        learned: the parts of the network that change; all of them when left out.
+        trial: the seed of the weights that it begins from; those of the phase before when left out.
     """
 
     name: str
-    share: float
+    steps: int
     learning_rate: float
     prices: Callable[[float], Prices]
     learned: tuple[str, ...] | None = None
+    trial: int | None = None
 
 
 def phases(network: SlotVAE) -> tuple[Phase, ...]:
     """What a network goes through.
 
-    >>> [phase.name for phase in phases(SlotVAE())], [phase.name for phase in phases(SlotVAE(plain=True))]
-    (['inference', 'generation', 'together', 'prior'], ['inference'])
+    >>> [phase.name for phase in phases(SlotVAE())][2:]
+    ['trial-2', 'inference', 'generation', 'together', 'prior']
     """
+
+    # A faster rise of the price makes slots tell nothing.
+    def rising(low: float, high: float) -> Callable[[float], Prices]:
+        return lambda done: Prices(slots=min(low + (high - low) * done, 0.5))
+
     whole = (
-        Phase("inference", 0.36, 8e-4, lambda done: Prices(slots=0.5 * min(done / RAMP, 1.0))),
-        Phase("generation", 0.2, 8e-4, lambda _: Prices(), ("enter", "global_head", "leave", "own")),
-        Phase("together", 0.24, 3e-4, lambda done: Prices(matched=min(done / 0.5, 1.0))),
-        Phase("prior", 0.2, 2e-3, lambda _: Prices(), ("prior",)),
+        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, 0.15), trial=seed) for seed in range(3)),
+        Phase("inference", 14_000, 8e-4, rising(0.15, 0.85)),
+        Phase("generation", 7_000, 8e-4, lambda _: Prices(features=100.0), ("enter", "global_head", "leave", "own")),
+        Phase("together", 8_500, 3e-4, lambda done: Prices(features=100.0, matched=min(done / 0.5, 1.0))),
+        Phase("prior", 7_000, 2e-3, lambda _: Prices(), ("prior",)),
     )
     if network.plain:
-        return (attrs.evolve(whole[0], share=1.0),)
+        return (*whole[:3], attrs.evolve(whole[3], steps=sum(phase.steps for phase in whole[3:])))
     return whole if network.prior is not None else whole[:-1]
+
+
+STEPS = 44_000
 
 
 def slots(
@@ -78,9 +89,10 @@ def slots(
 ) -> Recipe:
     """Slot-VAE; the recipe of the shipped weights.
 
-    First slots learn to explain pictures; then, while they stay as they are, the global latent learns to make the
-    feature maps that they come from, which the thesis does without; then both learn together; last the prior of
-    global latents is fitted to them.
+    Whether slots separate objects is a matter of luck in the first thousands of steps, so that three beginnings are
+    tried, and the one of the least loss goes on. First slots learn to explain pictures; then, while they stay as they
+    are, the global latent learns to make the feature maps that they come from, which the thesis does without; then both
+    learn together; last the prior of global latents is fitted to them.
 
     Args:
         data: a folder of pictures, or an npz or h5 file of a public set; drawn ones of a world when left out.
@@ -99,7 +111,6 @@ def slots(
     if init is None and data is None and world != "arrow":
         model = attrs.evolve(model, name=f"{model.name}-{world}")  # by which `evaluate` finds the data
     shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor, BATCH)
-    cast("SlotVAE", model.denoiser.network).seen.zero_()
     settings: dict[str, Any] = {
         "weight_decay": 0.0,
         "warmup_fraction": 0.02,
@@ -108,13 +119,14 @@ def slots(
         "ema_decay": 0.999,
         "mixed_precision": "bf16",
     }
-    return Recipe(model=model, fit=partial(_fit, model, shown, **settings), steps=STEPS)
+    return Recipe(model=model, fit=partial(_fit, model, shown, given=init is not None, **settings), steps=STEPS)
 
 
 def _fit(
     model: Model,
     data: Pictures,
     *,
+    given: bool,
     out: Path,
     steps: int,
     sample_every: int | None = None,
@@ -122,28 +134,39 @@ def _fit(
     **options: Any,
 ) -> FitResult:
     network = cast("SlotVAE", model.denoiser.network)
-    diary, started, result = Diary(Path(out), model, data), 0, None
+    diary, started, result, best = Diary(Path(out), model, data), 0, None, math.inf
+    chosen = network.state_dict()
 
     def shown(module: nn.Module, step: int) -> None:
         total = diary.show(step)
-        if on_sample is not None and diary.phase != "inference":
+        if on_sample is not None and diary.phase in MAKING:
             on_sample(module, total)
 
-    todo = phases(network)
-    shares = [phase.share / sum(each.share for each in todo) for phase in todo]
-    for phase, end in zip(todo, accumulate(shares), strict=True):
-        count = round(steps * end) - started
+    todo = [phase for phase in phases(network) if phase.trial is None or not given]
+    for phase, end in zip(todo, accumulate(phase.steps for phase in todo), strict=True):
+        count = round(steps * end / sum(each.steps for each in todo)) - started
         if not count:
             continue
         diary.begin(phase.name, started)
+        network.load_state_dict(chosen if phase.trial is None else _beginning(network, phase.trial))
+        network.seen.zero_()
         settings = {"learning_rate": phase.learning_rate, "sample_every": sample_every, "on_sample": shown, **options}
         with _learning(network, phase.learned):
             loss = _loss(phase, count * (options.get("micro_batches") or 1), diary)
             result = fit(model.trained, loss, data, out=Path(out) / phase.name, steps=count, **settings)
-        load_weights(network, result.ema_state, str(result.checkpoint))
-        network.seen.zero_()
+        if phase.trial is None:
+            chosen = result.ema_state
+        elif result.loss < best:
+            best, chosen = result.loss, {name: tensor.clone() for name, tensor in network.state_dict().items()}
         started += count
     return attrs.evolve(cast("FitResult", result), step=started)
+
+
+def _beginning(network: SlotVAE, seed: int) -> dict[str, Tensor]:
+    """Weights that nothing has trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SlotVAE(**network.config).state_dict()
 
 
 @contextmanager

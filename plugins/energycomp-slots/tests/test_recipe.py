@@ -35,19 +35,19 @@ def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in made.model.trained.state_dict().items()}
     scenes: list[int] = []
     result = made.fit(
-        out=tmp_path, steps=10, sample_every=1, on_sample=lambda _, step: scenes.append(step), progress=False
+        out=tmp_path, steps=20, sample_every=1, on_sample=lambda _, step: scenes.append(step), progress=False
     )
-    assert result.step == 10
-    names = ("inference", "generation", "together", "prior")
-    counts = dict(zip(names, (4, 2, 2, 2), strict=True))
+    assert result.step == 20
+    names = ("trial-0", "trial-1", "trial-2", "inference", "generation", "together", "prior")
+    counts = dict(zip(names, (1, 1, 1, 7, 3, 4, 3), strict=True))
     assert all((tmp_path / name / f"checkpoint-{count:06d}").is_dir() for name, count in counts.items())
     lines = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines] == [name for name, count in counts.items() for _ in range(count)]
     assert {"reconstruction", "kl_slots", "used"} <= lines[0].keys()
-    assert {"kl_matched", "kl_scene", "features"} <= lines[4].keys() & lines[7].keys()
-    assert lines[8].keys() == {"step", "phase", "prior"}
-    assert scenes == [5, 6, 7, 8, 9, 10]
-    assert max(path.name for path in (tmp_path / "samples").iterdir()) == "parts-000010.png"
+    assert {"kl_matched", "kl_scene", "features"} <= lines[10].keys() & lines[14].keys()
+    assert lines[17].keys() == {"step", "phase", "prior"}
+    assert scenes == list(range(11, 21))
+    assert max(path.name for path in (tmp_path / "samples").iterdir()) == "parts-000020.png"
     load_weights(made.model.trained, result.ema_state, "here")
     changed = {
         name.partition(".")[0]
@@ -56,7 +56,7 @@ def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
     }
     assert {"stem", "attention", "posterior", "decoder", "enter", "leave", "global_head", "prior"} <= changed
     save_pretrained(made.model, tmp_path / "model")
-    again = made.fit(out=tmp_path, steps=10, progress=False)  # every phase is done
+    again = made.fit(out=tmp_path, steps=20, progress=False)  # every phase is done
     assert all(torch.equal(tensor, result.ema_state[name]) for name, tensor in again.ema_state.items())
 
 
@@ -73,7 +73,14 @@ def test_a_phase_changes_nothing_else() -> None:
             assert {"stem", "decoder", "enter"} <= moved
     assert all(p.requires_grad for p in network.parameters())
     normal = SlotVAE(prior="normal")
-    assert [phase.name for phase in phases(normal)] == ["inference", "generation", "together"]
+    assert [phase.name for phase in phases(normal)] == [
+        "trial-0",
+        "trial-1",
+        "trial-2",
+        "inference",
+        "generation",
+        "together",
+    ]
 
 
 def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""Slots of pictures and scenes of slots: thesis Tables 3.1 to 3.4 in kind.
+
+python benchmarks/slots.py separating [-n 300] [--seed 0] [--models slots slots-sprites runs/plain/model]
+python benchmarks/slots.py scenes [-n 500] [--seed 0] [--models slots runs/slots-mlp/model]
+python benchmarks/slots.py more [-n 100] [--seed 0]
+
+Plain Slot Attention: energycomp train slots --option plain=yes, with --option world=sprites of the other world. The
+ablations: --option slots_from=mlp, slots_from=transformer, share_weights=no, share_initial=no.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import measure
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from energycomp import load
+from energycomp.evaluation import bootstrap
+from energycomp.metrics import ForegroundARI, SlotsUsed
+from energycomp.perceptual import FrechetDistance
+from energycomp.plugins import find
+from energycomp.storage import atomic_file
+from energycomp_decomp.data import HELD_OUT
+from energycomp_slots.decomposer import SlotDecomposer
+from energycomp_slots.judge import judge_accuracy, load_judge
+from energycomp_slots.worlds import arrow_rooms
+
+COMMAND = "python benchmarks/slots.py"
+JUDGED = 5000
+CHUNK = 50
+
+
+class JudgeFeatures(nn.Module):
+    """What the judge of arrow rooms makes of pictures before it decides, for distances of sets."""
+
+    num_features = 128
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge = load_judge()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, 128) of pictures (B, 3, 32, 32) in [-1, 1]."""
+        features: Tensor = self.judge.body(images)
+        return features
+
+    def layers(self, images: Tensor) -> Sequence[Tensor]:
+        """None: pictures are not compared one by one."""
+        raise NotImplementedError
+
+
+def separated(decomposer: SlotDecomposer, spec: str, n: int, seed: int) -> dict[str, str]:
+    """How well masks fit the objects of n held-out pictures."""
+    name = decomposer.model.name
+    examples = find("datasets", name)().examples(spec, count=n, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    ari, used, parts, errors = ForegroundARI(), SlotsUsed(), [], []
+    for start in tqdm(range(0, len(examples), CHUNK), desc=f"{name}, {spec}", leave=False):
+        part = examples[start : start + CHUNK]
+        pictures = torch.stack([example.image for example in part])
+        found = decomposer.parts(decomposer.encode(pictures, generator=generator))
+        errors.append((found.whole - pictures).square().mean((1, 2, 3)))
+        for masks, example in zip(cast("Tensor", found.masks), part, strict=True):
+            ari.update([masks], [example.values])
+            used.update([masks], [example.values])
+            one = ForegroundARI()
+            one.update([masks], [example.values])
+            parts.append(one)
+    low, high = bootstrap(parts, float(ari.compute()), seed=seed) or (np.nan, np.nan)
+    return {
+        "ARI-FG": f"{float(ari.compute()):.3f}",
+        "95 % interval": f"{low:.3f} to {high:.3f}",
+        "MSE": f"{float(torch.cat(errors).mean()):.4f}",
+        "slots used": f"{float(used.compute()):.2f} of {decomposer.slots}",
+    }
+
+
+def judged(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
+    """What becomes of structure: of pictures made again, through the global latent, and of new scenes."""
+    network, judge = decomposer.network, load_judge()
+    rooms = arrow_rooms(np.random.default_rng([HELD_OUT, seed]), n)
+    generator = torch.Generator().manual_seed(seed)
+    latents = decomposer.encode(rooms.images, generator=generator)
+    noise = torch.randn(n, decomposer.slots, network.width, generator=generator)
+    through = network.generate(network.summarise(network.encode(rooms.images))[0], noise)[0][0]
+    plain = network.generate(torch.randn(n, network.global_width, generator=generator), noise)[0][0]
+    made = decomposer.decode(decomposer.scenes(n, generator=torch.Generator().manual_seed(seed)))
+
+    def verdicts(pictures: Tensor) -> str:
+        shares = torch.bincount(judge.verdicts(pictures), minlength=3) / len(pictures)
+        return " / ".join(f"{100 * float(share):.1f}" for share in shares)
+
+    frechet = FrechetDistance(JudgeFeatures().eval())
+    frechet.update(rooms.images, real=True)
+    frechet.update(made, real=False)
+    return {
+        "made again": verdicts(decomposer.decode(latents)),
+        "through z_g": verdicts(decomposer.decode(through)),
+        "scenes, z_g normal": verdicts(decomposer.decode(plain)),
+        "scenes": verdicts(made),
+        "FID": f"{float(frechet.compute()):.2f}",
+    }
+
+
+def table(rows: Mapping[str, Mapping[str, str]], note: str, path: Path) -> None:
+    """A row a model, as markdown."""
+    head = ("model", *next(iter(rows.values())))
+    text = measure.table(head, [[name, *row.values()] for name, row in rows.items()], note)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(text)
+
+
+@torch.no_grad()
+def main() -> None:
+    """Writes separating.md, scenes.md or more.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("separating", "scenes", "more"))
+    parser.add_argument("-n", type=int, default=300, help="pictures, or scenes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", nargs="+", default=["slots", "slots-sprites"], help="names and folders")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    command = f"`{COMMAND} {options.what} -n {options.n} --seed {options.seed} --models {' '.join(options.models)}`"
+    models: dict[str, Any] = {name: load(name) for name in options.models}
+    if options.what == "separating":
+        rows = {
+            name: separated(SlotDecomposer(model), "synthetic", options.n, options.seed)
+            for name, model in models.items()
+        }
+        note = f"{command}: {options.n} held-out pictures of each world."
+    elif options.what == "scenes":
+        rows = {name: judged(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
+        accuracy = 100 * judge_accuracy(JUDGED, seed=options.seed)
+        note = (
+            f"{command}: {options.n} pictures or scenes; right / wrong / invalid in per cent, by a judge that is right "
+            f"about {accuracy:.2f} % of {JUDGED:,} held-out renders. FID in the judge's features, to as many renders."
+        )
+    else:
+        rows = {}
+        for name, model in models.items():
+            for count, slots in ((4, model.denoiser.network.slots), (5, model.denoiser.network.slots), (5, 7)):
+                decomposer = SlotDecomposer(model, slots=slots)
+                rows[f"{name}, {count} objects, {slots} slots"] = separated(
+                    decomposer, f"synthetic:{count}", options.n, options.seed
+                )
+        note = f"{command}: {options.n} held-out pictures each; two to four objects were in those of training."
+    table(rows, note, options.out / f"{options.what}.md")
+
+
+if __name__ == "__main__":
+    main()
