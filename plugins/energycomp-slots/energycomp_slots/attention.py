@@ -38,6 +38,8 @@ class SlotAttention(nn.Module):
         self.residual = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)
         )
+        for layer in (self.key, self.value, self.query):
+            nn.init.xavier_uniform_(layer.weight)  # by torch's own init every slot attends to everything at first
 
     def initial(self, noise: Tensor) -> Tensor:
         """Slots (B, K, D) to start from, of normal noise (B, K, D): one mean and sigma, learned, for all of them."""

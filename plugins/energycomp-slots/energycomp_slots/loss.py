@@ -7,12 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.errors import InputError
 from energycomp_slots.networks import SlotVAE
 
-__all__ = ["Prices", "Terms", "generation_loss", "kl_normal", "prior_loss", "slot_loss"]
-
-DRAWS = 8  # latents of each picture that a step of the prior sees: they cost little beside reading it
+__all__ = ["Prices", "Terms", "generation_loss", "kl_normal", "slot_loss"]
 
 
 @attrs.frozen
@@ -107,18 +104,6 @@ def generation_loss(
     if prices.matched:
         loss = loss + prices.matched * parts["kl_matched"]
     return Terms(loss, parts)
-
-
-def prior_loss(network: SlotVAE, samples: Tensor, *, generator: torch.Generator | None = None) -> Terms:
-    """What fits the prior to global latents of pictures, while everything else stays as it is."""
-    if network.prior is None:
-        raise InputError("got a network with a normal prior, which is not learned; expected prior='diffusion'")
-    with torch.no_grad():
-        mean, log_sigma = network.summarise(network.encode(samples))
-    mean, log_sigma = mean.repeat(DRAWS, 1), log_sigma.repeat(DRAWS, 1)
-    latents = mean + log_sigma.exp() * _randn(mean.shape, mean, generator)
-    loss = network.prior.loss(latents, generator=generator)
-    return Terms(loss, {"prior": loss})
 
 
 @attrs.frozen(eq=False)

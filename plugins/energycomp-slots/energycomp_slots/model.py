@@ -26,6 +26,7 @@ PAPER: dict[str, Any] = {
     "stride": 1,
     "hidden": 128,
     "global_hidden": 64,
+    "global_stride": 1,
     "shuffle": False,
 }
 NUMBERS = ("slots", "width", "channels", "size", "iterations", "global_width", "hidden", "global_hidden")

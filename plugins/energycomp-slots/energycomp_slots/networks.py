@@ -71,7 +71,8 @@ class SlotVAE(nn.Module):
         iterations: of slot attention.
         hidden: of the MLPs of slots.
         global_width: L of the global latent z_g.
-        global_hidden: of the MLP that reads it.
+        global_hidden: of the MLPs that read it and make feature maps of it.
+        global_stride: of a convolution before the first; 1 for none.
         decoder_channels: of the slots' decoder, from the broadcast grid of 8x8 on.
         shuffle: whether the last doubling of its size is a PixelShuffle, which is cheaper than a deconvolution.
         sigma_x: of a pixel, in brightness of [-1, 1].
@@ -105,6 +106,7 @@ class SlotVAE(nn.Module):
         hidden: int = 96,
         global_width: int = 32,
         global_hidden: int = 256,
+        global_stride: int = 2,
         decoder_channels: int = 32,
         shuffle: bool = True,
         sigma_x: float = 0.2,
@@ -118,9 +120,9 @@ class SlotVAE(nn.Module):
         self.config: dict[str, Any] = {
             "sample_size": sample_size, "slots": slots, "width": width, "channels": channels, "kernels": list(kernels),
             "stride": stride, "iterations": iterations, "hidden": hidden, "global_width": global_width,
-            "global_hidden": global_hidden, "decoder_channels": decoder_channels, "shuffle": shuffle,
-            "sigma_x": sigma_x, "prior": prior, "slots_from": slots_from, "share_weights": share_weights,
-            "share_initial": share_initial, "plain": plain,
+            "global_hidden": global_hidden, "global_stride": global_stride, "decoder_channels": decoder_channels,
+            "shuffle": shuffle, "sigma_x": sigma_x, "prior": prior, "slots_from": slots_from,
+            "share_weights": share_weights, "share_initial": share_initial, "plain": plain,
         }  # fmt: skip
         _check(self.config)
         self.slots, self.width, self.sigma_x, self.plain = slots, width, sigma_x, plain
@@ -139,8 +141,11 @@ class SlotVAE(nn.Module):
         self.attention = SlotAttention(channels=channels, width=width, hidden=hidden, iterations=iterations)
         self.posterior = Gaussian(width, hidden, width)
         self.decoder = Decoder(sample_size, width, decoder_channels, shuffle=shuffle)
+        before = nn.Conv2d(channels, channels, 3, stride=global_stride, padding=1)
         self.enter = nn.Sequential(
-            nn.Linear(channels * self.side**2, global_hidden),
+            *((before, nn.ReLU()) if global_stride > 1 else ()),
+            nn.Flatten(),
+            nn.Linear(channels * (self.side // global_stride) ** 2, global_hidden),
             nn.ReLU(),
             nn.Linear(global_hidden, global_hidden),
             nn.ReLU(),
@@ -189,7 +194,7 @@ class SlotVAE(nn.Module):
 
     def summarise(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log sigma (B, L) of q(z_g | x)."""
-        mean, log_sigma = self.global_head(self.enter(features.flatten(1))).chunk(2, dim=1)
+        mean, log_sigma = self.global_head(self.enter(features)).chunk(2, dim=1)
         return mean, log_sigma.clamp(-8.0, 2.0)
 
     def generate(self, z_g: Tensor, noise: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from energycomp.closed_form import cosine_schedule
 from energycomp.denoiser import signal_noise
@@ -34,22 +35,29 @@ class LatentPrior(nn.Module):
     """
 
     alphas_cumprod: Tensor
+    mean: Tensor
+    spread: Tensor
 
-    def __init__(self, width: int, *, hidden: int = 256, layers: int = 4) -> None:
+    def __init__(self, width: int, *, hidden: int = 384, layers: int = 4) -> None:
         super().__init__()
         self.time = nn.Sequential(Timesteps(64, True, 0), nn.Linear(64, hidden), nn.SiLU())
         self.enter = nn.Linear(width, hidden)
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, hidden)) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(Layer(hidden) for _ in range(layers))
         self.leave = nn.Linear(hidden, width)
         self.register_buffer("alphas_cumprod", cosine_schedule())
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+
+    def measure(self, latents: Tensor) -> None:
+        """Takes mean and spread of each number from latents (N, L): what is diffused has mean 0 and variance 1."""
+        self.mean.copy_(latents.mean(0))
+        self.spread.copy_(latents.std(0).clamp_min(1e-3))
 
     def velocity(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """v (B, L) of noised latents (B, L) at timesteps (B,): unlike eps, it tells of latents at full noise, too."""
         x, time = self.enter(latents), self.time(timestep)
         for layer in self.layers:
-            x = x + layer(x + time)
+            x = layer(x, time)
         made: Tensor = self.leave(x)
         return made
 
@@ -60,6 +68,7 @@ class LatentPrior(nn.Module):
         share = (place + torch.rand(len(latents), generator=generator, device=device)) / len(latents)
         timestep = (share * (len(self.alphas_cumprod) - 1)).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator, device=device).to(latents)
+        latents = (latents - self.mean) / self.spread
         signal, sigma = (level[:, :, 0, 0] for level in signal_noise(self.alphas_cumprod, timestep, latents.dtype))
         target = signal * noise - sigma * latents
         return (self.velocity(signal * latents + sigma * noise, timestep) - target).square().mean()
@@ -76,4 +85,16 @@ class LatentPrior(nn.Module):
             initial=noise[..., None, None],
             progress=False,
         )
-        return made[:, :, 0, 0]
+        return self.mean + self.spread * made[:, :, 0, 0]
+
+
+class Layer(nn.Module):
+    """A residual layer that knows the timestep."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before, self.inside, self.after = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        changed: Tensor = self.after(F.silu(self.inside(self.before(x)) + time))
+        return x + changed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -13,21 +13,26 @@ from typing import Any, cast
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.model import Model
 from energycomp.recipe import Recipe
 from energycomp.training import FitResult, fit
 from energycomp_decomp.training_data import Pictures
-from energycomp_slots.loss import Prices, generation_loss, prior_loss, slot_loss
+from energycomp_slots.loss import Prices, Terms, generation_loss, slot_loss
+from energycomp_slots.model import checked_options, untrained
 from energycomp_slots.model import slots as build
 from energycomp_slots.networks import SlotVAE
+from energycomp_slots.prior import LatentPrior
 from energycomp_slots.progress import Diary
 from energycomp_slots.training_data import drawn, in_file
 
-__all__ = ["Phase", "phases", "slots"]
+__all__ = ["Phase", "other_scenes", "phases", "slots"]
 
-BATCH = 24
+BATCH, CHUNK, TRIALS = 24, 250, 3
+SCENES = ("enter", "global_head", "leave", "own")  # what makes slots of a global latent, and it of a picture
 MAKING = ("generation", "together", "prior")  # phases from which on there are scenes to show
 
 
@@ -42,6 +47,7 @@ class Phase:
         prices: at a share of its steps.
         learned: the parts of the network that change; all of them when left out.
         trial: the seed of the weights that it begins from; those of the phase before when left out.
+        batch_size: of pictures, or of their global latents.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Phase:
     prices: Callable[[float], Prices]
     learned: tuple[str, ...] | None = None
     trial: int | None = None
+    batch_size: int = BATCH
 
 
 def phases(network: SlotVAE) -> tuple[Phase, ...]:
@@ -64,18 +71,18 @@ def phases(network: SlotVAE) -> tuple[Phase, ...]:
         return lambda done: Prices(slots=min(low + (high - low) * done, 0.5))
 
     whole = (
-        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, 0.15), trial=seed) for seed in range(3)),
+        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, 0.15), trial=seed) for seed in range(TRIALS)),
         Phase("inference", 14_000, 8e-4, rising(0.15, 0.85)),
-        Phase("generation", 7_000, 8e-4, lambda _: Prices(features=100.0), ("enter", "global_head", "leave", "own")),
+        Phase("generation", 7_000, 8e-4, lambda _: Prices(features=100.0), SCENES),
         Phase("together", 8_500, 3e-4, lambda done: Prices(features=100.0, matched=min(done / 0.5, 1.0))),
-        Phase("prior", 7_000, 2e-3, lambda _: Prices(), ("prior",)),
+        Phase("prior", 15_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
     )
     if network.plain:
-        return (*whole[:3], attrs.evolve(whole[3], steps=sum(phase.steps for phase in whole[3:])))
+        return (*whole[:TRIALS], attrs.evolve(whole[TRIALS], steps=sum(phase.steps for phase in whole[TRIALS:])))
     return whole if network.prior is not None else whole[:-1]
 
 
-STEPS = 44_000
+STEPS = 52_000
 
 
 def slots(
@@ -96,18 +103,19 @@ def slots(
 
     Args:
         data: a folder of pictures, or an npz or h5 file of a public set; drawn ones of a world when left out.
-        init: a model to start from.
+        init: a model to start from; with options, only its slots of pictures, and scenes of them are learned anew.
         preset: "default" or "paper".
         cache: not used: what is drawn is drawn anew.
         world: of the drawn pictures: "arrow", "sprites" or "rooms".
         options: of the model, see `energycomp_slots.model.slots`.
     """
     del cache
-    if init is not None and (not isinstance(init.denoiser.network, SlotVAE) or options):
-        raise InputError(f"got --init {init.name} with {options or 'no slots'}; expected one of this recipe alone")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = init or build(preset=preset, pretrained=False, **options)
+        if init is None:
+            model = build(preset=preset, pretrained=False, **options)
+        else:
+            model = other_scenes(init, options) if options else _slots_of(init)
     if init is None and data is None and world != "arrow":
         model = attrs.evolve(model, name=f"{model.name}-{world}")  # by which `evaluate` finds the data
     shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor, BATCH)
@@ -115,18 +123,50 @@ def slots(
         "weight_decay": 0.0,
         "warmup_fraction": 0.02,
         "max_grad_norm": 1.0,
-        "batch_size": BATCH,
         "ema_decay": 0.999,
         "mixed_precision": "bf16",
     }
-    return Recipe(model=model, fit=partial(_fit, model, shown, given=init is not None, **settings), steps=STEPS)
+    return Recipe(
+        model=model, fit=partial(_fit, model, shown, skipped=_skipped(init, options), **settings), steps=STEPS
+    )
+
+
+def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
+    """A model that reads slots from pictures as `init` does, and is untrained in making scenes of a global latent."""
+    network = cast("SlotVAE", _slots_of(init).denoiser.network)
+    config = {**network.config, **checked_options(options)}
+    made = untrained(size=config.pop("sample_size"), name=init.name, **config)
+    tensors = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if name.partition(".")[0] not in (*SCENES, "prior")
+    }
+    new = cast("SlotVAE", made.denoiser.network)
+    if any(tensor.shape != new.state_dict()[name].shape for name, tensor in tensors.items()) or new.plain:
+        raise InputError(
+            f"got --init {init.name} with {options}; expected options of how scenes are made: slots_from, "
+            "share_weights, share_initial, prior, global_width, global_hidden"
+        )
+    new.load_state_dict(tensors, strict=False)
+    return made
+
+
+def _slots_of(init: Model) -> Model:
+    if not isinstance(init.denoiser.network, SlotVAE):
+        raise InputError(f"got --init {init.name}, which has no slots; expected a model of this recipe")
+    return init
+
+
+def _skipped(init: Model | None, options: Mapping[str, Any]) -> int:
+    """How many phases are left out: none; the trials; or all before scenes are learned."""
+    return 0 if init is None else TRIALS + bool(options)
 
 
 def _fit(
     model: Model,
     data: Pictures,
     *,
-    given: bool,
+    skipped: int,
     out: Path,
     steps: int,
     sample_every: int | None = None,
@@ -142,7 +182,7 @@ def _fit(
         if on_sample is not None and diary.phase in MAKING:
             on_sample(module, total)
 
-    todo = [phase for phase in phases(network) if phase.trial is None or not given]
+    todo = phases(network)[skipped:]
     for phase, end in zip(todo, accumulate(phase.steps for phase in todo), strict=True):
         count = round(steps * end / sum(each.steps for each in todo)) - started
         if not count:
@@ -150,10 +190,17 @@ def _fit(
         diary.begin(phase.name, started)
         network.load_state_dict(chosen if phase.trial is None else _beginning(network, phase.trial))
         network.seen.zero_()
-        settings = {"learning_rate": phase.learning_rate, "sample_every": sample_every, "on_sample": shown, **options}
+        examples: Dataset[Tensor] = Latents(_latents(network, data)) if phase.name == "prior" else data
+        settings = {
+            "learning_rate": phase.learning_rate,
+            "batch_size": min(phase.batch_size, len(data)),
+            "sample_every": sample_every,
+            "on_sample": shown,
+            **options,
+        }
         with _learning(network, phase.learned):
             loss = _loss(phase, count * (options.get("micro_batches") or 1), diary)
-            result = fit(model.trained, loss, data, out=Path(out) / phase.name, steps=count, **settings)
+            result = fit(model.trained, loss, examples, out=Path(out) / phase.name, steps=count, **settings)
         if phase.trial is None:
             chosen = result.ema_state
         elif result.loss < best:
@@ -180,17 +227,43 @@ def _learning(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]
         network.requires_grad_()
 
 
+class Latents(Dataset[Tensor]):
+    """Global latents (N, L) of pictures."""
+
+    def __init__(self, means: Tensor) -> None:
+        self.means = means
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.means[index]
+
+
+@torch.no_grad()
+def _latents(network: SlotVAE, data: Pictures) -> Tensor:
+    """Means of q(z_g | x) of all pictures, (N, L), by which the prior measures what it learns."""
+    chunks = tqdm(range(0, len(data), CHUNK), desc="reading scenes", delay=2, leave=False)
+    means = torch.cat([network.summarise(network.encode(_samples(data.images[k : k + CHUNK])))[0] for k in chunks])
+    cast("LatentPrior", network.prior).measure(means)
+    return means
+
+
+def _samples(batch: Tensor) -> Tensor:
+    return (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+
+
 def _loss(phase: Phase, batches: int, diary: Diary) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
     def loss(module: Any, batch: Tensor, generator: torch.Generator) -> Tensor:
         network = cast("SlotVAE", module)
-        samples = (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
         prices = phase.prices(int(network.seen) / batches)
         network.seen += 1
         if phase.name == "prior":
-            terms = prior_loss(network, samples, generator=generator)
+            error = cast("LatentPrior", network.prior).loss(batch, generator=generator)
+            terms = Terms(error, {"prior": error})
         else:
             make = generation_loss if phase.name == "generation" else slot_loss
-            terms = make(network, samples, prices, generator=generator)
+            terms = make(network, _samples(batch), prices, generator=generator)
         diary.note(terms)
         return terms.loss
 

@@ -39,14 +39,14 @@ def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
     )
     assert result.step == 20
     names = ("trial-0", "trial-1", "trial-2", "inference", "generation", "together", "prior")
-    counts = dict(zip(names, (1, 1, 1, 7, 3, 4, 3), strict=True))
+    counts = dict(zip(names, (1, 1, 1, 5, 3, 3, 6), strict=True))
     assert all((tmp_path / name / f"checkpoint-{count:06d}").is_dir() for name, count in counts.items())
     lines = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines] == [name for name, count in counts.items() for _ in range(count)]
     assert {"reconstruction", "kl_slots", "used"} <= lines[0].keys()
-    assert {"kl_matched", "kl_scene", "features"} <= lines[10].keys() & lines[14].keys()
-    assert lines[17].keys() == {"step", "phase", "prior"}
-    assert scenes == list(range(11, 21))
+    assert {"kl_matched", "kl_scene", "features"} <= lines[8].keys() & lines[12].keys()
+    assert lines[15].keys() == {"step", "phase", "prior"}
+    assert scenes == list(range(9, 21))
     assert max(path.name for path in (tmp_path / "samples").iterdir()) == "parts-000020.png"
     load_weights(made.model.trained, result.ema_state, "here")
     changed = {
@@ -81,6 +81,24 @@ def test_a_phase_changes_nothing_else() -> None:
         "generation",
         "together",
     ]
+
+
+def test_other_ways_to_make_scenes_begin_from_the_slots_of_a_model(folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        first = recipe(folder, **TINY).model
+        for parameter in first.trained.parameters():
+            torch.nn.init.normal_(parameter)
+    made = recipe(folder, init=first, slots_from="mlp")
+    old, new = first.trained.state_dict(), made.model.trained.state_dict()
+    assert torch.equal(old["decoder.layers.0.weight"], new["decoder.layers.0.weight"])
+    assert torch.equal(old["attention.mean"], new["attention.mean"])
+    assert not torch.equal(old["leave.enter.0.weight"], new["leave.enter.0.weight"])
+    assert "own.0.weight" in new
+    assert recipe(folder, init=first).model is first
+    for options in ({"width": "16"}, {"plain": "yes"}):
+        with pytest.raises(InputError, match="how scenes are made"):
+            recipe(folder, init=first, **options)
 
 
 def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None:
