@@ -31,7 +31,7 @@ from energycomp_slots.training_data import drawn, in_file
 
 __all__ = ["Phase", "other_scenes", "phases", "slots"]
 
-BATCH, CHUNK, TRIALS = 24, 250, 3
+BATCH, CHUNK, TRIALS = 24, 250, 2
 SCENES = ("enter", "global_head", "leave", "own")  # what makes slots of a global latent, and it of a picture
 MAKING = ("generation", "together", "prior")  # phases from which on there are scenes to show
 
@@ -63,7 +63,7 @@ def phases(network: SlotVAE) -> tuple[Phase, ...]:
     """What a network goes through.
 
     >>> [phase.name for phase in phases(SlotVAE())][2:]
-    ['trial-2', 'inference', 'generation', 'together', 'prior']
+    ['inference', 'generation', 'together', 'prior']
     """
 
     # A faster rise of the price makes slots tell nothing.
@@ -71,8 +71,8 @@ def phases(network: SlotVAE) -> tuple[Phase, ...]:
         return lambda done: Prices(slots=min(low + (high - low) * done, 0.5))
 
     whole = (
-        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, 0.15), trial=seed) for seed in range(TRIALS)),
-        Phase("inference", 14_000, 8e-4, rising(0.15, 0.85)),
+        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, 0.04), trial=seed) for seed in range(TRIALS)),
+        Phase("inference", 14_000, 8e-4, rising(0.04, 0.85)),
         Phase("generation", 7_000, 8e-4, lambda _: Prices(features=100.0), SCENES),
         Phase("together", 8_500, 3e-4, lambda done: Prices(features=100.0, matched=min(done / 0.5, 1.0))),
         Phase("prior", 15_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
@@ -82,7 +82,7 @@ def phases(network: SlotVAE) -> tuple[Phase, ...]:
     return whole if network.prior is not None else whole[:-1]
 
 
-STEPS = 52_000
+STEPS = 49_500
 
 
 def slots(
@@ -96,7 +96,7 @@ def slots(
 ) -> Recipe:
     """Slot-VAE; the recipe of the shipped weights.
 
-    Whether slots separate objects is a matter of luck in the first thousands of steps, so that three beginnings are
+    Whether slots separate objects is a matter of luck in the first thousands of steps, so that two beginnings are
     tried, and the one of the least loss goes on. First slots learn to explain pictures; then, while they stay as they
     are, the global latent learns to make the feature maps that they come from, which the thesis does without; then both
     learn together; last the prior of global latents is fitted to them.

@@ -38,8 +38,8 @@ def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
         out=tmp_path, steps=20, sample_every=1, on_sample=lambda _, step: scenes.append(step), progress=False
     )
     assert result.step == 20
-    names = ("trial-0", "trial-1", "trial-2", "inference", "generation", "together", "prior")
-    counts = dict(zip(names, (1, 1, 1, 5, 3, 3, 6), strict=True))
+    names = ("trial-0", "trial-1", "inference", "generation", "together", "prior")
+    counts = dict(zip(names, (1, 1, 6, 3, 3, 6), strict=True))
     assert all((tmp_path / name / f"checkpoint-{count:06d}").is_dir() for name, count in counts.items())
     lines = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines] == [name for name, count in counts.items() for _ in range(count)]
@@ -76,7 +76,6 @@ def test_a_phase_changes_nothing_else() -> None:
     assert [phase.name for phase in phases(normal)] == [
         "trial-0",
         "trial-1",
-        "trial-2",
         "inference",
         "generation",
         "together",
