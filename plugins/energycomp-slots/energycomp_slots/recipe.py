@@ -38,7 +38,7 @@ MAKING = ("generation", "together", "prior")  # phases from which on there are s
 
 @attrs.frozen
 class Phase:
-    """A part of a run, with a learning rate that rises and falls of its own.
+    """A part of a run, with a learning rate of its own that rises and falls; that of a trial stays.
 
     Args:
         name: of its folder.
@@ -78,11 +78,11 @@ def phases(network: SlotVAE) -> tuple[Phase, ...]:
         Phase("prior", 15_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
     )
     if network.plain:
-        return (*whole[:TRIALS], attrs.evolve(whole[TRIALS], steps=sum(phase.steps for phase in whole[TRIALS:])))
+        return (
+            *whole[:TRIALS],
+            attrs.evolve(whole[TRIALS], steps=sum(phase.steps for phase in whole[TRIALS:] if phase.learned is None)),
+        )
     return whole if network.prior is not None else whole[:-1]
-
-
-STEPS = 49_500
 
 
 def slots(
@@ -126,9 +126,9 @@ def slots(
         "ema_decay": 0.999,
         "mixed_precision": "bf16",
     }
-    return Recipe(
-        model=model, fit=partial(_fit, model, shown, skipped=_skipped(init, options), **settings), steps=STEPS
-    )
+    skipped = _skipped(init, options)
+    steps = sum(phase.steps for phase in phases(cast("SlotVAE", model.denoiser.network))[skipped:])
+    return Recipe(model=model, fit=partial(_fit, model, shown, skipped=skipped, **settings), steps=steps)
 
 
 def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
@@ -193,6 +193,7 @@ def _fit(
         examples: Dataset[Tensor] = Latents(_latents(network, data)) if phase.name == "prior" else data
         settings = {
             "learning_rate": phase.learning_rate,
+            "schedule": "one_cycle" if phase.trial is None else "constant",
             "batch_size": min(phase.batch_size, len(data)),
             "sample_every": sample_every,
             "on_sample": shown,
