@@ -2,7 +2,8 @@
 
 python benchmarks/slots.py separating [-n 300] [--seed 0] [--models slots slots-sprites runs/plain/model]
 python benchmarks/slots.py scenes [-n 500] [--seed 0] [--models slots runs/slots-mlp/model]
-python benchmarks/slots.py more [-n 100] [--seed 0]
+python benchmarks/slots.py more [-n 100] [--seed 0] [--models slots-sprites]
+python benchmarks/slots.py traversing [-n 20] [--seed 0] [--models slots]
 
 Plain Slot Attention: energycomp train slots --option plain=yes, with --option world=sprites of the other world. The
 ablations: --option slots_from=mlp, slots_from=transformer, share_weights=no, share_initial=no.
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from energycomp import load
 from energycomp.evaluation import bootstrap
+from energycomp.latents import traverse
 from energycomp.metrics import ForegroundARI, SlotsUsed
 from energycomp.perceptual import FrechetDistance
 from energycomp.plugins import find
@@ -35,6 +37,7 @@ from energycomp_slots.worlds import arrow_rooms
 COMMAND = "python benchmarks/slots.py"
 JUDGED = 5000
 CHUNK = 50
+ENDS = (-2.0, 2.0)
 
 
 class JudgeFeatures(nn.Module):
@@ -109,6 +112,32 @@ def judged(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
     }
 
 
+def traversed(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
+    """By how much brightness changes in a slot's mask and outside of it, as the number that moves most goes -2 to 2."""
+    examples = find("datasets", decomposer.model.name)().examples("synthetic", count=n, seed=seed)
+    inside, outside, count = [], [], 0
+    for example in tqdm(examples, desc="traversing", leave=False):
+        latents = decomposer.encode(example.image[None])
+        for slot in _in_use(decomposer, latents):
+            ends = torch.cat([end for dim in range(latents.shape[2]) for end in traverse(latents, slot, dim, ENDS)])
+            parts = decomposer.parts(ends)
+            change = (parts.whole[1::2] - parts.whole[::2]).abs().mean(1) / 2  # (D, H, W)
+            most = int(change.mean((1, 2)).argmax())
+            own = cast("Tensor", parts.masks)[2 * most : 2 * most + 2, slot].any(0)
+            inside.append(change[most][own].mean())
+            outside.append(change[most][~own].mean())
+            count += 1
+    means = (float(torch.stack(each).nanmean()) for each in (inside, outside))
+    named = dict(zip(("changed inside the mask", "outside"), (f"{100 * mean:.2f} %" for mean in means), strict=True))
+    return {"slots": str(count), **named}
+
+
+def _in_use(decomposer: SlotDecomposer, latents: Tensor) -> list[int]:
+    """Slots of a picture that are the strongest in 1 % of its pixels."""
+    shares = cast("Tensor", decomposer.parts(latents).masks)[0].float().mean((1, 2))
+    return [slot for slot, share in enumerate(shares.tolist()) if share >= 0.01]
+
+
 def table(rows: Mapping[str, Mapping[str, str]], note: str, path: Path) -> None:
     """A row a model, as markdown."""
     head = ("model", *next(iter(rows.values())))
@@ -120,9 +149,9 @@ def table(rows: Mapping[str, Mapping[str, str]], note: str, path: Path) -> None:
 
 @torch.no_grad()
 def main() -> None:
-    """Writes separating.md, scenes.md or more.md."""
+    """Writes separating.md, scenes.md, more.md or traversing.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("separating", "scenes", "more"))
+    parser.add_argument("what", choices=("separating", "scenes", "more", "traversing"))
     parser.add_argument("-n", type=int, default=300, help="pictures, or scenes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", nargs="+", default=["slots", "slots-sprites"], help="names and folders")
@@ -145,6 +174,12 @@ def main() -> None:
         note = (
             f"{command}: {options.n} pictures or scenes; right / wrong / invalid in per cent, by a judge that is right "
             f"about {accuracy:.2f} % of {JUDGED:,} held-out renders. FID in the judge's features, to as many renders."
+        )
+    elif options.what == "traversing":
+        rows = {name: traversed(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
+        note = (
+            f"{command}: {options.n} held-out pictures, every slot in use; mean absolute change of brightness, of its "
+            "range, as that number of the slot that moves the picture most goes from -2 to 2."
         )
     else:
         rows = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -32,6 +32,7 @@ from energycomp_slots.training_data import drawn, in_file
 __all__ = ["Phase", "other_scenes", "phases", "slots"]
 
 BATCH, CHUNK, TRIALS = 24, 250, 2
+RISE, HIGHEST = 0.15, 0.5  # price of latents after the trials, and from the middle of inference on
 SCENES = ("enter", "global_head", "leave", "own")  # what makes slots of a global latent, and it of a picture
 MAKING = ("generation", "together", "prior")  # phases from which on there are scenes to show
 
@@ -59,8 +60,8 @@ class Phase:
     batch_size: int = BATCH
 
 
-def phases(network: SlotVAE) -> tuple[Phase, ...]:
-    """What a network goes through.
+def phases(network: SlotVAE, rise: float = RISE) -> tuple[Phase, ...]:
+    """What a network goes through; `rise` is the price of latents after the trials.
 
     >>> [phase.name for phase in phases(SlotVAE())][2:]
     ['inference', 'generation', 'together', 'prior']
@@ -68,11 +69,11 @@ def phases(network: SlotVAE) -> tuple[Phase, ...]:
 
     # A faster rise of the price makes slots tell nothing.
     def rising(low: float, high: float) -> Callable[[float], Prices]:
-        return lambda done: Prices(slots=min(low + (high - low) * done, 0.5))
+        return lambda done: Prices(slots=min(low + (high - low) * done, HIGHEST))
 
     whole = (
-        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, 0.04), trial=seed) for seed in range(TRIALS)),
-        Phase("inference", 14_000, 8e-4, rising(0.04, 0.85)),
+        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, rise), trial=seed) for seed in range(TRIALS)),
+        Phase("inference", 14_000, 8e-4, rising(rise, 0.85)),
         Phase("generation", 7_000, 8e-4, lambda _: Prices(features=100.0), SCENES),
         Phase("together", 8_500, 3e-4, lambda done: Prices(features=100.0, matched=min(done / 0.5, 1.0))),
         Phase("prior", 15_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
@@ -92,6 +93,7 @@ def slots(
     preset: str,
     cache: Path,
     world: str = "arrow",
+    rise: str | float = RISE,
     **options: Any,
 ) -> Recipe:
     """Slot-VAE; the recipe of the shipped weights.
@@ -107,6 +109,7 @@ def slots(
         preset: "default" or "paper".
         cache: not used: what is drawn is drawn anew.
         world: of the drawn pictures: "arrow", "sprites" or "rooms".
+        rise: the price of latents after the trials, of 0.5 in the end; where slots stay alike, a lower one.
         options: of the model, see `energycomp_slots.model.slots`.
     """
     del cache
@@ -126,9 +129,19 @@ def slots(
         "ema_decay": 0.999,
         "mixed_precision": "bf16",
     }
-    skipped = _skipped(init, options)
-    steps = sum(phase.steps for phase in phases(cast("SlotVAE", model.denoiser.network))[skipped:])
-    return Recipe(model=model, fit=partial(_fit, model, shown, skipped=skipped, **settings), steps=steps)
+    todo = phases(cast("SlotVAE", model.denoiser.network), _price(rise))[_skipped(init, options) :]
+    fitted = partial(_fit, model, shown, todo, **settings)
+    return Recipe(model=model, fit=fitted, steps=sum(phase.steps for phase in todo))
+
+
+def _price(text: str | float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= HIGHEST:
+        raise InputError(f"got rise={text}; expected a number from 0 to {HIGHEST}")
+    return value
 
 
 def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
@@ -165,8 +178,8 @@ def _skipped(init: Model | None, options: Mapping[str, Any]) -> int:
 def _fit(
     model: Model,
     data: Pictures,
+    todo: Sequence[Phase],
     *,
-    skipped: int,
     out: Path,
     steps: int,
     sample_every: int | None = None,
@@ -182,7 +195,6 @@ def _fit(
         if on_sample is not None and diary.phase in MAKING:
             on_sample(module, total)
 
-    todo = phases(network)[skipped:]
     for phase, end in zip(todo, accumulate(phase.steps for phase in todo), strict=True):
         count = round(steps * end / sum(each.steps for each in todo)) - started
         if not count:

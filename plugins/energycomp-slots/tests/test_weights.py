@@ -1,0 +1,120 @@
+"""The shipped weights: objects and scenes, and what people do with them at the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+import energycomp
+from energycomp.cli import app
+from energycomp.evaluation import evaluate_parts
+from energycomp.latents import traverse
+from energycomp.plugins import find
+from energycomp_slots.decomposer import SlotDecomposer
+from energycomp_slots.judge import load_judge, structure_accuracy
+from energycomp_slots.worlds import arrow_rooms
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def slots() -> SlotDecomposer:
+    return SlotDecomposer(energycomp.load("slots"))
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("pictures") / "room.png"
+    save(arrow_rooms(np.random.default_rng(5), 1).images[0], path)
+    return str(path)
+
+
+def save(image: Tensor, path: Path) -> None:
+    Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(path)
+
+
+def run(*arguments: str) -> dict[str, object]:
+    result = RUNNER.invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found: dict[str, object] = json.loads(result.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", ["slots", "slots-sprites"])
+def test_slots_are_objects(name: str) -> None:
+    model, source = energycomp.load(name), find("datasets", name)()
+    examples = source.examples("synthetic", count=60, seed=1)
+    report = evaluate_parts(model, examples, source.metrics(), seed=1, progress=False)
+    assert report.values["ari_fg"] > 0.9
+    assert report.values["mse"] < report.values["mse_baseline"] / 10
+
+
+def test_scenes_have_the_structure_of_rooms(slots: SlotDecomposer) -> None:
+    assert slots.sample is not None
+    scenes = slots.sample(100, generator=torch.Generator().manual_seed(1))
+    rooms = arrow_rooms(np.random.default_rng(6), 100)
+    assert structure_accuracy(rooms.images) > 0.95
+    assert structure_accuracy(slots.decode(slots.encode(rooms.images))) > 0.9
+    assert structure_accuracy(scenes) > 0.6
+    assert len({tuple(row) for row in load_judge().read(scenes).shapes.tolist()}) > 6
+
+
+def test_one_number_changes_one_object(slots: SlotDecomposer) -> None:
+    rooms = arrow_rooms(np.random.default_rng(7), 8)
+    latents = slots.encode(rooms.images)
+    masks = slots.parts(latents).masks
+    assert masks is not None
+    moved = []
+    for slot in range(slots.slots):
+        first, last = (slots.decode(some) for some in traverse(latents, slot, 0, [-1.5, 1.5]))
+        moved.append(((first - last).abs().mean(1) / 2 * ~masks[:, slot]).mean((1, 2)))
+    assert torch.stack(moved).mean() < 0.02
+
+
+def test_the_command_line(picture: str, tmp_path: Path) -> None:
+    scenes = run("sample", "slots", "-n", "4", "-o", str(tmp_path / "scenes.png"))
+    assert scenes["n"] == 4
+    taken = run("decompose", "slots", picture, "-o", str(tmp_path / "strip.png"))
+    assert len(taken["images"][0]["parts"]) == SlotDecomposer(energycomp.load("slots")).slots  # type: ignore[index]
+    row = run("traverse", "slots", picture, "--slot", "2", "--dim", "5", "-o", str(tmp_path / "row.png"))
+    assert {"changed", "outside", "values"} <= row.keys()
+    scores = run("evaluate", "slots", "-n", "5", "--samples", "10")
+    keys = {"ari_fg", "mse", "structure_accuracy", "judge_accuracy", "slots_used", "images"}
+    assert keys <= scores.keys()
+    assert float(scores["judge_accuracy"]) > 0.98  # type: ignore[arg-type]
+    assert all((tmp_path / name).is_file() for name in ("scenes.png", "strip.png", "row.png"))
+
+
+def test_odd_pictures(slots: SlotDecomposer) -> None:
+    rooms = arrow_rooms(np.random.default_rng(8), 2).images
+    large = torch.nn.functional.interpolate(rooms, scale_factor=3)
+    assert (slots.encode(large) - slots.encode(rooms)).abs().max() < 0.1 * slots.encode(rooms).abs().max()
+    grey = Image.fromarray(((rooms[0].mean(0) + 1) * 127.5).byte().numpy(), "L")
+    constant = torch.zeros(1, 3, 32, 32)
+    one = SlotDecomposer(slots.model, slots=1)
+    for decomposer, pictures in ((slots, [grey]), (slots, constant), (one, rooms)):
+        parts = decomposer.parts(decomposer.encode(pictures))
+        assert torch.isfinite(parts.whole).all()
+        assert parts.masks is not None
+        assert bool((parts.masks.sum(1) == 1).all())
+    with pytest.raises(energycomp.errors.InputError, match="finite"):
+        slots.encode(torch.full((1, 3, 32, 32), torch.nan))
+
+
+def test_more_objects_than_in_training() -> None:
+    source = find("datasets", "slots-sprites")()
+    examples = source.examples("synthetic:5", count=30, seed=1)
+    pictures = torch.stack([example.image for example in examples])
+    metric = source.metrics()["ari_fg"]
+    decomposer = SlotDecomposer(energycomp.load("slots-sprites"), slots=7)
+    masks = decomposer.parts(decomposer.encode(pictures)).masks
+    assert masks is not None
+    metric.update(list(masks), [example.values for example in examples])
+    assert metric.compute() > 0.8
