@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from energycomp_slots.worlds import FLOOR, FRONT, PALETTE, PLACES, SHAPES, SIZE, WALL, layout, render
+from energycomp_slots.worlds import FLOOR, FRONT, JITTER, PALETTE, PLACES, SHAPES, SIZE, WALL, layout, render
 
 __all__ = ["INVALID", "RIGHT", "SPOILERS", "VERDICTS", "WRONG", "labelled", "spoiled"]
 
@@ -28,7 +28,7 @@ BLURRED = (1.8, 3.2)  # px
 FADED = (0.4, 0.8)  # share of the ground's colour
 LEANING = 0.2  # most share of another shape that an object of a valid picture may have
 CROSSED = (0.35, 0.65)  # share of another picture
-AWAY = 0.24  # least distance of a wrong place from those where something stands
+AWAY = 0.16  # least distance of a wrong place from those where something may stand
 SMEARED = (0.2, 0.35)  # of the side
 PATCH, PATCH_NOISE = 6, 0.8  # half the side of a noisy patch, px; standard deviation
 
@@ -137,9 +137,10 @@ def _some(rng: np.random.Generator, objects: Tensor, least: int = 0) -> tuple[Te
 
 
 def _other(rng: np.random.Generator, objects: Tensor) -> Tensor:
-    """Rooms in which every shape is another, and the arrow points elsewhere; half of them in the same colours."""
+    """Rooms in which every shape is another, in its place, and the arrow points elsewhere; half in the same colours."""
     kinds = (objects[..., 0].long().numpy() + rng.integers(1, len(SHAPES), (len(objects), 4))) % len(SHAPES)
     others = layout(rng, kinds[:, :3], kinds[:, 3])
+    others[..., 1:4] = objects[..., 1:4]
     same = torch.from_numpy(rng.random(len(objects)) < 0.5)
     others[same, :, 4:7] = objects[same, :, 4:7]
     return others
@@ -173,7 +174,7 @@ def _object_crossed(rng: np.random.Generator, objects: Tensor) -> Tensor:
 def _halved(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """One half of an object is that of another, on the left or, of the three objects, above."""
     first, second, k = _pair(rng, objects)
-    centre = torch.tensor([*PLACES, FRONT])[k]
+    centre = objects[torch.arange(len(objects)), k, 1:3]
     above = torch.from_numpy(rng.random(len(objects)) < 0.5) & (k < 3)
     axis = (torch.arange(SIZE) + 0.5) / SIZE
     left, upper = axis < centre[:, :1], axis < centre[:, 1:]
@@ -195,9 +196,9 @@ def _faded(rng: np.random.Generator, objects: Tensor) -> Tensor:
 
 def _noisy(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """Noise about an object or the arrow."""
-    _, k = _some(rng, objects)
+    rows, k = _some(rng, objects)
     images = render(objects).images
-    centre = torch.tensor([*PLACES, FRONT])[k] * SIZE
+    centre = objects[rows, k, 1:3] * SIZE
     axis = torch.arange(SIZE) + 0.5
     across, down = ((axis - centre[:, i : i + 1]).abs() < PATCH for i in range(2))
     patch = (down[:, :, None] & across[:, None, :])[:, None]
@@ -208,9 +209,9 @@ def _noisy(rng: np.random.Generator, objects: Tensor) -> Tensor:
 def _elsewhere(rng: np.random.Generator, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rooms with one of their three objects where nothing should be, the room's number and the object's."""
     rows, k = torch.arange(len(objects)), torch.from_numpy(rng.integers(3, size=len(objects)))
-    stands = np.asarray([*PLACES, FRONT])
     places = rng.uniform(0.12, 0.88, (64 * len(objects), 2))
-    places = places[(np.hypot(*(places[:, None] - stands).transpose(2, 0, 1)) > AWAY).all(1)][: len(objects)]
+    beyond = np.maximum(np.abs(places[:, None] - np.asarray([*PLACES, FRONT])) - np.asarray(JITTER), 0)
+    places = places[(np.hypot(*beyond.transpose(2, 0, 1)) > AWAY).all(1)][: len(objects)]
     moved = objects.clone()
     moved[rows, k, 1:3] = torch.from_numpy(places).float()
     return moved, rows, k

@@ -97,7 +97,7 @@ class SlotVAE(nn.Module):
         self,
         *,
         sample_size: int = 32,
-        slots: int = 5,
+        slots: int = 6,
         width: int = 48,
         channels: int = 32,
         kernels: tuple[int, ...] = (5, 5, 5, 3),

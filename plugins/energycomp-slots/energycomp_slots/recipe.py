@@ -32,7 +32,7 @@ from energycomp_slots.training_data import drawn, in_file
 __all__ = ["Phase", "other_scenes", "phases", "slots"]
 
 BATCH, CHUNK, TRIALS = 24, 250, 2
-RISE, HIGHEST = 0.15, 0.5  # price of latents after the trials, and from the middle of inference on
+RISE, HIGHEST = 0.04, 0.5  # price of latents after the trials, and from the middle of inference on
 SCENES = ("enter", "global_head", "leave", "own")  # what makes slots of a global latent, and it of a picture
 MAKING = ("generation", "together", "prior")  # phases from which on there are scenes to show
 

@@ -15,10 +15,11 @@ __all__ = ["PLACES", "SHAPES", "SIZE", "Rooms", "arrow_rooms", "layout", "render
 
 SIZE = 32
 SHAPES = ("circle", "triangle", "cross")
-PLACES = ((0.18, 0.28), (0.5, 0.24), (0.82, 0.28))  # (x, y) in [0, 1], about which the objects stand
+PLACES = ((0.17, 0.27), (0.5, 0.27), (0.83, 0.27))  # (x, y) in [0, 1], about which the objects stand
 FRONT = (0.5, 0.76)  # about which the arrow stands
-RADIUS = (4.2, 4.8)  # px of 32, of the circle around an object
-JITTER = 0.02
+RADIUS = (3.8, 4.4)  # px of 32, of the circle around an object
+# Objects move on their own as far as there is room: what never moves is no object to a model that is told of none.
+JITTER = ((0.035, 0.1), (0.035, 0.1), (0.035, 0.1), (0.03, 0.04))
 PALETTE = (
     (0.9, -0.6, -0.6),
     (-0.6, 0.75, -0.5),
@@ -81,7 +82,7 @@ def layout(rng: np.random.Generator, shapes: np.ndarray, target: np.ndarray) -> 
     """
     count = len(shapes)
     kind = np.column_stack([shapes, target])
-    places = np.asarray([*PLACES, FRONT]) + rng.uniform(-JITTER, JITTER, (count, 4, 2))
+    places = np.asarray([*PLACES, FRONT]) + np.asarray(JITTER) * rng.uniform(-1, 1, (count, 4, 2))
     radius = rng.uniform(*RADIUS, (count, 4)) / SIZE
     colours = np.asarray(PALETTE)[rng.integers(len(PALETTE), size=(count, 4))]
     colours = np.clip(colours + rng.uniform(-SHADE, SHADE, (count, 4, 3)), -1, 1)

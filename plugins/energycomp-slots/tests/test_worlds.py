@@ -31,7 +31,7 @@ def test_every_object_is_seen_and_stands_apart() -> None:
     assert rooms.masks.sum(1).max() == 1
     larger, rooms = (arrow_rooms(np.random.default_rng(1), 4, size=size) for size in (64, 32))
     assert larger.images.shape[2:] == (64, 64)
-    assert torch.allclose(larger.masks.float().mean((2, 3)), rooms.masks.float().mean((2, 3)), atol=0.01)
+    assert torch.allclose(larger.masks.float().mean((2, 3)), rooms.masks.float().mean((2, 3)), atol=0.015)
 
 
 def test_rooms_that_are_wrong_say_so() -> None:
