@@ -38,6 +38,12 @@ COMMAND = "python benchmarks/slots.py"
 JUDGED = 5000
 CHUNK = 50
 ENDS = (-2.0, 2.0)
+MODELS = {
+    "separating": ("slots", "slots-sprites"),
+    "scenes": ("slots",),
+    "more": ("slots-sprites",),
+    "traversing": ("slots",),
+}
 
 
 class JudgeFeatures(nn.Module):
@@ -63,12 +69,11 @@ def separated(decomposer: SlotDecomposer, spec: str, n: int, seed: int) -> dict[
     """How well masks fit the objects of n held-out pictures."""
     name = decomposer.model.name
     examples = find("datasets", name)().examples(spec, count=n, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
     ari, used, parts, errors = ForegroundARI(), SlotsUsed(), [], []
     for start in tqdm(range(0, len(examples), CHUNK), desc=f"{name}, {spec}", leave=False):
         part = examples[start : start + CHUNK]
         pictures = torch.stack([example.image for example in part])
-        found = decomposer.parts(decomposer.encode(pictures, generator=generator))
+        found = decomposer.parts(decomposer.encode(pictures))
         errors.append((found.whole - pictures).square().mean((1, 2, 3)))
         for masks, example in zip(cast("Tensor", found.masks), part, strict=True):
             ari.update([masks], [example.values])
@@ -154,12 +159,13 @@ def main() -> None:
     parser.add_argument("what", choices=("separating", "scenes", "more", "traversing"))
     parser.add_argument("-n", type=int, default=300, help="pictures, or scenes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--models", nargs="+", default=["slots", "slots-sprites"], help="names and folders")
+    parser.add_argument("--models", nargs="+", help="names and folders")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
+    options.models = options.models or list(MODELS[options.what])
     command = f"`{COMMAND} {options.what} -n {options.n} --seed {options.seed} --models {' '.join(options.models)}`"
     models: dict[str, Any] = {name: load(name) for name in options.models}
     if options.what == "separating":

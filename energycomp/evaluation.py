@@ -159,7 +159,7 @@ def evaluate_parts(
     Masks are compared with those of the objects; where examples have factors, latents are.
 
     To the metrics come the mean squared errors `mse`, of brightness in [-1, 1], and `mse_baseline`, that of the mean of
-    all examples. Each example has its own generator, from (seed, index).
+    all examples. The chains of each have their own generator, from (seed, index).
 
     Args:
         model: with an encoder, or a network that has a decomposer.
@@ -182,7 +182,9 @@ def evaluate_parts(
     if not len(examples):
         raise InputError("got no examples; expected at least one to evaluate on; check the data")
     decomposer = decomposer_of(model)
-    average = torch.cat([model.processor(example.image) for example in examples]).mean(0, keepdim=True)
+    average = torch.zeros(1, 3, *model.processor.size)
+    for example in tqdm(examples, disable=not progress, desc="reading", unit="image", delay=2, leave=False):
+        average += model.processor(example.image) / len(examples)
     scores = _Scores(metrics)
     errors = {name: _Scores(MetricCollection({name: MeanMetric()})) for name in ("mse", "mse_baseline")}
     rows, seconds = 0, 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -113,8 +112,9 @@ def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
     wrong = [place for place in changes if type(place) is not int or not 0 <= place < width]
     if wrong:
         raise InputError(f"got the dimensions {wrong} of {width}; expected whole numbers from 0 to {width - 1}")
-    if not all(map(math.isfinite, changes.values())):
-        raise InputError(f"got the values {list(changes.values())}; expected finite numbers")
+    limit = torch.finfo(latents.dtype).max
+    if not all(abs(value) <= limit for value in changes.values()):
+        raise InputError(f"got the values {list(changes.values())}; expected finite numbers of {latents.dtype}")
     for place, value in changes.items():
         latents[:, row, place] = value
     return checked(latents)

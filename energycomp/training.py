@@ -275,7 +275,8 @@ def _step(
         total[0] += value.detach()
     total[1] = float(bool(interrupted))
     loss, stop = run.accelerator.reduce(total, "mean").tolist()
-    norm = run.accelerator.clip_grad_norm_(state.module.parameters(), run.recipe.max_grad_norm).item()
+    trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    norm = run.accelerator.clip_grad_norm_(trained, run.recipe.max_grad_norm).item()
     if not math.isfinite(loss) or not math.isfinite(norm):
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm} (the loss is {loss:.4g})"
         raise NonFiniteError(

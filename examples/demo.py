@@ -1,4 +1,6 @@
-"""Compose scenes of 3, 5 and 8 objects, then read one of them and a rendered one; the pictures go to demo/.
+"""Compose scenes, and read one of them and a rendered one; draw scenes of slots, and take two of them apart.
+
+The pictures go to demo/.
 
 Run it as `python examples/demo.py [MODEL] [FOLDER]`.
 """
@@ -15,7 +17,7 @@ from rich.table import Table
 import energycomp
 from energycomp.images import to_output
 from energycomp.plugins import find
-from energycomp.viz import grid, overlay, trace_plot
+from energycomp.viz import grid, overlay, strip, trace_plot
 
 PLACES = [
     (0.25, 0.45), (0.5, 0.4), (0.75, 0.45), (0.35, 0.6), (0.65, 0.6), (0.2, 0.7), (0.5, 0.78), (0.8, 0.72),
@@ -51,6 +53,15 @@ def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, t
         save(trace_plot(answer.trace), folder / f"read-{name}-search.png")
 
 
+def take_apart(folder: Path) -> None:
+    """Draws scenes of slots that a global latent makes, and takes two of them apart into slots."""
+    slots = energycomp.decomposer_of(energycomp.load("slots"))
+    scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
+    save(grid(to_output(scenes, "pil"), 8), folder / "scenes.png")
+    parts = energycomp.decompose(scenes[:2], slots).parts
+    save(strip(scenes[:2], parts.whole, parts.images, parts.masks), folder / "scenes-apart.png")
+
+
 def save(image: Image.Image, path: Path) -> None:
     """Writes a picture and remembers its path for the end."""
     image.save(path)
@@ -71,6 +82,7 @@ def main() -> None:
     rendered = to_output(example.image[None], "pil")[0]
     read(model, rendered, "rendered", folder, example.values)
     read(model, composed[5], "composed", folder, PLACES[:5])
+    take_apart(folder)
     print("\nThe pictures:")
     for path in WRITTEN:
         print(path)

@@ -32,7 +32,7 @@ def sample(
     weight: Annotated[
         list[float] | None, typer.Option("--weight", help="Of the components: one for all, or one for each.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many samples, shown as a grid.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many samples, shown as a grid.")] = 1,
     out: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("sample.png"),
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the scheduler; the model's own number.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Of diffusers, such as EulerDiscreteScheduler.")] = None,

@@ -62,7 +62,7 @@ def train(
 
     from energycomp.plugins import find
 
-    if data is not None and not data.exists():
+    if data is not None and not data.exists() and not data.parent.joinpath(data.name.partition(":")[0]).exists():
         raise InputError(
             f"got --data {data}, which does not exist; expected a folder such as `energycomp data {name}` writes, or a "
             "file where the recipe reads one"

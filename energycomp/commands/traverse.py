@@ -33,7 +33,7 @@ def traverse(
     ] = None,
     start: Annotated[float, typer.Option("--from", help="The first value that it is set to.")] = -2.0,
     stop: Annotated[float, typer.Option("--to", help="The last one.")] = 2.0,
-    steps: Annotated[int, typer.Option(min=2, help="How many values, evenly spaced.")] = 7,
+    steps: Annotated[int, typer.Option(min=2, max=64, help="How many values, evenly spaced.")] = 7,
     out: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("traverse.png"),
     seed: Seed = 0,
     device: Device = "cpu",

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["SlotAttention"]
+__all__ = ["HEADS", "SlotAttention", "SlotTransformer"]
+
+HEADS = 4  # of a transformer
 
 
 class SlotAttention(nn.Module):
@@ -71,7 +73,7 @@ class SlotTransformer(nn.Module):
     def __init__(self, *, channels: int, width: int, hidden: int = 128, layers: int = 3) -> None:
         super().__init__()
         self.enter = nn.Linear(channels, width)
-        layer = nn.TransformerDecoderLayer(width, nhead=4, dim_feedforward=hidden, dropout=0.0, batch_first=True)
+        layer = nn.TransformerDecoderLayer(width, nhead=HEADS, dim_feedforward=hidden, dropout=0.0, batch_first=True)
         self.layers = nn.TransformerDecoder(layer, layers)
 
     def forward(self, cells: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 from torchmetrics import MetricCollection
 
 from energycomp.data import Example, Generated, parse_range
@@ -19,7 +20,7 @@ from energycomp_decomp.data import HELD_OUT, ShapesSource, write_examples
 from energycomp_slots.judge import judge_accuracy, structure_accuracy
 from energycomp_slots.readers import examples_in, mask_file
 from energycomp_slots.rooms import MOST, layout, render
-from energycomp_slots.worlds import arrow_rooms
+from energycomp_slots.worlds import SIZE, arrow_rooms
 
 __all__ = ["ArrowSource", "RoomsSource", "SpritesSource", "arrow_room", "read", "room"]
 
@@ -83,13 +84,13 @@ class ArrowSource:
         """The share of a model's own scenes that are right, and of held-out scenes that the judge is right about.
 
         Args:
-            decomposer: with `sample(n, generator=)`, which gives pictures (n, 3, 32, 32) in [-1, 1].
+            decomposer: with `sample(n, generator=)`, which gives pictures (n, 3, H, W), shrunk here to 32x32.
         """
         generator = torch.Generator().manual_seed(seed)
         sizes = [min(AT_ONCE, count - start) for start in range(0, count, AT_ONCE)]
         scenes = [decomposer.sample(size, generator=generator).cpu() for size in sizes]  # type: ignore[attr-defined]
         return {
-            "structure_accuracy": structure_accuracy(torch.cat(scenes)),
+            "structure_accuracy": structure_accuracy(interpolate(torch.cat(scenes), size=(SIZE, SIZE), mode="area")),
             "judge_accuracy": judge_accuracy(JUDGED, seed=seed),
         }
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from energycomp.closed_form import Gaussian
 from energycomp.decomposition import Parts
-from energycomp.errors import InputError
+from energycomp.errors import InputError, NonFiniteError
 from energycomp.latents import checked
 from energycomp.model import Model
 from energycomp.sampling import Generator
-from energycomp_slots.networks import Drawn, SlotVAE
+from energycomp_slots.decoders import Drawn
+from energycomp_slots.networks import SlotVAE
 
 __all__ = ["SlotDecomposer"]
 
@@ -91,13 +92,13 @@ class SlotDecomposer:
     def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
         """Pictures (B, 3, H, W) of latents (B, K', D). Draws nothing, and takes no steps."""
         del generator, num_inference_steps
-        return torch.cat([self.network.decode(part).whole for part in self._checked(latents).split(CHUNK)]).clamp(-1, 1)
+        return torch.cat([self._drawn(part).whole for part in self._checked(latents).split(CHUNK)]).clamp(-1, 1)
 
     @torch.no_grad()
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
         """Each slot alone, as the decoder draws it, in the pixels in which no other is stronger, and all together."""
         del generator, num_inference_steps
-        drawn = [self.network.decode(part) for part in self._checked(latents).split(CHUNK)]
+        drawn = [self._drawn(part) for part in self._checked(latents).split(CHUNK)]
         both = Drawn(torch.cat([d.images for d in drawn]), torch.cat([d.log_masks for d in drawn]))
         winner = both.log_masks.argmax(1, keepdim=True)[:, :, 0]
         masks = winner == torch.arange(latents.shape[1], device=winner.device)[:, None, None]
@@ -113,14 +114,16 @@ class SlotDecomposer:
             raise InputError(
                 f"got {self.model.name!r}, a plain autoencoder, which has no prior; expected a Slot-VAE; load 'slots'"
             )
+        if network.slots_from == "mlp" and self.slots != network.slots:
+            raise InputError(f"got {self.slots} slots of an MLP, which makes {network.slots}; expected as many")
         if generator is None:
             generator = torch.Generator()
             generator.seed()
         like = network.grid
-        z_g = network.scene(_randn((n, network.global_width), generator, like))
+        first = _randn((n, network.global_width), generator, like)
         noise = _randn((n, self.slots, network.width), generator, like)
-        pairs = zip(z_g.split(CHUNK), noise.split(CHUNK), strict=True)
-        return torch.cat([network.generate(z, start)[0][0] for z, start in pairs])
+        pairs = zip(first.split(CHUNK), noise.split(CHUNK), strict=True)
+        return torch.cat([network.generate(network.scene(some), start)[0][0] for some, start in pairs])
 
     @property
     def sample(self) -> Callable[..., Tensor] | None:
@@ -131,20 +134,31 @@ class SlotDecomposer:
         return self.decode(self.scenes(n, generator=generator))
 
     @torch.no_grad()
-    def component(self, latents: Tensor) -> Gaussian:
+    def component(self, latents: Any) -> Gaussian:
         """The component of one scene (K', D), N(sqrt(a) decode(z), (a sigma_x^2 + 1 - a) I) at alpha_bar_t = a.
 
         Its picture is drawn once, here: eps and energy cost no rows. It composes with others of the sample space.
         """
+        if not isinstance(latents, Tensor) or latents.ndim != 2:
+            got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            raise InputError(f"got {got}; expected the latents (K, D) of one scene; take latents[0]")
         denoiser, network = self.model.denoiser, self.network
         return Gaussian(
-            network.decode(self._checked(latents[None])).whole[0],
+            self._drawn(self._checked(latents[None])).whole[0],
             network.sigma_x**2,
             name=f"{self.model.name}(scene of {len(latents)})",
             sample_shape=denoiser.sample_shape,
             alphas_cumprod=denoiser.alphas_cumprod,
             space=denoiser.space,
         )
+
+    def _drawn(self, latents: Tensor) -> Drawn:
+        drawn = self.network.decode(latents)
+        if not bool(torch.isfinite(drawn.whole).all()):
+            raise NonFiniteError(
+                "slots decode to numbers that are not finite; expected latents of about -8 to 8; change them less"
+            )
+        return drawn
 
     def _checked(self, latents: Tensor) -> Tensor:
         latents, width = checked(latents), self.network.width

@@ -26,7 +26,7 @@ class Prices:
     slots: float = 0.5
     matched: float = 0.0
     scene: float = 0.1
-    features: float = 5.0
+    features: float = 100.0
 
 
 @attrs.frozen(eq=False)
@@ -55,8 +55,8 @@ def slot_loss(network: SlotVAE, samples: Tensor, prices: Prices, *, generator: t
     """Reconstruction, and the terms of latents that have a price (thesis eqs 3.5 to 3.7), a sum over pixels.
 
     # Notation: network.sigma_x -> sigma_x; prices.scene -> beta
-    -log N(x; decode(z_s), sigma_x^2) + KL(q(z_s|x) || N(0, I)) + KL(q(z_s|x) || p(z_s|z_g))
-    + beta KL(q(z_g|x) || N(0, I))
+    -log N(x; decode(z_s), sigma_x^2) + prices.slots KL(q(z_s|x) || N(0, I)) + prices.matched KL(q(z_s|x) || p(z_s|z_g))
+    + beta KL(q(z_g|x) || N(0, I)) + prices.features |f - f_x|^2, up to a constant; the last is not in the thesis.
 
     Args:
         samples: (B, 3, H, W) in [-1, 1].
@@ -122,7 +122,7 @@ def _generated(network: SlotVAE, features: Tensor, noise: Tensor, generator: tor
 
 
 def used(log_masks: Tensor) -> Tensor:
-    """How many slots of a picture show anywhere, on average: masks (B, K, 1, H, W)."""
+    """How many slots of a picture are the strongest in 1 % of its pixels, on average; of log masks (B, K, 1, H, W)."""
     winner = log_masks.detach().argmax(1).flatten(1)
     shares = F.one_hot(winner, log_masks.shape[1]).float().mean(1)
     return (shares >= 0.01).float().sum(1).mean()

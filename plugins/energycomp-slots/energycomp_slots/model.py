@@ -12,7 +12,7 @@ from energycomp.images import ImageProcessor
 from energycomp.model import Defaults, Model
 from energycomp.pretrained import from_pretrained
 from energycomp_slots.conditioner import Scenes
-from energycomp_slots.networks import CHOICES, SlotVAE
+from energycomp_slots.networks import SlotVAE
 
 __all__ = ["slots", "sprites", "untrained"]
 
@@ -22,6 +22,8 @@ PAPER: dict[str, Any] = {
     "size": 128,
     "width": 64,
     "channels": 64,
+    "decoder_channels": 64,
+    "slots": 5,
     "kernels": (5, 5, 5, 5),
     "stride": 1,
     "hidden": 128,
@@ -33,12 +35,12 @@ NUMBERS = ("slots", "width", "channels", "size", "iterations", "global_width", "
 SWITCHES = ("share_weights", "share_initial", "plain")
 
 
-def slots(*, preset: str = "default", pretrained: bool | None = None, world: str = "arrow", **options: Any) -> Model:
+def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arrow", **options: Any) -> Model:
     """Slot-VAE: a picture into slots, slots into pictures, and new scenes.
 
     Args:
-        preset: "default", 32x32 pixels on a CPU; "paper", that of thesis section 3.6.3, 128x128 pixels.
-        pretrained: with the weights in this package; those of the default preset, when left out.
+        preset: "default", 32x32 pixels on a CPU; "paper", the sizes of thesis section 3.6.3, 128x128 pixels.
+        pretrained: with the weights in this package, which are of the default preset.
         world: of the weights: "arrow", Arrow Room, or "sprites".
         options: of an untrained model: `slots`, `width`, `channels`, `size`, `iterations`, `global_width`, `sigma_x`,
             `prior` (normal, diffusion); and for ablations `slots_from` (attention, mlp, transformer), `share_weights`,
@@ -46,8 +48,6 @@ def slots(*, preset: str = "default", pretrained: bool | None = None, world: str
     """
     if preset not in ("default", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default' or 'paper'")
-    if pretrained is None:
-        pretrained = preset == "default"
     if not pretrained:
         legal = checked_options(options)
         return untrained(**legal) if preset == "default" else untrained(**{**PAPER, **legal})
@@ -106,7 +106,7 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
             if text not in ("yes", "no", "true", "false"):
                 raise InputError(f"got {name}={value}; expected yes or no")
             legal[name] = text in ("yes", "true")
-        elif name in CHOICES:
+        elif name in ("prior", "slots_from"):
             legal[name] = text
         elif name == "sigma_x":
             try:
@@ -114,6 +114,6 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError as error:
                 raise InputError(f"got sigma_x={value}; expected a number above 0, such as 0.2") from error
         else:
-            known = ", ".join((*NUMBERS, "sigma_x", *CHOICES, *SWITCHES))
+            known = ", ".join((*NUMBERS, "sigma_x", "prior", "slots_from", *SWITCHES))
             raise InputError(f"got the option {name!r}; expected one of {known}")
     return legal

@@ -6,7 +6,6 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,33 +13,30 @@ from torch.nn import functional as F
 from energycomp.conditioning import Condition
 from energycomp.denoiser import signal_noise
 from energycomp.errors import InputError
-from energycomp_slots.attention import SlotAttention, SlotTransformer
+from energycomp_slots.attention import HEADS, SlotAttention, SlotTransformer
+from energycomp_slots.decoders import Deconvolutions, Drawn, SlotDecoder, places
 from energycomp_slots.prior import LatentPrior
 
 if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer
     from energycomp.model import Model
 
-__all__ = ["Drawn", "SlotVAE"]
+__all__ = ["CHOICES", "SlotVAE"]
 
 CENTRE, STRETCH = -0.2, 2.0  # what is taken from brightness in [-1, 1], and what the rest is multiplied by
-CHOICES = {"prior": ("normal", "diffusion"), "slots_from": ("attention", "mlp", "transformer")}
+LIMITS = {
+    "sample_size": (16, 1024), "slots": (1, 256), "width": (1, 4096), "channels": (1, 4096), "stride": (1, 4),
+    "iterations": (1, 64), "hidden": (1, 4096), "global_width": (1, 4096), "global_hidden": (1, 4096),
+    "global_stride": (1, 4), "decoder_channels": (1, 4096),
+}  # fmt: skip
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "prior": ("normal", "diffusion"),
+    "slots_from": ("attention", "mlp", "transformer"),
+    **dict.fromkeys(("shuffle", "share_weights", "share_initial", "plain"), (True, False)),
+}
 
 
-@attrs.frozen(eq=False)
-class Drawn:
-    """What slots show: pictures (B, K, 3, H, W) in [-1, 1] and the logarithms of their masks (B, K, 1, H, W)."""
-
-    images: Tensor
-    log_masks: Tensor
-
-    @property
-    def whole(self) -> Tensor:
-        """The mixture of all slots, (B, 3, H, W) (thesis eq. 3.3)."""
-        return (self.log_masks.exp() * self.images).sum(1)
-
-
-class Gaussian(nn.Module):
+class GaussianHead(nn.Module):
     """A mean and the logarithm of a sigma from features, by one hidden layer."""
 
     def __init__(self, features: int, hidden: int, width: int) -> None:
@@ -139,8 +135,8 @@ class SlotVAE(nn.Module):
             nn.LayerNorm(channels), nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels)
         )
         self.attention = SlotAttention(channels=channels, width=width, hidden=hidden, iterations=iterations)
-        self.posterior = Gaussian(width, hidden, width)
-        self.decoder = Decoder(sample_size, width, decoder_channels, shuffle=shuffle)
+        self.posterior = GaussianHead(width, hidden, width)
+        self.decoder = SlotDecoder(sample_size, width, decoder_channels, shuffle=shuffle)
         before = nn.Conv2d(channels, channels, 3, stride=global_stride, padding=1)
         self.enter = nn.Sequential(
             *((before, nn.ReLU()) if global_stride > 1 else ()),
@@ -237,80 +233,24 @@ class SlotVAE(nn.Module):
         return mapped
 
 
-class Decoder(nn.Module):
-    """Slots to pictures and masks: broadcast to 8x8 with places, then convolutions (thesis section 3.6.3)."""
-
-    def __init__(self, sample_size: int, width: int, channels: int, *, shuffle: bool) -> None:
-        super().__init__()
-        grid = min(8, sample_size // 2)
-        doublings = int(math.log2(sample_size // grid))
-        self.place = nn.Linear(4, width)
-        layers: list[nn.Module] = []
-        if shuffle:
-            layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()]
-            for _ in range(doublings - 1):
-                layers += [nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1), nn.ReLU()]
-            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 16, 3, padding=1)]
-            layers += [nn.PixelShuffle(2)]
-        else:
-            sizes = (width, *(channels for _ in range(doublings)))
-            for a, b in pairwise(sizes):
-                layers += [nn.ConvTranspose2d(a, b, 5, stride=2, padding=2, output_padding=1), nn.ReLU()]
-            layers += [nn.Conv2d(sizes[-1], 4, 3, padding=1)]
-        self.layers = nn.Sequential(*layers)
-        self.side = grid
-        self.register_buffer("grid", places(grid), persistent=False)
-
-    def forward(self, latents: Tensor) -> Drawn:
-        batch, count, width = latents.shape
-        placed = self.place(self.grid).t().view(1, width, self.side, self.side)
-        x = latents.reshape(batch * count, width, 1, 1) + placed
-        made = self.layers(x.contiguous(memory_format=torch.channels_last)).unflatten(0, (batch, count))
-        return Drawn(made[:, :, :3], made[:, :, 3:].log_softmax(dim=1))
-
-
-class Deconvolutions(nn.Module):
-    """A global latent to the feature map that it stands for."""
-
-    def __init__(self, side: int, width: int, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.start = max(side // 4 if side <= 32 else 8, 1)
-        self.hidden = 2 * channels
-        self.enter = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, self.hidden * self.start**2), nn.ReLU()
-        )
-        layers: list[nn.Module] = []
-        for _ in range(int(math.log2(side // self.start))):
-            layers += [nn.ConvTranspose2d(self.hidden, self.hidden, 4, stride=2, padding=1), nn.ReLU()]
-        layers += [nn.Conv2d(self.hidden, channels, 3, padding=1)]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, z_g: Tensor) -> Tensor:
-        x = self.enter(z_g).unflatten(1, (self.hidden, self.start, self.start))
-        made: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
-        return made
-
-
-def places(side: int) -> Tensor:
-    """x, y, 1 - x, 1 - y of the cells of a grid, (side * side, 4)."""
-    axis = (torch.arange(side) + 0.5) / side
-    v, u = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([u, v, 1 - u, 1 - v], dim=2).flatten(0, 1)
-
-
 def _check(config: dict[str, Any]) -> None:
-    size, stride = config["sample_size"], config["stride"]
-    if size < 16 or size & (size - 1):
+    for name, (least, most) in LIMITS.items():
+        if type(config[name]) is not int or not least <= config[name] <= most:
+            raise InputError(f"got {name} {config[name]!r}; expected a whole number from {least} to {most}")
+    size, kernels = config["sample_size"], config["kernels"]
+    if size & (size - 1):
         raise InputError(f"got sample_size {size}; expected a power of 2 of at least 16; choose 32 or 64")
-    if stride not in (1, 2, 4):
-        raise InputError(f"got stride {stride}; expected 1, 2 or 4")
-    if min(config[name] for name in ("slots", "width", "channels", "iterations", "global_width")) < 1:
-        raise InputError(f"got {config}; expected whole numbers of at least 1")
+    if {config["stride"], config["global_stride"]} & {3}:
+        raise InputError(f"got strides {config['stride']} and {config['global_stride']}; expected 1, 2 or 4")
+    if not 1 <= len(kernels) <= 16 or not all(type(k) is int and 1 <= k <= 15 and k % 2 for k in kernels):
+        raise InputError(f"got kernels {kernels}; expected odd numbers from 1 to 15, such as (5, 5, 5, 3)")
     for name, known in CHOICES.items():
         if config[name] not in known:
-            raise InputError(f"got {name} {config[name]!r}; expected {' or '.join(known)}")
-    if not config["sigma_x"] > 0:
-        raise InputError(f"got sigma_x {config['sigma_x']}; expected a number above 0, such as 0.2")
+            raise InputError(f"got {name} {config[name]!r}; expected {' or '.join(map(str, known))}")
+    if config["slots_from"] == "transformer" and config["width"] % HEADS:
+        raise InputError(f"got width {config['width']} for a transformer; expected a multiple of {HEADS}")
+    if not isinstance(config["sigma_x"], int | float) or not 0 < config["sigma_x"] < math.inf:
+        raise InputError(f"got sigma_x {config['sigma_x']!r}; expected a number above 0, such as 0.2")
 
 
 def _schedule() -> Tensor:

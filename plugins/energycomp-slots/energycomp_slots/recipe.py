@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import attrs
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -33,6 +34,7 @@ __all__ = ["Phase", "other_scenes", "phases", "slots"]
 
 BATCH, CHUNK, TRIALS = 24, 250, 2
 RISE, HIGHEST = 0.04, 0.5  # price of latents after the trials, and from the middle of inference on
+ABOUT_SCENES = ("slots_from", "share_weights", "share_initial", "prior", "global_width", "global_hidden")
 SCENES = ("enter", "global_head", "leave", "own")  # what makes slots of a global latent, and it of a picture
 MAKING = ("generation", "together", "prior")  # phases from which on there are scenes to show
 
@@ -66,6 +68,8 @@ def phases(network: SlotVAE, rise: float = RISE) -> tuple[Phase, ...]:
     >>> [phase.name for phase in phases(SlotVAE())][2:]
     ['inference', 'generation', 'together', 'prior']
     """
+    # Maps that agree teach nothing to what makes slots without them, or by weights of its own.
+    maps = 0.0 if network.slots_from == "mlp" else 100.0
 
     # A faster rise of the price makes slots tell nothing.
     def rising(low: float, high: float) -> Callable[[float], Prices]:
@@ -74,8 +78,10 @@ def phases(network: SlotVAE, rise: float = RISE) -> tuple[Phase, ...]:
     whole = (
         *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, rise), trial=seed) for seed in range(TRIALS)),
         Phase("inference", 14_000, 8e-4, rising(rise, 0.85)),
-        Phase("generation", 7_000, 8e-4, lambda _: Prices(features=100.0), SCENES),
-        Phase("together", 8_500, 3e-4, lambda done: Prices(features=100.0, matched=min(done / 0.5, 1.0))),
+        Phase(
+            "generation", 7_000, 8e-4, lambda _: Prices(features=maps, matched=float(network.own is not None)), SCENES
+        ),
+        Phase("together", 8_500, 3e-4, lambda done: Prices(features=maps, matched=min(done / 0.5, 1.0))),
         Phase("prior", 15_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
     )
     if network.plain:
@@ -113,14 +119,19 @@ def slots(
         options: of the model, see `energycomp_slots.model.slots`.
     """
     del cache
+    if init is not None and preset != "default":
+        raise InputError(f"got --preset {preset} with --init {init.name}; expected one of them")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if init is None:
+            checked_options(options)
             model = build(preset=preset, pretrained=False, **options)
         else:
             model = other_scenes(init, options) if options else _slots_of(init)
-    if init is None and data is None and world != "arrow":
-        model = attrs.evolve(model, name=f"{model.name}-{world}")  # by which `evaluate` finds the data
+    if data is None:
+        model = attrs.evolve(
+            model, name="slots" if world == "arrow" else f"slots-{world}"
+        )  # `evaluate` finds data by it
     shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor, BATCH)
     settings: dict[str, Any] = {
         "weight_decay": 0.0,
@@ -145,22 +156,22 @@ def _price(text: str | float) -> float:
 
 
 def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
-    """A model that reads slots from pictures as `init` does, and is untrained in making scenes of a global latent."""
+    """A model that reads slots from pictures as `init` does, and is untrained in making scenes of a global latent.
+
+    Raises:
+        InputError: options of how pictures are read.
+    """
+    if reading := options.keys() - set(ABOUT_SCENES):
+        raise InputError(
+            f"got --init {init.name} with the option {min(reading)!r}; expected options of how scenes are made: "
+            f"{', '.join(ABOUT_SCENES)}"
+        )
     network = cast("SlotVAE", _slots_of(init).denoiser.network)
     config = {**network.config, **checked_options(options)}
     made = untrained(size=config.pop("sample_size"), name=init.name, **config)
-    tensors = {
-        name: tensor
-        for name, tensor in network.state_dict().items()
-        if name.partition(".")[0] not in (*SCENES, "prior")
-    }
-    new = cast("SlotVAE", made.denoiser.network)
-    if any(tensor.shape != new.state_dict()[name].shape for name, tensor in tensors.items()) or new.plain:
-        raise InputError(
-            f"got --init {init.name} with {options}; expected options of how scenes are made: slots_from, "
-            "share_weights, share_initial, prior, global_width, global_hidden"
-        )
-    new.load_state_dict(tensors, strict=False)
+    kept = network.state_dict().items()
+    tensors = {name: tensor for name, tensor in kept if name.partition(".")[0] not in (*SCENES, "prior")}
+    made.denoiser.network.load_state_dict(tensors, strict=False)
     return made
 
 
@@ -188,7 +199,7 @@ def _fit(
 ) -> FitResult:
     network = cast("SlotVAE", model.denoiser.network)
     diary, started, result, best = Diary(Path(out), model, data), 0, None, math.inf
-    chosen = network.state_dict()
+    chosen, processes = network.state_dict(), PartialState().num_processes
 
     def shown(module: nn.Module, step: int) -> None:
         total = diary.show(step)
@@ -203,16 +214,17 @@ def _fit(
         network.load_state_dict(chosen if phase.trial is None else _beginning(network, phase.trial))
         network.seen.zero_()
         examples: Dataset[Tensor] = Latents(_latents(network, data)) if phase.name == "prior" else data
+        size, micro = min(phase.batch_size, len(data)), options.get("micro_batches") or processes
         settings = {
             "learning_rate": phase.learning_rate,
             "schedule": "one_cycle" if phase.trial is None else "constant",
-            "batch_size": min(phase.batch_size, len(data)),
+            "batch_size": size - size % micro or size,
             "sample_every": sample_every,
             "on_sample": shown,
             **options,
         }
         with _learning(network, phase.learned):
-            loss = _loss(phase, count * (options.get("micro_batches") or 1), diary)
+            loss = _loss(phase, count * max(micro // processes, 1), diary)
             result = fit(model.trained, loss, examples, out=Path(out) / phase.name, steps=count, **settings)
         if phase.trial is None:
             chosen = result.ema_state
@@ -232,6 +244,7 @@ def _beginning(network: SlotVAE, seed: int) -> dict[str, Tensor]:
 @contextmanager
 def _learning(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]:
     """Only the named parts of a network change."""
+    network.zero_grad(set_to_none=True)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(names is None or name.partition(".")[0] in names)
     try:

@@ -21,6 +21,7 @@ from energycomp_slots.worlds import arrow_rooms
 __all__ = ["DRAWN", "WORLDS", "drawn", "in_file"]
 
 DRAWN = 30_000
+LARGEST = 128  # pixels of a drawn picture's side, of which memory holds so many
 MOST = 100_000  # pictures of a file
 CHUNK = 500
 SPRITES = (2, 3, 4)  # how many are in a picture
@@ -34,6 +35,10 @@ def drawn(world: str, size: int) -> Pictures:
     """
     if world not in WORLDS:
         raise InputError(f"got the world {world!r}; expected one of {', '.join(WORLDS)}")
+    if not 1 <= size <= LARGEST:
+        raise InputError(
+            f"got {size}x{size} pixels; expected at most {LARGEST}x{LARGEST} for drawn pictures; pass --data"
+        )
     starts = tqdm(range(0, DRAWN, CHUNK), desc=f"drawing {DRAWN:,} pictures", delay=2, leave=False)
     return Pictures(torch.cat([_bytes(WORLDS[world](start, min(CHUNK, DRAWN - start), size)) for start in starts]))
 

@@ -200,7 +200,7 @@ def test_bad_input_is_refused(decomposer: SlotDecomposer) -> None:
 def test_the_paper_preset_takes_a_step_at_full_size() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net: Any = slots(preset="paper").denoiser.network
+        net: Any = slots(preset="paper", pretrained=False).denoiser.network
     assert net.config["sample_size"] == 128
     assert [tuple(layer.weight.shape[1:]) for layer in net.stem] == [(3, 5, 5), *[(64, 5, 5)] * 3]
     assert all(layer.kernel_size == (5, 5) for layer in net.decoder.layers if isinstance(layer, nn.ConvTranspose2d))
