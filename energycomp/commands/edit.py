@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.commands.options import AsJson, Device, ModelName, Seed, load_model, make_folder, numbers, parse_count
+from energycomp.commands.options import (
+    AsJson,
+    Device,
+    ModelName,
+    Seed,
+    load_searchable,
+    make_folder,
+    numbers,
+    parse_count,
+)
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +78,7 @@ def edit(
         raise InputError("got nothing to change; expected --move, --remove or --add, such as --remove 1")
     known, picture = parse_count(count), open_image(image)
     chosen = None if solver is None else find("solvers", solver)()
-    loaded = load_model(model, device)
+    loaded = load_searchable(model, device)
     for option, path in outputs.items():
         make_folder(path.parent, option)
     generator = torch.Generator().manual_seed(seed)

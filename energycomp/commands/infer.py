@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.commands.options import Device, ModelName, Seed, load_model, make_folder, parse_count
+from energycomp.commands.options import Device, ModelName, Seed, load_searchable, make_folder, parse_count
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def infer(
 
     pictures = _pictures(images, out)
     known = parse_count(count)
-    loaded = load_model(model, device)
+    loaded = load_searchable(model, device)
     read = _reader(loaded, solver, known, seed)
     settings = {
         "model": model,

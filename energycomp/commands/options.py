@@ -13,7 +13,17 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from energycomp.model import Model
 
-__all__ = ["AsJson", "Device", "ModelName", "Seed", "load_model", "make_folder", "numbers", "parse_count"]
+__all__ = [
+    "AsJson",
+    "Device",
+    "ModelName",
+    "Seed",
+    "load_model",
+    "load_searchable",
+    "make_folder",
+    "numbers",
+    "parse_count",
+]
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered name, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
@@ -38,6 +48,17 @@ def load_model(source: str, device: str, **options: Any) -> Model:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"got --device {device}, which cannot be used here ({reason}); {expected}") from error
     return load(source, device=device, **options)
+
+
+def load_searchable(source: str, device: str) -> Model:
+    """A model whose components can be searched for; one that names its own decomposer has nothing to search."""
+    loaded = load_model(source, device)
+    if hasattr(loaded.denoiser.network, "decomposer"):
+        raise InputError(
+            f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "
+            "for; use energycomp decompose, and recombine to change a picture"
+        )
+    return loaded
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
