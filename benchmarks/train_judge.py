@@ -1,6 +1,6 @@
 """The judge of Arrow Room pictures: trained on rendered scenes alone, and how often it is right about held-out ones.
 
-python benchmarks/train_judge.py [--steps 2000] [--seed 0] [-n 5000] [-o runs/judge] [--save FOLDER]
+python benchmarks/train_judge.py [--steps 4000] [--seed 0] [-n 5000] [-o runs/judge] [--save FOLDER]
 
 Held-out scenes, of each verdict as many, have the seed that `energycomp evaluate` draws from. With `--save` the weights
 are written as the package `energycomp-slots` keeps them.
@@ -29,7 +29,7 @@ def train(out: Path, *, steps: int, seed: int) -> Judge:
     """The averaged weights of a run, which goes on where it was stopped."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Judge()
+        network = Judge().to(memory_format=torch.channels_last)
     result = fit(
         network,
         judge_loss,
@@ -40,6 +40,7 @@ def train(out: Path, *, steps: int, seed: int) -> Judge:
         batch_size=BATCH,
         learning_rate=RATE,
         ema_decay=0.99,
+        mixed_precision="bf16",
         seed=seed,
     )
     network.load_state_dict(result.ema_state)
@@ -48,7 +49,7 @@ def train(out: Path, *, steps: int, seed: int) -> Judge:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-n", type=int, default=5000, help="held-out pictures")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/judge"))

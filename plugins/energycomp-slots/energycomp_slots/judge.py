@@ -115,8 +115,10 @@ def judge_loss(network: nn.Module, batch: Tensor, generator: torch.Generator) ->
     Of a batch (B, ...) only the size is used. In invalid pictures nothing is learned but that they are.
     """
     seed = int(torch.randint(HELD_OUT, (), generator=generator))
-    pictures, labels, _ = labelled(len(batch), seed=seed).tensors
-    shapes, target, valid = network(pictures.float() / 127.5 - 1)
+    with torch.autocast(batch.device.type, enabled=False):  # pictures are drawn as precisely as ever
+        pictures, labels, _ = labelled(len(batch), seed=seed).tensors
+    samples = (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    shapes, target, valid = (logits.float() for logits in network(samples))
     there = labels[:, -1].bool()
     kinds, aims = labels[there, :OBJECTS], labels[there, OBJECTS]
     read = F.cross_entropy(shapes[there].flatten(0, 1), kinds.flatten()) + F.cross_entropy(target[there], aims)

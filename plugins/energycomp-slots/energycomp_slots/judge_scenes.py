@@ -27,7 +27,7 @@ SOFT, NOISY, DRIFT, GAIN = (
 BLURRED = (1.8, 3.2)  # px
 FADED = (0.4, 0.8)  # share of the ground's colour
 LEANING = 0.2  # most share of another shape that an object of a valid picture may have
-CROSSED = (0.35, 0.65)  # share of another picture
+CROSSED = (0.4, 0.6)  # share of another picture
 AWAY = 0.16  # least distance of a wrong place from those where something may stand
 SMEARED = (0.2, 0.35)  # of the side
 PATCH, PATCH_NOISE = 6, 0.8  # half the side of a noisy patch, px; standard deviation
@@ -136,21 +136,21 @@ def _some(rng: np.random.Generator, objects: Tensor, least: int = 0) -> tuple[Te
     return torch.arange(len(objects)), torch.from_numpy(rng.integers(least, 4, len(objects)))
 
 
-def _other(rng: np.random.Generator, objects: Tensor) -> Tensor:
-    """Rooms in which every shape is another, in its place, and the arrow points elsewhere; half in the same colours."""
+def _other(rng: np.random.Generator, objects: Tensor, alike: float = 0.5) -> Tensor:
+    """Rooms in which every shape is another, in its place, and the arrow points elsewhere; a share in like colours."""
     kinds = (objects[..., 0].long().numpy() + rng.integers(1, len(SHAPES), (len(objects), 4))) % len(SHAPES)
     others = layout(rng, kinds[:, :3], kinds[:, 3])
     others[..., 1:4] = objects[..., 1:4]
-    same = torch.from_numpy(rng.random(len(objects)) < 0.5)
+    same = torch.from_numpy(rng.random(len(objects)) < alike)
     others[same, :, 4:7] = objects[same, :, 4:7]
     return others
 
 
-def _pair(rng: np.random.Generator, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _pair(rng: np.random.Generator, objects: Tensor, alike: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures of the rooms, those in which one object is another's, and that object's number."""
     rows, k = _some(rng, objects)
     others = objects.clone()
-    others[rows, k] = _other(rng, objects)[rows, k]
+    others[rows, k] = _other(rng, objects, alike)[rows, k]
     return render(objects).images, render(others).images, k
 
 
@@ -172,8 +172,8 @@ def _object_crossed(rng: np.random.Generator, objects: Tensor) -> Tensor:
 
 
 def _halved(rng: np.random.Generator, objects: Tensor) -> Tensor:
-    """One half of an object is that of another, on the left or, of the three objects, above."""
-    first, second, k = _pair(rng, objects)
+    """One half of an object is that of another colour and shape, on the left or, of the three objects, above."""
+    first, second, k = _pair(rng, objects, alike=0.0)
     centre = objects[torch.arange(len(objects)), k, 1:3]
     above = torch.from_numpy(rng.random(len(objects)) < 0.5) & (k < 3)
     axis = (torch.arange(SIZE) + 0.5) / SIZE

@@ -92,6 +92,12 @@ def test_the_command_line(picture: str, tmp_path: Path) -> None:
     assert all((tmp_path / name).is_file() for name in ("scenes.png", "strip.png", "row.png"))
 
 
+def test_nothing_is_searched_for(picture: str) -> None:
+    for command in (("infer", "slots", picture), ("edit", "slots", picture, "--remove", "1")):
+        with pytest.raises(energycomp.errors.InputError, match="energycomp decompose"):
+            RUNNER.invoke(app, command, catch_exceptions=False)
+
+
 def test_odd_pictures(slots: SlotDecomposer) -> None:
     rooms = arrow_rooms(np.random.default_rng(8), 2).images
     large = torch.nn.functional.interpolate(rooms, scale_factor=3)
