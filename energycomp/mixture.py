@@ -79,8 +79,7 @@ class Mixture(Composable):
             if not isinstance(leaf, HasEnergy):
                 raise CompositionError(
                     f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)` for `|`, "
-                    "since only energies tell how much of each there is; use `+`, or `&` where there is an unconditional"
-                    " component"
+                    "since only energies tell how much of each there is; use `+`, or `&` where a leaf is unconditional"
                 )
         return Composition(leaves)  # which raises where two do not live in one space
 

@@ -18,13 +18,16 @@ SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
 
 
-def grid(images: Tensor | Sequence[Image.Image], columns: int | None = None, *, padding: int = 2) -> Image.Image:
+def grid(
+    images: Tensor | Sequence[Image.Image], columns: int | None = None, *, padding: int = 2, side: int = 1
+) -> Image.Image:
     """Pictures in rows from left to right, on white.
 
     Args:
         images: (B, 3, H, W) in [-1, 1], or Pillow images of one size.
         columns: of the grid; as square as it goes when left out.
         padding: px around each picture.
+        side: px; smaller pictures are enlarged to it by whole factors.
 
     >>> import torch
     >>> grid(torch.zeros(4, 3, 8, 8), columns=2).size
@@ -48,7 +51,9 @@ def grid(images: Tensor | Sequence[Image.Image], columns: int | None = None, *, 
     if not len(batch) or (columns is not None and columns < 1):
         raise InputError(f"got {len(batch)} images in {columns} columns; expected at least one of each")
     picture: Image.Image = to_pil_image(
-        make_grid(batch, nrow=columns or math.ceil(math.sqrt(len(batch))), padding=padding, pad_value=1.0)
+        make_grid(
+            _enlarged(batch, side), nrow=columns or math.ceil(math.sqrt(len(batch))), padding=padding, pad_value=1.0
+        )
     )
     return picture
 

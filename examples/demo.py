@@ -57,7 +57,7 @@ def take_apart(folder: Path) -> None:
     """Draws scenes of slots that a global latent makes, and takes two of them apart into slots."""
     slots = energycomp.decomposer_of(energycomp.load("slots"))
     scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
-    save(grid(to_output(scenes, "pil"), 8), folder / "scenes.png")
+    save(grid(scenes, 8, side=64), folder / "scenes.png")
     parts = energycomp.decompose(scenes[:2], slots).parts
     save(strip(scenes[:2], parts.whole, parts.images, parts.masks), folder / "scenes-apart.png")
 

@@ -3,16 +3,15 @@
 import torch
 
 import energycomp
-from energycomp.images import to_output
 from energycomp.latents import traverse
 from energycomp.viz import grid, strip
 
 slots = energycomp.decomposer_of(energycomp.load("slots"))
 scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
-grid(to_output(scenes, "pil"), 8).save("scenes.png")
+grid(scenes, 8, side=64).save("scenes.png")
 found = energycomp.decompose(scenes[:2], slots)
 strip(scenes[:2], found.parts.whole, found.parts.images, found.parts.masks).save("strip.png")
 shown = found.parts.masks[0].sum((1, 2)).argsort()[-2]  # the second largest: the largest is mostly ground
 values = torch.linspace(-2, 2, 7).tolist()
 row = [slots.decode(some)[0] for some in traverse(found.latents[:1], int(shown), 0, values)]
-grid(to_output(torch.stack(row), "pil"), len(row)).save("traverse.png")
+grid(torch.stack(row), len(row), side=64).save("traverse.png")

@@ -114,7 +114,7 @@ def test_sample_writes_a_grid_and_says_what_was_composed(run: Run, model: Path) 
     assert code == 0
     assert out == "-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)\nnew/scene.png\n"
     with Image.open("new/scene.png") as image:
-        assert image.size == (2 * 18 + 2, 2 * 18 + 2)
+        assert image.size == (2 * 66 + 2, 2 * 66 + 2)
     assert [path.name for path in Path("new").iterdir()] == ["scene.png"]
 
 

@@ -144,7 +144,9 @@ def test_what_cannot_be_mixed() -> None:
     model = tiny_model()
     leaf, pixels = model(0.2, 0.3), Gaussian(0.0, sample_shape=model.denoiser.sample_shape, space="pixels")
     for attempt in (lambda: leaf | leaf, lambda: pixels | leaf, lambda: (pixels + leaf) | pixels):
-        with pytest.raises(CompositionError, match=r"got tiny\(0.2, 0.3\), which has no energy; expected.*; use `\+`, or `&`"):
+        with pytest.raises(
+            CompositionError, match=r"got tiny\(0.2, 0.3\), which has no energy; expected.*; use `\+`, or `&`"
+        ):
             attempt()
     with pytest.raises(CompositionError, match="space"):
         A | pixels

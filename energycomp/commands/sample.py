@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
+SIDE = 64  # px of a picture in a grid, at least
+
 
 def sample(
     model: ModelName,
@@ -132,6 +134,6 @@ def _save(images: list[Any], out: Path) -> None:
     from energycomp.storage import atomic_file
     from energycomp.viz import grid
 
-    picture = images[0] if len(images) == 1 else grid(images)
+    picture = images[0] if len(images) == 1 else grid(images, side=SIDE)
     with atomic_file(out) as temporary:
         picture.save(temporary, format="PNG")
