@@ -164,7 +164,7 @@ class SlotVAE(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         self.register_buffer("grid", places(self.side), persistent=False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
-        self.register_buffer("alphas_cumprod", _schedule())
+        self.register_buffer("alphas_cumprod", _schedule(), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def decomposer(self, model: Model) -> Decomposer:

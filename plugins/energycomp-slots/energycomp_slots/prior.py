@@ -44,7 +44,7 @@ class LatentPrior(nn.Module):
         self.enter = nn.Linear(width, hidden)
         self.layers = nn.ModuleList(Layer(hidden) for _ in range(layers))
         self.leave = nn.Linear(hidden, width)
-        self.register_buffer("alphas_cumprod", cosine_schedule())
+        self.register_buffer("alphas_cumprod", cosine_schedule(), persistent=False)  # half precision would flatten it
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +17,16 @@ from typer.testing import CliRunner
 
 import energycomp
 from energycomp.cli import app
+from energycomp.conformance import check_model
 from energycomp.evaluation import evaluate_parts
 from energycomp.latents import traverse
 from energycomp.plugins import find
+from energycomp_slots.data import ArrowSource
 from energycomp_slots.decomposer import SlotDecomposer
 from energycomp_slots.judge import load_judge, structure_accuracy
 from energycomp_slots.worlds import arrow_rooms
 
+PAGE = Path(__file__).parents[3] / "docs" / "slots.md"
 RUNNER = CliRunner()
 
 
@@ -40,10 +46,10 @@ def save(image: Tensor, path: Path) -> None:
     Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(path)
 
 
-def run(*arguments: str) -> dict[str, object]:
+def run(*arguments: str) -> dict[str, Any]:
     result = RUNNER.invoke(app, [*arguments, "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    found: dict[str, object] = json.loads(result.stdout)
+    found: dict[str, Any] = json.loads(result.stdout)
     return found
 
 
@@ -82,13 +88,13 @@ def test_the_command_line(picture: str, tmp_path: Path) -> None:
     scenes = run("sample", "slots", "-n", "4", "-o", str(tmp_path / "scenes.png"))
     assert scenes["n"] == 4
     taken = run("decompose", "slots", picture, "-o", str(tmp_path / "strip.png"))
-    assert len(taken["images"][0]["parts"]) == SlotDecomposer(energycomp.load("slots")).slots  # type: ignore[index]
+    assert len(taken["images"][0]["parts"]) == SlotDecomposer(energycomp.load("slots")).slots
     row = run("traverse", "slots", picture, "--slot", "2", "--dim", "5", "-o", str(tmp_path / "row.png"))
     assert {"changed", "outside", "values"} <= row.keys()
     scores = run("evaluate", "slots", "-n", "5", "--samples", "10")
     keys = {"ari_fg", "mse", "structure_accuracy", "judge_accuracy", "slots_used", "images"}
     assert keys <= scores.keys()
-    assert float(scores["judge_accuracy"]) > 0.98  # type: ignore[arg-type]
+    assert scores["judge_accuracy"] > 0.98
     assert all((tmp_path / name).is_file() for name in ("scenes.png", "strip.png", "row.png"))
 
 
@@ -124,3 +130,26 @@ def test_more_objects_than_in_training() -> None:
     assert masks is not None
     metric.update(list(masks), [example.values for example in examples])
     assert metric.compute() > 0.8
+
+
+def test_the_page_on_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rooms").mkdir()
+    ArrowSource().write(Path("rooms"), count=2, seed=7, options="", progress=lambda _: None)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, Any] = {}
+    exec(compile("\n".join(blocks), str(PAGE), "exec"), names)  # noqa: S102 - the page is ours
+    assert tuple(names["mixed"].shape) == tuple(names["other"].shape) == (1, 3, 32, 32)
+    assert len(names["either"]) == 4
+
+
+def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(PAGE.parents[1] / "examples" / "scenes_of_slots.py"))
+    assert {path.name for path in tmp_path.iterdir()} == {"scenes.png", "strip.png", "traverse.png"}
+
+
+@pytest.mark.parametrize("name", ["slots", "slots-sprites"])
+def test_models_conform(name: str) -> None:
+    check_model(energycomp.load(name))
