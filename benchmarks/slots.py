@@ -30,9 +30,9 @@ from energycomp.perceptual import FrechetDistance
 from energycomp.plugins import find
 from energycomp.storage import atomic_file
 from energycomp_decomp.data import HELD_OUT
+from energycomp_slots.arrow_room import arrow_rooms
 from energycomp_slots.decomposer import SlotDecomposer
 from energycomp_slots.judge import judge_accuracy, load_judge
-from energycomp_slots.worlds import arrow_rooms
 
 COMMAND = "python benchmarks/slots.py"
 JUDGED = 5000

@@ -11,7 +11,9 @@ scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
 grid(scenes, 8, side=64).save("scenes.png")
 found = energycomp.decompose(scenes[:2], slots)
 strip(scenes[:2], found.parts.whole, found.parts.images, found.parts.masks).save("strip.png")
-shown = found.parts.masks[0].sum((1, 2)).argsort()[-2]  # the second largest: the largest is mostly ground
+pixels = found.parts.masks[0].sum((1, 2))
+slot = int(torch.where(pixels > 0, pixels, pixels.max()).argmin())  # the smallest object
+number = int(found.latents[0, slot].abs().argmax())
 values = torch.linspace(-2, 2, 7).tolist()
-row = [slots.decode(some)[0] for some in traverse(found.latents[:1], int(shown), 0, values)]
+row = [slots.decode(some)[0] for some in traverse(found.latents[:1], slot, number, values)]
 grid(torch.stack(row), len(row), side=64).save("traverse.png")

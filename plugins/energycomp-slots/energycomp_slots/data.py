@@ -17,10 +17,10 @@ from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
 from energycomp.metrics import ForegroundARI, SlotsUsed
 from energycomp_decomp.data import HELD_OUT, ShapesSource, write_examples
+from energycomp_slots.arrow_room import SIZE, arrow_rooms
 from energycomp_slots.judge import judge_accuracy, structure_accuracy
 from energycomp_slots.readers import examples_in, mask_file
 from energycomp_slots.rooms import MOST, layout, render
-from energycomp_slots.worlds import SIZE, arrow_rooms
 
 __all__ = ["ArrowSource", "RoomsSource", "SpritesSource", "arrow_room", "read", "room"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from energycomp.closed_form import Gaussian
@@ -79,9 +80,11 @@ class SlotDecomposer:
         batch, network = self.model.encode(images), self.network
         shape = (self.slots, network.width)
         if generator is None:
-            noise = _randn((1, *shape), torch.Generator().manual_seed(0), batch).expand(len(batch), -1, -1)
+            noise = randn_tensor((1, *shape), generator=torch.Generator().manual_seed(0), device=batch.device).expand(
+                len(batch), -1, -1
+            )
         else:
-            noise = _randn((len(batch), *shape), generator, batch)
+            noise = randn_tensor((len(batch), *shape), generator=generator, device=batch.device)
         found = [
             network.infer(network.encode(part), start)[0][0]
             for part, start in zip(batch.split(CHUNK), noise.split(CHUNK), strict=True)
@@ -120,8 +123,8 @@ class SlotDecomposer:
             generator = torch.Generator()
             generator.seed()
         like = network.grid
-        first = _randn((n, network.global_width), generator, like)
-        noise = _randn((n, self.slots, network.width), generator, like)
+        first = randn_tensor((n, network.global_width), generator=generator, device=like.device)
+        noise = randn_tensor((n, self.slots, network.width), generator=generator, device=like.device)
         pairs = zip(first.split(CHUNK), noise.split(CHUNK), strict=True)
         return torch.cat([network.generate(network.scene(some), start)[0][0] for some, start in pairs])
 
@@ -167,7 +170,3 @@ class SlotDecomposer:
         if latents.shape[1] > MAX_SLOTS:
             raise InputError(f"got {latents.shape[1]} slots; expected at most {MAX_SLOTS}")
         return latents.to(self.model.denoiser.device, torch.float32)
-
-
-def _randn(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:
-    return torch.randn(tuple(shape), generator=generator, device=generator.device).to(like.device)

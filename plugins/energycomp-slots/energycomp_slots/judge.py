@@ -14,8 +14,8 @@ from energycomp.errors import InputError
 from energycomp.pretrained import load_weights
 from energycomp.storage import atomic_directory, read_tensors, verify, write_tensors
 from energycomp_decomp.data import HELD_OUT
+from energycomp_slots.arrow_room import SHAPES, SIZE
 from energycomp_slots.judge_scenes import INVALID, RIGHT, VERDICTS, WRONG, labelled
-from energycomp_slots.worlds import SHAPES, SIZE
 
 __all__ = [
     "Judge",

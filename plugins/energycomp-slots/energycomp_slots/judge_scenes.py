@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from energycomp_slots.worlds import FLOOR, FRONT, JITTER, PALETTE, PLACES, SHAPES, SIZE, WALL, layout, render
+from energycomp_slots.arrow_room import FLOOR, FRONT, JITTER, PALETTE, PLACES, SHAPES, SIZE, WALL, layout, render
 
 __all__ = ["INVALID", "RIGHT", "SPOILERS", "VERDICTS", "WRONG", "labelled", "spoiled"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,9 +64,13 @@ def slot_loss(network: SlotVAE, samples: Tensor, prices: Prices, *, generator: t
         generator: draws where slots start from, and the latents.
     """
     features = network.encode(samples)
-    noise = _randn((len(samples), network.slots, network.width), samples, generator)
+    noise = randn_tensor((len(samples), network.slots, network.width), generator=generator, device=samples.device)
     (mean, log_sigma), _ = network.infer(features, noise)
-    latents = mean if network.plain else mean + log_sigma.exp() * _randn(mean.shape, samples, generator)
+    latents = (
+        mean
+        if network.plain
+        else mean + log_sigma.exp() * randn_tensor(mean.shape, generator=generator, device=samples.device)
+    )
     drawn = network.decode(latents)
     error = (drawn.whole - samples).square().flatten(1).sum(1)
     parts = {"reconstruction": error.mean() / (2 * network.sigma_x**2)}
@@ -92,7 +97,7 @@ def generation_loss(
     """
     with torch.no_grad():
         features = network.encode(samples)
-        noise = _randn((len(samples), network.slots, network.width), samples, generator)
+        noise = randn_tensor((len(samples), network.slots, network.width), generator=generator, device=samples.device)
         (mean, log_sigma), _ = network.infer(features, noise)
     path = _generated(network, features, noise, generator)
     parts = {
@@ -115,8 +120,8 @@ class _Path:
 
 def _generated(network: SlotVAE, features: Tensor, noise: Tensor, generator: torch.Generator | None) -> _Path:
     mean, log_sigma = network.summarise(features)
-    z_g = mean + log_sigma.exp() * _randn(mean.shape, mean, generator)
-    start = noise if network.share_initial else _randn(noise.shape, noise, generator)
+    z_g = mean + log_sigma.exp() * randn_tensor(mean.shape, generator=generator, device=mean.device)
+    start = noise if network.share_initial else randn_tensor(noise.shape, generator=generator, device=noise.device)
     slots, made = network.generate(z_g, start)
     return _Path(slots, made, kl_normal(mean, log_sigma).mean())
 
@@ -126,8 +131,3 @@ def used(log_masks: Tensor) -> Tensor:
     winner = log_masks.detach().argmax(1).flatten(1)
     shares = F.one_hot(winner, log_masks.shape[1]).float().mean(1)
     return (shares >= 0.01).float().sum(1).mean()
-
-
-def _randn(shape: torch.Size | tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else torch.device("cpu")
-    return torch.randn(shape, generator=generator, device=device).to(like)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.embeddings import Timesteps
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,7 +68,7 @@ class LatentPrior(nn.Module):
         place = torch.randperm(len(latents), generator=generator, device=device)
         share = (place + torch.rand(len(latents), generator=generator, device=device)) / len(latents)
         timestep = (share * (len(self.alphas_cumprod) - 1)).to(latents.device)
-        noise = torch.randn(latents.shape, generator=generator, device=device).to(latents)
+        noise = randn_tensor(latents.shape, generator=generator, device=latents.device)
         latents = (latents - self.mean) / self.spread
         signal, sigma = (level[:, :, 0, 0] for level in signal_noise(self.alphas_cumprod, timestep, latents.dtype))
         target = signal * noise - sigma * latents

@@ -15,8 +15,8 @@ from energycomp.images import ImageProcessor
 from energycomp_decomp import shapes
 from energycomp_decomp.training_data import Pictures, in_folder
 from energycomp_slots import rooms
+from energycomp_slots.arrow_room import arrow_rooms
 from energycomp_slots.readers import mask_file, pictures_in
-from energycomp_slots.worlds import arrow_rooms
 
 __all__ = ["DRAWN", "WORLDS", "drawn", "in_file"]
 

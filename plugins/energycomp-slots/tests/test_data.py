@@ -18,10 +18,10 @@ from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp_decomp.data import HELD_OUT, draw
 from energycomp_slots import training_data
+from energycomp_slots.arrow_room import arrow_rooms, layout, render
 from energycomp_slots.data import ArrowSource, RoomsSource, SpritesSource, arrow_room, room
 from energycomp_slots.readers import examples_in, mask_file, pictures_in
 from energycomp_slots.training_data import drawn, in_file
-from energycomp_slots.worlds import arrow_rooms, layout, render
 
 SOURCES: list[DataSource] = [ArrowSource(), SpritesSource(), RoomsSource()]
 

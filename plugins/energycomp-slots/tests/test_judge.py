@@ -15,6 +15,7 @@ from energycomp.storage import read_tensors
 from energycomp.training import fit
 from energycomp_decomp.data import HELD_OUT
 from energycomp_slots import judge as judges
+from energycomp_slots.arrow_room import ArrowRooms, arrow_rooms, layout, render
 from energycomp_slots.judge import (
     Judge,
     Reading,
@@ -37,7 +38,6 @@ from energycomp_slots.judge_scenes import (
     labelled,
     spoiled,
 )
-from energycomp_slots.worlds import Rooms, arrow_rooms, layout, render
 
 WEIGHTS = Path(judges.__file__).parent / "weights" / "judge"
 
@@ -50,7 +50,7 @@ def judge() -> Judge:
 def test_the_rule_is_that_of_the_world() -> None:
     """Of all 81 readings, 18 are right: three places of the odd one, three shapes of it, two of the others."""
     kinds = torch.tensor(list(product(range(3), repeat=4)))
-    rooms = Rooms(torch.empty(0), torch.empty(0), kinds[:, :3], kinds[:, 3])
+    rooms = ArrowRooms(torch.empty(0), torch.empty(0), kinds[:, :3], kinds[:, 3])
     valid = torch.ones(len(kinds), dtype=torch.bool)
     verdicts = Reading(rooms.shapes, rooms.target, valid).verdicts
     assert torch.equal(verdicts, torch.where(rooms.right, RIGHT, WRONG))
@@ -62,7 +62,7 @@ def test_scenes_are_what_their_labels_say() -> None:
     pictures, labels, verdicts = labelled(303, seed=3).tensors
     assert verdicts.bincount().tolist() == [101, 101, 101]
     assert torch.equal(labels[:, 4] == 0, verdicts == INVALID)
-    rooms = Rooms(torch.empty(0), torch.empty(0), labels[:, :3], labels[:, 3])
+    rooms = ArrowRooms(torch.empty(0), torch.empty(0), labels[:, :3], labels[:, 3])
     assert torch.equal(rooms.right[verdicts != INVALID], verdicts[verdicts != INVALID] == RIGHT)
     wrong = labels[verdicts == WRONG]
     kinds = np.array([len(set(shapes)) for shapes in wrong[:, :3].tolist()])

@@ -21,10 +21,10 @@ from energycomp.conformance import check_model
 from energycomp.evaluation import evaluate_parts
 from energycomp.latents import traverse
 from energycomp.plugins import find
+from energycomp_slots.arrow_room import arrow_rooms
 from energycomp_slots.data import ArrowSource
 from energycomp_slots.decomposer import SlotDecomposer
 from energycomp_slots.judge import load_judge, structure_accuracy
-from energycomp_slots.worlds import arrow_rooms
 
 PAGE = Path(__file__).parents[3] / "docs" / "slots.md"
 RUNNER = CliRunner()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from energycomp_slots.worlds import SHAPES, arrow_rooms, layout, render
+from energycomp_slots.arrow_room import SHAPES, arrow_rooms, layout, render
 
 
 def test_the_arrow_points_at_the_odd_one_out() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energycomp_decomp.shapes import DISTANCES
 
-__all__ = ["PLACES", "SHAPES", "SIZE", "Rooms", "arrow_rooms", "layout", "render"]
+__all__ = ["PLACES", "SHAPES", "SIZE", "ArrowRooms", "arrow_rooms", "layout", "render"]
 
 SIZE = 32
 SHAPES = ("circle", "triangle", "cross")
@@ -38,7 +38,7 @@ LENGTH, SHAFT, HEAD = (
 
 
 @attrs.frozen(eq=False)
-class Rooms:
+class ArrowRooms:
     """Pictures (B, 3, H, W) in [-1, 1], masks (B, 4, H, W) of three objects and the arrow, and what they show.
 
     Args:
@@ -60,7 +60,7 @@ class Rooms:
         return pointed & (odd.sum(1) == 1)
 
 
-def arrow_rooms(rng: np.random.Generator, count: int, *, size: int = SIZE) -> Rooms:
+def arrow_rooms(rng: np.random.Generator, count: int, *, size: int = SIZE) -> ArrowRooms:
     """Rooms as they should be: two objects of one shape, one of another, and the arrow points at that.
 
     >>> rooms = arrow_rooms(np.random.default_rng(0), 8)
@@ -90,7 +90,7 @@ def layout(rng: np.random.Generator, shapes: np.ndarray, target: np.ndarray) -> 
     return torch.from_numpy(np.concatenate(numbers, axis=2)).float()
 
 
-def render(objects: Tensor, *, size: int = SIZE) -> Rooms:
+def render(objects: Tensor, *, size: int = SIZE) -> ArrowRooms:
     """Rooms (B, ...) of what `layout` makes, (B, 4, 8)."""
     count = len(objects)
     axis = (torch.arange(size) + 0.5) / size
@@ -118,7 +118,7 @@ def render(objects: Tensor, *, size: int = SIZE) -> Rooms:
         images = torch.lerp(images, paint, inside[:, None])
         shown[:, :k] *= 1 - inside[:, None]
         shown[:, k] = inside
-    return Rooms(images, shown > 0.5, kinds[:, :3], kinds[:, 3])
+    return ArrowRooms(images, shown > 0.5, kinds[:, :3], kinds[:, 3])
 
 
 def _arrow(dx: Tensor, dy: Tensor, to_x: Tensor, to_y: Tensor) -> Tensor:
