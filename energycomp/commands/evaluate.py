@@ -101,7 +101,8 @@ def _print_table(report: Report) -> None:
         ends = report.intervals.get(name)
         interval = f"{shown(ends[0])} to {shown(ends[1])}" if ends and not math.isnan(ends[0]) else ""
         table.add_row(name.replace("_", " "), shown(value), interval)
-    table.add_row("rows per image", f"{report.rows_per_image:,.0f}")
+    if report.rows_per_image:
+        table.add_row("rows per image", f"{report.rows_per_image:,.0f}")
     table.add_row("seconds per image", f"{report.seconds_per_image:.2f}")
     typer.echo(f"{report.model} on {report.data}, {report.images} images, solver {report.solver}, seed {report.seed}")
     Console().print(table)

@@ -27,8 +27,8 @@ class Scenes:
     (3, 8)
     """
 
-    slots: int = attrs.field(validator=attrs.validators.ge(1))
-    width: int = attrs.field(validator=attrs.validators.ge(1))
+    slots: int = attrs.field(default=6, validator=attrs.validators.ge(1))
+    width: int = attrs.field(default=48, validator=attrs.validators.ge(1))
 
     @property
     def value_shape(self) -> tuple[int, ...]:
