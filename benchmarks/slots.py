@@ -105,16 +105,21 @@ def judged(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
         shares = torch.bincount(judge.verdicts(pictures), minlength=3) / len(pictures)
         return " / ".join(f"{100 * float(share):.1f}" for share in shares)
 
-    frechet = FrechetDistance(JudgeFeatures().eval())
-    frechet.update(rooms.images, real=True)
-    frechet.update(made, real=False)
     return {
         "made again": verdicts(decomposer.decode(latents)),
         "through z_g": verdicts(decomposer.decode(through)),
         "scenes, z_g normal": verdicts(decomposer.decode(plain)),
         "scenes": verdicts(made),
-        "FID": f"{float(frechet.compute()):.2f}",
+        "FID": f"{distance(rooms.images, made):.1f}",
     }
+
+
+def distance(real: Tensor, made: Tensor) -> float:
+    """FID of two sets of pictures in the features of the judge."""
+    frechet = FrechetDistance(JudgeFeatures().eval())
+    frechet.update(real, real=True)
+    frechet.update(made, real=False)
+    return float(frechet.compute())
 
 
 def traversed(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
@@ -177,9 +182,11 @@ def main() -> None:
     elif options.what == "scenes":
         rows = {name: judged(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
         accuracy = 100 * judge_accuracy(JUDGED, seed=options.seed)
+        sets = [arrow_rooms(np.random.default_rng([HELD_OUT, options.seed + k]), options.n).images for k in range(2)]
         note = (
             f"{command}: {options.n} pictures or scenes; right / wrong / invalid in per cent, by a judge that is right "
-            f"about {accuracy:.2f} % of {JUDGED:,} held-out renders. FID in the judge's features, to as many renders."
+            f"about {accuracy:.2f} % of {JUDGED:,} held-out renders. FID in the judge's features, to as many renders; "
+            f"of other renders it is {distance(*sets):.1f}."
         )
     elif options.what == "traversing":
         rows = {name: traversed(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}

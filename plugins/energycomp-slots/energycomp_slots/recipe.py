@@ -82,7 +82,7 @@ def phases(network: SlotVAE, rise: float = RISE) -> tuple[Phase, ...]:
             "generation", 7_000, 8e-4, lambda _: Prices(features=maps, matched=float(network.own is not None)), SCENES
         ),
         Phase("together", 8_500, 3e-4, lambda done: Prices(features=maps, matched=min(done / 0.5, 1.0))),
-        Phase("prior", 15_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
+        Phase("prior", 30_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
     )
     if network.plain:
         return (

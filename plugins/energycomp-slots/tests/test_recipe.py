@@ -39,14 +39,14 @@ def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
     )
     assert result.step == 20
     names = ("trial-0", "trial-1", "inference", "generation", "together", "prior")
-    counts = dict(zip(names, (1, 1, 6, 3, 3, 6), strict=True))
+    counts = dict(zip(names, (1, 1, 4, 2, 3, 9), strict=True))
     assert all((tmp_path / name / f"checkpoint-{count:06d}").is_dir() for name, count in counts.items())
     lines = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines] == [name for name, count in counts.items() for _ in range(count)]
     assert {"reconstruction", "kl_slots", "used"} <= lines[0].keys()
-    assert {"kl_matched", "kl_scene", "features"} <= lines[8].keys() & lines[12].keys()
-    assert lines[15].keys() == {"step", "phase", "prior"}
-    assert scenes == list(range(9, 21))
+    assert {"kl_matched", "kl_scene", "features"} <= lines[6].keys() & lines[9].keys()
+    assert lines[11].keys() == {"step", "phase", "prior"}
+    assert scenes == list(range(7, 21))
     assert max(path.name for path in (tmp_path / "samples").iterdir()) == "parts-000020.png"
     load_weights(made.model.trained, result.ema_state, "here")
     changed = {
