@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def hear(process: subprocess.Popen[str], word: str) -> str | None:
 
 def rows(output: str) -> list[list[int]]:
     """What each process of a run that ended trained on."""
-    return [json.loads(line.removeprefix("rows ")) for line in output.splitlines() if line.startswith("rows ")]
+    # Not by lines: gloo writes to the same stream, and processes share it.
+    return [json.loads(found) for found in re.findall(r"rows (\[[0-9, ]*\])", output)]
 
 
 def kill(process: subprocess.Popen[str]) -> bool:
