@@ -2,8 +2,8 @@
 
 python benchmarks/fit_beta.py [--model faces] [--data synthetic] [-n 200] [--seed 1000] [-o FOLDER]
 
-beta minimises the mean -log p of the true values, attribute by attribute. The calibration error (15 bins) is that of
-as many other pictures. With -o the model is saved with its beta.
+beta minimises the mean -log p of the true values, attribute by attribute, or of the true set, where a picture is of a
+set of values. The calibration error (15 bins) is that of as many other pictures. With -o the model is saved with beta.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from torchmetrics.functional.classification import binary_calibration_error
 from tqdm import tqdm
 
 from energycomp import load
+from energycomp.conditioning import groups_of
 from energycomp.inference import make_problem
 from energycomp.model import Model
 from energycomp.plugins import find
 from energycomp.pretrained import save_pretrained
 from energycomp_solvers.attributes import all_errors, marginals
-from energycomp_solvers.configurations import dictionary
+from energycomp_solvers.configurations import configurations, dictionary
+from energycomp_solvers.enumerate import memberships
 
 
 def main() -> None:
@@ -44,12 +47,14 @@ def main() -> None:
     model = load(options.model)
     source = find("datasets", options.source or model.name)()
     examples = source.examples(options.data, count=2 * options.n, seed=options.seed)
-    tables = [table(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
+    of_sets = groups_of(model.conditioner) is None
+    read = sets if of_sets else table
+    tables = [read(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
     fitting, judging = tables[: options.n], tables[options.n :]
 
-    beta = fitted(fitting)
-    pairs = [true_chances(*one, beta=beta) for one in judging]
-    confidence = torch.cat([torch.maximum(chance, 1 - chance) for chance, _ in pairs])
+    beta = fitted(fitting, set_chance if of_sets else true_chance)
+    pairs = [found_members(*one, beta=beta) if of_sets else sure_chances(*one, beta=beta) for one in judging]
+    confidence = torch.cat([chance for chance, _ in pairs])
     right = torch.cat([right for _, right in pairs])
     error = float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))
     accuracy = float(right.double().mean())
@@ -69,14 +74,53 @@ def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]
     return errors, slots, [int(value) for value in example.values]
 
 
-def fitted(tables: Sequence[tuple[Tensor, list[list[int]], list[int]]]) -> float:
-    """The beta under which the true values of some pictures are most likely, attribute by attribute."""
+def sets(model: Model, example: Any, seed: int) -> tuple[list[tuple[Tensor, Tensor]], list[int]]:
+    """The answers (N, K) of each count to a picture with their errors (N,), and the true one, sorted."""
+    problem = make_problem(model.encode(example.image), model)
+    atoms, slots = dictionary(problem)
+    form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
+    seen = []
+    for count in range(problem.counts[0], problem.counts[1] + 1):
+        chosen = torch.tensor(list(configurations(problem, slots, count)))
+        weights = torch.zeros(len(chosen), len(atoms), dtype=torch.float64)
+        weights.scatter_(1, chosen, problem.weighting(count))
+        seen.append((chosen, form.errors(weights).mean(1)))
+    return seen, sorted(atoms.tolist().index(value) for value in example.values.tolist())
+
+
+def set_chance(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], *, beta: float) -> Tensor:
+    """The posterior of the true set (1,)."""
+    logs = torch.cat([-beta * errors for _, errors in seen]).log_softmax(0)
+    answers = [sorted(row) for chosen, _ in seen for row in chosen.tolist()]
+    return logs[answers.index(true)].exp()[None]
+
+
+def found_members(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:
+    """Of each value of the best answer: its posterior to be in the set (K,), and whether it is."""
+    chosen, _ = min(((rows[int(e.argmin())], float(e.min())) for rows, e in seen), key=operator.itemgetter(1))
+    atoms = 1 + max(int(rows.max()) for rows, _ in seen)
+    return memberships(seen, atoms, beta)[chosen], torch.isin(chosen, torch.tensor(true))
+
+
+def fitted(tables: Sequence[tuple[Any, ...]], chance: Callable[..., Tensor]) -> float:
+    """The beta under which the true answers to some pictures are most likely."""
 
     def loss(log_beta: float) -> float:
-        chances = torch.cat([true_chances(*one, beta=math.exp(log_beta))[0] for one in tables])
+        chances = torch.cat([chance(*one, beta=math.exp(log_beta)) for one in tables])
         return float(-chances.clamp(min=1e-12).log().mean())
 
     return math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e2)), method="bounded").x)
+
+
+def true_chance(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> Tensor:
+    """The posterior of each true value (K,)."""
+    return true_chances(errors, slots, true, beta=beta)[0]
+
+
+def sure_chances(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:
+    """How sure an answer is of each attribute of two values, (K,), and whether it is right."""
+    chance, right = true_chances(errors, slots, true, beta=beta)
+    return torch.maximum(chance, 1 - chance), right
 
 
 def true_chances(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import attrs
 import torch
@@ -82,6 +82,11 @@ class VAECodec:
                 "an AutoencoderKL in safetensors; download one and pass its folder"
             ) from error
         return vae.eval().requires_grad_(False)
+
+    def around(self, vae: Any) -> Self:
+        """The codec with a module that is in memory already; it is not copied."""
+        self.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
+        return self
 
     def _is_nested(self) -> bool:
         folder = Path(self.source)

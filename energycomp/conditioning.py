@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 from energycomp.errors import InputError
@@ -100,7 +100,9 @@ class Conditioner(Protocol):
     `value_shape` is the shape V of one value; `support` the constraint it satisfies, such that
     `torch.distributions.transform_to(support)` serves a gradient solver; a finite conditioner also has
     `enumerate_support() -> (M, *V)`, all legal values. One whose values fall into attributes that a picture has one
-    each of also has `groups`, the values (M_k, *V) of each attribute.
+    each of also has `groups`, the values (M_k, *V) of each attribute. One with weights of its own, which are trained
+    and saved with a model, has `module`, a `torch.nn.Module`, or None. One that takes words has `concepts`, those it
+    lists, and `over(concepts, *, template=None) -> Conditioner`, the same over others.
     """
 
     @property
@@ -199,6 +201,11 @@ class Latents:
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
     """The values of each attribute, (M_k, *V), where the conditioner has attributes; an answer takes one of each."""
     return getattr(conditioner, "groups", None)
+
+
+def weights_of(conditioner: Conditioner) -> nn.Module | None:
+    """What is trained and saved of a conditioner, where it has weights of its own."""
+    return getattr(conditioner, "module", None)
 
 
 def is_finite(conditioner: Conditioner) -> bool:

@@ -158,7 +158,7 @@ def check_model(model: Model) -> None:
         expect(name in known, f"{name!r}, which is not among the {kind}", ", ".join(known), "register it, or require "
                "the plugin that does")  # fmt: skip
     with torch.enable_grad():
-        check_conditioner(model.conditioner)
+        check_conditioner(model.conditioner, factory=find("conditioners", model.conditioner_name))
     values = legal_values(model.conditioner)
     leaf = model.leaf(values[:1])
     check_component(leaf, tolerance=TOLERANCE)
@@ -191,7 +191,7 @@ def check_dataset(source: DataSource) -> None:
         values = [example.values for example in examples]
         metrics = source.metrics()
         expect(isinstance(metrics, MetricCollection), f"metrics {type(metrics).__name__}", "a MetricCollection", "wrap")
-        metrics.update(values, values)
+        metrics.update(values, values, probability=[None] * len(values))  # of those that name it
         expect(bool(metrics.compute()), "no metrics", "at least one", "see energycomp.metrics")
         refuses("examples of a folder that does not exist", source.examples, f"{folder}/none", count=1, seed=0)
 
@@ -239,7 +239,8 @@ def _check_network(name: str) -> None:
 
 
 def _check_conditioner(name: str) -> None:
-    check_conditioner(_built(find("conditioners", name)))
+    factory = find("conditioners", name)
+    check_conditioner(_built(factory), factory=factory)
 
 
 def _check_encoder(name: str) -> None:
@@ -270,11 +271,10 @@ def _check_recipe(name: str) -> None:
             pictures = Path(folder) / str(count)
             _write(source, pictures, count)
             try:
-                recipe = factory(data=pictures, init=None, preset="default", cache=Path(folder) / "cache")
-            except InputError as error:
+                check_recipe(factory(data=pictures, init=None, preset="default", cache=Path(folder) / "cache"))
+            except InputError as error:  # of the recipe, or of its training: both may ask for more
                 refused = error
             else:
-                check_recipe(recipe)
                 return
     raise _NotCheckedError(f"it does not train on {count} pictures ({refused})")
 

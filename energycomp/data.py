@@ -63,6 +63,9 @@ class DataSource(Protocol):
     One whose values mean something else to another model may have `adapted(conditioner) -> DataSource`, too: the same
     data with values as that conditioner numbers them.
 
+    One of pictures for a model that takes words has `concepts(spec) -> Sequence[str]`, the words that the pictures of a
+    spec are of, among which a reader chooses.
+
     One that can tell whether scenes that a model makes of its own are right may have `scene_scores(decomposer, *,
     count, seed) -> Mapping[str, float]`: what is measured of `count` pictures of `decomposer.sample`.
     """

@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.component import Composition, Conditional, combine
-from energycomp.conditioning import Conditioner
+from energycomp.component import Composition, Conditional, Rule, combine
+from energycomp.conditioning import Conditioner, weights_of
 from energycomp.denoiser import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_output
@@ -64,6 +64,8 @@ class Defaults:
         distinct: whether the components of one picture differ in their values.
         error_limit: the error per draw above which a picture is foreign to the model; None when not measured.
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
+        reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
+        guidance_scale: the weight of each component where a person gives none, as on the command line.
     """
 
     timesteps: tuple[float, float] | None = attrs.field(
@@ -88,6 +90,12 @@ class Defaults:
         default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
     )
     beta: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
+    reading_rule: Rule | None = attrs.field(
+        default=None, validator=_legal(lambda v: v in (None, "sum", "mean", "product"), "None, sum, mean or product")
+    )
+    guidance_scale: float = attrs.field(
+        default=1.0, validator=_legal(lambda v: v is not None and _is_positive_or_none(v), "a number > 0")
+    )
 
 
 @attrs.frozen(eq=False)
@@ -173,15 +181,18 @@ class Model:
         return to_output(images, output_type)
 
     def to(self, device: torch.device | str) -> Model:
-        """The model on a device (its network and encoder are moved in place)."""
+        """The model on a device (its network, encoder and conditioner are moved in place)."""
         encoder = None if self.encoder is None else self.encoder.to(device)
+        if (weights := weights_of(self.conditioner)) is not None:
+            weights.to(device)
         return attrs.evolve(self, denoiser=self.denoiser.to(device), encoder=encoder)
 
     @property
     def trained(self) -> nn.Module:
-        """What training changes: the network, or `{"network": ..., "encoder": ...}` where there is an encoder."""
-        network = self.denoiser.network
-        return network if self.encoder is None else nn.ModuleDict({"network": network, "encoder": self.encoder})
+        """What training changes: the network, or a dict with the encoder or the conditioner's weights, too, by name."""
+        parts = {"network": self.denoiser.network, "encoder": self.encoder, "conditioner": weights_of(self.conditioner)}
+        found = {name: part for name, part in parts.items() if part is not None}
+        return found["network"] if len(found) == 1 else nn.ModuleDict(found)
 
 
 def _short(value: Tensor) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from energycomp.codec import VAECodec, is_hub_id
-from energycomp.conditioning import Condition
+from energycomp.conditioning import Condition, Conditioner, weights_of
 from energycomp.denoiser import Denoiser
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError
 from energycomp.evaluate import rows, trunk
@@ -28,6 +28,7 @@ __all__ = ["from_pretrained", "load", "load_weights", "save_pretrained"]
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PIPELINE = "model_index.json"  # of diffusers
 MAX_CONFIG_BYTES = 1_000_000
 KEYS = {
     "": {"format", "name", "network", "conditioner", "denoiser", "codec", "processor", "defaults"},
@@ -43,15 +44,18 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
     """A model: a name that a plugin registers, a folder, or a hub id.
 
     Args:
-        source: "clevr"; a folder that `save_pretrained` wrote; or "owner/name" on the hub.
+        source: "clevr"; a folder that `save_pretrained` wrote, or that of a Stable Diffusion pipeline of diffusers,
+            which energycomp-text reads; or "owner/name" on the hub, of either kind.
         device: where to put the network.
-        options: of a registered model, such as `preset=`.
+        options: of a registered model, such as `preset=`, or of a pipeline's folder, `dtype=`.
 
     Raises:
         NotFoundError: there is no such model; the message lists the registered names.
         CheckpointError: the files are incomplete, altered, or do not fit.
     """
     name = str(source)
+    if name not in names("models") and _is_folder(name) and (Path(name) / PIPELINE).is_file():
+        return _pipeline(name, options).to(device)
     if options and name not in names("models") and (_is_folder(name) or "/" in name):
         raise InputError(
             f"got {', '.join(options)} with {name}; expected options with a registered model only; a folder says "
@@ -62,7 +66,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
     elif _is_folder(name):
         model = from_pretrained(name)
     elif is_hub_id(name) and not isinstance(source, Path):
-        model = from_pretrained(_download(name))
+        folder = _download(name)
+        model = _pipeline(name, {}) if (folder / PIPELINE).is_file() else from_pretrained(folder)
     elif "/" in name or isinstance(source, Path):
         raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")
     else:
@@ -84,8 +89,9 @@ def save_pretrained(
         extra: further text files by name, such as a model card.
     """
     weights = {f"network.{name}": tensor for name, tensor in model.denoiser.network.state_dict().items()}
-    if model.encoder is not None:
-        weights |= {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    for prefix, module in (("encoder", model.encoder), ("conditioner", weights_of(model.conditioner))):
+        if module is not None:
+            weights |= {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
     if dtype is not None:
         weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
     weights["alphas_cumprod"] = model.denoiser.alphas_cumprod.to(torch.float32)
@@ -124,7 +130,8 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
     part = config["denoiser"]
     alphas_cumprod = tensors.pop("alphas_cumprod")
     encodes = "encoder" in config
-    inner = {k.removeprefix("encoder."): tensors.pop(k) for k in list(tensors) if encodes and k.startswith("encoder.")}
+    inner = _taken(tensors, "encoder.") if encodes else {}
+    told = _taken(tensors, "conditioner.")
     weights = {k.removeprefix("network."): v for k, v in tensors.items()}
     denoiser = Denoiser(
         network=_skeleton(config["network"], "networks", weights, source),
@@ -139,7 +146,7 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
     model = Model(
         name=config["name"],
         denoiser=denoiser,
-        conditioner=_build(config["conditioner"], "conditioners"),
+        conditioner=_conditioner(config["conditioner"], told, source),
         processor=ImageProcessor(**config["processor"]),
         network_name=config["network"]["name"],
         conditioner_name=config["conditioner"]["name"],
@@ -148,9 +155,36 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
         encoder_name=config["encoder"]["name"] if encodes else None,
     )
     _check_shapes(model)
+    if (module := weights_of(model.conditioner)) is not None:
+        load_weights(module, told, source)
+        module.eval().requires_grad_(requires_grad=False)
     network = _filled(config["network"], "networks", weights, source)
     encoder = _filled(config["encoder"], "encoders", inner, source) if encodes else None
     return attrs.evolve(model, denoiser=attrs.evolve(denoiser, network=network), encoder=encoder)
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Takes those of a prefix out."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+
+
+def _conditioner(part: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> Conditioner:
+    """A conditioner; one with weights is made once they are known to be those of the file."""
+    if not weights:
+        made: Conditioner = _build(part, "conditioners")
+        if weights_of(made) is not None:
+            raise CheckpointError(
+                f"got no weights of the conditioner {part['name']!r} in {source}; expected them; restore the file"
+            )
+        return made
+    with _no_larger_than(weights, source), torch.device("meta"):
+        empty: Conditioner = _build(part, "conditioners")
+    if (module := weights_of(empty)) is None:
+        raise CheckpointError(
+            f"got weights of the conditioner {part['name']!r} in {source}, which has none; restore the file"
+        )
+    _check_fit(module.state_dict(), weights, source)
+    return cast("Conditioner", _build(part, "conditioners"))
 
 
 def _filled(part: Mapping[str, Any], kind: Kind, weights: Mapping[str, Tensor], source: str) -> nn.Module:
@@ -254,10 +288,16 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _skeleton(part: Mapping[str, Any], kind: Kind, weights: Mapping[str, Tensor], source: str) -> nn.Module:
-    """The network or encoder without memory, on torch's meta device, once it is known to fit the weights.
+    """The network or encoder without memory, on torch's meta device, once it is known to fit the weights."""
+    with _no_larger_than(weights, source), torch.device("meta"):
+        network: nn.Module = _build(part, kind)
+    _check_fit(network.state_dict(), weights, source)
+    return network
 
-    While it is made, its parameters are counted: no config makes a network that is larger than its file of weights.
-    """
+
+@contextmanager
+def _no_larger_than(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
+    """Counts the parameters of what is made: no config makes a network that is larger than its file of weights."""
     # Some networks register a parameter again, to tie it to another.
     left = {"tensors": 2 * len(weights), "numbers": 2 * sum(tensor.numel() for tensor in weights.values())}
     thread = get_ident()
@@ -275,12 +315,9 @@ def _skeleton(part: Mapping[str, Any], kind: Kind, weights: Mapping[str, Tensor]
 
     handle = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
-            network: nn.Module = _build(part, kind)
+        yield
     finally:
         handle.remove()
-    _check_fit(network.state_dict(), weights, source)
-    return network
 
 
 def _check_shapes(model: Model) -> None:
@@ -317,6 +354,16 @@ def _build(part: Mapping[str, Any], kind: Any) -> Any:
     return built
 
 
+def _pipeline(source: str, options: Mapping[str, Any]) -> Model:
+    """A diffusers pipeline, which the plugin of text reads."""
+    if "text" not in names("models"):
+        raise NotFoundError(
+            f"got {source}, a pipeline of diffusers; expected the plugin that reads them; pip install energycomp-text"
+        )
+    model: Model = find("models", "text")(model=source, **options)
+    return model
+
+
 def _is_folder(name: str | Path) -> bool:
     try:
         return Path(name).is_dir()
@@ -328,7 +375,7 @@ def _download(repo: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=[CONFIG, WEIGHTS, "manifest.json", "README.md"]))
+        return Path(snapshot_download(repo, allow_patterns=[CONFIG, PIPELINE, WEIGHTS, "manifest.json", "README.md"]))
     except Exception as error:  # the hub client raises many kinds; each means that the model is not here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotFoundError(

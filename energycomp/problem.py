@@ -205,10 +205,11 @@ def make_problem(
     low, high = model.defaults.counts if count is None else (count, count) if isinstance(count, int) else count
     if not 0 <= low <= high:
         raise InputError(f"got counts from {low} to {high}; expected 0 <= least <= greatest; change count=")
-    if low == 0 and model.denoiser.rule != "product":
+    rule = model.defaults.reading_rule or model.denoiser.rule
+    if low == 0 and rule != "product":
         low = 1  # only the product rule has a prediction for no components
         if high == 0:
-            raise InputError(f"got the count 0 under the rule {model.denoiser.rule!r}; expected at least 1")
+            raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
     finite = is_finite(model.conditioner)
     if candidates is not None:
         listed: Tensor | None = _checked_candidates(candidates, model)
@@ -245,6 +246,8 @@ def _attribute_slots(
 def _problem(
     observation: Tensor, model: Model, slots: tuple[Slot, ...], counts: tuple[int, int], *, exchangeable: bool
 ) -> Problem:
+    rule = model.defaults.reading_rule
+    denoiser = model.denoiser if rule is None else attrs.evolve(model.denoiser, rule=rule)
     return Problem(
         observation=observation.to(model.denoiser.device),
         slots=slots,
@@ -254,7 +257,7 @@ def _problem(
         value_shape=tuple(model.conditioner.value_shape),
         default_draws=model.defaults.draws,
         beta=model.defaults.beta,
-        denoiser=model.denoiser,
+        denoiser=denoiser,
         conditioner=model.conditioner,
         defaults=model.defaults,
     )

@@ -6,7 +6,7 @@ Every check raises `ConformanceError`, an AssertionError, at the first thing tha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 import torch
@@ -25,7 +25,7 @@ from energycomp.closed_form import (
 )
 from energycomp.component import Composition, HasEnergy
 from energycomp.composer import Composer
-from energycomp.conditioning import Conditioner, is_finite
+from energycomp.conditioning import Conditioner, is_finite, weights_of
 from energycomp.denoiser import signal_noise
 from energycomp.errors import EnergycompError, InputError
 from energycomp.evaluate import count_rows
@@ -116,15 +116,19 @@ def _close(got: Tensor, expected: Tensor, tolerance: float, what: str, other: st
     expect(off <= tolerance, f"{what}, off by {off:.2g} of its size", f"{other}, to {tolerance:g}", "compare both")
 
 
-def check_conditioner(conditioner: Conditioner, *, values: Tensor | None = None) -> None:
+def check_conditioner(
+    conditioner: Conditioner, *, values: Tensor | None = None, factory: Callable[..., Any] | None = None
+) -> None:
     """Checks a conditioner on legal values.
 
     What is checked: shapes; that `describe` gives JSON which `parse` takes back (a mapping as keywords, a list as
-    positions, anything else as one argument); that `config` rebuilds it; that no values give no rows; that gradients
-    reach continuous values; that listed values lie in the support; and that bad input raises `InputError`.
+    positions, anything else as one argument); that `config` rebuilds it, weights of its own aside; that no values give
+    no rows; that gradients reach continuous values; that listed values lie in the support; and that bad input raises
+    `InputError`.
 
     Args:
         values: some legal values (R, *V); listed or drawn from the support when left out.
+        factory: what is registered and takes the config; the class when left out.
 
     Raises:
         ConformanceError: the first thing that is not so.
@@ -148,7 +152,12 @@ def check_conditioner(conditioner: Conditioner, *, values: Tensor | None = None)
         again = _parsed(conditioner, json.loads(json.dumps(described)))
         same = again.shape == (1, *shape) and torch.allclose(again[0].double(), value.double(), atol=1e-3)
         expect(same, f"{again} from what describes {value}", "the value, (1, *V)", "let parse take what describe gives")
-    rebuilt = type(conditioner)(**json.loads(json.dumps(conditioner.config())))
+    rebuilt = (factory or type(conditioner))(**json.loads(json.dumps(conditioner.config())))
+    own, other = weights_of(conditioner), weights_of(rebuilt)
+    expect((own is None) == (other is None), f"weights of {name} or of {name}(**config()) alone", "of both or neither",
+            "say it in the config")  # fmt: skip
+    if own is not None and other is not None:
+        other.load_state_dict(own.state_dict())
     expect(torch.equal(rebuilt(values).rows, conditioner(values).rows), f"other rows from {name}(**config())",
             "the same", "return all arguments of the constructor")  # fmt: skip
     if not conditioner.support.is_discrete:

@@ -70,10 +70,10 @@ class ConditionUNet(nn.Module):
         return adapter
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Predictions (R, C, H, W)."""
-        rows = condition.rows.to(sample.dtype)
-        tokens = torch.where(condition.null[:, None, None], self.null.to(rows.dtype), rows)
-        prediction: Tensor = self.unet(sample, timestep, encoder_hidden_states=tokens, return_dict=False)[0]
+        """Predictions (R, C, H, W), in the type of the weights."""
+        own = self.null.dtype
+        tokens = torch.where(condition.null[:, None, None], self.null, condition.rows.to(own))
+        prediction: Tensor = self.unet(sample.to(own), timestep, encoder_hidden_states=tokens, return_dict=False)[0]
         return prediction
 
 

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.commands.options import AsJson, Device, ModelName, Seed, load_model, parse_count
+from energycomp.commands.options import (
+    AsJson,
+    Concepts,
+    Device,
+    ModelName,
+    Seed,
+    Source,
+    Template,
+    from_source,
+    load_model,
+    over,
+    parse_count,
+    takes_words,
+)
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +43,12 @@ def evaluate(
     count: Annotated[
         str | None, typer.Option(help="Number of components: 4, 3-8, or true for that of each picture; unknown.")
     ] = None,
-    source: Annotated[str | None, typer.Option(help="A registered dataset; the one of the model's name.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--source", help="A registered dataset; the one of the model's name.")
+    ] = None,
+    source: Source = None,
+    concepts: Concepts = None,
+    template: Template = None,
     samples: Annotated[
         int, typer.Option(min=0, help="How many scenes of the model's own are judged, where it makes any; 0 for none.")
     ] = 500,
@@ -48,6 +66,8 @@ def evaluate(
 
     energycomp evaluate decomp -n 200 --json
 
+    energycomp evaluate text --data PHOTOS --model FOLDER --count true
+
     Where a model makes scenes of its own and the dataset can judge them, they are part of the report.
     """
     from energycomp.decomposition import takes_apart
@@ -57,8 +77,12 @@ def evaluate(
 
     known = parse_count(count, true=True)
     chosen = None if solver is None else find("solvers", solver)()
-    loaded = load_model(model, device)
-    examples = find("datasets", source or loaded.name)()
+    loaded = load_model(model, device, **from_source(source))
+    examples = find("datasets", dataset or loaded.name)()
+    if takes_words(loaded) and hasattr(examples, "concepts"):
+        loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
+    else:
+        loaded = over(loaded, concepts, template)
     if hasattr(examples, "adapted"):
         examples = examples.adapted(loaded.conditioner)
     shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()

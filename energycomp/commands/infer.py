@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.commands.options import Device, ModelName, Seed, load_searchable, make_folder, parse_count
+from energycomp.commands.options import (
+    Concepts,
+    Device,
+    ModelName,
+    Seed,
+    Source,
+    Template,
+    from_source,
+    load_searchable,
+    make_folder,
+    over,
+    parse_count,
+    takes_words,
+)
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +46,9 @@ def infer(
     ] = None,
     solver: Annotated[str | None, typer.Option(help="A registered solver; the model's own.")] = None,
     count: Annotated[str | None, typer.Option(help="Number of components, 4, or its range, 3-8.")] = None,
+    source: Source = None,
+    concepts: Concepts = None,
+    template: Template = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture.")] = False,
@@ -43,6 +59,8 @@ def infer(
 
     energycomp infer clevr pictures/ --count 3-8 -o out
 
+    energycomp infer text photo.jpg --model FOLDER --concepts cat,dog,rabbit --count 2
+
     With -o a run that was stopped goes on where it was: what out/results.jsonl holds is not read again.
 
     A component's gain is how much the error rises without it. The p-value is that of the next best answer being as
@@ -52,13 +70,15 @@ def infer(
 
     pictures = _pictures(images, out)
     known = parse_count(count)
-    loaded = load_searchable(model, device)
+    loaded = over(load_searchable(model, device, **from_source(source)), concepts, template)
     read = _reader(loaded, solver, known, seed)
     settings = {
         "model": model,
         "solver": solver or loaded.defaults.solver,
         "counts": list(known or loaded.defaults.counts),
         "seed": seed,
+        **({"source": source} if source else {}),
+        **({"conditioner": loaded.conditioner.config()} if takes_words(loaded) else {}),
     }
     results = Results(loaded, None if out is None else make_folder(out, "-o"), settings)
     failed = _read_all(pictures, loaded, read, results, as_json)

@@ -15,19 +15,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "Concepts",
     "Device",
     "ModelName",
     "Seed",
+    "Source",
+    "Template",
+    "from_source",
     "load_model",
     "load_searchable",
     "make_folder",
     "numbers",
+    "over",
     "parse_count",
+    "takes_words",
 ]
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered name, a folder, or a hub id.")]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")]
+Source = Annotated[
+    str | None,
+    typer.Option("--model", help="What a registered model such as text reads: a folder or hub id of a pipeline."),
+]
+Concepts = Annotated[
+    str | None, typer.Option(help="What is looked for, of a model that takes words, with commas: cat,dog,rabbit.")
+]
+Template = Annotated[str | None, typer.Option(help="The prompt of a concept, with {} in its place: 'a photo of a {}'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -50,15 +64,41 @@ def load_model(source: str, device: str, **options: Any) -> Model:
     return load(source, device=device, **options)
 
 
-def load_searchable(source: str, device: str) -> Model:
+def load_searchable(source: str, device: str, **options: Any) -> Model:
     """A model whose components can be searched for; one that names its own decomposer has nothing to search."""
-    loaded = load_model(source, device)
+    loaded = load_model(source, device, **options)
     if hasattr(loaded.denoiser.network, "decomposer"):
         raise InputError(
             f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "
             "for; use energycomp decompose, and recombine to change a picture"
         )
     return loaded
+
+
+def from_source(source: str | None) -> dict[str, str]:
+    """The option of a registered model that `--model` stands for."""
+    return {} if source is None else {"model": source}
+
+
+def takes_words(model: Model) -> bool:
+    """Whether components of a model are said in words."""
+    return hasattr(model.conditioner, "over")
+
+
+def over(model: Model, concepts: str | None, template: str | None) -> Model:
+    """The model over the concepts of --concepts, prompted by --template."""
+    import attrs
+
+    if concepts is None and template is None:
+        return model
+    if not takes_words(model):
+        raise InputError(
+            f"got {'--concepts' if concepts is not None else '--template'} with {model.name}, whose components are not "
+            "said in words; leave it out, or use a model of text"
+        )
+    conditioner: Any = model.conditioner
+    names = conditioner.concepts if concepts is None else [name for name in concepts.split(",") if name.strip()]
+    return attrs.evolve(model, conditioner=conditioner.over(names, template=template))
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

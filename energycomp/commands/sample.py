@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.commands.options import AsJson, Device, ModelName, Seed, load_model, make_folder, numbers
+from energycomp.commands.options import (
+    AsJson,
+    Device,
+    ModelName,
+    Seed,
+    Source,
+    from_source,
+    load_model,
+    make_folder,
+    numbers,
+    takes_words,
+)
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,8 +36,13 @@ SIDE = 64  # px of a picture in a grid, at least
 
 def sample(
     model: ModelName,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Components of a model that takes words.")
+    ] = None,
     at: Annotated[list[str] | None, typer.Option("--at", help="A component, 0.3,0.5. Once for each.")] = None,
-    negated: Annotated[list[str] | None, typer.Option("--not", help="A component to keep away from, 0.5,0.5.")] = None,
+    negated: Annotated[
+        list[str] | None, typer.Option("--not", help="A component to keep away from: 0.5,0.5, or a prompt.")
+    ] = None,
     labels: Annotated[
         list[str] | None, typer.Option("--with", help="An attribute, smiling or hair=red. Once for each.")
     ] = None,
@@ -42,6 +58,7 @@ def sample(
     seed: Seed = 0,
     device: Device = "cpu",
     preset: Annotated[str | None, typer.Option(help="A preset of a registered model.")] = None,
+    source: Source = None,
     as_json: AsJson = False,
 ) -> None:
     """Compose components and sample pictures of the result.
@@ -52,7 +69,10 @@ def sample(
 
     energycomp sample faces --with smiling --without black_hair -o face.png
 
-    Weights are in the order --at, --with, --without. Without any of them the model's unconditional prediction is
+    energycomp sample text "a red cube" "a blue sphere" -o both.png
+
+    Weights are in the order of prompts, --at, --with, --without; 1 where there are none, or the model's own guidance
+    scale. Without any of them the model's unconditional prediction is
     sampled. A model that makes whole scenes of its own takes none.
     """
     import torch
@@ -61,14 +81,21 @@ def sample(
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise InputError(f"got -o {out}; expected the name of a PNG file, such as scene.png")
-    loaded = load_model(model, device, **({} if preset is None else {"preset": preset}))
+    loaded = load_model(model, device, **({} if preset is None else {"preset": preset}), **from_source(source))
     own = sampler_of(loaded)
     if own is not None:
-        chosen: dict[str, Any] = {"--at": at, "--not": negated, "--with": labels, "--without": without}
+        chosen: dict[str, Any] = {
+            "a prompt": prompts,
+            "--at": at,
+            "--not": negated,
+            "--with": labels,
+            "--without": without,
+        }
         chosen |= {"--weight": weight, "--steps": steps, "--scheduler": scheduler, "--precision": precision != "no"}
         _whole_scenes(own, model, [name for name, value in chosen.items() if value], n, out, seed, as_json=as_json)
         return
-    leaves = [loaded(*numbers(text, "--at")) for text in at or []]
+    leaves = [_said(loaded, prompt) for prompt in prompts or []]
+    leaves += [loaded(*numbers(text, "--at")) for text in at or []]
     leaves += [loaded(**_label(text)) for text in labels or []]
     leaves += [loaded(**{name: False}) for name in without or []]
     composer = _compose(loaded, leaves, negated or [], weight or [])
@@ -113,8 +140,19 @@ def _label(text: str) -> dict[str, Any]:
     return {name: value if equals else True}
 
 
+def _said(model: Model, prompt: str) -> Any:
+    if not takes_words(model):
+        raise InputError(
+            f"got the prompt {prompt!r} for {model.name}, whose components are not said in words; expected --at or "
+            "--with, or a model of text"
+        )
+    return model(prompt)
+
+
 def _compose(model: Model, leaves: list[Any], negated: list[str], weight: list[float]) -> Composer:
     from energycomp.composer import Composer
+
+    scale = model.defaults.guidance_scale
 
     if len(weight) not in (0, 1, len(leaves)):
         raise InputError(
@@ -125,8 +163,9 @@ def _compose(model: Model, leaves: list[Any], negated: list[str], weight: list[f
         numbers(",".join(map(str, weights)) or "0", "--weight")
         parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=True)]
     else:
-        parts = list(leaves)
-    parts += [~model(*numbers(text, "--not")) for text in negated]
+        parts = [scale * leaf for leaf in leaves] if scale != 1.0 else list(leaves)
+    kept_away = [model(text) if takes_words(model) else model(*numbers(text, "--not")) for text in negated]
+    parts += [~(scale * leaf) if scale != 1.0 else ~leaf for leaf in kept_away]
     return Composer(parts) if parts else Composer(model.unconditional)
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import attrs
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.inference import Solution, paired
@@ -18,8 +19,9 @@ from energycomp_solvers.attributes import all_errors, marginals, unravel
 from energycomp_solvers.configurations import configurations, dictionary, number_of_configurations
 from energycomp_solvers.judge import errors_of, ranked_solution
 
-__all__ = ["Enumerate"]
+__all__ = ["Enumerate", "memberships"]
 
+AT_ONCE = 8  # draws whose predictions are in memory
 LEAST = 20  # draws before an early answer, half of them to select and half to judge
 
 
@@ -100,6 +102,7 @@ class Enumerate:
         if low == high and not problem.exchangeable and len(slots) and len(set(chain(*slots))) == sum(map(len, slots)):
             return _of_attributes(all_errors(b, gram, c, slots, problem.weighting(high)), slots, problem.beta)
         best: list[tuple[float, list[int]]] = []
+        seen: list[tuple[Tensor, Tensor]] = []
         for count in range(low, high + 1):
             w = problem.weighting(count)
             for chosen in _chunks(configurations(problem, slots, count), self.chunk, count):
@@ -111,7 +114,11 @@ class Enumerate:
                 rows = chosen[least.indices].tolist()
                 best += [(float(e), row) for e, row in zip(least.values, rows, strict=True)]
                 best = sorted(best)[:2]
-        return best, None
+                if problem.beta is not None and problem.exchangeable:
+                    seen.append((chosen, errors))
+        if not seen or problem.beta is None:
+            return best, None
+        return best, memberships(seen, len(b), problem.beta)[best[0][1]]
 
 
 @attrs.frozen(eq=False)
@@ -130,9 +137,14 @@ class Terms:
 
     @classmethod
     def of(cls, problem: Problem, atoms: Tensor, bank: NoiseBank) -> Terms:
-        """Of all atoms under a bank. Costs M + 1 rows a draw."""
-        form = problem.quadratic(atoms, bank)
-        return cls(form.b.cpu(), form.gram().cpu(), form.c.cpu())
+        """Of all atoms under a bank, a few draws at a time. Costs M + 1 rows a draw; a bar shows what takes seconds."""
+        terms = cls.none(len(atoms))
+        with tqdm(total=len(bank), desc="draws", unit="draw", delay=2, leave=False) as bar:
+            for start in range(0, len(bank), AT_ONCE):
+                form = problem.quadratic(atoms, bank[start : start + AT_ONCE])
+                terms = terms.cat(cls(form.b.cpu(), form.gram().cpu(), form.c.cpu()))
+                bar.update(form.draws)
+        return terms
 
     def cat(self, other: Terms) -> Terms:
         """The draws of both."""
@@ -173,6 +185,22 @@ def judged_by_halves(
     if len(fresh) < 2 or selected[0][0][1] != selected[1][0][1]:
         return fresh, 1.0
     return fresh, min(1.0, 2 * paired(fresh[0], fresh[1])[2])
+
+
+def memberships(seen: Sequence[tuple[Tensor, Tensor]], atoms: int, beta: float) -> Tensor:
+    """The posterior probability (M,) of each atom to be in the answer, p = softmax(-beta J) over all answers.
+
+    Args:
+        seen: atoms (N, K) of answers, and their errors (N,); K of one group of answers may differ from another's.
+
+    >>> memberships([(torch.tensor([[0], [1]]), torch.zeros(2)), (torch.tensor([[0, 1]]), torch.zeros(1))], 2, 1.0)
+    tensor([0.6667, 0.6667])
+    """
+    posterior = torch.softmax(-beta * torch.cat([errors for _, errors in seen]), 0)
+    total = posterior.new_zeros(atoms)
+    for (chosen, _), share in zip(seen, posterior.split([len(errors) for _, errors in seen]), strict=True):
+        total.index_add_(0, chosen.flatten(), share.repeat_interleave(chosen.shape[1]))
+    return total
 
 
 def _of_attributes(

@@ -1,0 +1,106 @@
+"""Readers of one prompt a prediction, that the composed one is compared with (thesis 5.4.3, Tables 5.3 and 5.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.conditioning import Condition
+from energycomp.errors import InputError
+from energycomp.model import Model
+from energycomp.noise import NoiseBank
+from energycomp.objective import quadratic_form
+from energycomp_text.text import Text
+
+__all__ = ["Guess", "compound", "compound_prompt", "individual", "single_errors", "weighted"]
+
+EMPHASIS = 1.1**2  # what Compel makes of two plus signs
+CHUNK = 512  # rows at a time
+
+
+@attrs.frozen
+class Guess:
+    """A set of concepts and the network rows that it cost."""
+
+    concepts: tuple[str, ...]
+    rows: int
+
+
+def compound_prompt(template: str, concepts: Sequence[str]) -> str:
+    """One prompt of several concepts.
+
+    >>> compound_prompt("a photo of a {}", ["dog", "cat"])
+    'a photo of a dog and a cat'
+    """
+    return template.replace("{}", " and a ".join(concepts))
+
+
+def compound(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
+    """Diffusion Classifier (Li et al., 2023): the prompt of a whole set whose error is least.
+
+    Costs one row a set and draw.
+
+    Args:
+        model: conditioned on text, over some concepts.
+        observation: one encoded picture (1, C, H, W).
+        bank: the draws.
+        count: K, how many concepts a set has.
+    """
+    conditioner = _text(model, count)
+    sets = list(combinations(conditioner.concepts, count))
+    prompts = [compound_prompt(conditioner.template, names) for names in sets]
+    condition = conditioner(torch.cat([conditioner.parse(prompt) for prompt in prompts]).to(model.denoiser.device))
+    errors = single_errors(model, observation, bank, condition)
+    return Guess(sets[int(errors.argmin())], len(sets) * len(bank))
+
+
+def individual(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
+    """The variant of Diffusion Classifier (thesis 5.6.5): the K concepts whose own prompts have the least errors.
+
+    Costs one row a concept and draw.
+    """
+    conditioner = _text(model, count)
+    condition = conditioner(conditioner.enumerate_support().to(model.denoiser.device))
+    return _least(conditioner.concepts, single_errors(model, observation, bank, condition), len(bank), count)
+
+
+def weighted(model: Model, observation: Tensor, bank: NoiseBank, count: int, *, weight: float = EMPHASIS) -> Guess:
+    """Prompt weighting (thesis Table 5.5): a prompt of all concepts, each emphasised in turn; the K of least error.
+
+    Costs one row a concept and draw.
+    """
+    conditioner = _text(model, count)
+    prompt = compound_prompt(conditioner.template, conditioner.concepts)
+    condition = Condition.cat([conditioner.weighted(prompt, {name: weight}) for name in conditioner.concepts])
+    return _least(conditioner.concepts, single_errors(model, observation, bank, condition), len(bank), count)
+
+
+@torch.no_grad()
+def single_errors(model: Model, observation: Tensor, bank: NoiseBank, condition: Condition) -> Tensor:
+    """Mean denoising errors (M,) of M conditions, each alone. Costs one row a condition and draw."""
+    alone = attrs.evolve(model.denoiser, rule="mean")
+    condition = condition.to(model.denoiser.device)
+    at_once = max(1, CHUNK // len(condition))
+    total = torch.zeros(len(condition), dtype=torch.float64)
+    for start in range(0, len(bank), at_once):
+        form = quadratic_form(alone, observation, bank[start : start + at_once], condition)
+        total += (form.c[:, None] - 2 * form.b + form.diagonal).sum(0).cpu()
+    return total / len(bank)
+
+
+def _least(concepts: Sequence[str], errors: Tensor, draws: int, count: int) -> Guess:
+    chosen = errors.topk(count, largest=False).indices.tolist()
+    return Guess(tuple(concepts[index] for index in sorted(chosen)), len(concepts) * draws)
+
+
+def _text(model: Model, count: int) -> Text:
+    conditioner = model.conditioner
+    if not isinstance(conditioner, Text):
+        raise InputError(f"got a model conditioned on {type(conditioner).__name__}; expected one on text")
+    if not 1 <= count <= len(conditioner.concepts):
+        raise InputError(f"got {count} of {len(conditioner.concepts)} concepts; expected at least 1 and not more")
+    return conditioner

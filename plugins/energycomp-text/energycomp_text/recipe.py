@@ -1,0 +1,164 @@
+"""How the small text-to-image model is trained: pictures, captions that name some of what they show, and settings."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from energycomp.conditioning import Condition
+from energycomp.errors import InputError
+from energycomp.model import Model
+from energycomp.recipe import Recipe, denoising_loss
+from energycomp.storage import atomic_file, read_tensors, write_tensors
+from energycomp.training import fit
+from energycomp_text.data import read
+from energycomp_text.model import small
+from energycomp_text.text import Text
+from energycomp_text.world import CONCEPTS, caption, picture, seen_pairs
+
+__all__ = ["Captioned", "captions", "scene", "text"]
+
+DRAWN = 20_000
+ALONE = 0.35  # share of training pictures with one object
+BOTH = 0.5  # share of captions of two objects that name both
+EMPTY = 0.15  # share of captions that are left out
+
+
+class Captioned(Dataset[dict[str, Tensor]]):
+    """Pictures (N, 3, H, W) uint8 with the concepts that they show (N, 2), -1 for none."""
+
+    def __init__(self, images: Tensor, concepts: Tensor) -> None:
+        self.images, self.concepts = images, concepts
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": self.images[index], "concepts": self.concepts[index]}
+
+
+def scene(index: int, seed: int = 0) -> tuple[list[str], Tensor]:
+    """Training picture number `index`: the concepts of one or two objects, and the picture (3, H, W).
+
+    >>> names, image = scene(0)
+    >>> len(names) in (1, 2), image.shape
+    (True, torch.Size([3, 64, 64]))
+    """
+    rng = np.random.default_rng([seed, index])
+    if rng.random() < ALONE:
+        names = [CONCEPTS[int(rng.integers(len(CONCEPTS)))]]
+    else:
+        names = list(seen_pairs()[int(rng.integers(len(seen_pairs())))])
+    return names, picture(names, rng)
+
+
+def captions(concepts: Tensor, names: tuple[str, ...], generator: torch.Generator) -> list[str | None]:
+    """A caption for each picture: all that it shows, in any order, or one thing, or None.
+
+    Captions of pictures say what is in them and seldom everything.
+
+    Args:
+        concepts: (B, 2) indices into `names`, -1 for none.
+    """
+    drawn = torch.rand(len(concepts), 3, generator=generator).tolist()
+    made: list[str | None] = []
+    for shown, (empty, both, order) in zip(concepts.tolist(), drawn, strict=True):
+        known = [names[index] for index in shown if index >= 0]
+        ordered = known[::-1] if order < 0.5 else known
+        made.append(None if empty < EMPTY else caption(ordered if both < BOTH else ordered[:1]))
+    return made
+
+
+def text(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
+    """The recipe of the shipped weights.
+
+    Args:
+        data: a folder as `energycomp data text` writes it; drawn pictures when left out, made once, kept in `cache`.
+        init: a model to start from.
+        preset: "default".
+        options: of the model: `encoder`, "words" or "minilm".
+    """
+    if preset != "default":
+        raise InputError(f"got preset {preset!r}; expected 'default'")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = init or small(**options)
+    conditioner = model.conditioner
+    if not isinstance(conditioner, Text):
+        raise InputError(f"got a model conditioned on {conditioner}; expected one on text")
+    if conditioner.module is not None:
+        conditioner.module.requires_grad_(requires_grad=True)
+    pictures, names = _drawn(cache / "text-world.safetensors") if data is None else _folder(data, model)
+    run = partial(fit, model.trained, _loss(model, names), pictures)
+    settings = {"learning_rate": 1e-3, "weight_decay": 1e-2, "warmup_fraction": 0.1, "max_grad_norm": 0.5}
+    return Recipe(
+        model=model,
+        fit=partial(run, batch_size=32, schedule="one_cycle", mixed_precision="bf16", **settings),
+        steps=10_000,
+    )
+
+
+def _loss(model: Model, names: tuple[str, ...]) -> Any:
+    denoiser, conditioner = model.denoiser, model.conditioner
+
+    def loss(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        images = augment(batch["image"], generator)
+        said = captions(batch["concepts"].cpu(), names, generator)
+        ids = torch.cat([conditioner.parse(words or names[0]) for words in said]).to(images.device)
+        null = torch.tensor([words is None for words in said], device=images.device)
+        condition = Condition(conditioner(ids).rows, null)
+        network = module["network"] if isinstance(module, torch.nn.ModuleDict) else module
+        owner = torch.arange(len(images), device=images.device)
+        # What a picture shows matters where the noise hides it: noisy timesteps come often and weigh much.
+        settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
+        return denoising_loss(denoiser, images, condition, owner, module=network, generator=generator, **settings)
+
+    return loss
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random flips and exposure: (B, 3, H, W) uint8 to [-1, 1]."""
+    size, device = len(images), images.device
+    flip = (torch.rand(size, 1, 1, 1, generator=generator) < 0.5).to(device)
+    exposure = (1 + 0.05 * torch.randn(size, 1, 1, 1, generator=generator)).to(device)
+    brightness = images.float() / 127.5 * exposure - 1
+    flipped = torch.where(flip, brightness.flip(3), brightness).clamp(-1, 1)
+    return flipped.contiguous(memory_format=torch.channels_last)
+
+
+def _drawn(path: Path) -> tuple[Captioned, tuple[str, ...]]:
+    """The training pictures of seed 0, drawn once to disk."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images = torch.empty(DRAWN, 3, 64, 64, dtype=torch.uint8)
+        concepts = torch.full((DRAWN, 2), -1)
+        for index in tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} pictures"):
+            names, image = scene(index)
+            images[index] = ((image + 1) * 127.5).round().byte()
+            concepts[index, : len(names)] = torch.tensor([CONCEPTS.index(name) for name in names])
+        with atomic_file(path) as temporary:
+            write_tensors(temporary, {"images": images, "concepts": concepts})
+    tensors = read_tensors(path)
+    return Captioned(tensors["images"], tensors["concepts"]), CONCEPTS
+
+
+def _folder(folder: Path, model: Model) -> tuple[Captioned, tuple[str, ...]]:
+    """The pictures of one or two concepts of a folder, at the model's size, in memory."""
+    records = [record for record in read(str(folder)) if len(record.concepts) <= 2]
+    if not records:
+        raise InputError(f"got {folder} without pictures of one or two concepts; expected some to train on")
+    names = tuple(dict.fromkeys(name for record in records for name in record.concepts))
+    images = [
+        ((model.processor(record.path)[0] + 1) * 127.5).round().byte() for record in tqdm(records, desc="reading")
+    ]
+    concepts = torch.full((len(records), 2), -1)
+    for row, record in enumerate(records):
+        concepts[row, : len(record.concepts)] = torch.tensor([names.index(name) for name in record.concepts])
+    return Captioned(torch.stack(images), concepts), names

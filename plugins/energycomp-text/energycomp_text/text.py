@@ -1,0 +1,229 @@
+"""The text conditioner: prompts to tokens through a text encoder, each prompt once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from energycomp.conditioning import Condition
+from energycomp.errors import InputError
+
+__all__ = ["Text", "Tokenizer"]
+
+CACHED = 4096  # prompts whose tokens are kept
+
+
+class Tokenizer(Protocol):
+    """Texts to ids and back."""
+
+    @property
+    def length(self) -> int:
+        """L, the number of ids of every text."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The number of ids that there are."""
+        ...
+
+    def __call__(self, text: str) -> Tensor:
+        """Ids (L,) of a text, filled up; raises `InputError` where it is too long."""
+        ...
+
+    def mask(self, ids: Tensor) -> Tensor:
+        """Which ids (R, L) are of the text and do not fill it up."""
+        ...
+
+    def text(self, ids: Tensor) -> str:
+        """About the text of ids (L,)."""
+        ...
+
+
+def _checked(template: Any) -> str:
+    if str(template).count("{}") != 1:
+        raise InputError(f"got the template {template!r}; expected a text with one {{}}, such as 'a photo of a {{}}'")
+    return str(template)
+
+
+@attrs.frozen(eq=False)
+class Text:
+    """Prompts as conditions. A value is the ids (L,) of a prompt; its tokens are computed once and kept.
+
+    Concepts are what a reader chooses among: words that a template makes prompts of.
+
+    Args:
+        tokenizer: texts to ids.
+        encoder: `encoder(ids (R, L), mask (R, L)) -> states (R, L, D)`.
+        width: D.
+        settings: arguments of the registered factory that made it, as JSON, without `template` and `concepts`.
+        pooled: the states are averaged to one token of unit length, as sentence encoders do; else L tokens.
+        template: the prompt of a concept, with {} in its place.
+        concepts: that `enumerate_support` lists.
+        owned: whether the encoder's weights belong to the model, are trained and saved with it.
+
+    >>> from energycomp_text.words import words
+    >>> text = words(vocabulary=["a", "red", "cube", "ball"], length=4, concepts=["red cube", "red ball"])
+    >>> text.parse("a red ball"), text.describe(text.parse("a red ball")[0])
+    (tensor([[1, 2, 4, 0]]), {'concept': 'red ball'})
+    """
+
+    tokenizer: Tokenizer
+    encoder: nn.Module
+    width: int
+    settings: Mapping[str, Any]
+    pooled: bool = False
+    template: str = attrs.field(default="a photo of a {}", converter=_checked)
+    concepts: tuple[str, ...] = ()
+    owned: bool = True
+    _kept: dict[tuple[int, ...], Tensor] = attrs.field(factory=dict, init=False, repr=False)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What is trained and saved with a model; None for an encoder that was trained elsewhere."""
+        return self.encoder if self.owned else None
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """(L,)."""
+        return (self.tokenizer.length,)
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """(L, D), or (1, D) where states are pooled."""
+        return (1 if self.pooled else self.tokenizer.length, self.width)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All ids."""
+        return constraints.independent(constraints.integer_interval(0, self.tokenizer.size - 1), 1)
+
+    def over(self, concepts: Sequence[str], *, template: str | None = None) -> Text:
+        """The same encoder over other concepts; raises `InputError` for one that the tokenizer cannot take."""
+        names = tuple(dict.fromkeys(name.strip() for name in concepts))
+        if not names or not all(names):
+            raise InputError(f"got the concepts {list(concepts)}; expected at least one, such as cat, dog, rabbit")
+        made = attrs.evolve(self, concepts=names, template=template or self.template)
+        known: dict[tuple[int, ...], str] = {}
+        for name, ids in zip(names, made.enumerate_support().tolist(), strict=True):
+            if (other := known.setdefault(tuple(ids), name)) != name:
+                raise InputError(f"got the concepts {other!r} and {name!r}, whose prompts are the same; leave one out")
+        return made
+
+    def enumerate_support(self) -> Tensor:
+        """The prompts of all concepts (M, L)."""
+        if not self.concepts:
+            raise InputError(
+                "got no concepts to choose among; expected some; say which: --concepts cat,dog,rabbit on the command "
+                "line, or energycomp_text.about(model, ['cat', 'dog'])"
+            )
+        return torch.stack([self.tokenizer(self.prompt(name)) for name in self.concepts])
+
+    def prompt(self, concept: str) -> str:
+        """The prompt of a concept."""
+        return self.template.replace("{}", concept)
+
+    def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`"a red cube"`, `prompt="a red cube"` or `concept="red cube"` as a value (1, L)."""
+        named = {**({"prompt": args[0]} if len(args) == 1 else {}), **kwargs}
+        legal = len(args) + len(kwargs) == len(named) == 1 and named.keys() <= {"prompt", "concept"}
+        given = next(iter(named.values()), None)
+        if not legal or not isinstance(given, str):
+            shown = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
+            raise InputError(
+                f"got ({', '.join(shown)}); expected one prompt, such as 'a photo of a cat'; compose several with &"
+            )
+        return self.tokenizer(self.prompt(given) if "concept" in named else given)[None]
+
+    def describe(self, value: Tensor) -> dict[str, str]:
+        """A value (L,) as the concept that it is the prompt of, or as the prompt."""
+        value = value.cpu()
+        for name in self.concepts:
+            if self.tokenizer(self.prompt(name)).equal(value):
+                return {"concept": name}
+        return {"prompt": self.tokenizer.text(value)}
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the registered factory."""
+        return {**self.settings, "template": self.template, "concepts": list(self.concepts)}
+
+    def __call__(self, values: Tensor) -> Condition:
+        """Ids (R, L) as rows (R, L, D), or (R, 1, D). Each prompt is encoded once while the encoder is frozen."""
+        if values.ndim != 2 or values.shape[1] != self.tokenizer.length or values.is_floating_point():
+            raise InputError(
+                f"got prompts of shape {tuple(values.shape)} and type {values.dtype}; expected ids (R, "
+                f"{self.tokenizer.length}); take them from parse"
+            )
+        if not len(values):
+            return Condition(torch.zeros(0, *self.token_shape, device=values.device))
+        if any(weight.requires_grad for weight in self.encoder.parameters()):
+            self._kept.clear()
+            return Condition(self._pool(self.states(values), self.tokenizer.mask(values)))
+        keys = [tuple(ids) for ids in values.tolist()]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
+        if missing:
+            ids = torch.tensor(missing, device=values.device)
+            with torch.no_grad():
+                tokens = self._pool(self.states(ids), self.tokenizer.mask(ids))
+            self._kept.update(zip(missing, tokens, strict=True))
+        rows = torch.stack([self._kept[key].to(values.device) for key in keys])
+        while len(self._kept) > CACHED:
+            self._kept.pop(next(iter(self._kept)))
+        return Condition(rows)
+
+    def weighted(self, prompt: str, weights: Mapping[str, float]) -> Condition:
+        """One row of a prompt in which some words weigh more, as Compel's `cat++` does (1.1 a plus sign).
+
+        A word's states are moved away from those of the empty prompt: h_0 + w (h - h_0).
+
+        Args:
+            weights: of words, or phrases, of the prompt.
+
+        >>> from energycomp_text.words import words
+        >>> words(vocabulary=["a", "cat"]).weighted("a cat", {"cat": 1.21}).rows.shape
+        torch.Size([1, 1, 64])
+        """
+        ids = self.tokenizer(prompt)
+        scale = torch.ones(len(ids))
+        for phrase, weight in weights.items():
+            start, stop = self._place(prompt, phrase)
+            scale[start:stop] = weight
+        with torch.no_grad():
+            states, empty = self.states(torch.stack([ids, self.tokenizer("")]))
+            moved = empty + scale.to(states)[:, None] * (states - empty)
+            return Condition(self._pool(moved[None], self.tokenizer.mask(ids[None])))
+
+    def states(self, ids: Tensor) -> Tensor:
+        """What the encoder makes of ids (R, L): (R, L, D), float32."""
+        encoder = self.encoder.to(ids.device)
+        return encoder(ids, self.tokenizer.mask(ids)).float()
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        if not self.pooled:
+            return states
+        share = mask.to(states)[..., None]
+        return F.normalize((states * share).sum(1, keepdim=True), dim=-1)
+
+    def _place(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Where the ids of a phrase begin and end: before and with it, texts agree with the prompt."""
+        found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt) if phrase.strip() else None
+        if found is None:
+            raise InputError(f"got a weight for {phrase!r}; expected words of {prompt!r}")
+        whole, empty = self.tokenizer(prompt), self.tokenizer("")
+        parts = (prompt[: found.start()].rstrip(), prompt[: found.end()])
+        start, stop = (_agreement(whole, self.tokenizer(text)) for text in parts)
+        # The ids that end a text, which the empty one has too, are of no word.
+        ends = int(self.tokenizer.mask(empty[None]).sum()) - _agreement(whole, empty)
+        return start, min(stop, int(self.tokenizer.mask(whole[None]).sum()) - ends)
+
+
+def _agreement(whole: Tensor, part: Tensor) -> int:
+    """How many of the first ids two texts have in common."""
+    differ = (whole != part).nonzero()
+    return int(differ[0]) if len(differ) else len(whole)
