@@ -87,7 +87,16 @@ def save_pretrained(
     Args:
         dtype: of the floating-point weights on disk, such as torch.float16; their own when left out.
         extra: further text files by name, such as a model card.
+
+    Raises:
+        InputError: a codec that is in memory alone.
     """
+    config = _config(model)
+    if config["codec"] is not None and not _has_a_place(config["codec"]["source"]):
+        raise InputError(
+            f"got a model whose codec is {config['codec']['source']!r}; expected one that was read from a folder or "
+            "the hub; save the pipeline that it is of, and load its folder"
+        )
     weights = {f"network.{name}": tensor for name, tensor in model.denoiser.network.state_dict().items()}
     for prefix, module in (("encoder", model.encoder), ("conditioner", weights_of(model.conditioner))):
         if module is not None:
@@ -96,7 +105,7 @@ def save_pretrained(
         weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
     weights["alphas_cumprod"] = model.denoiser.alphas_cumprod.to(torch.float32)
     with atomic_directory(folder) as temporary:
-        (temporary / CONFIG).write_text(json.dumps(_config(model), indent=2) + "\n")
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, weights)
         for name, text in (extra or {}).items():
             (temporary / name).write_text(text)
@@ -198,10 +207,14 @@ def _codec(part: Mapping[str, Any] | None) -> VAECodec | None:
     if part is None:
         return None
     codec = VAECodec(**part)
-    folder = Path(codec.source)
-    if not is_hub_id(codec.source) and (not folder.is_absolute() or ".." in folder.parts):
+    if not _has_a_place(codec.source):
         raise CheckpointError(f"got the codec {codec.source!r}; expected a hub id or the absolute path of a folder")
     return codec
+
+
+def _has_a_place(source: str) -> bool:
+    folder = Path(source)
+    return is_hub_id(source) or (folder.is_absolute() and ".." not in folder.parts)
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Self
 
 import torch
@@ -159,8 +160,9 @@ def token_width(unet: UNet2DConditionModel) -> int:
 
 
 def _arguments(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
-    """The constructor arguments of a UNet, as JSON holds them."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in unet.config.items() if not k.startswith("_")}
+    """The constructor arguments of a UNet, as JSON holds them; diffusers keeps what else a config says, too."""
+    known = inspect.signature(type(unet).__init__).parameters
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in unet.config.items() if k in known}
 
 
 def _refuse(unet: UNet2DConditionModel | UNet2DModel, *inputs: str) -> None:
