@@ -54,7 +54,9 @@ def read(spec: str) -> list[Record]:
         ) from error
     groups = []
     for folder in folders:
-        names = tuple(name.strip() for name in re.split(r",|\+", folder.name) if name.strip())
+        names = tuple(dict.fromkeys(name.strip() for name in re.split(r",|\+", folder.name) if name.strip()))
+        if not names:
+            raise InputError(f"got the folder {folder}; expected the concepts of its pictures as its name: cat,dog")
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
         groups.append([Record(file, names) for file in files])
     longest = max(map(len, groups), default=0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.codec import is_hub_id
-from energycomp.errors import InputError, NotFoundError
+from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp_text.text import Text
 
 __all__ = ["HubEncoder", "HubTokenizer", "encoded_text", "pipeline_text"]
@@ -79,7 +79,8 @@ class HubTokenizer:
 
     def text(self, ids: Tensor) -> str:
         """The text of ids (L,), as the tokenizer writes it."""
-        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)).strip()
+        used = ids[self.mask(ids[None])[0]]  # tokenizers that fill up with a letter would write it
+        return str(self.tokenizer.decode(used.tolist(), skip_special_tokens=True)).strip()
 
 
 class HubEncoder(nn.Module):
@@ -135,7 +136,9 @@ def encoded_text(
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        encoder = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        encoder = complete(
+            AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True)
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds
         raise NotFoundError(
@@ -160,7 +163,11 @@ def pipeline_text(
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
-        encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, dtype=dtype)
+        encoder = complete(
+            CLIPTextModel.from_pretrained(
+                folder / "text_encoder", use_safetensors=True, dtype=dtype, output_loading_info=True
+            )
+        )
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     except Exception as error:  # transformers raises many kinds
         raise NotFoundError(
@@ -169,6 +176,15 @@ def pipeline_text(
         ) from error
     settings = {"source": source, "pooled": pooled, "length": length}
     return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
+
+
+def complete(loaded: tuple[Any, dict[str, Any]]) -> Any:
+    """What `from_pretrained` gave with its loading info; raises `CheckpointError` for weights that it made up."""
+    module, info = loaded
+    # Poolers come after the states.
+    if missing := [name for name in info["missing_keys"] if not name.startswith("pooler.")]:
+        raise CheckpointError(f"{len(missing)} weights of {type(module).__name__} are missing, {min(missing)!r} first")
+    return module
 
 
 def made_text(

@@ -35,14 +35,16 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
     """
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'; name a model for others: model=FOLDER or hub id")
+    taken = {"dtype"} if model is not None else set() if pretrained else {"encoder"}
+    if unknown := sorted(options.keys() - taken):
+        expected = ", ".join(taken) or "none with the weights of this package; pass pretrained=False, or model="
+        raise InputError(f"got the option {unknown[0]!r}; expected {expected}")
     if model is not None:
         from energycomp_text.pipelines import load_model
 
-        return load_model(model, **options)
+        return load_model(str(model), **options)
     if not pretrained:
         return small(**options)
-    if options:
-        raise InputError(f"got {', '.join(options)} with pretrained weights; expected pretrained=False or model=")
     with as_file(files("energycomp_text") / "weights") as folder:
         return from_pretrained(folder)
 

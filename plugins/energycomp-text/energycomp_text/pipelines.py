@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from energycomp.codec import VAECodec, is_hub_id
-from energycomp.denoiser import Denoiser
+from energycomp.denoiser import Denoiser, PredictionType
 from energycomp.errors import InputError, NotFoundError
 from energycomp.images import ImageProcessor
 from energycomp.model import Defaults, Model
 from energycomp.pretrained import from_pretrained
 from energycomp.unets import ConditionUNet
-from energycomp_text.encoders import made_text, pipeline_text
+from energycomp_text.encoders import complete, made_text, pipeline_text
 from energycomp_text.text import Text
 
 __all__ = ["download", "from_pipeline", "load_model"]
 
 INDEX = "model_index.json"
 PIPELINES = ("StableDiffusionPipeline",)
+PARTS = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
 FILES = (
     INDEX, "scheduler/scheduler_config.json", "tokenizer/*", "text_encoder/config.json",
     "text_encoder/model.safetensors", "text_encoder/model-*.safetensors", "text_encoder/*.index.json",
@@ -72,9 +73,7 @@ def from_pipeline(pipe: Any, *, concepts: Sequence[str] = (), template: str = "a
     Raises:
         InputError: a part is missing, or of another kind.
     """
-    parts: dict[str, Any] = {
-        name: getattr(pipe, name, None) for name in ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
-    }
+    parts: dict[str, Any] = {name: getattr(pipe, name, None) for name in PARTS}
     if missing := [name for name, part in parts.items() if part is None]:
         raise InputError(
             f"got a {type(pipe).__name__} without {', '.join(missing)}; expected a Stable Diffusion pipeline (1.x or "
@@ -117,6 +116,11 @@ def _check_index(folder: Path, source: str) -> None:
         raise InputError(
             f"got {source}, a {found}; expected a {' or '.join(PIPELINES)} (1.x or 2.x): one UNet, one text encoder"
         )
+    if missing := [name for name in PARTS if not (folder / name).is_dir()]:
+        raise NotFoundError(
+            f"got {source} without {', '.join(missing)}; expected the folders {', '.join(PARTS)} of a Stable Diffusion "
+            f"pipeline; {HOW_TO_GET}"
+        )
 
 
 def _read(folder: Path, source: str, dtype: torch.dtype) -> Model:
@@ -125,12 +129,15 @@ def _read(folder: Path, source: str, dtype: torch.dtype) -> Model:
 
     conditioner = pipeline_text(folder, source=source, dtype=dtype)
     try:
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", use_safetensors=True, torch_dtype=dtype, local_files_only=True
-        )
-        vae = AutoencoderKL.from_pretrained(
-            folder, subfolder="vae", use_safetensors=True, torch_dtype=dtype, local_files_only=True
-        )
+        unet, vae = (
+            complete(
+                cls.from_pretrained(
+                    folder, subfolder=name, use_safetensors=True, torch_dtype=dtype, local_files_only=True,
+                    output_loading_info=True,
+                )
+            )
+            for cls, name in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
+        )  # fmt: skip
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except Exception as error:  # diffusers raises many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -159,7 +166,7 @@ def _model(unet: Any, vae: Any, scheduler: Any, conditioner: Text, source: str) 
     denoiser = Denoiser(
         network=_frozen(network),
         alphas_cumprod=_schedule(scheduler).to(unet.device),
-        prediction_type=scheduler.config.prediction_type,
+        prediction_type=_prediction_type(scheduler),
         rule="product",
         sample_shape=codec.latent_shape,
         token_shape=conditioner.token_shape,
@@ -184,6 +191,16 @@ def _schedule(scheduler: Any) -> Tensor:
             "that predicts noise or v, such as DDIM or PNDM; models of flow matching are of another kind"
         )
     return alphas_cumprod.float()
+
+
+def _prediction_type(scheduler: Any) -> PredictionType:
+    found = scheduler.config.get("prediction_type")
+    if found not in get_args(PredictionType):
+        raise InputError(
+            f"got a scheduler for predictions of {found!r}; expected one of {', '.join(get_args(PredictionType))}"
+        )
+    kind: PredictionType = found
+    return kind
 
 
 def _frozen(network: nn.Module) -> nn.Module:

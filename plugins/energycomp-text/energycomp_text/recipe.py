@@ -87,6 +87,9 @@ def text(*, data: Path | None, init: Model | None, preset: str, cache: Path, **o
     """
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
+    if options.keys() - {"encoder"} or (options and init is not None):
+        start = " with a model to start from" if init is not None else ""
+        raise InputError(f"got the option {min(options)!r}{start}; expected encoder, for a new model, or none")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = init or small(**options)
