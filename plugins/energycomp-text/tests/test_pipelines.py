@@ -1,0 +1,465 @@
+"""Stable Diffusion pipelines as models: sampled as the pipeline samples, read under the rule mean, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import diffusers
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import energycomp
+from energycomp import Composer, infer
+from energycomp.component import Composition
+from energycomp.conformance import check_model
+from energycomp.errors import EnergycompError, InputError, NotFoundError
+from energycomp.evaluate import count_rows, predict
+from energycomp.model import Model
+from energycomp.pretrained import save_pretrained
+from energycomp.problem import make_problem
+from energycomp.testing import check_component
+from energycomp_text import about, from_pipeline
+from energycomp_text.model import text
+from energycomp_text.pipelines import load_model
+from energycomp_text.testing import tiny_pipeline
+
+PETS = ("cat", "dog", "rabbit", "cow")
+SCALE = 7.5
+SCHEDULERS = {
+    "DDIMScheduler": {},
+    "PNDMScheduler": {"skip_prk_steps": True},
+    "EulerDiscreteScheduler": {},
+    "EulerAncestralDiscreteScheduler": {},
+    "DPMSolverMultistepScheduler": {},
+    "HeunDiscreteScheduler": {},
+}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def sd(pipe: Any) -> Model:
+    return from_pipeline(pipe, concepts=PETS, template="a {}")
+
+
+@pytest.fixture(scope="module")
+def folder(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pipelines") / "sd"
+    pipe.save_pretrained(path)
+    return path
+
+
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def latents(composition: Any, scheduler: Any, steps: int = 4) -> Tensor:
+    samples: Tensor = Composer(composition).sample(
+        generator=seeded(), num_inference_steps=steps, scheduler=scheduler, output_type="latent", progress=False
+    )
+    return samples
+
+
+# Sampling: the pipeline itself is the oracle
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_guidance_is_that_of_the_pipeline(scheduler: str, prediction_type: str) -> None:
+    pipe = tiny_pipeline(prediction_type=prediction_type)
+    made = getattr(diffusers, scheduler).from_config(pipe.scheduler.config, **SCHEDULERS[scheduler])
+    pipe.scheduler = made
+    sd = from_pipeline(pipe)
+    assert sd.denoiser.prediction_type == prediction_type
+    expected = pipe(
+        "a cat", num_inference_steps=4, guidance_scale=SCALE, generator=seeded(), output_type="latent"
+    ).images
+    got = latents(SCALE * sd("a cat") & sd.unconditional, pipe.scheduler)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    assert float((latents(sd("a cat"), pipe.scheduler) - expected).abs().max()) > 0.1
+
+
+def test_pictures_are_those_of_the_pipeline(pipe: Any, sd: Model) -> None:
+    expected = pipe("a cat", num_inference_steps=3, guidance_scale=SCALE, generator=seeded(), output_type="pt").images
+    got = Composer(SCALE * sd("a cat") & sd.unconditional).sample(
+        generator=seeded(), num_inference_steps=3, scheduler=pipe.scheduler, output_type="pt", progress=False
+    )
+    torch.testing.assert_close(got / 2 + 0.5, expected, rtol=0, atol=1e-4)
+
+
+def test_a_negative_prompt_is_the_difference_of_two(pipe: Any, sd: Model) -> None:
+    """Diffusers moves away from the negative prompt in place of u: n + s (a - n), of mass 1 as a composition is."""
+    expected = pipe(
+        "a cat", negative_prompt="rain", num_inference_steps=4, guidance_scale=3.0, generator=seeded(),
+        output_type="latent",
+    ).images  # fmt: skip
+    got = latents(3.0 * sd("a cat") - 2.0 * sd("rain"), pipe.scheduler)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_compositions_are_sums_of_what_the_unet_predicts(prediction_type: str) -> None:
+    pipe = tiny_pipeline(prediction_type=prediction_type)
+    sd = from_pipeline(pipe)
+    sample, timestep = torch.randn(2, 4, 16, 16, generator=seeded()), torch.tensor([120.0, 777.0])
+
+    def said(prompt: str) -> Tensor:
+        states, _ = pipe.encode_prompt(prompt, "cpu", 1, False)
+        out: Tensor = pipe.unet(sample, timestep, encoder_hidden_states=states.expand(2, -1, -1)).sample
+        return out
+
+    cat, dog, rain, u = (said(prompt) for prompt in ("a cat", "a dog", "rain", ""))
+    composition = sd("a cat") & 2.0 * sd("a dog") & ~(0.5 * sd("rain"))
+    expected = u + (cat - u) + 2.0 * (dog - u) - 0.5 * (rain - u)
+    with count_rows() as spent:
+        got = predict(composition, sample, timestep, prediction_type=prediction_type)  # type: ignore[arg-type]
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    assert spent.rows == 2 * 4  # three prompts and u, for two samples
+    twice = predict(sd("a cat") & sd("a cat"), sample, timestep, prediction_type=prediction_type)  # type: ignore[arg-type]
+    torch.testing.assert_close(twice, 2 * cat - u, rtol=0, atol=1e-4)
+
+
+def test_it_is_a_component_like_others(sd: Model) -> None:
+    check_component(SCALE * sd("a cat") & ~sd("rain"), tolerance=1e-3)
+    assert repr(sd("a cat") & sd("a dog")) == "-u + text(a cat) + text(a dog)"
+
+
+# From disk
+
+
+def test_a_folder_is_the_pipeline_that_it_is_of(folder: Path, sd: Model) -> None:
+    sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded()), torch.tensor([300.0])
+    picture = torch.rand(1, 3, 32, 32, generator=seeded()) * 2 - 1
+    for read in (
+        energycomp.load(folder),
+        energycomp.load(str(folder)),
+        text(model=str(folder)),
+        load_model(str(folder)),
+    ):
+        assert predict(Composition.of(read("a cat")), sample, timestep).equal(
+            predict(Composition.of(sd("a cat")), sample, timestep)
+        )
+        assert read.unconditional.denoiser.token_shape == (32, 32)
+        assert read.encode(picture).equal(sd.encode(picture))
+        assert (read.defaults.reading_rule, read.denoiser.rule, read.defaults.guidance_scale) == (
+            "mean",
+            "product",
+            7.5,
+        )
+
+
+def test_a_pipeline_that_diffusers_read(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its folder is remembered, from wherever it was named."""
+    monkeypatch.chdir(folder.parent)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained("sd", safety_checker=None, use_safetensors=True)
+    sd = from_pipeline(pipe, concepts=["cat"])
+    save_pretrained(sd, tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    again = energycomp.load(tmp_path / "mine")
+    assert again("a cat").condition.rows.equal(sd("a cat").condition.rows)
+    assert again.denoiser.space == sd.denoiser.space == f"vae:{folder}:0.18215"
+
+
+def test_what_was_saved_is_loaded_without_the_pipelines_own_unet(folder: Path, tmp_path: Path) -> None:
+    sd = about(energycomp.load(folder), PETS, template="the {}")
+    save_pretrained(sd, tmp_path / "mine")
+    again = energycomp.load(tmp_path / "mine")
+    assert again.conditioner.config() == sd.conditioner.config()
+    assert again.defaults == sd.defaults
+    picture = torch.rand(3, 32, 32, generator=seeded()) * 2 - 1
+    first, second = (infer(picture, attrs.evolve(m, defaults=attrs.evolve(m.defaults, draws=4))) for m in (sd, again))
+    assert first.conditions.equal(second.conditions)
+    assert first.error == pytest.approx(second.error, rel=1e-5)
+    check_model(sd)
+
+
+def test_a_pipeline_in_memory_alone_is_not_saved(sd: Model, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="save the pipeline"):
+        save_pretrained(sd, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_names_of_older_files_are_known(folder: Path, sd: Model, tmp_path: Path) -> None:
+    """Stable Diffusion 1.5 was saved when both libraries called some weights otherwise."""
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    encoder = load_file(old / "text_encoder/model.safetensors")
+    encoder = {f"text_model.{name}": tensor for name, tensor in encoder.items()}
+    encoder["text_model.embeddings.position_ids"] = torch.arange(32)[None]
+    save_file(encoder, old / "text_encoder/model.safetensors", metadata={"format": "pt"})
+    vae = load_file(old / "vae/diffusion_pytorch_model.safetensors")
+    for new, former in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+        vae = {name.replace(new, former): tensor for name, tensor in vae.items()}
+    save_file(vae, old / "vae/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    read, picture = energycomp.load(old), torch.rand(1, 3, 32, 32, generator=seeded())
+    assert read("a cat").condition.rows.equal(sd("a cat").condition.rows)
+    assert read.encode(picture).equal(sd.encode(picture))
+
+
+@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "EulerDiscreteScheduler"])
+def test_any_scheduler_of_the_process_tells_its_schedule(
+    folder: Path, tmp_path: Path, scheduler: str, sd: Model
+) -> None:
+    shutil.copytree(folder, tmp_path / "sd")
+    shutil.rmtree(tmp_path / "sd/scheduler")
+    pipe_scheduler = getattr(diffusers, scheduler)(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
+    )
+    pipe_scheduler.save_pretrained(tmp_path / "sd/scheduler")
+    read = energycomp.load(tmp_path / "sd")
+    assert read.denoiser.prediction_type == "v_prediction"
+    torch.testing.assert_close(read.denoiser.alphas_cumprod, sd.denoiser.alphas_cumprod, rtol=0, atol=1e-6)
+
+
+# Reading
+
+
+def few(model: Model, draws: int = 4) -> Model:
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, draws=draws))
+
+
+def test_a_concept_is_one_row_a_draw(sd: Model) -> None:
+    observation = sd.encode(torch.rand(1, 3, 32, 32, generator=seeded()))
+    problem = make_problem(observation, sd, count=2)
+    bank = problem.draw(5, seeded())
+    with count_rows() as spent:
+        form = problem.quadratic(sd.conditioner.enumerate_support(), bank)  # type: ignore[attr-defined]
+    assert spent.rows == problem.rows == 5 * len(PETS)  # and none for u: the rule is mean
+    values = sd.conditioner.enumerate_support()[[1, 3]]  # type: ignore[attr-defined]
+    composed = make_problem(observation, attrs.evolve(sd, denoiser=attrs.evolve(sd.denoiser, rule="mean")))
+    expected = composed.errors(values[None], bank)[0].double()
+    got = form.errors(torch.tensor([[0, 0.5, 0, 0.5]]))[0]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=0)
+
+
+def test_infer_costs_what_it_says_and_encodes_once(sd: Model, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures: list[int] = []
+    encode = pipe.vae.encode
+    monkeypatch.setattr(pipe.vae, "encode", lambda x: pictures.append(len(x)) or encode(x))
+    with count_rows() as spent:
+        solution = infer(torch.rand(3, 48, 64, generator=seeded()), few(sd), count=2)
+    assert pictures == [1]
+    assert solution.runner_up is not None
+    judged = len({*map(tuple, solution.conditions.tolist()), *map(tuple, solution.runner_up.tolist())})
+    assert judged in (3, 4)
+    # 4 draws choose among all concepts, 4 compare the two best sets, and 16 measure the fit of the best.
+    assert spent.rows == solution.rows
+    assert solution.rows in (4 * len(PETS) + 4 * 2 * 2 + 16 * 2, 4 * len(PETS) + 4 * judged + 16 * 2)
+
+
+def test_infer_is_brute_force_over_sets(sd: Model) -> None:
+    """The set whose mean prediction is nearest to the noise, over the same draws, one UNet call a set and draw."""
+    picture = torch.rand(3, 32, 32, generator=seeded()) * 2 - 1
+    solution = infer(picture, few(sd, 6), count=2, generator=seeded(1))
+    observation = sd.encode(picture)
+    bank = make_problem(observation, sd).draw(6, seeded(1))
+    errors: dict[tuple[str, ...], float] = {}
+    for first in range(4):
+        for second in range(first):
+            names = (PETS[second], PETS[first])
+            mean = 0.5 * sd(concept=names[0]) + 0.5 * sd(concept=names[1])
+            noised = bank.noised(observation, sd.denoiser.alphas_cumprod)
+            off = predict(mean, noised, bank.timestep) - bank.noise
+            errors[names] = float(off.square().sum((1, 2, 3)).mean())
+    found = {sd.conditioner.describe(value)["concept"] for value in solution.conditions}
+    assert found == set(min(errors, key=errors.__getitem__))
+
+
+@pytest.mark.parametrize(("concepts", "counts"), [(["cat", "dog"], {1, 2}), (["cat"], {1})])
+def test_fewer_concepts_than_the_greatest_count(sd: Model, concepts: list[str], counts: set[int]) -> None:
+    solution = infer(torch.zeros(3, 32, 32), few(about(sd, concepts)))
+    assert solution.count in counts
+    with pytest.raises(InputError, match="components that differ"):
+        infer(torch.zeros(3, 32, 32), few(about(sd, concepts)), count=3)
+
+
+def test_without_concepts_there_is_nothing_to_look_for(pipe: Any) -> None:
+    with pytest.raises(InputError, match=r"energycomp_text.about"):
+        infer(torch.zeros(3, 32, 32), from_pipeline(pipe))
+
+
+# Half precision
+
+
+def test_half_precision_changes_little(folder: Path, sd: Model) -> None:
+    half = about(energycomp.load(folder, dtype="bfloat16"), PETS, template="a {}")
+    assert {p.dtype for p in half.denoiser.network.parameters()} == {torch.bfloat16}
+    sample, timestep = torch.randn(2, 4, 16, 16, generator=seeded()), torch.tensor([120.0, 777.0])
+    one, other = (predict(m("a cat") & m("a dog"), sample, timestep) for m in (sd, half))
+    assert other.dtype == torch.float32
+    assert float((one - other).abs().max()) < 0.05 * float(one.abs().max())
+    picture = torch.rand(3, 32, 32, generator=seeded()) * 2 - 1
+    assert infer(picture, few(half), count=1).error == pytest.approx(infer(picture, few(sd), count=1).error, rel=0.01)
+    assert len(Composer(half("a cat") & half("a dog")).sample(2, num_inference_steps=2, progress=False)) == 2
+
+
+@pytest.mark.parametrize("dtype", ["int8", "half", 3, torch.int64])
+def test_types_that_are_none(folder: Path, dtype: Any) -> None:
+    with pytest.raises(InputError, match="float32, bfloat16, float16"):
+        energycomp.load(folder, dtype=dtype)
+
+
+# What is refused
+
+
+def without(name: str) -> Callable[[Path], object]:
+    return lambda path: shutil.rmtree(path / name)
+
+
+def index(**changes: Any) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        file = path / "model_index.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return change
+
+
+def pickled(file: str) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        weights = load_file(path / file)
+        (path / file).unlink()
+        torch.save(
+            weights, (path / file).with_name("pytorch_model.bin" if "text" in file else "diffusion_pytorch_model.bin")
+        )
+
+    return change
+
+
+def lacking(file: str) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        weights = load_file(path / file)
+        weights.pop(min(weights))
+        save_file(weights, path / file, metadata={"format": "pt"})
+
+    return change
+
+
+UNET, VAE, ENCODER = (
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    ("text_encoder/model.safetensors"),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        *((without(name), NotFoundError, f"without {name}; expected the folders") for name in (
+            "text_encoder", "tokenizer", "unet", "vae", "scheduler")),
+        (lambda path: (path / "model_index.json").unlink(), NotFoundError, "without model_index.json"),
+        (lambda path: (path / "model_index.json").write_text("{"), InputError, "which is no JSON"),
+        (lambda path: (path / "model_index.json").write_text("[]"), InputError, "expected a StableDiffusionPipeline"),
+        (index(_class_name="FluxPipeline"), InputError, "a FluxPipeline; expected a StableDiffusionPipeline"),
+        (index(_class_name="StableDiffusionXLPipeline"), InputError, "expected a StableDiffusionPipeline"),
+        (index(_class_name=["own", "Pipeline"]), InputError, "expected a StableDiffusionPipeline"),
+        (pickled(UNET), NotFoundError, "no file named diffusion_pytorch_model.safetensors"),
+        (pickled(VAE), NotFoundError, "no file named diffusion_pytorch_model.safetensors"),
+        (pickled(ENCODER), NotFoundError, "no file named model.safetensors"),
+        (lacking(UNET), NotFoundError, "1 weights of UNet2DConditionModel are missing, 'conv_in.bias'"),
+        (lacking(VAE), NotFoundError, "1 weights of AutoencoderKL are missing"),
+        (lacking(ENCODER), NotFoundError, "1 weights of CLIPTextModel are missing"),
+        (lambda path: (path / "tokenizer/tokenizer.json").unlink(), InputError, "knows no letter"),
+        (lambda path: (path / "unet/config.json").write_text("{}"), EnergycompError, "expected"),
+        (lambda path: (path / "scheduler/scheduler_config.json").write_text('{"prediction_type": "flow"}'),
+         EnergycompError, "flow"),
+    ],
+)  # fmt: skip
+def test_folders_that_are_no_pipeline(
+    folder: Path, tmp_path: Path, change: Callable[[Path], object], error: type[Exception], message: str
+) -> None:
+    shutil.copytree(folder, tmp_path / "sd")
+    change(tmp_path / "sd")
+    with pytest.raises(error, match=message):
+        text(model=str(tmp_path / "sd"))
+
+
+def test_an_empty_folder_says_what_to_get(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"hf download .* --local-dir"):
+        text(model=str(tmp_path))
+    with pytest.raises(NotFoundError, match="no folder and no hub id"):
+        text(model=str(tmp_path / "nowhere"))
+
+
+def test_classes_that_a_folder_names_are_never_imported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "sd")
+    ran = tmp_path / "ran"
+    for place in (tmp_path, tmp_path / "sd", tmp_path / "sd/unet", tmp_path / "sd/text_encoder"):
+        (place / "own_classes.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {name: ["own_classes", "Own"] for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
+    index(**names, safety_checker=["own_classes", "Own"])(tmp_path / "sd")
+    for name in ("unet", "vae", "text_encoder"):
+        file = tmp_path / "sd" / name / "config.json"
+        own = {"auto_map": {"AutoModel": "own_classes.Own", "AutoConfig": "own_classes.Own"}, "_class_name": "Own"}
+        file.write_text(json.dumps({**json.loads(file.read_text()), **own}))
+    sd = energycomp.load(tmp_path / "sd")
+    assert type(sd.denoiser.network.unet) is diffusers.UNet2DConditionModel
+    assert not ran.exists()
+    assert "own_classes" not in sys.modules
+
+
+@pytest.mark.parametrize("load", [energycomp.load, lambda name: text(model=name)], ids=["load", "text"])
+def test_a_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch, load: Callable[[str], Model]) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(NotFoundError, match=r"'nobody/nothing-of-the-kind'.*could not be read from the hub") as refused:
+        load("nobody/nothing-of-the-kind")
+    assert "\n" not in str(refused.value)
+
+
+def test_models_that_take_no_text(tmp_path: Path) -> None:
+    from energycomp_faces.model import faces
+
+    save_pretrained(faces(pretrained=False), tmp_path / "faces")
+    with pytest.raises(InputError, match="not conditioned on text"):
+        text(model=str(tmp_path / "faces"))
+    with pytest.raises(InputError, match="expected one on text"):
+        about(faces(pretrained=False), ["cat"])
+
+
+class Parts:
+    """What `from_pipeline` asks a pipeline for, with some of it replaced."""
+
+    def __init__(self, pipe: Any, **replaced: Any) -> None:
+        for name in ("unet", "vae", "scheduler", "text_encoder", "tokenizer"):
+            setattr(self, name, replaced.get(name, getattr(pipe, name)))
+
+
+def test_pipelines_that_lack_a_part_or_have_another(pipe: Any) -> None:
+    assert from_pipeline(Parts(pipe))("a cat").condition.shape == (32, 32)
+    with pytest.raises(InputError, match="Parts without vae, text_encoder"):
+        from_pipeline(Parts(pipe, text_encoder=None, vae=None))
+    with pytest.raises(InputError, match=r"without alphas_cumprod.*flow matching"):
+        from_pipeline(Parts(pipe, scheduler=diffusers.FlowMatchEulerDiscreteScheduler()))
+    inpainting = diffusers.UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 9})
+    with pytest.raises(InputError, match=r"9 channels over a VAE of 4.*inpainting"):
+        from_pipeline(Parts(pipe, unet=inpainting))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "large"}, "expected 'default'"),
+        ({"encoder": "words"}, "pretrained=False"),
+        ({"pretrained": False, "dtype": "bfloat16"}, "expected encoder"),
+        ({"pretrained": False, "encoder": "clip"}, "'words' or 'minilm'"),
+        ({"model": "here", "encoder": "words"}, "expected dtype"),
+    ],
+)
+def test_options_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        text(**options)

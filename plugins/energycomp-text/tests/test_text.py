@@ -1,0 +1,375 @@
+"""Prompts as conditions: what is parsed and described, encoded once, weighted, saved, and refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from energycomp.conformance import check_model
+from energycomp.errors import CheckpointError, InputError
+from energycomp.pretrained import from_pretrained, save_pretrained
+from energycomp.storage import atomic_directory, read_tensors, write_tensors
+from energycomp.testing import check_conditioner
+from energycomp_text import about
+from energycomp_text import text as text_module
+from energycomp_text.encoders import made_text
+from energycomp_text.model import small
+from energycomp_text.testing import tiny_pipeline
+from energycomp_text.text import Text
+from energycomp_text.words import words
+
+VOCABULARY = ["a", "and", "cat", "dog", "catfish", "photo", "of"]
+
+
+def trained(**options: Any) -> Text:
+    """A conditioner of words whose encoder is as it is after training: frozen."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        text = words(vocabulary=VOCABULARY, length=8, width=16, concepts=["cat", "dog"], **options)
+    text.encoder.eval().requires_grad_(requires_grad=False)
+    return text
+
+
+@pytest.fixture(scope="module")
+def clip() -> Text:
+    """A conditioner over the text encoder of a tiny pipeline: a token for each letter."""
+    pipe = tiny_pipeline()
+    settings = {"source": "here", "pooled": False, "length": None}
+    return made_text(pipe.tokenizer, pipe.text_encoder, settings, template="a {}", concepts=["cat", "dog"])
+
+
+@contextmanager
+def encoded(text: Text) -> Iterator[list[int]]:
+    """How many prompts each call of the encoder gets."""
+    calls: list[int] = []
+    handle = text.encoder.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+# What is said, and what is read
+
+
+def test_a_prompt_and_a_concept_are_parsed_and_described() -> None:
+    text = trained()
+    assert text.parse("a cat").equal(text.parse(concept="cat"))
+    assert text.parse(prompt="a cat").equal(text.parse("A  Cat"))
+    assert text.describe(text.parse("a cat")[0]) == {"concept": "cat"}
+    assert text.describe(text.parse("a photo of a cat")[0]) == {"prompt": "a photo of a cat"}
+    assert text.enumerate_support().equal(torch.cat([text.parse(concept=name) for name in ("cat", "dog")]))
+
+
+def test_what_describes_a_prompt_of_letters_is_taken_back(clip: Text) -> None:
+    for given in ("a cat", "a cat, and a dog!", ""):
+        value = clip.parse(given)
+        assert clip.parse(**clip.describe(value[0])).equal(value)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        (("cat", "dog"), {}),
+        (("cat",), {"prompt": "cat"}),
+        (("cat",), {"concept": "cat"}),
+        ((), {"word": "cat"}),
+        ((3,), {}),
+        ((), {"concept": ["cat"]}),
+    ],
+)
+def test_what_is_no_prompt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected one prompt"):
+        trained().parse(*args, **kwargs)
+
+
+@pytest.mark.parametrize("template", ["a cat", "{} and {}", "{0}", "", 3])
+def test_templates_that_have_no_place_for_one_concept(template: Any) -> None:
+    with pytest.raises(InputError, match=r"one \{\}"):
+        trained(template=template)
+
+
+def test_braces_of_a_template_are_letters(clip: Text) -> None:
+    assert clip.over(["cat"], template="{x} {}{").prompt("cat") == "{x} cat{"
+
+
+def test_other_concepts_of_the_same_encoder() -> None:
+    text = trained()
+    other = text.over([" dog", "catfish", "dog "], template="a photo of a {}")
+    assert other.concepts == ("dog", "catfish")
+    assert other.encoder is text.encoder
+    assert other.describe(other.parse("a photo of a dog")[0]) == {"concept": "dog"}
+    assert text.over(["catfish"]).template == text.template
+    assert text.concepts == ("cat", "dog")
+    for wrong in ([], ["cat", " "]):
+        with pytest.raises(InputError, match="at least one"):
+            text.over(wrong)
+    with pytest.raises(InputError, match="'Cat' and 'cat', whose prompts are the same"):
+        text.over(["Cat", "dog", "cat"])
+    with pytest.raises(InputError, match="rabbit"):
+        text.over(["cat", "rabbit"])
+
+
+def test_about_is_a_model_over_other_concepts() -> None:
+    model = small()
+    other = about(model, ["blue cube"], template="a red cube and a {}")
+    assert isinstance(other.conditioner, Text)
+    assert other.conditioner.prompt("blue cube") == "a red cube and a blue cube"
+    assert other.denoiser is model.denoiser
+
+
+def test_without_concepts_nothing_can_be_chosen() -> None:
+    with pytest.raises(InputError, match="--concepts"):
+        words(vocabulary=["a"]).enumerate_support()
+
+
+# Encoded once
+
+
+def test_each_prompt_is_encoded_once() -> None:
+    text = trained()
+    one, two, three = (text.parse(prompt) for prompt in ("a cat", "a dog", "a catfish"))
+    with encoded(text) as calls:
+        first = text(torch.cat([one, two, one]))
+        again = text(torch.cat([two, one]))
+        more = text(torch.cat([three, one]))
+    assert calls == [2, 1]
+    assert first.rows[[1, 0]].equal(again.rows)
+    assert first.rows[0].equal(more.rows[1])
+    assert not first.null.any()
+    expected = text.encoder(one, one != 0)[:, :2].mean(1, keepdim=True)
+    torch.testing.assert_close(first.rows[:1], expected / expected.norm(), rtol=0, atol=1e-6)
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "CACHED", 2)
+    text = trained()
+    values = torch.cat([text.parse(prompt) for prompt in ("a cat", "a dog", "a catfish", "a photo")])
+    text(values[:2])
+    with encoded(text) as calls:
+        rows = text(values).rows  # more than are kept, and some of them are known
+        text(values[2:])
+        assert calls == [2]
+        text(values[:1])
+        assert calls == [2, 1]
+    assert len(text._kept) == 2
+    assert rows.equal(torch.cat([text(value[None]).rows for value in values]))
+
+
+def test_an_encoder_that_is_trained_forgets_and_gets_gradients() -> None:
+    text = trained()
+    values = text.enumerate_support()
+    frozen = text(values).rows
+    text.encoder.requires_grad_(requires_grad=True)
+    with encoded(text) as calls:
+        rows = text(torch.cat([values, values])).rows
+        text(values)
+    assert calls == [4, 2]
+    torch.testing.assert_close(rows[:2], frozen, rtol=0, atol=1e-6)
+    rows.sum().backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in text.encoder.parameters() if p.ndim == 2)
+    with torch.no_grad():
+        for parameter in text.encoder.parameters():
+            parameter.mul_(1.5)
+    text.encoder.requires_grad_(requires_grad=False)
+    assert not torch.allclose(text(values).rows, frozen, atol=1e-3)
+
+
+def test_no_prompt_is_no_row(clip: Text) -> None:
+    for text in (trained(), words(vocabulary=VOCABULARY, concepts=["cat"]), clip):
+        none = text(text.enumerate_support()[:0])
+        assert (len(none), none.shape) == (0, text.token_shape)
+
+
+@pytest.mark.parametrize("values", [torch.zeros(2, 7).long(), torch.zeros(8).long(), torch.zeros(2, 8)])
+def test_values_that_are_no_prompts(values: Tensor) -> None:
+    with pytest.raises(InputError, match="take them from parse"):
+        trained()(values)
+
+
+# Words that weigh more
+
+
+def test_a_weight_of_one_is_the_plain_prompt(clip: Text) -> None:
+    for text in (trained(), clip):
+        plain = text(text.parse("a cat and a dog")).rows
+        torch.testing.assert_close(text.weighted("a cat and a dog", {"cat": 1.0}).rows, plain, rtol=0, atol=1e-6)
+        torch.testing.assert_close(text.weighted("a cat and a dog", {}).rows, plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("phrase", "start", "stop"), [("cat", 2, 5), ("dog", 9, 12), ("a cat", 1, 5), ("and a", 5, 9)])
+def test_the_states_of_a_phrase_alone_are_moved_away_from_nothing(
+    clip: Text, phrase: str, start: int, stop: int
+) -> None:
+    plain, empty = clip(torch.cat([clip.parse("a cat and a dog"), clip.parse("")])).rows
+    moved = clip.weighted("a cat and a dog", {phrase: 1.5}).rows[0]
+    expected = plain.clone()
+    expected[start:stop] = empty[start:stop] + 1.5 * (plain[start:stop] - empty[start:stop])
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-5)
+
+
+def test_a_phrase_is_whole_words() -> None:
+    text = trained()
+    prompt = "a catfish and a cat"
+    ids = torch.cat([text.parse(prompt), text.parse("")])
+    states, empty = text.encoder(ids, ids != 0)
+    states[4] += 0.5 * (states[4] - empty[4])
+    expected = states[:5].mean(0)
+    got = text.weighted(prompt, {"cat": 1.5}).rows[0, 0]
+    torch.testing.assert_close(got, expected / expected.norm(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("phrase", ["rabbit", "ca", "", " "])
+def test_weights_of_what_is_not_there(phrase: str) -> None:
+    with pytest.raises(InputError, match="expected words of 'a cat'"):
+        trained().weighted("a cat", {phrase: 2.0})
+
+
+# What is too much, and what is not known
+
+
+def test_prompts_that_are_too_long(clip: Text) -> None:
+    with pytest.raises(InputError, match=r"34 ids.*at most 32.*compose several"):
+        clip.parse("a" * 32)
+    assert clip.parse("a" * 30).shape == (1, 32)
+    with pytest.raises(InputError, match=r"9 words.*at most 8"):
+        trained().parse("a " * 9)
+
+
+def test_an_unknown_word_names_the_way_to_another_model() -> None:
+    with pytest.raises(InputError, match=r"'rabbit' in 'a rabbit'.*--model"):
+        trained().parse("a rabbit")
+
+
+# Conformance, and models on disk
+
+
+def test_it_conforms(clip: Text) -> None:
+    check_conditioner(words(vocabulary=VOCABULARY, concepts=["cat", "dog"]), factory=words)
+    check_conditioner(clip, factory=lambda **_: clip)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_the_small_model_conforms(trainable: bool) -> None:
+    model = small()
+    model.trained.requires_grad_(trainable)
+    check_model(model)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_pretrained(small(), folder)
+    return folder
+
+
+def test_a_model_is_saved_with_the_weights_of_its_encoder(tmp_path: Path) -> None:
+    model = small()
+    model.trained.eval().requires_grad_(requires_grad=False)
+    save_pretrained(model, tmp_path / "model")
+    again = from_pretrained(tmp_path / "model")
+    assert isinstance(again.conditioner, Text)
+    assert not again.conditioner.encoder.training
+    assert not any(weight.requires_grad for weight in again.conditioner.encoder.parameters())
+    values = again.conditioner.enumerate_support()
+    assert again.conditioner(values).rows.equal(model.conditioner(values).rows)
+    assert not small().conditioner(values).rows.equal(model.conditioner(values).rows)
+    assert again.conditioner.config() == model.conditioner.config()
+
+
+def edited(saved: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], object]) -> Path:
+    """A saved model with another config or other tensors, and an honest manifest."""
+    config = json.loads((saved / "config.json").read_text())
+    tensors = read_tensors(saved / "model.safetensors")
+    change(config, tensors)
+    with atomic_directory(folder / "edited") as temporary:
+        (temporary / "config.json").write_text(json.dumps(config))
+        write_tensors(temporary / "model.safetensors", tensors)
+    return folder / "edited"
+
+
+EMBEDDING = "conditioner.embedding.weight"
+
+
+def without_any(_: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    for name in [name for name in tensors if name.startswith("conditioner.")]:
+        del tensors[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_any, "no weights of the conditioner 'words'"),
+        (lambda _, tensors: tensors.pop(EMBEDDING), "1 missing tensors, 'embedding.weight' first"),
+        (lambda _, tensors: tensors.update({"conditioner.more": torch.zeros(1)}), "1 extra tensors, 'more' first"),
+        (lambda _, tensors: tensors.update({EMBEDDING: tensors[EMBEDDING][:-1].clone()}), r"\(9, 64\).*\(10, 64\)"),
+        (lambda _, tensors: tensors.update({EMBEDDING: tensors[EMBEDDING] * torch.nan}), "not finite"),
+        (lambda _, tensors: tensors.update({EMBEDDING: tensors[EMBEDDING].long()}), "int64"),
+    ],
+    ids=["none", "missing", "extra", "misshapen", "nan", "integers"],
+)
+def test_weights_of_the_encoder_that_do_not_fit(saved: Path, tmp_path: Path, change: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        from_pretrained(edited(saved, tmp_path, change))
+
+
+def test_weights_of_a_conditioner_that_has_none(saved: Path, tmp_path: Path) -> None:
+    def change(config: dict[str, Any], _: dict[str, Tensor]) -> None:
+        config["conditioner"] = {"name": "coordinates", "config": {}}
+
+    with pytest.raises(CheckpointError, match=r"weights of the conditioner 'coordinates'.*which has none"):
+        from_pretrained(edited(saved, tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [{"width": 4096}, {"layers": 4096}, {"vocabulary": [str(n) for n in range(90_000)], "width": 1024}],
+    ids=["width", "layers", "vocabulary"],
+)
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_config_that_asks_for_more_than_any_encoder_of_words(
+    saved: Path, tmp_path: Path, huge: dict[str, Any], weights: bool
+) -> None:
+    def change(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        config["conditioner"]["config"] |= huge
+        if not weights:
+            without_any(config, tensors)
+
+    with numbers_in_memory() as taken, pytest.raises(InputError, match="50,000,000 weights at most"):
+        from_pretrained(edited(saved, tmp_path, change))
+    assert sum(taken) == 0
+
+
+@pytest.mark.parametrize(
+    "more", [{"width": 1024}, {"layers": 100}, {"vocabulary": [str(n) for n in range(20_000)]}], ids=min
+)
+def test_a_config_that_asks_for_more_than_its_weights(saved: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    changed = edited(saved, tmp_path, lambda config, _: config["conditioner"]["config"].update(more))
+    with numbers_in_memory() as taken, pytest.raises(CheckpointError, match=r"larger than its weights|missing tensors"):
+        from_pretrained(changed)
+    assert sum(taken) == 0
+
+
+@contextmanager
+def numbers_in_memory() -> Iterator[list[int]]:
+    """The sizes of the parameters that modules get and that take memory."""
+    taken: list[int] = []
+
+    def count(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            taken.append(parameter.numel())
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield taken
+    finally:
+        handle.remove()
