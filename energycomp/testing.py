@@ -157,6 +157,9 @@ def check_conditioner(
     expect((own is None) == (other is None), f"weights of {name} or of {name}(**config()) alone", "of both or neither",
             "say it in the config")  # fmt: skip
     if own is not None and other is not None:
+        shapes, others = ({key: weight.shape for key, weight in m.state_dict().items()} for m in (own, other))
+        expect(shapes == others, f"other weights in {name}(**config())", "the same names and shapes",
+                "complete its config")  # fmt: skip
         other.load_state_dict(own.state_dict())
     expect(torch.equal(rebuilt(values).rows, conditioner(values).rows), f"other rows from {name}(**config())",
             "the same", "return all arguments of the constructor")  # fmt: skip
