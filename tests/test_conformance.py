@@ -188,6 +188,42 @@ def test_a_recipe_trains_on_what_the_dataset_of_its_name_writes(monkeypatch: pyt
     assert "it writes no pictures without options (got no options; expected some)" in last[0].reason
 
 
+def test_more_pictures_are_written_where_training_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe may only look at its pictures once it trains."""
+    found: dict[tuple[str, str], Any] = {("recipes", "grey"): lazy_picky, ("datasets", "grey"): Grey}
+    monkeypatch.setattr(conformance, "find", lambda kind, name: found[kind, name])
+    monkeypatch.setattr(conformance, "names", lambda kind: ("grey",))
+    assert conformance._check_recipe("grey") is None
+    found["recipes", "grey"] = lambda **options: lazy_picky(**options, least=33)
+    with pytest.raises(conformance._NotCheckedError, match=r"does not train on 32 pictures \(got 32 pictures"):
+        conformance._check_recipe("grey")
+
+
+def lazy_picky(*, data: Path, least: int = 32, **options: Any) -> Any:
+    """The recipe, whose training refuses fewer pictures."""
+    made = recipe(**options)
+
+    def run(**chosen: Any) -> Any:
+        if (number := len(list(data.iterdir()))) < least:
+            raise InputError(f"got {number} pictures; expected {least}")
+        return made.fit(**chosen)
+
+    return attrs.evolve(made, fit=run)
+
+
+def test_metrics_that_ask_for_probabilities_get_none() -> None:
+    class Sure(CountAccuracy):
+        def update(self, found: Any, true: Any, probability: Any) -> None:
+            assert probability == [None, None]
+            super().update(found, true)
+
+    class Source(Grey):
+        def metrics(self) -> MetricCollection:
+            return MetricCollection({"sure": Sure(), "count": CountAccuracy()}, compute_groups=False)
+
+    check_dataset(Source())
+
+
 def picky(*, data: Path, **options: Any) -> Any:
     """The recipe, which refuses fewer than 32 pictures."""
     if len(list(data.iterdir())) < 32:

@@ -152,6 +152,31 @@ def test_counts_without_an_unconditional_prediction() -> None:
         make_problem(torch.zeros(1, 3, 16, 16), model, count=0)
 
 
+def test_pictures_are_read_under_a_rule_of_their_own() -> None:
+    """Composed under the product, read under the mean: the errors are those of a denoiser with that rule."""
+    model = tiny_model(reading_rule="mean")
+    assert model.denoiser.rule == "product"
+    observation, generator = torch.rand(1, 3, 16, 16) * 2 - 1, seeded()
+    problem = make_problem(observation, model)
+    averaged = make_problem(observation, tiny_model(rule="mean"))
+    assert problem.counts == (1, 3)
+    assert not problem.has_empty
+    assert [problem.weighting(count) for count in (1, 2, 4)] == [1.0, 0.5, 0.25]
+    values, bank = torch.rand(2, 3, 2), problem.draw(4, generator)
+    with count_rows() as spent:
+        errors = problem.errors(values, bank)
+    assert spent.rows == 2 * 3 * 4  # and none for u
+    torch.testing.assert_close(errors, averaged.errors(values, bank), rtol=1e-5, atol=0)
+    assert not torch.allclose(errors, make_problem(observation, tiny_model()).errors(values, bank), rtol=1e-3)
+    solution = infer(torch.zeros(1, 3, 16, 16), model, solver=Fixed(torch.rand(2, 2)))
+    assert solution.fit is None  # the mean has no prediction for nothing
+    with pytest.raises(InputError, match="count 0 under the rule 'mean'"):
+        make_problem(observation, model, count=0)
+    by_product = make_problem(observation, tiny_model(rule="mean", reading_rule="product"))
+    assert by_product.has_empty
+    assert by_product.weighting(3) == 1.0
+
+
 @pytest.mark.parametrize("count", [-1, (3, 2), (-1, 2)])
 def test_counts_that_cannot_be(count: Any) -> None:
     with pytest.raises(InputError, match="least <= greatest"):

@@ -81,6 +81,15 @@ def test_defaults() -> None:
     for wrong in ({"draws": 0}, {"num_inference_steps": 0}):
         with pytest.raises(ValueError, match=">= 1"):
             Defaults(**wrong)
+    assert (Defaults().reading_rule, Defaults().guidance_scale) == (None, 1.0)
+    for rule in ("sum", "mean", "product"):
+        assert Defaults(reading_rule=rule).reading_rule == rule  # type: ignore[arg-type]
+    for wrong, message in (
+        ({"reading_rule": "max"}, "expected None, sum, mean or product"),
+        *(({"guidance_scale": scale}, "a number > 0") for scale in (0.0, -1.0, None, "7", float("nan"))),
+    ):
+        with pytest.raises(InputError, match=message):
+            Defaults(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,31 @@ def test_a_registered_name_gets_the_options(monkeypatch: pytest.MonkeyPatch, mod
     assert load("toy", name="other").name == "other"
 
 
+def test_a_pipeline_is_read_by_the_plugin_of_text(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(pretrained, "names", lambda kind: ("text",))
+    monkeypatch.setattr(pretrained, "find", lambda kind, name: lambda **options: asked.append(options) or model)
+    assert load(tmp_path, dtype="bfloat16").name == model.name
+    monkeypatch.setattr(pretrained, "_download", lambda repo: tmp_path)
+    load("owner/name")
+    assert asked == [{"model": str(tmp_path), "dtype": "bfloat16"}, {"model": "owner/name"}]
+    monkeypatch.setattr(pretrained, "names", lambda kind: ())
+    for source in (tmp_path, "owner/name"):
+        with pytest.raises(NotFoundError, match=r"a pipeline of diffusers.*pip install energycomp-text"):
+            load(source)
+
+
+@pytest.mark.parametrize("source", ["in memory 1", "nowhere", "../vae"])
+def test_a_codec_without_a_place_is_not_saved(tmp_path: Path, model: Model, source: str) -> None:
+    codec = VAECodec(source, image_size=128, channels=3)
+    with pytest.raises(InputError, match="was read from a folder or the hub"):
+        save_pretrained(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=codec)), tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_left_of_a_model_that_cannot_be_saved(tmp_path: Path, model: Model) -> None:
     class Odd(UnitSquare):
         def config(self) -> dict[str, Any]:

@@ -83,6 +83,28 @@ def test_a_trained_cross_attention_unet(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_a_unet_in_half_precision_takes_samples_as_they_are() -> None:
+    unet = trained(UNet2DConditionModel, **ATTENTION)
+    sample, timestep = noised()
+    condition = Condition.cat([Condition(torch.randn(2, 1, 4)), Condition.unconditional(1, 4)])
+    whole = ConditionUNet.from_unet(unet, null=torch.randn(1, 4))
+    expected = whole(sample, timestep, condition)
+    half = ConditionUNet.from_unet(unet.to(torch.bfloat16), null=whole.null)
+    assert half.null.dtype == torch.bfloat16
+    got = half(sample, timestep, condition)
+    assert got.dtype == torch.bfloat16
+    assert float((got.float() - expected).abs().max()) < 0.05 * float(expected.abs().max())
+
+
+def test_what_diffusers_does_not_know_of_a_config_is_left_out() -> None:
+    unet = UNet2DConditionModel.from_config({**UNet2DConditionModel(**ATTENTION).config, "from_a_later_version": 1})
+    assert unet.config["from_a_later_version"] == 1
+    net = ConditionUNet.from_unet(unet)
+    assert "from_a_later_version" not in net.config
+    assert ConditionUNet(**net.config).config == net.config
+
+
+@torch.no_grad()
 def test_a_trained_class_conditional_unet() -> None:
     unet = trained(UNet2DModel, **PLAIN, num_class_embeds=5)
     net = EmbeddingUNet.from_unet(unet, null_class=4).eval()
