@@ -40,7 +40,7 @@ def caption(concepts: Sequence[str]) -> str:
 
 @cache
 def held_out_pairs() -> tuple[tuple[str, str], ...]:
-    """The 30 % of all pairs of concepts that no training picture shows; each concept has as many as any other, +- 1.
+    """The 30 % of all pairs of concepts that no training picture shows; each concept is in two to four of them.
 
     >>> len(held_out_pairs()), len(seen_pairs())
     (20, 46)
