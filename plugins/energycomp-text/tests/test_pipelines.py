@@ -40,7 +40,6 @@ SCHEDULERS = {
     "EulerDiscreteScheduler": {},
     "EulerAncestralDiscreteScheduler": {},
     "DPMSolverMultistepScheduler": {},
-    "HeunDiscreteScheduler": {},
 }
 
 
@@ -65,7 +64,7 @@ def seeded(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def latents(composition: Any, scheduler: Any, steps: int = 4) -> Tensor:
+def latents(composition: Any, scheduler: Any, steps: int = 3) -> Tensor:
     samples: Tensor = Composer(composition).sample(
         generator=seeded(), num_inference_steps=steps, scheduler=scheduler, output_type="latent", progress=False
     )
@@ -84,10 +83,11 @@ def test_guidance_is_that_of_the_pipeline(scheduler: str, prediction_type: str) 
     sd = from_pipeline(pipe)
     assert sd.denoiser.prediction_type == prediction_type
     expected = pipe(
-        "a cat", num_inference_steps=4, guidance_scale=SCALE, generator=seeded(), output_type="latent"
+        "a cat", num_inference_steps=3, guidance_scale=SCALE, generator=seeded(), output_type="latent"
     ).images
     got = latents(SCALE * sd("a cat") & sd.unconditional, pipe.scheduler)
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    # Latents of random weights are up to 50, of which float32 has five digits after the point.
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
     assert float((latents(sd("a cat"), pipe.scheduler) - expected).abs().max()) > 0.1
 
 
@@ -102,7 +102,7 @@ def test_pictures_are_those_of_the_pipeline(pipe: Any, sd: Model) -> None:
 def test_a_negative_prompt_is_the_difference_of_two(pipe: Any, sd: Model) -> None:
     """Diffusers moves away from the negative prompt in place of u: n + s (a - n), of mass 1 as a composition is."""
     expected = pipe(
-        "a cat", negative_prompt="rain", num_inference_steps=4, guidance_scale=3.0, generator=seeded(),
+        "a cat", negative_prompt="rain", num_inference_steps=3, guidance_scale=3.0, generator=seeded(),
         output_type="latent",
     ).images  # fmt: skip
     got = latents(3.0 * sd("a cat") - 2.0 * sd("rain"), pipe.scheduler)

@@ -1,0 +1,319 @@
+"""The command line with models of text: what it answers, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import energycomp
+from energycomp import Composer, cli
+from energycomp.model import Model
+from energycomp.pretrained import save_pretrained
+from energycomp.testing import tiny_model
+from energycomp_text import about
+from energycomp_text.model import small
+from energycomp_text.testing import tiny_pipeline
+
+Run = Callable[..., tuple[int, str, str]]
+PETS = "cat,dog,rabbit"
+LOADED: dict[tuple[Any, ...], Model] = {}
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipelines") / "sd"
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pipeline as a model that reads with few draws."""
+    folder = tmp_path_factory.mktemp("models") / "quick"
+    save_pretrained(with_draws(energycomp.load(sd), 3), folder)
+    return folder
+
+
+def with_draws(model: Model, draws: int) -> Model:
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, draws=draws, num_inference_steps=2))
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registered model with random weights, few draws and few steps."""
+    monkeypatch.setattr("energycomp_text.model.text", lambda **_: with_draws(small(), 2))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command line in an empty folder: exit code, stdout and stderr. Models are read once for all tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("energycomp.inference.FIT_DRAWS", 2)
+    load = energycomp.load
+
+    def read_once(source: str, **options: Any) -> Model:
+        key = (source, *sorted(options.items()))
+        if Path(options.get("model", source)).is_absolute():
+            return LOADED.get(key) or LOADED.setdefault(key, load(source, **options))
+        return load(source, **options)
+
+    monkeypatch.setattr("energycomp.pretrained.load", read_once)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    file = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(40, 48, 3), dtype=np.uint8)).save(file)
+    return file
+
+
+def line(err: str) -> str:
+    """The one line of an error; bars of libraries that read files come before it."""
+    lines = [text for text in err.replace("\r", "\n").splitlines() if text.startswith("energycomp: ")]
+    assert len(lines) == 1
+    assert err.rstrip().endswith(lines[0])
+    return lines[0]
+
+
+# infer
+
+
+def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> None:
+    code, out, _ = run(
+        "infer", "text", photo, "--model", quick, "--concepts", PETS, "--count", 2, "--seed", 3, "--json"
+    )
+    assert code == 0
+    model = about(energycomp.load(quick), PETS.split(","))
+    expected = energycomp.infer(photo, model, count=2, generator=torch.Generator().manual_seed(3))
+    record = json.loads(out)
+    assert record["count"] == 2
+    assert [entry["concept"] for entry in record["objects"]] == [
+        model.conditioner.describe(value)["concept"] for value in expected.conditions
+    ]
+    assert record["error"] == pytest.approx(expected.error)
+    assert record["p_value"] == pytest.approx(expected.p_value)
+    assert record["rows"] == expected.rows
+    assert {"concept"} <= record["runner_up"][0].keys()
+    assert record["settings"]["source"] == str(quick)
+
+
+def test_infer_prints_the_concepts(run: Run, quick: Path, photo: Path) -> None:
+    code, out, _ = run("infer", quick, photo, "--concepts", " dog , cat", "--template", "the {}", "--count", "2")
+    assert code == 0
+    assert all(word in out for word in ("concept", "cat", "dog", "2 objects"))
+
+
+def test_infer_reads_again_where_the_question_is_another(run: Run, quick: Path, photo: Path) -> None:
+    rows = []
+    for concepts, template in ((PETS, "a {}"), (PETS, "a {}"), ("cat,dog", "a {}"), (PETS, "the {}")):
+        code, out, _ = run(
+            "infer", quick, photo, "--concepts", concepts, "--template", template, "--count", 1, "-o", "out", "--json"
+        )
+        assert code == 0
+        rows.append(json.loads(out))
+    assert rows[0] == rows[1]
+    assert len(Path("out/results.jsonl").read_text().splitlines()) == 3
+    assert [row["settings"]["conditioner"]["concepts"] for row in rows[2:]] == [["cat", "dog"], PETS.split(",")]
+
+
+def test_infer_of_the_small_model(run: Run, words: None, photo: Path) -> None:
+    code, out, _ = run("infer", "text", photo, "--concepts", "red cube,blue sphere", "--count", "1-2", "--json")
+    assert code == 0
+    assert {entry["concept"] for entry in json.loads(out)["objects"]} <= {"red cube", "blue sphere"}
+
+
+# sample
+
+
+@pytest.mark.parametrize(
+    ("arguments", "composition"),
+    [
+        (["a cat"], "-6.5 u + 7.5 text(a cat)"),
+        (["a cat", "a dog"], "-14 u + 7.5 text(a cat) + 7.5 text(a dog)"),
+        (["a cat", "--not", "rain"], "u + 7.5 text(a cat) - 7.5 text(rain)"),
+        (["a cat", "a dog", "--weight", 2, "--weight", 3], "-4 u + 2 text(a cat) + 3 text(a dog)"),
+        (["a cat", "--weight", 1], "text(a cat)"),
+        (["--not", "rain"], "8.5 u - 7.5 text(rain)"),
+        ([], "u"),
+    ],
+    ids=str,
+)
+def test_sample_composes_prompts(run: Run, quick: Path, arguments: list[Any], composition: str) -> None:
+    code, out, _ = run("sample", quick, *arguments, "-o", "made.png", "--json")
+    assert code == 0
+    assert json.loads(out)["composition"] == composition
+    with Image.open("made.png") as image:
+        assert image.size == (32, 32)
+
+
+def test_sample_is_what_the_composer_samples(run: Run, sd: Path) -> None:
+    code, _, _ = run("sample", "text", "a cat", "a dog", "--model", sd, "--steps", 2, "--seed", 5, "-o", "made.png")
+    assert code == 0
+    model = energycomp.load(sd)
+    expected = Composer(7.5 * model("a cat") & 7.5 * model("a dog")).sample(
+        generator=torch.Generator().manual_seed(5), num_inference_steps=2, progress=False
+    )
+    with Image.open("made.png") as image:
+        assert image.tobytes() == expected[0].tobytes()
+
+
+def test_sample_of_the_small_model(run: Run, words: None) -> None:
+    code, out, _ = run("sample", "text", "a red cube", "a blue sphere", "--not", "green", "-n", 2, "-o", "both.png")
+    assert code == 0
+    assert out == "text(a red cube) + text(a blue sphere) - text(green)\nboth.png\n"
+
+
+# evaluate
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, name in enumerate(("cat,dog/1.png", "rabbit/1.png", "rabbit/2.png")):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (80 * number, 100, 200)).save(file)
+    return tmp_path / "photos"
+
+
+def test_evaluate_a_folder(run: Run, quick: Path, photos: Path) -> None:
+    command = ("evaluate", quick, "--data", photos, "-n", 200, "--count", "true", "--seed", 0, "--json")
+    code, out, _ = run(*command)
+    assert code == 0
+    report = json.loads(out)
+    assert {"exact_match", "recall", "rows_per_image", "seconds_per_image", "images"} <= report.keys()
+    assert report["images"] == 3
+    assert 0 <= report["exact_match"] <= report["recall"] <= 1
+    code, out, _ = run(*command[:4], *command[6:], "-n", 1, "--concepts", "cat,dog,rabbit,cow,fox")
+    assert json.loads(out)["images"] == 1
+    assert json.loads(out)["rows_per_image"] > report["rows_per_image"]  # more to choose among
+
+
+def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Path) -> None:
+    from energycomp.evaluation import evaluate
+    from energycomp_text.data import TextSource
+
+    _, out, _ = run("evaluate", quick, "--data", photos, "--template", "the {}", "--json")
+    model = about(energycomp.load(quick), ["cat", "dog", "rabbit"], template="the {}")
+    source = TextSource().adapted(model.conditioner)
+    found: list[bool] = []
+
+    def judge(_: int, example: Any, solution: Any) -> None:
+        found.append(sorted(solution.conditions.tolist()) == sorted(example.values.tolist()))
+
+    evaluate(model, source.examples(str(photos), count=9, seed=0), source.metrics(), progress=False, on_result=judge)
+    assert json.loads(out)["exact_match"] == pytest.approx(sum(found) / 3)
+
+
+def test_evaluate_the_world_of_the_small_model(run: Run, words: None) -> None:
+    code, out, _ = run("evaluate", "text", "-n", 1, "--count", "true", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert (report["images"], report["data"], report["solver"]) == (1, "synthetic", "Enumerate")
+    assert report["rows_per_image"] >= 2 * 13
+
+
+# What is refused
+
+
+def test_a_model_folder_that_is_none(run: Run, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, expected in (("empty", "without model_index.json"), ("nowhere/at/all", "no folder and no hub id")):
+        for command in (("infer", "text", photo, "--concepts", PETS), ("sample", "text", "a cat")):
+            code, out, err = run(*command, "--model", name)
+            assert (code, out) == (2, "")
+            assert expected in line(err)
+            assert "--local-dir" in line(err)
+
+
+def test_a_hub_id_without_a_network(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    code, _, err = run("infer", "text", photo, "--model", "nobody/nothing-of-the-kind", "--concepts", PETS)
+    assert code == 2
+    assert "could not be read from the hub" in line(err)
+
+
+def test_a_pipeline_without_concepts(run: Run, sd: Path, photo: Path) -> None:
+    code, _, err = run("infer", "text", photo, "--model", sd)
+    assert code == 2
+    assert "--concepts cat,dog,rabbit" in line(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--concepts", ","], "expected at least one"),
+        (["--concepts", "Cat,cat"], "whose prompts are the same"),
+        (["--concepts", PETS, "--template", "a photo"], "expected a text with one {}"),
+        (["--concepts", "a" * 40], "at most 32"),
+        (["--concepts", PETS, "--count", "4"], "expected as many"),
+        (["--template", "the {}"], "expected at least one"),
+    ],
+)
+def test_concepts_that_cannot_be(run: Run, quick: Path, photo: Path, options: list[str], expected: str) -> None:
+    code, _, err = run("infer", quick, photo, *options)
+    assert code == 2
+    assert expected in line(err)
+
+
+def test_a_word_that_the_small_model_does_not_know(run: Run, words: None, photo: Path, photos: Path) -> None:
+    for command in (
+        ("infer", "text", photo, "--concepts", "red cube,rabbit"),
+        ("sample", "text", "a red cube", "a rabbit"),
+        ("sample", "text", "a red cube", "--not", "a rabbit"),
+        ("evaluate", "text", "--data", photos, "--concepts", "rabbit"),
+    ):
+        code, out, err = run(*command)
+        assert (code, out) == (2, "")
+        assert "'rabbit'" in line(err)
+        assert "--model" in line(err)
+    assert not Path("sample.png").exists()
+
+
+def test_words_for_a_model_that_takes_none(run: Run, photo: Path, tmp_path: Path) -> None:
+    save_pretrained(tiny_model(), tmp_path / "places")
+    for command, expected in (
+        (
+            ("infer", "places", photo, "--concepts", PETS),
+            "--concepts with tiny, whose components are not said in words",
+        ),
+        (("infer", "places", photo, "--template", "a {}"), "--template with tiny"),
+        (("sample", "places", "a cat"), "expected --at or --with, or a model of text"),
+        (("evaluate", "places", "--source", "clevr", "--concepts", PETS), "--concepts with tiny"),
+        (("infer", "places", photo, "--model", "here"), "model with places; expected options with a registered model"),
+        (("infer", "clevr", photo, "--concepts", PETS), "--concepts with clevr"),
+    ):
+        code, _, err = run(*command)
+        assert code == 2
+        assert expected in line(err)
+
+
+def test_places_and_labels_of_a_model_that_takes_words(run: Run, quick: Path) -> None:
+    for options in (["--at", "0.3,0.5"], ["--with", "smiling"], ["--without", "smiling"]):
+        code, _, err = run("sample", quick, *options)
+        assert code == 2
+        assert "expected one prompt" in line(err)
+
+
+def test_data_that_is_none(run: Run, quick: Path, tmp_path: Path) -> None:
+    for data, expected in (("nowhere", "which is no folder"), (str(tmp_path), "without folders of pictures")):
+        code, _, err = run("evaluate", quick, "--data", data)
+        assert code == 2
+        assert expected in line(err)

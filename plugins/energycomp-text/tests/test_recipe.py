@@ -1,0 +1,235 @@
+"""Training: no held-out pair is seen, captions are true, encoder and network learn, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp.conformance import check_recipe
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
+from energycomp.model import Model
+from energycomp.pretrained import from_pretrained, load_weights, save_pretrained
+from energycomp_text import recipe
+from energycomp_text.data import TextSource, read
+from energycomp_text.model import small
+from energycomp_text.recipe import ALONE, BOTH, EMPTY, Captioned, augment, captions, scene
+from energycomp_text.text import Text
+from energycomp_text.world import CONCEPTS, held_out_pairs, seen_pairs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures")
+    TextSource().write(path, count=33, seed=0, options="seen", progress=lambda _: None)
+    return path
+
+
+def made(folder: Path | None, init: Model | None = None, cache: Path = Path("nowhere"), **options: Any) -> Any:
+    return recipe.text(data=folder, init=init, preset="default", cache=cache, **options)
+
+
+def shown(run: Any) -> Captioned:
+    """The pictures that a recipe trains on."""
+    pictures: Captioned = run.fit.args[2]
+    return pictures
+
+
+# What is shown, and what is said of it
+
+
+def test_no_scene_of_training_shows_a_held_out_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "picture", lambda names, rng: torch.zeros(3, 64, 64))
+    scenes = [tuple(scene(index)[0]) for index in range(300)]
+    pairs = [names for names in scenes if len(names) == 2]
+    assert {tuple(sorted(pair)) for pair in pairs}.isdisjoint(tuple(sorted(pair)) for pair in held_out_pairs())
+    assert set(pairs) <= set(seen_pairs())
+    assert {name for names in scenes for name in names} == set(CONCEPTS)
+    assert {len(names) for names in scenes} == {1, 2}
+    assert 1 - len(pairs) / 300 == pytest.approx(ALONE, abs=0.08)
+
+
+def test_a_scene_depends_on_its_number_and_seed_alone() -> None:
+    (names, image), (again, same), (_, other) = scene(4), scene(4), scene(4, seed=1)
+    assert names == again
+    assert image.equal(same)
+    assert not image.equal(other)
+
+
+def test_captions_name_what_is_shown_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(12, (4000,), generator=generator)
+    second = torch.where(torch.arange(4000) % 3 == 0, -1, (first + 1 + torch.arange(4000) % 11) % 12)
+    concepts = torch.stack([first, second], 1)
+    said = captions(concepts, CONCEPTS, generator)
+    assert len(said) == 4000
+    for both, number in ((0.0, 1), (1.0, 2)):
+        named = captions(concepts[second >= 0], CONCEPTS, generator, both=both)
+        assert {len(words.split(" and ")) for words in named if words is not None} == {number}
+    kinds: Counter[str] = Counter()
+    for shown, words in zip(concepts.tolist(), said, strict=True):
+        if words is None:
+            kinds["none"] += 1
+            continue
+        known = [CONCEPTS[index] for index in shown if index >= 0]
+        named = [part.removeprefix("a ") for part in words.split(" and ")]
+        assert re.fullmatch(r"a \w+ \w+( and a \w+ \w+)?", words)
+        assert set(named) <= set(known)
+        assert len(set(named)) == len(named)
+        if len(known) == 2:
+            kinds["both" if len(named) == 2 else "one"] += 1
+            kinds["turned"] += named[0] == known[1]
+    assert kinds["none"] / 4000 == pytest.approx(EMPTY, abs=0.03)
+    pairs = kinds["both"] + kinds["one"]
+    assert kinds["both"] / pairs == pytest.approx(BOTH, abs=0.04)
+    assert kinds["turned"] / pairs == pytest.approx(0.5, abs=0.04)
+
+
+def test_pictures_are_flipped_and_lit_otherwise() -> None:
+    ramp = torch.linspace(0, 255, 64).byte().expand(400, 3, 64, 64)
+    shown = augment(ramp, torch.Generator().manual_seed(0))
+    rising = shown[:, 0, 0, 63] > shown[:, 0, 0, 0]
+    assert float(rising.float().mean()) == pytest.approx(0.5, abs=0.1)
+    upright = torch.where(rising[:, None, None, None], shown, shown.flip(3))
+    exposure = (upright[:, 0, 0, 20] + 1) / (ramp[:, 0, 0, 20].float() / 127.5)
+    assert float(exposure.std()) == pytest.approx(0.05, abs=0.01)
+    expected = (ramp.float() / 127.5 * exposure[:, None, None, None] - 1).clamp(-1, 1)
+    torch.testing.assert_close(upright, expected, rtol=0, atol=1e-4)
+
+
+# Training
+
+
+def test_it_conforms(folder: Path) -> None:
+    check_recipe(made(folder))
+
+
+def test_encoder_and_network_learn_and_are_saved(folder: Path, tmp_path: Path) -> None:
+    run = made(folder)
+    before = {name: tensor.clone() for name, tensor in run.model.trained.state_dict().items()}
+    result = run.fit(out=tmp_path / "run", steps=3, seed=0, mixed_precision="no", batch_size=8, progress=False)
+    changed = {name for name, tensor in result.ema_state.items() if not torch.equal(tensor, before[name])}
+    assert {"conditioner.embedding.weight", "conditioner.layers.layers.1.linear2.weight"} <= changed
+    assert any(name.startswith("network.") for name in changed)
+    load_weights(run.model.trained, result.ema_state, "here")
+    save_pretrained(run.model, tmp_path / "model")
+    again = from_pretrained(tmp_path / "model")
+    for name, tensor in again.trained.state_dict().items():
+        assert tensor.equal(result.ema_state[name])
+    more = made(folder, init=again)
+    assert more.model is again
+    assert all(weight.requires_grad for weight in again.conditioner.module.parameters())
+
+
+def test_the_loss_is_that_of_one_caption_a_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, calls = made(folder), list[tuple[Any, ...]]()
+    said = [["a red cube", None, "a blue sphere and a red cube"][k % 3] for k in range(6)]
+    monkeypatch.setattr(recipe, "captions", lambda *_, **__: said)
+    monkeypatch.setattr(recipe, "denoising_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
+    batch = {"image": torch.full((6, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.full((6, 2), -1)}
+    loss = run.fit.args[1]
+    loss(run.model.trained, batch, torch.Generator().manual_seed(0))
+    ((denoiser, images, condition, owner, options),) = calls
+    assert denoiser is run.model.denoiser
+    assert options["module"] is denoiser.network
+    assert images.shape == (6, 3, 64, 64)
+    assert float(images.abs().max()) < 0.3
+    assert condition.null.tolist() == [words is None for words in said]
+    assert owner.tolist() == list(range(6))
+    for row, words in zip(condition.rows, said, strict=True):
+        if words is not None:
+            expected = run.model(words).condition.rows[0]
+            torch.testing.assert_close(row, expected, rtol=0, atol=1e-6)
+    assert condition.rows.requires_grad  # the encoder learns
+
+
+def test_a_recipe_is_repeatable(folder: Path, tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        one = made(folder)
+        state = torch.get_rng_state()
+        torch.manual_seed(2)
+        other = made(folder)
+        torch.manual_seed(1)
+        assert torch.equal(torch.get_rng_state(), state)
+    for (name, first), second in zip(
+        one.model.trained.state_dict().items(), other.model.trained.state_dict().values(), strict=True
+    ):
+        assert first.equal(second), name
+
+
+def test_only_pictures_of_one_or_two_concepts_are_taken(tmp_path: Path) -> None:
+    source = TextSource()
+    source.write(tmp_path / "three", count=2, seed=0, options="3", progress=lambda _: None)
+    with pytest.raises(InputError, match="without pictures of one or two concepts"):
+        made(tmp_path / "three")
+    source.write(tmp_path / "three", count=3, seed=0, options="", progress=lambda _: None)
+    pictures = shown(made(tmp_path / "three"))
+    assert len(pictures) == 3
+    records = [record for record in read(str(tmp_path / "three")) if len(record.concepts) == 2]
+    names = tuple(dict.fromkeys(name for record in records for name in record.concepts))
+    for k, record in enumerate(records):
+        assert tuple(names[index] for index in pictures[k]["concepts"].tolist()) == record.concepts
+        image = ImageProcessor(size=(64, 64))(record.path)[0]
+        assert ((image + 1) * 127.5).round().byte().equal(pictures[k]["image"])
+
+
+def test_pictures_are_drawn_once_for_each_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "DRAWN", 6)
+    for alone in (0.5, 1.0):
+        pictures = shown(made(None, cache=tmp_path / "new", alone=str(alone)))
+        assert len(pictures) == 6
+        for index in range(6):
+            names, image = scene(index, alone=alone)
+            item = pictures[index]
+            assert [CONCEPTS[k] for k in item["concepts"].tolist() if k >= 0] == names
+            assert float((item["image"].float() / 127.5 - 1 - image).abs().max()) <= 0.51 / 127.5
+    assert {int((item["concepts"] >= 0).sum()) for item in (pictures[k] for k in range(6))} == {1}
+    monkeypatch.setattr(recipe, "scene", lambda *_, **__: pytest.fail("drawn again"))
+    assert shown(made(None, cache=tmp_path / "new", alone="1")).images.equal(pictures.images)
+    assert len(list((tmp_path / "new").iterdir())) == 2
+
+
+def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> None:
+    run = made(folder, encoder="minilm")
+    assert isinstance(run.model.conditioner, Text)
+    assert run.model.conditioner.module is None
+    assert run.model.trained is run.model.denoiser.network
+    result = run.fit(out=tmp_path, steps=1, seed=0, mixed_precision="no", batch_size=4, progress=False)
+    assert result.step == 1
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "paper"}, "expected 'default'"),
+        ({"colour": "red"}, "the option 'colour'; expected encoder"),
+        ({"encoder": "clip"}, "'words' or 'minilm'"),
+        ({"alone": "1.5"}, "alone=1.5; expected a share"),
+        ({"both": "half"}, "both=half; expected a share"),
+        ({"both": "nan"}, "both=nan; expected a share"),
+        ({"init": "small", "encoder": "words"}, "'encoder' with a model to start from"),
+        ({"init": "stripes"}, "expected one on text"),
+    ],
+)
+def test_what_cannot_be_trained(folder: Path, options: dict[str, Any], message: str) -> None:
+    from energycomp.testing import stripes_model
+
+    init = {"small": small, "stripes": stripes_model}.get(options.pop("init", ""))
+    with pytest.raises(InputError, match=message):
+        recipe.text(
+            **{"data": folder, "init": init and init(), "preset": "default", "cache": folder, **options}  # type: ignore[arg-type]
+        )
+
+
+def test_data_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="which is no folder"):
+        made(tmp_path / "nowhere")
