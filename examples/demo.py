@@ -1,4 +1,4 @@
-"""Compose scenes, and read one of them and a rendered one; draw scenes of slots, and take two of them apart.
+"""Compose scenes and prompts, and read them and a rendered scene; draw scenes of slots, and take two of them apart.
 
 The pictures go to demo/.
 
@@ -62,6 +62,21 @@ def take_apart(folder: Path) -> None:
     save(strip(scenes[:2], parts.whole, parts.images, parts.masks), folder / "scenes-apart.png")
 
 
+def compose_prompts(folder: Path) -> None:
+    """Composes two prompts, samples pictures, and reads the first of them; then takes one of the two away."""
+    text = energycomp.load("text")
+    cube, sphere = text("a red cube"), text("a blue sphere")
+    generator = torch.Generator().manual_seed(0)
+    rows = [
+        energycomp.Composer(scene).sample(SAMPLES, num_inference_steps=25, generator=generator)
+        for scene in (cube & sphere, text("a red cube and a blue sphere") & ~sphere)
+    ]
+    save(grid([image for row in rows for image in row], SAMPLES), folder / "prompts.png")
+    answer = energycomp.infer(rows[0][0], text, count=2)
+    names = [text.conditioner.describe(value)["concept"] for value in answer.conditions]
+    print(f"\na red cube & a blue sphere: read {' and '.join(names)}, {answer.rows:,} network rows")
+
+
 def save(image: Image.Image, path: Path) -> None:
     """Writes a picture and remembers its path for the end."""
     image.save(path)
@@ -83,6 +98,7 @@ def main() -> None:
     read(model, rendered, "rendered", folder, example.values)
     read(model, composed[5], "composed", folder, PLACES[:5])
     take_apart(folder)
+    compose_prompts(folder)
     print("\nThe pictures:")
     for path in WRITTEN:
         print(path)

@@ -237,3 +237,31 @@ def test_slots_that_differ() -> None:
     assert Enumerate().solve(problem, generator=seeded()).conditions.tolist() == [3, 0]
     with pytest.raises(InputError, match="not exchangeable"):
         Pursuit().solve(problem, generator=seeded())
+
+
+@pytest.mark.parametrize("rule", ["product", "mean"])
+def test_posterior_of_a_set_is_the_softmax_over_all_sets(rule: Any) -> None:
+    model = labels_model(5, rule=rule, beta=0.02, counts=(1, 3))
+    noisy = planted(model, torch.tensor([1, 3])) + 0.3 * torch.randn(1, 3, 16, 16, generator=seeded(7))
+    problem = make_problem(noisy, model)
+    solution = Enumerate(draws=6, judge_draws=4).solve(problem, generator=seeded())
+
+    bank = problem.draw(6, seeded())
+    answers = [chosen for count in (1, 2, 3) for chosen in combinations(range(5), count)]
+    errors = torch.stack([problem.errors(torch.tensor(chosen)[None], bank).mean() for chosen in answers])
+    posterior = torch.softmax(-0.02 * errors.double(), 0)
+    expected = [sum(p for p, chosen in zip(posterior, answers, strict=True) if k in chosen) for k in range(5)]
+    assert solution.probability is not None
+    found = [expected[int(value)] for value in solution.conditions]
+    assert torch.allclose(solution.probability, torch.stack(found), atol=1e-4)
+    assert 0.05 < float(solution.probability.min()) < 0.999  # neither certain nor impossible
+
+
+def test_draws_in_memory_at_a_time_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = labels_model(5)
+    problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
+    whole = Enumerate(draws=12).solve(problem, generator=seeded())
+    monkeypatch.setattr("energycomp_solvers.enumerate.AT_ONCE", 5)
+    parts = Enumerate(draws=12).solve(problem, generator=seeded())
+    assert torch.equal(whole.conditions, parts.conditions)
+    assert parts.error == pytest.approx(whole.error)

@@ -22,7 +22,7 @@ from energycomp_text.model import own_words
 from energycomp_text.text import Text
 from energycomp_text.world import CONCEPTS, held_out_pairs, picture, seen_pairs
 
-__all__ = ["HELD_OUT", "Record", "TextSource", "drawn", "read"]
+__all__ = ["HELD_OUT", "Record", "TextSource", "drawn", "read", "unseen_triples"]
 
 HELD_OUT = 1_000_000_000  # added to the seed of evaluation pictures, so that no training picture is among them
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -78,7 +78,7 @@ def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ..
     """
     rng = np.random.default_rng([seed, index])
     if kind == "synthetic:3":
-        triples = _unseen_triples()
+        triples = unseen_triples()
         names: tuple[str, ...] = triples[int(rng.integers(len(triples)))]
     elif kind == "synthetic:1":
         names = (CONCEPTS[int(rng.integers(len(CONCEPTS)))],)
@@ -88,7 +88,7 @@ def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ..
     return names, picture(names, rng)
 
 
-def _unseen_triples() -> list[tuple[str, ...]]:
+def unseen_triples() -> list[tuple[str, ...]]:
     """Sets of three: training has two at most, and no pair that is held out."""
     held = set(held_out_pairs())
     return [names for names in combinations(CONCEPTS, 3) if any(pair in held for pair in combinations(names, 2))]

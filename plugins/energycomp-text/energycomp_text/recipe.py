@@ -26,8 +26,8 @@ from energycomp_text.world import CONCEPTS, caption, picture, seen_pairs
 __all__ = ["Captioned", "captions", "scene", "text"]
 
 DRAWN = 20_000
-ALONE = 0.35  # share of training pictures with one object
-BOTH = 0.5  # share of captions of two objects that name both
+ALONE = 0.2  # share of training pictures with one object
+BOTH = 0.2  # share of captions of two objects that name both
 EMPTY = 0.15  # share of captions that are left out
 
 
@@ -44,45 +44,62 @@ class Captioned(Dataset[dict[str, Tensor]]):
         return {"image": self.images[index], "concepts": self.concepts[index]}
 
 
-def scene(index: int, seed: int = 0) -> tuple[list[str], Tensor]:
+def scene(index: int, seed: int = 0, *, alone: float = ALONE) -> tuple[list[str], Tensor]:
     """Training picture number `index`: the concepts of one or two objects, and the picture (3, H, W).
+
+    Args:
+        alone: the share of pictures with one object.
 
     >>> names, image = scene(0)
     >>> len(names) in (1, 2), image.shape
     (True, torch.Size([3, 64, 64]))
     """
     rng = np.random.default_rng([seed, index])
-    if rng.random() < ALONE:
+    if rng.random() < alone:
         names = [CONCEPTS[int(rng.integers(len(CONCEPTS)))]]
     else:
         names = list(seen_pairs()[int(rng.integers(len(seen_pairs())))])
     return names, picture(names, rng)
 
 
-def captions(concepts: Tensor, names: tuple[str, ...], generator: torch.Generator) -> list[str | None]:
+def captions(
+    concepts: Tensor, names: tuple[str, ...], generator: torch.Generator, *, both: float = BOTH
+) -> list[str | None]:
     """A caption for each picture: all that it shows, in any order, or one thing, or None.
 
     Captions of pictures say what is in them and seldom everything.
 
     Args:
         concepts: (B, 2) indices into `names`, -1 for none.
+        both: the share of captions of two objects that name both.
     """
     drawn = torch.rand(len(concepts), 3, generator=generator).tolist()
     made: list[str | None] = []
-    for shown, (empty, both, order) in zip(concepts.tolist(), drawn, strict=True):
+    for shown, (empty, named, order) in zip(concepts.tolist(), drawn, strict=True):
         known = [names[index] for index in shown if index >= 0]
         ordered = known[::-1] if order < 0.5 else known
-        made.append(None if empty < EMPTY else caption(ordered if both < BOTH else ordered[:1]))
+        made.append(None if empty < EMPTY else caption(ordered if named < both else ordered[:1]))
     return made
 
 
-def text(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
+def text(
+    *,
+    data: Path | None,
+    init: Model | None,
+    preset: str,
+    cache: Path,
+    alone: float | str = ALONE,
+    both: float | str = BOTH,
+    **options: Any,
+) -> Recipe:
     """The recipe of the shipped weights.
 
     Args:
         data: a folder as `energycomp data text` writes it; drawn pictures when left out, made once, kept in `cache`.
         init: a model to start from.
         preset: "default".
+        alone: the share of drawn pictures with one object.
+        both: the share of captions of two objects that name both.
         options: of the model: `encoder`, "words" or "minilm".
     """
     if preset != "default":
@@ -90,6 +107,7 @@ def text(*, data: Path | None, init: Model | None, preset: str, cache: Path, **o
     if options.keys() - {"encoder"} or (options and init is not None):
         start = " with a model to start from" if init is not None else ""
         raise InputError(f"got the option {min(options)!r}{start}; expected encoder, for a new model, or none")
+    mix = {name: share_of(name, given) for name, given in (("alone", alone), ("both", both))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = init or small(**options)
@@ -98,8 +116,9 @@ def text(*, data: Path | None, init: Model | None, preset: str, cache: Path, **o
         raise InputError(f"got a model conditioned on {conditioner}; expected one on text")
     if conditioner.module is not None:
         conditioner.module.requires_grad_(requires_grad=True)
-    pictures, names = _drawn(cache / "text-world.safetensors") if data is None else _folder(data, model)
-    run = partial(fit, model.trained, _loss(model, names), pictures)
+    drawn = cache / f"text-world-{mix['alone']:g}.safetensors"
+    pictures, names = _drawn(drawn, mix["alone"]) if data is None else _folder(data, model)
+    run = partial(fit, model.trained, _loss(model, names, mix["both"]), pictures)
     settings = {"learning_rate": 1e-3, "weight_decay": 1e-2, "warmup_fraction": 0.1, "max_grad_norm": 0.5}
     return Recipe(
         model=model,
@@ -108,12 +127,23 @@ def text(*, data: Path | None, init: Model | None, preset: str, cache: Path, **o
     )
 
 
-def _loss(model: Model, names: tuple[str, ...]) -> Any:
+def share_of(name: str, given: float | str) -> float:
+    """A share in [0, 1], as a number or typed."""
+    try:
+        share = float(given)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise InputError(f"got {name}={given}; expected a share from 0 to 1, such as 0.2")
+    return share
+
+
+def _loss(model: Model, names: tuple[str, ...], both: float) -> Any:
     denoiser, conditioner = model.denoiser, model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         images = augment(batch["image"], generator)
-        said = captions(batch["concepts"].cpu(), names, generator)
+        said = captions(batch["concepts"].cpu(), names, generator, both=both)
         ids = torch.cat([conditioner.parse(words or names[0]) for words in said]).to(images.device)
         null = torch.tensor([words is None for words in said], device=images.device)
         condition = Condition(conditioner(ids).rows, null)
@@ -136,14 +166,14 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return flipped.contiguous(memory_format=torch.channels_last)
 
 
-def _drawn(path: Path) -> tuple[Captioned, tuple[str, ...]]:
+def _drawn(path: Path, alone: float) -> tuple[Captioned, tuple[str, ...]]:
     """The training pictures of seed 0, drawn once to disk."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images = torch.empty(DRAWN, 3, 64, 64, dtype=torch.uint8)
         concepts = torch.full((DRAWN, 2), -1)
         for index in tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} pictures"):
-            names, image = scene(index)
+            names, image = scene(index, alone=alone)
             images[index] = ((image + 1) * 127.5).round().byte()
             concepts[index, : len(names)] = torch.tensor([CONCEPTS.index(name) for name in names])
         with atomic_file(path) as temporary:
