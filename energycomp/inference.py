@@ -161,7 +161,8 @@ def _with_fit(solution: Solution, problem: Problem, limit: float | None, generat
     bank = problem.draw(FIT_DRAWS, generator)
     with torch.no_grad():
         error = float(problem.errors(solution.conditions[None], bank).mean())
-        empty = float(problem.errors(solution.conditions[None, :0], bank).mean()) if problem.has_empty else 0.0
+        baseline = problem.baseline_errors(bank)
+        empty = 0.0 if baseline is None else float(baseline.mean())
     foreign = limit is not None and solution.error > limit
     if foreign:
         warnings.warn(

@@ -69,6 +69,7 @@ class Problem:
     _denoiser: Denoiser
     _conditioner: Conditioner
     _defaults: Defaults
+    _has_baseline: bool = True
     _spent: RowCount = attrs.field(factory=RowCount)
     _trunks: dict[int, tuple[NoiseBank, Trunk]] = attrs.field(factory=dict)
 
@@ -115,6 +116,17 @@ class Problem:
         tokens = self._conditioner(atoms.to(self.device)).rows
         mixed = torch.einsum("nkm,mld->nkld", weights.to(tokens), tokens)
         return self._errors(Condition(mixed.flatten(0, 1)), candidates, count, bank)
+
+    def baseline_errors(self, bank: NoiseBank) -> Tensor | None:
+        """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
+
+        Costs S rows; S trunk passes, none for a bank seen before.
+        """
+        if not self._has_baseline:
+            return None
+        shared = self._trunk(bank)
+        with self._count(), torch.no_grad():
+            return residual_errors(self._denoiser, self.observation, bank, self._null(shared)[None])[0]
 
     def _errors(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
         """Errors (N, S) of N K conditions, those of a candidate one after another."""
@@ -260,6 +272,7 @@ def _problem(
         denoiser=denoiser,
         conditioner=model.conditioner,
         defaults=model.defaults,
+        has_baseline=model.denoiser.rule == "product",
     )
 
 

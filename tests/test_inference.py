@@ -168,8 +168,12 @@ def test_pictures_are_read_under_a_rule_of_their_own() -> None:
     assert spent.rows == 2 * 3 * 4  # and none for u
     torch.testing.assert_close(errors, averaged.errors(values, bank), rtol=1e-5, atol=0)
     assert not torch.allclose(errors, make_problem(observation, tiny_model()).errors(values, bank), rtol=1e-3)
-    solution = infer(torch.zeros(1, 3, 16, 16), model, solver=Fixed(torch.rand(2, 2)))
-    assert solution.fit is None  # the mean has no prediction for nothing
+    solution = infer(observation, model, solver=Fixed(values[0, :2]), generator=seeded())
+    again, bank = make_problem(observation, model), problem.draw(16, seeded())
+    with torch.no_grad():
+        error = again.errors(values[:1, :2], bank).mean()
+        empty = make_problem(observation, tiny_model()).errors(values[:1, :0], bank).mean()
+    assert solution.fit == pytest.approx(1 - float(error / empty), abs=1e-5)
     with pytest.raises(InputError, match="count 0 under the rule 'mean'"):
         make_problem(observation, model, count=0)
     by_product = make_problem(observation, tiny_model(rule="mean", reading_rule="product"))
