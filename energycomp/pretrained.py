@@ -47,27 +47,19 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
         source: "clevr"; a folder that `save_pretrained` wrote, or that of a Stable Diffusion pipeline of diffusers,
             which energycomp-text reads; or "owner/name" on the hub, of either kind.
         device: where to put the network.
-        options: of a registered model, such as `preset=`, or of a pipeline's folder, `dtype=`.
+        options: of a registered model, such as `preset=`, or of a pipeline, `dtype=`.
 
     Raises:
         NotFoundError: there is no such model; the message lists the registered names.
         CheckpointError: the files are incomplete, altered, or do not fit.
     """
     name = str(source)
-    if name not in names("models") and _is_folder(name) and (Path(name) / PIPELINE).is_file():
-        return _pipeline(name, options).to(device)
-    if options and name not in names("models") and (_is_folder(name) or "/" in name):
-        raise InputError(
-            f"got {', '.join(options)} with {name}; expected options with a registered model only; a folder says "
-            "itself what it holds"
-        )
     if name in names("models"):
         model: Model = find("models", name)(**options)
     elif _is_folder(name):
-        model = from_pretrained(name)
+        model = _from_folder(Path(name), name, options)
     elif is_hub_id(name) and not isinstance(source, Path):
-        folder = _download(name)
-        model = _pipeline(name, {}) if (folder / PIPELINE).is_file() else from_pretrained(folder)
+        model = _from_folder(_download(name), name, options)
     elif "/" in name or isinstance(source, Path):
         raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")
     else:
@@ -365,6 +357,23 @@ def _build(part: Mapping[str, Any], kind: Any) -> Any:
                 "it keeps; restore the file"
             )
     return built
+
+
+def _from_folder(folder: Path, source: str, options: Mapping[str, Any]) -> Model:
+    """A model of ours, or a pipeline of diffusers."""
+    if (folder / PIPELINE).is_file():
+        return _pipeline(source, options)
+    if options:
+        raise InputError(
+            f"got {', '.join(options)} with {source}; expected options with a registered model or a pipeline only; a "
+            "folder says itself what it holds"
+        )
+    if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, "manifest.json")):
+        raise NotFoundError(
+            f"got {source}, which holds neither {CONFIG} nor {PIPELINE}; expected what save_pretrained of energycomp, "
+            "or of a pipeline of diffusers, writes; check the path"
+        )
+    return from_pretrained(folder)
 
 
 def _pipeline(source: str, options: Mapping[str, Any]) -> Model:
