@@ -148,11 +148,15 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     if not problem.exchangeable or len(values) < 2:
         return solution
     order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__), device=values.device)
-    gain = solution.component_gain
+
+    def ordered(numbers: Tensor | None) -> Tensor | None:
+        return None if numbers is None else numbers[order.to(numbers.device)]
+
     return attrs.evolve(
         solution,
         conditions=values[order],
-        component_gain=None if gain is None else gain[order.to(gain.device)],
+        component_gain=ordered(solution.component_gain),
+        probability=ordered(solution.probability),
     )
 
 

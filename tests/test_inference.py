@@ -152,6 +152,22 @@ def test_counts_without_an_unconditional_prediction() -> None:
         make_problem(torch.zeros(1, 3, 16, 16), model, count=0)
 
 
+def test_what_is_said_of_components_follows_their_order() -> None:
+    @attrs.frozen
+    class Backwards(Fixed):
+        def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+            found = super().solve(problem, generator=generator)
+            return attrs.evolve(found, component_gain=torch.tensor([5.0, 1.0]), probability=torch.tensor([0.9, 0.2]))
+
+    values = torch.tensor([[0.8, 0.1], [0.3, 0.2]])
+    solution = infer(torch.zeros(3, 16, 16), tiny_model(), solver=Backwards(values))
+    assert solution.conditions.equal(values.flip(0))
+    assert solution.component_gain is not None
+    assert solution.probability is not None
+    assert solution.component_gain.tolist() == [1.0, 5.0]
+    assert solution.probability.tolist() == pytest.approx([0.2, 0.9])
+
+
 def test_pictures_are_read_under_a_rule_of_their_own() -> None:
     """Composed under the product, read under the mean: the errors are those of a denoiser with that rule."""
     model = tiny_model(reading_rule="mean")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import attrs
@@ -17,7 +18,8 @@ from energycomp.errors import InputError
 
 __all__ = ["Text", "Tokenizer"]
 
-CACHED = 512  # prompts whose tokens are kept; one of Stable Diffusion takes 236 kB
+CACHED = 512  # prompts whose tokens are kept, beside those of the concepts; one of Stable Diffusion takes 236 kB
+AT_ONCE = 64  # prompts that are encoded
 
 
 class Tokenizer(Protocol):
@@ -52,6 +54,12 @@ def _checked(template: Any) -> str:
     return str(template)
 
 
+def _names(concepts: Any) -> tuple[str, ...]:
+    if isinstance(concepts, str) or not all(isinstance(name, str) and name.strip() for name in concepts):
+        raise InputError(f"got the concepts {concepts!r}; expected a list of words, such as ['cat', 'dog']")
+    return tuple(dict.fromkeys(name.strip() for name in concepts))
+
+
 @attrs.frozen(eq=False)
 class Text:
     """Prompts as conditions. A value is the ids (L,) of a prompt; its tokens are computed once and kept.
@@ -80,7 +88,7 @@ class Text:
     settings: Mapping[str, Any]
     pooled: bool = False
     template: str = attrs.field(default="a photo of a {}", converter=_checked)
-    concepts: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = attrs.field(default=(), converter=_names)
     owned: bool = True
     _kept: dict[tuple[int, ...], Tensor] = attrs.field(factory=dict, init=False, repr=False)
 
@@ -106,14 +114,10 @@ class Text:
 
     def over(self, concepts: Sequence[str], *, template: str | None = None) -> Text:
         """The same encoder over other concepts; raises `InputError` for one that the tokenizer cannot take."""
-        names = tuple(dict.fromkeys(name.strip() for name in concepts))
-        if not names or not all(names):
-            raise InputError(f"got the concepts {list(concepts)}; expected at least one, such as cat, dog, rabbit")
-        made = attrs.evolve(self, concepts=names, template=template or self.template)
-        known: dict[tuple[int, ...], str] = {}
-        for name, ids in zip(names, made.enumerate_support().tolist(), strict=True):
-            if (other := known.setdefault(tuple(ids), name)) != name:
-                raise InputError(f"got the concepts {other!r} and {name!r}, whose prompts are the same; leave one out")
+        if not _names(concepts):
+            raise InputError("got no concepts; expected at least one, such as cat, dog, rabbit")
+        made = attrs.evolve(self, concepts=concepts, template=template or self.template)
+        made.enumerate_support()
         return made
 
     def enumerate_support(self) -> Tensor:
@@ -123,7 +127,17 @@ class Text:
                 "got no concepts to choose among; expected some; say which: --concepts cat,dog,rabbit on the command "
                 "line, or energycomp_text.about(model, ['cat', 'dog'])"
             )
-        return torch.stack([self.tokenizer(self.prompt(name)) for name in self.concepts])
+        return torch.tensor(list(self._named))
+
+    @cached_property
+    def _named(self) -> dict[tuple[int, ...], str]:
+        """The concept of each prompt's ids, in order."""
+        named: dict[tuple[int, ...], str] = {}
+        for name in self.concepts:
+            ids = tuple(self.tokenizer(self.prompt(name)).tolist())
+            if (other := named.setdefault(ids, name)) != name:
+                raise InputError(f"got the concepts {other!r} and {name!r}, whose prompts are the same; leave one out")
+        return named
 
     def prompt(self, concept: str) -> str:
         """The prompt of a concept."""
@@ -144,10 +158,8 @@ class Text:
     def describe(self, value: Tensor) -> dict[str, str]:
         """A value (L,) as the concept that it is the prompt of, or as the prompt."""
         value = value.cpu()
-        for name in self.concepts:
-            if self.tokenizer(self.prompt(name)).equal(value):
-                return {"concept": name}
-        return {"prompt": self.tokenizer.text(value)}
+        name = self._named.get(tuple(value.tolist()))
+        return {"prompt": self.tokenizer.text(value)} if name is None else {"concept": name}
 
     def config(self) -> dict[str, Any]:
         """Arguments of the registered factory."""
@@ -167,13 +179,14 @@ class Text:
             return Condition(self._pool(self.states(values), self.tokenizer.mask(values)))
         keys = [tuple(ids) for ids in values.tolist()]
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
-        if missing:
-            ids = torch.tensor(missing, device=values.device)
+        for start in range(0, len(missing), AT_ONCE):
+            part = missing[start : start + AT_ONCE]
+            ids = torch.tensor(part, device=values.device)
             with torch.no_grad():
                 tokens = self._pool(self.states(ids), self.tokenizer.mask(ids))
-            self._kept.update(zip(missing, tokens, strict=True))
+            self._kept.update(zip(part, (row.clone() for row in tokens), strict=True))  # a view would keep them all
         rows = torch.stack([self._kept[key].to(values.device) for key in keys])
-        while len(self._kept) > CACHED:
+        while len(self._kept) > CACHED + len(self.concepts):
             self._kept.pop(next(iter(self._kept)))
         return Condition(rows)
 
@@ -189,13 +202,14 @@ class Text:
         >>> words(vocabulary=["a", "cat"]).weighted("a cat", {"cat": 1.21}).rows.shape
         torch.Size([1, 1, 64])
         """
-        ids = self.tokenizer(prompt)
-        scale = torch.ones(len(ids))
+        device = next(self.encoder.parameters()).device
+        ids, nothing = self.tokenizer(prompt).to(device), self.tokenizer("").to(device)
+        scale = torch.ones(len(ids), device=device)
         for phrase, weight in weights.items():
             start, stop = self._place(prompt, phrase)
             scale[start:stop] = weight
         with torch.no_grad():
-            states, empty = self.states(torch.stack([ids, self.tokenizer("")]))
+            states, empty = self.states(torch.stack([ids, nothing]))
             moved = empty + scale.to(states)[:, None] * (states - empty)
             return Condition(self._pool(moved[None], self.tokenizer.mask(ids[None])))
 

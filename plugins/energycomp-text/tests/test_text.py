@@ -110,8 +110,8 @@ def test_other_concepts_of_the_same_encoder() -> None:
     assert other.describe(other.parse("a photo of a dog")[0]) == {"concept": "dog"}
     assert text.over(["catfish"]).template == text.template
     assert text.concepts == ("cat", "dog")
-    for wrong in ([], ["cat", " "]):
-        with pytest.raises(InputError, match="at least one"):
+    for wrong, reason in (([], "at least one"), (["cat", " "], "list of words"), ("cat", "list of words")):
+        with pytest.raises(InputError, match=reason):
             text.over(wrong)
     with pytest.raises(InputError, match="'Cat' and 'cat', whose prompts are the same"):
         text.over(["Cat", "dog", "cat"])
@@ -151,7 +151,7 @@ def test_each_prompt_is_encoded_once() -> None:
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "CACHED", 2)
+    monkeypatch.setattr(text_module, "CACHED", 0)  # beside the two concepts
     text = trained()
     values = torch.cat([text.parse(prompt) for prompt in ("a cat", "a dog", "a catfish", "a photo")])
     text(values[:2])
@@ -163,6 +163,17 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert calls == [2, 1]
     assert len(text._kept) == 2
     assert rows.equal(torch.cat([text(value[None]).rows for value in values]))
+
+
+def test_tokens_are_made_and_kept_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "AT_ONCE", 3)
+    text = trained()
+    values = torch.cat([text.parse(prompt) for prompt in ("a cat", "a dog", "a catfish", "a photo")])
+    with encoded(text) as calls:
+        rows = text(values).rows
+    assert calls == [3, 1]
+    assert all(token.untyped_storage().nbytes() == token.numel() * 4 for token in text._kept.values())
+    torch.testing.assert_close(rows, torch.cat([trained()(value[None]).rows for value in values]))
 
 
 def test_an_encoder_that_is_trained_forgets_and_gets_gradients() -> None:
