@@ -11,6 +11,7 @@ from energycomp.commands.options import (
     AsJson,
     Concepts,
     Device,
+    Dtype,
     ModelName,
     Seed,
     Source,
@@ -24,7 +25,7 @@ from energycomp.commands.options import (
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from energycomp.decomposition import Decomposer
     from energycomp.evaluation import Report
@@ -47,6 +48,7 @@ def evaluate(
         str | None, typer.Option("--source", help="A registered dataset; the one of the model's name.")
     ] = None,
     source: Source = None,
+    dtype: Dtype = None,
     concepts: Concepts = None,
     template: Template = None,
     samples: Annotated[
@@ -77,10 +79,11 @@ def evaluate(
 
     known = parse_count(count, true=True)
     chosen = None if solver is None else find("solvers", solver)()
-    loaded = load_model(model, device, **from_source(source))
+    loaded = load_model(model, device, **from_source(source, dtype))
     examples = find("datasets", dataset or loaded.name)()
     if takes_words(loaded) and hasattr(examples, "concepts"):
         loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
+        _check_known(loaded, examples.concepts(data))
     else:
         loaded = over(loaded, concepts, template)
     if hasattr(examples, "adapted"):
@@ -99,6 +102,16 @@ def evaluate(
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
         _print_table(report)
+
+
+def _check_known(model: Model, shown: Sequence[str]) -> None:
+    """What pictures show must be among the concepts, or it could never be found."""
+    known: Any = model.conditioner
+    if missing := [name for name in shown if name not in known.concepts]:
+        raise InputError(
+            f"got pictures of {missing[0]}, which is not among the concepts {', '.join(known.concepts)}; expected all "
+            "that the pictures show; add it to --concepts, or leave --concepts out"
+        )
 
 
 def _scene_scores(

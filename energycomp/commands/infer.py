@@ -13,6 +13,7 @@ import typer
 from energycomp.commands.options import (
     Concepts,
     Device,
+    Dtype,
     ModelName,
     Seed,
     Source,
@@ -47,6 +48,7 @@ def infer(
     solver: Annotated[str | None, typer.Option(help="A registered solver; the model's own.")] = None,
     count: Annotated[str | None, typer.Option(help="Number of components, 4, or its range, 3-8.")] = None,
     source: Source = None,
+    dtype: Dtype = None,
     concepts: Concepts = None,
     template: Template = None,
     seed: Seed = 0,
@@ -70,14 +72,14 @@ def infer(
 
     pictures = _pictures(images, out)
     known = parse_count(count)
-    loaded = over(load_searchable(model, device, **from_source(source)), concepts, template)
+    loaded = over(load_searchable(model, device, **from_source(source, dtype)), concepts, template)
     read = _reader(loaded, solver, known, seed)
     settings = {
         "model": model,
         "solver": solver or loaded.defaults.solver,
         "counts": list(known or loaded.defaults.counts),
         "seed": seed,
-        **({"source": source} if source else {}),
+        **{key: value for key, value in (("source", source), ("dtype", dtype)) if value is not None},
         **({"conditioner": loaded.conditioner.config()} if takes_words(loaded) else {}),
     }
     results = Results(loaded, None if out is None else make_folder(out, "-o"), settings)

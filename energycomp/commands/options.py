@@ -17,6 +17,7 @@ __all__ = [
     "AsJson",
     "Concepts",
     "Device",
+    "Dtype",
     "ModelName",
     "Seed",
     "Source",
@@ -38,6 +39,7 @@ Source = Annotated[
     str | None,
     typer.Option("--model", help="What a registered model such as text reads: a folder or hub id of a pipeline."),
 ]
+Dtype = Annotated[str | None, typer.Option(help="Of a pipeline's networks: float32, bfloat16 or float16; float32.")]
 Concepts = Annotated[
     str | None, typer.Option(help="What is looked for, of a model that takes words, with commas: cat,dog,rabbit.")
 ]
@@ -75,9 +77,9 @@ def load_searchable(source: str, device: str, **options: Any) -> Model:
     return loaded
 
 
-def from_source(source: str | None) -> dict[str, str]:
-    """The option of a registered model that `--model` stands for."""
-    return {} if source is None else {"model": source}
+def from_source(source: str | None, dtype: str | None = None) -> dict[str, str]:
+    """The options of a model that `--model` and `--dtype` stand for."""
+    return {name: value for name, value in (("model", source), ("dtype", dtype)) if value is not None}
 
 
 def takes_words(model: Model) -> bool:

@@ -10,6 +10,7 @@ import typer
 from energycomp.commands.options import (
     AsJson,
     Device,
+    Dtype,
     ModelName,
     Seed,
     Source,
@@ -59,6 +60,7 @@ def sample(
     device: Device = "cpu",
     preset: Annotated[str | None, typer.Option(help="A preset of a registered model.")] = None,
     source: Source = None,
+    dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
     """Compose components and sample pictures of the result.
@@ -71,9 +73,11 @@ def sample(
 
     energycomp sample text "a red cube" "a blue sphere" -o both.png
 
-    Weights are in the order of prompts, --at, --with, --without; 1 where there are none, or the model's own guidance
-    scale. Without any of them the model's unconditional prediction is
-    sampled. A model that makes whole scenes of its own takes none.
+    energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --model FOLDER -o dog.png
+
+    Weights are in the order of prompts, --at, --with, --without, --not; the model's own guidance scale where there are
+    none. Without any component the model's unconditional prediction is sampled. A model that makes whole scenes of its
+    own takes none.
     """
     import torch
 
@@ -81,7 +85,7 @@ def sample(
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise InputError(f"got -o {out}; expected the name of a PNG file, such as scene.png")
-    loaded = load_model(model, device, **({} if preset is None else {"preset": preset}), **from_source(source))
+    loaded = load_model(model, device, **({} if preset is None else {"preset": preset}), **from_source(source, dtype))
     own = sampler_of(loaded)
     if own is not None:
         chosen: dict[str, Any] = {
@@ -98,7 +102,8 @@ def sample(
     leaves += [loaded(*numbers(text, "--at")) for text in at or []]
     leaves += [loaded(**_label(text)) for text in labels or []]
     leaves += [loaded(**{name: False}) for name in without or []]
-    composer = _compose(loaded, leaves, negated or [], weight or [])
+    kept_away = [loaded(text) if takes_words(loaded) else loaded(*numbers(text, "--not")) for text in negated or []]
+    composer = _compose(loaded, leaves, kept_away, weight or [])
     make_folder(out.parent, "-o")
     images = composer.sample(
         n,
@@ -149,23 +154,18 @@ def _said(model: Model, prompt: str) -> Any:
     return model(prompt)
 
 
-def _compose(model: Model, leaves: list[Any], negated: list[str], weight: list[float]) -> Composer:
+def _compose(model: Model, leaves: list[Any], kept_away: list[Any], weight: list[float]) -> Composer:
     from energycomp.composer import Composer
 
-    scale = model.defaults.guidance_scale
-
-    if len(weight) not in (0, 1, len(leaves)):
+    count = len(leaves) + len(kept_away)
+    if len(weight) not in (0, 1, count):
         raise InputError(
-            f"got {len(weight)} --weight for {len(leaves)} components; expected one for all, or one for each"
+            f"got {len(weight)} --weight for {count} components; expected one for all, or one for each, --not last"
         )
-    if weight:
-        weights = weight * len(leaves) if len(weight) == 1 else weight
-        numbers(",".join(map(str, weights)) or "0", "--weight")
-        parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=True)]
-    else:
-        parts = [scale * leaf for leaf in leaves] if scale != 1.0 else list(leaves)
-    kept_away = [model(text) if takes_words(model) else model(*numbers(text, "--not")) for text in negated]
-    parts += [~(scale * leaf) if scale != 1.0 else ~leaf for leaf in kept_away]
+    weights = weight if len(weight) > 1 else (weight or [model.defaults.guidance_scale]) * count
+    numbers(",".join(map(str, weights)) or "0", "--weight")
+    parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=False)]
+    parts += [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], kept_away, strict=True)]
     return Composer(parts) if parts else Composer(model.unconditional)
 
 

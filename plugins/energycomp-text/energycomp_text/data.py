@@ -57,7 +57,7 @@ def read(spec: str) -> list[Record]:
         names = tuple(dict.fromkeys(name.strip() for name in re.split(r",|\+", folder.name) if name.strip()))
         if not names:
             raise InputError(f"got the folder {folder}; expected the concepts of its pictures as its name: cat,dog")
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = _pictures(folder)
         groups.append([Record(file, names) for file in files])
     longest = max(map(len, groups), default=0)
     records = [group[place] for place in range(longest) for group in groups if place < len(group)]
@@ -67,6 +67,14 @@ def read(spec: str) -> list[Record]:
             f"{spec}/cat,dog/1.jpg"
         )
     return records
+
+
+def _pictures(folder: Path) -> list[Path]:
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise InputError(f"got {folder}, which cannot be read ({error.strerror}); check its permissions") from error
+    return [file for file in files if not file.name.startswith(".")]
 
 
 def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ...], torch.Tensor]:

@@ -151,6 +151,7 @@ def test_infer_of_the_small_model(run: Run, words: None, photo: Path) -> None:
         (["a cat", "--not", "rain"], "u + 7.5 text(a cat) - 7.5 text(rain)"),
         (["a cat", "a dog", "--weight", 2, "--weight", 3], "-4 u + 2 text(a cat) + 3 text(a dog)"),
         (["a cat", "--weight", 1], "text(a cat)"),
+        (["a cat", "--not", "a dog", "--weight", 2, "--weight", 3], "2 u + 2 text(a cat) - 3 text(a dog)"),
         (["--not", "rain"], "8.5 u - 7.5 text(rain)"),
         ([], "u"),
     ],
