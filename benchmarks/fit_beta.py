@@ -74,31 +74,32 @@ def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]
     return errors, slots, [int(value) for value in example.values]
 
 
-def sets(model: Model, example: Any, seed: int) -> tuple[list[tuple[Tensor, Tensor]], list[int]]:
-    """The answers (N, K) of each count to a picture with their errors (N,), and the true one, sorted."""
+def sets(model: Model, example: Any, seed: int) -> tuple[list[tuple[Tensor, Tensor]], list[int], int]:
+    """The answers (N, K) of each count to a picture with their errors (N,), the true one, sorted, and M."""
     problem = make_problem(model.encode(example.image), model)
     atoms, slots = dictionary(problem)
     form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
     seen = []
     for count in range(problem.counts[0], problem.counts[1] + 1):
-        chosen = torch.tensor(list(configurations(problem, slots, count)))
+        chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
         weights = torch.zeros(len(chosen), len(atoms), dtype=torch.float64)
         weights.scatter_(1, chosen, problem.weighting(count))
         seen.append((chosen, form.errors(weights).mean(1)))
-    return seen, sorted(atoms.tolist().index(value) for value in example.values.tolist())
+    return seen, sorted(atoms.tolist().index(value) for value in example.values.tolist()), len(atoms)
 
 
-def set_chance(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], *, beta: float) -> Tensor:
+def set_chance(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], _: int, *, beta: float) -> Tensor:
     """The posterior of the true set (1,)."""
     logs = torch.cat([-beta * errors for _, errors in seen]).log_softmax(0)
     answers = [sorted(row) for chosen, _ in seen for row in chosen.tolist()]
     return logs[answers.index(true)].exp()[None]
 
 
-def found_members(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:
+def found_members(
+    seen: Sequence[tuple[Tensor, Tensor]], true: list[int], atoms: int, *, beta: float
+) -> tuple[Tensor, Tensor]:
     """Of each value of the best answer: its posterior to be in the set (K,), and whether it is."""
     chosen, _ = min(((rows[int(e.argmin())], float(e.min())) for rows, e in seen), key=operator.itemgetter(1))
-    atoms = 1 + max(int(rows.max()) for rows, _ in seen)
     return memberships(seen, atoms, beta)[chosen], torch.isin(chosen, torch.tensor(true))
 
 

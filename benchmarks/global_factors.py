@@ -66,7 +66,7 @@ def fingerprint(model: Model) -> str:
     """What tells one network's weights from another's: results of other weights are not taken for these."""
     digest = hashlib.sha256()
     for tensor in model.denoiser.network.state_dict().values():
-        digest.update(tensor.detach().float().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
@@ -26,7 +28,6 @@ from torch import Tensor
 
 from energycomp import Model, NoiseBank, load
 from energycomp.component import Rule
-from energycomp.plugins import find
 from energycomp.problem import Problem, make_problem
 from energycomp_solvers.weights import Weights
 from energycomp_text import about
@@ -36,7 +37,7 @@ from energycomp_text.metrics import ConceptRecall, ExactSet
 from energycomp_text.text import Text
 
 COLUMNS = (Column("set exactly right", ExactSet(), ".1%"), Column("concepts found", ConceptRecall(), ".1%"))
-SGD_SHARE = 20  # steps of gradient descent for each draw of least squares
+SGD_SHARES = (1, 20)  # steps of gradient descent for each draw of least squares
 Find = Callable[[Model, Tensor, NoiseBank, int], Guess]
 
 
@@ -44,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Reads, writes zero_shot.md and zero_shot.png."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    model = load("text") if options.model is None else load(options.model)
-    source = TextSource()
-    concepts = options.concepts.split(",") if options.concepts else source.concepts(options.data[0])
-    model = about(model, concepts)
+    extra = {} if options.dtype is None else {"dtype": options.dtype}
+    model = load("text" if options.model is None else options.model, device=options.device, **extra)
+    shown = dict.fromkeys(name for data in options.data for name in TextSource().concepts(data))
+    model = about(model, options.concepts.split(",") if options.concepts else list(shown))
     chosen, shape = methods(model, options), model.conditioner.value_shape
     answers = {data: read(chosen, model, data, options) for data in options.data}
     rows = [
@@ -66,9 +67,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=None, help="folder or hub id; the model that ships")
     parser.add_argument("--data", nargs="+", default=["synthetic", "synthetic:seen", "synthetic:3"])
     parser.add_argument("--concepts", default=None, help="with commas; those of the data")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default=None, help="of a pipeline's networks, such as bfloat16")
     parser.add_argument("--draws", type=int, default=None, help="of every method; the model's own number")
-    parser.add_argument("--only", nargs="+", default=None, help="keys of methods, ours first: product mean nnls ...")
+    parser.add_argument("--only", nargs="+", default=None, help="methods, ours first: product nnls sgd-20 ...")
     parser.add_argument("-n", type=int, default=100, help="pictures of each data")
+    parser.add_argument("--few", type=int, default=20, help="pictures that gradient steps read")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/zero_shot"), help="a folder; a run goes on there")
@@ -83,15 +87,23 @@ def methods(model: Model, options: argparse.Namespace) -> list[Method]:
     ways: dict[str, tuple[str, Find]] = {
         rule: (f"composed, every set, rule {rule}", partial(composed, rule)),
         other: (f"composed, every set, rule {other}", partial(composed, other)),
-        "nnls": ("weights, least squares", partial(fitted, "nnls")),
-        "sgd": (f"weights, {SGD_SHARE * draws} gradient steps", partial(fitted, "sgd")),
+        "nnls": ("weights, least squares", partial(fitted, 0)),
+        **{
+            f"sgd-{share}": (f"weights, {share * draws} gradient steps", partial(fitted, share)) for share in SGD_SHARES
+        },
         "compound": ("compound prompt (diffusion classifier)", compound),
         "individual": ("individual prompts (its variant)", individual),
         "weighted": ("prompt weighting", weighted),
     }
-    mark = f"{draws}-{fingerprint(model)}"
+    told = json.dumps([model.conditioner.config(), options.dtype], sort_keys=True)
+    mark = f"{draws}-{fingerprint(model)}-{hashlib.sha256(told.encode()).hexdigest()[:6]}"
     return [
-        Method(f"{key}-{mark}", label, options.n, (partial(_reader, model, draws, find_set),))
+        Method(
+            f"{key}-{mark}",
+            label,
+            options.few if "sgd" in key else options.n,
+            (partial(_reader, model, draws, find_set),),
+        )
         for key, (label, find_set) in ways.items()
         if options.only is None or key in options.only
     ]
@@ -135,16 +147,16 @@ def composed(rule: Rule, model: Model, observation: Tensor, bank: NoiseBank, cou
     return Guess(tuple(names[k] for k in best), problem.rows)
 
 
-def fitted(method: str, model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
-    """Ours: the concepts of greatest weight (thesis alg. 8), by least squares or by a gradient step a draw."""
+def fitted(share: int, model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
+    """Ours: the concepts of greatest weight (thesis alg. 8), by least squares, or `share` gradient steps for a draw."""
     rule: Rule = model.defaults.reading_rule or model.denoiser.rule
     problem = _problem(model, observation, count, rule)
     draws = len(bank)
-    solver = Weights(method=method, draws=draws, steps=SGD_SHARE * draws, judge_draws=1)  # type: ignore[arg-type]
+    solver = Weights(method="sgd" if share else "nnls", draws=draws, steps=max(1, share * draws), judge_draws=1)
     found = solver.solve(problem, generator=_generator(observation))
     names = [model.conditioner.describe(value)["concept"] for value in found.conditions]
-    fit = (len(_names(model)) + (rule == "product")) * (draws if method == "nnls" else SGD_SHARE * draws)
-    return Guess(tuple(names), fit)  # without the rows that judge the answer
+    rows = (len(_names(model)) + (rule == "product")) * max(1, share) * draws
+    return Guess(tuple(names), rows)  # without those that judge the answer
 
 
 def _names(model: Model) -> tuple[str, ...]:
@@ -156,9 +168,8 @@ def _names(model: Model) -> tuple[str, ...]:
 
 def read(chosen: Sequence[Method], model: Model, data: str, options: argparse.Namespace) -> dict[str, list[Record]]:
     """What every method finds in the pictures of one data."""
-    path = options.out / f"{Path(data).name.replace(':', '_')}-{options.seed}.jsonl"
-    source = find("datasets", "text")().adapted(model.conditioner)
-    examples = source.examples(data, count=options.n, seed=options.seed)
+    path = options.out / f"{re.sub(r'[^0-9A-Za-z.-]+', '_', data)}-{options.seed}.jsonl"
+    examples = TextSource().adapted(model.conditioner).examples(data, count=options.n, seed=options.seed)
     return read_all(chosen, examples, path, title=data, seed=options.seed)
 
 

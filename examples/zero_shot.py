@@ -16,13 +16,14 @@ source = sys.argv[1] if len(sys.argv) > 1 else "text"
 names = sys.argv[2].split(",") if len(sys.argv) > 2 else ["red cube", "blue sphere", "green cylinder", "yellow cube"]
 model = about(energycomp.load(source), names)
 
-prompts = [model.conditioner.template.format(name) for name in names[:2]]
+prompts = [model.conditioner.prompt(name) for name in names[:2]]
 scale = model.defaults.guidance_scale
 composer = energycomp.Composer([scale * model(prompt) for prompt in prompts])
 picture = composer.sample(generator=torch.Generator().manual_seed(0))[0]
 picture.save("composed.png")
 print(composer, "in composed.png")
 
-solution = energycomp.infer(picture, model, count=2)
+solution = energycomp.infer(picture, model, count=len(prompts))
 print("read:", *(model.conditioner.describe(value)["concept"] for value in solution.conditions), sep="\n  ")
-print(f"the next best answer is as good with p = {solution.p_value:.2g}; {solution.rows:,} network rows")
+if solution.p_value is not None:  # there is another answer
+    print(f"the next best answer is as good with p = {solution.p_value:.2g}; {solution.rows:,} network rows")
