@@ -176,9 +176,11 @@ def read(chosen: Sequence[Method], model: Model, data: str, options: argparse.Na
 def note(options: argparse.Namespace) -> str:
     """How the table was made."""
     model = f" --model {options.model}" if options.model else ""
+    draws = f" --draws {options.draws}" if options.draws else ""
     return (
-        f"`python benchmarks/zero_shot.py{model} --data {' '.join(options.data)} -n {options.n} --seed "
-        f"{options.seed}`; {options.threads} thread, intervals over pictures. Rows and CPU seconds are of one picture."
+        f"`python benchmarks/zero_shot.py{model} --data {' '.join(options.data)}{draws} -n {options.n} --few "
+        f"{options.few} --seed {options.seed}`; {options.threads} thread, intervals over pictures. Rows and CPU seconds "
+        "are of one picture."
     )
 
 

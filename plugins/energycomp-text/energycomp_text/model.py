@@ -104,7 +104,7 @@ def small(*, encoder: str = "words") -> Model:
 
 
 def own_words() -> Text:
-    """The untrained conditioner of the small world: ten words.
+    """The untrained conditioner of the small world: nine words.
 
     >>> own_words().tokenizer.text(own_words().parse(concept="red cube")[0])
     'a red cube'
