@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Self, cast
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energycomp.errors import InputError, NotFoundError
 
@@ -58,6 +59,24 @@ class VAECodec:
                 f"got {self}; expected a folder or hub id, whole numbers of at least 1 and a scale above 0; check them"
             )
 
+    @classmethod
+    def of(cls, vae: Any, *, latent_size: int, source: str | None = None) -> Self:
+        """The codec of an autoencoder that is in memory already; it is put into eval mode and frozen, not copied.
+
+        Args:
+            vae: an `AutoencoderKL`.
+            latent_size: height and width of the latents.
+            source: where it was read from; when left out, its weights tell what it can be composed with, and a model
+                with it cannot be saved.
+        """
+        reduction = 2 ** (len(vae.config.block_out_channels) - 1)
+        codec = cls(
+            source or f"in memory {_digest(vae)}", image_size=latent_size * reduction, reduction=reduction,
+            scaling_factor=vae.config.scaling_factor, channels=vae.config.latent_channels,
+        )  # fmt: skip
+        codec.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
+        return codec
+
     @property
     def identity(self) -> str:
         """Latents of the same autoencoder and scale can be composed."""
@@ -83,11 +102,6 @@ class VAECodec:
             ) from error
         return vae.eval().requires_grad_(False)
 
-    def around(self, vae: Any) -> Self:
-        """The codec with a module that is in memory already; it is not copied."""
-        self.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
-        return self
-
     def _is_nested(self) -> bool:
         folder = Path(self.source)
         if folder.is_dir():
@@ -98,16 +112,20 @@ class VAECodec:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to the posterior mean, scaled: (B, C, h, w)."""
+        """Images (B, 3, H, W) in [-1, 1] to the posterior mean, scaled: (B, C, h, w).
+
+        One picture at a time, as `decode` does: a batch takes the memory of one.
+        """
         vae = self.vae.to(images.device)
-        latents: Tensor = vae.encode(images.to(vae.dtype)).latent_dist.mean * self.scaling_factor
-        return latents.to(images.dtype)
+        means = [vae.encode(image.to(vae.dtype)).latent_dist.mean for image in images.split(1)]
+        return (torch.cat(means) * self.scaling_factor).to(images.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
         vae = self.vae.to(latents.device)
-        images: Tensor = vae.decode((latents / self.scaling_factor).to(vae.dtype)).sample
+        parts = (latents / self.scaling_factor).to(vae.dtype).split(1)
+        images = torch.cat([vae.decode(part).sample for part in parts])
         return images.clamp(-1, 1).to(latents.dtype)
 
     def config(self) -> dict[str, Any]:
@@ -115,3 +133,12 @@ class VAECodec:
         folder = Path(self.source)
         source = str(folder.absolute()) if folder.is_dir() else self.source
         return {**attrs.asdict(self), "source": source}
+
+
+def _digest(module: nn.Module) -> str:
+    """Equal weights have equal digests."""
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]

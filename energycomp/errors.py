@@ -8,6 +8,7 @@ __all__ = [
     "NonFiniteError",
     "NotFoundError",
     "PluginError",
+    "first_line",
 ]
 
 
@@ -37,3 +38,12 @@ class CheckpointError(EnergycompError):
 
 class NonFiniteError(EnergycompError, ArithmeticError):
     """A network predicted NaN or infinity; the message names the component and the step."""
+
+
+def first_line(error: Exception) -> str:
+    r"""What an error of a library says first, for a message of one line.
+
+    >>> first_line(ValueError("no such file\nand how to get help")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]

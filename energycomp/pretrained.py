@@ -17,14 +17,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from energycomp.codec import VAECodec, is_hub_id
 from energycomp.conditioning import Condition, Conditioner, weights_of
 from energycomp.denoiser import Denoiser
-from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError
+from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError, first_line
 from energycomp.evaluate import rows, trunk
 from energycomp.images import ImageProcessor
 from energycomp.model import Defaults, Model
 from energycomp.plugins import Kind, find, names
 from energycomp.storage import atomic_directory, read_tensors, verify, write_tensors
 
-__all__ = ["from_pretrained", "load", "load_weights", "save_pretrained"]
+__all__ = ["from_pretrained", "is_folder", "load", "load_weights", "no_larger_than", "save_pretrained"]
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -56,7 +56,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
     name = str(source)
     if name in names("models"):
         model: Model = find("models", name)(**options)
-    elif _is_folder(name):
+    elif is_folder(name):
         model = _from_folder(Path(name), name, options)
     elif is_hub_id(name) and not isinstance(source, Path):
         model = _from_folder(_download(name), name, options)
@@ -87,7 +87,7 @@ def save_pretrained(
     if config["codec"] is not None and not _has_a_place(config["codec"]["source"]):
         raise InputError(
             f"got a model whose codec is {config['codec']['source']!r}; expected one that was read from a folder or "
-            "the hub; save the pipeline that it is of, and load its folder"
+            "the hub; save the pipeline that it is of with its own save_pretrained, and load that folder"
         )
     weights = {f"network.{name}": tensor for name, tensor in model.denoiser.network.state_dict().items()}
     for prefix, module in (("encoder", model.encoder), ("conditioner", weights_of(model.conditioner))):
@@ -111,7 +111,7 @@ def from_pretrained(folder: str | Path) -> Model:
         NotFoundError: the config names a network or conditioner that no plugin registers.
     """
     path = Path(folder)
-    if not _is_folder(path):
+    if not is_folder(path):
         raise NotFoundError(f"got {path}, which is no folder; expected one that save_pretrained wrote")
     verify(path)
     config = _read_config(path / CONFIG)
@@ -178,7 +178,7 @@ def _conditioner(part: Mapping[str, Any], weights: Mapping[str, Tensor], source:
                 f"got no weights of the conditioner {part['name']!r} in {source}; expected them; restore the file"
             )
         return made
-    with _no_larger_than(weights, source), torch.device("meta"):
+    with no_larger_than(weights, source), torch.device("meta"):
         empty: Conditioner = _build(part, "conditioners")
     if (module := weights_of(empty)) is None:
         raise CheckpointError(
@@ -294,14 +294,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _skeleton(part: Mapping[str, Any], kind: Kind, weights: Mapping[str, Tensor], source: str) -> nn.Module:
     """The network or encoder without memory, on torch's meta device, once it is known to fit the weights."""
-    with _no_larger_than(weights, source), torch.device("meta"):
+    with no_larger_than(weights, source), torch.device("meta"):
         network: nn.Module = _build(part, kind)
     _check_fit(network.state_dict(), weights, source)
     return network
 
 
 @contextmanager
-def _no_larger_than(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
+def no_larger_than(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
     """Counts the parameters of what is made: no config makes a network that is larger than its file of weights."""
     # Some networks register a parameter again, to tie it to another.
     left = {"tensors": 2 * len(weights), "numbers": 2 * sum(tensor.numel() for tensor in weights.values())}
@@ -386,7 +386,8 @@ def _pipeline(source: str, options: Mapping[str, Any]) -> Model:
     return model
 
 
-def _is_folder(name: str | Path) -> bool:
+def is_folder(name: str | Path) -> bool:
+    """Whether there is a folder of that name, however long the name is."""
     try:
         return Path(name).is_dir()
     except (OSError, ValueError):  # too long a name, or one with a zero byte
@@ -399,8 +400,8 @@ def _download(repo: str) -> Path:
     try:
         return Path(snapshot_download(repo, allow_patterns=[CONFIG, PIPELINE, WEIGHTS, "manifest.json", "README.md"]))
     except Exception as error:  # the hub client raises many kinds; each means that the model is not here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotFoundError(
-            f"got {repo!r}, which is no folder and could not be read from the hub ({type(error).__name__}: {reason}); "
-            f"expected a folder, a hub id, or one of the registered models: {', '.join(names('models')) or 'none'}"
+            f"got {repo!r}, which is no folder and could not be read from the hub ({type(error).__name__}: "
+            f"{first_line(error)}); expected a folder, a hub id, or one of the registered models: "
+            f"{', '.join(names('models')) or 'none'}"
         ) from error

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from energycomp.codec import VAECodec
-from energycomp.errors import NotFoundError
+from energycomp.errors import InputError, NotFoundError
 
 
 @pytest.fixture
@@ -55,3 +55,31 @@ def test_nothing_is_read_before_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_
         assert codec.latent_shape == (4, 8, 8)
         with pytest.raises(NotFoundError, match=source):
             codec.encode(torch.zeros(1, 3, 64, 64))
+
+
+@torch.no_grad()
+def test_of_a_batch_one_picture_at_a_time(vae: AutoencoderKL) -> None:
+    codec, images = VAECodec.of(vae, latent_size=8), torch.rand(3, 3, 16, 16) * 2 - 1
+    seen: list[int] = []
+    hooks = [
+        part.register_forward_pre_hook(lambda _, args: seen.append(len(args[0]))) for part in (vae.encoder, vae.decoder)
+    ]
+    latents = codec.encode(images)
+    assert torch.equal(latents, torch.cat([codec.encode(image[None]) for image in images]))
+    assert torch.equal(codec.decode(latents), torch.cat([codec.decode(latent[None]) for latent in latents]))
+    assert seen == [1] * 12
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(latents, vae.encode(images).latent_dist.mode() * codec.scaling_factor, rtol=0, atol=1e-5)
+
+
+def test_an_autoencoder_in_memory_is_known_by_its_weights(vae: AutoencoderKL) -> None:
+    codec, again = (VAECodec.of(v, latent_size=8) for v in (vae, AutoencoderKL.from_config(vae.config)))
+    assert (codec.image_size, codec.reduction, codec.channels, codec.vae) == (16, 2, 4, vae)
+    assert again.identity != codec.identity
+    again.vae.load_state_dict(vae.state_dict())
+    assert VAECodec.of(again.vae, latent_size=8).identity == codec.identity
+    assert VAECodec.of(vae, latent_size=8, source="some/vae").identity == "vae:some/vae:0.18215"
+    vae.register_to_config(scaling_factor=None)
+    with pytest.raises(InputError, match="a scale above 0"):
+        VAECodec.of(vae, latent_size=8)

