@@ -179,8 +179,8 @@ def note(options: argparse.Namespace) -> str:
     draws = f" --draws {options.draws}" if options.draws else ""
     return (
         f"`python benchmarks/zero_shot.py{model} --data {' '.join(options.data)}{draws} -n {options.n} --few "
-        f"{options.few} --seed {options.seed}`; {options.threads} thread, intervals over pictures. Rows and CPU seconds "
-        "are of one picture."
+        f"{options.few} --seed {options.seed}`; {options.threads} thread, intervals over pictures. Rows and CPU "
+        "seconds are of one picture."
     )
 
 

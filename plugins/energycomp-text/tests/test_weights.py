@@ -1,0 +1,50 @@
+"""The weights in the package: prompts are shown when composed, and pairs that were never seen are read."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+import torch
+
+import energycomp
+from energycomp import Composer
+from energycomp.model import Model
+from energycomp_text.data import TextSource
+from energycomp_text.world import CONCEPTS
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return energycomp.load("text")
+
+
+def test_the_weights_are_small_and_their_concepts_those_of_the_world(model: Model) -> None:
+    weights = files("energycomp_text") / "weights" / "model.safetensors"
+    assert weights.stat().st_size <= 8_000_000  # type: ignore[attr-defined]
+    assert model.conditioner.concepts == CONCEPTS  # type: ignore[attr-defined]
+    assert not any(weight.requires_grad for weight in model.conditioner.module.parameters())  # type: ignore[attr-defined]
+
+
+def test_held_out_pairs_are_read(model: Model) -> None:
+    examples = TextSource().examples("synthetic", count=5, seed=3)
+    found = 0
+    for index in range(len(examples)):
+        solution = energycomp.infer(examples[index].image, model, count=2)
+        found += sum(value in solution.conditions.tolist() for value in examples[index].values.tolist())
+        assert solution.probability is not None
+        assert bool(((solution.probability > 0) & (solution.probability <= 1)).all())
+    assert found >= 7  # of 10; 1.7 by chance
+
+
+def test_colours_of_composed_prompts_are_shown(model: Model) -> None:
+    def colours(components: list[str]) -> dict[str, bool]:
+        composer = Composer([model(prompt) for prompt in components])
+        generator = torch.Generator().manual_seed(0)
+        images = composer.sample(4, generator=generator, num_inference_steps=12, output_type="pt", progress=False)
+        red, green, blue = images.unbind(1)
+        strong = {"red": red - torch.maximum(green, blue), "blue": blue - torch.maximum(red, green)}
+        return {name: float((excess > 0.25).float().mean()) > 0.01 for name, excess in strong.items()}
+
+    assert colours(["a red cube"]) == {"red": True, "blue": False}
+    assert colours(["a red cube", "a blue sphere"]) == {"red": True, "blue": True}
