@@ -2,9 +2,10 @@
 
 python benchmarks/composed_prompts.py [-n 32] [--scale 1.5] [--steps 50] [--seed 0] [-o composed.png]
 
-two, three: any concepts, `A & B`, `A & B & C`; weighted: `1.5 A & B`. What counts is the share of prompts that is
-found, told how many there are. negated: the caption of a pair that training shows, and one of its concepts negated,
-`"A and B" & ~B`: found where A is read and B is not, of one or two concepts. 64 draws read each sample.
+two, three: any concepts, `A & B`, `A & B & C`; uneven: `1.2 A & 0.8 B`. What counts is the share of prompts that is
+found, told how many there are. weighted: one prompt, `scale A & u`; found where A is read, of one or two concepts.
+negated: the caption of a pair that training shows, and one of its concepts negated, `"A and B" & ~B`: found where A is
+read and B is not, of one or two. 64 draws read each sample.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from energycomp_solvers.enumerate import Enumerate
 from energycomp_text.classifiers import compound_prompt
 from energycomp_text.world import CONCEPTS, seen_pairs
 
-CASES = ("two", "three", "weighted", "negated")
-HEAVY = 1.5
+CASES = ("two", "three", "weighted", "uneven", "negated")
+HEAVY, LIGHT = 1.2, 0.8
 DRAWS = 64  # that read a sample
 SHOWN = 8
 
@@ -91,7 +92,9 @@ def make(model: Model, name: str, n: int, scale: float, seed: int) -> Case:
         both = model.leaf(torch.cat([model.conditioner.parse(_caption(model, names)) for names in sets]))
         return Case(sets, (scale * both) & ~leaves[1], (1, 2))
     if name == "weighted":
-        return Case(sets, (HEAVY * leaves[0]) & leaves[1], 2)
+        return Case([names[:1] for names in sets], leaves[0] & model.unconditional, (1, 2))
+    if name == "uneven":
+        return Case(sets, (HEAVY * leaves[0]) & (LIGHT * leaves[1]), 2)
     composition = leaves[0]
     for leaf in leaves[1:]:
         composition = composition & leaf
