@@ -65,11 +65,12 @@ def take_apart(folder: Path) -> None:
 def compose_prompts(folder: Path) -> None:
     """Composes two prompts, samples pictures, and reads the first of them; then takes one of the two away."""
     text = energycomp.load("text")
-    cube, sphere = text("a red cube"), text("a blue sphere")
+    scale = text.defaults.guidance_scale
+    cube, sphere = scale * text("a red cube"), scale * text("a blue sphere")
     generator = torch.Generator().manual_seed(0)
     rows = [
         energycomp.Composer(scene).sample(SAMPLES, num_inference_steps=25, generator=generator)
-        for scene in (cube & sphere, text("a red cube and a blue sphere") & ~sphere)
+        for scene in (cube & sphere, scale * text("a red cube and a blue sphere") & ~sphere)
     ]
     save(grid([image for row in rows for image in row], SAMPLES), folder / "prompts.png")
     answer = energycomp.infer(rows[0][0], text, count=2)
