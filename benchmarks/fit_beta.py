@@ -103,11 +103,12 @@ def found_members(
     return memberships(seen, atoms, beta)[chosen], torch.isin(chosen, torch.tensor(true))
 
 
-def fitted(tables: Sequence[tuple[Any, ...]], chance: Callable[..., Tensor]) -> float:
-    """The beta under which the true answers to some pictures are most likely."""
+def fitted(tables: Sequence[tuple[Any, ...]], chance: Callable[..., Tensor] | None = None) -> float:
+    """The beta under which the true answers to some pictures are most likely, of attributes unless told otherwise."""
+    asked = chance or true_chance
 
     def loss(log_beta: float) -> float:
-        chances = torch.cat([chance(*one, beta=math.exp(log_beta)) for one in tables])
+        chances = torch.cat([asked(*one, beta=math.exp(log_beta)) for one in tables])
         return float(-chances.clamp(min=1e-12).log().mean())
 
     return math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e2)), method="bounded").x)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import attributes
 from baselines.faces import LABELS
 from baselines.label_sets import LabelSets, label_sets, set_loss
-from fit_beta import fitted
+from fit_beta import fitted, found_members, set_chance
 
 NAMES = ("smiling", "beard", "suit")
 
@@ -80,6 +80,20 @@ def test_the_fitted_beta_is_the_one_that_drew_the_answers() -> None:
         drawn = int(torch.multinomial((-3.0 * errors).softmax(0), 1, generator=generator))
         tables.append((errors, slots, unravel(drawn, slots)))
     assert fitted(tables) == pytest.approx(3.0, rel=0.15)
+
+
+def test_the_fitted_beta_of_sets_is_the_one_that_drew_them_and_is_calibrated() -> None:
+    tables, generator = [], seeded()
+    answers = [torch.combinations(torch.arange(4), count) for count in (1, 2)]
+    listed = [row for chosen in answers for row in chosen.tolist()]
+    for _ in range(1000):
+        errors = 2 * torch.rand(10, generator=generator, dtype=torch.float64)
+        drawn = int(torch.multinomial((-3.0 * errors).softmax(0), 1, generator=generator))
+        tables.append((list(zip(answers, errors.split([4, 6]), strict=True)), listed[drawn], 4))
+    assert fitted(tables, set_chance) == pytest.approx(3.0, rel=0.15)
+    members = [found_members(*one, beta=3.0) for one in tables]
+    sure, right = (torch.cat(part).double().mean() for part in zip(*members, strict=True))
+    assert float(sure) == pytest.approx(float(right), abs=0.05)
 
 
 def test_the_table_of_untrained_baselines(tmp_path: Path) -> None:
