@@ -177,6 +177,7 @@ def note(options: argparse.Namespace) -> str:
     """How the table was made."""
     model = f" --model {options.model}" if options.model else ""
     draws = f" --draws {options.draws}" if options.draws else ""
+    draws += f" --only {' '.join(options.only)}" if options.only else ""
     return (
         f"`python benchmarks/zero_shot.py{model} --data {' '.join(options.data)}{draws} -n {options.n} --few "
         f"{options.few} --seed {options.seed}`; {options.threads} thread, intervals over pictures. Rows and CPU "
