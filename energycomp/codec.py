@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any, Self, cast
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from energycomp.errors import InputError, NotFoundError
+from energycomp.storage import fingerprint
 
 __all__ = ["VAECodec", "is_hub_id"]
 
@@ -71,7 +71,8 @@ class VAECodec:
         """
         reduction = 2 ** (len(vae.config.block_out_channels) - 1)
         codec = cls(
-            source or f"in memory {_digest(vae)}", image_size=latent_size * reduction, reduction=reduction,
+            source or f"in memory {fingerprint(vae.state_dict())}",
+            image_size=latent_size * reduction, reduction=reduction,
             scaling_factor=vae.config.scaling_factor, channels=vae.config.latent_channels,
         )  # fmt: skip
         codec.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
@@ -133,12 +134,3 @@ class VAECodec:
         folder = Path(self.source)
         source = str(folder.absolute()) if folder.is_dir() else self.source
         return {**attrs.asdict(self), "source": source}
-
-
-def _digest(module: nn.Module) -> str:
-    """Equal weights have equal digests."""
-    found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.errors import InputError
+from energycomp.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from energycomp.model import Model
@@ -61,7 +61,7 @@ def load_model(source: str, device: str, **options: Any) -> Model:
     try:
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise InputError(f"got --device {device}, which cannot be used here ({reason}); {expected}") from error
     return load(source, device=device, **options)
 

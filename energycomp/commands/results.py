@@ -7,12 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from energycomp.conditioning import weights_of
 from energycomp.errors import InputError
 from energycomp.jsonlines import append_line, read_lines
-from energycomp.storage import atomic_file, remove_stale
+from energycomp.storage import atomic_file, fingerprint, remove_stale
 from energycomp.viz import overlay
 
 if TYPE_CHECKING:
@@ -92,9 +89,5 @@ def _key(record: dict[str, Any]) -> str:
 
 def _fingerprint(model: Model) -> str:
     """Of everything that is not in the settings and changes an answer: weights, schedule and defaults."""
-    digest = hashlib.sha256(repr((model.defaults, model.processor, model.denoiser.rule)).encode())
-    conditioner = weights_of(model.conditioner)
-    told = [] if conditioner is None else conditioner.state_dict().values()
-    for tensor in [*model.denoiser.network.state_dict().values(), model.denoiser.alphas_cumprod, *told]:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    settings = repr((model.defaults, model.processor, model.denoiser.rule))
+    return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})
