@@ -17,12 +17,11 @@ import torch
 from torchmetrics import MetricCollection
 
 from energycomp import Model, decompose, load
-from energycomp.data import Example
 from energycomp.decomposition import decomposer_of
-from energycomp.metrics import MaskIoU, MaskRecall
+from energycomp.evaluation import Example, MaskIoU, MaskRecall
+from energycomp.files import atomic_file
 from energycomp.plugins import find
-from energycomp.steps import derived_seed
-from energycomp.storage import atomic_file
+from energycomp.training import derived_seed
 from energycomp_decomp.comet import untrained
 from energycomp_decomp.energies import STEPS, comet_loss
 

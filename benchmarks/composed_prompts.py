@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp import Composer, Model, infer, load
-from energycomp.storage import atomic_file
+from energycomp.files import atomic_file
 from energycomp.viz import grid
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_text.classifiers import compound_prompt

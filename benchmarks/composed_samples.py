@@ -14,8 +14,8 @@ import torch
 from tqdm import tqdm
 
 from energycomp import Composer, infer, load
-from energycomp.metrics import PerceptionRate
-from energycomp.storage import atomic_file
+from energycomp.evaluation import PerceptionRate
+from energycomp.files import atomic_file
 from energycomp.viz import grid
 from energycomp_clevr.layout import render_arrays
 

@@ -17,11 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp import Composer, Model, infer, load
-from energycomp.closed_form import Gaussian
-from energycomp.denoiser import signal_noise
-from energycomp.evaluate import predict
+from energycomp.denoisers import predict, signal_noise
 from energycomp.inference import make_problem
 from energycomp.plugins import find
+from energycomp.testing import Gaussian
 
 A, B = (0.3, 0.5), (0.7, 0.6)
 LARGE = 140_000  # bytes

@@ -25,7 +25,7 @@ from baselines.training import train
 from measure import table, write
 
 from energycomp import load
-from energycomp.metrics import EstimationError, PerceptionRate, Precision
+from energycomp.evaluation import EstimationError, PerceptionRate, Precision
 from energycomp_clevr.data import ClevrSource
 from energycomp_clevr.model import clevr as untrained
 from energycomp_solvers.pursuit import Pursuit

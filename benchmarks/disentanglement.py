@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from energycomp import DiffusionDecomposer, fit, load
-from energycomp.checkpoints import ema_weights
-from energycomp.disentanglement import information_gaps, matched_correlations
-from energycomp.networks import GroupNorm
-from energycomp.storage import atomic_file
+from energycomp.denoisers import GroupNorm
+from energycomp.evaluation import information_gaps, matched_correlations
+from energycomp.files import atomic_file
+from energycomp.training import ema_weights
 from energycomp.viz import grid
 from energycomp_decomp.data import HELD_OUT
 from energycomp_decomp.lit import FACTORS, factors, render

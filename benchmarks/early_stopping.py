@@ -23,10 +23,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp import Model, load
-from energycomp.data import Example
+from energycomp.evaluation import Example
+from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.inference import make_problem
 from energycomp.plugins import find
-from energycomp.storage import atomic_file, read_tensors, write_tensors
 from energycomp_solvers.attributes import all_errors, unravel
 from energycomp_solvers.configurations import dictionary
 from energycomp_solvers.enumerate import Enumerate, Terms, judged_by_halves

@@ -23,9 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp import edit, infer, load
-from energycomp.data import parse_range
-from energycomp.metrics import THRESHOLD, match
-from energycomp.storage import atomic_file
+from energycomp.evaluation import parse_range
+from energycomp.evaluation.scene_metrics import THRESHOLD, match
+from energycomp.files import atomic_file
 from energycomp.viz import grid
 from energycomp_clevr.layout import render_arrays
 

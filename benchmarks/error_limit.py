@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from energycomp import infer, load
-from energycomp.data import Example
+from energycomp.evaluation import Example
 from energycomp.plugins import find
 
 

@@ -24,11 +24,10 @@ from torchmetrics.functional.classification import binary_calibration_error
 from tqdm import tqdm
 
 from energycomp import load
-from energycomp.conditioning import groups_of
+from energycomp.components import groups_of
 from energycomp.inference import make_problem
-from energycomp.model import Model
+from energycomp.models import Model, save_pretrained
 from energycomp.plugins import find
-from energycomp.pretrained import save_pretrained
 from energycomp_solvers.attributes import all_errors, marginals
 from energycomp_solvers.configurations import configurations, dictionary
 from energycomp_solvers.enumerate import memberships

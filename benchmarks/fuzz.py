@@ -26,9 +26,9 @@ import numpy as np
 from fuzz_watch import Tally, expect, outcome, resident
 from tqdm import tqdm
 
-from energycomp.closed_form import tiny_model
 from energycomp.images import open_image
-from energycomp.pretrained import save_pretrained
+from energycomp.models import save_pretrained
+from energycomp.testing import tiny_model
 
 PICTURE_BYTES = 256e6  # what `open_image` promises to stay under
 

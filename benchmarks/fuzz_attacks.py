@@ -21,9 +21,8 @@ from fuzz_watch import expect, outcome, watched
 from fuzz_weights import CONFIG, MANIFEST, WEIGHTS, Files, Saved, digest, honest, write
 
 from energycomp import Composer, infer, load
-from energycomp.codec import VAECodec
-from energycomp.pretrained import from_pretrained
-from energycomp.storage import read_tensors
+from energycomp.files import read_tensors
+from energycomp.models import VAECodec, from_pretrained
 
 EXTENSIONS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".safetensors", ".json", ".npy", ".zip", "")
 SOURCES = (

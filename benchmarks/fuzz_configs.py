@@ -14,16 +14,14 @@ from fuzz_weights import CONFIG, Files, digest, honest, write
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from energycomp import pretrained
-from energycomp.closed_form import tiny_model
-from energycomp.evaluate import predict
-from energycomp.model import Model
-from energycomp.pretrained import from_pretrained, save_pretrained
-from energycomp.unets import ConditionUNet
+from energycomp.denoisers import ConditionUNet, predict
+from energycomp.models import Model, from_pretrained, pretrained, save_pretrained
+from energycomp.testing import tiny_model
 
 NAMES = (
     "os:system", "os.system", "builtins.eval", "builtins:exec", "intruder", "intruder:Evil", "intruder.Evil",
-    "energycomp.networks:TwoStageUNet", "torch.nn.Linear", "TwoStageUNet", "TWO_STAGE", "two_stage ", "two_stage\0",
+    "energycomp.denoisers.two_stage:TwoStageUNet", "torch.nn.Linear",
+    "TwoStageUNet", "TWO_STAGE", "two_stage ", "two_stage\0",
     "../intruder", "../../secret/model", "/etc/passwd", "./intruder.py", "file:///etc/passwd", "https://localhost/x",
     "__import__('intruder')", "lazy('intruder:Evil')", "", ".", "..", "~/x", "\ud800", "\x1b[2J", "x" * 50_000,
 )  # fmt: skip

@@ -16,10 +16,9 @@ import torch
 from fuzz_watch import WrongError, expect, outcome
 from numpy.random import Generator
 
-from energycomp.closed_form import tiny_model
-from energycomp.model import Model
-from energycomp.pretrained import from_pretrained, load_weights, save_pretrained
-from energycomp.storage import read_tensors
+from energycomp.files import read_tensors
+from energycomp.models import Model, from_pretrained, load_weights, save_pretrained
+from energycomp.testing import tiny_model
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 NUMBERS = (0, 1, -1, 2, 7, 2**31, 2**32, 2**53, 2**62, 2**63, 2**64, -(2**63), 0.5, 1e308, True, None, "1", [], {})

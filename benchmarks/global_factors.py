@@ -25,11 +25,8 @@ from measure import Timed, looped_row
 from torch import Tensor
 
 from energycomp import Model, load
-from energycomp.inference import make_problem
-from energycomp.noise import NoiseBank
-from energycomp.objective import residual_errors
+from energycomp.inference import NoiseBank, Problem, make_problem, residual_errors
 from energycomp.plugins import find
-from energycomp.problem import Problem
 from energycomp_solvers.configurations import configurations, dictionary
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.relaxed import Relaxed

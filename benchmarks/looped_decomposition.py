@@ -17,12 +17,11 @@ from measure import LOOPED, OURS, Timed, looped_row
 from torch import Tensor
 
 from energycomp import Model, load
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
 from energycomp.decomposition import DiffusionDecomposer
+from energycomp.files import atomic_file
 from energycomp.plugins import find
-from energycomp.sampling import sample
-from energycomp.schedulers import make_scheduler
-from energycomp.storage import atomic_file
+from energycomp.sampling import make_scheduler, sample
 
 COMMAND = "python benchmarks/looped_decomposition.py"
 

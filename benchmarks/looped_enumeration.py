@@ -13,8 +13,7 @@ from measure import LOOPED, OURS, Ways, looped_row
 from torch import Tensor
 
 from energycomp import Model, load
-from energycomp.inference import make_problem
-from energycomp.objective import residual_errors
+from energycomp.inference import make_problem, residual_errors
 from energycomp.plugins import find
 
 CASES = ("2^4", "2^8", "2^16")

@@ -14,8 +14,7 @@ from measure import LOOPED, OURS, Timed, Ways, looped_row
 from torch import Tensor
 
 from energycomp import Model, load
-from energycomp.inference import make_problem
-from energycomp.objective import residual_errors
+from energycomp.inference import make_problem, residual_errors
 
 CASES = ("K = 3, 1 draw", "K = 5, 1 draw", "K = 3, 2 draws", "K = 5, 2 draws")
 COMMAND = "python benchmarks/looped_gradient.py"

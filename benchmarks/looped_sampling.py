@@ -13,8 +13,7 @@ from measure import LOOPED, OURS, Ways, looped_row
 from torch import Tensor
 
 from energycomp import Composer, Model, load
-from energycomp.sampling import sample
-from energycomp.schedulers import make_scheduler
+from energycomp.sampling import make_scheduler, sample
 
 CASES = ("K = 1", "K = 1, one call", "K = 3", "K = 5", "K = 8")
 COMMAND = "python benchmarks/looped_sampling.py"

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from energycomp import Model, load
-from energycomp.evaluate import count_rows
+from energycomp.denoisers import count_rows
 from energycomp.inference import make_problem
 from energycomp.plugins import find
 from energycomp.testing import attributes_model, planted

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from energycomp import Model
-from energycomp.conditioning import Condition
-from energycomp.jsonlines import append_line, read_lines
-from energycomp.storage import atomic_file
+from energycomp.cli.jsonlines import append_line, read_lines
+from energycomp.components import Condition
+from energycomp.files import atomic_file
 
 LOOPED, OURS = "looped", "energycomp"
 COLOURS = {LOOPED: "#9aa0a6", OURS: "#d1495b"}

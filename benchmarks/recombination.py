@@ -23,12 +23,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp import Composer, Decomposer, load
-from energycomp.component import Composition, combine
-from energycomp.decomposition import decomposer_of
-from energycomp.latents import add
-from energycomp.metrics import MaskRecall
-from energycomp.perceptual import FrechetDistance, KernelDistance
-from energycomp.storage import atomic_file
+from energycomp.components import Composition, combine
+from energycomp.decomposition import add, decomposer_of
+from energycomp.evaluation import FrechetDistance, KernelDistance, MaskRecall
+from energycomp.files import atomic_file
 from energycomp.viz import grid
 from energycomp_decomp.comet import CometDecomposer
 from energycomp_decomp.data import HELD_OUT, draw

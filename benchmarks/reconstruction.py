@@ -25,12 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp import load
-from energycomp.data import Example
 from energycomp.decomposition import Parts, decomposer_of
-from energycomp.metrics import MaskIoU, MaskRecall
-from energycomp.perceptual import FrechetDistance, KernelDistance, PerceptualDistance
+from energycomp.evaluation import Example, FrechetDistance, KernelDistance, MaskIoU, MaskRecall, PerceptualDistance
+from energycomp.files import atomic_file
 from energycomp.plugins import find
-from energycomp.storage import atomic_file
 from energycomp_decomp.features import shape_features
 
 COMMAND = "python benchmarks/reconstruction.py"

@@ -22,7 +22,7 @@ from typing import Any
 from reliability_cases import CASES
 from reliability_checks import start
 
-from energycomp.jsonlines import append_line, read_lines
+from energycomp.cli.jsonlines import append_line, read_lines
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 MOUNTING = ("full disk", "read-only disk")

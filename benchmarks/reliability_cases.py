@@ -180,7 +180,7 @@ def mount(disk: Path, options: str, *, check: bool = True) -> bool:
 
 def two_processes(undisturbed: Path, scratch: Path, _draw: random.Random, _number: int) -> Result:
     """`accelerate launch` with two gloo processes against one process at the same global batch."""
-    from energycomp.storage import read_tensors
+    from energycomp.files import read_tensors
 
     output, errors = (process := start(scratch / "run", launch=LAUNCH)).communicate()
     if process.returncode:

@@ -15,7 +15,7 @@ from typing import Any
 from reliability_run import BATCH, KEEP, STEPS
 
 from energycomp.errors import CheckpointError
-from energycomp.storage import MANIFEST, verify
+from energycomp.files import MANIFEST, verify
 
 RUN = Path(__file__).with_name("reliability_run.py")
 FINAL = f"checkpoint-{STEPS:06d}"

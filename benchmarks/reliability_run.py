@@ -48,9 +48,8 @@ def train(out: Path) -> list[int]:
     import torch
     from torch.utils.data import TensorDataset
 
-    from energycomp.closed_form import tiny_model
-    from energycomp.recipe import denoising_loss
-    from energycomp.training import fit
+    from energycomp.testing import tiny_model
+    from energycomp.training import denoising_loss, fit
 
     model, rows = tiny_model(), list[int]()
     generator = torch.Generator().manual_seed(0)

@@ -12,7 +12,7 @@ import time
 import torch
 
 from energycomp import load
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
 
 
 def main() -> None:

@@ -23,12 +23,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from energycomp import load
-from energycomp.evaluation import bootstrap
-from energycomp.latents import traverse
-from energycomp.metrics import ForegroundARI, SlotsUsed
-from energycomp.perceptual import FrechetDistance
+from energycomp.decomposition import traverse
+from energycomp.evaluation import ForegroundARI, FrechetDistance, SlotsUsed, bootstrap
+from energycomp.files import atomic_file
 from energycomp.plugins import find
-from energycomp.storage import atomic_file
 from energycomp_decomp.data import HELD_OUT
 from energycomp_slots.arrow_room import arrow_rooms
 from energycomp_slots.decomposer import SlotDecomposer

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from energycomp.storage import atomic_file
+from energycomp.files import atomic_file
 from energycomp.training import fit
 from energycomp_decomp.data import HELD_OUT
 from energycomp_decomp.features import (

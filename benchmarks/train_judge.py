@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from energycomp.storage import atomic_file
+from energycomp.files import atomic_file
 from energycomp.training import fit
 from energycomp_decomp.data import HELD_OUT
 from energycomp_slots.judge import Judge, confusion, judge_loss, load_judge, save_judge

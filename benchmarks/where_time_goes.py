@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from energycomp import load
-from energycomp.evaluate import predict
-from energycomp.storage import atomic_file
+from energycomp.denoisers import predict
+from energycomp.files import atomic_file
 
 GROUPS = {
     "convolutions": ("mkldnn_convolution", "convolution", "thnn_conv2d", "slow_conv2d"),

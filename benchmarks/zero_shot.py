@@ -27,8 +27,8 @@ from measure import table, write
 from torch import Tensor
 
 from energycomp import Model, NoiseBank, load
-from energycomp.component import Rule
-from energycomp.problem import Problem, make_problem
+from energycomp.components import Rule
+from energycomp.inference import Problem, make_problem
 from energycomp_solvers.weights import Weights
 from energycomp_text import about
 from energycomp_text.classifiers import Guess, compound, individual, weighted

@@ -8,87 +8,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from energycomp.component import Composition, Conditional, EnergyComponent, HasEnergy
-    from energycomp.composer import Composer
-    from energycomp.conditioning import Condition, Conditioner
+    from energycomp.components import Composition, Condition, Conditional, Conditioner, EnergyComponent, HasEnergy
     from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
-    from energycomp.denoiser import Denoiser
-    from energycomp.editing import Edit, edit
-    from energycomp.hookspecs import hookimpl
-    from energycomp.inference import Solution, Solver, infer
-    from energycomp.model import Model
-    from energycomp.noise import NoiseBank
-    from energycomp.pretrained import load
-    from energycomp.problem import Problem, Slot
-    from energycomp.recipe import denoising_loss
-    from energycomp.training import fit
+    from energycomp.denoisers import Denoiser
+    from energycomp.editing.edit import Edit, edit
+    from energycomp.inference import NoiseBank, Problem, Slot, Solution, Solver
+    from energycomp.inference.infer import infer
+    from energycomp.models import Model, load
+    from energycomp.plugins import hookimpl
+    from energycomp.sampling import Composer
+    from energycomp.training import denoising_loss, fit
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Composer",
-    "Composition",
-    "Condition",
-    "Conditional",
-    "Conditioner",
-    "Decomposer",
-    "Denoiser",
-    "DiffusionDecomposer",
-    "Edit",
-    "EnergyComponent",
-    "HasEnergy",
-    "Model",
-    "NoiseBank",
-    "Problem",
-    "Slot",
-    "Solution",
-    "Solver",
-    "__version__",
-    "decompose",
-    "decomposer_of",
-    "denoising_loss",
-    "edit",
-    "fit",
-    "hookimpl",
-    "infer",
-    "load",
-]
-
-_MODULES = {
-    "Composer": "composer",
-    "Composition": "component",
-    "Condition": "conditioning",
-    "Conditional": "component",
-    "Conditioner": "conditioning",
-    "Decomposer": "decomposition",
-    "Denoiser": "denoiser",
-    "DiffusionDecomposer": "decomposition",
-    "Edit": "editing",
-    "EnergyComponent": "component",
-    "HasEnergy": "component",
-    "Model": "model",
-    "NoiseBank": "noise",
-    "Problem": "problem",
-    "Slot": "problem",
-    "Solution": "inference",
-    "Solver": "inference",
-    "decompose": "decomposition",
-    "decomposer_of": "decomposition",
-    "denoising_loss": "recipe",
-    "edit": "editing",
-    "fit": "training",
-    "hookimpl": "hookspecs",
-    "infer": "inference",
-    "load": "pretrained",
+_NAMES = {
+    "components": ("Composition", "Condition", "Conditional", "Conditioner", "EnergyComponent", "HasEnergy"),
+    "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
+    "denoisers": ("Denoiser",),
+    "editing": ("Edit", "edit"),
+    "inference": ("NoiseBank", "Problem", "Slot", "Solution", "Solver", "infer"),
+    "models": ("Model", "load"),
+    "plugins": ("hookimpl",),
+    "sampling": ("Composer",),
+    "training": ("denoising_loss", "fit"),
 }
+_FOLDERS = {name: folder for folder, names in _NAMES.items() for name in names}
+
+__all__ = sorted([*_FOLDERS, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _FOLDERS:
         raise AttributeError(f"module 'energycomp' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"energycomp.{_MODULES[name]}"), name)
+    value = getattr(import_module(f"energycomp.{_FOLDERS[name]}"), name)
     globals()[name] = value  # the next look-up does not come here
     return value
 

@@ -1,6 +1,6 @@
 """`python -m energycomp`, and `accelerate launch -m energycomp train ...`."""
 
-from energycomp.cli import main
+from energycomp.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -19,12 +19,11 @@ from torch.nn.functional import one_hot
 
 import energycomp
 from energycomp import Condition, Denoiser, Model, plugins
+from energycomp.denoisers import ConditionUNet, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.model import Defaults
-from energycomp.pretrained import load_weights, save_pretrained
-from energycomp.recipe import collate
-from energycomp.unets import ConditionUNet, EmbeddingUNet
+from energycomp.models import Defaults, load_weights, save_pretrained
+from energycomp.training import collate
 from energycomp.viz import grid
 
 COLOURS = {"red": (0.9, -0.7, -0.7), "green": (-0.7, 0.6, -0.7), "blue": (-0.6, -0.4, 1.0), "yellow": (0.9, 0.8, -0.7)}

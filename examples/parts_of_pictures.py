@@ -3,9 +3,8 @@
 import torch
 
 import energycomp
+from energycomp.decomposition import add, part_weights
 from energycomp.images import to_output
-from energycomp.latents import add
-from energycomp.part_weights import part_weights
 from energycomp.plugins import find
 from energycomp.viz import strip
 

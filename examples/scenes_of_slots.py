@@ -3,7 +3,7 @@
 import torch
 
 import energycomp
-from energycomp.latents import traverse
+from energycomp.decomposition import traverse
 from energycomp.viz import grid, strip
 
 slots = energycomp.decomposer_of(energycomp.load("slots"))

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from energycomp.component import combine
-from energycomp.denoiser import log_snr
+from energycomp.components import combine
+from energycomp.denoisers import count_rows, log_snr, predict
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.storage import write_tensors
+from energycomp.files import write_tensors
 from energycomp_faces.contrast import noised
 from energycomp_faces.model import default
 from energycomp_solvers.attributes import unravel

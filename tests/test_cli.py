@@ -1,5 +1,6 @@
 import json
 import os
+from importlib import import_module
 from importlib.metadata import version
 
 import pytest
@@ -68,7 +69,7 @@ def test_env_json_reports_the_machine() -> None:
 
 
 def test_env_table_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp.commands.env.PACKAGES", ("torch", "a-package-nobody-has"))
+    monkeypatch.setattr("energycomp.cli.env.PACKAGES", ("torch", "a-package-nobody-has"))
     result = runner.invoke(cli.app, ["env"])
     assert result.exit_code == 0
     assert "a-package-nobody-has not installed" in result.stdout
@@ -86,7 +87,7 @@ def command_that_raises(error: BaseException) -> typer.Typer:
 
 def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int | str | None:
     monkeypatch.setattr("sys.argv", ["energycomp"])
-    monkeypatch.setattr(cli, "app", command_that_raises(error))
+    monkeypatch.setattr(import_module("energycomp.cli.app"), "app", command_that_raises(error))
     with pytest.raises(SystemExit) as stop:
         cli.main()
     return stop.value.code

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from energycomp.codec import VAECodec
 from energycomp.errors import InputError, NotFoundError
+from energycomp.models import VAECodec
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from energycomp import cli, load
-from energycomp.inference import Solution
-from energycomp.pretrained import save_pretrained
-from energycomp.problem import Problem
+from energycomp.inference import Problem, Solution
+from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 from energycomp_clevr.layout import read, write
 
@@ -92,7 +91,7 @@ def fake_infer(monkeypatch: pytest.MonkeyPatch, *, fail_at: int | None = None, f
 
 def test_every_command_is_light_until_it_runs() -> None:
     code = (
-        "import sys, energycomp.cli, energycomp.viz, energycomp.jsonlines\n"
+        "import sys, energycomp.cli.app, energycomp.viz, energycomp.cli.jsonlines\n"
         "print(sorted({'torch', 'diffusers', 'matplotlib', 'PIL', 'tqdm', 'torchmetrics'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -380,7 +379,7 @@ def test_train_says_how_to_go_on_after_ctrl_c(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("energycomp.commands.train._sampler", lambda *_: stop)
+    monkeypatch.setattr("energycomp.cli.train._sampler", lambda *_: stop)
     command = ["train", "clevr", "--data", scenes, "--init", model, "--steps", 2, "--batch-size", 8, "-o", "new"]
     code, _, err = run(*command, "--sample-every", 1)
     assert code == 130

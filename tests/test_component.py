@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from energycomp.component import Composable, Composition, Conditional, combine
-from energycomp.composer import Composer
-from energycomp.conditioning import Condition
+from energycomp.components import Composable, Composition, Condition, Conditional, combine
 from energycomp.errors import CompositionError
+from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, check_component, cosine_schedule, tiny_model
 
 U = Gaussian(0.0, name="u", unconditional="self")

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.component import combine
-from energycomp.composer import Composer
+from energycomp.components import combine
+from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
-from energycomp.evaluate import count_rows
+from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, bumps_model, cosine_schedule, planted, tiny_model
 
 U = Gaussian(0.0, variance=1.0, name="u", unconditional="self")

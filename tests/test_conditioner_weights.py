@@ -12,17 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from energycomp import pretrained
-from energycomp.closed_form import UnitSquare
-from energycomp.commands.results import Results
-from energycomp.conditioning import Condition, weights_of
-from energycomp.denoiser import Denoiser
+from energycomp.cli.results import Results
+from energycomp.components import Condition, weights_of
+from energycomp.denoisers import Denoiser, predict
 from energycomp.errors import CheckpointError
-from energycomp.evaluate import predict
-from energycomp.model import Model
-from energycomp.pretrained import load, save_pretrained
-from energycomp.storage import atomic_directory, read_tensors, write_tensors
-from energycomp.testing import ConformanceError, check_conditioner, tiny_model
+from energycomp.files import atomic_directory, read_tensors, write_tensors
+from energycomp.models import Model, load, pretrained, save_pretrained
+from energycomp.testing import ConformanceError, UnitSquare, check_conditioner, tiny_model
 
 
 class Learned:

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.closed_form import Labels, UnitSquare
-from energycomp.conditioning import Condition, Conditioner, is_finite
+from energycomp.components import Condition, Conditioner, is_finite
 from energycomp.errors import InputError
-from energycomp.testing import check_conditioner
+from energycomp.testing import Labels, UnitSquare, check_conditioner
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(3), torch.zeros(3, 2), torch.zeros(2, 1, 2, 1), torch.tensor(1.0)])

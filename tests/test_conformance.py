@@ -14,17 +14,23 @@ from PIL import Image
 from torch import nn
 from torchmetrics import MetricCollection
 
-from energycomp import conformance, plugins
-from energycomp.closed_form import UnitSquare
-from energycomp.conditioning import Condition
-from energycomp.conformance import check_dataset, check_model, check_network, check_plugin, check_recipe
-from energycomp.data import Example
+from energycomp import plugins
+from energycomp.components import Condition
+from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import EnergycompError, InputError, NotFoundError
-from energycomp.metrics import CountAccuracy
-from energycomp.networks import TwoStageUNet
-from energycomp.recipe import Recipe
-from energycomp.testing import ConformanceError, tiny_model
-from energycomp.training import fit
+from energycomp.evaluation import CountAccuracy, Example
+from energycomp.testing import (
+    ConformanceError,
+    UnitSquare,
+    check_dataset,
+    check_model,
+    check_network,
+    check_plugin,
+    check_recipe,
+    tiny_model,
+)
+from energycomp.testing import plugin as conformance
+from energycomp.training import Recipe, fit
 
 TINY = {"sample_size": 16, "channels": [8, 16], "head_channels": 8}
 clevr = pytest.mark.skipif("coordinates" not in plugins.names("conditioners"), reason="the conditioner of tiny_model")
@@ -167,7 +173,7 @@ def test_datasets_with_a_fault(fault: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("type", "a SimpleNamespace; expected an energycomp.recipe.Recipe"), ("steps", "1 steps; expected 2"),
+    [("type", "a SimpleNamespace; expected an energycomp.training.Recipe"), ("steps", "1 steps; expected 2"),
      ("network", "expected exactly|of shape")],
 )  # fmt: skip
 def test_recipes_with_a_fault(fault: str, message: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from energycomp.data import parse_range
 from energycomp.errors import InputError
+from energycomp.evaluation import parse_range
 
 
 @pytest.mark.parametrize(("text", "expected"), [("3-5", (3, 5)), ("4", (4, 4)), ("0", (0, 0)), ("0-64", (0, 64))])

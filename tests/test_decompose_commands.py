@@ -16,15 +16,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from energycomp import cli, plugins
-from energycomp.closed_form import BACKGROUND, Stripes, StripesEncoder
-from energycomp.commands.train import _sampler
-from energycomp.data import Example
+from energycomp.cli.train import _sampler
 from energycomp.decomposition import Parts, decomposer_of, sampler_of, takes_apart
-from energycomp.evaluation import evaluate_parts
-from energycomp.metrics import ForegroundARI, MaskIoU, MaskRecall, SlotsUsed
-from energycomp.model import Model
-from energycomp.pretrained import save_pretrained
+from energycomp.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate_parts
+from energycomp.models import Model, save_pretrained
+from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
+from energycomp.testing.models import BACKGROUND, Stripes, StripesEncoder
 
 K = 4
 
@@ -32,7 +30,7 @@ K = 4
 @pytest.fixture(autouse=True)
 def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The names that a saved model of stripes is rebuilt by."""
-    monkeypatch.setattr(plugins, "_own", {})
+    monkeypatch.setattr(registry, "_own", {})
     plugins.register("networks", "stripes", Stripes)
     plugins.register("encoders", "stripes", StripesEncoder)
     plugins.register("networks", "painted", Painted)

@@ -16,21 +16,18 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from energycomp import Decomposer, DiffusionDecomposer, decompose, load, plugins
-from energycomp.closed_form import BACKGROUND, Stripes, StripesEncoder
-from energycomp.component import Composition
-from energycomp.data import Example
-from energycomp.decomposition import THRESHOLD, Parts
+from energycomp.components import Composition
+from energycomp.decomposition import add, add_one_at_a_time, edit, interpolate, recombine, swap, traverse
+from energycomp.decomposition.decomposer import THRESHOLD, Parts
+from energycomp.denoisers import count_rows, predict
 from energycomp.errors import CheckpointError, InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.evaluation import evaluate_parts
-from energycomp.latents import add, add_one_at_a_time, edit, interpolate, recombine, swap, traverse
-from energycomp.metrics import MaskIoU, MaskRecall, match_masks
-from energycomp.model import Model
-from energycomp.pretrained import save_pretrained
-from energycomp.sampling import sample
-from energycomp.schedulers import make_scheduler
-from energycomp.storage import read_tensors, write_tensors
+from energycomp.evaluation import Example, MaskIoU, MaskRecall, evaluate_parts, match_masks
+from energycomp.files import read_tensors, write_tensors
+from energycomp.models import Model, save_pretrained
+from energycomp.plugins import registry
+from energycomp.sampling import make_scheduler, sample
 from energycomp.testing import ConformanceError, check_encoder, stripes_model, tiny_model
+from energycomp.testing.models import BACKGROUND, Stripes, StripesEncoder
 from energycomp.viz import strip
 
 K, STEPS = 4, 5
@@ -40,7 +37,7 @@ RULES: tuple[Any, ...] = ("product", "mean")
 @pytest.fixture(autouse=True)
 def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The names that a saved model of stripes is rebuilt by."""
-    monkeypatch.setattr(plugins, "_own", {})
+    monkeypatch.setattr(registry, "_own", {})
     plugins.register("networks", "stripes", Stripes)
     plugins.register("encoders", "stripes", StripesEncoder)
     yield
@@ -427,7 +424,7 @@ def damaged(tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]]
 def test_an_encoder_that_does_not_fit_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str
 ) -> None:
-    monkeypatch.setattr("energycomp.pretrained.verify", lambda path: None)
+    monkeypatch.setattr("energycomp.models.pretrained.verify", lambda path: None)
     folder = damaged(tmp_path, change)
     with pytest.raises(CheckpointError, match=reason):
         load(folder)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.denoiser import convert, log_snr, signal_noise
+from energycomp.denoisers import convert, log_snr, signal_noise
 from energycomp.errors import InputError
 from energycomp.testing import cosine_schedule, tiny_model
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
 from energycomp.errors import InputError
-from energycomp.metrics import PerceptionRate
-from energycomp.storage import write_tensors
+from energycomp.evaluation import PerceptionRate
+from energycomp.files import write_tensors
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import discovery

@@ -11,7 +11,8 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
-from energycomp.disentanglement import (
+from energycomp.errors import InputError
+from energycomp.evaluation import (
     MeanCorrelation,
     MutualInformationGap,
     entropies,
@@ -19,7 +20,6 @@ from energycomp.disentanglement import (
     matched_correlations,
     mutual_information,
 )
-from energycomp.errors import InputError
 
 
 def uniform(count: int, width: int, seed: int = 0) -> Tensor:

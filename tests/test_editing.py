@@ -12,13 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp import Composition, Model, Solution
-from energycomp.closed_form import UnitSquare
-from energycomp.editing import DRAWS, difference, edit, repaint
+from energycomp.denoisers import count_rows
+from energycomp.editing.edit import DRAWS, difference, edit, repaint
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows
 from energycomp.images import ImageProcessor
 from energycomp.inference import ForeignPictureWarning
-from energycomp.testing import Gaussian, bumps_model, planted, tiny_model
+from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tiny_model
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
 

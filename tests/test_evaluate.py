@@ -9,13 +9,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from energycomp import evaluate
-from energycomp.component import Composition, Conditional, combine
-from energycomp.conditioning import Condition
-from energycomp.denoiser import Denoiser, PredictionType, convert, signal_noise
+from energycomp.components import Composition, Condition, Conditional, combine
+from energycomp.denoisers import (
+    Denoiser,
+    PredictionType,
+    convert,
+    count_rows,
+    native_type,
+    predict,
+    rows,
+    signal_noise,
+    trunk,
+)
+from energycomp.denoisers import evaluator as evaluate
 from energycomp.errors import CompositionError, InputError, NonFiniteError
-from energycomp.evaluate import count_rows, native_type, predict, rows, trunk
-from energycomp.objective import compose_rows
+from energycomp.inference import compose_rows
 from energycomp.testing import Gaussian, tiny_model
 
 CASES = [

@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 from torchmetrics import CatMetric, MaxMetric, MeanMetric, Metric, MetricCollection
 
-from energycomp.data import Example
 from energycomp.errors import InputError
-from energycomp.evaluation import bootstrap, evaluate
-from energycomp.inference import Solution
-from energycomp.metrics import CountAccuracy, EstimationError, PerceptionRate, Precision
-from energycomp.problem import Problem
+from energycomp.evaluation import (
+    CountAccuracy,
+    EstimationError,
+    Example,
+    PerceptionRate,
+    Precision,
+    bootstrap,
+    evaluate,
+)
+from energycomp.inference import Problem, Solution
 from energycomp.testing import tiny_model
 
 TRUE = [torch.tensor([[0.1, 0.1], [0.5, 0.5], [0.9, 0.9]]), torch.tensor([[0.3, 0.3]]), torch.tensor([[0.2, 0.8]] * 2)]

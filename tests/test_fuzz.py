@@ -16,9 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energycomp.commands.options import numbers
-from energycomp.data import parse_range
+from energycomp.cli.options import numbers
 from energycomp.errors import InputError
+from energycomp.evaluation import parse_range
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import fuzz_attacks

@@ -14,7 +14,7 @@ import atexit, sys
 heavy = {"torch", "diffusers", "transformers", "torchvision", "accelerate", "matplotlib", "scipy"}
 atexit.register(lambda: print("heavy:", sorted(heavy & set(sys.modules)), file=sys.stderr))
 """
-MAIN = "sys.argv = ['energycomp', {!r}]; from energycomp.cli import main; main()"
+MAIN = "sys.argv = ['energycomp', {!r}]; from energycomp.cli.app import main; main()"
 LIGHT = {
     "import": "import energycomp; dir(energycomp); energycomp.hookimpl",
     "help": MAIN.format("--help"),

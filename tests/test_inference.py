@@ -11,10 +11,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.inference import ForeignPictureWarning, Solution, infer, paired
-from energycomp.problem import Problem, make_problem
+from energycomp.inference import ForeignPictureWarning, Problem, Solution, infer, make_problem, paired
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 
 CASES = [

@@ -12,8 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from energycomp.errors import InputError
-from energycomp.evaluation import bootstrap
-from energycomp.metrics import (
+from energycomp.evaluation import (
     CountAccuracy,
     EstimationError,
     ForegroundARI,
@@ -21,6 +20,7 @@ from energycomp.metrics import (
     Precision,
     SlotsUsed,
     adjusted_rand_index,
+    bootstrap,
     match,
 )
 

@@ -10,11 +10,10 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from torch import Tensor
 
-from energycomp.component import Composition, EnergyComponent, HasEnergy
-from energycomp.composer import Composer
-from energycomp.denoiser import signal_noise
+from energycomp.components import Composition, EnergyComponent, HasEnergy, Mixture
+from energycomp.denoisers import signal_noise
 from energycomp.errors import CompositionError
-from energycomp.mixture import Mixture
+from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, check_component, cosine_schedule, tiny_model
 
 A, B, C = (Gaussian(mean, name=name) for name, mean in (("a", 1.0), ("b", -2.0), ("c", 0.5)))

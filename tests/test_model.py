@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp.component import Composition, Conditional
+from energycomp.components import Composition, Conditional
 from energycomp.errors import InputError
-from energycomp.model import Defaults
+from energycomp.models import Defaults
 from energycomp.testing import labels_model, planted, tiny_model
 
 
@@ -96,7 +96,7 @@ def test_defaults() -> None:
     ("rule", "kind"), [("product", "sample"), ("product", "v_prediction"), ("mean", "epsilon"), ("sum", "epsilon")]
 )
 def test_planted_pictures_are_what_the_composition_predicts(rule: Any, kind: Any) -> None:
-    from energycomp.evaluate import predict
+    from energycomp.denoisers import predict
 
     model = labels_model(5, rule=rule, prediction_type=kind)
     values = torch.tensor([3, 1])

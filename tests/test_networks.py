@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
+from energycomp.denoisers import ConditionUNet, Network, TwoStage, TwoStageUNet, place_maps
 from energycomp.errors import InputError
-from energycomp.networks import Network, TwoStage, TwoStageUNet, place_maps
 from energycomp.testing import tiny_model
-from energycomp.unets import ConditionUNet
 
 
 def tiny() -> TwoStageUNet:

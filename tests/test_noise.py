@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from energycomp.denoiser import log_snr, signal_noise
+from energycomp.denoisers import log_snr, signal_noise
 from energycomp.errors import InputError
-from energycomp.noise import NoiseBank, draw_bank
+from energycomp.inference import NoiseBank, draw_bank
 from energycomp.testing import cosine_schedule
 
 ALPHAS = cosine_schedule()

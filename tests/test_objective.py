@@ -9,13 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.component import Composition, Conditional, combine
-from energycomp.conditioning import Condition
-from energycomp.denoiser import Denoiser, log_snr
+from energycomp.components import Composition, Condition, Conditional, combine
+from energycomp.denoisers import Denoiser, count_rows, log_snr, predict
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.noise import NoiseBank, draw_bank
-from energycomp.objective import QuadraticForm, error_scale, noised_trunk, quadratic_form, residual_errors, target
+from energycomp.inference import (
+    NoiseBank,
+    QuadraticForm,
+    draw_bank,
+    error_scale,
+    noised_trunk,
+    quadratic_form,
+    residual_errors,
+    target,
+)
 from energycomp.testing import tiny_model
 
 CASES = [

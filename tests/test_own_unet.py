@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from energycomp import plugins
+from energycomp.plugins import registry
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_unet.py"
 
@@ -19,7 +19,7 @@ def test_it_trains_saves_composes_and_reads(
     unet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["own_unet.py", "--unet", unet, "--steps", "2", "--out", str(tmp_path)])
-    monkeypatch.setattr(plugins, "_own", {})
+    monkeypatch.setattr(registry, "_own", {})
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     said = capsys.readouterr().out
     assert "Composer(-u + things(red) + things(blue))" in said

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from energycomp import plugins
+from energycomp.plugins import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -17,7 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 @pytest.mark.parametrize("page", ["concepts.md", "faq.md", "own.md", "speed.md"])
 def test_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugins, "_own", {})
+    monkeypatch.setattr(registry, "_own", {})
     text = (DOCS / page).read_text(encoding="utf-8")
     names: dict[str, Any] = {"__name__": page}
     blocks = list(re.finditer(r"```python\n(.*?)```", text, flags=re.DOTALL))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from energycomp.closed_form import BACKGROUND
+from energycomp.decomposition import part_weights
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows
-from energycomp.part_weights import part_weights
 from energycomp.testing import stripes_model, tiny_model
+from energycomp.testing.models import BACKGROUND
 
 
 def striped(colours: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 from energycomp.errors import InputError, NonFiniteError
-from energycomp.perceptual import FrechetDistance, KernelDistance, PerceptualDistance, perceptual_distance
+from energycomp.evaluation import FrechetDistance, KernelDistance, PerceptualDistance, perceptual_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`:UserWarning")
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from energycomp import cli, load, plugins
 from energycomp.errors import PluginError
-from energycomp.pretrained import save_pretrained
+from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 
 build = pytest.importorskip("hatchling.build")

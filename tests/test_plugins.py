@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from energycomp import hookspecs, loading, plugins
+from energycomp import plugins
 from energycomp.errors import InputError, NotFoundError, PluginError
+from energycomp.plugins import hookspecs, loading, registry
 
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
 
 GOOD = """
-    from energycomp.hookspecs import hookimpl
+    from energycomp.plugins import hookimpl
     from energycomp.plugins import lazy
 
     @hookimpl
@@ -28,7 +29,7 @@ Install = Callable[..., None]
 
 def hook(body: str, signature: str = "energycomp_register_solvers()") -> str:
     return f"""
-        from energycomp.hookspecs import hookimpl
+        from energycomp.plugins import hookimpl
 
         @hookimpl
         def {signature}:
@@ -83,7 +84,7 @@ def install(tmp_path: Path) -> Iterator[Install]:
 def info_of(name: str) -> plugins.PluginInfo:
     """As this process knows it, which loads it here; `listing` asks another process."""
     plugins.names("models")
-    (info,) = [plugin.info for plugin in plugins._discover() if plugin.info.name == name]
+    (info,) = [plugin.info for plugin in registry._discover() if plugin.info.name == name]
     return info
 
 
@@ -167,7 +168,7 @@ def test_the_environment_chooses_plugins(install: Install, monkeypatch: pytest.M
 def test_an_empty_choice_leaves_the_core_alone(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENERGYCOMP_PLUGINS", "")
     install("good", GOOD)
-    assert [plugin.info.name for plugin in plugins._discover() if not plugin.info.off] == ["core"]
+    assert [plugin.info.name for plugin in registry._discover() if not plugin.info.off] == ["core"]
     with pytest.raises(NotFoundError, match=r"good \(energycomp-good 1\.0\): ENERGYCOMP_PLUGINS"):
         plugins.find("solvers", "fractional")
 
@@ -306,7 +307,7 @@ FACTORIES = {
     "none": ("def make(): pass", r"Got a NoneType without needs, solve from {}\. Expected a solver"),
     "half": ("class make: needs = None", r"Got a make without solve from {}\."),
     "import": (
-        "from energycomp.plugins import lazy; make = lazy('nobody:X')",
+        "from energycomp.plugins.registry import lazy; make = lazy('nobody:X')",
         r"{}: Got ModuleNotFoundError",
     ),
 }
@@ -343,7 +344,7 @@ def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
 
 
 def test_a_name_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_own", {})
+    monkeypatch.setattr(registry, "_own", {})
     plugins.register("conditioners", "mine", dict)
     plugins.register("conditioners", "mine", list)  # a cell of a notebook that is run again
     assert plugins.find("conditioners", "mine") is list

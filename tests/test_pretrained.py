@@ -11,15 +11,11 @@ import attrs
 import pytest
 import torch
 
-from energycomp import pretrained
-from energycomp.closed_form import UnitSquare
-from energycomp.codec import VAECodec
+from energycomp.denoisers import predict
 from energycomp.errors import CheckpointError, InputError, NotFoundError
-from energycomp.evaluate import predict
-from energycomp.model import Model
-from energycomp.pretrained import from_pretrained, load, load_weights, save_pretrained
-from energycomp.storage import atomic_directory, read_tensors, write_tensors
-from energycomp.testing import tiny_model
+from energycomp.files import atomic_directory, read_tensors, write_tensors
+from energycomp.models import Model, VAECodec, from_pretrained, load, load_weights, pretrained, save_pretrained
+from energycomp.testing import UnitSquare, tiny_model
 
 
 @pytest.fixture(autouse=True)

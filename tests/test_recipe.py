@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from energycomp.component import Composition, Conditional, combine
-from energycomp.conditioning import Condition
-from energycomp.denoiser import log_snr, signal_noise
+from energycomp.components import Composition, Condition, Conditional, combine
+from energycomp.denoisers import count_rows, log_snr, predict, signal_noise
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.recipe import denoising_loss
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
+from energycomp.training import denoising_loss
 
 CASES = [
     ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from energycomp import cli
-from energycomp.pretrained import save_pretrained
+from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 from energycomp.training import fit
 from energycomp_clevr.layout import write
@@ -93,7 +93,7 @@ def test_ctrl_c_says_the_command_that_goes_on(
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr("energycomp.commands.train._sampler", lambda *_: interrupt)
+        patched.setattr("energycomp.cli.train._sampler", lambda *_: interrupt)
         code, said = run(command.format("run"))
     assert code == 130
     assert "my run/checkpoint-000003 is saved" in said

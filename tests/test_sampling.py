@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError, NonFiniteError
-from energycomp.sampling import sample
-from energycomp.schedulers import compatible_schedulers, make_scheduler
+from energycomp.sampling import compatible_schedulers, make_scheduler, sample
 
 M, S = 0.3, 0.5
 T = 1000

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from energycomp.errors import CheckpointError
-from energycomp.storage import atomic_directory, atomic_file, read_tensors, remove_stale, verify, write_tensors
+from energycomp.files import atomic_directory, atomic_file, read_tensors, remove_stale, verify, write_tensors
 
 
 def names(folder: Path) -> list[str]:
@@ -143,7 +143,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 def test_stale_names_of_a_killed_process_go_and_living_ones_stay(model: Path) -> None:
     out = model.parent
     script = (
-        "import os, signal, sys; from energycomp.storage import atomic_directory, atomic_file\n"
+        "import os, signal, sys; from energycomp.files import atomic_directory, atomic_file\n"
         "with atomic_file(sys.argv[1] + '/log') as file, atomic_directory(sys.argv[1] + '/model') as folder:\n"
         "    file.write_text('half'); (folder / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NonFiniteError
-from energycomp.training import FitResult, Loss, ema_weights, fit
+from energycomp.training.fit import FitResult, Loss, ema_weights, fit
 
 DATA = torch.linspace(-1, 1, 100).reshape(50, 2)
 TINY: dict[str, Any] = {"steps": 12, "batch_size": 8, "learning_rate": 1e-2, "save_every": 5, "progress": False}

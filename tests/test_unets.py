@@ -10,10 +10,9 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
+from energycomp.denoisers import ConditionUNet, EmbeddingUNet, Network, TwoStage
 from energycomp.errors import InputError
-from energycomp.networks import Network, TwoStage
-from energycomp.unets import ConditionUNet, EmbeddingUNet
 
 SMALL: dict[str, Any] = {
     "sample_size": 8, "in_channels": 3, "out_channels": 3, "block_out_channels": [8, 8], "norm_num_groups": 1,

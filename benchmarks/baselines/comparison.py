@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from baselines.readers import Method, Reader
 from baselines.scores import Answer, paired_difference, score
-from energycomp.data import Example
-from energycomp.jsonlines import append_line, read_lines
-from energycomp.steps import derived_seed
+from energycomp.cli.jsonlines import append_line, read_lines
+from energycomp.evaluation import Example
+from energycomp.training import derived_seed
 
 __all__ = ["Column", "Record", "answered", "bars", "head", "read_all", "table_rows"]
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from energycomp import Model
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
+from energycomp.denoisers import TwoStageUNet, place_maps
 from energycomp.errors import InputError
-from energycomp.networks import TwoStageUNet, place_maps
 
 __all__ = ["MOST", "PlaceSet", "SetUNet", "compound", "set_condition"]
 

@@ -13,7 +13,7 @@ from baselines.label_sets import label_sets, set_loss
 from baselines.resnet import ResNet
 from baselines.training import QUICK, Baseline
 from energycomp import Model
-from energycomp.recipe import Recipe
+from energycomp.training import Recipe
 from energycomp_faces.avatars import ATTRIBUTES
 from energycomp_faces.model import faces as untrained
 from energycomp_faces.recipe import augment, faces

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from energycomp import Model
-from energycomp.conditioning import Condition
-from energycomp.denoiser import Denoiser
+from energycomp.components import Condition
+from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
-from energycomp.evaluate import rows, trunk
-from energycomp.recipe import denoising_loss
+from energycomp.training import denoising_loss
 from energycomp_faces.contrast import judged, noised
 from energycomp_faces.labels import BINARY
 from energycomp_faces.recipe import augment, subsets

@@ -14,7 +14,7 @@ from baselines.resnet import ResNet
 from baselines.slot_attention import SlotAttention
 from baselines.training import QUICK, Baseline
 from energycomp import Model
-from energycomp.recipe import Recipe, denoising_loss
+from energycomp.training import Recipe, denoising_loss
 from energycomp_clevr.model import clevr as untrained
 from energycomp_clevr.recipe import augment, clevr
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.networks import GroupNorm
+from energycomp.denoisers import GroupNorm
 
 __all__ = ["ResNet"]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from energycomp import fit
 from energycomp.errors import InputError
-from energycomp.recipe import Recipe
-from energycomp.storage import atomic_file, read_tensors, write_tensors
+from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp.training import Recipe
 
 __all__ = ["QUICK", "Baseline", "train", "weights_of"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from energycomp import infer, plugins
-from energycomp.metrics import match
-from energycomp.problem import make_problem
+from energycomp.evaluation import match
+from energycomp.inference import make_problem
 from energycomp.testing import bumps_model, check_solver, planted
 
 from energycomp_cmaes.cmaes import CMAES

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
 from energycomp.errors import InputError
 
 __all__ = ["Coordinates"]

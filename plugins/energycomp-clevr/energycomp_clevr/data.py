@@ -9,9 +9,16 @@ from pathlib import Path
 
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example, Generated, parse_range
 from energycomp.errors import InputError
-from energycomp.metrics import CountAccuracy, EstimationError, PerceptionRate, Precision
+from energycomp.evaluation import (
+    CountAccuracy,
+    EstimationError,
+    Example,
+    Generated,
+    PerceptionRate,
+    Precision,
+    parse_range,
+)
 from energycomp_clevr.layout import render_arrays, scan, write
 
 __all__ = ["HELD_OUT", "ClevrSource"]

@@ -12,11 +12,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.errors import InputError
+from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor
-from energycomp.model import Model
-from energycomp.recipe import Recipe, collate, denoising_loss
-from energycomp.storage import atomic_file, read_tensors, write_tensors
-from energycomp.training import fit
+from energycomp.models import Model
+from energycomp.training import Recipe, collate, denoising_loss, fit
 from energycomp_clevr.layout import read, render_arrays
 from energycomp_clevr.model import clevr as build
 

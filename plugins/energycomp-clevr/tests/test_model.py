@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from energycomp.composer import Composer
+from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.pretrained import load, save_pretrained
-from energycomp.recipe import denoising_loss
+from energycomp.models import load, save_pretrained
+from energycomp.sampling import Composer
 from energycomp.testing import check_component, check_conditioner
+from energycomp.training import denoising_loss
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import energycomp
-from energycomp.data import Example
+from energycomp.evaluation import Example, PerceptionRate, Precision
 from energycomp.inference import ForeignPictureWarning
-from energycomp.metrics import PerceptionRate, Precision
 from energycomp.plugins import find
 from energycomp_clevr.data import ClevrSource
 

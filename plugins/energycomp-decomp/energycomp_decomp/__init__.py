@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from energycomp.hookspecs import hookimpl
-from energycomp.plugins import lazy
+from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,13 +13,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.conditioning import Latents
-from energycomp.decomposition import THRESHOLD, DiffusionDecomposer, Parts
-from energycomp.denoiser import Denoiser
+from energycomp.components import Latents
+from energycomp.decomposition import checked
+from energycomp.decomposition.decomposer import THRESHOLD, DiffusionDecomposer, Parts
+from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.latents import checked
-from energycomp.model import Defaults, Model
+from energycomp.models import Defaults, Model
 from energycomp.sampling import Generator
 from energycomp_decomp.energies import STEP_SIZE, STEPS, EnergyNet, LatentEnergy, descend
 from energycomp_decomp.networks import PartsEncoder

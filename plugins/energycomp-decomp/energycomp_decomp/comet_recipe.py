@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.errors import InputError
-from energycomp.model import Model
-from energycomp.recipe import Recipe
-from energycomp.training import FitResult, fit
+from energycomp.models import Model
+from energycomp.training import FitResult, Recipe, fit
 from energycomp_decomp.comet import untrained
 from energycomp_decomp.energies import EnergyNet, comet_loss
 from energycomp_decomp.model import whole_numbers

@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example, Generated, parse_range
 from energycomp.errors import InputError
-from energycomp.metrics import MaskIoU, MaskRecall
-from energycomp.storage import atomic_file
+from energycomp.evaluation import Example, Generated, MaskIoU, MaskRecall, parse_range
+from energycomp.files import atomic_file
 from energycomp_decomp.shapes import WORLDS, Scene, scene
 
 __all__ = ["HELD_OUT", "ShapesSource", "draw", "pictures", "shapes_b", "write_examples"]

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.component import Composable, Composition, Conditional
-from energycomp.conditioning import Condition
-from energycomp.denoiser import Denoiser
+from energycomp.components import Composable, Composition, Condition, Conditional
+from energycomp.denoisers import Denoiser, predict, rows, trunk
 from energycomp.errors import InputError
-from energycomp.evaluate import predict, rows, trunk
 
 if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer
-    from energycomp.model import Model
+    from energycomp.models import Model
 
 __all__ = ["EnergyNet", "LatentEnergy", "comet_loss", "descend"]
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from energycomp.pretrained import load_weights
-from energycomp.storage import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.models import load_weights
 from energycomp_decomp.shapes import SIZE, WORLDS, layout, render
 
 __all__ = ["LABELS", "ShapeFeatures", "counts_loss", "counts_of", "labelled", "save_features", "shape_features"]
@@ -29,7 +29,7 @@ LABELS = (*SHAPES, *(f"{name}{index}" for name in KINDS for index in range(len(W
 
 
 class ShapeFeatures(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to features (B, F), an `energycomp.perceptual.FeatureNetwork`.
+    """Pictures (B, 3, H, W) in [-1, 1] to features (B, F), an `energycomp.evaluation.perceptual.FeatureNetwork`.
 
     The features are sums over all places, and what is counted is linear in them: two objects count as one and one.
 
@@ -110,7 +110,7 @@ def counts_of(objects: Tensor, world: str) -> Tensor:
 
 
 def counts_loss(network: nn.Module, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
-    """Mean squared error of the counts, a loss for `energycomp.training.fit`; batches are flipped and turned."""
+    """Mean squared error of the counts, a loss for `energycomp.training.fit.fit`; batches are flipped and turned."""
     pictures, counts = batch
     flip, turn = torch.randint(4, (2,), generator=generator).tolist()
     images = torch.rot90(pictures.flip(3) if flip % 2 else pictures, turn, (2, 3)).float() / 127.5 - 1

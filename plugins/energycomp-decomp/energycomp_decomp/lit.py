@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example, Generated
-from energycomp.disentanglement import MeanCorrelation, MutualInformationGap
 from energycomp.errors import InputError
-from energycomp.storage import atomic_file
+from energycomp.evaluation import Example, Generated, MeanCorrelation, MutualInformationGap
+from energycomp.files import atomic_file
 from energycomp_decomp.data import HELD_OUT, PICTURES, pictures
 from energycomp_decomp.shapes import DISTANCES
 

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.conditioning import Condition
-from energycomp.denoiser import Denoiser, signal_noise
+from energycomp.components import Condition
+from energycomp.denoisers import Denoiser, rows, signal_noise, trunk
 from energycomp.errors import InputError
-from energycomp.evaluate import rows, trunk
-from energycomp.objective import target
+from energycomp.inference import target
 from energycomp_decomp.networks import FactorsEncoder
 
 __all__ = ["factors_loss", "imbalance", "orthogonality", "overlap", "parts_loss", "spread"]

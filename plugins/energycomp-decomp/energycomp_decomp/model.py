@@ -9,14 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from energycomp.component import Rule
-from energycomp.conditioning import Latents
-from energycomp.denoiser import Denoiser
+from energycomp.components import Latents, Rule
+from energycomp.denoisers import Denoiser, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.model import Defaults, Model
-from energycomp.pretrained import from_pretrained
-from energycomp.unets import EmbeddingUNet
+from energycomp.models import Defaults, Model, from_pretrained
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 from energycomp_decomp.shapes import SIZE
 

@@ -10,9 +10,9 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
+from energycomp.denoisers import FiLMBlock, GroupNorm, Stage, place_maps
 from energycomp.errors import InputError
-from energycomp.networks import FiLMBlock, GroupNorm, Stage, place_maps
 
 __all__ = ["FactorsEncoder", "PartsEncoder", "PartsUNet"]
 

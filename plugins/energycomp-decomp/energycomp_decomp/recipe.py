@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.errors import InputError
-from energycomp.model import Model
-from energycomp.recipe import Recipe
-from energycomp.training import FitResult, fit
+from energycomp.models import Model
+from energycomp.training import FitResult, Recipe, fit
 from energycomp_decomp.loss import factors_loss, parts_loss
 from energycomp_decomp.model import decomp as build
 from energycomp_decomp.model import lit as build_lit

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from energycomp.data import parse_range
 from energycomp.errors import InputError
+from energycomp.evaluation import parse_range
 from energycomp.images import ImageProcessor
 from energycomp_decomp.data import pictures
 from energycomp_decomp.lit import factors

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 import energycomp
-from energycomp.component import EnergyComponent, HasEnergy, combine
-from energycomp.composer import Composer
-from energycomp.conditioning import Condition
-from energycomp.conformance import check_model, check_network, check_recipe
+from energycomp.components import Condition, EnergyComponent, HasEnergy, combine
+from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.evaluate import count_rows
-from energycomp.pretrained import save_pretrained
-from energycomp.testing import check_component, stripes_model
+from energycomp.models import save_pretrained
+from energycomp.sampling import Composer
+from energycomp.testing import check_component, check_model, check_network, check_recipe, stripes_model
 from energycomp_decomp.comet import CometDecomposer, untrained
 from energycomp_decomp.comet_recipe import comet as train_recipe
 from energycomp_decomp.data import ShapesSource

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CheckpointError
-from energycomp.perceptual import FrechetDistance, KernelDistance, perceptual_distance
-from energycomp.storage import read_tensors
+from energycomp.evaluation import FrechetDistance, KernelDistance, perceptual_distance
+from energycomp.files import read_tensors
 from energycomp.training import fit
 from energycomp_decomp import features
 from energycomp_decomp.data import HELD_OUT, draw

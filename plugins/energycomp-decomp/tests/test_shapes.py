@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp.conformance import check_dataset
 from energycomp.errors import InputError
+from energycomp.testing import check_dataset
 from energycomp_decomp.data import HELD_OUT, ShapesSource, draw, pictures
 from energycomp_decomp.shapes import DISTANCES, GROUND, SIZE, WORLDS, layout, render, scene
 

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 import energycomp
-from energycomp.component import combine
-from energycomp.conformance import check_network, check_recipe
-from energycomp.denoiser import signal_noise
+from energycomp.components import combine
+from energycomp.denoisers import count_rows, predict, signal_noise
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.model import Model
-from energycomp.pretrained import save_pretrained
-from energycomp.testing import check_encoder, tiny_model
+from energycomp.models import Model, save_pretrained
+from energycomp.testing import check_encoder, check_network, check_recipe, tiny_model
 from energycomp_decomp.data import ShapesSource
 from energycomp_decomp.loss import factors_loss, imbalance, orthogonality, overlap, parts_loss, spread
 from energycomp_decomp.model import decomp, default, full, untrained_lit

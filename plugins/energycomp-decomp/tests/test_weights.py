@@ -12,12 +12,11 @@ import pytest
 import torch
 
 import energycomp
-from energycomp.conformance import check_model
-from energycomp.disentanglement import matched_correlations
-from energycomp.evaluation import evaluate_parts
-from energycomp.latents import add, recombine
-from energycomp.model import Model
+from energycomp.decomposition import add, recombine
+from energycomp.evaluation import evaluate_parts, matched_correlations
+from energycomp.models import Model
 from energycomp.plugins import find
+from energycomp.testing import check_model
 from energycomp_decomp.data import HELD_OUT, ShapesSource
 from energycomp_decomp.lit import factors, render
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.storage import atomic_file
+from energycomp.files import atomic_file
 from energycomp_faces.avatars import ATTRIBUTES
 
 __all__ = ["PICTURES", "Record", "column", "read", "write_table"]

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from energycomp.conditioning import Condition, Conditioner
-from energycomp.denoiser import Denoiser, log_snr, signal_noise
+from energycomp.components import Condition, Conditioner
+from energycomp.denoisers import Denoiser, log_snr, rows, signal_noise, trunk
 from energycomp.errors import InputError
-from energycomp.evaluate import rows, trunk
 
 __all__ = ["Noisy", "contrast_loss", "judged", "noised"]
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example, Generated
 from energycomp.errors import InputError
-from energycomp.storage import atomic_file
+from energycomp.evaluation import Example, Generated
+from energycomp.files import atomic_file
 from energycomp_faces.avatars import ATTRIBUTES, GROUPS, PERSONA_ATTRIBUTES, avatar, labels_of, persona
 from energycomp_faces.celeba import PICTURES, read, write_table
 from energycomp_faces.labels import BINARY, Labels

@@ -7,14 +7,10 @@ from typing import Any
 
 import torch
 
-from energycomp.codec import VAECodec
-from energycomp.denoiser import Denoiser
+from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.model import Defaults, Model
-from energycomp.networks import TwoStageUNet
-from energycomp.pretrained import from_pretrained
-from energycomp.unets import ConditionUNet
+from energycomp.models import Defaults, Model, VAECodec, from_pretrained
 from energycomp_faces.avatars import ATTRIBUTES
 from energycomp_faces.labels import BINARY, Labels
 

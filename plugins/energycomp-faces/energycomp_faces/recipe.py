@@ -16,11 +16,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.errors import InputError
+from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor
-from energycomp.model import Model
-from energycomp.recipe import Recipe, denoising_loss
-from energycomp.storage import atomic_file, read_tensors, write_tensors
-from energycomp.training import fit
+from energycomp.models import Model
+from energycomp.training import Recipe, denoising_loss, fit
 from energycomp_faces.avatars import ATTRIBUTES, avatar, labels_of
 from energycomp_faces.celeba import Record, read
 from energycomp_faces.contrast import contrast_loss

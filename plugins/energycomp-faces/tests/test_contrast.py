@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from energycomp.component import combine
-from energycomp.denoiser import log_snr, signal_noise
+from energycomp.components import combine
+from energycomp.denoisers import count_rows, log_snr, predict, signal_noise
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
 from energycomp.testing import tiny_model
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import default

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.recipe import denoising_loss
+from energycomp.training import denoising_loss
 from energycomp_faces.avatars import ATTRIBUTES, BEARDS, GROUPS, HAIR, avatar, persona
 from energycomp_faces.celeba import PICTURES, TABLE, column, read
 from energycomp_faces.data import HELD_OUT, FacesSource, draw

@@ -7,7 +7,7 @@ import torch
 
 import energycomp
 from energycomp.inference import infer
-from energycomp.model import Model
+from energycomp.models import Model
 from energycomp_faces.avatars import ATTRIBUTES
 from energycomp_faces.data import FacesSource
 

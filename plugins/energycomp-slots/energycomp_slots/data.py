@@ -12,10 +12,9 @@ import torch
 from torch.nn.functional import interpolate
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example, Generated, parse_range
 from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
-from energycomp.metrics import ForegroundARI, SlotsUsed
+from energycomp.evaluation import Example, ForegroundARI, Generated, SlotsUsed, parse_range
 from energycomp_decomp.data import HELD_OUT, ShapesSource, write_examples
 from energycomp_slots.arrow_room import SIZE, arrow_rooms
 from energycomp_slots.judge import judge_accuracy, structure_accuracy

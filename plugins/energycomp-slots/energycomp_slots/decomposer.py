@@ -10,12 +10,11 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from energycomp.closed_form import Gaussian
-from energycomp.decomposition import Parts
+from energycomp.decomposition import Parts, checked
 from energycomp.errors import InputError, NonFiniteError
-from energycomp.latents import checked
-from energycomp.model import Model
+from energycomp.models import Model
 from energycomp.sampling import Generator
+from energycomp.testing import Gaussian
 from energycomp_slots.decoders import Drawn
 from energycomp_slots.networks import SlotVAE
 
@@ -53,7 +52,7 @@ class SlotDecomposer:
         if not isinstance(model.denoiser.network, SlotVAE):
             raise InputError(
                 f"got the model {model.name!r}; expected one of slots; train one: energycomp train slots; for another "
-                "model use energycomp.decomposition.decomposer_of"
+                "model use energycomp.decomposition.decomposer.decomposer_of"
             )
 
     @slots.default

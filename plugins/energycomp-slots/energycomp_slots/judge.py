@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.errors import InputError
-from energycomp.pretrained import load_weights
-from energycomp.storage import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.models import load_weights
 from energycomp_decomp.data import HELD_OUT
 from energycomp_slots.arrow_room import SHAPES, SIZE
 from energycomp_slots.judge_scenes import INVALID, RIGHT, VERDICTS, WRONG, labelled
@@ -110,7 +110,7 @@ class Judge(nn.Module):
 
 
 def judge_loss(network: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of all heads, a loss for `energycomp.training.fit`, on pictures that are drawn on the spot.
+    """Cross-entropy of all heads, a loss for `energycomp.training.fit.fit`, on pictures that are drawn on the spot.
 
     Of a batch (B, ...) only the size is used. In invalid pictures nothing is learned but that they are.
     """

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from importlib.resources import as_file, files
 from typing import Any
 
-from energycomp.denoiser import Denoiser
+from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.model import Defaults, Model
-from energycomp.pretrained import from_pretrained
+from energycomp.models import Defaults, Model, from_pretrained
 from energycomp_slots.conditioner import Scenes
 from energycomp_slots.networks import SlotVAE
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.conditioning import Condition
-from energycomp.denoiser import signal_noise
+from energycomp.components import Condition
+from energycomp.denoisers import signal_noise
 from energycomp.errors import InputError
 from energycomp_slots.attention import HEADS, SlotAttention, SlotTransformer
 from energycomp_slots.decoders import Deconvolutions, Drawn, SlotDecoder, places
@@ -19,7 +19,7 @@ from energycomp_slots.prior import LatentPrior
 
 if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer
-    from energycomp.model import Model
+    from energycomp.models import Model
 
 __all__ = ["CHOICES", "SlotVAE"]
 

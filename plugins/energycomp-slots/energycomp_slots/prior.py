@@ -12,10 +12,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.closed_form import cosine_schedule
-from energycomp.denoiser import signal_noise
-from energycomp.sampling import sample
-from energycomp.schedulers import make_scheduler
+from energycomp.denoisers import signal_noise
+from energycomp.sampling import make_scheduler, sample
+from energycomp.testing import cosine_schedule
 
 __all__ = ["LatentPrior"]
 

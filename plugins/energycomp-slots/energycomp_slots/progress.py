@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.decomposition import decomposer_of
-from energycomp.model import Model
-from energycomp.storage import atomic_file
+from energycomp.files import atomic_file
+from energycomp.models import Model
 from energycomp.viz import strip
 from energycomp_slots.loss import Terms
 

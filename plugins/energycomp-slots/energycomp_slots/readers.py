@@ -15,8 +15,8 @@ import attrs
 import numpy as np
 import torch
 
-from energycomp.data import Example
 from energycomp.errors import InputError
+from energycomp.evaluation import Example
 
 __all__ = ["MaskFile", "examples_in", "mask_file", "pictures_in"]
 

@@ -18,9 +18,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.errors import InputError
-from energycomp.model import Model
-from energycomp.recipe import Recipe
-from energycomp.training import FitResult, fit
+from energycomp.models import Model
+from energycomp.training import FitResult, Recipe, fit
 from energycomp_decomp.training_data import Pictures
 from energycomp_slots.loss import Prices, Terms, generation_loss, slot_loss
 from energycomp_slots.model import checked_options, untrained

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.conformance import check_dataset
-from energycomp.data import DataSource
 from energycomp.errors import InputError
+from energycomp.evaluation import DataSource
 from energycomp.images import ImageProcessor
+from energycomp.testing import check_dataset
 from energycomp_decomp.data import HELD_OUT, draw
 from energycomp_slots import training_data
 from energycomp_slots.arrow_room import arrow_rooms, layout, render

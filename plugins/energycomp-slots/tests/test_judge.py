@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from energycomp.errors import CheckpointError, InputError
-from energycomp.storage import read_tensors
+from energycomp.files import read_tensors
 from energycomp.training import fit
 from energycomp_decomp.data import HELD_OUT
 from energycomp_slots import judge as judges

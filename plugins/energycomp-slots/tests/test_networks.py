@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from energycomp.composer import Composer
-from energycomp.conformance import check_model, check_network
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows
-from energycomp.testing import check_component
+from energycomp.sampling import Composer
+from energycomp.testing import check_component, check_model, check_network
 from energycomp_slots.attention import SlotAttention
 from energycomp_slots.decomposer import SlotDecomposer
 from energycomp_slots.loss import Prices, generation_loss, kl_normal, slot_loss

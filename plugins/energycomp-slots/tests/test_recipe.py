@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.pretrained import load_weights, save_pretrained
+from energycomp.models import load_weights, save_pretrained
 from energycomp.testing import stripes_model
 from energycomp_slots.data import ArrowSource
 from energycomp_slots.networks import SlotVAE

@@ -16,11 +16,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import energycomp
-from energycomp.cli import app
-from energycomp.conformance import check_model
+from energycomp.cli.app import app
+from energycomp.decomposition import traverse
 from energycomp.evaluation import evaluate_parts
-from energycomp.latents import traverse
 from energycomp.plugins import find
+from energycomp.testing import check_model
 from energycomp_slots.arrow_room import arrow_rooms
 from energycomp_slots.data import ArrowSource
 from energycomp_slots.decomposer import SlotDecomposer

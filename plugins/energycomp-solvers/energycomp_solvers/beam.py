@@ -8,8 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.inference import Solution
-from energycomp.problem import Problem
+from energycomp.inference import Problem, Solution
 from energycomp_solvers.configurations import dictionary
 from energycomp_solvers.judge import errors_of, ranked_solution
 

@@ -9,7 +9,7 @@ from math import comb, prod
 import torch
 from torch import Tensor
 
-from energycomp.problem import Problem
+from energycomp.inference import Problem
 
 __all__ = ["configurations", "dictionary", "number_of_configurations"]
 

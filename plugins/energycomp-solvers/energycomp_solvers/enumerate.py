@@ -12,9 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp.errors import InputError
-from energycomp.inference import Solution, paired
-from energycomp.noise import NoiseBank
-from energycomp.problem import Problem
+from energycomp.inference import NoiseBank, Problem, Solution, paired
 from energycomp_solvers.attributes import all_errors, marginals, unravel
 from energycomp_solvers.configurations import configurations, dictionary, number_of_configurations
 from energycomp_solvers.judge import errors_of, ranked_solution

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
-from energycomp.problem import Problem
+from energycomp.inference import Problem
 
 __all__ = ["descend"]
 

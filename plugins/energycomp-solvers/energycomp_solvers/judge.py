@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from energycomp.inference import Solution, paired
-from energycomp.noise import NoiseBank
-from energycomp.problem import Problem
+from energycomp.inference import NoiseBank, Problem, Solution, paired
 from energycomp_solvers.subsets import subset_errors
 
 __all__ = ["errors_of", "judged", "ranked_solution"]

@@ -10,10 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 
 from energycomp.errors import InputError
-from energycomp.inference import Solution, paired
-from energycomp.noise import NoiseBank
-from energycomp.objective import QuadraticForm
-from energycomp.problem import Problem
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired
 from energycomp_solvers.gradient import descend
 from energycomp_solvers.judge import judged
 from energycomp_solvers.subsets import add_each, greedy, subset_errors, swap

@@ -10,9 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.inference import Solution
-from energycomp.objective import QuadraticForm
-from energycomp.problem import Problem
+from energycomp.inference import Problem, QuadraticForm, Solution
 from energycomp_solvers.configurations import dictionary
 from energycomp_solvers.judge import errors_of, ranked_solution
 from energycomp_solvers.subsets import subset_errors

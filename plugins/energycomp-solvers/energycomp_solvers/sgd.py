@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
-from energycomp.inference import Solution, paired
-from energycomp.problem import Problem
+from energycomp.inference import Problem, Solution, paired
 from energycomp_solvers.gradient import descend
 from energycomp_solvers.judge import judged
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from energycomp.objective import QuadraticForm
+from energycomp.inference import QuadraticForm
 
 __all__ = ["add_each", "greedy", "subset_errors", "swap"]
 

@@ -8,9 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.inference import Solution
-from energycomp.objective import nonnegative
-from energycomp.problem import Problem
+from energycomp.inference import Problem, Solution, nonnegative
 from energycomp_solvers.configurations import dictionary
 from energycomp_solvers.enumerate import Terms
 from energycomp_solvers.judge import errors_of, ranked_solution

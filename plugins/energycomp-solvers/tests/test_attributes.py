@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows
-from energycomp.model import Model
-from energycomp.problem import make_problem
+from energycomp.inference import make_problem
+from energycomp.models import Model
 from energycomp.testing import attributes_model, planted
 from energycomp_solvers.attributes import all_errors, marginals, unravel
 from energycomp_solvers.beam import Beam

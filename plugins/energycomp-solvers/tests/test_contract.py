@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows
-from energycomp.inference import Solution, Solver, infer
+from energycomp.inference import Problem, Slot, Solution, Solver, infer, make_problem
 from energycomp.plugins import find, listing
-from energycomp.problem import Problem, Slot, make_problem
 from energycomp.testing import bumps_model, check_solver, labels_model, planted, tiny_model
 from energycomp_solvers.beam import Beam
 from energycomp_solvers.configurations import configurations, number_of_configurations

@@ -9,11 +9,10 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows
-from energycomp.inference import infer
-from energycomp.model import Model
-from energycomp.problem import make_problem
+from energycomp.inference import infer, make_problem
+from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, tiny_model
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.relaxed import Relaxed, descend_shares, nearest_shares, rounded

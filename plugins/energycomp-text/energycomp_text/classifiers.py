@@ -9,11 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
 from energycomp.errors import InputError
-from energycomp.model import Model
-from energycomp.noise import NoiseBank
-from energycomp.objective import quadratic_form
+from energycomp.inference import NoiseBank, quadratic_form
+from energycomp.models import Model
 from energycomp_text.text import Text
 
 __all__ = ["Guess", "compound", "compound_prompt", "individual", "single_errors", "weighted"]

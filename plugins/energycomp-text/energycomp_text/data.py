@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torchmetrics import MetricCollection
 
-from energycomp.data import Example, Generated
 from energycomp.errors import InputError
+from energycomp.evaluation import Example, Generated
+from energycomp.files import atomic_file
 from energycomp.images import to_output
-from energycomp.storage import atomic_file
 from energycomp_text.metrics import ConceptRecall, ExactSet
 from energycomp_text.model import own_words
 from energycomp_text.text import Text

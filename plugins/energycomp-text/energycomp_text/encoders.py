@@ -12,9 +12,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.codec import is_hub_id
 from energycomp.errors import InputError, NotFoundError, first_line
-from energycomp.pretrained import is_folder
+from energycomp.models import is_folder, is_hub_id
 from energycomp_text.folders import INDEX, check_size, complete, download, read_json
 from energycomp_text.text import Text
 

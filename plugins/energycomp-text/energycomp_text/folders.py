@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from energycomp.errors import CheckpointError, InputError, NotFoundError, first_line
-from energycomp.pretrained import no_larger_than
+from energycomp.models import no_larger_than
 
 __all__ = ["HOW_TO_GET", "INDEX", "check_size", "complete", "download", "read_json"]
 

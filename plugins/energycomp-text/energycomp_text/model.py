@@ -9,12 +9,10 @@ from typing import Any
 import attrs
 import torch
 
-from energycomp.denoiser import Denoiser
+from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.model import Defaults, Model
-from energycomp.networks import TwoStageUNet
-from energycomp.pretrained import from_pretrained
+from energycomp.models import Defaults, Model, from_pretrained
 from energycomp_text.text import Text
 from energycomp_text.words import words
 from energycomp_text.world import CONCEPTS, SHAPES, SIZE, TINTS

@@ -9,13 +9,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from energycomp.codec import VAECodec, is_hub_id
-from energycomp.denoiser import Denoiser, PredictionType
+from energycomp.denoisers import ConditionUNet, Denoiser, PredictionType
 from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.images import ImageProcessor
-from energycomp.model import Defaults, Model
-from energycomp.pretrained import is_folder, load
-from energycomp.unets import ConditionUNet
+from energycomp.models import Defaults, Model, VAECodec, is_folder, is_hub_id, load
 from energycomp_text.encoders import PIPELINE_FILES, made_text, pipeline_text
 from energycomp_text.folders import HOW_TO_GET, INDEX, check_size, complete, download, read_json
 from energycomp_text.text import Text

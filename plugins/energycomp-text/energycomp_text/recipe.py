@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
 from energycomp.errors import InputError
-from energycomp.model import Model
-from energycomp.recipe import Recipe, denoising_loss
-from energycomp.storage import atomic_file, read_tensors, write_tensors
-from energycomp.training import fit
+from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp.models import Model
+from energycomp.training import Recipe, denoising_loss, fit
 from energycomp_text.data import read
 from energycomp_text.model import small
 from energycomp_text.text import Text

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from energycomp.conditioning import Condition
+from energycomp.components import Condition
 from energycomp.errors import InputError
 
 __all__ = ["Text", "Tokenizer"]

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.component import Composition, Conditional
-from energycomp.conditioning import Condition
+from energycomp.components import Composition, Condition, Conditional
+from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
-from energycomp.evaluate import count_rows, predict
-from energycomp.model import Model
-from energycomp.noise import NoiseBank
-from energycomp.problem import make_problem
+from energycomp.inference import NoiseBank, make_problem
+from energycomp.models import Model
 from energycomp_text import about, classifiers, from_pipeline
 from energycomp_text.classifiers import compound, compound_prompt, individual, single_errors, weighted
 from energycomp_text.model import small

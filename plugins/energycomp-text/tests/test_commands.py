@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from PIL import Image
 
 import energycomp
 from energycomp import Composer, cli
-from energycomp.model import Model
-from energycomp.pretrained import save_pretrained
+from energycomp.models import Model, save_pretrained
 from energycomp.testing import tiny_model
 from energycomp_text import about
 from energycomp_text.model import small
@@ -57,7 +57,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command line in an empty folder: exit code, stdout and stderr. Models are read once for all tests."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("energycomp.inference.FIT_DRAWS", 2)
+    monkeypatch.setattr(import_module("energycomp.inference.infer"), "FIT_DRAWS", 2)
     load = energycomp.load
 
     def read_once(source: str, **options: Any) -> Model:
@@ -66,7 +66,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             return LOADED.get(key) or LOADED.setdefault(key, load(source, **options))
         return load(source, **options)
 
-    monkeypatch.setattr("energycomp.pretrained.load", read_once)
+    monkeypatch.setattr("energycomp.models.load", read_once)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.conformance import check_dataset
-from energycomp.data import Example
 from energycomp.errors import InputError
+from energycomp.evaluation import Example
 from energycomp.images import ImageProcessor
+from energycomp.testing import check_dataset
 from energycomp_text import data, from_pipeline
 from energycomp_text.data import HELD_OUT, KINDS, TextSource, drawn, read
 from energycomp_text.model import own_words

@@ -20,14 +20,12 @@ from torch import Tensor
 
 import energycomp
 from energycomp import Composer, infer
-from energycomp.component import Composition
-from energycomp.conformance import check_model
+from energycomp.components import Composition
+from energycomp.denoisers import count_rows, predict
 from energycomp.errors import CompositionError, EnergycompError, InputError, NotFoundError
-from energycomp.evaluate import count_rows, predict
-from energycomp.model import Model
-from energycomp.pretrained import save_pretrained
-from energycomp.problem import make_problem
-from energycomp.testing import check_component
+from energycomp.inference import make_problem
+from energycomp.models import Model, save_pretrained
+from energycomp.testing import check_component, check_model
 from energycomp_text import about, from_pipeline
 from energycomp_text.encoders import encoded_text
 from energycomp_text.model import text

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from energycomp.conformance import check_recipe
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.model import Model
-from energycomp.pretrained import from_pretrained, load_weights, save_pretrained
+from energycomp.models import Model, from_pretrained, load_weights, save_pretrained
+from energycomp.testing import check_recipe
 from energycomp_text import recipe
 from energycomp_text.data import TextSource, read
 from energycomp_text.model import small

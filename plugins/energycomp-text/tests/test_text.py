@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from energycomp.conformance import check_model
 from energycomp.errors import CheckpointError, InputError
-from energycomp.pretrained import from_pretrained, save_pretrained
-from energycomp.storage import atomic_directory, read_tensors, write_tensors
-from energycomp.testing import check_conditioner
+from energycomp.files import atomic_directory, read_tensors, write_tensors
+from energycomp.models import from_pretrained, save_pretrained
+from energycomp.testing import check_conditioner, check_model
 from energycomp_text import about
 from energycomp_text import text as text_module
 from energycomp_text.encoders import made_text

@@ -9,7 +9,7 @@ import torch
 
 import energycomp
 from energycomp import Composer
-from energycomp.model import Model
+from energycomp.models import Model
 from energycomp_text.data import TextSource
 from energycomp_text.world import CONCEPTS
 

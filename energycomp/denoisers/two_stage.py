@@ -1,0 +1,188 @@
+"""What a network promises to the evaluator, and one that plugins share: a two-stage U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
+
+import torch
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from energycomp.components.conditioning import Condition
+from energycomp.errors import InputError
+
+__all__ = ["FiLMBlock", "GroupNorm", "Network", "Stage", "TwoStage", "TwoStageUNet", "place_maps"]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A network of one stage: every row pays for the whole of it."""
+
+    def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Prediction (R, C, H, W) for samples (R, C, H, W) at timesteps (R,) under R conditions."""
+        ...
+
+
+@runtime_checkable
+class TwoStage(Protocol):
+    """A network whose trunk is shared by all conditions of one noised sample."""
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        """The trunk: B noised samples (B, C, H, W) at timesteps (B,) to tensors whose first dimension is B."""
+        ...
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
+        ...
+
+
+class TwoStageUNet(nn.Module):
+    """A small U-Net trunk over patches and a FiLM head for each condition.
+
+    A sample is folded by `pixel_unshuffle` to a grid of H/patch x W/patch, on which the head works at the width
+    `head_channels`; the head's input projection of the trunk is linear in the trunk, so it is computed once a sample.
+    With `positions` the first two numbers of a token are a place (x, y) in [0, 1]: the head then sees the offsets
+    (u - x, v - y) of every grid cell, their squared length and Gaussian bumps around the place.
+
+    Args:
+        sample_channels, sample_size: C and H = W of a sample.
+        token_width: D of a condition row (L is 1).
+        patch: side of the patches that are folded into channels.
+        channels: widths of the trunk at each resolution, fine to coarse.
+        blocks: residual blocks at each resolution of the trunk.
+        head_channels, head_blocks: width and depth of the head.
+        positions: whether a token holds a place.
+
+    >>> net = TwoStageUNet(sample_size=16, channels=(8, 16), head_channels=8)
+    >>> features = net.features(torch.zeros(2, 3, 16, 16), torch.tensor([10.0, 500.0]))
+    >>> net.head(features, Condition(torch.rand(3, 1, 2)), torch.tensor([0, 0, 1])).shape
+    torch.Size([3, 3, 16, 16])
+    """
+
+    bump_widths = (0.04, 0.1, 0.25)
+
+    def __init__(
+        self,
+        *,
+        sample_channels: int = 3,
+        sample_size: int = 64,
+        token_width: int = 2,
+        patch: int = 4,
+        channels: Sequence[int] = (64, 96, 128),
+        blocks: int = 1,
+        head_channels: int = 64,
+        head_blocks: int = 2,
+        positions: bool = True,
+    ) -> None:
+        super().__init__()
+        if sample_size % (patch * 2 ** (len(channels) - 1)):
+            raise InputError(
+                f"got sample_size {sample_size} with patch {patch} and {len(channels)} resolutions; "
+                f"expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them"
+            )
+        self.config = {
+            "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
+            "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,
+            "head_blocks": head_blocks, "positions": positions,
+        }  # fmt: skip
+        folded, width = sample_channels * patch**2, channels[0] * 4
+        self.patch, self.positions = patch, positions
+        self.time = nn.Sequential(Timesteps(channels[0], True, 0), TimestepEmbedding(channels[0], width))
+        self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
+        self.down = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels)
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
+        self.grow = nn.ModuleList(nn.Conv2d(b + a, a, 3, padding=1) for a, b in pairwise(channels))
+        self.up = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels[:-1])
+        self.base = nn.Conv2d(channels[0], folded, 3, padding=1)
+        self.enter = nn.Conv2d(channels[0], head_channels, 3, padding=1)
+        enter, leave = nn.Linear(token_width, width), nn.Linear(width, width)
+        nn.init.normal_(enter.weight)  # embeddings of one-hot tokens start out as far apart as those of time;
+        nn.init.normal_(leave.weight, std=1.5 / width**0.5)  # torch's own init leaves 1/20 of that
+        self.token = nn.Sequential(enter, nn.SiLU(), leave)
+        self.null = nn.Parameter(torch.randn(width) * 0.02)
+        maps = 3 + len(self.bump_widths)
+        self.place = nn.Conv2d(maps, head_channels, 3, padding=1, bias=False) if positions else None
+        self.blocks = Stage(FiLMBlock(head_channels, width) for _ in range(head_blocks))
+        last = nn.Conv2d(head_channels, folded, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        self.out = nn.Sequential(GroupNorm(8, head_channels), nn.SiLU(), last)
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Head input (B, head_channels, h, w), shared part of the prediction (B, C, H, W), time embedding (B, E)."""
+        time = self.time[1](self.time[0](timestep).to(self.stem.weight.dtype))  # the sinusoids are float32
+        h = self.stem(F.pixel_unshuffle(sample, self.patch))
+        skips = []
+        for level, stage in enumerate(self.down):
+            h = stage(h, time)
+            if level < len(self.shrink):
+                skips.append(h)
+                h = self.shrink[level](h)
+        for level in reversed(range(len(self.up))):
+            h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+            h = self.grow[level](torch.cat([h, skips[level]], dim=1))
+            h = self.up[level](h, time)
+        return self.enter(h), F.pixel_shuffle(self.base(h), self.patch), time
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        """Predictions (R, C, H, W): the shared part of the owner plus what this condition adds."""
+        shared, base, time = features
+        token, null = condition.rows[:, 0], condition.null[:, None]
+        embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time[owner]
+        h = shared[owner]
+        if self.place is not None:
+            maps = place_maps(token[:, :2], h.shape[-2:], self.bump_widths)
+            maps = torch.where(null[..., None, None], torch.zeros_like(maps), maps)
+            h = h + self.place(maps.contiguous(memory_format=torch.channels_last))
+        h = self.blocks(h, embedding)
+        return base[owner] + F.pixel_shuffle(self.out(h), self.patch)
+
+
+class Stage(nn.ModuleList):
+    """Blocks one after the other under one embedding."""
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Maps (R, channels, h, w) under embeddings (R, width) to the same shape."""
+        for block in self:
+            h = block(h, embedding)
+        return h
+
+
+class FiLMBlock(nn.Module):
+    """A residual block of two 3x3 convolutions, scaled and shifted by an embedding (Perez et al., 2018)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = GroupNorm(8, channels), GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(width, 2 * channels)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Maps (R, channels, h, w) under embeddings (R, width) to the same shape."""
+        scale, shift = self.film(F.silu(embedding))[..., None, None].chunk(2, dim=1)
+        out = self.conv1(F.silu(self.norm1(h)))
+        out = self.conv2(F.silu(self.norm2(out) * (1 + scale) + shift))
+        return h + out
+
+
+class GroupNorm(nn.GroupNorm):
+    """In the type of its weights: under autocast maps arrive in bfloat16, where a CPU norms slowly."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Maps (R, channels, h, w) to the same shape."""
+        return super().forward(input.to(self.weight.dtype))
+
+
+def place_maps(place: Tensor, grid: Sequence[int], widths: Sequence[float]) -> Tensor:
+    """Offsets, squared distance and Gaussian bumps around places (R, 2) on a grid: (R, 3 + len(widths), h, w)."""
+    h, w = grid
+    v = (torch.arange(h, device=place.device, dtype=place.dtype) + 0.5) / h
+    u = (torch.arange(w, device=place.device, dtype=place.dtype) + 0.5) / w
+    dx = (u - place[:, :1])[:, None, :].expand(-1, h, -1)
+    dy = (v - place[:, 1:])[:, :, None].expand(-1, -1, w)
+    square = dx**2 + dy**2
+    return torch.stack([dx, dy, square, *(torch.exp(-square / (2 * s**2)) for s in widths)], dim=1)

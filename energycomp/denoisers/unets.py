@@ -1,0 +1,177 @@
+"""Adapters: diffusers UNets, new or trained, as networks over condition rows."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Self
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+from torch import Tensor, nn
+
+from energycomp.components.conditioning import Condition
+from energycomp.errors import InputError
+
+__all__ = ["ConditionUNet", "EmbeddingUNet"]
+
+
+class ConditionUNet(nn.Module):
+    """A diffusers `UNet2DConditionModel` over condition rows, with a learned token for the null row.
+
+    Args:
+        tokens: L, the number of tokens of a row.
+        config: arguments of `UNet2DConditionModel`; the token width D is its `encoder_hid_dim` where it has one, else
+            its `cross_attention_dim`.
+
+    Raises:
+        InputError: a UNet that asks for more than a sample, a timestep and tokens, or predicts more than noise.
+
+    >>> net = ConditionUNet(
+    ...     sample_size=8, in_channels=4, out_channels=4, block_out_channels=[8, 8], norm_num_groups=1,
+    ...     down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], cross_attention_dim=2, attention_head_dim=1,
+    ...     up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+    ... )
+    >>> net(torch.zeros(2, 4, 8, 8), torch.tensor([5.0, 7.0]), Condition(torch.rand(2, 1, 2))).shape
+    torch.Size([2, 4, 8, 8])
+    """
+
+    def __init__(self, *, tokens: int = 1, **config: Any) -> None:
+        super().__init__()
+        self.config = {"tokens": tokens, **config}
+        self.unet = UNet2DConditionModel(**config)
+        _refuse(self.unet, "class_embed_type", "num_class_embeds", "addition_embed_type")
+        if self.unet.config.encoder_hid_dim_type != "text_proj":
+            _refuse(self.unet, "encoder_hid_dim_type")
+        self.null = nn.Parameter(torch.zeros(tokens, token_width(self.unet)))
+
+    @classmethod
+    def from_unet(cls, unet: UNet2DConditionModel, *, tokens: int = 1, null: Tensor | None = None) -> Self:
+        """An adapter around a UNet that is there already, such as a trained one; it is taken as it is, not copied.
+
+        Args:
+            null: the tokens (L, D) under which it was trained as unconditional, such as those of the empty prompt;
+                zeros, to be trained, when left out.
+
+        >>> unet = UNet2DConditionModel(
+        ...     sample_size=8, block_out_channels=[8, 8], norm_num_groups=1, cross_attention_dim=2,
+        ...     down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], attention_head_dim=1,
+        ...     up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+        ... )
+        >>> ConditionUNet.from_unet(unet).unet is unet
+        True
+        """
+        with torch.device("meta"):
+            adapter = cls(tokens=tokens, **_arguments(unet))
+        shape = tuple(adapter.null.shape)
+        if null is not None and tuple(null.shape) != shape:
+            raise InputError(f"got null tokens {tuple(null.shape)}; expected (L, D) = {shape}; set tokens= to their L")
+        adapter.unet = unet
+        start = torch.zeros(shape) if null is None else null.detach().clone()
+        adapter.null = nn.Parameter(start.to(device=unet.device, dtype=unet.dtype))
+        return adapter
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Predictions (R, C, H, W), in the type of the weights."""
+        own = self.null.dtype
+        tokens = torch.where(condition.null[:, None, None], self.null, condition.rows.to(own))
+        prediction: Tensor = self.unet(sample.to(own), timestep, encoder_hidden_states=tokens, return_dict=False)[0]
+        return prediction
+
+
+class EmbeddingUNet(nn.Module):
+    """A diffusers `UNet2DModel` over condition rows: a linear map of a row is added to the time embedding.
+
+    Args:
+        condition_width: the L D numbers of a row.
+        config: arguments of `UNet2DModel`, without those of its own class embedding.
+
+    Raises:
+        InputError: a UNet with a class embedding of its own, or one that predicts more than noise.
+
+    >>> net = EmbeddingUNet(
+    ...     condition_width=3, sample_size=8, block_out_channels=[8, 8], norm_num_groups=1,
+    ...     down_block_types=["DownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "UpBlock2D"],
+    ... )
+    >>> net(torch.zeros(2, 3, 8, 8), torch.tensor([5.0, 7.0]), Condition(torch.rand(2, 1, 3))).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(self, *, condition_width: int, **config: Any) -> None:
+        super().__init__()
+        self.config = {"condition_width": condition_width, **config}
+        self.unet = UNet2DModel(**config)
+        _refuse(self.unet, "class_embed_type", "num_class_embeds")
+        self.unet.class_embedding = nn.Identity()  # the UNet then adds what it is given to its time embedding
+        width = self.unet.time_embedding.linear_2.out_features
+        self.embed = nn.Linear(condition_width, width, bias=False)
+        self.null = nn.Parameter(torch.zeros(width))
+
+    @classmethod
+    def from_unet(cls, unet: UNet2DModel, *, condition_width: int | None = None, null_class: int | None = None) -> Self:
+        """An adapter around a copy of a UNet that is there already, such as a trained one.
+
+        With `num_class_embeds` classes it takes one-hot rows over them and predicts what it did. One without classes
+        predicts what it did under every condition, until it is trained further.
+
+        Args:
+            condition_width: of a UNet without classes.
+            null_class: the class under which it was trained as unconditional, where there is one.
+
+        >>> unet = UNet2DModel(
+        ...     sample_size=8, block_out_channels=[8, 8], norm_num_groups=1, num_class_embeds=5,
+        ...     down_block_types=["DownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "UpBlock2D"],
+        ... )
+        >>> EmbeddingUNet.from_unet(unet, null_class=4).config["condition_width"]
+        5
+        """
+        _refuse(unet, "class_embed_type")
+        classes = unet.config.num_class_embeds
+        width = condition_width if classes is None else classes
+        legal = null_class is None or 0 <= null_class < (classes or 0)
+        if not legal or width is None or condition_width not in (None, width):
+            raise InputError(
+                f"got a UNet of {classes or 'no'} classes with condition_width={condition_width} and "
+                f"null_class={null_class}; expected condition_width without classes, a null_class among them or none"
+            )
+        adapter = cls(condition_width=width, **{**_arguments(unet), "num_class_embeds": None})
+        adapter.to(device=unet.device, dtype=unet.dtype)
+        nn.init.zeros_(adapter.embed.weight)
+        weights = unet.state_dict()
+        if classes is not None:
+            table = weights.pop("class_embedding.weight")
+            adapter.embed.weight.data.copy_(table.T)
+            if null_class is not None:
+                adapter.null.data.copy_(table[null_class])
+        adapter.unet.load_state_dict(weights)
+        return adapter
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Predictions (R, C, H, W)."""
+        rows = self.embed(condition.rows.to(sample.dtype).flatten(1))
+        embedding = torch.where(condition.null[:, None], self.null.to(rows.dtype), rows)
+        prediction: Tensor = self.unet(sample, timestep, class_labels=embedding, return_dict=False)[0]
+        return prediction
+
+
+def token_width(unet: UNet2DConditionModel) -> int:
+    """D, the width of the tokens that a UNet attends to."""
+    width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
+    return int(width if isinstance(width, int) else width[0])
+
+
+def _arguments(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
+    """The constructor arguments of a UNet, as JSON holds them; diffusers keeps what else a config says, too."""
+    known = inspect.signature(type(unet).__init__).parameters
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in unet.config.items() if k in known}
+
+
+def _refuse(unet: UNet2DConditionModel | UNet2DModel, *inputs: str) -> None:
+    """Raises `InputError` where a UNet needs inputs, or has outputs, that a row of a condition has no place for."""
+    asked = [f"{name}={unet.config[name]!r}" for name in inputs if unet.config.get(name) is not None]
+    if unet.config.in_channels != unet.config.out_channels:
+        asked.append(f"{unet.config.in_channels} channels in and {unet.config.out_channels} out")
+    if asked:
+        raise InputError(
+            f"got a {type(unet).__name__} with {', '.join(asked)}; expected one that maps a sample, a timestep and "
+            "one condition to a prediction; write a network with `forward(sample, timestep, condition)` around it"
+        )

@@ -1,0 +1,86 @@
+"""NoiseBank: the (timestep, noise) draws over which denoising errors are averaged, shared by all candidates."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.denoisers.denoiser import log_snr, signal_noise
+from energycomp.errors import InputError
+
+__all__ = ["NoiseBank", "draw_bank"]
+
+
+@attrs.frozen(eq=False)
+class NoiseBank:
+    """S draws. Candidates that are compared see the same draws, so their differences are paired.
+
+    Args:
+        timestep: (S,) real numbers in [0, T].
+        noise: (S, C, H, W), standard normal.
+        weight: (S,), the lambda that multiplies |eps - eps_hat|^2 of a draw.
+    """
+
+    timestep: Tensor
+    noise: Tensor
+    weight: Tensor
+
+    def __len__(self) -> int:
+        return len(self.timestep)
+
+    def __getitem__(self, index: Tensor | slice) -> NoiseBank:
+        return NoiseBank(self.timestep[index], self.noise[index], self.weight[index])
+
+    def extend(self, other: NoiseBank) -> NoiseBank:
+        """Both banks' draws, these first."""
+        return NoiseBank(
+            torch.cat([self.timestep, other.timestep]),
+            torch.cat([self.noise, other.noise]),
+            torch.cat([self.weight, other.weight]),
+        )
+
+    def noised(self, observation: Tensor, alphas_cumprod: Tensor) -> Tensor:
+        """x_t of one observation (1, C, H, W) for every draw: (S, C, H, W)."""
+        signal, noise = signal_noise(alphas_cumprod, self.timestep, observation.dtype)
+        return signal * observation + noise * self.noise
+
+
+def draw_bank(
+    draws: int,
+    sample_shape: tuple[int, int, int],
+    alphas_cumprod: Tensor,
+    *,
+    timesteps: tuple[float, float] | None = None,
+    gamma: float | None = None,
+    generator: torch.Generator | None = None,
+) -> NoiseBank:
+    """Draws a bank, stratified in the timestep: one draw falls in each of `draws` equal parts of the range.
+
+    Args:
+        draws: S, at least 1.
+        sample_shape: (C, H, W).
+        alphas_cumprod: noise schedule (T,).
+        timesteps: range [low, high) of the timesteps; all of them when left out.
+        gamma: weights lambda = min(1, gamma / SNR), for denoisers trained on x0; 1 when left out.
+        generator: makes the draws repeatable; they are made on its device and moved to that of the schedule.
+
+    >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), timesteps=(200, 600))
+    >>> (bank.timestep / 100).floor().sort().values.tolist()
+    [2.0, 3.0, 4.0, 5.0]
+    """
+    low, high = timesteps or (0.0, float(len(alphas_cumprod)))
+    if draws < 1 or not 0 <= low < high <= len(alphas_cumprod):
+        raise InputError(
+            f"got {draws} draws over timesteps [{low}, {high}); expected at least 1 draw and "
+            f"0 <= low < high <= {len(alphas_cumprod)}; choose them inside the schedule"
+        )
+    device = generator.device if generator is not None else torch.device("cpu")
+    order = torch.randperm(draws, generator=generator, device=device)
+    place = torch.rand(draws, generator=generator, device=device)
+    timestep = (low + (high - low) * (order + place) / draws).to(alphas_cumprod.device)
+    noise = torch.randn(draws, *sample_shape, generator=generator, device=device).to(alphas_cumprod.device)
+    weight = torch.ones_like(timestep)
+    if gamma is not None:
+        weight = (gamma * torch.exp(-log_snr(alphas_cumprod, timestep))).clamp(max=1.0).to(timestep.dtype)
+    return NoiseBank(timestep, noise, weight)

@@ -1,0 +1,288 @@
+"""The question that a solver answers: a picture's denoising error as a function of values. Problem, Slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from energycomp.components.conditioning import Condition, Conditioner, groups_of, is_finite
+from energycomp.denoisers.denoiser import Denoiser
+from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
+from energycomp.errors import InputError
+from energycomp.inference.noise import NoiseBank, draw_bank
+from energycomp.inference.quadratic import QuadraticForm, noised_trunk, quadratic_form, residual_errors
+from energycomp.models.model import Defaults, Model
+
+__all__ = ["Needs", "Problem", "Slot", "make_problem"]
+
+Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
+
+
+@attrs.frozen(eq=False)
+class Slot:
+    """What one component's value may be.
+
+    Args:
+        support: the set of legal values, for gradient solvers.
+        candidates: all legal values (M, *V) where they are finite, else None.
+    """
+
+    support: constraints.Constraint
+    candidates: Tensor | None = None
+
+
+@attrs.frozen(eq=False)
+class Problem:
+    """All that a solver sees: the picture's denoising error as a function of values, and what values may be.
+
+    Args:
+        observation: one sample (1, C, H, W), encoded.
+        slots: one for each component of the greatest count.
+        counts: least and greatest count; equal where the count is known.
+        exchangeable: whether the order of the slots has no meaning.
+        distinct: whether all values of an answer must differ.
+        value_shape: V.
+        default_draws: how many draws an inference averages over unless the solver wants another number.
+        beta: inverse temperature of posteriors, softmax(-beta J); None where the model has none.
+
+    >>> from energycomp.testing import tiny_model
+    >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
+    >>> bank = problem.draw(5, torch.Generator().manual_seed(0))
+    >>> problem.errors(torch.rand(2, 3, 2), bank).shape  # N = 2 candidates of K = 3 places
+    torch.Size([2, 5])
+    """
+
+    observation: Tensor
+    slots: tuple[Slot, ...]
+    counts: tuple[int, int]
+    exchangeable: bool
+    distinct: bool
+    value_shape: tuple[int, ...]
+    default_draws: int
+    beta: float | None
+    _denoiser: Denoiser
+    _conditioner: Conditioner
+    _defaults: Defaults
+    _has_baseline: bool = True
+    _spent: RowCount = attrs.field(factory=RowCount)
+    _trunks: dict[int, tuple[NoiseBank, Trunk]] = attrs.field(factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Network rows spent so far."""
+        return self._spent.rows
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and so where values should be."""
+        return self._denoiser.device
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> NoiseBank:
+        """n draws over the model's range of timesteps, stratified. Costs no row."""
+        return draw_bank(
+            n,
+            self._denoiser.sample_shape,
+            self._denoiser.alphas_cumprod,
+            timesteps=self._defaults.timesteps,
+            gamma=self._defaults.gamma,
+            generator=generator,
+        )
+
+    def errors(self, values: Tensor, bank: NoiseBank) -> Tensor:
+        """Denoising errors (N, S) of N candidates of K values each, (N, K, *V), differentiable in the values.
+
+        Costs N K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+        """
+        candidates, count = values.shape[:2]
+        condition = self._conditioner(values.reshape(candidates * count, *values.shape[2:]))
+        return self._errors(condition, candidates, count, bank)
+
+    def mixed_errors(self, weights: Tensor, atoms: Tensor, bank: NoiseBank) -> Tensor:
+        """Denoising errors (N, S) of N candidates of K mixed conditions each, differentiable in their weights.
+
+        The condition of a component is the weighted sum of those of M atoms (M, *V): of one-hot tokens, a soft one.
+        Costs N K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+
+        Args:
+            weights: (N, K, M), shares that sum to 1.
+        """
+        candidates, count = weights.shape[:2]
+        tokens = self._conditioner(atoms.to(self.device)).rows
+        mixed = torch.einsum("nkm,mld->nkld", weights.to(tokens), tokens)
+        return self._errors(Condition(mixed.flatten(0, 1)), candidates, count, bank)
+
+    def baseline_errors(self, bank: NoiseBank) -> Tensor | None:
+        """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
+
+        Costs S rows; S trunk passes, none for a bank seen before.
+        """
+        if not self._has_baseline:
+            return None
+        shared = self._trunk(bank)
+        with self._count(), torch.no_grad():
+            return residual_errors(self._denoiser, self.observation, bank, self._null(shared)[None])[0]
+
+    def _errors(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
+        """Errors (N, S) of N K conditions, those of a candidate one after another."""
+        shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
+        index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
+        owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
+        with self._count():
+            terms = rows(denoiser, shared, condition[index], owner)
+            terms = terms.reshape(draws, candidates, count, self.observation[0].numel())
+            composed = terms.sum(2)
+            if denoiser.rule == "mean":
+                composed = composed / count
+            elif denoiser.rule == "product" and count != 1:
+                composed = composed + (1 - count) * self._null(shared).reshape(draws, 1, -1)
+        predictions = composed.transpose(0, 1).reshape(candidates, draws, *denoiser.sample_shape)
+        return residual_errors(denoiser, self.observation, bank, predictions)
+
+    def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
+        """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.
+
+        Costs M S rows, and S for u under the product rule. Subsets of atoms are 0/1 weights under the rules sum and
+        product, and 1/K under mean: `weighting` makes them.
+        """
+        with self._count(), torch.no_grad():
+            condition = self._conditioner(atoms.to(self.device))
+            return quadratic_form(self._denoiser, self.observation, bank, condition, self._trunk(bank))
+
+    @property
+    def has_empty(self) -> bool:
+        """Whether K = 0 is an answer: the product rule has an unconditional prediction."""
+        return self._denoiser.rule == "product"
+
+    def weighting(self, count: int) -> float:
+        """The weight of each of `count` components under the denoiser's rule."""
+        return 1.0 / max(count, 1) if self._denoiser.rule == "mean" else 1.0
+
+    def check(self, needs: Needs | None, solver: str) -> None:
+        """Raises `InputError` where a solver's class attribute `needs` does not fit, before any row is spent."""
+        if needs == "finite" and any(slot.candidates is None for slot in self.slots):
+            raise InputError(
+                f"got continuous slots for {solver!r}; expected finite ones; use a solver for continuous values "
+                "(pursuit, sgd) or pass candidates="
+            )
+        listed = any(slot.support.is_discrete or slot.candidates is not None for slot in self.slots)
+        if needs in ("continuous", "differentiable") and listed:
+            raise InputError(
+                f"got slots of listed values for {solver!r}; expected continuous ones; use enumerate or pursuit, or "
+                "leave candidates= out"
+            )
+
+    def _null(self, shared: Trunk) -> Tensor:
+        condition = self._denoiser.unconditional.condition.expand(len(shared))
+        return rows(self._denoiser, shared, condition, torch.arange(len(shared), device=self.device))
+
+    def _trunk(self, bank: NoiseBank) -> Trunk:
+        known = self._trunks.get(id(bank))
+        if known is None or known[0] is not bank:
+            with self._count(), torch.no_grad():
+                known = (bank, noised_trunk(self._denoiser, self.observation, bank))
+            while len(self._trunks) >= 4:
+                self._trunks.pop(next(iter(self._trunks)))
+            self._trunks[id(bank)] = known
+        return known[1]
+
+    @contextmanager
+    def _count(self) -> Iterator[None]:
+        with count_rows() as spent:
+            try:
+                yield
+            finally:
+                self._spent.rows += spent.rows
+                self._spent.trunks += spent.trunks
+
+
+def make_problem(
+    observation: Tensor, model: Model, *, count: int | tuple[int, int] | None = None, candidates: Tensor | None = None
+) -> Problem:
+    """The problem of reading one encoded sample (1, C, H, W) with a model.
+
+    Where the conditioner has attributes (`groups`) the slots are theirs, one each, in their order.
+
+    Args:
+        count: the number of components, or least and greatest; the model's defaults when left out.
+        candidates: restrict every slot to these values (M, *V); an attribute without one is not asked about.
+    """
+    if (groups := groups_of(model.conditioner)) is not None:
+        return _problem(observation, model, *_attribute_slots(groups, model, count, candidates), exchangeable=False)
+    low, high = model.defaults.counts if count is None else (count, count) if isinstance(count, int) else count
+    if not 0 <= low <= high:
+        raise InputError(f"got counts from {low} to {high}; expected 0 <= least <= greatest; change count=")
+    rule = model.defaults.reading_rule or model.denoiser.rule
+    if low == 0 and rule != "product":
+        low = 1  # only the product rule has a prediction for no components
+        if high == 0:
+            raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
+    finite = is_finite(model.conditioner)
+    if candidates is not None:
+        listed: Tensor | None = _checked_candidates(candidates, model)
+    else:
+        listed = model.conditioner.enumerate_support() if finite else None  # type: ignore[attr-defined]
+    if listed is not None and model.defaults.distinct and len(listed) < low:
+        raise InputError(
+            f"got {len(listed)} values for at least {low} components that differ; expected as many; lower count= or "
+            "list more candidates="
+        )
+    slot = Slot(model.conditioner.support, None if listed is None else listed.to(model.denoiser.device))
+    return _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
+
+
+def _attribute_slots(
+    groups: tuple[Tensor, ...], model: Model, count: int | tuple[int, int] | None, candidates: Tensor | None
+) -> tuple[tuple[Slot, ...], tuple[int, int]]:
+    """A slot for each attribute with the values that it may take, and their number as least and greatest count."""
+    if candidates is not None:
+        wanted = _checked_candidates(candidates, model)
+        asked = wanted.tolist()
+        groups = tuple(group[torch.tensor([value in asked for value in group.tolist()])] for group in groups)
+        groups = tuple(group for group in groups if len(group))
+    high = len(groups)
+    if count not in (None, high, (high, high)):
+        raise InputError(
+            f"got count {count} for a model of {high} attributes; expected one of each; leave count= out, and name the "
+            "attributes with candidates="
+        )
+    device = model.denoiser.device
+    return tuple(Slot(model.conditioner.support, group.to(device)) for group in groups), (high, high)
+
+
+def _problem(
+    observation: Tensor, model: Model, slots: tuple[Slot, ...], counts: tuple[int, int], *, exchangeable: bool
+) -> Problem:
+    rule = model.defaults.reading_rule
+    denoiser = model.denoiser if rule is None else attrs.evolve(model.denoiser, rule=rule)
+    return Problem(
+        observation=observation.to(model.denoiser.device),
+        slots=slots,
+        counts=counts,
+        exchangeable=exchangeable,
+        distinct=model.defaults.distinct,
+        value_shape=tuple(model.conditioner.value_shape),
+        default_draws=model.defaults.draws,
+        beta=model.defaults.beta,
+        denoiser=denoiser,
+        conditioner=model.conditioner,
+        defaults=model.defaults,
+        has_baseline=model.denoiser.rule == "product",
+    )
+
+
+def _checked_candidates(candidates: Tensor, model: Model) -> Tensor:
+    """The distinct candidates, in order of value."""
+    shape = tuple(model.conditioner.value_shape)
+    legal = candidates.ndim == 1 + len(shape) and tuple(candidates.shape[1:]) == shape and len(candidates) > 0
+    if not legal or not bool(model.conditioner.support.check(candidates).all()):
+        raise InputError(
+            f"got candidates of shape {tuple(candidates.shape)}; expected (M, {', '.join(map(str, shape))}), M at "
+            "least 1, legal values of the model's conditioner; stack values and check their range"
+        )
+    return torch.unique(candidates, dim=0)

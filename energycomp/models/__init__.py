@@ -1,0 +1,25 @@
+"""What is loaded: a model with its defaults, its codec, and its files."""
+
+from energycomp.models.codec import VAECodec, is_hub_id
+from energycomp.models.model import Defaults, Model
+from energycomp.models.pretrained import (
+    from_pretrained,
+    is_folder,
+    load,
+    load_weights,
+    no_larger_than,
+    save_pretrained,
+)
+
+__all__ = [
+    "Defaults",
+    "Model",
+    "VAECodec",
+    "from_pretrained",
+    "is_folder",
+    "is_hub_id",
+    "load",
+    "load_weights",
+    "no_larger_than",
+    "save_pretrained",
+]

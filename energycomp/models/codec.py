@@ -1,0 +1,136 @@
+"""A diffusers VAE as a codec: images to the latents that are diffused, and back."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, cast
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError, NotFoundError
+from energycomp.files import fingerprint
+
+__all__ = ["VAECodec", "is_hub_id"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id.
+
+    >>> is_hub_id("owner/name"), is_hub_id("../name")
+    (True, False)
+    """
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None
+
+
+@attrs.define(eq=False, frozen=True, slots=False)
+class VAECodec:
+    """Stable Diffusion's autoencoder, read from a local folder or the hub when it is first used.
+
+    Args:
+        source: folder or hub id; its subfolder "vae" is taken where there is one. Safetensors only.
+        image_size: height and width of the images.
+        scaling_factor: what latents are multiplied by; 0.18215 for Stable Diffusion 1 and 2.
+        channels, reduction: of the latents, (channels, image_size / reduction, image_size / reduction).
+
+    Raises:
+        InputError: a number that cannot be.
+
+    >>> VAECodec("some/vae", image_size=64).latent_shape
+    (4, 8, 8)
+    """
+
+    source: str
+    image_size: int
+    scaling_factor: float = 0.18215
+    channels: int = 4
+    reduction: int = 8
+
+    def __attrs_post_init__(self) -> None:
+        numbers: tuple[Any, ...] = (self.image_size, self.channels, self.reduction)
+        scale, source = cast("Any", self.scaling_factor), cast("Any", self.source)
+        whole = all(type(n) is int and n >= 1 for n in numbers) and self.image_size >= self.reduction
+        scaled = isinstance(scale, int | float) and 0 < scale <= 1e300
+        if not (whole and scaled and isinstance(source, str)):
+            raise InputError(
+                f"got {self}; expected a folder or hub id, whole numbers of at least 1 and a scale above 0; check them"
+            )
+
+    @classmethod
+    def of(cls, vae: Any, *, latent_size: int, source: str | None = None) -> Self:
+        """The codec of an autoencoder that is in memory already; it is put into eval mode and frozen, not copied.
+
+        Args:
+            vae: an `AutoencoderKL`.
+            latent_size: height and width of the latents.
+            source: where it was read from; when left out, its weights tell what it can be composed with, and a model
+                with it cannot be saved.
+        """
+        reduction = 2 ** (len(vae.config.block_out_channels) - 1)
+        codec = cls(
+            source or f"in memory {fingerprint(vae.state_dict())}",
+            image_size=latent_size * reduction, reduction=reduction,
+            scaling_factor=vae.config.scaling_factor, channels=vae.config.latent_channels,
+        )  # fmt: skip
+        codec.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
+        return codec
+
+    @property
+    def identity(self) -> str:
+        """Latents of the same autoencoder and scale can be composed."""
+        return f"vae:{self.source}:{self.scaling_factor}"
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w)."""
+        return (self.channels, self.image_size // self.reduction, self.image_size // self.reduction)
+
+    @cached_property
+    def vae(self) -> Any:
+        """The diffusers module."""
+        from diffusers import AutoencoderKL
+
+        try:
+            nested = self._is_nested()
+            vae = AutoencoderKL.from_pretrained(self.source, subfolder="vae" if nested else None, use_safetensors=True)
+        except Exception as error:  # diffusers raises many kinds for files that are no autoencoder
+            raise NotFoundError(
+                f"got the VAE {self.source!r}, which is no folder or hub id of one ({error}); expected "
+                "an AutoencoderKL in safetensors; download one and pass its folder"
+            ) from error
+        return vae.eval().requires_grad_(False)
+
+    def _is_nested(self) -> bool:
+        folder = Path(self.source)
+        if folder.is_dir():
+            return (folder / "vae").is_dir()
+        if not is_hub_id(self.source):  # diffusers would open any file
+            raise FileNotFoundError(f"no folder and no hub id: {self.source}")
+        return True
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to the posterior mean, scaled: (B, C, h, w).
+
+        One picture at a time, as `decode` does: a batch takes the memory of one.
+        """
+        vae = self.vae.to(images.device)
+        means = [vae.encode(image.to(vae.dtype)).latent_dist.mean for image in images.split(1)]
+        return (torch.cat(means) * self.scaling_factor).to(images.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
+        vae = self.vae.to(latents.device)
+        parts = (latents / self.scaling_factor).to(vae.dtype).split(1)
+        images = torch.cat([vae.decode(part).sample for part in parts])
+        return images.clamp(-1, 1).to(latents.dtype)
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments, as JSON; a folder by its absolute path."""
+        folder = Path(self.source)
+        source = str(folder.absolute()) if folder.is_dir() else self.source
+        return {**attrs.asdict(self), "source": source}

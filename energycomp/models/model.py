@@ -1,0 +1,200 @@
+"""Model: what a user loads. Calling it makes a leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from energycomp.components.component import Composition, Conditional, Rule, combine
+from energycomp.components.conditioning import Conditioner, weights_of
+from energycomp.denoisers.denoiser import Denoiser
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor, to_output
+
+__all__ = ["Defaults", "Model"]
+
+
+MAX_COUNT = 100_000  # of draws, of steps and of components
+
+
+def _pair(value: Any) -> Any:
+    return None if value is None else tuple(value)
+
+
+def _legal(legal: Callable[[Any], bool], expected: str) -> Callable[[Any, Any, Any], None]:
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if not legal(value):
+            raise InputError(f"got the default {attribute.name} {value!r}; expected {expected}; choose another")
+
+    return check
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= 1e300  # neither NaN nor an integer beyond floats
+
+
+def _is_positive_or_none(value: Any) -> bool:
+    return value is None or (_is_number(value) and value > 0)
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= MAX_COUNT
+
+
+def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:
+    return len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
+
+
+@attrs.frozen
+class Defaults:
+    """How a model is best used; every function takes another value for each.
+
+    Args:
+        timesteps: range [low, high) of the draws of a noise bank.
+        gamma: clamp of their weights, min(1, gamma / SNR); None for weights of 1.
+        draws: how many draws an inference averages over.
+        solver: registered name of the solver that reads pictures.
+        counts: least and greatest number of components that is looked for.
+        scheduler: diffusers scheduler for sampling.
+        num_inference_steps: its steps.
+        distinct: whether the components of one picture differ in their values.
+        error_limit: the error per draw above which a picture is foreign to the model; None when not measured.
+        beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
+        reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
+        guidance_scale: the weight of each component where a person gives none, as on the command line.
+    """
+
+    timesteps: tuple[float, float] | None = attrs.field(
+        default=None,
+        converter=_pair,
+        validator=_legal(lambda v: v is None or (_is_range(v, _is_number) and v[0] < v[1]), "None or 0 <= low < high"),
+    )
+    gamma: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
+    draws: int = attrs.field(default=16, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}"))
+    solver: str = attrs.field(default="enumerate", validator=attrs.validators.instance_of(str))
+    counts: tuple[int, int] = attrs.field(
+        default=(0, 8),
+        converter=_pair,
+        validator=_legal(lambda v: _is_range(v, lambda n: _is_count(n, 0)), f"0 <= low <= high <= {MAX_COUNT:,}"),
+    )
+    scheduler: str = attrs.field(default="DDIMScheduler", validator=attrs.validators.instance_of(str))
+    num_inference_steps: int = attrs.field(
+        default=50, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}")
+    )
+    distinct: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    error_limit: float | None = attrs.field(
+        default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
+    )
+    beta: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
+    reading_rule: Rule | None = attrs.field(
+        default=None, validator=_legal(lambda v: v in (None, "sum", "mean", "product"), "None, sum, mean or product")
+    )
+    guidance_scale: float = attrs.field(
+        default=1.0, validator=_legal(lambda v: v is not None and _is_positive_or_none(v), "a number > 0")
+    )
+
+
+@attrs.frozen(eq=False)
+class Model:
+    """A denoiser with what is needed to use it: conditioner, image processor, defaults, and an encoder of pictures.
+
+    Args:
+        name: what `repr` of its leaves begins with.
+        denoiser: network, schedule, prediction type, rule, sample space and codec.
+        conditioner: values to condition rows.
+        processor: pictures to the size the model works at.
+        defaults: how it is best used.
+        network_name, conditioner_name: the registered names under which plugins rebuild both.
+        encoder: samples (B, C, H, W) to latents (B, K, D), values of the conditioner; see `energycomp.decomposition`.
+        encoder_name: its registered name.
+
+    Raises:
+        InputError: the conditioner's tokens, or what processor or codec make of a picture, do not fit the denoiser.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> model(0.3, 0.4) & model(0.7, 0.6)
+    -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
+    """
+
+    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    denoiser: Denoiser
+    conditioner: Conditioner
+    processor: ImageProcessor
+    network_name: str
+    conditioner_name: str
+    defaults: Defaults = attrs.field(factory=Defaults)
+    encoder: nn.Module | None = None
+    encoder_name: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        codec, denoiser = self.denoiser.codec, self.denoiser
+        made = (3, *self.processor.size) if codec is None else tuple(codec.latent_shape)
+        for what, got, expected in (
+            ("samples of the image processor or codec", made, tuple(denoiser.sample_shape)),
+            ("tokens of the conditioner", tuple(self.conditioner.token_shape), tuple(denoiser.token_shape)),
+        ):
+            if got != expected:
+                raise InputError(f"got {what} of shape {got}; expected {expected}, what the denoiser takes; change one")
+        if (self.encoder is None) != (self.encoder_name is None):
+            raise InputError(
+                f"got the encoder {type(self.encoder).__name__} under the name {self.encoder_name!r}; expected both or "
+                "neither; give the name that a plugin registers"
+            )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
+        """A component under the condition that the conditioner reads from the arguments; raises `InputError`."""
+        value = self.conditioner.parse(*args, **kwargs)
+        shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
+        return self.leaf(value, name=f"{self.name}({shown})")
+
+    def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
+        """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""
+        condition = self.conditioner(value.to(self.denoiser.device))
+        return Conditional(self.denoiser, condition, name=name or f"{self.name}({_short(value)})")
+
+    @property
+    def unconditional(self) -> Conditional:
+        """The unconditional leaf u."""
+        return self.denoiser.unconditional
+
+    def compose(self, values: Tensor) -> Composition:
+        """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only."""
+        if len(values) == 0:
+            if self.denoiser.rule != "product":
+                raise InputError(f"got no values under the rule {self.denoiser.rule!r}; expected at least one")
+            return Composition.of(self.unconditional)
+        return combine([self.leaf(value[None]) for value in values], self.denoiser.rule)
+
+    def encode(self, images: Any) -> Tensor:
+        """Pictures to samples (B, C, H, W): resized, in [-1, 1], through the codec where there is one."""
+        batch = self.processor(images).to(self.denoiser.device)
+        return batch if self.denoiser.codec is None else self.denoiser.codec.encode(batch)
+
+    def decode(self, samples: Tensor, output_type: str = "pil") -> Any:
+        """Samples (B, C, H, W) to pictures."""
+        images = samples if self.denoiser.codec is None else self.denoiser.codec.decode(samples)
+        return to_output(images, output_type)
+
+    def to(self, device: torch.device | str) -> Model:
+        """The model on a device (its network, encoder and conditioner are moved in place)."""
+        encoder = None if self.encoder is None else self.encoder.to(device)
+        if (weights := weights_of(self.conditioner)) is not None:
+            weights.to(device)
+        return attrs.evolve(self, denoiser=self.denoiser.to(device), encoder=encoder)
+
+    @property
+    def trained(self) -> nn.Module:
+        """What training changes: the network, or a dict with the encoder or the conditioner's weights, too, by name."""
+        parts = {"network": self.denoiser.network, "encoder": self.encoder, "conditioner": weights_of(self.conditioner)}
+        found = {name: part for name, part in parts.items() if part is not None}
+        return found["network"] if len(found) == 1 else nn.ModuleDict(found)
+
+
+def _short(value: Tensor) -> str:
+    numbers = value.flatten()[:4].tolist()
+    return ", ".join(f"{v:.3g}" for v in numbers) + (", ..." if value.numel() > 4 else "")
