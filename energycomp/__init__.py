@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from energycomp.components import Composition, Condition, Conditional, Conditioner, EnergyComponent, HasEnergy
+    from energycomp.components import Composition, Condition, Conditioner, EnergyComponent, HasEnergy
     from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
-    from energycomp.denoisers import Denoiser
+    from energycomp.denoisers import Conditional, Denoiser
     from energycomp.editing.edit import Edit, edit
     from energycomp.inference import NoiseBank, Problem, Slot, Solution, Solver
     from energycomp.inference.infer import infer
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "components": ("Composition", "Condition", "Conditional", "Conditioner", "EnergyComponent", "HasEnergy"),
+    "components": ("Composition", "Condition", "Conditioner", "EnergyComponent", "HasEnergy"),
     "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
-    "denoisers": ("Denoiser",),
+    "denoisers": ("Conditional", "Denoiser"),
     "editing": ("Edit", "edit"),
     "inference": ("NoiseBank", "Problem", "Slot", "Solution", "Solver", "infer"),
     "models": ("Model", "load"),

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,9 +12,6 @@ from typing import TYPE_CHECKING
 
 from energycomp.errors import CheckpointError
 
-if sys.platform != "win32":
-    import fcntl
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,7 +19,6 @@ __all__ = [
     "MANIFEST",
     "atomic_directory",
     "atomic_file",
-    "discard",
     "fingerprint",
     "read_tensors",
     "remove_stale",
@@ -33,6 +28,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
+SUFFIX = "[0-9a-f]" * 16
 
 
 @contextmanager
@@ -50,9 +46,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     ['log.txt']
     """
     path = Path(path)
-    temporary = _temporary_name(path, "tmp")
+    temporary = _beside(path, "tmp")
     try:
-        with _our_errors(path), _locked(temporary, directory=False):
+        with _our_errors(path):
+            temporary.touch()
             yield temporary
             _sync(temporary)
             temporary.replace(path)
@@ -66,8 +63,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; it becomes `path`, with a manifest, when the block ends without error.
 
-    The manifest lists `{file: {sha256, size}}`. An older `path` is moved aside before the rename and removed after it;
-    after a crash between the two, `remove_stale` puts it back.
+    The manifest lists `{file: {sha256, size}}`. No system replaces a folder in one operation: an older `path` is
+    renamed before the new one takes its name, and `remove_stale` puts it back if the process is killed between the two.
 
     Raises:
         CheckpointError: the folder cannot be written (full disk, read-only or missing parent); `path` is as it was.
@@ -80,24 +77,61 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     ['config.json', 'manifest.json']
     """
     path = Path(path)
-    temporary = _temporary_name(path, "tmp")
+    temporary, old = _beside(path, "tmp"), _beside(path, "old")
     try:
-        with _our_errors(path), _locked(temporary, directory=True):
+        with _our_errors(path):
+            temporary.mkdir()
             yield temporary
-            _write_manifest(temporary)
+            sums = {n: {"sha256": _sha256(f), "size": f.stat().st_size} for n, f in _files(temporary).items()}
+            (temporary / MANIFEST).write_text(json.dumps(sums, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             for entry in [*temporary.rglob("*"), temporary]:
                 _sync(entry)
-            _replace_directory(temporary, path)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            _sync(path.parent)
     finally:
+        with suppress(OSError):
+            if old.exists():
+                old.rename(temporary if path.exists() else path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def verify(path: str | Path) -> None:
-    """Compare the files in a folder with its manifest: names first, then sizes, then sha256.
+def remove_stale(parent: str | Path) -> list[Path]:
+    """Removes the temporary files and folders that killed processes left in `parent`, and completes their replacements.
+
+    Call it where no other process writes: what another one is writing would be removed, too. Returns the paths that
+    were removed or put back.
 
     Raises:
-        CheckpointError: no readable manifest, or a missing, extra or altered file, which the message names, or a
-            link to a file outside the folder (but those of the hub's cache, to the blobs beside it).
+        CheckpointError: a path cannot be removed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / ".model.tmp-0123456789abcdef").mkdir()
+    ...     [path.name for path in remove_stale(folder)]
+    ['.model.tmp-0123456789abcdef']
+    """
+    parent = Path(parent)
+    with _our_errors(parent):
+        stale = sorted(parent.glob(f".*.old-{SUFFIX}")) + sorted(parent.glob(f".*.tmp-{SUFFIX}"))
+        for path in stale:
+            target = parent / path.name[1:].rsplit(".", 1)[0]
+            if path.suffix.startswith(".old-") and not target.exists():
+                path.rename(target)
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    return stale
+
+
+def verify(path: str | Path) -> None:
+    """Compares the files in a folder with its manifest: names first, then sizes, then sha256.
+
+    Raises:
+        CheckpointError: no readable manifest; a missing, extra or altered file, which the message names; or a link to
+            a file outside the folder (except those of the hub's cache, to the blobs beside it).
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -109,8 +143,7 @@ def verify(path: str | Path) -> None:
     energycomp.errors.CheckpointError: ... is damaged: config.json has 3 bytes, the manifest says 2...
     """
     path = Path(path)
-    manifest = _read_manifest(path)
-    files = _files(path)
+    manifest, files = _read_manifest(path), _files(path)
     for problem, names in (("missing", manifest.keys() - files.keys()), ("extra", files.keys() - manifest.keys())):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -129,63 +162,11 @@ def verify(path: str | Path) -> None:
         raise CheckpointError(f"Cannot read {path}: {error}. Check its permissions and the disk.") from error
 
 
-def remove_stale(parent: str | Path) -> list[Path]:
-    """Clear `parent` of what killed runs left: temporary files and folders go, a folder moved aside comes back or goes.
+def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors of any device and layout as safetensors; tensors that share memory are written separately.
 
-    What a living process is writing holds a lock and stays. Returns the paths that were removed or put back.
-
-    Raises:
-        CheckpointError: something stale cannot be removed.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     (Path(folder) / ".model.tmp-0123456789abcdef").mkdir()
-    ...     [path.name for path in remove_stale(folder)]
-    ['.model.tmp-0123456789abcdef']
-    """
-    parent = Path(parent)
-    stale = []
-    with _our_errors(parent):
-        for path in sorted(parent.glob(".*.old-" + "[0-9a-f]" * 16)):
-            target = parent / path.name[1:].rsplit(".old-", 1)[0]
-            if target.exists():
-                discard(path)
-            else:
-                path.rename(target)
-            stale.append(path)
-        for path in sorted(parent.glob(".*.tmp-" + "[0-9a-f]" * 16)):
-            if _is_locked(path):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-            stale.append(path)
-    return stale
-
-
-def discard(path: str | Path) -> None:
-    """Remove a folder so that a crash half-way leaves a stale temporary name, never a folder with files missing.
-
-    Raises:
-        CheckpointError: the folder cannot be removed.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     (Path(folder) / "old").mkdir()
-    ...     discard(Path(folder) / "old")
-    ...     list(Path(folder).iterdir())
-    []
-    """
-    path = Path(path)
-    temporary = _temporary_name(path, "tmp")
-    with _our_errors(path):
-        path.rename(temporary)
-        shutil.rmtree(temporary)
-
-
-def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """Write tensors of any device and layout as safetensors; tensors that share memory are written apart.
+    Args:
+        metadata: texts in the header of the file.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -205,7 +186,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor"]) -> None:
         for name, tensor in tensors.items()
     }
     try:
-        save_file(copies, path)
+        save_file(copies, path, None if metadata is None else dict(metadata))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"Cannot write {path}: {error}. Check the free space and the permissions.") from error
 
@@ -230,14 +211,25 @@ def read_tensors(path: str | Path) -> dict[str, "Tensor"]:
         raise CheckpointError(f"Cannot read {path}: {error}. Restore the file or name another.") from error
 
 
-def _temporary_name(path: Path, kind: str) -> Path:
+def fingerprint(tensors: Mapping[str, "Tensor"]) -> str:
+    """16 hex digits that are the same for the same names and numbers.
+
+    >>> import torch
+    >>> one, other = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
+    >>> fingerprint(one) == fingerprint({"w": torch.zeros(2)}), fingerprint(one) == fingerprint(other)
+    (True, False)
+    """
+    import torch
+
+    found = hashlib.sha256()
+    for name, tensor in tensors.items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
+
+
+def _beside(path: Path, kind: str) -> Path:
     return path.parent / f".{path.name}.{kind}-{token_hex(8)}"
-
-
-def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is damaged: {what}. Expected exactly the files that {MANIFEST} lists; restore the folder or delete it."
-    )
 
 
 @contextmanager
@@ -251,40 +243,6 @@ def _our_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _locked(path: Path, *, directory: bool) -> Iterator[None]:
-    """Create `path` and hold a lock on it, which the kernel frees when the process dies (on Windows there is none)."""
-    if directory:
-        path.mkdir()
-    else:
-        path.touch()
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _is_locked(path: Path) -> bool:
-    if sys.platform == "win32":
-        return False
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return False
-
-
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
         return
@@ -295,20 +253,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _replace_directory(temporary: Path, path: Path) -> None:
-    if not path.exists():
-        temporary.rename(path)
-        _sync(path.parent)
-        return
-    aside = _temporary_name(path, "old")
-    path.rename(aside)
-    try:
-        temporary.rename(path)
-    except OSError:
-        aside.rename(path)
-        raise
-    _sync(path.parent)
-    discard(aside)
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -317,14 +264,10 @@ def _files(path: Path) -> dict[str, Path]:
     return files
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_manifest(folder: Path) -> None:
-    manifest = {name: {"sha256": _sha256(file), "size": file.stat().st_size} for name, file in _files(folder).items()}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _damaged(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged: {what}. Expected exactly the files that {MANIFEST} lists; restore the folder or delete it."
+    )
 
 
 def _check_inside(path: Path, name: str, file: Path) -> None:
@@ -353,20 +296,3 @@ def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
         if not isinstance(entry, dict) or entry.keys() != {"sha256", "size"}:
             raise _damaged(path, f"{MANIFEST} lacks the size or sha256 of {name:.60}, or says more")
     return manifest
-
-
-def fingerprint(tensors: Mapping[str, "Tensor"]) -> str:
-    """16 hex digits that are the same for the same names and numbers.
-
-    >>> import torch
-    >>> one, other = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
-    >>> fingerprint(one) == fingerprint({"w": torch.zeros(2)}), fingerprint(one) == fingerprint(other)
-    (True, False)
-    """
-    import torch
-
-    found = hashlib.sha256()
-    for name, tensor in tensors.items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]

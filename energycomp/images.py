@@ -1,57 +1,79 @@
-"""Pictures in and out: files, Pillow images, arrays and tensors to (B, 3, H, W) in [-1, 1], and back."""
+"""Images in and out: files, Pillow images, arrays and tensors to (B, 3, H, W) in [-1, 1], and back."""
 
 from __future__ import annotations
 
+import io
 import os
-import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.errors import InputError
 
-__all__ = ["ImageProcessor", "as_picture", "open_image", "to_output"]
+__all__ = ["ImageProcessor", "as_picture", "from_bytes", "open_image", "to_bytes", "to_output"]
 
 # Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-MAX_PIXELS = 24_500_000  # at most 10 bytes each while a picture is decoded, 20 for WebP and CMYK: 245 MB
-MAX_SIDE = 65_535  # JPEG's own; the weights of a resampling take memory by the side
-MAX_BYTES = 100_000_000
-MAX_HEADER_BYTES = 32_000_000  # what is read before the pixels; a WebP file is read whole
-MAX_HEADER_READS, MAX_READS = 20_000, 200_000
-TILE = 1024
+MAX_PIXELS = 24_500_000  # at most 10 bytes each while an image is decoded, 20 for WebP and CMYK: 245 MB
+MAX_SIDE = 65_535  # JPEG's own limit
+MAX_BYTES = 100_000_000  # of a file
+MAX_HEADER_BYTES = 32_000_000  # read before pixels are decoded; a WebP file is read as a whole
+BAND = 1_000_000  # pixels that are converted at once
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Reads the first frame of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file as RGB, upright as its EXIF data says.
+    """Reads the first frame of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file as an upright RGB image.
 
-    What is transparent becomes white. Brightness of 16 bits is rounded to 8; floating-point brightness is in [0, 1].
-    The size is checked before anything is decoded, which takes less than 256 MB.
+    Transparent pixels are blended with white. Brightness of 16 bits is rounded to 8; floating-point brightness is in
+    [0, 1]. The EXIF orientation is applied. The size is checked before pixels are decoded; decoding takes less than
+    256 MB.
 
     Raises:
-        InputError: no such file, no picture, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
+        InputError: no such file, not an image, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
             a side or 100 MB.
     """
     file = Path(path)
-    _check_file(file)
-    with _our_errors(str(file)):
-        return _upright(_first_frame(file))
+    try:
+        size = file.stat().st_size if file.is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"got {file}, which is no file ({error}); expected an image; check the path") from error
+    if size is None:
+        raise InputError(f"got {file}, which is no file; expected an image (PNG, JPEG, ...); check the path")
+    if size > MAX_BYTES:
+        raise InputError(f"got {file} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
+    with _our_errors(str(file)), _Limited(io.FileIO(file)) as stream, Image.open(stream, formats=FORMATS) as image:
+        _check_size(image, str(file))
+        stream.left = MAX_BYTES
+        return _as_rgb(image)
+
+
+class _Limited(io.BufferedReader):
+    """A file of which only so many bytes can be read: Pillow keeps the metadata of a header in memory."""
+
+    left = MAX_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise InputError(f"got an image with a header over {MAX_HEADER_BYTES:,} bytes; expected a smaller one")
+        return content
 
 
 def as_picture(image: Any) -> Image.Image:
-    """A new RGB picture, upright, of one picture in any form that `ImageProcessor` takes.
+    """A new upright RGB image from one image in any form that `ImageProcessor` takes.
 
     Raises:
-        InputError: what is no picture or several, damaged, or too large.
+        InputError: not an image, several images, a damaged or a too large one.
 
     >>> as_picture(torch.zeros(3, 4, 6)).size
     (6, 4)
@@ -61,16 +83,16 @@ def as_picture(image: Any) -> Image.Image:
     if isinstance(image, Tensor):
         batch = _checked(image)
         if len(batch) != 1:
-            raise InputError(f"got {len(batch)} pictures; expected one; take them one at a time")
+            raise InputError(f"got {len(batch)} images; expected one; take them one at a time")
         picture: Image.Image = to_output(batch, "pil")[0]
         return picture
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if not isinstance(image, Image.Image):
         raise InputError(f"got {type(image).__name__}; expected a path, Pillow image, uint8 array or tensor")
-    _check_size(image, "a picture")
-    with _our_errors(f"a picture of mode {image.mode}"):
-        return _upright(_as_rgb(image))
+    _check_size(image, "an image")
+    with _our_errors(f"an image of mode {image.mode}"):
+        return _as_rgb(image)
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
@@ -90,7 +112,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
 def _our_errors(name: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about metadata that is not used
+            warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used
             yield
     except InputError:
         raise
@@ -98,20 +120,8 @@ def _our_errors(name: str) -> Iterator[None]:
         limit = f"{MAX_PIXELS / 1e6:g} megapixels"
         raise InputError(f"got {name}: {error}; expected at most {limit}; scale it down") from error
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise InputError(f"got {name}, which cannot be decoded ({error}); expected a whole picture") from error
-
-
-def _check_file(file: Path) -> None:
-    try:
-        status = file.stat()
-    except (OSError, ValueError) as error:
-        raise InputError(f"got {file}, which is no file ({error}); expected a picture; check the path") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"got {file}, which is no file; expected a picture (PNG, JPEG, ...); check the path")
-    if status.st_size > MAX_BYTES:
-        raise InputError(
-            f"got {file} of {status.st_size:,} bytes; expected a picture of at most {MAX_BYTES:,}; compress it"
-        )
+        reason = "cannot identify image file" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"got {name}, which cannot be decoded ({reason}); expected a whole image") from error
 
 
 def _check_size(image: Image.Image, name: str) -> None:
@@ -123,72 +133,39 @@ def _check_size(image: Image.Image, name: str) -> None:
         )
 
 
-def _first_frame(file: Path) -> Image.Image:
-    with file.open("rb") as stream:
-        sparing = _Sparing(stream)
-        with Image.open(cast("IO[bytes]", sparing), formats=FORMATS) as image:
-            _check_size(image, str(file))
-            sparing.reads, sparing.size = MAX_READS, MAX_BYTES
-            return _as_rgb(image)
-
-
-@attrs.define
-class _Sparing:
-    """A stream for a picture's header, which may take so many reads and bytes: Pillow joins some of them one by one."""
-
-    stream: IO[bytes]
-    reads: int = MAX_HEADER_READS
-    size: int = MAX_HEADER_BYTES
-
-    def read(self, size: int = -1) -> bytes:
-        content = self.stream.read(size)
-        self.reads -= 1
-        self.size -= len(content)
-        if min(self.reads, self.size) < 0:
-            raise InputError("got a picture with a header or parts out of all proportion; expected one to be shown")
-        return content
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-def _upright(rgb: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """An upright RGB copy, converted in bands of rows, so that intermediate images take little memory."""
+    image.load()
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(_band_as_rgb(band), (0, top))
+    rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
     ImageOps.exif_transpose(rgb, in_place=True)
     return rgb
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """An RGB copy that keeps the EXIF orientation, made in tiles, so that steps between take no memory."""
-    image.load()
-    rgb = Image.new("RGB", image.size)
-    for top in range(0, image.height, TILE):
-        for left in range(0, image.width, TILE):
-            box = (left, top, min(left + TILE, image.width), min(top + TILE, image.height))
-            rgb.paste(_tile_as_rgb(image.crop(box)), box)
-    rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return rgb
-
-
-def _tile_as_rgb(tile: Image.Image) -> Image.Image:
-    if tile.mode.startswith("I") or tile.mode == "F":
-        return _eight_bits(tile)
-    if tile.has_transparency_data:
-        rgba = tile.convert("RGBA")
+def _band_as_rgb(band: Image.Image) -> Image.Image:
+    if band.mode.startswith("I") or band.mode == "F":
+        return _eight_bits(band)
+    if band.has_transparency_data:
+        rgba = band.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return tile.convert("RGB")
+    return band.convert("RGB")
 
 
-def _eight_bits(tile: Image.Image) -> Image.Image:
-    values, top = np.asarray(tile), 1.0 if tile.mode == "F" else 65535.0
+def _eight_bits(band: Image.Image) -> Image.Image:
+    values, top = np.asarray(band), 1.0 if band.mode == "F" else 65535.0
     if not bool(((values >= 0) & (values <= top)).all()):
         raise InputError(
-            f"got a picture with brightness between {values.min():g} and {values.max():g}; expected 0 to {top:g}; "
+            f"got an image with brightness between {values.min():g} and {values.max():g}; expected 0 to {top:g}; "
             "scale it"
         )
     levels = np.round(values * (255.0 / top)).astype(np.uint8)
-    if "transparency" in tile.info:
-        levels[values == tile.info["transparency"]] = 255
+    if "transparency" in band.info:
+        levels[values == band.info["transparency"]] = 255
     return Image.fromarray(levels).convert("RGB")
 
 
@@ -203,12 +180,12 @@ def _size(value: Any) -> tuple[int, int]:
 
 @attrs.frozen
 class ImageProcessor:
-    """Brings any picture to the size a model works at.
+    """Resizes images to the size of a model.
 
     Args:
         size: (height, width).
-        resize: "squash" maps the whole frame, as CLEVR's 480x320 to a square; "crop" keeps the ratio and cuts the
-            longer side evenly.
+        resize: "squash" resizes the whole image, for example 480x320 to a square; "crop" keeps the aspect ratio and
+            crops the longer side at both ends.
 
     >>> ImageProcessor(size=(8, 8))(Image.new("RGB", (48, 32), "white")).shape
     torch.Size([1, 3, 8, 8])
@@ -220,25 +197,25 @@ class ImageProcessor:
     )
 
     def __call__(self, images: Any) -> Tensor:
-        """One picture or several to (B, 3, H, W) in [-1, 1].
+        """One image or several to (B, 3, H, W) in [-1, 1].
 
         Args:
             images: a path, Pillow image, uint8 array (H, W, 3), float tensor (3, H, W) or (B, 3, H, W) in [-1, 1],
                 or a sequence of those.
 
         Raises:
-            InputError: what is no picture, holds NaN, or leaves [-1, 1].
+            InputError: not an image, NaN, or values outside of [-1, 1].
         """
         if isinstance(images, Tensor):
             return self._from_tensor(images)
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
             if not images:
-                raise InputError("got no pictures; expected at least one")
+                raise InputError("got no images; expected at least one")
             return torch.cat([self(image) for image in images])
         return self._from_pil(as_picture(images))
 
     def frame(self, image: Image.Image) -> Image.Image:
-        """The part of a picture that the model sees, at the picture's own size.
+        """The part of an image that the model sees, at the image's own size.
 
         >>> ImageProcessor(size=(8, 8), resize="crop").frame(Image.new("RGB", (48, 32))).size
         (32, 32)
@@ -279,7 +256,7 @@ class ImageProcessor:
 
 
 def _checked(images: Tensor) -> Tensor:
-    """A tensor of pictures as a batch (B, 3, H, W)."""
+    """A tensor of images as a batch (B, 3, H, W)."""
     batch = images[None] if images.ndim == 3 else images
     if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or 0 in batch.shape:
         raise InputError(
@@ -303,3 +280,21 @@ def to_output(images: Tensor, output_type: str) -> Any:
     if output_type == "pil":
         return [Image.fromarray(picture) for picture in (array * 255).round().astype(np.uint8)]
     raise InputError(f"got output_type {output_type!r}; expected 'pil', 'pt', 'np' or 'latent'")
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8, rounded; `from_bytes` gives them back to within half a level.
+
+    >>> to_bytes(torch.tensor([-1.0, 0.0, 1.0]))
+    tensor([  0, 128, 255], dtype=torch.uint8)
+    """
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(bytes: Tensor) -> Tensor:  # noqa: A002 - what it holds
+    """Images of uint8 as float32 in [-1, 1].
+
+    >>> from_bytes(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([-1.,  1.])
+    """
+    return bytes.float() / 127.5 - 1

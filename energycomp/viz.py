@@ -1,9 +1,9 @@
-"""Pictures of results: grids of samples, what was found, parts of pictures, a search's course. Pillow images all."""
+"""Figures of results, as Pillow images: grids of samples, places on an image, parts of images, traversals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from energycomp.errors import InputError
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
     from torch import Tensor
 
-__all__ = ["grid", "overlay", "strip", "trace_plot", "traversal"]
+__all__ = ["grid", "overlay", "strip", "traversal"]
 
 SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
@@ -21,13 +21,13 @@ FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
 def grid(
     images: Tensor | Sequence[Image.Image], columns: int | None = None, *, padding: int = 2, side: int = 1
 ) -> Image.Image:
-    """Pictures in rows from left to right, on white.
+    """Images in rows from left to right, on white.
 
     Args:
         images: (B, 3, H, W) in [-1, 1], or Pillow images of one size.
-        columns: of the grid; as square as it goes when left out.
-        padding: px around each picture.
-        side: px; smaller pictures are enlarged to it by whole factors.
+        columns: number of columns; by default the grid is about square.
+        padding: px around each image.
+        side: px; smaller images are enlarged to it by whole factors.
 
     >>> import torch
     >>> grid(torch.zeros(4, 3, 8, 8), columns=2).size
@@ -66,13 +66,13 @@ def overlay(
     truth: Any = None,
     side: int = SIDE,
 ) -> Image.Image:
-    """A picture, enlarged, with a numbered ring at each place and a cross at each true place.
+    """An enlarged image with a numbered ring at each place and a cross at each true place.
 
     Args:
-        image: the picture that was read.
+        image: the image that was read.
         places: (K, 2), x to the right and y down in [0, 1].
-        labels: K texts; 1 to K when left out.
-        truth: (K', 2), where they are known.
+        labels: K texts; by default 1 to K.
+        truth: true places (K', 2), where they are known.
         side: least length in px of the shorter side of the result.
 
     >>> from PIL import Image
@@ -93,7 +93,7 @@ def overlay(
         _cross(draw, x * size[0], y * size[1], unit)
     for (x, y), label in zip(found, labels or [str(k + 1) for k in range(len(found))], strict=True):
         _ring(draw, x * size[0], y * size[1], unit)
-        # Beside the ring, on the side where the picture has room.
+        # Beside the ring, on the side where the image has room.
         right, low = x < 0.9, y < 0.9
         draw.text(
             (x * size[0] + (12 if right else -12) * unit, y * size[1] + (10 if low else -10) * unit),
@@ -110,15 +110,16 @@ def overlay(
 def strip(
     pictures: Tensor, whole: Tensor, parts: Tensor, masks: Tensor | None = None, *, side: int = 96
 ) -> Image.Image:
-    """Pictures that were taken apart, a row each: the picture, what its parts make together, and each part alone.
+    """Decomposed images, one row per image: the image, its reconstruction from all parts, and each part alone.
 
-    With masks there is a second row: the picture with every mask in a colour of its own, then the masks.
+    With masks there is a second row per image: the image with each mask in its own colour, then the masks.
 
     Args:
-        pictures, whole: (B, 3, H, W) in [-1, 1].
-        parts: (B, K, 3, H, W).
-        masks: (B, K, H, W), bool.
-        side: least height in px of a picture in the result; whole multiples of its own.
+        pictures: the images, (B, 3, H, W) in [-1, 1].
+        whole: their reconstructions, of the same shape.
+        parts: the parts alone, (B, K, 3, H, W).
+        masks: the pixels of each part, (B, K, H, W), bool.
+        side: least height in px of an image in the result; images are enlarged by whole factors.
 
     >>> import torch
     >>> some = torch.zeros(1, 3, 8, 8)
@@ -126,6 +127,7 @@ def strip(
     (110, 38)
     """
     import torch
+    from torchvision.utils import draw_segmentation_masks
 
     fits = parts.ndim == 5 and parts[:, 0].shape == pictures.shape == whole.shape and parts.shape[1] > 0
     if not fits or (masks is not None and masks.shape != (*parts.shape[:2], *parts.shape[3:])):
@@ -135,20 +137,23 @@ def strip(
     count = parts.shape[1]
     lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
     if masks is not None:
-        shown = masks.detach().cpu().float()[:, :, None].expand(-1, -1, 3, -1, -1)
-        marked = pictures
-        for k, colour in enumerate(_hues(count)):
-            marked = torch.lerp(marked, torch.tensor(colour)[:, None, None], 0.6 * shown[:, k])
-        lines.append(torch.cat([marked[:, None], torch.ones_like(whole)[:, None], 2 * shown - 1], dim=1))
+        masks = masks.detach().cpu().bool()
+        levels = pictures.add(1).mul(127.5).clamp(0, 255).round().byte()
+        marked = [
+            draw_segmentation_masks(image, some, alpha=0.6, colors=_hues(count))
+            for image, some in zip(levels, masks, strict=True)
+        ]
+        shown = masks[:, :, None].expand(-1, -1, 3, -1, -1).float() * 2 - 1
+        lines.append(torch.cat([torch.stack(marked)[:, None] / 127.5 - 1, torch.ones_like(whole)[:, None], shown], 1))
     return grid(_enlarged(torch.stack(lines, dim=1).flatten(0, 2), side), columns=count + 2)
 
 
 def traversal(picture: Tensor, rows: Tensor, *, side: int = 96) -> Image.Image:
-    """What a picture becomes as numbers of its latents change: a row for each number, the picture at its left.
+    """An image as dimensions of its latents change: one row per dimension, with the image at the left.
 
     Args:
-        picture: (1, 3, H, W) in [-1, 1].
-        rows: (R, N, 3, H, W), pictures for N values of each of R numbers.
+        picture: the image, (1, 3, H, W) in [-1, 1].
+        rows: images for N values of each of R dimensions, (R, N, 3, H, W).
         side: as of `strip`.
 
     >>> import torch
@@ -166,43 +171,17 @@ def traversal(picture: Tensor, rows: Tensor, *, side: int = 96) -> Image.Image:
 
 
 def _enlarged(cells: Tensor, side: int) -> Tensor:
-    """Pictures (B, 3, H, W) by the least whole factor that makes them `side` high."""
+    """Images (B, 3, H, W) enlarged by the least whole factor that makes them `side` high."""
     factor = max(1, math.ceil(side / cells.shape[2]))
     return cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
-def _hues(count: int) -> list[tuple[float, float, float]]:
-    """Bright colours (red, green, blue) in [-1, 1], evenly around the circle of hues."""
+def _hues(count: int) -> list[str | tuple[int, int, int]]:
+    """Bright colours (red, green, blue) in 0 to 255, evenly around the circle of hues."""
     from colorsys import hsv_to_rgb
 
     bright = [hsv_to_rgb(k / count, 0.9, 1.0) for k in range(count)]
-    return [(2 * r - 1, 2 * g - 1, 2 * b - 1) for r, g, b in bright]
-
-
-def trace_plot(trace: Mapping[str, Sequence[float]]) -> Image.Image:
-    """The course of a search, `Solution.trace`: one panel for each of its lists, over their index.
-
-    >>> trace_plot({"error": [1.0, 0.5, 0.4]}).mode
-    'RGB'
-    """
-    from io import BytesIO
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    if not trace:
-        raise InputError("got an empty trace; expected at least one list of numbers; this solver records none")
-    figure = Figure(figsize=(6, 2.5 * len(trace)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (name, numbers) in zip(figure.subplots(len(trace), squeeze=False)[:, 0], trace.items(), strict=True):
-        axes.plot(range(len(numbers)), numbers, marker="o", markersize=3)
-        axes.set_ylabel(name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in bright]
 
 
 def _places(places: Any) -> list[tuple[float, float]]:

@@ -6,18 +6,23 @@ Run it as `python examples/demo.py [MODEL] [FOLDER]`.
 """
 
 import sys
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 import energycomp
+from energycomp.evaluation import true_values
 from energycomp.images import to_output
 from energycomp.plugins import find
-from energycomp.viz import grid, overlay, strip, trace_plot
+from energycomp.viz import grid, overlay, strip
 
 PLACES = [
     (0.25, 0.45), (0.5, 0.4), (0.75, 0.45), (0.35, 0.6), (0.65, 0.6), (0.2, 0.7), (0.5, 0.78), (0.8, 0.72),
@@ -51,6 +56,20 @@ def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, t
     save(overlay(image, answer.conditions, truth=truth), folder / f"read-{name}.png")
     if answer.trace:
         save(trace_plot(answer.trace), folder / f"read-{name}-search.png")
+
+
+def trace_plot(trace: Mapping[str, Sequence[float]]) -> Image.Image:
+    """The progress of a search, `Solution.trace`: one panel per list, over its index."""
+    figure = Figure(figsize=(6, 2.5 * len(trace)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, numbers) in zip(figure.subplots(len(trace), squeeze=False)[:, 0], trace.items(), strict=True):
+        axes.plot(range(len(numbers)), numbers, marker="o", markersize=3)
+        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
 
 
 def take_apart(folder: Path) -> None:
@@ -96,7 +115,7 @@ def main() -> None:
     composed = {count: compose(model, count, folder) for count in (3, 5, 8)}
     example = find("datasets", "clevr")().examples("synthetic:4-5", count=1, seed=0)[0]
     rendered = to_output(example.image[None], "pil")[0]
-    read(model, rendered, "rendered", folder, example.values)
+    read(model, rendered, "rendered", folder, true_values(example, model.conditioner))
     read(model, composed[5], "composed", folder, PLACES[:5])
     take_apart(folder)
     compose_prompts(folder)

@@ -23,7 +23,7 @@ from energycomp.denoisers import ConditionUNet, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, load_weights, save_pretrained
-from energycomp.training import collate
+from energycomp.training import FitConfig, Step, collate
 from energycomp.viz import grid
 
 COLOURS = {"red": (0.9, -0.7, -0.7), "green": (-0.7, 0.6, -0.7), "blue": (-0.6, -0.4, 1.0), "yellow": (0.9, 0.8, -0.7)}
@@ -133,16 +133,15 @@ def build(unet: str) -> Model:
 def train(model: Model, steps: int, out: Path) -> None:
     """Trains the network in place; run again, it goes on from the last checkpoint in `out`."""
 
-    def loss(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         condition = model.conditioner(batch["values"])
         return energycomp.denoising_loss(
-            model.denoiser, batch["image"], condition, batch["owner"], module=module, generator=generator
+            model.denoiser, batch["image"], condition, batch["owner"], module=module, generator=step.generator
         )
 
-    result = energycomp.fit(
-        model.denoiser.network, loss, [scene(index) for index in range(1000)], collate_fn=collate, out=out,
-        steps=steps, batch_size=16, learning_rate=4e-3, warmup_fraction=0.1, ema_decay=0.95,
-    )  # fmt: skip
+    config = FitConfig(steps=steps, batch_size=16, learning_rate=4e-3, warmup_fraction=0.1, ema_decay=0.95)
+    scenes = [scene(index) for index in range(1000)]
+    result = energycomp.fit(model.denoiser.network, loss, scenes, config, out=out, collate_fn=collate)
     load_weights(model.denoiser.network, result.ema_state, str(result.checkpoint))
     model.denoiser.network.eval()
 

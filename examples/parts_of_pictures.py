@@ -3,10 +3,11 @@
 import torch
 
 import energycomp
-from energycomp.decomposition import add, part_weights
+from energycomp.decomposition import add
 from energycomp.images import to_output
 from energycomp.plugins import find
 from energycomp.viz import strip
+from energycomp_decomp.part_weights import part_weights
 
 decomp = energycomp.DiffusionDecomposer(energycomp.load("decomp"))
 examples = find("datasets", "decomp")().examples("synthetic:2", count=2, seed=0)

@@ -10,11 +10,11 @@ import sys
 import torch
 
 import energycomp
-from energycomp_text import about
+from energycomp_text import with_concepts
 
 source = sys.argv[1] if len(sys.argv) > 1 else "text"
 names = sys.argv[2].split(",") if len(sys.argv) > 2 else ["red cube", "blue sphere", "green cylinder", "yellow cube"]
-model = about(energycomp.load(source), names)
+model = with_concepts(energycomp.load(source), names)
 
 prompts = [model.conditioner.prompt(name) for name in names[:2]]
 scale = model.defaults.guidance_scale

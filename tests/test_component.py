@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from energycomp.components import Composable, Composition, Condition, Conditional, combine
+from energycomp.components import Composable, Composition, Condition, EnergyComponent, NoisedSpace, combine, predict
+from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError
 from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, check_component, cosine_schedule, tiny_model
@@ -204,11 +205,107 @@ def test_nested_composer_is_a_component() -> None:
 
 
 @attrs.frozen(eq=False)
+class Alone:
+    """A component of somebody else: no base class, only what `EnergyComponent` promises."""
+
+    noised_space: NoisedSpace
+    shift: float = 1.0
+
+    def eps(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return sample - self.shift
+
+
+def test_a_component_without_our_base_class_composes() -> None:
+    model = tiny_model()
+    leaf, other = model(0.2, 0.3), Alone(model.denoiser.noised_space)
+    assert isinstance(other, EnergyComponent)
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 700.0])
+    for composition in (leaf + other, other + leaf, combine([other, leaf], "sum"), Composer([leaf, other], rule="sum")):
+        expected = leaf.eps(sample, timestep) + sample - 1.0
+        torch.testing.assert_close(composition.eps(sample, timestep), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(CompositionError, match="expected a component with `noised_space` and `eps`"):
+        Composition.of(model)
+
+
+def test_everything_that_is_composed_is_a_component() -> None:
+    model = tiny_model()
+    a, b = model(0.1, 0.2), model(0.3, 0.4)
+    for component in (A, A + B, A | B, a, a & b, ~a, Composer([a, b]), Composer([A, B], rule="mean")):
+        assert isinstance(component, EnergyComponent)
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 700.0])
+    assert torch.equal((a & b).eps(sample, timestep), predict(a & b, sample, timestep))
+    assert (A + B).noised_space == A.noised_space
+    with pytest.raises(CompositionError, match="without components"):
+        _ = (A - A).noised_space
+    with pytest.raises(CompositionError, match=r"tiny\(0\.1, 0\.2\), which has no energy"):
+        (a + b).energy(sample, timestep)
+
+
+@torch.no_grad()
+def test_a_composer_composes_as_its_composition_and_shares_the_trunk() -> None:
+    model = tiny_model()
+    a, b, c = model(0.1, 0.2), model(0.3, 0.4), model(0.8, 0.6)
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 700.0])
+    cases: list[tuple[Composable, Composable, int]] = [
+        (a + Composer([b, c]), a + (b & c), 4),
+        (Composer([b, c]) & a, b & c & a, 4),
+        (Composer([Composer([a, b]), c]), combine([a, b, c], "product"), 4),
+        (Composer([a, b]) - b, a - model.unconditional, 2),
+        (~Composer([a, b]), ~(a & b), 3),
+        (0.5 * Composer(a) + 0.5 * Composer(b), 0.5 * a + 0.5 * b, 2),
+    ]
+    for composed, expected, distinct in cases:
+        assert same(composed, expected)
+        with count_rows() as spent:
+            got = Composer(composed).eps(sample, timestep)
+        assert (spent.rows, spent.trunks) == (distinct * len(sample), len(sample))
+        torch.testing.assert_close(got, Composition.of(expected).eps(sample, timestep), rtol=1e-5, atol=1e-5)
+
+
+@attrs.frozen(eq=False)
+class Shifts:
+    """A group of a package of its own: it predicts x0 for all its leaves at once."""
+
+    calls: list[int] = attrs.field(factory=list)
+    prediction_type: str = "sample"
+    rule: str = "mean"
+    device: torch.device | None = None
+
+    def predict(self, leaves: list[Shift], sample: torch.Tensor, timestep: torch.Tensor) -> list[torch.Tensor]:
+        self.calls.append(len(leaves))
+        return [torch.full_like(sample, leaf.value) for leaf in leaves]
+
+    def decode(self, samples: torch.Tensor) -> torch.Tensor:
+        return samples
+
+
+@attrs.frozen(eq=False)
+class Shift(Composable):
+    group: Shifts
+    value: float
+    noised_space: NoisedSpace = attrs.field(factory=lambda: NoisedSpace(cosine_schedule(), (3, 2, 2)))
+
+    def eps(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return predict(self, sample, timestep)
+
+
+def test_a_group_predicts_all_its_leaves_in_one_call() -> None:
+    group = Shifts()
+    leaves = [Shift(group, value) for value in (0.2, 0.4, 0.9)]
+    composer = Composer(leaves)
+    assert dict(composer.terms) == pytest.approx(dict.fromkeys(leaves, 1 / 3))  # the rule of the group
+    sample, timestep = torch.randn(2, 3, 2, 2), torch.tensor([100.0, 700.0])
+    x0 = predict(composer, sample, timestep, prediction_type="sample")
+    torch.testing.assert_close(x0, torch.full_like(sample, 0.5))
+    assert group.calls == [3]
+    made = composer.sample(num_inference_steps=3, output_type="pt", progress=False)
+    torch.testing.assert_close(made, torch.full((1, 3, 2, 2), 0.5), rtol=0, atol=1e-4)
+
+
+@attrs.frozen(eq=False)
 class Broken(Composable):
     kind: str
-    alphas_cumprod: torch.Tensor = attrs.field(factory=cosine_schedule)
-    sample_shape: tuple[int, int, int] = (1, 2, 2)
-    space: str = "pixels"
+    noised_space: NoisedSpace = attrs.field(factory=lambda: NoisedSpace(cosine_schedule(), (1, 2, 2)))
 
     def eps(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         wrong = {

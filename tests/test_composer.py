@@ -152,7 +152,7 @@ def test_generators() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert not torch.equal(run(seeded(1)), run(seeded(2)))
     torch.testing.assert_close(run([seeded(3), seeded(4)])[1:], run([seeded(4)], 1), rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="one a sample"):
+    with pytest.raises(InputError, match="one per sample"):
         run([seeded(1)])
 
 

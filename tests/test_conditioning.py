@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition, Conditioner, is_finite
+from energycomp.components import (
+    AttributeConditioner,
+    Condition,
+    Conditioner,
+    FiniteConditioner,
+    TextConditioner,
+    TrainableConditioner,
+    groups_of,
+    weights_of,
+)
 from energycomp.errors import InputError
 from energycomp.testing import Labels, UnitSquare, check_conditioner
 
@@ -54,10 +63,18 @@ def test_to_keeps_the_flags() -> None:
     assert wide.null.dtype == torch.bool
 
 
-def test_what_is_finite() -> None:
-    assert is_finite(Labels(3))
-    assert not is_finite(UnitSquare())
-    assert isinstance(Labels(3), Conditioner)
+def test_abilities_are_protocols() -> None:
+    labels, places = Labels(4, paired=True), UnitSquare()
+    assert isinstance(labels, Conditioner)
+    assert isinstance(labels, FiniteConditioner)
+    assert isinstance(labels, AttributeConditioner)
+    assert isinstance(places, Conditioner)
+    for ability in (FiniteConditioner, AttributeConditioner, TextConditioner, TrainableConditioner):
+        assert not isinstance(places, ability)
+    assert [group.tolist() for group in groups_of(labels) or ()] == [[0, 1], [2, 3]]
+    assert groups_of(Labels(4)) is None
+    assert groups_of(places) is None
+    assert weights_of(labels) is None
 
 
 @pytest.mark.parametrize("conditioner", [UnitSquare(), Labels(1), Labels(5)])

@@ -9,21 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from energycomp.components import Composition, Condition, Conditional, combine
-from energycomp.denoisers import (
-    Denoiser,
+from energycomp.components import (
+    Composition,
+    Condition,
     PredictionType,
+    combine,
     convert,
-    count_rows,
     native_type,
     predict,
-    rows,
     signal_noise,
-    trunk,
 )
+from energycomp.denoisers import Conditional, Denoiser, compose_rows, count_rows, rows, trunk
 from energycomp.denoisers import evaluator as evaluate
 from energycomp.errors import CompositionError, InputError, NonFiniteError
-from energycomp.inference import compose_rows
 from energycomp.testing import Gaussian, tiny_model
 
 CASES = [
@@ -232,9 +230,9 @@ def test_wrong_shapes() -> None:
     model = denoiser("product", "sample")
     with pytest.raises(InputError, match=r"expected \(B, 3, 16, 16\)"):
         trunk(model, torch.zeros(1, 3, 8, 8), torch.zeros(1))
-    with pytest.raises(InputError, match=r"expected one a sample, \(B,\)"):
+    with pytest.raises(InputError, match=r"expected one per sample, \(B,\)"):
         trunk(model, torch.zeros(2, 3, 16, 16), torch.zeros(1))
-    with pytest.raises(InputError, match="one owner a row"):
+    with pytest.raises(InputError, match="one owner per row"):
         rows(model, trunk(model, *inputs()), Condition(PLACES[:, None]), torch.tensor([0]))
 
 

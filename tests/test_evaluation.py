@@ -61,7 +61,9 @@ def collection() -> MetricCollection:
 
 
 def examples(true: list[Tensor] = TRUE) -> list[Example]:
-    return [Example(torch.zeros(3, 16, 16), values, f"picture {k}") for k, values in enumerate(true)]
+    return [
+        Example(torch.zeros(3, 16, 16), name=f"image {k}", conditions=values.tolist()) for k, values in enumerate(true)
+    ]
 
 
 def test_values_are_those_of_the_metrics_over_all_pictures() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor, open_image, to_output
+from energycomp.images import ImageProcessor, from_bytes, open_image, to_bytes, to_output
 
 PROCESS = ImageProcessor(size=(8, 8))
 
@@ -105,7 +107,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     text.write_text("no picture")
     empty.touch()
     for file in (truncated, text, empty, tmp_path, tmp_path / "absent.png"):
-        with pytest.raises(InputError, match=r"expected a (whole )?picture"):
+        with pytest.raises(InputError, match=r"expected an? (whole )?image"):
             open_image(file)
 
 
@@ -154,3 +156,24 @@ def test_to_output_and_back() -> None:
     assert to_output(images * 3, "np").max() <= 1
     with pytest.raises(InputError, match="output_type"):
         to_output(images, "jpg")
+
+
+def test_bytes_and_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    images = from_bytes(levels)
+    assert images.dtype == torch.float32
+    torch.testing.assert_close(images, levels.float() / 127.5 - 1.0, rtol=0, atol=0)
+    assert torch.equal(to_bytes(images), levels)
+    drawn = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(to_bytes(drawn), ((drawn + 1) * 127.5).round().byte())
+    assert to_bytes(torch.tensor([-1.1, 1.1])).tolist() == [0, 255]
+
+
+def test_a_header_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    content, chunk = plain.read_bytes(), b"prIv" + bytes(40_000_000)
+    part = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "large.png").write_bytes(content[:33] + part + content[33:])
+    with pytest.raises(InputError, match="header over 32,000,000 bytes"):
+        open_image(tmp_path / "large.png")

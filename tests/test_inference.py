@@ -13,7 +13,7 @@ from torch import Tensor
 
 from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
-from energycomp.inference import ForeignPictureWarning, Problem, Solution, infer, make_problem, paired
+from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem, paired
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 
 CASES = [
@@ -92,7 +92,20 @@ def test_a_bank_pays_for_its_trunk_once() -> None:
         problem.errors(torch.rand(1, 1, 2), problem.draw(2, seeded()))
     with count_rows() as spent:
         problem.errors(torch.rand(1, 1, 2), bank)
-    assert spent.trunks == 4  # not all trunks are kept: they hold memory
+    assert spent.trunks == 0
+    assert len(problem._trunks) == 1  # those of banks that are gone are gone, too: they hold memory
+    del bank
+    assert not problem._trunks
+
+
+def test_a_bank_of_another_problem_has_a_trunk_of_its_own() -> None:
+    one, other = (make_problem(torch.full((1, 3, 16, 16), shade), tiny_model()) for shade in (-0.5, 0.5))
+    bank, values = one.draw(4, seeded()), torch.rand(1, 2, 2, generator=seeded())
+    with torch.no_grad():
+        first, second = (problem.errors(values, bank) for problem in (one, other))
+        again = make_problem(other.observation, tiny_model()).errors(values, other.draw(4, seeded()))
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(second, again)
 
 
 def test_quadratic_and_errors_agree() -> None:
@@ -103,7 +116,8 @@ def test_quadratic_and_errors_agree() -> None:
         weights = torch.tensor([[1.0, 0, 1, 1]]) * problem.weighting(3)
         with torch.no_grad():
             direct = problem.errors(atoms[[0, 2, 3]][None], bank)[0].double()
-        torch.testing.assert_close(problem.quadratic(atoms, bank).errors(weights)[0], direct, rtol=1e-4, atol=1e-4)
+        found = problem.quadratic(atoms, bank).weighted_errors(weights)[0]
+        torch.testing.assert_close(found, direct, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -242,7 +256,7 @@ def test_infer_fills_in_the_fit() -> None:
         exact = infer(picture, model, solver=Fixed(values))
     assert exact.fit == pytest.approx(1, abs=1e-5)
     assert exact.rows == spent.rows > 0
-    assert not exact.foreign
+    assert not exact.out_of_distribution
     half, nothing, worse = (
         infer(picture, model, solver=Fixed(v)).fit for v in (values[:1], values[:0], torch.tensor([[0.3, 0.7]]))
     )
@@ -272,9 +286,9 @@ def test_a_foreign_picture_warns() -> None:
     model, values = bumps_model(error_limit=5.0), torch.tensor([[0.3, 0.3]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not infer(planted(model, values), model, solver=Fixed(values, error=4.9)).foreign
-    with pytest.warns(ForeignPictureWarning, match="leave at most 5") as caught:
-        assert infer(-torch.ones(3, 16, 16), model, solver=Fixed(values, error=5.1)).foreign
+        assert not infer(planted(model, values), model, solver=Fixed(values, error=4.9)).out_of_distribution
+    with pytest.warns(OutOfDistributionWarning, match="leave at most 5") as caught:
+        assert infer(-torch.ones(3, 16, 16), model, solver=Fixed(values, error=5.1)).out_of_distribution
     assert caught[0].filename == __file__
 
 
@@ -285,7 +299,7 @@ def test_infer_is_repeatable_and_takes_one_picture() -> None:
     runs = [infer(picture, model, solver=Fixed(torch.rand(1, 2, generator=seeded()))).fit for _ in range(2)]
     assert runs[0] == runs[1]
     assert torch.equal(state, torch.get_rng_state())
-    with pytest.raises(InputError, match="got 2 pictures"):
+    with pytest.raises(InputError, match="got 2 images"):
         infer(picture.expand(2, -1, -1, -1), model, solver=Fixed(torch.rand(1, 2)))
 
 

@@ -85,7 +85,7 @@ def test_updates_add_up_and_reset() -> None:
 def test_threshold() -> None:
     found, true = [torch.tensor([[0.0, 0.1]])], [torch.tensor([[0.0, 0.0]])]
     for threshold, expected in ((0.0051, 1.0), (0.0049, 0.0)):
-        rate = PerceptionRate(threshold=threshold)
+        rate = PerceptionRate(found_within=threshold)
         rate.update(found, true)
         assert rate.compute() == expected
 
@@ -126,6 +126,16 @@ def test_rand_index_is_that_of_scikit_learn(parts: int, objects: int) -> None:
             )
 
 
+def test_rand_index_of_large_masks() -> None:
+    """Products of pairs of 512x512 pixels exceed int64."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randint(2, (512, 512), generator=generator)
+    found = torch.where(torch.arange(512)[:, None] < 51, 1 - true, true)
+    masks = [torch.stack([numbers == k for k in range(2)]) for numbers in (found, true)]
+    expected = adjusted_rand_score(true.flatten().numpy(), found.flatten().numpy())
+    assert float(adjusted_rand_index(*masks)) == pytest.approx(expected, abs=1e-12)
+
+
 def test_rand_index_does_not_depend_on_order_or_background() -> None:
     found, _ = partition(4, 0)
     true, _ = partition(3, 1)
@@ -159,7 +169,7 @@ def test_means_of_masks_leave_out_what_has_no_objects_and_have_intervals() -> No
         parts.append(ForegroundARI())
         parts[-1].update([f], [t])
         index.update([f], [t])
-    assert int(index.total) == 5
+    assert int(index.weight) == 5
     assert float(index.compute()) == pytest.approx(expected, abs=1e-12)
     interval = bootstrap(parts, float(index.compute()))
     assert interval is not None

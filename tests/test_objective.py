@@ -9,18 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Condition, Conditional, combine
-from energycomp.denoisers import Denoiser, count_rows, log_snr, predict
+from energycomp.components import Composition, Condition, combine, error_scale, log_snr, predict, target
+from energycomp.denoisers import Conditional, Denoiser, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import (
     NoiseBank,
     QuadraticForm,
     draw_bank,
-    error_scale,
     noised_trunk,
     quadratic_form,
     residual_errors,
-    target,
 )
 from energycomp.testing import tiny_model
 
@@ -66,7 +64,7 @@ def test_every_subset_against_brute_force(rule: Any, kind: str) -> None:
                 combine([leaves[k] for k in chosen], rule) if chosen else Composition.of(leaves[0].unconditional)
             )
             expected = brute_force(denoiser, observation, bank, composition)
-            torch.testing.assert_close(form.errors(weights)[0], expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(form.weighted_errors(weights)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
@@ -79,7 +77,7 @@ def test_real_weights_under_the_product_rule(kind: str) -> None:
     for weights in ([0.3, -0.2, 1.5, 0.0], [7.5, 0.0, 0.0, 0.0]):
         composition = Composition.of(u) + sum(w * (leaf - u) for w, leaf in zip(weights, leaves, strict=True))
         expected = brute_force(denoiser, observation, bank, composition)
-        torch.testing.assert_close(form.errors(torch.tensor([weights]))[0], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(form.weighted_errors(torch.tensor([weights]))[0], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
@@ -123,7 +121,7 @@ def test_residual_errors_of_many_candidates() -> None:
 def random_form(atoms: int, seed: int = 0) -> QuadraticForm:
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.randn(S, 20, generator=torch.Generator().manual_seed(9))
-    return QuadraticForm(torch.randn(S, atoms, 20, generator=generator), wanted)
+    return QuadraticForm.of(torch.randn(S, atoms, 20, generator=generator), wanted)
 
 
 def direct(form: QuadraticForm, weights: Tensor) -> Tensor:
@@ -136,9 +134,9 @@ def test_form_against_the_residual(atoms: int) -> None:
     form = random_form(atoms)
     weights = torch.randn(6, atoms, generator=torch.Generator().manual_seed(4))
     weights[0] = 0
-    torch.testing.assert_close(form.errors(weights), direct(form, weights), rtol=1e-10, atol=1e-10)
-    assert form.errors(weights).dtype == torch.float64
-    assert torch.equal(form.errors(weights)[0], form.c)
+    torch.testing.assert_close(form.weighted_errors(weights), direct(form, weights), rtol=1e-10, atol=1e-10)
+    assert form.weighted_errors(weights).dtype == torch.float64
+    assert torch.equal(form.weighted_errors(weights)[0], form.c)
 
 
 def test_columns_are_those_of_the_gram_matrix() -> None:
@@ -153,22 +151,74 @@ def test_columns_are_those_of_the_gram_matrix() -> None:
     assert (len(form), form.draws, form.b.shape, form.c.shape) == (40, S, (S, 40), (S,))
 
 
+@pytest.mark.parametrize("with_atoms", [True, False])
+def test_errors_of_subsets_are_those_of_their_weights(with_atoms: bool) -> None:
+    form = random_form(6)
+    form = form if with_atoms else form.without_atoms()
+    for chosen in ([], [3], [4, 1], [0, 2, 5]):
+        weights = torch.zeros(7, 6, dtype=torch.float64)
+        weights[:, chosen] = 0.7
+        weights[:6] += 0.7 * torch.eye(6)
+        expected = form.weighted_errors(weights)
+        torch.testing.assert_close(form.errors(chosen, 0.7), expected[6])
+        torch.testing.assert_close(form.errors_with_each(chosen, 0.7), expected[:6].T)
+    pairs = torch.tensor(list(combinations(range(6), 2)))
+    each = torch.stack([form.errors(pair, 0.3) for pair in pairs.tolist()], dim=1)
+    torch.testing.assert_close(form.errors_of_each(pairs, 0.3), each)
+    assert torch.equal(form.errors_of_each(torch.zeros(1, 0, dtype=torch.long))[:, 0], form.c)
+    twice = torch.tensor([[1, 1]])
+    doubled = torch.zeros(1, 6).index_fill(1, torch.tensor([1]), 0.6)
+    torch.testing.assert_close(form.errors_of_each(twice, 0.3), form.weighted_errors(doubled).T)
+
+
+def test_mean_take_and_cat() -> None:
+    form = random_form(5)
+    weights = torch.randn(4, 5, generator=torch.Generator().manual_seed(4))
+    mean = form.mean()
+    assert (mean.draws, len(mean), mean.atoms) == (1, 5, None)
+    torch.testing.assert_close(mean.weighted_errors(weights)[:, 0], form.weighted_errors(weights).mean(1))
+    for one in (form, form.without_atoms()):
+        part = one.take([4, 0])
+        torch.testing.assert_close(part.errors([0, 1]), form.errors([4, 0]))
+        both = one.cat(one.take(range(5)))
+        assert both.draws == 2 * S
+        torch.testing.assert_close(both.weighted_errors(weights), form.weighted_errors(weights).repeat(1, 2))
+    mixed = QuadraticForm.empty(5).cat(form)
+    assert mixed.atoms is None
+    torch.testing.assert_close(mixed.weighted_errors(weights), form.weighted_errors(weights))
+    with pytest.raises(InputError, match="without atoms"):
+        form.append(mean)
+
+
+@pytest.mark.parametrize("with_atoms", [True, False])
+def test_gradients_of_weighted_errors_reach_weights_of_0(with_atoms: bool) -> None:
+    form = random_form(4)
+    form = form if with_atoms else form.mean()
+    weights = torch.tensor([[0.0, 0.5, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(form.weighted_errors(weights).mean(), weights)
+    mean = form.mean()
+    expected = 2 * (mean.gram()[0] @ weights[0] - mean.b[0])
+    torch.testing.assert_close(slope[0], expected.detach())
+
+
 def test_append_is_the_form_over_both() -> None:
     first, second = random_form(3), random_form(2, seed=5)
     first.column(1)  # a column that is known before must be completed
     both = first.append(second)
-    whole = QuadraticForm(torch.cat([first.atoms, second.atoms], 1), first.target)
+    whole = QuadraticForm.of(torch.cat([first.atoms, second.atoms], 1), first.target)
     for name in ("atoms", "b", "c", "diagonal"):
         torch.testing.assert_close(getattr(both, name), getattr(whole, name))
     torch.testing.assert_close(both.gram(), whole.gram())
     torch.testing.assert_close(both.column(1), whole.column(1))
     with pytest.raises(InputError, match="one noise bank"):
-        first.append(QuadraticForm(torch.zeros(1, 2, 20), torch.zeros(1, 20)))
+        first.append(QuadraticForm.of(torch.zeros(1, 2, 20), torch.zeros(1, 20)))
 
 
 def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match=r"expected \(S, M\), \(S,\) and"):
+        QuadraticForm(torch.zeros(2, 3), torch.zeros(2, 3, 4), torch.zeros(2))
     with pytest.raises(InputError, match=r"expected \(S, M, P\)"):
-        QuadraticForm(torch.zeros(2, 3, 4), torch.zeros(2, 5))
+        QuadraticForm.of(torch.zeros(2, 3, 4), torch.zeros(2, 5))
 
 
 @pytest.mark.parametrize("rule", ["product", "mean", "sum"])
@@ -177,4 +227,4 @@ def test_a_form_over_no_atoms(rule: str) -> None:
     denoiser, observation, bank = setting(rule, "epsilon")
     form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:0, None]))
     assert (len(form), form.b.shape) == (0, (S, 0))
-    assert torch.equal(form.errors(torch.zeros(1, 0))[0], form.c)
+    assert torch.equal(form.weighted_errors(torch.zeros(1, 0))[0], form.c)

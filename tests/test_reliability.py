@@ -1,4 +1,4 @@
-"""Real kills of real runs; benchmarks/reliability.py has many more of them, and full and read-only disks."""
+"""Real kills of real runs; benchmarks/robustness/reliability.py has many more of them, and full and read-only disks."""
 
 import os
 import random
@@ -15,10 +15,10 @@ from torch import nn
 from energycomp import cli
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
-from energycomp.training import fit
-from energycomp_clevr.layout import write
+from energycomp.training import FitConfig, fit
+from energycomp_datasets.clevr.layout import write
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "robustness"))
 import reliability_cases as cases
 from reliability_checks import lost, resumed, seconds_of, stray
 from reliability_run import train
@@ -41,9 +41,9 @@ def draw() -> random.Random:
 def test_three_kills_lose_nothing(undisturbed: Path, tmp_path: Path, draw: random.Random) -> None:
     cases.strike_any(tmp_path / "run", draw, seconds_of(undisturbed))
     assert not lost(tmp_path / "run")
-    for place in ("between manifest and rename", "pruning an old checkpoint"):
+    for place in ("before the rename", "pruning an old checkpoint"):
         assert cases.strike_save(tmp_path / "run", draw, place, nth=draw.randint(1, 3))
-        assert stray(tmp_path / "run")
+        assert bool(stray(tmp_path / "run")) == (place == "before the rename")
         assert not lost(tmp_path / "run")
     assert not resumed(undisturbed, tmp_path / "run")
 
@@ -70,8 +70,8 @@ def test_one_process_where_more_were_asked_for_is_told(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.warns(UserWarning, match="--multi_gpu --num_processes 2"):
-        fit(nn.Linear(2, 2), lambda module, batch, _: module(batch).square().mean(), torch.randn(8, 2), out=tmp_path,
-            steps=1, batch_size=8, learning_rate=1e-3, progress=False)  # fmt: skip
+        fit(nn.Linear(2, 2), lambda module, batch, _: module(batch).square().mean(), torch.randn(8, 2),
+            FitConfig(steps=1, batch_size=8, learning_rate=1e-3), out=tmp_path, progress=False)  # fmt: skip
 
 
 def test_ctrl_c_says_the_command_that_goes_on(
@@ -96,7 +96,7 @@ def test_ctrl_c_says_the_command_that_goes_on(
         patched.setattr("energycomp.cli.train._sampler", lambda *_: interrupt)
         code, said = run(command.format("run"))
     assert code == 130
-    assert "my run/checkpoint-000003 is saved" in said
+    assert "my run/checkpoint-000003.safetensors is saved" in said
     assert run(said.partition("to go on: ")[2].splitlines()[0])[0] == 0
     assert run(command.format("whole"))[0] == 0
     one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("my run", "my whole"))

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, trace_plot, traversal
+from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, traversal
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -73,14 +73,6 @@ def test_overlay_refuses(places: object) -> None:
 def test_overlay_refuses_other_numbers_of_labels() -> None:
     with pytest.raises(InputError, match="1 labels for 2 places"):
         overlay(Image.new("RGB", (8, 8)), torch.zeros(2, 2), ["a"])
-
-
-def test_trace_plot_has_a_panel_for_each_list() -> None:
-    one, two = trace_plot({"error": [3.0, 2.0, 1.5]}), trace_plot({"error": [3.0, 2.0], "rate": [0.1, 0.05]})
-    assert two.height == 2 * one.height
-    assert len(np.unique(pixels(one))) > 10
-    with pytest.raises(InputError, match="empty trace"):
-        trace_plot({})
 
 
 def test_traversal_has_the_picture_before_each_row() -> None:

@@ -1,1 +1,1 @@
-"""Methods that the tables compare the model of CLEVR scenes with; `discovery.py` trains and runs them."""
+"""Methods that the benchmarks compare with; `benchmarks/inference` trains and runs them."""

@@ -1,4 +1,4 @@
-"""Methods on the same pictures: their answers as JSON lines, a row of a table for each, and bars."""
+"""Run methods on the same images: answers as JSON Lines, a table row per method, and a bar chart."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from baselines.readers import Method, Reader
-from baselines.scores import Answer, paired_difference, score
-from energycomp.cli.jsonlines import append_line, read_lines
-from energycomp.evaluation import Example
-from energycomp.training import derived_seed
+from benchmarks.baselines.readers import Method, Reader
+from benchmarks.baselines.scores import Answer, paired_difference, score
+from energycomp.cli import append_line, read_lines
+from energycomp.components import Conditioner
+from energycomp.evaluation import Example, true_values
+from energycomp.seeds import derived_seed
 
 __all__ = ["Column", "Record", "answered", "bars", "head", "read_all", "table_rows"]
 
@@ -36,7 +37,13 @@ class Column:
 
 
 def read_all(
-    chosen: Sequence[Method], examples: Sequence[Example], path: Path, *, title: str, seed: int
+    chosen: Sequence[Method],
+    examples: Sequence[Example],
+    path: Path,
+    *,
+    conditioner: Conditioner,
+    title: str,
+    seed: int,
 ) -> dict[str, list[Record]]:
     """The records of every method by its key; those in the file are not made again."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,21 +52,22 @@ def read_all(
         missing = [k for k in range(min(method.pictures, len(examples))) if (method.key, k) not in known]
         readers = [make() for make in method.readers] if missing else []
         for index in tqdm(missing, desc=f"{title}: {method.label}", file=sys.stderr):
-            record = _read_one(readers, examples[index], derived_seed(seed, method.key, index))
+            record = _read_one(readers, examples[index], conditioner, derived_seed(seed, method.key, index))
             known[method.key, index] = {"method": method.key, "index": index, **record}
             append_line(path, known[method.key, index])
     return {method.key: [known[method.key, k] for k in range(min(method.pictures, len(examples)))] for method in chosen}
 
 
-def _read_one(readers: Sequence[Reader], example: Example, seed: int) -> Record:
+def _read_one(readers: Sequence[Reader], example: Example, conditioner: Conditioner, seed: int) -> Record:
     """What the readers of one method find in a picture; rows and seconds are means over them."""
+    true = true_values(example, conditioner)
     found, rows, started = [], 0, time.process_time()
     for read in readers:
-        values, spent = read(example.image, len(example.values), torch.Generator().manual_seed(seed))
+        values, spent = read(example.image, len(true), torch.Generator().manual_seed(seed))
         found.append(values.tolist())
         rows += spent
     seconds = (time.process_time() - started) / len(readers)
-    return {"found": found, "true": example.values.tolist(), "rows": rows / len(readers), "seconds": seconds}
+    return {"found": found, "true": true.tolist(), "rows": rows / len(readers), "seconds": seconds}
 
 
 def answered(records: Sequence[Record], shape: Sequence[int], training: slice = slice(None)) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""The generative classifier of thesis 5.6.5: one denoiser that is conditioned on all places of a picture at once."""
+"""The generative classifier of thesis 5.6.5: one denoiser conditioned on all places of an image at once."""
 
 from __future__ import annotations
 

@@ -5,39 +5,38 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.label_sets import label_sets, set_loss
-from baselines.resnet import ResNet
-from baselines.training import QUICK, Baseline
+from benchmarks.baselines.label_sets import label_sets, set_loss
+from benchmarks.baselines.resnet import ResNet
+from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
-from energycomp.training import Recipe
-from energycomp_faces.avatars import ATTRIBUTES
+from energycomp.training import Recipe, Step, augment
+from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_faces.model import faces as untrained
-from energycomp_faces.recipe import augment, faces
+from energycomp_faces.recipe import faces
 
 __all__ = ["LABELS", "recipe"]
 
 CONTRAST = 0.05  # as of our own model
 
 
-def denoising(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+def denoising(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
     """The first part of training: the denoising error."""
-    loss: Tensor = set_loss(_untrained(), 0.0)(module, batch, generator)
+    loss: Tensor = set_loss(_untrained(), 0.0)(module, batch, step)
     return loss
 
 
-def contrasting(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+def contrasting(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
     """The second part: with the likelihood of each label."""
-    loss: Tensor = set_loss(_untrained(), CONTRAST)(module, batch, generator)
+    loss: Tensor = set_loss(_untrained(), CONTRAST)(module, batch, step)
     return loss
 
 
-def likelihood(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+def likelihood(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
     """-log p of all labels of a picture."""
-    found = module(augment(batch["image"], generator))
+    found = module(augment(batch["image"], step.generator)[0])
     return functional.binary_cross_entropy(found.float(), (batch["values"] % 2).float())
 
 

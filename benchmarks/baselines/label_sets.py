@@ -15,10 +15,10 @@ from energycomp import Model
 from energycomp.components import Condition
 from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
-from energycomp.training import denoising_loss
+from energycomp.training import Step, augment, denoising_loss
 from energycomp_faces.contrast import judged, noised
 from energycomp_faces.labels import BINARY
-from energycomp_faces.recipe import augment, subsets
+from energycomp_faces.recipe import subsets
 
 __all__ = ["LabelSets", "label_sets", "set_loss"]
 
@@ -99,8 +99,9 @@ def set_loss(model: Model, contrast: float, beta: float = 0.25) -> Any:
     """
     sets = model.conditioner
 
-    def loss(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        samples, size = augment(batch["image"], generator), len(batch["image"])
+    def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        generator, size = step.generator, len(batch["image"])
+        samples, _ = augment(batch["image"], generator)
         labels, owner = subsets(batch["values"], generator)
         values = torch.full((size, *sets.value_shape), OPEN)
         values[owner, labels // 2] = labels % 2

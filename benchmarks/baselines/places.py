@@ -8,31 +8,31 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from baselines.compound import compound, set_condition
-from baselines.padding import OUTPUTS, matched_error, padded
-from baselines.resnet import ResNet
-from baselines.slot_attention import SlotAttention
-from baselines.training import QUICK, Baseline
+from benchmarks.baselines.compound import compound, set_condition
+from benchmarks.baselines.padding import OUTPUTS, matched_error, padded
+from benchmarks.baselines.resnet import ResNet
+from benchmarks.baselines.slot_attention import SlotAttention
+from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
-from energycomp.training import Recipe, denoising_loss
+from energycomp.training import Recipe, Step, denoising_loss
 from energycomp_clevr.model import clevr as untrained
 from energycomp_clevr.recipe import augment, clevr
 
 __all__ = ["PLACES", "recipe"]
 
 
-def compound_loss(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+def compound_loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
     """The denoising error under all places of a picture, one row each."""
-    images, values = augment(batch, generator)
+    images, values = augment(batch, step.generator)
     rows = set_condition(values, batch["owner"], len(images))
     owner = torch.arange(len(images))
-    return denoising_loss(_untrained().denoiser, images, rows, owner, module=module, generator=generator)
+    return denoising_loss(_untrained().denoiser, images, rows, owner, module=module, generator=step.generator)
 
 
-def padded_loss(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+def padded_loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
     """The matched squared error of padded places."""
-    images, values = augment(batch, generator)
-    return matched_error(module(images, generator), padded(values, batch["owner"], len(images)))
+    images, values = augment(batch, step.generator)
+    return matched_error(module(images, step.generator), padded(values, batch["owner"], len(images)))
 
 
 PLACES = {

@@ -1,4 +1,4 @@
-"""The methods of the tables as functions from a picture, and how many objects it has, to places."""
+"""The methods of the tables as functions of an image and its number of objects that return places."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from baselines.compound import MOST, PlaceSet
-from baselines.padding import kept
+from benchmarks.baselines.compound import MOST, PlaceSet
+from benchmarks.baselines.padding import kept
 from energycomp import Model, infer
-from energycomp.inference import ForeignPictureWarning, Solver
+from energycomp.inference import OutOfDistributionWarning, Solver
 
 __all__ = ["Method", "Reader", "composed", "joint", "regressed"]
 
@@ -70,6 +70,6 @@ def _infer(
     image: Tensor, model: Model, solver: Solver, count: int | None, generator: torch.Generator
 ) -> tuple[Tensor, int]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ForeignPictureWarning)  # how wrong the answers are is what is measured
+        warnings.simplefilter("ignore", OutOfDistributionWarning)  # how wrong the answers are is what is measured
         solution = infer(image, model, solver=solver, count=count, generator=generator)
     return solution.conditions.detach(), solution.rows

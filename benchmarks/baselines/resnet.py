@@ -1,4 +1,4 @@
-"""A small residual network that puts out numbers from 0 to 1: places of all objects, or whether attributes hold."""
+"""A small residual network with outputs in [0, 1]: places of all objects, or whether attributes hold."""
 
 from __future__ import annotations
 

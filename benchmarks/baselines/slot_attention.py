@@ -1,11 +1,11 @@
-"""Slot Attention (Locatello et al., 2020), supervised: every slot is decoded to a place."""
+"""Slot Attention (Locatello et al., 2020), supervised: each slot is decoded to a place."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from baselines.padding import OUTPUTS
+from benchmarks.baselines.padding import OUTPUTS
 
 __all__ = ["SlotAttention"]
 

@@ -1,4 +1,4 @@
-"""How baselines are trained: on the pictures and augmentation of our own recipe, and fit by the same loop."""
+"""Train baselines on the images and augmentation of the recipe of the model, with the same `fit`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from energycomp import fit
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
-from energycomp.training import Recipe
+from energycomp.training import Loss, Recipe
 
 __all__ = ["QUICK", "Baseline", "train", "weights_of"]
 
-Loss = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Tensor]
 QUICK = {"learning_rate": 1e-3, "max_grad_norm": 0.3}  # twice the rate taught Slot Attention less, or nothing
 
 
@@ -28,7 +27,7 @@ class Baseline:
     Args:
         build: makes it untrained, from torch's own random numbers.
         loss: as `fit` takes it.
-        settings: of `fit`, where they are not those of our own recipe.
+        settings: fields of `FitConfig`, where they are not those of our own recipe.
         seeds: one training run each.
         start: name of the baseline, trained before, whose weights it starts from.
     """
@@ -65,18 +64,17 @@ def train(name: str, baseline: Baseline, seed: int, folder: Path, ours: Recipe, 
 
     Args:
         ours: the recipe of our own model, whose pictures and settings are taken.
-        settings: of `fit`, over those of the baseline.
+        settings: fields of `FitConfig`, over those of the baseline.
     """
     target = weights_of(folder, name, seed)
     if target.is_file():
         return target
-    run = ours.fit
     network = baseline.network(seed)
     if baseline.start:
         network.load_state_dict(read_tensors(weights_of(folder, baseline.start, seed)))
-    pictures = run.args[2]  # type: ignore[attr-defined] - a partial of fit(module, loss, data)
-    chosen = {**run.keywords, "steps": ours.steps, **baseline.settings, **settings}  # type: ignore[attr-defined]
-    result = fit(network, baseline.loss, pictures, out=folder / f"{name}-{seed}", seed=seed, **chosen)
+    config = attrs.evolve(ours.config, **{**baseline.settings, **settings, "seed": seed})
+    out = folder / f"{name}-{seed}"
+    result = fit(network, baseline.loss, ours.data, config, out=out, collate_fn=ours.collate_fn)
     with atomic_file(target) as temporary:
         write_tensors(temporary, result.ema_state)
     return target

@@ -1,5 +1,6 @@
-"""The command line, a file a command; `--help` imports neither torch nor diffusers."""
+"""The command line, one file per command; `--help` imports neither torch nor diffusers."""
 
 from energycomp.cli.app import app, main
+from energycomp.cli.output import append_line, read_lines
 
-__all__ = ["app", "main"]
+__all__ = ["app", "append_line", "main", "read_lines"]

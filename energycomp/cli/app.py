@@ -1,16 +1,17 @@
-"""The command line: typer commands over the public API, no logic of their own.
+"""The command line: Typer commands over the public API.
 
-A command is a function in `energycomp/commands/`; this file only names them. Exit codes: 0, 2 for anything that
-energycomp or the parser refuses, 130 after Ctrl-C, 1 where some of several pictures or checks failed, and for what
-nobody foresaw (with its traceback).
+A command is a function in a file of this package, or comes from a plugin; this file only lists them. Exit codes: 0 for
+success; 1 where some of several images or checks failed, and for unexpected errors, with a traceback; 2 for input that
+energycomp or the parser refuses; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from energycomp import __version__
 from energycomp.cli.data import data
@@ -27,12 +28,54 @@ from energycomp.errors import EnergycompError
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    """The commands of this package, then those that plugins register.
+
+    Plugins are discovered for --help and for a name that is not a command of this package. A plugin's command is
+    imported when it is run.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *(name for name in _plugin_commands() if name not in self.commands)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.commands or cmd_name not in _plugin_commands():
+            return super().get_command(ctx, cmd_name)
+        return TyperCommand(cmd_name, help=f"Command of a plugin; see `energycomp {cmd_name} --help`.")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and args[0] in _plugin_commands():
+            return args[0], _plugin_command(args[0]), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+def _plugin_commands() -> tuple[str, ...]:
+    from energycomp.plugins import names
+
+    return names("commands")
+
+
+def _plugin_command(name: str) -> Any:
+    """The command of a plugin. Its factory gives a function with Typer annotations, or a Typer app of several."""
+    from energycomp.plugins import find
+
+    made = find("commands", name)()
+    if not isinstance(made, typer.Typer):
+        function, made = made, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        made.command(name)(function)
+    return typer.main.get_command(made)
+
+
 app = typer.Typer(
     name="energycomp",
-    help="Image models that are sums of energies: compose, decompose and understand images.",
+    cls=_Commands,
+    help="Image models as sums of energies: compose, decompose and understand images.",
+    epilog='Example: energycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png && energycomp infer clevr scene.png',
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 for command in (sample, infer, edit, decompose, recombine, add, traverse, evaluate, train, data, plugins, env):
     app.command()(command)
@@ -54,7 +97,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one message on stderr, never a traceback."""
+    """Runs the command line. An error of energycomp is one message on stderr, without a traceback."""
     try:
         app()
     except EnergycompError as error:

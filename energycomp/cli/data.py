@@ -1,4 +1,4 @@
-"""`energycomp data`: pictures with known components, written to a folder."""
+"""`energycomp data`: images with known components, written to a folder."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from typing import Annotated
 
 import typer
 
-from energycomp.cli.options import Seed, make_folder
+from energycomp.cli.options import Seed
+from energycomp.cli.output import make_folder
 from energycomp.errors import InputError
 
 __all__ = ["data"]
 
 
 def data(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A registered dataset.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to make; new, or empty.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 1000,
-    objects: Annotated[str, typer.Option(help="Of what kind: clevr 3-5, 4, textured:3-5; faces a, b.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered dataset.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to create; new or empty.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1000,
+    objects: Annotated[
+        str,
+        typer.Option(help="What to draw, as the dataset defines it, for example 3-5 or textured:3-5 for clevr."),
+    ] = "",
     seed: Seed = 0,
 ) -> None:
-    """Write pictures and what is in them, to train and to evaluate on.
+    """Write images and their annotations, for training and evaluation.
+
+    The folder appears when it is complete.
 
     energycomp data clevr -n 1000 --objects 3-5 -o scenes
 
     energycomp train clevr --data scenes -o runs/mine
-
-    The folder appears when it is complete.
     """
     from tqdm import tqdm
 

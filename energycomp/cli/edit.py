@@ -1,23 +1,26 @@
-"""`energycomp edit`: a picture in, and the same picture with objects moved, removed or added, out."""
+"""`energycomp edit`: an image in, the same image with components moved, removed or added out."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from energycomp.cli.options import (
+    MODELS_OWN,
     AsJson,
     Device,
     ModelName,
+    Png,
     Seed,
+    SolverName,
+    Steps,
     load_searchable,
-    make_folder,
-    numbers,
     parse_count,
+    read_text,
 )
+from energycomp.cli.output import check_png, print_report, save_png
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,35 +36,46 @@ __all__ = ["edit"]
 
 def edit(
     model: ModelName,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture to change.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file to change.")],
     move: Annotated[
-        list[str] | None, typer.Option("--move", help="An object's number and its new place, 2:0.4,0.6.")
+        list[str] | None,
+        typer.Option(
+            "--move",
+            metavar="NUMBER:COMPONENT",
+            help="Number of an object and its new value, for example 2:0.4,0.6. Repeatable.",
+        ),
     ] = None,
-    remove: Annotated[list[int] | None, typer.Option("--remove", help="The number of an object that goes.")] = None,
-    add: Annotated[list[str] | None, typer.Option("--add", help="The place of an object that comes, 0.2,0.5.")] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("edited.png"),
+    remove: Annotated[
+        list[int] | None, typer.Option("--remove", metavar="NUMBER", help="Number of an object to remove. Repeatable.")
+    ] = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option("--add", metavar="COMPONENT", help="Object to add, for example 0.2,0.5. Repeatable."),
+    ] = None,
+    out: Png = Path("edited.png"),
     strip: Annotated[
-        Path | None, typer.Option(help="A PNG that shows both pictures with their objects marked.")
+        Path | None, typer.Option(help="PNG file that shows both images with their objects marked.")
     ] = None,
     strength: Annotated[
-        float, typer.Option(help="How freely a moved object is painted anew, above 0, at most 1.")
+        float, typer.Option(help="Noise level from which a moved object is sampled, in (0, 1]; 1 keeps no appearance.")
     ] = 0.2,
-    solver: Annotated[str | None, typer.Option(help="A registered solver; the model's own.")] = None,
-    count: Annotated[str | None, typer.Option(help="Number of objects in the picture, 4, or its range, 3-8.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the scheduler; the model's own number.")] = None,
+    solver: SolverName = None,
+    count: Annotated[
+        str | None, typer.Option(help="Number of objects in the image: 4, or a range 3-8.", show_default=MODELS_OWN)
+    ] = None,
+    steps: Steps = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Read a picture, change what is in it, and repaint only what the change touches.
+    """Read an image, change its components, and repaint only what the change touches.
 
-    Objects have the numbers that `energycomp infer` shows, with the same --seed, --count and --solver.
+    Objects have the numbers that `energycomp infer` prints for the same --seed, --count and --solver. A moved object
+    keeps its appearance; the appearance of an added object is sampled.
 
     energycomp infer clevr scene.png -o read
 
     energycomp edit clevr scene.png --move 2:0.4,0.6 --remove 1 --add 0.2,0.5 -o out.png
-
-    Repeat an option for several objects. A moved object keeps its look, an added one has any.
     """
     import torch
 
@@ -69,60 +83,62 @@ def edit(
     from energycomp.images import open_image
     from energycomp.plugins import find
 
-    outputs = {"-o": out} if strip is None else {"-o": out, "--strip": strip}
-    for option, path in outputs.items():
-        if path.suffix.lower() != ".png" or path.is_dir():
-            raise InputError(f"got {option} {path}; expected the name of a PNG file, such as edited.png")
-    moves, places = _moves(move or []), [numbers(text, "--add") for text in add or []]
-    if not (moves or remove or places):
+    check_png(out)
+    if strip is not None:
+        check_png(strip, "--strip")
+    moves = _moves(move or [])
+    if not (moves or remove or add):
         raise InputError("got nothing to change; expected --move, --remove or --add, such as --remove 1")
     known, picture = parse_count(count), open_image(image)
     chosen = None if solver is None else find("solvers", solver)()
     loaded = load_searchable(model, device)
-    for option, path in outputs.items():
-        make_folder(path.parent, option)
+    moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
+    added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(seed)
     solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
     edited = run(
         picture,
         loaded,
-        move={_index(number, solution, loaded): place for number, place in moves.items()},
+        move={_index(number, solution, loaded): value for number, value in moved.items()},
         remove=[_index(number, solution, loaded) for number in remove or []],
-        add=places,
+        add=added,
         solution=solution,
         strength=strength,
         num_inference_steps=steps,
         generator=generator,
     )
-    _save(edited.image, out)
+    save_png(edited.image, out)
     if strip is not None:
-        _save(_strip(picture, edited, loaded), strip)
+        save_png(_strip(picture, edited, loaded), strip, "--strip")
     report = _report(edited, loaded, out)
-    typer.echo(json.dumps(report) if as_json else _text(report, strip))
+    print_report(report, _lines(report, strip), as_json)
 
 
-def _moves(texts: list[str]) -> dict[int, tuple[float, ...]]:
+def _moves(texts: list[str]) -> dict[int, str]:
+    """The text of the new component for the number of each object that moves."""
     moves = {}
     for text in texts:
-        number, colon, place = text.partition(":")
+        number, colon, value = text.partition(":")
         if not colon or not number.strip().isdecimal():
-            raise InputError(f"got --move {text!r}; expected an object's number and its new place, such as 2:0.4,0.6")
+            raise InputError(f"got --move {text!r}; expected an object's number and its new value, such as 2:0.4,0.6")
         if int(number) in moves:
-            raise InputError(f"got --move {int(number)} twice; expected one place for each object")
-        moves[int(number)] = numbers(place, "--move")
+            raise InputError(f"got --move {int(number)} twice; expected one value for each object")
+        moves[int(number)] = value
     return moves
 
 
 def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:
     import warnings
 
-    from energycomp.inference import ForeignPictureWarning, infer
+    from energycomp.inference import OutOfDistributionWarning, infer
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ForeignPictureWarning)  # shown with the picture's name instead
+        warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
         solution = infer(picture, model, **options)
-    if solution.foreign:
-        typer.echo(f"energycomp: warning: {path} is foreign to the model, do not trust the answer", err=True)
+    if solution.out_of_distribution:
+        typer.echo(
+            f"energycomp: warning: {path} is out of distribution for the model, do not trust the answer", err=True
+        )
     return solution
 
 
@@ -131,8 +147,8 @@ def _index(number: int, solution: Solution, model: Model) -> int:
     if not 1 <= number <= solution.count:
         found = [f"{k}: {_shown(value, model)}" for k, value in enumerate(solution.conditions, start=1)]
         raise InputError(
-            f"got object {number} of a picture in which {solution.count} were found; expected one of "
-            f"{'; '.join(found) or 'none'}; say --count where one is missing"
+            f"got object {number} of an image in which {solution.count} were found; expected one of "
+            f"{'; '.join(found) or 'none'}; give --count where one is missing"
         )
     return number - 1
 
@@ -142,15 +158,8 @@ def _shown(value: Tensor, model: Model) -> str:
     return ", ".join(f"{v:.3g}" for v in described.values()) if isinstance(described, dict) else str(described)
 
 
-def _save(picture: Image, path: Path) -> None:
-    from energycomp.files import atomic_file
-
-    with atomic_file(path) as temporary:
-        picture.save(temporary, format="PNG")
-
-
 def _strip(before: Image, edited: Edit, model: Model) -> Image:
-    """Both pictures side by side, with rings where values are places."""
+    """Both images side by side, with rings where values are places."""
     from energycomp.viz import grid, overlay
 
     tiles = []
@@ -171,13 +180,16 @@ def _report(edited: Edit, model: Model, out: Path) -> dict[str, Any]:
         "before": described(edited.solution.conditions),
         "after": described(edited.values),
         "repainted": float(edited.mask.mean()),
-        "foreign": edited.solution.foreign,
+        "out_of_distribution": edited.solution.out_of_distribution,
         "rows": edited.solution.rows + edited.rows,
     }
 
 
-def _text(report: dict[str, Any], strip: Path | None) -> str:
+def _lines(report: dict[str, Any], strip: Path | None) -> list[str]:
     before, after = len(report["before"]), len(report["after"])
     counts = f"{before} object{'' if before == 1 else 's'} before, {after} after"
-    changed = f"{counts}; {report['repainted']:.0%} of the picture repainted"
-    return "\n".join([changed, report["path"], *([str(strip)] if strip else [])])
+    return [
+        f"{counts}; {report['repainted']:.0%} of the image repainted",
+        report["path"],
+        *([str(strip)] if strip else []),
+    ]

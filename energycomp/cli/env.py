@@ -1,12 +1,13 @@
-"""`energycomp env`: what a bug report needs to say about the machine, read without importing any of it."""
+"""`energycomp env`: versions and hardware for a bug report, read without importing the packages."""
 
 from __future__ import annotations
 
 import os
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from energycomp.cli.options import AsJson
+from energycomp.cli.output import print_json, print_table
 
 __all__ = ["env"]
 
@@ -28,24 +29,16 @@ PACKAGES = (
 )
 
 
-def env(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Show versions, cores, memory and plugins, for a bug report."""
+def env(as_json: AsJson = False) -> None:
+    """Show versions, cores, memory and plugins, for a bug report.
+
+    energycomp env --json
+    """
     report = _report()
     if as_json:
-        import json
-
-        typer.echo(json.dumps(report, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False)
-    for name, value in report.items():
-        table.add_row(name, Text(_cell(value)))
-    Console().print(table)
+        print_json(report)
+    else:
+        print_table([], [(name, _cell(value)) for name, value in report.items()])
 
 
 def _cell(value: object) -> str:
@@ -67,7 +60,7 @@ def _report() -> dict[str, Any]:
         "cores": _cores(),
         "memory_gib": _memory_gib(),
         "packages": {package: _version(package) for package in PACKAGES},
-        "plugins": [f"{info}{' failed' if info.error else ' off' if info.off else ''}" for info in listing()],
+        "plugins": [f"{info}{' failed' if info.error else ' off' if info.off else ''}" for info in listing(load=True)],
     }
 
 
@@ -79,7 +72,7 @@ def _version(package: str) -> str | None:
 
 
 def _cores() -> int | None:
-    """The cores that this process may run on, which in a container are fewer than the machine's."""
+    """The number of cores that this process may use, in a container fewer than those of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

@@ -1,8 +1,9 @@
-"""Options that several commands share, and how what was typed becomes an object. Errors repeat what was typed."""
+"""Options that several commands share, and the conversion of what was typed into objects. Errors repeat the text."""
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,9 @@ import typer
 from energycomp.errors import InputError, first_line
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from energycomp.denoisers import Conditional
     from energycomp.models import Model
 
 __all__ = [
@@ -19,36 +23,59 @@ __all__ = [
     "Device",
     "Dtype",
     "ModelName",
+    "Options",
+    "Png",
     "Seed",
+    "SolverName",
     "Source",
+    "Steps",
     "Template",
-    "from_source",
     "load_model",
     "load_searchable",
-    "make_folder",
+    "model_options",
     "numbers",
     "over",
     "parse_count",
+    "parse_options",
+    "read_component",
+    "read_text",
     "takes_words",
 ]
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered name, a folder, or a hub id.")]
-Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")]
-Source = Annotated[
-    str | None,
-    typer.Option("--model", help="What a registered model such as text reads: a folder or hub id of a pipeline."),
+MODELS_OWN = "the model's"  # shown as the default where a model has one
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Registered name, folder or hub id of a model.")]
+Png = Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")]
+Device = Annotated[str, typer.Option(help="Torch device that runs the networks: cpu, cuda, cuda:1 or mps.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random numbers.")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Number of scheduler steps (num_inference_steps).", show_default=MODELS_OWN)
 ]
-Dtype = Annotated[str | None, typer.Option(help="Of a pipeline's networks: float32, bfloat16 or float16; float32.")]
+SolverName = Annotated[
+    str | None, typer.Option(help="Name of a registered solver, for example pursuit.", show_default=MODELS_OWN)
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Argument of a registered model, for example model=FOLDER or dtype=bfloat16. Repeatable.",
+    ),
+]
+Source = Annotated[str | None, typer.Option("--model", hidden=True, help="Alias of --option model=VALUE.")]
+Dtype = Annotated[str | None, typer.Option(hidden=True, help="Alias of --option dtype=VALUE.")]
 Concepts = Annotated[
-    str | None, typer.Option(help="What is looked for, of a model that takes words, with commas: cat,dog,rabbit.")
+    str | None,
+    typer.Option(help="Concepts to choose among, for a model of prompts, separated by commas: cat,dog,rabbit."),
 ]
-Template = Annotated[str | None, typer.Option(help="The prompt of a concept, with {} in its place: 'a photo of a {}'.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Template = Annotated[
+    str | None, typer.Option(help="Prompt of a concept, with {} in its place, for example 'a photo of a {}'.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def load_model(source: str, device: str, **options: Any) -> Model:
-    """The model of a name, folder or hub id on a device that this machine has."""
+    """The model of a name, folder or hub id, on a device that this machine has."""
     import torch
 
     from energycomp.models import load
@@ -69,7 +96,7 @@ def load_model(source: str, device: str, **options: Any) -> Model:
 def load_searchable(source: str, device: str, **options: Any) -> Model:
     """A model whose components can be searched for; one that names its own decomposer has nothing to search."""
     loaded = load_model(source, device, **options)
-    if hasattr(loaded.denoiser.network, "decomposer"):
+    if loaded.decomposer_name is not None:
         raise InputError(
             f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "
             "for; use energycomp decompose, and recombine to change a picture"
@@ -77,30 +104,61 @@ def load_searchable(source: str, device: str, **options: Any) -> Model:
     return loaded
 
 
-def from_source(source: str | None, dtype: str | None = None) -> dict[str, str]:
-    """The options of a model that `--model` and `--dtype` stand for."""
-    return {name: value for name, value in (("model", source), ("dtype", dtype)) if value is not None}
+def parse_options(pairs: list[str] | None) -> dict[str, str]:
+    """Values of --option by name.
+
+    >>> parse_options(["model=folder", "dtype=bfloat16"])
+    {'model': 'folder', 'dtype': 'bfloat16'}
+    """
+    for pair in pairs or []:
+        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+            raise InputError(f"got --option {pair!r}; expected NAME=VALUE, such as vae=FOLDER")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}
+
+
+def model_options(pairs: list[str] | None, **aliases: str | None) -> dict[str, str]:
+    """Arguments of a model's factory: those of --option, and of the options that are aliases of it."""
+    return {**parse_options(pairs), **{name: value for name, value in aliases.items() if value is not None}}
 
 
 def takes_words(model: Model) -> bool:
-    """Whether components of a model are said in words."""
-    return hasattr(model.conditioner, "over")
+    """Whether the components of a model are prompts."""
+    from energycomp.components import TextConditioner
+
+    return isinstance(model.conditioner, TextConditioner)
 
 
 def over(model: Model, concepts: str | None, template: str | None) -> Model:
     """The model over the concepts of --concepts, prompted by --template."""
     import attrs
 
+    from energycomp.components import TextConditioner
+
     if concepts is None and template is None:
         return model
-    if not takes_words(model):
+    conditioner = model.conditioner
+    if not isinstance(conditioner, TextConditioner):
         raise InputError(
             f"got {'--concepts' if concepts is not None else '--template'} with {model.name}, whose components are not "
             "said in words; leave it out, or use a model of text"
         )
-    conditioner: Any = model.conditioner
     names = conditioner.concepts if concepts is None else [name for name in concepts.split(",") if name.strip()]
-    return attrs.evolve(model, conditioner=conditioner.over(names, template=template))
+    return attrs.evolve(model, conditioner=conditioner.with_concepts(names, template=template))
+
+
+def read_text(model: Model, text: str, option: str) -> Tensor:
+    """The text of a component as a value (1, *V) of the model's conditioner."""
+    from energycomp.components import read_value
+
+    try:
+        return read_value(model.conditioner, text)
+    except InputError as error:
+        raise InputError(f"got {option} {text!r}, which is not a component of {model.name}: {error}") from error
+
+
+def read_component(model: Model, text: str, option: str) -> Conditional:
+    """The component that a text describes, for example "0.3,0.5", "smiling" or "a red cube"."""
+    return model.leaf(read_text(model, text, option), name=f"{model.name}({re.sub(r',(?! )', ', ', text.strip())})")
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
@@ -125,14 +183,3 @@ def parse_count(text: str | None, *, true: bool = False) -> tuple[int, int] | Li
     if text is None or (true and text == "true"):
         return text  # type: ignore[return-value]
     return parse_range(text)
-
-
-def make_folder(folder: Path, option: str) -> Path:
-    """The folder, made where it is missing with its parents."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"got {option} {folder}, which cannot be made ({error.strerror}); expected a folder that can be written"
-        ) from error
-    return folder

@@ -1,78 +1,70 @@
-"""`energycomp plugins`: what is installed, what it registers, what failed, and whether one keeps its promises."""
+"""`energycomp plugins`: the installed plugins, what each registers or why it failed, and the check of one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from energycomp.cli.options import AsJson
+from energycomp.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from energycomp.plugins import PluginInfo
-    from energycomp.testing import Check
 
 __all__ = ["plugins"]
 
 
 def plugins(
     check: Annotated[
-        str | None, typer.Option("--check", metavar="NAME", help="Check this plugin, or distribution, instead.")
+        str | None, typer.Option("--check", metavar="NAME", help="Name of a plugin or distribution to check.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the plugins, what each registers, and why any failed; or check one.
 
+    A plugin that fails is listed with the reason, and the others work. To switch one off, set
+    ENERGYCOMP_DISABLE_PLUGINS=NAME.
+
+    --check uses everything that a plugin registers as energycomp does: networks are built, solvers solve, models
+    predict and are saved, datasets are written, recipes train for two steps. It runs in a separate process, for 10
+    minutes at most, and usually takes seconds to a minute. The exit code is 1 if a check fails.
+
     energycomp plugins
 
     energycomp plugins --check energycomp-clevr
-
-    Each plugin is tried in a process of its own, so a broken one is listed with its reason and hurts nothing. To do
-    without one: ENERGYCOMP_DISABLE_PLUGINS=NAME.
-
-    --check makes everything that a plugin registers and uses it as energycomp does: networks are built, solvers solve,
-    models predict and are saved, datasets are written, recipes train for two steps. That takes seconds to a minute.
-    The exit code is 1 if a check fails.
     """
     if check is not None:
         _check(check, as_json)
         return
+    import attrs
+
     from energycomp.plugins import listing
 
-    infos = listing()
+    infos = listing(load=True)
     if as_json:
-        _print_json(infos)
+        print_json([attrs.asdict(info) for info in infos])
     else:
         _print_table(infos)
 
 
 def _check(name: str, as_json: bool) -> None:
-    from energycomp.testing import check_plugin
+    from energycomp.cli.check import check_in_process
 
-    checks = check_plugin(name, progress=True)
+    checks = check_in_process(name)
     if as_json:
-        _print_json(checks)
+        print_json(checks)
     else:
         _print_checks(checks)
-    if any(check.passed is False for check in checks):
+    if any(check["passed"] is False for check in checks):
         raise typer.Exit(1)
 
 
-def _print_json(records: Sequence[Any]) -> None:
-    import json
-
-    import attrs
-
-    typer.echo(json.dumps([attrs.asdict(record) for record in records], indent=2))
-
-
 def _print_table(infos: tuple[PluginInfo, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("plugin", "distribution", "registers")
+    rows = []
     for info in infos:
         cell = Text("\n").join(Text(f"{kind}: {', '.join(names)}") for kind, names in info.registered.items())
         for conflict in info.conflicts:
@@ -83,17 +75,15 @@ def _print_table(infos: tuple[PluginInfo, ...]) -> None:
             cell.append(f"switched off by {info.off}", style="dim")
         for warning in info.warnings:
             cell.append(f"\nwarning: {warning}", style="yellow")
-        table.add_row(Text(info.name), Text(f"{info.distribution} {info.version}"), cell)
-    Console().print(table)
+        rows.append((info.name, f"{info.distribution} {info.version}", cell))
+    print_table(["plugin", "distribution", "registers"], rows)
 
 
-def _print_checks(checks: tuple[Check, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     from rich.text import Text
 
     words = {True: ("passed", "green"), False: ("failed", "red"), None: ("not checked", "dim")}
-    table = Table("check", "result", "seconds", "reason")
-    for check in checks:
-        table.add_row(Text(check.what), Text(*words[check.passed]), f"{check.seconds:.1f}", Text(check.reason))
-    Console().print(table)
+    rows = [
+        (check["what"], Text(*words[check["passed"]]), f"{check['seconds']:.1f}", check["reason"]) for check in checks
+    ]
+    print_table(["check", "result", "seconds", "reason"], rows)

@@ -1,4 +1,4 @@
-"""`energycomp sample`: conditions in, a composed picture out."""
+"""`energycomp sample`: components in, an image of their composition out."""
 
 from __future__ import annotations
 
@@ -8,156 +8,155 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from energycomp.cli.options import (
+    MODELS_OWN,
     AsJson,
     Device,
     Dtype,
     ModelName,
+    Options,
+    Png,
     Seed,
     Source,
-    from_source,
+    Steps,
     load_model,
-    make_folder,
+    model_options,
     numbers,
+    read_component,
     takes_words,
 )
+from energycomp.cli.output import check_png, print_report, save_png
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-    from torch import Tensor
-
+    from energycomp.denoisers import Conditional
     from energycomp.models import Model
     from energycomp.sampling import Composer
 
 __all__ = ["sample"]
 
-SIDE = 64  # px of a picture in a grid, at least
+SIDE = 64  # px, the least side of an image in a grid
 
 
 def sample(
     model: ModelName,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Components of a model that takes words.")
+    components: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMPONENT", help="Components to compose: 0.3,0.5 or smiling or 'a red cube'."),
     ] = None,
-    at: Annotated[list[str] | None, typer.Option("--at", help="A component, 0.3,0.5. Once for each.")] = None,
     negated: Annotated[
-        list[str] | None, typer.Option("--not", help="A component to keep away from: 0.5,0.5, or a prompt.")
+        list[str] | None, typer.Option("--not", metavar="COMPONENT", help="Component to negate. Repeatable.")
     ] = None,
-    labels: Annotated[
-        list[str] | None, typer.Option("--with", help="An attribute, smiling or hair=red. Once for each.")
-    ] = None,
-    without: Annotated[list[str] | None, typer.Option("--without", help="An attribute whose value is no.")] = None,
     weight: Annotated[
-        list[float] | None, typer.Option("--weight", help="Of the components: one for all, or one for each.")
+        list[float] | None,
+        typer.Option(
+            "--weight",
+            help="Weight of the components: once for all, or once for each, negated ones last.",
+            show_default=MODELS_OWN,
+        ),
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many samples, shown as a grid.")] = 1,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("sample.png"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the scheduler; the model's own number.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Of diffusers, such as EulerDiscreteScheduler.")] = None,
-    precision: Annotated[Literal["no", "bf16"], typer.Option(help="Of the networks; bf16 is faster.")] = "no",
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples, shown as a grid.")] = 1,
+    out: Png = Path("sample.png"),
+    steps: Steps = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a diffusers scheduler, for example EulerDiscreteScheduler.", show_default=MODELS_OWN
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["no", "bf16"], typer.Option(help="Mixed precision of the networks; bf16 is faster.")
+    ] = "no",
     seed: Seed = 0,
     device: Device = "cpu",
-    preset: Annotated[str | None, typer.Option(help="A preset of a registered model.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset of a registered model.")] = None,
+    option: Options = None,
+    at: Annotated[list[str] | None, typer.Option("--at", hidden=True, help="Alias of COMPONENT.")] = None,
+    stated: Annotated[list[str] | None, typer.Option("--with", hidden=True, help="Alias of COMPONENT.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", hidden=True, help="Alias of COMPONENT=false.")
+    ] = None,
     source: Source = None,
     dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compose components and sample pictures of the result.
+    """Compose components and sample images of the composition.
 
-    energycomp sample clevr --at 0.3,0.5 --at 0.7,0.6 -n 4 -o scene.png
+    A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Components and weights are in the
+    same order. Without components, the unconditional prediction is sampled. A model that generates whole scenes takes
+    no components.
 
-    energycomp sample clevr --at 0.3,0.5 --not 0.7,0.6 -o without.png
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 4 -o scene.png
 
-    energycomp sample faces --with smiling --without black_hair -o face.png
+    energycomp sample clevr "0.3,0.5" --not "0.7,0.6" -o without.png
+
+    energycomp sample faces smiling "black_hair=false" -o face.png
 
     energycomp sample text "a red cube" "a blue sphere" -o both.png
 
-    energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --model FOLDER -o dog.png
-
-    Weights are in the order of prompts, --at, --with, --without, --not; the model's own guidance scale where there are
-    none. Without any component the model's unconditional prediction is sampled. A model that makes whole scenes of its
-    own takes none.
+    energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --option model=FOLDER -o dog.png
     """
-    import torch
-
     from energycomp.decomposition import sampler_of
 
-    if out.suffix.lower() != ".png" or out.is_dir():
-        raise InputError(f"got -o {out}; expected the name of a PNG file, such as scene.png")
-    loaded = load_model(model, device, **({} if preset is None else {"preset": preset}), **from_source(source, dtype))
-    own = sampler_of(loaded)
-    if own is not None:
-        chosen: dict[str, Any] = {
-            "a prompt": prompts,
-            "--at": at,
-            "--not": negated,
-            "--with": labels,
-            "--without": without,
-        }
-        chosen |= {"--weight": weight, "--steps": steps, "--scheduler": scheduler, "--precision": precision != "no"}
-        _whole_scenes(own, model, [name for name, value in chosen.items() if value], n, out, seed, as_json=as_json)
-        return
-    leaves = [_said(loaded, prompt) for prompt in prompts or []]
-    leaves += [loaded(*numbers(text, "--at")) for text in at or []]
-    leaves += [loaded(**_label(text)) for text in labels or []]
-    leaves += [loaded(**{name: False}) for name in without or []]
-    kept_away = [loaded(text) if takes_words(loaded) else loaded(*numbers(text, "--not")) for text in negated or []]
-    composer = _compose(loaded, leaves, kept_away, weight or [])
-    make_folder(out.parent, "-o")
-    images = composer.sample(
-        n,
-        generator=torch.Generator().manual_seed(seed),
-        num_inference_steps=steps or loaded.defaults.num_inference_steps,
-        scheduler=scheduler or loaded.defaults.scheduler,
-        mixed_precision=precision,
-    )
-    _save(images, out)
-    if as_json:
-        import json
-
-        report = {"path": str(out), "composition": repr(composer.composition), "n": n, "seed": seed}
-        typer.echo(json.dumps(report))
+    check_png(out)
+    given = {
+        "the component": components,
+        "--at": at,
+        "--with": stated,
+        "--without": [f"{name}=false" for name in without or []],
+    }
+    loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
+    report: dict[str, Any]
+    if sampler_of(loaded) is not None:
+        unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
+        unused |= {"--precision": precision != "no"}
+        _refuse([name for name, value in unused.items() if value], model)
+        images, report = _whole_scenes(loaded, n, seed), {"path": str(out), "n": n, "seed": seed}
     else:
-        typer.echo(f"{composer.composition!r}\n{out}")
+        if takes_words(loaded) and (used := [name for name in ("--at", "--with", "--without") if given[name]]):
+            raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
+        composer = _compose(loaded, _read(loaded, given), _read(loaded, {"--not": negated}), weight or [])
+        images = composer.sample(
+            n,
+            generator=_generator(seed),
+            num_inference_steps=steps or loaded.defaults.num_inference_steps,
+            scheduler=scheduler or loaded.defaults.scheduler,
+            mixed_precision=precision,
+        )
+        report = {"path": str(out), "composition": repr(composer.composition), "n": n, "seed": seed}
+    _save(images, out)
+    print_report(report, [*([report["composition"]] if "composition" in report else []), str(out)], as_json)
 
 
-def _whole_scenes(
-    own: Callable[..., Tensor], model: str, chosen: list[str], n: int, out: Path, seed: int, *, as_json: bool
-) -> None:
-    import json
-
+def _generator(seed: int) -> Any:
     import torch
 
+    return torch.Generator().manual_seed(seed)
+
+
+def _refuse(options: list[str], model: str) -> None:
+    if options:
+        raise InputError(f"got {', '.join(options)} with {model}, which generates whole scenes; leave them out")
+
+
+def _whole_scenes(model: Model, n: int, seed: int) -> list[Any]:
+    from energycomp.decomposition import sampler_of
     from energycomp.images import to_output
 
-    if chosen:
-        raise InputError(f"got {', '.join(chosen)} with {model}, which makes whole scenes of its own; leave them out")
-    images = to_output(own(n, generator=torch.Generator().manual_seed(seed)), "pil")
-    make_folder(out.parent, "-o")
-    _save(images, out)
-    typer.echo(json.dumps({"path": str(out), "n": n, "seed": seed}) if as_json else str(out))
+    own: Any = sampler_of(model)
+    images: list[Any] = to_output(own(n, generator=_generator(seed)), "pil")
+    return images
 
 
-def _label(text: str) -> dict[str, Any]:
-    """`smiling` as smiling=True, `hair=red` as hair="red"."""
-    name, equals, value = text.partition("=")
-    return {name: value if equals else True}
+def _read(model: Model, texts: Mapping[str, list[str] | None]) -> list[Conditional]:
+    return [read_component(model, text, option) for option, given in texts.items() for text in given or []]
 
 
-def _said(model: Model, prompt: str) -> Any:
-    if not takes_words(model):
-        raise InputError(
-            f"got the prompt {prompt!r} for {model.name}, whose components are not said in words; expected --at or "
-            "--with, or a model of text"
-        )
-    return model(prompt)
-
-
-def _compose(model: Model, leaves: list[Any], kept_away: list[Any], weight: list[float]) -> Composer:
+def _compose(model: Model, leaves: list[Any], negated: list[Any], weight: list[float]) -> Composer:
     from energycomp.sampling import Composer
 
-    count = len(leaves) + len(kept_away)
+    count = len(leaves) + len(negated)
     if len(weight) not in (0, 1, count):
         raise InputError(
             f"got {len(weight)} --weight for {count} components; expected one for all, or one for each, --not last"
@@ -165,14 +164,11 @@ def _compose(model: Model, leaves: list[Any], kept_away: list[Any], weight: list
     weights = weight if len(weight) > 1 else (weight or [model.defaults.guidance_scale]) * count
     numbers(",".join(map(str, weights)) or "0", "--weight")
     parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=False)]
-    parts += [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], kept_away, strict=True)]
+    parts += [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], negated, strict=True)]
     return Composer(parts) if parts else Composer(model.unconditional)
 
 
 def _save(images: list[Any], out: Path) -> None:
-    from energycomp.files import atomic_file
     from energycomp.viz import grid
 
-    picture = images[0] if len(images) == 1 else grid(images, side=SIDE)
-    with atomic_file(out) as temporary:
-        picture.save(temporary, format="PNG")
+    save_png(images[0] if len(images) == 1 else grid(images, side=SIDE), out)

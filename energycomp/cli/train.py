@@ -1,4 +1,4 @@
-"""`energycomp train`: a recipe run to a model that `energycomp infer` takes."""
+"""`energycomp train`: runs a recipe and stores the model that it trains."""
 
 from __future__ import annotations
 
@@ -9,54 +9,71 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.cli.options import Seed, load_model, make_folder
+from energycomp.cli.options import Seed, load_model, parse_options
+from energycomp.cli.output import make_folder, save_png
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
-    from torch import Tensor
-
     from energycomp.models import Model
-    from energycomp.training import Recipe
+    from energycomp.training import Trainable
 
 __all__ = ["train"]
 
+RECIPES_OWN = "the recipe's"  # shown as the default where a recipe has one
+
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A registered recipe.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run; runs/NAME.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="A folder of pictures, or a file, to train on; the recipe's own.")
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered recipe.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the run.", show_default="runs/NAME")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="A model to start from: a name or a folder.")] = None,
-    preset: Annotated[str, typer.Option(help="Of the recipe: default, or paper.")] = "default",
-    steps: Annotated[int | None, typer.Option(min=1, help="The recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="The recipe's.")] = None,
-    micro_batches: Annotated[int | None, typer.Option(min=1, help="Parts of a batch; one per process.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The recipe's.")] = None,
-    precision: Annotated[Literal["no", "bf16"] | None, typer.Option(help="The recipe's.")] = None,
-    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints; 500.")] = None,
-    sample_every: Annotated[int, typer.Option(min=0, help="Steps between sample grids; 0 for none.")] = 1000,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images, or file, to train on.", show_default=RECIPES_OWN),
+    ] = None,
+    init: Annotated[str | None, typer.Option(help="Model to start from: a registered name or a folder.")] = None,
+    preset: Annotated[str, typer.Option(help="Preset of the recipe, for example default or paper.")] = "default",
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.", show_default=RECIPES_OWN)] = (
+        None
+    ),
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step, over all processes.", show_default=RECIPES_OWN)
+    ] = None,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Parts of a batch, for gradient accumulation.", show_default="the number of processes"
+        ),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=RECIPES_OWN)] = None,
+    precision: Annotated[
+        Literal["no", "bf16"] | None, typer.Option(help="Mixed precision.", show_default=RECIPES_OWN)
+    ] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.", show_default="500")] = (
+        None
+    ),
+    sample_every: Annotated[int, typer.Option(min=0, help="Steps between sample grids; 0 for no grids.")] = 1000,
     half: Annotated[bool, typer.Option("--half", help="Store the model in half precision.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; all.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")] = None,
     cache: Annotated[
-        Path, typer.Option(envvar="ENERGYCOMP_CACHE", help="Where a recipe keeps data that it makes.")
+        Path, typer.Option(envvar="ENERGYCOMP_CACHE", help="Folder in which a recipe keeps data that it makes.")
     ] = Path("~/.cache/energycomp"),
     option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the preset, such as vae=FOLDER; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the preset, for example vae=FOLDER. Repeatable."),
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train a model, on your own pictures or on the recipe's.
+    """Train a model, on your own images or on those of the recipe.
+
+    Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, grids
+    of samples in OUT/samples.
 
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
 
-    energycomp infer runs/mine/model picture.png
-
-    Run the same command again to go on after Ctrl-C or a crash. The averaged weights end up in runs/mine/model, grids
-    of samples in runs/mine/samples.
+    energycomp infer runs/mine/model image.png
     """
     import torch
 
@@ -72,8 +89,9 @@ def train(
     factory = find("recipes", name)
     start = None if init is None else load_model(init, "cpu")
     folder = make_folder(out or Path("runs") / name, "-o")
-    recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **_options(option or []))
+    recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **parse_options(option))
     chosen: dict[str, Any] = {
+        "steps": steps,
         "batch_size": batch_size,
         "micro_batches": micro_batches,
         "learning_rate": learning_rate,
@@ -83,18 +101,10 @@ def train(
     options = {key: value for key, value in chosen.items() if value is not None}
     if sample_every:
         options |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
-    _run(recipe, folder, {"steps": steps or recipe.steps, "seed": seed, **options}, half=half)
+    _run(recipe, folder, {"seed": seed, **options}, half=half)
 
 
-def _options(pairs: list[str]) -> dict[str, str]:
-    """Options of a preset: "vae=folder" as {"vae": "folder"}."""
-    for pair in pairs:
-        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
-            raise InputError(f"got --option {pair!r}; expected NAME=VALUE, such as vae=FOLDER")
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
-
-
-def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -> None:
+def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool) -> None:
     """Trains, then process 0 stores the averaged weights as a model."""
     import torch
     from accelerate import PartialState
@@ -104,7 +114,7 @@ def _run(recipe: Recipe, folder: Path, options: dict[str, Any], *, half: bool) -
     from energycomp.models import load_weights, save_pretrained
 
     try:
-        result = recipe.fit(out=folder, **options)
+        result = recipe.run(folder, **options)
     except KeyboardInterrupt:
         if PartialState().is_main_process:
             typer.echo(_how_to_go_on(folder, PartialState().num_processes), err=True)
@@ -133,14 +143,14 @@ def _how_to_go_on(folder: Path, processes: int) -> str:
 
 
 def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
-    """Writes a grid at a step: a row for each of a few compositions, the same ones and the same noise every time.
+    """Writes a grid of samples at a step, from the same compositions and the same noise every time.
 
-    Of a model that makes scenes of its own, four rows of those.
+    The grid has one row per composition. A model that generates whole scenes gets four rows of scenes.
     """
     import torch
 
+    from energycomp.components import random_values
     from energycomp.decomposition import sampler_of
-    from energycomp.files import atomic_file
     from energycomp.images import to_output
     from energycomp.sampling import Composer
     from energycomp.viz import grid
@@ -154,28 +164,10 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
             images = to_output(own(4 * columns, generator=generator), "pil")
         else:
             for count in (0, 1, 3, 5) if model.denoiser.rule == "product" else (1, 3, 5):
-                composer = Composer(model.compose(_values(model, count, generator)))
+                composer = Composer(model.compose(random_values(model.conditioner, count, generator=generator)))
                 images += composer.sample(
                     columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
                 )
-        make_folder(folder, "-o")
-        with atomic_file(folder / f"step-{step:06d}.png") as temporary:
-            grid(images, columns).save(temporary, format="PNG")
+        save_png(grid(images, columns), folder / f"step-{step:06d}.png")
 
     return on_sample
-
-
-def _values(model: Model, count: int, generator: torch.Generator) -> Tensor:
-    """Legal values (count, *V) at random."""
-    import torch
-    from torch.distributions import transform_to
-
-    from energycomp.components import is_finite
-
-    conditioner: Any = model.conditioner
-    if is_finite(conditioner):
-        legal: Tensor = conditioner.enumerate_support()
-        return legal[torch.randint(len(legal), (count,), generator=generator)]
-    free = torch.randn(count, *conditioner.value_shape, generator=generator)
-    values: Tensor = transform_to(conditioner.support)(free)
-    return values

@@ -1,33 +1,66 @@
-"""What is added: components, their algebra and the conditions they stand under."""
+"""What is added: components, their algebra, the space they live in and the conditions they stand under."""
 
-from energycomp.components.component import (
-    Composable,
-    Composition,
-    Conditional,
-    EnergyComponent,
-    HasEnergy,
-    Leaf,
-    Rule,
-    combine,
+from energycomp.components.component import EnergyComponent, HasEnergy, Leaf, LeafGroup, WeightedSum
+from energycomp.components.composition import Composable, Composition, Mixture, combine
+from energycomp.components.conditioning import (
+    AttributeConditioner,
+    Condition,
+    Conditioner,
+    FiniteConditioner,
+    Latents,
+    TextConditioner,
+    TrainableConditioner,
+    groups_of,
+    weights_of,
 )
-from energycomp.components.conditioning import Condition, Conditioner, Latents, groups_of, is_finite, weights_of
-from energycomp.components.mixture import Mixture, mix
+from energycomp.components.gaussian import Gaussian
+from energycomp.components.predict import native_type, predict
+from energycomp.components.prediction import PredictionType, convert, error_scale, target
+from energycomp.components.rules import Rule, identifies_null, rule_weights
+from energycomp.components.space import (
+    NoisedSpace,
+    cosine_schedule,
+    log_snr,
+    signal_noise,
+    stratified_timesteps,
+)
+from energycomp.components.values import ReadsText, random_values, read_value
 
 __all__ = [
+    "AttributeConditioner",
     "Composable",
     "Composition",
     "Condition",
-    "Conditional",
     "Conditioner",
     "EnergyComponent",
+    "FiniteConditioner",
+    "Gaussian",
     "HasEnergy",
     "Latents",
     "Leaf",
+    "LeafGroup",
     "Mixture",
+    "NoisedSpace",
+    "PredictionType",
+    "ReadsText",
     "Rule",
+    "TextConditioner",
+    "TrainableConditioner",
+    "WeightedSum",
     "combine",
+    "convert",
+    "cosine_schedule",
+    "error_scale",
     "groups_of",
-    "is_finite",
-    "mix",
+    "identifies_null",
+    "log_snr",
+    "native_type",
+    "predict",
+    "random_values",
+    "read_value",
+    "rule_weights",
+    "signal_noise",
+    "stratified_timesteps",
+    "target",
     "weights_of",
 ]

@@ -1,4 +1,8 @@
-"""What a component is conditioned on: rows of tokens with a null flag, and the conditioners that make them."""
+"""Conditions of components: rows of tokens with a null flag, and the conditioners that make them.
+
+`Conditioner` is what every conditioner has. Optional abilities are protocols of their own, asked for by `isinstance`:
+`FiniteConditioner`, `AttributeConditioner`, `TextConditioner` and `TrainableConditioner`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,17 @@ from torch.distributions import constraints
 
 from energycomp.errors import InputError
 
-__all__ = ["Condition", "Conditioner", "Latents", "groups_of", "is_finite", "weights_of"]
+__all__ = [
+    "AttributeConditioner",
+    "Condition",
+    "Conditioner",
+    "FiniteConditioner",
+    "Latents",
+    "TextConditioner",
+    "TrainableConditioner",
+    "groups_of",
+    "weights_of",
+]
 
 
 @attrs.frozen(eq=False)
@@ -23,11 +37,11 @@ class Condition:
     The null row is a flag and not a value, because every value, (0, 0) included, may be a legal condition.
 
     Args:
-        rows: tokens, shape (R, L, D), floating point; what a null row holds is ignored.
-        null: which rows are unconditional, shape (R,), bool; none of them when left out.
+        rows: tokens, shape (R, L, D), floating point; the tokens of a null row are ignored.
+        null: which rows are unconditional, shape (R,), bool; by default none.
 
     Raises:
-        InputError: when the shapes do not fit each other.
+        InputError: the shapes do not fit each other.
 
     >>> c = Condition(torch.zeros(3, 1, 2))
     >>> len(c), c.shape
@@ -97,12 +111,8 @@ class Condition:
 class Conditioner(Protocol):
     """Turns values that a person or a solver handles (a position, labels, a prompt) into condition rows.
 
-    `value_shape` is the shape V of one value; `support` the constraint it satisfies, such that
-    `torch.distributions.transform_to(support)` serves a gradient solver; a finite conditioner also has
-    `enumerate_support() -> (M, *V)`, all legal values. One whose values fall into attributes that a picture has one
-    each of also has `groups`, the values (M_k, *V) of each attribute. One with weights of its own, which are trained
-    and saved with a model, has `module`, a `torch.nn.Module`, or None. One that takes words has `concepts`, those it
-    lists, and `over(concepts, *, template=None) -> Conditioner`, the same over others.
+    `value_shape` is the shape V of one value. `support` is the constraint that a value satisfies;
+    `torch.distributions.transform_to(support)` maps unconstrained numbers to legal values for gradient solvers.
     """
 
     @property
@@ -121,11 +131,11 @@ class Conditioner(Protocol):
         ...
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What a person writes, `clevr(0.3, 0.4)`, as one value of shape (1, *V); raises `InputError`."""
+        """The arguments of a call such as `clevr(0.3, 0.4)` as one value of shape (1, *V); raises `InputError`."""
         ...
 
     def describe(self, value: Tensor) -> Any:
-        """One value of shape V as something JSON can hold and a person can read."""
+        """One value of shape V as readable JSON data."""
         ...
 
     def config(self) -> dict[str, Any]:
@@ -137,9 +147,60 @@ class Conditioner(Protocol):
         ...
 
 
+@runtime_checkable
+class FiniteConditioner(Conditioner, Protocol):
+    """A conditioner whose values can be listed."""
+
+    def enumerate_support(self) -> Tensor:
+        """All legal values, (M, *V)."""
+        ...
+
+
+@runtime_checkable
+class AttributeConditioner(FiniteConditioner, Protocol):
+    """A finite conditioner whose values belong to attributes; an image has one value of each attribute."""
+
+    @property
+    def groups(self) -> tuple[Tensor, ...] | None:
+        """The values of each attribute, (M_k, *V); None where the constructor was given no attributes."""
+        ...
+
+
+@runtime_checkable
+class TextConditioner(FiniteConditioner, Protocol):
+    """A conditioner of prompts. `parse` takes a prompt; the listed values are the prompts of its concepts."""
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The words that `enumerate_support` lists the prompts of, such as "cat" and "dog"."""
+        ...
+
+    def with_concepts(self, concepts: Sequence[str], *, template: str | None = None) -> Conditioner:
+        """The same conditioner with other concepts.
+
+        Args:
+            concepts: at least one.
+            template: the prompt of a concept, with {} in its place, such as "a photo of a {}"; by default unchanged.
+
+        Raises:
+            InputError: no concepts, or one that the tokenizer cannot take.
+        """
+        ...
+
+
+@runtime_checkable
+class TrainableConditioner(Conditioner, Protocol):
+    """A conditioner with a module whose weights are trained and saved with a model."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module; None where its weights belong to another model and stay as they are."""
+        ...
+
+
 @attrs.frozen
 class Latents:
-    """A conditioner whose values are latents that an encoder reads from a picture; the token of a value is the value.
+    """A conditioner whose values are latents that an encoder reads from an image; the token of a value is the value.
 
     Args:
         width: D.
@@ -176,13 +237,13 @@ class Latents:
         numbers = all(isinstance(number, int | float) and math.isfinite(number) for number in args)
         if kwargs or len(args) != self.width or not numbers:
             raise InputError(
-                f"got {args} {kwargs or ''}; expected the {self.width} finite numbers of a latent; take latents from a "
-                "picture: energycomp.decompose"
+                f"got {args} {kwargs or ''}; expected the {self.width} finite numbers of a latent; take latents from "
+                "an image: energycomp.decompose"
             )
         return torch.tensor([args], dtype=torch.float32)
 
     def describe(self, value: Tensor) -> list[float]:
-        """The numbers of a value (D,), that `parse` takes back."""
+        """The numbers of a value (D,), which `parse` takes back."""
         return [float(number) for number in value]
 
     def config(self) -> dict[str, Any]:
@@ -199,15 +260,10 @@ class Latents:
 
 
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
-    """The values of each attribute, (M_k, *V), where the conditioner has attributes; an answer takes one of each."""
-    return getattr(conditioner, "groups", None)
+    """The values (M_k, *V) of each attribute; None for a conditioner without attributes."""
+    return conditioner.groups if isinstance(conditioner, AttributeConditioner) else None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:
-    """What is trained and saved of a conditioner, where it has weights of its own."""
-    return getattr(conditioner, "module", None)
-
-
-def is_finite(conditioner: Conditioner) -> bool:
-    """Whether all values of a conditioner can be listed."""
-    return hasattr(conditioner, "enumerate_support")
+    """The module that is trained and saved with a model; None for a conditioner without one."""
+    return conditioner.module if isinstance(conditioner, TrainableConditioner) else None

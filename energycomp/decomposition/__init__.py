@@ -3,42 +3,51 @@
 from energycomp.decomposition.decomposer import (
     Decomposer,
     Decomposition,
-    DiffusionDecomposer,
     Parts,
+    SceneDecomposer,
     decompose,
     decomposer_of,
     sampler_of,
     takes_apart,
 )
+from energycomp.decomposition.diffusion import MASK_THRESHOLD, DiffusionDecomposer
+from energycomp.decomposition.explained import EXPLAINED, explained_variance
 from energycomp.decomposition.latents import (
     add,
     add_one_at_a_time,
     checked,
     edit,
     interpolate,
+    latents_for,
     recombine,
     swap,
     traverse,
 )
-from energycomp.decomposition.part_weights import PartWeights, part_weights
+from energycomp.decomposition.traversal import Traversal, strongest_dimensions, traverse_dimension
 
 __all__ = [
+    "EXPLAINED",
+    "MASK_THRESHOLD",
     "Decomposer",
     "Decomposition",
     "DiffusionDecomposer",
-    "PartWeights",
     "Parts",
+    "SceneDecomposer",
+    "Traversal",
     "add",
     "add_one_at_a_time",
     "checked",
     "decompose",
     "decomposer_of",
     "edit",
+    "explained_variance",
     "interpolate",
-    "part_weights",
+    "latents_for",
     "recombine",
     "sampler_of",
+    "strongest_dimensions",
     "swap",
     "takes_apart",
     "traverse",
+    "traverse_dimension",
 ]

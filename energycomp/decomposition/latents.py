@@ -1,4 +1,4 @@
-"""What is done with latents (B, K, D), one row a part: choosing rows, going from some to others, changing numbers."""
+"""Select, interpolate and edit latents (B, K, D), one row for each part."""
 
 from __future__ import annotations
 
@@ -9,26 +9,37 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
+from energycomp.models.model import Model
 
-__all__ = ["add", "add_one_at_a_time", "checked", "edit", "interpolate", "recombine", "swap", "traverse"]
+__all__ = [
+    "add",
+    "add_one_at_a_time",
+    "checked",
+    "edit",
+    "interpolate",
+    "latents_for",
+    "recombine",
+    "swap",
+    "traverse",
+]
 
 
 def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tensor:
-    """Chosen rows of several pictures as the latents of one.
+    """Selected rows of several images as the latents of one image.
 
     Args:
-        sources: latents (B, K, D) of each picture, K may differ.
-        take: which rows of each, counted from 0.
+        sources: latents (B, K, D) of each image; K may differ.
+        take: the rows to take from each, counted from 0.
 
     Returns:
-        (B, K', D), K' the number of rows that are taken.
+        (B, K', D), where K' is the number of selected rows.
 
     >>> a, b = torch.zeros(1, 3, 2), torch.ones(1, 3, 2)
     >>> recombine([a, b], [[0, 1], [2]])[0, :, 0]
     tensor([0., 0., 1.])
     """
     if not sources or len(sources) != len(take):
-        raise InputError(f"got {len(sources)} pictures and rows of {len(take)}; expected rows of each, at least one")
+        raise InputError(f"got {len(sources)} images and rows of {len(take)}; expected rows of each, at least one")
     legal = [checked(latents) for latents in sources]
     if len({(latents.shape[0], latents.shape[2]) for latents in legal}) != 1:
         shapes = [tuple(latents.shape) for latents in legal]
@@ -38,7 +49,7 @@ def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tenso
 
 
 def add(*sources: Tensor) -> Tensor:
-    """All rows of several pictures, as the latents (B, K + K' + ..., D) of one (thesis Fig. 4.7).
+    """All rows of several images as the latents (B, K + K' + ..., D) of one image (Figure 4.7 of Wang, 2026).
 
     >>> add(torch.zeros(1, 3, 2), torch.ones(1, 3, 2)).shape
     torch.Size([1, 6, 2])
@@ -47,7 +58,7 @@ def add(*sources: Tensor) -> Tensor:
 
 
 def swap(a: Tensor, b: Tensor, rows_a: Sequence[int], rows_b: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Two pictures that give each other as many rows.
+    """Exchanges rows between two images, as many of each.
 
     >>> a, b = swap(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), [0], [1])
     >>> a.flatten().tolist(), b.flatten().tolist()
@@ -65,7 +76,7 @@ def swap(a: Tensor, b: Tensor, rows_a: Sequence[int], rows_b: Sequence[int]) -> 
 
 
 def add_one_at_a_time(latents: Tensor) -> list[Tensor]:
-    """The first row, the first two, and so on to all K: latents of K pictures.
+    """The first row, the first two rows, and so on up to all K: latents of K images.
 
     >>> [some.shape[1] for some in add_one_at_a_time(torch.zeros(1, 3, 2))]
     [1, 2, 3]
@@ -75,12 +86,12 @@ def add_one_at_a_time(latents: Tensor) -> list[Tensor]:
 
 
 def interpolate(a: Tensor, b: Tensor, steps: int, rows: Sequence[int] | None = None) -> list[Tensor]:
-    """Latents of pictures on the way from one to another, both ends among them.
+    """Linear interpolation between the latents of two images, including both ends.
 
     Args:
-        a, b: (B, K, D); row k goes to row k, so that `recombine` may have to order them first.
-        steps: how many, at least 2.
-        rows: those that move; all when left out.
+        a, b: (B, K, D); row k is interpolated to row k, so order the rows with `recombine` first.
+        steps: the number of latents, at least 2.
+        rows: the rows to interpolate; the others stay those of `a`. By default all rows.
 
     >>> [some.flatten().tolist() for some in interpolate(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), 3, rows=[1])]
     [[0.0, 0.0], [0.0, 0.5], [0.0, 1.0]]
@@ -96,12 +107,12 @@ def interpolate(a: Tensor, b: Tensor, steps: int, rows: Sequence[int] | None = N
 
 
 def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
-    """Latents in which one row has some other numbers; the rest stays.
+    """A copy of latents with some numbers of one row replaced.
 
     Args:
-        latents: (B, K, D); the row of each picture is changed.
-        row: which, counted from 0.
-        changes: what numbers of it become, by their place from 0 to D - 1.
+        latents: (B, K, D); the row is changed in each image.
+        row: counted from 0.
+        changes: new values by dimension, 0 to D - 1.
 
     >>> edit(torch.zeros(1, 2, 3), 1, {0: 0.5, 2: -2.0})
     tensor([[[ 0.0000,  0.0000,  0.0000],
@@ -132,15 +143,26 @@ def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float])
 
 
 def checked(latents: Any) -> Tensor:
-    """Latents as they are; raises `InputError` for another shape, for none and for numbers that are not finite."""
+    """Returns legal latents unchanged; raises `InputError` for another shape, no rows or non-finite numbers."""
     if not isinstance(latents, Tensor) or latents.ndim != 3 or not latents.is_floating_point():
         got = f"shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"type {type(latents).__name__}"
         raise InputError(f"got latents of {got}; expected floating point (B, K, D), what `encode` gives")
     if 0 in latents.shape:
-        raise InputError(f"got latents of shape {tuple(latents.shape)}; expected at least one picture and one row")
+        raise InputError(f"got latents of shape {tuple(latents.shape)}; expected at least one image and one row")
     if not bool(torch.isfinite(latents).all()):
         raise InputError("got latents with NaN or infinity; expected finite numbers; check how they were made")
     return latents
+
+
+def latents_for(model: Model, latents: Any) -> Tensor:
+    """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it."""
+    latents, width = checked(latents), model.conditioner.value_shape[-1]
+    if latents.shape[2] != width:
+        raise InputError(
+            f"got latents of width {latents.shape[2]}; expected {width}, that of {model.name!r}; latents of one model "
+            "have no meaning for another: compose leaves of both instead"
+        )
+    return latents.to(model.denoiser.device, torch.float32)
 
 
 def _rows(chosen: Sequence[int], latents: Tensor) -> list[int]:

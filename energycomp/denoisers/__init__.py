@@ -1,34 +1,24 @@
 """A network as components: denoisers, the evaluator that runs them, and networks that plugins share."""
 
-from energycomp.denoisers.denoiser import Codec, Denoiser, PredictionType, convert, log_snr, signal_noise
-from energycomp.denoisers.evaluator import (
-    RowCount,
-    Trunk,
-    count_rows,
-    native_type,
-    predict,
-    row_limit,
-    rows,
-    trunk,
-)
-from energycomp.denoisers.two_stage import (
-    FiLMBlock,
-    GroupNorm,
-    Network,
-    Stage,
-    TwoStage,
-    TwoStageUNet,
-    place_maps,
-)
+from energycomp.components.predict import native_type, predict
+from energycomp.components.prediction import PredictionType, convert
+from energycomp.components.space import log_snr, signal_noise
+from energycomp.denoisers.blocks import FiLMBlock, GroupNorm, Stage, place_maps
+from energycomp.denoisers.denoiser import Codec, Conditional, Denoiser, compose_rows
+from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, row_limit, rows, trunk
+from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
+from energycomp.denoisers.two_stage import TwoStageUNet
 from energycomp.denoisers.unets import ConditionUNet, EmbeddingUNet
 
 __all__ = [
     "Codec",
     "ConditionUNet",
+    "Conditional",
     "Denoiser",
     "EmbeddingUNet",
     "FiLMBlock",
     "GroupNorm",
+    "HasNetwork",
     "Network",
     "PredictionType",
     "RowCount",
@@ -36,6 +26,7 @@ __all__ = [
     "Trunk",
     "TwoStage",
     "TwoStageUNet",
+    "compose_rows",
     "convert",
     "count_rows",
     "log_snr",

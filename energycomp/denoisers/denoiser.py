@@ -1,22 +1,26 @@
-"""Denoiser: a network with its noise schedule, prediction type, rule and sample space. Data: it calls nothing."""
+"""A denoiser is a network with its noise schedule, prediction type, rule and space; its leaves are components."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.component import Conditional, Rule
+from energycomp.components.composition import Composable
 from energycomp.components.conditioning import Condition
+from energycomp.components.predict import predict
+from energycomp.components.prediction import PredictionType
+from energycomp.components.rules import Rule, identifies_null, rule_weights
+from energycomp.components.space import NoisedSpace
+from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import CompositionError, InputError
 
-__all__ = ["Codec", "Denoiser", "PredictionType", "convert", "log_snr", "signal_noise"]
-
-PredictionType = Literal["epsilon", "sample", "v_prediction"]
+__all__ = ["Codec", "Conditional", "Denoiser", "compose_rows"]
 
 MAX_NUMBERS = 100_000_000  # in a sample or a condition row: beyond any that memory is taken for
 
@@ -59,7 +63,7 @@ def _check_shape(_: Any, attribute: Any, value: Any) -> None:
 
 @attrs.define(eq=False, frozen=True, slots=False)
 class Denoiser:
-    """What a leaf is evaluated with.
+    """A network and what it predicts: the group of its leaves, which it predicts in one batch.
 
     Args:
         network: an `energycomp.denoisers.Network` or `TwoStage` module.
@@ -107,6 +111,11 @@ class Denoiser:
         """The identity of the codec, or "pixels"."""
         return "pixels" if self.codec is None else self.codec.identity
 
+    @cached_property
+    def noised_space(self) -> NoisedSpace:
+        """Where its samples live."""
+        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space)
+
     @property
     def device(self) -> torch.device:
         """Where the network is."""
@@ -123,53 +132,101 @@ class Denoiser:
         null = Condition.unconditional(*self.token_shape, device=self.device)
         return Conditional(self, null, name="u")
 
+    def predict(self, leaves: Sequence[Conditional], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
+        """Predictions (B, C, H, W) of leaves of this denoiser, of its own type.
+
+        Costs one row per leaf and sample, and one trunk pass per sample.
+        """
+        batch = len(sample)
+        condition = Condition.cat([leaf.condition.expand(batch).to(sample.device) for leaf in leaves])
+        owner = torch.arange(batch, device=sample.device).repeat(len(leaves))
+        return rows(self, trunk(self, sample, timestep), condition, owner).split(batch)
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Samples (B, C, H, W) as images (B, 3, H, W): through the codec, where there is one."""
+        return samples if self.codec is None else self.codec.decode(samples)
+
     def to(self, device: torch.device | str) -> Denoiser:
         """A denoiser on that device (the network is moved in place)."""
         return attrs.evolve(self, network=self.network.to(device), alphas_cumprod=self.alphas_cumprod.to(device))
 
 
-def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
-    """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], interpolated linearly, in float64.
-
-    >>> alphas = torch.tensor([0.9, 0.5, 0.1])
-    >>> torch.sigmoid(log_snr(alphas, torch.tensor([1.0]))).item()
-    0.5
-    """
-    table = torch.logit(alphas_cumprod.to(device=timestep.device, dtype=torch.float64))
-    t = timestep.to(torch.float64).clamp(0, len(table) - 1)
-    low = t.floor().long().clamp(max=len(table) - 2)
-    return torch.lerp(table[low], table[low + 1], t - low)
-
-
-def signal_noise(alphas_cumprod: Tensor, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at timesteps (B,), each (B, 1, 1, 1)."""
-    snr = log_snr(alphas_cumprod, timestep)[:, None, None, None]
-    return torch.sigmoid(snr).sqrt().to(dtype), torch.sigmoid(-snr).sqrt().to(dtype)
-
-
-def convert(
-    prediction: Tensor, sample: Tensor, signal: Tensor, noise: Tensor, *, source: PredictionType, target: PredictionType
-) -> Tensor:
-    """One prediction type from another, with x_t = signal x0 + noise eps and v = signal eps - noise x0.
+@attrs.frozen(eq=False, repr=False)
+class Conditional(Composable):
+    """The leaf: one denoiser under one condition. It is compared by identity.
 
     Args:
-        prediction, sample: (B, C, H, W), of the type `source` at the noised sample x_t.
-        signal, noise: what `signal_noise` gives for the timesteps.
+        denoiser: the network with its schedule; see `energycomp.denoisers.Denoiser`.
+        condition: 1 row for a whole batch, or B rows, one per sample.
+        name: what `repr` and errors call it.
 
-    >>> x0, eps, a, s = torch.tensor(2.0), torch.tensor(-1.0), torch.tensor(0.6), torch.tensor(0.8)
-    >>> convert(x0, a * x0 + s * eps, a, s, source="sample", target="epsilon").item()
-    -1.0
+    Raises:
+        CompositionError: a condition whose tokens are not those that the denoiser takes.
     """
-    if source == target:
-        return prediction
-    if target == "v_prediction":
-        if source == "epsilon":
-            return (prediction - noise * sample) / signal
-        return (signal * sample - prediction) / noise
-    if target == "epsilon":
-        if source == "sample":
-            return (sample - signal * prediction) / noise
-        return noise * sample + signal * prediction
-    if source == "epsilon":
-        return (sample - noise * prediction) / signal
-    return signal * sample - noise * prediction
+
+    denoiser: Denoiser
+    condition: Condition
+    name: str = "component"
+
+    def __attrs_post_init__(self) -> None:
+        if self.condition.shape != self.denoiser.token_shape:
+            raise CompositionError(
+                f"got a condition with tokens {self.condition.shape}; expected {self.denoiser.token_shape}, what the "
+                f"denoiser of {self.name} takes; make it with that model's conditioner"
+            )
+
+    @property
+    def group(self) -> Denoiser:
+        """The denoiser, which predicts all its leaves in one batch."""
+        return self.denoiser
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """Where the samples of the denoiser live."""
+        return self.denoiser.noised_space
+
+    @property
+    def unconditional(self) -> Conditional:
+        """The unconditional leaf of the same denoiser; raises `CompositionError` where it was never trained."""
+        return self.denoiser.unconditional
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Noise prediction (B, C, H, W). Costs B rows and B trunk passes."""
+        return predict(self, sample, timestep)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def compose_rows(
+    denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """The composed prediction of every sample, each of its own number of components, by the denoiser's rule.
+
+    Args:
+        shared: trunk of B samples.
+        condition: R flat rows; nothing is padded.
+        owner: (R,) the sample each row belongs to.
+        weight: of each row (R,), which makes a component stronger or weaker; 1 when left out.
+
+    Returns:
+        (B, C, H, W) of the network's own prediction type. Costs R rows, and for the product rule one more for each
+        sample whose weights do not sum to 1.
+
+    Raises:
+        CompositionError: under the rule "mean", a sample without components or with weights that sum to 0.
+    """
+    batch = len(shared)
+    owner = owner.to(shared.sample.device)
+    weight = torch.ones(len(owner), device=owner.device) if weight is None else weight.to(owner.device)
+    row, null = rule_weights(denoiser.rule, weight.new_zeros(batch).index_add(0, owner, weight))
+    weight = weight * row[owner]
+    if identifies_null(denoiser.rule):
+        free = (null.abs() > 1e-6).nonzero()[:, 0]
+        u = Condition.unconditional(*denoiser.token_shape, rows=len(free), device=condition.rows.device)
+        condition = Condition.cat([condition, u.to(dtype=condition.rows.dtype)])
+        weight = torch.cat([weight, null[free]])
+        owner = torch.cat([owner, free])
+    predictions = rows(denoiser, shared, condition, owner) * weight[:, None, None, None]
+    composed = predictions.new_zeros(batch, *predictions.shape[1:])
+    return composed.index_add(0, owner, predictions)

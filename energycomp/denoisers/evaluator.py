@@ -1,4 +1,4 @@
-"""The only file that calls a network: distinct rows once, trunks shared, rows in chunks, one weighted sum."""
+"""The only file that calls a network: trunks are shared, rows run in chunks, and both are counted."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from typing import Any, cast
+from typing import cast
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.component import Composition, Conditional
 from energycomp.components.conditioning import Condition
-from energycomp.denoisers.denoiser import Denoiser, PredictionType, convert, signal_noise
-from energycomp.denoisers.two_stage import Network, TwoStage
-from energycomp.errors import InputError, NonFiniteError
+from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
+from energycomp.errors import InputError
 
-__all__ = ["RowCount", "Trunk", "count_rows", "native_type", "predict", "row_limit", "rows", "trunk"]
+__all__ = ["RowCount", "Trunk", "count_rows", "row_limit", "rows", "trunk"]
 
 
 @attrs.define
@@ -41,8 +38,8 @@ def count_rows() -> Iterator[RowCount]:
     >>> model = tiny_model()
     >>> sample, timestep = torch.zeros(2, *model.denoiser.sample_shape), torch.tensor([10.0, 20.0])
     >>> with count_rows() as spent:
-    ...     _ = predict(model(0.1, 0.2) & model(0.3, 0.4), sample, timestep)
-    >>> spent  # two samples times (two components and u), on one trunk a sample
+    ...     _ = (model(0.1, 0.2) & model(0.3, 0.4)).eps(sample, timestep)
+    >>> spent  # two samples times (two components and u), on one trunk per sample
     RowCount(rows=6, trunks=2)
     """
     counter = RowCount()
@@ -63,8 +60,9 @@ def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Mod
     """Rows of one network call.
 
     Measured with `benchmarks/row_limit.py`: on few CPU cores 8 rows of 3x64x64 fill the caches, and 32 take 1.6 times
-    as long a row. An accelerator takes as many as an eighth of its memory holds at four maps of float32 a row, as large
-    as a sample and as deep as the widest convolution: 853 rows of `clevr` on 80 GiB, 128 of Stable Diffusion.
+    as long per row. An accelerator takes as many rows as fit into an eighth of its memory, with four float32 maps per
+    row of the size of a sample and the depth of the widest convolution: 853 rows of `clevr` on 80 GiB, 128 of Stable
+    Diffusion.
     """
     channels, height, width = sample_shape
     if device.type == "cuda":
@@ -94,7 +92,7 @@ class Trunk:
         return len(self.sample)
 
 
-def trunk(denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Trunk:
+def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
     """Runs the trunk once for every sample; for a network of one stage it only keeps the inputs.
 
     Args:
@@ -104,11 +102,11 @@ def trunk(denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Trunk:
     if tuple(sample.shape[1:]) != tuple(denoiser.sample_shape):
         raise InputError(
             f"got samples of shape {tuple(sample.shape)}; expected (B, {', '.join(map(str, denoiser.sample_shape))}); "
-            "encode pictures with the model's `encode` first"
+            "encode images with the model's `encode` first"
         )
     if timestep.shape != sample.shape[:1]:
         raise InputError(
-            f"got timesteps {tuple(timestep.shape)} for {len(sample)} samples; expected one a sample, (B,)"
+            f"got timesteps {tuple(timestep.shape)} for {len(sample)} samples; expected one per sample, (B,)"
         )
     if not isinstance(denoiser.network, TwoStage):
         return Trunk(sample, timestep, None)
@@ -122,7 +120,7 @@ def trunk(denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Trunk:
     return Trunk(sample, timestep, features)
 
 
-def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     """R predictions of the network's own type, row r for sample owner[r] under condition r.
 
     Args:
@@ -134,7 +132,7 @@ def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor)
         (R, C, H, W), float32 at least. Costs R rows.
     """
     if len(condition) != len(owner):
-        raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner a row")
+        raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
     _count(rows=len(owner))
     condition = condition.to(shared.sample.device, shared.sample.dtype)
     limit = row_limit(shared.sample.device, denoiser.sample_shape, denoiser.network)
@@ -143,7 +141,7 @@ def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor)
     return _joined(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
 
 
-def _call(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     owner = owner.to(shared.sample.device)
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
@@ -165,79 +163,3 @@ def _joined(parts: Iterator[Tensor], total: int) -> Tensor:
         out[start : start + len(part)] = part
         start += len(part)
     return out
-
-
-def native_type(composition: Composition) -> PredictionType:
-    """The type in which a composition is summed: the leaves' own where it is one and the mass is 1, else "epsilon".
-
-    At mass 1 sums of x0 or v predictions are x0 or v predictions; a round trip through eps would divide by
-    sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule.
-    """
-    kinds: set[PredictionType] = {
-        leaf.denoiser.prediction_type if isinstance(leaf, Conditional) else "epsilon" for leaf in composition.terms
-    }
-    if len(kinds) == 1 and abs(composition.mass - 1.0) < 1e-6:
-        return kinds.pop()
-    return "epsilon"
-
-
-def predict(
-    composition: Composition, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
-) -> Tensor:
-    """The composed prediction of a batch of noised samples.
-
-    Args:
-        composition: `{leaf: weight}`.
-        sample: (B, C, H, W).
-        timestep: (B,) real numbers in [0, T].
-        prediction_type: the type that is wanted back.
-
-    Returns:
-        (B, C, H, W). Costs one row a distinct leaf and sample, and one trunk pass a denoiser and sample.
-
-    Raises:
-        NonFiniteError: naming the component whose prediction is not finite.
-    """
-    common = native_type(composition)
-    total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
-    if not composition.terms:
-        return total
-    alphas_cumprod = next(iter(composition.terms)).alphas_cumprod
-    levels = cache(lambda: signal_noise(alphas_cumprod, timestep, total.dtype))
-
-    def converted(prediction: Tensor, source: PredictionType, target: PredictionType) -> Tensor:
-        return prediction if source == target else convert(prediction, sample, *levels(), source=source, target=target)
-
-    parts = list(_predictions(composition, sample, timestep))
-    for _, weight, prediction, source in parts:
-        total = torch.add(total, converted(prediction, source, common), alpha=weight)
-    if not bool(torch.isfinite(total.sum())):
-        _name_what_is_not_finite(parts, timestep)
-    return converted(total, common, prediction_type)
-
-
-def _name_what_is_not_finite(parts: Sequence[tuple[Any, float, Tensor, PredictionType]], timestep: Tensor) -> None:
-    for leaf, _, prediction, _ in parts:
-        if not bool(torch.isfinite(prediction).all()):
-            raise NonFiniteError(
-                f"got a prediction of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}; expected "
-                "numbers; check the weights, the input and the precision"
-            )
-
-
-def _predictions(
-    composition: Composition, sample: Tensor, timestep: Tensor
-) -> Iterator[tuple[Any, float, Tensor, PredictionType]]:
-    groups: dict[Denoiser, list[Conditional]] = {}
-    for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Conditional):
-            groups.setdefault(leaf.denoiser, []).append(leaf)
-        else:
-            yield leaf, weight, leaf.eps(sample, timestep), "epsilon"
-    batch = len(sample)
-    for denoiser, leaves in groups.items():
-        condition = Condition.cat([leaf.condition.expand(batch).to(sample.device) for leaf in leaves])
-        owner = torch.arange(batch, device=sample.device).repeat(len(leaves))
-        predictions = rows(denoiser, trunk(denoiser, sample, timestep), condition, owner)
-        for leaf, prediction in zip(leaves, predictions.split(batch), strict=True):
-            yield leaf, composition.terms[leaf], prediction, denoiser.prediction_type

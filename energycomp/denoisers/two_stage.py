@@ -1,10 +1,9 @@
-"""What a network promises to the evaluator, and one that plugins share: a two-stage U-Net."""
+"""A two-stage U-Net that plugins share: one trunk per noised sample, one small head per condition."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
 
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -12,38 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components.conditioning import Condition
+from energycomp.denoisers.blocks import FiLMBlock, GroupNorm, Stage, place_maps
 from energycomp.errors import InputError
 
-__all__ = ["FiLMBlock", "GroupNorm", "Network", "Stage", "TwoStage", "TwoStageUNet", "place_maps"]
-
-
-@runtime_checkable
-class Network(Protocol):
-    """A network of one stage: every row pays for the whole of it."""
-
-    def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Prediction (R, C, H, W) for samples (R, C, H, W) at timesteps (R,) under R conditions."""
-        ...
-
-
-@runtime_checkable
-class TwoStage(Protocol):
-    """A network whose trunk is shared by all conditions of one noised sample."""
-
-    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
-        """The trunk: B noised samples (B, C, H, W) at timesteps (B,) to tensors whose first dimension is B."""
-        ...
-
-    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
-        """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
-        ...
+__all__ = ["TwoStageUNet"]
 
 
 class TwoStageUNet(nn.Module):
     """A small U-Net trunk over patches and a FiLM head for each condition.
 
     A sample is folded by `pixel_unshuffle` to a grid of H/patch x W/patch, on which the head works at the width
-    `head_channels`; the head's input projection of the trunk is linear in the trunk, so it is computed once a sample.
+    `head_channels`; the head's input projection of the trunk is linear in the trunk, so it is computed once per sample.
     With `positions` the first two numbers of a token are a place (x, y) in [0, 1]: the head then sees the offsets
     (u - x, v - y) of every grid cell, their squared length and Gaussian bumps around the place.
 
@@ -138,51 +116,3 @@ class TwoStageUNet(nn.Module):
             h = h + self.place(maps.contiguous(memory_format=torch.channels_last))
         h = self.blocks(h, embedding)
         return base[owner] + F.pixel_shuffle(self.out(h), self.patch)
-
-
-class Stage(nn.ModuleList):
-    """Blocks one after the other under one embedding."""
-
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """Maps (R, channels, h, w) under embeddings (R, width) to the same shape."""
-        for block in self:
-            h = block(h, embedding)
-        return h
-
-
-class FiLMBlock(nn.Module):
-    """A residual block of two 3x3 convolutions, scaled and shifted by an embedding (Perez et al., 2018)."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = GroupNorm(8, channels), GroupNorm(8, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.film = nn.Linear(width, 2 * channels)
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """Maps (R, channels, h, w) under embeddings (R, width) to the same shape."""
-        scale, shift = self.film(F.silu(embedding))[..., None, None].chunk(2, dim=1)
-        out = self.conv1(F.silu(self.norm1(h)))
-        out = self.conv2(F.silu(self.norm2(out) * (1 + scale) + shift))
-        return h + out
-
-
-class GroupNorm(nn.GroupNorm):
-    """In the type of its weights: under autocast maps arrive in bfloat16, where a CPU norms slowly."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Maps (R, channels, h, w) to the same shape."""
-        return super().forward(input.to(self.weight.dtype))
-
-
-def place_maps(place: Tensor, grid: Sequence[int], widths: Sequence[float]) -> Tensor:
-    """Offsets, squared distance and Gaussian bumps around places (R, 2) on a grid: (R, 3 + len(widths), h, w)."""
-    h, w = grid
-    v = (torch.arange(h, device=place.device, dtype=place.dtype) + 0.5) / h
-    u = (torch.arange(w, device=place.device, dtype=place.dtype) + 0.5) / w
-    dx = (u - place[:, :1])[:, None, :].expand(-1, h, -1)
-    dy = (v - place[:, 1:])[:, :, None].expand(-1, -1, w)
-    square = dx**2 + dy**2
-    return torch.stack([dx, dy, square, *(torch.exp(-square / (2 * s**2)) for s in widths)], dim=1)

@@ -160,13 +160,13 @@ def token_width(unet: UNet2DConditionModel) -> int:
 
 
 def _arguments(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
-    """The constructor arguments of a UNet, as JSON holds them; diffusers keeps what else a config says, too."""
+    """The constructor arguments of a UNet, as JSON holds them; the config of diffusers holds more."""
     known = inspect.signature(type(unet).__init__).parameters
     return {k: list(v) if isinstance(v, tuple) else v for k, v in unet.config.items() if k in known}
 
 
 def _refuse(unet: UNet2DConditionModel | UNet2DModel, *inputs: str) -> None:
-    """Raises `InputError` where a UNet needs inputs, or has outputs, that a row of a condition has no place for."""
+    """Raises `InputError` where a UNet needs inputs, or has outputs, that a condition row cannot provide."""
     asked = [f"{name}={unet.config[name]!r}" for name in inputs if unet.config.get(name) is not None]
     if unet.config.in_channels != unet.config.out_channels:
         asked.append(f"{unet.config.in_channels} channels in and {unet.config.out_channels} out")

@@ -1,4 +1,4 @@
-"""Editing: read a picture, change its composition, and repaint only what the change touches."""
+"""Editing: read an image, change its composition, and repaint only what the change touches."""
 
 from __future__ import annotations
 
@@ -11,37 +11,35 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.components.component import Composition, Conditional, combine
-from energycomp.denoisers.denoiser import convert, signal_noise
-from energycomp.denoisers.evaluator import count_rows, native_type, predict
+from energycomp.components.composition import Composition, combine
+from energycomp.denoisers.denoiser import Conditional
+from energycomp.denoisers.evaluator import count_rows
+from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
 from energycomp.images import as_picture
-from energycomp.inference.infer import Solution, Solver, infer
-from energycomp.inference.noise import draw_bank
+from energycomp.inference.infer import infer
+from energycomp.inference.solution import Solution, Solver
 from energycomp.models.model import Model
-from energycomp.sampling.sampler import sample
-from energycomp.sampling.schedulers import make_scheduler
 
-__all__ = ["Edit", "difference", "edit", "repaint"]
+__all__ = ["Edit", "edit"]
 
-CHANGED = 0.1  # share of the greatest difference from which a place counts as changed
-STAYS = 0.3  # the same for a component that stays, which keeps its places
-DRAWS = 8  # of the noise bank that differences are averaged over
-SEEN = (0.7, 0.95)  # share of the schedule at which an object of the picture is told from its absence
-NEW = (0.8, 0.99)  # noisier: nothing in the picture speaks for a new object
+CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
+STAYS = 0.3  # the same for a component that stays, which keeps its pixels
+SEEN = (0.7, 0.95)  # shares of the schedule at which an object of the image differs most from its absence
+NEW = (0.8, 0.99)  # noisier, since the image holds no evidence of a new object
 
 
 @attrs.frozen(eq=False)
 class Edit:
-    """A changed picture.
+    """An edited image.
 
     Args:
-        image: of the size of the picture that was given; outside the mask it is that picture.
-        sample: (1, C, H, W), the same at the model's size, encoded.
-        mask: (1, 1, H, W), 1 where the picture was repainted.
-        values: (K, *V) of the new composition.
-        solution: what was read in the picture before.
-        rows: network rows spent on the change, reading not counted.
+        image: the result, of the size of the given image and equal to it outside the mask.
+        sample: the result at the model's size, encoded, (1, C, H, W).
+        mask: 1 where the image was repainted, (1, 1, H, W).
+        values: values of the new composition, (K, *V).
+        solution: the answer of `infer` for the given image.
+        rows: network evaluations of the change, without those of reading.
     """
 
     image: Image.Image
@@ -67,24 +65,25 @@ def edit(
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> Edit:
-    """Reads a picture, changes its composition, and samples the new one where it differs from the old one.
+    """Reads an image, changes its composition, and samples the new composition where it differs from the old one.
 
-    What is removed, and what is added, is sampled from noise. What is moved takes its look along: it is copied to its
-    new place and sampled from there at the noise level `strength`. All else is held at the picture. Costs the rows of
-    `infer`, 2 DRAWS (K + 1) rows a change, and K + 1 rows a step.
+    The regions of removed and added components are sampled from noise. The region of a moved component is copied to
+    its new place and sampled from the noise level `strength`, so that it keeps its appearance. All other pixels stay as
+    they are. The cost is that of `infer`, 2 DRAWS (K + 1) network evaluations per change, and K + 1 per step.
 
     Args:
-        image: one picture, as `ImageProcessor` takes it.
-        model: a model.
-        move: `{k: value}`: component k of the answer, counted from 0, takes another value, as the model is called
-            with it: `(0.4, 0.6)`, or a mapping of named arguments.
-        remove: components that go.
-        add: values of components that come.
-        solution: an answer of `infer` for this picture; read with `solver` and `count` when left out.
-        strength: how freely what is moved is painted anew, in (0, 1]; 1 keeps nothing of its look.
-        num_inference_steps: of the model's default when left out.
-        generator: makes the edit repeatable; a fresh one seeded with 0 when left out.
-        progress: whether to show a bar.
+        image: one image, as `ImageProcessor` takes it.
+        model: the model that reads and samples.
+        move: `{k: value}`, a new value for component k of the answer, counted from 0. A value is the arguments that the
+            model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor of shape V.
+        remove: components that are removed.
+        add: values of components that are added.
+        solution: the answer of `infer` for this image; by default it is computed with `solver` and `count`.
+        solver, count: as `infer` takes them.
+        strength: noise level from which moved components are sampled, in (0, 1]; 1 keeps nothing of their appearance.
+        num_inference_steps: number of scheduler steps; by default the model's.
+        generator: makes the edit repeatable; by default a new one with seed 0.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: a component that the answer lacks, one that is both moved and removed, an illegal value, nothing
@@ -124,86 +123,9 @@ def edit(
     return Edit(_blend(image, painted, mask, model), edited, mask, plan.values, solution, spent.rows)
 
 
-def repaint(
-    composition: Composition,
-    picture: Tensor,
-    freedom: Tensor,
-    *,
-    num_inference_steps: int = 50,
-    scheduler: Any = "DDIMScheduler",
-    generator: torch.Generator | None = None,
-    progress: bool = True,
-) -> Tensor:
-    """Samples a composition where a picture is free, and holds the picture elsewhere.
-
-    A picture is a component too: all its mass is at x0, which is therefore its prediction. Here each place has the
-    picture's prediction down to the noise level `freedom`, and the composition's from there on; with 0 and 1 it is
-    inpainting. Costs nothing in steps where no place is free.
-
-    Args:
-        composition: of mass 1.
-        picture: (1, C, H, W), encoded.
-        freedom: (1, 1, H, W) in [0, 1], the share of the schedule in which each place is free.
-
-    Returns:
-        (1, C, H, W).
-
-    >>> from energycomp.testing import Gaussian
-    >>> left = (torch.arange(4) < 2).float().expand(1, 1, 4, 4)
-    >>> dark = Composition.of(Gaussian(torch.full((1, 4, 4), -0.5), 1e-4))
-    >>> painted = repaint(dark, torch.full((1, 1, 4, 4), 0.5), left, num_inference_steps=10, progress=False)
-    >>> painted[0, 0, 0].round(decimals=2)
-    tensor([-0.5000, -0.5000,  0.5000,  0.5000])
-    """
-    first = next(iter(composition.terms))
-    alphas_cumprod, kind = first.alphas_cumprod, native_type(composition)
-
-    def held(x_t: Tensor, timestep: Tensor, prediction_type: Any) -> Tensor:
-        signal, noise = signal_noise(alphas_cumprod, timestep, x_t.dtype)
-        free = freedom > (timestep / len(alphas_cumprod))[:, None, None, None]
-        x0 = picture.expand_as(x_t)
-        if bool(free.any()):
-            x0 = torch.where(free, predict(composition, x_t, timestep, prediction_type="sample"), x0)
-        return convert(x0, x_t, signal, noise, source="sample", target=prediction_type)
-
-    chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, clip=first.space == "pixels")
-    return sample(
-        held,
-        picture.shape,
-        chosen,
-        num_inference_steps=num_inference_steps,
-        generator=generator,
-        progress=progress,
-        device=picture.device,
-    )
-
-
-def difference(
-    before: Composition,
-    after: Composition,
-    picture: Tensor,
-    *,
-    timesteps: tuple[float, float],
-    draws: int = DRAWS,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """How much two compositions differ about a noised picture at each place: root mean square in x0, (1, 1, H, W).
-
-    Components that both share cancel before the network is called: one that is dropped costs 2 `draws` rows under the
-    product rule, its own and those of u.
-    """
-    change = before - after
-    alphas_cumprod = next(iter(change.terms)).alphas_cumprod
-    shape = (picture.shape[1], picture.shape[2], picture.shape[3])
-    bank = draw_bank(draws, shape, alphas_cumprod, timesteps=timesteps, generator=generator)
-    signal, noise = signal_noise(alphas_cumprod, bank.timestep, picture.dtype)
-    eps = predict(change, bank.noised(picture, alphas_cumprod), bank.timestep)
-    return (eps * noise / signal).square().mean((0, 1), keepdim=True).sqrt()
-
-
 @attrs.frozen(eq=False)
 class _Plan:
-    """What becomes of the components: `old` (K, *V), those that go or move, where they move to, those that come."""
+    """The change of a composition: its old values (K, *V), removed and moved components, and new values."""
 
     old: Tensor
     gone: tuple[int, ...]
@@ -212,12 +134,12 @@ class _Plan:
 
     @property
     def kept(self) -> list[int]:
-        """Those that stay as they are."""
+        """Components that stay as they are."""
         return [k for k in range(len(self.old)) if k not in self.gone and k not in self.moved]
 
     @property
     def values(self) -> Tensor:
-        """The new composition, in the old order, what comes last."""
+        """Values of the new composition: the old order, then the added ones."""
         stays = [self.moved.get(k, value) for k, value in enumerate(self.old) if k not in self.gone]
         return torch.stack([*stays, *self.new]) if stays or self.new else self.old[:0]
 
@@ -237,10 +159,7 @@ def _plan(old: Tensor, model: Model, move: Mapping[int, Any], remove: Collection
         raise InputError(f"got components {sorted(remove)} to remove, one of them twice; expected each once")
 
     def parsed(value: Any) -> Tensor:
-        if isinstance(value, str) or not isinstance(value, Mapping | Sequence):
-            raise InputError(f"got the value {value!r}; expected what the model is called with, such as (0.4, 0.6)")
-        given = model.conditioner.parse(**value) if isinstance(value, Mapping) else model.conditioner.parse(*value)
-        return given[0].to(old)
+        return _parsed(value, model).to(old)
 
     plan = _Plan(old, tuple(remove), {k: parsed(v) for k, v in move.items()}, tuple(parsed(v) for v in add))
     if model.defaults.distinct and len(torch.unique(plan.values, dim=0)) < len(plan.values):
@@ -248,22 +167,34 @@ def _plan(old: Tensor, model: Model, move: Mapping[int, Any], remove: Collection
     return plan
 
 
+def _parsed(value: Any, model: Model) -> Tensor:
+    """A value of shape V from the arguments that the model is called with, or from a tensor."""
+    if isinstance(value, Tensor):
+        shape = tuple(model.conditioner.value_shape)
+        if tuple(value.shape) not in (shape, (1, *shape)) or not bool(model.conditioner.support.check(value).all()):
+            raise InputError(f"got the value {value.tolist()}; expected a legal value of shape {shape}")
+        return value.reshape(shape)
+    if isinstance(value, str) or not isinstance(value, Mapping | Sequence):
+        raise InputError(f"got the value {value!r}; expected what the model is called with, such as (0.4, 0.6)")
+    return (model.conditioner.parse(**value) if isinstance(value, Mapping) else model.conditioner.parse(*value))[0]
+
+
 def _prepare(
     picture: Tensor, model: Model, plan: _Plan, strength: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The picture with what moves copied to its new place, and how free each place is, (1, 1, H, W)."""
+    """The image with moved regions copied to their new places, and the freedom of each pixel, (1, 1, H, W)."""
     leaves = [model.leaf(value[None]) for value in plan.old]
     T = len(model.denoiser.alphas_cumprod)
 
     def field(more: list[Conditional], fewer: list[Conditional], share: tuple[float, float]) -> Tensor:
-        """How much one component more changes, in [0, 1]."""
+        """The difference that one more component makes, divided by its maximum."""
         before, after = _joined(more, model), _joined(fewer, model)
         timesteps = (share[0] * T, share[1] * T)
         found = difference(before, after, picture, timesteps=timesteps, generator=generator)
         return found / found.max().clamp(min=1e-12)
 
     def free(change: Tensor, grow: int) -> Tensor:
-        """Where the change is seen, grown by `grow` places of 64, and no component that stays is seen better."""
+        """Where a component is seen, dilated by `grow` pixels of 64, except where one that stays is seen better."""
         reach = max(1, round(grow * picture.shape[2] / 64))
         seen = F.max_pool2d((change > CHANGED).to(picture.dtype), 2 * reach + 1, 1, reach)
         return seen * (stays <= change.clamp(min=STAYS))
@@ -292,7 +223,7 @@ def _joined(leaves: list[Conditional], model: Model) -> Composition:
 
 
 def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
-    """From one place to another in widths and heights of the picture; None where values are no places."""
+    """The displacement in widths and heights of the image; None for values that are not places."""
     ends = [model.conditioner.describe(value) for value in (old, new)]
     if not all(isinstance(end, dict) and {"x", "y"} <= end.keys() for end in ends):
         return None
@@ -300,7 +231,7 @@ def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
 
 
 def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:
-    """A picture moved by whole places, zeros behind it."""
+    """An image moved by whole pixels and filled up with zeros."""
     from torchvision.transforms.functional import affine
 
     height, width = picture.shape[2:]
@@ -310,7 +241,7 @@ def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:
 
 
 def _blend(image: Any, painted: Image.Image, mask: Tensor, model: Model) -> Image.Image:
-    """The given picture with the repainted places of the model's, at the given picture's size."""
+    """The given image with the repainted pixels of the model's, at the size of the given image."""
     picture = as_picture(image)
     left, top, right, bottom = model.processor.box(picture)
     size = (right - left, bottom - top)

@@ -1,15 +1,15 @@
-"""Evaluate: data sources, metrics of scenes and masks, tables with intervals."""
+"""Evaluate: data sources, metrics of scenes and masks, reports with intervals."""
 
-from energycomp.evaluation.data import DataSource, Example, Generated, parse_range
-from energycomp.evaluation.disentanglement import (
-    MeanCorrelation,
-    MutualInformationGap,
-    entropies,
-    information_gaps,
-    matched_correlations,
-    mutual_information,
+from energycomp.evaluation.data import (
+    DataSource,
+    Example,
+    Generated,
+    HasConcepts,
+    HasSceneScores,
+    parse_range,
+    true_values,
 )
-from energycomp.evaluation.evaluate import Report, bootstrap, evaluate, evaluate_parts
+from energycomp.evaluation.evaluate import evaluate, evaluate_parts
 from energycomp.evaluation.mask_metrics import (
     ForegroundARI,
     MaskIoU,
@@ -18,44 +18,38 @@ from energycomp.evaluation.mask_metrics import (
     adjusted_rand_index,
     match_masks,
 )
-from energycomp.evaluation.perceptual import (
-    FeatureNetwork,
-    FrechetDistance,
-    KernelDistance,
-    PerceptualDistance,
-    perceptual_distance,
+from energycomp.evaluation.report import Report, bootstrap
+from energycomp.evaluation.scene_metrics import (
+    FOUND_WITHIN,
+    CountAccuracy,
+    EstimationError,
+    PerceptionRate,
+    Precision,
+    match,
 )
-from energycomp.evaluation.scene_metrics import CountAccuracy, EstimationError, PerceptionRate, Precision, match
 
 __all__ = [
+    "FOUND_WITHIN",
     "CountAccuracy",
     "DataSource",
     "EstimationError",
     "Example",
-    "FeatureNetwork",
     "ForegroundARI",
-    "FrechetDistance",
     "Generated",
-    "KernelDistance",
+    "HasConcepts",
+    "HasSceneScores",
     "MaskIoU",
     "MaskRecall",
-    "MeanCorrelation",
-    "MutualInformationGap",
     "PerceptionRate",
-    "PerceptualDistance",
     "Precision",
     "Report",
     "SlotsUsed",
     "adjusted_rand_index",
     "bootstrap",
-    "entropies",
     "evaluate",
     "evaluate_parts",
-    "information_gaps",
     "match",
     "match_masks",
-    "matched_correlations",
-    "mutual_information",
     "parse_range",
-    "perceptual_distance",
+    "true_values",
 ]

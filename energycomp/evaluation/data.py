@@ -1,40 +1,60 @@
-"""What `energycomp data` writes and `energycomp evaluate` reads: pictures with the values that made them."""
+"""Data sources: images with what is known of them, which `energycomp data` writes and `energycomp evaluate` reads."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import attrs
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from energycomp.components.conditioning import Conditioner, groups_of
+from energycomp.decomposition.decomposer import Decomposer
 from energycomp.errors import InputError
 
-__all__ = ["DataSource", "Example", "Generated", "parse_range"]
+__all__ = ["DataSource", "Example", "Generated", "HasConcepts", "HasSceneScores", "parse_range", "true_values"]
+
+
+def _all(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
+    return None if given is None else tuple(given)
 
 
 @attrs.frozen(eq=False)
 class Example:
-    """A picture, as `ImageProcessor` takes it, and its true values (K, *V)."""
+    """An image and what is known of it; None stands for what the data source does not know.
+
+    Args:
+        image: what `ImageProcessor` takes: a tensor (3, H, W) in [-1, 1], an array, a file.
+        name: used in messages.
+        conditions: one per component, as the conditioner's `describe` gives it and its `parse` takes it, such as
+            {"x": 0.3, "y": 0.4}, {"attribute": "smiling", "value": "yes"} or {"concept": "cat"}.
+        masks: of the objects, (K, H, W) bool; (0, 1, 1) where there are no objects.
+        factors: of the whole image, (F,) numbers.
+
+    >>> Example(torch.zeros(3, 8, 8), conditions=[{"x": 0.3, "y": 0.4}]).conditions
+    ({'x': 0.3, 'y': 0.4},)
+    """
 
     image: Any
-    values: Tensor
-    name: str
+    name: str = attrs.field(default="", kw_only=True)
+    conditions: tuple[Any, ...] | None = attrs.field(default=None, kw_only=True, converter=_all)
+    masks: Tensor | None = attrs.field(default=None, kw_only=True)
+    factors: Tensor | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen
 class Generated(Sequence[Example]):
-    """Examples that are each made when they are asked for.
+    """Examples that are computed on access.
 
     Args:
-        number: how many.
-        make: the example of an index; the same at every call.
+        number: of examples.
+        make: returns the example of an index; the same at every call.
 
-    >>> import torch
-    >>> blank = Generated(3, lambda k: Example(None, torch.zeros(0), f"scene {k}"))
+    >>> blank = Generated(3, lambda k: Example(None, name=f"scene {k}"))
     >>> len(blank), blank[-1].name, [example.name for example in blank[:2]]
     (3, 'scene 2', ['scene 0', 'scene 1'])
     """
@@ -58,38 +78,96 @@ class Generated(Sequence[Example]):
 
 
 class DataSource(Protocol):
-    """A plugin's data: examples to evaluate on, and files to train on elsewhere.
-
-    One whose values mean something else to another model may have `adapted(conditioner) -> DataSource`, too: the same
-    data with values as that conditioner numbers them.
-
-    One of pictures for a model that takes words has `concepts(spec) -> Sequence[str]`, the words that the pictures of a
-    spec are of, among which a reader chooses.
-
-    One that can tell whether scenes that a model makes of its own are right may have `scene_scores(decomposer, *,
-    count, seed) -> Mapping[str, float]`: what is measured of `count` pictures of `decomposer.sample`.
-    """
+    """The data of a plugin: examples for evaluation, and files for training. See also the optional abilities below."""
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """At most `count` examples of "synthetic...", rendered, or of a folder; raises `InputError`."""
+        """At most `count` examples of "synthetic...", which are rendered, or of a folder; raises `InputError`."""
         ...
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
-        """Writes `count` examples in the layout that `examples` reads; `options` are the source's own."""
+        """Writes `count` examples in the layout that `examples` reads; the source defines its `options`."""
         ...
 
     def metrics(self) -> MetricCollection:
-        """Metrics whose `update` takes lists of values (K, *V): found ones first, true ones second.
+        """Metrics whose `update` takes two lists with one tensor per image: first what was found, then what is true.
 
-        Where values are the factors (1, F) of a picture, what is found are latents (K, D).
-
-        One that names a third argument, `probability`, gets the posterior (K,) of each found value, or None.
+        The tensors are values (K, *V) of the conditioner, masks (K, H, W), or latents (K, D) and factors (1, F).
+        A metric whose `update` names a third argument, `probability`, gets the posterior (K,) of each found value, or
+        None.
         """
         ...
 
 
+@runtime_checkable
+class HasConcepts(Protocol):
+    """A data source of images of concepts, for models that are conditioned on text."""
+
+    def concepts(self, spec: str) -> Sequence[str]:
+        """The concepts that the images of a spec show, among which a model searches."""
+        ...
+
+
+@runtime_checkable
+class HasSceneScores(Protocol):
+    """A data source that scores scenes which a model samples without conditions."""
+
+    def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
+        """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
+        ...
+
+
+def true_values(example: Example, conditioner: Conditioner) -> Tensor:
+    """The conditions of an example as values (K, *V) of a conditioner.
+
+    Attributes that the conditioner does not have are left out. Their names may differ in case.
+
+    Raises:
+        InputError: an example without conditions, or with conditions that the conditioner does not take.
+
+    >>> from energycomp.testing import tiny_model
+    >>> true_values(Example(None, conditions=[(0.25, 0.5)]), tiny_model().conditioner)
+    tensor([[0.2500, 0.5000]])
+    """
+    if example.conditions is None:
+        raise InputError(
+            f"got {example.name or 'an example'} without conditions; expected those of its components; use a dataset "
+            "whose examples have conditions, or a model that decomposes images"
+        )
+    conditions = example.conditions
+    known = [conditioner.describe(group[0]) for group in groups_of(conditioner) or ()]
+    if known and conditions and all(isinstance(one, Mapping) and "attribute" in one for one in (*known, *conditions)):
+        conditions = _of_attributes(example, [one["attribute"] for one in known])
+    try:
+        values = [_parsed(conditioner, condition) for condition in conditions]
+    except TypeError as error:
+        raise InputError(
+            f"got {example.name} with the conditions {list(conditions)}, which {type(conditioner).__name__} does not "
+            f"take ({error}); expected the arguments of its parse; use a dataset of the model"
+        ) from error
+    return torch.cat(values) if values else torch.zeros(0, *conditioner.value_shape)
+
+
+def _parsed(conditioner: Conditioner, condition: Any) -> Tensor:
+    if isinstance(condition, Mapping):
+        return conditioner.parse(**condition)
+    return conditioner.parse(*condition) if isinstance(condition, list | tuple) else conditioner.parse(condition)
+
+
+def _of_attributes(example: Example, attributes: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    """The conditions on these attributes, under these names."""
+    known = {name.casefold(): name for name in attributes}
+    given = {str(condition["attribute"]).casefold(): condition for condition in example.conditions or ()}
+    chosen = tuple({**given[name], "attribute": known[name]} for name in known if name in given)
+    if not chosen:
+        raise InputError(
+            f"got {example.name} with the attributes {', '.join(given)}, and a model of {', '.join(attributes)}; "
+            "expected some in common; use other data, or another model"
+        )
+    return chosen
+
+
 def parse_range(text: str, *, least: int = 0, greatest: int = 64) -> tuple[int, int]:
-    """A range of counts that a person writes, "3-5" or "4", as (3, 5) or (4, 4).
+    """A range of counts such as "3-5" or "4" as (3, 5) or (4, 4).
 
     >>> parse_range("3-5"), parse_range("4")
     ((3, 5), (4, 4))

@@ -1,4 +1,4 @@
-"""How well the parts of pictures cover their objects: functions of masks, and torchmetrics around them."""
+"""Metrics of masks: functions, and torchmetrics that average them over images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric
 
 from energycomp.errors import InputError
 
@@ -16,9 +16,9 @@ __all__ = ["ForegroundARI", "MaskIoU", "MaskRecall", "SlotsUsed", "adjusted_rand
 
 
 def match_masks(found: Tensor, true: Tensor) -> Tensor:
-    """Intersection over union (K,) of each true mask with the found one that it is matched to, 0 without one.
+    """Intersection over union (K,) of each true mask with its matched found mask; 0 for a true mask without a match.
 
-    The Hungarian algorithm over all pairs takes the matching of the greatest sum.
+    The matching has the greatest sum over all pairs (Hungarian algorithm).
 
     Args:
         found: (K', H, W), bool.
@@ -40,14 +40,17 @@ def match_masks(found: Tensor, true: Tensor) -> Tensor:
 
 
 def adjusted_rand_index(found: Tensor, true: Tensor) -> Tensor:
-    """Adjusted Rand index (Hubert and Arabie, 1985) of the pixels that objects cover, a float64 scalar, at most 1.
+    """Adjusted Rand index (Hubert and Arabie, 1985) of the pixels of objects, a float64 scalar, at most 1.
 
-    1 where two such pixels lie in one part if and only if they lie in one object, about 0 for parts at random. Pixels
-    of no object are left out (the foreground index of Greff et al., 2019). NaN where there are none but those.
+    It is 1 where two pixels lie in the same part if and only if they lie in the same object, and about 0 for random
+    parts. Pixels outside of all objects are left out (the foreground ARI of Greff et al., 2019). It is NaN without
+    pixels of objects. The sums are float64: `torchmetrics.functional.clustering.adjusted_rand_score` multiplies int64
+    counts of pairs, which overflow from about 400x400 pixels on.
 
     Args:
-        found: (K', H, W), bool; a pixel of several belongs to the first, and the pixels of none are one part more.
-        true: (K, H, W), bool; a pixel of several belongs to the first.
+        found: (K', H, W), bool; a pixel of several masks belongs to the first, the pixels of no mask form one more
+            part.
+        true: (K, H, W), bool; a pixel of several masks belongs to the first.
 
     >>> true = torch.tensor([[[True, True, False, False, False]], [[False, False, True, True, False]]])
     >>> adjusted_rand_index(true.flip(0), true).item()
@@ -64,10 +67,10 @@ def adjusted_rand_index(found: Tensor, true: Tensor) -> Tensor:
     parts = found.bool().flatten(1).cpu()[:, foreground] if len(found) else torch.zeros(0, count, dtype=torch.bool)
     pairs = _first(parts) * len(true) + _first(covered[:, foreground])
     table = pairs.bincount(minlength=(len(found) + 1) * len(true)).view(-1, len(true)).double()
-    # Ordered pairs of pixels that lie together: in both partitions, in one part, in one object.
+    # Ordered pairs of pixels that lie together: in both partitions, in the same part, in the same object.
     both, by_part, by_object = (counts.square().sum() - count for counts in (table, table.sum(1), table.sum(0)))
     if by_part == both == by_object:
-        return torch.ones((), dtype=torch.float64)  # where all lie together, or none do, the formula is 0 / 0
+        return torch.ones((), dtype=torch.float64)  # the formula is 0 / 0 where all pixels, or none, lie together
     chance = by_part * by_object / (count * (count - 1))
     return (both - chance) / ((by_part + by_object) / 2 - chance)
 
@@ -82,37 +85,27 @@ def _check(found: Tensor, true: Tensor) -> None:
         raise InputError(f"got masks {tuple(found.shape)} and {tuple(true.shape)}; expected (K', H, W) and (K, H, W)")
 
 
-class _Mean(Metric):
-    """A mean over all pictures; what of a picture is averaged is the subclass' one line."""
+class _MaskMetric(MeanMetric):
+    """The mean of `scored` over all images, in float64."""
 
-    full_state_update = False
-    higher_is_better: bool | None = True
-    hits: Tensor
-    total: Tensor
+    higher_is_better: bool | None = True  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        super().__init__()
-        for name in ("hits", "total"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__(nan_strategy="disable")
+        self.set_dtype(torch.float64)
 
-    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
-        """Adds pictures: found (K', H, W) and true (K, H, W) masks of each."""
+    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
+        """Adds images: found masks (K', H, W) and true masks (K, H, W) of each."""
         for f, t in zip(found, true, strict=True):
-            scored = self.scored(f, t)
-            self.hits += scored.double().sum()
-            self.total += len(scored)
+            super().update(self.scored(f, t).double())
 
     @abstractmethod
     def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """The numbers (N,) that a picture adds to the mean."""
-
-    def compute(self) -> Tensor:
-        """NaN where no picture added a number."""
-        return self.hits / self.total
+        """The numbers (N,) that an image adds to the mean."""
 
 
-class MaskIoU(_Mean):
-    """Mean intersection over union of the true objects with the parts they are matched to, over all pictures.
+class MaskIoU(_MaskMetric):
+    """Mean intersection over union of the true objects with their matched parts, over all objects of all images.
 
     >>> iou = MaskIoU()
     >>> whole = torch.ones(1, 2, 2, dtype=torch.bool)
@@ -122,12 +115,12 @@ class MaskIoU(_Mean):
     """
 
     def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """In [0, 1], of each object."""
+        """In [0, 1], per object."""
         return match_masks(found, true)
 
 
-class MaskRecall(_Mean):
-    """True objects matched at an intersection over union of 0.5 or more, over all true objects of all pictures.
+class MaskRecall(_MaskMetric):
+    """True objects matched at an intersection over union of 0.5 or more, over all true objects of all images.
 
     >>> recall = MaskRecall()
     >>> whole = torch.ones(1, 2, 2, dtype=torch.bool)
@@ -136,15 +129,15 @@ class MaskRecall(_Mean):
     0.5
     """
 
-    threshold = 0.5
+    least_iou = 0.5
 
     def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """1 for an object that is found."""
-        return match_masks(found, true) >= self.threshold
+        """1 for an object that is found, 0 for another."""
+        return match_masks(found, true) >= self.least_iou
 
 
-class ForegroundARI(_Mean):
-    """Mean of `adjusted_rand_index` over the pictures with at least one pixel of an object.
+class ForegroundARI(_MaskMetric):
+    """Mean of `adjusted_rand_index` over the images with at least one pixel of an object.
 
     >>> index = ForegroundARI()
     >>> top = torch.tensor([[True, True], [False, False]])
@@ -160,8 +153,8 @@ class ForegroundARI(_Mean):
         return index[~index.isnan()]
 
 
-class SlotsUsed(_Mean):
-    """Mean number of found masks that hold at least 1 % of the pixels, over all pictures.
+class SlotsUsed(_MaskMetric):
+    """Mean number of found masks that hold at least 1 % of the pixels, over all images.
 
     >>> used = SlotsUsed()
     >>> whole = torch.ones(1, 2, 2, dtype=torch.bool)
@@ -174,6 +167,6 @@ class SlotsUsed(_Mean):
     share = 0.01
 
     def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """One number, whatever the objects are."""
+        """One number, which does not depend on the true masks."""
         _check(found, true)
         return (found.bool().flatten(1).double().mean(1) >= self.share).sum()[None] if len(found) else torch.zeros(1)

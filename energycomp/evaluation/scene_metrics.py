@@ -1,4 +1,4 @@
-"""How well a scene was read: functions, and torchmetrics around them."""
+"""Metrics of inferred conditions: the matching of values, and torchmetrics of the matched pairs."""
 
 from __future__ import annotations
 
@@ -7,37 +7,17 @@ from collections.abc import Sequence
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from energycomp.errors import InputError
-from energycomp.evaluation.mask_metrics import (
-    ForegroundARI,
-    MaskIoU,
-    MaskRecall,
-    SlotsUsed,
-    adjusted_rand_index,
-    match_masks,
-)
 
-__all__ = [
-    "CountAccuracy",
-    "EstimationError",
-    "ForegroundARI",
-    "MaskIoU",
-    "MaskRecall",
-    "PerceptionRate",
-    "Precision",
-    "SlotsUsed",
-    "adjusted_rand_index",
-    "match",
-    "match_masks",
-]
+__all__ = ["FOUND_WITHIN", "CountAccuracy", "EstimationError", "PerceptionRate", "Precision", "match"]
 
-THRESHOLD = 0.002
+FOUND_WITHIN = 0.002  # mean squared difference below which an object counts as found (thesis 5.4.1)
 
 
 def match(found: Tensor, true: Tensor) -> Tensor:
-    """Mean squared differences of optimally matched values (min(K, K'),): the Hungarian algorithm over all pairs.
+    """Mean squared differences (min(K, K'),) of the matched values; the matching has the least sum over all pairs.
 
     Args:
         found: (K', D).
@@ -54,7 +34,11 @@ def match(found: Tensor, true: Tensor) -> Tensor:
 
 
 class _Matched(Metric):
-    """Sums over the matched pairs of all pictures; what is divided by what is the subclass' one line."""
+    """Sums over the matched pairs of all images; subclasses define the ratio.
+
+    Args:
+        found_within: the mean squared difference below which a true object counts as found.
+    """
 
     full_state_update = False
     found_count: Tensor
@@ -63,25 +47,25 @@ class _Matched(Metric):
     pairs: Tensor
     error: Tensor
 
-    def __init__(self, threshold: float = THRESHOLD) -> None:
+    def __init__(self, found_within: float = FOUND_WITHIN) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.found_within = found_within
         for name in ("found_count", "true_count", "hits", "pairs", "error"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
-        """Adds pictures: found (K', D) and true (K, D) values of each."""
+        """Adds images: found values (K', D) and true values (K, D) of each."""
         for f, t in zip(found, true, strict=True):
             errors = match(f, t)
             self.found_count += len(f)
             self.true_count += len(t)
             self.pairs += len(errors)
-            self.hits += (errors < self.threshold).sum()
+            self.hits += (errors < self.found_within).sum()
             self.error += errors.double().sum()
 
 
 class PerceptionRate(_Matched):
-    """True objects matched within the threshold, over all true objects of all pictures (thesis 5.4.1).
+    """True objects that were found, over all true objects of all images (thesis 5.4.1).
 
     >>> rate = PerceptionRate()
     >>> rate.update([torch.tensor([[0.5, 0.5]])], [torch.tensor([[0.51, 0.5], [0.1, 0.1]])])
@@ -97,7 +81,7 @@ class PerceptionRate(_Matched):
 
 
 class Precision(_Matched):
-    """Found objects matched within the threshold, over all found objects."""
+    """Found objects that match a true object, over all found objects of all images."""
 
     higher_is_better = True
 
@@ -116,8 +100,8 @@ class EstimationError(_Matched):
         return self.error / self.pairs
 
 
-class CountAccuracy(Metric):
-    """Pictures whose number of objects is right, over all pictures.
+class CountAccuracy(MeanMetric):
+    """Images whose number of objects is right, over all images.
 
     >>> accuracy = CountAccuracy()
     >>> accuracy.update([torch.zeros(2, 2), torch.zeros(1, 2)], [torch.zeros(2, 2), torch.zeros(3, 2)])
@@ -125,22 +109,13 @@ class CountAccuracy(Metric):
     0.5
     """
 
-    full_state_update = False
-    higher_is_better = True
-    right: Tensor
-    total: Tensor
+    higher_is_better = True  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        super().__init__()
-        for name in ("right", "total"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__(nan_strategy="disable")
+        self.set_dtype(torch.float64)
 
-    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
-        """Adds pictures: found (K', D) and true (K, D) values of each."""
+    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
+        """Adds images: found values (K', D) and true values (K, D) of each."""
         for f, t in zip(found, true, strict=True):
-            self.right += len(f) == len(t)
-            self.total += 1
-
-    def compute(self) -> Tensor:
-        """In [0, 1]."""
-        return self.right / self.total
+            super().update(float(len(f) == len(t)))

@@ -1,31 +1,22 @@
 """Understand: which conditions, and how many, explain an image."""
 
-from energycomp.inference.infer import ForeignPictureWarning, Solution, Solver, infer, paired
-from energycomp.inference.noise import NoiseBank, draw_bank
-from energycomp.inference.problem import Needs, Problem, Slot, make_problem
-from energycomp.inference.quadratic import (
-    QuadraticForm,
-    compose_rows,
-    error_scale,
-    noised_trunk,
-    nonnegative,
-    quadratic_form,
-    residual_errors,
-    target,
-)
+from energycomp.inference.infer import OutOfDistributionWarning, infer
+from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors
+from energycomp.inference.problem import Needs, Problem, make_problem
+from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
+from energycomp.inference.slots import Slot
+from energycomp.inference.solution import Solution, Solver, paired
 
 __all__ = [
-    "ForeignPictureWarning",
     "Needs",
     "NoiseBank",
+    "OutOfDistributionWarning",
     "Problem",
     "QuadraticForm",
     "Slot",
     "Solution",
     "Solver",
-    "compose_rows",
     "draw_bank",
-    "error_scale",
     "infer",
     "make_problem",
     "noised_trunk",
@@ -33,5 +24,4 @@ __all__ = [
     "paired",
     "quadratic_form",
     "residual_errors",
-    "target",
 ]

@@ -1,105 +1,27 @@
-"""Understanding: which conditions, and how many, explain a picture. Solver, Solution, infer."""
+"""Inference: which conditions, and how many, explain an image."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference.problem import Needs, Problem, make_problem
+from energycomp.inference.problem import Problem, make_problem
+from energycomp.inference.solution import Solution, Solver
 from energycomp.models.model import Model
+from energycomp.plugins.registry import find
 
-__all__ = ["ForeignPictureWarning", "Solution", "Solver", "infer", "paired"]
+__all__ = ["OutOfDistributionWarning", "infer"]
 
 FIT_DRAWS = 16  # draws that measure fit
-ROUNDING = 1e-6  # of an error: differences below it come from float32 and not from the picture
 
 
-class ForeignPictureWarning(UserWarning):
-    """The answer leaves more error than pictures of the model's kind do: it should not be trusted."""
-
-
-@attrs.frozen(eq=False)
-class Solution:
-    """An answer with what it is worth.
-
-    Args:
-        conditions: values (K, *V).
-        count: K.
-        error: mean error J over the draws that judged it.
-        stderr: standard error of that mean.
-        runner_up: the best other answer (K', *V), or None.
-        difference: mean paired difference J(runner_up) - J(answer) on draws that selected neither.
-        difference_stderr: its standard error.
-        p_value: of the hypothesis that the runner-up is as good, one-sided.
-        rows: network rows spent.
-        trace: what a plot of the search needs, lists of numbers by name.
-        fit: share of the unconditional error that the answer explains, 1 at best; filled in by `infer`.
-        foreign: whether the picture's error is beyond that of the model's own kind; filled in by `infer`.
-        component_gain: (K,) how much the error rises without each component, or None.
-        probability: (K,) the posterior of each component's value, softmax(-beta J) over all answers, or None.
-    """
-
-    conditions: Tensor
-    count: int
-    error: float
-    stderr: float
-    rows: int
-    runner_up: Tensor | None = None
-    difference: float | None = None
-    difference_stderr: float | None = None
-    p_value: float | None = None
-    trace: Mapping[str, Sequence[float]] = attrs.field(factory=dict)
-    fit: float | None = None
-    foreign: bool = False
-    component_gain: Tensor | None = None
-    probability: Tensor | None = None
-
-
-@runtime_checkable
-class Solver(Protocol):
-    """Finds the values that explain a picture best.
-
-    `needs`, a class attribute, says what slots must be; `infer` checks it before any row is spent: "finite" (values are
-    listed), "continuous", "differentiable" (continuous, for a solver that follows gradients) or None (any).
-    """
-
-    @property
-    def needs(self) -> Needs | None: ...
-
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        """The best answer found."""
-        ...
-
-
-def paired(errors: Tensor, other: Tensor) -> tuple[float, float, float]:
-    """Mean, standard error and one-sided p-value of other - errors over the same draws (S,).
-
-    A paired t-test: the draws' own difficulty cancels. Use draws that selected neither answer. The standard error is at
-    least 1e-6 of the errors, so that rounding decides nothing.
-
-    >>> mean, stderr, p = paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.1, 3.9]))
-    >>> round(mean, 2), p < 0.01
-    (1.0, True)
-    """
-    from scipy import stats
-
-    if errors.shape != other.shape or not len(errors):
-        raise InputError(f"got errors {tuple(errors.shape)} and {tuple(other.shape)}; expected (S,) of the same draws")
-    gap = (other - errors).double()
-    mean = float(gap.mean())
-    if len(gap) < 2:
-        return mean, float("inf"), 0.5
-    rounding = ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean())
-    stderr = max(float(gap.std() / len(gap) ** 0.5), rounding)
-    if stderr == 0.0:
-        return mean, 0.0, 0.5
-    return mean, stderr, float(stats.t.sf(mean / stderr, len(gap) - 1))
+class OutOfDistributionWarning(UserWarning):
+    """The error of the answer exceeds the limit measured on images like the training data: do not trust it."""
 
 
 def infer(
@@ -111,30 +33,31 @@ def infer(
     candidates: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Solution:
-    """Reads a picture: the values, and how many, whose composition explains it best (thesis eqs 5.7, 5.9).
+    """Finds the values, and their number, whose composition explains an image best (thesis eqs 5.7, 5.9).
 
     Args:
-        image: one picture, as `ImageProcessor` takes it.
+        image: one image, as `ImageProcessor` takes it.
         model: a model.
-        solver: an object with `solve(problem, generator=)`; the model's default one when left out.
+        solver: an object with `solve(problem, generator=)`; the model's default solver when left out.
         count: the number of components or its range; the model's default range when left out.
         candidates: restrict the search to these values (M, *V).
-        generator: makes the answer repeatable; a fresh one seeded with 0 when left out.
+        generator: makes the answer repeatable; a new one with seed 0 when left out.
 
     Returns:
-        The solution, with `fit` and `foreign` filled in. Where the order of components has no meaning they come in that
-        of their values, places from left to right, so that two runs that agree number them alike.
+        The solution, with `fit` and `out_of_distribution` filled in. Exchangeable components are sorted by their
+        values, positions from left to right, so that two runs with one answer number its components alike.
+
+    Raises:
+        InputError: more than one image, or a solver that does not fit the problem.
 
     Warns:
-        ForeignPictureWarning: the picture is unlike those the model knows.
+        OutOfDistributionWarning: the error exceeds the model's `error_limit`.
     """
     if solver is None:
-        from energycomp.plugins.registry import find
-
         solver = find("solvers", model.defaults.solver)()
     observation = model.encode(image)
     if len(observation) != 1:
-        raise InputError(f"got {len(observation)} pictures; expected one; call infer for each")
+        raise InputError(f"got {len(observation)} images; expected one; call infer for each")
     generator = generator or torch.Generator().manual_seed(0)
     problem = make_problem(observation, model, count=count, candidates=candidates)
     problem.check(solver.needs, type(solver).__name__)
@@ -161,19 +84,19 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
 
 
 def _with_fit(solution: Solution, problem: Problem, limit: float | None, generator: torch.Generator) -> Solution:
-    """Adds the share of the unconditional error that is explained, on fresh draws, and whether it is foreign."""
+    """Adds the share of the unconditional error that is explained, on new draws, and whether the limit is exceeded."""
     bank = problem.draw(FIT_DRAWS, generator)
     with torch.no_grad():
         error = float(problem.errors(solution.conditions[None], bank).mean())
         baseline = problem.baseline_errors(bank)
         empty = 0.0 if baseline is None else float(baseline.mean())
-    foreign = limit is not None and solution.error > limit
-    if foreign:
+    beyond = limit is not None and solution.error > limit
+    if beyond:
         warnings.warn(
-            f"the answer leaves an error of {solution.error:.3g} a draw, pictures of this model's kind leave at most "
-            f"{limit:.3g}: the picture is foreign to the model, do not trust the answer",
-            ForeignPictureWarning,
+            f"the answer leaves an error of {solution.error:.3g} per draw; images like the training data leave at most "
+            f"{limit:.3g}: the image is out of distribution, do not trust the answer",
+            OutOfDistributionWarning,
             stacklevel=3,
         )
     fit = 1.0 - error / empty if empty > 0 else None
-    return attrs.evolve(solution, fit=fit, foreign=foreign, rows=problem.rows)
+    return attrs.evolve(solution, fit=fit, out_of_distribution=beyond, rows=problem.rows)

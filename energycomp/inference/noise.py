@@ -1,4 +1,4 @@
-"""NoiseBank: the (timestep, noise) draws over which denoising errors are averaged, shared by all candidates."""
+"""The draws (timestep, noise) over which denoising errors are averaged, and the error of each draw."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.denoisers.denoiser import log_snr, signal_noise
+from energycomp.components.prediction import error_scale, target
+from energycomp.components.space import log_snr, signal_noise, stratified_timesteps
+from energycomp.denoisers.denoiser import Denoiser
+from energycomp.denoisers.evaluator import Trunk, trunk
 from energycomp.errors import InputError
 
-__all__ = ["NoiseBank", "draw_bank"]
+__all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors"]
 
 
 @attrs.frozen(eq=False)
@@ -33,7 +36,7 @@ class NoiseBank:
         return NoiseBank(self.timestep[index], self.noise[index], self.weight[index])
 
     def extend(self, other: NoiseBank) -> NoiseBank:
-        """Both banks' draws, these first."""
+        """The draws of both banks, these first."""
         return NoiseBank(
             torch.cat([self.timestep, other.timestep]),
             torch.cat([self.noise, other.noise]),
@@ -65,6 +68,9 @@ def draw_bank(
         gamma: weights lambda = min(1, gamma / SNR), for denoisers trained on x0; 1 when left out.
         generator: makes the draws repeatable; they are made on its device and moved to that of the schedule.
 
+    Raises:
+        InputError: no draws, or a range outside the schedule.
+
     >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), timesteps=(200, 600))
     >>> (bank.timestep / 100).floor().sort().values.tolist()
     [2.0, 3.0, 4.0, 5.0]
@@ -76,11 +82,22 @@ def draw_bank(
             f"0 <= low < high <= {len(alphas_cumprod)}; choose them inside the schedule"
         )
     device = generator.device if generator is not None else torch.device("cpu")
-    order = torch.randperm(draws, generator=generator, device=device)
-    place = torch.rand(draws, generator=generator, device=device)
-    timestep = (low + (high - low) * (order + place) / draws).to(alphas_cumprod.device)
+    timestep = stratified_timesteps(draws, low, high, generator=generator).to(alphas_cumprod.device)
     noise = torch.randn(draws, *sample_shape, generator=generator, device=device).to(alphas_cumprod.device)
     weight = torch.ones_like(timestep)
     if gamma is not None:
         weight = (gamma * torch.exp(-log_snr(alphas_cumprod, timestep))).clamp(max=1.0).to(timestep.dtype)
     return NoiseBank(timestep, noise, weight)
+
+
+def noised_trunk(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> Trunk:
+    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes."""
+    return trunk(denoiser, bank.noised(observation, denoiser.alphas_cumprod), bank.timestep)
+
+
+def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
+    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S)."""
+    kind = denoiser.prediction_type
+    wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
+    scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
+    return (predictions - wanted).flatten(2).square().sum(2) * scale.to(predictions.dtype)

@@ -1,45 +1,36 @@
-"""The question that a solver answers: a picture's denoising error as a function of values. Problem, Slot."""
+"""The problem that a solver sees: the denoising error of an image as a function of values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import attrs
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
-from energycomp.components.conditioning import Condition, Conditioner, groups_of, is_finite
+from energycomp.components.conditioning import Condition, Conditioner, groups_of
+from energycomp.components.rules import identifies_null, rule_weights
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
 from energycomp.errors import InputError
-from energycomp.inference.noise import NoiseBank, draw_bank
-from energycomp.inference.quadratic import QuadraticForm, noised_trunk, quadratic_form, residual_errors
+from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors
+from energycomp.inference.quadratic import QuadraticForm, quadratic_form
+from energycomp.inference.slots import Slot, attribute_slots, value_slot
 from energycomp.models.model import Defaults, Model
 
-__all__ = ["Needs", "Problem", "Slot", "make_problem"]
+__all__ = ["Needs", "Problem", "make_problem"]
 
 Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
 
 
 @attrs.frozen(eq=False)
-class Slot:
-    """What one component's value may be.
-
-    Args:
-        support: the set of legal values, for gradient solvers.
-        candidates: all legal values (M, *V) where they are finite, else None.
-    """
-
-    support: constraints.Constraint
-    candidates: Tensor | None = None
-
-
-@attrs.frozen(eq=False)
 class Problem:
-    """All that a solver sees: the picture's denoising error as a function of values, and what values may be.
+    """All that a solver sees: the denoising error of an image as a function of values, and which values are legal.
+
+    The trunk of a noise bank is kept as long as the bank itself: a solver that is done with a bank drops it.
 
     Args:
         observation: one sample (1, C, H, W), encoded.
@@ -71,7 +62,7 @@ class Problem:
     _defaults: Defaults
     _has_baseline: bool = True
     _spent: RowCount = attrs.field(factory=RowCount)
-    _trunks: dict[int, tuple[NoiseBank, Trunk]] = attrs.field(factory=dict)
+    _trunks: WeakKeyDictionary[NoiseBank, Trunk] = attrs.field(factory=WeakKeyDictionary)
 
     @property
     def rows(self) -> int:
@@ -136,11 +127,10 @@ class Problem:
         with self._count():
             terms = rows(denoiser, shared, condition[index], owner)
             terms = terms.reshape(draws, candidates, count, self.observation[0].numel())
-            composed = terms.sum(2)
-            if denoiser.rule == "mean":
-                composed = composed / count
-            elif denoiser.rule == "product" and count != 1:
-                composed = composed + (1 - count) * self._null(shared).reshape(draws, 1, -1)
+            row, null = rule_weights(denoiser.rule, float(count))
+            composed = row * terms.sum(2)
+            if null:
+                composed = composed + null * self._null(shared).reshape(draws, 1, -1)
         predictions = composed.transpose(0, 1).reshape(candidates, draws, *denoiser.sample_shape)
         return residual_errors(denoiser, self.observation, bank, predictions)
 
@@ -156,12 +146,12 @@ class Problem:
 
     @property
     def has_empty(self) -> bool:
-        """Whether K = 0 is an answer: the product rule has an unconditional prediction."""
-        return self._denoiser.rule == "product"
+        """Whether K = 0 is an answer: the rule identifies an unconditional prediction."""
+        return identifies_null(self._denoiser.rule)
 
     def weighting(self, count: int) -> float:
         """The weight of each of `count` components under the denoiser's rule."""
-        return 1.0 / max(count, 1) if self._denoiser.rule == "mean" else 1.0
+        return rule_weights(self._denoiser.rule, float(max(count, 1)))[0]
 
     def check(self, needs: Needs | None, solver: str) -> None:
         """Raises `InputError` where a solver's class attribute `needs` does not fit, before any row is spent."""
@@ -182,14 +172,10 @@ class Problem:
         return rows(self._denoiser, shared, condition, torch.arange(len(shared), device=self.device))
 
     def _trunk(self, bank: NoiseBank) -> Trunk:
-        known = self._trunks.get(id(bank))
-        if known is None or known[0] is not bank:
+        if bank not in self._trunks:
             with self._count(), torch.no_grad():
-                known = (bank, noised_trunk(self._denoiser, self.observation, bank))
-            while len(self._trunks) >= 4:
-                self._trunks.pop(next(iter(self._trunks)))
-            self._trunks[id(bank)] = known
-        return known[1]
+                self._trunks[bank] = noised_trunk(self._denoiser, self.observation, bank)
+        return self._trunks[bank]
 
     @contextmanager
     def _count(self) -> Iterator[None]:
@@ -213,46 +199,17 @@ def make_problem(
         candidates: restrict every slot to these values (M, *V); an attribute without one is not asked about.
     """
     if (groups := groups_of(model.conditioner)) is not None:
-        return _problem(observation, model, *_attribute_slots(groups, model, count, candidates), exchangeable=False)
+        return _problem(observation, model, *attribute_slots(groups, model, count, candidates), exchangeable=False)
     low, high = model.defaults.counts if count is None else (count, count) if isinstance(count, int) else count
     if not 0 <= low <= high:
         raise InputError(f"got counts from {low} to {high}; expected 0 <= least <= greatest; change count=")
     rule = model.defaults.reading_rule or model.denoiser.rule
-    if low == 0 and rule != "product":
+    if low == 0 and not identifies_null(rule):
         low = 1  # only the product rule has a prediction for no components
         if high == 0:
             raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
-    finite = is_finite(model.conditioner)
-    if candidates is not None:
-        listed: Tensor | None = _checked_candidates(candidates, model)
-    else:
-        listed = model.conditioner.enumerate_support() if finite else None  # type: ignore[attr-defined]
-    if listed is not None and model.defaults.distinct and len(listed) < low:
-        raise InputError(
-            f"got {len(listed)} values for at least {low} components that differ; expected as many; lower count= or "
-            "list more candidates="
-        )
-    slot = Slot(model.conditioner.support, None if listed is None else listed.to(model.denoiser.device))
+    slot = value_slot(model, low, candidates)
     return _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
-
-
-def _attribute_slots(
-    groups: tuple[Tensor, ...], model: Model, count: int | tuple[int, int] | None, candidates: Tensor | None
-) -> tuple[tuple[Slot, ...], tuple[int, int]]:
-    """A slot for each attribute with the values that it may take, and their number as least and greatest count."""
-    if candidates is not None:
-        wanted = _checked_candidates(candidates, model)
-        asked = wanted.tolist()
-        groups = tuple(group[torch.tensor([value in asked for value in group.tolist()])] for group in groups)
-        groups = tuple(group for group in groups if len(group))
-    high = len(groups)
-    if count not in (None, high, (high, high)):
-        raise InputError(
-            f"got count {count} for a model of {high} attributes; expected one of each; leave count= out, and name the "
-            "attributes with candidates="
-        )
-    device = model.denoiser.device
-    return tuple(Slot(model.conditioner.support, group.to(device)) for group in groups), (high, high)
 
 
 def _problem(
@@ -272,17 +229,5 @@ def _problem(
         denoiser=denoiser,
         conditioner=model.conditioner,
         defaults=model.defaults,
-        has_baseline=model.denoiser.rule == "product",
+        has_baseline=identifies_null(model.denoiser.rule),
     )
-
-
-def _checked_candidates(candidates: Tensor, model: Model) -> Tensor:
-    """The distinct candidates, in order of value."""
-    shape = tuple(model.conditioner.value_shape)
-    legal = candidates.ndim == 1 + len(shape) and tuple(candidates.shape[1:]) == shape and len(candidates) > 0
-    if not legal or not bool(model.conditioner.support.check(candidates).all()):
-        raise InputError(
-            f"got candidates of shape {tuple(candidates.shape)}; expected (M, {', '.join(map(str, shape))}), M at "
-            "least 1, legal values of the model's conditioner; stack values and check their range"
-        )
-    return torch.unique(candidates, dim=0)

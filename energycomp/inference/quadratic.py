@@ -1,105 +1,196 @@
-"""The denoising error of an observation per draw, and its quadratic form in the weights of components."""
+"""The denoising error is a quadratic form in the weights of components: the one place with its formula."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.components.conditioning import Condition
-from energycomp.denoisers.denoiser import Denoiser, PredictionType, log_snr, signal_noise
-from energycomp.denoisers.evaluator import Trunk, rows, trunk
-from energycomp.errors import CompositionError, InputError
-from energycomp.inference.noise import NoiseBank
+from energycomp.components.prediction import error_scale, target
+from energycomp.components.rules import identifies_null
+from energycomp.denoisers.denoiser import Denoiser
+from energycomp.denoisers.evaluator import Trunk, rows
+from energycomp.errors import InputError
+from energycomp.inference.noise import NoiseBank, noised_trunk
 
-__all__ = [
-    "QuadraticForm",
-    "compose_rows",
-    "error_scale",
-    "noised_trunk",
-    "nonnegative",
-    "quadratic_form",
-    "residual_errors",
-    "target",
-]
-
-
-def compose_rows(
-    denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor, weight: Tensor | None = None
-) -> Tensor:
-    """The composed prediction of every sample, each of its own number of components, by the denoiser's rule.
-
-    Args:
-        shared: trunk of B samples.
-        condition: R flat rows; nothing is padded.
-        owner: (R,) the sample each row belongs to.
-        weight: of each row (R,), which makes a component stronger or weaker; 1 when left out.
-
-    Returns:
-        (B, C, H, W) of the network's own prediction type. Costs R rows, and for the product rule one more for each
-        sample whose weights do not sum to 1 (u has the weight 1 - K in thesis eq. 5.12).
-    """
-    batch = len(shared)
-    owner = owner.to(shared.sample.device)
-    weight = torch.ones(len(owner), device=owner.device) if weight is None else weight.to(owner.device)
-    mass = weight.new_zeros(batch).index_add(0, owner, weight)
-    if denoiser.rule == "mean":
-        if bool((mass.abs() < 1e-6).any()):
-            raise CompositionError(
-                "got a sample without components under the rule 'mean', or with weights that sum to 0; expected at "
-                "least one each, and another sum"
-            )
-        weight = weight / mass[owner]
-    elif denoiser.rule == "product":
-        free = ((mass - 1).abs() > 1e-6).nonzero()[:, 0]
-        null = Condition.unconditional(*denoiser.token_shape, rows=len(free), device=condition.rows.device)
-        condition = Condition.cat([condition, null.to(dtype=condition.rows.dtype)])
-        weight = torch.cat([weight, 1 - mass[free]])
-        owner = torch.cat([owner, free])
-    predictions = rows(denoiser, shared, condition, owner) * weight[:, None, None, None]
-    composed = predictions.new_zeros(batch, *predictions.shape[1:])
-    return composed.index_add(0, owner, predictions)
-
-
-def target(
-    x0: Tensor, noise: Tensor, alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType
-) -> Tensor:
-    """What a perfect prediction of the type is, for clean samples x0 and their noise, (B, C, H, W)."""
-    if prediction_type == "epsilon":
-        return noise
-    if prediction_type == "sample":
-        return x0.expand_as(noise)
-    a, s = signal_noise(alphas_cumprod, timestep, noise.dtype)
-    return a * noise - s * x0
-
-
-def error_scale(alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType) -> Tensor:
-    """The factor (S,) that turns a squared error of a prediction type into one of eps, at mass 1.
-
-    |eps - eps_hat|^2 = SNR |x0 - x0_hat|^2 = |v - v_hat|^2 alpha_bar.
-    """
-    snr = log_snr(alphas_cumprod, timestep)
-    if prediction_type == "epsilon":
-        return torch.ones_like(snr)
-    return torch.exp(snr) if prediction_type == "sample" else torch.sigmoid(snr)
-
-
-def noised_trunk(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> Trunk:
-    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes."""
-    return trunk(denoiser, bank.noised(observation, denoiser.alphas_cumprod), bank.timestep)
-
-
-def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S)."""
-    kind = denoiser.prediction_type
-    wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
-    scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
-    return (predictions - wanted).flatten(2).square().sum(2) * scale.to(predictions.dtype)
-
+__all__ = ["QuadraticForm", "nonnegative", "quadratic_form"]
 
 SLICE = 2048  # numbers of an atom widened to float64 at a time: a slice of a dictionary stays in the cache
+
+
+@attrs.frozen(eq=False)
+class QuadraticForm:
+    """J_s(w) = c_s - 2 b_s.w + w.G_s w: the error of every weighting of M atoms, for each of S draws.
+
+    Under the product rule atoms and target are residuals (e_i - u, eps - u), so that w = 0 is the unconditional
+    prediction and w in {0, 1}^M a subset of components. Under "sum" and "mean" they are e_i and eps; a mean over K is
+    the weights 1/K. Everything but the atoms is float64.
+
+    Args:
+        b: (S, M) inner products of atoms and target.
+        gram: (S, M, M) inner products of the atoms. None computes columns from the atoms when they are asked for, and
+            keeps them.
+        c: (S,) squared norms of the target.
+        atoms: (S, M, P), scaled so that squared norms are errors; None where they are not needed any more.
+        target: (S, P), scaled alike.
+
+    Raises:
+        InputError: when the shapes do not fit each other.
+
+    >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
+    >>> form.errors([0, 1]), form.errors([], 1.0), form.errors([0], 2.0)
+    (tensor([1.], dtype=torch.float64), tensor([5.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
+    """
+
+    b: Tensor
+    _gram: Tensor | None
+    c: Tensor
+    atoms: Tensor | None = attrs.field(default=None, kw_only=True)
+    target: Tensor | None = attrs.field(default=None, kw_only=True)
+    _columns: dict[int, Tensor] = attrs.field(kw_only=True, factory=dict, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        draws, atoms = self.b.shape
+        known = self._gram if self._gram is not None else self.atoms
+        fits = known is not None and known.shape[:2] == self.b.shape and self.c.shape == (draws,)
+        if not fits or (self._gram is not None and self._gram.shape[2] != atoms):
+            raise InputError(
+                f"got b {tuple(self.b.shape)}, c {tuple(self.c.shape)} and gram or atoms "
+                f"{None if known is None else tuple(known.shape)}; expected (S, M), (S,) and (S, M, M) or (S, M, P); "
+                "make a form with `QuadraticForm.of` or `Problem.quadratic`"
+            )
+
+    @classmethod
+    def of(cls, atoms: Tensor, target: Tensor) -> QuadraticForm:
+        """The form over atoms (S, M, P) for a target (S, P); products are accumulated in float64."""
+        if atoms.ndim != 3 or atoms.shape[::2] != target.shape:
+            raise InputError(
+                f"got atoms {tuple(atoms.shape)} and target {tuple(target.shape)}; expected (S, M, P) and (S, P); "
+                "flatten the samples"
+            )
+        b = torch.stack([_inner(a, w[None])[:, 0] for a, w in zip(atoms, target, strict=True)])
+        return cls(b, None, target.double().square().sum(1), atoms=atoms, target=target)
+
+    @classmethod
+    def empty(cls, atoms: int) -> QuadraticForm:
+        """The form over M atoms of no draw, to which others are added by `cat`."""
+        return cls(*(torch.zeros(0, *shape, dtype=torch.float64) for shape in ((atoms,), (atoms, atoms), ())))
+
+    def __len__(self) -> int:
+        return self.b.shape[1]
+
+    @property
+    def draws(self) -> int:
+        """S."""
+        return self.b.shape[0]
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """Squared norms of the atoms, (S, M)."""
+        if self._gram is not None:
+            return self._gram.diagonal(dim1=1, dim2=2)
+        return torch.stack([_squares(a) for a in self._all_atoms])
+
+    def errors(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
+        """Errors (S,) of some atoms, each with the same weight; of none, the error of the unconditional prediction."""
+        chosen = list(subset)
+        if not chosen:
+            return self.c
+        return self.c - 2 * weight * self.b[:, chosen].sum(1) + weight**2 * self.gram(chosen).sum((1, 2))
+
+    def errors_of_each(self, subsets: Tensor, weight: float = 1.0) -> Tensor:
+        """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight."""
+        errors = self.c[:, None] - 2 * weight * self.b[:, subsets].sum(2)
+        gram, count = self.gram(), subsets.shape[1]
+        for i in range(count):
+            for j in range(i, count):
+                errors += (1 if i == j else 2) * weight**2 * gram[:, subsets[:, i], subsets[:, j]]
+        return errors
+
+    def errors_with_each(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
+        """Errors (S, M) of some atoms and one more, for each atom as the one more; all have the same weight."""
+        inner = torch.stack([self.column(i) for i in subset]).sum(0) if len(subset) else torch.zeros_like(self.b)
+        return self.errors(subset, weight)[:, None] - 2 * weight * self.b + weight**2 * (self.diagonal + 2 * inner)
+
+    def weighted_errors(self, weights: Tensor) -> Tensor:
+        """Errors (N, S) of weightings (N, M), differentiable in the weights."""
+        w = weights.to(self.b)
+        if self._gram is not None or w.requires_grad:
+            b, gram = self.b, self.gram()
+        else:
+            used = w.ne(0).any(0).nonzero()[:, 0].tolist()
+            w, b, gram = w[:, used], self.b[:, used], self.gram(used)
+        return self.c - 2 * w @ b.T + torch.einsum("nm,smk,nk->ns", w, gram, w)
+
+    def mean(self) -> QuadraticForm:
+        """The form of the mean error over all draws, as one draw and without atoms."""
+        return QuadraticForm(*(part.mean(0, keepdim=True) for part in (self.b, self.gram(), self.c)))
+
+    def cat(self, other: QuadraticForm) -> QuadraticForm:
+        """The draws of both forms over the same atoms; atoms are kept if both have them."""
+        b, c = torch.cat([self.b, other.b]), torch.cat([self.c, other.c])
+        if self.atoms is None or other.atoms is None or self.target is None or other.target is None:
+            return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c)
+        atoms, wanted = torch.cat([self.atoms, other.atoms]), torch.cat([self.target, other.target])
+        return QuadraticForm(b, None, c, atoms=atoms, target=wanted)
+
+    def append(self, other: QuadraticForm) -> QuadraticForm:
+        """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""
+        if self.target is None or other.target is None or self.target.shape != other.target.shape:
+            raise InputError("got forms without atoms, or of different draws; expected one noise bank for both")
+        atoms = torch.cat([self._all_atoms, other._all_atoms], dim=1)
+        b, known = torch.cat([self.b, other.b], dim=1), dict(self._columns)
+        return QuadraticForm(b, None, self.c, atoms=atoms, target=self.target, columns=known)
+
+    def take(self, indices: Sequence[int] | Tensor) -> QuadraticForm:
+        """The form over some of the atoms."""
+        if self.atoms is None:
+            return QuadraticForm(self.b[:, indices], self.gram()[:, indices][:, :, indices], self.c)
+        return QuadraticForm(self.b[:, indices], None, self.c, atoms=self.atoms[:, indices], target=self.target)
+
+    def without_atoms(self) -> QuadraticForm:
+        """The form with its full Gram matrix and without atoms, on the CPU."""
+        return QuadraticForm(self.b.cpu(), self.gram().cpu(), self.c.cpu())
+
+    def column(self, index: int) -> Tensor:
+        """G[:, :, index], (S, M)."""
+        if self._gram is not None:
+            return self._gram[:, :, index]
+        self._complete([index])
+        return self._columns[index]
+
+    def gram(self, indices: Sequence[int] | None = None) -> Tensor:
+        """G over some atoms (all when left out), (S, m, m)."""
+        if self._gram is not None:
+            return self._gram if indices is None else self._gram[:, list(indices)][:, :, list(indices)]
+        chosen = list(range(len(self))) if indices is None else list(indices)
+        if not chosen:
+            return self.b.new_zeros(self.draws, 0, 0)
+        self._complete(chosen)
+        return torch.stack([self._columns[i][:, chosen] for i in chosen], dim=2)
+
+    @property
+    def _all_atoms(self) -> Tensor:
+        if self.atoms is None:
+            raise InputError("got a form without atoms; expected one that holds them; make it with `QuadraticForm.of`")
+        return self.atoms
+
+    def _complete(self, indices: Sequence[int]) -> None:
+        """Computes what is missing of some columns, in one pass over the atoms for all that lack the same rows."""
+        missing: dict[int, list[int]] = {}
+        for index in dict.fromkeys(indices):
+            known = self._columns[index].shape[1] if index in self._columns else 0
+            if known < len(self):
+                missing.setdefault(known, []).append(index)
+        for start, group in missing.items():
+            part = torch.stack([_inner(a[start:], a[group]) for a in self._all_atoms])  # (S, M - start, m)
+            for place, index in enumerate(group):
+                head = self._columns[index] if start else part[:, :0, place]
+                self._columns[index] = torch.cat([head, part[:, :, place]], dim=1)
 
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:
@@ -116,126 +207,20 @@ def _squares(rows: Tensor) -> Tensor:
     return torch.stack([part.double().square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)
 
 
-@attrs.frozen(eq=False)
-class QuadraticForm:
-    """J_s(w) = c_s - 2 b_s.w + w.G_s w: the error of every weighting of M atoms, for each of S draws.
-
-    Under the product rule atoms and target are residuals (e_i - u, eps - u), so that w = 0 is the unconditional
-    prediction and w in {0, 1}^M a subset of components. Under "sum" and "mean" they are e_i and eps; a mean over K is
-    the weights 1/K. Products are taken in float64; of G only the columns that are asked for are computed, and kept.
-
-    Args:
-        atoms: (S, M, P), scaled so that squared norms are errors.
-        target: (S, P), scaled alike.
-        b: (S, M) inner products with the target; computed when left out.
-        c: (S,) squared norms of the target; computed when left out.
-        diagonal: (S, M) squared norms of the atoms; computed when left out.
-
-    Raises:
-        InputError: when the shapes do not fit each other.
-
-    >>> form = QuadraticForm(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
-    >>> form.errors(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 1.0]])).tolist()
-    [[5.0], [1.0], [0.0]]
-    """
-
-    atoms: Tensor
-    target: Tensor = attrs.field()
-    b: Tensor = attrs.field(kw_only=True)
-    c: Tensor = attrs.field(kw_only=True)
-    diagonal: Tensor = attrs.field(kw_only=True)
-    _columns: dict[int, Tensor] = attrs.field(kw_only=True, factory=dict, repr=False)
-
-    @b.default
-    def _products(self) -> Tensor:
-        if self.atoms.ndim != 3 or self.atoms.shape[::2] != self.target.shape:
-            raise InputError(
-                f"got atoms {tuple(self.atoms.shape)} and target {tuple(self.target.shape)}; expected (S, M, P) and "
-                "(S, P); flatten the samples"
-            )
-        return torch.stack([_inner(a, w[None])[:, 0] for a, w in zip(self.atoms, self.target, strict=True)])
-
-    @c.default
-    def _target_squared(self) -> Tensor:
-        return self.target.double().square().sum(1)
-
-    @diagonal.default
-    def _atoms_squared(self) -> Tensor:
-        return torch.stack([_squares(a) for a in self.atoms])
-
-    def __len__(self) -> int:
-        return self.atoms.shape[1]
-
-    def append(self, other: QuadraticForm) -> QuadraticForm:
-        """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""
-        if self.target.shape != other.target.shape:
-            raise InputError(
-                f"got forms over targets {tuple(self.target.shape)} and {tuple(other.target.shape)}; expected one "
-                "noise bank; make both with it"
-            )
-        return QuadraticForm(
-            torch.cat([self.atoms, other.atoms], dim=1),
-            self.target,
-            b=torch.cat([self.b, other.b], dim=1),
-            c=self.c,
-            diagonal=torch.cat([self.diagonal, other.diagonal], dim=1),
-            columns=dict(self._columns),
-        )
-
-    @property
-    def draws(self) -> int:
-        """S."""
-        return self.atoms.shape[0]
-
-    def column(self, index: int) -> Tensor:
-        """G[:, :, index], (S, M)."""
-        self._complete([index])
-        return self._columns[index]
-
-    def gram(self, indices: Sequence[int] | None = None) -> Tensor:
-        """G over some atoms (all when left out), (S, m, m)."""
-        chosen = list(range(len(self))) if indices is None else list(indices)
-        if not chosen:
-            return self.b.new_zeros(self.draws, 0, 0)
-        self._complete(chosen)
-        return torch.stack([self._columns[i][:, chosen] for i in chosen], dim=2)
-
-    def _complete(self, indices: Sequence[int]) -> None:
-        """Computes what is missing of some columns, in one pass over the atoms for all that lack the same rows."""
-        missing: dict[int, list[int]] = {}
-        for index in dict.fromkeys(indices):
-            known = self._columns[index].shape[1] if index in self._columns else 0
-            if known < len(self):
-                missing.setdefault(known, []).append(index)
-        for start, group in missing.items():
-            part = torch.stack([_inner(a[start:], a[group]) for a in self.atoms])  # (S, M - start, m)
-            for place, index in enumerate(group):
-                head = self._columns[index] if start else part[:, :0, place]
-                self._columns[index] = torch.cat([head, part[:, :, place]], dim=1)
-
-    def errors(self, weights: Tensor) -> Tensor:
-        """Errors (N, S) of weightings (N, M), float64."""
-        w = weights.to(self.b)
-        used = w.ne(0).any(0).nonzero()[:, 0].tolist()
-        w = w[:, used]
-        quadratic = torch.einsum("nm,smk,nk->ns", w, self.gram(used), w)
-        return self.c - 2 * w @ self.b[:, used].T + quadratic
-
-
 def quadratic_form(
     denoiser: Denoiser, observation: Tensor, bank: NoiseBank, condition: Condition, shared: Trunk | None = None
 ) -> QuadraticForm:
     """The quadratic form of M atoms over the S draws of a bank.
 
-    Costs S rows an atom (and S for u under the product rule) and S trunk passes (none where `shared` is given).
+    Costs S rows per atom (and S for u under the product rule) and S trunk passes (none where `shared` is given).
 
     Args:
         observation: (1, C, H, W).
         condition: M rows.
         shared: what `noised_trunk` gave for this observation and bank.
     """
-    product = denoiser.rule == "product"
-    if product:
+    residual = identifies_null(denoiser.rule)
+    if residual:
         null = Condition.unconditional(*denoiser.token_shape, device=condition.rows.device)
         condition = Condition.cat([null.to(dtype=condition.rows.dtype), condition])
     shared = shared if shared is not None else noised_trunk(denoiser, observation, bank)
@@ -247,11 +232,11 @@ def quadratic_form(
     kind, alphas_cumprod = denoiser.prediction_type, denoiser.alphas_cumprod
     wanted = target(observation, bank.noise, alphas_cumprod, bank.timestep, kind).flatten(1)
     scale = (bank.weight * error_scale(alphas_cumprod, bank.timestep, kind)).sqrt().to(predictions.dtype)
-    if product:
+    if residual:
         u = predictions[:, 0]
         residuals = (predictions[:, 1:] - u[:, None]).mul_(scale[:, None, None])
-        return QuadraticForm(residuals, (wanted - u) * scale[:, None])
-    return QuadraticForm(predictions * scale[:, None, None], wanted * scale[:, None])
+        return QuadraticForm.of(residuals, (wanted - u) * scale[:, None])
+    return QuadraticForm.of(predictions * scale[:, None, None], wanted * scale[:, None])
 
 
 def nonnegative(b: Tensor, gram: Tensor) -> Tensor:

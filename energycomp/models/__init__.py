@@ -1,20 +1,16 @@
 """What is loaded: a model with its defaults, its codec, and its files."""
 
+from energycomp.models.build import load_weights, no_larger_than
 from energycomp.models.codec import VAECodec, is_hub_id
+from energycomp.models.config import config_of
 from energycomp.models.model import Defaults, Model
-from energycomp.models.pretrained import (
-    from_pretrained,
-    is_folder,
-    load,
-    load_weights,
-    no_larger_than,
-    save_pretrained,
-)
+from energycomp.models.pretrained import from_pretrained, is_folder, load, save_pretrained, shipped
 
 __all__ = [
     "Defaults",
     "Model",
     "VAECodec",
+    "config_of",
     "from_pretrained",
     "is_folder",
     "is_hub_id",
@@ -22,4 +18,5 @@ __all__ = [
     "load_weights",
     "no_larger_than",
     "save_pretrained",
+    "shipped",
 ]

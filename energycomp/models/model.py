@@ -9,9 +9,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.component import Composition, Conditional, Rule, combine
+from energycomp.components.composition import Composition, combine
 from energycomp.components.conditioning import Conditioner, weights_of
-from energycomp.denoisers.denoiser import Denoiser
+from energycomp.components.rules import Rule
+from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_output
 
@@ -62,7 +63,7 @@ class Defaults:
         scheduler: diffusers scheduler for sampling.
         num_inference_steps: its steps.
         distinct: whether the components of one picture differ in their values.
-        error_limit: the error per draw above which a picture is foreign to the model; None when not measured.
+        error_limit: the error per draw above which an image is out of distribution; None if not measured.
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line.
@@ -111,6 +112,8 @@ class Model:
         network_name, conditioner_name: the registered names under which plugins rebuild both.
         encoder: samples (B, C, H, W) to latents (B, K, D), values of the conditioner; see `energycomp.decomposition`.
         encoder_name: its registered name.
+        decomposer_name: the registered name of its decomposer; None for "diffusion" where there is an encoder, and for
+            no decomposer where there is none. See `energycomp.decomposition.decomposer_of`.
 
     Raises:
         InputError: the conditioner's tokens, or what processor or codec make of a picture, do not fit the denoiser.
@@ -130,6 +133,7 @@ class Model:
     defaults: Defaults = attrs.field(factory=Defaults)
     encoder: nn.Module | None = None
     encoder_name: str | None = None
+    decomposer_name: str | None = None
 
     def __attrs_post_init__(self) -> None:
         codec, denoiser = self.denoiser.codec, self.denoiser

@@ -1,27 +1,30 @@
-"""The core's own plugin: the networks that any plugin's config may name, and the conditioner of latents."""
+"""The plugin of the core: networks that the config of any model may name, latents, and decomposition by diffusion."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from energycomp.plugins.hookspecs import hookimpl
+from energycomp.plugins.hookspecs import Factory, hookimpl
 from energycomp.plugins.registry import lazy
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-__all__ = ["energycomp_register_conditioners", "energycomp_register_networks"]
+__all__ = ["energycomp_register_conditioners", "energycomp_register_decomposers", "energycomp_register_networks"]
 
 
 @hookimpl
-def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
-    """What an encoder read from a picture."""
+def energycomp_register_conditioners() -> Mapping[str, Factory]:
+    """Latents, as an encoder reads them from an image."""
     return {"latents": lazy("energycomp.components.conditioning:Latents")}
 
 
 @hookimpl
-def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
-    """The two-stage UNet, and the adapters that condition diffusers UNets through time embedding or attention."""
+def energycomp_register_decomposers() -> Mapping[str, Factory]:
+    """Decomposition by diffusion, the default of a model with an encoder."""
+    return {"diffusion": lazy("energycomp.decomposition.diffusion:DiffusionDecomposer")}
+
+
+@hookimpl
+def energycomp_register_networks() -> Mapping[str, Factory]:
+    """The two-stage UNet, and adapters that condition diffusers UNets by time embedding or cross-attention."""
     return {
         "two_stage": lazy("energycomp.denoisers.two_stage:TwoStageUNet"),
         "unet2d": lazy("energycomp.denoisers.unets:EmbeddingUNet"),

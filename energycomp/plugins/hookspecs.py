@@ -1,22 +1,26 @@
-"""The hooks that a plugin may implement, one sentence each; the plugin guide is `docs/plugins.md`.
+"""The hooks that a plugin may implement. `docs/plugins.md` is the guide.
 
-A hook takes no argument and returns `{name: factory}`. Return `energycomp.plugins.lazy("package.module:attribute")`
-as the factory, so that listing the plugins imports no torch.
+A hook takes no argument and returns `{name: factory}`. Return `energycomp.plugins.lazy("package.module:attribute")` as
+the factory: then looking up a name imports no torch. To add a hook, add a function here and its kind to `Kind`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import pluggy
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
 __all__ = [
+    "KINDS",
+    "Factory",
+    "Kind",
+    "energycomp_register_commands",
     "energycomp_register_conditioners",
     "energycomp_register_datasets",
+    "energycomp_register_decomposers",
     "energycomp_register_encoders",
+    "energycomp_register_loaders",
     "energycomp_register_models",
     "energycomp_register_networks",
     "energycomp_register_recipes",
@@ -25,40 +29,71 @@ __all__ = [
     "hookspec",
 ]
 
+Factory = Callable[..., Any]
+Kind = Literal[
+    "models",
+    "networks",
+    "conditioners",
+    "encoders",
+    "decomposers",
+    "solvers",
+    "datasets",
+    "recipes",
+    "loaders",
+    "commands",
+]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 hookspec = pluggy.HookspecMarker("energycomp")
 hookimpl = pluggy.HookimplMarker("energycomp")
 
 
 @hookspec
-def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
+def energycomp_register_models() -> Mapping[str, Factory]:
     """Models that `energycomp.load` finds by name: `factory(*, preset="default", pretrained=True) -> Model`."""
 
 
 @hookspec
-def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
+def energycomp_register_networks() -> Mapping[str, Factory]:
     """Networks that a `config.json` names: `factory(**config) -> torch.nn.Module`."""
 
 
 @hookspec
-def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
+def energycomp_register_conditioners() -> Mapping[str, Factory]:
     """Conditioners that a `config.json` names: `factory(**config) -> Conditioner`."""
 
 
 @hookspec
-def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
+def energycomp_register_encoders() -> Mapping[str, Factory]:
     """Encoders, samples to latents (B, K, D), that a `config.json` names: `factory(**config) -> torch.nn.Module`."""
 
 
 @hookspec
-def energycomp_register_solvers() -> Mapping[str, Callable[..., object]]:
+def energycomp_register_decomposers() -> Mapping[str, Factory]:
+    """Decomposers that a `config.json` names: `factory(model) -> Decomposer`."""
+
+
+@hookspec
+def energycomp_register_solvers() -> Mapping[str, Factory]:
     """Solvers that `energycomp infer --solver` names: `factory(**options) -> Solver`."""
 
 
 @hookspec
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
+def energycomp_register_datasets() -> Mapping[str, Factory]:
     """Data that `energycomp data` writes and `energycomp evaluate` reads: `factory() -> DataSource`."""
 
 
 @hookspec
-def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """What `energycomp train` runs: `factory(*, data, init, preset, cache) -> Recipe`."""
+def energycomp_register_recipes() -> Mapping[str, Factory]:
+    """Recipes that `energycomp train` runs: `factory(*, data, init, preset, cache) -> Recipe`."""
+
+
+@hookspec
+def energycomp_register_loaders() -> Mapping[str, Factory]:
+    """Readers of other formats, by the file that marks a folder as one: `factory(source, **options) -> Model`."""
+
+
+@hookspec
+def energycomp_register_commands() -> Mapping[str, Factory]:
+    """Commands of the command line, `energycomp NAME`: `factory() -> Callable`, a function with Typer annotations."""

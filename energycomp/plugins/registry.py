@@ -1,8 +1,8 @@
-"""Plugins: the listing, and lookup by name.
+"""Look-up of plugins' objects by name.
 
-A plugin works whole or not at all: one that cannot be imported, or breaks the contract of a hook, is listed with its
-reason and registers nothing, and the others work. A lookup imports the plugins' top modules but no factory behind
-`lazy`, and so no torch; the listing imports nothing at all.
+A plugin works as a whole or not at all: one that cannot be imported, or that breaks the contract of a hook, is listed
+with its error and registers nothing; the others work. A look-up imports the top module of each plugin once per process,
+but nothing behind `lazy`, and so no torch.
 """
 
 from __future__ import annotations
@@ -13,31 +13,52 @@ import importlib
 import operator
 import re
 import threading
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
 
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
-from energycomp.plugins.installed import DISABLE, KINDS, Kind, PluginInfo, installed
-from energycomp.plugins.loading import Factory, Plugin, load_plugin, try_plugins
+from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
+from energycomp.plugins.hookspecs import KINDS, Factory, Kind
 
-__all__ = ["KINDS", "Kind", "PluginInfo", "find", "lazy", "listing", "names", "register", "reload"]
+__all__ = ["find", "lazy", "listing", "names", "register", "reload", "resolve"]
 
-# Redirecting stdout is global to the process, so two threads that discover at once would restore the wrong stream.
-_lock = threading.RLock()
-
-# What `register` made known in this process.
-_own: dict[Kind, dict[str, Factory]] = {}
+_lock = threading.RLock()  # loading redirects stdout, which is global to the process
+_own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
 _OWN = PluginInfo("register", "this process", "")
 
-# What a plugin's object must have to be used. Networks and conditioners are not here: their arguments come from a
-# file, and who reads it says which file is at fault.
+# Attributes that an object must have. Networks, encoders and conditioners are not listed: their arguments come from a
+# config.json, and the code that reads the file reports errors together with its path.
 PARTS: dict[Kind, tuple[str, ...]] = {
     "models": ("denoiser", "conditioner", "processor", "defaults", "to"),
+    "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),
+    "decomposers": ("encode", "decode", "parts"),
     "solvers": ("needs", "solve"),
     "datasets": ("examples", "write", "metrics"),
-    "recipes": ("model", "fit", "steps"),
+    "recipes": ("model", "config", "run"),
+    "commands": ("__call__",),
+}
+
+# Names that are developed together with energycomp, by the distribution that registers them: for "not installed".
+FIRST_PARTY = {
+    "energycomp-solvers": ("pursuit", "sgd", "enumerate", "beam", "weights", "relaxed"),
+    "energycomp-clevr": ("clevr", "coordinates"),
+    "energycomp-faces": ("faces", "labels"),
+    "energycomp-decomp": ("decomp", "decomp-b", "lit", "comet", "parts", "factors"),
+    "energycomp-slots": ("slots", "slots-sprites"),
+    "energycomp-text": ("text", "words"),
+    "energycomp-datasets": (
+        "clevr",
+        "faces",
+        "decomp",
+        "decomp-b",
+        "comet",
+        "lit",
+        "slots",
+        "slots-sprites",
+        "slots-rooms",
+        "text",
+    ),
 }
 
 
@@ -46,25 +67,29 @@ class _Lazy:
     target: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.load()(*args, **kwargs)
+
+    def load(self) -> Factory:
+        """The target, imported."""
         module, _, path = self.target.partition(":")
         try:
-            factory = operator.attrgetter(path)(importlib.import_module(module))
+            factory: Factory = operator.attrgetter(path)(importlib.import_module(module))
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"Got {type(error).__name__} from {self.target!r}: {error}. Expected a module that imports and holds "
                 f"{path!r}. Report it to the authors of {module.partition('.')[0]}, or install what it needs."
             ) from error
-        return factory(*args, **kwargs)
+        return factory
 
     def __repr__(self) -> str:
         return f"lazy({self.target!r})"
 
 
 def lazy(target: str) -> Factory:
-    """A callable that imports `"package.module:attribute"` at its first call and passes its arguments on.
+    """A callable that imports `"package.module:attribute"` when it is called and passes its arguments on.
 
-    Hooks return these, so that listing the plugins imports nothing heavy. Calling one raises PluginError if the
-    module does not import or has no such attribute.
+    Hooks return these, so that a look-up imports nothing heavy. Calling one raises PluginError if the module does not
+    import or has no such attribute.
 
     >>> fraction = lazy("fractions:Fraction")
     >>> fraction
@@ -77,9 +102,18 @@ def lazy(target: str) -> Factory:
     return _Lazy(target)
 
 
+def resolve(factory: Factory) -> Factory:
+    """The callable behind `lazy`, imported now; any other factory as it is.
+
+    >>> resolve(lazy("fractions:Fraction"))
+    <class 'fractions.Fraction'>
+    """
+    return factory.load() if isinstance(factory, _Lazy) else factory
+
+
 @attrs.frozen(repr=False)
 class _Registered:
-    """A plugin's factory; whatever goes wrong in it is laid to the plugin."""
+    """The factory of a plugin. An error in it, or an incomplete object, raises PluginError that names the plugin."""
 
     kind: Kind
     name: str
@@ -87,23 +121,24 @@ class _Registered:
     factory: Factory
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        source = f"the {_singular(self.kind)} {self.name!r} of the plugin {self.info}"
+        singular = self.kind.removesuffix("s")
+        source = f"the {singular} {self.name!r} of the plugin {self.info}"
         try:
             made = self.factory(*args, **kwargs)
         except PluginError as error:
             raise PluginError(f"{source}: {error}") from error
-        except EnergycompError:  # it says what is wrong with the arguments
+        except EnergycompError:  # its message is about the arguments
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"Got {type(error).__name__} from {source}: {error}. Expected a {_singular(self.kind)}. Check the "
-                f"options that were given to it, or report it to the authors of {self.info.distribution}."
+                f"Got {type(error).__name__} from {source}: {error}. Expected a {singular}. Check the options that "
+                f"were given to it, or report it to the authors of {self.info.distribution}."
             ) from error
         missing = [part for part in PARTS[self.kind] if not hasattr(made, part)]
         if missing:
             raise PluginError(
-                f"Got a {type(made).__name__} without {', '.join(missing)} from {source}. Expected "
-                f"a {_singular(self.kind)}. Report it to the authors of {self.info.distribution}."
+                f"Got a {type(made).__name__} without {', '.join(missing)} from {source}. Expected a {singular}. "
+                f"Report it to the authors of {self.info.distribution}."
             )
         return made
 
@@ -114,9 +149,13 @@ class _Registered:
 def find(kind: Kind, name: str) -> Factory:
     """The factory that a plugin registers under this name.
 
-    Raises NotFoundError for a name that no working plugin registers, PluginError for one that several register, and
-    InputError for a kind that is none of the hooks'. The factory of a model, solver, dataset or recipe raises
-    PluginError, naming the plugin, where it fails or makes something else.
+    The factory of a model, solver, dataset, recipe or command raises PluginError, naming the plugin, if it fails or
+    makes something else.
+
+    Raises:
+        NotFoundError: no working plugin registers the name.
+        PluginError: several plugins register it.
+        InputError: there is no hook for this kind.
 
     >>> find("networks", "two_stage")
     lazy('energycomp.denoisers.two_stage:TwoStageUNet')
@@ -131,7 +170,7 @@ def find(kind: Kind, name: str) -> Factory:
 
 
 def names(kind: Kind) -> tuple[str, ...]:
-    """The names that `find` resolves, sorted; a name that several plugins register is not among them.
+    """The names that `find` resolves, sorted. A name that several plugins register is left out.
 
     >>> [name for name in names("networks") if name.startswith("unet")]
     ['unet2d', 'unet2d_condition']
@@ -140,34 +179,38 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def register(kind: Kind, name: str, factory: Factory) -> None:
-    """Makes a name known in this process only: for a script or a notebook, before there is a plugin.
+    """Registers a name in this process only: for a script or a notebook, before there is a plugin.
 
-    A name that was registered so before is replaced; one of an installed plugin raises PluginError.
+    Replaces a name that was registered in this way before; a name of an installed plugin raises PluginError.
 
     >>> register("conditioners", "shades", dict)
     >>> find("conditioners", "shades")
     <class 'dict'>
     """
     if any(info is not _OWN for info, _ in _claims(kind).get(name, [])):
-        raise PluginError(f"Got the {_singular(kind)} {name!r}, which a plugin registers. Expected another name.")
+        raise PluginError(f"Got the {kind[:-1]} {name!r}, which a plugin registers. Expected another name.")
     if not name or not callable(factory):
         raise InputError(f"Got {name!r}: {factory!r}. Expected a name and a callable, such as a class.")
     _own.setdefault(kind, {})[name] = factory
 
 
-def listing() -> tuple[PluginInfo, ...]:
-    """All installed plugins, the core first: those that work, those that failed, those that are switched off.
+def listing(*, load: bool = False) -> tuple[PluginInfo, ...]:
+    """All installed plugins, the core first, those that are switched off included.
 
-    None is imported into this process: each is tried in one of its own, where it may exit, hang or crash.
+    Args:
+        load: whether to import each plugin, within `try`, to see what it registers or why it fails. Otherwise only the
+            metadata of distributions are read and nothing is imported.
 
-    >>> listing()[0].name
-    'core'
+    >>> listing()[0].registered
+    {}
+    >>> listing(load=True)[0].registered["conditioners"]
+    ('latents',)
     """
-    return _with_conflicts(try_plugins(installed()))
+    return tuple(_with_conflicts(plugin.info) for plugin in _loaded()) if load else installed()
 
 
 def reload() -> None:
-    """Forget what was loaded, after an installation or a change of the environment in this process."""
+    """Forgets what was loaded: for a change of the installed packages or of the environment in this process."""
     importlib.invalidate_caches()
     _discover.cache_clear()
 
@@ -177,44 +220,46 @@ def _discover() -> tuple[Plugin, ...]:
     return tuple(load_plugin(info) for info in installed())
 
 
+def _loaded() -> tuple[Plugin, ...]:
+    with _lock:
+        return _discover()
+
+
 def _claims(kind: Kind) -> dict[str, list[tuple[PluginInfo, Factory]]]:
     if kind not in KINDS:
         raise InputError(f"Got the kind {kind!r}. Expected one of {', '.join(KINDS)}.")
-    with _lock:
-        plugins = _discover()
     claims: dict[str, list[tuple[PluginInfo, Factory]]] = {}
-    for plugin in (*plugins, Plugin(_OWN, _own)):
+    for plugin in (*_loaded(), Plugin(_OWN, _own)):
         for name, factory in plugin.factories.get(kind, {}).items():
             claims.setdefault(name, []).append((plugin.info, factory))
     return claims
 
 
-def _with_conflicts(infos: Sequence[PluginInfo]) -> tuple[PluginInfo, ...]:
-    def conflicts(info: PluginInfo) -> Iterable[str]:
-        for kind, registered in info.registered.items():
-            for name in registered:
-                claimants = [other for other in infos if name in other.registered.get(kind, ())]
-                if len(claimants) > 1:
-                    yield _conflict(kind, name, claimants)
-
-    return tuple(attrs.evolve(info, conflicts=tuple(conflicts(info))) for info in infos)
+def _with_conflicts(info: PluginInfo) -> PluginInfo:
+    pairs = [(kind, name) for kind, registered in info.registered.items() for name in registered]
+    claimants = [[other for other, _ in _claims(kind)[name]] for kind, name in pairs]
+    found = [_conflict(*pair, infos) for pair, infos in zip(pairs, claimants, strict=True) if len(infos) > 1]
+    return attrs.evolve(info, conflicts=tuple(found))
 
 
 def _conflict(kind: Kind, name: str, infos: list[PluginInfo]) -> str:
     return (
-        f"{len(infos)} plugins register the {_singular(kind)} {name!r}: {' and '.join(map(str, infos))}. "
+        f"{len(infos)} plugins register the {kind[:-1]} {name!r}: {' and '.join(map(str, infos))}. "
         f"Uninstall one, or switch it off: {DISABLE}={infos[-1].name}"
     )
 
 
 def _not_found(kind: Kind, name: str) -> str:
-    known = names(kind)
+    known, infos = names(kind), listing(load=True)
     close = difflib.get_close_matches(name, known, n=3)
-    message = f"No {_singular(kind)} is named {name!r}."
+    message = f"No {kind[:-1]} is named {name!r}."
     if close:
         message += f" Did you mean {' or '.join(map(repr, close))}?"
     message += f" Known {kind}: {', '.join(known) or 'none'}."
-    infos = [plugin.info for plugin in _discover()]
+    for distribution, theirs in FIRST_PARTY.items():
+        fits = (kind == "datasets") == (distribution == "energycomp-datasets")
+        if fits and name in theirs and not any(info.is_named(distribution) for info in infos):
+            message += f" {name!r} is in a package that is not installed: pip install {distribution}"
     failed = [f"  {info}: {info.error}" for info in infos if info.error]
     if failed:
         message += "\nThese plugins failed, the name may be theirs:\n" + "\n".join(failed)
@@ -222,7 +267,3 @@ def _not_found(kind: Kind, name: str) -> str:
     if switched_off:
         message += "\nThese plugins are switched off by an environment variable:\n" + "\n".join(switched_off)
     return message
-
-
-def _singular(kind: Kind) -> str:
-    return kind.removesuffix("s")

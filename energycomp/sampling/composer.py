@@ -1,17 +1,19 @@
-"""Composer: components and a rule, as one thing that predicts noise, has an energy, and is sampled from."""
+"""Composer: components and a rule, as one component that is sampled from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from energycomp.components.component import Composition, Conditional, HasEnergy, Rule, combine
-from energycomp.denoisers.denoiser import Codec, PredictionType
-from energycomp.denoisers.evaluator import native_type, predict
+from energycomp.components.composition import Composable, Composition, combine
+from energycomp.components.predict import group_of, native_type, predict
+from energycomp.components.prediction import PredictionType
+from energycomp.components.rules import Rule
+from energycomp.components.space import NoisedSpace
 from energycomp.errors import CompositionError, InputError
 from energycomp.images import to_output
 from energycomp.sampling.sampler import sample
@@ -20,8 +22,8 @@ from energycomp.sampling.schedulers import make_scheduler
 __all__ = ["Composer"]
 
 
-class Composer:
-    """The product of components, as an energy component of its own.
+class Composer(Composable):
+    """The composition of components by a rule, with `sample`. It is a component, and composes as its composition does.
 
     Args:
         components: leaves or compositions to compose, or one composition to take as it is.
@@ -35,6 +37,8 @@ class Composer:
     >>> composer = Composer([model(0.2, 0.2), model(0.8, 0.8)])
     >>> composer
     Composer(-u + tiny(0.2, 0.2) + tiny(0.8, 0.8))
+    >>> composer & model(0.5, 0.5)
+    -2 u + tiny(0.2, 0.2) + tiny(0.8, 0.8) + tiny(0.5, 0.5)
     >>> composer.sample(2, num_inference_steps=2, output_type="pt", progress=False).shape
     torch.Size([2, 3, 16, 16])
     """
@@ -47,47 +51,28 @@ class Composer:
             raise CompositionError("got a rule for one composition; expected a list to compose; leave the rule out")
         else:
             self.composition = Composition.of(components)
-        if not self.composition.terms:
-            raise CompositionError("got a composition without components; expected at least one of weight not 0")
-        self._first = next(iter(self.composition.terms))
+        self.noised_space: NoisedSpace = self.composition.noised_space
 
     def __repr__(self) -> str:
         return f"Composer({self.composition!r})"
 
     @property
-    def alphas_cumprod(self) -> Tensor:
-        """The noise schedule (T,) that the components share."""
-        return cast("Tensor", self._first.alphas_cumprod)
+    def terms(self) -> Mapping[Any, float]:
+        """The leaves that it is a weighted sum of."""
+        return self.composition.terms
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return cast("tuple[int, int, int]", self._first.sample_shape)
-
-    @property
-    def space(self) -> str:
-        """The identity of the codec, or "pixels"."""
-        return cast("str", self._first.space)
+    def unconditional(self) -> Any:
+        """The unconditional leaf that all leaves share."""
+        return self.composition.unconditional
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Composed noise prediction (B, C, H, W). Costs one row a distinct leaf and sample, one trunk a sample."""
-        return predict(self.composition, sample, timestep)
+        """Composed noise prediction (B, C, H, W), see `Composition.eps`."""
+        return self.composition.eps(sample, timestep)
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Weighted sum of the energies (B,); every leaf must have one.
-
-        >>> from energycomp.testing import Gaussian
-        >>> Composer(Gaussian(0.0) + Gaussian(0.0)).energy(torch.ones(1, 1, 1, 1), torch.zeros(1)) > 0
-        tensor([True])
-        """
-        missing = [leaf for leaf in self.composition.terms if not isinstance(leaf, HasEnergy)]
-        if missing:
-            raise CompositionError(
-                f"got {missing[0]!r}, which has no energy; expected components with `energy(sample, timestep)`; "
-                "use `eps`"
-            )
-        parts = [weight * leaf.energy(sample, timestep) for leaf, weight in self.composition.terms.items()]
-        return cast("Tensor", sum(parts))
+        """Weighted sum of the energies (B,), see `Composition.energy`."""
+        return self.composition.energy(sample, timestep)
 
     def sample(
         self,
@@ -101,17 +86,17 @@ class Composer:
         mixed_precision: Literal["no", "bf16"] = "no",
         progress: bool = True,
     ) -> Any:
-        """Samples of the composed distribution. Costs n rows a leaf and step; every step is one batch.
+        """Samples of the composed distribution. Costs n rows per leaf and step; every step is one batch.
 
         Args:
-            n: how many.
+            n: the number of samples.
             generator: one, or a list of n, to make the result repeatable.
             num_inference_steps: steps of the scheduler.
             scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule.
             output_type: "pil", "np" ((n, H, W, 3) in [0, 1]), "pt" ((n, 3, H, W) in [-1, 1]) or "latent".
             callback_on_step_end: `callback(step, timestep, {"sample": x_t})`, as in diffusers.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32. Where the
-                processor has bfloat16 it is faster (`benchmarks/where_time_goes.py`) and changes a sample little.
+                processor has bfloat16 it is faster (`benchmarks/speed/where_time_goes.py`) and changes a sample little.
             progress: whether to show a bar.
 
         Raises:
@@ -123,19 +108,20 @@ class Composer:
             raise InputError(f"got output_type {output_type!r}; expected 'pil', 'np', 'pt' or 'latent'")
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
-        device = self._device()
+        group = group_of(next(iter(self.terms)))
+        alphas_cumprod, kind = self.noised_space.alphas_cumprod, native_type(self.composition)
+        device = group.device or alphas_cumprod.device
 
         def predicted(x: Tensor, timestep: Tensor, prediction_type: str) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16) if mixed_precision == "bf16" else nullcontext():
                 return predict(self.composition, x, timestep, prediction_type=cast("PredictionType", prediction_type))
 
-        chosen = make_scheduler(
-            scheduler, self.alphas_cumprod, prediction_type=native_type(self.composition), clip=self.space == "pixels"
-        )
+        clip = self.noised_space.identity == "pixels"
+        chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, clip=clip)
         with torch.no_grad():
             samples = sample(
                 predicted,
-                (n, *self.sample_shape),
+                (n, *self.noised_space.sample_shape),
                 chosen,
                 num_inference_steps=num_inference_steps,
                 generator=generator,
@@ -143,20 +129,11 @@ class Composer:
                 progress=progress,
                 device=device,
             )
-            if output_type == "latent":
-                return samples
-            codec = self._codec()
-            return to_output(samples if codec is None else codec.decode(samples), output_type)
-
-    def _device(self) -> torch.device:
-        return self._first.denoiser.device if isinstance(self._first, Conditional) else self.alphas_cumprod.device
-
-    def _codec(self) -> Codec | None:
-        return self._first.denoiser.codec if isinstance(self._first, Conditional) else None
+            return samples if output_type == "latent" else to_output(group.decode(samples), output_type)
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:
-    rules = {leaf.denoiser.rule for part in parts for leaf in part.terms if isinstance(leaf, Conditional)}
+    rules = {rule for part in parts for leaf in part.terms if (rule := group_of(leaf).rule) is not None}
     if len(rules) > 1:
         raise CompositionError(
             f"got components of denoisers with the rules {sorted(rules)}; expected one; say rule= explicitly"

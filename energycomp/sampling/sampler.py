@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from energycomp.errors import InputError, NonFiniteError
 
-__all__ = ["Generator", "Predict", "Scheduler", "sample"]
+__all__ = ["Generator", "Predict", "Scheduler", "draw_noise", "sample"]
 
 Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 """`(sample (B, C, H, W), timestep (B,), prediction_type) -> (B, C, H, W)`; the sample is variance preserving."""
@@ -104,7 +104,9 @@ def _generators(generator: Generator, batch: int) -> torch.Generator | list[torc
     if isinstance(generator, torch.Generator):
         return generator
     if len(generator) != batch:
-        raise InputError(f"generator: got a list of {len(generator)}, expected one generator or {batch}, one a sample.")
+        raise InputError(
+            f"generator: got a list of {len(generator)}, expected one generator or {batch}: one per sample."
+        )
     return list(generator)
 
 
@@ -139,6 +141,31 @@ def _set_timesteps(scheduler: Scheduler, num_inference_steps: int, device: torch
         )
 
 
+def draw_noise(
+    shape: Sequence[int],
+    *,
+    generator: Generator = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise (B, ...).
+
+    Args:
+        generator: one, or one for each of the B samples; None draws a fresh seed and leaves the global one alone.
+
+    Raises:
+        InputError: another number of generators than 1 or B.
+
+    >>> both = draw_noise((2, 3), generator=[torch.Generator().manual_seed(seed) for seed in (0, 0)])
+    >>> torch.equal(both[0], both[1])
+    True
+    """
+    from diffusers.utils.torch_utils import randn_tensor
+
+    noise: Tensor = randn_tensor(tuple(shape), generator=_generators(generator, shape[0]), device=device, dtype=dtype)
+    return noise
+
+
 def _initial(
     shape: Sequence[int],
     initial: Tensor | None,
@@ -146,11 +173,8 @@ def _initial(
     device: torch.device | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    from diffusers.utils.torch_utils import randn_tensor
-
     if initial is None:
-        noise: Tensor = randn_tensor(tuple(shape), generator=generator, device=device, dtype=dtype)
-        return noise
+        return draw_noise(shape, generator=generator, device=device, dtype=dtype)
     if initial.shape != tuple(shape):
         raise InputError(f"initial: got shape {tuple(initial.shape)}, expected {tuple(shape)}.")
     return initial.to(device, dtype)

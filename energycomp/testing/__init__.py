@@ -1,33 +1,29 @@
-"""Conformance checks for any package, and models in closed form to test against."""
+"""Conformance checks for plugins, and models in closed form to test samplers and solvers against."""
 
+from energycomp.components.gaussian import Gaussian
+from energycomp.components.space import cosine_schedule
 from energycomp.testing.checks import (
     ConformanceError,
     check_component,
     check_conditioner,
-    check_encoder,
-    check_solver,
-)
-from energycomp.testing.models import (
-    Gaussian,
-    Labels,
-    StripesEncoder,
-    UnitSquare,
-    attributes_model,
-    bumps_model,
-    cosine_schedule,
-    labels_model,
-    planted,
-    stripes_model,
-    tiny_model,
-)
-from energycomp.testing.plugin import (
-    Check,
     check_dataset,
+    check_decomposer,
+    check_encoder,
     check_model,
     check_network,
-    check_plugin,
     check_recipe,
+    check_solver,
 )
+from energycomp.testing.conditioners import Labels, UnitSquare
+from energycomp.testing.models import (
+    attributes_model,
+    bumps_model,
+    labels_model,
+    planted,
+    tiny_model,
+)
+from energycomp.testing.plugin import Check, check_plugin
+from energycomp.testing.stripes import StripesEncoder, stripes_model
 
 __all__ = [
     "Check",
@@ -41,6 +37,7 @@ __all__ = [
     "check_component",
     "check_conditioner",
     "check_dataset",
+    "check_decomposer",
     "check_encoder",
     "check_model",
     "check_network",

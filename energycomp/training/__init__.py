@@ -10,30 +10,27 @@ from energycomp.training.checkpoint import (
     rewind_log,
     save_checkpoint,
 )
-from energycomp.training.fit import FitResult, fit
-from energycomp.training.order import (
-    COUNT,
-    FitConfig,
-    Order,
-    batches,
-    derived_seed,
-    interrupt_flag,
-    step_generator,
-)
-from energycomp.training.recipe import Recipe, collate, denoising_loss
+from energycomp.training.config import FitConfig, Step
+from energycomp.training.fit import FitResult, Loss, OnSample, fit
+from energycomp.training.loss import denoising_loss
+from energycomp.training.order import Order, batches, interrupt_flag, step_generator
+from energycomp.training.recipe import Recipe, Trainable, augment, collate, start
 
 __all__ = [
-    "COUNT",
     "FitConfig",
     "FitResult",
+    "Loss",
+    "OnSample",
     "Order",
     "Recipe",
+    "Step",
+    "Trainable",
     "TrainingState",
     "append_log",
+    "augment",
     "batches",
     "collate",
     "denoising_loss",
-    "derived_seed",
     "ema_state",
     "ema_weights",
     "fit",
@@ -42,5 +39,6 @@ __all__ = [
     "newest_checkpoint",
     "rewind_log",
     "save_checkpoint",
+    "start",
     "step_generator",
 ]

@@ -1,5 +1,6 @@
-"""Checkpoints of a training run: safetensors and JSON under a manifest, from which it resumes bit for bit."""
+"""Checkpoints of a training run: one safetensors file each, from which the run resumes bit for bit."""
 
+import hashlib
 import json
 import re
 import warnings
@@ -11,10 +12,11 @@ from typing import Any
 import attrs
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError
-from energycomp.files import atomic_directory, atomic_file, discard, read_tensors, verify, write_tensors
+from energycomp.files import atomic_file, read_tensors, write_tensors
 
 __all__ = [
     "TrainingState",
@@ -23,11 +25,11 @@ __all__ = [
     "ema_weights",
     "load_checkpoint",
     "newest_checkpoint",
+    "prune_checkpoints",
     "rewind_log",
     "save_checkpoint",
 ]
 
-MODULE, EMA, OPTIMIZER, STATE = "module.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
 LOG = "log.jsonl"
 
 
@@ -59,19 +61,18 @@ def ema_state(module: nn.Module, ema: EMAModel) -> dict[str, Tensor]:
 
 
 def ema_weights(path: str | Path) -> dict[str, Tensor]:
-    """The averaged weights `{name: tensor}` in a checkpoint folder, for `module.load_state_dict`, verified.
+    """The averaged weights `{name: tensor}` in a checkpoint, for `module.load_state_dict`, verified.
 
     A run may be going on: its checkpoints are whole at any moment.
 
     Raises:
         CheckpointError: no checkpoint, or a damaged one.
 
-    >>> ema_weights("run/checkpoint-000500")
+    >>> ema_weights("run/checkpoint-000500.safetensors")
     Traceback (most recent call last):
-    energycomp.errors.CheckpointError: run/checkpoint-000500 is damaged: ...
+    energycomp.errors.CheckpointError: Cannot read run/checkpoint-000500.safetensors: ...
     """
-    verify(path)
-    return read_tensors(Path(path) / EMA)
+    return _read(Path(path))[1]["ema"]
 
 
 def newest_checkpoint(out: str | Path) -> Path | None:
@@ -82,7 +83,7 @@ def newest_checkpoint(out: str | Path) -> Path | None:
     """
     for _, path in sorted(_checkpoints(Path(out)), reverse=True):
         try:
-            verify(path)
+            _read(path)
         except CheckpointError as error:
             warnings.warn(f"Passing over a checkpoint. {error}", stacklevel=2)
         else:
@@ -91,7 +92,13 @@ def newest_checkpoint(out: str | Path) -> Path | None:
 
 
 def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapping[str, Any], *, keep: int) -> Path:
-    """Write `out/checkpoint-<step>`, then remove all but the newest `keep` checkpoints; returns the new folder.
+    """Writes `out/checkpoint-<step>.safetensors`, then removes all but the newest `keep` checkpoints.
+
+    The file holds weights, averages and the optimizer's moments as tensors, and the rest as JSON in its metadata, with
+    a sha256 over both. It has a temporary name until it is complete.
+
+    Returns:
+        The path of the file.
 
     Raises:
         CheckpointError: it cannot be written; the older checkpoints are as they were.
@@ -103,40 +110,51 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     >>> state = TrainingState(module, optimizer, scheduler, EMAModel(module.parameters()), step=3)
     >>> with tempfile.TemporaryDirectory() as out:
     ...     save_checkpoint(out, state, {"seed": 0}, keep=1).name
-    'checkpoint-000003'
+    'checkpoint-000003.safetensors'
     """
-    out = Path(out)
-    path = out / f"checkpoint-{state.step:06d}"
-    with atomic_directory(path) as folder:
-        write_tensors(folder / MODULE, state.module.state_dict())
-        write_tensors(folder / EMA, ema_state(state.module, state.ema))
-        write_tensors(folder / OPTIMIZER, dict(_optimizer_tensors(state)))
-        content = {
-            "step": state.step,
-            "loss": state.loss,
-            "best": state.best,
-            "seconds": state.seconds,
-            "hyperparameters": dict(hyperparameters),
-            "scheduler": state.scheduler.state_dict(),
-            "optimizer": [
-                {key: value for key, value in group.items() if key != "params"}
-                for group in state.optimizer.param_groups
-            ],
-            "ema": {key: value for key, value in state.ema.state_dict().items() if key != "shadow_params"},
-        }
-        (folder / STATE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    older = sorted((step, other) for step, other in _checkpoints(out) if step < state.step)
-    newer = [other for step, other in _checkpoints(out) if step > state.step]  # damaged: the run resumed before them
-    for other in newer + [other for _, other in older[: max(0, len(older) + 1 - keep)]]:
-        discard(other)
+    path = Path(out) / f"checkpoint-{state.step:06d}.safetensors"
+    optimizer = state.optimizer.state_dict()
+    moments = {f"{index}.{key}": value for index, each in optimizer["state"].items() for key, value in each.items()}
+    kinds = {"module": state.module.state_dict(), "ema": ema_state(state.module, state.ema), "optimizer": moments}
+    tensors = {f"{kind}/{name}": tensor for kind, named in kinds.items() for name, tensor in named.items()}
+    content = {
+        "step": state.step,
+        "loss": state.loss,
+        "best": state.best,
+        "seconds": state.seconds,
+        "hyperparameters": dict(hyperparameters),
+        "scheduler": state.scheduler.state_dict(),
+        "optimizer": optimizer["param_groups"],
+        "ema": {key: value for key, value in state.ema.state_dict().items() if key != "shadow_params"},
+    }
+    text = json.dumps(content)
+    with atomic_file(path) as temporary:
+        write_tensors(temporary, tensors, {"state": text, "sha256": _digest(text, tensors)})
+    prune_checkpoints(out, state.step, keep=keep)
     return path
 
 
-def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Mapping[str, Any]) -> None:
-    """Put a verified checkpoint into `state`, in place.
+def prune_checkpoints(out: str | Path, step: int, *, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints up to `step`, and those of later steps, which are damaged.
 
     Raises:
-        CheckpointError: it has other hyperparameters or another set of tensors; `state` is unchanged then.
+        CheckpointError: a file cannot be removed.
+    """
+    found = sorted(_checkpoints(Path(out)))
+    kept = [path for number, path in found if number <= step][-keep:]
+    for _, path in found:
+        if path not in kept:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise CheckpointError(f"Cannot remove {path}: {error}. Check the permissions of its folder.") from error
+
+
+def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Mapping[str, Any]) -> None:
+    """Puts a checkpoint into `state`, in place.
+
+    Raises:
+        CheckpointError: it is damaged, or has other hyperparameters or another set of tensors; `state` is unchanged.
 
     >>> import tempfile
     >>> module = nn.Linear(2, 1)
@@ -151,28 +169,26 @@ def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Map
     3
     """
     path = Path(path)
-    try:
-        content = json.loads((path / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"Cannot read {path / STATE}: {error}. Delete {path} to go on from an older one."
-        ) from error
-    _check_hyperparameters(path, content["hyperparameters"], hyperparameters)
-    weights, averages, moments = (read_tensors(path / name) for name in (MODULE, EMA, OPTIMIZER))
-    _check_tensors(path, weights, state.module.state_dict())
-    state.module.load_state_dict(weights)
+    content, tensors = _read(path)
+    advice = "Use the same values to resume it, or another `out` to start a new run."
+    problem = f"{path} belongs to a run with other hyperparameters"
+    _check_same(problem, content["hyperparameters"], hyperparameters, advice)
+    saved, own = map(_shapes, (tensors["module"], state.module.state_dict()))
+    advice = "Build the module as it was to resume, or use another `out` to start a new run."
+    _check_same(f"{path} holds other tensors than the module", saved, own, advice)
+    state.module.load_state_dict(tensors["module"])
     with torch.no_grad():
         for (name, _), average in zip(state.module.named_parameters(), state.ema.shadow_params, strict=True):
-            average.copy_(averages[name])
+            average.copy_(tensors["ema"][name])
     state.ema.load_state_dict(content["ema"])
-    _restore_optimizer(state, content["optimizer"], moments)
+    _restore_optimizer(state.optimizer, content["optimizer"], tensors["optimizer"])
     state.scheduler.load_state_dict(content["scheduler"])
     state.step, state.loss, state.best = content["step"], content["loss"], content["best"]
     state.seconds = content["seconds"]
 
 
 def append_log(out: str | Path, state: TrainingState) -> None:
-    """Add `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training.
+    """Adds `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -188,7 +204,7 @@ def append_log(out: str | Path, state: TrainingState) -> None:
 
 
 def rewind_log(out: str | Path, step: int) -> None:
-    r"""Drop the lines of `out/log.jsonl` after `step`, and one that a killed run left half written.
+    r"""Drops the lines of `out/log.jsonl` after `step`, and one that a killed run left half written.
 
     Raises:
         CheckpointError: the file cannot be read or written.
@@ -216,76 +232,66 @@ def rewind_log(out: str | Path, step: int) -> None:
         temporary.write_text("".join(kept), encoding="utf-8")
 
 
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """The JSON of a checkpoint, and its tensors `{module, ema, optimizer: {name: tensor}}`, verified."""
+    tensors = read_tensors(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    text = metadata.get("state", "")
+    if metadata.get("sha256") != _digest(text, tensors):
+        raise CheckpointError(
+            f"{path} is damaged: it is altered, its sha256 is not the one that was saved. Delete it to resume from an "
+            "older one."
+        )
+    kinds: dict[str, dict[str, Tensor]] = {"module": {}, "ema": {}, "optimizer": {}}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        kinds[kind][name] = tensor
+    return json.loads(text), kinds
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def _checkpoints(out: Path) -> Iterator[tuple[int, Path]]:
-    for path in out.glob("checkpoint-*"):
-        if match := re.fullmatch(r"checkpoint-(\d{6,})", path.name):
+    for path in out.glob("checkpoint-*.safetensors"):
+        if match := re.fullmatch(r"checkpoint-(\d{6,})", path.stem):
             yield int(match[1]), path
 
 
-def _optimized(state: TrainingState) -> list[tuple[str, nn.Parameter]]:
-    """Names and parameters in the order of the optimizer, which numbers its state by position."""
-    names = {id(parameter): name for name, parameter in state.module.named_parameters()}
-    return [(names[id(p)], p) for group in state.optimizer.param_groups for p in group["params"]]
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
-def _optimizer_tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
-    """`<parameter name>/<moment>`: the slash never occurs in a parameter name."""
-    for name, parameter in _optimized(state):
-        for key, value in state.optimizer.state.get(parameter, {}).items():
-            yield f"{name}/{key}", value
-
-
-def _restore_optimizer(state: TrainingState, groups: list[dict[str, Any]], moments: Mapping[str, Tensor]) -> None:
-    entries: dict[str, dict[str, Tensor]] = {}
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], moments: Mapping[str, Tensor]
+) -> None:
+    # torch.distributed.checkpoint flattens an optimizer too, but not one with parameters that had no gradient yet.
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
     for flat, tensor in moments.items():
-        name, key = flat.rsplit("/", 1)
-        entries.setdefault(name, {})[key] = tensor
-    restored = {}
-    for index, (name, parameter) in enumerate(_optimized(state)):
-        if name in entries:
-            restored[index] = {key: _in_layout_of(parameter, tensor) for key, tensor in entries[name].items()}
-    blank = state.optimizer.state_dict()
-    merged = [
-        {**saved, "betas": tuple(saved["betas"]), "params": group["params"]}
-        for saved, group in zip(groups, blank["param_groups"], strict=True)
-    ]
-    state.optimizer.load_state_dict({"state": restored, "param_groups": merged})
+        index, _, key = flat.partition(".")
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:  # the layout (channels_last) decides which kernel runs, and so the last bit
+            tensor = torch.empty_like(like, dtype=tensor.dtype, device="cpu").copy_(tensor)  # noqa: PLW2901
+        state.setdefault(int(index), {})[key] = tensor
+    groups = [{**group, "betas": tuple(group["betas"])} for group in groups]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The layout (channels_last) decides which kernel runs, and so the last bit."""
-    if tensor.shape != parameter.shape:
-        return tensor
-    return torch.empty_like(parameter, dtype=tensor.dtype, device="cpu").copy_(tensor)
-
-
-def _check_hyperparameters(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    names = sorted(saved.keys() | given.keys())
+def _check_same(problem: str, saved: Mapping[str, Any], given: Mapping[str, Any], advice: str) -> None:
     differences = [
-        f"{name}: got {given.get(name)!r}, the checkpoint has {saved.get(name)!r}"
-        for name in names
-        if saved.get(name) != given.get(name)
+        f"{name} only in the {'checkpoint' if name in saved else 'module'}"
+        if (name in saved) != (name in given)
+        else f"{name}: got {given[name]!r}, the checkpoint has {saved[name]!r}"
+        for name in sorted(saved.keys() | given.keys())
+        if name not in saved or name not in given or saved[name] != given[name]
     ]
     if differences:
-        raise CheckpointError(
-            f"{path} belongs to a run with other hyperparameters. {'; '.join(differences)}. "
-            "Use the same values to resume it, or another `out` to start a new run."
-        )
-
-
-def _check_tensors(path: Path, saved: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    differences = [f"{name} only in the checkpoint" for name in sorted(saved.keys() - given.keys())]
-    differences += [f"{name} only in the module" for name in sorted(given.keys() - saved.keys())]
-    for name in sorted(saved.keys() & given.keys()):
-        got, expected = given[name], saved[name]
-        if (got.shape, got.dtype) != (expected.shape, expected.dtype):
-            differences.append(
-                f"{name}: got {tuple(got.shape)} {got.dtype}, "
-                f"the checkpoint has {tuple(expected.shape)} {expected.dtype}"
-            )
-    if differences:
-        raise CheckpointError(
-            f"{path} holds other tensors than the module: {'; '.join(differences[:5])}"
-            f"{f' and {len(differences) - 5} more' if len(differences) > 5 else ''}. "
-            "Build the module as it was to resume, or use another `out` to start a new run."
-        )
+        more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise CheckpointError(f"{problem}: {'; '.join(differences[:5])}{more}. {advice}")

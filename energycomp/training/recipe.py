@@ -1,37 +1,125 @@
-"""What a model is trained by: the denoising loss of a composition, and a recipe that ties model, data and settings."""
+"""What `energycomp train` runs: a recipe ties model, loss, data and settings together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from energycomp.components.conditioning import Condition
-from energycomp.denoisers.denoiser import Denoiser, log_snr, signal_noise
-from energycomp.denoisers.evaluator import trunk
-from energycomp.errors import InputError
-from energycomp.inference.quadratic import compose_rows, error_scale, target
+from energycomp.images import from_bytes
 from energycomp.models.model import Model
-from energycomp.training.fit import FitResult
+from energycomp.training.config import FitConfig
+from energycomp.training.fit import FitResult, Loss, OnSample, fit
 
-__all__ = ["Recipe", "collate", "denoising_loss"]
+__all__ = ["Recipe", "Trainable", "augment", "collate", "start"]
+
+T = TypeVar("T")
 
 
-@attrs.frozen(eq=False)
+@runtime_checkable
+class Trainable(Protocol):
+    """What a factory of `energycomp_register_recipes` makes: `Recipe`, or several runs in a row."""
+
+    @property
+    def model(self) -> Model:
+        """Whose networks are trained in place."""
+
+    @property
+    def config(self) -> FitConfig:
+        """The settings; `steps` are those of the whole."""
+
+    def run(
+        self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
+    ) -> FitResult:
+        """Trains in the folder `out`; `changes` are fields of `FitConfig`, in place of those of `config`."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
 class Recipe:
-    """What `energycomp train` runs.
+    """One call of `fit`, as data.
 
     Args:
-        model: whose network is trained in place.
-        fit: `energycomp.fit` with everything but `out`, `steps` and what the command line overrides.
-        steps: of the recipe.
+        model: what is trained, and saved in the end.
+        module: of the model, such as `model.trained`: its network and what is trained beside it.
+        loss, data, config, collate_fn: as of `fit`.
+        can_sample: whether the model draws samples while it trains.
     """
 
     model: Model
-    fit: Callable[..., FitResult]
-    steps: int
+    module: nn.Module
+    loss: Loss
+    data: Dataset[Any]
+    config: FitConfig
+    collate_fn: Callable[[list[Any]], Any] | None = None
+    can_sample: bool = True
+
+    def run(
+        self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
+    ) -> FitResult:
+        """Trains in the folder `out`; `changes` are fields of `FitConfig`, in place of those of `config`.
+
+        Raises:
+            InputError, NonFiniteError, CheckpointError: as of `fit`.
+        """
+        return fit(
+            self.module,
+            self.loss,
+            self.data,
+            attrs.evolve(self.config, **changes),
+            out=out,
+            on_sample=on_sample if self.can_sample else None,
+            collate_fn=self.collate_fn,
+            progress=progress,
+        )
+
+
+def start(init: T | None, build: Callable[[], T]) -> T:
+    """The model to start from: `init`, or a new one, whose weights are the same at every call.
+
+    >>> start("trained", lambda: "new"), start(None, lambda: "new")
+    ('trained', 'new')
+    """
+    if init is not None:
+        return init
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build()
+
+
+def augment(
+    images: Tensor, generator: torch.Generator, *, exposure: float = 0.05, tint: float = 0.02
+) -> tuple[Tensor, Tensor]:
+    """Random flips, exposure and tint of a batch of images.
+
+    Args:
+        images: (B, 3, H, W), uint8.
+        generator: draws whether each is flipped, its exposure and its tint, on the CPU.
+        exposure, tint: standard deviations of a factor of brightness, and of what is added to each channel.
+
+    Returns:
+        Images (B, 3, H, W) in [-1, 1], and which are flipped left to right, (B,) bool.
+
+    >>> images, flipped = augment(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.Generator())
+    >>> images.shape, flipped.dtype
+    (torch.Size([2, 3, 8, 8]), torch.bool)
+    """
+    size, device = len(images), images.device
+
+    def random(channels: int) -> Tensor:
+        return torch.randn(size, channels, 1, 1, generator=generator).to(device)
+
+    flipped = (torch.rand(size, generator=generator) < 0.5).to(device)
+    scaled = from_bytes(images)
+    scaled = torch.where(flipped[:, None, None, None], scaled.flip(3), scaled)
+    scaled = (scaled + 1) * (1 + exposure * random(1)) - 1
+    if tint:
+        scaled = scaled + tint * random(3)
+    return scaled.clamp(-1, 1).contiguous(memory_format=torch.channels_last), flipped
 
 
 def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -53,66 +141,3 @@ def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         "values": torch.cat([item["values"] for item in items]),
         "owner": torch.repeat_interleave(torch.arange(len(items)), counts),
     }
-
-
-def denoising_loss(
-    denoiser: Denoiser,
-    samples: Tensor,
-    condition: Condition,
-    owner: Tensor,
-    *,
-    module: nn.Module | None = None,
-    gamma: float | None = 4.0,
-    floor: float = 0.02,
-    timesteps: tuple[float, float] | None = None,
-    timestep_power: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """The denoising error of compositions, each of its own number of components (thesis alg. 3).
-
-    The squared error of the network's own prediction is weighted as min(SNR, gamma) on x0 (Hang et al., 2023).
-
-    Args:
-        denoiser: its rule composes the rows.
-        samples: x0, (B, C, H, W).
-        condition: R flat rows over all samples.
-        owner: (R,) the sample that each row belongs to.
-        module: the network to call in place of the denoiser's own.
-        gamma: the clamp; None for an unweighted error of eps.
-        floor: least weight, such that the noisiest timesteps are learned too.
-        timesteps: range [low, high); all when left out. They are stratified over the batch.
-        timestep_power: they are low + (high - low) U^power, U uniform: below 1 the noisy ones, at which conditions
-            matter most, come more often.
-        generator: draws timesteps and noise.
-
-    Returns:
-        A scalar, mean over samples and numbers. Costs R rows, and under the product rule one for each sample whose
-        number of components is not 1.
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> rows, owner = model.conditioner(torch.rand(3, 2)), torch.tensor([0, 0, 1])
-    >>> denoising_loss(model.denoiser, torch.zeros(2, 3, 16, 16), rows, owner).ndim
-    0
-    """
-    if samples.ndim != 4 or len(condition) != len(owner):
-        raise InputError(
-            f"got samples {tuple(samples.shape)}, {len(condition)} rows and {len(owner)} owners; expected (B, C, H, W) "
-            "and one owner a row"
-        )
-    denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
-    schedule, kind, batch = denoiser.alphas_cumprod.to(samples.device), denoiser.prediction_type, len(samples)
-    low, high = timesteps or (0.0, float(len(schedule)))
-    source = generator.device if generator is not None else torch.device("cpu")
-    place = torch.randperm(batch, generator=generator, device=source) + torch.rand(
-        batch, generator=generator, device=source
-    )
-    timestep = (low + (high - low) * (place / batch) ** timestep_power).to(samples.device)
-    noise = torch.randn(samples.shape, generator=generator, device=source).to(samples.device)
-    signal, sigma = signal_noise(schedule, timestep, samples.dtype)
-    composed = compose_rows(denoiser, trunk(denoiser, signal * samples + sigma * noise, timestep), condition, owner)
-    weight = error_scale(schedule, timestep, kind)
-    if gamma is not None:
-        weight = (weight * (gamma * torch.exp(-log_snr(schedule, timestep))).clamp(max=1.0)).clamp(min=floor)
-    error = (composed - target(samples, noise, schedule, timestep, kind)).square().flatten(1).mean(1)
-    return (error * weight.to(error.dtype)).mean()

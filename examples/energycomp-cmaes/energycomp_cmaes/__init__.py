@@ -1,4 +1,4 @@
-"""CMA-ES for energycomp. This module is imported whenever plugins are listed, so it imports nothing heavy."""
+"""CMA-ES for energycomp. Each look-up of a name imports this module, so it imports nothing heavy."""
 
 from __future__ import annotations
 

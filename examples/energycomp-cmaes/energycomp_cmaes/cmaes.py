@@ -19,16 +19,16 @@ __all__ = ["CMAES"]
 
 @attrs.frozen
 class CMAES:
-    """Adds components while fresh draws say that one more helps; each is found by a CMA-ES search of its own.
+    """Adds components, each found by its own CMA-ES search, while one more lowers the error on fresh draws.
 
     Args:
-        starts: random values, the best of which is where a search starts.
-        population: candidates of a generation.
-        generations: at most, of one search.
-        draws: draws that a search averages over.
+        starts: number of random values; a search starts from the best of them.
+        population: number of candidates per generation.
+        generations: greatest number of generations of a search.
+        draws: number of draws that a search averages over.
         sigma: standard deviation of the first generation, in the unconstrained space of the support.
-        tolerance: a search ends with the generation whose standard deviation is below this.
-        p_value: one component more is kept where the paired test is below this.
+        tolerance: a search ends when the standard deviation of a generation is below this.
+        p_value: one more component is kept if the p-value of the paired test is below this.
     """
 
     needs: ClassVar[Literal["continuous"]] = "continuous"
@@ -43,7 +43,7 @@ class CMAES:
 
     @torch.no_grad()
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        """Costs at most (starts + generations population) draws rows for each component, besides those that judge."""
+        """Costs at most (starts + generations population) draws network evaluations per component, and a comparison."""
         device = None if generator is None else generator.device
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=device)))
         judge, final = (problem.draw(problem.default_draws, generator) for _ in range(2))
@@ -57,13 +57,13 @@ class CMAES:
             else:
                 rival = more
                 break
-        errors = problem.errors(values[None], final)[0]  # draws that chose nothing say what the answer is worth
+        errors = problem.errors(values[None], final)[0]  # draws that selected nothing estimate the error of the answer
         gap = (None, None, None) if rival is None else _compare(problem, values, rival, final)
         stderr = float(errors.std() / len(errors) ** 0.5)
         return Solution(values, len(values), float(errors.mean()), stderr, problem.rows, rival, *gap)
 
     def _search(self, problem: Problem, held: Tensor, bank: NoiseBank, rng: np.random.Generator) -> Tensor:
-        """The value (1, *V) that lowers the error most beside those that are held, (K, *V)."""
+        """The value (1, *V) that lowers the error most, added to the values found so far, (K, *V)."""
         to_support = transform_to(problem.slots[0].support)
         shape = to_support.inverse_shape(problem.value_shape)  # of one value in the unconstrained space
         weight = problem.weighting(len(held) + 1)
@@ -73,7 +73,7 @@ class CMAES:
             return to_support(torch.from_numpy(free).to(held).reshape(-1, *shape))
 
         def errors(free: np.ndarray) -> Tensor:
-            """(N,), a row a draw for each: the composition is a sum, so what is held need not be run again."""
+            """(N,), one network evaluation per value and draw: the values found so far are not evaluated again."""
             atoms = problem.quadratic(values(free), bank).atoms  # (S, N, P)
             return (left[:, None] - weight * atoms).square().sum(2).mean(0)
 
@@ -90,11 +90,11 @@ class CMAES:
 
 
 def _unexplained(problem: Problem, held: Tensor, weight: float, bank: NoiseBank) -> Tensor:
-    """What the held values leave of the target, (S, P), scaled so that its squared norm is the error."""
+    """The target minus the values found so far, (S, P), scaled so that its squared norm is the error."""
     form = problem.quadratic(held, bank)
     return form.target - weight * form.atoms.sum(1)
 
 
 def _compare(problem: Problem, answer: Tensor, other: Tensor, bank: NoiseBank) -> tuple[float, float, float]:
-    """How much more error the other answer (K', *V) leaves than the answer (K, *V): mean, its error, p-value."""
+    """The error of the other answer (K', *V) minus that of the answer (K, *V): mean, standard error, p-value."""
     return paired(problem.errors(answer[None], bank)[0], problem.errors(other[None], bank)[0])

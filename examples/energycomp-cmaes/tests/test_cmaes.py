@@ -1,4 +1,4 @@
-"""The contract of every solver, a picture whose exact answer is known, and what an answer costs."""
+"""The conformance check, an image whose exact answer is known, and the cost of an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLEVR scenes: one energy per object, conditioned on where the object stands."""
+"""CLEVR scenes: one component per object, conditioned on its position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "energycomp_register_conditioners",
-    "energycomp_register_datasets",
     "energycomp_register_models",
     "energycomp_register_recipes",
 ]
@@ -30,12 +29,6 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
 
 
 @hookimpl
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Rendered scenes with the coordinates of every object."""
-    return {"clevr": lazy("energycomp_clevr.data:ClevrSource")}
-
-
-@hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """How the model of CLEVR scenes is trained."""
+    """The training recipe of the model of CLEVR scenes."""
     return {"clevr": lazy("energycomp_clevr.recipe:clevr")}

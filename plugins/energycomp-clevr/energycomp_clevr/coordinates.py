@@ -1,4 +1,4 @@
-"""The coordinates conditioner: an object at (x, y)."""
+"""The coordinates conditioner: positions (x, y) of objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Coordinates"]
 
 @attrs.frozen
 class Coordinates:
-    """Places (x, y) in [0, 1], x to the right, y down, origin in the top-left corner; one token of width 2.
+    """Positions (x, y) in [0, 1], x to the right, y down, origin in the top-left corner; one token of width 2.
 
     >>> place = Coordinates()
     >>> place(place.parse(0.25, 0.5)).rows
@@ -33,20 +33,20 @@ class Coordinates:
         return constraints.independent(constraints.unit_interval, 1)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
-        """`(x, y)` or `x=, y=` as a value (1, 2)."""
+        """The value (1, 2) for `(x, y)` or `x=, y=`."""
         named = {**dict(zip("xy", args, strict=False)), **kwargs}
         given: list[Any] = [named.get("x"), named.get("y")]
         legal = len(args) + len(kwargs) == len(named) == 2 and all(isinstance(v, int | float) for v in given)
         if not legal or not all(0.0 <= float(v) <= 1.0 for v in given):
             shown = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
             raise InputError(
-                f"got the place ({', '.join(shown)}); expected two numbers x, y in [0, 1], "
+                f"got the position ({', '.join(shown)}); expected two numbers x, y in [0, 1], "
                 "x to the right and y down from the top-left corner; divide pixels by the image size"
             )
         return torch.tensor([[float(v) for v in given]])
 
     def describe(self, value: Tensor) -> dict[str, float]:
-        """One place (2,) as {"x": ..., "y": ...}, to four digits."""
+        """One position (2,) as {"x": ..., "y": ...}, to four digits."""
         x, y = (round(float(v), 4) for v in value)
         return {"x": x, "y": y}
 
@@ -55,7 +55,7 @@ class Coordinates:
         return {}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Places (R, 2) as condition rows (R, 1, 2)."""
+        """Positions (R, 2) as condition rows (R, 1, 2)."""
         if values.ndim != 2 or values.shape[1] != 2:
-            raise InputError(f"got places of shape {tuple(values.shape)}; expected (R, 2); stack (x, y) pairs")
+            raise InputError(f"got positions of shape {tuple(values.shape)}; expected (R, 2); stack (x, y) pairs")
         return Condition(values[:, None, :])

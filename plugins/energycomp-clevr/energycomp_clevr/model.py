@@ -1,28 +1,28 @@
-"""Models of CLEVR scenes: the small one with its weights, and the thesis' own at full size."""
+"""Models of CLEVR scenes: the small one with its weights, and that of the thesis at full size."""
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from typing import Any
 
 import torch
 
+from energycomp.components import cosine_schedule
 from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, VAECodec, from_pretrained
+from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 
 __all__ = ["clevr", "default", "paper"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
-    """The model of CLEVR scenes: `clevr(0.3, 0.4)` is an object at that place.
+    """The model of CLEVR scenes: `clevr(0.3, 0.4)` is a component for an object at this position.
 
     Args:
-        preset: "default", 64x64 pixels on a CPU, or "paper", the thesis' network on Stable Diffusion latents.
-        pretrained: with the weights in this package; they exist for "default".
-        options: of the preset, for "paper": `vae`, a path or hub id.
+        preset: "default" for 64x64 pixels, or "paper", the network of the thesis on latents of Stable Diffusion.
+        pretrained: load the weights of this package, which exist for "default".
+        options: options of the preset; for "paper": `vae`, a path or hub id.
     """
     presets = {"default": default, "paper": paper}
     if preset not in presets:
@@ -38,16 +38,15 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
             f"got preset {preset!r} with pretrained weights, which are not in this package; expected 'default', or "
             "pretrained=False; train it: energycomp train clevr --preset paper"
         )
-    with as_file(files("energycomp_clevr") / "weights") as folder:
-        return from_pretrained(folder)
+    return shipped("energycomp_clevr")
 
 
 def default() -> Model:
-    """Untrained: x0 prediction under the product rule at 64x64 pixels."""
+    """The untrained model: x0 prediction under the rule product at 64x64 pixels."""
     network = TwoStageUNet(sample_size=64, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2)
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        alphas_cumprod=_schedule(beta_schedule="squaredcos_cap_v2"),
+        alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",
         sample_shape=(3, 64, 64),
@@ -59,16 +58,16 @@ def default() -> Model:
         draws=64,
         solver="pursuit",
         counts=(0, 10),
-        error_limit=250.0,  # twice what `benchmarks/error_limit.py -n 60` found (124); white has 353
+        error_limit=250.0,  # twice what `benchmarks/inference/error_limit.py -n 60` found (124); white has 353
     )
     return _model(denoiser, defaults, (64, 64), "two_stage")
 
 
 def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:
-    """Untrained: the network of thesis 5.4.1, 134.6 M parameters on 8x8x4 latents, noise prediction, product rule.
+    """The untrained network of thesis 5.4.1: 134.6 M parameters on 8x8x4 latents, noise prediction, rule product.
 
     Args:
-        vae: folder or hub id of Stable Diffusion's VAE (subfolder "vae" where there is one); read when first used.
+        vae: folder or hub id of the VAE of Stable Diffusion (or its subfolder "vae"); read at the first use.
     """
     network = ConditionUNet(
         sample_size=8,

@@ -8,53 +8,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, StackDataset
 from tqdm import tqdm
 
+from energycomp import training
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
-from energycomp.training import Recipe, collate, denoising_loss, fit
-from energycomp_clevr.layout import read, render_arrays
+from energycomp.training import FitConfig, Loss, Recipe, Step, collate, denoising_loss, start
 from energycomp_clevr.model import clevr as build
+from energycomp_datasets.clevr.layout import read, render_arrays
 
-__all__ = ["Scenes", "augment", "clevr"]
+__all__ = ["augment", "clevr"]
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
 
 
-class Scenes(Dataset[dict[str, Tensor]]):
-    """Pictures (N, 3, H, W) uint8 with the places of their objects, ragged: values (R, 2), counts (N,)."""
-
-    def __init__(self, images: Tensor, values: Tensor, counts: Tensor) -> None:
-        self.images, self.values = images, values
-        self.ends = counts.cumsum(0)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        start = int(self.ends[index - 1]) if index else 0
-        return {"image": self.images[index], "values": self.values[start : int(self.ends[index])]}
-
-
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and values (R, 2)."""
-    images, owner = batch["image"].float() / 127.5 - 1.0, batch["owner"]
-    size, device = len(images), images.device
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(device)
-
-    flip = (torch.rand(size, generator=generator) < 0.5).to(device)
-    images = torch.where(flip[:, None, None, None], images.flip(3), images)
+    """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and the places of their objects (R, 2)."""
+    images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     x, y = batch["values"].unbind(1)
-    values = torch.stack([torch.where(flip[owner], 1 - x, x), y], dim=1)
-    exposure, tint = 1 + 0.08 * random(size, 1, 1, 1), 0.02 * random(size, 3, 1, 1)
-    images = ((images + 1) * exposure - 1 + tint).clamp(-1, 1)
-    return images.contiguous(memory_format=torch.channels_last), values
+    return images, torch.stack([torch.where(flipped[batch["owner"]], 1 - x, x), y], dim=1)
 
 
 def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
@@ -66,39 +42,36 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
         preset: "default" or "paper".
         options: of the preset.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = init or build(preset=preset, pretrained=False, **options)
+    model = start(init, partial(build, preset=preset, pretrained=False, **options))
     scenes = _folder(data, model.processor) if data else _rendered(cache / "clevr-scenes.safetensors")
-    run = partial(fit, model.denoiser.network, _loss(model), scenes, collate_fn=collate)
-    if preset == "paper":
-        return Recipe(
-            model=model,
-            fit=partial(run, batch_size=128, learning_rate=2e-5, weight_decay=1e-2, schedule="constant"),
-            steps=80_000,
-        )
-    settings = {"learning_rate": 5e-4, "weight_decay": 1e-2, "warmup_fraction": 0.1, "max_grad_norm": 0.1}
-    return Recipe(
-        model=model,
-        fit=partial(run, batch_size=32, schedule="one_cycle", mixed_precision="bf16", **settings),
-        steps=10_000,
+    config = FitConfig(
+        steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
+    if preset == "paper":
+        config = FitConfig(steps=80_000, batch_size=128, learning_rate=2e-5, schedule="constant")
+    network = model.denoiser.network
+    return Recipe(model=model, module=network, loss=_loss(model), data=scenes, config=config, collate_fn=collate)
 
 
-def _loss(model: Model) -> Any:
+def _loss(model: Model) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
 
-    def loss(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        images, values = augment(batch, generator)
+    def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        images, values = augment(batch, step.generator)
         samples = images if denoiser.codec is None else denoiser.codec.encode(images)
         return denoising_loss(
-            denoiser, samples, conditioner(values), batch["owner"], module=module, generator=generator
+            denoiser, samples, conditioner(values), batch["owner"], module=module, generator=step.generator
         )
 
     return loss
 
 
-def _rendered(path: Path) -> Scenes:
+def _scenes(images: Tensor, values: Tensor, counts: Tensor) -> Dataset[dict[str, Tensor]]:
+    """Images (N, 3, H, W) uint8 with the places of their objects: `values` (R, 2), of which each image has a count."""
+    return StackDataset(image=images, values=values.split(counts.tolist()))  # type: ignore[arg-type]
+
+
+def _rendered(path: Path) -> Dataset[dict[str, Tensor]]:
     """The training scenes of seed 0, rendered once to disk."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,14 +84,14 @@ def _rendered(path: Path) -> Scenes:
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
     tensors = read_tensors(path)
-    return Scenes(tensors["images"], tensors["values"], tensors["counts"])
+    return _scenes(tensors["images"], tensors["values"], tensors["counts"])
 
 
-def _folder(folder: Path, processor: ImageProcessor) -> Scenes:
+def _folder(folder: Path, processor: ImageProcessor) -> Dataset[dict[str, Tensor]]:
     """Pictures of a folder in CLEVR's layout, at the model's size, in memory."""
     records = read(folder)
     if len(records) < 32:
         raise InputError(f"got {folder} with {len(records)} pictures; expected at least one batch of 32 to train on")
-    images = [((processor(record.path)[0] + 1) * 127.5).round().byte() for record in tqdm(records, desc="reading")]
+    images = [to_bytes(processor(record.path)[0]) for record in tqdm(records, desc="reading")]
     counts = torch.tensor([record.count for record in records])
-    return Scenes(torch.stack(images), torch.cat([record.coordinates for record in records]), counts)
+    return _scenes(torch.stack(images), torch.cat([record.coordinates for record in records]), counts)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import energycomp
-from energycomp.evaluation import Example, PerceptionRate, Precision
-from energycomp.inference import ForeignPictureWarning
+from energycomp.evaluation import Example, PerceptionRate, Precision, true_values
+from energycomp.inference import OutOfDistributionWarning
 from energycomp.plugins import find
-from energycomp_clevr.data import ClevrSource
+from energycomp_datasets.clevr.source import ClevrSource
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "clevr_real_dev"
 
@@ -27,7 +27,7 @@ def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float
     for example in examples:
         solution = energycomp.infer(example.image, model)
         for metric in (rate, precision):
-            metric.update([solution.conditions], [example.values])
+            metric.update([solution.conditions], [true_values(example, model.conditioner)])
     return float(rate.compute()), float(precision.compute())
 
 
@@ -63,11 +63,11 @@ def test_composed_objects_are_where_they_were_asked_for(clevr: energycomp.Model)
     images = composer.sample(
         2, num_inference_steps=20, generator=torch.Generator().manual_seed(0), output_type="pt", progress=False
     )
-    rate, _ = read(clevr, [Example(image, places, "composed") for image in images])
+    rate, _ = read(clevr, [Example(image, conditions=places.tolist()) for image in images])
     assert rate >= 5 / 6
 
 
 def test_noise_is_foreign(clevr: energycomp.Model) -> None:
     noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with pytest.warns(ForeignPictureWarning):
-        assert energycomp.infer(noise, clevr, count=(0, 2)).foreign
+    with pytest.warns(OutOfDistributionWarning):
+        assert energycomp.infer(noise, clevr, count=(0, 2)).out_of_distribution

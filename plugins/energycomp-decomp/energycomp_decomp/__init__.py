@@ -1,4 +1,4 @@
-"""Decomp Diffusion: a picture into parts without labels, parts into new pictures."""
+"""Decomp Diffusion: images into parts without labels, and parts into new images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
-    "energycomp_register_datasets",
+    "energycomp_register_decomposers",
     "energycomp_register_encoders",
     "energycomp_register_models",
     "energycomp_register_networks",
@@ -20,7 +20,7 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """Models that take pictures apart: coloured shapes of two worlds, and one lit object."""
+    """Models that decompose images: coloured shapes of two worlds, and one lit object."""
     return {
         "decomp": lazy("energycomp_decomp.model:decomp"),
         "decomp-b": lazy("energycomp_decomp.model:decomp_b"),
@@ -30,16 +30,16 @@ def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
 
 @hookimpl
 def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
-    """A latent to its part of the picture."""
+    """Networks that predict the part of an image for a latent."""
     return {
-        "comet": lazy("energycomp_decomp.energies:EnergyNet"),
+        "comet": lazy("energycomp_decomp.comet.energy:EnergyNet"),
         "parts": lazy("energycomp_decomp.networks:PartsUNet"),
     }
 
 
 @hookimpl
 def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
-    """A picture to its latents."""
+    """Encoders of images as latents."""
     return {
         "factors": lazy("energycomp_decomp.networks:FactorsEncoder"),
         "parts": lazy("energycomp_decomp.networks:PartsEncoder"),
@@ -47,21 +47,16 @@ def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
 
 
 @hookimpl
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Coloured shapes with their masks, and one lit object with its factors."""
-    return {
-        "comet": lazy("energycomp_decomp.data:ShapesSource"),
-        "decomp": lazy("energycomp_decomp.data:ShapesSource"),
-        "decomp-b": lazy("energycomp_decomp.data:shapes_b"),
-        "lit": lazy("energycomp_decomp.lit:LitSource"),
-    }
+def energycomp_register_decomposers() -> Mapping[str, Callable[..., object]]:
+    """Decomposition by gradient descent on energies. The other models of this plugin use the core's diffusion."""
+    return {"comet": lazy("energycomp_decomp.comet.decomposer:CometDecomposer")}
 
 
 @hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """How a picture is taken apart is learned."""
+    """Recipes that train the models."""
     return {
-        "comet": lazy("energycomp_decomp.comet_recipe:comet"),
+        "comet": lazy("energycomp_decomp.comet.recipe:comet"),
         "decomp": lazy("energycomp_decomp.recipe:decomp"),
         "lit": lazy("energycomp_decomp.recipe:lit"),
     }

@@ -1,4 +1,4 @@
-"""What makes latents tell parts: the denoising error of their composition, and prices on what parts should not do."""
+"""The loss of decomposition: the denoising error of the composed prediction, and regularization terms."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition
-from energycomp.denoisers import Denoiser, rows, signal_noise, trunk
+from energycomp.components import Condition, rule_weights, signal_noise, stratified_timesteps, target
+from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
-from energycomp.inference import target
-from energycomp_decomp.networks import FactorsEncoder
+from energycomp_decomp.networks import FactorsEncoder, PartsUNet
 
 __all__ = ["factors_loss", "imbalance", "orthogonality", "overlap", "parts_loss", "spread"]
 
@@ -28,23 +27,27 @@ def parts_loss(
     timestep_power: float = 0.25,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The squared error of the composed prediction (thesis eq. 4.9), and prices on what parts share.
+    """The squared error of the composed prediction (eq. 4.9 of Wang, 2026), with weighted regularization terms.
 
     Args:
-        denoiser: under the rule mean, or under the rule product with the constant u in `network.base`; prices need the
-            second, and predictions of x0: they are paid on e_k - u, what parts add.
+        denoiser: under the mean rule, or under the product rule with the constant u in `network.base`. Regularization
+            needs the product rule and predictions of x0: it applies to e_k - u, the contributions of the parts.
         latents: of each sample, (B, K, D).
         samples: x0, (B, C, H, W).
-        overlap_weight, imbalance_weight, spread_weight: of `overlap`, without which objects are shared between parts,
-            of `imbalance`, without which a latent may stay unused for good, and of `spread`, without which a part may
-            show two objects.
-        orthogonality_weight: of `orthogonality`, of the latents themselves.
-        timestep_power: timesteps are T U^power, stratified over the batch. Near T noise hides the picture, and what is
-            predicted comes from the latents: a low power teaches them, a higher one the steps that draw edges.
+        overlap_weight: of `overlap`, without which several parts share an object.
+        imbalance_weight: of `imbalance`, without which a latent may remain unused.
+        spread_weight: of `spread`, without which one part may show two objects.
+        orthogonality_weight: of `orthogonality`, which applies to the latents themselves.
+        timestep_power: timesteps are T U^power, stratified over the batch. Near T the image is hidden by noise, so that
+            the prediction depends on the latents; a low power trains the latents, a higher one the steps that refine
+            edges.
         generator: draws timesteps and noise.
 
     Returns:
-        A scalar. Costs B K rows and B trunk passes.
+        A scalar. Costs B K network evaluations and B trunk passes.
+
+    Raises:
+        InputError: regularization of another rule or prediction type, or a network without `base`.
     """
     predicted, error = _denoised(denoiser, latents, samples, timestep_power, generator)
     if orthogonality_weight:
@@ -53,8 +56,8 @@ def parts_loss(
         return error
     if denoiser.prediction_type != "sample" or denoiser.rule != "product":
         raise InputError(
-            f"got prices with a denoiser that predicts {denoiser.prediction_type!r} under the rule {denoiser.rule!r}; "
-            "expected 'sample' and 'product', or weights of 0"
+            f"got regularization terms with a denoiser that predicts {denoiser.prediction_type!r} under the rule "
+            f"{denoiser.rule!r}; expected 'sample' and 'product', or weights of 0"
         )
     base: Any = denoiser.network.base
     added = predicted - base
@@ -71,32 +74,33 @@ def factors_loss(
     timestep_power: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The squared error of the composed prediction, with bottlenecks that make latents tell independent factors.
+    """The squared error of the composed prediction, with two terms that make latents encode independent factors.
 
     Args:
-        denoiser: predicts x0 under the rule product.
-        encoder: what it says of each factor is drawn from a normal distribution.
+        denoiser: predicts x0 under the product rule.
+        encoder: its content vectors are sampled from their posterior, a normal distribution.
         samples: x0, (B, C, H, W).
-        kl_weight: in squared error a nat, of the divergence from N(0, I).
-        swap_weight: of the squared error with which the encoder reads back what half the batch says with parts of other
-            pictures, of what the network makes of it from noise.
-        timestep_power: as of `parts_loss`.
-        generator: draws timesteps, noise, latents and who changes places.
+        kl_weight: squared error per nat of the KL divergence of the posterior from N(0, I).
+        swap_weight: of the swap term. Half of the batch exchanges content vectors between images at random; the network
+            predicts the recombined images from noise, and the term is the squared error of the content vectors that
+            the encoder reads from them.
+        timestep_power: as for `parts_loss`.
+        generator: draws timesteps, noise, content vectors and permutations.
 
     Returns:
-        A scalar. Costs 1.5 B K rows and 1.5 B trunk passes.
+        A scalar. Costs 1.5 B K network evaluations and 1.5 B trunk passes.
     """
     mean, log_variance = encoder.posterior(samples)
     drawn = mean + (log_variance / 2).exp() * _normal(mean, generator)
-    _, error = _denoised(denoiser, encoder.named(drawn), samples, timestep_power, generator)
+    _, error = _denoised(denoiser, encoder.latents(drawn), samples, timestep_power, generator)
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2)).mean() / 2
     total = error + kl_weight * divergence
     if swap_weight:
         half = len(samples) // 2
-        said = torch.stack([part[torch.randperm(half, generator=generator)] for part in mean[:half].unbind(1)], dim=1)
+        mixed = torch.stack([part[torch.randperm(half, generator=generator)] for part in mean[:half].unbind(1)], dim=1)
         timestep = torch.full((half,), float(len(denoiser.alphas_cumprod)), device=samples.device)
-        _, made = _composed(denoiser, encoder.named(said), _normal(samples[:half], generator), timestep)
-        total = total + swap_weight * (encoder.posterior(made)[0] - said).square().mean()
+        _, made = _composed(denoiser, encoder.latents(mixed), _normal(samples[:half], generator), timestep)
+        total = total + swap_weight * (encoder.posterior(made)[0] - mixed).square().mean()
     return total
 
 
@@ -105,8 +109,7 @@ def _denoised(
 ) -> tuple[Tensor, Tensor]:
     """Predictions of all parts (B, K, C, H, W) at drawn timesteps, and the mean squared error of their composition."""
     batch, steps = len(samples), len(denoiser.alphas_cumprod)
-    place = torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
-    timestep = (steps * (place / batch) ** timestep_power).to(samples.device)
+    timestep = stratified_timesteps(batch, 0.0, steps, power=timestep_power, generator=generator).to(samples.device)
     noise, schedule = _normal(samples, generator), denoiser.alphas_cumprod.to(samples.device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
     predicted, composed = _composed(denoiser, latents, signal * samples + sigma * noise, timestep)
@@ -115,20 +118,22 @@ def _denoised(
 
 
 def _composed(denoiser: Denoiser, latents: Tensor, noised: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions of all parts (B, K, C, H, W) and their composition; u, where there is one, is a constant picture."""
+    """Predictions of all parts (B, K, C, H, W) and their composition; u is the constant image `base`."""
     batch, parts, _ = latents.shape
     owner = torch.arange(batch, device=noised.device).repeat_interleave(parts)
     condition = Condition(latents.flatten(0, 1)[:, None])
     predicted = rows(denoiser, trunk(denoiser, noised, timestep), condition, owner).unflatten(0, (batch, parts))
+    row, null = rule_weights(denoiser.rule, float(parts))
+    composed = row * predicted.sum(1)
     if denoiser.rule == "mean":
-        return predicted, predicted.mean(1)
-    base: Any = getattr(denoiser.network, "base", None)
-    if denoiser.rule != "product" or not isinstance(base, Tensor):
+        return predicted, composed
+    network = denoiser.network
+    if denoiser.rule != "product" or not isinstance(network, PartsUNet):
         raise InputError(
-            f"got a denoiser with the rule {denoiser.rule!r} and the network {type(denoiser.network).__name__}; "
-            "expected the rule 'mean', or 'product' with a constant picture `base`, as PartsUNet has"
+            f"got a denoiser with the rule {denoiser.rule!r} and the network {type(network).__name__}; expected the "
+            "rule 'mean', or 'product' with a PartsUNet, whose unconditional prediction is the constant `base`"
         )
-    return predicted, base + (predicted - base).sum(1)
+    return predicted, composed + null * network.base
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -136,7 +141,7 @@ def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def orthogonality(latents: Tensor) -> Tensor:
-    """How alike the latents (B, K, D) of a picture are: the mean squared cosine of two of them.
+    """Similarity of the latents (B, K, D) of an image: the mean squared cosine between two of them.
 
     >>> orthogonality(torch.eye(3)[None]).item(), round(orthogonality(torch.ones(1, 2, 3)).item(), 4)
     (0.0, 1.0)
@@ -148,7 +153,7 @@ def orthogonality(latents: Tensor) -> Tensor:
 
 
 def overlap(added: Tensor) -> Tensor:
-    """How much parts (B, K, C, H, W) share pixels: the mean of sum over j < k of g_j g_k, g = mean |h| over channels.
+    """Shared pixels of parts (B, K, C, H, W): the mean of sum over j < k of g_j g_k, g = mean |h| over channels.
 
     >>> apart = torch.zeros(1, 2, 3, 4, 4)
     >>> apart[:, 0, :, :2], apart[:, 1, :, 2:] = 1.0, 1.0
@@ -160,9 +165,10 @@ def overlap(added: Tensor) -> Tensor:
 
 
 def imbalance(added: Tensor) -> Tensor:
-    """How unevenly K parts (B, K, C, H, W) are used: the squared coefficient of variation of their mean |h|.
+    """Uneven use of K parts (B, K, C, H, W): the squared coefficient of variation of their mean |h|.
 
-    It is 0 where each adds as much to a batch as the others, K - 1 where one adds all (Shazeer et al., 2017, eq. 7).
+    It is 0 where all parts contribute equally to a batch, and K - 1 where one contributes everything (eq. 7 of Shazeer
+    et al., 2017).
 
     >>> imbalance(torch.tensor([1.0, 1.0, 1.0]).view(1, 3, 1, 1, 1)).item()
     0.0
@@ -174,9 +180,10 @@ def imbalance(added: Tensor) -> Tensor:
 
 
 def spread(added: Tensor) -> Tensor:
-    """How far parts (B, K, C, H, W) reach: the mean of sum over k of g_k |p - c_k|^2, with g = mean |h| over channels.
+    """Extent of parts (B, K, C, H, W): the mean of sum over k of g_k |p - c_k|^2, with g = mean |h| over channels.
 
-    p is the place of a pixel, in [0, 1], and c_k the centre of g_k. Two objects in one part cost their distance.
+    p is the position of a pixel in [0, 1], and c_k the centre of g_k. Two objects in one part increase it with their
+    distance.
 
     >>> corners = torch.zeros(1, 2, 1, 2, 2)
     >>> corners[:, 0, :, 0, 0] = corners[:, 1, :, 1, 1] = 1.0

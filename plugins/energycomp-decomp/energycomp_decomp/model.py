@@ -1,26 +1,25 @@
-"""Models that take pictures apart: with the weights of three worlds, and untrained ones."""
+"""Models that decompose images: with the weights of three synthetic worlds, and untrained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import as_file, files
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from energycomp.components import Latents, Rule
+from energycomp.components import Latents, Rule, cosine_schedule
 from energycomp.denoisers import Denoiser, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, from_pretrained
+from energycomp.models import Defaults, Model, shipped
+from energycomp_datasets.shapes.shapes import SIZE
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
-from energycomp_decomp.shapes import SIZE
 
 __all__ = ["decomp", "decomp_b", "default", "full", "lit", "untrained_lit", "whole_numbers"]
 
 PRETRAINED = ("a", "b")
-NAME = 7  # numbers that tell the latents of factors apart
+IDENTITY = 7  # numbers of the identity embedding of a factor
 PAPER: dict[str, Any] = {
     "parts": 4,
     "width": 64,
@@ -31,12 +30,12 @@ PAPER: dict[str, Any] = {
 
 
 def decomp(*, preset: str = "default", pretrained: bool | None = None, world: str = "a", **options: Any) -> Model:
-    """A model of pictures with several objects, whose encoder reads latents from pictures.
+    """A model of images with several objects, with an encoder of images as latents.
 
     Args:
-        preset: "default", 32x32 pixels on a CPU; "thesis", the mean over parts of a whole network each, at the same
-            size; "paper", that of thesis section 4.7.3, 64x64 pixels.
-        pretrained: with the weights in this package; those of the default preset, when left out.
+        preset: "default", 32x32 pixels on a CPU; "thesis", the mean over parts, each predicted by a full network, at
+            the same size; "paper", that of section 4.7.3 of Wang (2026), 64x64 pixels.
+        pretrained: with the weights in this package; by default for the preset "default" only.
         world: of the weights, "a" or "b".
         options: of an untrained model: `parts`, `width` of a latent, `size` in pixels, and `prediction`, "sample" or
             "epsilon".
@@ -66,12 +65,12 @@ def decomp_b(**options: Any) -> Model:
 
 
 def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
-    """A model of pictures of one lit object, whose latents are factors of the whole picture.
+    """A model of images of one lit object, whose latents are factors of the whole image.
 
     Args:
         preset: "default".
         pretrained: with the weights in this package.
-        options: of an untrained model: `parts`, `width` of what a latent says and `size` in pixels.
+        options: of an untrained model: `parts`, `width` of a content vector and `size` in pixels.
     """
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
@@ -83,7 +82,7 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
 
 
 def default(*, parts: int = 5, width: int = 16, size: int = SIZE, prediction: str = "sample") -> Model:
-    """Untrained: `parts` latents of `width` numbers, composed by the rule product on a constant picture."""
+    """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image."""
     return _model(
         "decomp",
         PartsUNet(sample_size=size, token_width=width),
@@ -105,7 +104,7 @@ def full(
     channels: tuple[int, ...] = (16, 32, 64),
     encoder: tuple[int, ...] = (32, 64, 128, 256),
 ) -> Model:
-    """Untrained, as in the thesis: the mean over parts, each predicted by a whole network (section 4.7.3).
+    """Untrained, as in Wang (2026): the mean over parts, each predicted by a full network (section 4.7.3).
 
     Args:
         channels: of the network, at each half of the size.
@@ -128,13 +127,13 @@ def full(
 
 
 def untrained_lit(*, parts: int = 6, width: int = 1, size: int = SIZE) -> Model:
-    """Untrained: `parts` latents that say `width` numbers each, and are told apart by a name of seven."""
-    token_width = width + NAME
+    """Untrained: each of `parts` latents is a content vector of `width` numbers and a 7-d identity embedding."""
+    token_width = width + IDENTITY
     return _model(
         "lit",
         PartsUNet(sample_size=size, token_width=token_width, places=False),
         "parts",
-        FactorsEncoder(sample_size=size, parts=parts, token_width=token_width, name_width=NAME),
+        FactorsEncoder(sample_size=size, parts=parts, token_width=token_width, name_width=IDENTITY),
         "factors",
         width=token_width,
         rule="product",
@@ -159,7 +158,7 @@ def _model(
     size, parts = encoder.config["sample_size"], encoder.config["parts"]
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        alphas_cumprod=_schedule(),
+        alphas_cumprod=cosine_schedule(),
         prediction_type=kinds[prediction],
         rule=rule,
         sample_shape=(3, size, size),
@@ -186,8 +185,7 @@ def _model(
 
 
 def _shipped(world: str) -> Model:
-    with as_file(files("energycomp_decomp") / "weights" / world) as folder:
-        return from_pretrained(folder)
+    return shipped("energycomp_decomp", world)
 
 
 def whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:
@@ -202,10 +200,3 @@ def whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str
         if not str(value).isdecimal() or not 1 <= int(value) <= 256:
             raise InputError(f"got {name}={value}; expected a whole number from 1 to 256")
     return {name: int(value) for name, value in options.items()}
-
-
-def _schedule() -> torch.Tensor:
-    from diffusers.schedulers import DDPMScheduler
-
-    alphas_cumprod: torch.Tensor = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
-    return alphas_cumprod

@@ -1,4 +1,4 @@
-"""The networks of decomposition: a picture to K latents, and a latent to its part of the picture."""
+"""The networks of decomposition: encoders of images as K latents, and the network that predicts their parts."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from energycomp.errors import InputError
 __all__ = ["FactorsEncoder", "PartsEncoder", "PartsUNet"]
 
 MOMENTUM = 0.01
-FLOOR = -3.0  # least log variance of what factors say: with less noise, one number may tell several factors
-BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the place that a latent points at
+FLOOR = -3.0  # least log variance of a content vector: with less noise, one number may encode several factors
+BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the position that a latent predicts
 
 
 class PartsEncoder(nn.Module):
-    """Samples (B, C, H, W) to K latents each, (B, K, D), of about mean 0 and variance 1 over the pictures of training.
+    """Samples (B, C, H, W) to K latents each, (B, K, D), normalized to mean 0 and variance 1 over the training images.
 
-    Convolutions to H/8 x W/8 cells, then one linear map: what sits where decides which latent tells it. Each latent
-    then looks at the cells of a finer resolution by attention, and adds what it sees. While it trains, the encoder
-    follows the mean and the variance of what the linear map makes, and scales by them.
+    Convolutions to H/8 x W/8 cells are followed by one linear map, so that position determines which latent encodes an
+    object. Each latent then attends to the cells of a finer resolution. In training the encoder updates running
+    estimates of mean and variance of the output of the linear map, and normalizes by them.
 
     Args:
         sample_channels, sample_size: C and H = W of a sample.
         parts: K.
         token_width: D.
         channels: widths at 1/`fold` of the size and at each half of it.
-        fold: pixels of a side that the first convolution takes as channels.
-        last: whether a residual block follows the last convolution, as one follows the others.
-        look: the number of the resolution at which latents look again; None for none.
+        fold: side of the blocks of pixels that are folded into channels.
+        last: whether a residual block follows the last convolution, as it does the others.
+        look: the number of the resolution that latents attend to; None for no attention.
 
     >>> PartsEncoder(sample_size=16, parts=3, token_width=4, channels=[8, 8, 8])(torch.zeros(2, 3, 16, 16)).shape
     torch.Size([2, 3, 4])
@@ -43,7 +43,6 @@ class PartsEncoder(nn.Module):
 
     mean: Tensor
     std: Tensor
-    seen: Tensor
 
     def __init__(
         self,
@@ -68,34 +67,35 @@ class PartsEncoder(nn.Module):
         self.stage = None if look is None else 2 * look + 1  # of the layers of the body
         self.body, width = _body(sample_channels, sample_size, channels, fold, last=last)
         self.out = nn.Linear(width, parts * token_width)
-        self.look = Look(token_width, channels[look], sample_size // (fold * 2**look)) if look is not None else None
+        self.look = (
+            CrossAttention(token_width, channels[look], sample_size // (fold * 2**look)) if look is not None else None
+        )
         self.register_buffer("mean", torch.zeros(token_width))
         self.register_buffer("std", torch.ones(token_width))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # batches of training
 
     def forward(self, samples: Tensor) -> Tensor:
         """Latents (B, K, D)."""
-        cells, seen = F.pixel_unshuffle(samples, self.fold), None
+        cells, finer = F.pixel_unshuffle(samples, self.fold), None
         for number, layer in enumerate(self.body):
             cells = layer(cells)
             if number == self.stage:
-                seen = cells
+                finer = cells
         latents: Tensor = self.out(cells.flatten(1)).unflatten(1, (self.parts, -1))
         if self.training:
             with torch.no_grad():
-                self.seen += 1
                 flat = latents.detach().float().flatten(0, 1)
                 self.mean.lerp_(flat.mean(0), MOMENTUM)
                 self.std.copy_((self.std**2).lerp((flat - self.mean).square().mean(0), MOMENTUM).sqrt())
         latents = (latents - self.mean) / self.std
-        return latents if self.look is None or seen is None else latents + self.look(latents, seen)
+        return latents if self.look is None or finer is None else latents + self.look(latents, finer)
 
 
 class FactorsEncoder(nn.Module):
-    """Samples (B, C, H, W) to K latents (B, K, D): what each says of a factor, and which factor it is about.
+    """Samples (B, C, H, W) to K latents (B, K, D): each is a content vector and a learned identity embedding.
 
-    The first D - N numbers of a latent are the mean of a normal distribution that training draws from; the other N are
-    the name of the latent, the same in every picture. Parts of different pictures may then change places row by row.
+    The content vector, the first D - N numbers, is the mean of a normal distribution from which training samples. The
+    identity embedding, the other N numbers, says which factor the latent encodes, and is the same for every image. So
+    rows of different images can be exchanged.
 
     Args:
         sample_channels, sample_size: C and H = W of a sample.
@@ -108,8 +108,6 @@ class FactorsEncoder(nn.Module):
     >>> encoder(torch.zeros(2, 3, 16, 16)).shape, encoder.posterior(torch.zeros(2, 3, 16, 16))[0].shape
     (torch.Size([2, 3, 4]), torch.Size([2, 3, 2]))
     """
-
-    seen: Tensor
 
     def __init__(
         self,
@@ -129,40 +127,39 @@ class FactorsEncoder(nn.Module):
         self.parts, self.fold = parts, 2
         self.body, width = _body(sample_channels, sample_size, channels, self.fold)
         self.out = nn.Linear(width, 2 * parts * (token_width - name_width))  # of each part: means, then log variances
-        with torch.no_grad():  # little noise at first, or nothing is learned from what is said
+        with torch.no_grad():  # little noise at first, or nothing is learned from the content vectors
             self.out.bias.view(parts, -1)[:, token_width - name_width :].fill_(-2.0)
         self.names = nn.Parameter(torch.randn(parts, name_width))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # batches of training
 
     def forward(self, samples: Tensor) -> Tensor:
         """Latents (B, K, D)."""
-        return self.named(self.posterior(samples)[0])
+        return self.latents(self.posterior(samples)[0])
 
     def posterior(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance, at least -3, of what is said of each factor, (B, K, D - N) each."""
+        """Mean and log variance, at least -3, of the content vectors, (B, K, D - N) each."""
         both = self.out(self.body(F.pixel_unshuffle(samples, self.fold)).flatten(1)).unflatten(1, (self.parts, -1))
         mean, log_variance = both.float().chunk(2, dim=-1)
         return mean, FLOOR + F.softplus(log_variance)
 
-    def named(self, said: Tensor) -> Tensor:
-        """Latents (B, K, D) of what is said of each factor, (B, K, D - N)."""
-        return torch.cat([said, self.names.to(said.dtype).expand(len(said), -1, -1)], dim=-1)
+    def latents(self, content: Tensor) -> Tensor:
+        """Latents (B, K, D) of content vectors (B, K, D - N)."""
+        return torch.cat([content, self.names.to(content.dtype).expand(len(content), -1, -1)], dim=-1)
 
 
 class PartsUNet(nn.Module):
-    """A two-stage network whose every row is one part: h(x_t, t, z), added to one constant picture.
+    """A two-stage network whose rows are parts: h(x_t, t, z), added to a constant image.
 
-    The prediction of x0 for a latent is base + h, and base itself without one. So the rule "product", u + sum of
-    (e_k - u), is base + sum of h_k. The trunk works at 1/2 and 1/4 of the size; a head draws its latent as a map at
-    1/4, joins it with the trunk there and at 1/2.
+    The prediction of x0 is base + h for a latent, and base without one. So the product rule, u + sum of (e_k - u), is
+    base + sum of h_k. The trunk works at 1/2 and 1/4 of the size. A head maps its latent to a feature map at 1/4, and
+    joins it with the features of the trunk there and at 1/2.
 
     Args:
         sample_channels, sample_size: C and H = W of a sample.
         token_width: D of a latent (L is 1).
         channels: widths of the trunk at 1/2 and 1/4.
         head_channels: widths of the head at 1/2 and 1/4.
-        seed_channels: of the map that a latent is drawn as.
-        places: whether a latent also points at one place, from which the head sees offsets.
+        seed_channels: of the feature map of a latent.
+        places: whether a latent also predicts one position, relative to which the head gets offsets.
 
     >>> net = PartsUNet(sample_size=16, token_width=4, channels=[8, 16], head_channels=[8, 16], seed_channels=8)
     >>> features = net.features(torch.zeros(2, 3, 16, 16), torch.tensor([10.0, 500.0]))
@@ -216,14 +213,14 @@ class PartsUNet(nn.Module):
         self.register_buffer("base", torch.zeros(sample_channels, sample_size, sample_size))
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a head sees at 1/4 and at 1/2 of the size, (B, channels, h, w) each, and the time embedding (B, E)."""
+        """Features at 1/4 and at 1/2 of the size, (B, channels, h, w) each, and the time embedding (B, E)."""
         time = self.time[1](self.time[0](timestep).to(self.stem.weight.dtype))  # the sinusoids are float32
         fine = self.fine(self.stem(F.pixel_unshuffle(sample, 2)), time)
         coarse = self.coarse(self.shrink(fine) + self.skip(F.pixel_unshuffle(sample, 4)), time)
         return self.enter(coarse), self.detail(fine), time
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
-        """Predictions (R, C, H, W): the base, and on it what each latent adds."""
+        """Predictions (R, C, H, W): the base, plus the part of each latent."""
         coarse, fine, time = features
         token = self.token(condition.rows[:, 0])
         embedding, seed = token + time[owner], self.seed(F.silu(token)).unflatten(1, (-1, self.side, self.side))
@@ -243,8 +240,8 @@ class PartsUNet(nn.Module):
         return maps.contiguous(memory_format=torch.channels_last)
 
 
-class Look(nn.Module):
-    """What latents (B, K, D) see on maps (B, C, h, w): one cross-attention, which starts by adding nothing."""
+class CrossAttention(nn.Module):
+    """Cross-attention of latents (B, K, D) to maps (B, C, h, w), initialized to an output of zero."""
 
     def __init__(self, token_width: int, channels: int, side: int, heads: int = 4) -> None:
         super().__init__()
@@ -259,12 +256,12 @@ class Look(nn.Module):
         self.out = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), last)
 
     def forward(self, latents: Tensor, maps: Tensor) -> Tensor:
-        """What is added to the latents, (B, K, D)."""
+        """The residual of the latents, (B, K, D)."""
         cells = self.norm(maps).flatten(2).mT + self.place
         split = (self.query(latents), self.key(cells), self.value(cells))
         query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in split)
-        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        out: Tensor = self.out(seen)
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        out: Tensor = self.out(attended)
         return out
 
 
@@ -291,7 +288,7 @@ class Residual(nn.Module):
 def _body(
     sample_channels: int, size: int, channels: Sequence[int], fold: int, *, last: bool = True
 ) -> tuple[nn.Sequential, int]:
-    """Convolutions over samples whose `fold` x `fold` pixels are channels, and how many numbers they end with."""
+    """Convolutions over samples whose `fold` x `fold` blocks are folded into channels, and the size of their output."""
     shrunk = fold * 2 ** (len(channels) - 1)
     _check_size(size, shrunk)
     layers: list[nn.Module] = [nn.Conv2d(fold**2 * sample_channels, channels[0], 3, padding=1)]

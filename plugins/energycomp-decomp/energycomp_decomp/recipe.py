@@ -1,4 +1,4 @@
-"""How parts are learned: pictures without labels, and the settings of `fit`."""
+"""Training recipes of decomposition: images without labels, and the settings of `fit`."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from energycomp.errors import InputError
+from energycomp.images import from_bytes
 from energycomp.models import Model
-from energycomp.training import FitResult, Recipe, fit
+from energycomp.training import FitConfig, Loss, Recipe, Step, start
+from energycomp_datasets.pictures import in_folder
+from energycomp_datasets.shapes.training import drawn_lit, drawn_shapes
 from energycomp_decomp.loss import factors_loss, parts_loss
 from energycomp_decomp.model import decomp as build
 from energycomp_decomp.model import lit as build_lit
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
-from energycomp_decomp.training_data import Pictures, drawn_lit, drawn_shapes, in_folder
 
 __all__ = ["decomp", "lit"]
 
 BATCH, STEPS, LIT_STEPS = 32, 11_000, 3_000
-LIT_PRICES = {"kl": 7e-4, "swap": 0.03}
-GROWING = (0.15, 0.5)  # of the steps, between which prices of factors grow from 0 to what is due in full
-PRICES = {"overlap": 2.0, "imbalance": 0.1, "spread": 1.0}
-NOISY = 0.7  # of the steps see pictures that noise hides
+REGULARIZATION = {"overlap": 2.0, "imbalance": 0.1, "spread": 1.0}  # loss weights of objects
+LIT_REGULARIZATION = {"kl": 7e-4, "swap": 0.03}  # loss weights of factors
+WARM_UP = (0.15, 0.5)  # shares of the steps between which the loss weights of factors grow from 0
+NOISY = 0.7  # share of the steps with mostly noisy timesteps
 
 
 def decomp(
@@ -44,18 +46,19 @@ def decomp(
     orthogonality: str = "0",
     **options: Any,
 ) -> Recipe:
-    """How objects become parts; the recipe of the shipped weights.
+    """Decomposition into objects; the recipe of the shipped weights.
 
     Args:
-        data: a folder of pictures; drawn shapes when left out.
+        data: a folder of images; by default drawn shapes.
         init: a model to start from.
-        preset: "default"; "thesis" or "paper" for the mean over whole networks, trained on the squared error alone.
-        cache: not used: what is drawn is drawn anew.
+        preset: "default"; "thesis" or "paper" for the mean over full networks, trained on the squared error alone.
+        cache: not used; images are drawn again.
         world: of the drawn shapes.
-        objects: of a drawn picture, a number or a range.
-        overlap, imbalance, spread: prices of the default preset, see `parts_loss`; its own when left out.
-        orthogonality: price on latents of one picture that are alike, 0 for none.
-        options: of the model: `parts`, one more than the objects of a picture, `width` of a latent, `size` in pixels,
+        objects: the number of objects in a drawn image, or a range.
+        overlap, imbalance, spread: loss weights of the regularization terms of `parts_loss`; by default those of the
+            preset.
+        orthogonality: loss weight of similar latents of one image, 0 for none.
+        options: of the model: `parts`, one more than the objects of an image, `width` of a latent, `size` in pixels,
             `prediction`, sample or epsilon.
     """
     del cache
@@ -72,35 +75,37 @@ def decomp(
     if init is None and parts:
         base: Any = denoiser.network.base
         base.copy_(shown.median())
-    cast("PartsEncoder", model.encoder).seen.zero_()
-    priced = {"overlap": overlap, "imbalance": imbalance, "spread": spread}
-    prices = {
-        f"{name}_weight": PRICES[name] * parts if text is None else _price(name, text) for name, text in priced.items()
+    given = {"overlap": overlap, "imbalance": imbalance, "spread": spread}
+    weights = {
+        f"{name}_weight": REGULARIZATION[name] * parts if text is None else _weight(name, text)
+        for name, text in given.items()
     }
-    prices["orthogonality_weight"] = _price("orthogonality", orthogonality)
+    weights["orthogonality_weight"] = _weight("orthogonality", orthogonality)
     rate = 2e-3 if denoiser.rule == "product" else 1e-3
-    return Recipe(model=model, fit=partial(_fit, model, shown, prices, **_settings(rate)), steps=STEPS)
+    loss, config = _loss(model, weights), _config(STEPS, rate)
+    return Recipe(model=model, module=model.trained, loss=loss, data=shown, config=config)
 
 
 def lit(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
-    """How factors of the whole picture become parts.
+    """Decomposition into factors of the whole image.
 
     Args:
-        data: a folder of pictures; drawn ones of one lit object when left out.
+        data: a folder of images; by default drawn images of one lit object.
         init: a model to start from.
         preset: "default".
         cache: not used.
-        options: `parts`, `width` of what a latent says, `size`; `kl` and `swap`, prices of `factors_loss`.
+        options: of the model, `parts`, `width` of a content vector and `size`; and `kl` and `swap`, the loss weights of
+            `factors_loss`.
     """
     del cache
-    prices = {f"{name}_weight": _price(name, options.pop(name, LIT_PRICES[name])) for name in LIT_PRICES}
+    weights = {f"{name}_weight": _weight(name, options.pop(name, value)) for name, value in LIT_REGULARIZATION.items()}
     model = _start(init, FactorsEncoder, partial(build_lit, preset=preset, pretrained=False), options)
     shown = in_folder(data, model.processor, BATCH) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
     base: Any = model.denoiser.network.base
     if init is None:
         base.copy_(shown.median())
-    cast("FactorsEncoder", model.encoder).seen.zero_()
-    return Recipe(model=model, fit=partial(_fit, model, shown, prices, **_settings(2e-3)), steps=LIT_STEPS)
+    loss, config = _factors_loss(model, weights), _config(LIT_STEPS, 2e-3)
+    return Recipe(model=model, module=model.trained, loss=loss, data=shown, config=config)
 
 
 def _start(
@@ -111,75 +116,57 @@ def _start(
         raise InputError(
             f"got --init {init.name} with {options or 'no such encoder'}; expected one of this recipe alone"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return init or make(**options)
+    return start(init, partial(make, **options))
 
 
-def _settings(learning_rate: float) -> dict[str, Any]:
-    return {
-        "learning_rate": learning_rate,
-        "weight_decay": 1e-2,
-        "warmup_fraction": 0.02,
-        "max_grad_norm": 1.0,
-        "batch_size": BATCH,
-        "schedule": "one_cycle",
-        "ema_decay": 0.998,
-    }
+def _config(steps: int, learning_rate: float) -> FitConfig:
+    return FitConfig(steps=steps, batch_size=BATCH, learning_rate=learning_rate, warmup_fraction=0.02, ema_decay=0.998)
 
 
-def _fit(model: Model, data: Pictures, prices: Mapping[str, float], *, steps: int, **options: Any) -> FitResult:
-    batches = steps * (options.get("micro_batches") or 1)
-    make = _factors_loss if isinstance(model.encoder, FactorsEncoder) else _loss
-    return fit(model.trained, make(model, prices, batches), data, steps=steps, **options)
+def _loss(model: Model, weights: Mapping[str, float]) -> Loss:
+    """The loss of a batch of images; more noise hides the first ones than the others."""
+    # The terms that separate parts also shrink them; the steps that refine edges do without.
+    later = {**weights, "imbalance_weight": 0.0, "spread_weight": 0.0}
 
-
-def _loss(
-    model: Model, prices: Mapping[str, float], batches: int
-) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
-    """The loss of a batch of pictures; the first are hidden by more noise than the others."""
-    # What separates parts also shrinks them: once they are apart, edges are drawn without it.
-    later = {**prices, "imbalance_weight": 0.0, "spread_weight": 0.0}
-
-    def loss(module: Any, batch: Tensor, generator: torch.Generator) -> Tensor:
-        samples, network, encoder = _samples(batch), module["network"], module["encoder"]
-        latents = encoder(samples)
-        hidden = int(encoder.seen) <= NOISY * batches
+    def loss(module: Any, batch: Tensor, step: Step) -> Tensor:
+        samples, network = _samples(batch), module["network"]
+        latents = module["encoder"](samples)
+        hidden = step.number + 1 <= NOISY * step.steps
         power = (0.25 if hidden else 0.6) if isinstance(network, PartsUNet) else 1.0
         denoiser = attrs.evolve(model.denoiser, network=network)
-        chosen = prices if hidden else later
-        return parts_loss(denoiser, latents, samples, timestep_power=power, generator=generator, **chosen)
+        chosen = weights if hidden else later
+        return parts_loss(denoiser, latents, samples, timestep_power=power, generator=step.generator, **chosen)
 
     return loss
 
 
-def _factors_loss(
-    model: Model, prices: Mapping[str, float], batches: int
-) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
-    """The loss of a batch of pictures; the first are hidden by more noise, and pay less for what latents tell."""
+def _factors_loss(model: Model, weights: Mapping[str, float]) -> Loss:
+    """The loss of a batch of images; more noise hides the first ones, whose loss weights are lower."""
 
-    def loss(module: Any, batch: Tensor, generator: torch.Generator) -> Tensor:
-        encoder = module["encoder"]
-        encoder.seen += 1
-        # From the full price on, latents that tell nothing yet would never begin to.
-        grown = min(max((float(encoder.seen) / batches - GROWING[0]) / (GROWING[1] - GROWING[0]), 0.0), 1.0)
+    def loss(module: Any, batch: Tensor, step: Step) -> Tensor:
+        # With the full weights from the start, latents stay empty.
+        done = (step.number + 1) / step.steps
+        grown = min(max((done - WARM_UP[0]) / (WARM_UP[1] - WARM_UP[0]), 0.0), 1.0)
+        current = {name: grown * weight for name, weight in weights.items()}
         denoiser = attrs.evolve(model.denoiser, network=module["network"])
-        due = {name: grown * price for name, price in prices.items()}
-        power = 0.25 if int(encoder.seen) <= NOISY * batches else 0.6
-        return factors_loss(denoiser, encoder, _samples(batch), timestep_power=power, generator=generator, **due)
+        power = 0.25 if step.number + 1 <= NOISY * step.steps else 0.6
+        samples = _samples(batch)
+        return factors_loss(
+            denoiser, module["encoder"], samples, timestep_power=power, generator=step.generator, **current
+        )
 
     return loss
 
 
 def _samples(batch: Tensor) -> Tensor:
-    return (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+    return from_bytes(batch).contiguous(memory_format=torch.channels_last)
 
 
-def _price(name: str, text: Any) -> float:
+def _weight(name: str, text: Any) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise InputError(f"got {name}={text}; expected a price, a number of at least 0")
+        raise InputError(f"got {name}={text}; expected a loss weight, a number of at least 0")
     return value

@@ -13,12 +13,14 @@ import torch
 
 import energycomp
 from energycomp.decomposition import add, recombine
-from energycomp.evaluation import evaluate_parts, matched_correlations
+from energycomp.evaluation import evaluate_parts
 from energycomp.models import Model
 from energycomp.plugins import find
 from energycomp.testing import check_model
-from energycomp_decomp.data import HELD_OUT, ShapesSource
-from energycomp_decomp.lit import factors, render
+from energycomp_datasets.shapes.disentanglement import matched_correlations
+from energycomp_datasets.shapes.lit import factors, render
+from energycomp_datasets.shapes.source import ShapesSource
+from energycomp_datasets.synthetic import HELD_OUT
 
 PAGE = Path(__file__).parents[3] / "docs" / "decompose.md"
 

@@ -1,4 +1,4 @@
-"""Faces: one energy per attribute, conditioned on its value."""
+"""Faces: one component per attribute, conditioned on its value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "energycomp_register_conditioners",
-    "energycomp_register_datasets",
     "energycomp_register_models",
     "energycomp_register_recipes",
 ]
@@ -30,12 +29,6 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
 
 
 @hookimpl
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Drawn faces with the values of their attributes, and CelebA's layout."""
-    return {"faces": lazy("energycomp_faces.data:FacesSource")}
-
-
-@hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """How the model of faces is trained."""
+    """The training recipe of the model of faces."""
     return {"faces": lazy("energycomp_faces.recipe:faces")}

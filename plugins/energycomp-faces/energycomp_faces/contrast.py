@@ -1,4 +1,4 @@
-"""Training energies to tell labels apart: denoising, and the likelihood of each label given the others."""
+"""The contrastive loss of labels: denoising error, and likelihood of each label given the others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from energycomp.components import Condition, Conditioner
-from energycomp.denoisers import Denoiser, log_snr, rows, signal_noise, trunk
+from energycomp.components import Condition, Conditioner, log_snr, rule_weights, signal_noise, stratified_timesteps
+from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
 
 __all__ = ["Noisy", "contrast_loss", "judged", "noised"]
@@ -25,25 +25,25 @@ def contrast_loss(
     beta: float = 0.25,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The denoising error of compositions of yes/no labels, plus `weight` times -log p(label | picture, the others).
+    """The denoising error of compositions of yes/no labels, plus `weight` times -log p(label | image, other labels).
 
-    With p = softmax(-beta J) over the two values of a label and J the error of one draw, this bounds the likelihood
-    of the mean over draws from below (Jensen). Denoising alone never sees a wrong label: what it predicts is left
-    open, and small features are told apart slowly. It follows from the quadratic form: with d the change of the
-    prediction when a label is flipped, J' - J = |d|^2 - 2 d.(x0 - x0_hat).
+    p = softmax(-beta J) over the two values of a label, with J the error of one draw. By Jensen's inequality this is a
+    lower bound on the likelihood under the mean over draws. The denoising error alone never sees a wrong label, so
+    small features are learned slowly. The difference of the errors follows from the quadratic form: with d the change
+    of the prediction when a label is flipped, J' - J = |d|^2 - 2 d.(x0 - x0_hat).
 
     Args:
-        denoiser: predicts x0 under the rule product.
-        conditioner: of values 2k (no) and 2k + 1 (yes).
+        denoiser: a denoiser that predicts x0 under the rule product.
+        conditioner: a conditioner with values 2k (no) and 2k + 1 (yes).
         samples: x0, (B, C, H, W).
-        values: (R,) the true labels that are stated.
-        owner: (R,) the sample that each belongs to.
-        weight: of the second term.
+        values: (R,) the given true labels.
+        owner: (R,) the sample of each label.
+        weight: loss weight of the second term.
         beta: inverse temperature of one draw.
         generator: draws timesteps, T U^0.5, and noise.
 
     Returns:
-        A scalar. Costs 2 R + B rows.
+        A scalar. Costs 2 R + B network evaluations.
     """
     if denoiser.prediction_type != "sample" or denoiser.rule != "product":
         raise InputError(
@@ -58,7 +58,9 @@ def contrast_loss(
     owners = torch.cat([owner, owner, torch.arange(batch, device=device)])
     predicted = rows(denoiser, trunk(denoiser, noisy.sample, noisy.timestep), condition, owners)
     true, flipped, free = predicted.split([len(values), len(values), batch])
-    error = samples - free.index_add(0, owner, true - free[owner])
+    count = torch.bincount(owner, minlength=batch).to(true)
+    row, null = (weight[:, None, None, None] for weight in rule_weights(denoiser.rule, count))
+    error = samples - (null * free).index_add(0, owner, row[owner] * true)
     return judged(error, flipped - true, owner, noisy.snr, weight=weight, beta=beta)
 
 
@@ -72,24 +74,23 @@ class Noisy:
 
 
 def noised(denoiser: Denoiser, samples: Tensor, generator: torch.Generator | None = None) -> Noisy:
-    """Samples at timesteps T U^0.5, stratified over the batch: labels matter where noise hides the picture."""
+    """Samples at timesteps T U^0.5, stratified over the batch, because labels matter at high noise."""
     batch, schedule, device = len(samples), denoiser.alphas_cumprod.to(samples.device), samples.device
-    place = torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
-    timestep = (len(schedule) * (place / batch).sqrt()).to(device)
+    timestep = stratified_timesteps(batch, 0.0, len(schedule), power=0.5, generator=generator).to(device)
     noise = torch.randn(samples.shape, generator=generator).to(device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
     return Noisy(signal * samples + sigma * noise, timestep, torch.exp(log_snr(schedule, timestep)).float())
 
 
 def judged(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight: float, beta: float) -> Tensor:
-    """The denoising error, weighted by min(SNR, 1) and at least 1/2, and that of flipped labels: a scalar.
+    """The denoising error, weighted by min(SNR, 1) and at least 1/2, plus the loss of flipped labels: a scalar.
 
     Args:
         error: x0 - x0_hat under the true labels, (B, C, H, W).
-        change: of x0_hat when one label is flipped, (R, C, H, W).
-        owner: (R,) the sample that each flipped label belongs to.
-        snr: (B,).
-        weight, beta: as of `contrast_loss`.
+        change: change of x0_hat when one label is flipped, (R, C, H, W).
+        owner: (R,) the sample of each flipped label.
+        snr: signal-to-noise ratios (B,).
+        weight, beta: see `contrast_loss`.
     """
     error, change = error.float(), change.float()
     denoising = (error.square().flatten(1).mean(1) * snr.clamp(0.5, 1.0)).mean()

@@ -24,12 +24,12 @@ def _attributes(given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]
 
 @attrs.frozen
 class Labels:
-    """Categorical attributes; a component states one value of one of them (thesis 5.4.2).
+    """Categorical attributes; a component is conditioned on one value of one attribute (thesis 5.4.2).
 
-    A value is a number, the index of (attribute, value) among all of them; its token is one-hot of the summed width.
+    A value is the index of an (attribute, value) pair among all pairs. Its token is one-hot over all pairs.
 
     Args:
-        attributes: names, each with the names of its values.
+        attributes: the names of the values of each attribute.
 
     >>> labels = Labels({"smiling": ("no", "yes"), "hair": ("black", "fair", "red")})
     >>> labels.parse(hair="fair"), labels(labels.parse(hair="fair")).rows
@@ -44,7 +44,9 @@ class Labels:
     @attributes.validator
     def _check(self, _: Any, given: dict[str, tuple[str, ...]]) -> None:
         if not given or any(len(set(values)) < max(2, len(values)) for values in given.values()):
-            raise InputError(f"got the attributes {given}; expected some, each with two or more values that differ")
+            raise InputError(
+                f"got the attributes {given}; expected at least one, each with two or more values that differ"
+            )
 
     @property
     def width(self) -> int:
@@ -58,7 +60,7 @@ class Labels:
 
     @property
     def groups(self) -> tuple[Tensor, ...]:
-        """The values (M,) of each attribute: an answer takes one of each."""
+        """The values (M,) of each attribute; an answer has one value of each."""
         ends = torch.tensor([len(values) for values in self.attributes.values()]).cumsum(0).tolist()
         return tuple(torch.arange(start, end) for start, end in zip([0, *ends], ends, strict=False))
 
@@ -72,9 +74,9 @@ class Labels:
         return torch.arange(self.width)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
-        """`smiling=True`, `hair="fair"` as a value (1,); True and False are the values yes and no.
+        """The value (1,) for `smiling=True` or `hair="fair"`; True and False stand for "yes" and "no".
 
-        `attribute="hair", value="fair"`, what `describe` gives, is the same.
+        `attribute="hair", value="fair"`, the output of `describe`, is accepted too.
         """
         if kwargs.keys() == {"attribute", "value"}:
             kwargs = {str(kwargs["attribute"]): kwargs["value"]}
@@ -93,8 +95,13 @@ class Labels:
         before = list(self.attributes).index(name)
         return torch.tensor([int(self.groups[before][values.index(wanted)])])
 
+    def read(self, text: str) -> Tensor:
+        """`smiling`, `male=false` or `hair=red`, as written on the command line, as a value (1,)."""
+        name, equals, given = (part.strip() for part in text.partition("="))
+        return self.parse(**{name: {"true": True, "false": False}.get(given, given) if equals else True})
+
     def describe(self, value: Tensor) -> dict[str, str]:
-        """A value () as JSON that `parse` takes back."""
+        """A value () as JSON that `parse` accepts."""
         index = int(value)
         for (name, values), group in zip(self.attributes.items(), self.groups, strict=True):
             if index <= int(group[-1]):

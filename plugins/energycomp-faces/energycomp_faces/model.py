@@ -1,17 +1,17 @@
-"""Models of faces: the small one with its weights, and the thesis' own at full size."""
+"""Models of faces: the small one with its weights, and that of the thesis at full size."""
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from typing import Any
 
 import torch
 
+from energycomp.components import cosine_schedule
 from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, VAECodec, from_pretrained
-from energycomp_faces.avatars import ATTRIBUTES
+from energycomp.models import Defaults, Model, VAECodec, shipped
+from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_faces.labels import BINARY, Labels
 
 __all__ = ["default", "faces", "paper"]
@@ -20,13 +20,13 @@ PAPER_ATTRIBUTES = ("black_hair", "eyeglasses", "smiling")
 
 
 def faces(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
-    """The model of faces: `faces(smiling=True)` is a face that smiles.
+    """The model of faces: `faces(smiling=True)` is a component for a smiling face.
 
     Args:
-        preset: "default", 64x64 pixels on a CPU, or "paper", the thesis' network on Stable Diffusion latents.
-        pretrained: with the weights in this package; they exist for "default".
-        options: of the preset: `attributes`, names of yes/no attributes or one text of them with commas, and for
-            "paper" `vae`, a path or hub id.
+        preset: "default" for 64x64 pixels, or "paper", the network of the thesis on latents of Stable Diffusion.
+        pretrained: load the weights of this package, which exist for "default".
+        options: options of the preset: `attributes`, a sequence or a comma-separated text of names of yes/no
+            attributes, and for "paper" `vae`, a path or hub id.
     """
     presets = {"default": default, "paper": paper}
     if preset not in presets:
@@ -45,12 +45,11 @@ def faces(*, preset: str = "default", pretrained: bool = True, **options: Any) -
             f"got preset {preset!r} with {options or 'no options'} and pretrained weights, which are in this package "
             "for 'default' without options; expected these, or pretrained=False; train it: energycomp train faces"
         )
-    with as_file(files("energycomp_faces") / "weights") as folder:
-        return from_pretrained(folder)
+    return shipped("energycomp_faces")
 
 
 def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
-    """Untrained: x0 prediction under the product rule at 64x64 pixels."""
+    """The untrained model: x0 prediction under the rule product at 64x64 pixels."""
     labels = Labels(dict.fromkeys(attributes, BINARY))
     network = TwoStageUNet(
         sample_size=64, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2,
@@ -58,7 +57,7 @@ def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
     )  # fmt: skip
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        alphas_cumprod=_schedule(beta_schedule="squaredcos_cap_v2"),
+        alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",
         sample_shape=(3, 64, 64),
@@ -71,11 +70,11 @@ def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
 def paper(
     *, attributes: tuple[str, ...] = PAPER_ATTRIBUTES, vae: str = "stabilityai/stable-diffusion-2-1-base"
 ) -> Model:
-    """Untrained: the network of thesis 5.4.2 on 16x16x4 latents of 128x128 pixels, noise prediction, product rule.
+    """The untrained network of thesis 5.4.2: 16x16x4 latents of 128x128 pixels, noise prediction, rule product.
 
     Args:
-        attributes: the thesis has three.
-        vae: folder or hub id of Stable Diffusion's VAE (subfolder "vae" where there is one); read when first used.
+        attributes: names of yes/no attributes; by default the three of the thesis.
+        vae: folder or hub id of the VAE of Stable Diffusion (or its subfolder "vae"); read at the first use.
     """
     labels = Labels(dict.fromkeys(attributes, BINARY))
     network = ConditionUNet(

@@ -12,36 +12,23 @@ import attrs
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, StackDataset
 from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
-from energycomp.training import Recipe, denoising_loss, fit
-from energycomp_faces.avatars import ATTRIBUTES, avatar, labels_of
-from energycomp_faces.celeba import Record, read
+from energycomp.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, start
+from energycomp_datasets.faces.avatars import ATTRIBUTES, avatar, labels_of
+from energycomp_datasets.faces.celeba import Record, read
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import faces as build
 
-__all__ = ["Faces", "Folder", "faces", "subsets"]
+__all__ = ["Folder", "faces", "subsets"]
 
 DRAWN = 24_000
 GROUP = "a"  # the other group of hair and beards stays out of distribution
-
-
-class Faces(Dataset[dict[str, Tensor]]):
-    """Pictures (N, 3, H, W) uint8 with the values of all their attributes (N, A)."""
-
-    def __init__(self, images: Tensor, values: Tensor) -> None:
-        self.images, self.values = images, values
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"image": self.images[index], "values": self.values[index]}
 
 
 class Folder(Dataset[dict[str, Tensor]]):
@@ -55,7 +42,7 @@ class Folder(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         record = self.records[index]
-        image = ((self.processor(record.path)[0] + 1) * 127.5).round().byte()
+        image = to_bytes(self.processor(record.path)[0])
         return {"image": image, "values": record.values}
 
 
@@ -71,20 +58,6 @@ def subsets(values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return values[chosen], chosen.nonzero()[:, 0]
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random flips, exposure and tint of (B, 3, H, W) uint8, in [-1, 1]."""
-    images, size = images.float() / 127.5 - 1.0, len(images)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(images.device)
-
-    flip = (torch.rand(size, 1, 1, 1, generator=generator) < 0.5).to(images.device)
-    images = torch.where(flip, images.flip(3), images)
-    exposure, tint = 1 + 0.05 * random(size, 1, 1, 1), 0.02 * random(size, 3, 1, 1)
-    images = ((images + 1) * exposure - 1 + tint).clamp(-1, 1)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
 def faces(
     *, data: Path | None, init: Model | None, preset: str, cache: Path, contrast: float | str = 0.0, **options: Any
 ) -> Recipe:
@@ -97,23 +70,19 @@ def faces(
         contrast: weight of `contrast_loss`; 0 leaves it out.
         options: of the preset; `attributes` names columns of the folder's table.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = init or build(preset=preset, pretrained=False, **options)
+    model = start(init, partial(build, preset=preset, pretrained=False, **options))
     attributes = tuple(model.conditioner.attributes)  # type: ignore[attr-defined]
-    faces = _drawn(cache / "faces.safetensors", attributes) if data is None else _folder(data, model, attributes)
-    run = partial(fit, model.denoiser.network, _loss(model, _weight(contrast)), faces)
+    config = FitConfig(
+        steps=4_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
+    )
     if preset == "paper":
-        return Recipe(
-            model=model,
-            fit=partial(run, batch_size=128, learning_rate=2e-5, weight_decay=1e-2, schedule="constant"),
-            steps=30_000,
-        )
-    settings = {"learning_rate": 1e-3, "weight_decay": 1e-2, "warmup_fraction": 0.1, "max_grad_norm": 0.5}
+        config = FitConfig(steps=30_000, batch_size=128, learning_rate=2e-5, schedule="constant")
     return Recipe(
         model=model,
-        fit=partial(run, batch_size=32, schedule="one_cycle", mixed_precision="bf16", **settings),
-        steps=4_000,
+        module=model.denoiser.network,
+        loss=_loss(model, _weight(contrast)),
+        data=_drawn(cache / "faces.safetensors", attributes) if data is None else _folder(data, model, attributes),
+        config=config,
     )
 
 
@@ -127,11 +96,12 @@ def _weight(contrast: float | str) -> float:
     return weight
 
 
-def _loss(model: Model, contrast: float) -> Any:
+def _loss(model: Model, contrast: float) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
 
-    def loss(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        images = augment(batch["image"], generator)
+    def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        generator = step.generator
+        images, _ = augment(batch["image"], generator)
         values, owner = subsets(batch["values"], generator)
         samples = images if denoiser.codec is None else denoiser.codec.encode(images)
         if contrast:
@@ -158,7 +128,7 @@ def _folder(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
     return Folder(records, model.processor)
 
 
-def _drawn(path: Path, attributes: Sequence[str]) -> Faces:
+def _drawn(path: Path, attributes: Sequence[str]) -> Dataset[dict[str, Tensor]]:
     """The training faces of seed 0, drawn once to disk."""
     if unknown := [name for name in attributes if name not in ATTRIBUTES]:
         raise InputError(
@@ -177,4 +147,5 @@ def _drawn(path: Path, attributes: Sequence[str]) -> Faces:
             write_tensors(temporary, tensors)
     tensors = read_tensors(path)
     columns = [ATTRIBUTES.index(name) for name in attributes]
-    return Faces(tensors["images"], tensors["labels"][:, columns] + 2 * torch.arange(len(columns)))
+    values = tensors["labels"][:, columns] + 2 * torch.arange(len(columns))
+    return StackDataset(image=tensors["images"], values=values)  # type: ignore[arg-type]

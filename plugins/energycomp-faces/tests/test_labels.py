@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from energycomp.components import AttributeConditioner
 from energycomp.errors import InputError
 from energycomp.testing import check_conditioner
 from energycomp_faces.labels import BINARY, Labels
@@ -19,6 +20,7 @@ def test_it_conforms() -> None:
 
 
 def test_groups_are_the_values_of_each_attribute() -> None:
+    assert isinstance(HAIR, AttributeConditioner)
     assert [group.tolist() for group in HAIR.groups] == [[0, 1], [2, 3, 4]]
     assert torch.cat(HAIR.groups).tolist() == HAIR.enumerate_support().tolist()
 

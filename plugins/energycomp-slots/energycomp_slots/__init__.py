@@ -1,4 +1,4 @@
-"""Slot-VAE: a picture into slots, slots into pictures, and new, coherent scenes."""
+"""Slot-VAE: images into slots, slots into images, and new, coherent scenes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "energycomp_register_conditioners",
-    "energycomp_register_datasets",
+    "energycomp_register_decomposers",
     "energycomp_register_models",
     "energycomp_register_networks",
     "energycomp_register_recipes",
@@ -20,13 +20,13 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """Models that take pictures apart into slots, and make new scenes: Arrow Room, and coloured shapes."""
+    """Models that decompose images into slots and generate new scenes: Arrow Room, and coloured shapes."""
     return {"slots": lazy("energycomp_slots.model:slots"), "slots-sprites": lazy("energycomp_slots.model:sprites")}
 
 
 @hookimpl
 def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
-    """Slots to pictures, pictures and global latents to slots."""
+    """The network: images and global latents to slots, and slots to images."""
     return {"slots": lazy("energycomp_slots.networks:SlotVAE")}
 
 
@@ -37,16 +37,12 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
 
 
 @hookimpl
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Arrow Room, coloured shapes and rooms with their masks, and public sets of pictures with masks."""
-    return {
-        "slots": lazy("energycomp_slots.data:ArrowSource"),
-        "slots-sprites": lazy("energycomp_slots.data:SpritesSource"),
-        "slots-rooms": lazy("energycomp_slots.data:RoomsSource"),
-    }
+def energycomp_register_decomposers() -> Mapping[str, Callable[..., object]]:
+    """Decomposition into slots, and new scenes."""
+    return {"slots": lazy("energycomp_slots.decomposer:decomposer")}
 
 
 @hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """How slots are learned, and scenes of them."""
+    """The recipe that trains the models."""
     return {"slots": lazy("energycomp_slots.recipe:slots")}

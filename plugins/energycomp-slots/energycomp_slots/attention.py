@@ -1,4 +1,4 @@
-"""Slot attention: K slots compete for the cells of a feature map (thesis section 3.6.3; Locatello et al., 2020)."""
+"""Slot attention: K slots compete for the cells of a feature map (Locatello et al., 2020)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ HEADS = 4  # of a transformer
 
 
 class SlotAttention(nn.Module):
-    """Iterated attention that is normalised over slots, so that every cell is explained by few of them.
+    """Iterative attention that is normalized over slots, so that few slots explain each cell.
 
     Args:
         channels: D' of a cell of the feature map.
         width: D of a slot.
         hidden: of the residual MLP after each update.
-        iterations: updates; gradients flow through all of them.
+        iterations: the number of updates; gradients flow through all of them.
 
     >>> attention = SlotAttention(channels=8, width=16)
     >>> slots, shares = attention(torch.randn(2, 64, 8), attention.initial(torch.randn(2, 5, 16)))
@@ -41,14 +41,14 @@ class SlotAttention(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)
         )
         for layer in (self.key, self.value, self.query):
-            nn.init.xavier_uniform_(layer.weight)  # by torch's own init every slot attends to everything at first
+            nn.init.xavier_uniform_(layer.weight)  # with torch's default every slot attends to everything at first
 
     def initial(self, noise: Tensor) -> Tensor:
-        """Slots (B, K, D) to start from, of normal noise (B, K, D): one mean and sigma, learned, for all of them."""
+        """Initial slots (B, K, D) from normal noise (B, K, D), with one learned mean and sigma for all slots."""
         return self.mean + self.log_sigma.exp() * noise
 
     def forward(self, cells: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Slots (B, K, D) of cells (B, N, D') and what they start from, and each slot's share (B, K, N) of a cell.
+        """Slots (B, K, D) from cells (B, N, D') and initial slots, and their attention (B, K, N) to each cell.
 
         # Notation: cells -> f_input; slots -> s_1:K; share -> atn
         """
@@ -68,7 +68,7 @@ class SlotAttention(nn.Module):
 
 
 class SlotTransformer(nn.Module):
-    """Slots as queries of a transformer decoder: an ablation of Table 3.3, in which slots do not compete."""
+    """Slots as queries of a transformer decoder: an ablation without competition (Table 3.3 of Wang, 2026)."""
 
     def __init__(self, *, channels: int, width: int, hidden: int = 128, layers: int = 3) -> None:
         super().__init__()
@@ -77,6 +77,6 @@ class SlotTransformer(nn.Module):
         self.layers = nn.TransformerDecoder(layer, layers)
 
     def forward(self, cells: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """As `SlotAttention.forward`; the shares are all alike."""
+        """As `SlotAttention.forward`; the attention is uniform."""
         shares = slots.new_full((*slots.shape[:2], cells.shape[1]), 1 / slots.shape[1])
         return self.layers(slots, F.relu(self.enter(cells))), shares

@@ -1,4 +1,4 @@
-"""The condition of a component of slots: a whole scene, one token a slot."""
+"""The condition of a component of slots: a whole scene, with one token for each slot."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Scenes:
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """A token a slot."""
+        """One token for each slot."""
         return (self.slots, self.width)
 
     @property
@@ -55,12 +55,12 @@ class Scenes:
         if kwargs or tuple(value.shape) != self.value_shape or not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"got {len(args)} arguments {kwargs or ''}; expected the {self.slots} slots of a scene, "
-                f"{self.width} finite numbers each; take them from a picture: energycomp.decompose"
+                f"{self.width} finite numbers each; take them from an image: energycomp.decompose"
             )
         return value[None]
 
     def describe(self, value: Tensor) -> list[list[float]]:
-        """The numbers of a value (K, D), that `parse` takes back."""
+        """The numbers of a value (K, D), which `parse` takes back."""
         return [[float(number) for number in row] for row in value]
 
     def config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What draws slots, and feature maps of global latents (thesis section 3.6.3)."""
+"""Decoders: slots to images and masks, and global latents to feature maps (section 3.6.3 of Wang, 2026)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["Deconvolutions", "Drawn", "SlotDecoder", "places"]
 
 @attrs.frozen(eq=False)
 class Drawn:
-    """What slots show: pictures (B, K, 3, H, W), of about [-1, 1], and the logarithms of masks (B, K, 1, H, W)."""
+    """Decoded slots: images (B, K, 3, H, W), approximately in [-1, 1], and log masks (B, K, 1, H, W)."""
 
     images: Tensor
     log_masks: Tensor
 
     @property
     def whole(self) -> Tensor:
-        """The mixture of all slots, (B, 3, H, W) (thesis eq. 3.3)."""
+        """The mixture of all slots, (B, 3, H, W) (eq. 3.3 of Wang, 2026)."""
         return (self.log_masks.exp() * self.images).sum(1)
 
 
 class SlotDecoder(nn.Module):
-    """Slots to pictures and masks: broadcast to 8x8 with places, then convolutions (thesis section 3.6.3)."""
+    """Slots to images and masks: broadcast to 8x8 with positions, then convolutions."""
 
     def __init__(self, sample_size: int, width: int, channels: int, *, shuffle: bool) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SlotDecoder(nn.Module):
 
 
 class Deconvolutions(nn.Module):
-    """A global latent to the feature map that it stands for."""
+    """A global latent to a feature map."""
 
     def __init__(self, side: int, width: int, channels: int, hidden: int) -> None:
         super().__init__()

@@ -1,39 +1,37 @@
-"""Slot-VAE as a decomposer, and as what makes new scenes of a global latent."""
+"""Slot-VAE as a decomposer of images, and as a generator of new scenes from a global latent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from energycomp.decomposition import Parts, checked
+from energycomp.components import Gaussian
+from energycomp.decomposition import Decomposer, Parts, latents_for
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.models import Model
-from energycomp.sampling import Generator
-from energycomp.testing import Gaussian
+from energycomp.sampling import Generator, draw_noise
 from energycomp_slots.decoders import Drawn
 from energycomp_slots.networks import SlotVAE
 
-__all__ = ["SlotDecomposer"]
+__all__ = ["SlotAutoencoder", "SlotDecomposer", "decomposer"]
 
 MAX_SLOTS = 256
-CHUNK = 64  # pictures at a time
+CHUNK = 64  # images per network call
 
 
 @attrs.frozen(eq=False)
 class SlotDecomposer:
-    """A model of slots as a decomposer: latents are means of q(z_s | x), and no steps are needed to decode them.
+    """A decomposer of a `SlotVAE`: latents are means of q(z_s | x), and are decoded without steps.
 
     Args:
         model: of a `SlotVAE`.
-        slots: how many there are in `encode`; the number of training when left out. More may be asked for.
+        slots: the number of slots in `encode`, which may be larger than in training; by default that of training.
 
     Raises:
-        InputError: a model of another kind, or a number of slots that cannot be.
+        InputError: a model of another kind, or a number of slots out of range.
 
     >>> from energycomp_slots.model import untrained
     >>> slots = SlotDecomposer(untrained(size=16, slots=3, width=8, channels=8))
@@ -52,7 +50,7 @@ class SlotDecomposer:
         if not isinstance(model.denoiser.network, SlotVAE):
             raise InputError(
                 f"got the model {model.name!r}; expected one of slots; train one: energycomp train slots; for another "
-                "model use energycomp.decomposition.decomposer.decomposer_of"
+                "model use energycomp.decomposer_of"
             )
 
     @slots.default
@@ -71,19 +69,18 @@ class SlotDecomposer:
 
     @torch.no_grad()
     def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (B, K, D) of pictures: means of q(z_s | x).
+        """Latents (B, K, D) of images: means of q(z_s | x).
 
-        Slots start from noise, and their order follows from it. Without a generator all pictures start from the same
-        noise, so that slot k of one picture is like slot k of another.
+        Slots start from noise, which determines their order. Without a generator all images start from the same noise,
+        so that slot k of one image corresponds to slot k of another.
         """
         batch, network = self.model.encode(images), self.network
         shape = (self.slots, network.width)
         if generator is None:
-            noise = randn_tensor((1, *shape), generator=torch.Generator().manual_seed(0), device=batch.device).expand(
-                len(batch), -1, -1
-            )
+            fixed = torch.Generator().manual_seed(0)
+            noise = draw_noise((1, *shape), generator=fixed, device=batch.device).expand(len(batch), -1, -1)
         else:
-            noise = randn_tensor((len(batch), *shape), generator=generator, device=batch.device)
+            noise = draw_noise((len(batch), *shape), generator=generator, device=batch.device)
         found = [
             network.infer(network.encode(part), start)[0][0]
             for part, start in zip(batch.split(CHUNK), noise.split(CHUNK), strict=True)
@@ -92,13 +89,13 @@ class SlotDecomposer:
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
-        """Pictures (B, 3, H, W) of latents (B, K', D). Draws nothing, and takes no steps."""
+        """Images (B, 3, H, W) of latents (B, K', D). Draws no random numbers and takes no steps."""
         del generator, num_inference_steps
         return torch.cat([self._drawn(part).whole for part in self._checked(latents).split(CHUNK)]).clamp(-1, 1)
 
     @torch.no_grad()
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
-        """Each slot alone, as the decoder draws it, in the pixels in which no other is stronger, and all together."""
+        """The decoded image of each slot, the mask of pixels in which its weight is the largest, and all together."""
         del generator, num_inference_steps
         drawn = [self._drawn(part) for part in self._checked(latents).split(CHUNK)]
         both = Drawn(torch.cat([d.images for d in drawn]), torch.cat([d.log_masks for d in drawn]))
@@ -108,7 +105,13 @@ class SlotDecomposer:
 
     @torch.no_grad()
     def scenes(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (n, K, D) of new scenes: z_g from its prior, then the means of p(z_s | z_g) (eq. 3.1)."""
+        """Latents (n, K, D) of new scenes: z_g from its prior, then the means of p(z_s | z_g).
+
+        Equation 3.1 of Wang (2026).
+
+        Raises:
+            InputError: a plain autoencoder, which has no prior, or a number that is not positive.
+        """
         if type(n) is not int or n < 1:
             raise InputError(f"got n={n!r}; expected a number of scenes of at least 1")
         network = self.network
@@ -118,28 +121,22 @@ class SlotDecomposer:
             )
         if network.slots_from == "mlp" and self.slots != network.slots:
             raise InputError(f"got {self.slots} slots of an MLP, which makes {network.slots}; expected as many")
-        if generator is None:
-            generator = torch.Generator()
-            generator.seed()
-        like = network.grid
-        first = randn_tensor((n, network.global_width), generator=generator, device=like.device)
-        noise = randn_tensor((n, self.slots, network.width), generator=generator, device=like.device)
+        device = self.model.denoiser.device
+        first = draw_noise((n, network.global_width), generator=generator, device=device)
+        noise = draw_noise((n, self.slots, network.width), generator=generator, device=device)
         pairs = zip(first.split(CHUNK), noise.split(CHUNK), strict=True)
         return torch.cat([network.generate(network.scene(some), start)[0][0] for some, start in pairs])
 
-    @property
-    def sample(self) -> Callable[..., Tensor] | None:
-        """`sample(n, *, generator)` makes new scenes (n, 3, H, W) in [-1, 1]; a plain autoencoder has none."""
-        return None if self.network.plain else self._sample
-
-    def _sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """New scenes (n, 3, H, W) in [-1, 1], the decoded `scenes`."""
         return self.decode(self.scenes(n, generator=generator))
 
     @torch.no_grad()
     def component(self, latents: Any) -> Gaussian:
         """The component of one scene (K', D), N(sqrt(a) decode(z), (a sigma_x^2 + 1 - a) I) at alpha_bar_t = a.
 
-        Its picture is drawn once, here: eps and energy cost no rows. It composes with others of the sample space.
+        The scene is decoded once, here: eps and energy cost no network evaluations. It composes with other components
+        of the same sample space.
         """
         if not isinstance(latents, Tensor) or latents.ndim != 2:
             got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
@@ -163,9 +160,41 @@ class SlotDecomposer:
         return drawn
 
     def _checked(self, latents: Tensor) -> Tensor:
-        latents, width = checked(latents), self.network.width
-        if latents.shape[2] != width:
-            raise InputError(f"got latents of width {latents.shape[2]}; expected {width}, that of {self.model.name!r}")
+        latents = latents_for(self.model, latents)
         if latents.shape[1] > MAX_SLOTS:
             raise InputError(f"got {latents.shape[1]} slots; expected at most {MAX_SLOTS}")
-        return latents.to(self.model.denoiser.device, torch.float32)
+        return latents
+
+
+@attrs.frozen(eq=False)
+class SlotAutoencoder:
+    """The decomposer of a plain autoencoder: a `SlotDecomposer` that generates no scenes, because there is no prior.
+
+    Args:
+        slots: of a model without a prior.
+    """
+
+    slots: SlotDecomposer
+
+    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """As `SlotDecomposer.encode`."""
+        return self.slots.encode(images, generator=generator)
+
+    def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
+        """As `SlotDecomposer.decode`."""
+        return self.slots.decode(latents, generator=generator, num_inference_steps=num_inference_steps)
+
+    def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
+        """As `SlotDecomposer.parts`."""
+        return self.slots.parts(latents, generator=generator, num_inference_steps=num_inference_steps)
+
+
+def decomposer(model: Model) -> Decomposer:
+    """The decomposer of a model of slots.
+
+    >>> from energycomp_slots.model import untrained
+    >>> type(decomposer(untrained())).__name__, type(decomposer(untrained(plain=True))).__name__
+    ('SlotDecomposer', 'SlotAutoencoder')
+    """
+    slots = SlotDecomposer(model)
+    return SlotAutoencoder(slots) if slots.network.plain else slots

@@ -1,4 +1,4 @@
-"""What Slot-VAE minimises: its negative evidence lower bound, and what holds its two paths together."""
+"""The loss of Slot-VAE: the negative evidence lower bound, and terms that align its two paths."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch.nn import functional as F
 
 from energycomp_slots.networks import SlotVAE
 
-__all__ = ["Prices", "Terms", "generation_loss", "kl_normal", "slot_loss"]
+__all__ = ["LossWeights", "Terms", "generation_loss", "kl_normal", "slot_loss"]
 
 
 @attrs.frozen
-class Prices:
-    """What the terms of the objective are multiplied by.
+class LossWeights:
+    """The weight of each term of the loss. Equations are those of Wang (2026).
 
     Args:
         slots: of KL(q(z_s|x) || N(0, I)) (eq. 3.6).
-        matched: of KL(q(z_s|x) || p(z_s|z_g)) (eq. 3.5); 0 leaves the generative path out.
+        matched: of KL(q(z_s|x) || p(z_s|z_g)) (eq. 3.5); 0 skips the generative path.
         scene: beta, of KL(q(z_g|x) || N(0, I)).
-        features: of the squared distance of the two paths' feature maps.
+        features: of the squared distance between the feature maps of the two paths.
     """
 
     slots: float = 0.5
@@ -32,7 +32,7 @@ class Prices:
 
 @attrs.frozen(eq=False)
 class Terms:
-    """A loss and the parts that it is made of, for those who watch it."""
+    """A loss, and its terms for the training log."""
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -41,7 +41,7 @@ class Terms:
 def kl_normal(
     mean: Tensor, log_sigma: Tensor, prior_mean: Tensor | None = None, prior_log_sigma: Tensor | None = None
 ) -> Tensor:
-    """KL divergence (B,) of diagonal Gaussians (B, ...), to N(0, I) where no other is given, in nats.
+    """KL divergence (B,) in nats of diagonal Gaussians (B, ...) from a prior, by default N(0, I).
 
     >>> kl_normal(torch.ones(1, 2), torch.zeros(1, 2))
     tensor([1.])
@@ -52,16 +52,19 @@ def kl_normal(
     return (0.5 * (ratio - 1) + prior_log_sigma - log_sigma).flatten(1).sum(1)
 
 
-def slot_loss(network: SlotVAE, samples: Tensor, prices: Prices, *, generator: torch.Generator | None = None) -> Terms:
-    """Reconstruction, and the terms of latents that have a price (thesis eqs 3.5 to 3.7), a sum over pixels.
+def slot_loss(
+    network: SlotVAE, samples: Tensor, weights: LossWeights, *, generator: torch.Generator | None = None
+) -> Terms:
+    """The reconstruction error, a sum over pixels, and the weighted KL terms (equations 3.5 to 3.7 of Wang, 2026).
 
-    # Notation: network.sigma_x -> sigma_x; prices.scene -> beta
-    -log N(x; decode(z_s), sigma_x^2) + prices.slots KL(q(z_s|x) || N(0, I)) + prices.matched KL(q(z_s|x) || p(z_s|z_g))
-    + beta KL(q(z_g|x) || N(0, I)) + prices.features |f - f_x|^2, up to a constant; the last is not in the thesis.
+    # Notation: network.sigma_x -> sigma_x; weights.scene -> beta
+    -log N(x; decode(z_s), sigma_x^2) + weights.slots KL(q(z_s|x) || N(0, I))
+    + weights.matched KL(q(z_s|x) || p(z_s|z_g)) + beta KL(q(z_g|x) || N(0, I)) + weights.features |f - f_x|^2,
+    up to a constant; the last term is not in Wang (2026).
 
     Args:
         samples: (B, 3, H, W) in [-1, 1].
-        generator: draws where slots start from, and the latents.
+        generator: draws the initial slots and the latents.
     """
     features = network.encode(samples)
     noise = randn_tensor((len(samples), network.slots, network.width), generator=generator, device=samples.device)
@@ -77,23 +80,23 @@ def slot_loss(network: SlotVAE, samples: Tensor, prices: Prices, *, generator: t
     loss = parts["reconstruction"]
     if not network.plain:
         parts["kl_slots"] = kl_normal(mean, log_sigma).mean()
-        loss = loss + prices.slots * parts["kl_slots"]
-    if prices.matched and not network.plain:
+        loss = loss + weights.slots * parts["kl_slots"]
+    if weights.matched and not network.plain:
         path = _generated(network, features, noise, generator)
         parts["kl_matched"] = kl_normal(mean, log_sigma, *path.slots).mean()
         parts["kl_scene"], parts["features"] = path.kl, F.mse_loss(path.features, features.detach())
-        loss = loss + prices.matched * parts["kl_matched"] + prices.scene * parts["kl_scene"]
-        loss = loss + prices.features * parts["features"]
+        loss = loss + weights.matched * parts["kl_matched"] + weights.scene * parts["kl_scene"]
+        loss = loss + weights.features * parts["features"]
     return Terms(loss, {**parts, "used": used(drawn.log_masks)})
 
 
 def generation_loss(
-    network: SlotVAE, samples: Tensor, prices: Prices, *, generator: torch.Generator | None = None
+    network: SlotVAE, samples: Tensor, weights: LossWeights, *, generator: torch.Generator | None = None
 ) -> Terms:
-    """What teaches the generative path alone, against a path of inference that stays as it is.
+    """The loss of the generative path alone; the inference path stays as it is.
 
-    The thesis has no such step. From scratch, the divergence of slots that are not aligned yet teaches smears; feature
-    maps that agree align them, since both paths share what follows.
+    Wang (2026) has no such step. Without it, the divergence between slots that are not aligned yet leads to blurred
+    scenes. Feature maps that agree align the slots, because both paths share the following layers.
     """
     with torch.no_grad():
         features = network.encode(samples)
@@ -105,9 +108,9 @@ def generation_loss(
         "kl_scene": path.kl,
         "kl_matched": kl_normal(mean, log_sigma, *path.slots).mean(),
     }
-    loss = prices.features * parts["features"] + prices.scene * parts["kl_scene"]
-    if prices.matched:
-        loss = loss + prices.matched * parts["kl_matched"]
+    loss = weights.features * parts["features"] + weights.scene * parts["kl_scene"]
+    if weights.matched:
+        loss = loss + weights.matched * parts["kl_matched"]
     return Terms(loss, parts)
 
 
@@ -127,7 +130,7 @@ def _generated(network: SlotVAE, features: Tensor, noise: Tensor, generator: tor
 
 
 def used(log_masks: Tensor) -> Tensor:
-    """How many slots of a picture are the strongest in 1 % of its pixels, on average; of log masks (B, K, 1, H, W)."""
+    """The mean number of slots with the largest mask in at least 1 % of the pixels, from log masks (B, K, 1, H, W)."""
     winner = log_masks.detach().argmax(1).flatten(1)
     shares = F.one_hot(winner, log_masks.shape[1]).float().mean(1)
     return (shares >= 0.01).float().sum(1).mean()

@@ -1,22 +1,21 @@
-"""Models of slots: with the weights of two worlds, and untrained ones."""
+"""Models of slots: with the weights of two synthetic worlds, and untrained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import as_file, files
 from typing import Any
 
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, from_pretrained
+from energycomp.models import Defaults, Model, shipped
 from energycomp_slots.conditioner import Scenes
 from energycomp_slots.networks import SlotVAE
 
 __all__ = ["slots", "sprites", "untrained"]
 
 WORLDS = ("arrow", "sprites")
-# Thesis section 3.6.3: four convolutions of 64 channels at full size, deconvolutions of stride 2 and kernel 5.
+# Section 3.6.3 of Wang (2026): four convolutions of 64 channels at full size, deconvolutions of stride 2 and kernel 5.
 PAPER: dict[str, Any] = {
     "size": 128,
     "width": 64,
@@ -35,14 +34,14 @@ SWITCHES = ("share_weights", "share_initial", "plain")
 
 
 def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arrow", **options: Any) -> Model:
-    """Slot-VAE: a picture into slots, slots into pictures, and new scenes.
+    """Slot-VAE: images into slots, slots into images, and new scenes.
 
     Args:
-        preset: "default", 32x32 pixels on a CPU; "paper", the sizes of thesis section 3.6.3, 128x128 pixels.
-        pretrained: with the weights in this package, which are of the default preset.
+        preset: "default", 32x32 pixels on a CPU; "paper", the sizes of section 3.6.3 of Wang (2026), 128x128 pixels.
+        pretrained: with the weights in this package, those of the default preset.
         world: of the weights: "arrow", Arrow Room, or "sprites".
         options: of an untrained model: `slots`, `width`, `channels`, `size`, `iterations`, `global_width`, `sigma_x`,
-            `prior` (normal, diffusion); and for ablations `slots_from` (attention, mlp, transformer), `share_weights`,
+            `prior` (normal, diffusion); for ablations also `slots_from` (attention, mlp, transformer), `share_weights`,
             `share_initial` and `plain`.
     """
     if preset not in ("default", "paper"):
@@ -56,8 +55,7 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
             f"are in this package for {' and '.join(WORLDS)} of the default preset without options; expected one of "
             "these; or train it: energycomp train slots"
         )
-    with as_file(files("energycomp_slots") / "weights" / world) as folder:
-        return from_pretrained(folder)
+    return shipped("energycomp_slots", world)
 
 
 def sprites(**options: Any) -> Model:
@@ -84,12 +82,13 @@ def untrained(*, size: int = 32, name: str = "slots", **options: Any) -> Model:
         processor=ImageProcessor(size=(size, size), resize="crop"),
         network_name="slots",
         conditioner_name="slots",
+        decomposer_name="slots",
         defaults=Defaults(solver="sgd", counts=(1, 1), distinct=False),
     )
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a model as a person writes them, "slots=6", "plain=yes", as arguments of `SlotVAE`.
+    """Options of the command line, such as "slots=6" and "plain=yes", as arguments of `SlotVAE`.
 
     >>> checked_options({"slots": "6", "share_weights": "no"})
     {'slots': 6, 'share_weights': False}

@@ -1,29 +1,24 @@
-"""The network of Slot-VAE: pictures to slots, slots to pictures, and a global latent to slots (thesis Fig. 3.1)."""
+"""The network of Slot-VAE: images to slots, slots to images, and a global latent to slots (Wang, 2026, Fig. 3.1)."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.components import Condition
-from energycomp.denoisers import signal_noise
+from energycomp.components import Condition, cosine_schedule, signal_noise
 from energycomp.errors import InputError
 from energycomp_slots.attention import HEADS, SlotAttention, SlotTransformer
 from energycomp_slots.decoders import Deconvolutions, Drawn, SlotDecoder, places
 from energycomp_slots.prior import LatentPrior
 
-if TYPE_CHECKING:
-    from energycomp.decomposition import Decomposer
-    from energycomp.models import Model
-
 __all__ = ["CHOICES", "SlotVAE"]
 
-CENTRE, STRETCH = -0.2, 2.0  # what is taken from brightness in [-1, 1], and what the rest is multiplied by
+CENTRE, STRETCH = -0.2, 2.0  # inputs in [-1, 1] are normalized to (x - CENTRE) * STRETCH
 LIMITS = {
     "sample_size": (16, 1024), "slots": (1, 256), "width": (1, 4096), "channels": (1, 4096), "stride": (1, 4),
     "iterations": (1, 64), "hidden": (1, 4096), "global_width": (1, 4096), "global_hidden": (1, 4096),
@@ -37,13 +32,13 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 class GaussianHead(nn.Module):
-    """A mean and the logarithm of a sigma from features, by one hidden layer."""
+    """Mean and log sigma from features, by one hidden layer."""
 
     def __init__(self, features: int, hidden: int, width: int) -> None:
         super().__init__()
         last = nn.Linear(hidden, 2 * width)
         with torch.no_grad():
-            last.bias[width:] = -3.0  # nearly certain at first: noise would hide what slots begin to tell
+            last.bias[width:] = -3.0  # little noise at first: more would prevent slots from learning
         self.layers = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), last)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,10 +47,10 @@ class GaussianHead(nn.Module):
 
 
 class SlotVAE(nn.Module):
-    """One slot attention for two paths: from a picture, and from a global latent.
+    """One slot attention for two paths: from an image, and from a global latent.
 
-    As a network of a `Denoiser` its condition is a whole scene, one token a slot, and its prediction of x0 is exact:
-    pictures of a scene are N(decode(z), sigma_x^2), noised N(sqrt(a) decode(z), a sigma_x^2 + 1 - a).
+    As a network of a `Denoiser` its condition is a whole scene, with one token for each slot, and its prediction of x0
+    is exact: images of a scene are N(decode(z), sigma_x^2), noised N(sqrt(a) decode(z), a sigma_x^2 + 1 - a).
 
     Args:
         sample_size: H = W.
@@ -67,16 +62,16 @@ class SlotVAE(nn.Module):
         iterations: of slot attention.
         hidden: of the MLPs of slots.
         global_width: L of the global latent z_g.
-        global_hidden: of the MLPs that read it and make feature maps of it.
-        global_stride: of a convolution before the first; 1 for none.
-        decoder_channels: of the slots' decoder, from the broadcast grid of 8x8 on.
-        shuffle: whether the last doubling of its size is a PixelShuffle, which is cheaper than a deconvolution.
-        sigma_x: of a pixel, in brightness of [-1, 1].
-        prior: of z_g: "normal", or "diffusion", which is fitted to it afterwards.
-        slots_from: what makes slots of z_g: "attention", or as an ablation "mlp" or "transformer".
-        share_weights: whether both paths use one slot attention.
-        share_initial: whether both start from the same noise.
-        plain: a plain Slot Attention autoencoder: latents without noise.
+        global_hidden: of the MLPs from feature maps to the global latent and back.
+        global_stride: of a convolution before the first of these; 1 for none.
+        decoder_channels: of the decoder of slots, from the broadcast grid of 8x8 on.
+        shuffle: whether the last upsampling is a PixelShuffle, which costs less than a transposed convolution.
+        sigma_x: standard deviation of a pixel, in brightness of [-1, 1].
+        prior: of z_g: "normal", or "diffusion", which is fitted after training.
+        slots_from: the module that maps z_g to slots: "attention", or "mlp" or "transformer" as an ablation.
+        share_weights: whether both paths share the slot attention.
+        share_initial: whether both paths start from the same noise.
+        plain: a plain Slot Attention autoencoder, with latents without noise and no prior.
 
     >>> net = SlotVAE(sample_size=16, slots=3, width=8, channels=8, decoder_channels=8, global_width=4)
     >>> noise = torch.randn(2, 3, 8)
@@ -85,7 +80,6 @@ class SlotVAE(nn.Module):
     (torch.Size([2, 3, 16, 16]), torch.Size([2, 3, 8]))
     """
 
-    seen: Tensor
     alphas_cumprod: Tensor
     grid: Tensor
 
@@ -163,15 +157,8 @@ class SlotVAE(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         self.register_buffer("grid", places(self.side), persistent=False)
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
-        self.register_buffer("alphas_cumprod", _schedule(), persistent=False)
+        self.register_buffer("alphas_cumprod", cosine_schedule(), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def decomposer(self, model: Model) -> Decomposer:
-        """What takes pictures apart with a model of this network, and makes new scenes."""
-        from energycomp_slots.decomposer import SlotDecomposer
-
-        return SlotDecomposer(model)
 
     def encode(self, samples: Tensor) -> Tensor:
         """Feature maps f_x (B, D', h, w) of samples (B, 3, H, W)."""
@@ -181,9 +168,9 @@ class SlotVAE(nn.Module):
         return x
 
     def infer(self, features: Tensor, noise: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Mean and log sigma (B, K, D) of q(z_s | x) from f_x and normal noise (B, K, D), and the slots' shares.
+        """Mean and log sigma (B, K, D) of q(z_s | x) from f_x and normal noise (B, K, D), and the attention of slots.
 
-        Shares (B, K, h, w) say which cells each slot explains.
+        The attention (B, K, h, w) says which cells each slot explains.
         """
         slots, share = self.attention(self._cells(features), self.attention.initial(noise))
         return self.posterior(slots), share.unflatten(2, (self.side, self.side))
@@ -194,9 +181,9 @@ class SlotVAE(nn.Module):
         return mean, log_sigma.clamp(-8.0, 2.0)
 
     def generate(self, z_g: Tensor, noise: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Mean and log sigma (B, K, D) of p(z_s | z_g) of global latents (B, L), and the feature map they go through.
+        """Mean and log sigma (B, K, D) of p(z_s | z_g) for global latents (B, L), and the intermediate feature maps.
 
-        `noise` (B, K, D) is that of `infer`, from which both paths start, unless `share_initial` is off.
+        `noise` (B, K, D) is that of `infer`, unless `share_initial` is off.
         """
         features = self.leave(z_g)
         if self.slots_from == "mlp":
@@ -208,15 +195,15 @@ class SlotVAE(nn.Module):
         return self.posterior(slots), features
 
     def scene(self, noise: Tensor) -> Tensor:
-        """New global latents z_g (B, L) of normal noise (B, L)."""
+        """New global latents z_g (B, L) from normal noise (B, L)."""
         return noise if self.prior is None else self.prior(noise)
 
     def decode(self, latents: Tensor) -> Drawn:
-        """What slot latents (B, K', D) show, whatever K' of at least 1."""
+        """Decoded slot latents (B, K', D), for any K' of at least 1."""
         return self.decoder(latents)
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
-        """Stage one of two: what a prediction of x0 needs of the noised sample (B, C, H, W)."""
+        """Stage one of two: what the prediction of x0 needs from the noised sample (B, C, H, W)."""
         signal, sigma = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
         variance = self.sigma_x**2
         gain = signal * variance / (signal.square() * variance + sigma.square())
@@ -251,10 +238,3 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(f"got width {config['width']} for a transformer; expected a multiple of {HEADS}")
     if not isinstance(config["sigma_x"], int | float) or not 0 < config["sigma_x"] < math.inf:
         raise InputError(f"got sigma_x {config['sigma_x']!r}; expected a number above 0, such as 0.2")
-
-
-def _schedule() -> Tensor:
-    from diffusers.schedulers import DDPMScheduler
-
-    alphas_cumprod: Tensor = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
-    return alphas_cumprod

@@ -12,9 +12,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.denoisers import signal_noise
+from energycomp.components import cosine_schedule, signal_noise, stratified_timesteps
 from energycomp.sampling import make_scheduler, sample
-from energycomp.testing import cosine_schedule
 
 __all__ = ["LatentPrior"]
 
@@ -63,10 +62,8 @@ class LatentPrior(nn.Module):
 
     def loss(self, latents: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The denoising error of latents (B, L), at one timestep each, stratified."""
-        device = torch.device("cpu") if generator is None else generator.device
-        place = torch.randperm(len(latents), generator=generator, device=device)
-        share = (place + torch.rand(len(latents), generator=generator, device=device)) / len(latents)
-        timestep = (share * (len(self.alphas_cumprod) - 1)).to(latents.device)
+        last = len(self.alphas_cumprod) - 1
+        timestep = stratified_timesteps(len(latents), 0.0, last, generator=generator).to(latents.device)
         noise = randn_tensor(latents.shape, generator=generator, device=latents.device)
         latents = (latents - self.mean) / self.spread
         signal, sigma = (level[:, :, 0, 0] for level in signal_noise(self.alphas_cumprod, timestep, latents.dtype))

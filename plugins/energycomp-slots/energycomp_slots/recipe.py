@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
@@ -14,74 +13,78 @@ import attrs
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.errors import InputError
+from energycomp.images import from_bytes
 from energycomp.models import Model
-from energycomp.training import FitResult, Recipe, fit
-from energycomp_decomp.training_data import Pictures
-from energycomp_slots.loss import Prices, Terms, generation_loss, slot_loss
+from energycomp.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
+from energycomp_datasets.pictures import Pictures
+from energycomp_datasets.rooms.training import drawn, in_file
+from energycomp_slots.log import TrainingLog
+from energycomp_slots.loss import LossWeights, Terms, generation_loss, slot_loss
 from energycomp_slots.model import checked_options, untrained
 from energycomp_slots.model import slots as build
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.prior import LatentPrior
-from energycomp_slots.progress import Diary
-from energycomp_slots.training_data import drawn, in_file
 
-__all__ = ["Phase", "other_scenes", "phases", "slots"]
+__all__ = ["Phase", "Phases", "other_scenes", "phases", "slots"]
 
 BATCH, CHUNK, TRIALS = 24, 250, 2
-RISE, HIGHEST = 0.04, 0.5  # price of latents after the trials, and from the middle of inference on
+WARM_UP, HIGHEST = 0.04, 0.5  # weight of the KL term of slots after the restarts, and its maximum
 ABOUT_SCENES = ("slots_from", "share_weights", "share_initial", "prior", "global_width", "global_hidden")
-SCENES = ("enter", "global_head", "leave", "own")  # what makes slots of a global latent, and it of a picture
-MAKING = ("generation", "together", "prior")  # phases from which on there are scenes to show
+SCENES = ("enter", "global_head", "leave", "own")  # the modules of the global latent
+MAKING = ("generation", "together", "prior")  # phases in which scenes can be shown
 
 
 @attrs.frozen
 class Phase:
-    """A part of a run, with a learning rate of its own that rises and falls; that of a trial stays.
+    """A phase of a run, with a learning rate schedule of its own: one cycle, or constant for a restart.
 
     Args:
         name: of its folder.
-        steps: of a run of the recipe's own length.
-        learning_rate: at its peak.
-        prices: at a share of its steps.
-        learned: the parts of the network that change; all of them when left out.
-        trial: the seed of the weights that it begins from; those of the phase before when left out.
-        batch_size: of pictures, or of their global latents.
+        steps: in a run of the recipe's default length.
+        learning_rate: the maximum.
+        weights: the loss weights at a fraction of its steps.
+        learned: the modules of the network that are trained; by default all of them.
+        trial: for a restart, the seed of the initial weights; by default the weights of the previous phase.
+        batch_size: images, or their global latents.
     """
 
     name: str
     steps: int
     learning_rate: float
-    prices: Callable[[float], Prices]
+    weights: Callable[[float], LossWeights]
     learned: tuple[str, ...] | None = None
     trial: int | None = None
     batch_size: int = BATCH
 
 
-def phases(network: SlotVAE, rise: float = RISE) -> tuple[Phase, ...]:
-    """What a network goes through; `rise` is the price of latents after the trials.
+def phases(network: SlotVAE, rise: float = WARM_UP) -> tuple[Phase, ...]:
+    """The phases of training; `rise` is the weight of the KL term of slots after the restarts.
 
     >>> [phase.name for phase in phases(SlotVAE())][2:]
     ['inference', 'generation', 'together', 'prior']
     """
-    # Maps that agree teach nothing to what makes slots without them, or by weights of its own.
+    # An MLP maps the global latent to slots without feature maps, so that the term of feature maps does not apply.
     maps = 0.0 if network.slots_from == "mlp" else 100.0
 
-    # A faster rise of the price makes slots tell nothing.
-    def rising(low: float, high: float) -> Callable[[float], Prices]:
-        return lambda done: Prices(slots=min(low + (high - low) * done, HIGHEST))
+    # With a faster warm-up slots stay empty.
+    def rising(low: float, high: float) -> Callable[[float], LossWeights]:
+        return lambda done: LossWeights(slots=min(low + (high - low) * done, HIGHEST))
 
     whole = (
         *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, rise), trial=seed) for seed in range(TRIALS)),
         Phase("inference", 14_000, 8e-4, rising(rise, 0.85)),
         Phase(
-            "generation", 7_000, 8e-4, lambda _: Prices(features=maps, matched=float(network.own is not None)), SCENES
+            "generation",
+            7_000,
+            8e-4,
+            lambda _: LossWeights(features=maps, matched=float(network.own is not None)),
+            SCENES,
         ),
-        Phase("together", 8_500, 3e-4, lambda done: Prices(features=maps, matched=min(done / 0.5, 1.0))),
-        Phase("prior", 30_000, 1e-3, lambda _: Prices(), ("prior",), batch_size=256),
+        Phase("together", 8_500, 3e-4, lambda done: LossWeights(features=maps, matched=min(done / 0.5, 1.0))),
+        Phase("prior", 30_000, 1e-3, lambda _: LossWeights(), ("prior",), batch_size=256),
     )
     if network.plain:
         return (
@@ -98,53 +101,52 @@ def slots(
     preset: str,
     cache: Path,
     world: str = "arrow",
-    rise: str | float = RISE,
+    rise: str | float = WARM_UP,
     **options: Any,
-) -> Recipe:
+) -> Phases:
     """Slot-VAE; the recipe of the shipped weights.
 
-    Whether slots separate objects is a matter of luck in the first thousands of steps, so that two beginnings are
-    tried, and the one of the least loss goes on. First slots learn to explain pictures; then, while they stay as they
-    are, the global latent learns to make the feature maps that they come from, which the thesis does without; then both
-    learn together; last the prior of global latents is fitted to them.
+    Whether slots separate objects depends on the initialization, so that training starts twice, and continues with the
+    lower loss. First slots learn to reconstruct images. Then they are frozen, and the global latent learns to generate
+    their feature maps, a step that Wang (2026) does not have. Then both are trained together. Last, the prior of global
+    latents is fitted to them.
 
     Args:
-        data: a folder of pictures, or an npz or h5 file of a public set; drawn ones of a world when left out.
-        init: a model to start from; with options, only its slots of pictures, and scenes of them are learned anew.
+        data: a folder of images, or an npz or h5 file of a public data set; by default drawn images of a world.
+        init: a model to start from; with options, only its slots of images, and scenes are trained again.
         preset: "default" or "paper".
-        cache: not used: what is drawn is drawn anew.
-        world: of the drawn pictures: "arrow", "sprites" or "rooms".
-        rise: the price of latents after the trials, of 0.5 in the end; where slots stay alike, a lower one.
+        cache: not used; images are drawn again.
+        world: of the drawn images: "arrow", "sprites" or "rooms".
+        rise: the weight of the KL term of slots after the restarts, finally 0.5; choose a lower one where slots stay
+            alike.
         options: of the model, see `energycomp_slots.model.slots`.
     """
     del cache
     if init is not None and preset != "default":
         raise InputError(f"got --preset {preset} with --init {init.name}; expected one of them")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    if init is None:
+        checked_options(options)
+
+    def untrained_model() -> Model:
         if init is None:
-            checked_options(options)
-            model = build(preset=preset, pretrained=False, **options)
-        else:
-            model = other_scenes(init, options) if options else _slots_of(init)
+            return build(preset=preset, pretrained=False, **options)
+        return other_scenes(init, options)
+
+    model = start(_slots_of(init) if init is not None and not options else None, untrained_model)
     if data is None:
         model = attrs.evolve(
             model, name="slots" if world == "arrow" else f"slots-{world}"
         )  # `evaluate` finds data by it
     shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor, BATCH)
-    settings: dict[str, Any] = {
-        "weight_decay": 0.0,
-        "warmup_fraction": 0.02,
-        "max_grad_norm": 1.0,
-        "ema_decay": 0.999,
-        "mixed_precision": "bf16",
-    }
-    todo = phases(cast("SlotVAE", model.denoiser.network), _price(rise))[_skipped(init, options) :]
-    fitted = partial(_fit, model, shown, todo, **settings)
-    return Recipe(model=model, fit=fitted, steps=sum(phase.steps for phase in todo))
+    todo = phases(cast("SlotVAE", model.denoiser.network), _checked_rise(rise))[_skipped(init, options) :]
+    config = FitConfig(
+        steps=sum(phase.steps for phase in todo), batch_size=BATCH, learning_rate=todo[0].learning_rate,
+        weight_decay=0.0, warmup_fraction=0.02, mixed_precision="bf16",
+    )  # fmt: skip
+    return Phases(model=model, data=shown, config=config, todo=todo)
 
 
-def _price(text: str | float) -> float:
+def _checked_rise(text: str | float) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -185,52 +187,66 @@ def _skipped(init: Model | None, options: Mapping[str, Any]) -> int:
     return 0 if init is None else TRIALS + bool(options)
 
 
-def _fit(
-    model: Model,
-    data: Pictures,
-    todo: Sequence[Phase],
-    *,
-    out: Path,
-    steps: int,
-    sample_every: int | None = None,
-    on_sample: Callable[[nn.Module, int], object] | None = None,
-    **options: Any,
-) -> FitResult:
-    network = cast("SlotVAE", model.denoiser.network)
-    diary, started, result, best = Diary(Path(out), model, data), 0, None, math.inf
-    chosen, processes = network.state_dict(), PartialState().num_processes
+@attrs.frozen(eq=False, kw_only=True)
+class Phases:
+    """The recipe: a run of `fit` for each phase, in a folder of its own.
 
-    def shown(module: nn.Module, step: int) -> None:
-        total = diary.show(step)
-        if on_sample is not None and diary.phase in MAKING:
-            on_sample(module, total)
+    Args:
+        model: that is trained.
+        data: images.
+        config: of the whole; each phase has its own share of the steps, learning rate, schedule and batch size.
+        todo: the phases.
+    """
 
-    for phase, end in zip(todo, accumulate(phase.steps for phase in todo), strict=True):
-        count = round(steps * end / sum(each.steps for each in todo)) - started
-        if not count:
-            continue
-        diary.begin(phase.name, started)
-        network.load_state_dict(chosen if phase.trial is None else _beginning(network, phase.trial))
-        network.seen.zero_()
-        examples: Dataset[Tensor] = Latents(_latents(network, data)) if phase.name == "prior" else data
-        size, micro = min(phase.batch_size, len(data)), options.get("micro_batches") or processes
-        settings = {
+    model: Model
+    data: Pictures
+    config: FitConfig
+    todo: tuple[Phase, ...]
+
+    def run(
+        self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
+    ) -> FitResult:
+        """As `energycomp.training.Recipe.run`; changes hold for every phase."""
+        out, whole, network = Path(out), attrs.evolve(self.config, **changes), self._network
+        log, started, result, best = TrainingLog(out, self.model, self.data), 0, None, math.inf
+        chosen = network.state_dict()
+
+        def shown(module: nn.Module, step: int) -> None:
+            total = log.show(step)
+            if on_sample is not None and log.phase in MAKING:
+                on_sample(module, total)
+
+        for phase, end in zip(self.todo, accumulate(phase.steps for phase in self.todo), strict=True):
+            count = round(whole.steps * end / sum(each.steps for each in self.todo)) - started
+            if not count:
+                continue
+            log.begin(phase.name, started)
+            network.load_state_dict(chosen if phase.trial is None else _beginning(network, phase.trial))
+            examples: Any = _latents(network, self.data) if phase.name == "prior" else self.data
+            config = attrs.evolve(whole, **{**self._settings(phase, whole), **changes, "steps": count})
+            with _learning(network, phase.learned):
+                result = fit(
+                    self.model.trained, _loss(phase, log), examples, config, out=out / phase.name, on_sample=shown,
+                    progress=progress,
+                )  # fmt: skip
+            if phase.trial is None:
+                chosen = result.ema_state
+            elif result.loss < best:
+                best, chosen = result.loss, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            started += count
+        return attrs.evolve(cast("FitResult", result), step=started)
+
+    @property
+    def _network(self) -> SlotVAE:
+        return cast("SlotVAE", self.model.denoiser.network)
+
+    def _settings(self, phase: Phase, whole: FitConfig) -> dict[str, Any]:
+        size, micro = min(phase.batch_size, len(self.data)), whole.micro_batches or PartialState().num_processes
+        return {
             "learning_rate": phase.learning_rate,
             "schedule": "one_cycle" if phase.trial is None else "constant",
             "batch_size": size - size % micro or size,
-            "sample_every": sample_every,
-            "on_sample": shown,
-            **options,
         }
-        with _learning(network, phase.learned):
-            loss = _loss(phase, count * max(micro // processes, 1), diary)
-            result = fit(model.trained, loss, examples, out=Path(out) / phase.name, steps=count, **settings)
-        if phase.trial is None:
-            chosen = result.ema_state
-        elif result.loss < best:
-            best, chosen = result.loss, {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        started += count
-    return attrs.evolve(cast("FitResult", result), step=started)
 
 
 def _beginning(network: SlotVAE, seed: int) -> dict[str, Tensor]:
@@ -252,19 +268,6 @@ def _learning(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]
         network.requires_grad_()
 
 
-class Latents(Dataset[Tensor]):
-    """Global latents (N, L) of pictures."""
-
-    def __init__(self, means: Tensor) -> None:
-        self.means = means
-
-    def __len__(self) -> int:
-        return len(self.means)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.means[index]
-
-
 @torch.no_grad()
 def _latents(network: SlotVAE, data: Pictures) -> Tensor:
     """Means of q(z_g | x) of all pictures, (N, L), by which the prior measures what it learns."""
@@ -275,21 +278,19 @@ def _latents(network: SlotVAE, data: Pictures) -> Tensor:
 
 
 def _samples(batch: Tensor) -> Tensor:
-    return (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+    return from_bytes(batch).contiguous(memory_format=torch.channels_last)
 
 
-def _loss(phase: Phase, batches: int, diary: Diary) -> Callable[[nn.Module, Tensor, torch.Generator], Tensor]:
-    def loss(module: Any, batch: Tensor, generator: torch.Generator) -> Tensor:
-        network = cast("SlotVAE", module)
-        prices = phase.prices(int(network.seen) / batches)
-        network.seen += 1
+def _loss(phase: Phase, log: TrainingLog) -> Loss:
+    def loss(module: Any, batch: Tensor, step: Step) -> Tensor:
+        network, generator = cast("SlotVAE", module), step.generator
         if phase.name == "prior":
             error = cast("LatentPrior", network.prior).loss(batch, generator=generator)
             terms = Terms(error, {"prior": error})
         else:
             make = generation_loss if phase.name == "generation" else slot_loss
-            terms = make(network, _samples(batch), prices, generator=generator)
-        diary.note(terms)
+            terms = make(network, _samples(batch), phase.weights(step.fraction), generator=generator)
+        log.note(terms)
         return terms.loss
 
     return loss

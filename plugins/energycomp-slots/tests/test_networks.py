@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
+from energycomp.decomposition import SceneDecomposer, decomposer_of, sampler_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.sampling import Composer
-from energycomp.testing import check_component, check_model, check_network
+from energycomp.testing import check_component, check_decomposer, check_model, check_network
 from energycomp_slots.attention import SlotAttention
-from energycomp_slots.decomposer import SlotDecomposer
-from energycomp_slots.loss import Prices, generation_loss, kl_normal, slot_loss
+from energycomp_slots.decomposer import SlotAutoencoder, SlotDecomposer
+from energycomp_slots.loss import LossWeights, generation_loss, kl_normal, slot_loss
 from energycomp_slots.model import slots, untrained
 from energycomp_slots.networks import SlotVAE
 
@@ -110,14 +111,14 @@ def test_divergences_are_those_of_torch() -> None:
 
 def test_the_loss_is_the_sum_of_its_parts() -> None:
     net, samples = network(), drawn(2, 3, SIZE, SIZE).clamp(-1, 1)
-    prices = Prices(slots=0.3, matched=0.7, scene=0.2, features=3.0)
-    terms = slot_loss(net, samples, prices, generator=torch.Generator().manual_seed(0))
+    weights = LossWeights(slots=0.3, matched=0.7, scene=0.2, features=3.0)
+    terms = slot_loss(net, samples, weights, generator=torch.Generator().manual_seed(0))
     parts = terms.parts
     expected = parts["reconstruction"] + 0.3 * parts["kl_slots"] + 0.7 * parts["kl_matched"] + 0.2 * parts["kl_scene"]
     expected = expected + 3.0 * parts["features"]
     assert torch.allclose(terms.loss, expected)
     plain = network(plain=True)
-    terms = slot_loss(plain, samples, prices, generator=torch.Generator().manual_seed(0))
+    terms = slot_loss(plain, samples, weights, generator=torch.Generator().manual_seed(0))
     noise = drawn(2, SLOTS, WIDTH)
     whole = plain.decode(plain.infer(plain.encode(samples), noise)[0][0]).whole
     log_likelihood = Normal(whole, plain.sigma_x).log_prob(samples).sum((1, 2, 3))
@@ -127,7 +128,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 
 def test_the_generative_path_learns_without_moving_that_of_inference() -> None:
     net = network()
-    generation_loss(net, drawn(2, 3, SIZE, SIZE), Prices(matched=0.1), generator=torch.Generator()).loss.backward()
+    generation_loss(net, drawn(2, 3, SIZE, SIZE), LossWeights(matched=0.1), generator=torch.Generator()).loss.backward()
     moved = {name.partition(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
     assert {"enter", "leave", "global_head"} <= moved
     assert not {"stem", "decoder"} & moved
@@ -164,7 +165,7 @@ def test_what_a_decomposer_promises(decomposer: SlotDecomposer) -> None:
     assert torch.equal(parts.whole, decomposer.decode(latents))
     more = SlotDecomposer(decomposer.model, slots=6)
     assert more.encode(pictures).shape == (3, 6, WIDTH)
-    assert decomposer.sample is not None
+    assert isinstance(decomposer, SceneDecomposer)
     scenes = decomposer.sample(2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(scenes, decomposer.sample(2, generator=torch.Generator().manual_seed(0)))
     assert scenes.abs().max() <= 1
@@ -191,9 +192,18 @@ def test_bad_input_is_refused(decomposer: SlotDecomposer) -> None:
     with pytest.raises(InputError, match="preset"):
         slots(preset="large")
     plain = SlotDecomposer(untrained(plain=True))
-    assert plain.sample is None
     with pytest.raises(InputError, match="plain"):
         plain.scenes(1)
+
+
+def test_a_model_names_its_decomposer_and_a_plain_autoencoder_makes_no_scenes() -> None:
+    model, plain = (untrained(size=SIZE, slots=SLOTS, width=WIDTH, channels=8, plain=plain) for plain in (False, True))
+    assert isinstance(decomposer_of(model), SlotDecomposer)
+    assert isinstance(decomposer_of(plain), SlotAutoencoder)
+    assert sampler_of(model) is not None
+    assert sampler_of(plain) is None
+    for one in (model, plain):
+        check_decomposer(decomposer_of(one))
 
 
 def test_the_paper_preset_takes_a_step_at_full_size() -> None:
@@ -206,6 +216,6 @@ def test_the_paper_preset_takes_a_step_at_full_size() -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-7)
     samples = drawn(1, 3, 128, 128).clamp(-1, 1)
     before = net.attention.mean.detach().clone()
-    slot_loss(net, samples, Prices(matched=1.0), generator=torch.Generator().manual_seed(0)).loss.backward()
+    slot_loss(net, samples, LossWeights(matched=1.0), generator=torch.Generator().manual_seed(0)).loss.backward()
     optimizer.step()
     assert not torch.equal(before, net.attention.mean)

@@ -12,7 +12,7 @@ import torch
 from energycomp.errors import InputError
 from energycomp.models import load_weights, save_pretrained
 from energycomp.testing import stripes_model
-from energycomp_slots.data import ArrowSource
+from energycomp_datasets.rooms.source import ArrowSource
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.recipe import _learning, phases, slots
 
@@ -34,13 +34,11 @@ def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
     made = recipe(folder, **TINY)
     before = {name: tensor.clone() for name, tensor in made.model.trained.state_dict().items()}
     scenes: list[int] = []
-    result = made.fit(
-        out=tmp_path, steps=20, sample_every=1, on_sample=lambda _, step: scenes.append(step), progress=False
-    )
+    result = made.run(tmp_path, steps=20, sample_every=1, on_sample=lambda _, step: scenes.append(step), progress=False)
     assert result.step == 20
     names = ("trial-0", "trial-1", "inference", "generation", "together", "prior")
     counts = dict(zip(names, (1, 1, 4, 2, 3, 9), strict=True))
-    assert all((tmp_path / name / f"checkpoint-{count:06d}").is_dir() for name, count in counts.items())
+    assert all((tmp_path / name / f"checkpoint-{count:06d}.safetensors").is_file() for name, count in counts.items())
     lines = [json.loads(line) for line in (tmp_path / "terms.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines] == [name for name, count in counts.items() for _ in range(count)]
     assert {"reconstruction", "kl_slots", "used"} <= lines[0].keys()
@@ -56,7 +54,7 @@ def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
     }
     assert {"stem", "attention", "posterior", "decoder", "enter", "leave", "global_head", "prior"} <= changed
     save_pretrained(made.model, tmp_path / "model")
-    again = made.fit(out=tmp_path, steps=20, progress=False)  # every phase is done
+    again = made.run(tmp_path, steps=20, progress=False)  # every phase is done
     assert all(torch.equal(tensor, result.ema_state[name]) for name, tensor in again.ema_state.items())
 
 
@@ -108,5 +106,5 @@ def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="option"):
         recipe(folder, colour="red")
     (tmp_path / "few").mkdir()
-    with pytest.raises(InputError, match="without pictures"):
+    with pytest.raises(InputError, match="without images"):
         recipe(tmp_path / "few")

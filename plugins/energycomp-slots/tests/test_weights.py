@@ -21,10 +21,10 @@ from energycomp.decomposition import traverse
 from energycomp.evaluation import evaluate_parts
 from energycomp.plugins import find
 from energycomp.testing import check_model
-from energycomp_slots.arrow_room import arrow_rooms
-from energycomp_slots.data import ArrowSource
+from energycomp_datasets.rooms.arrow_room import arrow_rooms
+from energycomp_datasets.rooms.classifier import load_classifier, structure_accuracy
+from energycomp_datasets.rooms.source import ArrowSource
 from energycomp_slots.decomposer import SlotDecomposer
-from energycomp_slots.judge import load_judge, structure_accuracy
 
 PAGE = Path(__file__).parents[3] / "docs" / "slots.md"
 RUNNER = CliRunner()
@@ -69,7 +69,7 @@ def test_scenes_have_the_structure_of_rooms(slots: SlotDecomposer) -> None:
     assert structure_accuracy(rooms.images) > 0.95
     assert structure_accuracy(slots.decode(slots.encode(rooms.images))) > 0.95
     assert structure_accuracy(scenes) > 0.8
-    assert len({tuple(row) for row in load_judge().read(scenes).shapes.tolist()}) > 6
+    assert len({tuple(row) for row in load_classifier().read(scenes).shapes.tolist()}) > 6
 
 
 def test_one_number_changes_one_object(slots: SlotDecomposer) -> None:
@@ -92,9 +92,9 @@ def test_the_command_line(picture: str, tmp_path: Path) -> None:
     row = run("traverse", "slots", picture, "--slot", "2", "--dim", "5", "-o", str(tmp_path / "row.png"))
     assert {"changed", "outside", "values"} <= row.keys()
     scores = run("evaluate", "slots", "-n", "5", "--samples", "10")
-    keys = {"ari_fg", "mse", "structure_accuracy", "judge_accuracy", "slots_used", "images"}
+    keys = {"ari_fg", "mse", "structure_accuracy", "classifier_accuracy", "slots_used", "images"}
     assert keys <= scores.keys()
-    assert scores["judge_accuracy"] > 0.98
+    assert scores["classifier_accuracy"] > 0.98
     assert all((tmp_path / name).is_file() for name in ("scenes.png", "strip.png", "row.png"))
 
 
@@ -128,7 +128,7 @@ def test_more_objects_than_in_training() -> None:
     decomposer = SlotDecomposer(energycomp.load("slots-sprites"), slots=7)
     masks = decomposer.parts(decomposer.encode(pictures)).masks
     assert masks is not None
-    metric.update(list(masks), [example.values for example in examples])
+    metric.update(list(masks), [example.masks for example in examples])
     assert metric.compute() > 0.8
 
 

@@ -1,4 +1,8 @@
-"""Matching pursuit over a dictionary of values, coarse to fine; it infers the count on the way."""
+"""Matching pursuit over a dictionary of values, coarse to fine (Mallat and Zhang, 1993); it infers the count.
+
+In the place of Algorithm 6 of Wang (2026), without a run per count. Costs M + 1 network evaluations per draw for M
+values, and about as many for the refinement.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ from torch.distributions import constraints, transform_to
 
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired
-from energycomp_solvers.gradient import descend
-from energycomp_solvers.judge import judged
-from energycomp_solvers.subsets import add_each, greedy, subset_errors, swap
+from energycomp_solvers.shared.compare import compared
+from energycomp_solvers.shared.descent import descend
+from energycomp_solvers.shared.subsets import add_each, greedy, subset_errors, swap
 
 __all__ = ["Pursuit", "lattice"]
 
@@ -31,7 +35,7 @@ class Pursuit:
     Args:
         side: points of the coarse lattice along each dimension.
         draws: draws that select.
-        judge_draws: fresh draws that decide the count and compare with the runner-up; the problem's default.
+        fresh_draws: fresh draws that decide the count and compare with the runner-up; the problem's default.
         levels: halvings of the lattice around the chosen values.
         p_value: a component stays, or comes back, where the paired test is below this.
         extra: further values, next in the order of the search, that the fresh draws may add.
@@ -43,7 +47,7 @@ class Pursuit:
 
     side: int = attrs.field(default=16, validator=attrs.validators.ge(2))
     draws: int = attrs.field(default=8, validator=attrs.validators.ge(1))
-    judge_draws: int | None = None
+    fresh_draws: int | None = None
     levels: int = 2
     p_value: float = 1e-2
     extra: int = 3
@@ -59,7 +63,7 @@ class Pursuit:
             )
         if not problem.slots:  # K = 0 is the only answer
             none = torch.empty(0, *problem.value_shape, device=problem.device)
-            return judged(problem, none, none, problem.draw(self.judge_draws or problem.default_draws, generator), {})
+            return compared(problem, none, none, problem.draw(self.fresh_draws or problem.default_draws, generator), {})
         slot, finite = problem.slots[0], problem.slots[0].candidates is not None
         atoms = (
             slot.candidates if slot.candidates is not None else lattice(slot.support, self.side, problem.value_shape)
@@ -71,13 +75,13 @@ class Pursuit:
         if not finite:
             atoms, form, chosen = self._refine(problem, atoms, form, chosen, bank)
         extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
-        judge = problem.draw(self.judge_draws or problem.default_draws, generator)
-        kept, rest = self._decide(problem, atoms, form, chosen, extended, judge)
+        held_out = problem.draw(self.fresh_draws or problem.default_draws, generator)
+        kept, rest = self._decide(problem, atoms, form, chosen, extended, held_out)
         values = atoms[kept]
         if not finite:
             values = self._descend(problem, values, generator)
-        fresh = problem.draw(len(judge), generator)
-        return judged(problem, values, atoms[rest], fresh, {"error": trace})
+        fresh = problem.draw(len(held_out), generator)
+        return compared(problem, values, atoms[rest], fresh, {"error": trace})
 
     def _dictionary(self, problem: Problem, atoms: Tensor, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
         """The form over the dictionary; a quarter of the draws screens a large one, of which the better half stays."""
@@ -87,8 +91,7 @@ class Pursuit:
         first = problem.quadratic(atoms, bank[:quarter])
         best = add_each(first, [], problem.weighting).argsort()[: len(atoms) // 2]
         rest = problem.quadratic(atoms[best], bank[quarter:])
-        targets = torch.cat([first.target, rest.target])
-        return atoms[best], QuadraticForm(torch.cat([first.atoms[:, best], rest.atoms]), targets)
+        return atoms[best], first.take(best).cat(rest)
 
     def _refine(
         self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], bank: NoiseBank
@@ -113,15 +116,15 @@ class Pursuit:
         form: QuadraticForm,
         chosen: list[int],
         extended: list[int],
-        judge: NoiseBank,
+        held_out: NoiseBank,
     ) -> tuple[list[int], list[int]]:
-        """Atoms that stay and others that were judged, by paired tests on fresh draws.
+        """Atoms that stay, and the others that were compared, by paired tests on held-out draws.
 
         First components are dropped one after another while that does no significant harm; the others may move to
         make up for the one that goes, on the draws that selected, so two that share one object are told from two
-        objects. Then any that was judged is added while that helps significantly.
+        objects. Then any that was compared is added while that helps significantly.
         """
-        known, fresh = list(extended), problem.quadratic(atoms[extended], judge)
+        known, fresh = list(extended), problem.quadratic(atoms[extended], held_out)
 
         def errors(indices: list[int]) -> Tensor:
             return subset_errors(fresh, [known.index(k) for k in indices], problem.weighting)
@@ -130,7 +133,7 @@ class Pursuit:
             fewer = [swap(form, [c for c in chosen if c != drop], problem.weighting, rounds=2) for drop in chosen]
             least = min(fewer, key=lambda rest: float(subset_errors(form, rest, problem.weighting).mean()))
             if moved := [c for c in least if c not in known]:
-                known, fresh = known + moved, fresh.append(problem.quadratic(atoms[moved], judge))
+                known, fresh = known + moved, fresh.append(problem.quadratic(atoms[moved], held_out))
             if paired(errors(chosen), errors(least))[2] < self.p_value:
                 break
             chosen = least

@@ -1,4 +1,8 @@
-"""Labels made continuous, followed down their gradient and rounded: thesis alg. 7."""
+"""Projected gradient descent on relaxed labels, which are then rounded (Algorithm 7 of Wang, 2026).
+
+Costs R K + 1 network evaluations per draw and step for R initialisations of K components; none per step with
+`mix="predictions"`.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import Problem, QuadraticForm, Solution
-from energycomp_solvers.configurations import dictionary
-from energycomp_solvers.judge import errors_of, ranked_solution
-from energycomp_solvers.subsets import subset_errors
+from energycomp_solvers.shared.compare import errors_of, ranked_solution
+from energycomp_solvers.shared.configurations import dictionary
+from energycomp_solvers.shared.subsets import subset_errors
 
 __all__ = ["Relaxed", "descend_shares", "nearest_shares"]
 
@@ -30,12 +34,12 @@ class Relaxed:
 
     Args:
         mix: "tokens" conditions the network on mixed tokens, as the thesis does; no such token was trained on.
-            "predictions" mixes what the network says of each value: convex, on one quadratic form, no rows a step.
+            "predictions" mixes the predictions of all values: convex, on one quadratic form, no rows per step.
         inits: R, random initialisations for each count.
         steps: gradient steps.
-        draws: noise draws a step, of "tokens".
+        draws: noise draws per step, of "tokens".
         learning_rate: the length of a slot's first step; later ones shrink.
-        judge_draws: draws that score the rounded answers, which "predictions" averages over as well, and as many fresh
+        fresh_draws: draws that score the rounded answers, which "predictions" averages over as well, and as many fresh
             ones that compare the two best; the problem's default.
     """
 
@@ -46,16 +50,16 @@ class Relaxed:
     steps: int = attrs.field(default=60, validator=attrs.validators.ge(1))
     draws: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     learning_rate: float = 0.5
-    judge_draws: int | None = None
+    fresh_draws: int | None = None
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        """Costs R K + 1 rows a draw and step for each count K of the range, and a backward pass through the heads.
+        """Costs R K + 1 rows per draw and step for each count K of the range, and a backward pass through the heads.
 
-        Then m + 1 rows a draw that scores, m the values among the answers, and 2 K + 1 for each that judges at most.
-        "predictions" costs M + 1 rows a draw that scores, and those that judge.
+        Then m + 1 rows per draw that scores, for m values among the answers; at most 2 K + 1 per draw that compares.
+        "predictions" costs M + 1 rows per draw that scores, and those that compare.
         """
         atoms, slots = dictionary(problem)
-        bank = problem.draw(self.judge_draws or problem.default_draws, generator)
+        bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         form = problem.quadratic(atoms, bank) if self.mix == "predictions" else None
         answers = {
             answer
@@ -71,8 +75,8 @@ class Relaxed:
             (float(subset_errors(form, [place[atom] for atom in answer], problem.weighting).mean()), answer)
             for answer in answers
         )
-        judge = problem.draw(len(bank), generator)
-        fresh = [errors_of(problem, atoms[list(answer)], judge) for _, answer in ranked[:2]]
+        fresh_bank = problem.draw(len(bank), generator)
+        fresh = [errors_of(problem, atoms[list(answer)], fresh_bank) for _, answer in ranked[:2]]
         return ranked_solution(problem, atoms, ranked[:2], fresh, {"answers": [float(len(answers))]})
 
     def _shares(
@@ -91,15 +95,12 @@ class Relaxed:
         legal = torch.zeros_like(shares[0], dtype=torch.bool)
         for k, slot in enumerate(slots):
             legal[k, list(slot)] = True
-        if form is not None:
-            weight = problem.weighting(len(slots))
-            b, gram = weight * form.b.mean(0), weight**2 * form.gram().mean(0)
+        weight, mean = problem.weighting(len(slots)), None if form is None else form.mean()
 
         def errors(shares: Tensor) -> Tensor:
-            if form is None:
+            if mean is None:
                 return problem.mixed_errors(shares, atoms, problem.draw(self.draws, generator)).mean(1)
-            total = shares.sum(1).to(gram)
-            return ((total @ gram - 2 * b) * total).sum(1)  # without the constant |target|^2
+            return mean.weighted_errors(weight * shares.sum(1).to(mean.b))[:, 0]
 
         return descend_shares(
             errors,

@@ -1,4 +1,7 @@
-"""Stochastic gradient descent from many initialisations: thesis alg. 5, and alg. 6 over counts."""
+"""Stochastic gradient descent from many initialisations (Algorithm 5 of Wang, 2026; Algorithm 6 over counts).
+
+Costs R K network evaluations per draw and step for R initialisations of K components, which share the trunk.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from energycomp.inference import Problem, Solution, paired
-from energycomp_solvers.gradient import descend
-from energycomp_solvers.judge import judged
+from energycomp_solvers.shared.compare import compared
+from energycomp_solvers.shared.descent import descend
 
 __all__ = ["SGD"]
 
@@ -29,10 +32,10 @@ class SGD:
     Args:
         inits: R, initialisations for each count.
         steps: gradient steps of the initialisations that survive.
-        draws: noise draws a step.
+        draws: noise draws per step.
         learning_rate: of Adam in the unconstrained space of the support.
         rounds: halvings.
-        judge_draws: fresh draws that score the finalists; the problem's default.
+        fresh_draws: fresh draws that score the finalists; the problem's default.
         p_value: a larger count is taken only where it is better by a paired test below this.
     """
 
@@ -43,12 +46,12 @@ class SGD:
     draws: int = attrs.field(default=2, validator=attrs.validators.ge(1))
     learning_rate: float = 0.15
     rounds: int = attrs.field(default=3, validator=attrs.validators.ge(1))
-    judge_draws: int | None = None
+    fresh_draws: int | None = None
     p_value: float = 1e-3
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads."""
-        bank = problem.draw(self.judge_draws or problem.default_draws, generator)
+        bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
         others: list[tuple[float, Tensor]] = []
         trace: dict[str, list[float]] = {"count": [], "error": []}
@@ -66,7 +69,7 @@ class SGD:
             else:
                 others.append((means[least], finalists[least]))
         rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
-        return judged(problem, best, _unlike(problem, rival, best), problem.draw(len(bank), generator), trace)
+        return compared(problem, best, _unlike(problem, rival, best), problem.draw(len(bank), generator), trace)
 
     def _run(self, problem: Problem, count: int, generator: torch.Generator | None) -> Tensor:
         """Finalists (N, K, *V) of one count."""

@@ -1,4 +1,7 @@
-"""Weights of concepts: thesis alg. 8, as non-negative least squares on the quadratic form or by gradient steps."""
+"""Weights of values (Algorithm 8 of Wang, 2026) by non-negative least squares on the quadratic form, or gradient steps.
+
+Costs M + 1 network evaluations per draw, or per gradient step, for M distinct values.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.inference import Problem, Solution, nonnegative
-from energycomp_solvers.configurations import dictionary
-from energycomp_solvers.enumerate import Terms
-from energycomp_solvers.judge import errors_of, ranked_solution
+from energycomp.inference import Problem, QuadraticForm, Solution, nonnegative
+from energycomp_solvers.shared.compare import errors_of, ranked_solution
+from energycomp_solvers.shared.configurations import dictionary
+from energycomp_solvers.shared.terms import terms_of
 
 __all__ = ["Weights"]
 
@@ -21,13 +24,13 @@ class Weights:
     """Fits a weight >= 0 for every value at once; an answer takes the values of greatest weight.
 
     The error is quadratic in the weights, so its minimum is a non-negative least-squares problem of M unknowns (Lawson
-    and Hanson, 1974). The thesis follows gradients, one draw a step: "sgd". Of a range of counts the one with the least
-    error is taken. The runner-up has another count, or the last value exchanged for the next one.
+    and Hanson, 1974). Algorithm 8 takes gradient steps, each on one draw: "sgd". Of a range of counts the one with the
+    least error is taken. The runner-up has another count, or the last value exchanged for the next one.
 
     Args:
         method: "nnls" or "sgd".
         draws: draws that the fit of "nnls" averages over; the problem's default.
-        judge_draws: fresh draws that compare; as many as those of "nnls".
+        fresh_draws: fresh draws that compare; as many as those of "nnls".
         steps: of "sgd", each on one draw.
         learning_rate: of Adam on the weights, falling to a tenth along a cosine.
     """
@@ -36,17 +39,17 @@ class Weights:
 
     method: Literal["nnls", "sgd"] = attrs.field(default="nnls", validator=attrs.validators.in_(("nnls", "sgd")))
     draws: int | None = None
-    judge_draws: int | None = None
+    fresh_draws: int | None = None
     steps: int = attrs.field(default=200, validator=attrs.validators.ge(1))
     learning_rate: float = 0.05
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        """Costs M + 1 rows for each draw of the fit, or each step, and at most 2 K + 1 for each draw that judges."""
+        """Costs M + 1 rows for each draw of the fit, or each step, and at most 2 K + 1 for each draw that compares."""
         atoms, slots = dictionary(problem)
         draws = self.draws or problem.default_draws
         if self.method == "nnls":
-            terms = Terms.of(problem, atoms, problem.draw(draws, generator))
-            weights = nonnegative(terms.b.mean(0), terms.gram.mean(0))
+            terms = terms_of(problem, atoms, problem.draw(draws, generator)).mean()
+            weights = nonnegative(terms.b[0], terms.gram()[0])
         else:
             terms, weights = _stepped(problem, atoms, self.steps, self.learning_rate, generator)
         answers = [
@@ -57,23 +60,23 @@ class Weights:
         ]
         errors = [float(terms.errors(answer, problem.weighting(len(answer))).mean()) for answer in answers]
         ranked = sorted(zip(errors, answers, strict=True))[:2]
-        judge = problem.draw(self.judge_draws or draws, generator)
-        fresh = [errors_of(problem, atoms[answer], judge) for _, answer in ranked]
+        bank = problem.draw(self.fresh_draws or draws, generator)
+        fresh = [errors_of(problem, atoms[answer], bank) for _, answer in ranked]
         return ranked_solution(problem, atoms, ranked, fresh, {"weights": weights.tolist()})
 
 
 def _stepped(
     problem: Problem, atoms: Tensor, steps: int, learning_rate: float, generator: torch.Generator | None
-) -> tuple[Terms, Tensor]:
-    """The terms of all draws, and the weights >= 0 (M,) after a step on each, from half of what a rule gives."""
+) -> tuple[QuadraticForm, Tensor]:
+    """The form of all draws, and the weights >= 0 (M,) after a step on each, from half the weights of the rule."""
     free = torch.full((len(atoms),), problem.weighting(len(atoms)) / 2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([free], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 10)
-    seen = Terms.none(len(atoms))
+    seen = QuadraticForm.empty(len(atoms))
     for _ in range(steps):
-        step = Terms.of(problem, atoms, problem.draw(1, generator))
+        step = terms_of(problem, atoms, problem.draw(1, generator))
+        (free.grad,) = torch.autograd.grad(step.weighted_errors(free[None]).sum(), free)
         with torch.no_grad():
-            free.grad = 2 * (step.gram[0] @ free - step.b[0])
             optimizer.step()
             schedule.step()
             free.clamp_(min=0)

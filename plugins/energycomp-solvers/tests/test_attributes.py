@@ -12,12 +12,12 @@ from torch import Tensor
 
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.inference import make_problem
+from energycomp.inference import QuadraticForm, make_problem
 from energycomp.models import Model
 from energycomp.testing import attributes_model, planted
-from energycomp_solvers.attributes import all_errors, marginals, unravel
 from energycomp_solvers.beam import Beam
-from energycomp_solvers.enumerate import Enumerate, Terms, judged_by_halves
+from energycomp_solvers.enumerate import Enumerate
+from energycomp_solvers.shared import all_errors, compare_halves, marginals, unravel
 from energycomp_solvers.weights import Weights
 
 
@@ -27,6 +27,10 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def noisy(model: Model, values: Tensor, scale: float, seed: int = 0) -> Tensor:
     return planted(model, values) + scale * torch.randn(1, 3, 16, 16, generator=seeded(seed))
+
+
+def form_of(b: Tensor, gram: Tensor, c: float) -> QuadraticForm:
+    return QuadraticForm(b[None], gram[None], b.new_tensor([c]))
 
 
 TRUE = torch.tensor([0, 3, 5, 6])
@@ -49,7 +53,7 @@ def test_exact_is_brute_force(rule: Any, scale: float) -> None:
 def test_all_errors_are_in_the_order_of_product() -> None:
     atoms = torch.randn(7, 9, dtype=torch.float64, generator=seeded())
     b, gram, slots = atoms[:, 0], atoms @ atoms.T, [[0, 1], [2, 3, 4], [5], [6, 0]]
-    errors = all_errors(b, gram, 2.0, slots, weight=0.5)
+    errors = all_errors(form_of(b, gram, 2.0), slots, weight=0.5)
     for index, chosen in enumerate(product(*slots)):
         w = torch.zeros(7, dtype=torch.float64)
         for atom in chosen:
@@ -63,14 +67,14 @@ def test_rows_are_those_of_the_values() -> None:
     model = attributes_model(6)
     values = torch.arange(0, 12, 2)
     with count_rows() as spent:
-        Enumerate(draws=4, judge_draws=1).solve(make_problem(planted(model, values), model), generator=seeded())
+        Enumerate(draws=4, fresh_draws=1).solve(make_problem(planted(model, values), model), generator=seeded())
     assert spent.rows == 4 * (2 * 6 + 1) + 2 * (6 + 1)  # 2K + 1 a draw; the answer and its rival once
 
 
 def test_a_million_answers_take_a_second() -> None:
     atoms = torch.randn(40, 64, dtype=torch.float64, generator=seeded())
     start = time.process_time()
-    errors = all_errors(atoms[:, 0], atoms @ atoms.T, 1.0, torch.arange(40).view(20, 2).tolist())
+    errors = all_errors(form_of(atoms[:, 0], atoms @ atoms.T, 1.0), torch.arange(40).view(20, 2).tolist())
     posteriors = marginals(errors, [2] * 20, beta=0.01)
     assert len(errors) == 2**20
     assert all(float(p.sum()) == pytest.approx(1.0) for p in posteriors)
@@ -135,25 +139,25 @@ def test_draws_are_added_until_the_answer_is_sure() -> None:
     assert unsure.rows == 2 * 200 * (8 + 1)
 
 
-def simulated(gap: float, count: int, draws: int) -> list[Terms]:
+def simulated(gap: float, count: int, draws: int) -> list[QuadraticForm]:
     """Halves of draws of four labels in two pairs; the answers [0, 2] and [0, 3] differ by `gap`, in noise of 1."""
     generator = torch.Generator().manual_seed(0)
     halves = []
     for _ in range(2 * count):
         b = torch.randn(draws, 4, generator=generator, dtype=torch.float64) * 0.25 * 2**0.5
         b += torch.tensor([5.0, 0.0, gap / 2, 0.0])
-        halves.append(Terms(b, torch.zeros(draws, 4, 4, dtype=torch.float64), b.new_full((draws,), 20.0)))
+        halves.append(QuadraticForm(b, torch.zeros(draws, 4, 4, dtype=torch.float64), b.new_full((draws,), 20.0)))
     return halves
 
 
-def sure(halves: list[Terms]) -> float:
+def sure(halves: list[QuadraticForm]) -> float:
     """How often two halves are sure at p < 0.05."""
     slots, found = [[0, 1], [2, 3]], []
     for pair in zip(halves[::2], halves[1::2], strict=True):
-        errors = [all_errors(half.b.mean(0), half.gram.mean(0), 20.0, slots) for half in pair]
+        errors = [all_errors(half, slots) for half in pair]
         least = [e.topk(2, largest=False).indices.tolist() for e in errors]
         selected = [[(0.0, unravel(index, slots)) for index in two] for two in least]
-        found.append(judged_by_halves(list(pair), selected, lambda _: 1.0)[1] < 0.05)
+        found.append(compare_halves(list(pair), selected, lambda _: 1.0)[1] < 0.05)
     return sum(found) / len(found)
 
 

@@ -17,11 +17,11 @@ from energycomp.inference import Problem, Slot, Solution, Solver, infer, make_pr
 from energycomp.plugins import find, listing
 from energycomp.testing import bumps_model, check_solver, labels_model, planted, tiny_model
 from energycomp_solvers.beam import Beam
-from energycomp_solvers.configurations import configurations, number_of_configurations
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.relaxed import Relaxed
 from energycomp_solvers.sgd import SGD
+from energycomp_solvers.shared import configurations, number_of_configurations
 from energycomp_solvers.weights import Weights
 
 SOLVERS = {
@@ -59,7 +59,7 @@ def test_contract_of_other_ways(solver: Any) -> None:
 
 
 def test_the_plugin_works_and_registers_all_of_them() -> None:
-    (info,) = [plugin for plugin in listing() if plugin.distribution == "energycomp-solvers"]
+    (info,) = [plugin for plugin in listing(load=True) if plugin.distribution == "energycomp-solvers"]
     assert info.error is None
     assert set(SOLVERS) <= set(info.registered["solvers"])
 
@@ -150,7 +150,7 @@ def test_rows_of_enumerate() -> None:
     model = labels_model(7)
     problem = make_problem(planted(model, torch.tensor([2, 5])), model)
     with count_rows() as spent:
-        Enumerate(draws=6, judge_draws=1).solve(problem, generator=seeded())
+        Enumerate(draws=6, fresh_draws=1).solve(problem, generator=seeded())
     judging = sum(count + (count != 1) for count in (2, 3))  # the answer and its rival, one draw each
     alternatives = sum(count + (count != 1) for count in (2, 1))
     assert spent.rows - (7 + 1) * 6 in (judging, alternatives)
@@ -243,7 +243,7 @@ def test_posterior_of_a_set_is_the_softmax_over_all_sets(rule: Any) -> None:
     model = labels_model(5, rule=rule, beta=0.02, counts=(1, 3))
     noisy = planted(model, torch.tensor([1, 3])) + 0.3 * torch.randn(1, 3, 16, 16, generator=seeded(7))
     problem = make_problem(noisy, model)
-    solution = Enumerate(draws=6, judge_draws=4).solve(problem, generator=seeded())
+    solution = Enumerate(draws=6, fresh_draws=4).solve(problem, generator=seeded())
 
     bank = problem.draw(6, seeded())
     answers = [chosen for count in (1, 2, 3) for chosen in combinations(range(5), count)]
@@ -260,7 +260,7 @@ def test_draws_in_memory_at_a_time_change_no_answer(monkeypatch: pytest.MonkeyPa
     model = labels_model(5)
     problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
     whole = Enumerate(draws=12).solve(problem, generator=seeded())
-    monkeypatch.setattr("energycomp_solvers.enumerate.AT_ONCE", 5)
+    monkeypatch.setattr("energycomp_solvers.shared.terms.AT_ONCE", 5)
     parts = Enumerate(draws=12).solve(problem, generator=seeded())
     assert torch.equal(whole.conditions, parts.conditions)
     assert parts.error == pytest.approx(whole.error)

@@ -127,7 +127,7 @@ def test_rows_of_tokens(inits: int) -> None:
     model = attributes_model(4)
     problem = make_problem(planted(model, TRUE), model)
     with count_rows() as spent:
-        solution = Relaxed(inits=inits, steps=20, draws=2, judge_draws=6).solve(problem, generator=seeded())
+        solution = Relaxed(inits=inits, steps=20, draws=2, fresh_draws=6).solve(problem, generator=seeded())
     assert solution.conditions.tolist() == TRUE.tolist()
     (answers,) = solution.trace["answers"]
     assert 2 <= answers <= 1 + inits
@@ -140,7 +140,7 @@ def test_rows_of_tokens(inits: int) -> None:
 def test_rows_of_predictions() -> None:
     model = attributes_model(4)
     with count_rows() as spent:
-        Relaxed(mix="predictions", judge_draws=6).solve(make_problem(planted(model, TRUE), model), generator=seeded())
+        Relaxed(mix="predictions", fresh_draws=6).solve(make_problem(planted(model, TRUE), model), generator=seeded())
     assert spent.rows == 6 * (8 + 1) + 6 * 2 * (4 + 1)
 
 
@@ -191,7 +191,7 @@ def test_weights_by_steps_are_those_of_least_squares(rule: Any, scale: float) ->
 
 def test_rows_of_weights() -> None:
     model = attributes_model(4)
-    ways = Weights(draws=6), Weights(method="sgd", steps=30, judge_draws=6)
+    ways = Weights(draws=6), Weights(method="sgd", steps=30, fresh_draws=6)
     for solver, draws in zip(ways, (6, 30), strict=True):
         with count_rows() as spent:
             solution = solver.solve(make_problem(planted(model, TRUE), model), generator=seeded())

@@ -1,4 +1,4 @@
-"""Readers of one prompt a prediction, that the composed one is compared with (thesis 5.4.3, Tables 5.3 and 5.5)."""
+"""Zero-shot classifiers with one prompt per prediction, the baselines of thesis section 5.4.3, Tables 5.3 and 5.5."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from energycomp_text.text import Text
 
 __all__ = ["Guess", "compound", "compound_prompt", "individual", "single_errors", "weighted"]
 
-EMPHASIS = 1.1**2  # what Compel makes of two plus signs
-CHUNK = 512  # rows at a time
+EMPHASIS = 1.1**2  # the weight of two plus signs in Compel
+CHUNK = 512  # rows per batch
 
 
 @attrs.frozen
 class Guess:
-    """A set of concepts and the network rows that it cost."""
+    """A set of concepts and the number of network evaluations (rows) spent."""
 
     concepts: tuple[str, ...]
     rows: int
@@ -39,15 +39,15 @@ def compound_prompt(template: str, concepts: Sequence[str]) -> str:
 
 
 def compound(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
-    """Diffusion Classifier (Li et al., 2023): the prompt of a whole set whose error is least.
+    """Diffusion Classifier (Li et al., 2023): the set whose joint prompt has the least error.
 
-    Costs one row a set and draw.
+    Costs one network evaluation per set and draw.
 
     Args:
-        model: conditioned on text, over some concepts.
-        observation: one encoded picture (1, C, H, W).
-        bank: the draws.
-        count: K, how many concepts a set has.
+        model: a text-conditioned model with concepts.
+        observation: one encoded image (1, C, H, W).
+        bank: the draws of timesteps and noise.
+        count: K, the number of concepts in a set.
     """
     conditioner = _text(model, count)
     sets = list(combinations(conditioner.concepts, count))
@@ -60,7 +60,7 @@ def compound(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> 
 def individual(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
     """The variant of Diffusion Classifier (thesis 5.6.5): the K concepts whose own prompts have the least errors.
 
-    Costs one row a concept and draw.
+    Costs one network evaluation per concept and draw.
     """
     conditioner = _text(model, count)
     condition = conditioner(conditioner.enumerate_support().to(model.denoiser.device))
@@ -68,9 +68,9 @@ def individual(model: Model, observation: Tensor, bank: NoiseBank, count: int) -
 
 
 def weighted(model: Model, observation: Tensor, bank: NoiseBank, count: int, *, weight: float = EMPHASIS) -> Guess:
-    """Prompt weighting (thesis Table 5.5): a prompt of all concepts, each emphasised in turn; the K of least error.
+    """Prompt weighting (thesis Table 5.5): a prompt of all concepts, each emphasised in turn; selects the K best.
 
-    Costs one row a concept and draw.
+    Costs one network evaluation per concept and draw.
     """
     conditioner = _text(model, count)
     prompt = compound_prompt(conditioner.template, conditioner.concepts)
@@ -80,14 +80,14 @@ def weighted(model: Model, observation: Tensor, bank: NoiseBank, count: int, *, 
 
 @torch.no_grad()
 def single_errors(model: Model, observation: Tensor, bank: NoiseBank, condition: Condition) -> Tensor:
-    """Mean denoising errors (M,) of M conditions, each alone. Costs one row a condition and draw."""
+    """Mean denoising errors (M,) of M single conditions. Costs one network evaluation per condition and draw."""
     alone = attrs.evolve(model.denoiser, rule="mean")
     condition = condition.to(model.denoiser.device)
     at_once = max(1, CHUNK // len(condition))
     total = torch.zeros(len(condition), dtype=torch.float64)
     for start in range(0, len(bank), at_once):
         form = quadratic_form(alone, observation, bank[start : start + at_once], condition)
-        total += (form.c[:, None] - 2 * form.b + form.diagonal).sum(0).cpu()
+        total += form.errors_with_each([]).sum(0).cpu()
     return total / len(bank)
 
 

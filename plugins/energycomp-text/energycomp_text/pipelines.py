@@ -1,4 +1,4 @@
-"""Stable Diffusion pipelines as models: UNet, VAE, noise schedule and text encoder, each read by a fixed class."""
+"""Stable Diffusion pipelines as models: a fixed class reads each of UNet, VAE, noise schedule and text encoder."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ FILES = (
 )  # fmt: skip
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_TIMESTEPS = 100_000
-LEAST_ALPHA = 1e-9  # a schedule of zero terminal SNR ends at 0, where its log SNR is none
+LEAST_ALPHA = 1e-9  # a schedule with zero terminal SNR ends at 0, where the log SNR is undefined
 
 
 def load_model(source: str, *, dtype: str | torch.dtype | None = None) -> Model:
-    """A model of text in a folder or on the hub: a Stable Diffusion pipeline, or what `save_pretrained` wrote.
+    """A text-conditioned model in a folder or on the hub: a Stable Diffusion pipeline, or one from `save_pretrained`.
 
     Args:
-        dtype: of a pipeline's networks: "float32", "bfloat16" or "float16"; "float32" when left out.
+        source: a folder or a hub id.
+        dtype: data type of the networks of a pipeline: "float32" (default), "bfloat16" or "float16".
 
     Raises:
-        NotFoundError: there is none, or a part is missing.
-        InputError: a pipeline of another kind, or `dtype` with what is no pipeline.
+        NotFoundError: there is no model, or a part is missing.
+        InputError: another kind of pipeline, or `dtype` for a model that is not a pipeline.
     """
     local = is_folder(source)
     if not local and not is_hub_id(source):
@@ -60,21 +61,22 @@ def load_model(source: str, *, dtype: str | torch.dtype | None = None) -> Model:
 
 
 def from_pipeline(pipe: Any, *, concepts: Sequence[str] = (), template: str = "a photo of a {}") -> Model:
-    """A Stable Diffusion pipeline of diffusers that is in memory already, as a model.
+    """A model from a Stable Diffusion pipeline of diffusers that is already in memory.
 
-    Its parts are not copied: the model puts them into eval mode and freezes them.
+    The parts are not copied. The model sets them to eval mode and freezes them.
 
-    Calling the model makes a component of a prompt: `sd("a photo of a dog") & sd("a photo of a cat")`. Samples are
-    composed under the rule product, `&`; pictures are read under the rule mean (thesis 5.4.3). Where a pipeline was
-    read from says nothing of its weights now: models of pipelines compose where their VAEs have equal weights, and
-    are not saved; save the pipeline with its own `save_pretrained`, and load that folder.
+    Calling the model creates a component: `sd("a photo of a dog") & sd("a photo of a cat")`. Samples are composed under
+    the rule product, `&`. Inference uses the rule mean (thesis 5.4.3). Two such models can be composed if their VAEs
+    have equal weights. The model cannot be saved, because its weights may differ from those of its source: save the
+    pipeline with its own `save_pretrained`, and load that folder.
 
     Args:
-        pipe: with `unet`, `vae`, `scheduler`, `text_encoder` and `tokenizer`, such as a `StableDiffusionPipeline`.
-        concepts, template: what a reader chooses among, and the prompt of each.
+        pipe: a `StableDiffusionPipeline`, or an object with `unet`, `vae`, `scheduler`, `text_encoder`, `tokenizer`.
+        concepts: the candidates of inference.
+        template: the prompt of a concept; {} stands for the concept.
 
     Raises:
-        InputError: a part is missing, or of another kind.
+        InputError: a part is missing, or has another type.
     """
     parts: dict[str, Any] = {name: getattr(pipe, name, None) for name in PARTS}
     if missing := [name for name, part in parts.items() if part is None]:
@@ -104,7 +106,7 @@ def _check_index(folder: Path, source: str) -> None:
 
 
 def _read(folder: Path, source: str, dtype: torch.dtype) -> Model:
-    """Reads each part of a pipeline's folder by a class that is named here, safetensors only."""
+    """Reads each part of a pipeline from its folder with a fixed class, from safetensors only."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     if missing := [name for name in PARTS if not (folder / name).is_dir()]:
@@ -176,8 +178,8 @@ def _latent_size(unet: Any) -> int:
     sides = size if isinstance(size, list | tuple) and size else [size]
     if not all(type(side) is int and side >= 1 for side in sides):
         raise InputError(
-            f"got a UNet of sample_size {size!r}; expected the height and width of its latents; write it into its "
-            "config, such as 64 for pictures of 512x512"
+            f"got a UNet of sample_size {size!r}; expected the height and width of its latents; add it to its "
+            "config, for example 64 for images of 512x512"
         )
     return int(min(sides))
 
@@ -187,8 +189,8 @@ def _schedule(scheduler: Any) -> Tensor:
     if not isinstance(alphas_cumprod, Tensor):
         raise InputError(
             f"got a {type(scheduler).__name__} without alphas_cumprod; expected the scheduler of a diffusion model "
-            "that predicts noise or v; take a pipeline with one, such as DDIM or PNDM; models of flow matching are of "
-            "another kind"
+            "that predicts noise or v; use a pipeline with one, such as DDIM or PNDM; models of flow matching are "
+            "not supported"
         )
     return alphas_cumprod.float().clamp(min=LEAST_ALPHA)
 
@@ -198,7 +200,7 @@ def _prediction_type(scheduler: Any) -> PredictionType:
     if found not in get_args(PredictionType):
         raise InputError(
             f"got a scheduler for predictions of {found!r}; expected one of {', '.join(get_args(PredictionType))}; "
-            "write what its UNet was trained for into its config, as prediction_type"
+            "set prediction_type in its config to what its UNet was trained for"
         )
     kind: PredictionType = found
     return kind

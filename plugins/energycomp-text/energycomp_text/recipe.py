@@ -9,38 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, StackDataset
 from tqdm import tqdm
 
 from energycomp.components import Condition
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp.images import to_bytes
 from energycomp.models import Model
-from energycomp.training import Recipe, denoising_loss, fit
-from energycomp_text.data import read
+from energycomp.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, start
+from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs
+from energycomp_datasets.solids.source import read
 from energycomp_text.model import small
 from energycomp_text.text import Text
-from energycomp_text.world import CONCEPTS, caption, picture, seen_pairs
 
-__all__ = ["Captioned", "captions", "scene", "text"]
+__all__ = ["captions", "scene", "text"]
 
 DRAWN = 20_000
 ALONE = 0.2  # share of training pictures with one object
 BOTH = 0.2  # share of captions of two objects that name both
 EMPTY = 0.15  # share of captions that are left out
-
-
-class Captioned(Dataset[dict[str, Tensor]]):
-    """Pictures (N, 3, H, W) uint8 with the concepts that they show (N, 2), -1 for none."""
-
-    def __init__(self, images: Tensor, concepts: Tensor) -> None:
-        self.images, self.concepts = images, concepts
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"image": self.images[index], "concepts": self.concepts[index]}
 
 
 def scene(index: int, seed: int = 0, *, alone: float = ALONE) -> tuple[list[str], Tensor]:
@@ -104,12 +92,10 @@ def text(
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
     if options.keys() - {"encoder"} or (options and init is not None):
-        start = " with a model to start from" if init is not None else ""
-        raise InputError(f"got the option {min(options)!r}{start}; expected encoder, for a new model, or none")
+        where = " with a model to start from" if init is not None else ""
+        raise InputError(f"got the option {min(options)!r}{where}; expected encoder, for a new model, or none")
     mix = {name: share_of(name, given) for name, given in (("alone", alone), ("both", both))}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = init or small(**options)
+    model = start(init, partial(small, **options))
     conditioner = model.conditioner
     if not isinstance(conditioner, Text):
         raise InputError(f"got a model conditioned on {conditioner}; expected one on text")
@@ -117,13 +103,11 @@ def text(
         conditioner.module.requires_grad_(requires_grad=True)
     drawn = cache / f"text-world-{mix['alone']:g}.safetensors"
     pictures, names = _drawn(drawn, mix["alone"]) if data is None else _folder(data, model)
-    run = partial(fit, model.trained, _loss(model, names, mix["both"]), pictures)
-    settings = {"learning_rate": 1e-3, "weight_decay": 1e-2, "warmup_fraction": 0.1, "max_grad_norm": 0.5}
-    return Recipe(
-        model=model,
-        fit=partial(run, batch_size=32, schedule="one_cycle", mixed_precision="bf16", **settings),
-        steps=10_000,
+    config = FitConfig(
+        steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
+    loss = _loss(model, names, mix["both"])
+    return Recipe(model=model, module=model.trained, loss=loss, data=pictures, config=config)
 
 
 def share_of(name: str, given: float | str) -> float:
@@ -137,11 +121,12 @@ def share_of(name: str, given: float | str) -> float:
     return share
 
 
-def _loss(model: Model, names: tuple[str, ...], both: float) -> Any:
+def _loss(model: Model, names: tuple[str, ...], both: float) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
 
-    def loss(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        images = augment(batch["image"], generator)
+    def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        generator = step.generator
+        images, _ = augment(batch["image"], generator, tint=0.0)
         said = captions(batch["concepts"].cpu(), names, generator, both=both)
         ids = torch.cat([conditioner.parse(words or names[0]) for words in said]).to(images.device)
         null = torch.tensor([words is None for words in said], device=images.device)
@@ -155,17 +140,7 @@ def _loss(model: Model, names: tuple[str, ...], both: float) -> Any:
     return loss
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random flips and exposure: (B, 3, H, W) uint8 to [-1, 1]."""
-    size, device = len(images), images.device
-    flip = (torch.rand(size, 1, 1, 1, generator=generator) < 0.5).to(device)
-    exposure = (1 + 0.05 * torch.randn(size, 1, 1, 1, generator=generator)).to(device)
-    brightness = images.float() / 127.5 * exposure - 1
-    flipped = torch.where(flip, brightness.flip(3), brightness).clamp(-1, 1)
-    return flipped.contiguous(memory_format=torch.channels_last)
-
-
-def _drawn(path: Path, alone: float) -> tuple[Captioned, tuple[str, ...]]:
+def _drawn(path: Path, alone: float) -> tuple[Dataset[dict[str, Tensor]], tuple[str, ...]]:
     """The training pictures of seed 0, drawn once to disk."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,24 +148,22 @@ def _drawn(path: Path, alone: float) -> tuple[Captioned, tuple[str, ...]]:
         concepts = torch.full((DRAWN, 2), -1)
         for index in tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} pictures"):
             names, image = scene(index, alone=alone)
-            images[index] = ((image + 1) * 127.5).round().byte()
+            images[index] = to_bytes(image)
             concepts[index, : len(names)] = torch.tensor([CONCEPTS.index(name) for name in names])
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": images, "concepts": concepts})
     tensors = read_tensors(path)
-    return Captioned(tensors["images"], tensors["concepts"]), CONCEPTS
+    return StackDataset(image=tensors["images"], concepts=tensors["concepts"]), CONCEPTS  # type: ignore[arg-type]
 
 
-def _folder(folder: Path, model: Model) -> tuple[Captioned, tuple[str, ...]]:
+def _folder(folder: Path, model: Model) -> tuple[Dataset[dict[str, Tensor]], tuple[str, ...]]:
     """The pictures of one or two concepts of a folder, at the model's size, in memory."""
     records = [record for record in read(str(folder)) if len(record.concepts) <= 2]
     if not records:
         raise InputError(f"got {folder} without pictures of one or two concepts; expected some to train on")
     names = tuple(dict.fromkeys(name for record in records for name in record.concepts))
-    images = [
-        ((model.processor(record.path)[0] + 1) * 127.5).round().byte() for record in tqdm(records, desc="reading")
-    ]
+    images = [to_bytes(model.processor(record.path)[0]) for record in tqdm(records, desc="reading")]
     concepts = torch.full((len(records), 2), -1)
     for row, record in enumerate(records):
         concepts[row, : len(record.concepts)] = torch.tensor([names.index(name) for name in record.concepts])
-    return Captioned(torch.stack(images), concepts), names
+    return StackDataset(image=torch.stack(images), concepts=concepts), names  # type: ignore[arg-type]

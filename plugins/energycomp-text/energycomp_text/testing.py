@@ -1,4 +1,4 @@
-"""A tiny Stable Diffusion pipeline with random weights: every part of the real one, in a second and no download."""
+"""A tiny Stable Diffusion pipeline with random weights for tests, with every part of a real one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH = 32
 
 
 def tiny_tokenizer() -> Any:
-    """CLIP's tokenizer over single letters.
+    """A CLIP tokenizer whose vocabulary is single letters.
 
     >>> tiny_tokenizer()("cat")["input_ids"]
     [512, 66, 64, 339, 513]
@@ -28,7 +28,7 @@ def tiny_tokenizer() -> Any:
 
 
 def tiny_pipeline(*, seed: int = 0, prediction_type: str = "epsilon") -> Any:
-    """A `StableDiffusionPipeline` of 32x32 pictures and prompts of 30 letters; its pictures are noise.
+    """A `StableDiffusionPipeline` for images of 32x32 and prompts of 30 letters; its images are noise.
 
     >>> tiny_pipeline().unet.config.sample_size
     16

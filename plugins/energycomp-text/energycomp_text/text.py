@@ -112,7 +112,7 @@ class Text:
         """All ids."""
         return constraints.independent(constraints.integer_interval(0, self.tokenizer.size - 1), 1)
 
-    def over(self, concepts: Sequence[str], *, template: str | None = None) -> Text:
+    def with_concepts(self, concepts: Sequence[str], *, template: str | None = None) -> Text:
         """The same encoder over other concepts; raises `InputError` for one that the tokenizer cannot take."""
         if not _names(concepts):
             raise InputError("got no concepts; expected at least one, such as cat, dog, rabbit")
@@ -125,7 +125,7 @@ class Text:
         if not self.concepts:
             raise InputError(
                 "got no concepts to choose among; expected some; say which: --concepts cat,dog,rabbit on the command "
-                "line, or energycomp_text.about(model, ['cat', 'dog'])"
+                "line, or energycomp_text.with_concepts(model, ['cat', 'dog'])"
             )
         return torch.tensor(list(self._named))
 
@@ -154,6 +154,10 @@ class Text:
                 f"got ({', '.join(shown)}); expected one prompt, such as 'a photo of a cat'; compose several with &"
             )
         return self.tokenizer(self.prompt(given) if "concept" in named else given)[None]
+
+    def read(self, text: str) -> Tensor:
+        """A prompt, as written on the command line, as a value (1, L)."""
+        return self.parse(text)
 
     def describe(self, value: Tensor) -> dict[str, str]:
         """A value (L,) as the concept that it is the prompt of, or as the prompt."""

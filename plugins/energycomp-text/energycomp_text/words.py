@@ -1,4 +1,4 @@
-"""A text encoder of a few words, trained along with a small model: a vocabulary and a transformer of two layers."""
+"""A small text encoder that is trained together with a model: a vocabulary and a transformer of two layers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _texts(given: Sequence[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Words:
-    """Words in spaces and commas to numbers: 0 fills up, word k of the vocabulary is k + 1.
+    """A word tokenizer: id 0 is padding, id k + 1 is word k of the vocabulary; spaces, commas and full stops separate.
 
     Args:
         vocabulary: lower-case words.
-        length: L, at most so many words a text.
+        length: L, the maximum number of words per text.
 
     >>> words = Words(("a", "cube", "red"), 4)
     >>> words("A red cube").tolist(), words.text(torch.tensor([1, 3, 2, 0]))
@@ -59,17 +59,17 @@ class Words:
         found = re.findall(r"[^\s,.]+", text.lower())
         if unknown := [word for word in found if word not in self.vocabulary]:
             raise InputError(
-                f"got the word {unknown[0]!r} in {text!r}; expected words of {', '.join(sorted(self.vocabulary))}, all "
-                "that this model knows; load a text-to-image model for others: energycomp.load('FOLDER or hub id'), "
-                "on the command line --model, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+                f"got the word {unknown[0]!r} in {text!r}; expected words of {', '.join(sorted(self.vocabulary))}, the "
+                "vocabulary of this model; for others load a text-to-image model: energycomp.load('FOLDER or hub id'), "
+                "or --model on the command line, for example stable-diffusion-v1-5/stable-diffusion-v1-5"
             )
         if len(found) > self.length:
-            raise InputError(f"got {len(found)} words in {text!r}; expected at most {self.length}; say less")
+            raise InputError(f"got {len(found)} words in {text!r}; expected at most {self.length}; shorten it")
         ids = [self.vocabulary.index(word) + 1 for word in found]
         return torch.tensor(ids + [PAD] * (self.length - len(ids)))
 
     def mask(self, ids: Tensor) -> Tensor:
-        """Which ids (R, L) are words."""
+        """The attention mask (R, L) of ids (R, L): False for padding."""
         return ids != PAD
 
     def text(self, ids: Tensor) -> str:
@@ -78,7 +78,7 @@ class Words:
 
 
 class WordEncoder(nn.Module):
-    """Words in their context: an embedding, sinusoidal positions, and transformer layers (Vaswani et al., 2017).
+    """A transformer encoder: word embedding, sinusoidal positions and self-attention layers (Vaswani et al., 2017).
 
     >>> WordEncoder(8, width=16)(torch.tensor([[1, 2, 0]])).shape
     torch.Size([1, 3, 16])
@@ -93,15 +93,15 @@ class WordEncoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Ids (R, L) and which of them are words, to states (R, L, D)."""
+        """Ids (R, L) and their attention mask (R, L) to states (R, L, D)."""
         mask = ids != PAD if mask is None else mask
-        mask = mask | ~mask.any(1, keepdim=True)  # a text without words attends to its padding
+        mask = mask | ~mask.any(1, keepdim=True)  # an empty text attends to its padding, which avoids NaN
         states: Tensor = self.embedding(ids) + positions(ids.shape[1], self.width, self.embedding.weight)
         return self.layers(states, src_key_padding_mask=~mask)
 
 
 def positions(length: int, width: int, like: Tensor) -> Tensor:
-    """Sinusoids (L, D) of small amplitude, so that words matter more than their places."""
+    """Sinusoidal position embeddings (L, D), of small amplitude relative to the word embeddings."""
     rate = torch.exp(torch.arange(0, width, 2, device=like.device) * (-4.0 / width))
     angle = torch.arange(length, device=like.device)[:, None] * rate
     return 0.3 * torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width].to(like.dtype)
@@ -117,12 +117,12 @@ def words(
     template: str = "a {}",
     concepts: Sequence[str] = (),
 ) -> Text:
-    """A text conditioner with an encoder of its own, untrained; its states are averaged to one token of unit length.
+    """A text conditioner with an untrained encoder; the states are averaged to one token of unit length.
 
     Args:
-        vocabulary, length: as of `Words`.
-        width, layers, heads: of the transformer.
-        template, concepts: as of `Text`.
+        vocabulary, length: see `Words`.
+        width, layers, heads: sizes of the transformer.
+        template, concepts: see `Text`.
 
     >>> text = words(vocabulary=["a", "red", "cube"], concepts=["red cube"])
     >>> text.token_shape, text(text.enumerate_support()).rows.shape

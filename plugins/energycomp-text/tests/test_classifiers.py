@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Condition, Conditional
-from energycomp.denoisers import count_rows, predict
+from energycomp.components import Composition, Condition
+from energycomp.denoisers import Conditional, count_rows, predict
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, make_problem
 from energycomp.models import Model
-from energycomp_text import about, classifiers, from_pipeline
+from energycomp_text import classifiers, from_pipeline, with_concepts
 from energycomp_text.classifiers import compound, compound_prompt, individual, single_errors, weighted
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline
@@ -28,7 +28,7 @@ def solids() -> Model:
     """The small model with weights that tell prompts apart, and weights of draws that are not 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = about(small(), SOLIDS)
+        model = with_concepts(small(), SOLIDS)
         for parameter in model.denoiser.network.parameters():
             if not parameter.any():  # as the last layers begin
                 torch.nn.init.normal_(parameter, std=0.3)

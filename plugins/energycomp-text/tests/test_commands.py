@@ -19,7 +19,7 @@ import energycomp
 from energycomp import Composer, cli
 from energycomp.models import Model, save_pretrained
 from energycomp.testing import tiny_model
-from energycomp_text import about
+from energycomp_text import with_concepts
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline
 
@@ -101,7 +101,7 @@ def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> N
         "infer", "text", photo, "--model", quick, "--concepts", PETS, "--count", 2, "--seed", 3, "--json"
     )
     assert code == 0
-    model = about(energycomp.load(quick), PETS.split(","))
+    model = with_concepts(energycomp.load(quick), PETS.split(","))
     expected = energycomp.infer(photo, model, count=2, generator=torch.Generator().manual_seed(3))
     record = json.loads(out)
     assert record["count"] == 2
@@ -112,7 +112,7 @@ def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> N
     assert record["p_value"] == pytest.approx(expected.p_value)
     assert record["rows"] == expected.rows
     assert {"concept"} <= record["runner_up"][0].keys()
-    assert record["settings"]["source"] == str(quick)
+    assert record["settings"]["options"]["model"] == str(quick)
 
 
 def test_infer_prints_the_concepts(run: Run, quick: Path, photo: Path) -> None:
@@ -208,16 +208,16 @@ def test_evaluate_a_folder(run: Run, quick: Path, photos: Path) -> None:
 
 
 def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Path) -> None:
-    from energycomp.evaluation import evaluate
-    from energycomp_text.data import TextSource
+    from energycomp.evaluation import evaluate, true_values
+    from energycomp_datasets.solids.source import TextSource
 
     _, out, _ = run("evaluate", quick, "--data", photos, "--template", "the {}", "--json")
-    model = about(energycomp.load(quick), ["cat", "dog", "rabbit"], template="the {}")
-    source = TextSource().adapted(model.conditioner)
+    model = with_concepts(energycomp.load(quick), ["cat", "dog", "rabbit"], template="the {}")
+    source = TextSource()
     found: list[bool] = []
 
     def judge(_: int, example: Any, solution: Any) -> None:
-        found.append(sorted(solution.conditions.tolist()) == sorted(example.values.tolist()))
+        found.append(sorted(solution.conditions.tolist()) == sorted(true_values(example, model.conditioner).tolist()))
 
     evaluate(model, source.examples(str(photos), count=9, seed=0), source.metrics(), progress=False, on_result=judge)
     assert json.loads(out)["exact_match"] == pytest.approx(sum(found) / 3)
@@ -296,7 +296,7 @@ def test_words_for_a_model_that_takes_none(run: Run, photo: Path, tmp_path: Path
             "--concepts with tiny, whose components are not said in words",
         ),
         (("infer", "places", photo, "--template", "a {}"), "--template with tiny"),
-        (("sample", "places", "a cat"), "expected --at or --with, or a model of text"),
+        (("sample", "places", "a cat"), "got the component 'a cat', which is not a component of tiny"),
         (("evaluate", "places", "--source", "clevr", "--concepts", PETS), "--concepts with tiny"),
         (("infer", "places", photo, "--model", "here"), "model with places; expected options with a registered model"),
         (("infer", "clevr", photo, "--concepts", PETS), "--concepts with clevr"),
@@ -314,7 +314,7 @@ def test_places_and_labels_of_a_model_that_takes_words(run: Run, quick: Path) ->
 
 
 def test_data_that_is_none(run: Run, quick: Path, tmp_path: Path) -> None:
-    for data, expected in (("nowhere", "which is no folder"), (str(tmp_path), "without folders of pictures")):
+    for data, expected in (("nowhere", "which is not a folder"), (str(tmp_path), "without folders of images")):
         code, _, err = run("evaluate", quick, "--data", data)
         assert code == 2
         assert expected in line(err)

@@ -26,7 +26,7 @@ from energycomp.errors import CompositionError, EnergycompError, InputError, Not
 from energycomp.inference import make_problem
 from energycomp.models import Model, save_pretrained
 from energycomp.testing import check_component, check_model
-from energycomp_text import about, from_pipeline
+from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.encoders import encoded_text
 from energycomp_text.model import text
 from energycomp_text.pipelines import load_model
@@ -230,7 +230,7 @@ def test_of_a_pipeline_of_the_hub_what_is_needed_is_fetched(
 
 
 def test_a_saved_model_of_the_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = about(energycomp.load(folder), PETS)
+    saved = with_concepts(energycomp.load(folder), PETS)
     save_pretrained(saved, tmp_path / "mine")
     hub(monkeypatch, {"owner/mine": tmp_path / "mine"})
     for load in (energycomp.load, load_model):
@@ -240,7 +240,7 @@ def test_a_saved_model_of_the_hub(folder: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_was_saved_is_loaded_without_the_pipelines_own_unet(folder: Path, tmp_path: Path) -> None:
-    sd = about(energycomp.load(folder), PETS, template="the {}")
+    sd = with_concepts(energycomp.load(folder), PETS, template="the {}")
     save_pretrained(sd, tmp_path / "mine")
     again = energycomp.load(tmp_path / "mine")
     assert again.conditioner.config() == sd.conditioner.config()
@@ -354,14 +354,14 @@ def test_infer_is_brute_force_over_sets(sd: Model) -> None:
 
 @pytest.mark.parametrize(("concepts", "counts"), [(["cat", "dog"], {1, 2}), (["cat"], {1})])
 def test_fewer_concepts_than_the_greatest_count(sd: Model, concepts: list[str], counts: set[int]) -> None:
-    solution = infer(torch.zeros(3, 32, 32), few(about(sd, concepts)))
+    solution = infer(torch.zeros(3, 32, 32), few(with_concepts(sd, concepts)))
     assert solution.count in counts
     with pytest.raises(InputError, match="components that differ"):
-        infer(torch.zeros(3, 32, 32), few(about(sd, concepts)), count=3)
+        infer(torch.zeros(3, 32, 32), few(with_concepts(sd, concepts)), count=3)
 
 
 def test_without_concepts_there_is_nothing_to_look_for(pipe: Any) -> None:
-    with pytest.raises(InputError, match=r"energycomp_text.about"):
+    with pytest.raises(InputError, match=r"energycomp_text.with_concepts"):
         infer(torch.zeros(3, 32, 32), from_pipeline(pipe))
 
 
@@ -369,7 +369,7 @@ def test_without_concepts_there_is_nothing_to_look_for(pipe: Any) -> None:
 
 
 def test_half_precision_changes_little(folder: Path, sd: Model) -> None:
-    half = about(energycomp.load(folder, dtype="bfloat16"), PETS, template="a {}")
+    half = with_concepts(energycomp.load(folder, dtype="bfloat16"), PETS, template="a {}")
     assert {p.dtype for p in half.denoiser.network.parameters()} == {torch.bfloat16}
     sample, timestep = torch.randn(2, 4, 16, 16, generator=seeded()), torch.tensor([120.0, 777.0])
     one, other = (predict(m("a cat") & m("a dog"), sample, timestep) for m in (sd, half))
@@ -459,12 +459,12 @@ UNET, VAE, ENCODER = (
         (lacking(ENCODER), NotFoundError, "1 weights of CLIPTextModel are missing"),
         (lambda path: (path / "tokenizer/tokenizer.json").unlink(), InputError, "knows no letter"),
         (lambda path: (path / "unet/config.json").write_text("{}"), NotFoundError, "larger than its weights"),
-        (config("unet", sample_size=None), InputError, "sample_size None.*write it into its config"),
+        (config("unet", sample_size=None), InputError, "sample_size None.*add it to its config"),
         (config("unet", sample_size=[16, 0]), InputError, "sample_size .16, 0."),
         (config("unet", block_out_channels=[1024, 2**16]), NotFoundError, "larger than its weights"),
         (config("vae", block_out_channels=[1024, 2**16]), NotFoundError, "larger than its weights"),
         (config("text_encoder", num_hidden_layers=10**9), NotFoundError, "larger than its weights"),
-        (config("scheduler", prediction_type="flow"), InputError, "'flow'.*write what its UNet was trained for"),
+        (config("scheduler", prediction_type="flow"), InputError, "'flow'.*set prediction_type in its config"),
         *((config("scheduler", num_train_timesteps=steps), NotFoundError, "expected 1 to 100,000")
           for steps in (10**12, 0, 10.5, None)),
         *((lambda path, file=file: (path / file).write_text("[" * 10**5), EnergycompError, "no JSON")
@@ -526,7 +526,7 @@ def test_models_that_take_no_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not conditioned on text"):
         text(model=str(tmp_path / "faces"))
     with pytest.raises(InputError, match="expected one on text"):
-        about(faces(pretrained=False), ["cat"])
+        with_concepts(faces(pretrained=False), ["cat"])
 
 
 class Parts:

@@ -14,12 +14,13 @@ from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, from_pretrained, load_weights, save_pretrained
 from energycomp.testing import check_recipe
+from energycomp.training import Step, augment
+from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
+from energycomp_datasets.solids.source import TextSource, read
 from energycomp_text import recipe
-from energycomp_text.data import TextSource, read
 from energycomp_text.model import small
-from energycomp_text.recipe import ALONE, BOTH, EMPTY, Captioned, augment, captions, scene
+from energycomp_text.recipe import ALONE, BOTH, EMPTY, captions, scene
 from energycomp_text.text import Text
-from energycomp_text.world import CONCEPTS, held_out_pairs, seen_pairs
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,9 @@ def made(folder: Path | None, init: Model | None = None, cache: Path = Path("now
     return recipe.text(data=folder, init=init, preset="default", cache=cache, **options)
 
 
-def shown(run: Any) -> Captioned:
-    """The pictures that a recipe trains on."""
-    pictures: Captioned = run.fit.args[2]
-    return pictures
+def shown(run: Any) -> Any:
+    """The images that a recipe trains on."""
+    return run.data
 
 
 # What is shown, and what is said of it
@@ -91,9 +91,10 @@ def test_captions_name_what_is_shown_and_nothing_else() -> None:
 
 def test_pictures_are_flipped_and_lit_otherwise() -> None:
     ramp = torch.linspace(0, 255, 64).byte().expand(400, 3, 64, 64)
-    shown = augment(ramp, torch.Generator().manual_seed(0))
+    shown, flipped = augment(ramp, torch.Generator().manual_seed(0), tint=0.0)
     rising = shown[:, 0, 0, 63] > shown[:, 0, 0, 0]
     assert float(rising.float().mean()) == pytest.approx(0.5, abs=0.1)
+    assert torch.equal(rising, ~flipped)
     upright = torch.where(rising[:, None, None, None], shown, shown.flip(3))
     exposure = (upright[:, 0, 0, 20] + 1) / (ramp[:, 0, 0, 20].float() / 127.5)
     assert float(exposure.std()) == pytest.approx(0.05, abs=0.01)
@@ -111,7 +112,7 @@ def test_it_conforms(folder: Path) -> None:
 def test_encoder_and_network_learn_and_are_saved(folder: Path, tmp_path: Path) -> None:
     run = made(folder)
     before = {name: tensor.clone() for name, tensor in run.model.trained.state_dict().items()}
-    result = run.fit(out=tmp_path / "run", steps=3, seed=0, mixed_precision="no", batch_size=8, progress=False)
+    result = run.run(tmp_path / "run", steps=3, seed=0, mixed_precision="no", batch_size=8, progress=False)
     changed = {name for name, tensor in result.ema_state.items() if not torch.equal(tensor, before[name])}
     assert {"conditioner.embedding.weight", "conditioner.layers.layers.1.linear2.weight"} <= changed
     assert any(name.startswith("network.") for name in changed)
@@ -131,8 +132,7 @@ def test_the_loss_is_that_of_one_caption_a_picture(folder: Path, monkeypatch: py
     monkeypatch.setattr(recipe, "captions", lambda *_, **__: said)
     monkeypatch.setattr(recipe, "denoising_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
     batch = {"image": torch.full((6, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.full((6, 2), -1)}
-    loss = run.fit.args[1]
-    loss(run.model.trained, batch, torch.Generator().manual_seed(0))
+    run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0)))
     ((denoiser, images, condition, owner, options),) = calls
     assert denoiser is run.model.denoiser
     assert options["module"] is denoiser.network
@@ -190,7 +190,8 @@ def test_pictures_are_drawn_once_for_each_mix(tmp_path: Path, monkeypatch: pytes
             assert float((item["image"].float() / 127.5 - 1 - image).abs().max()) <= 0.51 / 127.5
     assert {int((item["concepts"] >= 0).sum()) for item in (pictures[k] for k in range(6))} == {1}
     monkeypatch.setattr(recipe, "scene", lambda *_, **__: pytest.fail("drawn again"))
-    assert shown(made(None, cache=tmp_path / "new", alone="1")).images.equal(pictures.images)
+    again = shown(made(None, cache=tmp_path / "new", alone="1"))
+    assert all(again[index]["image"].equal(pictures[index]["image"]) for index in range(6))
     assert len(list((tmp_path / "new").iterdir())) == 2
 
 
@@ -199,7 +200,7 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
     assert isinstance(run.model.conditioner, Text)
     assert run.model.conditioner.module is None
     assert run.model.trained is run.model.denoiser.network
-    result = run.fit(out=tmp_path, steps=1, seed=0, mixed_precision="no", batch_size=4, progress=False)
+    result = run.run(tmp_path, steps=1, seed=0, mixed_precision="no", batch_size=4, progress=False)
     assert result.step == 1
 
 
@@ -230,5 +231,5 @@ def test_what_cannot_be_trained(folder: Path, options: dict[str, Any], message: 
 
 
 def test_data_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="which is no folder"):
+    with pytest.raises(InputError, match="which is not a folder"):
         made(tmp_path / "nowhere")

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from energycomp.components import TextConditioner, TrainableConditioner
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import from_pretrained, save_pretrained
 from energycomp.testing import check_conditioner, check_model
-from energycomp_text import about
 from energycomp_text import text as text_module
+from energycomp_text import with_concepts
 from energycomp_text.encoders import made_text
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline
@@ -98,29 +99,31 @@ def test_templates_that_have_no_place_for_one_concept(template: Any) -> None:
 
 
 def test_braces_of_a_template_are_letters(clip: Text) -> None:
-    assert clip.over(["cat"], template="{x} {}{").prompt("cat") == "{x} cat{"
+    assert clip.with_concepts(["cat"], template="{x} {}{").prompt("cat") == "{x} cat{"
 
 
 def test_other_concepts_of_the_same_encoder() -> None:
     text = trained()
-    other = text.over([" dog", "catfish", "dog "], template="a photo of a {}")
+    assert isinstance(text, TextConditioner)
+    assert isinstance(text, TrainableConditioner)
+    other = text.with_concepts([" dog", "catfish", "dog "], template="a photo of a {}")
     assert other.concepts == ("dog", "catfish")
     assert other.encoder is text.encoder
     assert other.describe(other.parse("a photo of a dog")[0]) == {"concept": "dog"}
-    assert text.over(["catfish"]).template == text.template
+    assert text.with_concepts(["catfish"]).template == text.template
     assert text.concepts == ("cat", "dog")
     for wrong, reason in (([], "at least one"), (["cat", " "], "list of words"), ("cat", "list of words")):
         with pytest.raises(InputError, match=reason):
-            text.over(wrong)
+            text.with_concepts(wrong)
     with pytest.raises(InputError, match="'Cat' and 'cat', whose prompts are the same"):
-        text.over(["Cat", "dog", "cat"])
+        text.with_concepts(["Cat", "dog", "cat"])
     with pytest.raises(InputError, match="rabbit"):
-        text.over(["cat", "rabbit"])
+        text.with_concepts(["cat", "rabbit"])
 
 
 def test_about_is_a_model_over_other_concepts() -> None:
     model = small()
-    other = about(model, ["blue cube"], template="a red cube and a {}")
+    other = with_concepts(model, ["blue cube"], template="a red cube and a {}")
     assert isinstance(other.conditioner, Text)
     assert other.conditioner.prompt("blue cube") == "a red cube and a blue cube"
     assert other.denoiser is model.denoiser

@@ -9,9 +9,10 @@ import torch
 
 import energycomp
 from energycomp import Composer
+from energycomp.evaluation import true_values
 from energycomp.models import Model
-from energycomp_text.data import TextSource
-from energycomp_text.world import CONCEPTS
+from energycomp_datasets.solids.solids import CONCEPTS
+from energycomp_datasets.solids.source import TextSource
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,9 @@ def test_held_out_pairs_are_read(model: Model) -> None:
     found = 0
     for index in range(len(examples)):
         solution = energycomp.infer(examples[index].image, model, count=2)
-        found += sum(value in solution.conditions.tolist() for value in examples[index].values.tolist())
+        found += sum(
+            value in solution.conditions.tolist() for value in true_values(examples[index], model.conditioner).tolist()
+        )
         assert solution.probability is not None
         assert bool(((solution.probability > 0) & (solution.probability <= 1)).all())
     assert found >= 7  # of 10; 1.7 by chance

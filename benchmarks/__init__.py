@@ -1,0 +1,1 @@
+"""Benchmarks, a folder for each question. The editable install of the repository makes this package importable."""

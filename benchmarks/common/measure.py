@@ -1,0 +1,221 @@
+"""Shared by the benchmarks: time two methods in turns, measure memory and FLOPs, write tables and charts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common.memory import reset_peak, resident
+from energycomp import Model
+from energycomp.cli import append_line, read_lines
+from energycomp.components import Condition
+from energycomp.files import atomic_file
+
+LOOPED, OURS = "looped", "energycomp"
+COLOURS = {LOOPED: "#9aa0a6", OURS: "#d1495b"}
+LIMIT_SHAPES = ((8, 256, 32), (8, 64, 16), (32, 64, 32), (8, 128, 32))  # batch, channels, height = width
+Ways = Mapping[str, Callable[[], Any]]
+
+
+class Timed(nn.Module):
+    """A two-stage network that adds up its rows, its trunk passes and the seconds spent inside it."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.inner = network
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts again from 0."""
+        self.rows, self.trunks, self.seconds = 0, 0, 0.0
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        """The trunk of the network inside."""
+        self.trunks += len(sample)
+        return self.spend(self.inner.features, sample, timestep)
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        """The head of the network inside."""
+        self.rows += len(owner)
+        return self.spend(self.inner.head, features, condition, owner)
+
+    def spend(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A call whose seconds count as the network's."""
+        started = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
+def timed(model: Model) -> tuple[Model, Timed]:
+    """The model over a network that measures its own time."""
+    network = Timed(model.denoiser.network)
+    return attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network)), network
+
+
+def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """The options that all speed benchmarks have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clevr", help="registered name or folder of a two-stage model")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=defaults.get("repeats", 5), help="the median counts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"), help="a folder; a run goes on there")
+    parser.add_argument("--child", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
+    return parser
+
+
+def looped_row(network: Any, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+    """One component as peers run it: the whole network, trunk included, for a batch under one condition."""
+    batch = torch.arange(len(sample))
+    return network.head(network.features(sample, timestep), condition.expand(len(sample)), batch)
+
+
+def compare(ways: Ways, network: Timed, options: argparse.Namespace, script: str, case: str) -> dict[str, Any]:
+    """Rows, trunk passes, GFLOP, MB, median seconds and the share of them in the network; the ways take turns."""
+    found: dict[str, Any] = {}
+    for name, way in ways.items():
+        network.reset()
+        with FlopCounterMode(display=False) as flops:
+            way()
+        megabytes = peak_memory(script, options, case, name)
+        gflop = flops.get_total_flops() / 1e9
+        found[name] = {"rows": network.rows, "trunks": network.trunks, "gflop": gflop, "megabytes": megabytes}
+    clock: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, way in ways.items():
+            network.reset()
+            started = time.perf_counter()
+            way()
+            clock[name].append((time.perf_counter() - started, network.seconds))
+    for name, pairs in clock.items():
+        found[name]["seconds"] = statistics.median(seconds for seconds, _ in pairs)
+        found[name]["share"] = statistics.median(inside / seconds for seconds, inside in pairs)
+    return found
+
+
+def peak_memory(script: str, options: argparse.Namespace, case: str, way: str) -> float:
+    """MB that one way takes at most in a process of its own, above the loaded model."""
+    command = [sys.executable, script, "--model", options.model, "--seed", str(options.seed), "--threads", "1"]
+    done = subprocess.run([*command, "--child", case, way], capture_output=True, text=True, check=True)  # noqa: S603
+    return float(json.loads(done.stdout.splitlines()[-1])["megabytes"])
+
+
+def child(way: Callable[[], Any]) -> None:
+    """Runs one way and prints how far memory rose above what was resident before."""
+    before = resident()
+    reset_peak()
+    way()
+    print(json.dumps({"megabytes": (resident(peak=True) - before) / 1e6}))
+
+
+def convolution_limit(dtype: torch.dtype = torch.float32) -> float:
+    """The best GFLOP/s that a plain 3x3 convolution over channels_last maps reaches here, over a few shapes."""
+    best = 0.0
+    for batch, channels, side in LIMIT_SHAPES:
+        maps = torch.randn(batch, channels, side, side).to(dtype, memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3).to(dtype, memory_format=torch.channels_last)
+        work = 2 * 9 * batch * channels**2 * side**2 / 1e9
+        until = time.perf_counter() + 0.7
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            torch.nn.functional.conv2d(maps, weight, padding=1)
+            best = max(best, work / (time.perf_counter() - started))
+    return best
+
+
+def resumed(
+    path: Path, settings: dict[str, Any], cases: Sequence[str], run: Callable[[str], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The records of all cases, in order: those of the same settings that a file has, the others run and appended."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {record["case"]: record for record in read_lines(path) if record["settings"] == settings}
+    for case in cases:
+        if case not in known:
+            print(f"{path.stem}: {case}", file=sys.stderr, flush=True)
+            known[case] = {"case": case, "settings": settings, **run(case)}
+            append_line(path, known[case])
+    return [known[case] for case in cases]
+
+
+def limit_of(path: Path, settings: dict[str, Any]) -> float:
+    """GFLOP/s of the machine in float32, measured once for a file of records."""
+    return float(resumed(path, settings, ["limit"], lambda _: {"gflops": convolution_limit()})[0]["gflops"])
+
+
+def how(options: argparse.Namespace, limit: float) -> str:
+    """The end of a table's note: settings that all benchmarks share."""
+    return (
+        f"model `{options.model}`, seed {options.seed}, {options.threads} threads, median of {options.repeats} turns. "
+        "MB: the peak in a process of its own, above the loaded model. The limit is the best plain "
+        f"3x3 convolution in float32 here, {limit:.0f} GFLOP/s."
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
+    """A markdown table with a line under it that says how it was made."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+
+
+def write(path: Path, text: str, figure: Figure) -> None:
+    """The markdown and the picture beside each other; prints the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path.with_suffix(".md")) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    FigureCanvasAgg(figure)
+    with atomic_file(path.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    print(text)
+
+
+def way_rows(records: Sequence[Mapping[str, Any]], limit: float) -> list[list[str]]:
+    """Two table rows a case, under HEAD."""
+    rows = []
+    for record in records:
+        for name in (LOOPED, OURS):
+            way = record[name]
+            speed = way["gflop"] / way["seconds"]
+            rows.append([
+                record["case"], name, f"{way['seconds']:.4g}", f"{way['rows']:,}", f"{way['trunks']:,}",
+                f"{way['megabytes']:.0f}", f"{way['share']:.0%}", f"{speed:.0f} ({speed / limit:.0%})",
+                "1" if name == LOOPED else f"{record[LOOPED]['seconds'] / way['seconds']:.1f}",
+            ])  # fmt: skip
+    return rows
+
+
+HEAD = ("case", "way", "seconds", "rows", "trunk passes", "MB", "in the network", "GFLOP/s (of the limit)", "speed-up")
+
+
+def bars(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Seconds of both ways for each case, with the speed-up above; logarithmic."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for offset, name in ((-0.2, LOOPED), (0.2, OURS)):
+        seconds = [record[name]["seconds"] for record in records]
+        axes.bar([i + offset for i in range(len(records))], seconds, 0.38, color=COLOURS[name], label=name)
+    for i, record in enumerate(records):
+        gain = record[LOOPED]["seconds"] / record[OURS]["seconds"]
+        axes.annotate(f"{gain:.1f}x", (i + 0.2, record[OURS]["seconds"]), ha="center", va="bottom", fontsize=9)
+    axes.set_xticks(range(len(records)), [record["case"] for record in records], fontsize=8)
+    axes.set_yscale("log")
+    axes.set_ylabel("seconds")
+    axes.set_title(title, fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

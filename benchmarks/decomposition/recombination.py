@@ -1,0 +1,255 @@
+"""Combine the parts of two images (thesis Fig. 4.7) and of two models (Fig. 4.10, Table 4.5).
+
+python benchmarks/decomposition/recombination.py [-n 100] [--seed 0] [--comet runs/comet-a/model runs/comet-b/model]
+    [-o runs/benchmarks]
+
+Train COMET for both worlds: energycomp train comet -o runs/comet-a, and with --option world=b -o runs/comet-b.
+
+The objects of both images do not touch, so the image of all objects is known; the row `true` shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common import measure
+from energycomp import Composer, Decomposer, load
+from energycomp.components import Composition, combine
+from energycomp.decomposition import add, decomposer_of
+from energycomp.evaluation import MaskRecall
+from energycomp.files import atomic_file
+from energycomp.viz import grid
+from energycomp_datasets.shapes.features import shape_features
+from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance
+from energycomp_datasets.shapes.shapes import GROUND, SIZE, Scene, layout, render
+from energycomp_datasets.shapes.source import draw
+from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_decomp.comet import CometDecomposer
+
+COMMAND = "python benchmarks/decomposition/recombination.py"
+CLEAR, TRIES = 1, 100  # pixels between objects at least; places that are tried for one
+SEEN = 0.3  # of brightness in [-1, 1]: what differs by more from the ground is no ground
+SHOWN = 8  # pairs in the picture
+CHUNK = 25
+
+
+def pairs(count: int, objects: tuple[int, int], seed: int, worlds: tuple[str, str]) -> list[tuple[Scene, Scene]]:
+    """Pictures with so many objects each, of which none touches another of either picture."""
+    rng, found = np.random.default_rng([HELD_OUT, seed, *objects]), []
+    while len(found) < count:
+        drawn = [layout(rng, number, world=world) for number, world in zip(objects, worlds, strict=True)]
+        places = _places(rng, np.concatenate([one[:, 3] for one in drawn]))
+        if places is None:
+            continue
+        for one, own in zip(drawn, np.split(places, [objects[0]]), strict=True):
+            one[:, 1:3] = own
+        a, b = (_scene(one, world) for one, world in zip(drawn, worlds, strict=True))
+        if len(blobs(true((a, b))[0])) == sum(objects):
+            found.append((a, b))
+    return found
+
+
+def _places(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray | None:
+    """Centres (N, 2) whose objects keep clear of each other, or None where one finds no room."""
+    places: list[np.ndarray] = []
+    for r in radius:
+        for _ in range(TRIES):
+            place = rng.uniform(r, 1 - r, 2)
+            room = 0.85 * (radius[: len(places)] + r) + CLEAR / SIZE
+            if not places or bool((np.hypot(*(np.stack(places) - place).T) >= room).all()):
+                places.append(place)
+                break
+        else:
+            return None
+    return np.stack(places)
+
+
+def _scene(objects: np.ndarray, world: str) -> Scene:
+    values = torch.from_numpy(objects).float()
+    images, masks = render(values[None], world=world)
+    return Scene(images[0], masks[0], values)
+
+
+def true(pair: tuple[Scene, Scene]) -> tuple[Tensor, Tensor]:
+    """The picture with the objects of both, (3, H, W), and their masks."""
+    a, b = pair
+    ground = torch.tensor(GROUND)[:, None, None]
+    return a.image + b.image - ground, torch.cat([a.masks, b.masks])
+
+
+def blobs(picture: Tensor) -> Tensor:
+    """Masks (N, H, W) of what is connected and differs from the ground, of nine pixels or more."""
+    differs = (picture - torch.tensor(GROUND)[:, None, None]).abs().amax(0) > SEEN
+    numbers, count = ndimage.label(differs.numpy(), structure=np.ones((3, 3)))
+    masks = [torch.from_numpy(np.asarray(numbers == k)) for k in range(1, count + 1)]
+    large = [mask for mask in masks if int(mask.sum()) > 8]
+    return torch.stack(large) if large else torch.zeros(0, *picture.shape[1:], dtype=torch.bool)
+
+
+def added(decomposer: Decomposer, first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
+    """All parts of pictures (B, 3, H, W) and of others, in one."""
+    return decomposer.decode(add(decomposer.encode(first), decomposer.encode(second)), generator=generator)
+
+
+def crossed(a: Any, b: Any) -> Callable[..., Tensor]:
+    """All parts that one model reads from pictures and another from others: leaves of both, in one composition."""
+
+    def made(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
+        total = Composition.of(b.model.unconditional) * -1.0
+        for decomposer, pictures in ((a, first), (b, second)):
+            latents = decomposer.encode(pictures)
+            leaves = [decomposer.model.leaf(latents[:, k]) for k in range(latents.shape[1])]
+            total = total + combine(leaves, "product")
+        if isinstance(a, CometDecomposer):
+            return _descended(Composer(total), a, first, generator)
+        steps = a.model.defaults.num_inference_steps
+        pictures: Tensor = Composer(total).sample(
+            len(first), num_inference_steps=steps, generator=generator, output_type="pt", progress=False
+        )
+        return pictures
+
+    return made
+
+
+def _descended(composer: Composer, comet: CometDecomposer, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Gradient descent on the composed energy, from noise."""
+    x = torch.randn(like.shape, generator=generator)
+    for _ in range(comet.steps):
+        x = x - comet.step_size * composer.eps(x, x.new_zeros(len(x)))
+    return x.clamp(-1, 1)
+
+
+def scored(make: Callable[..., Tensor], chosen: Sequence[tuple[Scene, Scene]], seed: int, title: str) -> Tensor:
+    """The pictures (N, 3, H, W) of all pairs."""
+    generator, made = torch.Generator().manual_seed(seed), []
+    for start in tqdm(range(0, len(chosen), CHUNK), desc=title, leave=False):
+        part = chosen[start : start + CHUNK]
+        first, second = (torch.stack([pair[k].image for pair in part]) for k in (0, 1))
+        made.append(make(first, second, generator))
+    return torch.cat(made)
+
+
+def counted(made: Tensor, chosen: Sequence[tuple[Scene, Scene]]) -> list[str]:
+    """Objects of both that a blob matches at IoU 0.5, pictures whose number is right, and the MSE to the true sum."""
+    recall, right = MaskRecall(), 0
+    wanted = [true(pair) for pair in chosen]
+    for picture, (_, masks) in zip(made, wanted, strict=True):
+        found = blobs(picture)
+        recall.update([found], [masks])
+        right += len(found) == len(masks)
+    error = (made - torch.stack([image for image, _ in wanted])).square().mean()
+    return [f"{100 * float(recall.compute()):.1f} %", f"{100 * right / len(chosen):.0f} %", f"{float(error):.4f}"]
+
+
+def distances(made: Tensor, worlds: Sequence[str], seed: int) -> list[str]:
+    """FID and KID to as many pictures of each world, with four objects."""
+    network, figures = shape_features(), []
+    for world in worlds:
+        real = torch.stack([draw(k, HELD_OUT + seed + 1, world=world, counts=(4, 4)).image for k in range(len(made))])
+        frechet, kernel = FrechetDistance(network), KernelDistance(network, subset_size=len(made) // 2)
+        for metric in (frechet, kernel):
+            metric.update(real, real=True)
+            metric.update(made, real=False)
+        figures += [f"{float(frechet.compute()):.3f}", f"{float(kernel.compute()[0]):.4f}"]
+    return figures
+
+
+def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: Sequence[Tensor]) -> None:
+    """A picture with a column a pair: one, the other, and what the ways make of both."""
+    first, second = (torch.stack([pair[k].image for pair in chosen[:SHOWN]]) for k in (0, 1))
+    picture = grid(torch.cat([first, second, *(pictures[:SHOWN] for pictures in made)]), columns=SHOWN)
+    with atomic_file(path) as temporary:
+        picture.resize((2 * picture.width, 2 * picture.height), 0).save(temporary, format="PNG")
+
+
+@torch.no_grad()
+def main() -> None:
+    """Writes adding.md, crossing.md and their pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=100, help="pairs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", nargs=2, default=["decomp", "decomp-b"], help="of the worlds a and b")
+    parser.add_argument("--comet", nargs=2, help="folders of COMET of the worlds a and b, for comparison")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    ways = {"Decomp Diffusion": [decomposer_of(load(name)) for name in options.models]}
+    if options.comet:
+        ways["COMET"] = [decomposer_of(load(name)) for name in options.comet]
+    further = " --comet " + " ".join(options.comet) if options.comet else ""
+    command = f"{COMMAND} -n {options.n} --seed {options.seed}{further}"
+    adding(ways, options, command)
+    crossing(ways, options, command)
+
+
+def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
+    """All objects of two pictures of world a."""
+    rows, pictures = [], []
+    for objects in ((2, 2), (3, 2)):
+        chosen = pairs(options.n, objects, options.seed, ("a", "a"))
+        for name, (decomposer, _) in ways.items():
+
+            def make(first: Tensor, second: Tensor, generator: torch.Generator, one: Any = decomposer) -> Tensor:
+                return added(one, first, second, generator)
+
+            made = scored(make, chosen, options.seed, "adding")
+            rows.append([name, f"{objects[0]} + {objects[1]}", *counted(made, chosen)])
+            pictures.append(made)
+    shown(options.out / "adding.png", chosen, pictures[-len(ways) :])
+    note = (
+        f"`{command}`: {options.n} pairs of pictures of world a none of whose objects touch. A "
+        "blob is what is connected and differs from the ground by more than 0.3 of a "
+        "range of 2; it shows an object that it covers at an intersection over union of 0.5."
+    )
+    head = ("model", "objects", "found", "number of blobs right", "MSE to the true sum")
+    _write(options.out / "adding.md", measure.table(head, rows, note))
+
+
+def crossing(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
+    """Objects of a picture of world a by its model, and of one of world b by another."""
+    objects, rows, pictures = (2, 2), [], []
+    chosen = pairs(options.n, objects, options.seed, ("a", "b"))
+    for name, (a, b) in ways.items():
+        made = scored(crossed(a, b), chosen, options.seed, "crossing")
+        rows.append([name, *counted(made, chosen), *distances(made, ("a", "b"), options.seed)])
+        pictures.append(made)
+    expected = torch.stack([true(pair)[0] for pair in chosen])
+    rows.append(["the true sums", *counted(expected, chosen), *distances(expected, ("a", "b"), options.seed)])
+    shown(options.out / "crossing.png", chosen, pictures)
+    note = (
+        f"`{command}`: {options.n} pairs of pictures with two objects each, one of world a and one of world b. "
+        "FID and KID to as many pictures of one world have the features of the counting network in "
+        "energycomp-datasets, not published ones."
+    )
+    head = (
+        "model",
+        "found",
+        "number of blobs right",
+        "MSE to the true sum",
+        "FID to a",
+        "KID to a",
+        "FID to b",
+        "KID to b",
+    )
+    _write(options.out / "crossing.md", measure.table(head, rows, note))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

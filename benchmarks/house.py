@@ -1,0 +1,179 @@
+"""Measure the structure of the code: lines, long files, rooms, floors, imports between rooms, circles.
+
+python benchmarks/house.py [TREE ...] [--json]
+
+A room is a folder or a module directly inside a package. Imports are counted once per pair of rooms, those for type
+checking and inside functions included. Floors are the rooms on the longest chain of imports. Circles are counted
+without the top-level `__init__`, whose names are resolved on first use. With several trees, for example two checkouts,
+each gets a column. Takes a few seconds per tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import grimp
+
+CORE = "energycomp"
+KERNEL = ("components", "denoisers", "models", "sampling", "inference", "decomposition")
+LONG = 300  # lines
+
+Edges = set[tuple[str, str]]
+
+
+def packages(tree: Path) -> dict[str, Path]:
+    """Import names of a tree and the folders that hold them: the core first, then the plugins."""
+    found = {CORE: tree}
+    for folder in sorted(tree.glob(f"plugins/*/{CORE}_*")):
+        if (folder / "__init__.py").is_file():
+            found[folder.name] = folder.parent
+    return found
+
+
+def imports(tree: Path) -> tuple[set[str], Edges]:
+    """Modules of a tree and the imports between them."""
+    found = packages(tree)
+    kept = list(sys.path)
+    sys.path[:0] = list(dict.fromkeys(map(str, found.values())))
+    try:
+        graph = grimp.build_graph(*found, cache_dir=None)
+    finally:
+        sys.path[:] = kept
+    modules = set(graph.modules)
+    return modules, {(module, other) for module in modules for other in graph.find_modules_directly_imported_by(module)}
+
+
+def room(module: str) -> str:
+    """The first two parts of a module's name."""
+    return ".".join(module.split(".")[:2])
+
+
+def between(edges: Edges) -> Edges:
+    """Imports between different rooms, once per pair."""
+    return {(room(a), room(b)) for a, b in edges if room(a) != room(b)}
+
+
+def components(nodes: set[str], edges: Edges) -> list[list[str]]:
+    """Strongly connected components, each after those that it imports (Tarjan, 1972)."""
+    targets = defaultdict(list)
+    for a, b in sorted(edges):
+        targets[a].append(b)
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in targets[node]:
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            start = stack.index(node)
+            found.append(stack[start:])
+            del stack[start:]
+
+    for node in sorted(nodes):
+        if node not in index:
+            visit(node)
+    return found
+
+
+def floors(nodes: set[str], edges: Edges) -> int:
+    """Length of the longest chain of imports that visits no node twice."""
+    targets = defaultdict(list)
+    for a, b in edges:
+        targets[a].append(b)
+    group = {node: number for number, found in enumerate(components(nodes, edges)) for node in found}
+
+    @cache
+    def longest(node: str, visited: frozenset[str]) -> int:
+        """From one node on; `visited` are the nodes of its circle that the chain has passed."""
+        lengths = [0]
+        for other in targets[node]:
+            if group[other] != group[node]:
+                lengths.append(longest(other, frozenset((other,))))
+            elif other not in visited:
+                lengths.append(longest(other, visited | {other}))
+        return 1 + max(lengths)
+
+    return max(longest(node, frozenset((node,))) for node in nodes)
+
+
+def circles(nodes: set[str], edges: Edges) -> list[str]:
+    """Groups that import each other."""
+    return [" - ".join(sorted(group)) for group in components(nodes, edges) if len(group) > 1]
+
+
+def lines(files: list[Path]) -> int:
+    """Lines of all files."""
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+
+
+def measured(tree: Path) -> dict[str, object]:
+    """The figures of one tree."""
+    modules, edges = imports(tree)
+    core = {module for module in modules if module.partition(".")[0] == CORE}
+    core_edges = {(a, b) for a, b in edges if a in core and b in core}
+    rooms, walls = {room(module) for module in core}, between(core_edges)
+    files = sorted((tree / CORE).rglob("*.py"))
+    outside = {name: folder for name, folder in packages(tree).items() if name != CORE}
+    plugins = [file for name, folder in outside.items() for file in (folder / name).rglob("*.py")]
+    kernel = [file for name in KERNEL for file in sorted((tree / CORE / name).rglob("*.py"))]
+    inner, inner_edges = modules - {CORE}, {(a, b) for a, b in edges if CORE not in (a, b)}
+    apart, lazy = rooms - {CORE}, {(a, b) for a, b in walls if CORE not in (a, b)}
+    return {
+        "core: lines": lines(files),
+        "kernel: lines": lines(kernel) if kernel else "-",
+        "plugins: lines": lines(plugins),
+        "core: modules": len(files),
+        f"core: files over {LONG} lines": sum(lines([file]) > LONG for file in files),
+        f"plugins: files over {LONG} lines": sum(lines([file]) > LONG for file in plugins),
+        "core: longest file": max(lines([file]) for file in files),
+        "core: rooms": len(rooms),
+        "core: floors": floors(rooms, walls),
+        "core: imports between rooms": len(walls),
+        "core without `__init__`: floors": floors(apart, lazy),
+        "core without `__init__`: imports between rooms": len(lazy),
+        "core: circles of rooms": circles(apart, lazy),
+        "core: modules on the longest chain": floors(core, core_edges),
+        "whole tree: modules": len(modules),
+        "whole tree: imports between modules": len(edges),
+        "whole tree: circles of modules": circles(inner, inner_edges),
+    }
+
+
+def main() -> None:
+    """Prints a markdown table, a column per tree, then the circles."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "trees", nargs="*", type=Path, default=[Path()], metavar="TREE", help="checkouts; by default the current folder"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args()
+    results = {str(tree): measured(tree.resolve()) for tree in options.trees}
+    if options.json:
+        print(json.dumps(results, indent=1))
+        return
+    print("| | " + " | ".join(results) + " |\n| --- |" + " --- |" * len(results))
+    for key in next(iter(results.values())):
+        values = [result[key] for result in results.values()]
+        print(f"| {key} | " + " | ".join(str(len(v)) if isinstance(v, list) else str(v) for v in values) + " |")
+    for tree, result in results.items():
+        for key, value in result.items():
+            if isinstance(value, list):
+                for circle in value:
+                    print(f"\n{tree}: {key}: {circle}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Find objects: the composed model beside a generative classifier, a ResNet and Slot Attention.
+
+python benchmarks/inference/discovery.py --train [--methods compound]
+python benchmarks/inference/discovery.py [--data synthetic:3-5 synthetic:6-8] [-n 200] [--few 20] [--seed 0]
+    [-o runs/discovery]
+
+Thesis Tables 5.1 and 5.4, and 5.6 with other data. `--train` trains the baselines first, on rendered scenes, and
+stores their weights under `--weights`. Each answer is one JSON line, so an interrupted run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import attrs
+import torch
+
+from benchmarks.baselines.comparison import Column, Record, answered, bars, head, read_all, table_rows
+from benchmarks.baselines.compound import compound
+from benchmarks.baselines.places import PLACES, recipe
+from benchmarks.baselines.readers import Method, Reader, composed, joint, regressed
+from benchmarks.baselines.scores import paired_difference
+from benchmarks.baselines.training import train
+from benchmarks.common.measure import table, write
+from energycomp import load
+from energycomp.evaluation import EstimationError, PerceptionRate, Precision
+from energycomp_clevr.coordinates import Coordinates
+from energycomp_clevr.model import clevr as untrained
+from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_solvers.pursuit import Pursuit
+from energycomp_solvers.sgd import SGD
+
+COLUMNS = (
+    Column("perception rate", PerceptionRate()),
+    Column("precision", Precision()),
+    Column("estimation error", EstimationError(), ".1e"),
+)
+SHAPE = (2,)  # of a place
+METHODS = ["ours", "sgd", *PLACES]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains where asked to, reads, writes NAME.md and NAME.png."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    if options.train:
+        ours = recipe(options.cache)
+        for name, baseline in PLACES.items():
+            for seed in baseline.seeds if name in options.methods else ():
+                train(name, baseline, seed, options.weights, ours)
+    chosen = methods(options)
+    answers = {data: read(chosen, data, options) for data in options.data}
+    rows = [
+        row
+        for data in options.data
+        for row in table_rows(chosen, data, answers[data], COLUMNS, shape=SHAPE, seed=options.seed)
+    ]
+    gaps = [gap for data in options.data for gap in same_descent(chosen, data, answers[data], options.seed)]
+    text = table(head(COLUMNS), rows, " ".join([note(options), *gaps]))
+    write(options.out / options.name, text, bars(chosen, answers, COLUMNS[0], SHAPE))
+
+
+def read(chosen: Sequence[Method], data: str, options: argparse.Namespace) -> dict[str, list[Record]]:
+    """What every method finds in the scenes of one data."""
+    path = options.out / f"{data.replace(':', '_').replace('/', '_')}-{options.seed}.jsonl"
+    examples = ClevrSource().examples(data, count=options.n, seed=options.seed)
+    return read_all(chosen, examples, path, conditioner=Coordinates(), title=data, seed=options.seed)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", action="store_true", help="the baselines among the methods, where not trained yet")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="all by default")
+    parser.add_argument("--model", default="clevr", help="registered name or folder of our model")
+    parser.add_argument("--weights", type=Path, default=Path("runs/baselines"), help="folder of the baselines")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the training scenes")
+    parser.add_argument("--data", nargs="+", default=["synthetic:3-5", "synthetic:6-8"], help="as `ClevrSource` takes")
+    parser.add_argument("-n", type=int, default=200, help="pictures of each data")
+    parser.add_argument("--few", type=int, default=20, help="pictures for methods that descend gradients")
+    parser.add_argument(
+        "--inits", type=int, nargs="+", default=[1, 5, 10, 15, 20], help="of sgd; the last for compound"
+    )
+    parser.add_argument("--steps", type=int, default=120, help="of sgd, the same for compound")
+    parser.add_argument("--draws", type=int, default=1, help="noise draws of a step, the same for compound")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--name", default="discovery", help="of the table and the picture")
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/discovery"), help="a folder; a run goes on there")
+    return parser.parse_args(arguments)
+
+
+def methods(options: argparse.Namespace) -> list[Method]:
+    """The rows of the table, ours first."""
+    model, n, few = load(options.model), options.n, min(options.few, options.n)
+    solver = partial(SGD, steps=options.steps, draws=options.draws)
+    found = [Method("pursuit", "ours, pursuit, count given", n, (lambda: composed(model, Pursuit()),))]
+    if "ours" in options.methods:
+        read = partial(composed, model, Pursuit(), known=False)
+        found.append(Method("pursuit-unknown", "ours, pursuit, count unknown", n, (read,)))
+    for inits in options.inits if "sgd" in options.methods else ():
+        label = f"ours, sgd, {inits} initialisation{'s' * (inits > 1)}"
+        read = partial(composed, model, solver(inits=inits))
+        found.append(Method(f"sgd-{inits}-{options.steps}-{options.draws}", label, few, (read,)))
+    if "compound" in options.methods:
+        inits = options.inits[-1]
+        key = f"{_key('compound')}-{inits}-{options.steps}-{options.draws}"
+        read = partial(_compound, options.weights, solver(inits=inits))
+        found.append(Method(key, f"generative classifier, sgd, {inits} initialisations", few, (read,)))
+    for name, label in (("resnet", "ResNet"), ("slot_attention", "Slot Attention")):
+        seeds = PLACES[name].seeds if name in options.methods else ()
+        readers = tuple(partial(_regressed, name, options.weights, seed) for seed in seeds)
+        if readers:
+            found.append(Method(_key(name), f"{label}, count given, {len(seeds)} seeds", n, readers))
+    return found
+
+
+def _key(name: str) -> str:
+    """A baseline with how long it was trained."""
+    return f"{name}-{PLACES[name].settings['steps']}"
+
+
+def _compound(weights: Path, solver: SGD) -> Reader:
+    model = compound(untrained(pretrained=False))
+    network = PLACES["compound"].trained("compound", weights, 0)
+    return joint(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network)), solver)
+
+
+def _regressed(name: str, weights: Path, seed: int) -> Reader:
+    return regressed(PLACES[name].trained(name, weights, seed))
+
+
+def same_descent(chosen: Sequence[Method], data: str, records: dict[str, list[Record]], seed: int) -> list[str]:
+    """A sentence on the classifier against ours under the same solver, where both were run."""
+    keys = {method.key.partition("-")[0]: method.key for method in chosen}  # of several sgd the last, with most inits
+    if "sgd" not in keys or "compound" not in keys:
+        return []
+    ours, theirs = (answered(records[keys[name]], SHAPE) for name in ("sgd", "compound"))
+    gap, low, high = paired_difference(PerceptionRate(), theirs, ours, seed=seed)
+    return [f"{data}: the classifier minus ours, both by sgd, {gap:+.3f} ({low:+.3f} to {high:+.3f})."]
+
+
+def note(options: argparse.Namespace) -> str:
+    """How the table was made."""
+    return (
+        f"`python benchmarks/inference/discovery.py --data {' '.join(options.data)} -n {options.n} --few {options.few} "
+        f"--steps {options.steps} --draws {options.draws} --seed {options.seed}`: model `{options.model}`, "
+        f"{options.threads} thread. Rows and CPU seconds are of one picture; ranges are over training seeds, intervals "
+        "over pictures."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Fit the inverse temperature of the posteriors softmax(-beta J), and measure their calibration error.
+
+python benchmarks/inference/fit_beta.py [--model faces] [--data synthetic] [-n 200] [--seed 1000] [-o FOLDER]
+
+beta minimises the mean -log p of the true values, per attribute, or of the true set if an image has a set of values.
+The calibration error (15 bins) is measured on the same number of other images. `-o` saves the model with beta.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import operator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
+from tqdm import tqdm
+
+from energycomp import load
+from energycomp.components import groups_of
+from energycomp.evaluation import true_values
+from energycomp.inference import make_problem
+from energycomp.models import Model, save_pretrained
+from energycomp.plugins import find
+from energycomp_solvers.shared import all_errors, configurations, dictionary, marginals, memberships
+
+
+def main() -> None:
+    """Prints one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="faces", help="registered name or folder of a model of attributes")
+    parser.add_argument("--source", default=None, help="a registered dataset; the one of the model's name")
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("-n", type=int, default=200, help="pictures to fit on, and as many to judge on")
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("-o", "--out", type=Path, default=None, help="save the model with its beta here")
+    options = parser.parse_args()
+    model = load(options.model)
+    source = find("datasets", options.source or model.name)()
+    examples = source.examples(options.data, count=2 * options.n, seed=options.seed)
+    of_sets = groups_of(model.conditioner) is None
+    read = sets if of_sets else table
+    tables = [read(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
+    fitting, judging = tables[: options.n], tables[options.n :]
+
+    beta = fitted(fitting, set_chance if of_sets else true_chance)
+    pairs = [found_members(*one, beta=beta) if of_sets else sure_chances(*one, beta=beta) for one in judging]
+    confidence = torch.cat([chance for chance, _ in pairs])
+    right = torch.cat([right for _, right in pairs])
+    error = float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))
+    accuracy = float(right.double().mean())
+    result = {"beta": beta, "calibration_error": error, "accuracy": accuracy, "pictures": len(judging)}
+    print(json.dumps({**result, "data": options.data, "seed": options.seed}))
+    if options.out:
+        defaults = attrs.evolve(model.defaults, beta=beta)
+        save_pretrained(attrs.evolve(model, defaults=defaults), options.out, dtype=torch.float16)
+
+
+def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]], list[int]]:
+    """The errors of all answers to a picture, its slots, and its true values."""
+    problem = make_problem(model.encode(example.image), model)
+    atoms, slots = dictionary(problem)
+    form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
+    errors = all_errors(form, slots, problem.weighting(len(slots)))
+    return errors, slots, [int(value) for value in true_values(example, model.conditioner)]
+
+
+def sets(model: Model, example: Any, seed: int) -> tuple[list[tuple[Tensor, Tensor]], list[int], int]:
+    """The answers (N, K) of each count to a picture with their errors (N,), the true one, sorted, and M."""
+    problem = make_problem(model.encode(example.image), model)
+    atoms, slots = dictionary(problem)
+    form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
+    seen = []
+    for count in range(problem.counts[0], problem.counts[1] + 1):
+        chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
+        seen.append((chosen, form.mean().errors_of_each(chosen, problem.weighting(count))[0]))
+    return (
+        seen,
+        sorted(atoms.tolist().index(value) for value in true_values(example, model.conditioner).tolist()),
+        len(atoms),
+    )
+
+
+def set_chance(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], _: int, *, beta: float) -> Tensor:
+    """The posterior of the true set (1,)."""
+    logs = torch.cat([-beta * errors for _, errors in seen]).log_softmax(0)
+    answers = [sorted(row) for chosen, _ in seen for row in chosen.tolist()]
+    return logs[answers.index(true)].exp()[None]
+
+
+def found_members(
+    seen: Sequence[tuple[Tensor, Tensor]], true: list[int], atoms: int, *, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Of each value of the best answer: its posterior to be in the set (K,), and whether it is."""
+    chosen, _ = min(((rows[int(e.argmin())], float(e.min())) for rows, e in seen), key=operator.itemgetter(1))
+    return memberships(seen, atoms, beta)[chosen], torch.isin(chosen, torch.tensor(true))
+
+
+def fitted(tables: Sequence[tuple[Any, ...]], chance: Callable[..., Tensor] | None = None) -> float:
+    """The beta under which the true answers to some pictures are most likely, of attributes unless told otherwise."""
+    asked = chance or true_chance
+
+    def loss(log_beta: float) -> float:
+        chances = torch.cat([asked(*one, beta=math.exp(log_beta)) for one in tables])
+        return float(-chances.clamp(min=1e-12).log().mean())
+
+    return math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e2)), method="bounded").x)
+
+
+def true_chance(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> Tensor:
+    """The posterior of each true value (K,)."""
+    return true_chances(errors, slots, true, beta=beta)[0]
+
+
+def sure_chances(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:
+    """How sure an answer is of each attribute of two values, (K,), and whether it is right."""
+    chance, right = true_chances(errors, slots, true, beta=beta)
+    return torch.maximum(chance, 1 - chance), right
+
+
+def true_chances(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> tuple[Tensor, Tensor]:
+    """The posterior of each true value, (K,), and whether it is the most probable one of its attribute."""
+    posteriors = marginals(errors, list(map(len, slots)), beta)
+    chances = [
+        (p[slot.index(value)], p[slot.index(value)] >= p.max())
+        for slot, p in zip(slots, posteriors, strict=True)
+        for value in true
+        if value in slot
+    ]
+    return torch.stack([chance for chance, _ in chances]), torch.stack([right for _, right in chances])
+
+
+if __name__ == "__main__":
+    main()

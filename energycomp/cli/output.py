@@ -1,0 +1,257 @@
+"""Output of the commands: PNG files, reports as text or JSON, and results as JSON lines that a later run continues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from energycomp.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from PIL import Image
+
+    from energycomp.inference import Solution
+    from energycomp.models import Model
+
+__all__ = [
+    "Results",
+    "append_line",
+    "check_png",
+    "make_folder",
+    "print_json",
+    "print_report",
+    "print_table",
+    "read_lines",
+    "save_png",
+    "solution_record",
+]
+
+RESULTS = "results.jsonl"
+
+
+def check_png(path: Path, option: str = "-o") -> None:
+    """Raises `InputError` where no PNG can be written, before any work is done; creates nothing."""
+    try:
+        if path.suffix.lower() != ".png" or path.is_dir():
+            raise InputError(f"got {option} {path}; expected the name of a PNG file, such as image.png")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:  # such as too long a name
+        raise InputError(f"got {option} {path}, which cannot be a file ({error.strerror}); choose another") from error
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"got {option} {path}; expected a PNG file in a folder that can be written; {folder} is not")
+
+
+def save_png(image: Image.Image, path: Path, option: str = "-o") -> None:
+    """Writes an image as a complete PNG file or not at all; makes the folder where it is missing."""
+    from energycomp.files import atomic_file
+
+    make_folder(path.parent, option)
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def make_folder(folder: Path, option: str) -> Path:
+    """Makes the folder and its parents where they are missing; raises `InputError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"got {option} {folder}, which cannot be made ({error.strerror}); expected a folder that can be written"
+        ) from error
+    return folder
+
+
+def print_report(report: Any, lines: Sequence[str], as_json: bool) -> None:
+    """Prints the report as one line of JSON, or its text lines."""
+    typer.echo(json.dumps(report) if as_json else "\n".join(lines))
+
+
+def print_json(report: Any) -> None:
+    """Prints indented JSON."""
+    typer.echo(json.dumps(report, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Prints rows of text under a header; no columns, no header. What is not text already is printed as it is."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, show_header=bool(columns))
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    Console().print(table)
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; [] where there is no file. Cuts off an incomplete last line.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a complete line is not a JSON object.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     append_line(Path(folder) / "log.jsonl", {"step": 1})
+    ...     with (Path(folder) / "log.jsonl").open("a") as file:
+    ...         _ = file.write('{"step": ')
+    ...     read_lines(Path(folder) / "log.jsonl")
+    [{'step': 1}]
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            return []
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error}. Expected a file of JSON lines; name another.") from error
+    records = []
+    for number, line in enumerate(content[:whole].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise CheckpointError(
+                f"Line {number} of {path} is not a JSON object. Expected a file that energycomp wrote; "
+                "remove the line or name another folder."
+            )
+        records.append(record)
+    return records
+
+
+def append_line(path: str | Path, record: dict[str, Any]) -> None:
+    """Appends one object as a line, in one write.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    try:
+        with Path(path).open("ab", buffering=0) as file:
+            written = file.write(line)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {path}: {error}. Free some space or name another folder.") from error
+    if written != len(line):
+        raise CheckpointError(f"Cannot write {path}: no space for {len(line)} bytes. Free some and run again.")
+
+
+def solution_record(model: Model, solution: Solution) -> dict[str, Any]:
+    """A solution as JSON: components as the conditioner describes them, each with its gain and probability."""
+
+    def described(value: Any) -> dict[str, Any]:
+        shown = model.conditioner.describe(value)
+        return dict(shown) if isinstance(shown, dict) else {"value": shown}
+
+    def numbers(name: str, given: Any) -> list[dict[str, float | None]]:
+        return [{}] * solution.count if given is None else [{name: _finite(number)} for number in given.tolist()]
+
+    gains = numbers("gain", solution.component_gain)
+    probabilities = numbers("probability", solution.probability)
+    rival = solution.runner_up
+    return {
+        "count": solution.count,
+        "objects": [
+            {**described(value), **gain, **probability}
+            for value, gain, probability in zip(solution.conditions, gains, probabilities, strict=True)
+        ],
+        "fit": _finite(solution.fit),
+        "error": _finite(solution.error),
+        "stderr": _finite(solution.stderr),
+        "runner_up": None if rival is None else [described(value) for value in rival],
+        "p_value": _finite(solution.p_value),
+        "out_of_distribution": solution.out_of_distribution,
+        "rows": solution.rows,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity, which is the standard error of a single draw."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+class Results:
+    """The answers in a folder, in results.jsonl: one line per image and settings; the last such line counts.
+
+    An image is identified by its path and content, the settings by the options of the command and the model's weights.
+
+    Args:
+        model: the model that reads the images.
+        folder: where the answers are kept; None keeps none.
+        settings: what the answers depend on, as JSON.
+    """
+
+    def __init__(self, model: Model, folder: Path | None, settings: dict[str, Any]) -> None:
+        from energycomp.files import remove_stale
+
+        self.model, self.folder = model, folder
+        self.settings = {**settings, "fingerprint": _fingerprint(model)}
+        self._lines: dict[str, dict[str, Any]] = {}
+        self._owners: dict[str, str] = {}
+        if folder is not None:
+            remove_stale(folder)
+            for record in read_lines(folder / RESULTS):
+                self._keep(record)
+
+    def known(self, path: Path) -> dict[str, Any] | None:
+        """The line of an image that was read under these settings; raises `InputError` for an unreadable file."""
+        return self._lines.get(_key(self._head(path)))
+
+    def add(self, path: Path, image: Image.Image, answer: dict[str, Any]) -> dict[str, Any]:
+        """Keeps an answer and returns its line; writes the marked image first, so that each line has its image."""
+        from energycomp.viz import overlay
+
+        record = {**self._head(path), **answer, "picture": None}
+        if self.folder is None:
+            return record
+        places = [(entry["x"], entry["y"]) for entry in answer["objects"] if {"x", "y"} <= entry.keys()]
+        if len(places) == answer["count"]:
+            record["picture"] = self._free_name(path)
+            save_png(overlay(self.model.processor.frame(image), places), self.folder / record["picture"])
+        append_line(self.folder / RESULTS, record)
+        self._keep(record)
+        return record
+
+    def _head(self, path: Path) -> dict[str, Any]:
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"got {path}, which cannot be read ({error.strerror}); check its permissions") from error
+        return {"image": str(path.resolve()), "sha256": digest, "settings": self.settings}
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self._lines[_key(record)] = record
+        if record.get("picture"):
+            self._owners[record["picture"]] = str(record.get("image"))
+
+    def _free_name(self, path: Path) -> str:
+        """The file's own name, with a number where an image of another folder has taken that name."""
+        owner, name, number = str(path.resolve()), f"{path.stem}.png", 1
+        while self._owners.get(name, owner) != owner:
+            number += 1
+            name = f"{path.stem}-{number}.png"
+        return name
+
+
+def _key(record: dict[str, Any]) -> str:
+    return json.dumps([record.get(part) for part in ("image", "sha256", "settings")], sort_keys=True)
+
+
+def _fingerprint(model: Model) -> str:
+    """Identifies what changes an answer and is not in the settings: weights, noise schedule and defaults."""
+    from energycomp.files import fingerprint
+
+    settings = repr((model.defaults, model.processor, model.denoiser.rule))
+    return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})

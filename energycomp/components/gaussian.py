@@ -1,0 +1,68 @@
+"""The closed-form component: a Gaussian, against which samplers, solvers and the algebra are tested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.composition import Composable
+from energycomp.components.space import NoisedSpace, cosine_schedule, log_snr
+
+__all__ = ["Gaussian"]
+
+
+@attrs.frozen(eq=False, repr=False)
+class Gaussian(Composable):
+    """A component whose data are N(mean, variance I), so that eps and energy have a closed form.
+
+    With a = alpha_bar_t, x_t ~ N(sqrt(a) mean, (a variance + 1 - a) I), so
+    eps = sqrt(1 - a) (x_t - sqrt(a) mean) / (a variance + 1 - a).
+
+    Args:
+        mean: a number, or (C, H, W).
+        variance: of every number of a sample.
+        name: what `repr` and errors call it.
+        sample_shape, alphas_cumprod, space: of its `noised_space`; `space` is the identity.
+        unconditional: the leaf that `&` and `~` take as u; "self" makes this one u.
+
+    >>> g = Gaussian(0.0)
+    >>> g.eps(torch.ones(1, 1, 1, 1), torch.tensor([999.0])).item() > 0.99
+    True
+    """
+
+    mean: float | Tensor = 0.0
+    variance: float = 1.0
+    name: str = "gaussian"
+    sample_shape: tuple[int, int, int] = (1, 1, 1)
+    alphas_cumprod: Tensor = attrs.field(factory=cosine_schedule)
+    space: str = "gaussian"
+    unconditional: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.unconditional == "self":
+            object.__setattr__(self, "unconditional", self)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """Where its samples live."""
+        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space)
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Closed-form noise prediction (B, C, H, W)."""
+        offset, total, a = self._moments(sample, timestep)
+        return ((1 - a).sqrt() * offset / total).to(sample.dtype)
+
+    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """-log density of x_t up to a constant, (B,): its gradient times sqrt(1 - a) is `eps`."""
+        offset, total, _ = self._moments(sample, timestep)
+        return (offset.square() / (2 * total)).flatten(1).sum(1).to(sample.dtype)
+
+    def _moments(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a = torch.sigmoid(log_snr(self.alphas_cumprod, timestep))[:, None, None, None]
+        return sample - a.sqrt() * self.mean, a * self.variance + 1 - a, a

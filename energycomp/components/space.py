@@ -1,0 +1,119 @@
+"""The noised space of a component: the noise schedule, the shape of a sample, and pixels or a codec's latents."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import CompositionError
+
+__all__ = ["NoisedSpace", "check_compatible", "cosine_schedule", "log_snr", "signal_noise", "stratified_timesteps"]
+
+
+@attrs.frozen(eq=False)
+class NoisedSpace:
+    """Where the noised samples x_t of a component live. Two components can be composed if their spaces are equal.
+
+    Args:
+        alphas_cumprod: noise schedule (T,), falling, in (0, 1).
+        sample_shape: (C, H, W) of one sample.
+        identity: "pixels", or the identity of the codec whose latents are composed.
+
+    >>> pixels = NoisedSpace(cosine_schedule(), (3, 8, 8))
+    >>> pixels == NoisedSpace(cosine_schedule(), (3, 8, 8)), pixels == NoisedSpace(cosine_schedule(500), (3, 8, 8))
+    (True, False)
+    """
+
+    alphas_cumprod: Tensor
+    sample_shape: tuple[int, int, int]
+    identity: str = "pixels"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NoisedSpace):
+            return NotImplemented
+        same = self.identity == other.identity and tuple(self.sample_shape) == tuple(other.sample_shape)
+        return same and self._has_schedule(other.alphas_cumprod)
+
+    def __hash__(self) -> int:
+        return hash((self.identity, tuple(self.sample_shape)))
+
+    def _has_schedule(self, alphas_cumprod: Tensor) -> bool:
+        own = self.alphas_cumprod
+        if own is alphas_cumprod:
+            return True
+        return own.shape == alphas_cumprod.shape and torch.allclose(
+            own.cpu().double(), alphas_cumprod.cpu().double(), atol=1e-6
+        )
+
+
+def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace]) -> None:
+    """Raises `CompositionError`, naming both components, where their noised spaces differ.
+
+    Args:
+        a, b: a component and its space.
+    """
+    (first, space), (second, other) = a, b
+    if space == other:
+        return
+    for what, one, two in (
+        ("space", space.identity, other.identity),
+        ("sample_shape", tuple(space.sample_shape), tuple(other.sample_shape)),
+    ):
+        if one != two:
+            raise CompositionError(
+                f"got {first!r} with {what} {one} and {second!r} with {what} {two}; expected one {what}; compose "
+                "components of the same space"
+            )
+    raise CompositionError(
+        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule; a timestep must "
+        "mean the same noise level for both"
+    )
+
+
+def cosine_schedule(steps: int = 1000) -> Tensor:
+    """alphas_cumprod (T,) of Nichol and Dhariwal (2021), the schedule `squaredcos_cap_v2` of diffusers."""
+    from diffusers.schedulers import DDPMScheduler
+
+    alphas: Tensor = DDPMScheduler(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    return alphas
+
+
+def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
+    """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], interpolated linearly, in float64.
+
+    >>> alphas = torch.tensor([0.9, 0.5, 0.1])
+    >>> torch.sigmoid(log_snr(alphas, torch.tensor([1.0]))).item()
+    0.5
+    """
+    table = torch.logit(alphas_cumprod.to(device=timestep.device, dtype=torch.float64))
+    t = timestep.to(torch.float64).clamp(0, len(table) - 1)
+    low = t.floor().long().clamp(max=len(table) - 2)
+    return torch.lerp(table[low], table[low + 1], t - low)
+
+
+def signal_noise(alphas_cumprod: Tensor, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at timesteps (B,), each (B, 1, 1, 1)."""
+    snr = log_snr(alphas_cumprod, timestep)[:, None, None, None]
+    return torch.sigmoid(snr).sqrt().to(dtype), torch.sigmoid(-snr).sqrt().to(dtype)
+
+
+def stratified_timesteps(
+    n: int, low: float, high: float, *, power: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """n timesteps low + (high - low) U^power (n,) in random order, one U from each of n equal parts of [0, 1).
+
+    Args:
+        power: 1 for uniform timesteps; below 1 the noisy ones come more often.
+        generator: the numbers are drawn, and returned, on its device; on the CPU when left out.
+
+    >>> t = stratified_timesteps(4, 200, 600, generator=torch.Generator().manual_seed(0))
+    >>> (t / 100).floor().sort().values.tolist()
+    [2.0, 3.0, 4.0, 5.0]
+    """
+    device = generator.device if generator is not None else torch.device("cpu")
+    order = torch.randperm(n, generator=generator, device=device)
+    place = order + torch.rand(n, generator=generator, device=device)
+    if power == 1.0:
+        return low + (high - low) * place / n
+    return low + (high - low) * (place / n) ** power

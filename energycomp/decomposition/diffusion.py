@@ -1,0 +1,200 @@
+"""Decomp Diffusion: each latent conditions one component of a composed diffusion (chapter 4 of Wang, 2026)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.conditioning import Condition
+from energycomp.components.prediction import convert
+from energycomp.components.space import signal_noise
+from energycomp.decomposition.decomposer import Parts
+from energycomp.decomposition.latents import latents_for
+from energycomp.denoisers.denoiser import compose_rows
+from energycomp.denoisers.evaluator import Trunk, rows, trunk
+from energycomp.errors import InputError
+from energycomp.models.model import Model
+from energycomp.sampling.sampler import Generator, draw_noise, sample
+from energycomp.sampling.schedulers import make_scheduler
+
+__all__ = ["MASK_THRESHOLD", "DiffusionDecomposer"]
+
+MASK_THRESHOLD = 0.3  # of brightness in [-1, 1]: a mask holds the pixels that differ from the reference by more
+
+
+@attrs.frozen(eq=False)
+class DiffusionDecomposer:
+    """A decomposer of a model with an encoder: each latent conditions one component of a composed diffusion.
+
+    Args:
+        model: with an encoder, whose latents are values of its conditioner.
+        threshold: of masks, in brightness of [-1, 1]; see `parts`.
+
+    Raises:
+        InputError: the model has no encoder.
+
+    >>> from energycomp.testing import stripes_model
+    >>> stripes = DiffusionDecomposer(stripes_model(parts=2))
+    >>> image = torch.zeros(1, 3, 16, 16)
+    >>> image[..., 8:] = 0.5
+    >>> latents = stripes.encode(image)
+    >>> torch.allclose(stripes.decode(latents), image)
+    True
+    """
+
+    model: Model = attrs.field()
+    threshold: float = MASK_THRESHOLD
+
+    @model.validator
+    def _check_model(self, _: Any, model: Model) -> None:
+        if model.encoder is None:
+            raise InputError(
+                f"got the model {model.name!r}, which has no encoder; expected one that takes images apart; load "
+                "'decomp', or train one: energycomp train decomp --data FOLDER"
+            )
+
+    @torch.no_grad()
+    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (B, K, D) of images. The encoder draws no random numbers."""
+        del generator
+        encoder = cast("torch.nn.Module", self.model.encoder)
+        training = encoder.training
+        try:
+            latents: Tensor = encoder.eval()(self.model.encode(images))
+        finally:
+            encoder.train(training)
+        return latents
+
+    def decode(
+        self,
+        latents: Tensor,
+        *,
+        weights: Tensor | None = None,
+        generator: Generator = None,
+        num_inference_steps: int | None = None,
+    ) -> Tensor:
+        """Images (B, 3, H, W) of latents (B, K', D), by one reverse diffusion each.
+
+        Costs B K' network evaluations per step, and B more under the product rule where weights do not sum to 1.
+
+        Args:
+            weights: of the parts, (K',) or (B, K'); a part with a weight above 1 is stronger, below 1 weaker. By
+                default 1.
+        """
+        latents = latents_for(self.model, latents)
+        batch, count = latents.shape[:2]
+        owner = torch.arange(batch, device=latents.device).repeat_interleave(count)
+        noise = self._noise(batch, generator)
+        weight = None if weights is None else _checked_weights(weights, batch, count).flatten()
+        condition = self._condition(latents)
+        return self._images(self._chains(condition, owner, noise, 1, num_inference_steps, generator, weight=weight))
+
+    @torch.no_grad()
+    def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
+        """One reverse diffusion for each part and one for all parts, from the same noise, in one batch.
+
+        A mask holds the pixels in which a part differs from a reference by more than the threshold in any channel.
+        The reference is the unconditional prediction at the noisiest step under the product rule, and the median over
+        the parts of an image under the mean rule, which needs three parts. Otherwise there are no masks.
+
+        Costs 2 B K network evaluations per step, and B more where the rule needs the unconditional prediction; the
+        first step costs B trunk passes, in which all chains of an image are the same, any other B (K + 1).
+        """
+        latents = latents_for(self.model, latents)
+        denoiser, (batch, count) = self.model.denoiser, latents.shape[:2]
+        condition, noise = self._condition(latents), self._noise(batch, generator)
+        chains = torch.arange(batch * (count + 1), device=latents.device).view(batch, count + 1)
+        owner = torch.cat([chains[:, :-1].flatten(), chains[:, -1:].expand(-1, count).flatten()])
+        both = Condition.cat([condition, condition])
+        # At full noise a prediction of eps does not determine x0, which is divided by sqrt(alpha_bar), about 0.
+        determined = denoiser.rule == "product" and denoiser.prediction_type != "epsilon"
+        reference: list[Tensor] | None = [] if determined else None
+        samples = self._chains(both, owner, noise, count + 1, num_inference_steps, generator, reference)
+        made = self._images(samples).unflatten(0, (batch, count + 1))
+        images, base = made[:, :-1], None
+        if reference:
+            base = self._images(reference[0])[:, None]
+        elif denoiser.rule == "mean" and count >= 3:
+            base = images.median(dim=1, keepdim=True).values
+        masks = None if base is None else (images - base).abs().amax(2) > self.threshold
+        return Parts(images=images, masks=masks, whole=made[:, -1])
+
+    def _chains(
+        self,
+        condition: Condition,
+        owner: Tensor,
+        noise: Tensor,
+        copies: int,
+        num_inference_steps: int | None,
+        generator: Generator,
+        reference: list[Tensor] | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Samples (B * copies, C, H, W): `copies` chains from each noise (B, C, H, W), each composed of its own rows.
+
+        Args:
+            reference: where given, receives the unconditional prediction (B, C, H, W) of the first step.
+        """
+        denoiser, defaults = self.model.denoiser, self.model.defaults
+        index = torch.arange(len(noise), device=noise.device).repeat_interleave(copies)
+        started = False
+
+        def predict(x: Tensor, timestep: Tensor, _: str) -> Tensor:
+            nonlocal started
+            if started:
+                return compose_rows(denoiser, trunk(denoiser, x, timestep), condition, owner, weight)
+            started = True
+            once = trunk(denoiser, x[::copies], timestep[::copies])
+            if reference is not None:
+                reference.append(self._unconditional(once))
+            features = None if once.features is None else tuple(part[index] for part in once.features)
+            return compose_rows(denoiser, Trunk(x, timestep, features), condition, owner, weight)
+
+        scheduler = make_scheduler(
+            defaults.scheduler,
+            denoiser.alphas_cumprod,
+            prediction_type=denoiser.prediction_type,
+            clip=denoiser.space == "pixels",
+        )
+        return sample(
+            predict,
+            (len(index), *denoiser.sample_shape),
+            scheduler,
+            num_inference_steps=num_inference_steps or defaults.num_inference_steps,
+            initial=noise[index],
+            progress=False,
+            generator=generator if isinstance(generator, torch.Generator) else None,  # DDIM's steps draw nothing
+        )
+
+    def _unconditional(self, shared: Trunk) -> Tensor:
+        """The prediction of x0 (B, C, H, W) without any part."""
+        denoiser, device = self.model.denoiser, shared.sample.device
+        null = Condition.unconditional(*denoiser.token_shape, rows=len(shared), device=device)
+        u = rows(denoiser, shared, null, torch.arange(len(shared), device=device))
+        levels = signal_noise(denoiser.alphas_cumprod, shared.timestep, u.dtype)
+        return convert(u, shared.sample, *levels, source=denoiser.prediction_type, target="sample")
+
+    def _noise(self, batch: int, generator: Generator) -> Tensor:
+        denoiser = self.model.denoiser
+        return draw_noise((batch, *denoiser.sample_shape), generator=generator, device=denoiser.device)
+
+    def _condition(self, latents: Tensor) -> Condition:
+        return self.model.conditioner(latents.flatten(0, 1))
+
+    @torch.no_grad()
+    def _images(self, samples: Tensor) -> Tensor:
+        codec = self.model.denoiser.codec
+        return (samples if codec is None else codec.decode(samples)).clamp(-1, 1)
+
+
+def _checked_weights(weights: Tensor, batch: int, count: int) -> Tensor:
+    legal = weights.shape in ((count,), (batch, count)) and weights.is_floating_point()
+    if not legal or not bool(torch.isfinite(weights).all()):
+        raise InputError(
+            f"got weights {tuple(weights.shape)} of {weights.dtype} for {count} parts of {batch} images; expected "
+            f"finite numbers ({count},) or ({batch}, {count}); give one a part"
+        )
+    return weights.expand(batch, count)

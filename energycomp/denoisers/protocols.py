@@ -1,0 +1,47 @@
+"""What the evaluator expects of a network: one stage, or a trunk and heads; and of what holds one."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from energycomp.components.conditioning import Condition
+
+__all__ = ["HasNetwork", "Network", "TwoStage"]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A network of one stage: every row pays for the whole of it."""
+
+    def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Prediction (R, C, H, W) for samples (R, C, H, W) at timesteps (R,) under R conditions."""
+        ...
+
+
+@runtime_checkable
+class TwoStage(Protocol):
+    """A network whose trunk is shared by all conditions of one noised sample."""
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        """The trunk: B noised samples (B, C, H, W) at timesteps (B,) to tensors whose first dimension is B."""
+        ...
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
+        ...
+
+
+class HasNetwork(Protocol):
+    """What the evaluator needs to know of a denoiser."""
+
+    @property
+    def network(self) -> nn.Module:
+        """A `Network` or a `TwoStage`."""
+        ...
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one sample."""
+        ...

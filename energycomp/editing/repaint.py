@@ -1,0 +1,108 @@
+"""Repainting: sampling a composition in one region of an image, and the region where two compositions differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energycomp.components.composition import Composition
+from energycomp.components.predict import native_type, predict
+from energycomp.components.prediction import convert
+from energycomp.components.space import signal_noise
+from energycomp.inference.noise import draw_bank
+from energycomp.sampling.sampler import sample
+from energycomp.sampling.schedulers import make_scheduler
+
+__all__ = ["DRAWS", "difference", "repaint"]
+
+DRAWS = 8  # draws of the noise bank that a difference is averaged over
+
+
+def repaint(
+    composition: Composition,
+    picture: Tensor,
+    freedom: Tensor,
+    *,
+    num_inference_steps: int = 50,
+    scheduler: Any = "DDIMScheduler",
+    generator: torch.Generator | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Samples a composition in one region of an image and keeps the image elsewhere.
+
+    Each pixel uses the image itself as its x0 prediction down to the noise level `freedom`, and the prediction of the
+    composition below that level. With the values 0 and 1 this is inpainting. A step in which no pixel is free costs no
+    network evaluation.
+
+    Args:
+        composition: of mass 1.
+        picture: the image, encoded, (1, C, H, W).
+        freedom: (1, 1, H, W) in [0, 1], the share of the schedule in which each pixel is free.
+        num_inference_steps: number of scheduler steps.
+        scheduler: as `make_scheduler` takes it.
+        generator: makes the result repeatable.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The repainted sample, (1, C, H, W).
+
+    >>> from energycomp.testing import Gaussian
+    >>> left = (torch.arange(4) < 2).float().expand(1, 1, 4, 4)
+    >>> dark = Composition.of(Gaussian(torch.full((1, 4, 4), -0.5), 1e-4))
+    >>> painted = repaint(dark, torch.full((1, 1, 4, 4), 0.5), left, num_inference_steps=10, progress=False)
+    >>> painted[0, 0, 0].round(decimals=2)
+    tensor([-0.5000, -0.5000,  0.5000,  0.5000])
+    """
+    space, kind = composition.noised_space, native_type(composition)
+    alphas_cumprod = space.alphas_cumprod
+
+    def held(x_t: Tensor, timestep: Tensor, prediction_type: Any) -> Tensor:
+        signal, noise = signal_noise(alphas_cumprod, timestep, x_t.dtype)
+        free = freedom > (timestep / len(alphas_cumprod))[:, None, None, None]
+        x0 = picture.expand_as(x_t)
+        if bool(free.any()):
+            x0 = torch.where(free, predict(composition, x_t, timestep, prediction_type="sample"), x0)
+        return convert(x0, x_t, signal, noise, source="sample", target=prediction_type)
+
+    chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, clip=space.identity == "pixels")
+    return sample(
+        held,
+        picture.shape,
+        chosen,
+        num_inference_steps=num_inference_steps,
+        generator=generator,
+        progress=progress,
+        device=picture.device,
+    )
+
+
+def difference(
+    before: Composition,
+    after: Composition,
+    picture: Tensor,
+    *,
+    timesteps: tuple[float, float],
+    draws: int = DRAWS,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The root mean square difference of two compositions' x0 predictions at each pixel, (1, 1, H, W).
+
+    Components of both compositions cancel before the network is called. Where `after` drops one component of `before`,
+    the cost is 2 `draws` network evaluations under the product rule: of that component and of u.
+
+    Args:
+        before, after: the two compositions.
+        picture: the image, encoded, (1, C, H, W).
+        timesteps: least and greatest timestep of the draws.
+        draws: number of draws.
+        generator: makes the result repeatable.
+    """
+    change = before - after
+    alphas_cumprod = change.noised_space.alphas_cumprod
+    shape = (picture.shape[1], picture.shape[2], picture.shape[3])
+    bank = draw_bank(draws, shape, alphas_cumprod, timesteps=timesteps, generator=generator)
+    signal, noise = signal_noise(alphas_cumprod, bank.timestep, picture.dtype)
+    eps = predict(change, bank.noised(picture, alphas_cumprod), bank.timestep)
+    return (eps * noise / signal).square().mean((0, 1), keepdim=True).sqrt()

@@ -1,0 +1,77 @@
+"""The domain of each component's value: a conditioner's support, or a list of candidates."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from energycomp.components.conditioning import FiniteConditioner
+from energycomp.errors import InputError
+from energycomp.models.model import Model
+
+__all__ = ["Slot", "attribute_slots", "value_slot"]
+
+
+@attrs.frozen(eq=False)
+class Slot:
+    """What one component's value may be.
+
+    Args:
+        support: the set of legal values, for gradient solvers.
+        candidates: all legal values (M, *V) where they are finite, else None.
+    """
+
+    support: constraints.Constraint
+    candidates: Tensor | None = None
+
+
+def value_slot(model: Model, least: int, candidates: Tensor | None) -> Slot:
+    """The slot of an exchangeable component: the candidates, else all values of a finite conditioner, else its support.
+
+    Args:
+        least: the least number of components; there must be as many candidates if values must differ.
+    """
+    if candidates is not None:
+        listed: Tensor | None = _checked_candidates(candidates, model)
+    else:
+        conditioner = model.conditioner
+        listed = conditioner.enumerate_support() if isinstance(conditioner, FiniteConditioner) else None
+    if listed is not None and model.defaults.distinct and len(listed) < least:
+        raise InputError(
+            f"got {len(listed)} values for at least {least} components that differ; expected as many; lower count= or "
+            "list more candidates="
+        )
+    return Slot(model.conditioner.support, None if listed is None else listed.to(model.denoiser.device))
+
+
+def attribute_slots(
+    groups: tuple[Tensor, ...], model: Model, count: int | tuple[int, int] | None, candidates: Tensor | None
+) -> tuple[tuple[Slot, ...], tuple[int, int]]:
+    """A slot for each attribute with the values that it may take, and their number as least and greatest count."""
+    if candidates is not None:
+        wanted = _checked_candidates(candidates, model)
+        asked = wanted.tolist()
+        groups = tuple(group[torch.tensor([value in asked for value in group.tolist()])] for group in groups)
+        groups = tuple(group for group in groups if len(group))
+    high = len(groups)
+    if count not in (None, high, (high, high)):
+        raise InputError(
+            f"got count {count} for a model of {high} attributes; expected one of each; leave count= out, and name the "
+            "attributes with candidates="
+        )
+    device = model.denoiser.device
+    return tuple(Slot(model.conditioner.support, group.to(device)) for group in groups), (high, high)
+
+
+def _checked_candidates(candidates: Tensor, model: Model) -> Tensor:
+    """The distinct candidates, in order of value."""
+    shape = tuple(model.conditioner.value_shape)
+    legal = candidates.ndim == 1 + len(shape) and tuple(candidates.shape[1:]) == shape and len(candidates) > 0
+    if not legal or not bool(model.conditioner.support.check(candidates).all()):
+        raise InputError(
+            f"got candidates of shape {tuple(candidates.shape)}; expected (M, {', '.join(map(str, shape))}), M at "
+            "least 1, legal values of the model's conditioner; stack values and check their range"
+        )
+    return torch.unique(candidates, dim=0)

@@ -1,0 +1,192 @@
+"""Finds the installed plugins by their entry points, and loads one: imports its module and calls its hooks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+import attrs
+import pluggy
+
+from energycomp.errors import PluginError
+from energycomp.plugins import hookspecs
+from energycomp.plugins.hookspecs import KINDS, Factory, Kind
+
+__all__ = ["DISABLE", "ONLY", "Plugin", "PluginInfo", "installed", "load_plugin"]
+
+GROUP = "energycomp"
+HOOKS = ", ".join(f"energycomp_register_{kind}" for kind in KINDS)
+CORE = "energycomp.plugins.builtins"
+ONLY = "ENERGYCOMP_PLUGINS"
+DISABLE = "ENERGYCOMP_DISABLE_PLUGINS"
+SLOW = 1.0  # seconds; a top module that imports nothing heavy takes a hundredth of that
+HEAVY = frozenset({"accelerate", "diffusers", "matplotlib", "scipy", "torch", "torchvision", "transformers"})
+
+
+@attrs.frozen
+class PluginInfo:
+    """What is known about one plugin; what it registers is known once it is loaded."""
+
+    name: str
+    distribution: str
+    version: str
+    registered: Mapping[Kind, tuple[str, ...]] = attrs.field(factory=dict)
+    conflicts: tuple[str, ...] = ()  # one sentence per name that another plugin registers too
+    error: str | None = None  # why it failed
+    off: str | None = None  # the environment variable that switches it off
+    warnings: tuple[str, ...] = ()  # a slow import, an import of torch
+    module: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
+
+    def is_named(self, name: str) -> bool:
+        """Whether this is the name of the entry point or of the distribution, as package indexes compare names.
+
+        >>> PluginInfo("clevr", "energycomp-clevr", "1.0").is_named("Energycomp_CLEVR")
+        True
+        """
+        return _normalized(name) in (_normalized(self.name), _normalized(self.distribution))
+
+
+@attrs.frozen
+class Plugin:
+    """A plugin that was loaded: its description, and its factories by kind and name."""
+
+    info: PluginInfo
+    factories: Mapping[Kind, Mapping[str, Factory]] = attrs.field(factory=dict)
+
+
+def installed() -> tuple[PluginInfo, ...]:
+    """All plugins by the metadata of their distributions, the core first. Imports no plugin.
+
+    Raises:
+        PluginError: the entry points of a package, of whatever project, cannot be read.
+
+    >>> core = installed()[0]
+    >>> core.name, core.module, dict(core.registered)
+    ('core', 'energycomp.plugins.builtins', {})
+    """
+    from energycomp import __version__
+
+    try:
+        points = entry_points(group=GROUP)
+    except Exception as error:
+        raise PluginError(
+            f"Got {type(error).__name__} from the entry points of the installed packages: {error}. Expected every "
+            "entry_points.txt to be readable. Reinstall the package whose file is damaged; it stops torch, too."
+        ) from error
+    core = PluginInfo("core", "energycomp", __version__, module=CORE)
+    others = (_described(point) for point in points if point.value != CORE)
+    return (core, *sorted(others, key=lambda info: (info.distribution, info.version, info.name)))
+
+
+def load_plugin(info: PluginInfo) -> Plugin:
+    """Imports a plugin and calls its hooks; the reason of a failure goes to `info.error`.
+
+    A plugin that is switched off is not imported. What it prints goes to stderr, so that `--json` output stays valid.
+    """
+    if info.error or info.off:
+        return Plugin(info)
+    factories: dict[Kind, dict[str, Factory]] = {}
+    reason, start, before = None, time.perf_counter(), HEAVY & sys.modules.keys()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            factories = _factories(_imported(info), info.name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, and exceptions that derive from no Exception
+        reason = _reason(error)
+    warnings = _warnings(time.perf_counter() - start, (HEAVY & sys.modules.keys()) - before)
+    registered = {kind: tuple(sorted(found)) for kind, found in factories.items()}
+    return Plugin(attrs.evolve(info, registered=registered, error=reason, warnings=warnings), factories)
+
+
+def _described(point: EntryPoint) -> PluginInfo:
+    name, version, error = "", "", None
+    try:
+        if point.dist is not None:
+            name, version = point.dist.name, point.dist.version
+    except Exception as fault:  # metadata of any package: missing, or bytes that are not text
+        error = f"Got metadata that cannot be read ({type(fault).__name__}: {fault}). Reinstall the package."
+    info = PluginInfo(point.name, name or point.name, version or "?", error=error, module=point.value)
+    return attrs.evolve(info, off=_switched_off(info))
+
+
+def _switched_off(info: PluginInfo) -> str | None:
+    """The environment variable that keeps this plugin from being loaded."""
+
+    def listed(variable: str) -> bool:
+        return any(info.is_named(part) for part in os.environ.get(variable, "").split(","))
+
+    if ONLY in os.environ and not listed(ONLY):
+        return ONLY
+    return DISABLE if listed(DISABLE) else None
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _imported(info: PluginInfo) -> object:
+    if EntryPoint.pattern.match(info.module) is None:
+        raise PluginError(
+            f"Got the entry point {info.name!r} = {info.module!r}. Expected a module, such as 'energycomp_random'. "
+            "Correct [project.entry-points.energycomp] in its pyproject.toml and reinstall it."
+        )
+    return EntryPoint(info.name, info.module, GROUP).load()
+
+
+def _factories(plugin: object, name: str) -> dict[Kind, dict[str, Factory]]:
+    """Everything that one plugin registers. Raises if it breaks the contract of a hook."""
+    manager = _validated(plugin, name)
+    factories: dict[Kind, dict[str, Factory]] = {}
+    for kind in KINDS:
+        hook = f"energycomp_register_{kind}"
+        # Not through `manager.hook`, which drops a result of None: a forgotten `return`.
+        for implementation in getattr(manager.hook, hook).get_hookimpls():
+            result = implementation.function()
+            if not isinstance(result, Mapping):
+                raise PluginError(f"{hook} returned {result!r}. Expected a mapping of names to factories.")
+            for key, factory in result.items():
+                if not (isinstance(key, str) and key and callable(factory)):
+                    raise PluginError(f"{hook} returned {key!r}: {factory!r}. Expected a name and a callable.")
+            factories.setdefault(kind, {}).update(result)
+    if not factories:
+        raise PluginError(f"{plugin!r} implements no hook. Expected at least one of {HOOKS}.")
+    return factories
+
+
+def _validated(plugin: object, name: str) -> pluggy.PluginManager:
+    """A manager that holds this plugin only, so that an error names this plugin and no other."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    hooks = [attribute for attribute in dir(plugin) if attribute.startswith("energycomp_register_")]
+    bare = [hook for hook in hooks if manager.parse_hookimpl_opts(plugin, hook) is None]
+    if bare:
+        raise PluginError(f"{', '.join(bare)} lacks the decorator @energycomp.hookimpl.")
+    try:
+        manager.register(plugin, name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"{error}. Expected hooks without arguments, out of {HOOKS}.") from error
+    return manager
+
+
+def _reason(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # raised by an exception class of the plugin
+        text = "(its message cannot be shown)"
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _warnings(seconds: float, heavy: frozenset[str]) -> tuple[str, ...]:
+    slow = f"takes {seconds:.1f} s to import, in every command that looks up a name" if seconds > SLOW else ""
+    large = f"imports {', '.join(sorted(heavy))}; return lazy(...) from its hooks instead" if heavy else ""
+    return tuple(filter(None, (slow, large)))

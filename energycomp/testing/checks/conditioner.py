@@ -1,0 +1,109 @@
+"""The conformance check of conditioners."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import transform_to
+
+from energycomp.components.conditioning import Conditioner, FiniteConditioner, weights_of
+from energycomp.testing.checks.expect import expect, expect_refusal
+
+__all__ = ["check_conditioner", "legal_values"]
+
+
+def check_conditioner(
+    conditioner: Conditioner, *, values: Tensor | None = None, factory: Callable[..., Any] | None = None
+) -> None:
+    """Checks a conditioner on legal values.
+
+    The check covers shapes. `describe` must give JSON that `parse` accepts (a mapping as keyword arguments, a list as
+    positional arguments, anything else as one argument). `config` must rebuild the conditioner, apart from its weights.
+    No values must give no rows, values must not give null rows, gradients must reach continuous values, listed values
+    must be in the support, and bad input must raise `InputError`.
+
+    Args:
+        values: legal values (R, *V); listed or drawn from the support if left out.
+        factory: the registered callable that takes the config; the class if left out.
+
+    Raises:
+        ConformanceError: the first fault that is found.
+
+    >>> from energycomp.testing import Labels, UnitSquare
+    >>> check_conditioner(UnitSquare())
+    >>> check_conditioner(Labels(3))
+    """
+    name, shape = type(conditioner).__name__, tuple(conditioner.value_shape)
+    values = legal_values(conditioner) if values is None else values
+    expect(tuple(values.shape[1:]) == shape, f"values {tuple(values.shape)}", f"(R, *{shape})", "see value_shape")
+    legal = bool(conditioner.support.check(values).all())
+    hint = "make support and enumerate_support agree"
+    expect(legal, f"values of {name} outside its support", "values in the support", hint)
+    _check_rows(conditioner, values)
+    _check_text(conditioner, values[:8])
+    _check_rebuilt(conditioner, factory or type(conditioner), values)
+    if not conditioner.support.is_discrete:
+        _check_gradient(conditioner, values)
+    for attempt in ((object(),), (values.new_zeros(3, *shape, 7),)):
+        expect_refusal(f"{name}.parse{attempt}", conditioner.parse, *attempt)
+    expect_refusal(f"{name}.parse(no_such_argument=1)", conditioner.parse, no_such_argument=1)
+    expect_refusal(f"{name} of values with one dimension more", conditioner, values[..., None])
+
+
+def legal_values(conditioner: Conditioner) -> Tensor:
+    """All values of a finite support, or 8 of a continuous one, (R, *V)."""
+    if isinstance(conditioner, FiniteConditioner):
+        return conditioner.enumerate_support()
+    free = torch.randn(8, *conditioner.value_shape, generator=torch.Generator().manual_seed(0))
+    drawn: Tensor = transform_to(conditioner.support)(free)
+    return drawn
+
+
+def _check_rows(conditioner: Conditioner, values: Tensor) -> None:
+    tokens = tuple(conditioner.token_shape)
+    for part in (values, values[:0]):
+        condition = conditioner(part)
+        shaped = len(condition) == len(part) and condition.shape == tokens
+        expect(shaped, f"{condition!r} for {len(part)} values", f"as many rows of {tokens}", "no value, no row")
+    null = bool(conditioner(values).null.any())
+    expect(not null, "null rows for values", "none", "the denoiser makes the unconditional row")
+
+
+def _check_text(conditioner: Conditioner, values: Tensor) -> None:
+    for value in values:
+        described = json.loads(json.dumps(conditioner.describe(value)))
+        if isinstance(described, Mapping):
+            again = conditioner.parse(**described)
+        else:
+            again = conditioner.parse(*described) if isinstance(described, list) else conditioner.parse(described)
+        same = again.shape == (1, *value.shape) and torch.allclose(again[0].double(), value.double(), atol=1e-3)
+        hint = "let parse take what describe gives"
+        expect(same, f"{again} from the description of {value}", "the value, (1, *V)", hint)
+
+
+def _check_rebuilt(conditioner: Conditioner, factory: Callable[..., Any], values: Tensor) -> None:
+    name = type(conditioner).__name__
+    again = f"{name}(**config())"
+    rebuilt = factory(**json.loads(json.dumps(conditioner.config())))
+    own, other = weights_of(conditioner), weights_of(rebuilt)
+    both = (own is None) == (other is None)
+    expect(both, f"weights of {name} or of {again} alone", "of both or neither", "say it in the config")
+    if own is not None and other is not None:
+        shapes, others = ({key: weight.shape for key, weight in m.state_dict().items()} for m in (own, other))
+        expect(shapes == others, f"other weights in {again}", "the same names and shapes", "complete its config")
+        other.load_state_dict(own.state_dict())
+    same = torch.equal(rebuilt(values).rows, conditioner(values).rows)
+    expect(same, f"other rows from {again}", "the same", "return all arguments of the constructor")
+
+
+def _check_gradient(conditioner: Conditioner, values: Tensor) -> None:
+    free = values.clone().requires_grad_()
+    rows, name = conditioner(free).rows, type(conditioner).__name__
+    expect(rows.requires_grad, f"rows of {name} that do not depend on the values", "a gradient", "do not detach")
+    (gradient,) = torch.autograd.grad(rows.square().sum(), free)
+    usable = bool(torch.isfinite(gradient).all() and gradient.any())
+    expect(usable, "a gradient of 0 or NaN", "a finite one", "use differentiable operations")

@@ -1,0 +1,50 @@
+"""What all checks use: the error that they raise, and comparisons that raise it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energycomp.errors import EnergycompError, InputError
+
+__all__ = ["ConformanceError", "NotCheckedError", "expect", "expect_close", "expect_refusal", "expect_same_state"]
+
+
+class ConformanceError(EnergycompError, AssertionError):
+    """An object does not do what its protocol promises."""
+
+
+class NotCheckedError(Exception):
+    """A check needs something that is not known, such as the arguments of a network."""
+
+
+def expect(condition: bool, got: str, expected: str, hint: str) -> None:
+    """Raises ConformanceError unless the condition holds."""
+    if not condition:
+        raise ConformanceError(f"got {got}; expected {expected}; {hint}")
+
+
+def expect_close(got: Tensor, expected: Tensor, tolerance: float, what: str, other: str) -> None:
+    """Raises ConformanceError unless both tensors agree, relative to the largest expected value."""
+    scale = float(expected.detach().abs().max()) + 1e-12
+    off = float((got - expected).detach().abs().max()) / scale
+    expect(off <= tolerance, f"{what}, off by {off:.2g} of its size", f"{other}, to {tolerance:g}", "compare both")
+
+
+def expect_same_state(state: Tensor, what: str = "") -> None:
+    """Raises ConformanceError if the global random state is no longer `state`."""
+    same = torch.equal(state, torch.get_rng_state())
+    expect(same, f"a change of the global random state{what}", "none", "draw from the generator, or draw nothing")
+
+
+def expect_refusal(what: str, function: Any, *args: Any, **kwargs: Any) -> None:
+    """Raises ConformanceError unless the call raises InputError."""
+    try:
+        result = function(*args, **kwargs)
+    except InputError:
+        return
+    except Exception as error:
+        raise ConformanceError(f"got {type(error).__name__} from {what}; expected InputError; check first") from error
+    raise ConformanceError(f"got {result!r} from {what}; expected InputError; refuse input that has no meaning")

@@ -1,0 +1,31 @@
+"""The record of an image: the centres of its objects, checked."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+__all__ = ["Record", "centres"]
+
+
+@attrs.frozen(eq=False)
+class Record:
+    """An image file. coordinates: `(K, 2)` float32 object centres in [0, 1] (x right, y down). count: K."""
+
+    path: Path
+    coordinates: Tensor
+    count: int
+
+
+def centres(entries: Any, frame: tuple[int, int]) -> Tensor:
+    """The `pixel_coords` of a record's objects as `(K, 2)` float32 shares of `frame` (width, height) px.
+
+    Raises ValueError, OverflowError, KeyError or TypeError for what is no list of objects.
+
+    >>> centres([{"pixel_coords": [80, 120, 11.5]}], (320, 240))
+    tensor([[0.2500, 0.5000]])
+    """
+    pixels = [(float(x), float(y)) for x, y in (entry["pixel_coords"][:2] for entry in entries)]
+    return torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2) / torch.tensor(frame)

@@ -1,0 +1,275 @@
+"""Scenes by the placement rules of the official CLEVR generator (Johnson et al., 2017), under varied lights."""
+
+import math
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp_datasets.clevr.geometry import (
+    CAMERA_POSITION,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    MORE_SHAPES,
+    SHAPES,
+    camera_basis,
+    interval,
+    project,
+    ray_grid,
+    to_local,
+)
+from energycomp_datasets.clevr.textures import Textures, sample_textures
+
+__all__ = [
+    "COLORS",
+    "MATERIALS",
+    "MORE_SHAPES",
+    "SHAPES",
+    "SIZES",
+    "Lighting",
+    "Scene",
+    "default_lighting",
+    "id_buffer",
+    "project",
+    "sample_lighting",
+    "sample_scene",
+    "scene_from_record",
+]
+
+COLORS = {
+    "gray": (87, 87, 87),
+    "red": (173, 35, 35),
+    "blue": (42, 75, 215),
+    "green": (29, 105, 20),
+    "brown": (129, 74, 25),
+    "purple": (129, 38, 192),
+    "cyan": (41, 208, 208),
+    "yellow": (255, 238, 51),
+}
+MATERIALS = ("rubber", "metal")
+SIZES = {"small": 0.35, "large": 0.7}
+MAX_COUNT = 10
+FOOTPRINT_GAP = 0.25  # scene units
+DIRECTION_GAP = 0.4
+VISIBLE_FRACTION = 200 / (480 * 320)
+CHECK_SHAPE = (80, 120)  # (H, W) of the id buffer that counts visible pixels
+
+# Key, fill, back and sun: places, facing, colours and ambient light are least-squares fits to 60 official images.
+LIGHT_POSITIONS = ((6.39, -3.04, 3.68), (-4.43, -3.58, 2.76), (-0.40, 2.99, 4.96), (11.66, -6.63, 25.82))
+LIGHT_AXES = ((0.784, -0.519, 0.341), (-0.615, -0.509, 0.602), (0.277, 0.620, 0.734))  # not for the sun
+LIGHT_COLORS = ((6.71, 6.24, 5.36), (1.14, 1.24, 1.57), (2.93, 2.93, 2.93), (0.04, 0.04, 0.04))
+LIGHT_JITTER = (1.2, 1.2, 1.2, 2.0)  # the official generator moves the first three by up to 1
+AMBIENT = 0.14
+FLOOR = 0.8
+
+
+@attrs.frozen(eq=False)
+class Lighting:
+    """Lights key, fill, back, sun and the camera's response, all in linear light.
+
+    positions: `(L, 3)`. colors: `(L, 3)` power times tint. ambient: `(3,)`. floor: `(3,)` ground albedo.
+    tints: `(K, 3)` factors on the objects' albedos. exposure, gamma: factors on the response.
+    blur: weight of each neighbour in the final 3-tap filter, below zero sharpens.
+    mirror, glow, sky: factors on what metal mirrors, on the lights' images in it, and on the sky that it mirrors.
+    """
+
+    positions: Tensor
+    colors: Tensor
+    ambient: Tensor
+    floor: Tensor
+    tints: Tensor
+    exposure: float = 1.0
+    gamma: float = 1.0
+    blur: float = 0.0
+    mirror: float = 1.0
+    glow: float = 1.0
+    sky: float = 1.0
+
+
+@attrs.frozen(eq=False)
+class Scene:
+    """One CLEVR scene of K objects.
+
+    positions: `(K, 3)` centres in scene units, z up. sizes: `(K,)` half extents. rotations: `(K,)` radians about z.
+    shapes, colors, materials: `(K,)` int64 indices into `SHAPES + MORE_SHAPES`, `COLORS`, `MATERIALS`. camera: `(3,)`,
+    looking at the origin. textures: in place of the colours and of the grey ground.
+
+    >>> scene = sample_scene(3, torch.Generator().manual_seed(0))
+    >>> scene.positions.shape, scene.camera.shape
+    (torch.Size([3, 3]), torch.Size([3]))
+    """
+
+    positions: Tensor
+    sizes: Tensor
+    shapes: Tensor
+    colors: Tensor
+    materials: Tensor
+    rotations: Tensor
+    camera: Tensor
+    lighting: Lighting
+    textures: Textures | None = None
+
+
+def default_lighting(count: int) -> Lighting:
+    """The base scene's lights without jitter, for `count` objects.
+
+    >>> default_lighting(2).tints.shape
+    torch.Size([2, 3])
+    """
+    return Lighting(
+        positions=torch.tensor(LIGHT_POSITIONS),
+        colors=torch.tensor(LIGHT_COLORS),
+        ambient=torch.full((3,), AMBIENT),
+        floor=torch.full((3,), FLOOR),
+        tints=torch.ones(count, 3),
+    )
+
+
+def sample_lighting(count: int, generator: torch.Generator) -> Lighting:
+    """Lights moved and dimmed at random, a little more than in the official images, for `count` objects.
+
+    >>> sample_lighting(2, torch.Generator().manual_seed(0)).positions.shape
+    torch.Size([4, 3])
+    """
+
+    def around(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator) * 2 - 1
+
+    base = default_lighting(count)
+    return Lighting(
+        positions=base.positions + around(4, 3) * torch.tensor(LIGHT_JITTER)[:, None],
+        colors=base.colors * (1 + 0.2 * around(4, 1)) * (1 + 0.06 * around(4, 3)),
+        ambient=base.ambient * (1 + 0.2 * around(1)) * (1 + 0.03 * around(3)),
+        floor=base.floor * (1 + 0.1 * around(1)) * (1 + 0.015 * around(3)),
+        tints=(1 + 0.15 * around(count, 1)) * (1 + 0.1 * around(count, 3)),
+        exposure=float(1 + 0.12 * around(1)),
+        gamma=float(1 + 0.06 * around(1)),
+        blur=float(0.01 + 0.06 * around(1)),
+        mirror=float(1 + 0.2 * around(1)),
+        glow=float(2 ** around(1)),
+        sky=float(2 ** around(1)),
+    )
+
+
+def scene_from_record(record: dict[str, Any], camera: Tensor | None = None) -> Scene:
+    """The scene of one official record (an entry of `scenes` in a scenes file), under the base lights.
+
+    The records do not hold the jittered camera, so the mean camera stands in unless `camera` `(3,)` is given.
+    `rotation` is read as radians: the official generator draws it up to 360 and hands it to Blender as it is.
+
+    >>> cube = {"3d_coords": [0, 0, 0.7], "size": "large", "shape": "cube", "rotation": 30.0}
+    >>> scene_from_record({"objects": [cube | {"color": "red", "material": "metal"}]}).positions.shape
+    torch.Size([1, 3])
+    """
+    objects = record["objects"]
+    palette = list(COLORS)
+    return Scene(
+        positions=torch.tensor([o["3d_coords"] for o in objects], dtype=torch.float32).reshape(-1, 3),
+        sizes=torch.tensor([SIZES[o["size"]] for o in objects]),
+        shapes=torch.tensor([(SHAPES + MORE_SHAPES).index(o["shape"]) for o in objects], dtype=torch.long),
+        colors=torch.tensor([palette.index(o["color"]) for o in objects], dtype=torch.long),
+        materials=torch.tensor([MATERIALS.index(o["material"]) for o in objects], dtype=torch.long),
+        rotations=torch.tensor([float(o["rotation"]) for o in objects]),
+        camera=torch.tensor(CAMERA_POSITION) if camera is None else camera,
+        lighting=default_lighting(len(objects)),
+    )
+
+
+def sample_scene(count: int, generator: torch.Generator, textured: bool = False) -> Scene:
+    """A scene of `count` objects (0 to 10) placed by rejection, every object with 200 visible pixels at 480x320.
+
+    A textured one has the same camera, lights and rules of placement, but further shapes, and patterns in random
+    colours on the objects and on the ground. Costs a few ray casts at 120x80. Source:
+    `image_generation/render_images.py` of facebookresearch/clevr-dataset-gen.
+    Raises `InputError` for another count.
+
+    >>> sample_scene(4, torch.Generator().manual_seed(1)).sizes.shape
+    torch.Size([4])
+    """
+    if not 0 <= count <= MAX_COUNT:
+        raise InputError(f"got {count} objects; expected 0 to {MAX_COUNT}, what the placement rules leave room for")
+    shapes = SHAPES + MORE_SHAPES if textured else SHAPES
+    while True:
+        camera = torch.tensor(CAMERA_POSITION) + torch.rand(3, generator=generator) - 0.5
+        sizes = torch.tensor(list(SIZES.values()))[torch.randint(2, (count,), generator=generator)]
+        places = _place(sizes.tolist(), camera, generator)
+        if places is None:
+            continue
+        scene = Scene(
+            positions=torch.cat([places, sizes[:, None]], 1),
+            sizes=sizes,
+            shapes=torch.randint(len(shapes), (count,), generator=generator),
+            colors=torch.randint(len(COLORS), (count,), generator=generator),
+            materials=torch.randint(len(MATERIALS), (count,), generator=generator),
+            rotations=torch.rand(count, generator=generator) * 2 * math.pi,
+            camera=camera,
+            lighting=sample_lighting(count, generator),
+        )
+        ids, _ = id_buffer(scene, *CHECK_SHAPE)
+        seen = torch.bincount(ids.flatten() + 1, minlength=count + 1)[1:]
+        if bool((seen >= VISIBLE_FRACTION * ids.numel()).all()):
+            return _painted(scene, generator) if textured else scene
+
+
+def _painted(scene: Scene, generator: torch.Generator) -> Scene:
+    """The scene with textures; each object's colour becomes the one of `COLORS` nearest to its texture's mean."""
+    textures = sample_textures(len(scene.sizes), generator)
+    means = torch.stack([t.colors.mean(0) for t in textures.objects]) if textures.objects else torch.zeros(0, 3)
+    colors = torch.cdist(means, torch.tensor(list(COLORS.values())) / 255).argmin(1)
+    return attrs.evolve(scene, colors=colors, textures=textures)
+
+
+def _place(sizes: list[float], camera: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Footprint centres `(K, 2)`, or None where an object found no place in 50 tries."""
+    right = camera_basis(camera)[0, :2].tolist()
+    placed: list[tuple[float, float, float]] = []
+    for size in sizes:
+        for x, y in (torch.rand(50, 2, generator=generator) * 6 - 3).tolist():
+            if all(_apart(x - a, y - b, size + other, right) for a, b, other in placed):
+                placed.append((x, y, size))
+                break
+        else:
+            return None
+    return torch.tensor(placed).reshape(-1, 3)[:, :2]
+
+
+def _apart(dx: float, dy: float, reach: float, right: list[float]) -> bool:
+    along, across = dx * right[0] + dy * right[1], dy * right[0] - dx * right[1]
+    return math.hypot(dx, dy) >= reach + FOOTPRINT_GAP and abs(along) >= DIRECTION_GAP and abs(across) >= DIRECTION_GAP
+
+
+def id_buffer(scene: Scene, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """What each ray meets first: object index `(H, W)` int64 (-1 for the ground) and its ray parameter `(H, W)`.
+
+    Rays are those of `ray_grid`; each object is tried inside the rectangle around its bounding sphere only.
+
+    >>> ids, depth = id_buffer(sample_scene(3, torch.Generator().manual_seed(0)), 80, 120)
+    >>> sorted(set(ids.flatten().tolist()))
+    [-1, 0, 1, 2]
+    """
+    rays = ray_grid(scene.camera, height, width)
+    ids = torch.full((height, width), -1, dtype=torch.long)
+    depth = -scene.camera[2] / rays[2]
+    for k, (rows, columns) in enumerate(_rectangles(scene, height, width)):
+        turn, size = float(scene.rotations[k]), float(scene.sizes[k])
+        frame = (size, math.cos(turn), math.sin(turn))
+        origin = to_local(scene.camera - scene.positions[k], *frame)
+        enter, leave = interval(int(scene.shapes[k]), origin, to_local(rays[:, rows, columns], *frame))
+        near = (enter < leave) & (enter > 0) & (enter < depth[rows, columns])
+        depth[rows, columns] = torch.where(near, enter, depth[rows, columns])
+        ids[rows, columns] = torch.where(near, k, ids[rows, columns])
+    return ids, depth
+
+
+def _rectangles(scene: Scene, height: int, width: int) -> list[tuple[slice, slice]]:
+    """Row and column slices that hold each object's bounding sphere."""
+    reach = scene.sizes * math.sqrt(3)
+    depth = (scene.positions - scene.camera) @ camera_basis(scene.camera)[2]
+    half = (1.15 * reach / (depth - reach)).clamp(0, 10)[:, None] / torch.tensor([2 * HALF_WIDTH, 2 * HALF_HEIGHT])
+    middle = project(scene.positions, scene.camera)
+    frame = torch.tensor([width, height])
+    low, high = ((middle - half) * frame).floor().long(), ((middle + half) * frame).ceil().long()
+    low, high = low.clamp_min(0), high.clamp_min(0)
+    return [(slice(a[1], b[1]), slice(a[0], b[0])) for a, b in zip(low.tolist(), high.tolist(), strict=True)]

@@ -1,0 +1,87 @@
+"""CLEVR as a data source: rendered scenes, and folders in the layouts of CLEVR and CLEVRTex."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from energycomp.errors import InputError
+from energycomp.evaluation import (
+    CountAccuracy,
+    EstimationError,
+    Example,
+    Generated,
+    PerceptionRate,
+    Precision,
+    parse_range,
+)
+from energycomp_datasets.clevr.layout import render_arrays, scan, write
+from energycomp_datasets.synthetic import HELD_OUT, synthetic
+
+__all__ = ["ClevrSource"]
+
+
+class ClevrSource:
+    """Images with the places of their objects: {"x": 0.3, "y": 0.4}, in [0, 1].
+
+    >>> (example,) = ClevrSource().examples("synthetic:3", count=1, seed=0)
+    >>> len(example.conditions)
+    3
+    """
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Rendered scenes for "synthetic:3-5" (64x64, held out from training), or a folder of CLEVR or CLEVRTex.
+
+        "synthetic:textured:3-5" has other shapes, textures and grounds. A folder may be narrowed to a range of counts:
+        "DIR:3-8".
+        """
+        options = synthetic(spec)
+        if options is not None:
+            objects, textured = _kind(options)
+            return Generated(count, partial(_rendered, objects=objects, textured=textured, seed=HELD_OUT + seed))
+        folder, _, kept = spec.rpartition(":")
+        low, high = (0, 64)
+        if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
+            spec, (low, high) = folder, parse_range(kept)
+        found = list(islice((record for record in scan(spec) if low <= record.count <= high), count))
+        if not found:
+            raise InputError(f"got {spec}, which holds no scene of {low} to {high} objects; expected at least one")
+        return [Example(record.path, name=record.path.name, conditions=_places(record.coordinates)) for record in found]
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5" or "textured:3-5"."""
+        objects, textured = _kind(options)
+        write(folder, count, objects=objects, seed=seed, progress=progress, textured=textured)
+
+    def metrics(self) -> MetricCollection:
+        """Perception rate, precision, estimation error and count accuracy."""
+        return MetricCollection(
+            {
+                "perception_rate": PerceptionRate(),
+                "precision": Precision(),
+                "estimation_error": EstimationError(),
+                "count_accuracy": CountAccuracy(),
+            },
+            compute_groups=False,
+        )
+
+
+def _kind(text: str) -> tuple[tuple[int, int], bool]:
+    """The range of counts of "3-5", "textured:3-5", "textured" or "", and whether the scenes are textured."""
+    kind, _, counts = text.partition(":")
+    textured = kind == "textured"
+    return parse_range((counts if textured else text) or "3-5", greatest=10), textured
+
+
+def _rendered(index: int, *, objects: tuple[int, int], textured: bool, seed: int) -> Example:
+    images, values = render_arrays(1, objects=objects, seed=seed, start=index, textured=textured)
+    return Example(images[0].float() / 127.5 - 1.0, name=f"scene {index}", conditions=_places(values[0]))
+
+
+def _places(coordinates: Tensor) -> list[dict[str, float]]:
+    return [{"x": x, "y": y} for x, y in coordinates.tolist()]

@@ -1,0 +1,1 @@
+"""Faces: drawn avatars with known attributes, and a reader of CelebA."""

@@ -1,0 +1,110 @@
+"""Image files in folders, and images in memory to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from energycomp.errors import InputError
+from energycomp.evaluation import Example
+from energycomp.files import atomic_file
+from energycomp.images import ImageProcessor
+
+__all__ = ["IMAGES", "Pictures", "image_files", "in_folder", "masks_of", "to_bytes", "write_examples", "write_png"]
+
+IMAGES, MASKS = "images", "masks"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+
+class Pictures(Dataset[Tensor]):
+    """Images (N, 3, H, W) uint8, without labels."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+    def median(self) -> Tensor:
+        """The median of every pixel and channel, (3, H, W) in [-1, 1]."""
+        return torch.stack([channel.median(0).values for channel in self.images.unbind(1)]).float() / 127.5 - 1.0
+
+
+def in_folder(folder: Path, processor: ImageProcessor, least: int) -> Pictures:
+    """The images of a folder at the model's size, in memory.
+
+    Raises:
+        InputError: fewer than `least` images, one batch.
+    """
+    paths = image_files(folder)
+    if len(paths) < least:
+        raise InputError(f"got {folder} with {len(paths)} images; expected at least one batch of {least} to train on")
+    images = [to_bytes(processor(path)[0]) for path in tqdm(paths, desc="reading", delay=2)]
+    return Pictures(torch.stack(images))
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The image files of a folder, or of its subfolder `images/` if there is one, ordered by name.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise InputError(f"got {path}, which is not a folder; expected a folder of images; check the path")
+    inside = path / IMAGES if (path / IMAGES).is_dir() else path
+    found = sorted(file for file in inside.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not found:
+        raise InputError(f"got {inside} without images; expected files such as 1.png; check the path")
+    return found
+
+
+def masks_of(path: Path) -> Tensor:
+    """The masks (K, H, W) that `write_examples` wrote for an image file; (0, 1, 1) for an image without masks."""
+    file = path.parent.parent / MASKS / f"{path.stem}.png"
+    if path.parent.name != IMAGES or not file.is_file():
+        return torch.zeros(0, 1, 1, dtype=torch.bool)
+    try:
+        with Image.open(file) as opened:
+            numbers = torch.from_numpy(np.array(opened.convert("L")))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"got {file}, which cannot be read ({error}); expected the masks of {path.name}") from error
+    return numbers == torch.arange(1, int(numbers.max()) + 1)[:, None, None]
+
+
+def write_examples(folder: Path, examples: Sequence[Example], progress: Callable[[int], None]) -> None:
+    """Writes images (3, H, W) in [-1, 1] to `images/` and their masks to `masks/`, where pixel k belongs to object k.
+
+    Pixels of the background are 0.
+    """
+    for index in range(len(examples)):
+        made, name = examples[index], f"{index + 1:06d}.png"
+        image = to_bytes(made.image).permute(1, 2, 0).numpy()
+        masks = torch.zeros(0, *image.shape[:2]) if made.masks is None else made.masks
+        order = torch.arange(1, len(masks) + 1)[:, None, None]
+        numbers = (masks * order).amax(0).byte().numpy() if len(order) else np.zeros(image.shape[:2], np.uint8)
+        write_png(folder / IMAGES / name, image)
+        write_png(folder / MASKS / name, numbers)
+        progress(index + 1)
+
+
+def write_png(path: Path, array: np.ndarray) -> None:
+    """Writes an array (H, W, 3) or (H, W) uint8, in a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG")
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8."""
+    return ((images + 1) * 127.5).round().byte()

@@ -1,0 +1,169 @@
+"""A small network that classifies images of the Arrow Room as right, wrong or invalid, to score sampled scenes."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from energycomp.errors import InputError
+from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.images import from_bytes
+from energycomp.models import load_weights
+from energycomp.training import Step
+from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE
+from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, labelled
+from energycomp_datasets.synthetic import HELD_OUT
+
+__all__ = [
+    "Classifier",
+    "Reading",
+    "classifier_accuracy",
+    "classifier_loss",
+    "confusion",
+    "load_classifier",
+    "save_classifier",
+    "structure_accuracy",
+]
+
+WEIGHTS = "model.safetensors"
+OBJECTS = 3
+CHUNK = 250  # images per batch
+
+
+@attrs.frozen(eq=False)
+class Reading:
+    """Predicted labels: shapes (B, 3) from left to right, the target of the arrow (B,), whether valid (B,)."""
+
+    shapes: Tensor
+    target: Tensor
+    valid: Tensor
+
+    @property
+    def verdicts(self) -> Tensor:
+        """Indices (B,) of `VERDICTS`.
+
+        An image that is not valid is invalid, whatever its other labels are. A valid one is right where exactly one
+        object's shape is unlike both others, and the arrow points at that object; it is wrong otherwise, so also where
+        all shapes are alike or all differ.
+
+        >>> seen = torch.tensor([[0, 2, 2], [0, 2, 2], [1, 1, 1], [0, 1, 2], [0, 2, 2]])
+        >>> Reading(seen, torch.tensor([0, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0]).bool()).verdicts.tolist()
+        [0, 1, 1, 1, 2]
+        """
+        odd = (self.shapes[:, :, None] == self.shapes[:, None]).sum(2) == 1
+        right = odd.gather(1, self.target[:, None])[:, 0] & (odd.sum(1) == 1)
+        return torch.where(self.valid, torch.where(right, RIGHT, WRONG), INVALID)
+
+
+class Classifier(nn.Module):
+    """Images (B, 3, 32, 32) in [-1, 1] to logits: of each object's shape, of the arrow's target, of being valid.
+
+    Args:
+        channels: at the full size, 1/2, 1/4 and 1/8.
+
+    >>> classifier = Classifier().eval()
+    >>> shapes, target, valid = classifier(torch.zeros(2, 3, 32, 32))
+    >>> shapes.shape, target.shape, valid.shape
+    (torch.Size([2, 3, 3]), torch.Size([2, 3]), torch.Size([2]))
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int] = (32, 64, 64, 64), *, width: int = 128) -> None:
+        super().__init__()
+        inside = (3, *channels[:-1])
+        layers: list[nn.Module] = []
+        for index, (before, after) in enumerate(zip(inside, channels, strict=True)):
+            layers += [nn.Conv2d(before, after, 3, stride=1 + (index > 0), padding=1), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * (SIZE // 8) ** 2, width), nn.ReLU())
+        self.shapes = nn.Linear(width, OBJECTS * len(SHAPES))
+        self.target = nn.Linear(width, OBJECTS)
+        self.valid = nn.Linear(width, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, 3, 3), (B, 3) and (B,)."""
+        features = self.body(images)
+        return (
+            self.shapes(features).unflatten(1, (OBJECTS, len(SHAPES))),
+            self.target(features),
+            self.valid(features)[:, 0],
+        )
+
+    @torch.no_grad()
+    def read(self, images: Tensor) -> Reading:
+        """The most likely labels of images (B, 3, 32, 32) in [-1, 1].
+
+        Raises:
+            InputError: images of another size.
+        """
+        if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
+            shape = tuple(images.shape)
+            raise InputError(f"got images of shape {shape}; expected (B, 3, {SIZE}, {SIZE}), as of the Arrow Room")
+        seen = [self(part) for part in images.split(CHUNK)]
+        shapes, target, valid = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        return Reading(shapes.argmax(2), target.argmax(1), valid > 0)
+
+    def verdicts(self, images: Tensor) -> Tensor:
+        """Indices (B,) of `VERDICTS`, as `Reading.verdicts` says: 0 right, 1 wrong, 2 invalid."""
+        return self.read(images).verdicts
+
+
+def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
+    """Cross-entropy of all heads, a loss for `energycomp.fit`, on images that are rendered on the fly.
+
+    Only the size of a batch (B, ...) is used. Invalid images contribute to the third head only.
+    """
+    seed = int(torch.randint(HELD_OUT, (), generator=step.generator))
+    with torch.autocast(batch.device.type, enabled=False):  # rendering stays in float32
+        rendered, labels, _ = labelled(len(batch), seed=seed).tensors
+    samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
+    shapes, target, valid = (logits.float() for logits in network(samples))
+    there = labels[:, -1].bool()
+    kinds, aims = labels[there, :OBJECTS], labels[there, OBJECTS]
+    read = F.cross_entropy(shapes[there].flatten(0, 1), kinds.flatten()) + F.cross_entropy(target[there], aims)
+    return read + F.binary_cross_entropy_with_logits(valid, there.float())
+
+
+@torch.no_grad()
+def confusion(classifier: Classifier, count: int, *, seed: int) -> Tensor:
+    """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns."""
+    drawn, _, true = labelled(count, seed=HELD_OUT + seed).tensors
+    found = torch.cat([classifier.verdicts(part.float() / 127.5 - 1) for part in drawn.split(CHUNK)])
+    return torch.bincount(true * len(VERDICTS) + found, minlength=len(VERDICTS) ** 2).unflatten(0, (len(VERDICTS), -1))
+
+
+def classifier_accuracy(count: int, *, seed: int, classifier: Classifier | None = None) -> float:
+    """The share of held-out scenes, equally many of each verdict, that the classifier gets right."""
+    table = confusion(classifier or load_classifier(), count, seed=seed)
+    return float(table.trace() / table.sum())
+
+
+def structure_accuracy(images: Tensor, *, classifier: Classifier | None = None) -> float:
+    """The share of images (B, 3, 32, 32) in [-1, 1] whose arrow points at the one object of a unique shape."""
+    return float(((classifier or load_classifier()).verdicts(images) == RIGHT).float().mean())
+
+
+def save_classifier(classifier: Classifier, folder: str | Path) -> None:
+    """Writes the weights as float16; the folder appears whole or not at all."""
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder) as temporary:
+        write_tensors(temporary / WEIGHTS, {name: tensor.half() for name, tensor in classifier.state_dict().items()})
+
+
+def load_classifier(folder: str | Path | None = None) -> Classifier:
+    """The trained network, frozen and in eval mode, with the weights of this package or of a folder.
+
+    Raises:
+        CheckpointError: a file is missing or altered, or a tensor does not fit.
+    """
+    if folder is None:
+        with as_file(files("energycomp_datasets") / "weights" / "classifier") as inside:
+            return load_classifier(inside)
+    path = Path(folder)
+    verify(path)
+    classifier = Classifier()
+    load_weights(classifier, read_tensors(path / WEIGHTS), str(path))
+    return classifier.requires_grad_(requires_grad=False).eval()

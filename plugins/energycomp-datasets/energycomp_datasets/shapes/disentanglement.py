@@ -1,0 +1,250 @@
+"""How latents encode factors, by MIG and MCC (thesis Table 4.2): functions, and torchmetrics around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from energycomp.errors import InputError
+
+__all__ = [
+    "MeanCorrelation",
+    "MutualInformationGap",
+    "entropies",
+    "information_gaps",
+    "matched_correlations",
+    "mutual_information",
+]
+
+BINS = 20
+Over = Literal["dimensions", "parts"]
+
+
+def mutual_information(latents: Tensor, factors: Tensor, *, bins: int = BINS) -> Tensor:
+    """Mutual information (D, F) of each latent dimension with each factor, in nats, from histograms.
+
+    A column of at most `bins` distinct values is taken as it is, another cut into `bins` of equal width between its
+    least and its greatest value. The estimate is too large for few images: independent columns of b and m
+    values get about (b - 1) (m - 1) / (2 B).
+
+    Args:
+        latents: (B, D).
+        factors: (B, F), finite numbers; a category is a number, too.
+        bins: of a column with more distinct values.
+
+    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> mutual_information(z, z[:, :1])
+    tensor([[0.6931],
+            [0.0000]], dtype=torch.float64)
+    """
+    z, v = _codes(*_checked(latents, factors), bins=bins)
+    columns = []
+    for factor in v.T:
+        values = int(factor.max()) + 1
+        first = torch.arange(z.shape[1]) * (bins * values)  # of the table of a dimension
+        cells = torch.bincount((first + z * values + factor[:, None]).flatten(), minlength=z.shape[1] * bins * values)
+        joint = cells.view(-1, bins, values).double() / len(z)
+        columns.append(_entropy(joint.sum(2)) + _entropy(joint.sum(1)) - _entropy(joint.flatten(1)))
+    return torch.stack(columns, 1).clamp(min=0)
+
+
+def entropies(factors: Tensor, *, bins: int = BINS) -> Tensor:
+    """The entropy of each factor (F,), in nats, from the histograms of `mutual_information`.
+
+    >>> entropies(torch.tensor([[0], [0], [1], [1]]))
+    tensor([0.6931], dtype=torch.float64)
+    """
+    (v,) = _codes(_checked(factors, factors)[1], bins=bins)
+    return torch.stack([_entropy(factor.bincount()[None].double() / len(v))[0] for factor in v.T])
+
+
+def information_gaps(latents: Tensor, factors: Tensor, *, bins: int = BINS, over: Over = "dimensions") -> Tensor:
+    """For each factor, how much more the best dimension tells of it than the second best, over its entropy (F,).
+
+    The mean is the mutual information gap, eq. 6 of Chen et al. (2018). It is 1 where one dimension knows a factor and
+    no other knows of it, 0 where two know the same.
+
+    Args:
+        latents: (B, D), or K parts of D numbers (B, K, D); part k must mean the same in every image.
+        factors: (B, F), none of them constant.
+        bins: see `mutual_information`.
+        over: "dimensions": of all D or K D of them. "parts": between the best dimension of the best part and the best
+            dimension of the second best part, so that a part may tell a factor in several dimensions. A part tells
+            at least as much as its best dimension: what only several tell together is missed.
+
+    Raises:
+        InputError: shapes that do not fit, less than two dimensions or parts, a constant factor.
+
+    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> information_gaps(z, z)
+    tensor([1., 1.], dtype=torch.float64)
+    >>> twice = torch.stack([z[:, [0, 0]], z[:, [1, 1]]], 1)  # two parts that say everything twice
+    >>> information_gaps(twice, z), information_gaps(twice, z, over="parts")
+    (tensor([0., 0.], dtype=torch.float64), tensor([1., 1.], dtype=torch.float64))
+    """
+    parts = latents.shape[1] if latents.ndim == 3 else None
+    if over not in ("dimensions", "parts") or (over == "parts" and parts is None):
+        raise InputError(f"got over={over!r} and latents {tuple(latents.shape)}; expected parts with (B, K, D) only")
+    information, entropy = mutual_information(_flat(latents), factors, bins=bins), entropies(factors, bins=bins)
+    if over == "parts":
+        information = information.unflatten(0, (parts or 0, -1)).amax(1)  # (K, F)
+    if len(information) < 2:
+        raise InputError(f"got latents {tuple(latents.shape)}; expected two {over} or more, to see a gap between them")
+    _check_varied(entropy > 0)
+    best, second = information.topk(2, dim=0).values
+    return (best - second) / entropy
+
+
+def matched_correlations(latents: Tensor, factors: Tensor, *, rank: bool = False) -> Tensor:
+    """The absolute correlation of each factor with the latent dimension that it is matched to (F,).
+
+    The mean is the mean correlation coefficient of Hyvarinen & Morioka (2016): no two factors share a dimension, and
+    the Hungarian algorithm takes the matching of the greatest sum. With fewer dimensions than factors, those that are
+    left without one count 0. A constant dimension correlates with nothing.
+
+    Args:
+        latents: (B, D) or, taken as K D dimensions, (B, K, D).
+        factors: (B, F), none of them constant; a category of more than two needs a column for each.
+        rank: Spearman's correlation instead of Pearson's.
+
+    Raises:
+        InputError: shapes that do not fit, a constant factor.
+
+    >>> v = torch.tensor([[0.0, 1.0], [1.0, -1.0], [2.0, 1.0]])
+    >>> z = torch.stack([v[:, 1], -v[:, 0].exp()], 1)
+    >>> matched_correlations(z, v).round(decimals=4).tolist(), matched_correlations(z, v, rank=True).round().tolist()
+    ([0.9662, 1.0], [1.0, 1.0])
+    """
+    z, v = _checked(_flat(latents), factors)
+    if rank:
+        z, v = (torch.from_numpy(rankdata(columns.numpy(), axis=0)) for columns in (z, v))
+    _check_varied(v.amax(0) > v.amin(0))
+    pairs = (_standard(z).T @ _standard(v)).abs().clamp(max=1)  # (D, F)
+    rows, columns = (torch.as_tensor(found) for found in linear_sum_assignment(pairs.numpy(), maximize=True))
+    matched = torch.zeros(v.shape[1], dtype=torch.float64)
+    matched[columns] = pairs[rows, columns]
+    return matched
+
+
+class _Collected(Metric):
+    """Latents and factors of all images; subclasses define the metric."""
+
+    full_state_update = False
+    higher_is_better = True
+    latents: list[Tensor]
+    factors: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("latents", "factors"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, latents: Tensor | Sequence[Tensor], factors: Tensor | Sequence[Tensor]) -> None:
+        """Adds images: latents (B, D) or (B, K, D), factors (B, F); or lists of (K, D) and (1, F), one per image."""
+        latents = latents if isinstance(latents, Tensor) else torch.stack(list(latents))
+        factors = factors if isinstance(factors, Tensor) else torch.cat(list(factors))
+        _checked(_flat(latents), factors)
+        self.latents.append(latents.detach())
+        self.factors.append(factors.detach())
+
+    def _all(self) -> tuple[Tensor, Tensor]:
+        if not self.latents:
+            raise InputError("got no images; expected latents and factors; add them with update")
+        return dim_zero_cat(self.latents), dim_zero_cat(self.factors)
+
+
+class MutualInformationGap(_Collected):
+    """MIG, the mean of `information_gaps` over factors; the thesis gives it in percent.
+
+    >>> gap = MutualInformationGap()
+    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> gap.update(z, z)
+    >>> gap.compute().item()
+    1.0
+    """
+
+    def __init__(self, *, bins: int = BINS, over: Over = "dimensions") -> None:
+        super().__init__()
+        self.bins = bins
+        self.over = over
+
+    def compute(self) -> Tensor:
+        """In [0, 1]."""
+        return information_gaps(*self._all(), bins=self.bins, over=self.over).mean()
+
+
+class MeanCorrelation(_Collected):
+    """MCC, the mean of `matched_correlations` over factors; the thesis gives it in percent.
+
+    >>> correlation = MeanCorrelation()
+    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> correlation.update(-z, z)
+    >>> round(correlation.compute().item(), 6)
+    1.0
+    """
+
+    def __init__(self, *, rank: bool = False) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def compute(self) -> Tensor:
+        """In [0, 1]."""
+        return matched_correlations(*self._all(), rank=self.rank).mean()
+
+
+def _flat(latents: Tensor) -> Tensor:
+    return latents.flatten(1) if latents.ndim == 3 else latents
+
+
+def _checked(latents: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on the CPU in float64, where they are (B, D) and (B, F) and finite."""
+    if latents.ndim != 2 or factors.ndim != 2 or len(latents) != len(factors):
+        raise InputError(
+            f"got latents {tuple(latents.shape)} and factors {tuple(factors.shape)}; expected (B, D) and (B, F)"
+        )
+    if not (latents.numel() and factors.numel()):
+        raise InputError(f"got latents {tuple(latents.shape)}, factors {tuple(factors.shape)}; expected none empty")
+    z, v = latents.detach().cpu().double(), factors.detach().cpu().double()
+    if not bool(torch.isfinite(z).all() and torch.isfinite(v).all()):
+        raise InputError("got latents or factors that are not finite; expected numbers; leave such images out")
+    return z, v
+
+
+def _check_varied(varied: Tensor) -> None:
+    if not bool(varied.all()):
+        constant = int((~varied).nonzero()[0])
+        raise InputError(f"got factor {constant} with one value only; expected factors that vary; leave it out")
+
+
+def _codes(*tables: Tensor, bins: int) -> list[Tensor]:
+    """Tables (B, D) of the number of the bin that each value lies in."""
+    if bins < 2:
+        raise InputError(f"got {bins} bins; expected two or more")
+    return [torch.stack([_code(column, bins) for column in table.T], 1) for table in tables]
+
+
+def _code(column: Tensor, bins: int) -> Tensor:
+    values, codes = column.unique(return_inverse=True)
+    if len(values) <= bins:
+        return codes
+    low, high = values[0], values[-1]
+    return ((column - low) / (high - low) * bins).long().clamp(max=bins - 1)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(1)
+
+
+def _standard(columns: Tensor) -> Tensor:
+    """Columns of mean 0 and length 1; a constant one becomes 0."""
+    centred = columns - columns.mean(0)
+    length = centred.norm(dim=0)
+    flat = columns.amax(0) == columns.amin(0)
+    return torch.where(flat, torch.zeros_like(centred), centred / length)

@@ -1,0 +1,226 @@
+"""Distances of images in the features of a given network: of sets, and of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from energycomp.errors import InputError, NonFiniteError
+
+__all__ = [
+    "FeatureNetwork",
+    "FrechetDistance",
+    "KernelDistance",
+    "PerceptualDistance",
+    "perceptual_distance",
+]
+
+SLACK = 1e-4  # how far beyond [-1, 1] an image may reach
+
+
+class FeatureNetwork(Protocol):
+    """A trained network in eval mode that images (B, 3, H, W) in [-1, 1] are compared by."""
+
+    num_features: int
+    training: bool
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Features (B, F), F = num_features, for distances of sets."""
+
+    def layers(self, images: Tensor, /) -> Sequence[Tensor]:
+        """Activations (B, C, h, w) of some layers, for distances of pairs."""
+
+
+def perceptual_distance(network: FeatureNetwork, images: Tensor, others: Tensor) -> Tensor:
+    """The distance of each image to its counterpart (B,), 0 for equal ones, at most 4.
+
+    Eq. 1 of Zhang et al. (2018) without their learned weights, and the mean over layers instead of the sum: squared
+    differences of activations, scaled to length 1 over their channels, summed over channels, averaged over places.
+    Numbers of two networks cannot be compared, nor any with published LPIPS, which has other features and weights.
+
+    Args:
+        network: whose `layers` are compared.
+        images, others: (B, 3, H, W), in [-1, 1].
+
+    Raises:
+        InputError: images of other shapes or ranges, or a network in training mode.
+        NonFiniteError: an activation is not finite.
+
+    >>> class Pixels(nn.Module):
+    ...     def layers(self, images):
+    ...         return [images]
+    >>> red = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None].expand(1, 3, 4, 4)
+    >>> perceptual_distance(Pixels().eval(), torch.cat([red, red]), torch.cat([red.roll(1, 1), red / 2]))
+    tensor([2., 0.])
+    """
+    if images.shape != others.shape:
+        raise InputError(f"got images {tuple(images.shape)} and {tuple(others.shape)}; expected the same shape")
+    _check(network, images)
+    _check(network, others)
+    distances = []
+    # Notation: a, b -> y, y0, the activations of a layer.
+    for a, b in zip(network.layers(images), network.layers(others), strict=True):
+        difference = F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)
+        distances.append(difference.square().sum(1).mean((1, 2)))
+    return _finite(torch.stack(distances).mean(0))
+
+
+class PerceptualDistance(MeanMetric):
+    """The mean of `perceptual_distance` over pairs of images.
+
+    >>> class Pixels(nn.Module):
+    ...     def layers(self, images):
+    ...         return [images]
+    >>> distance = PerceptualDistance(Pixels().eval())
+    >>> distance.update(torch.ones(2, 3, 4, 4), -torch.ones(2, 3, 4, 4))
+    >>> round(distance.compute().item(), 4)
+    4.0
+    """
+
+    higher_is_better = False  # type: ignore[assignment]
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        super().__init__(nan_strategy="disable")
+        self.set_dtype(torch.float64)
+        self.network = network
+
+    def update(self, images: Tensor, others: Tensor) -> None:  # type: ignore[override]
+        """Adds pairs of images, (B, 3, H, W) each, in [-1, 1]."""
+        super().update(perceptual_distance(self.network, images, others).double())
+
+
+class FrechetDistance(FrechetInceptionDistance):
+    """Fréchet distance of two sets of images (Heusel et al., 2017) in the features of a named network.
+
+    Both sets are taken for Gaussians, of mean m and covariance S: |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)). Published
+    FIDs have the features of Inception; those of another network cannot be compared with them. The distance of few
+    images is too large: compare equal numbers, many more than features. Features and sums are float64.
+
+    `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other.
+
+    >>> class Means(nn.Module):
+    ...     num_features = 3
+    ...     def forward(self, images):
+    ...         return images.mean((2, 3))
+    >>> distance = FrechetDistance(Means().eval())
+    >>> images = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) / 2
+    >>> distance.update(images, real=True)
+    >>> distance.update(images + 0.5, real=False)
+    >>> round(distance.compute().item(), 4)
+    0.75
+    """
+
+    def __init__(self, network: FeatureNetwork, *, reset_real_features: bool = True) -> None:
+        super().__init__(feature=_Features(network), reset_real_features=reset_real_features)
+
+    def compute(self) -> Tensor:
+        """At least 0, but for rounding."""
+        _check_sizes(int(self.real_features_num_samples), int(self.fake_features_num_samples), least=2)
+        return super().compute()
+
+
+class KernelDistance(KernelInceptionDistance):
+    """Kernel distance of two sets of images (Binkowski et al., 2018) in the features of a named network.
+
+    The unbiased squared maximum mean discrepancy under (x.y / F + 1)^3, averaged over random subsets. Published KIDs
+    have the features of Inception; those of another network cannot be compared with them.
+
+    `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other. The
+    features of all images are kept, in float64.
+
+    Args:
+        network: of the features.
+        subsets, subset_size: how many, and of how many images of either set.
+        seed: of the subsets; torch's own generator is left alone.
+        reset_real_features: whether `reset` forgets the real images, too.
+
+    >>> class Means(nn.Module):
+    ...     num_features = 3
+    ...     def forward(self, images):
+    ...         return images.mean((2, 3))
+    >>> distance = KernelDistance(Means().eval(), subsets=2, subset_size=8)
+    >>> distance.update(torch.zeros(8, 3, 4, 4), real=True)
+    >>> distance.update(torch.ones(8, 3, 4, 4), real=False)
+    >>> mean, std = distance.compute()
+    >>> mean.item(), std.item()  # 1^3 + 2^3 - 2 * 1^3
+    (7.0, 0.0)
+    """
+
+    def __init__(
+        self,
+        network: FeatureNetwork,
+        *,
+        subsets: int = 100,
+        subset_size: int = 1000,
+        seed: int = 0,
+        reset_real_features: bool = True,
+    ) -> None:
+        if subsets < 1 or subset_size < 2:
+            raise InputError(f"got {subsets} subsets of {subset_size} images; expected 1 or more of 2 or more")
+        super().__init__(
+            feature=_Features(network),
+            subsets=subsets,
+            subset_size=subset_size,
+            reset_real_features=reset_real_features,
+        )
+        self.seed = seed
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over subsets; the mean of equal kinds of images is about 0, of either sign."""
+        real, fake = (sum(map(len, features)) for features in (self.real_features, self.fake_features))
+        _check_sizes(real, fake, least=self.subset_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            return super().compute()
+
+
+class _Features(nn.Module):
+    """The network as torchmetrics calls it: checked, without gradients, in float64."""
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.num_features = network.num_features
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        _check(self.network, images)
+        features = self.network(images)
+        if features.shape != (len(images), self.num_features):
+            raise InputError(
+                f"got features {tuple(features.shape)}; expected {(len(images), self.num_features)}, the images and "
+                "the network's num_features"
+            )
+        return _finite(features.double())
+
+
+def _check(network: Any, images: Tensor) -> None:
+    if network.training:
+        raise InputError("got a network in training mode; expected one in eval mode; call its eval()")
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise InputError(f"got images {tuple(images.shape)} of {images.dtype}; expected floats (B, 3, H, W)")
+    if images.numel() and not bool((images.abs() <= 1 + SLACK).all()):
+        raise InputError(
+            f"got images from {float(images.min()):.4g} to {float(images.max()):.4g}; expected [-1, 1]; "
+            "scale or clamp them"
+        )
+
+
+def _check_sizes(real: int, fake: int, *, least: int) -> None:
+    if min(real, fake) < least:
+        raise InputError(
+            f"got {real} real and {fake} other images; expected at least {least} of both; add some with update"
+        )
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    if not bool(torch.isfinite(tensor).all()):
+        raise NonFiniteError("got features that are not finite; expected numbers; check the weights of the network")
+    return tensor

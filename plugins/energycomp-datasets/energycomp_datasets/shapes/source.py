@@ -1,0 +1,80 @@
+"""Coloured shapes with masks as a data source: rendered images, and folders of images with or without masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import attrs
+import numpy as np
+from torchmetrics import MetricCollection
+
+from energycomp.errors import InputError
+from energycomp.evaluation import Example, Generated, MaskIoU, MaskRecall, parse_range
+from energycomp_datasets.pictures import image_files, masks_of, write_examples
+from energycomp_datasets.shapes.shapes import WORLDS, Scene, scene
+from energycomp_datasets.synthetic import HELD_OUT, synthetic
+
+__all__ = ["ShapesSource", "draw", "shapes_b"]
+
+COUNTS = (2, 4)
+
+
+def draw(index: int, seed: int, *, world: str = "a", counts: tuple[int, int] = COUNTS) -> Scene:
+    """Image number `index` of a seed; the number of objects is uniform in a range."""
+    rng = np.random.default_rng([seed, index])
+    return scene(rng, int(rng.integers(counts[0], counts[1] + 1)), world=world)
+
+
+@attrs.frozen
+class ShapesSource:
+    """Images of a world with the masks of their objects, (K, H, W).
+
+    >>> (example,) = ShapesSource().examples("synthetic:3", count=1, seed=0)
+    >>> example.image.shape, example.masks.shape
+    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]))
+    """
+
+    world: str = "a"
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Rendered images (32x32, held out from training), or those of a folder.
+
+        "synthetic" has two to four objects of this world, "synthetic:3" three, "synthetic:b:2-4" those of world b.
+        A folder holds images, or what `write` writes; an image without masks has no objects to find.
+        """
+        options = synthetic(spec)
+        if options is not None:
+            world, counts = _kind(options, self.world)
+            return Generated(count, partial(_drawn, seed=HELD_OUT + seed, world=world, counts=counts))
+        return [Example(path, name=path.name, masks=masks_of(path)) for path in image_files(spec)[:count]]
+
+    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
+        """As `write_examples` does; `options` such as b, 3 or b:2-4."""
+        world, counts = _kind(options, self.world)
+        write_examples(folder, Generated(count, partial(_drawn, seed=seed, world=world, counts=counts)), progress)
+
+    def metrics(self) -> MetricCollection:
+        """Recall of objects at IoU 0.5, and their mean IoU."""
+        return MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
+
+
+def shapes_b() -> ShapesSource:
+    """Images of world b."""
+    return ShapesSource("b")
+
+
+def _kind(text: str, default: str) -> tuple[str, tuple[int, int]]:
+    """World and range of counts of "", "b", "3" or "b:2-4"."""
+    world, colon, counts = text.partition(":")
+    if not colon and world not in WORLDS:
+        world, counts = default, text
+    if world not in WORLDS:
+        raise InputError(f"got the world {world!r}; expected {' or '.join(WORLDS)}, a range of counts, or both: b:2-4")
+    return world, parse_range(counts, greatest=5) if counts else COUNTS
+
+
+def _drawn(index: int, *, seed: int, world: str, counts: tuple[int, int]) -> Example:
+    made = draw(index, seed, world=world, counts=counts)
+    return Example(made.image, name=f"image {index}", masks=made.masks)

@@ -1,0 +1,43 @@
+"""Metrics of inferred sets of concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+__all__ = ["ConceptRecall", "ExactSet"]
+
+
+class ExactSet(MeanMetric):
+    """Images whose set of concepts was found exactly, over all images.
+
+    >>> import torch
+    >>> exact, cat, dog = ExactSet(), torch.tensor([1, 2]), torch.tensor([1, 3])
+    >>> exact.update([torch.stack([cat, dog]), cat[None]], [torch.stack([dog, cat]), dog[None]])
+    >>> exact.compute().item()
+    0.5
+    """
+
+    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
+        """Adds images: found values (K, L) and true ones (K', L) of each."""
+        for f, t in zip(found, true, strict=True):
+            super().update(float(sorted(f.tolist()) == sorted(t.tolist())))
+
+
+class ConceptRecall(MeanMetric):
+    """True concepts that were found, over all of all images.
+
+    >>> import torch
+    >>> recall, cat, dog = ConceptRecall(), torch.tensor([1, 2]), torch.tensor([1, 3])
+    >>> recall.update([cat[None]], [torch.stack([dog, cat])])
+    >>> recall.compute().item()
+    0.5
+    """
+
+    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
+        """Adds images: found values (K, L) and true ones (K', L) of each."""
+        for f, t in zip(found, true, strict=True):
+            for value in t.tolist():
+                super().update(float(value in f.tolist()))

@@ -1,0 +1,300 @@
+"""Sources of scenes with masks: drawn ones, folders, public files of others, and scenes that a model makes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.evaluation import DataSource
+from energycomp.images import ImageProcessor
+from energycomp.testing import check_dataset
+from energycomp_datasets.rooms import training
+from energycomp_datasets.rooms.arrow_room import arrow_rooms, layout, render
+from energycomp_datasets.rooms.mask_files import examples_in, images_in, mask_file
+from energycomp_datasets.rooms.source import ArrowSource, RoomsSource, SpritesSource, arrow_room, room
+from energycomp_datasets.rooms.training import drawn, in_file
+from energycomp_datasets.shapes.source import draw
+from energycomp_datasets.synthetic import HELD_OUT
+
+SOURCES: list[DataSource] = [ArrowSource(), SpritesSource(), RoomsSource()]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: type(source).__name__)
+def test_a_source_conforms(source: DataSource) -> None:
+    check_dataset(source)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: type(source).__name__)
+def test_examples_depend_on_seed_and_index_alone(source: DataSource) -> None:
+    few, many = (source.examples("synthetic", count=n, seed=1) for n in (2, 4))
+    assert torch.equal(few[1].image, many[1].image)
+    assert torch.equal(few[1].masks, many[1].masks)
+    assert not torch.equal(many[0].image, many[1].image)
+    assert not torch.equal(many[0].image, source.examples("synthetic", count=1, seed=2)[0].image)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: type(source).__name__)
+def test_true_masks_are_found_whole(source: DataSource) -> None:
+    examples = source.examples("synthetic", count=3, seed=0)
+    true = [example.masks for example in examples]
+    metrics = source.metrics()
+    metrics.update(true, true)
+    found = {name: float(value) for name, value in metrics.compute().items()}
+    assert found == {"ari_fg": 1.0, "slots_used": pytest.approx(np.mean([len(masks) for masks in true]))}
+
+
+def test_held_out_pictures_are_others_than_those_that_are_written() -> None:
+    arrow, sprites, rooms = (source.examples("synthetic", count=1, seed=0)[0].image for source in SOURCES)
+    assert torch.equal(arrow, arrow_room(0, HELD_OUT).image)
+    assert torch.equal(sprites, draw(0, HELD_OUT).image)
+    assert torch.equal(rooms, room(0, HELD_OUT).image)
+    assert not torch.equal(arrow, arrow_room(0, 0).image)
+
+
+@pytest.mark.parametrize(("source", "spec"), [(SpritesSource(), "synthetic:4"), (RoomsSource(), "synthetic:2")])
+def test_so_many_objects(source: DataSource, spec: str) -> None:
+    counts = {len(example.masks) for example in source.examples(spec, count=4, seed=0)}
+    assert counts == {int(spec[-1])}
+
+
+@pytest.mark.parametrize(
+    ("source", "spec"),
+    [
+        (ArrowSource(), "synthetic:3"),
+        (SpritesSource(), "synthetic:9"),
+        (RoomsSource(), "synthetic:4"),
+        (RoomsSource(), "nowhere"),
+        (ArrowSource(), "nowhere.npz"),
+    ],
+)
+def test_data_that_is_not_there(source: DataSource, spec: str) -> None:
+    with pytest.raises(InputError, match="expected"):
+        source.examples(spec, count=1, seed=0)
+
+
+def test_arrow_rooms_are_written_without_options(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected none"):
+        ArrowSource().write(tmp_path, count=1, seed=0, options="3", progress=lambda _: None)
+    ArrowSource().write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
+    (example,) = ArrowSource().examples(str(tmp_path), count=1, seed=0)
+    assert torch.equal(example.masks, arrow_room(0, 0).masks)
+
+
+class Sampler:
+    """Makes the scenes it was given, and notes how many were asked for at once."""
+
+    def __init__(self, scenes: Tensor) -> None:
+        self.scenes, self.sizes, self.draws = scenes, list[int](), list[int]()
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        self.sizes.append(n)
+        self.draws.append(int(torch.randint(1 << 30, (), generator=generator)))
+        start = sum(self.sizes[:-1])
+        return self.scenes[start : start + n]
+
+
+def test_sampled_scenes_are_scored() -> None:
+    rng = np.random.default_rng(0)
+    right = arrow_rooms(rng, 60).images
+    wrong = render(layout(rng, np.ones((60, 3), dtype=int), rng.integers(3, size=60))).images
+    sampler = Sampler(torch.stack([right, wrong], 1).flatten(0, 1))
+    scores = ArrowSource().scene_scores(sampler, count=120, seed=0)  # type: ignore[arg-type]
+    assert sampler.sizes == [50, 50, 20]
+    assert scores["structure_accuracy"] == pytest.approx(0.5, abs=0.04)
+    assert scores["classifier_accuracy"] > 0.95
+    again = Sampler(right)
+    ArrowSource().scene_scores(again, count=60, seed=0)  # type: ignore[arg-type]
+    assert again.draws == sampler.draws[:2]
+    assert len(set(sampler.draws)) == 3
+
+
+def scenes(count: int = 3, entities: int = 5, size: tuple[int, int] = (8, 6)) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (N, H, W, 3) and masks (N, K, H, W): entity k fills column k, and the last is empty in every other."""
+    images = np.random.default_rng(0).integers(256, size=(count, *size, 3), dtype=np.uint8)
+    masks = np.zeros((count, entities, *size), dtype=np.uint8)
+    for k in range(entities):
+        masks[:, k, :, k] = 255
+    masks[1::2, -1] = 0
+    return images, masks
+
+
+def write(path: Path, **arrays: Any) -> Path:
+    if path.suffix == ".npz":
+        save = np.savez_compressed if path.stem == "small" else np.savez
+        save(path, **arrays)
+    else:
+        h5py = pytest.importorskip("h5py", reason="h5py, an optional dependency, is not installed")
+        with h5py.File(path, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    return path
+
+
+@pytest.fixture(params=["plain.npz", "small.npz", "scenes.h5", "scenes.hdf5"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    return tmp_path / request.param
+
+
+@pytest.mark.parametrize(("images_name", "masks_name"), [("image", "mask"), ("imgs", "masks")])
+def test_a_public_file_is_read(path: Path, images_name: str, masks_name: str) -> None:
+    images, masks = scenes()
+    kept = {images_name: images, masks_name: masks[..., None] if masks_name == "mask" else masks > 0}
+    write(path, **kept, visibility=np.ones((3, 5), dtype=np.uint8))
+    for source in SOURCES:
+        examples = source.examples(str(path), count=2, seed=0)
+        assert [len(example.masks) for example in examples] == [4, 3]  # without the background, and without padding
+        for index, example in enumerate(examples):
+            assert np.array_equal(example.image, images[index])
+            assert np.array_equal(example.masks, masks[index, 1 : 1 + len(example.masks)] > 0)
+    assert [len(example.masks) for example in RoomsSource().examples(f"{path}:3", count=9, seed=0)] == [2, 1, 2]
+    assert np.array_equal(np.concatenate(list(images_in(path, most=2))), images[:2])
+
+
+def test_pictures_are_read_some_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp_datasets.rooms.mask_files.CHUNK", 2)
+    images, _ = scenes(5)
+    write(path, images=images)
+    parts = list(images_in(path, most=9))
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert np.array_equal(np.concatenate(parts), images)
+
+
+@pytest.mark.parametrize(
+    ("spec", "background"),
+    [("objects_room_train.npz", 4), ("a/ObjectsRoom.H5", 4), ("objects room.npz:3", 3), ("clevr.hdf5", 1)],
+)
+def test_which_entities_are_background(spec: str, background: int) -> None:
+    file = mask_file(spec)
+    assert file is not None
+    assert file.background == background
+    assert f"{file.path}" == spec.removesuffix(":3")
+    assert mask_file(Path(spec).stem) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i, m: {"pictures": i, "mask": m}, "an array image or images or imgs"),
+        (lambda i, _: {"image": i}, "an array mask or masks"),
+        (lambda i, m: {"image": i.astype(np.float32), "mask": m}, r"float32 \(3, 8, 6, 3\); expected uint8"),
+        (lambda i, m: {"image": i.transpose(0, 3, 1, 2).copy(), "mask": m}, r"expected uint8 \(N, H, W, 3\)"),
+        (lambda i, m: {"image": i[:0], "mask": m[:0]}, "at least one image"),
+        (lambda i, m: {"image": i, "mask": m[0]}, r"\(N, K, H, W\)"),
+        (lambda i, m: {"image": i, "mask": m.astype(np.int64)}, "uint8 or bool"),
+        (lambda i, m: {"image": i, "mask": m[:2]}, "as many, of one size"),
+        (lambda i, m: {"image": i, "mask": m[:, :, :4]}, "as many, of one size"),
+        (lambda i, m: {"image": i, "mask": np.tile(m, (1, 13, 1, 1))}, "K at most 64"),
+        (lambda i, m: {"image": np.tile(i, (1, 129, 1, 1)), "mask": m}, "at most 1024 pixels"),
+    ],
+)
+def test_arrays_that_do_not_fit(path: Path, change: Any, message: str) -> None:
+    write(path, **change(*scenes()))
+    with pytest.raises(InputError, match=message):
+        RoomsSource().examples(str(path), count=2, seed=0)
+
+
+def test_more_background_than_entities(path: Path) -> None:
+    images, masks = scenes()
+    write(path, image=images, mask=masks)
+    assert len(RoomsSource().examples(f"{path}:5", count=1, seed=0)[0].masks) == 0
+    with pytest.raises(InputError, match="6 background entities"):
+        RoomsSource().examples(f"{path}:6", count=1, seed=0)
+
+
+def test_more_than_fits_into_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, masks = scenes()
+    write(path, image=images, mask=masks)
+    monkeypatch.setattr("energycomp_datasets.rooms.mask_files.MOST_BYTES", 2 * (8 * 6 * 3 + 5 * 8 * 6))
+    file = mask_file(path)
+    assert file is not None
+    with pytest.raises(InputError, match="use -n 2"):
+        examples_in(file, count=3)
+    assert len(examples_in(file, count=2)) == 2
+
+
+def test_damaged_files(path: Path) -> None:
+    images, masks = scenes()
+    write(path, image=images, mask=masks)
+    whole = path.read_bytes()
+    for content in (b"", b"no archive", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            RoomsSource().examples(str(path), count=2, seed=0)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "touched",))
+
+    objects = np.empty((3, 8, 6, 3), dtype=object)
+    objects[:] = Attack()
+    np.savez(tmp_path / "objects.npz", image=objects, mask=scenes()[1])
+    with pytest.raises(InputError, match="object"):
+        RoomsSource().examples(str(tmp_path / "objects.npz"), count=1, seed=0)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_fortran_array(tmp_path: Path) -> None:
+    images, masks = scenes()
+    np.savez(tmp_path / "turned.npz", image=np.asfortranarray(images), mask=masks)
+    with pytest.raises(InputError, match="Fortran order"):
+        RoomsSource().examples(str(tmp_path / "turned.npz"), count=1, seed=0)
+
+
+def test_arrays_in_other_files_are_not_followed(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py, an optional dependency, is not installed")
+    images, masks = scenes()
+    write(tmp_path / "other.h5", image=images)
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["image"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/image")
+        file["mask"] = masks
+    with pytest.raises(InputError, match="no array of this file"):
+        RoomsSource().examples(str(tmp_path / "link.h5"), count=1, seed=0)
+
+
+def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "scenes.h5").write_bytes(b"content")
+    with pytest.raises(InputError, match="pip install h5py"):
+        RoomsSource().examples(str(tmp_path / "scenes.h5"), count=1, seed=0)
+
+
+@pytest.mark.parametrize("world", training.WORLDS)
+def test_training_pictures(world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "DRAWN", 12)
+    monkeypatch.setattr(training, "CHUNK", 5)
+    images = drawn(world, 16).images
+    assert images.shape == (12, 3, 16, 16)
+    assert images.dtype == torch.uint8
+    assert len(images.flatten(1).unique(dim=0)) == 12
+    assert torch.equal(images, drawn(world, 16).images)
+
+
+def test_an_unknown_world() -> None:
+    with pytest.raises(InputError, match="expected one of arrow, sprites, rooms"):
+        drawn("clevr", 32)
+
+
+def test_training_pictures_of_ones_own(path: Path) -> None:
+    images, _ = scenes()
+    write(path, images=images)
+    processor = ImageProcessor(size=(8, 6))
+    found = in_file(Path(f"{path}:4"), processor, 3).images
+    assert np.array_equal(found.permute(0, 2, 3, 1), images)
+    with pytest.raises(InputError, match="at least one batch of 4"):
+        in_file(path, processor, 4)
+
+
+def test_training_pictures_of_a_folder(tmp_path: Path) -> None:
+    RoomsSource().write(tmp_path, count=2, seed=3, options="2", progress=lambda _: None)
+    found = in_file(tmp_path, ImageProcessor(size=(32, 32)), 2).images
+    assert torch.equal(found[1], ((room(1, 3, counts=(2, 2)).image + 1) * 127.5).round().byte())

@@ -1,0 +1,153 @@
+"""Pictures with their concepts: drawn ones that training never shows, folders, and what is no data."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.evaluation import Example
+from energycomp.images import ImageProcessor
+from energycomp.testing import check_dataset
+from energycomp_datasets.solids import source as source_module
+from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
+from energycomp_datasets.solids.source import KINDS, TextSource, drawn, read
+from energycomp_datasets.synthetic import HELD_OUT
+
+
+def said(example: Example) -> set[str]:
+    """The concepts of an example."""
+    return {condition["concept"] for condition in example.conditions or ()}
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that say nothing: only what they are of is looked at."""
+    monkeypatch.setattr(source_module, "picture", lambda names, rng: torch.full((3, 64, 64), float(rng.random())))
+
+
+def test_it_conforms() -> None:
+    check_dataset(TextSource())
+
+
+def test_pictures_are_of_the_sets_that_their_kind_promises(unrendered: None) -> None:
+    source, held, seen = TextSource(), set(held_out_pairs()), set(seen_pairs())
+    found = {kind: [said(example) for example in source.examples(kind, count=300, seed=0)] for kind in KINDS}
+    pairs = {
+        kind: [tuple(name for name in CONCEPTS if name in names) for names in sets] for kind, sets in found.items()
+    }
+    assert set(pairs["synthetic"]) == held  # all twenty, in 300
+    assert set(pairs["synthetic:seen"]) == seen
+    assert set(pairs["synthetic:1"]) == {(name,) for name in CONCEPTS}
+    for triple in pairs["synthetic:3"]:
+        assert len(triple) == 3
+        assert any(pair in held for pair in combinations(triple, 2))
+    assert len(set(pairs["synthetic:3"])) > 100
+
+
+def test_examples_depend_on_seed_and_index_alone() -> None:
+    source = TextSource()
+    few, many = (source.examples("synthetic", count=n, seed=1) for n in (2, 4))
+    assert few[1].image.equal(many[1].image)
+    assert few[1].conditions == many[1].conditions
+    assert not many[0].image.equal(source.examples("synthetic", count=1, seed=2)[0].image)
+    names, image = drawn(1, HELD_OUT + 1)
+    assert image.equal(few[1].image)
+    assert few[1].name == " and ".join(names)
+
+
+def test_what_is_written_is_not_what_is_evaluated(unrendered: None) -> None:
+    """`data text --seed 0` and `evaluate text --seed 0` draw other pictures."""
+    evaluated = {float(example.image[0, 0, 0]) for example in TextSource().examples("synthetic", count=50, seed=0)}
+    written = {float(drawn(index, 0)[1][0, 0, 0]) for index in range(50)}
+    assert not evaluated & written
+
+
+@pytest.mark.parametrize("options", ["", "seen", "1", "3"])
+def test_a_folder_is_read_as_it_was_written(tmp_path: Path, options: str) -> None:
+    source, seen = TextSource(), list[int]()
+    source.write(tmp_path, count=4, seed=5, options=options, progress=seen.append)
+    assert seen == [1, 2, 3, 4]
+    kind = f"synthetic:{options}" if options else "synthetic"
+    expected = {f"{index:06d}.png": drawn(index, 5, kind) for index in range(4)}
+    examples = source.examples(str(tmp_path), count=9, seed=0)
+    assert len(examples) == 4
+    for example in examples:
+        names, image = expected[Path(example.image).name]
+        assert said(example) == set(names)
+        read_again = ImageProcessor(size=(64, 64))(example.image)[0]
+        assert float((read_again - image).abs().max()) <= 1.01 / 127.5
+        assert example.name == str(example.image)
+    assert set(source.concepts(str(tmp_path))) == {name for names, _ in expected.values() for name in names}
+    assert source.concepts(kind) == CONCEPTS
+
+
+def pictures(root: Path, *names: str) -> Path:
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(file)
+    return root
+
+
+def test_folders_are_named_for_what_they_show(tmp_path: Path) -> None:
+    root = pictures(tmp_path, "cat,dog/1.png", "cat,dog/2.JPG", "cat+ dog + fox/1.webp", "fox,fox/1.bmp", ".git/1.png")
+    (root / "cat,dog" / "notes.txt").write_text("no picture")
+    (root / "none").mkdir()
+    pictures(root, "at the top.png")
+    records = read(str(root))
+    assert [(record.path.name, record.concepts) for record in records] == [
+        ("1.webp", ("cat", "dog", "fox")),
+        ("1.png", ("cat", "dog")),
+        ("1.bmp", ("fox",)),
+        ("2.JPG", ("cat", "dog")),
+    ]
+    assert TextSource().concepts(str(root)) == ("cat", "dog", "fox")
+
+
+@pytest.mark.parametrize("spec", ["synthetic:2", "synthetic:", "synthetic:unseen", "synthetic3"])
+def test_kinds_that_are_none(spec: str) -> None:
+    with pytest.raises(InputError, match=r"expected one of synthetic, synthetic:seen, synthetic:1, synthetic:3"):
+        TextSource().examples(spec, count=1, seed=0)
+
+
+@pytest.mark.parametrize("files", [[], ["1.png"], ["cat/notes.txt"], [".cat/1.png"]], ids=str)
+def test_folders_without_pictures(tmp_path: Path, files: list[str]) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match=r"without folders of images.*cat,dog/1.jpg"):
+        TextSource().examples(str(tmp_path), count=1, seed=0)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file", "nul\0byte", "x" * 300])
+def test_what_is_no_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="which is not a folder"):
+        TextSource().examples(f"{tmp_path}/{name}", count=1, seed=0)
+
+
+def test_a_folder_whose_name_says_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected the concepts of its images as its name"):
+        TextSource().examples(str(pictures(tmp_path, ",/1.png")), count=1, seed=0)
+
+
+def test_options_of_writing_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'2'; expected one of seen, 1, 3, or none"):
+        TextSource().write(tmp_path, count=1, seed=0, options="2", progress=lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_take_sets_in_any_order() -> None:
+    metrics: Any = TextSource().metrics()
+    cat, dog = torch.tensor([1, 2, 0]), torch.tensor([1, 3, 0])
+    found: list[Tensor] = [torch.stack([cat, dog]), cat[None]]
+    metrics.update(found, [torch.stack([dog, cat]), torch.stack([dog, cat])])
+    assert {name: float(value) for name, value in metrics.compute().items()} == {"exact_match": 0.5, "recall": 0.75}

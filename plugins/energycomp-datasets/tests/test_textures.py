@@ -1,0 +1,195 @@
+import json
+from itertools import product
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+from energycomp.errors import InputError
+from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, interval, normal
+from energycomp_datasets.clevr.layout import read, render_arrays, scene_of
+from energycomp_datasets.clevr.renderer import instance_map, render
+from energycomp_datasets.clevr.scenes import Scene, project, sample_scene
+from energycomp_datasets.clevr.shading import ground_albedo, surface_albedos
+from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_datasets.clevr.textures import LATTICE, PATTERNS, _noise, paint, sample_textures
+from energycomp_datasets.synthetic import HELD_OUT
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [scene_of(3, index, (1, 6), textured=True) for index in range(40)]
+
+
+def test_plain_scenes_stay_as_they_were() -> None:
+    images, coordinates = render_arrays(4, objects=(0, 6), seed=3)  # read off before there were textures
+    sums = torch.stack([places.sum() for places in coordinates])
+    assert torch.allclose(sums, torch.tensor([2.59366965, 4.15319967, 4.89512634, 4.52191401]), atol=1e-5)
+    assert torch.allclose(
+        images.float().mean((1, 2, 3)), torch.tensor([113.5116, 116.8593, 122.4596, 111.1031]), atol=0.01
+    )
+    assert torch.allclose(images.float().std((1, 2, 3)), torch.tensor([16.1208, 24.8020, 21.8782, 18.2012]), atol=0.01)
+
+
+def test_pictures_follow_the_seed_alone() -> None:
+    images, coordinates = render_arrays(2, seed=7, size=32, textured=True)
+    again, _ = render_arrays(1, seed=7, size=32, start=1, textured=True)
+    other, _ = render_arrays(1, seed=8, size=32, start=1, textured=True)
+    plain, places = render_arrays(2, seed=7, size=32)
+    assert again[0].equal(images[1])
+    assert not other[0].equal(images[1])
+    assert [len(a) for a in coordinates] == [len(a) for a in places]
+    assert ((images.float() - plain.float()).abs().mean((1, 2, 3)) > 10).all()
+
+
+def test_all_shapes_and_patterns_occur(scenes: list[Scene]) -> None:
+    assert {int(shape) for scene in scenes for shape in scene.shapes} == set(range(len(SHAPES + MORE_SHAPES)))
+    for found in (
+        {texture.pattern for scene in scenes for texture in scene.textures.objects},
+        {scene.textures.ground.pattern for scene in scenes},
+    ):
+        assert found == set(PATTERNS)
+
+
+def test_places_are_on_the_objects_own_pixels(scenes: list[Scene]) -> None:
+    own = 0
+    for scene in scenes:
+        ids = instance_map(scene, (160, 240))
+        depths = (scene.positions - scene.camera).norm(dim=1)
+        for k, (x, y) in enumerate(project(scene.positions, scene.camera).tolist()):
+            met = int(ids[int(y * 160), int(x * 240)])
+            own += met == k
+            assert met == k or (met >= 0 and depths[met] < depths[k])  # or on those of one that stands before it
+    assert own / sum(len(scene.sizes) for scene in scenes) > 0.85
+
+
+def test_objects_stand_out_from_the_ground(scenes: list[Scene]) -> None:
+    gaps = []
+    for scene in scenes[:12]:
+        picture, ids = render(scene, (80, 120)), instance_map(scene, (80, 120))
+        ground = picture[:, ids < 0].mean(1)
+        gaps += [float((picture[:, ids == k].mean(1) - ground).norm()) for k in range(len(scene.sizes))]
+    gaps = torch.tensor(gaps)
+    assert gaps.median() > 0.3
+    assert gaps.quantile(0.1) > 0.1
+
+
+def test_a_scene_without_objects_is_textured() -> None:
+    picture = render(sample_scene(0, generator(), textured=True))
+    assert picture.shape == (3, 64, 64)
+    assert picture.isfinite().all()
+
+
+def level(shape: int, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """At most 1 inside of the shape."""
+    if shape == 3:
+        return torch.maximum((x * x + y * y).sqrt() - (1 - z) / 2 + 1, z.abs())
+    if shape == 4:
+        return (x * x + y * y) / 0.68**2 + z * z
+    x, y, z = (x / 0.5, y / 0.5, z) if shape == 5 else (x, y, z)
+    axes = [x.abs(), y.abs(), z.abs()]
+    if shape == 5:
+        pairs = [(x.abs() + y.abs()) / 1.88, (y.abs() + z.abs()) / 1.88, (z.abs() + x.abs()) / 1.88]
+        return torch.stack(axes + pairs).amax(0)
+    return torch.stack([*axes, sum(axes) / 1.5]).amax(0)
+
+
+@pytest.mark.parametrize("shape", range(3, 7))
+def test_intervals_against_marching(shape: int) -> None:
+    rng = generator(shape)
+    origin = torch.randn(3, 400, generator=rng) * 0.8
+    direction = torch.randn(3, 400, generator=rng)
+    inside = level(shape, *(origin[..., None] + direction[..., None] * torch.linspace(-8, 8, 4001))) <= 1
+    enter, leave = interval(shape, tuple(origin), tuple(direction))
+    length = (inside.sum(1) * 16 / 4000).float()
+    fair = ((leave - enter).abs() > 0.05) & (enter.abs() < 7) & (leave.abs() < 7)
+    assert (fair & (length > 0)).sum() > 50
+    assert (enter >= leave).sum() > 20
+    assert torch.allclose((leave - enter).clamp_min(0)[fair], length[fair], atol=0.01)
+    assert bool((length[enter >= leave] < 0.02).all())
+
+
+@pytest.mark.parametrize("shape", range(3, 7))
+def test_normals_against_the_gradient(shape: int) -> None:
+    rng = generator(shape)
+    origin = torch.nn.functional.normalize(torch.randn(3, 400, generator=rng), dim=0) * 4
+    direction = torch.randn(3, 400, generator=rng) * 0.3 - origin
+    enter, leave = interval(shape, tuple(origin), tuple(direction))
+    points = (origin + enter * direction)[:, enter < leave].requires_grad_()
+    (gradient,) = torch.autograd.grad(level(shape, *points).sum(), points)
+    cosine = (torch.nn.functional.normalize(gradient, dim=0) * normal(shape, tuple(points.detach()))).sum(0)
+    assert len(cosine) > 100
+    assert (cosine > 0.99).float().mean() > (0.6 if shape == 5 else 0.99)  # the tower's edges are round, as a cube's
+    assert (cosine > 0).all()
+
+
+def test_noise_against_its_definition() -> None:
+    lattice = torch.rand(LATTICE, LATTICE, LATTICE, generator=generator())
+    cells = torch.randn(3, 50, generator=generator(1)) * 20
+    low = cells.floor()
+    smooth = (cells - low) ** 2 * (3 - 2 * (cells - low))
+    expected = torch.zeros(50)
+    for corner in product((0, 1), repeat=3):
+        weight = torch.stack([s if c else 1 - s for c, s in zip(corner, smooth, strict=True)]).prod(0)
+        x, y, z = (low + torch.tensor(corner)[:, None]).long() % LATTICE
+        expected += weight * lattice[z, y, x]
+    assert torch.allclose(_noise(lattice, cells), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_vary_between_their_colours(pattern: str) -> None:
+    texture = attrs.evolve(sample_textures(1, generator()).objects[0], pattern=pattern)
+    texture = attrs.evolve(texture, colors=torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]]))
+    color = paint(texture, torch.randn(3, 2000, generator=generator(1)) * 3)
+    assert color.min() >= 0
+    assert color.max() <= 1
+    share = color[1] / (color[0] + color[1])  # whatever the grain
+    assert share.std() > 0.1
+
+
+def test_textures_turn_with_their_objects(scenes: list[Scene]) -> None:
+    scene = scenes[1]
+    turn = torch.tensor(0.9)
+    moved = attrs.evolve(
+        scene, rotations=scene.rotations + turn, positions=scene.positions + torch.tensor([1.0, 2.0, 0.0])
+    )
+    offsets, ids = torch.randn(3, 30, generator=generator()), torch.zeros(30, dtype=torch.long)
+    spin = torch.tensor([[turn.cos(), -turn.sin(), 0], [turn.sin(), turn.cos(), 0], [0, 0, 1]])
+    before = surface_albedos(scene, scene.positions[0][:, None] + offsets, ids)
+    after = surface_albedos(moved, moved.positions[0][:, None] + spin @ offsets, ids)
+    assert torch.allclose(before, after, atol=1e-2)
+    assert ground_albedo(scene, offsets).shape == (3, 30)
+
+
+def test_examples_are_held_out() -> None:
+    source = ClevrSource()
+    examples = source.examples("synthetic:textured:2-4", count=2, seed=4)
+    images, values = render_arrays(2, objects=(2, 4), seed=HELD_OUT + 4, textured=True)
+    for example, image, value in zip(examples, images, values, strict=True):
+        assert torch.equal(example.image, image.float() / 127.5 - 1.0)
+        assert list(example.conditions or ()) == [{"x": x, "y": y} for x, y in value.tolist()]
+    counts = {len(example.conditions or ()) for example in source.examples("synthetic:textured", count=6, seed=0)}
+    assert counts <= {3, 4, 5}
+
+
+@pytest.mark.parametrize("spec", ["synthetic:texture:3-5", "synthetic:textured:11", "synthetic:textured:3-5:4"])
+def test_ranges_that_cannot_be(spec: str) -> None:
+    with pytest.raises(InputError, match="expected two counts from 0 to 10"):
+        ClevrSource().examples(spec, count=1, seed=0)
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    ClevrSource().write(tmp_path, count=1, seed=4, options="textured:3", progress=lambda done: None)
+    scene = scene_of(4, 0, (3, 3), textured=True)
+    (record,) = read(tmp_path)
+    assert torch.allclose(record.coordinates, project(scene.positions, scene.camera), atol=1e-5)
+    (content,) = json.loads((tmp_path / "scenes/CLEVR_train_scenes.json").read_text())["scenes"]
+    assert content["ground_texture"] == scene.textures.ground.pattern
+    assert [entry["texture"] for entry in content["objects"]] == [t.pattern for t in scene.textures.objects]
+    names = SHAPES + MORE_SHAPES
+    assert [names.index(entry["shape"]) for entry in content["objects"]] == scene.shapes.tolist()

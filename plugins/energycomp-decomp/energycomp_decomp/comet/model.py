@@ -1,0 +1,49 @@
+"""Untrained COMET models: a network of energies with an encoder of images."""
+
+from __future__ import annotations
+
+import torch
+
+from energycomp.components import Latents
+from energycomp.denoisers import Denoiser
+from energycomp.images import ImageProcessor
+from energycomp.models import Defaults, Model
+from energycomp_datasets.shapes.shapes import SIZE
+from energycomp_decomp.comet.energy import STEPS, EnergyNet
+from energycomp_decomp.networks import PartsEncoder
+
+__all__ = ["untrained"]
+
+# Two entries, the fewest of a schedule, at which sigma is 1: eps is the gradient of the energy. No diffusion model has
+# this schedule, so that none is composed with energies, which have no timestep.
+SCHEDULE = (1e-7, 1e-7)
+
+
+def untrained(*, parts: int = 5, width: int = 16, size: int = SIZE) -> Model:
+    """An untrained model.
+
+    Args:
+        parts: K, the latents of an image, with one energy each.
+        width: D, numbers of a latent.
+        size: H = W of an image.
+    """
+    denoiser = Denoiser(
+        network=EnergyNet(sample_size=size, token_width=width),
+        alphas_cumprod=torch.tensor(SCHEDULE),
+        prediction_type="epsilon",
+        rule="product",
+        sample_shape=(3, size, size),
+        token_shape=(1, width),
+    )
+    return Model(
+        name="comet",
+        denoiser=denoiser,
+        conditioner=Latents(width),
+        processor=ImageProcessor(size=(size, size), resize="crop"),
+        network_name="comet",
+        conditioner_name="latents",
+        defaults=Defaults(solver="sgd", counts=(0, parts), num_inference_steps=STEPS, distinct=False),
+        encoder=PartsEncoder(sample_size=size, parts=parts, token_width=width),
+        encoder_name="parts",
+        decomposer_name="comet",
+    )

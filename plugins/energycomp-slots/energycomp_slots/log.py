@@ -1,0 +1,67 @@
+"""The training log: each term of the loss, the number of slots in use, and images of parts."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from energycomp.decomposition import decomposer_of
+from energycomp.files import atomic_file
+from energycomp.images import from_bytes
+from energycomp.models import Model
+from energycomp.viz import strip
+from energycomp_slots.loss import Terms
+
+__all__ = ["TrainingLog"]
+
+SHOWN = 4  # images
+SMOOTHING = 0.98  # of the running mean of each term
+COLLAPSED = 1.5  # slots in use; below it a single slot explains the whole image
+
+
+class TrainingLog:
+    """Writes the terms of the loss to `terms.jsonl`, and images of parts to `samples/`.
+
+    Args:
+        out: folder of the run.
+        model: the model in training.
+        data: images (3, H, W) uint8; the first four are shown.
+    """
+
+    def __init__(self, out: Path, model: Model, data: Dataset[torch.Tensor]) -> None:
+        self.out, self.model = out, model
+        self.shown = from_bytes(torch.stack([data[k] for k in range(SHOWN)]))
+        self.phase, self.started, self.terms = "", 0, dict[str, float]()
+
+    def begin(self, phase: str, step: int) -> None:
+        """Begins a phase at a step of the run."""
+        self.phase, self.started, self.terms = phase, step, {}
+
+    def note(self, terms: Terms) -> None:
+        """Adds the terms of one step to their running means."""
+        for name, value in terms.parts.items():
+            new = float(value.detach())
+            self.terms[name] = SMOOTHING * self.terms.get(name, new) + (1 - SMOOTHING) * new
+
+    def show(self, step: int) -> int:
+        """Writes a line and an image at a step of the phase. Returns the step of the run."""
+        step += self.started
+        entry = {"step": step, "phase": self.phase, **{name: float(f"{v:.4g}") for name, v in self.terms.items()}}
+        with (self.out / "terms.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in self.terms.items())
+        used = self.terms.get("used", math.inf)
+        warning = "; slots collapse: the weight of the KL term of slots grows too fast" if used < COLLAPSED else ""
+        tqdm.write(f"step {step:,}, {self.phase}: {shown}{warning}")
+        decomposer = decomposer_of(self.model)
+        parts = decomposer.parts(decomposer.encode(self.shown))
+        folder = self.out / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(folder / f"parts-{step:06d}.png") as temporary:
+            strip(self.shown, parts.whole, parts.images, parts.masks).save(temporary, format="PNG")
+        return step

@@ -1,0 +1,28 @@
+"""What the algorithms share: configurations, product spaces, subsets of atoms, terms, comparison and descent."""
+
+from energycomp_solvers.shared.compare import compare_halves, compared, errors_of, ranked_solution
+from energycomp_solvers.shared.configurations import configurations, dictionary, number_of_configurations
+from energycomp_solvers.shared.descent import descend
+from energycomp_solvers.shared.product_space import all_errors, marginals, unravel
+from energycomp_solvers.shared.subsets import add_each, greedy, subset_errors, swap
+from energycomp_solvers.shared.terms import memberships, terms_of
+
+__all__ = [
+    "add_each",
+    "all_errors",
+    "compare_halves",
+    "compared",
+    "configurations",
+    "descend",
+    "dictionary",
+    "errors_of",
+    "greedy",
+    "marginals",
+    "memberships",
+    "number_of_configurations",
+    "ranked_solution",
+    "subset_errors",
+    "swap",
+    "terms_of",
+    "unravel",
+]

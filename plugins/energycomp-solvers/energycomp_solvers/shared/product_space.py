@@ -1,0 +1,70 @@
+"""Answers that take one value of each of several attributes: all their errors at once, and posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from energycomp.inference import QuadraticForm
+
+__all__ = ["all_errors", "marginals", "unravel"]
+
+
+def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: float = 1.0) -> Tensor:
+    """The mean error of every choice of one atom per slot, (M_1 ... M_K,), in the order of `itertools.product`.
+
+    With the slots in two halves an error is that of the left choice, plus that of the right one, plus their inner
+    product: 2^20 choices are a product of (1024, M) (M, M) (M, 1024).
+
+    Args:
+        form: over all atoms.
+        slots: atoms that each slot may take.
+        weight: of each chosen atom.
+
+    >>> form = QuadraticForm(torch.tensor([[1.0, 2.0, 0.5]]), torch.eye(3)[None], torch.tensor([5.0]))
+    >>> all_errors(form, [[0, 1], [2]])  # 5 - 2 b.w + |w|^2
+    tensor([4., 2.], dtype=torch.float64)
+    """
+    mean, middle = form.mean(), len(slots) // 2
+    mean = QuadraticForm(mean.b.double(), mean.gram().double(), mean.c.double())
+    left, right = (weight * _choices(mean, part) for part in (slots[:middle], slots[middle:]))
+    errors, others = (mean.weighted_errors(part)[:, 0] for part in (left, right))
+    return torch.addmm(errors[:, None] - mean.c, left @ mean.gram()[0], right.T, alpha=2.0).add_(others).flatten()
+
+
+def _choices(form: QuadraticForm, slots: Sequence[Sequence[int]]) -> Tensor:
+    """Indicators (N, M) of every choice of one atom per slot."""
+    chosen = form.b.new_zeros(1, len(form))
+    one = torch.eye(len(form), dtype=form.b.dtype, device=form.b.device)
+    for slot in slots:
+        chosen = (chosen[:, None] + one[list(slot)]).flatten(0, 1)
+    return chosen
+
+
+def unravel(index: int, slots: Sequence[Sequence[int]]) -> list[int]:
+    """The atoms of choice number `index` of `all_errors`.
+
+    >>> unravel(3, [[0, 1], [2, 3]])
+    [1, 3]
+    """
+    atoms = []
+    for slot in reversed(slots):
+        index, place = divmod(index, len(slot))
+        atoms.append(slot[place])
+    return atoms[::-1]
+
+
+def marginals(errors: Tensor, sizes: Sequence[int], beta: float) -> list[Tensor]:
+    """The posterior of each slot's values, (M_k,) each: softmax(-beta J) over all choices, summed over the others.
+
+    >>> [p.tolist() for p in marginals(torch.tensor([0.0, 0.0, 1e9, 1e9]), [2, 2], beta=1.0)]
+    [[1.0, 0.0], [0.5, 0.5]]
+    """
+    joint = torch.softmax(-beta * errors.double(), 0)
+    found, after = [], len(joint)
+    for size in sizes:
+        after //= size
+        found.append(joint.view(-1, size, after).sum((0, 2)).clamp(max=1.0))  # rounding may lead above 1
+    return found

@@ -1,0 +1,45 @@
+"""The quadratic form of all atoms without the atoms, made a few draws at a time; and posteriors over its subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from energycomp.inference import NoiseBank, Problem, QuadraticForm
+
+__all__ = ["memberships", "terms_of"]
+
+AT_ONCE = 8  # draws whose predictions are in memory
+
+
+def terms_of(problem: Problem, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
+    """The form of all atoms under a bank, without atoms and on the CPU.
+
+    Costs M + 1 rows per draw. A progress bar is shown after 2 s.
+    """
+    form = QuadraticForm.empty(len(atoms))
+    with tqdm(total=len(bank), desc="draws", unit="draw", delay=2, leave=False) as bar:
+        for start in range(0, len(bank), AT_ONCE):
+            part = problem.quadratic(atoms, bank[start : start + AT_ONCE]).without_atoms()
+            form = form.cat(part)
+            bar.update(part.draws)
+    return form
+
+
+def memberships(seen: Sequence[tuple[Tensor, Tensor]], atoms: int, beta: float) -> Tensor:
+    """The posterior probability (M,) of each atom to be in the answer, p = softmax(-beta J) over all answers.
+
+    Args:
+        seen: atoms (N, K) of answers, and their errors (N,); K of one group of answers may differ from another's.
+
+    >>> memberships([(torch.tensor([[0], [1]]), torch.zeros(2)), (torch.tensor([[0, 1]]), torch.zeros(1))], 2, 1.0)
+    tensor([0.6667, 0.6667])
+    """
+    posterior = torch.softmax(-beta * torch.cat([errors for _, errors in seen]), 0)
+    total = posterior.new_zeros(atoms)
+    for (chosen, _), share in zip(seen, posterior.split([len(errors) for _, errors in seen]), strict=True):
+        total.index_add_(0, chosen.flatten(), share.repeat_interleave(chosen.shape[1]))
+    return total

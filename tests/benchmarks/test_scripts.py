@@ -1,0 +1,34 @@
+"""Every benchmark has a working `--help`, and README.md of the benchmarks names each script."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if ".parse_args()" in path.read_text())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(BENCHMARKS)))
+def test_help(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])  # as Python does for a script
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    before = set(sys.modules)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(script), run_name="__main__")
+    finally:
+        for name in set(sys.modules) - before:  # modules beside the script, whose names other folders may use as well
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{script.parent}/"):
+                del sys.modules[name]
+    assert stopped.value.code == 0
+    assert f"python benchmarks/{script.relative_to(BENCHMARKS)}" in capsys.readouterr().out
+
+
+def test_readme_names_every_script() -> None:
+    text = (BENCHMARKS / "README.md").read_text()
+    missing = [path.name for path in SCRIPTS if f"`{path.name}`" not in text]
+    assert not missing

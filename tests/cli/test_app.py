@@ -1,0 +1,189 @@
+import json
+import os
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import version
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from energycomp import __version__, cli, plugins
+from energycomp.errors import InputError
+from energycomp.plugins import registry
+
+runner = CliRunner()
+
+
+def test_version_is_the_installed_one() -> None:
+    result = runner.invoke(cli.app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout == f"energycomp {__version__}\n"
+    assert __version__ == version("energycomp")
+
+
+def test_help_names_every_command() -> None:
+    result = runner.invoke(cli.app, ["--help"])
+    assert result.exit_code == 0
+    for command in cli.app.registered_commands:
+        assert command.callback is not None
+        assert (command.name or command.callback.__name__) in result.stdout
+
+
+def test_plugins_json_is_the_listing() -> None:
+    result = runner.invoke(cli.app, ["plugins", "--json"])
+    assert result.exit_code == 0
+    listed = json.loads(result.stdout)
+    assert [entry["name"] for entry in listed] == [info.name for info in plugins.listing()]
+    assert listed[0]["registered"] == {
+        "networks": ["two_stage", "unet2d", "unet2d_condition"],
+        "conditioners": ["latents"],
+        "decomposers": ["diffusion"],
+    }
+
+
+def test_plugins_table_shows_failures_conflicts_and_what_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    infos = (
+        plugins.PluginInfo("good", "dist-a", "1.0", {"solvers": ("beam",)}, conflicts=("both claim [beam]",)),
+        plugins.PluginInfo("bad", "dist-b", "2.0", error="ImportError: no [gpu]"),
+        plugins.PluginInfo("idle", "dist-c", "3.0", off="ENERGYCOMP_PLUGINS"),
+    )
+    monkeypatch.setattr(plugins, "listing", lambda *, load: infos if load else ())
+    result = runner.invoke(cli.app, ["plugins"])
+    assert result.exit_code == 0
+    for expected in (
+        "solvers: beam",
+        "conflict: both claim [beam]",
+        "dist-b 2.0",
+        "failed: ImportError: no [gpu]",
+        "switched off by",
+    ):
+        assert expected in result.stdout
+
+
+def test_env_json_reports_the_machine() -> None:
+    result = runner.invoke(cli.app, ["env", "--json"])
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert 1 <= report["cores"] <= (os.cpu_count() or 1)
+    assert report["memory_gib"] > 0
+    assert report["packages"]["torch"] == version("torch")
+    assert report["plugins"][0] == f"core (energycomp {__version__})"
+
+
+def test_env_table_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp.cli.env.PACKAGES", ("torch", "a-package-nobody-has"))
+    result = runner.invoke(cli.app, ["env"])
+    assert result.exit_code == 0
+    assert "a-package-nobody-has not installed" in result.stdout
+
+
+def command_that_raises(error: BaseException) -> typer.Typer:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def run() -> None:
+        raise error
+
+    return app
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int | str | None:
+    monkeypatch.setattr("sys.argv", ["energycomp"])
+    monkeypatch.setattr(import_module("energycomp.cli.app"), "app", command_that_raises(error))
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code
+
+
+def test_our_errors_are_one_message_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, InputError("Got 3 channels. Expected 1.")) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "energycomp: Got 3 channels. Expected 1.\n"
+
+
+def test_ctrl_c_is_a_short_line_and_exit_code_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "energycomp: interrupted\n"
+
+
+def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["energycomp"])
+    monkeypatch.setattr(import_module("energycomp.cli.app"), "app", command_that_raises(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main()
+
+
+def test_an_unknown_command_is_exit_code_2() -> None:
+    assert runner.invoke(cli.app, ["no-such-command"]).exit_code == 2
+
+
+# Commands of plugins
+
+
+@pytest.fixture
+def hello(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A plugin command `hello`, one of several commands `group`, and two that fail."""
+
+    def command() -> Callable[..., None]:
+        def hello(name: str = typer.Argument(metavar="NAME"), twice: bool = False) -> None:
+            """Greet someone.
+
+            energycomp hello you
+            """
+            typer.echo(f"hello {name}" * (1 + twice))
+
+        return hello
+
+    def group() -> typer.Typer:
+        made = typer.Typer()
+        for word in ("one", "two"):
+            made.command(word)(lambda word=word: typer.echo(word))
+        return made
+
+    def broken() -> None:
+        raise ImportError("no module named 'missing'")
+
+    monkeypatch.setattr(registry, "_own", {})
+    for name, factory in {"hello": command, "group": group, "broken": broken, "nothing": lambda: 3}.items():
+        plugins.register("commands", name, factory)
+    yield
+    plugins.reload()
+
+
+def test_plugin_commands_are_listed_and_run(hello: None) -> None:
+    listed = runner.invoke(cli.app, ["--help"])
+    assert listed.exit_code == 0
+    for name in ("hello", "group", "broken"):
+        assert name in listed.stdout
+    assert runner.invoke(cli.app, ["hello", "you"]).stdout == "hello you\n"
+    assert runner.invoke(cli.app, ["group", "two"]).output == "two\n"
+    shown = runner.invoke(cli.app, ["hello", "--help"])
+    assert shown.exit_code == 0
+    for expected in ("Greet someone.", "energycomp hello", "NAME", "--twice"):
+        assert expected in shown.stdout
+
+
+def test_a_broken_plugin_command_is_one_message_and_the_others_work(
+    hello: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, message in (("broken", "no module named 'missing'"), ("nothing", "Got a int without __call__")):
+        monkeypatch.setattr("sys.argv", ["energycomp", name])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        assert (stop.value.code, captured.out) == (2, "")
+        assert captured.err.startswith("energycomp: ")
+        assert message in captured.err
+    assert runner.invoke(cli.app, ["hello", "you"]).exit_code == 0
+
+
+def test_a_plugin_command_does_not_replace_one_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_own", {})
+    plugins.register("commands", "env", lambda: lambda: typer.echo("mine"))
+    assert json.loads(runner.invoke(cli.app, ["env", "--json"]).stdout)["python"]

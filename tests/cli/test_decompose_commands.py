@@ -1,0 +1,341 @@
+"""The commands that take pictures apart, on stripes, whose parts are known exactly; scenes of a model; refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from energycomp import cli, plugins
+from energycomp.cli.train import _sampler
+from energycomp.decomposition import Parts, decomposer_of, sampler_of, takes_apart
+from energycomp.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate_parts
+from energycomp.models import Model, save_pretrained
+from energycomp.plugins import registry
+from energycomp.testing import stripes_model, tiny_model
+from energycomp.testing.models import BACKGROUND
+from energycomp.testing.stripes import Stripes, StripesEncoder
+
+K = 4
+
+
+@pytest.fixture(autouse=True)
+def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The names that a saved model of stripes is rebuilt by."""
+    monkeypatch.setattr(registry, "_own", {})
+    plugins.register("networks", "stripes", Stripes)
+    plugins.register("encoders", "stripes", StripesEncoder)
+    plugins.register("decomposers", "painter", lambda _: Painter())
+    yield
+    plugins.reload()
+
+
+def striped(colours: Tensor) -> Tensor:
+    """Pictures (B, 3, 16, 16) of stripes with colours (B, K, 3)."""
+    return colours.transpose(1, 2).repeat_interleave(16 // colours.shape[1], 2)[:, :, None].expand(-1, -1, 16, -1)
+
+
+def colours(batch: int, seed: int = 0) -> Tensor:
+    return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
+
+
+class Painter:
+    """A decomposer without noise and steps, which makes scenes of its own: a latent is the colour of a stripe."""
+
+    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        return images.unflatten(3, (K, -1)).mean((2, 4)).transpose(1, 2)
+
+    def decode(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Tensor:
+        return striped(latents).clamp(-1, 1)
+
+    def parts(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Parts:
+        count = latents.shape[1]
+        alone = torch.stack([self.decode(latents * (torch.arange(count) == k)[:, None]) for k in range(count)], dim=1)
+        return Parts(alone, self.masks.expand(len(latents), -1, -1, -1), self.decode(latents))
+
+    @property
+    def masks(self) -> Tensor:
+        return (torch.arange(16) * K // 16 == torch.arange(K)[:, None])[:, None].expand(-1, 16, -1)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return striped(torch.rand(n, K, 3, generator=generator))
+
+
+def painted_model() -> Model:
+    """A model without encoder that takes pictures apart and makes scenes."""
+    model = stripes_model()
+    return attrs.evolve(
+        model,
+        name="painted",
+        encoder=None,
+        encoder_name=None,
+        decomposer_name="painter",
+    )
+
+
+class Source:
+    """Stripes with their masks; scenes are judged by their brightness."""
+
+    def examples(self, spec: str, *, count: int, seed: int) -> list[Example]:
+        return [Example(picture, name=spec, masks=Painter().masks) for picture in striped(colours(count, seed))]
+
+    def write(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def metrics(self) -> MetricCollection:
+        metrics = {"recall": MaskRecall(), "iou": MaskIoU(), "ari": ForegroundARI(), "slots": SlotsUsed()}
+        return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
+
+    def scene_scores(self, decomposer: Any, *, count: int, seed: int) -> dict[str, float]:
+        pictures = decomposer.sample(count, generator=torch.Generator().manual_seed(seed))
+        return {"scenes": float(len(pictures)), "brightness": float(pictures.mean())}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
+    """Runs the command line in a folder with two pictures of stripes and a model: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    save_pretrained(stripes_model(), "./model")
+    for name, seed in (("a", 1), ("b", 2)):
+        array = ((striped(colours(1, seed))[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(f"{name}.png")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_a_strip_shows_picture_whole_and_parts(run: Any) -> None:
+    code, out, err = run("decompose", "./model", "a.png", "b.png", "-o", "new/strip.png", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert [len(entry["parts"]) for entry in report["images"]] == [K, K]
+    assert report["images"][0]["parts"] == pytest.approx([0.25] * K)
+    assert max(entry["error"] for entry in report["images"]) < 1e-6
+    strip_image = Image.open("new/strip.png")
+    cell, padding = 96, 2
+    assert strip_image.size == ((K + 2) * (cell + padding) + padding, 4 * (cell + padding) + padding)
+    pixels = np.asarray(strip_image).astype(int)
+    first, whole = (pixels[padding : padding + cell, x : x + cell] for x in (padding, 2 * padding + cell))
+    assert np.abs(first - whole).max() <= 1
+    assert np.abs(first[::6, ::6] - np.asarray(Image.open("a.png")).astype(int)).max() <= 1
+
+
+def test_a_picture_of_another_kind_is_said_to_be_one(run: Any) -> None:
+    rows = np.zeros((16, 16, 3), dtype=np.uint8)
+    rows[::2] = 255  # stripes across, where the model has stripes down
+    Image.fromarray(rows).save("foreign.png")
+    code, out, err = run("decompose", "./model", "foreign.png", "a.png", "--json")
+    assert code == 0
+    shares = [entry["explained"] for entry in json.loads(out)["images"]]
+    assert shares[0] < 0.1
+    assert shares[1] > 0.99
+    assert "foreign.png: parts explain" in err
+    assert "a.png" not in err
+    Image.new("RGB", (16, 16), (102, 102, 102)).save("plain.png")  # the ground
+    code, out, err = run("decompose", "./model", "plain.png", "--json")
+    assert (code, json.loads(out)["images"][0]["explained"], err) == (0, None, "")
+
+
+def test_parts_of_two_pictures_in_one(run: Any) -> None:
+    command = ("recombine", "./model", "a.png", "b.png", "--take", "0,1", "--take", "2,3", "-o", "out.png")
+    code, out, err = run(*command)
+    assert (code, out.splitlines()) == (0, ["4 parts", "out.png"]), err
+    a, b, both = (np.asarray(Image.open(f"{name}.png")).astype(int) for name in ("a", "b", "out"))
+    assert np.abs(both[:, :8] - a[:, :8]).max() <= 1
+    assert np.abs(both[:, 8:] - b[:, 8:]).max() <= 1
+    code, out, err = run("add", "./model", "a.png", "b.png", "--json")
+    assert (code, json.loads(out)["parts"]) == (0, 2 * K), err
+    ground = 127.5 * (1 + BACKGROUND)
+    added = np.asarray(Image.open("added.png")).astype(float)
+    assert np.abs(added - np.minimum(a + b - ground, 255)).max() <= 2
+
+
+def test_recombine_with_a_factor(run: Any) -> None:
+    code, out, err = run("recombine", "./model", "a.png", "--take", "0,1*0.5", "-o", "weak.png", "--json")
+    assert (code, json.loads(out)["parts"]) == (0, 2), err
+    a, weak = (np.asarray(Image.open(f"{name}.png")).astype(float)[8] for name in ("a", "weak"))
+    ground = 127.5 * (1 + BACKGROUND)
+    assert np.abs(weak[2] - a[2]).max() <= 1
+    assert np.abs(weak[6] - (ground + a[6]) / 2).max() <= 1
+    assert np.abs(weak[14] - ground).max() <= 1
+
+
+def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
+    plugins.register("datasets", "stripes", Source)
+    code, out, err = run("evaluate", "./model", "-n", 2, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["recall"], report["iou"], report["ari"], report["slots"], report["images"]) == (1, 1, 1, K, 2)
+    assert report["solver"] == "StripesEncoder"
+    assert "scenes" not in report
+    assert report["mse"] < 1e-9 < report["mse_baseline"]
+    code, _, err = run("evaluate", "./model", "-n", 2, "--count", "3")
+    assert code == 2
+    assert "--solver or --count" in err
+
+
+# A model that names a decomposer, which makes scenes
+
+
+def test_what_takes_pictures_apart_and_what_makes_scenes() -> None:
+    models = (tiny_model(), stripes_model(), painted_model())
+    assert [takes_apart(model) for model in models] == [False, True, True]
+    assert [sampler_of(model) is not None for model in models] == [False, False, True]
+    assert isinstance(decomposer_of(painted_model()), Painter)
+
+
+def test_evaluate_judges_scenes_of_the_model_too(run: Any) -> None:
+    save_pretrained(painted_model(), "./painted")
+    plugins.register("datasets", "painted", Source)
+    code, out, err = run("evaluate", "./painted", "-n", 2, "--samples", 7, "--seed", 3, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["recall"], report["ari"], report["slots"], report["scenes"]) == (1, 1, K, 7)
+    assert report["solver"] == "Painter"
+    expected = Painter().sample(7, generator=torch.Generator().manual_seed(3)).mean()
+    assert report["brightness"] == pytest.approx(float(expected))
+    assert "ari" in report["intervals"]
+    assert "brightness" not in report["intervals"]
+    assert "scenes" not in json.loads(run("evaluate", "./painted", "-n", 1, "--samples", 0, "--json")[1])
+    assert "brightness" in run("evaluate", "./painted", "-n", 1)[1]
+    code, _, err = run("evaluate", "./painted", "-n", 1, "--solver", "pursuit")
+    assert code == 2
+    assert "which decomposes images" in err
+
+
+def test_scenes_get_the_decomposer_that_took_the_pictures_apart() -> None:
+    given: list[Any] = []
+    examples, metrics = Source().examples("", count=1, seed=0), Source().metrics()
+
+    def scenes(decomposer: Any) -> dict[str, float]:
+        given.append(decomposer)
+        return {"fid": 2.0}
+
+    report = evaluate_parts(painted_model(), examples, metrics, progress=False, scenes=scenes)
+    assert report.values["fid"] == report.as_dict()["fid"] == 2
+    assert isinstance(given[0], Painter)
+
+
+def test_sample_makes_whole_scenes(run: Any) -> None:
+    save_pretrained(painted_model(), "./painted")
+    code, out, err = run("sample", "./painted", "-n", 3, "--seed", 5, "-o", "new/scenes.png", "--json")
+    assert (code, json.loads(out)) == (0, {"path": "new/scenes.png", "n": 3, "seed": 5}), err
+    pixels = np.asarray(Image.open("new/scenes.png")).astype(float)
+    scenes = Painter().sample(3, generator=torch.Generator().manual_seed(5))
+    assert np.abs(pixels[2:66:4, 2:66:4] - 127.5 * (scenes[0].permute(1, 2, 0).numpy() + 1)).max() <= 1
+    code, out, err = run("sample", "./painted", "-o", "one.png")
+    assert (code, out, Image.open("one.png").size) == (0, "one.png\n", (16, 16)), err
+    for option in (("--at", "0,0"), ("--with", "a"), ("--without", "a"), ("--not", "0,0"), ("--weight", 2)):
+        code, out, err = run("sample", "./painted", *option, "-o", "no.png")
+        assert (code, out) == (2, "")
+        assert f"got {option[0]} with ./painted, which generates whole scenes" in err
+    assert "got --steps, --scheduler" in run("sample", "./painted", "--steps", 3, "--scheduler", "ddim")[2]
+    assert not Path("no.png").exists()
+
+
+def test_training_shows_scenes_of_the_model(tmp_path: Path) -> None:
+    _sampler(painted_model(), tmp_path)(None, 7)
+    grid = np.asarray(Image.open(tmp_path / "step-000007.png")).astype(float)
+    assert grid.shape == (4 * 18 + 2, 4 * 18 + 2, 3)
+    scenes = Painter().sample(16, generator=torch.Generator().manual_seed(0))
+    assert np.abs(grid[20:36, 2:18] - 127.5 * (scenes[4].permute(1, 2, 0).numpy() + 1)).max() <= 1
+
+
+# One number of a latent
+
+
+def test_traverse_sets_one_number_and_tells_what_changes(run: Any) -> None:
+    command = ("traverse", "./model", "a.png", "--slot", 1, "--dim", 2, "--from", -0.4, "--to", 0.8, "--steps", 3)
+    code, out, err = run(*command, "-o", "new/strip.png", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["path"], report["part"], report["dim"], report["seed"]) == ("new/strip.png", 1, 2, 0)
+    assert report["values"] == pytest.approx([-0.4, 0.2, 0.8])
+    assert report["changed"] == pytest.approx(1.2 / 3 / 2, abs=1e-5)  # one channel of three, of a range of 2
+    assert report["outside"] == pytest.approx(0, abs=1e-6)
+    pixels = np.asarray(Image.open("new/strip.png")).astype(float)
+    assert pixels.shape == (96 + 4, 4 * 98 + 2, 3)
+    a = np.asarray(Image.open("a.png")).astype(float)
+    assert np.abs(pixels[2:98:6, 2:98:6] - a).max() <= 1
+    for k, value in enumerate((-0.4, 0.2, 0.8), start=1):
+        expected = a.copy()
+        expected[:, 4:8, 1] = 127.5 * (1 + BACKGROUND + value)
+        assert np.abs(pixels[2:98:6, 98 * k + 2 : 98 * k + 98 : 6] - expected).max() <= 1
+
+
+def test_pictures_of_a_traversal_start_from_one_noise(run: Any) -> None:
+    save_pretrained(stripes_model(leak=0.8), "./noisy")
+    command = ("traverse", "./noisy", "a.png", "--part", 1, "--dim", 2, "--from", 0, "--to", 0.2, "--json")
+    first, _ = (json.loads(run(*command, "--seed", seed, "-o", f"{seed}.png")[1]) for seed in (0, 1))
+    assert first["changed"] > 0.02
+    assert first["outside"] == pytest.approx(0, abs=1e-6)
+    assert Path("0.png").read_bytes() != Path("1.png").read_bytes()  # the noise does matter
+
+
+def test_traverse_finds_the_numbers_that_change_most(run: Any) -> None:
+    save_pretrained(painted_model(), "./painted")
+    for model, dims in (("./painted", {0, 1, 2}), ("./model", {0, 1, 2, 3})):
+        code, out, err = run("traverse", model, "a.png", "--part", 3, "--from", 0, "--to", 0.5, "--steps", 2, "--json")
+        assert code == 0, err
+        report = json.loads(out)
+        assert {change["dim"] for change in report["dims"]} == dims
+        assert Image.open("traverse.png").size == (3 * 98 + 2, len(dims) * 98 + 2)
+    assert report["dims"][-1]["dim"] == 0  # half a number of a stripe is the same stripe
+    assert [change["changed"] for change in report["dims"][:3]] == pytest.approx([0.5 / 6] * 3, abs=1e-5)
+    assert report["dims"][-1]["changed"] == report["dims"][-1]["outside"] == pytest.approx(0, abs=1e-6)
+
+
+def test_traverse_without_masks_or_without_a_pixel(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pretrained(painted_model(), "./painted")
+    command = ("traverse", "./painted", "a.png", "--part", 0, "--dim", 0, "--from", 0, "--to", 1)
+    parts = Painter.parts
+    for masks, expected in ((None, (1 / 3 / 2 / K, None)), (torch.zeros(7, K, 16, 16).bool(), (None, 1 / 3 / 2 / K))):
+        monkeypatch.setattr(
+            Painter, "parts", lambda *args, masks=masks, **kwargs: attrs.evolve(parts(*args, **kwargs), masks=masks)
+        )
+        report = json.loads(run(*command, "--json")[1])
+        assert (report["changed"], report["outside"]) == pytest.approx(expected)
+        assert "4.17 % " in run(*command)[1]
+
+
+BAD = {
+    "no encoder": ("decompose ./tiny a.png", "has no encoder"),
+    "no picture": ("decompose ./model nothing.png", "nothing.png, which is no file"),
+    "no png": ("decompose ./model a.png -o strip.jpg", "a PNG file"),
+    "one take": ("recombine ./model a.png b.png --take 0", "got 1 --take for 2 images"),
+    "a factor that is no number": ("recombine ./model a.png --take 0*x", "got --take '0*x'"),
+    "words": ("recombine ./model a.png --take left", "got --take 'left'"),
+    "no such part": ("recombine ./model a.png --take 0,4", "from 0 to 3"),
+    "part of four": ("traverse ./model a.png --part 4", "got part 4 of an image of 4 parts; expected 0 to 3"),
+    "number of four": ("traverse ./model a.png --part 0 --dim 4", "got dimension 4 of latents of 4 numbers"),
+    "one value": ("traverse ./model a.png --part 0 --from 1 --to 1", "got --from 1 and --to 1; expected two"),
+    "no value": ("traverse ./model a.png --part 0 --to nan", "--to nan; expected two finite"),
+    "traverse: no encoder": ("traverse ./tiny a.png --part 0", "has no encoder"),
+    "traverse: no png": ("traverse ./model a.png --part 0 -o strip.jpg", "a PNG file"),
+    "no part": ("recombine ./model a.png --take none", "one row"),
+}
+
+
+@pytest.mark.parametrize(("command", "reason"), BAD.values(), ids=BAD.keys())
+def test_refused_in_one_line_with_nothing_left_behind(run: Any, command: str, reason: str) -> None:
+    save_pretrained(tiny_model(), "./tiny")
+    code, out, err = run(*command.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("energycomp: ")
+    assert reason in err
+    assert err.count("\n") == 1
+    assert {path.name for path in Path().iterdir()} == {"model", "tiny", "a.png", "b.png"}

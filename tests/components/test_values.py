@@ -1,0 +1,86 @@
+"""Values read from text and drawn at random, for conditioners with and without a reader of their own."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from energycomp.components import Condition, ReadsText, random_values, read_value
+from energycomp.errors import InputError
+from energycomp.testing import UnitSquare
+
+
+class Anything(UnitSquare):
+    """Remembers the arguments of `parse`."""
+
+    given: ClassVar[list[Any]] = []
+
+    def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        self.given[:] = [args, kwargs]
+        return torch.zeros(1, 2)
+
+
+class Prompts(Anything):
+    def read(self, text: str) -> Tensor:
+        return torch.full((1, 2), float(len(text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "kwargs"),
+    [
+        ("0.3,0.45", (0.3, 0.45), {}),
+        (" .5 , 1e-1,-2", (0.5, 0.1, -2), {}),
+        ("x=0.3, y=0.45", (), {"x": 0.3, "y": 0.45}),
+        ("smiling", ("smiling",), {}),
+        ("male=false", (), {"male": False}),
+        ("hair=red", (), {"hair": "red"}),
+        ('name="a"', (), {"name": "a"}),
+        ("a red cube", ("a red cube",), {}),
+        ("1,size=big", (1,), {"size": "big"}),
+    ],
+)
+def test_text_is_the_arguments_of_parse(text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    conditioner = Anything()
+    assert not isinstance(conditioner, ReadsText)
+    read_value(conditioner, text)
+    assert conditioner.given == [args, kwargs]
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", "1,", "=1", "2x=1", "a=1,a=2", "[" * 5000 + "="])
+def test_text_that_is_no_list_of_arguments(text: str) -> None:
+    with pytest.raises(InputError, match="expected arguments with commas"):
+        read_value(Anything(), text)
+
+
+@pytest.mark.parametrize("text", ["nan,0.5", "1e999,0", "[[[,0", "0.3", "left,top", "x=0.3"])
+def test_what_the_conditioner_does_not_take(text: str) -> None:
+    with pytest.raises(InputError, match="expected two numbers"):
+        read_value(UnitSquare(), text)
+
+
+def test_a_reader_of_its_own_gets_the_text_as_it_is() -> None:
+    assert isinstance(Prompts(), ReadsText)
+    assert read_value(Prompts(), "a dog, and a cat=1").tolist() == [[18.0, 18.0]]
+
+
+class Three(Anything):
+    support = constraints.integer_interval(0, 2)
+    value_shape = ()
+
+    def enumerate_support(self) -> Tensor:
+        return torch.arange(3)
+
+    def __call__(self, values: Tensor) -> Condition:
+        raise NotImplementedError
+
+
+def test_random_values_are_legal_and_repeat() -> None:
+    for conditioner in (UnitSquare(), Three()):
+        one, two = (random_values(conditioner, 50, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1))
+        assert torch.equal(one, two)
+        assert len(one) == 50
+        assert bool(conditioner.support.check(one).all())

@@ -1,0 +1,122 @@
+"""Decomposers by name: what a model names, what its config keeps, and names that are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Decomposer, DiffusionDecomposer, decomposer_of, load, plugins
+from energycomp.decomposition import Parts, SceneDecomposer, sampler_of, takes_apart
+from energycomp.errors import CheckpointError, InputError, NotFoundError, PluginError
+from energycomp.files import atomic_directory, read_tensors, write_tensors
+from energycomp.models import Model, save_pretrained
+from energycomp.plugins import registry
+from energycomp.testing import stripes_model, tiny_model
+from energycomp.testing.stripes import Stripes, StripesEncoder
+
+
+class Painter:
+    """A decomposer of another kind, which also generates scenes."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        return images.mean((2, 3))[:, None]
+
+    def decode(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Tensor:
+        return latents.mean(1)[:, :, None, None].expand(-1, -1, 8, 8)
+
+    def parts(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Parts:
+        alone = torch.stack([self.decode(latents[:, k : k + 1]) for k in range(latents.shape[1])], dim=1)
+        return Parts(alone, None, self.decode(latents))
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(n, 3, 8, 8, generator=generator)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_own", {})
+    plugins.register("networks", "stripes", Stripes)
+    plugins.register("encoders", "stripes", StripesEncoder)
+    plugins.register("decomposers", "painter", Painter)
+    yield
+    plugins.reload()
+
+
+@pytest.fixture
+def painted() -> Model:
+    return attrs.evolve(stripes_model(), decomposer_name="painter")
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the config of a saved model, and its manifest with it."""
+    config = json.loads((folder / "config.json").read_text())
+    tensors = read_tensors(folder / "model.safetensors")
+    change(config)
+    with atomic_directory(folder) as temporary:
+        (temporary / "config.json").write_text(json.dumps(config))
+        write_tensors(temporary / "model.safetensors", tensors)
+
+
+def test_a_model_names_its_decomposer(painted: Model) -> None:
+    assert isinstance(decomposer_of(painted), Painter)
+    assert isinstance(decomposer_of(stripes_model()), DiffusionDecomposer)
+    assert isinstance(decomposer_of(attrs.evolve(painted, decomposer_name="diffusion")), DiffusionDecomposer)
+    without = attrs.evolve(painted, encoder=None, encoder_name=None)
+    assert [takes_apart(model) for model in (without, stripes_model(), tiny_model())] == [True, True, False]
+    with pytest.raises(InputError, match="no encoder"):
+        decomposer_of(tiny_model())
+    with pytest.raises(NotFoundError, match=r"No decomposer is named 'pianter'\. Did you mean 'painter'"):
+        decomposer_of(attrs.evolve(painted, decomposer_name="pianter"))
+
+
+def test_scenes_are_an_ability(painted: Model) -> None:
+    assert isinstance(Painter(painted), SceneDecomposer)
+    assert isinstance(decomposer_of(stripes_model()), Decomposer)
+    assert not isinstance(decomposer_of(stripes_model()), SceneDecomposer)
+    sampler = sampler_of(painted)
+    assert sampler is not None
+    assert sampler(2, generator=torch.Generator()).shape == (2, 3, 8, 8)
+    assert sampler_of(stripes_model()) is None
+
+
+def test_what_is_no_decomposer_is_attributed_to_its_plugin(painted: Model) -> None:
+    plugins.register("decomposers", "nothing", lambda _: object())
+    with pytest.raises(PluginError, match="a object without encode, decode, parts from the decomposer 'nothing'"):
+        decomposer_of(attrs.evolve(painted, decomposer_name="nothing"))
+
+
+def test_the_config_keeps_the_name(tmp_path: Path, painted: Model) -> None:
+    save_pretrained(painted, tmp_path / "painted")
+    save_pretrained(stripes_model(), tmp_path / "stripes")
+    assert json.loads((tmp_path / "painted" / "config.json").read_text())["decomposer"] == "painter"
+    assert "decomposer" not in json.loads((tmp_path / "stripes" / "config.json").read_text())
+    assert load(tmp_path / "painted").decomposer_name == "painter"
+    assert load(tmp_path / "stripes").decomposer_name is None
+
+
+def test_a_config_of_before_there_were_names(tmp_path: Path, painted: Model) -> None:
+    save_pretrained(painted, tmp_path / "old")
+    edit(tmp_path / "old", lambda config: config.pop("decomposer"))
+    assert load(tmp_path / "old").decomposer_name is None  # diffusion, because there is an encoder
+    plugins.register("decomposers", "stripes", Painter)  # such a network had a decomposer of its own
+    assert isinstance(decomposer_of(load(tmp_path / "old")), Painter)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("unknown", NotFoundError), (3, CheckpointError), (["a"], CheckpointError)]
+)
+def test_configs_that_name_none(tmp_path: Path, painted: Model, name: Any, error: type[Exception]) -> None:
+    save_pretrained(painted, tmp_path / "m")
+    edit(tmp_path / "m", lambda config: config.update(decomposer=name))
+    with pytest.raises(error, match="decomposer"):
+        load(tmp_path / "m")

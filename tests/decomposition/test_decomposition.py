@@ -1,0 +1,469 @@
+"""Taking pictures apart: stripes whose parts are known exactly, chains one by one, masks by brute force, refusals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from energycomp import Decomposer, DiffusionDecomposer, decompose, load, plugins
+from energycomp.components import Composition
+from energycomp.decomposition import (
+    MASK_THRESHOLD,
+    Parts,
+    add,
+    add_one_at_a_time,
+    edit,
+    interpolate,
+    recombine,
+    swap,
+    traverse,
+)
+from energycomp.denoisers import count_rows, predict
+from energycomp.errors import CheckpointError, InputError
+from energycomp.evaluation import Example, MaskIoU, MaskRecall, evaluate_parts, match_masks
+from energycomp.files import read_tensors, write_tensors
+from energycomp.models import Model, save_pretrained
+from energycomp.plugins import registry
+from energycomp.sampling import make_scheduler, sample
+from energycomp.testing import ConformanceError, check_encoder, stripes_model, tiny_model
+from energycomp.testing.models import BACKGROUND
+from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp.viz import strip
+
+K, STEPS = 4, 5
+RULES: tuple[Any, ...] = ("product", "mean")
+
+
+@pytest.fixture(autouse=True)
+def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The names that a saved model of stripes is rebuilt by."""
+    monkeypatch.setattr(registry, "_own", {})
+    plugins.register("networks", "stripes", Stripes)
+    plugins.register("encoders", "stripes", StripesEncoder)
+    yield
+    plugins.reload()
+
+
+def striped(colours: Tensor) -> Tensor:
+    """Pictures (B, 3, 16, 16) of stripes with colours (B, K, 3)."""
+    return colours.transpose(1, 2).repeat_interleave(16 // colours.shape[1], 2)[:, :, None].expand(-1, -1, 16, -1)
+
+
+def colours(batch: int, seed: int = 0) -> Tensor:
+    return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# What is exact
+
+
+def test_parts_of_stripes_are_the_stripes() -> None:
+    painted = colours(2)
+    pictures = striped(painted)
+    found = decompose(pictures, stripes_model(), generator=generator())
+    assert torch.allclose(found.parts.whole, pictures, atol=1e-5)
+    assert found.parts.masks is not None
+    for k in range(K):
+        alone = torch.full_like(painted, BACKGROUND)
+        alone[:, k] = painted[:, k]
+        assert torch.allclose(found.parts.images[:, k], striped(alone), atol=1e-5)
+        assert torch.equal(found.parts.masks[:, k], striped(alone)[:, 0] != BACKGROUND)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_any_number_of_latents_is_decoded(count: int) -> None:
+    painted = colours(1)
+    decomposer = DiffusionDecomposer(stripes_model())
+    latents = decomposer.encode(striped(painted))
+    several = torch.cat([latents, latents], dim=1)[:, :count]
+    expected = torch.full_like(painted, BACKGROUND)
+    for k in range(count):
+        expected[0, k % K] += painted[0, k % K] - BACKGROUND  # a stripe that is there twice is twice as bright
+    picture = decomposer.decode(several, generator=generator())
+    assert torch.allclose(picture, striped(expected).clamp(-1, 1), atol=1e-5)
+
+
+def test_a_mean_shows_every_part_weaker_and_masks_differ_from_the_median() -> None:
+    painted = colours(1)
+    found = decompose(striped(painted), stripes_model(rule="mean"), generator=generator())
+    assert torch.allclose(found.parts.whole, found.parts.images.mean(1), atol=1e-5)
+    images = found.parts.images
+    expected = (images - images.median(dim=1, keepdim=True).values).abs().amax(2) > MASK_THRESHOLD
+    assert found.parts.masks is not None
+    assert torch.equal(found.parts.masks, expected)
+    assert 0 < float(expected.float().mean()) < 1
+    two = decompose(striped(colours(1)), stripes_model(rule="mean", parts=2), generator=generator())
+    assert two.parts.masks is None  # a median of two is no ground
+
+
+def test_weights_make_parts_stronger_and_weaker() -> None:
+    painted = colours(1)
+    decomposer = DiffusionDecomposer(stripes_model())
+    latents = decomposer.encode(striped(painted))
+    weights = torch.tensor([0.5, 0.0, 1.0, 1.0])
+    weighted = BACKGROUND + (painted - BACKGROUND) * weights[:, None]
+    with count_rows() as spent:
+        shown = decomposer.decode(latents, weights=weights, generator=generator(), num_inference_steps=5)
+    assert torch.allclose(shown, striped(weighted), atol=1e-5)
+    assert spent.rows == 5 * (4 + 1)
+    one = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    with count_rows() as spent:
+        decomposer.decode(latents, weights=one, generator=generator(), num_inference_steps=5)
+    assert spent.rows == 5 * 4  # weights that sum to 1 need no unconditional row
+    for wrong in (torch.ones(3), torch.ones(4).long(), torch.full((4,), torch.nan)):
+        with pytest.raises(InputError, match="finite numbers"):
+            decomposer.decode(latents, weights=wrong)
+
+
+def test_what_is_done_with_latents_is_done_to_pictures() -> None:
+    one, two = colours(1, 1), colours(1, 2)
+    decomposer = DiffusionDecomposer(stripes_model())
+    a, b = decomposer.encode(striped(one)), decomposer.encode(striped(two))
+
+    def shown(latents: Tensor) -> Tensor:
+        return decomposer.decode(latents, generator=generator())
+
+    mixed = torch.cat([one[:, :2], two[:, 2:]], dim=1)
+    assert torch.allclose(shown(recombine([a, b], [[0, 1], [2, 3]])), striped(mixed), atol=1e-5)
+    left, right = swap(a, b, [2, 3], [2, 3])
+    assert torch.allclose(shown(left), striped(mixed), atol=1e-5)
+    assert torch.allclose(shown(right), striped(torch.cat([two[:, :2], one[:, 2:]], dim=1)), atol=1e-5)
+    both = (one + two - BACKGROUND).clamp(max=1)
+    assert torch.allclose(shown(add(a, b)), striped(both), atol=1e-5)
+    for k, some in enumerate(add_one_at_a_time(a), start=1):
+        expected = torch.full_like(one, BACKGROUND)
+        expected[:, :k] = one[:, :k]
+        assert torch.allclose(shown(some), striped(expected), atol=1e-5)
+    middle = interpolate(a, b, 3, rows=[0])[1]
+    expected = one.clone()
+    expected[:, 0] = (one + two)[:, 0] / 2
+    assert torch.allclose(shown(middle), striped(expected), atol=1e-5)
+    expected = one.clone()
+    expected[:, 2, 0] = 0.75
+    expected[:, 2, 2] = 0.25
+    shift = 0.75 - BACKGROUND, 0.25 - BACKGROUND  # latents are the place of a stripe, and its colour above the ground
+    assert torch.allclose(shown(edit(a, 2, {1: shift[0], 3: shift[1]})), striped(expected), atol=1e-5)
+    for value, some in zip((-0.1, 0.3), traverse(a, 1, 2, [-0.1, 0.3]), strict=True):
+        expected = one.clone()
+        expected[:, 1, 1] = BACKGROUND + value
+        assert torch.allclose(shown(some), striped(expected), atol=1e-5)
+
+
+def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
+    latents = torch.randn(2, 3, 5, generator=generator())
+    before = latents.clone()
+    changed = edit(latents, 1, {0: 7.0, 4: -1.0})
+    assert torch.equal(latents, before)
+    assert changed[:, 1, [0, 4]].tolist() == [[7.0, -1.0]] * 2
+    same = torch.ones_like(latents, dtype=torch.bool)
+    same[:, 1, [0, 4]] = False
+    assert torch.equal(changed[same], latents[same])
+    assert torch.equal(edit(latents, 0, {}), latents)
+    assert traverse(latents, 0, 0, []) == []
+
+
+# Batched and looped
+
+
+def chain(model: Model, composition: Composition, noise: Tensor) -> Tensor:
+    """One chain by itself, through the evaluator of compositions."""
+    scheduler = make_scheduler("ddim", model.denoiser.alphas_cumprod, prediction_type="sample", clip=True)
+
+    def predicted(x: Tensor, timestep: Tensor, kind: Any) -> Tensor:
+        return predict(composition, x, timestep, prediction_type=kind)
+
+    return sample(predicted, noise.shape, scheduler, num_inference_steps=STEPS, initial=noise, progress=False)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_one_batch_of_chains_is_as_one_by_one_with_less_work(rule: Any, count: int) -> None:
+    model, batch = stripes_model(rule=rule, leak=0.8), 2
+    decomposer = DiffusionDecomposer(model)
+    latents = decomposer.encode(torch.rand(batch, 3, 16, 16, generator=generator(3)))[:, :count]
+    with count_rows() as spent:
+        parts = decomposer.parts(latents, generator=generator(7), num_inference_steps=STEPS)
+    noise = torch.randn(batch, 3, 16, 16, generator=generator(7))
+    with count_rows() as looped:
+        for b in range(batch):
+            leaves = [Composition.of(model.leaf(latents[b, k : k + 1])) for k in range(count)]
+            whole = chain(model, model.compose(latents[b]), noise[b : b + 1])
+            assert torch.allclose(parts.whole[b], whole[0].clamp(-1, 1), atol=1e-5)
+            for k, leaf in enumerate(leaves):
+                alone = chain(model, leaf, noise[b : b + 1])
+                assert torch.allclose(parts.images[b, k], alone[0].clamp(-1, 1), atol=1e-5)
+    needs_null = rule == "product" and count > 1
+    reference = batch * (rule == "product")
+    assert spent.rows == batch * STEPS * (2 * count + needs_null) + reference
+    assert spent.rows - reference == looped.rows
+    assert spent.trunks == batch * ((STEPS - 1) * (count + 1) + 1)
+    assert looped.trunks == batch * STEPS * (count + 1)
+    assert not torch.allclose(parts.whole, decomposer.parts(latents, generator=generator(8)).whole, atol=1e-2)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_decoding_costs_a_chain_a_picture(rule: Any) -> None:
+    model = stripes_model(rule=rule, leak=0.8)
+    decomposer = DiffusionDecomposer(model)
+    latents = torch.randn(2, 3, 4, generator=generator(1))
+    with count_rows() as spent:
+        pictures = decomposer.decode(latents, generator=generator(2), num_inference_steps=STEPS)
+    assert (spent.rows, spent.trunks) == (2 * STEPS * (3 + (rule == "product")), 2 * STEPS)
+    noise = torch.randn(2, 3, 16, 16, generator=generator(2))
+    for b in range(2):
+        expected = chain(model, model.compose(latents[b]), noise[b : b + 1]).clamp(-1, 1)
+        assert torch.allclose(pictures[b : b + 1], expected, atol=1e-5)
+    each = decomposer.decode(latents, generator=[generator(3), generator(4)], num_inference_steps=STEPS)
+    alone = decomposer.decode(latents[1:], generator=generator(4), num_inference_steps=STEPS)
+    assert torch.allclose(each[1:], alone, atol=1e-5)
+
+
+def test_a_network_of_one_stage() -> None:
+    class OneStage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Stripes(leak=0.5)
+
+        def forward(self, sample: Tensor, timestep: Tensor, condition: Any) -> Tensor:
+            return self.inner.head(self.inner.features(sample, timestep), condition, torch.arange(len(sample)))
+
+    two = stripes_model(leak=0.5)
+    one = attrs.evolve(two, denoiser=attrs.evolve(two.denoiser, network=OneStage()))
+    latents = torch.randn(2, 3, 4, generator=generator(5))
+    a, b = (DiffusionDecomposer(m).parts(latents, generator=generator(), num_inference_steps=3) for m in (one, two))
+    assert torch.allclose(a.images, b.images, atol=1e-5)
+    assert torch.allclose(a.whole, b.whole, atol=1e-5)
+
+
+def test_an_encoder_in_training_is_asked_in_evaluation_mode() -> None:
+    model = stripes_model()
+    modes: list[bool] = []
+    assert model.encoder is not None
+    model.encoder.train().register_forward_hook(lambda module, *_: modes.append(module.training))
+    DiffusionDecomposer(model).encode(torch.zeros(1, 3, 16, 16))
+    assert modes == [False]
+    assert model.encoder.training
+
+
+# Any decomposer
+
+
+class Halves:
+    """The other kind: no network, no steps; the upper and the lower half of a picture."""
+
+    def encode(self, images: Any, *, generator: Any = None) -> Tensor:
+        return images.unflatten(2, (2, -1)).mean((3, 4)).transpose(1, 2)
+
+    def decode(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Tensor:
+        return latents.transpose(1, 2)[..., None].repeat_interleave(4, 2).expand(-1, -1, -1, 8)
+
+    def parts(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Parts:
+        count = latents.shape[1]
+        alone = torch.stack([self.decode(latents * (torch.arange(count) == k)[:, None]) for k in range(count)], dim=1)
+        return Parts(alone, None, self.decode(latents))
+
+
+def test_another_kind_of_decomposer() -> None:
+    halves = Halves()
+    assert isinstance(halves, Decomposer)
+    assert isinstance(DiffusionDecomposer(stripes_model()), Decomposer)
+    picture = halves.decode(torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]]))
+    found = decompose(picture, halves)
+    assert torch.allclose(found.parts.whole, picture)
+    assert torch.allclose(found.parts.images.sum(1), picture)
+    assert found.spent.rows == 0
+    assert halves.decode(add(found.latents, found.latents)).shape == (1, 3, 16, 8)
+
+
+# Refusals
+
+BATCH = torch.zeros(2, K, 4)
+WRONG: dict[str, tuple[Any, str]] = {
+    "no part": (BATCH[:, :0], "at least one image and one row"),
+    "no picture": (BATCH[:0], "at least one image and one row"),
+    "one row": (BATCH[0], "expected floating point"),
+    "whole numbers": (BATCH.long(), "expected floating point"),
+    "a list": ([[0.0]], "type list"),
+    "another model": (BATCH[..., :3], "width 3; expected 4, that of 'stripes'"),
+    "not finite": (BATCH * torch.nan, "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize(("latents", "reason"), WRONG.values(), ids=WRONG.keys())
+def test_latents_that_cannot_be_decoded(latents: Any, reason: str) -> None:
+    decomposer = DiffusionDecomposer(stripes_model())
+    with count_rows() as spent:
+        for method in (decomposer.decode, decomposer.parts):
+            with pytest.raises(InputError, match=reason):
+                method(latents)
+    assert spent.rows == 0
+
+
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "no encoder": (lambda: DiffusionDecomposer(tiny_model()), "has no encoder"),
+    "encoder without name": (lambda: attrs.evolve(stripes_model(), encoder_name=None), "expected both or neither"),
+    "generators": (lambda: DiffusionDecomposer(stripes_model()).decode(BATCH, generator=[generator()]), "expected one"),
+    "no sources": (lambda: recombine([], []), "got 0 images"),
+    "takes": (lambda: recombine([BATCH], [[0], [1]]), "rows of 2"),
+    "row": (lambda: recombine([BATCH], [[4]]), "from 0 to 3"),
+    "negative": (lambda: recombine([BATCH], [[-1]]), "from 0 to 3"),
+    "nothing": (lambda: recombine([BATCH], [[]]), "one row"),
+    "widths": (lambda: add(BATCH, BATCH[..., :2]), "all from one model"),
+    "swap": (lambda: swap(BATCH, BATCH, [0], [1, 2]), "as many of each"),
+    "steps": (lambda: interpolate(BATCH, BATCH, 1), "at least 2"),
+    "shapes": (lambda: interpolate(BATCH, BATCH[:, :2], 3), "one shape"),
+    "edited row": (lambda: edit(BATCH, 4, {0: 1.0}), "the rows .4. of 4; expected whole numbers from 0 to 3"),
+    "dimension": (lambda: edit(BATCH, 0, {0: 1.0, 4: 1.0}), "the dimensions .4. of 4; expected whole numbers"),
+    "negative dimension": (lambda: traverse(BATCH, 0, -1, [1.0]), "the dimensions .-1. of 4"),
+    "value": (lambda: traverse(BATCH, 0, 0, [1.0, float("nan")]), "expected finite numbers"),
+    "value of half precision": (lambda: edit(BATCH.half(), 0, {0: 1e6}), "expected finite numbers of torch.float16"),
+    "masks": (lambda: match_masks(torch.zeros(1, 2, 2), torch.zeros(1, 3, 3)), "got masks"),
+    "strip": (lambda: strip(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 3, 4, 4)), "decompose"),
+    "values": (
+        lambda: evaluate_parts(
+            stripes_model(), [Example(torch.zeros(3, 16, 16), conditions=[(0.5, 0.5)])], MetricCollection([MaskIoU()])
+        ),
+        "expected the masks",
+    ),
+    "no examples": (lambda: evaluate_parts(stripes_model(), [], MetricCollection([MaskIoU()])), "no examples"),
+}
+
+
+@pytest.mark.parametrize(("attempt", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_has_no_meaning(attempt: Callable[[], object], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        attempt()
+
+
+# Metrics and evaluation
+
+
+def test_masks_are_matched_as_by_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    for found_count, true_count in itertools.product((0, 1, 3, 4), (1, 2, 4)):
+        found = torch.from_numpy(rng.random((found_count, 5, 5)) < 0.5)
+        true = torch.from_numpy(rng.random((true_count, 5, 5)) < 0.5)
+        pairs = np.array([[float((f & t).sum() / (f | t).sum()) for f in found] for t in true])
+        padded = np.concatenate([pairs.reshape(true_count, found_count), np.zeros((true_count, true_count))], axis=1)
+        columns = itertools.permutations(range(padded.shape[1]), true_count)
+        best = max(sum(padded[t, f] for t, f in enumerate(chosen)) for chosen in columns)
+        iou = match_masks(found, true)
+        assert iou.shape == (true_count,)
+        assert float(iou.sum()) == pytest.approx(best, abs=1e-6)
+
+
+def test_evaluation_counts_what_is_found_and_compares_with_the_mean_picture() -> None:
+    painted = colours(3)
+    painted[1, 2:] = BACKGROUND  # two stripes only
+    pictures = striped(painted)
+    stripe = torch.arange(16) // 4 == torch.arange(K)[:, None]
+    masks = [stripe[:, None].expand(-1, 16, -1)[:count] for count in (4, 2, 4)]
+    masks[2] = torch.cat([masks[2], torch.ones(1, 16, 16, dtype=torch.bool)])  # one that nothing finds
+    examples = [Example(picture, masks=mask) for picture, mask in zip(pictures, masks, strict=True)]
+    metrics = MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
+    report = evaluate_parts(stripes_model(), examples, metrics, progress=False)
+    assert report.values["recall"] == pytest.approx(10 / 11)
+    assert report.values["iou"] == pytest.approx(10 / 11)
+    assert report.values["mse"] == pytest.approx(0, abs=1e-9)
+    expected = (pictures - pictures.mean(0)).square().mean()
+    assert report.values["mse_baseline"] == pytest.approx(float(expected), rel=1e-5)
+    assert report.rows_per_image == 10 * (2 * K + 1) + 1
+    assert report.intervals["mse_baseline"][0] < report.values["mse_baseline"] < report.intervals["mse_baseline"][1]
+    assert {"recall", "iou", "mse", "mse_baseline", "images"} < report.as_dict().keys()
+
+
+def test_pictures_without_masks_have_no_recall() -> None:
+    examples = [Example(torch.rand(3, 16, 16), masks=torch.zeros(0, 1, 1, dtype=torch.bool))]
+    report = evaluate_parts(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
+    assert report.as_dict()["recall"] is None
+    assert report.values["mse"] > 0
+
+
+# On disk, and conformance
+
+
+def test_a_model_with_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = stripes_model(leak=0.3)
+    assert model.encoder is not None
+    with torch.no_grad():
+        for parameter in model.trained.parameters():
+            parameter.mul_(1.5)
+    save_pretrained(model, tmp_path / "model", dtype=torch.float16)
+    again = load(tmp_path / "model")
+    assert model.trained.state_dict().keys() == again.trained.state_dict().keys() == {"network.scale", "encoder.scale"}
+    pictures = torch.rand(1, 3, 16, 16)
+    before, after = (decompose(pictures, m, generator=generator()).parts for m in (model, again))
+    assert torch.equal(before.images, after.images)
+
+
+def damaged(tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]) -> Path:
+    save_pretrained(stripes_model(), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    tensors = read_tensors(tmp_path / "model" / "model.safetensors")
+    change(config, tensors)
+    (tmp_path / "model" / "manifest.json").unlink()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    write_tensors(tmp_path / "model" / "model.safetensors", tensors)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda config, tensors: tensors.pop("encoder.scale"), "1 missing tensors"),
+        (lambda config, tensors: config.pop("encoder"), "1 extra tensors, 'encoder.scale'"),
+        (lambda config, tensors: config["encoder"].pop("config"), "in encoder"),
+        (lambda config, tensors: config["encoder"]["config"].update(parts=5), "does not describe a model"),
+        (lambda config, tensors: tensors["encoder.scale"].fill_(torch.nan), "not finite"),
+    ],
+    ids=["weights", "config", "keys", "arguments", "numbers"],
+)
+def test_an_encoder_that_does_not_fit_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str
+) -> None:
+    monkeypatch.setattr("energycomp.models.pretrained.verify", lambda path: None)
+    folder = damaged(tmp_path, change)
+    with pytest.raises(CheckpointError, match=reason):
+        load(folder)
+
+
+class Broken(StripesEncoder):
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def forward(self, samples: Tensor) -> Tensor:
+        latents = super().forward(samples)
+        faults: dict[str, Callable[[], Tensor]] = {
+            "flat": lambda: latents.flatten(1),
+            "nan": lambda: latents / 0,
+            "random": lambda: latents + torch.rand(()),
+            "batch": lambda: latents - latents.mean(0),
+        }
+        return faults[self.fault]()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("flat", "expected (3, K, D)"), ("nan", "NaN or infinity"), ("random", "global random"), ("batch", "one by one")],
+)
+def test_encoders_that_do_not_conform(fault: str, reason: str) -> None:
+    with pytest.raises(ConformanceError) as error:
+        check_encoder(Broken(fault))
+    assert reason in str(error.value)
+
+
+# The command line

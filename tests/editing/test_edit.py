@@ -1,0 +1,193 @@
+"""Editing against pictures whose every composition is known, and what it must refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from energycomp import Composition, Model, Solution
+from energycomp.denoisers import count_rows
+from energycomp.editing import difference, edit, repaint
+from energycomp.editing.repaint import DRAWS
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
+from energycomp.inference import OutOfDistributionWarning
+from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tiny_model
+
+PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
+
+
+class Places(UnitSquare):
+    """Values that say that they are places."""
+
+    def describe(self, value: Tensor) -> Any:
+        return {"x": float(value[0]), "y": float(value[1])}
+
+
+@pytest.fixture
+def model() -> Model:
+    return bumps_model(num_inference_steps=10, solver="pursuit")
+
+
+def answer(values: Tensor = PLACES) -> Solution:
+    return Solution(values, count=len(values), error=0.0, stderr=0.0, rows=7)
+
+
+def change(model: Model, image: Any = None, **options: Any) -> Any:
+    picture = planted(model, PLACES)[0] if image is None else image
+    return edit(picture, model, solution=answer(), progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "after"),
+    [
+        ({"remove": [1]}, [[0.2, 0.2], [0.3, 0.8]]),
+        ({"add": [(0.8, 0.8)]}, [[0.2, 0.2], [0.8, 0.3], [0.3, 0.8], [0.8, 0.8]]),
+        ({"move": {1: (0.75, 0.75)}, "strength": 1.0}, [[0.2, 0.2], [0.75, 0.75], [0.3, 0.8]]),
+        ({"remove": [0, 2], "move": {1: (0.5, 0.5)}, "add": [(0.1, 0.9)]}, [[0.5, 0.5], [0.1, 0.9]]),
+        ({"remove": [0, 1, 2]}, []),
+        ({"add": [torch.tensor([0.8, 0.8])], "remove": [0]}, [[0.8, 0.3], [0.3, 0.8], [0.8, 0.8]]),
+    ],
+)
+def test_the_picture_becomes_that_of_the_new_composition(model: Model, options: dict[str, Any], after: Any) -> None:
+    edited = change(model, **options)
+    torch.testing.assert_close(edited.values, torch.tensor(after).reshape(-1, 2))
+    before, wanted, free = (
+        planted(model, PLACES),
+        planted(model, edited.values),
+        edited.mask.bool().expand(1, 3, -1, -1),
+    )
+    assert 0 < free.float().mean() < 1
+    torch.testing.assert_close(edited.sample[free], wanted[free], atol=1e-3, rtol=0)
+    torch.testing.assert_close(edited.sample[~free], before[~free], atol=1e-5, rtol=0)
+    # What is held though it changes is below the threshold that calls a place changed.
+    assert float((edited.sample - wanted).abs().max()) < 0.1
+
+
+def test_rows_are_those_of_the_fields_and_of_the_steps(model: Model) -> None:
+    edited = change(model, remove=[0], add=[(0.8, 0.8)])
+    fields = (3 + 1) * 2 * DRAWS  # of each component and of what comes: its own row and that of u
+    assert edited.rows == fields + 10 * (3 + 1)
+    assert edited.solution.rows == 7
+
+
+def test_a_moved_place_takes_its_look_along() -> None:
+    model = attrs.evolve(bumps_model(num_inference_steps=10), conditioner=Places())
+    step = torch.tensor([[0.0, 0.25]])
+    edited = change(model, move={1: (0.8, 0.55)}, strength=1e-3)
+    look, copy = planted(model, PLACES[1:2]), planted(model, PLACES[1:2] + step)
+    torch.testing.assert_close(look[:, :, 2:8, 9:15], copy[:, :, 6:12, 9:15])  # four places lower
+    torch.testing.assert_close(edited.sample[:, :, 7:11, 11:14], copy[:, :, 7:11, 11:14], atol=0.02, rtol=0)
+
+
+def test_only_the_mask_of_the_given_picture_changes(model: Model) -> None:
+    given = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 96, 3), dtype=np.uint8))
+    edited = change(attrs.evolve(model, processor=ImageProcessor((16, 16), "crop")), given, remove=[0])
+    assert edited.image.size == given.size
+    before, after = np.asarray(given), np.asarray(edited.image)
+    assert (before[:, :24] == after[:, :24]).all()  # what the model does not see
+    assert (before[:, 72:] == after[:, 72:]).all()
+    changed = (before != after).any(2).mean()
+    assert 0 < changed < 0.6 * float(edited.mask.mean()) + 0.1
+
+
+def test_it_reads_the_picture_itself(model: Model) -> None:
+    edited = edit(planted(model, PLACES)[0], model, remove=[0], count=3, progress=False)
+    assert edited.solution.count == 3
+    assert len(edited.values) == 2
+
+
+def test_it_repeats() -> None:
+    model = tiny_model()
+    one, two, three = (
+        edit(
+            torch.zeros(3, 16, 16),
+            model,
+            add=[(0.2, 0.3)],
+            solution=answer(PLACES[:1]),
+            num_inference_steps=4,
+            generator=torch.Generator().manual_seed(seed),
+            progress=False,
+        )
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.sample, two.sample)
+    assert not torch.equal(one.sample, three.sample)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "nothing to change"),
+        ({"remove": [3]}, r"component 3 of 3; expected one of the answer's \(0: \[0.2"),
+        ({"remove": [-1]}, "component -1 of 3"),
+        ({"remove": [1], "move": {1: (0.5, 0.5)}}, "component 1 to move and to remove"),
+        ({"remove": [1, 1]}, "twice"),
+        ({"add": [(0.5, 1.5)]}, "expected two numbers"),
+        ({"add": [(0.5,)]}, "expected two numbers"),
+        ({"add": [(float("nan"), 0.5)]}, "expected two numbers"),
+        ({"add": [0.5]}, "got the value 0.5"),
+        ({"add": [(0.2, 0.2)]}, "equal values"),
+        ({"add": [torch.tensor([0.5, 1.5])]}, "expected a legal value of shape"),
+        ({"move": {1: torch.zeros(3)}}, "expected a legal value of shape"),
+        ({"remove": [1], "strength": 0.0}, "strength=0.0"),
+        ({"remove": [1], "strength": float("nan")}, "strength=nan"),
+        ({"remove": [1], "num_inference_steps": 0}, "num_inference_steps"),
+    ],
+)
+def test_what_cannot_be_done_costs_no_row(model: Model, options: dict[str, Any], message: str) -> None:
+    with count_rows() as spent, pytest.raises(InputError, match=message):
+        change(model, **options)
+    assert spent.rows == 0
+
+
+def test_no_component_is_left_only_under_the_product_rule() -> None:
+    model = bumps_model()
+    with pytest.raises(InputError, match="rule 'sum'"):
+        change(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, rule="sum")), remove=[0, 1, 2])
+
+
+def test_a_foreign_picture_warns() -> None:
+    model = bumps_model(error_limit=1e-9, solver="pursuit")
+    with pytest.warns(OutOfDistributionWarning):
+        edit(torch.zeros(3, 16, 16), model, remove=[0], count=1, num_inference_steps=2, progress=False)
+
+
+def test_repaint_holds_what_is_not_free_and_runs_nothing_for_it(model: Model) -> None:
+    picture = planted(model, PLACES)
+    with count_rows() as spent:
+        held = repaint(model.compose(PLACES), picture, torch.zeros(1, 1, 16, 16), num_inference_steps=8, progress=False)
+    torch.testing.assert_close(held, picture, atol=1e-5, rtol=0)
+    assert spent.rows == 0
+    half = torch.full((1, 1, 16, 16), 0.5)
+    with count_rows() as spent:
+        repaint(model.compose(PLACES), picture, half, num_inference_steps=8, progress=False)
+    assert spent.rows == 4 * (3 + 1)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_repaint_samples_what_is_free(scheduler: str) -> None:
+    target = Composition.of(Gaussian(torch.full((1, 4, 4), -0.5), 1e-6, sample_shape=(1, 4, 4)))
+    left = (torch.arange(4) < 2).float().expand(1, 1, 4, 4)
+    painted = repaint(
+        target, torch.full((1, 1, 4, 4), 0.5), left, num_inference_steps=20, scheduler=scheduler, progress=False
+    )
+    torch.testing.assert_close(painted, torch.where(left > 0, -0.5, 0.5), atol=0.02, rtol=0)
+
+
+def test_difference_is_that_of_the_predictions(model: Model) -> None:
+    picture = planted(model, PLACES)
+    leaves = [model.leaf(value[None]) for value in PLACES]
+    with count_rows() as spent:
+        field = difference(
+            leaves[0] & leaves[1] & leaves[2], leaves[0] & leaves[2], picture, timesteps=(500.0, 900.0), draws=4
+        )
+    missing = planted(model, PLACES[1:2]) - planted(model, PLACES[:0])
+    torch.testing.assert_close(field, missing.square().mean(1, keepdim=True).sqrt(), atol=1e-3, rtol=0)
+    assert spent.rows == 2 * 4

@@ -1,0 +1,106 @@
+"""What a user loads: leaves, compositions, encoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from PIL import Image
+
+from energycomp.components import Composition
+from energycomp.denoisers import Conditional
+from energycomp.errors import InputError
+from energycomp.models import Defaults
+from energycomp.testing import labels_model, planted, tiny_model
+
+
+def test_calling_a_model_makes_a_leaf() -> None:
+    leaf = tiny_model()(0.25, 0.5)
+    assert isinstance(leaf, Conditional)
+    assert leaf.condition.rows.tolist() == [[[0.25, 0.5]]]
+    assert repr(leaf) == "tiny(0.25, 0.5)"
+    with pytest.raises(InputError):
+        tiny_model()(2, 3)
+
+
+def test_leaf_of_values() -> None:
+    model = tiny_model()
+    assert repr(model.leaf(torch.tensor([[0.123456, 1.0]]))) == "tiny(0.123, 1)"
+    assert repr(model.leaf(torch.rand(4, 2))).endswith(", ...)")
+    assert len(model.leaf(torch.rand(4, 2)).condition) == 4
+    assert repr(model.leaf(torch.rand(1, 2), name="cat")) == "cat"
+
+
+def test_compose() -> None:
+    model = tiny_model()
+    composition = model.compose(torch.rand(3, 2))
+    assert sorted(composition.terms.values()) == [-2.0, 1.0, 1.0, 1.0]
+    assert dict(model.compose(torch.zeros(0, 2)).terms) == {model.unconditional: 1.0}
+    assert dict(model.compose(torch.rand(1, 2)).terms).keys() != {model.unconditional}
+    averaged = tiny_model(rule="mean")
+    assert list(averaged.compose(torch.rand(4, 2)).terms.values()) == [0.25] * 4
+    with pytest.raises(InputError, match="no values under the rule 'mean'"):
+        averaged.compose(torch.zeros(0, 2))
+    assert isinstance(composition, Composition)
+
+
+def test_encode_and_decode() -> None:
+    model = tiny_model()
+    samples = model.encode([Image.new("RGB", (48, 32), "white"), Image.new("RGB", (5, 5), "black")])
+    assert samples.shape == (2, 3, 16, 16)
+    assert samples[0].min() == 1
+    assert samples[1].max() == -1
+    assert model.decode(samples)[0].getpixel((3, 3)) == (255, 255, 255)
+    assert torch.equal(model.decode(samples, "pt"), samples)
+
+
+def test_a_codec_is_used_on_both_ways() -> None:
+    class Halving:
+        identity, latent_shape = "halving", (3, 16, 16)
+
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            return images / 2
+
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            return latents * 2
+
+        def config(self) -> dict[str, Any]:
+            return {}
+
+    model = tiny_model()
+    coded = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=Halving()))
+    assert coded.denoiser.space == "halving"
+    samples = coded.encode(Image.new("RGB", (16, 16), "white"))
+    assert samples.max() == 0.5
+    assert coded.decode(samples, "pt").min() == 1
+
+
+def test_defaults() -> None:
+    assert Defaults(timesteps=[1, 2], counts=[0, 3]).counts == (0, 3)  # type: ignore[arg-type]
+    for wrong in ({"draws": 0}, {"num_inference_steps": 0}):
+        with pytest.raises(ValueError, match=">= 1"):
+            Defaults(**wrong)
+    assert (Defaults().reading_rule, Defaults().guidance_scale) == (None, 1.0)
+    for rule in ("sum", "mean", "product"):
+        assert Defaults(reading_rule=rule).reading_rule == rule  # type: ignore[arg-type]
+    for wrong, message in (
+        ({"reading_rule": "max"}, "expected None, sum, mean or product"),
+        *(({"guidance_scale": scale}, "a number > 0") for scale in (0.0, -1.0, None, "7", float("nan"))),
+    ):
+        with pytest.raises(InputError, match=message):
+            Defaults(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"), [("product", "sample"), ("product", "v_prediction"), ("mean", "epsilon"), ("sum", "epsilon")]
+)
+def test_planted_pictures_are_what_the_composition_predicts(rule: Any, kind: Any) -> None:
+    from energycomp.denoisers import predict
+
+    model = labels_model(5, rule=rule, prediction_type=kind)
+    values = torch.tensor([3, 1])
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([250.0, 650.0])
+    got = predict(model.compose(values), sample, timestep, prediction_type="sample")
+    torch.testing.assert_close(got, planted(model, values).expand(2, -1, -1, -1), rtol=0, atol=1e-5)

@@ -1,0 +1,330 @@
+"""Models on disk: what is written loads, and what is damaged, foreign or unknown is refused with its reason."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+
+from energycomp.denoisers import predict
+from energycomp.errors import CheckpointError, InputError, NotFoundError
+from energycomp.files import atomic_directory, read_tensors, write_tensors
+from energycomp.models import (
+    Model,
+    VAECodec,
+    build,
+    from_pretrained,
+    load,
+    load_weights,
+    pretrained,
+    save_pretrained,
+    shipped,
+)
+from energycomp.plugins import lazy
+from energycomp.testing import UnitSquare, tiny_model
+
+
+@pytest.fixture(autouse=True)
+def square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core has no conditioner of its own."""
+    find = build.find
+    monkeypatch.setattr(build, "find", lambda kind, name: UnitSquare if name == "square" else find(kind, name))
+
+
+@pytest.fixture
+def model() -> Model:
+    return attrs.evolve(tiny_model(error_limit=3.0), conditioner_name="square")
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+    """Rewrites a saved model with an honest manifest."""
+    config = json.loads((folder / "config.json").read_text())
+    tensors = read_tensors(folder / "model.safetensors")
+    change(config, tensors)
+    with atomic_directory(folder) as temporary:
+        (temporary / "config.json").write_text(json.dumps(config))
+        write_tensors(temporary / "model.safetensors", tensors)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+@torch.no_grad()
+def test_round_trip(tmp_path: Path, model: Model, dtype: torch.dtype | None) -> None:
+    save_pretrained(model, tmp_path / "m", dtype=dtype, extra={"README.md": "# A model"})
+    again = load(tmp_path / "m")
+    assert (again.name, again.defaults, again.processor) == (model.name, model.defaults, model.processor)
+    for name in ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "codec"):
+        assert getattr(again.denoiser, name) == getattr(model.denoiser, name)
+    assert torch.equal(again.denoiser.alphas_cumprod, model.denoiser.alphas_cumprod)
+    assert {p.dtype for p in again.denoiser.network.parameters()} == {torch.float32}
+    assert not again.denoiser.network.training
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 800.5])
+    before, after = (predict(m(0.2, 0.3) & m(0.7, 0.6), sample, timestep) for m in (model, again))
+    tolerance = 1e-5 if dtype is None else 0.02
+    assert float((after - before).abs().max() / before.abs().max()) < tolerance
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
+        "README.md", "config.json", "manifest.json", "model.safetensors",
+    ]  # fmt: skip
+
+
+def test_half_precision_is_half_the_size(tmp_path: Path, model: Model) -> None:
+    for name, dtype in (("full", None), ("half", torch.float16)):
+        save_pretrained(model, tmp_path / name, dtype=dtype)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.7 * sizes[1]
+    assert load(str(tmp_path / "full")).denoiser.network is not None
+
+
+def test_a_model_over_latents_keeps_its_codec(tmp_path: Path, model: Model) -> None:
+    coded = attrs.evolve(
+        model, denoiser=attrs.evolve(model.denoiser, codec=VAECodec("some/vae", image_size=128, channels=3))
+    )
+    save_pretrained(coded, tmp_path / "m")
+    again = from_pretrained(tmp_path / "m")
+    assert again.denoiser.space == coded.denoiser.space == "vae:some/vae:0.18215"
+
+
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], type[Exception], str]] = {
+    "missing weight": (lambda c, t: t.pop("network.null"), CheckpointError, "1 missing tensors, 'null'"),
+    "extra weight": (lambda c, t: t.update(other=torch.zeros(1)), CheckpointError, "1 extra tensors, 'other'"),
+    "misshapen": (lambda c, t: t.update({"network.null": torch.zeros(2)}), CheckpointError, r"'null' of shape \(2,\)"),
+    "nan": (lambda c, t: t["network.null"].fill_(float("nan")), CheckpointError, "'null' .* not finite"),
+    "no schedule": (lambda c, t: t.pop("alphas_cumprod"), CheckpointError, "alphas_cumprod"),
+    "bad schedule": (lambda c, t: t.update(alphas_cumprod=torch.ones(3)), InputError, "alphas_cumprod"),
+    "unknown network": (lambda c, t: c["network"].update(name="nothing"), NotFoundError, "two_stage"),
+    "python path": (lambda c, t: c["network"].update(name="os:system"), NotFoundError, "'os:system'"),
+    "dotted path": (lambda c, t: c["conditioner"].update(name="os.path.join"), NotFoundError, "'os.path.join'"),
+    "complex": (lambda c, t: t.update({"network.null": t["network.null"].cfloat()}), CheckpointError, "complex64"),
+    "whole numbers": (lambda c, t: t.update({"network.null": t["network.null"].int()}), CheckpointError, "int32"),
+    "no codec": (lambda c, t: c.pop("codec"), CheckpointError, "expected .*'codec'"),
+    "no network": (lambda c, t: c.pop("network"), CheckpointError, "expected .*'network'"),
+    "unknown key": (lambda c, t: c.update(auto_map={"AutoModel": "x.Y"}), CheckpointError, "'auto_map'"),
+    "odd codec": (lambda c, t: c.update(codec={"nothing": 1}), CheckpointError, "TypeError"),
+    "odd network": (lambda c, t: c["network"]["config"].update(nothing=1), CheckpointError, "TypeError"),
+    "odd rule": (lambda c, t: c["denoiser"].update(rule="max"), CheckpointError, "rule"),
+    "odd default": (lambda c, t: c["defaults"].update(draws=0), InputError, "draws"),
+    "huge default": (lambda c, t: c["defaults"].update(draws=10**15), InputError, "draws"),
+    "odd flag": (lambda c, t: c["denoiser"].update(null_trained="false"), CheckpointError, "null_trained"),
+    "other tokens": (lambda c, t: c["denoiser"].update(token_shape=[1, 3]), InputError, r"\(1, 3\)"),
+    "other samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 16, 8]), InputError, r"\(3, 16, 8\)"),
+    "huge samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 2**20, 2**20]), InputError, "at most"),
+    "huge pictures": (lambda c, t: c["processor"].update(size=[2**20, 2**20]), InputError, "at most"),
+    "other folding": (
+        lambda c, t: c["network"]["config"].update(patch=2, sample_channels=12),
+        CheckpointError,
+        "RuntimeError",
+    ),
+    "argument that is dropped": (
+        lambda c, t: c["conditioner"]["config"].update(value_shape=[3]),
+        CheckpointError,
+        "'value_shape'",
+    ),
+    "format": (lambda c, t: c.update(format=99), CheckpointError, "of format 99; expected 1"),
+    "no format": (lambda c, t: c.pop("format"), CheckpointError, "of format None"),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_what_does_not_fit_is_refused(tmp_path: Path, model: Model, damage: str) -> None:
+    change, error, message = DAMAGES[damage]
+    save_pretrained(model, tmp_path / "m")
+    edit(tmp_path / "m", lambda config, tensors: (change(config, tensors), None)[1])
+    with pytest.raises(error, match=message):
+        load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "manifest.json"])
+def test_altered_and_missing_files(tmp_path: Path, model: Model, name: str) -> None:
+    save_pretrained(model, tmp_path / "m")
+    file = tmp_path / "m" / name
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(tmp_path / "m")
+    file.unlink()
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("text", ["no json", "[1, 2]", "[" * 100_000, '"x"'])
+def test_config_that_is_no_config(tmp_path: Path, text: str) -> None:
+    with atomic_directory(tmp_path / "m") as temporary:
+        (temporary / "config.json").write_text(text)
+        write_tensors(temporary / "model.safetensors", {"a": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="expected"):
+        load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("change", [{"channels": [80_000, 80_000]}, {"blocks": 10**9}, {"channels": [16] * 10_000}])
+def test_no_network_is_larger_than_its_weights(tmp_path: Path, model: Model, change: dict[str, Any]) -> None:
+    save_pretrained(model, tmp_path / "m")
+    edit(tmp_path / "m", lambda config, tensors: config["network"]["config"].update(change, sample_size=2**12000))
+    with pytest.raises(CheckpointError, match="larger than its weights"):
+        load(tmp_path / "m")
+
+
+def test_names_paths_and_hub_ids(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(NotFoundError, match="no-such-model"):
+        load("no-such-model")
+    with pytest.raises(NotFoundError, match="which is no folder"):
+        load(tmp_path / "absent")
+    with pytest.raises(NotFoundError, match="which is no folder"):
+        load("./a/b/c")
+    with pytest.raises(NotFoundError, match=r"'nobody/nothing', which is no folder and could not be read from the hub"):
+        load("nobody/nothing")
+    with pytest.raises(NotFoundError, match="which is no folder"):
+        from_pretrained(tmp_path / "absent")
+    save_pretrained(model, tmp_path / "m")
+    with pytest.raises(InputError, match="got preset"):
+        load(tmp_path / "m", preset="paper")
+
+
+def test_a_registered_name_gets_the_options(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
+    monkeypatch.setattr(pretrained, "names", lambda kind: ("toy",))
+    monkeypatch.setattr(pretrained, "find", lambda kind, name: lambda **options: attrs.evolve(model, **options))
+    assert load("toy", name="other").name == "other"
+
+
+def test_a_pipeline_is_read_by_the_loader_of_its_marker_file(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    asked: list[tuple[Any, ...]] = []
+
+    def find(*wanted: str) -> Any:
+        return lambda source, **options: asked.append((*wanted, source, options)) or model
+
+    known = {"loaders": ("model_index.json", "other.yaml")}
+    monkeypatch.setattr(pretrained, "names", lambda kind: known.get(kind, ()))
+    monkeypatch.setattr(pretrained, "find", find)
+    assert load(tmp_path, dtype="bfloat16").name == model.name
+    monkeypatch.setattr(pretrained, "_download", lambda repo: tmp_path)
+    load("owner/name")
+    (tmp_path / "other.yaml").touch()
+    (tmp_path / "model_index.json").unlink()
+    load(tmp_path)
+    assert asked == [
+        ("loaders", "model_index.json", str(tmp_path), {"dtype": "bfloat16"}),
+        ("loaders", "model_index.json", "owner/name", {}),
+        ("loaders", "other.yaml", str(tmp_path), {}),
+    ]
+    (tmp_path / "model_index.json").touch()
+    known.clear()
+    for source in (tmp_path, "owner/name"):
+        with pytest.raises(NotFoundError, match=r"a pipeline of diffusers.*pip install energycomp-text"):
+            load(source)
+
+
+@pytest.mark.parametrize("source", ["in memory 1", "nowhere", "../vae"])
+def test_a_codec_without_a_place_is_not_saved(tmp_path: Path, model: Model, source: str) -> None:
+    codec = VAECodec(source, image_size=128, channels=3)
+    with pytest.raises(InputError, match="was read from a folder or the hub"):
+        save_pretrained(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=codec)), tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_a_model_that_cannot_be_saved(tmp_path: Path, model: Model) -> None:
+    class Odd(UnitSquare):
+        def config(self) -> dict[str, Any]:
+            return {"not": object()}
+
+    with pytest.raises(TypeError):
+        save_pretrained(attrs.evolve(model, conditioner=Odd()), tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_load_weights_casts_to_the_modules_type() -> None:
+    module = torch.nn.Linear(2, 1)
+    load_weights(module, {"weight": torch.ones(1, 2).half(), "bias": torch.zeros(1).double()}, "memory")
+    assert module.weight.dtype == torch.float32
+    assert module(torch.ones(1, 2)).item() == 2
+
+
+class Counted(torch.nn.Module):
+    """A network that counts how often it is built; `grid` is not saved, and with `tied` two layers share weights."""
+
+    built = 0
+
+    def __init__(self, *, sample_size: int = 16, grid: bool = False, tied: bool = False) -> None:
+        super().__init__()
+        type(self).built += 1
+        self.config = {"sample_size": sample_size, "grid": grid, "tied": tied}
+        self.first, self.last = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)
+        if tied:
+            self.last.weight = self.first.weight
+        if grid:
+            self.register_buffer("grid", torch.linspace(0, 1, sample_size), persistent=False)
+            self.places = [torch.ones(sample_size)]
+
+    def features(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        shift = self.grid + self.places[0] if self.config["grid"] else 0.0
+        made: torch.Tensor = self.last(self.first(sample)) + shift
+        return made
+
+    def head(self, features: torch.Tensor, condition: Any, owner: torch.Tensor) -> torch.Tensor:
+        return features[owner] + condition.rows.sum((1, 2))[:, None, None, None]
+
+
+@pytest.mark.parametrize(("options", "builds"), [({}, 1), ({"grid": True}, 2), ({"tied": True}, 2)])
+@torch.no_grad()
+def test_a_network_is_built_once_unless_it_holds_what_is_not_saved(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], builds: int
+) -> None:
+    find = build.find
+    monkeypatch.setattr(build, "find", lambda kind, name: Counted if name == "counted" else find(kind, name))
+    network = Counted(**options)
+    own = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network), network_name="counted")
+    save_pretrained(own, tmp_path / "m")
+    Counted.built = 0
+    again = load(tmp_path / "m")
+    assert Counted.built == builds
+    loaded = again.denoiser.network
+    assert (loaded.first.weight is loaded.last.weight) == bool(options.get("tied"))  # type: ignore[union-attr]
+    assert not any(tensor.is_meta for tensor in (*loaded.parameters(), *loaded.buffers()))
+    assert all(p.requires_grad for p in loaded.parameters())
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 800.5])
+    before, after = (predict(m(0.2, 0.3) & m(0.7, 0.6), sample, timestep) for m in (own, again))
+    torch.testing.assert_close(after, before)
+
+
+def test_weights_do_not_follow_their_file(tmp_path: Path, model: Model) -> None:
+    save_pretrained(model, tmp_path / "m")
+    weights = load(tmp_path / "m").denoiser.network.state_dict()
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    file = tmp_path / "m" / "model.safetensors"
+    with file.open("r+b") as stream:
+        stream.write(bytes(file.stat().st_size))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in before.items())
+
+
+def test_a_module_that_is_imported_by_loading_keeps_its_constants_in_memory(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_network.py").write_text(
+        "import torch\nfrom energycomp.denoisers import TwoStageUNet\nSCALE = torch.ones(2)\nNetwork = TwoStageUNet\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    find = build.find
+    late = lazy("late_network:Network")
+    monkeypatch.setattr(build, "find", lambda kind, name: late if name == "late" else find(kind, name))
+    save_pretrained(attrs.evolve(model, network_name="late"), tmp_path / "m")
+    load(tmp_path / "m")
+    assert not importlib.import_module("late_network").SCALE.is_meta
+
+
+def test_weights_of_a_package(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "carrier" / "weights").mkdir(parents=True)
+    (tmp_path / "carrier" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    save_pretrained(model, tmp_path / "carrier" / "weights" / "one")
+    assert shipped("carrier", "one").name == model.name
+    with pytest.raises(CheckpointError):
+        shipped("carrier")

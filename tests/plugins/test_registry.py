@@ -1,0 +1,336 @@
+"""Discovery and look-up with distributions on disk: each fault of a plugin, next to a plugin that works."""
+
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from energycomp import plugins
+from energycomp.errors import InputError, NotFoundError, PluginError
+from energycomp.plugins import discovery, hookspecs, registry
+
+GOOD = """
+    from energycomp.plugins import hookimpl
+    from energycomp.plugins import lazy
+
+    @hookimpl
+    def energycomp_register_solvers():
+        return {"fractional": lazy("fractions:Fraction")}
+"""
+
+Install = Callable[..., None]
+
+
+def hook(body: str, signature: str = "energycomp_register_solvers()") -> str:
+    return f"""
+        from energycomp.plugins import hookimpl
+
+        @hookimpl
+        def {signature}:
+            {body}
+    """
+
+
+BROKEN = {
+    "raises": ("raise RuntimeError('no such device')", "RuntimeError: no such device"),
+    "syntax": ("def", "SyntaxError"),
+    "exits": ("raise SystemExit('wrong platform')", "SystemExit: wrong platform"),
+    "dependency": ("import a_module_nobody_has", "ModuleNotFoundError: No module named 'a_module_nobody_has'"),
+    "signature": (hook("return {}", "energycomp_register_solvers(registry)"), "registry"),
+    "unknown_hook": (hook("return {}", "energycomp_register_solver()"), "unknown hook 'energycomp_register_solver'"),
+    "not_decorated": ("def energycomp_register_solvers():\n    return {}", "@energycomp.hookimpl"),
+    "no_hook": ("x = 1", "implements no hook"),
+    "hook_raises": (hook("raise OSError('disk')"), "OSError: disk"),
+    "hook_exits": (hook("raise SystemExit(3)"), "SystemExit: 3"),
+    "forgot_return": (hook("{}"), "returned None"),
+    "list": (hook("return [print]"), "Expected a mapping of names to factories"),
+    "not_callable": (hook("return {'beam': 'a.module:Beam'}"), "'beam': 'a.module:Beam'"),
+    "not_a_name": (hook("return {3: print}"), "3: <built-in function print>"),
+}
+
+
+def info_of(name: str) -> plugins.PluginInfo:
+    (info,) = [info for info in plugins.listing(load=True) if info.name == name]
+    return info
+
+
+def test_a_plugin_is_listed_and_found(install: Install) -> None:
+    install("good", GOOD, version="2.3")
+    expected = plugins.PluginInfo("good", "energycomp-good", "2.3", {"solvers": ("fractional",)}, module="fake_good")
+    assert info_of("good") == expected
+    (described,) = [info for info in plugins.listing() if info.name == "good"]
+    assert described == attrs.evolve(expected, registered={})
+    assert "fractional" in plugins.names("solvers")
+    assert repr(plugins.find("solvers", "fractional")) == "lazy('fractions:Fraction')"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_listed_with_its_reason_and_the_rest_works(install: Install, name: str) -> None:
+    source, reason = BROKEN[name]
+    install("good", GOOD)
+    install(name, source)
+    info = info_of(name)
+    assert info.error is not None
+    assert reason in info.error
+    assert info.distribution == f"energycomp-{name}"
+    assert not info.registered
+    assert plugins.find("solvers", "fractional")
+    with pytest.raises(NotFoundError, match=re.escape(f"{name} (energycomp-{name} 1.0): {info.error}")):
+        plugins.find("solvers", "annealing")
+
+
+def test_one_bad_hook_fails_the_whole_plugin(install: Install) -> None:
+    install("half", textwrap.dedent(GOOD) + textwrap.dedent(hook("return None", "energycomp_register_models()")))
+    assert "energycomp_register_models returned None" in str(info_of("half").error)
+    assert "fractional" not in plugins.names("solvers")
+
+
+def test_ctrl_c_during_discovery_is_not_swallowed(install: Install) -> None:
+    install("slow", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        plugins.names("solvers")
+
+
+def test_two_distributions_with_one_name(install: Install) -> None:
+    install("one", GOOD, distribution="solvers-of-ann")
+    install("two", GOOD + "\n    @hookimpl\n    def energycomp_register_models():\n        return {'own': print}\n")
+    with pytest.raises(PluginError, match=r"one \(solvers-of-ann 1\.0\)") as caught:
+        plugins.find("solvers", "fractional")
+    assert "two (energycomp-two 1.0)" in str(caught.value)
+    assert "fractional" not in plugins.names("solvers")
+    assert repr(plugins.find("models", "own")) == repr(print)
+    for info in plugins.listing(load=True)[-2:]:
+        assert info.error is None
+        assert info.registered["solvers"] == ("fractional",)
+        assert info.conflicts == (str(caught.value),)
+
+
+def test_one_name_for_two_kinds_is_no_conflict(install: Install) -> None:
+    install("one", GOOD)
+    install("two", hook("return {'fractional': print}", "energycomp_register_models()"))
+    assert repr(plugins.find("models", "fractional")) == repr(print)
+    assert repr(plugins.find("solvers", "fractional")) == "lazy('fractions:Fraction')"
+
+
+def test_what_a_plugin_prints_stays_out_of_stdout(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("loud", "print('hello from import')" + textwrap.dedent(hook("print('hello from hook'); return {}")))
+    assert info_of("loud").error is None
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "hello from import" in captured.err
+    assert "hello from hook" in captured.err
+
+
+@pytest.mark.parametrize("chosen", ["good", "energycomp-good", "Energycomp.Good", " other , good "])
+def test_the_environment_chooses_plugins(install: Install, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setenv("ENERGYCOMP_PLUGINS", chosen)
+    install("good", GOOD)
+    install("raises", BROKEN["raises"][0])
+    assert info_of("good").registered
+    assert info_of("raises").off == "ENERGYCOMP_PLUGINS"
+    assert info_of("raises").error is None
+    assert info_of("core").registered
+
+
+def test_an_empty_choice_leaves_the_core_alone(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENERGYCOMP_PLUGINS", "")
+    install("good", GOOD)
+    assert [info.name for info in plugins.listing() if not info.off] == ["core"]
+    with pytest.raises(NotFoundError, match=r"good \(energycomp-good 1\.0\): ENERGYCOMP_PLUGINS"):
+        plugins.find("solvers", "fractional")
+
+
+@pytest.mark.parametrize("disabled", ["good", "energycomp_good", "core,good"])
+def test_the_environment_disables_plugins(install: Install, monkeypatch: pytest.MonkeyPatch, disabled: str) -> None:
+    monkeypatch.setenv("ENERGYCOMP_DISABLE_PLUGINS", disabled)
+    install("good", GOOD)
+    assert info_of("good").off == "ENERGYCOMP_DISABLE_PLUGINS"
+    assert info_of("core").off is None
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_close_ones(install: Install) -> None:
+    install("good", GOOD)
+    with pytest.raises(NotFoundError, match=r"No solver is named 'fractoinal'. Did you mean 'fractional'\?") as caught:
+        plugins.find("solvers", "fractoinal")
+    assert f"Known solvers: {', '.join(plugins.names('solvers'))}." in str(caught.value)
+
+
+def test_an_unknown_kind_names_the_kinds() -> None:
+    with pytest.raises(InputError, match=r"'solver'\. Expected one of models, networks"):
+        plugins.find("solver", "pursuit")  # type: ignore[arg-type]
+
+
+def test_a_plugin_is_loaded_once_until_reload(install: Install, tmp_path: Path) -> None:
+    install("good", GOOD + f"\n    open({str(tmp_path / 'imports')!r}, 'a').write('x')\n")
+    plugins.names("solvers")
+    plugins.find("solvers", "fractional")
+    assert (tmp_path / "imports").read_text() == "x"
+
+
+def test_listing_imports_nothing_here(install: Install) -> None:
+    install("good", GOOD)
+    plugins.listing()
+    assert "fake_good" not in sys.modules
+
+
+def test_the_core_is_listed_first() -> None:
+    core = plugins.listing(load=True)[0]
+    assert (core.name, core.distribution) == ("core", "energycomp")
+    assert core.registered == {
+        "networks": ("two_stage", "unet2d", "unet2d_condition"),
+        "conditioners": ("latents",),
+        "decomposers": ("diffusion",),
+    }
+
+
+@pytest.mark.parametrize("target", ["module", "module:", ":attribute", "a/b:c", "a.b:c d"])
+def test_lazy_refuses_what_is_no_target(target: str) -> None:
+    with pytest.raises(PluginError, match=r"Expected 'package\.module:attribute'"):
+        plugins.lazy(target)
+
+
+@pytest.mark.parametrize("target", ["a_module_nobody_has:x", "fractions:Fracture"])
+def test_lazy_says_what_did_not_import(target: str) -> None:
+    with pytest.raises(PluginError, match=target):
+        plugins.lazy(target)()
+
+
+def test_lazy_passes_the_factory_s_own_error_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        plugins.lazy("fractions:Fraction")(1, 0)
+
+
+def test_an_import_that_is_slow_or_heavy_is_a_warning(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "SLOW", 0.0)
+    monkeypatch.setattr(discovery, "HEAVY", frozenset({"this"}))
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    install("large", "import this" + textwrap.dedent(hook("return {}")))
+    slow, heavy = info_of("large").warnings
+    assert "s to import, in every command that looks up a name" in slow
+    assert heavy.startswith("imports this; return lazy(...)")
+
+
+@pytest.mark.parametrize("damage", ["missing", "binary", "no name", "no version"])
+def test_damaged_metadata_stop_no_other_plugin(install: Install, tmp_path: Path, damage: str) -> None:
+    install("good", GOOD)
+    install("odd", hook("return {'even': print}"))
+    metadata = tmp_path / "energycomp_odd-1.0.dist-info" / "METADATA"
+    if damage == "missing":
+        metadata.unlink()
+    elif damage == "binary":
+        metadata.write_bytes(b"\xff\xfe" + metadata.read_bytes())
+    else:
+        lines = metadata.read_text().splitlines(keepends=True)
+        metadata.write_text("".join(line for line in lines if not line.startswith(damage[3:].title())))
+    plugins.reload()
+    assert plugins.find("solvers", "fractional")
+    info = info_of("odd")
+    assert info.error is None or "metadata that cannot be read" in info.error
+
+
+def test_an_entry_point_that_is_no_module(install: Install, tmp_path: Path) -> None:
+    install("odd", GOOD)
+    (tmp_path / "energycomp_odd-1.0.dist-info" / "entry_points.txt").write_text("[energycomp]\nodd = not a module\n")
+    plugins.reload()
+    assert "Got the entry point 'odd' = 'not a module'. Expected a module" in str(info_of("odd").error)
+
+
+def test_entry_points_that_cannot_be_read_are_one_error(install: Install, tmp_path: Path) -> None:
+    install("odd", GOOD)
+    (tmp_path / "energycomp_odd-1.0.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe")
+    plugins.reload()
+    with pytest.raises(PluginError, match="Reinstall the package whose file is damaged"):
+        plugins.find("solvers", "fractional")
+
+
+def test_an_exception_that_cannot_be_shown(install: Install) -> None:
+    install("odd", "class Odd(BaseException):\n    def __str__(self): raise ValueError\nraise Odd")
+    assert info_of("odd").error == "Odd: (its message cannot be shown)"
+
+
+@pytest.mark.parametrize("folder", ["energycomp_good-1.0.dist-info", "energycomp.good.egg-info", "x.egg/EGG-INFO"])
+def test_a_copy_further_down_the_path_does_not_count(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    install("good", GOOD, version="2.0")
+    below = tmp_path / "below" / folder
+    below.mkdir(parents=True)
+    for name in ("METADATA", "PKG-INFO"):
+        (below / name).write_text("Name: energycomp-good\nVersion: 1.0\n")
+    (below / "entry_points.txt").write_text("[energycomp]\ngood = fake_good\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "below"), str(below.parent)])
+    plugins.reload()
+    assert info_of("good").version == "2.0"
+
+
+FACTORIES = {
+    "raises": (
+        "def make(): raise OSError('no such device')",
+        r"Got OSError from {}: no such device",
+    ),
+    "exits": ("def make(): raise SystemExit(3)", r"Got SystemExit from {}: 3\."),
+    "options": ("def make(width): pass", r"Got TypeError from {}: .*'width'"),
+    "none": ("def make(): pass", r"Got a NoneType without needs, solve from {}\. Expected a solver"),
+    "half": ("class make: needs = None", r"Got a make without solve from {}\."),
+    "import": (
+        "from energycomp.plugins.registry import lazy; make = lazy('nobody:X')",
+        r"{}: Got ModuleNotFoundError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_what_a_factory_does_wrong_is_laid_to_its_plugin(install: Install, name: str) -> None:
+    code, message = FACTORIES[name]
+    install(name, code + textwrap.dedent(hook("return {'new': make}")))
+    source = rf"the solver 'new' of the plugin {name} \(energycomp-{name} 1\.0\)"
+    with pytest.raises(PluginError, match=message.format(source)):
+        plugins.find("solvers", "new")()
+
+
+def test_what_a_factory_says_about_its_arguments_passes(install: Install) -> None:
+    refuse = "def make(): from energycomp.errors import InputError; raise InputError('got 3; expected 4')"
+    install("strict", refuse + textwrap.dedent(hook("return {'strict': make}")))
+    with pytest.raises(InputError, match=r"^got 3; expected 4$"):
+        plugins.find("solvers", "strict")()
+
+
+def test_every_kind_has_a_hook() -> None:
+    hooks = {name for name in hookspecs.__all__ if name.startswith("energycomp_")}
+    assert hooks == {f"energycomp_register_{kind}" for kind in plugins.KINDS}
+
+
+def test_a_name_of_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = registry._discover()[0]
+    monkeypatch.setattr(registry, "_discover", lambda: (core,))
+    with pytest.raises(NotFoundError, match=r"not installed: pip install energycomp-solvers$"):
+        plugins.find("solvers", "pursuit")
+    with pytest.raises(NotFoundError, match=r"Known solvers: none\.$"):
+        plugins.find("solvers", "annealing")
+
+
+def test_first_party_names_are_those_that_are_registered() -> None:
+    for info in plugins.listing(load=True):
+        if info.distribution in registry.FIRST_PARTY and not info.error and not info.off:
+            registered = {name for names in info.registered.values() for name in names}
+            assert set(registry.FIRST_PARTY[info.distribution]) <= registered
+
+
+def test_a_name_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_own", {})
+    plugins.register("conditioners", "mine", dict)
+    plugins.register("conditioners", "mine", list)  # a cell of a notebook that is run again
+    assert plugins.find("conditioners", "mine") is list
+    assert "mine" in plugins.names("conditioners")
+    assert not any("mine" in names for info in plugins.listing(load=True) for names in info.registered.values())
+    with pytest.raises(PluginError, match="which a plugin registers"):
+        plugins.register("networks", "two_stage", dict)
+    with pytest.raises(InputError, match="a name and a callable"):
+        plugins.register("networks", "mine", "torch.nn:Linear")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="kind"):
+        plugins.register("colours", "mine", dict)  # type: ignore[arg-type]
+    assert "mine" not in plugins.names("networks")

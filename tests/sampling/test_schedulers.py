@@ -1,0 +1,92 @@
+"""The list of accepted schedulers is what a trial of every diffusers scheduler finds."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from energycomp.sampling import compatible_schedulers, make_scheduler, sample
+from energycomp.sampling.schedulers import (
+    PREDICTION_TYPES,
+    SCHEDULERS,
+    WITHOUT_SAMPLE,
+    _build,
+    _has_schedule,
+    _is_plain,
+)
+
+ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+M, S = 0.3, 0.5
+
+
+def predict(x: Tensor, timestep: Tensor, prediction_type: str) -> Tensor:
+    """The exact prediction for N(M, S^2)."""
+    # Notation: a -> alpha_bar_t; x0 -> E[x_0 | x_t].
+    a = ALPHAS_CUMPROD[timestep.round().long()][:, None, None, None]
+    if bool((timestep % 1).any()):
+        low, high = timestep.floor().long(), timestep.ceil().long()
+        log_snr = torch.logit(ALPHAS_CUMPROD)
+        a = torch.sigmoid(torch.lerp(log_snr[low], log_snr[high], (timestep % 1).double()))[:, None, None, None]
+    residual = (x - a.sqrt() * M) / (a * S**2 + 1 - a)
+    x0, eps = M + S**2 * a.sqrt() * residual, (1 - a).sqrt() * residual
+    return {"sample": x0, "epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * x0}[prediction_type].to(x)
+
+
+def samples_a_gaussian(cls: Any, prediction_type: str) -> bool:
+    """Whether a class samples N(M, S^2) in 100 steps, without the global random state.
+
+    The outcome also excludes classes that ignore their prediction type, replace the schedule (CogVideoX), are for
+    distilled models (LCM, TCD), invert the process, or seed a Brownian tree from the global random state
+    (DPMSolverSDE), so that no generator makes them repeatable.
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = torch.get_rng_state()
+        try:
+            if not issubclass(cls, SchedulerMixin):
+                return False
+            scheduler = _build(cls, ALPHAS_CUMPROD, prediction_type, clip=False)
+            if not (_is_plain(scheduler) and _has_schedule(scheduler, ALPHAS_CUMPROD)):
+                return False
+            x = sample(
+                predict,
+                (1024, 1, 1, 1),
+                scheduler,
+                num_inference_steps=100,
+                generator=torch.Generator().manual_seed(0),
+                progress=False,
+            )
+        except Exception:  # a class that fails in any way is one that does not work
+            return False
+        repeatable = torch.equal(before, torch.get_rng_state())
+    return repeatable and abs(float(x.mean()) - M) < 0.1 * S and abs(float(x.std()) - S) < 0.1 * S
+
+
+@pytest.mark.parametrize("name", sorted(name for name in dir(diffusers) if name.endswith("Scheduler")))
+def test_the_list_is_what_a_trial_finds(name: str) -> None:
+    found = [kind for kind in PREDICTION_TYPES if samples_a_gaussian(getattr(diffusers, name), kind)]
+    if name in SCHEDULERS:
+        assert found == list(PREDICTION_TYPES)
+    elif name in WITHOUT_SAMPLE:
+        assert found == ["epsilon", "v_prediction"]
+    else:
+        assert found == []
+
+
+def test_every_listed_name_is_in_diffusers() -> None:
+    assert all(hasattr(diffusers, name) for name in compatible_schedulers())
+
+
+def test_a_subclass_is_built_like_its_base() -> None:
+    class Own(diffusers.DDIMScheduler):
+        pass
+
+    scheduler = make_scheduler(Own, ALPHAS_CUMPROD, prediction_type="sample", clip=False)
+    assert type(scheduler) is Own
+    assert scheduler.config.prediction_type == "sample"

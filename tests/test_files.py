@@ -1,0 +1,199 @@
+"""Files and folders appear whole or not at all, and damage is named."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from energycomp.errors import CheckpointError
+from energycomp.files import atomic_directory, atomic_file, read_tensors, remove_stale, verify, write_tensors
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fill(folder: Path) -> None:
+    (folder / "parts").mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "parts" / "weights.bin").write_bytes(bytes(100))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As on a full disk, writes beyond `size` bytes fail half-way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    with atomic_directory(tmp_path / "model") as folder:
+        fill(folder)
+    return tmp_path / "model"
+
+
+def test_a_whole_folder_verifies(model: Path) -> None:
+    verify(model)
+    assert names(model) == ["config.json", "manifest.json", "parts"]
+    assert names(model.parent) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda model: (model / "config.json").unlink(), "missing file config.json"),
+        (lambda model: (model / "parts" / "new").touch(), "extra file parts/new"),
+        (lambda model: (model / "parts" / "weights.bin").write_bytes(bytes(99)), "parts/weights.bin has 99 bytes"),
+        (lambda model: (model / "parts" / "weights.bin").write_bytes(b"1" * 100), "parts/weights.bin is altered"),
+        (lambda model: (model / "manifest.json").write_text("{"), "manifest.json cannot be read"),
+        (lambda model: (model / "manifest.json").write_text("[]"), "manifest.json holds list"),
+        (
+            lambda model: (model / "manifest.json").write_text('{"config.json": 1, "parts/weights.bin": {}}'),
+            "lacks the size or sha256",
+        ),
+        (lambda model: (model / "manifest.json").unlink(), "manifest.json cannot be read"),
+    ],
+)
+def test_damage_is_named(model: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(model)
+    with pytest.raises(CheckpointError, match=message):
+        verify(model)
+
+
+def test_a_folder_is_replaced_whole(model: Path) -> None:
+    with atomic_directory(model) as folder:
+        (folder / "new.json").write_text("[]")
+        assert names(model) == ["config.json", "manifest.json", "parts"]
+    verify(model)
+    assert names(model) == ["manifest.json", "new.json"]
+    assert names(model.parent) == ["model"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_an_error_leaves_what_was_there(model: Path, error: type[BaseException]) -> None:
+    def fill_half(folder: Path) -> None:
+        (folder / "half").touch()
+        raise error
+
+    def write_half(file: Path) -> None:
+        file.write_text("half")
+        raise error
+
+    expected = CheckpointError if error is OSError else error
+    with pytest.raises(expected), atomic_directory(model) as folder:
+        fill_half(folder)
+    with pytest.raises(expected), atomic_file(model / "config.json") as file:
+        write_half(file)
+    verify(model)
+    assert names(model.parent) == ["model"]
+
+
+def test_a_failed_rename_puts_the_old_folder_back(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if ".tmp-" in path.name and target == model:
+            raise OSError(errno.EIO, "broken disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(CheckpointError, match="broken disk"), atomic_directory(model) as folder:
+        (folder / "new").touch()
+    verify(model)
+    assert names(model.parent) == ["model"]
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with largest_file(1000):
+        with pytest.raises(CheckpointError, match="Cannot write"), atomic_directory(tmp_path / "model") as folder:
+            write_tensors(folder / "weights.safetensors", {"weight": torch.zeros(10_000)})
+        with pytest.raises(CheckpointError, match="free space"), atomic_file(tmp_path / "file") as file:
+            file.write_bytes(bytes(10_000))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", [atomic_file, atomic_directory])
+def test_a_target_that_cannot_be_written(tmp_path: Path, write: Callable[[Path], AbstractContextManager[Path]]) -> None:
+    (tmp_path / "file").touch()
+    for parent in (tmp_path / "absent", tmp_path / "file", Path("/proc")):
+        with pytest.raises(CheckpointError, match="Cannot write"), write(parent / "target"):
+            pytest.fail("the block must not start")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(CheckpointError, match="Permission denied"), atomic_directory(tmp_path / "model"):
+        pytest.fail("the block must not start")
+
+
+def test_stale_names_of_a_killed_process_go(model: Path) -> None:
+    out = model.parent
+    script = (
+        "import os, signal, sys; from energycomp.files import atomic_directory, atomic_file\n"
+        "with atomic_file(sys.argv[1] + '/log') as file, atomic_directory(sys.argv[1] + '/model') as folder:\n"
+        "    file.write_text('half'); (folder / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(out)], check=False).returncode == -9
+    assert len(names(out)) == 3
+    verify(model)
+    assert len(remove_stale(out)) == 2
+    assert names(out) == ["model"]
+    verify(model)
+
+
+@pytest.mark.parametrize("moment", ["os.rename", "os.mkdir", "open", "shutil.rmtree"])
+def test_a_folder_is_old_or_new_wherever_its_replacement_is_killed(model: Path, moment: str) -> None:
+    """Killed at each file operation of a kind in turn, until the replacement gets through."""
+    out, nth, done = model.parent, 0, False
+    script = (
+        "import os, signal, sys; from energycomp.files import atomic_directory, remove_stale\n"
+        "calls = [0]\n"
+        "def hook(event, args):\n"
+        "    if event == sys.argv[2] and sys.argv[1] in str(args[0]):\n"
+        "        calls[0] += 1\n"
+        "        if calls[0] > int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(hook)\n"
+        "with atomic_directory(sys.argv[1] + '/model') as folder: (folder / 'new.json').write_text('[]')\n"
+    )
+    while not done:
+        run = subprocess.run([sys.executable, "-c", script, str(out), moment, str(nth)], check=False)
+        done, nth = run.returncode == 0, nth + 1
+        remove_stale(out)
+        assert names(out) == ["model"]
+        verify(model)
+        assert names(model) in (["config.json", "manifest.json", "parts"], ["manifest.json", "new.json"])
+    assert nth > 1
+    assert names(model) == ["manifest.json", "new.json"]
+
+
+def test_a_folder_moved_aside_comes_back_or_goes(model: Path) -> None:
+    aside = model.parent / ".model.old-0123456789abcdef"
+    model.rename(aside)
+    remove_stale(model.parent)
+    verify(model)
+    aside.mkdir()
+    remove_stale(model.parent)
+    assert names(model.parent) == ["model"]
+
+
+def test_tensors_of_any_layout_come_back(tmp_path: Path) -> None:
+    weight = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    tensors = {"weight": weight, "tied": weight, "view": weight[:, :2].mT, "step": torch.tensor(3.0)}
+    write_tensors(tmp_path / "a.safetensors", tensors)
+    read = read_tensors(tmp_path / "a.safetensors")
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
