@@ -315,7 +315,7 @@ def test_a_concept_is_one_row_a_draw(sd: Model) -> None:
     values = sd.conditioner.enumerate_support()[[1, 3]]  # type: ignore[attr-defined]
     composed = make_problem(observation, attrs.evolve(sd, denoiser=attrs.evolve(sd.denoiser, rule="mean")))
     expected = composed.errors(values[None], bank)[0].double()
-    got = form.errors(torch.tensor([[0, 0.5, 0, 0.5]]))[0]
+    got = form.errors([1, 3], 0.5)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=0)
 
 
