@@ -11,7 +11,7 @@ from PIL import Image
 
 from energycomp.plugins import registry
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_unet.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_unet.py"
 
 
 @pytest.mark.parametrize("unet", ["cross-attention", "time-embedding"])
