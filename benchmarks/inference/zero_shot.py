@@ -29,8 +29,9 @@ from benchmarks.common.answers import fingerprint
 from benchmarks.common.measure import table, write
 from energycomp import Model, NoiseBank, load
 from energycomp.components import Rule
+from energycomp.evaluation import ExactSet
 from energycomp.inference import Problem, make_problem
-from energycomp_datasets.solids.metrics import ConceptRecall, ExactSet
+from energycomp_datasets.solids.metrics import ConceptRecall
 from energycomp_datasets.solids.source import TextSource
 from energycomp_solvers.weights import Weights
 from energycomp_text import with_concepts

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, Metric
 
 from energycomp.errors import InputError
 
-__all__ = ["FOUND_WITHIN", "CountAccuracy", "EstimationError", "PerceptionRate", "Precision", "match"]
+__all__ = ["FOUND_WITHIN", "CountAccuracy", "EstimationError", "ExactSet", "PerceptionRate", "Precision", "match"]
 
 FOUND_WITHIN = 0.002  # mean squared difference below which an object counts as found (thesis 5.4.1)
 
@@ -119,3 +119,20 @@ class CountAccuracy(MeanMetric):
         """Adds images: found values (K', D) and true values (K, D) of each."""
         for f, t in zip(found, true, strict=True):
             super().update(float(len(f) == len(t)))
+
+
+class ExactSet(MeanMetric):
+    """Images whose set of listed values, such as labels, is found exactly, over all images.
+
+    >>> exact, cat, dog = ExactSet(), torch.tensor(1), torch.tensor(2)
+    >>> exact.update([torch.stack([cat, dog]), cat[None]], [torch.stack([dog, cat]), dog[None]])
+    >>> exact.compute().item()
+    0.5
+    """
+
+    higher_is_better = True  # type: ignore[assignment]
+
+    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
+        """Adds images: found values (K', *V) and true values (K, *V) of each."""
+        for f, t in zip(found, true, strict=True):
+            super().update(float(sorted(f.tolist()) == sorted(t.tolist())))

@@ -36,10 +36,10 @@ class QuadraticForm:
             keeps them.
         c: (S,) squared norms of the target.
         atoms: (S, M, P), scaled so that squared norms are errors; None where they are not needed any more.
-        target: (S, P), scaled alike.
+        target: (S, P), scaled alike; None with the atoms.
 
     Raises:
-        InputError: when the shapes do not fit each other.
+        InputError: when the shapes do not fit each other; from `atoms` and `target` of a form without atoms.
 
     >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
     >>> form.errors([0, 1]), form.errors([], 1.0), form.errors([0], 2.0)
@@ -49,13 +49,13 @@ class QuadraticForm:
     b: Tensor
     _gram: Tensor | None
     c: Tensor
-    atoms: Tensor | None = attrs.field(default=None, kw_only=True)
-    target: Tensor | None = attrs.field(default=None, kw_only=True)
+    _atoms: Tensor | None = attrs.field(default=None, kw_only=True)
+    _target: Tensor | None = attrs.field(default=None, kw_only=True)
     _columns: dict[int, Tensor] = attrs.field(kw_only=True, factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
         draws, atoms = self.b.shape
-        known = self._gram if self._gram is not None else self.atoms
+        known = self._gram if self._gram is not None else self._atoms
         fits = known is not None and known.shape[:2] == self.b.shape and self.c.shape == (draws,)
         if not fits or (self._gram is not None and self._gram.shape[2] != atoms):
             raise InputError(
@@ -84,6 +84,16 @@ class QuadraticForm:
         return self.b.shape[1]
 
     @property
+    def atoms(self) -> Tensor:
+        """(S, M, P)."""
+        return _held(self._atoms)
+
+    @property
+    def target(self) -> Tensor:
+        """(S, P)."""
+        return _held(self._target)
+
+    @property
     def draws(self) -> int:
         """S."""
         return self.b.shape[0]
@@ -93,7 +103,7 @@ class QuadraticForm:
         """Squared norms of the atoms, (S, M)."""
         if self._gram is not None:
             return self._gram.diagonal(dim1=1, dim2=2)
-        return torch.stack([_squares(a) for a in self._all_atoms])
+        return torch.stack([_squares(a) for a in self.atoms])
 
     def errors(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
         """Errors (S,) of some atoms, each with the same weight; of none, the error of the unconditional prediction."""
@@ -133,22 +143,22 @@ class QuadraticForm:
     def cat(self, other: QuadraticForm) -> QuadraticForm:
         """The draws of both forms over the same atoms; atoms are kept if both have them."""
         b, c = torch.cat([self.b, other.b]), torch.cat([self.c, other.c])
-        if self.atoms is None or other.atoms is None or self.target is None or other.target is None:
+        if self._atoms is None or other._atoms is None:
             return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c)
         atoms, wanted = torch.cat([self.atoms, other.atoms]), torch.cat([self.target, other.target])
         return QuadraticForm(b, None, c, atoms=atoms, target=wanted)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
         """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""
-        if self.target is None or other.target is None or self.target.shape != other.target.shape:
-            raise InputError("got forms without atoms, or of different draws; expected one noise bank for both")
-        atoms = torch.cat([self._all_atoms, other._all_atoms], dim=1)
+        if self.target.shape != other.target.shape:
+            raise InputError("got forms of different draws; expected one noise bank for both")
+        atoms = torch.cat([self.atoms, other.atoms], dim=1)
         b, known = torch.cat([self.b, other.b], dim=1), dict(self._columns)
         return QuadraticForm(b, None, self.c, atoms=atoms, target=self.target, columns=known)
 
     def take(self, indices: Sequence[int] | Tensor) -> QuadraticForm:
         """The form over some of the atoms."""
-        if self.atoms is None:
+        if self._atoms is None:
             return QuadraticForm(self.b[:, indices], self.gram()[:, indices][:, :, indices], self.c)
         return QuadraticForm(self.b[:, indices], None, self.c, atoms=self.atoms[:, indices], target=self.target)
 
@@ -173,12 +183,6 @@ class QuadraticForm:
         self._complete(chosen)
         return torch.stack([self._columns[i][:, chosen] for i in chosen], dim=2)
 
-    @property
-    def _all_atoms(self) -> Tensor:
-        if self.atoms is None:
-            raise InputError("got a form without atoms; expected one that holds them; make it with `QuadraticForm.of`")
-        return self.atoms
-
     def _complete(self, indices: Sequence[int]) -> None:
         """Computes what is missing of some columns, in one pass over the atoms for all that lack the same rows."""
         missing: dict[int, list[int]] = {}
@@ -187,10 +191,16 @@ class QuadraticForm:
             if known < len(self):
                 missing.setdefault(known, []).append(index)
         for start, group in missing.items():
-            part = torch.stack([_inner(a[start:], a[group]) for a in self._all_atoms])  # (S, M - start, m)
+            part = torch.stack([_inner(a[start:], a[group]) for a in self.atoms])  # (S, M - start, m)
             for place, index in enumerate(group):
                 head = self._columns[index] if start else part[:, :0, place]
                 self._columns[index] = torch.cat([head, part[:, :, place]], dim=1)
+
+
+def _held(part: Tensor | None) -> Tensor:
+    if part is None:
+        raise InputError("got a form without atoms; expected one that holds them; make it with `QuadraticForm.of`")
+    return part
 
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:

@@ -7,23 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-__all__ = ["ConceptRecall", "ExactSet"]
-
-
-class ExactSet(MeanMetric):
-    """Images whose set of concepts was found exactly, over all images.
-
-    >>> import torch
-    >>> exact, cat, dog = ExactSet(), torch.tensor([1, 2]), torch.tensor([1, 3])
-    >>> exact.update([torch.stack([cat, dog]), cat[None]], [torch.stack([dog, cat]), dog[None]])
-    >>> exact.compute().item()
-    0.5
-    """
-
-    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
-        """Adds images: found values (K, L) and true ones (K', L) of each."""
-        for f, t in zip(found, true, strict=True):
-            super().update(float(sorted(f.tolist()) == sorted(t.tolist())))
+__all__ = ["ConceptRecall"]
 
 
 class ConceptRecall(MeanMetric):

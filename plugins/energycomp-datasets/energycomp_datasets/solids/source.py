@@ -14,10 +14,10 @@ import torch
 from torchmetrics import MetricCollection
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated
+from energycomp.evaluation import ExactSet, Example, Generated
 from energycomp.files import atomic_file
 from energycomp.images import to_output
-from energycomp_datasets.solids.metrics import ConceptRecall, ExactSet
+from energycomp_datasets.solids.metrics import ConceptRecall
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, picture, seen_pairs
 from energycomp_datasets.synthetic import HELD_OUT
 
