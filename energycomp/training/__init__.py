@@ -13,18 +13,20 @@ from energycomp.training.checkpoint import (
 from energycomp.training.config import FitConfig, Step
 from energycomp.training.fit import FitResult, Loss, OnSample, fit
 from energycomp.training.loss import denoising_loss
-from energycomp.training.order import Order, batches, interrupt_flag, step_generator
+from energycomp.training.order import MapStyle, Order, TrainingData, batches, interrupt_flag, step_generator
 from energycomp.training.recipe import Recipe, Trainable, augment, collate, start
 
 __all__ = [
     "FitConfig",
     "FitResult",
     "Loss",
+    "MapStyle",
     "OnSample",
     "Order",
     "Recipe",
     "Step",
     "Trainable",
+    "TrainingData",
     "TrainingState",
     "append_log",
     "augment",

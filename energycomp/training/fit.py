@@ -16,7 +16,6 @@ from accelerate.utils import send_to_device
 from diffusers.optimization import get_constant_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.errors import CheckpointError, InputError, NonFiniteError
@@ -32,7 +31,7 @@ from energycomp.training.checkpoint import (
     save_checkpoint,
 )
 from energycomp.training.config import FitConfig, Step
-from energycomp.training.order import batches, interrupt_flag, step_generator
+from energycomp.training.order import TrainingData, batches, interrupt_flag, step_generator
 
 __all__ = ["FitResult", "Loss", "OnSample", "fit"]
 
@@ -54,7 +53,7 @@ class FitResult:
 def fit(
     module: nn.Module,
     loss: Loss,
-    data: Dataset[Any],
+    data: TrainingData,
     config: FitConfig,
     *,
     out: str | Path,
@@ -160,7 +159,7 @@ class _Run:
         count = self.micro_batches // self.accelerator.num_processes
         return range(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
 
-    def batches(self, data: Dataset[Any], start: int, collate_fn: Callable[[list[Any]], Any] | None) -> Iterator[Any]:
+    def batches(self, data: TrainingData, start: int, collate_fn: Callable[[list[Any]], Any] | None) -> Iterator[Any]:
         return batches(
             self.config, data, samples=self.samples, parts=self.parts, micro_batches=self.micro_batches, start=start,
             collate_fn=collate_fn,

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import attrs
 import torch
@@ -14,7 +14,18 @@ from torch.utils.data import DataLoader, Dataset
 from energycomp.seeds import derived_seed
 from energycomp.training.config import FitConfig
 
-__all__ = ["Order", "batches", "interrupt_flag", "step_generator"]
+__all__ = ["MapStyle", "Order", "TrainingData", "batches", "interrupt_flag", "step_generator"]
+
+
+class MapStyle(Protocol):
+    """Items by index, such as a list or a tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+TrainingData = Dataset[Any] | MapStyle  # torch declares no `__len__` for a Dataset; `fit` asks for one
 
 
 @attrs.frozen
@@ -52,7 +63,7 @@ class Order:
 
 def batches(
     config: FitConfig,
-    data: Dataset[Any],
+    data: TrainingData,
     *,
     samples: int,
     parts: range,
@@ -62,7 +73,7 @@ def batches(
 ) -> Iterator[Any]:
     """The micro batches `parts` of all the steps from `start`, collated and on the CPU."""
     loader = DataLoader(
-        data,
+        cast("Dataset[Any]", data),
         batch_sampler=Order(
             samples=samples,
             batch_size=config.batch_size,

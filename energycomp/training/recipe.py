@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from energycomp.images import from_bytes
 from energycomp.models.model import Model
 from energycomp.training.config import FitConfig
 from energycomp.training.fit import FitResult, Loss, OnSample, fit
+from energycomp.training.order import TrainingData
 
 __all__ = ["Recipe", "Trainable", "augment", "collate", "start"]
 
@@ -53,7 +53,7 @@ class Recipe:
     model: Model
     module: nn.Module
     loss: Loss
-    data: Dataset[Any]
+    data: TrainingData
     config: FitConfig
     collate_fn: Callable[[list[Any]], Any] | None = None
     can_sample: bool = True
