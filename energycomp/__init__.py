@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from energycomp.components import Composition, Condition, Conditioner, EnergyComponent, HasEnergy
+    from energycomp.components import Composable, Composition, Condition, Conditioner, EnergyComponent, HasEnergy
     from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
     from energycomp.denoisers import Conditional, Denoiser
     from energycomp.editing.edit import Edit, edit
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "components": ("Composition", "Condition", "Conditioner", "EnergyComponent", "HasEnergy"),
+    "components": ("Composable", "Composition", "Condition", "Conditioner", "EnergyComponent", "HasEnergy"),
     "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
     "denoisers": ("Conditional", "Denoiser"),
     "editing": ("Edit", "edit"),
@@ -34,7 +34,36 @@ _NAMES = {
 }
 _FOLDERS = {name: folder for folder, names in _NAMES.items() for name in names}
 
-__all__ = sorted([*_FOLDERS, "__version__"])
+# Written out, since type checkers do not run code: a name that is missing here counts as private.
+__all__ = [
+    "Composable",
+    "Composer",
+    "Composition",
+    "Condition",
+    "Conditional",
+    "Conditioner",
+    "Decomposer",
+    "Denoiser",
+    "DiffusionDecomposer",
+    "Edit",
+    "EnergyComponent",
+    "HasEnergy",
+    "Model",
+    "NoiseBank",
+    "Problem",
+    "Slot",
+    "Solution",
+    "Solver",
+    "__version__",
+    "decompose",
+    "decomposer_of",
+    "denoising_loss",
+    "edit",
+    "fit",
+    "hookimpl",
+    "infer",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -153,8 +153,11 @@ class Problem:
         """The weight of each of `count` components under the denoiser's rule."""
         return rule_weights(self._denoiser.rule, float(max(count, 1)))[0]
 
-    def check(self, needs: Needs | None, solver: str) -> None:
+    def check(self, needs: str | None, solver: str) -> None:
         """Raises `InputError` where a solver's class attribute `needs` does not fit, before any row is spent."""
+        if needs not in (*get_args(Needs), None):
+            known = ", ".join(map(repr, get_args(Needs)))
+            raise InputError(f"got needs = {needs!r} of {solver!r}; expected {known} or None; correct the solver")
         if needs == "finite" and any(slot.candidates is None for slot in self.slots):
             raise InputError(
                 f"got continuous slots for {solver!r}; expected finite ones; use a solver for continuous values "

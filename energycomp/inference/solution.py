@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference.problem import Needs, Problem
+from energycomp.inference.problem import Problem
 
 __all__ = ["Solution", "Solver", "paired"]
 
@@ -60,11 +60,12 @@ class Solver(Protocol):
     """Finds the values that explain an image best.
 
     `needs`, a class attribute, states the slots that it takes; `infer` checks it before any row is spent: "finite"
-    (values are listed), "continuous", "differentiable" (continuous, for gradient descent) or None (any).
+    (values are listed), "continuous", "differentiable" (continuous, for gradient descent) or None (any). A plain
+    `needs = "finite"` is enough: type checkers take it for a string.
     """
 
     @property
-    def needs(self) -> Needs | None: ...
+    def needs(self) -> str | None: ...
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         """The best answer found."""

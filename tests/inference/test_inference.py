@@ -52,6 +52,11 @@ class Differentiable(Fixed):
     needs: ClassVar[Any] = "differentiable"
 
 
+@attrs.frozen
+class Misspelt(Fixed):
+    needs: ClassVar[Any] = "continous"
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -241,6 +246,7 @@ def test_candidates() -> None:
         (Continuous, labels_model(4), {}, "listed values for 'Continuous'"),
         (Differentiable, labels_model(4), {}, "listed values for 'Differentiable'"),
         (Differentiable, bumps_model(), {"candidates": torch.rand(4, 2)}, "leave candidates= out"),
+        (Misspelt, bumps_model(), {}, "needs = 'continous' of 'Misspelt'; expected 'finite'"),
     ],
 )
 def test_needs_are_checked_before_any_row(solver: Any, model: Any, options: dict[str, Any], message: str) -> None:

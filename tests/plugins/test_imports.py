@@ -41,6 +41,10 @@ def test_every_public_name_resolves(name: str) -> None:
     assert name in dir(energycomp)
 
 
+def test_type_checkers_and_python_see_the_same_names() -> None:
+    assert set(energycomp.__all__) == {*energycomp._FOLDERS, "__version__"}
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Compozer'"):
         _ = energycomp.Compozer
