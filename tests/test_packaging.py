@@ -1,0 +1,69 @@
+"""What a package index shows of each package, and what its wheel contains."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIRST_PARTY = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+ALL = [*FIRST_PARTY, *sorted(ROOT.glob("examples/*/pyproject.toml"))]
+REPOSITORY = "https://github.com/energycomp/energycomp"
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    return project
+
+
+def named(path: Path) -> str:
+    name: str = metadata(path)["name"]
+    return name
+
+
+@pytest.mark.parametrize("path", ALL, ids=named)
+def test_licence_and_readme(path: Path) -> None:
+    project = metadata(path)
+    assert (project["license"], project["license-files"]) == ("MIT", ["LICENSE"])
+    assert (path.parent / project["readme"]).is_file()
+    assert (path.parent / "LICENSE").is_file()
+    assert "Typing :: Typed" in project["classifiers"]
+    assert not [one for one in project["classifiers"] if one.startswith("License ::")]  # `license` takes its place
+
+
+@pytest.mark.parametrize("path", FIRST_PARTY, ids=named)
+def test_first_party_packages_say_the_same(path: Path) -> None:
+    core, project = metadata(ROOT / "pyproject.toml"), metadata(path)
+    assert (path.parent / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    for field in ("classifiers", "requires-python", "authors"):
+        assert project[field] == core[field], field
+    assert set(project["urls"]) == {"Homepage", "Documentation", "Repository", "Issues", "Changelog"}
+    for url in project["urls"].values():
+        assert url.startswith(REPOSITORY)
+        file = re.sub(r"^/(tree|blob)/main", "", url.removeprefix(REPOSITORY)).removesuffix("/issues")
+        assert (ROOT / file.lstrip("/")).exists(), url
+
+
+@pytest.mark.parametrize("folder", ["plugins/energycomp-solvers", "examples/energycomp-lamps"])
+def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(ROOT / folder)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        names = files.namelist()
+        (licence,) = (name for name in names if name.endswith(".dist-info/licenses/LICENSE"))
+        (meta,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        assert files.read(licence) == (ROOT / folder / "LICENSE").read_bytes()
+        shown = files.read(meta).decode()
+    assert [name for name in names if name.endswith("/py.typed")]
+    assert "License-Expression: MIT" in shown
+    assert "Description-Content-Type: text/markdown" in shown
+    assert ("weights/model.safetensors" in " ".join(names)) == ("lamps" in folder)
