@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "examples" / "energycomp-lamps"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "examples" / "energycomp-lamps"
 METADATA = "Metadata-Version: 2.1\nName: energycomp-lamps\nVersion: 0.1.0\n"
 
 
@@ -42,10 +44,21 @@ def test_it_has_at_most_200_lines() -> None:
     assert len(lines) <= 200
 
 
+def test_the_guide_shows_its_code() -> None:
+    guide = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    section = guide.split("## What each object must have")[1].split("## A complete example: CMA-ES")[0]
+    files = [PACKAGE / "README.md", *(PACKAGE / "energycomp_lamps").rglob("*.py")]
+    known = {line.strip() for file in files for line in file.read_text(encoding="utf-8").splitlines()}
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert len(blocks) == 7
+    for block in blocks:
+        assert [line for line in block.splitlines() if line.strip() not in known] == []
+
+
 def test_its_own_tests_pass(site: Path, tmp_path: Path) -> None:
     tests = str(PACKAGE / "tests")
     shown = run(site, tmp_path, "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tests, tests)
-    assert "5 passed" in shown
+    assert "6 passed" in shown
 
 
 def test_it_works_from_the_command_line(site: Path, tmp_path: Path) -> None:

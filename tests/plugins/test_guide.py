@@ -1,21 +1,41 @@
-"""The guide names every hook with its factory, what each object must have, and every field of a solution."""
+"""The guide names every hook with its factory, and its tables have every member of each object and no other."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-from energycomp import Conditioner, Decomposer, Solution, Solver, plugins
+from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Problem, Solution, Solver, plugins
 from energycomp.denoisers import TwoStage
-from energycomp.evaluation import DataSource
+from energycomp.evaluation import DataSource, Example
+from energycomp.inference import QuadraticForm
 from energycomp.plugins import hookspecs
 from energycomp.testing import plugin
+from energycomp.training import Recipe
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 CODE = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", GUIDE))))
+
+
+def table(name: str) -> list[str]:
+    """The names in the first column of the table that is headed by a name."""
+    (found,) = re.findall(rf"^\| `{name}` \|.*\n\|[- |]+\n((?:\|.*\n)+)", GUIDE, flags=re.MULTILINE)
+    first = [row.split("|")[1] for row in found.splitlines()]
+    return [name for cell in first for name in re.findall(r"`(\w+)", cell)]
+
+
+def fields(made: type) -> set[str]:
+    """The public fields of an attrs class."""
+    return {field.name for field in attrs.fields(made) if not field.name.startswith("_")}
+
+
+def members(protocol: type) -> set[str]:
+    """The public members of a class, and its call."""
+    return {name for name in vars(protocol) if not name.startswith("_") or name == "__call__"}
 
 
 @pytest.mark.parametrize("kind", plugins.KINDS)
@@ -26,15 +46,36 @@ def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
     assert f"`{factory}`" in GUIDE
 
 
-@pytest.mark.parametrize("protocol", [TwoStage, Conditioner, DataSource, Decomposer, Solver])
-def test_every_member_of_a_protocol_is_documented(protocol: type) -> None:
-    members = {name for name in vars(protocol) if not name.startswith("_")}
-    assert members
-    assert members <= CODE
+@pytest.mark.parametrize("documented", [Conditioner, DataSource, Decomposer, EnergyComponent, Solver])
+def test_the_table_of_a_protocol_is_complete(documented: Any) -> None:
+    names = table(documented.__name__)
+    assert len(names) == len(set(names))
+    assert set(names) == members(documented)
 
 
-def test_every_field_of_a_solution_is_documented() -> None:
-    assert {field.name for field in attrs.fields(Solution)} <= CODE
+@pytest.mark.parametrize("documented", [Condition, Example, Recipe, Solution])
+def test_the_table_of_fields_is_complete(documented: type) -> None:
+    names = table(documented.__name__)
+    assert len(names) == len(set(names))
+    assert set(names) == fields(documented)
+
+
+def test_the_table_of_a_problem_is_complete() -> None:
+    assert set(table("Problem")) == fields(Problem) | members(Problem) - {"__call__"}
+
+
+def test_the_required_fields_of_a_solution_are_the_first() -> None:
+    required = [field.name for field in attrs.fields(Solution) if field.default is attrs.NOTHING]
+    assert table("Solution")[: len(required)] == required
+    assert len(required) == 5
+
+
+def test_what_is_shown_of_a_quadratic_form_exists() -> None:
+    assert set(table("QuadraticForm")) <= members(QuadraticForm)
+
+
+def test_both_stages_of_a_network_are_documented() -> None:
+    assert members(TwoStage) | {"forward", "config"} <= CODE
 
 
 def test_every_kind_has_a_check() -> None:

@@ -1,5 +1,6 @@
 """Everything that the plugin registers conforms, and its component changes the colour of samples."""
 
+import re
 from pathlib import Path
 
 import energycomp
@@ -21,8 +22,10 @@ from energycomp.testing import (
 
 from energycomp_lamps.greedy import Greedy
 from energycomp_lamps.model import LampNet, lamps, recipe
-from energycomp_lamps.scenes import NAMES, Colours, Lamps, scene
+from energycomp_lamps.scenes import Colours, Lamps, scene
 from energycomp_lamps.tint import Tint
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_installed_plugin_conforms() -> None:
@@ -74,4 +77,10 @@ def test_what_is_refused() -> None:
         lamps(preset="paper")
     with pytest.raises(InputError, match="use the solver enumerate"):
         energycomp.infer(torch.zeros(1, 3, 16, 16), attributes_model(2), solver=Greedy())
-    assert len(NAMES) == 4
+
+
+def test_the_readme_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block.replace("sample()", "sample(num_inference_steps=2)"), str(README), "exec"), names)  # noqa: S102
+    assert getattr(names["image"], "size", None) == (16, 16)
