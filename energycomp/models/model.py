@@ -26,7 +26,7 @@ MAX_COUNT = 100_000  # of draws, of steps and of components
 
 
 def _pair(value: Any) -> Any:
-    return None if value is None else tuple(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _is_number(value: Any) -> bool:
@@ -42,7 +42,11 @@ def _is_count(value: Any, least: int = 1) -> bool:
 
 
 def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:
-    return len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
+    return isinstance(value, tuple) and len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 @attrs.frozen
@@ -71,17 +75,17 @@ class Defaults:
     )
     gamma: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
     draws: int = attrs.field(default=16, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}"))
-    solver: str = attrs.field(default="enumerate", validator=attrs.validators.instance_of(str))
+    solver: str = attrs.field(default="enumerate", validator=_legal(_is_text, "a registered name"))
     counts: tuple[int, int] = attrs.field(
         default=(0, 8),
         converter=_pair,
         validator=_legal(lambda v: _is_range(v, lambda n: _is_count(n, 0)), f"0 <= low <= high <= {MAX_COUNT:,}"),
     )
-    scheduler: str = attrs.field(default="DDIMScheduler", validator=attrs.validators.instance_of(str))
+    scheduler: str = attrs.field(default="DDIMScheduler", validator=_legal(_is_text, "the name of a class"))
     num_inference_steps: int = attrs.field(
         default=50, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}")
     )
-    distinct: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    distinct: bool = attrs.field(default=True, validator=_legal(lambda v: isinstance(v, bool), "True or False"))
     error_limit: float | None = attrs.field(
         default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
     )
@@ -119,7 +123,7 @@ class Model:
     -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
     """
 
-    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    name: str = attrs.field(validator=_legal(_is_text, "a text"))
     denoiser: Denoiser
     conditioner: Conditioner
     processor: ImageProcessor

@@ -20,7 +20,7 @@ from energycomp.editing import edit
 from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.evaluation import CountAccuracy, Example, evaluate, evaluate_parts
 from energycomp.inference import Problem, Solution, infer, make_problem
-from energycomp.models import Model
+from energycomp.models import Defaults, Model
 from energycomp.plugins import register
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model
 
@@ -190,6 +190,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "words composed": (lambda: bumps_model().compose("ab"), LISTED),
     "one value composed": (lambda: bumps_model().compose(PLACES[0]), LISTED),
     "values outside composed": (lambda: bumps_model().compose(PLACES * 2), LISTED),
+    "a solver object as default": (lambda: Defaults(solver=First()), "expected a registered name"),  # type: ignore[arg-type]
+    "a number as default counts": (lambda: Defaults(counts=3), "expected 0 <= low <= high"),  # type: ignore[arg-type]
+    "a word as default flag": (lambda: Defaults(distinct="no"), "expected True or False"),  # type: ignore[arg-type]
     "an image of NaN": (lambda: infer(np.full((16, 16, 3), np.nan), bumps_model()), "expected uint8"),
     "a tensor of NaN": (lambda: infer(torch.full((3, 16, 16), torch.nan), bumps_model()), "expected finite numbers"),
     "an image without channels": (lambda: infer(torch.zeros(16, 16), bumps_model()), "expected float"),
