@@ -21,7 +21,7 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.evaluation import CountAccuracy, Example, evaluate, evaluate_parts
 from energycomp.inference import Problem, Solution, infer, make_problem
 from energycomp.models import Defaults, Model
-from energycomp.plugins import register
+from energycomp.plugins import register, registry
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])
@@ -47,7 +47,8 @@ class Needy(First):
 
 
 @pytest.fixture(autouse=True)
-def _registered() -> None:
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_own", {})
     register("solvers", "first", First)
 
 
