@@ -24,7 +24,7 @@ from energycomp.components.space import (
     signal_noise,
     stratified_timesteps,
 )
-from energycomp.components.values import ReadsText, random_values, read_value
+from energycomp.components.values import ReadsText, parsed, random_values, read_value, value_of, values_of
 
 __all__ = [
     "AttributeConditioner",
@@ -55,6 +55,7 @@ __all__ = [
     "identifies_null",
     "log_snr",
     "native_type",
+    "parsed",
     "predict",
     "random_values",
     "read_value",
@@ -62,5 +63,7 @@ __all__ = [
     "signal_noise",
     "stratified_timesteps",
     "target",
+    "value_of",
+    "values_of",
     "weights_of",
 ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError
+from energycomp.seeds import as_generator
 
 __all__ = ["NoisedSpace", "check_compatible", "cosine_schedule", "log_snr", "signal_noise", "stratified_timesteps"]
 
@@ -99,7 +100,7 @@ def signal_noise(alphas_cumprod: Tensor, timestep: Tensor, dtype: torch.dtype = 
 
 
 def stratified_timesteps(
-    n: int, low: float, high: float, *, power: float = 1.0, generator: torch.Generator | None = None
+    n: int, low: float, high: float, *, power: float = 1.0, generator: int | torch.Generator | None = None
 ) -> Tensor:
     """n timesteps low + (high - low) U^power (n,) in random order, one U from each of n equal parts of [0, 1).
 
@@ -111,6 +112,7 @@ def stratified_timesteps(
     >>> (t / 100).floor().sort().values.tolist()
     [2.0, 3.0, 4.0, 5.0]
     """
+    generator = as_generator(generator)
     device = generator.device if generator is not None else torch.device("cpu")
     order = torch.randperm(n, generator=generator, device=device)
     place = order + torch.rand(n, generator=generator, device=device)

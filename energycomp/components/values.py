@@ -1,18 +1,21 @@
-"""Values of a conditioner: read from the text that a person writes, or drawn at random from the support."""
+"""Values of a conditioner: from the arguments of a call, lists, arrays and text, or at random from the support."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
 from energycomp.components.conditioning import Conditioner, FiniteConditioner
 from energycomp.errors import InputError
+from energycomp.seeds import as_generator
 
-__all__ = ["ReadsText", "random_values", "read_value"]
+__all__ = ["ReadsText", "parsed", "random_values", "read_value", "value_of", "values_of"]
 
 
 @runtime_checkable
@@ -22,6 +25,119 @@ class ReadsText(Protocol):
     def read(self, text: str) -> Tensor:
         """The text of one component as a value (1, *V); raises `InputError`."""
         ...
+
+
+def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
+    """The arguments that a model is called with as one value (1, *V).
+
+    They are the arguments of the conditioner's `parse`, or a value itself: a tensor or an array of shape V or (1, *V),
+    such as a row of `Solution.conditions`, or its elements one after another.
+
+    Raises:
+        InputError: the conditioner has no such value.
+
+    >>> from energycomp.testing import UnitSquare
+    >>> row = torch.tensor([0.25, 0.5])
+    >>> parsed(UnitSquare(), 0.25, 0.5).equal(parsed(UnitSquare(), *row)), parsed(UnitSquare(), row)
+    (True, tensor([[0.2500, 0.5000]]))
+    """
+    shape = tuple(conditioner.value_shape)
+    if args and not kwargs and all(isinstance(arg, Tensor | np.ndarray | np.generic) for arg in args):
+        parts = [_numbers(arg) for arg in args]
+        whole = parts[0] if len(parts) == 1 else _stacked(parts)
+        if whole is not None and tuple(whole.shape) in (shape, (1, *shape)):
+            if not _is_legal(conditioner, whole):
+                raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}; change it")
+            return _typed(conditioner, whole).reshape(1, *shape)
+    return conditioner.parse(*map(_plain, args), **{name: _plain(arg) for name, arg in kwargs.items()})
+
+
+def value_of(conditioner: Conditioner, given: Any) -> Tensor:
+    """One value (1, *V) from what a model is called with: a mapping or a list of arguments, or one argument.
+
+    Raises:
+        InputError: the conditioner has no such value.
+
+    >>> from energycomp.testing import UnitSquare
+    >>> value_of(UnitSquare(), (0.25, 0.5))
+    tensor([[0.2500, 0.5000]])
+    """
+    try:
+        if isinstance(given, Mapping):
+            return parsed(conditioner, **given)
+        return parsed(conditioner, *given) if isinstance(given, list | tuple) else parsed(conditioner, given)
+    except TypeError as error:  # of a `parse` with other arguments
+        raise InputError(
+            f"got {given!r}, which {type(conditioner).__name__} does not take ({error}); expected what the model is "
+            "called with, such as (0.4, 0.6)"
+        ) from error
+
+
+def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> Tensor:
+    """Several values (M, *V): a tensor, an array or nested lists of numbers, or a list of what `value_of` takes.
+
+    Args:
+        given: the values.
+        name: what the error calls them.
+
+    Raises:
+        InputError: not all of them are values of the conditioner.
+
+    >>> from energycomp.testing import Labels, UnitSquare
+    >>> values_of(Labels(4), [3, 1]), values_of(UnitSquare(), [(0.25, 0.5), (0, 1)]).shape
+    (tensor([3, 1]), torch.Size([2, 2]))
+    """
+    shape = tuple(conditioner.value_shape)
+    values = _numbers(given)
+    if values is None and isinstance(given, Sequence) and not isinstance(given, str):
+        values = torch.cat([value_of(conditioner, one) for one in given])
+    if values is not None and values.shape == (0,):
+        values = values.reshape(0, *shape)
+    fits = values is not None and values.ndim == 1 + len(shape) and tuple(values.shape[1:]) == shape
+    if values is None or not fits or not _is_legal(conditioner, values):
+        got = f"{name} {given!r}" if values is None else f"{name} of shape {tuple(values.shape)}"
+        raise InputError(
+            f"got {got}; expected legal values of {type(conditioner).__name__} of shape "
+            f"({', '.join(map(str, ('M', *shape)))}); give a list of values, and check their range"
+        )
+    return _typed(conditioner, values)
+
+
+def _numbers(given: Any) -> Tensor | None:
+    """A tensor as it is, a copy of an array or of nested lists of numbers; None for anything else."""
+    if isinstance(given, Sequence) and any(isinstance(one, Tensor) for one in given):
+        return None
+    try:
+        found = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if found.dtype == torch.bool or found.is_complex():
+        return None
+    return found.float() if found.dtype == torch.float64 and found is not given else found
+
+
+def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    same = len(known) == len(parts) and len({part.shape for part in known}) == 1
+    return torch.stack(known) if same else None
+
+
+def _is_legal(conditioner: Conditioner, values: Tensor) -> bool:
+    if not values.numel():  # torch's constraints refuse it
+        return True
+    return bool(torch.isfinite(values).all()) and bool(conditioner.support.check(values).all())
+
+
+def _typed(conditioner: Conditioner, values: Tensor) -> Tensor:
+    if conditioner.support.is_discrete:
+        return values.long()
+    return values if values.is_floating_point() else values.float()
+
+
+def _plain(argument: Any) -> Any:
+    """An element of a tensor or an array as a number of Python."""
+    is_element = isinstance(argument, Tensor | np.ndarray) and argument.ndim == 0
+    return argument.item() if is_element or isinstance(argument, np.generic) else argument
 
 
 def read_value(conditioner: Conditioner, text: str) -> Tensor:
@@ -64,13 +180,14 @@ def _literal(text: str) -> Any:
     return text
 
 
-def random_values(conditioner: Conditioner, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+def random_values(conditioner: Conditioner, count: int, *, generator: int | torch.Generator | None = None) -> Tensor:
     """Legal values (count, *V) at random: uniform where they can be listed, else a normal sample mapped to the support.
 
     >>> from energycomp.components import Latents
     >>> random_values(Latents(3), 2).shape
     torch.Size([2, 3])
     """
+    generator = as_generator(generator)
     if isinstance(conditioner, FiniteConditioner):
         legal = conditioner.enumerate_support()
         return legal[torch.randint(len(legal), (count,), generator=generator)]

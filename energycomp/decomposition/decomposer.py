@@ -7,16 +7,16 @@ recombined by choosing rows, for any decomposer: see `energycomp.decomposition.l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.denoisers.evaluator import RowCount, count_rows
-from energycomp.models.model import Model
+from energycomp.models.model import Model, checked_model
 from energycomp.plugins.registry import find
-from energycomp.sampling.sampler import Generator
+from energycomp.seeds import Generator, as_generators
 
 __all__ = [
     "Decomposer",
@@ -104,15 +104,20 @@ def decompose(
     Args:
         images: paths, Pillow images, arrays or tensors (B, 3, H, W) in [-1, 1].
         model: a model with an encoder or a decomposer, or any decomposer.
-        generator: of the initial noise; one, or one for each image.
+        generator: of the initial noise; one, or a seed; or one for each image.
         num_inference_steps: steps of each reverse diffusion; by default the model's own number.
+
+    Raises:
+        InputError: no images, or a model that has neither an encoder nor a decomposer.
 
     >>> from energycomp.testing import stripes_model
     >>> found = decompose(torch.rand(1, 3, 16, 16), stripes_model(parts=4))
     >>> found.latents.shape, found.parts.images.shape, found.parts.masks.shape
     (torch.Size([1, 4, 4]), torch.Size([1, 4, 3, 16, 16]), torch.Size([1, 4, 16, 16]))
     """
-    decomposer = decomposer_of(model) if isinstance(model, Model) else model
+    given = isinstance(model, Decomposer) and not isinstance(model, Model | type)
+    decomposer = cast("Decomposer", model) if given else decomposer_of(cast("Model", model))
+    generator = as_generators(generator)
     with count_rows() as spent:
         latents = decomposer.encode(images)
         parts = decomposer.parts(latents, generator=generator, num_inference_steps=num_inference_steps)
@@ -140,6 +145,7 @@ def decomposer_of(model: Model) -> Decomposer:
     >>> type(decomposer_of(stripes_model())).__name__
     'DiffusionDecomposer'
     """
+    model = checked_model(model)
     decomposer: Decomposer = find("decomposers", model.decomposer_name or DEFAULT)(model)
     return decomposer
 

@@ -16,9 +16,10 @@ from energycomp.decomposition.latents import latents_for
 from energycomp.denoisers.denoiser import compose_rows
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import InputError
-from energycomp.models.model import Model
-from energycomp.sampling.sampler import Generator, draw_noise, sample
+from energycomp.models.model import Model, checked_model
+from energycomp.sampling.sampler import draw_noise, sample
 from energycomp.sampling.schedulers import make_scheduler
+from energycomp.seeds import Generator, as_generators
 
 __all__ = ["MASK_THRESHOLD", "DiffusionDecomposer"]
 
@@ -50,7 +51,7 @@ class DiffusionDecomposer:
 
     @model.validator
     def _check_model(self, _: Any, model: Model) -> None:
-        if model.encoder is None:
+        if checked_model(model).encoder is None:
             raise InputError(
                 f"got the model {model.name!r}, which has no encoder; expected one that takes images apart; load "
                 "'decomp', or train one: energycomp train decomp --data FOLDER"
@@ -84,7 +85,7 @@ class DiffusionDecomposer:
             weights: of the parts, (K',) or (B, K'); a part with a weight above 1 is stronger, below 1 weaker. By
                 default 1.
         """
-        latents = latents_for(self.model, latents)
+        latents, generator = latents_for(self.model, latents), as_generators(generator)
         batch, count = latents.shape[:2]
         owner = torch.arange(batch, device=latents.device).repeat_interleave(count)
         noise = self._noise(batch, generator)
@@ -103,7 +104,7 @@ class DiffusionDecomposer:
         Costs 2 B K network evaluations per step, and B more where the rule needs the unconditional prediction; the
         first step costs B trunk passes, in which all chains of an image are the same, any other B (K + 1).
         """
-        latents = latents_for(self.model, latents)
+        latents, generator = latents_for(self.model, latents), as_generators(generator)
         denoiser, (batch, count) = self.model.denoiser, latents.shape[:2]
         condition, noise = self._condition(latents), self._noise(batch, generator)
         chains = torch.arange(batch * (count + 1), device=latents.device).view(batch, count + 1)
@@ -129,7 +130,7 @@ class DiffusionDecomposer:
         noise: Tensor,
         copies: int,
         num_inference_steps: int | None,
-        generator: Generator,
+        generator: torch.Generator | list[torch.Generator] | None,
         reference: list[Tensor] | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
@@ -166,7 +167,7 @@ class DiffusionDecomposer:
             num_inference_steps=num_inference_steps or defaults.num_inference_steps,
             initial=noise[index],
             progress=False,
-            generator=generator if isinstance(generator, torch.Generator) else None,  # DDIM's steps draw nothing
+            generator=[generator[k] for k in index.tolist()] if isinstance(generator, list) else generator,
         )
 
     def _unconditional(self, shared: Trunk) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from energycomp.decomposition.decomposer import Decomposer, Parts
 from energycomp.decomposition.latents import traverse
 from energycomp.errors import InputError
+from energycomp.seeds import as_generator
 
 __all__ = ["Traversal", "strongest_dimensions", "traverse_dimension"]
 
@@ -111,4 +112,4 @@ def _check(latents: Tensor, part: int, dim: int = 0) -> None:
 
 def _noise(seed: int, count: int) -> list[torch.Generator]:
     """The same noise for each image."""
-    return [torch.Generator().manual_seed(seed) for _ in range(count)]
+    return [as_generator(seed) for _ in range(count)]

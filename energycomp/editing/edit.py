@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.components.composition import Composition, combine
+from energycomp.components.values import value_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.editing.repaint import difference, repaint
@@ -19,7 +20,8 @@ from energycomp.errors import InputError
 from energycomp.images import as_picture
 from energycomp.inference.infer import infer
 from energycomp.inference.solution import Solution, Solver
-from energycomp.models.model import Model
+from energycomp.models.model import Model, checked_model
+from energycomp.seeds import as_generator
 
 __all__ = ["Edit", "edit"]
 
@@ -58,11 +60,11 @@ def edit(
     remove: Collection[int] = (),
     add: Sequence[Any] = (),
     solution: Solution | None = None,
-    solver: Solver | None = None,
-    count: int | tuple[int, int] | None = None,
+    solver: Solver | type[Solver] | str | None = None,
+    count: int | Sequence[int] | None = None,
     strength: float = 0.2,
     num_inference_steps: int | None = None,
-    generator: torch.Generator | None = None,
+    generator: int | torch.Generator | None = None,
     progress: bool = True,
 ) -> Edit:
     """Reads an image, changes its composition, and samples the new composition where it differs from the old one.
@@ -75,14 +77,14 @@ def edit(
         image: one image, as `ImageProcessor` takes it.
         model: the model that reads and samples.
         move: `{k: value}`, a new value for component k of the answer, counted from 0. A value is the arguments that the
-            model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor of shape V.
+            model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor or array of shape V.
         remove: components that are removed.
         add: values of components that are added.
         solution: the answer of `infer` for this image; by default it is computed with `solver` and `count`.
         solver, count: as `infer` takes them.
         strength: noise level from which moved components are sampled, in (0, 1]; 1 keeps nothing of their appearance.
         num_inference_steps: number of scheduler steps; by default the model's.
-        generator: makes the edit repeatable; by default a new one with seed 0.
+        generator: or a seed, makes the edit repeatable; 0 when left out.
         progress: whether to show a progress bar.
 
     Raises:
@@ -98,14 +100,14 @@ def edit(
     tensor([[0.8000, 0.8000],
             [0.2000, 0.8000]])
     """
-    generator = generator or torch.Generator().manual_seed(0)
+    model, generator = checked_model(model), as_generator(0 if generator is None else generator)
     if not 0.0 < strength <= 1.0:
         raise InputError(f"got strength={strength}; expected a number above 0, at most 1; 0.2 keeps the look")
     if num_inference_steps is not None and num_inference_steps < 1:
         raise InputError(f"got num_inference_steps={num_inference_steps}; expected at least 1, such as 50")
     if solution is None:
         solution = infer(image, model, solver=solver, count=count, generator=generator)
-    plan = _plan(solution.conditions, model, move or {}, remove, add)
+    plan = _plan(solution.conditions, model, {} if move is None else move, remove, add)
     composition = model.compose(plan.values)
     with count_rows() as spent, torch.no_grad():
         start, freedom = _prepare(model.encode(image), model, plan, strength, generator)
@@ -144,7 +146,12 @@ class _Plan:
         return torch.stack([*stays, *self.new]) if stays or self.new else self.old[:0]
 
 
-def _plan(old: Tensor, model: Model, move: Mapping[int, Any], remove: Collection[int], add: Sequence[Any]) -> _Plan:
+def _plan(old: Tensor, model: Model, move: Any, remove: Any, add: Any) -> _Plan:
+    for name, given, kind in (("move", move, Mapping), ("remove", remove, Collection), ("add", add, Sequence)):
+        if not isinstance(given, kind) or isinstance(given, str):
+            raise InputError(
+                f"got {name}={given!r}; expected such as move={{0: (0.4, 0.6)}}, remove=[1], add=[(0.2, 0.8)]"
+            )
     if not (move or remove or add):
         raise InputError("got nothing to change; expected a component to move, remove or add")
     for k in (*move, *remove):
@@ -159,24 +166,12 @@ def _plan(old: Tensor, model: Model, move: Mapping[int, Any], remove: Collection
         raise InputError(f"got components {sorted(remove)} to remove, one of them twice; expected each once")
 
     def parsed(value: Any) -> Tensor:
-        return _parsed(value, model).to(old)
+        return value_of(model.conditioner, value)[0].to(old)
 
     plan = _Plan(old, tuple(remove), {k: parsed(v) for k, v in move.items()}, tuple(parsed(v) for v in add))
     if model.defaults.distinct and len(torch.unique(plan.values, dim=0)) < len(plan.values):
         raise InputError(f"got equal values in {plan.values.tolist()}; expected components that differ; change one")
     return plan
-
-
-def _parsed(value: Any, model: Model) -> Tensor:
-    """A value of shape V from the arguments that the model is called with, or from a tensor."""
-    if isinstance(value, Tensor):
-        shape = tuple(model.conditioner.value_shape)
-        if tuple(value.shape) not in (shape, (1, *shape)) or not bool(model.conditioner.support.check(value).all()):
-            raise InputError(f"got the value {value.tolist()}; expected a legal value of shape {shape}")
-        return value.reshape(shape)
-    if isinstance(value, str) or not isinstance(value, Mapping | Sequence):
-        raise InputError(f"got the value {value!r}; expected what the model is called with, such as (0.4, 0.6)")
-    return (model.conditioner.parse(**value) if isinstance(value, Mapping) else model.conditioner.parse(*value))[0]
 
 
 def _prepare(

@@ -27,7 +27,7 @@ def repaint(
     *,
     num_inference_steps: int = 50,
     scheduler: Any = "DDIMScheduler",
-    generator: torch.Generator | None = None,
+    generator: int | torch.Generator | None = None,
     progress: bool = True,
 ) -> Tensor:
     """Samples a composition in one region of an image and keeps the image elsewhere.
@@ -42,7 +42,7 @@ def repaint(
         freedom: (1, 1, H, W) in [0, 1], the share of the schedule in which each pixel is free.
         num_inference_steps: number of scheduler steps.
         scheduler: as `make_scheduler` takes it.
-        generator: makes the result repeatable.
+        generator: or a seed, makes the result repeatable.
         progress: whether to show a progress bar.
 
     Returns:
@@ -85,7 +85,7 @@ def difference(
     *,
     timesteps: tuple[float, float],
     draws: int = DRAWS,
-    generator: torch.Generator | None = None,
+    generator: int | torch.Generator | None = None,
 ) -> Tensor:
     """The root mean square difference of two compositions' x0 predictions at each pixel, (1, 1, H, W).
 
@@ -97,7 +97,7 @@ def difference(
         picture: the image, encoded, (1, C, H, W).
         timesteps: least and greatest timestep of the draws.
         draws: number of draws.
-        generator: makes the result repeatable.
+        generator: or a seed, makes the result repeatable.
     """
     change = before - after
     alphas_cumprod = change.noised_space.alphas_cumprod

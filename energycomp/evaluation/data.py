@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from energycomp.components.conditioning import Conditioner, groups_of
+from energycomp.components.values import value_of
 from energycomp.decomposition.decomposer import Decomposer
 from energycomp.errors import InputError
 
@@ -138,19 +139,13 @@ def true_values(example: Example, conditioner: Conditioner) -> Tensor:
     if known and conditions and all(isinstance(one, Mapping) and "attribute" in one for one in (*known, *conditions)):
         conditions = _of_attributes(example, [one["attribute"] for one in known])
     try:
-        values = [_parsed(conditioner, condition) for condition in conditions]
-    except TypeError as error:
+        values = [value_of(conditioner, condition) for condition in conditions]
+    except InputError as error:
         raise InputError(
             f"got {example.name} with the conditions {list(conditions)}, which {type(conditioner).__name__} does not "
             f"take ({error}); expected the arguments of its parse; use a dataset of the model"
         ) from error
     return torch.cat(values) if values else torch.zeros(0, *conditioner.value_shape)
-
-
-def _parsed(conditioner: Conditioner, condition: Any) -> Tensor:
-    if isinstance(condition, Mapping):
-        return conditioner.parse(**condition)
-    return conditioner.parse(*condition) if isinstance(condition, list | tuple) else conditioner.parse(condition)
 
 
 def _of_attributes(example: Example, attributes: Sequence[str]) -> tuple[Mapping[str, Any], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 import torch
@@ -19,8 +19,9 @@ from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.report import Report, Scores
 from energycomp.inference.infer import OutOfDistributionWarning, infer
 from energycomp.inference.solution import Solution, Solver
-from energycomp.models.model import Model
-from energycomp.seeds import derived_seed
+from energycomp.models.model import Model, checked_model
+from energycomp.plugins.registry import object_of
+from energycomp.seeds import as_seed, derived_seed
 
 __all__ = ["evaluate", "evaluate_parts"]
 
@@ -32,8 +33,8 @@ def evaluate(
     examples: Sequence[Example],
     metrics: MetricCollection,
     *,
-    solver: Solver | None = None,
-    count: int | tuple[int, int] | Literal["true"] | None = None,
+    solver: Solver | type[Solver] | str | None = None,
+    count: int | Sequence[int] | Literal["true"] | None = None,
     seed: int = 0,
     data: str = "",
     progress: bool = True,
@@ -47,7 +48,7 @@ def evaluate(
         model: infers the conditions.
         examples: images with their conditions.
         metrics: as `DataSource.metrics` returns them; they are copied.
-        solver: by default the solver of the model's defaults.
+        solver: as `infer` takes it; by default the solver of the model's defaults.
         count: number of components, as `infer` takes it; "true" gives the solver the true number of each image.
         seed: of the draws, and of the resamples.
         data: name of the examples in the report.
@@ -70,10 +71,8 @@ def evaluate(
     >>> report.values["count_accuracy"], report.images
     (1.0, 1)
     """
-    if solver is None:
-        from energycomp.plugins.registry import find
-
-        solver = cast("Solver", find("solvers", model.defaults.solver)())
+    model, seed = checked_model(model), as_seed(seed)
+    chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
     scores = Scores(metrics)
 
     def one(example: Example, generator: torch.Generator) -> _Answer[Solution]:
@@ -81,8 +80,8 @@ def evaluate(
         started = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # the metrics measure how wrong the answers are
-            known = len(true) if count == "true" else count
-            solution = infer(example.image, model, solver=solver, count=known, generator=generator)
+            known = len(true) if isinstance(count, str) and count == "true" else count
+            solution = infer(example.image, model, solver=chosen, count=known, generator=generator)
         seconds = time.perf_counter() - started
         scores.update([solution.conditions.detach().cpu()], [true], probability=[solution.probability])
         return _Answer(solution, solution.rows, seconds)
@@ -92,7 +91,7 @@ def evaluate(
         values=scores.values(),
         intervals=scores.intervals(seed),
         model=model.name,
-        solver=type(solver).__name__,
+        solver=type(chosen).__name__,
         data=data,
         seed=seed,
         **totals,
@@ -135,11 +134,11 @@ def evaluate_parts(
     >>> report.values["recall"], round(report.values["mse"], 6)
     (1.0, 0.0)
     """
-    decomposer = decomposer_of(model)
+    decomposer, seed = decomposer_of(model), as_seed(seed)
     scores = Scores(metrics)
     errors = {name: Scores(MetricCollection({name: MeanMetric()})) for name in ("mse", "mse_baseline")}
     average = torch.zeros(1, 3, *model.processor.size)
-    for example in tqdm(examples, disable=not progress, desc="reading", unit="image", delay=2, leave=False):
+    for example in tqdm(_checked(examples), disable=not progress, desc="reading", unit="image", delay=2, leave=False):
         average += model.processor(example.image) / len(examples)
 
     def one(example: Example, generator: torch.Generator) -> _Answer[Decomposition]:
@@ -186,10 +185,8 @@ def _over(
     on_result: Callable[[int, Example, R], object] | None,
 ) -> dict[str, Any]:
     """Calls `one` with every example and its generator; returns the fields of a `Report` about cost."""
-    if not len(examples):
-        raise InputError("got no examples; expected at least one to evaluate on; check the data")
     rows, seconds = 0, 0.0
-    for index, example in enumerate(tqdm(examples, disable=not progress, desc="evaluating", unit="image")):
+    for index, example in enumerate(tqdm(_checked(examples), disable=not progress, desc="evaluating", unit="image")):
         answer = one(example, torch.Generator().manual_seed(derived_seed(seed, "example", index)))
         rows += answer.rows
         seconds += answer.seconds
@@ -197,6 +194,17 @@ def _over(
             on_result(index, example, answer.result)
     number = len(examples)
     return {"rows_per_image": rows / number, "seconds_per_image": seconds / number, "images": number}
+
+
+def _checked(examples: Any) -> Sequence[Example]:
+    if not isinstance(examples, Sequence) or not all(isinstance(one, Example) for one in examples[:1]):
+        raise InputError(
+            f"got examples in {type(examples).__name__}; expected a sequence of Example; make one: "
+            "energycomp.plugins.find('datasets', 'clevr')().examples('synthetic:3-5', count=100, seed=0)"
+        )
+    if not len(examples):
+        raise InputError("got no examples; expected at least one to evaluate on; check the data")
+    return examples
 
 
 def _masks(model: Model, example: Example) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from energycomp.errors import InputError
 from energycomp.seeds import derived_seed
 
 __all__ = ["Report", "Scores", "bootstrap"]
@@ -62,6 +63,11 @@ class Scores:
     """Metrics over all images, and a copy of them for each image, from which intervals are computed."""
 
     def __init__(self, metrics: MetricCollection) -> None:
+        if not isinstance(metrics, MetricCollection):
+            raise InputError(
+                f"got metrics of {type(metrics).__name__}; expected a MetricCollection; put them into one: "
+                "MetricCollection({'count': CountAccuracy()})"
+            )
         self.metrics, self.total = metrics, metrics.clone()
         self.total.reset()
         self.parts: dict[str, list[Metric]] = {str(name): [] for name in self.total}

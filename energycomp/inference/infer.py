@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -12,8 +13,9 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.solution import Solution, Solver
-from energycomp.models.model import Model
-from energycomp.plugins.registry import find
+from energycomp.models.model import Model, checked_model
+from energycomp.plugins.registry import object_of
+from energycomp.seeds import as_generator
 
 __all__ = ["OutOfDistributionWarning", "infer"]
 
@@ -28,40 +30,43 @@ def infer(
     image: Any,
     model: Model,
     *,
-    solver: Solver | None = None,
-    count: int | tuple[int, int] | None = None,
-    candidates: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    solver: Solver | type[Solver] | str | None = None,
+    count: int | Sequence[int] | None = None,
+    candidates: Any = None,
+    generator: int | torch.Generator | None = None,
 ) -> Solution:
     """Finds the values, and their number, whose composition explains an image best (thesis eqs 5.7, 5.9).
 
     Args:
         image: one image, as `ImageProcessor` takes it.
         model: a model.
-        solver: an object with `solve(problem, generator=)`; the model's default solver when left out.
-        count: the number of components or its range; the model's default range when left out.
-        candidates: restrict the search to these values (M, *V).
-        generator: makes the answer repeatable; a new one with seed 0 when left out.
+        solver: an object with `solve(problem, generator=)`, its class, or a registered name such as "pursuit"; the
+            model's default solver when left out.
+        count: the number of components, or least and greatest; the model's default range when left out.
+        candidates: restrict the search to these values (M, *V): a tensor, an array, or a list of values or of what the
+            model is called with.
+        generator: or a seed, makes the answer repeatable; 0 when left out.
 
     Returns:
         The solution, with `fit` and `out_of_distribution` filled in. Exchangeable components are sorted by their
         values, positions from left to right, so that two runs with one answer number its components alike.
 
     Raises:
-        InputError: more than one image, or a solver that does not fit the problem.
+        InputError: more than one image, a solver that does not fit the problem, or another illegal argument.
+        NotFoundError: no plugin registers a solver of that name.
 
     Warns:
         OutOfDistributionWarning: the error exceeds the model's `error_limit`.
     """
-    if solver is None:
-        solver = find("solvers", model.defaults.solver)()
+    model = checked_model(model)
+    chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
+    generator = as_generator(0 if generator is None else generator)
     observation = model.encode(image)
     if len(observation) != 1:
         raise InputError(f"got {len(observation)} images; expected one; call infer for each")
-    generator = generator or torch.Generator().manual_seed(0)
     problem = make_problem(observation, model, count=count, candidates=candidates)
-    problem.check(solver.needs, type(solver).__name__)
-    solution = _ordered(solver.solve(problem, generator=generator), problem)
+    problem.check(chosen.needs, type(chosen).__name__)
+    solution = _ordered(chosen.solve(problem, generator=generator), problem)
     return _with_fit(solution, problem, model.defaults.error_limit, generator)
 
 

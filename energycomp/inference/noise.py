@@ -11,6 +11,7 @@ from energycomp.components.space import log_snr, signal_noise, stratified_timest
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import Trunk, trunk
 from energycomp.errors import InputError
+from energycomp.seeds import as_generator
 
 __all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors"]
 
@@ -56,7 +57,7 @@ def draw_bank(
     *,
     timesteps: tuple[float, float] | None = None,
     gamma: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: int | torch.Generator | None = None,
 ) -> NoiseBank:
     """Draws a bank, stratified in the timestep: one draw falls in each of `draws` equal parts of the range.
 
@@ -66,7 +67,7 @@ def draw_bank(
         alphas_cumprod: noise schedule (T,).
         timesteps: range [low, high) of the timesteps; all of them when left out.
         gamma: weights lambda = min(1, gamma / SNR), for denoisers trained on x0; 1 when left out.
-        generator: makes the draws repeatable; they are made on its device and moved to that of the schedule.
+        generator: or a seed, makes the draws repeatable; they are made on its device and moved to that of the schedule.
 
     Raises:
         InputError: no draws, or a range outside the schedule.
@@ -75,6 +76,7 @@ def draw_bank(
     >>> (bank.timestep / 100).floor().sort().values.tolist()
     [2.0, 3.0, 4.0, 5.0]
     """
+    generator = as_generator(generator)
     low, high = timesteps or (0.0, float(len(alphas_cumprod)))
     if draws < 1 or not 0 <= low < high <= len(alphas_cumprod):
         raise InputError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +21,13 @@ from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.inference.slots import Slot, attribute_slots, value_slot
-from energycomp.models.model import Defaults, Model
+from energycomp.models.model import MAX_COUNT, Defaults, Model
 
 __all__ = ["Needs", "Problem", "make_problem"]
 
 Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
+
+MAX_NUMBERS = 2**30  # of predictions, or of noise, at a time: 4 GiB of float32
 
 
 @attrs.frozen(eq=False)
@@ -74,8 +78,13 @@ class Problem:
         """Where the network is, and so where values should be."""
         return self._denoiser.device
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> NoiseBank:
-        """n draws over the model's range of timesteps, stratified. Costs no row."""
+    def draw(self, n: int, generator: int | torch.Generator | None = None) -> NoiseBank:
+        """n draws over the model's range of timesteps, stratified. Costs no row.
+
+        Raises:
+            InputError: no draws, or more than fit into memory.
+        """
+        self._check_size(1, n)
         return draw_bank(
             n,
             self._denoiser.sample_shape,
@@ -89,6 +98,9 @@ class Problem:
         """Denoising errors (N, S) of N candidates of K values each, (N, K, *V), differentiable in the values.
 
         Costs N K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+
+        Raises:
+            InputError: more values and draws than fit into memory.
         """
         candidates, count = values.shape[:2]
         condition = self._conditioner(values.reshape(candidates * count, *values.shape[2:]))
@@ -121,6 +133,7 @@ class Problem:
 
     def _errors(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
         """Errors (N, S) of N K conditions, those of a candidate one after another."""
+        self._check_size(candidates * count, len(bank))
         shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
@@ -139,7 +152,11 @@ class Problem:
 
         Costs M S rows, and S for u under the product rule. Subsets of atoms are 0/1 weights under the rules sum and
         product, and 1/K under mean: `weighting` makes them.
+
+        Raises:
+            InputError: more atoms and draws than fit into memory.
         """
+        self._check_size(len(atoms), len(bank))
         with self._count(), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
             return quadratic_form(self._denoiser, self.observation, bank, condition, self._trunk(bank))
@@ -170,6 +187,16 @@ class Problem:
                 "leave candidates= out"
             )
 
+    def _check_size(self, values: int, draws: int) -> None:
+        """Raises `InputError` where predictions of `values` under `draws` would take too much memory."""
+        size = self.observation[0].numel()
+        if values * draws * size > MAX_NUMBERS:
+            raise InputError(
+                f"got {values:,} values x {draws:,} draws x {size:,} numbers of a sample; expected at most "
+                f"{MAX_NUMBERS:,} numbers at a time (4 GiB); lower the number of values (candidates= of infer, side= "
+                "or inits= of the solver) or of draws"
+            )
+
     def _null(self, shared: Trunk) -> Tensor:
         condition = self._denoiser.unconditional.condition.expand(len(shared))
         return rows(self._denoiser, shared, condition, torch.arange(len(shared), device=self.device))
@@ -191,7 +218,11 @@ class Problem:
 
 
 def make_problem(
-    observation: Tensor, model: Model, *, count: int | tuple[int, int] | None = None, candidates: Tensor | None = None
+    observation: Tensor,
+    model: Model,
+    *,
+    count: int | Sequence[int] | None = None,
+    candidates: Any = None,
 ) -> Problem:
     """The problem of reading one encoded sample (1, C, H, W) with a model.
 
@@ -199,13 +230,16 @@ def make_problem(
 
     Args:
         count: the number of components, or least and greatest; the model's defaults when left out.
-        candidates: restrict every slot to these values (M, *V); an attribute without one is not asked about.
+        candidates: restrict every slot to these values, as `values_of` takes them; an attribute without one is not
+            asked about.
+
+    Raises:
+        InputError: a count or candidates that the model does not have.
     """
+    counts = None if count is None else _counts(count)
     if (groups := groups_of(model.conditioner)) is not None:
-        return _problem(observation, model, *attribute_slots(groups, model, count, candidates), exchangeable=False)
-    low, high = model.defaults.counts if count is None else (count, count) if isinstance(count, int) else count
-    if not 0 <= low <= high:
-        raise InputError(f"got counts from {low} to {high}; expected 0 <= least <= greatest; change count=")
+        return _problem(observation, model, *attribute_slots(groups, model, counts, candidates), exchangeable=False)
+    low, high = counts or model.defaults.counts
     rule = model.defaults.reading_rule or model.denoiser.rule
     if low == 0 and not identifies_null(rule):
         low = 1  # only the product rule has a prediction for no components
@@ -213,6 +247,29 @@ def make_problem(
             raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
     slot = value_slot(model, low, candidates)
     return _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
+
+
+def _counts(count: Any) -> tuple[int, int]:
+    """Least and greatest of a whole number, or of two."""
+    ends = count if isinstance(count, Sequence | np.ndarray | Tensor) and np.ndim(count) else (count, count)
+    try:
+        low, high = map(_whole, ends)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"got count={count!r}; expected a whole number, or least and greatest, such as 3 or (2, 4); change count="
+        ) from error
+    if not 0 <= low <= high <= MAX_COUNT:
+        raise InputError(
+            f"got counts from {low} to {high}; expected 0 <= least <= greatest <= {MAX_COUNT:,}; change count="
+        )
+    return low, high
+
+
+def _whole(number: Any) -> int:
+    """A whole number of Python, NumPy or a tensor; raises TypeError for anything else, flags included."""
+    if isinstance(number, bool) or getattr(number, "dtype", None) == torch.bool:
+        raise TypeError(number)
+    return operator.index(number)
 
 
 def _problem(

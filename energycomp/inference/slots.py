@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from energycomp.components.conditioning import FiniteConditioner
+from energycomp.components.values import values_of
 from energycomp.errors import InputError
 from energycomp.models.model import Model
 
@@ -27,7 +30,7 @@ class Slot:
     candidates: Tensor | None = None
 
 
-def value_slot(model: Model, least: int, candidates: Tensor | None) -> Slot:
+def value_slot(model: Model, least: int, candidates: Any) -> Slot:
     """The slot of an exchangeable component: the candidates, else all values of a finite conditioner, else its support.
 
     Args:
@@ -47,7 +50,7 @@ def value_slot(model: Model, least: int, candidates: Tensor | None) -> Slot:
 
 
 def attribute_slots(
-    groups: tuple[Tensor, ...], model: Model, count: int | tuple[int, int] | None, candidates: Tensor | None
+    groups: tuple[Tensor, ...], model: Model, counts: tuple[int, int] | None, candidates: Any
 ) -> tuple[tuple[Slot, ...], tuple[int, int]]:
     """A slot for each attribute with the values that it may take, and their number as least and greatest count."""
     if candidates is not None:
@@ -56,22 +59,20 @@ def attribute_slots(
         groups = tuple(group[torch.tensor([value in asked for value in group.tolist()])] for group in groups)
         groups = tuple(group for group in groups if len(group))
     high = len(groups)
-    if count not in (None, high, (high, high)):
+    if counts not in (None, (high, high)):
         raise InputError(
-            f"got count {count} for a model of {high} attributes; expected one of each; leave count= out, and name the "
-            "attributes with candidates="
+            f"got counts {counts} for a model of {high} attributes; expected one of each; leave count= out, and name "
+            "the attributes with candidates="
         )
     device = model.denoiser.device
     return tuple(Slot(model.conditioner.support, group.to(device)) for group in groups), (high, high)
 
 
-def _checked_candidates(candidates: Tensor, model: Model) -> Tensor:
+def _checked_candidates(candidates: Any, model: Model) -> Tensor:
     """The distinct candidates, in order of value."""
-    shape = tuple(model.conditioner.value_shape)
-    legal = candidates.ndim == 1 + len(shape) and tuple(candidates.shape[1:]) == shape and len(candidates) > 0
-    if not legal or not bool(model.conditioner.support.check(candidates).all()):
+    values = values_of(model.conditioner, candidates, name="candidates")
+    if not len(values):
         raise InputError(
-            f"got candidates of shape {tuple(candidates.shape)}; expected (M, {', '.join(map(str, shape))}), M at "
-            "least 1, legal values of the model's conditioner; stack values and check their range"
+            "got candidates of shape (0,); expected legal values, at least one; leave candidates= out to search all"
         )
-    return torch.unique(candidates, dim=0)
+    return torch.unique(values, dim=0)

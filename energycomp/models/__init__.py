@@ -3,13 +3,14 @@
 from energycomp.models.build import load_weights, no_larger_than
 from energycomp.models.codec import VAECodec, is_hub_id
 from energycomp.models.config import config_of
-from energycomp.models.model import Defaults, Model
+from energycomp.models.model import Defaults, Model, checked_model
 from energycomp.models.pretrained import from_pretrained, is_folder, load, save_pretrained, shipped
 
 __all__ = [
     "Defaults",
     "Model",
     "VAECodec",
+    "checked_model",
     "config_of",
     "from_pretrained",
     "is_folder",

@@ -6,32 +6,27 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from energycomp.components.composition import Composition, combine
 from energycomp.components.conditioning import Conditioner, weights_of
 from energycomp.components.rules import Rule
+from energycomp.components.values import parsed, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
+from energycomp.fields import legal as _legal
 from energycomp.images import ImageProcessor, to_output
 
-__all__ = ["Defaults", "Model"]
+__all__ = ["Defaults", "Model", "checked_model"]
 
 
 MAX_COUNT = 100_000  # of draws, of steps and of components
 
 
 def _pair(value: Any) -> Any:
-    return None if value is None else tuple(value)
-
-
-def _legal(legal: Callable[[Any], bool], expected: str) -> Callable[[Any, Any, Any], None]:
-    def check(_: Any, attribute: Any, value: Any) -> None:
-        if not legal(value):
-            raise InputError(f"got the default {attribute.name} {value!r}; expected {expected}; choose another")
-
-    return check
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _is_number(value: Any) -> bool:
@@ -47,7 +42,11 @@ def _is_count(value: Any, least: int = 1) -> bool:
 
 
 def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:
-    return len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
+    return isinstance(value, tuple) and len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 @attrs.frozen
@@ -76,17 +75,17 @@ class Defaults:
     )
     gamma: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
     draws: int = attrs.field(default=16, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}"))
-    solver: str = attrs.field(default="enumerate", validator=attrs.validators.instance_of(str))
+    solver: str = attrs.field(default="enumerate", validator=_legal(_is_text, "a registered name"))
     counts: tuple[int, int] = attrs.field(
         default=(0, 8),
         converter=_pair,
         validator=_legal(lambda v: _is_range(v, lambda n: _is_count(n, 0)), f"0 <= low <= high <= {MAX_COUNT:,}"),
     )
-    scheduler: str = attrs.field(default="DDIMScheduler", validator=attrs.validators.instance_of(str))
+    scheduler: str = attrs.field(default="DDIMScheduler", validator=_legal(_is_text, "the name of a class"))
     num_inference_steps: int = attrs.field(
         default=50, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}")
     )
-    distinct: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    distinct: bool = attrs.field(default=True, validator=_legal(lambda v: isinstance(v, bool), "True or False"))
     error_limit: float | None = attrs.field(
         default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
     )
@@ -124,7 +123,7 @@ class Model:
     -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
     """
 
-    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    name: str = attrs.field(validator=_legal(_is_text, "a text"))
     denoiser: Denoiser
     conditioner: Conditioner
     processor: ImageProcessor
@@ -151,8 +150,14 @@ class Model:
             )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
-        """A component under the condition that the conditioner reads from the arguments; raises `InputError`."""
-        value = self.conditioner.parse(*args, **kwargs)
+        """A component under the condition that the arguments stand for; raises `InputError`.
+
+        The arguments are those of the conditioner's `parse`, or a value: `model(*value)` and `model(value)` take a row
+        of `Solution.conditions`. `compose` takes all its rows.
+        """
+        value = parsed(self.conditioner, *args, **kwargs)
+        if any(isinstance(arg, Tensor | np.ndarray) for arg in (*args, *kwargs.values())):
+            return self.leaf(value)
         shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
         return self.leaf(value, name=f"{self.name}({shown})")
 
@@ -166,8 +171,20 @@ class Model:
         """The unconditional leaf u."""
         return self.denoiser.unconditional
 
-    def compose(self, values: Tensor) -> Composition:
-        """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only."""
+    def compose(self, values: Any) -> Composition:
+        """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only.
+
+        Args:
+            values: such as `Solution.conditions`; a tensor, an array, or a list of what the model is called with.
+
+        Raises:
+            InputError: a value that the conditioner does not have, or none under another rule than product.
+
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().compose([(0.3, 0.4), (0.7, 0.6)])
+        -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
+        """
+        values = values_of(self.conditioner, values)
         if len(values) == 0:
             if self.denoiser.rule != "product":
                 raise InputError(f"got no values under the rule {self.denoiser.rule!r}; expected at least one")
@@ -197,6 +214,14 @@ class Model:
         parts = {"network": self.denoiser.network, "encoder": self.encoder, "conditioner": weights_of(self.conditioner)}
         found = {name: part for name, part in parts.items() if part is not None}
         return found["network"] if len(found) == 1 else nn.ModuleDict(found)
+
+
+def checked_model(model: Any) -> Model:
+    """A model as it is; raises `InputError` for anything else, such as a name."""
+    if not isinstance(model, Model):
+        got = repr(model) if isinstance(model, str) else f"an object of {type(model).__name__}"
+        raise InputError(f"got {got} for a model; expected a Model; load it once: model = energycomp.load('clevr')")
+    return model
 
 
 def _short(value: Tensor) -> str:

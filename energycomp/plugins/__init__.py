@@ -2,7 +2,7 @@
 
 from energycomp.plugins.discovery import PluginInfo
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind, hookimpl, hookspec
-from energycomp.plugins.registry import find, lazy, listing, names, register, reload
+from energycomp.plugins.registry import find, lazy, listing, names, object_of, register, reload
 
 __all__ = [
     "KINDS",
@@ -15,6 +15,7 @@ __all__ = [
     "lazy",
     "listing",
     "names",
+    "object_of",
     "register",
     "reload",
 ]

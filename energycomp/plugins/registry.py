@@ -21,7 +21,7 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError, Plugin
 from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind
 
-__all__ = ["find", "lazy", "listing", "names", "register", "reload", "resolve"]
+__all__ = ["find", "lazy", "listing", "names", "object_of", "register", "reload", "resolve"]
 
 _lock = threading.RLock()  # loading redirects stdout, which is global to the process
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
@@ -167,6 +167,29 @@ def find(kind: Kind, name: str) -> Factory:
         raise NotFoundError(_not_found(kind, name))
     info, factory = claims[0]
     return _Registered(kind, name, info, factory) if kind in PARTS else factory
+
+
+def object_of(kind: Kind, given: Any) -> Any:
+    """The object that a public function was given; for a registered name, or a class, what it makes by default.
+
+    Raises:
+        NotFoundError: no working plugin registers the name.
+        InputError: a class that needs arguments, or an object that lacks what its kind needs.
+    """
+    if isinstance(given, str):
+        return find(kind, given)()
+    singular = kind.removesuffix("s")
+    try:
+        made = given() if isinstance(given, type) else given
+    except TypeError as error:
+        raise InputError(f"Got the class {given.__name__}: {error}. Expected an object: call the class.") from error
+    missing = [part for part in PARTS[kind] if not hasattr(made, part)]
+    if missing:
+        raise InputError(
+            f"Got an object of {type(made).__name__} without {', '.join(missing)}. Expected a {singular}: an object, "
+            f"or one of the registered names {', '.join(names(kind))}."
+        )
+    return made
 
 
 def names(kind: Kind) -> tuple[str, ...]:

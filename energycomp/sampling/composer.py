@@ -16,7 +16,7 @@ from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.errors import CompositionError, InputError
 from energycomp.images import to_output
-from energycomp.sampling.sampler import sample
+from energycomp.sampling.sampler import Generator, sample
 from energycomp.sampling.schedulers import make_scheduler
 
 __all__ = ["Composer"]
@@ -78,7 +78,7 @@ class Composer(Composable):
         self,
         n: int = 1,
         *,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generator = None,
         num_inference_steps: int = 50,
         scheduler: Any = "DDIMScheduler",
         output_type: str = "pil",
@@ -90,7 +90,7 @@ class Composer(Composable):
 
         Args:
             n: the number of samples.
-            generator: one, or a list of n, to make the result repeatable.
+            generator: one, or a seed, or a list of n, to make the result repeatable.
             num_inference_steps: steps of the scheduler.
             scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule.
             output_type: "pil", "np" ((n, H, W, 3) in [0, 1]), "pt" ((n, 3, H, W) in [-1, 1]) or "latent".

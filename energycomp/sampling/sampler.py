@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.seeds import Generator, as_generators
 
 __all__ = ["Generator", "Predict", "Scheduler", "draw_noise", "sample"]
 
@@ -19,7 +20,6 @@ Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 """`(sample (B, C, H, W), timestep (B,), prediction_type) -> (B, C, H, W)`; the sample is variance preserving."""
 
 Callback: TypeAlias = Callable[[int, float, dict[str, Tensor]], Mapping[str, Tensor] | None]
-Generator: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 Scheduler: TypeAlias = Any  # a diffusers SchedulerMixin, which declares neither step nor timesteps
 
 MAX_STRIDE_ERROR = 0.05
@@ -50,8 +50,8 @@ def sample(
         shape: (B, C, H, W).
         scheduler: an instance, from `energycomp.sampling.make_scheduler`.
         num_inference_steps: 1 to T.
-        generator: one, or one for each of the B samples, which makes a sample independent of its batch; None draws a
-            fresh seed and leaves the global one alone.
+        generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
+            draws a fresh seed and leaves the global one alone.
         initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
         callback_on_step_end: `callback(step, timestep, {"sample": x})`, x in the scheduler's scaling; a mapping that it
             returns replaces the sample.
@@ -98,6 +98,7 @@ def sample(
 
 
 def _generators(generator: Generator, batch: int) -> torch.Generator | list[torch.Generator]:
+    generator = as_generators(generator)
     if generator is None:
         generator = torch.Generator()
         generator.seed()
@@ -151,7 +152,8 @@ def draw_noise(
     """Standard normal noise (B, ...).
 
     Args:
-        generator: one, or one for each of the B samples; None draws a fresh seed and leaves the global one alone.
+        generator: one, or a seed; or one for each of the B samples; None draws a fresh seed and leaves the global one
+            alone.
 
     Raises:
         InputError: another number of generators than 1 or B.

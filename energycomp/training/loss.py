@@ -13,6 +13,7 @@ from energycomp.components.space import log_snr, signal_noise, stratified_timest
 from energycomp.denoisers.denoiser import Denoiser, compose_rows
 from energycomp.denoisers.evaluator import trunk
 from energycomp.errors import InputError
+from energycomp.seeds import as_generator
 
 __all__ = ["denoising_loss"]
 
@@ -28,7 +29,7 @@ def denoising_loss(
     floor: float = 0.02,
     timesteps: tuple[float, float] | None = None,
     timestep_power: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: int | torch.Generator | None = None,
 ) -> Tensor:
     """The denoising error of compositions, each of its own number of components (thesis alg. 3).
 
@@ -62,6 +63,7 @@ def denoising_loss(
             f"got samples {tuple(samples.shape)}, {len(condition)} rows and {len(owner)} owners; expected (B, C, H, W) "
             "and one owner a row"
         )
+    generator = as_generator(generator)
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
     schedule, kind, batch = denoiser.alphas_cumprod.to(samples.device), denoiser.prediction_type, len(samples)
     low, high = timesteps or (0.0, float(len(schedule)))

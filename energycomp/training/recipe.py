@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from energycomp.images import from_bytes
 from energycomp.models.model import Model
+from energycomp.seeds import as_generator
 from energycomp.training.config import FitConfig
 from energycomp.training.fit import FitResult, Loss, OnSample, fit
 from energycomp.training.order import TrainingData
@@ -92,7 +93,7 @@ def start(init: T | None, build: Callable[[], T]) -> T:
 
 
 def augment(
-    images: Tensor, generator: torch.Generator, *, exposure: float = 0.05, tint: float = 0.02
+    images: Tensor, generator: int | torch.Generator, *, exposure: float = 0.05, tint: float = 0.02
 ) -> tuple[Tensor, Tensor]:
     """Random flips, exposure and tint of a batch of images.
 
@@ -108,7 +109,7 @@ def augment(
     >>> images.shape, flipped.dtype
     (torch.Size([2, 3, 8, 8]), torch.bool)
     """
-    size, device = len(images), images.device
+    size, device, generator = len(images), images.device, as_generator(generator)
 
     def random(channels: int) -> Tensor:
         return torch.randn(size, channels, 1, 1, generator=generator).to(device)

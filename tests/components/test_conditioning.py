@@ -82,6 +82,38 @@ def test_conformance(conditioner: Conditioner) -> None:
     check_conditioner(conditioner)
 
 
+@attrs.frozen
+class Fourier(UnitSquare):
+    """Sines and cosines of a place, whose norm is the same at every place."""
+
+    token_shape: tuple[int, int] = (1, 16)
+
+    def __call__(self, values: Tensor) -> Condition:
+        angles = (super().__call__(values).rows[..., None] * 2.0 ** torch.arange(4)).flatten(2)
+        return Condition(torch.cat([angles.sin(), angles.cos()], dim=2))
+
+
+@attrs.frozen
+class Deaf(Fourier):
+    """Rows that a place takes part in and does not change."""
+
+    def __call__(self, values: Tensor) -> Condition:
+        rows = super().__call__(values).rows
+        return Condition((rows.square() + rows.roll(8, 2).square()).sqrt())
+
+
+@attrs.frozen
+class Zeroed(UnitSquare):
+    def __call__(self, values: Tensor) -> Condition:
+        return Condition(0.5 + 0.0 * super().__call__(values).rows)
+
+
+def test_embeddings_of_constant_norm_conform() -> None:
+    rows = Fourier()(torch.rand(5, 2)).rows
+    torch.testing.assert_close(rows.square().sum((1, 2)), torch.full((5,), 8.0))
+    check_conditioner(Fourier())
+
+
 class Detached(UnitSquare):
     def __call__(self, values: Tensor) -> Condition:
         return super().__call__(values.detach())
@@ -122,6 +154,8 @@ class Constant(UnitSquare):
     ("conditioner", "message"),
     [
         (Detached(), "do not depend on the values"),
+        (Deaf(), "a gradient of Deaf of 0"),
+        (Zeroed(), "a gradient of Zeroed of 0"),
         (Outside(3), "outside its support"),
         (Careless(), "TypeError from Careless.parse"),
         (Forgetful(3), "other rows"),

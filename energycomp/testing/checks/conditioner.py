@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from energycomp.components.conditioning import Conditioner, FiniteConditioner, weights_of
+from energycomp.components.values import parsed
 from energycomp.testing.checks.expect import expect, expect_refusal
 
 __all__ = ["check_conditioner", "legal_values"]
+
+ROUNDING = 1e-5  # of the greatest token: a smaller change comes from float32 and not from the values
 
 
 def check_conditioner(
@@ -22,9 +25,9 @@ def check_conditioner(
     """Checks a conditioner on legal values.
 
     The check covers shapes. `describe` must give JSON that `parse` accepts (a mapping as keyword arguments, a list as
-    positional arguments, anything else as one argument). `config` must rebuild the conditioner, apart from its weights.
-    No values must give no rows, values must not give null rows, gradients must reach continuous values, listed values
-    must be in the support, and bad input must raise `InputError`.
+    positional arguments, anything else as one argument), and a model must take a value as it is. `config` must rebuild
+    the conditioner, apart from its weights. No values must give no rows, values must not give null rows, gradients must
+    reach continuous values, listed values must be in the support, and bad input must raise `InputError`.
 
     Args:
         values: legal values (R, *V); listed or drawn from the support if left out.
@@ -83,6 +86,9 @@ def _check_text(conditioner: Conditioner, values: Tensor) -> None:
         same = again.shape == (1, *value.shape) and torch.allclose(again[0].double(), value.double(), atol=1e-3)
         hint = "let parse take what describe gives"
         expect(same, f"{again} from the description of {value}", "the value, (1, *V)", hint)
+        for given in ((value,), tuple(value) if value.ndim else (value,)):
+            same = torch.equal(parsed(conditioner, *given), value[None])
+            expect(same, f"another value from {given}, a row of an answer", "the same", "see value_shape and support")
 
 
 def _check_rebuilt(conditioner: Conditioner, factory: Callable[..., Any], values: Tensor) -> None:
@@ -101,9 +107,14 @@ def _check_rebuilt(conditioner: Conditioner, factory: Callable[..., Any], values
 
 
 def _check_gradient(conditioner: Conditioner, values: Tensor) -> None:
+    """Of a random projection of the rows: embeddings of sines and cosines have constant norms."""
     free = values.clone().requires_grad_()
     rows, name = conditioner(free).rows, type(conditioner).__name__
     expect(rows.requires_grad, f"rows of {name} that do not depend on the values", "a gradient", "do not detach")
-    (gradient,) = torch.autograd.grad(rows.square().sum(), free)
-    usable = bool(torch.isfinite(gradient).all() and gradient.any())
-    expect(usable, "a gradient of 0 or NaN", "a finite one", "use differentiable operations")
+    direction = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)).to(rows)
+    (gradient,) = torch.autograd.grad((rows * direction).sum(), free)
+    finite = bool(torch.isfinite(gradient).all())
+    expect(finite, f"a gradient of {name} that is NaN or infinite", "a finite one", "use differentiable operations")
+    change = float(gradient.abs().max() * values.abs().max().clamp(min=1.0))
+    hint = "let every value have rows of its own, differentiably"
+    expect(change > ROUNDING * float(rows.detach().abs().max()), f"a gradient of {name} of 0", "another one", hint)

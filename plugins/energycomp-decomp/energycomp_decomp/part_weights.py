@@ -13,7 +13,7 @@ from energycomp.components import rule_weights
 from energycomp.decomposition import DiffusionDecomposer
 from energycomp.inference import QuadraticForm, draw_bank, nonnegative, quadratic_form
 from energycomp.models import Model
-from energycomp.seeds import derived_seed
+from energycomp.seeds import as_generator, derived_seed
 
 __all__ = ["PartWeights", "part_weights"]
 
@@ -35,7 +35,9 @@ class PartWeights:
     needed_by_image: Tensor
 
 
-def part_weights(images: Any, model: Model, *, draws: int = 8, generator: torch.Generator | None = None) -> PartWeights:
+def part_weights(
+    images: Any, model: Model, *, draws: int = 8, generator: int | torch.Generator | None = None
+) -> PartWeights:
     """Least-squares weights of the parts that an encoder reads, and which parts are needed.
 
     Section 4.7.2 of Wang (2026, Figure 4.24) learns the weights with the network, by gradient descent. The denoising
@@ -46,7 +48,7 @@ def part_weights(images: Any, model: Model, *, draws: int = 8, generator: torch.
         images: paths, Pillow images, arrays or tensors (B, 3, H, W) in [-1, 1]; at least one.
         model: with an encoder.
         draws: the size of the noise bank of each image.
-        generator: of the draws.
+        generator: or a seed, of the draws.
 
     Raises:
         InputError: the model has no encoder.
@@ -61,6 +63,7 @@ def part_weights(images: Any, model: Model, *, draws: int = 8, generator: torch.
     latents = decomposer.encode(images)
     denoiser, defaults = model.denoiser, model.defaults
     samples = model.encode(images)
+    generator = as_generator(generator)
     if generator is None:
         generator = torch.Generator()
         generator.seed()

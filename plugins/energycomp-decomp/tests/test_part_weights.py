@@ -43,3 +43,11 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_a_model_without_an_encoder() -> None:
     with pytest.raises(InputError, match="no encoder"):
         part_weights(torch.zeros(1, 3, 16, 16), tiny_model())
+
+
+def test_a_number_seeds() -> None:
+    image = striped(torch.tensor([[0.9, BACKGROUND, 0.1, BACKGROUND]]))
+    found = [
+        part_weights(image, stripes_model(), generator=one).weights for one in (0, torch.Generator().manual_seed(0))
+    ]
+    assert torch.equal(*found)

@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 from energycomp.components import Condition
 from energycomp.errors import InputError
+from energycomp.fields import whole
 
 __all__ = ["Scenes"]
 
@@ -27,8 +28,8 @@ class Scenes:
     (3, 8)
     """
 
-    slots: int = attrs.field(default=6, validator=attrs.validators.ge(1))
-    width: int = attrs.field(default=48, validator=attrs.validators.ge(1))
+    slots: int = attrs.field(default=6, validator=whole(1))
+    width: int = attrs.field(default=48, validator=whole(1))
 
     @property
     def value_shape(self) -> tuple[int, ...]:

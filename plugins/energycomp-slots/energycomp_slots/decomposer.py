@@ -13,6 +13,7 @@ from energycomp.decomposition import Decomposer, Parts, latents_for
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.models import Model
 from energycomp.sampling import Generator, draw_noise
+from energycomp.seeds import as_generator
 from energycomp_slots.decoders import Drawn
 from energycomp_slots.networks import SlotVAE
 
@@ -68,7 +69,7 @@ class SlotDecomposer:
         return cast("SlotVAE", self.model.denoiser.network)
 
     @torch.no_grad()
-    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, images: Any, *, generator: Generator = None) -> Tensor:
         """Latents (B, K, D) of images: means of q(z_s | x).
 
         Slots start from noise, which determines their order. Without a generator all images start from the same noise,
@@ -104,7 +105,7 @@ class SlotDecomposer:
         return Parts(images=both.images.clamp(-1, 1), masks=masks, whole=both.whole.clamp(-1, 1))
 
     @torch.no_grad()
-    def scenes(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def scenes(self, n: int, *, generator: int | torch.Generator | None = None) -> Tensor:
         """Latents (n, K, D) of new scenes: z_g from its prior, then the means of p(z_s | z_g).
 
         Equation 3.1 of Wang (2026).
@@ -114,7 +115,7 @@ class SlotDecomposer:
         """
         if type(n) is not int or n < 1:
             raise InputError(f"got n={n!r}; expected a number of scenes of at least 1")
-        network = self.network
+        network, generator = self.network, as_generator(generator)
         if network.plain:
             raise InputError(
                 f"got {self.model.name!r}, a plain autoencoder, which has no prior; expected a Slot-VAE; load 'slots'"
@@ -127,7 +128,7 @@ class SlotDecomposer:
         pairs = zip(first.split(CHUNK), noise.split(CHUNK), strict=True)
         return torch.cat([network.generate(network.scene(some), start)[0][0] for some, start in pairs])
 
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, generator: int | torch.Generator | None = None) -> Tensor:
         """New scenes (n, 3, H, W) in [-1, 1], the decoded `scenes`."""
         return self.decode(self.scenes(n, generator=generator))
 
@@ -176,7 +177,7 @@ class SlotAutoencoder:
 
     slots: SlotDecomposer
 
-    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, images: Any, *, generator: Generator = None) -> Tensor:
         """As `SlotDecomposer.encode`."""
         return self.slots.encode(images, generator=generator)
 

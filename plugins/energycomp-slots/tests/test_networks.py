@@ -219,3 +219,14 @@ def test_the_paper_preset_takes_a_step_at_full_size() -> None:
     slot_loss(net, samples, LossWeights(matched=1.0), generator=torch.Generator().manual_seed(0)).loss.backward()
     optimizer.step()
     assert not torch.equal(before, net.attention.mean)
+
+
+def test_a_number_seeds_scenes_with_different_noises() -> None:
+    found = SlotDecomposer(untrained(size=16, slots=3, width=8, channels=8))
+    once, again = found.scenes(2, generator=0), found.scenes(2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, found.scenes(2, generator=1))
+    images = torch.zeros(1, 3, 16, 16)
+    assert torch.equal(
+        found.encode(images, generator=3), found.encode(images, generator=torch.Generator().manual_seed(3))
+    )

@@ -11,7 +11,9 @@ from typing import ClassVar, Literal
 import attrs
 import torch
 
+from energycomp.fields import whole
 from energycomp.inference import Problem, QuadraticForm, Solution
+from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import dictionary
 
@@ -34,12 +36,13 @@ class Beam:
 
     needs: ClassVar[Literal["finite"]] = "finite"
 
-    width: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    draws: int | None = None
-    fresh_draws: int | None = None
+    width: int = attrs.field(default=16, validator=whole(1))
+    draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+    fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
 
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+    def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M + 1 rows for each draw that selects, and at most 2 K + 1 for each that compares."""
+        generator = as_generator(generator)
         atoms, slots = dictionary(problem)
         draws = self.draws or problem.default_draws
         form = problem.quadratic(atoms, problem.draw(draws, generator)).without_atoms().mean()

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
+from energycomp.fields import number, whole
 from energycomp.inference import Problem, QuadraticForm, Solution
+from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compare_halves, errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import configurations, dictionary, number_of_configurations
 from energycomp_solvers.shared.product_space import all_errors, marginals, unravel
@@ -43,17 +45,18 @@ class Enumerate:
 
     needs: ClassVar[Literal["finite"]] = "finite"
 
-    draws: int | None = None
-    fresh_draws: int | None = None
-    p_value: float | None = None
-    limit: int = 2**21
-    chunk: int = 2**16
+    draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+    fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+    p_value: float | None = attrs.field(default=None, validator=attrs.validators.optional(number(most=1)))
+    limit: int = attrs.field(default=2**21, validator=whole(1, 2**30))
+    chunk: int = attrs.field(default=2**16, validator=whole(1, 2**30))
 
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+    def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M + 1 rows for each draw that selects, and at most 2 K + 1 for each that compares.
 
         With `p_value` every draw does both and costs M + 1.
         """
+        generator = as_generator(generator)
         atoms, slots = dictionary(problem)
         total = number_of_configurations(problem, slots)
         if total > self.limit:

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 
 from energycomp.errors import InputError
+from energycomp.fields import number, whole
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired
+from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.descent import descend
 from energycomp_solvers.shared.subsets import add_each, greedy, subset_errors, swap
@@ -45,18 +47,19 @@ class Pursuit:
 
     needs: ClassVar[None] = None
 
-    side: int = attrs.field(default=16, validator=attrs.validators.ge(2))
-    draws: int = attrs.field(default=8, validator=attrs.validators.ge(1))
-    fresh_draws: int | None = None
-    levels: int = 2
-    p_value: float = 1e-2
-    extra: int = 3
-    steps: int = 12
-    step_draws: int = 2
-    learning_rate: float = 0.03
+    side: int = attrs.field(default=16, validator=whole(2, 65_536))
+    draws: int = attrs.field(default=8, validator=whole(1))
+    fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(4)))
+    levels: int = attrs.field(default=2, validator=whole(0, 30))
+    p_value: float = attrs.field(default=1e-2, validator=number(most=1))
+    extra: int = attrs.field(default=3, validator=whole(0))
+    steps: int = attrs.field(default=12, validator=whole(0))
+    step_draws: int = attrs.field(default=2, validator=whole(1))
+    learning_rate: float = attrs.field(default=0.03, validator=number())
 
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+    def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs at most (M + 1) draws rows for M values of the dictionary, and about as many for the rest."""
+        generator = as_generator(generator)
         if not problem.exchangeable:
             raise InputError(
                 "got slots that are not exchangeable for Pursuit; expected one kind; use enumerate or beam"

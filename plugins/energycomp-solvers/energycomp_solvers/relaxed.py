@@ -14,7 +14,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, QuadraticForm, Solution
+from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import dictionary
 from energycomp_solvers.shared.subsets import subset_errors
@@ -45,19 +47,20 @@ class Relaxed:
 
     needs: ClassVar[Literal["finite"]] = "finite"
 
-    mix: Mix = attrs.field(default="tokens", validator=attrs.validators.in_(("tokens", "predictions")))
-    inits: int = attrs.field(default=4, validator=attrs.validators.ge(1))
-    steps: int = attrs.field(default=60, validator=attrs.validators.ge(1))
-    draws: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    learning_rate: float = 0.5
-    fresh_draws: int | None = None
+    mix: Mix = attrs.field(default="tokens", validator=one_of(("tokens", "predictions")))
+    inits: int = attrs.field(default=4, validator=whole(1))
+    steps: int = attrs.field(default=60, validator=whole(1))
+    draws: int = attrs.field(default=1, validator=whole(1))
+    learning_rate: float = attrs.field(default=0.5, validator=number())
+    fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
 
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+    def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs R K + 1 rows per draw and step for each count K of the range, and a backward pass through the heads.
 
         Then m + 1 rows per draw that scores, for m values among the answers; at most 2 K + 1 per draw that compares.
         "predictions" costs M + 1 rows per draw that scores, and those that compare.
         """
+        generator = as_generator(generator)
         atoms, slots = dictionary(problem)
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         form = problem.quadratic(atoms, bank) if self.mix == "predictions" else None

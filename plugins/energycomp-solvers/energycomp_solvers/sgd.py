@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
+from energycomp.fields import number, whole
 from energycomp.inference import Problem, Solution, paired
+from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.descent import descend
 
@@ -41,16 +43,17 @@ class SGD:
 
     needs: ClassVar[Literal["differentiable"]] = "differentiable"
 
-    inits: int = attrs.field(default=20, validator=attrs.validators.ge(1))
-    steps: int = attrs.field(default=120, validator=attrs.validators.ge(1))
-    draws: int = attrs.field(default=2, validator=attrs.validators.ge(1))
-    learning_rate: float = 0.15
-    rounds: int = attrs.field(default=3, validator=attrs.validators.ge(1))
-    fresh_draws: int | None = None
-    p_value: float = 1e-3
+    inits: int = attrs.field(default=20, validator=whole(1))
+    steps: int = attrs.field(default=120, validator=whole(1))
+    draws: int = attrs.field(default=2, validator=whole(1))
+    learning_rate: float = attrs.field(default=0.15, validator=number())
+    rounds: int = attrs.field(default=3, validator=whole(1))
+    fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(4)))
+    p_value: float = attrs.field(default=1e-3, validator=number(most=1))
 
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+    def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads."""
+        generator = as_generator(generator)
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
         others: list[tuple[float, Tensor]] = []

@@ -11,7 +11,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, QuadraticForm, Solution, nonnegative
+from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import dictionary
 from energycomp_solvers.shared.terms import terms_of
@@ -37,14 +39,15 @@ class Weights:
 
     needs: ClassVar[Literal["finite"]] = "finite"
 
-    method: Literal["nnls", "sgd"] = attrs.field(default="nnls", validator=attrs.validators.in_(("nnls", "sgd")))
-    draws: int | None = None
-    fresh_draws: int | None = None
-    steps: int = attrs.field(default=200, validator=attrs.validators.ge(1))
-    learning_rate: float = 0.05
+    method: Literal["nnls", "sgd"] = attrs.field(default="nnls", validator=one_of(("nnls", "sgd")))
+    draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+    fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+    steps: int = attrs.field(default=200, validator=whole(1))
+    learning_rate: float = attrs.field(default=0.05, validator=number())
 
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+    def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M + 1 rows for each draw of the fit, or each step, and at most 2 K + 1 for each draw that compares."""
+        generator = as_generator(generator)
         atoms, slots = dictionary(problem)
         draws = self.draws or problem.default_draws
         if self.method == "nnls":
