@@ -21,7 +21,7 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError, Plugin
 from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind
 
-__all__ = ["find", "lazy", "listing", "names", "register", "reload", "resolve"]
+__all__ = ["find", "lazy", "listing", "names", "register", "reload"]
 
 _lock = threading.RLock()  # loading redirects stdout, which is global to the process
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
@@ -100,15 +100,6 @@ def lazy(target: str) -> Factory:
     if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", target):
         raise PluginError(f"Got {target!r} for lazy(). Expected 'package.module:attribute'.")
     return _Lazy(target)
-
-
-def resolve(factory: Factory) -> Factory:
-    """The callable behind `lazy`, imported now; any other factory as it is.
-
-    >>> resolve(lazy("fractions:Fraction"))
-    <class 'fractions.Fraction'>
-    """
-    return factory.load() if isinstance(factory, _Lazy) else factory
 
 
 @attrs.frozen(repr=False)
