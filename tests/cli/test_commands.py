@@ -15,6 +15,7 @@ from PIL import Image
 from energycomp import cli, load
 from energycomp.inference import Problem, Solution
 from energycomp.models import save_pretrained
+from energycomp.plugins import registry, reload
 from energycomp.testing import tiny_model
 from energycomp_datasets.clevr.layout import read, write
 
@@ -515,3 +516,41 @@ def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, com
         assert err.count("\n") == 1
     allowed = {"picture.png", "file", "empty", *(["runs"] if command.startswith("train") else [])}
     assert {path.name for path in Path().iterdir()} <= allowed
+
+
+MISSING = {
+    "infer clevr picture.png": "energycomp-clevr",
+    "infer clevr picture.png --seed 1": "energycomp-solvers",
+    "infer MODEL picture.png --solver sgd": "energycomp-solvers",
+    "edit MODEL picture.png --remove 1": "energycomp-solvers",
+    "sample text hello": "energycomp-text",
+    "decompose slots picture.png": "energycomp-slots",
+    "evaluate MODEL --source clevr": "energycomp-datasets",
+    "train faces": "energycomp-faces",
+    "data decomp -o new": "energycomp-datasets",
+}
+
+
+@pytest.mark.parametrize(("command", "distribution"), MISSING.items(), ids=MISSING.keys())
+def test_a_package_that_is_not_installed_is_named(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, command: str, distribution: str
+) -> None:
+    others = tuple(plugin for plugin in registry._discover() if plugin.info.distribution != distribution)
+    monkeypatch.setattr(registry, "_discover", lambda: others)
+    Image.new("RGB", (16, 16)).save("picture.png")
+    code, out, err = run(*(str(model) if word == "MODEL" else word for word in command.split()))
+    assert (code, out) == (2, "")
+    assert err.endswith(f" is in a package that is not installed: pip install {distribution}\n")
+    assert [path.name for path in Path().iterdir()] == ["picture.png"]
+
+
+def test_a_package_that_is_switched_off_is_named(run: Run) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENERGYCOMP_PLUGINS", "energycomp-solvers")
+        reload()
+        code, _, err = run("sample", "clevr")
+    reload()
+    assert code == 2
+    assert "switched off" in err
+    assert re.search(r"energycomp-clevr \S+\): ENERGYCOMP_PLUGINS", err)
+    assert "pip install" not in err
