@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import energycomp
+from energycomp.cli import save_png
 from energycomp.evaluation import true_values
 from energycomp.images import to_output
 from energycomp.plugins import find
@@ -35,7 +36,7 @@ def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
     places = PLACES[:count] if count > 3 else PLACES[3:6]
     scene = energycomp.Composer([model(x, y) for x, y in places])
     images = scene.sample(SAMPLES, num_inference_steps=25, generator=torch.Generator().manual_seed(count))
-    save(grid(images, SAMPLES), folder / f"composed-{count}.png")
+    save(grid(images, SAMPLES), folder / f"composed-{count}.png", cells=SAMPLES)
     save(overlay(images[0], places), folder / f"composed-{count}-asked-for.png")
     first: Image.Image = images[0]
     return first
@@ -76,9 +77,10 @@ def take_apart(folder: Path) -> None:
     """Draws scenes of slots that a global latent makes, and takes two of them apart into slots."""
     slots = energycomp.decomposer_of(energycomp.load("slots"))
     scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
-    save(grid(scenes, 8, side=64), folder / "scenes.png")
+    save(grid(scenes, 8, side=64), folder / "scenes.png", cells=16)
     parts = energycomp.decompose(scenes[:2], slots).parts
-    save(strip(scenes[:2], parts.whole, parts.images, parts.masks), folder / "scenes-apart.png")
+    cells = 2 * (parts.images.shape[1] + 2)
+    save(strip(scenes[:2], parts.whole, parts.images, parts.masks), folder / "scenes-apart.png", cells=cells)
 
 
 def compose_prompts(folder: Path) -> None:
@@ -91,15 +93,15 @@ def compose_prompts(folder: Path) -> None:
         energycomp.Composer(scene).sample(SAMPLES, num_inference_steps=25, generator=generator)
         for scene in (cube & sphere, scale * text("a red cube and a blue sphere") & ~sphere)
     ]
-    save(grid([image for row in rows for image in row], SAMPLES), folder / "prompts.png")
+    save(grid([image for row in rows for image in row], SAMPLES), folder / "prompts.png", cells=2 * SAMPLES)
     answer = energycomp.infer(rows[0][0], text, count=2)
     names = [text.conditioner.describe(value)["concept"] for value in answer.conditions]
     print(f"\na red cube & a blue sphere: read {' and '.join(names)}, {answer.rows:,} network rows")
 
 
-def save(image: Image.Image, path: Path) -> None:
-    """Writes a picture and remembers its path for the end."""
-    image.save(path)
+def save(image: Image.Image, path: Path, *, cells: int = 1) -> None:
+    """Writes a picture, which shows so many images, and remembers its path for the end."""
+    save_png(image, path, cells=cells)
     WRITTEN.append(path)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from energycomp.cli.files import make_folder
 from energycomp.cli.options import Seed
-from energycomp.cli.output import make_folder
 from energycomp.errors import InputError
 
 __all__ = ["data"]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from energycomp.cli.files import check_png, open_single, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, load_model
-from energycomp.cli.output import check_png, print_report, save_png
+from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def decompose(
     batch = loaded.processor(opened)
     found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
     whole = found.parts.whole.cpu()
-    save_png(strip(batch, whole, found.parts.images, found.parts.masks), out)
+    cells = len(batch) * (found.parts.images.shape[1] + 2)
+    save_png(strip(batch, whole, found.parts.images, found.parts.masks), out, cells=cells)
     errors = (whole - batch).square().flatten(1).mean(1).tolist()
     shares = explained_variance(batch, whole)
     entries: list[dict[str, Any]] = [
@@ -135,9 +137,8 @@ def add(
 def open_images(images: list[Path], model: str, device: str) -> tuple[list[Any], Model, Decomposer]:
     """The images of files, the model of a name, and its decomposer."""
     from energycomp.decomposition import decomposer_of
-    from energycomp.images import open_image
 
-    opened = [open_image(path) for path in images]
+    opened = [open_single(path) for path in images]
     loaded = load_model(model, device)
     return opened, loaded, decomposer_of(loaded)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from energycomp.cli.files import check_png, open_single, save_png
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
@@ -20,7 +21,7 @@ from energycomp.cli.options import (
     parse_count,
     read_text,
 )
-from energycomp.cli.output import check_png, print_report, save_png
+from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ def edit(
     import torch
 
     from energycomp.editing import edit as run
-    from energycomp.images import open_image
     from energycomp.plugins import find
 
     check_png(out)
@@ -89,7 +89,7 @@ def edit(
     moves = _moves(move or [])
     if not (moves or remove or add):
         raise InputError("got nothing to change; expected --move, --remove or --add, such as --remove 1")
-    known, picture = parse_count(count), open_image(image)
+    known, picture = parse_count(count), open_single(image)
     chosen = None if solver is None else find("solvers", solver)()
     loaded = load_searchable(model, device)
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
@@ -109,7 +109,7 @@ def edit(
     )
     save_png(edited.image, out)
     if strip is not None:
-        save_png(_strip(picture, edited, loaded), strip, "--strip")
+        save_png(_strip(picture, edited, loaded), strip, "--strip", cells=2)
     report = _report(edited, loaded, out)
     print_report(report, _lines(report, strip), as_json)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from energycomp.cli.files import make_folder, open_single
 from energycomp.cli.options import (
     MODELS_OWN,
     Concepts,
@@ -26,7 +27,7 @@ from energycomp.cli.options import (
     parse_count,
     takes_words,
 )
-from energycomp.cli.output import Results, make_folder, print_table, solution_record
+from energycomp.cli.output import Results, print_table, solution_record
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,12 +123,10 @@ def _read_all(
     """Reads and prints every image; returns how many could not be opened. A single one that cannot be opened raises."""
     from tqdm import tqdm
 
-    from energycomp.images import open_image
-
     failed = 0
     for path in tqdm(pictures, disable=len(pictures) == 1, desc="reading", unit="image"):
         try:
-            image, known = open_image(path), results.known(path)
+            image, known = open_single(path), results.known(path)
         except InputError as error:
             if len(pictures) == 1:
                 raise

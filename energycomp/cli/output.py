@@ -1,16 +1,16 @@
-"""Output of the commands: PNG files, reports as text or JSON, and results as JSON lines that a later run continues."""
+"""Output of the commands: reports as text or JSON, and results as JSON lines that a later run continues."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from energycomp.cli.files import save_png
 from energycomp.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -24,49 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Results",
     "append_line",
-    "check_png",
-    "make_folder",
     "print_json",
     "print_report",
     "print_table",
     "read_lines",
-    "save_png",
     "solution_record",
 ]
 
 RESULTS = "results.jsonl"
-
-
-def check_png(path: Path, option: str = "-o") -> None:
-    """Raises `InputError` where no PNG can be written, before any work is done; creates nothing."""
-    try:
-        if path.suffix.lower() != ".png" or path.is_dir():
-            raise InputError(f"got {option} {path}; expected the name of a PNG file, such as image.png")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-    except OSError as error:  # such as too long a name
-        raise InputError(f"got {option} {path}, which cannot be a file ({error.strerror}); choose another") from error
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"got {option} {path}; expected a PNG file in a folder that can be written; {folder} is not")
-
-
-def save_png(image: Image.Image, path: Path, option: str = "-o") -> None:
-    """Writes an image as a complete PNG file or not at all; makes the folder where it is missing."""
-    from energycomp.files import atomic_file
-
-    make_folder(path.parent, option)
-    with atomic_file(path) as temporary:
-        image.save(temporary, format="PNG")
-
-
-def make_folder(folder: Path, option: str) -> Path:
-    """Makes the folder and its parents where they are missing; raises `InputError` where that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"got {option} {folder}, which cannot be made ({error.strerror}); expected a folder that can be written"
-        ) from error
-    return folder
 
 
 def print_report(report: Any, lines: Sequence[str], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`energycomp sample`: components in, an image of their composition out."""
+"""`energycomp sample`: components in, images of their composition out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from energycomp.cli.files import check_png, save_png
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
@@ -14,7 +15,6 @@ from energycomp.cli.options import (
     Dtype,
     ModelName,
     Options,
-    Png,
     Seed,
     Source,
     Steps,
@@ -24,7 +24,7 @@ from energycomp.cli.options import (
     read_component,
     takes_words,
 )
-from energycomp.cli.output import check_png, print_report, save_png
+from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,8 +56,11 @@ def sample(
             show_default=MODELS_OWN,
         ),
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples, shown as a grid.")] = 1,
-    out: Png = Path("sample.png"),
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples.")] = 1,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="PNG file to write; several samples go to NAME-1.png, NAME-2.png, ...")
+    ] = Path("sample.png"),
+    as_grid: Annotated[bool, typer.Option("--grid", help="Write all samples to one image, in rows.")] = False,
     steps: Steps = None,
     scheduler: Annotated[
         str | None,
@@ -85,9 +88,11 @@ def sample(
 
     A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Components and weights are in the
     same order. Without components, the unconditional prediction is sampled. A model that generates whole scenes takes
-    no components.
+    no components. Each sample is written to its own file, which `infer` and `edit` can read.
 
-    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 4 -o scene.png
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.png
+
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
 
     energycomp sample clevr "0.3,0.5" --not "0.7,0.6" -o without.png
 
@@ -99,7 +104,7 @@ def sample(
     """
     from energycomp.decomposition import sampler_of
 
-    check_png(out)
+    files = _files(out, n, as_grid)
     given = {
         "the component": components,
         "--at": at,
@@ -112,7 +117,7 @@ def sample(
         unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
         unused |= {"--precision": precision != "no"}
         _refuse([name for name, value in unused.items() if value], model)
-        images, report = _whole_scenes(loaded, n, seed), {"path": str(out), "n": n, "seed": seed}
+        images, report = _whole_scenes(loaded, n, seed), {}
     else:
         if takes_words(loaded) and (used := [name for name in ("--at", "--with", "--without") if given[name]]):
             raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
@@ -124,9 +129,24 @@ def sample(
             scheduler=scheduler or loaded.defaults.scheduler,
             mixed_precision=precision,
         )
-        report = {"path": str(out), "composition": repr(composer.composition), "n": n, "seed": seed}
-    _save(images, out)
-    print_report(report, [*([report["composition"]] if "composition" in report else []), str(out)], as_json)
+        report = {"composition": repr(composer.composition)}
+    _save(images, files)
+    names = [str(file) for file in files]
+    written = {"path": names[0]} if len(names) == 1 else {"paths": names}
+    print_report({**written, **report, "n": n, "seed": seed}, [*report.values(), *names], as_json)
+
+
+def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
+    """The files to write: one for a grid, otherwise one per sample, with numbers of equal width."""
+    if as_grid and n == 1:
+        raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
+    check_png(out)
+    if as_grid or n == 1:
+        return [out]
+    files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
+    for file in files:
+        check_png(file)
+    return files
 
 
 def _generator(seed: int) -> Any:
@@ -168,7 +188,12 @@ def _compose(model: Model, leaves: list[Any], negated: list[Any], weight: list[f
     return Composer(parts) if parts else Composer(model.unconditional)
 
 
-def _save(images: list[Any], out: Path) -> None:
+def _save(images: list[Any], files: list[Path]) -> None:
+    """Writes each image to its file, or all to one file as a grid."""
     from energycomp.viz import grid
 
-    save_png(images[0] if len(images) == 1 else grid(images, side=SIDE), out)
+    if len(files) < len(images):
+        save_png(grid(images, side=SIDE), files[0], cells=len(images))
+        return
+    for image, file in zip(images, files, strict=True):
+        save_png(image, file)

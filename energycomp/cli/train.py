@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from energycomp.cli.files import make_folder, save_png
 from energycomp.cli.options import Seed, load_model, parse_options
-from energycomp.cli.output import make_folder, save_png
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -168,6 +168,6 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
                 images += composer.sample(
                     columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
                 )
-        save_png(grid(images, columns), folder / f"step-{step:06d}.png")
+        save_png(grid(images, columns), folder / f"step-{step:06d}.png", cells=len(images))
 
     return on_sample

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli.decompose import open_images
+from energycomp.cli.files import check_png, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed
-from energycomp.cli.output import check_png, print_report, save_png
+from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def traverse(
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
     dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
     found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
-    save_png(traversal(batch, torch.stack([row.parts.whole for row in found])), out)
+    save_png(traversal(batch, torch.stack([row.parts.whole for row in found])), out, cells=len(found) * (steps + 1))
     changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
     shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]
     report = {"path": str(out), "part": part, **shown, "values": values, "seed": seed}

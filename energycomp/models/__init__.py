@@ -1,6 +1,6 @@
 """What is loaded: a model with its defaults, its codec, and its files."""
 
-from energycomp.models.build import load_weights, no_larger_than
+from energycomp.models.build import load_weights, no_larger_than, on_meta
 from energycomp.models.codec import VAECodec, is_hub_id
 from energycomp.models.config import config_of
 from energycomp.models.model import Defaults, Model, checked_model
@@ -18,6 +18,7 @@ __all__ = [
     "load",
     "load_weights",
     "no_larger_than",
+    "on_meta",
     "save_pretrained",
     "shipped",
 ]

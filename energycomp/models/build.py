@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from traceback import walk_stack
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from torch.utils._pytree import tree_leaves
 from energycomp.components.conditioning import Conditioner, weights_of
 from energycomp.errors import CheckpointError
 from energycomp.plugins.hookspecs import Kind
-from energycomp.plugins.registry import find, resolve
+from energycomp.plugins.registry import find
 
-__all__ = ["conditioner_of", "filled", "load_weights", "network_of", "no_larger_than"]
+__all__ = ["conditioner_of", "filled", "load_weights", "network_of", "no_larger_than", "on_meta"]
 
+IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SPARE_TENSORS, SPARE_NUMBERS = 64, 1_000_000  # that a network may make beside its weights, such as grids of places
 
@@ -58,7 +60,7 @@ def filled(
     own = [id(tensor) for tensor in network.state_dict(keep_vars=True).values()]
     held = {id(leaf) for module in network.modules() for leaf in tree_leaves(vars(module)) if _is_meta(leaf)}
     if len(set(own)) < len(own) or held - set(own):
-        network = _build(part, kind, _resolved(kind, part))
+        network = _build(part, kind)
     load_weights(network, weights, source)
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
@@ -71,7 +73,7 @@ def conditioner_of(part: Mapping[str, Any], weights: Mapping[str, Tensor], sourc
                 f"got weights of the conditioner {part['name']!r} in {source}, which has none; restore the file"
             )
         _check_fit(module.state_dict(), weights, source)
-    made: Conditioner = _build(part, "conditioners", _resolved("conditioners", part))
+    made: Conditioner = _build(part, "conditioners")
     if not weights and weights_of(made) is not None:
         raise CheckpointError(
             f"got no weights of the conditioner {part['name']!r} in {source}; expected them; restore the file"
@@ -80,11 +82,44 @@ def conditioner_of(part: Mapping[str, Any], weights: Mapping[str, Tensor], sourc
 
 
 @contextmanager
+def on_meta() -> Iterator[None]:
+    """Makes the tensors of the block on torch's meta device, except those of modules that it imports.
+
+    A module keeps its constants for the life of the process, so they are made in memory.
+
+    >>> with on_meta():
+    ...     torch.zeros(2).device
+    device(type='meta')
+    """
+    with torch.device("meta"), _ImportsInMemory():
+        yield
+
+
+class _ImportsInMemory(TorchFunctionMode):
+    """Ends the meta device while a module is imported; of this thread, and inside its `with` block only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.imports = _running_imports()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        with torch.device("cpu") if _running_imports() > self.imports else nullcontext():
+            return func(*args, **(kwargs or {}))
+
+
+def _running_imports() -> int:
+    """How many frames of Python's import system are on the stack of this thread."""
+    return sum(frame.f_code.co_filename == IMPORT_SYSTEM for frame, _ in walk_stack(None))
+
+
+@contextmanager
 def no_larger_than(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
     """Counts the tensors that are made in the block: no config makes a network that is larger than its weights.
 
-    Enter it inside `torch.device("meta")`, where tensors take no memory: it then also ends the construction of a
-    billion layers early.
+    Enter it inside `on_meta()`, where tensors take no memory: it then also ends the construction of a billion layers
+    early. The constants of modules that are imported meanwhile do not count.
 
     Raises:
         CheckpointError: more than twice as many tensors, or numbers in them, as there are in the weights.
@@ -99,6 +134,7 @@ class _Budget(TorchFunctionMode):
     def __init__(self, weights: Mapping[str, Tensor], source: str) -> None:
         super().__init__()
         self.source = source
+        self.imports = _running_imports()
         self.tensors = 2 * len(weights) + SPARE_TENSORS
         self.numbers = 2 * sum(tensor.numel() for tensor in weights.values()) + SPARE_NUMBERS
 
@@ -106,7 +142,8 @@ class _Budget(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if isinstance(made, Tensor) and not any(isinstance(given, Tensor) for given in args):
+        new = isinstance(made, Tensor) and not any(isinstance(given, Tensor) for given in args)
+        if new and _running_imports() == self.imports:
             self.tensors -= 1
             self.numbers -= made.numel()
             if self.tensors < 0 or self.numbers < 0:
@@ -118,21 +155,15 @@ class _Budget(TorchFunctionMode):
 
 
 def _on_meta(part: Mapping[str, Any], kind: Kind, weights: Mapping[str, Tensor], source: str) -> Any:
-    factory = _resolved(kind, part)  # a module that is imported on the meta device keeps its constants there
-    with torch.device("meta"), no_larger_than(weights, source):
-        return _build(part, kind, factory)
+    with on_meta(), no_larger_than(weights, source):
+        return _build(part, kind)
 
 
-def _resolved(kind: Kind, part: Mapping[str, Any]) -> Callable[..., Any]:
-    """The factory that a config names, with its module imported."""
+def _build(part: Mapping[str, Any], kind: Kind) -> Any:
+    """An object by its registered name, which keeps the arguments that the config gives it."""
     if not isinstance(part["name"], str) or not isinstance(part["config"], dict):
         raise CheckpointError(f"got {part!r} among the {kind}; expected a name and an object; restore the file")
-    return resolve(find(kind, part["name"]))
-
-
-def _build(part: Mapping[str, Any], kind: Kind, factory: Callable[..., Any]) -> Any:
-    """An object by its registered name, which keeps the arguments that the config gives it."""
-    built = factory(**part["config"])
+    built = find(kind, part["name"])(**part["config"])
     own = json.loads(json.dumps(built.config() if kind == "conditioners" else built.config))
     for key, value in part["config"].items():
         if key not in own or own[key] != value:

@@ -19,7 +19,7 @@ from energycomp.denoisers.evaluator import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError, first_line
 from energycomp.files import MANIFEST, atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import ImageProcessor
-from energycomp.models.build import conditioner_of, filled, load_weights, network_of
+from energycomp.models.build import conditioner_of, filled, load_weights, network_of, on_meta
 from energycomp.models.codec import VAECodec, is_hub_id
 from energycomp.models.config import CONFIG, config_of, read_config
 from energycomp.models.model import Defaults, Model
@@ -198,7 +198,7 @@ def _has_a_place(source: str) -> bool:
 def _check_shapes(model: Model) -> None:
     """One row through network and encoder on the meta device: samples, tokens and latents fit each other."""
     denoiser = model.denoiser
-    with torch.device("meta"), torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
+    with on_meta(), torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
         shared = trunk(denoiser, torch.empty(1, *denoiser.sample_shape), torch.zeros(1))
         out = rows(denoiser, shared, Condition(torch.empty(1, *denoiser.token_shape)), torch.zeros(1).long())
         if tuple(out.shape[1:]) != denoiser.sample_shape:

@@ -21,7 +21,7 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError, Plugin
 from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind
 
-__all__ = ["find", "lazy", "listing", "names", "object_of", "register", "reload", "resolve"]
+__all__ = ["find", "lazy", "listing", "names", "object_of", "register", "reload"]
 
 _lock = threading.RLock()  # loading redirects stdout, which is global to the process
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
@@ -39,27 +39,37 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "commands": ("__call__",),
 }
 
-# Names that are developed together with energycomp, by the distribution that registers them: for "not installed".
-FIRST_PARTY = {
-    "energycomp-solvers": ("pursuit", "sgd", "enumerate", "beam", "weights", "relaxed"),
-    "energycomp-clevr": ("clevr", "coordinates"),
-    "energycomp-faces": ("faces", "labels"),
-    "energycomp-decomp": ("decomp", "decomp-b", "lit", "comet", "parts", "factors"),
-    "energycomp-slots": ("slots", "slots-sprites"),
-    "energycomp-text": ("text", "words"),
-    "energycomp-datasets": (
-        "clevr",
-        "faces",
-        "decomp",
-        "decomp-b",
-        "comet",
-        "lit",
-        "slots",
-        "slots-sprites",
-        "slots-rooms",
-        "text",
-    ),
-}
+# What the packages that are developed together with energycomp register, for the error "not installed".
+FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
+    "energycomp-clevr": {"models": ("clevr",), "conditioners": ("coordinates",), "recipes": ("clevr",)},
+    "energycomp-datasets": {
+        "datasets": (
+            "clevr", "comet", "decomp", "decomp-b", "faces", "lit", "slots", "slots-rooms", "slots-sprites", "text",
+        )
+    },
+    "energycomp-decomp": {
+        "models": ("decomp", "decomp-b", "lit"),
+        "networks": ("comet", "parts"),
+        "encoders": ("factors", "parts"),
+        "decomposers": ("comet",),
+        "recipes": ("comet", "decomp", "lit"),
+    },
+    "energycomp-faces": {"models": ("faces",), "conditioners": ("labels",), "recipes": ("faces",)},
+    "energycomp-slots": {
+        "models": ("slots", "slots-sprites"),
+        "networks": ("slots",),
+        "conditioners": ("slots",),
+        "decomposers": ("slots",),
+        "recipes": ("slots",),
+    },
+    "energycomp-solvers": {"solvers": ("beam", "enumerate", "pursuit", "relaxed", "sgd", "weights")},
+    "energycomp-text": {
+        "models": ("text",),
+        "conditioners": ("text", "words"),
+        "recipes": ("text",),
+        "loaders": ("model_index.json",),
+    },
+}  # fmt: skip
 
 
 @attrs.frozen(repr=False)
@@ -100,15 +110,6 @@ def lazy(target: str) -> Factory:
     if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", target):
         raise PluginError(f"Got {target!r} for lazy(). Expected 'package.module:attribute'.")
     return _Lazy(target)
-
-
-def resolve(factory: Factory) -> Factory:
-    """The callable behind `lazy`, imported now; any other factory as it is.
-
-    >>> resolve(lazy("fractions:Fraction"))
-    <class 'fractions.Fraction'>
-    """
-    return factory.load() if isinstance(factory, _Lazy) else factory
 
 
 @attrs.frozen(repr=False)
@@ -280,8 +281,7 @@ def _not_found(kind: Kind, name: str) -> str:
         message += f" Did you mean {' or '.join(map(repr, close))}?"
     message += f" Known {kind}: {', '.join(known) or 'none'}."
     for distribution, theirs in FIRST_PARTY.items():
-        fits = (kind == "datasets") == (distribution == "energycomp-datasets")
-        if fits and name in theirs and not any(info.is_named(distribution) for info in infos):
+        if name in theirs.get(kind, ()) and not any(info.is_named(distribution) for info in infos):
             message += f" {name!r} is in a package that is not installed: pip install {distribution}"
     failed = [f"  {info}: {info.error}" for info in infos if info.error]
     if failed:

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import attrs
-import torch
 from tqdm import tqdm
 
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
+from energycomp.models.build import on_meta
 from energycomp.models.model import Model
 from energycomp.plugins.discovery import PluginInfo
 from energycomp.plugins.hookspecs import Factory
@@ -114,7 +114,7 @@ def _run(what: str, check: Callable[[], object]) -> Check:
 
 def _check_network(name: str) -> None:
     factory = find("networks", name)
-    with torch.device("meta"):
+    with on_meta():
         _built(factory)
     check_network(factory)
 
@@ -127,7 +127,7 @@ def _check_conditioner(name: str) -> None:
 def _check_encoder(name: str) -> None:
     factory = find("encoders", name)
     check_encoder(_built(factory))
-    with torch.device("meta"):
+    with on_meta():
         check_rebuilt(factory(), factory)
 
 

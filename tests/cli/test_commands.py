@@ -1,7 +1,9 @@
 """The commands on a tiny model: what each is for, and each input that it must refuse in one line."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp import cli, load
+from energycomp import Composer, cli, load
+from energycomp.cli.files import save_png
 from energycomp.inference import Problem, Solution
 from energycomp.models import save_pretrained
+from energycomp.plugins import registry, reload
 from energycomp.testing import tiny_model
 from energycomp_datasets.clevr.layout import read, write
 
@@ -108,9 +112,22 @@ def test_help_shows_how_to_call_it(run: Run, name: str) -> None:
 # sample
 
 
-def test_sample_writes_a_grid_and_says_what_was_composed(run: Run, model: Path) -> None:
-    code, out, _ = run("sample", model, "--at", "0.3,0.5", "--at", "0.7, 0.6", "-n", 3, "-o", "new/scene.png")
+def test_sample_writes_a_file_per_sample_or_a_grid_and_says_what_was_composed(run: Run, model: Path) -> None:
+    command = ["sample", model, "--at", "0.3,0.5", "--at", "0.7, 0.6", "-n", 3, "-o", "new/scene.png"]
+    code, out, _ = run(*command)
+    names = ["new/scene-1.png", "new/scene-2.png", "new/scene-3.png"]
+    assert (code, out) == (0, "\n".join(["-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)", *names, ""]))
+    assert sorted(map(str, Path("new").iterdir())) == names
+    tiny, generator = load(model), torch.Generator().manual_seed(0)
+    expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(3, generator=generator, num_inference_steps=3)
+    for name, image in zip(names, expected, strict=True):
+        assert Image.open(name).tobytes() == image.tobytes()
+    assert json.loads(run(*command, "--json")[1])["paths"] == names
+    assert run("infer", model, names[0])[0] == 0
+    shutil.rmtree("new")
+    code, out, _ = run(*command, "--grid")
     assert code == 0
+    assert "got new/scene.png, which energycomp wrote to show 3 images at once" in run("infer", model, "new")[2]
     assert out == "-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)\nnew/scene.png\n"
     with Image.open("new/scene.png") as image:
         assert image.size == (2 * 66 + 2, 2 * 66 + 2)
@@ -135,8 +152,6 @@ def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> No
     )
     assert code == 0
     assert json.loads(out) == {"path": "sample.png", "composition": "tiny(0.3, 0.5)", "n": 1, "seed": 5}
-    from energycomp import Composer
-
     expected = Composer([load(model)(0.3, 0.5)]).sample(
         generator=torch.Generator().manual_seed(5),
         num_inference_steps=4,
@@ -296,6 +311,24 @@ def test_infer_reports_a_broken_picture_and_reads_the_rest(
     assert (code, out) == (2, "")
 
 
+def test_infer_leaves_out_a_grid_among_pictures(
+    run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_infer(monkeypatch)
+    save_png(Image.new("RGB", (32, 32)), pictures / "a" / "grid.png", cells=4)
+    code, out, err = run("infer", model, pictures / "a", "--json")
+    assert code == 1
+    assert "1 of 3 images could not be read" in err
+    assert [("failed" in line) for line in map(json.loads, out.splitlines())] == [True, False, False]
+
+
+def test_a_folder_that_cannot_be_written(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, _, err = run("sample", model, "-n", 2, "-o", "new/scene.png")
+    expected = f"expected a PNG file in a folder that can be written; {Path.cwd()} is not\n"
+    assert (code, err) == (2, f"energycomp: got -o new/scene.png; {expected}")
+
+
 def test_infer_warns_of_foreign_pictures(
     run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +358,7 @@ def test_edit_changes_the_objects_that_infer_numbers(
     code, out, _ = run("edit", model, pictures / "a/one.png", *arguments)
     assert code == 0
     assert re.fullmatch(r"1 object before, 2 after; \d+% of the image repainted\nnew/out.png\nstrip.png\n", out)
+    assert "strip.png, which energycomp wrote to show 2 images" in run("infer", model, "strip.png")[2]
     with Image.open("new/out.png") as edited, Image.open("strip.png") as strip:
         assert edited.size == (24, 16)
         assert strip.size[0] > 2 * strip.size[1]
@@ -458,6 +492,16 @@ REFUSED = {
     "sample: weights": ("sample MODEL --at 0,0 --weight 1 --weight 2", "2 --weight for 1 components"),
     "sample: weight NaN": ("sample MODEL --at 0,0 --weight nan", "got --weight 'nan'"),
     "sample: no png": ("sample MODEL -o scene.jpg", "a PNG file"),
+    "sample: no ending": ("sample MODEL -o new/scene", "the name of a PNG file, such as new/scene.png"),
+    "sample: stdout": ("sample MODEL -o -", "the name of a PNG file, such as image.png"),
+    "sample: folder as file": ("sample MODEL -o empty", "got -o empty, a folder; expected a PNG file, such as empty/"),
+    "sample: long name": (f"sample MODEL -n 2 -o {'x' * 250}.png", "which cannot be a file"),
+    "sample: grid of one": ("sample MODEL --grid", "got --grid with one sample; expected several, such as -n 4"),
+    "infer: grid": ("infer MODEL grid.png", "got grid.png, which energycomp wrote to show 4 images at once"),
+    "edit: grid": ("edit MODEL grid.png --remove 1", "without --grid), or crop the image that you mean"),
+    "decompose: grid": ("decompose MODEL grid.png", "got grid.png, which energycomp wrote to show 4 images at once"),
+    "recombine: grid": ("recombine MODEL grid.png --take 0", "wrote to show 4 images at once"),
+    "traverse: grid": ("traverse MODEL grid.png --part 0", "wrote to show 4 images at once"),
     "sample: parent is a file": ("sample MODEL -o file/scene.png", "got -o file"),
     "sample: model": ("sample nobody", "Known models: clevr"),
     "sample: folder": ("sample ./nobody", "no folder"),
@@ -504,7 +548,8 @@ REFUSED = {
 
 @pytest.mark.parametrize(("command", "reason"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, command: str, reason: str) -> None:
-    Image.new("RGB", (16, 16)).save("picture.png")
+    save_png(Image.new("RGB", (16, 16)), Path("picture.png"))
+    save_png(Image.new("RGB", (32, 32)), Path("grid.png"), cells=4)
     Path("file").write_text("no picture")
     Path("empty").mkdir()
     code, out, err = run(*(str(model) if word == "MODEL" else word for word in command.split()))
@@ -513,5 +558,43 @@ def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, com
     if "Invalid value" not in reason:
         assert err.startswith("energycomp: ")
         assert err.count("\n") == 1
-    allowed = {"picture.png", "file", "empty", *(["runs"] if command.startswith("train") else [])}
+    allowed = {"picture.png", "grid.png", "file", "empty", *(["runs"] if command.startswith("train") else [])}
     assert {path.name for path in Path().iterdir()} <= allowed
+
+
+MISSING = {
+    "infer clevr picture.png": "energycomp-clevr",
+    "infer clevr picture.png --seed 1": "energycomp-solvers",
+    "infer MODEL picture.png --solver sgd": "energycomp-solvers",
+    "edit MODEL picture.png --remove 1": "energycomp-solvers",
+    "sample text hello": "energycomp-text",
+    "decompose slots picture.png": "energycomp-slots",
+    "evaluate MODEL --source clevr": "energycomp-datasets",
+    "train faces": "energycomp-faces",
+    "data decomp -o new": "energycomp-datasets",
+}
+
+
+@pytest.mark.parametrize(("command", "distribution"), MISSING.items(), ids=MISSING.keys())
+def test_a_package_that_is_not_installed_is_named(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, command: str, distribution: str
+) -> None:
+    others = tuple(plugin for plugin in registry._discover() if plugin.info.distribution != distribution)
+    monkeypatch.setattr(registry, "_discover", lambda: others)
+    Image.new("RGB", (16, 16)).save("picture.png")
+    code, out, err = run(*(str(model) if word == "MODEL" else word for word in command.split()))
+    assert (code, out) == (2, "")
+    assert err.endswith(f" is in a package that is not installed: pip install {distribution}\n")
+    assert [path.name for path in Path().iterdir()] == ["picture.png"]
+
+
+def test_a_package_that_is_switched_off_is_named(run: Run) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENERGYCOMP_PLUGINS", "energycomp-solvers")
+        reload()
+        code, _, err = run("sample", "clevr")
+    reload()
+    assert code == 2
+    assert "switched off" in err
+    assert re.search(r"energycomp-clevr \S+\): ENERGYCOMP_PLUGINS", err)
+    assert "pip install" not in err

@@ -232,7 +232,7 @@ def test_scenes_get_the_decomposer_that_took_the_pictures_apart() -> None:
 
 def test_sample_makes_whole_scenes(run: Any) -> None:
     save_pretrained(painted_model(), "./painted")
-    code, out, err = run("sample", "./painted", "-n", 3, "--seed", 5, "-o", "new/scenes.png", "--json")
+    code, out, err = run("sample", "./painted", "-n", 3, "--grid", "--seed", 5, "-o", "new/scenes.png", "--json")
     assert (code, json.loads(out)) == (0, {"path": "new/scenes.png", "n": 3, "seed": 5}), err
     pixels = np.asarray(Image.open("new/scenes.png")).astype(float)
     scenes = Painter().sample(3, generator=torch.Generator().manual_seed(5))

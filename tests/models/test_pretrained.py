@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,6 @@ from energycomp.models import (
     save_pretrained,
     shipped,
 )
-from energycomp.plugins import lazy
 from energycomp.testing import UnitSquare, tiny_model
 
 
@@ -303,21 +301,6 @@ def test_weights_do_not_follow_their_file(tmp_path: Path, model: Model) -> None:
     with file.open("r+b") as stream:
         stream.write(bytes(file.stat().st_size))
     assert all(torch.equal(weights[name], tensor) for name, tensor in before.items())
-
-
-def test_a_module_that_is_imported_by_loading_keeps_its_constants_in_memory(
-    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "late_network.py").write_text(
-        "import torch\nfrom energycomp.denoisers import TwoStageUNet\nSCALE = torch.ones(2)\nNetwork = TwoStageUNet\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    find = build.find
-    late = lazy("late_network:Network")
-    monkeypatch.setattr(build, "find", lambda kind, name: late if name == "late" else find(kind, name))
-    save_pretrained(attrs.evolve(model, network_name="late"), tmp_path / "m")
-    load(tmp_path / "m")
-    assert not importlib.import_module("late_network").SCALE.is_meta
 
 
 def test_weights_of_a_package(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.denoisers.protocols import TwoStage
+from energycomp.models.build import on_meta
 from energycomp.plugins.hookspecs import Factory
 from energycomp.testing.checks.expect import expect, expect_close, expect_same_state
 
@@ -24,7 +25,7 @@ def check_network(factory: Factory, **config: Any) -> None:
     >>> from energycomp.plugins import find
     >>> check_network(find("networks", "two_stage"), sample_size=16, channels=[8, 16], head_channels=8)
     """
-    with torch.device("meta"):
+    with on_meta():
         network = factory(**config)
         name = type(network).__name__
         expect(isinstance(network, nn.Module), f"a {name}", "a torch.nn.Module", "derive it from one")

@@ -85,7 +85,7 @@ def test_one_number_changes_one_object(slots: SlotDecomposer) -> None:
 
 
 def test_the_command_line(picture: str, tmp_path: Path) -> None:
-    scenes = run("sample", "slots", "-n", "4", "-o", str(tmp_path / "scenes.png"))
+    scenes = run("sample", "slots", "-n", "4", "--grid", "-o", str(tmp_path / "scenes.png"))
     assert scenes["n"] == 4
     taken = run("decompose", "slots", picture, "-o", str(tmp_path / "strip.png"))
     assert len(taken["images"][0]["parts"]) == SlotDecomposer(energycomp.load("slots")).slots

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from energycomp.errors import CheckpointError, InputError, NotFoundError, first_line
-from energycomp.models import no_larger_than
+from energycomp.models import no_larger_than, on_meta
 
 __all__ = ["HOW_TO_GET", "INDEX", "check_size", "complete", "download", "read_json"]
 
@@ -67,7 +67,7 @@ def check_size(make: Callable[[], object], weights: Path) -> None:
         raise FileNotFoundError(f"no file named {weights.name}")
     with safe_open(weights, "pt") as file:
         sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    with torch.device("meta"):
+    with on_meta():
         held = {name: torch.empty(size) for name, size in sizes.items()}
         with no_larger_than(held, str(weights)):
             make()

@@ -179,7 +179,7 @@ def test_sample_is_what_the_composer_samples(run: Run, sd: Path) -> None:
 def test_sample_of_the_small_model(run: Run, words: None) -> None:
     code, out, _ = run("sample", "text", "a red cube", "a blue sphere", "--not", "green", "-n", 2, "-o", "both.png")
     assert code == 0
-    assert out == "-2 u + 3 text(a red cube) + 3 text(a blue sphere) - 3 text(green)\nboth.png\n"
+    assert out == "-2 u + 3 text(a red cube) + 3 text(a blue sphere) - 3 text(green)\nboth-1.png\nboth-2.png\n"
 
 
 # evaluate

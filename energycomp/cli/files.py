@@ -1,0 +1,90 @@
+"""Files of the commands: images that are read, PNG files that are written, and folders."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["check_png", "make_folder", "open_single", "save_png"]
+
+GRID = "energycomp:grid"  # text in a PNG file that shows several images: how many
+
+
+def check_png(path: Path, option: str = "-o") -> None:
+    """Raises `InputError` where no PNG can be written, before any work is done; creates nothing."""
+    try:
+        if path.is_dir():
+            raise InputError(f"got {option} {path}, a folder; expected a PNG file, such as {path / 'image.png'}")
+        if path.suffix.lower() != ".png":
+            example = path.with_suffix(".png") if path.stem[:1].isalnum() else "image.png"
+            raise InputError(f"got {option} {path}; expected the name of a PNG file, such as {example}")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:  # such as too long a name
+        raise InputError(f"got {option} {path}, which cannot be a file ({error.strerror}); choose another") from error
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"got {option} {path}; expected a PNG file in a folder that can be written; {folder} is not")
+
+
+def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int = 1) -> None:
+    """Writes an image as a complete PNG file or not at all; makes the folder where it is missing.
+
+    Args:
+        cells: how many images it shows. `open_single` refuses a file that shows several.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    from energycomp.files import atomic_file
+
+    text = PngInfo()
+    if cells > 1:
+        text.add_text(GRID, str(cells))
+    make_folder(path.parent, option)
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=text)
+
+
+def open_single(path: Path) -> Image.Image:
+    """Reads an image file that a model is to read as one image; raises `InputError` where `open_image` does.
+
+    Raises:
+        InputError: also for a grid or another figure that `save_png` wrote with several `cells`.
+    """
+    from energycomp.images import open_image
+
+    picture = open_image(path)
+    if (cells := _cells(path)) is not None:
+        raise InputError(
+            f"got {path}, which energycomp wrote to show {cells} images at once; expected one image; write one file "
+            "per sample (energycomp sample without --grid), or crop the image that you mean"
+        )
+    return picture
+
+
+def _cells(path: Path) -> str | None:
+    """How many images a file of `save_png` shows, where it says so."""
+    from PIL import Image, UnidentifiedImageError
+
+    with warnings.catch_warnings(), suppress(UnidentifiedImageError):
+        warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get(GRID)
+    return None
+
+
+def make_folder(folder: Path, option: str) -> Path:
+    """Makes the folder and its parents where they are missing; raises `InputError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"got {option} {folder}, which cannot be made ({error.strerror}); expected a folder that can be written"
+        ) from error
+    return folder
