@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from energycomp.components import Composition, Condition, Conditioner, EnergyComponent, HasEnergy
+    from energycomp.components import Composable, Composition, Condition, Conditioner, EnergyComponent, HasEnergy
     from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
     from energycomp.denoisers import Conditional, Denoiser
     from energycomp.editing.edit import Edit, edit
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "components": ("Composition", "Condition", "Conditioner", "EnergyComponent", "HasEnergy"),
+    "components": ("Composable", "Composition", "Condition", "Conditioner", "EnergyComponent", "HasEnergy"),
     "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
     "denoisers": ("Conditional", "Denoiser"),
     "editing": ("Edit", "edit"),
