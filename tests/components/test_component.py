@@ -406,6 +406,20 @@ def test_a_group_predicts_all_its_leaves_in_one_call() -> None:
     torch.testing.assert_close(made, torch.full((1, 3, 2, 2), 0.5), rtol=0, atol=1e-4)
 
 
+@attrs.define
+class EqualShifts(Shifts):
+    """A group with `==` and without a hash."""
+
+
+def test_groups_are_told_apart_by_identity() -> None:
+    first, second = EqualShifts(), EqualShifts()
+    assert first == second
+    sample, timestep = torch.randn(2, 3, 2, 2), torch.tensor([100.0, 700.0])
+    x0 = predict(Composer([Shift(first, 0.2), Shift(second, 0.4)]), sample, timestep, prediction_type="sample")
+    torch.testing.assert_close(x0, torch.full_like(sample, 0.3))
+    assert (first.calls, second.calls) == ([1], [1])
+
+
 @attrs.frozen(eq=False)
 class Broken(Composable):
     kind: str
