@@ -285,8 +285,9 @@ def test_components_of_two_devices_are_refused_by_name() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_samples_are_on_the_device_of_the_network_whatever_the_order_of_terms() -> None:
-    leaf = tiny_model().to("cuda")(0.2, 0.2)
-    gaussian = Gaussian(0.3, sample_shape=(3, 16, 16), space="pixels")
+    denoiser = attrs.evolve(tiny_model().denoiser, codec=Enlarging()).to("cuda")
+    leaf = Conditional(denoiser, Condition(torch.rand(1, 1, 2)))
+    gaussian = Gaussian(0.3, sample_shape=(3, 16, 16), space="halves")
     first, second = both_orders(leaf, gaussian, output_type="pt")
     assert first.device.type == second.device.type == "cuda"
     torch.testing.assert_close(first, second)
