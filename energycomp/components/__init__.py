@@ -1,7 +1,7 @@
 """What is added: components, their algebra, the space they live in and the conditions they stand under."""
 
 from energycomp.components.component import EnergyComponent, HasEnergy, Leaf, LeafGroup, WeightedSum
-from energycomp.components.composition import Composable, Composition, Mixture, combine
+from energycomp.components.composition import Composable, Composition, combine
 from energycomp.components.conditioning import (
     AttributeConditioner,
     Condition,
@@ -14,6 +14,7 @@ from energycomp.components.conditioning import (
     weights_of,
 )
 from energycomp.components.gaussian import Gaussian
+from energycomp.components.mixture import Mixture
 from energycomp.components.predict import native_type, predict
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
 from energycomp.components.rules import Rule, identifies_null, rule_weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -19,8 +19,8 @@ __all__ = ["EnergyComponent", "HasEnergy", "Leaf", "LeafGroup", "WeightedSum"]
 class EnergyComponent(Protocol):
     """Anything that predicts noise: eps_k(x, t) = sigma_t grad_x E_k(x, t) (thesis eq. 2.33).
 
-    These two members are all that a component of your own needs to be composed; derive it from
-    `energycomp.components.Composable` for the operators. Components are keys of a composition, compared by identity.
+    These two members are all that a component of your own needs to be composed; derive it from `energycomp.Composable`
+    for the operators. Components are keys of a composition, compared by identity.
     One with an attribute `unconditional`, a component whose own is itself, can be used with `&` and `~`.
     """
 
@@ -75,8 +75,9 @@ class LeafGroup(Protocol):
         """One prediction (B, C, H, W) per leaf, of its `prediction_type`."""
         ...
 
-    def decode(self, samples: Tensor) -> Tensor:
-        """Samples (B, C, H, W) as images (B, 3, H, W): through the codec, where there is one."""
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor] | None:
+        """Samples (B, C, H, W) to images (B, 3, H, W) through the codec of their space; None without a codec."""
         ...
 
 

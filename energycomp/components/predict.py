@@ -13,9 +13,10 @@ from torch import Tensor
 from energycomp.components.component import Leaf, LeafGroup, WeightedSum
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import signal_noise
+from energycomp.components.terms import shared_space
 from energycomp.errors import NonFiniteError
 
-__all__ = ["Independent", "group_of", "native_type", "predict"]
+__all__ = ["Independent", "group_of", "grouped", "native_type", "predict"]
 
 
 @attrs.frozen
@@ -25,14 +26,11 @@ class Independent:
     prediction_type: PredictionType = "epsilon"
     rule: None = None
     device: None = None
+    decode: None = None
 
     def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
         """Each component's own eps (B, C, H, W)."""
         return [leaf.eps(sample, timestep) for leaf in leaves]
-
-    def decode(self, samples: Tensor) -> Tensor:
-        """The samples as they are."""
-        return samples
 
 
 _INDEPENDENT = Independent()
@@ -43,13 +41,22 @@ def group_of(leaf: Any) -> LeafGroup:
     return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
 
 
+def grouped(composition: WeightedSum) -> list[tuple[LeafGroup, list[Any]]]:
+    """The groups of a composition, each with its leaves. Groups are compared by identity."""
+    groups: dict[int, tuple[LeafGroup, list[Any]]] = {}
+    for leaf in composition.terms:
+        group = group_of(leaf)
+        groups.setdefault(id(group), (group, []))[1].append(leaf)
+    return list(groups.values())
+
+
 def native_type(composition: WeightedSum) -> PredictionType:
     """The type in which a composition is summed: its groups' own if they share one and the mass is 1, else "epsilon".
 
     At mass 1 sums of x0 or v predictions are x0 or v predictions; a round trip through eps would divide by
     sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule.
     """
-    kinds = {group_of(leaf).prediction_type for leaf in composition.terms}
+    kinds = {group.prediction_type for group, _ in grouped(composition)}
     if len(kinds) == 1 and abs(sum(composition.terms.values()) - 1.0) < 1e-6:
         return kinds.pop()
     return "epsilon"
@@ -76,8 +83,7 @@ def predict(
     total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
     if not composition.terms:
         return total
-    alphas_cumprod = next(iter(composition.terms)).noised_space.alphas_cumprod
-    levels = cache(lambda: signal_noise(alphas_cumprod, timestep, total.dtype))
+    levels = cache(lambda: signal_noise(shared_space(composition.terms).alphas_cumprod, timestep, total.dtype))
 
     def converted(prediction: Tensor, source: PredictionType, target: PredictionType) -> Tensor:
         return prediction if source == target else convert(prediction, sample, *levels(), source=source, target=target)
@@ -93,10 +99,7 @@ def predict(
 def _predictions(
     composition: WeightedSum, sample: Tensor, timestep: Tensor
 ) -> Iterator[tuple[Any, Tensor, PredictionType]]:
-    groups: dict[LeafGroup, list[Any]] = {}
-    for leaf in composition.terms:
-        groups.setdefault(group_of(leaf), []).append(leaf)
-    for group, leaves in groups.items():
+    for group, leaves in grouped(composition):
         for leaf, prediction in zip(leaves, group.predict(leaves, sample, timestep), strict=True):
             yield leaf, prediction, group.prediction_type
 

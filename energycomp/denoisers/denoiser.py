@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import attrs
 import torch
@@ -121,16 +121,20 @@ class Denoiser:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    @cached_property
+    @property
     def unconditional(self) -> Conditional:
         """The one unconditional leaf of this denoiser, so that it merges and cancels in sums."""
+        known: dict[str, Any] = self.__dict__
+        if (leaf := known.get("_unconditional")) is not None:
+            return cast("Conditional", leaf)
         if not self.null_trained:
             raise CompositionError(
                 "got `&`, `~` or guidance on a denoiser that never trained its unconditional row; expected "
                 "null_trained; compose with `+`, or train with the empty composition among the examples"
             )
         null = Condition.unconditional(*self.token_shape, device=self.device)
-        return Conditional(self, null, name="u")
+        made = Conditional(self, null, name="u")
+        return cast("Conditional", known.setdefault("_unconditional", made))  # atomic: the first thread's leaf stays
 
     def predict(self, leaves: Sequence[Conditional], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
         """Predictions (B, C, H, W) of leaves of this denoiser, of its own type.
@@ -142,13 +146,23 @@ class Denoiser:
         owner = torch.arange(batch, device=sample.device).repeat(len(leaves))
         return rows(self, trunk(self, sample, timestep), condition, owner).split(batch)
 
-    def decode(self, samples: Tensor) -> Tensor:
-        """Samples (B, C, H, W) as images (B, 3, H, W): through the codec, where there is one."""
-        return samples if self.codec is None else self.codec.decode(samples)
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor] | None:
+        """Latents (B, C, H, W) to images (B, 3, H, W) through the codec; None for pixels."""
+        return None if self.codec is None else self.codec.decode
 
     def to(self, device: torch.device | str) -> Denoiser:
-        """A denoiser on that device (the network is moved in place)."""
-        return attrs.evolve(self, network=self.network.to(device), alphas_cumprod=self.alphas_cumprod.to(device))
+        """The denoiser on that device. The network is moved in place; it is this denoiser where the schedule is there.
+
+        Raises:
+            InputError: the device "meta", which would lose the weights.
+        """
+        if torch.device(device).type == "meta":
+            raise InputError("got the device 'meta', which has no memory for weights; expected one such as 'cpu'")
+        network, alphas_cumprod = self.network.to(device), self.alphas_cumprod.to(device)
+        if alphas_cumprod is self.alphas_cumprod:
+            return self
+        return attrs.evolve(self, network=network, alphas_cumprod=alphas_cumprod)
 
 
 @attrs.frozen(eq=False, repr=False)

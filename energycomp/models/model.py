@@ -203,10 +203,11 @@ class Model:
 
     def to(self, device: torch.device | str) -> Model:
         """The model on a device (its network, encoder and conditioner are moved in place)."""
+        denoiser = self.denoiser.to(device)
         encoder = None if self.encoder is None else self.encoder.to(device)
         if (weights := weights_of(self.conditioner)) is not None:
             weights.to(device)
-        return attrs.evolve(self, denoiser=self.denoiser.to(device), encoder=encoder)
+        return attrs.evolve(self, denoiser=denoiser, encoder=encoder)
 
     @property
     def trained(self) -> nn.Module:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from energycomp.components.component import EnergyComponent, LeafGroup
 from energycomp.components.composition import Composable, Composition, combine
-from energycomp.components.predict import group_of, native_type, predict
+from energycomp.components.predict import group_of, grouped, native_type, predict
 from energycomp.components.prediction import PredictionType
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
@@ -20,6 +24,20 @@ from energycomp.sampling.sampler import Generator, sample
 from energycomp.sampling.schedulers import make_scheduler
 
 __all__ = ["Composer"]
+
+Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
+"""A list to compose, or one component; to a type checker, `sum` of components may be 0."""
+
+
+class _Options(TypedDict, total=False):
+    """Keywords of `Composer.sample` that do not change the type of its result."""
+
+    generator: torch.Generator | list[torch.Generator] | None
+    num_inference_steps: int
+    scheduler: Any
+    callback_on_step_end: Callable[[int, Any, dict[str, Tensor]], dict[str, Tensor] | None] | None
+    mixed_precision: Literal["no", "bf16"]
+    progress: bool
 
 
 class Composer(Composable):
@@ -43,14 +61,14 @@ class Composer(Composable):
     torch.Size([2, 3, 16, 16])
     """
 
-    def __init__(self, components: Any, *, rule: Rule | None = None) -> None:
+    def __init__(self, components: Components, *, rule: Rule | None = None) -> None:
         if isinstance(components, Sequence):
             parts = [Composition.of(component) for component in components]
             self.composition = combine(parts, rule or _rule_of(parts))
         elif rule is not None:
             raise CompositionError("got a rule for one composition; expected a list to compose; leave the rule out")
         else:
-            self.composition = Composition.of(components)
+            self.composition = Composition.of(cast("EnergyComponent", components))
         self.noised_space: NoisedSpace = self.composition.noised_space
 
     def __repr__(self) -> str:
@@ -73,6 +91,17 @@ class Composer(Composable):
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Weighted sum of the energies (B,), see `Composition.energy`."""
         return self.composition.energy(sample, timestep)
+
+    @overload
+    def sample(
+        self, n: int = 1, *, output_type: Literal["pil"] = "pil", **options: Unpack[_Options]
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def sample(self, n: int = 1, *, output_type: Literal["np"], **options: Unpack[_Options]) -> NDArray[np.float32]: ...
+
+    @overload
+    def sample(self, n: int = 1, *, output_type: Literal["pt", "latent"], **options: Unpack[_Options]) -> Tensor: ...
 
     def sample(
         self,
@@ -108,9 +137,9 @@ class Composer(Composable):
             raise InputError(f"got output_type {output_type!r}; expected 'pil', 'np', 'pt' or 'latent'")
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
-        group = group_of(next(iter(self.terms)))
+        groups = [group for group, _ in grouped(self.composition)]
         alphas_cumprod, kind = self.noised_space.alphas_cumprod, native_type(self.composition)
-        device = group.device or alphas_cumprod.device
+        device = _device_of(groups) or alphas_cumprod.device
 
         def predicted(x: Tensor, timestep: Tensor, prediction_type: str) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16) if mixed_precision == "bf16" else nullcontext():
@@ -129,7 +158,19 @@ class Composer(Composable):
                 progress=progress,
                 device=device,
             )
-            return samples if output_type == "latent" else to_output(group.decode(samples), output_type)
+            if output_type == "latent":
+                return samples
+            decode = next((group.decode for group in groups if group.decode is not None), None)
+            return to_output(samples if decode is None else decode(samples), output_type)
+
+
+def _device_of(groups: Iterable[LeafGroup]) -> torch.device | None:
+    devices = {str(group.device): group.device for group in groups if group.device is not None}
+    if len(devices) > 1:
+        raise CompositionError(
+            f"got components on the devices {sorted(devices)}; expected one; move the models with `.to(device)` first"
+        )
+    return next(iter(devices.values()), None)
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
 import attrs
 import numpy as np
 import pytest
@@ -61,7 +66,40 @@ def test_guidance() -> None:
 
 def test_sum_of_a_list() -> None:
     assert same(sum([A, B, C]), A + B + C)
-    assert same(0 + A, A)
+    assert repr(sum([A, B, C])) == "a + b + c"
+
+
+def test_zero_is_the_empty_sum() -> None:
+    for zero in (0, 0.0, np.float32(0), torch.tensor(0)):
+        assert same(A + zero, A)
+        assert same(zero + A, A)
+        assert same(A - zero, A)
+        assert same(zero - A, -A)
+
+
+def test_signs_and_quotients() -> None:
+    assert same(+A, A)
+    assert same(+(A - B), A - B)
+    assert same(A / 2, 0.5 * A)
+    assert same((A - B) / -4, 0.25 * B - 0.25 * A)
+    with pytest.raises(CompositionError, match="divided by 0"):
+        A / 0
+    with pytest.raises(TypeError):
+        2 / A  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.array, torch.tensor, Fraction])
+def test_weights_of_numpy_and_torch(kind: Any) -> None:
+    assert same(kind(2) * A, 2 * A)
+    assert same(A * kind(2), 2 * A)
+    assert same(A / kind(2), 0.5 * A)
+    (weight,) = (kind(2) * A).terms.values()
+    assert type(weight) is float
+
+
+def test_a_weight_does_not_keep_a_gradient() -> None:
+    with pytest.raises(CompositionError, match="requires a gradient"):
+        torch.tensor(2.0, requires_grad=True) * A
 
 
 def test_truth_value_raises() -> None:
@@ -72,22 +110,23 @@ def test_truth_value_raises() -> None:
         A and B  # noqa: B018
 
 
-@pytest.mark.parametrize("foreign", ["text", None, object(), 3, 1.5, np.ones(2), tiny_model().denoiser])
+@pytest.mark.parametrize(
+    "foreign", ["text", None, object(), 3, 1.5, np.ones(2), torch.ones(2), 1j, tiny_model().denoiser]
+)
 def test_foreign_operands_are_left_to_the_other_side(foreign: object) -> None:
     assert A.__and__(foreign) is NotImplemented
     assert A.__add__(foreign) is NotImplemented
     assert A.__sub__(foreign) is NotImplemented
-    if not isinstance(foreign, np.ndarray):
-        with pytest.raises(TypeError):
-            A & foreign
-        with pytest.raises(TypeError):
-            A + foreign
+    for operation in (operator.and_, operator.add, operator.sub):
+        for left, right in ((A, foreign), (foreign, A)):
+            with pytest.raises(TypeError):
+                operation(left, right)
 
 
 def test_weights_are_finite_numbers() -> None:
     assert A.__mul__("2") is NotImplemented
     assert A.__mul__(B) is NotImplemented
-    for weight in (float("nan"), float("inf")):
+    for weight in (float("nan"), float("inf"), np.float32("inf"), torch.tensor(float("nan"))):
         with pytest.raises(CompositionError, match="finite"):
             weight * A
 
@@ -113,6 +152,9 @@ def test_immutable() -> None:
     assert list(composition.terms) == [A]
     with pytest.raises(TypeError):
         composition.terms[B] = 1.0  # type: ignore[index]
+    assert B not in composition.terms
+    with pytest.raises(KeyError):
+        composition.terms[B]
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         composition.terms = {}  # type: ignore[misc]
 
@@ -215,6 +257,16 @@ class Alone:
         return sample - self.shift
 
 
+@attrs.frozen(eq=False)
+class AloneWithAll(Alone):
+    """One with the optional members, too."""
+
+    unconditional: Any = None
+
+    def energy(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return (sample - self.shift).square().flatten(1).sum(1) / 2
+
+
 def test_a_component_without_our_base_class_composes() -> None:
     model = tiny_model()
     leaf, other = model(0.2, 0.3), Alone(model.denoiser.noised_space)
@@ -225,6 +277,60 @@ def test_a_component_without_our_base_class_composes() -> None:
         torch.testing.assert_close(composition.eps(sample, timestep), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(CompositionError, match="expected a component with `noised_space` and `eps`"):
         Composition.of(model)
+
+
+def test_the_operators_take_a_component_without_our_base_class_on_either_side() -> None:
+    model = tiny_model()
+    leaf, other = model(0.2, 0.3), Alone(model.denoiser.noised_space)
+    assert same(other - leaf, -leaf + Composition.of(other))
+    with_u = AloneWithAll(model.denoiser.noised_space, unconditional=model.unconditional)
+    assert same(with_u & leaf, leaf & with_u)
+    a, b = AloneWithAll(A.noised_space), Gaussian()
+    assert [part.terms for part in (a | b).components] == [{a: 1.0}, {b: 1.0}]
+    assert [part.terms for part in (b | a).components] == [{b: 1.0}, {a: 1.0}]
+
+
+@dataclass
+class Equal(Composable):
+    """A component with `==` and without a hash, as dataclasses are."""
+
+    mean: float
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        return A.noised_space
+
+    def eps(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return sample - self.mean
+
+    def energy(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return sample.flatten(1).sum(1) * 0
+
+
+@dataclass(frozen=True)
+class EqualWithHash(Composable):
+    """A component whose equal instances have one hash."""
+
+    mean: float
+    noised_space = Equal.noised_space
+    eps = Equal.eps
+    energy = Equal.energy
+
+
+@pytest.mark.parametrize("kind", [Equal, EqualWithHash])
+def test_components_are_terms_by_identity_whatever_their_equality(kind: type[Equal | EqualWithHash]) -> None:
+    a, twin = kind(0.5), kind(0.5)
+    assert a == twin
+    for composition in (a + twin, combine([a, twin], "sum"), Composer([a, twin], rule="sum").composition):
+        assert list(composition.terms.values()) == [1.0, 1.0]
+        assert composition.terms[twin] == 1.0
+        assert torch.equal(composition.eps(torch.ones(1, 1, 1, 1), torch.zeros(1)), torch.ones(1, 1, 1, 1))
+    assert list((a + twin - a).terms) == [twin]
+    assert next(iter((a + twin - a).terms)) is twin
+    assert (a + twin).terms != (a + a).terms
+    assert list((a + a).terms.values()) == [2.0]
+    assert (a | twin).eps(torch.ones(1, 1, 1, 1), torch.zeros(1)).item() == 0.5
+    assert repr((a + twin).terms) == f"{{{a}: 1.0, {twin}: 1.0}}"
 
 
 def test_everything_that_is_composed_is_a_component() -> None:
@@ -264,19 +370,17 @@ def test_a_composer_composes_as_its_composition_and_shares_the_trunk() -> None:
 
 @attrs.frozen(eq=False)
 class Shifts:
-    """A group of a package of its own: it predicts x0 for all its leaves at once."""
+    """A group of a package of its own: it predicts x0 for all its leaves at once. Groups are told apart by identity."""
 
     calls: list[int] = attrs.field(factory=list)
     prediction_type: str = "sample"
     rule: str = "mean"
     device: torch.device | None = None
+    decode: None = None
 
     def predict(self, leaves: list[Shift], sample: torch.Tensor, timestep: torch.Tensor) -> list[torch.Tensor]:
         self.calls.append(len(leaves))
         return [torch.full_like(sample, leaf.value) for leaf in leaves]
-
-    def decode(self, samples: torch.Tensor) -> torch.Tensor:
-        return samples
 
 
 @attrs.frozen(eq=False)
@@ -300,6 +404,20 @@ def test_a_group_predicts_all_its_leaves_in_one_call() -> None:
     assert group.calls == [3]
     made = composer.sample(num_inference_steps=3, output_type="pt", progress=False)
     torch.testing.assert_close(made, torch.full((1, 3, 2, 2), 0.5), rtol=0, atol=1e-4)
+
+
+@attrs.define
+class EqualShifts(Shifts):
+    """A group with `==` and without a hash."""
+
+
+def test_groups_are_told_apart_by_identity() -> None:
+    first, second = EqualShifts(), EqualShifts()
+    assert first == second
+    sample, timestep = torch.randn(2, 3, 2, 2), torch.tensor([100.0, 700.0])
+    x0 = predict(Composer([Shift(first, 0.2), Shift(second, 0.4)]), sample, timestep, prediction_type="sample")
+    torch.testing.assert_close(x0, torch.full_like(sample, 0.3))
+    assert (first.calls, second.calls) == ([1], [1])
 
 
 @attrs.frozen(eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ def test_energy_is_that_of_the_density_where_the_weights_normalise() -> None:
 def test_a_mixture_is_a_component() -> None:
     shape = (1, 2, 2)
     a, b = Gaussian(0.8, variance=0.4, sample_shape=shape), Gaussian(drawn(*shape), sample_shape=shape)
-    for component in (a | b, Mixture([a, b], [0.0, -1.5]), (a + b) | b, 0.5 * (a | b) + a, Mixture([a])):
+    for component in (a | b, Mixture([a, b], [0.0, -1.5]), (a + b) / 2 | b, 0.5 * (a | b) + a, Mixture([a])):
         check_component(component)
     assert isinstance(a | b, EnergyComponent)
     assert isinstance(a | b, HasEnergy)
@@ -72,8 +74,8 @@ def test_a_mixture_is_a_component() -> None:
     assert torch.allclose(Mixture([a]).eps(x, t), a.eps(x, t))
     assert torch.allclose((a | a).eps(x, t), a.eps(x, t), atol=1e-6)  # unlike `a & a`
     assert torch.allclose((a | a).energy(x, t), a.energy(x, t) - np.log(2), atol=1e-4)
-    both = -torch.logsumexp(-torch.stack([a.energy(x, t) + b.energy(x, t), 2 * b.energy(x, t)]), 0)
-    assert torch.allclose(((a + b) | 2 * b).energy(x, t), both, atol=1e-5)
+    both = -torch.logsumexp(-torch.stack([2 * a.energy(x, t) - b.energy(x, t), b.energy(x, t)]), 0)
+    assert torch.allclose((2 * a - b | b).energy(x, t), both, atol=1e-5)
 
 
 def test_far_from_all_components_shares_are_finite() -> None:
@@ -95,7 +97,7 @@ def test_each_leaf_is_asked_once() -> None:
             return Gaussian.energy(self, sample, timestep)
 
     a = Counting(1.0)
-    ((a + B) | (a + C) | 2 * a).eps(drawn(3, 1, 1, 1), torch.zeros(3))
+    ((a + B) / 2 | (a + C) / 2 | a).eps(drawn(3, 1, 1, 1), torch.zeros(3))
     assert sorted(asked) == ["energy", "eps"]
 
 
@@ -107,9 +109,9 @@ def test_or_is_associative() -> None:
         assert torch.allclose(mixture.energy(x, t), (C | B | A).energy(x, t))
     weighted = Mixture([A, B], [0.5, -2.0])
     assert (C | weighted).log_weights == (0.0, 0.5, -2.0)
-    assert len((2 * (A | B) | C).components) == 2  # the square of a mixture is none
+    assert len((2 * (A | B) - A | C).components) == 2  # a sum of mixtures is none
     assert repr(2 * (A | B) - C) == "2 (a | b) - c"
-    assert repr(A + B | C) == "(a + b | c)"
+    assert repr(2 * A - B | C) == "(2 a - b | c)"
 
 
 def test_a_mixture_is_a_leaf() -> None:
@@ -142,7 +144,7 @@ def test_foreign_operands_are_left_to_the_other_side(foreign: object) -> None:
 def test_what_cannot_be_mixed() -> None:
     model = tiny_model()
     leaf, pixels = model(0.2, 0.3), Gaussian(0.0, sample_shape=model.denoiser.sample_shape, space="pixels")
-    for attempt in (lambda: leaf | leaf, lambda: pixels | leaf, lambda: (pixels + leaf) | pixels):
+    for attempt in (lambda: leaf | leaf, lambda: pixels | leaf, lambda: (pixels + leaf) / 2 | pixels):
         with pytest.raises(
             CompositionError, match=r"got tiny\(0.2, 0.3\), which has no energy; expected.*; use `\+`, or `&`"
         ):
@@ -156,9 +158,27 @@ def test_what_cannot_be_mixed() -> None:
             Mixture(nothing)
     with pytest.raises(CompositionError, match="expected a component"):
         Mixture(["a"])
-    for weights in ([0.0], [0.0, float("nan")], [0.0, float("-inf")], ["0", 0.0]):
-        with pytest.raises(CompositionError, match="log weights"):
+    for weights in ([0.0], [0.0, float("nan")], [0.0, float("-inf")], ["0", 0.0], [torch.zeros(2), 0.0]):
+        with pytest.raises(CompositionError, match=r"log weights|weight (nan|-inf)"):
             Mixture([A, B], weights)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", [A + B, 2 * A, A - B, 0.5 * A, 2 * (A | B)])
+def test_parts_of_another_mass_are_refused(part: Composition) -> None:
+    """Where all is noise, every leaf is N(0, I): a sum of mass 2 has density p^2 there, of another width and weight."""
+    for attempt in (lambda: part | C, lambda: C | part, lambda: Mixture([C, part])):
+        with pytest.raises(CompositionError, match=rf"got {re.escape(repr(part))} of mass .*expected mass 1.*such as"):
+            attempt()
+
+
+def test_a_composition_of_mass_1_is_sampled_in_a_mixture() -> None:
+    left, wide, right = (Gaussian(m, variance=v) for m, v in ((-2.0, 0.04), (-2.0, 0.4), (2.0, 0.04)))
+    samples = Composer((left + wide) / 2 | right).sample(
+        1000, generator=torch.Generator().manual_seed(0), output_type="latent", progress=False
+    ).flatten()  # fmt: skip
+    assert float(((samples.abs() - 2).abs() < 1).double().mean()) > 0.99
+    assert 0.3 < float((samples > 0).double().mean()) < 0.7
+    assert 0.04 < float(samples[samples < 0].var()) < 0.4
 
 
 def test_composer_weights_the_energy() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from threading import Barrier
+from typing import Any
 
 import attrs
 import numpy as np
@@ -10,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from energycomp.components import Condition
 from energycomp.denoisers import convert, log_snr, signal_noise
 from energycomp.errors import InputError
-from energycomp.testing import cosine_schedule, tiny_model
+from energycomp.testing import cosine_schedule, stripes_model, tiny_model
 
 ALPHAS = cosine_schedule()
 TYPES = ("epsilon", "sample", "v_prediction")
@@ -82,3 +86,39 @@ def test_unknown_type_and_rule() -> None:
 def test_to_moves_the_schedule_too() -> None:
     moved = tiny_model().denoiser.to("cuda")
     assert moved.device.type == moved.alphas_cumprod.device.type == "cuda"
+
+
+def test_moving_nothing_gives_the_same_denoiser() -> None:
+    model = tiny_model()
+    before = model(0.2, 0.2)
+    assert model.denoiser.to("cpu") is model.denoiser
+    moved = model.to(torch.device("cpu"))
+    assert moved.unconditional is model.unconditional
+    assert len((before & moved(0.7, 0.7)).terms) == 3
+
+
+def test_the_device_meta_is_refused_and_the_model_stays_whole() -> None:
+    model = tiny_model()
+    weights = {name: weight.clone() for name, weight in model.denoiser.network.state_dict().items()}
+    for move in (model.denoiser.to, model.to, stripes_model().to):
+        for device in ("meta", torch.device("meta")):
+            with pytest.raises(InputError, match=r"'meta'.*expected one such as 'cpu'"):
+                move(device)
+    for name, weight in model.denoiser.network.state_dict().items():
+        assert torch.equal(weight, weights[name])
+
+
+def test_threads_share_one_unconditional_leaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads make a leaf at the same time, and all get the first."""
+    denoiser, count = tiny_model().denoiser, 16
+    together, make = Barrier(count, timeout=20), Condition.unconditional
+
+    def slow(*args: Any, **kwargs: Any) -> Condition:
+        together.wait()
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(Condition, "unconditional", slow)
+    with ThreadPoolExecutor(count) as pool:
+        leaves = list(pool.map(lambda _: denoiser.unconditional, range(count)))
+    assert len({id(leaf) for leaf in leaves}) == 1
+    assert denoiser.unconditional is leaves[0]

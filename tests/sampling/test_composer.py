@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import combine
-from energycomp.denoisers import count_rows
+from energycomp.components import Composable, Condition, combine
+from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, bumps_model, cosine_schedule, planted, tiny_model
@@ -212,3 +212,82 @@ def test_what_is_not_finite_never_becomes_a_picture() -> None:
     bad = attrs.evolve(Gaussian(name="bad"), mean=float("nan"))
     with pytest.raises(NonFiniteError, match=r"prediction of bad .* step 1 of 5"):
         Composer([Gaussian(), bad]).sample(num_inference_steps=5, output_type="latent", progress=False)
+
+
+@attrs.frozen
+class Enlarging:
+    """A codec whose latents are images of half the size."""
+
+    latent_shape: tuple[int, int, int] = (3, 16, 16)
+    identity: str = "halves"
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images[:, :, ::2, ::2]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+
+def both_orders(a: Composable, b: Composable, **options: Any) -> tuple[Any, Any]:
+    first, second = (
+        Composer(composition).sample(
+            2, generator=torch.Generator().manual_seed(0), num_inference_steps=4, progress=False, **options
+        )
+        for composition in (0.5 * a + 0.5 * b, 0.5 * b + 0.5 * a)
+    )
+    return first, second
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample"])
+def test_latents_are_decoded_whatever_the_order_of_terms(prediction_type: str) -> None:
+    denoiser = attrs.evolve(tiny_model(prediction_type=prediction_type).denoiser, codec=Enlarging())
+    leaf = Conditional(denoiser, Condition(torch.rand(1, 1, 2)))
+    gaussian = Gaussian(0.3, sample_shape=(3, 16, 16), space="halves")
+    latents, again = both_orders(leaf, gaussian, output_type="latent")
+    assert latents.shape == (2, 3, 16, 16)
+    assert torch.equal(latents, again)
+    for images in both_orders(leaf, gaussian, output_type="pt"):
+        assert torch.equal(images, Enlarging().decode(latents))
+    arrays = both_orders(gaussian, leaf, output_type="np")
+    assert np.array_equal(*arrays)
+
+
+def test_schedules_that_differ_by_rounding_do_not_depend_on_the_order_of_terms() -> None:
+    exact = cosine_schedule()
+    a, b = Gaussian(1.0), Gaussian(0.4, alphas_cumprod=exact.double() + 5e-7)
+    assert (a + b).noised_space.alphas_cumprod is (b + a).noised_space.alphas_cumprod is a.alphas_cumprod
+    assert torch.equal(*both_orders(a, b, output_type="latent"))
+
+
+def on(device: str) -> Gaussian:
+    @attrs.frozen(eq=False)
+    class Group:
+        device: torch.device
+        prediction_type = "epsilon"
+        rule = None
+        decode = None
+
+    @attrs.frozen(eq=False)
+    class Grouped(Gaussian):
+        group: Group = attrs.field(factory=lambda: Group(torch.device(device)), kw_only=True)
+
+    return Grouped()
+
+
+def test_components_of_two_devices_are_refused_by_name() -> None:
+    for composition in (on("cpu") + on("meta"), on("meta") + on("cpu")):
+        with pytest.raises(CompositionError, match=r"devices \['cpu', 'meta'\]; expected one"):
+            Composer(composition).sample(progress=False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_samples_are_on_the_device_of_the_network_whatever_the_order_of_terms() -> None:
+    denoiser = attrs.evolve(tiny_model().denoiser, codec=Enlarging()).to("cuda")
+    leaf = Conditional(denoiser, Condition(torch.rand(1, 1, 2)))
+    gaussian = Gaussian(0.3, sample_shape=(3, 16, 16), space="halves")
+    first, second = both_orders(leaf, gaussian, output_type="pt")
+    assert first.device.type == second.device.type == "cuda"
+    torch.testing.assert_close(first, second)

@@ -1,0 +1,142 @@
+"""The mixture `a | b`: a leaf made of compositions that have energies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.component import HasEnergy
+from energycomp.components.composition import Composable, Composition
+from energycomp.components.space import NoisedSpace
+from energycomp.components.terms import Terms, as_weight
+from energycomp.errors import CompositionError
+
+__all__ = ["Mixture", "mix"]
+
+MASS_TOLERANCE = 1e-6
+
+
+def _compositions(parts: Iterable[Any]) -> tuple[Composition, ...]:
+    return tuple(map(Composition.of, parts))
+
+
+def _floats(weights: Iterable[Any]) -> tuple[Any, ...]:
+    """Numbers as floats; what is none stays, for the error."""
+    return tuple(weight if (number := as_weight(weight)) is None else number for weight in weights)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Mixture(Composable):
+    """The leaf `a | b`: the density is the sum of w_k exp(-E_k) over its components. It is compared by identity.
+
+    E = -log sum_k exp(log w_k - E_k), and its gradient is that of each component in the share r_k that it has in the
+    density at that sample: eps = sum_k r_k eps_k, r = softmax(log w - E).
+
+    Energies are known up to a constant, and so are the shares: the share of a component that is normalised differently
+    is not its weight, and changes with the timestep if the constant does (not for Gaussians of one variance).
+    At noisy timesteps every leaf is the same noise, so only compositions of mass 1 have comparable energies there.
+
+    Args:
+        components: at least one, each of mass 1; every leaf of each must have an energy.
+        log_weights: log w_k up to a constant; 0 each when left out.
+
+    Raises:
+        CompositionError: a component of another mass, a leaf without an energy, leaves of different spaces, weights
+            that are not finite numbers.
+
+    >>> from energycomp.components import Gaussian
+    >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((-1.0, "a"), (1.0, "b"), (4.0, "c")))
+    >>> a | b | c
+    (a | b | c)
+    >>> origin, end = torch.zeros(1, 1, 1, 1), torch.tensor([0.0])
+    >>> (a | b).eps(origin, end).item()  # halfway both pull alike
+    0.0
+    >>> Mixture([a, b], torch.tensor([1, 3]).log()).shares(origin, end).flatten()  # the weights 1 : 3
+    tensor([0.2500, 0.7500])
+    """
+
+    components: tuple[Composition, ...] = attrs.field(converter=_compositions)
+    log_weights: tuple[float, ...] = attrs.field(converter=_floats)
+    _leaves: Composition = attrs.field(init=False)
+
+    @log_weights.default
+    def _equal(self) -> tuple[float, ...]:
+        return (0.0,) * len(self.components)
+
+    @log_weights.validator
+    def _check_weights(self, _: Any, value: tuple[Any, ...]) -> None:
+        if len(value) != len(self.components) or not all(isinstance(weight, float) for weight in value):
+            count = len(self.components)
+            raise CompositionError(f"got {count} components and log weights {value}; expected one finite number each")
+
+    @_leaves.default
+    def _all(self) -> Composition:
+        if not self.components or not all(part.terms for part in self.components):
+            raise CompositionError("got a mixture of nothing, or of 0; expected components with at least one leaf each")
+        leaves = Terms((leaf, 1.0) for part in self.components for leaf in part.terms)
+        for leaf in leaves:
+            if not isinstance(leaf, HasEnergy):
+                raise CompositionError(
+                    f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)` for `|`, "
+                    "since only energies tell how much of each there is; use `+`, or `&` where a leaf is unconditional"
+                )
+        for part in self.components:
+            if abs(part.mass - 1.0) > MASS_TOLERANCE:
+                raise CompositionError(
+                    f"got {part!r} of mass {part.mass:g} in a mixture; expected mass 1, since energies of different "
+                    "mass are not comparable; choose weights that sum to 1, such as `0.5 * a + 0.5 * b` for `a + b`"
+                )
+        return Composition(leaves)
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """The space that the components share."""
+        return self._leaves.noised_space
+
+    @property
+    def unconditional(self) -> Any:
+        """The unconditional leaf that all components share, so that a mixture can stand in `&`."""
+        return self._leaves.unconditional
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Noise prediction (B, C, H, W). Costs the energy and the prediction of every distinct leaf."""
+        share = self.shares(sample, timestep)  # (K, B)
+        known = {id(leaf): leaf.eps(sample, timestep) for leaf in self._leaves.terms}
+        total = torch.zeros_like(sample)
+        for part, r in zip(self.components, share, strict=True):
+            for leaf, weight in part.terms.items():
+                total = total + weight * r[:, None, None, None].to(sample.dtype) * known[id(leaf)]
+        return total
+
+    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """-log sum_k w_k exp(-E_k), (B,). Costs the energy of every distinct leaf."""
+        return -torch.logsumexp(self._logits(sample, timestep), dim=0)
+
+    def shares(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The share r (K, B) of each component in the density at a sample; they sum to 1 over the components."""
+        return torch.softmax(self._logits(sample, timestep), dim=0)
+
+    def _logits(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """log w_k - E_k, (K, B)."""
+        known = {id(leaf): leaf.energy(sample, timestep) for leaf in self._leaves.terms}
+        energies = [sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components]
+        return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
+
+    def __repr__(self) -> str:
+        return f"({' | '.join(map(repr, self.components))})"
+
+
+def mix(parts: Iterable[Any]) -> Mixture:
+    """The mixture `|` of components; a mixture among the parts brings its components, so that `|` is associative."""
+    inner: list[Mixture] = []
+    for part in _compositions(parts):
+        leaves = list(part.terms)
+        if len(leaves) == 1 and part.mass == 1 and isinstance(leaves[0], Mixture):
+            inner.append(leaves[0])
+        else:
+            inner.append(Mixture([part]))
+    return Mixture([c for m in inner for c in m.components], [w for m in inner for w in m.log_weights])

@@ -1,0 +1,121 @@
+"""Compositions are copied, pickled and sent to other processes, and their leaves stay what they are to each other."""
+
+from __future__ import annotations
+
+import copy
+import io
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.components import Composable, Composition
+from energycomp.denoisers import count_rows
+from energycomp.sampling import Composer
+from energycomp.testing import Gaussian, tiny_model
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - our own
+
+
+def saved(value: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES: list[Callable[[Any], Any]] = [copy.deepcopy, pickled, saved]
+
+
+def components() -> dict[str, Any]:
+    model = tiny_model()
+    a, b = model(0.2, 0.3), model(0.7, 0.6)
+    u = Gaussian(0.0, name="u", unconditional="self")
+    left, right = (Gaussian(mean, name=name, unconditional=u) for mean, name in ((-2.0, "left"), (2.0, "right")))
+    return {
+        "leaf": a,
+        "composition": 2 * a - 0.5 * b,
+        "product": a & b,
+        "composer": Composer([a, b]),
+        "mixture": left | 0.5 * left + 0.5 * right,
+        "mixture in a product": (left | right) & right,
+        "nothing": a - a,
+    }
+
+
+@torch.no_grad()
+def eps(component: Any) -> Tensor:
+    sample = torch.randn(2, *component.noised_space.sample_shape, generator=torch.Generator().manual_seed(0))
+    result: Tensor = component.eps(sample, torch.tensor([100.0, 700.0]))
+    return result
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("name", list(components()))
+def test_a_copy_predicts_the_same(copied: Callable[[Any], Any], name: str) -> None:
+    component = components()[name]
+    twin = copied(component)
+    assert repr(twin) == repr(component)
+    assert list(twin.terms.values()) == list(component.terms.values())
+    assert not set(map(id, twin.terms)) & set(map(id, component.terms))
+    if name != "nothing":
+        assert torch.equal(eps(twin), eps(component))
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_leaves_of_a_copy_are_the_same_where_they_were(copied: Callable[[Any], Any]) -> None:
+    model = tiny_model()
+    a, b = model(0.2, 0.3), model(0.7, 0.6)
+    leaf, both, composer, u = copied([a, a & b, Composer([a, b]), model.unconditional])
+    assert leaf in both.terms
+    assert list((both - leaf).terms) == [*both.terms][:1] + [*both.terms][2:]
+    assert not (both - composer).terms
+    assert u is leaf.unconditional is both.unconditional is leaf.denoiser.unconditional
+    assert list((both & leaf).terms.values()) == [-2.0, 2.0, 1.0]
+    with count_rows() as spent:
+        eps(both + leaf)
+    assert (spent.rows, spent.trunks) == (6, 2)  # one denoiser
+    fresh = copied(tiny_model()(0.1, 0.1))  # its unconditional leaf was never made
+    assert fresh.unconditional is (fresh & fresh).unconditional
+
+
+def test_a_copy_is_no_leaf_of_the_original() -> None:
+    a = tiny_model()(0.2, 0.3)
+    twin = copy.deepcopy(a)
+    assert len((a + twin).terms) == 2
+    assert copy.deepcopy(a - a).terms == {}
+
+
+def work(given: tuple[Composable, Composable]) -> tuple[Composition, Tensor]:
+    """What another process does with a leaf and a composition of it."""
+    leaf, composition = given
+    assert leaf in composition.terms
+    return composition - leaf, eps(composition)
+
+
+def check_worker(pool: Executor) -> None:
+    model = tiny_model()
+    a, b = model(0.2, 0.3), model(0.7, 0.6)
+    left, prediction = pool.submit(work, (a, a & b)).result(timeout=120)
+    assert repr(left) == repr((a & b) - a)
+    torch.testing.assert_close(prediction, eps(a & b))
+
+
+def test_spawned_processes_take_and_give_compositions() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        check_worker(pool)
+
+
+def test_workers_of_joblib_take_and_give_compositions() -> None:
+    pytest.importorskip("joblib")
+    from joblib.externals.loky import ProcessPoolExecutor as Loky
+
+    with Loky(1) as pool:
+        check_worker(pool)
