@@ -93,7 +93,8 @@ class Composer(Composable):
             generator: one, or a list of n, to make the result repeatable.
             num_inference_steps: steps of the scheduler.
             scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule.
-            output_type: "pil", "np" ((n, H, W, 3) in [0, 1]), "pt" ((n, 3, H, W) in [-1, 1]) or "latent".
+            output_type: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C), the value range mapped to [0, 1], or
+                unchanged where the space has none), "pt" ((n, C, H, W), unchanged) or "latent".
             callback_on_step_end: `callback(step, timestep, {"sample": x_t})`, as in diffusers.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32. Where the
                 processor has bfloat16 it is faster (`benchmarks/speed/where_time_goes.py`) and changes a sample little.
@@ -116,8 +117,8 @@ class Composer(Composable):
             with torch.autocast(device.type, torch.bfloat16) if mixed_precision == "bf16" else nullcontext():
                 return predict(self.composition, x, timestep, prediction_type=cast("PredictionType", prediction_type))
 
-        clip = self.noised_space.identity == "pixels"
-        chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, clip=clip)
+        value_range = self.noised_space.value_range
+        chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, value_range=value_range)
         with torch.no_grad():
             samples = sample(
                 predicted,
@@ -129,7 +130,10 @@ class Composer(Composable):
                 progress=progress,
                 device=device,
             )
-            return samples if output_type == "latent" else to_output(group.decode(samples), output_type)
+            if output_type == "latent":
+                return samples
+            images = group.decode(samples)
+            return to_output(images, output_type, value_range if images is samples else (-1.0, 1.0))
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:
