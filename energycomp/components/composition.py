@@ -26,6 +26,7 @@ class Composable:
 
     `a + b`, `a - b`, `2.0 * a` are literal. With the residual R(A) = A - mass(A) u, where u is the unconditional leaf,
     `a & b` = u + R(a) + R(b) (thesis eq. 5.12) and `~a` = u - R(a); so `a & a` sharpens. `a | b` is a mixture, a leaf.
+    The sums are exact at each timestep. Their samples are not those of the product in general (`Composer.sample`).
     """
 
     __slots__ = ()

@@ -25,6 +25,9 @@ __all__ = ["Composer"]
 class Composer(Composable):
     """The composition of components by a rule, with `sample`. It is a component, and composes as its composition does.
 
+    Its `eps` and `energy` are weighted sums at every timestep. Its samples follow them; that is not the product of the
+    components' densities in general, see `sample`.
+
     Args:
         components: leaves or compositions to compose, or one composition to take as it is.
         rule: "sum", "mean" or "product"; that of the components' denoiser when left out.
@@ -86,7 +89,13 @@ class Composer(Composable):
         mixed_precision: Literal["no", "bf16"] = "no",
         progress: bool = True,
     ) -> Any:
-        """Samples of the composed distribution. Costs n rows per leaf and step; every step is one batch.
+        """Samples that follow the composed noise prediction. Costs n rows per leaf and step; every step is one batch.
+
+        The sum of the scores of noised components is not the score of their noised product, so that samples do not
+        follow the product of the components' densities in general. They do where components act on different
+        coordinates that are independent in u, or are Gaussians with the variance of u. Mixtures of normalised energies
+        are right, too, and a composition that was trained as a whole follows its training data. Samples of several
+        closed forms under the rule "sum" are one point. `docs/algebra.md` shows how far off samples are.
 
         Args:
             n: the number of samples.
