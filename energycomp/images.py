@@ -1,72 +1,24 @@
-"""Images in and out: files, Pillow images, arrays and tensors to (B, 3, H, W) in [-1, 1], and back."""
+"""Images in and out: files, Pillow images, arrays and tensors to (B, C, H, W) in [-1, 1], and back."""
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.errors import InputError
+from energycomp.image_files import MAX_PIXELS, as_rgb, open_image
 
 __all__ = ["ImageProcessor", "as_picture", "from_bytes", "open_image", "to_bytes", "to_output"]
 
-# Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-MAX_PIXELS = 24_500_000  # at most 10 bytes each while an image is decoded, 20 for WebP and CMYK: 245 MB
-MAX_SIDE = 65_535  # JPEG's own limit
-MAX_BYTES = 100_000_000  # of a file
-MAX_HEADER_BYTES = 32_000_000  # read before pixels are decoded; a WebP file is read as a whole
-BAND = 1_000_000  # pixels that are converted at once
-
-
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Reads the first frame of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file as an upright RGB image.
-
-    Transparent pixels are blended with white. Brightness of 16 bits is rounded to 8; floating-point brightness is in
-    [0, 1]. The EXIF orientation is applied. The size is checked before pixels are decoded; decoding takes less than
-    256 MB.
-
-    Raises:
-        InputError: no such file, not an image, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
-            a side or 100 MB.
-    """
-    file = Path(path)
-    try:
-        size = file.stat().st_size if file.is_file() else None
-    except (OSError, ValueError) as error:
-        raise InputError(f"got {file}, which is no file ({error}); expected an image; check the path") from error
-    if size is None:
-        raise InputError(f"got {file}, which is no file; expected an image (PNG, JPEG, ...); check the path")
-    if size > MAX_BYTES:
-        raise InputError(f"got {file} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
-    with _our_errors(str(file)), _Limited(io.FileIO(file)) as stream, Image.open(stream, formats=FORMATS) as image:
-        _check_size(image, str(file))
-        stream.left = MAX_BYTES
-        return _as_rgb(image)
-
-
-class _Limited(io.BufferedReader):
-    """A file of which only so many bytes can be read: Pillow keeps the metadata of a header in memory."""
-
-    left = MAX_HEADER_BYTES
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        content = super().read(size)
-        self.left -= len(content)
-        if self.left < 0:
-            raise InputError(f"got an image with a header over {MAX_HEADER_BYTES:,} bytes; expected a smaller one")
-        return content
+GREY, RGB = 1, 3  # channels
 
 
 def as_picture(image: Any) -> Image.Image:
@@ -81,18 +33,16 @@ def as_picture(image: Any) -> Image.Image:
     if isinstance(image, str | os.PathLike):
         return open_image(image)
     if isinstance(image, Tensor):
-        batch = _checked(image)
+        batch = _checked(image, (GREY, RGB))
         if len(batch) != 1:
             raise InputError(f"got {len(batch)} images; expected one; take them one at a time")
         picture: Image.Image = to_output(batch, "pil")[0]
-        return picture
+        return picture.convert("RGB")
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if not isinstance(image, Image.Image):
         raise InputError(f"got {type(image).__name__}; expected a path, Pillow image, uint8 array or tensor")
-    _check_size(image, "an image")
-    with _our_errors(f"an image of mode {image.mode}"):
-        return _as_rgb(image)
+    return as_rgb(image)
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
@@ -108,67 +58,6 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         ) from error
 
 
-@contextmanager
-def _our_errors(name: str) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used
-            yield
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        limit = f"{MAX_PIXELS / 1e6:g} megapixels"
-        raise InputError(f"got {name}: {error}; expected at most {limit}; scale it down") from error
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        reason = "cannot identify image file" if isinstance(error, UnidentifiedImageError) else error
-        raise InputError(f"got {name}, which cannot be decoded ({reason}); expected a whole image") from error
-
-
-def _check_size(image: Image.Image, name: str) -> None:
-    limit = MAX_PIXELS // 2 if image.format == "WEBP" or image.mode == "CMYK" else MAX_PIXELS
-    if image.width * image.height > limit or min(image.size) < 1 or max(image.size) > MAX_SIDE:
-        raise InputError(
-            f"got {name} of {image.width}x{image.height} pixels; expected at most {limit / 1e6:g} megapixels and "
-            f"{MAX_SIDE:,} pixels a side; scale it down"
-        )
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """An upright RGB copy, converted in bands of rows, so that intermediate images take little memory."""
-    image.load()
-    rgb = Image.new("RGB", image.size)
-    rows = max(1, BAND // image.width)
-    for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(top + rows, image.height)))
-        rgb.paste(_band_as_rgb(band), (0, top))
-    rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-    ImageOps.exif_transpose(rgb, in_place=True)
-    return rgb
-
-
-def _band_as_rgb(band: Image.Image) -> Image.Image:
-    if band.mode.startswith("I") or band.mode == "F":
-        return _eight_bits(band)
-    if band.has_transparency_data:
-        rgba = band.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return band.convert("RGB")
-
-
-def _eight_bits(band: Image.Image) -> Image.Image:
-    values, top = np.asarray(band), 1.0 if band.mode == "F" else 65535.0
-    if not bool(((values >= 0) & (values <= top)).all()):
-        raise InputError(
-            f"got an image with brightness between {values.min():g} and {values.max():g}; expected 0 to {top:g}; "
-            "scale it"
-        )
-    levels = np.round(values * (255.0 / top)).astype(np.uint8)
-    if "transparency" in band.info:
-        levels[values == band.info["transparency"]] = 255
-    return Image.fromarray(levels).convert("RGB")
-
-
 def _size(value: Any) -> tuple[int, int]:
     legal = isinstance(value, Sequence) and len(value) == 2 and all(type(side) is int and side >= 1 for side in value)
     if not legal or value[0] * value[1] > MAX_PIXELS:
@@ -178,33 +67,50 @@ def _size(value: Any) -> tuple[int, int]:
     return (value[0], value[1])
 
 
+def _check_channels(_: Any, attribute: Any, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise InputError(f"got {attribute.name} {value!r}; expected a whole number of at least 1, such as 3 for colour")
+
+
 @attrs.frozen
 class ImageProcessor:
-    """Resizes images to the size of a model.
+    """Resizes images to the size of a model; or checks tensors that are not images.
 
     Args:
         size: (height, width).
         resize: "squash" resizes the whole image, for example 480x320 to a square; "crop" keeps the aspect ratio and
             crops the longer side at both ends.
+        channels: 3 for colour, 1 for grey; tensors may have any number.
+        bounded: whether the numbers are in [-1, 1]. False for data that are not images, such as points in the plane:
+            they are float tensors (channels, *size), of any finite numbers, and are not resized.
 
     >>> ImageProcessor(size=(8, 8))(Image.new("RGB", (48, 32), "white")).shape
     torch.Size([1, 3, 8, 8])
+    >>> ImageProcessor(size=(1, 1), channels=2, bounded=False)(torch.tensor([3.0, -4.0]).view(2, 1, 1)).flatten()
+    tensor([ 3., -4.])
     """
 
     size: tuple[int, int] = attrs.field(converter=_size)
     resize: Literal["squash", "crop"] = attrs.field(
         default="squash", validator=attrs.validators.in_(("squash", "crop"))
     )
+    channels: int = attrs.field(default=RGB, validator=_check_channels)
+    bounded: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what it makes."""
+        return (self.channels, *self.size)
 
     def __call__(self, images: Any) -> Tensor:
-        """One image or several to (B, 3, H, W) in [-1, 1].
+        """One image or several to (B, C, H, W), in [-1, 1] where it is bounded.
 
         Args:
-            images: a path, Pillow image, uint8 array (H, W, 3), float tensor (3, H, W) or (B, 3, H, W) in [-1, 1],
-                or a sequence of those.
+            images: a path, Pillow image, uint8 array (H, W, 3) or (H, W), float tensor (C, H, W) or (B, C, H, W) in
+                [-1, 1], or a sequence of those.
 
         Raises:
-            InputError: not an image, NaN, or values outside of [-1, 1].
+            InputError: not an image, NaN, values outside of [-1, 1], or other than tensors for data that are no images.
         """
         if isinstance(images, Tensor):
             return self._from_tensor(images)
@@ -212,6 +118,11 @@ class ImageProcessor:
             if not images:
                 raise InputError("got no images; expected at least one")
             return torch.cat([self(image) for image in images])
+        if not self.bounded or self.channels not in (GREY, RGB):
+            raise InputError(
+                f"got {type(images).__name__}; expected float tensors {self.sample_shape}, since the data of this "
+                "model are not images"
+            )
         return self._from_pil(as_picture(images))
 
     def frame(self, image: Image.Image) -> Image.Image:
@@ -236,8 +147,9 @@ class ImageProcessor:
         box = self._box(image.height, image.width)
         smaller = (box[2] - box[0]) >= width and (box[3] - box[1]) >= height
         method = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+        image = image if self.channels == RGB else image.convert("L")
         array = np.asarray(image.resize((width, height), method, box=box), dtype=np.float32)
-        return torch.from_numpy(array / 127.5 - 1.0).permute(2, 0, 1)[None].contiguous()
+        return torch.from_numpy(array / 127.5 - 1.0).view(height, width, -1).permute(2, 0, 1)[None].contiguous()
 
     def _box(self, height: int, width: int) -> tuple[float, float, float, float]:
         if self.resize == "squash":
@@ -247,39 +159,67 @@ class ImageProcessor:
         return ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
 
     def _from_tensor(self, images: Tensor) -> Tensor:
-        batch = _checked(images)
+        batch = _checked(images, (self.channels,), bounded=self.bounded)
         if tuple(batch.shape[2:]) == self.size:
             return batch
+        if not self.bounded:
+            raise InputError(f"got a tensor {tuple(images.shape)}; expected {self.sample_shape} or a batch of those")
         left, top, right, bottom = (round(v) for v in self._box(batch.shape[2], batch.shape[3]))
         part = batch[:, :, top : max(bottom, top + 1), left : max(right, left + 1)]
         return F.interpolate(part, self.size, mode="bilinear", antialias=True).clamp(-1, 1)
 
 
-def _checked(images: Tensor) -> Tensor:
-    """A tensor of images as a batch (B, 3, H, W)."""
+def _checked(images: Tensor, channels: Sequence[int], *, bounded: bool = True) -> Tensor:
+    """A tensor as a batch (B, C, H, W) of one of these numbers of channels."""
     batch = images[None] if images.ndim == 3 else images
-    if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or 0 in batch.shape:
+    if batch.ndim != 4 or batch.shape[1] not in channels or not batch.is_floating_point() or 0 in batch.shape:
+        c = " or ".join(map(str, channels))
         raise InputError(
-            f"got a tensor {tuple(images.shape)} of {images.dtype}; expected float (3, H, W) or (B, 3, H, W)"
+            f"got a tensor {tuple(images.shape)} of {images.dtype}; expected float (C, H, W) or (B, C, H, W), C = {c}"
         )
-    if not bool(torch.isfinite(batch).all()) or float(batch.abs().max()) > 1.0 + 1e-3:
+    if not bool(torch.isfinite(batch).all()) or (bounded and float(batch.abs().max()) > 1.0 + 1e-3):
+        where = " in [-1, 1]; scale pixels by 2 p - 1" if bounded else ""
         raise InputError(
-            f"got a tensor between {float(batch.min()):g} and {float(batch.max()):g}; expected finite numbers in "
-            "[-1, 1]; scale pixels by 2 p - 1"
+            f"got a tensor between {float(batch.min()):g} and {float(batch.max()):g}; expected finite numbers{where}"
         )
     return batch
 
 
-def to_output(images: Tensor, output_type: str) -> Any:
-    """Images (B, 3, H, W) in [-1, 1] as "pt" (the tensor), "np" ((B, H, W, 3) in [0, 1]) or "pil" (a list)."""
+def to_output(images: Tensor, output_type: str, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Any:
+    """Images, or other data, (B, C, H, W) as users want them.
+
+    Args:
+        images: numbers in the value range; others are clipped, except as "pt".
+        output_type: "pt" (the tensor), "np" ((B, H, W, C), the value range mapped to [0, 1]) or "pil" (a list of grey
+            or RGB images).
+        value_range: (-r, r); None for data without bounds, which "np" gives as they are.
+
+    Raises:
+        InputError: another type, or "pil" for data without bounds or of other than 1 or 3 channels.
+
+    >>> to_output(torch.zeros(1, 1, 4, 6), "pil")[0].mode, to_output(torch.zeros(1, 5, 4, 6), "np").shape
+    ('L', (1, 4, 6, 5))
+    """
     if output_type == "pt":
         return images
-    array = (images.detach().float().clamp(-1, 1).add(1).div(2)).permute(0, 2, 3, 1).cpu().numpy()
+    if output_type not in ("np", "pil"):
+        raise InputError(f"got output_type {output_type!r}; expected 'pil', 'pt', 'np' or 'latent'")
+    channels = images.shape[1]
+    if output_type == "pil" and (value_range is None or channels not in (GREY, RGB)):
+        what = "without a value range" if value_range is None else f"of {channels} channels"
+        raise InputError(
+            f"got output_type 'pil' for samples {what}; expected samples of 1 or 3 channels in a value range; use "
+            "output_type 'np' or 'pt'"
+        )
+    numbers = images.detach().float()
+    if value_range is not None:
+        low, high = value_range
+        numbers = numbers.clamp(low, high).sub(low).div(high - low)
+    array = numbers.permute(0, 2, 3, 1).cpu().numpy()
     if output_type == "np":
         return array
-    if output_type == "pil":
-        return [Image.fromarray(picture) for picture in (array * 255).round().astype(np.uint8)]
-    raise InputError(f"got output_type {output_type!r}; expected 'pil', 'pt', 'np' or 'latent'")
+    levels = (array * 255).round().astype(np.uint8)
+    return [Image.fromarray(level[..., 0] if channels == GREY else level) for level in levels]
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def grid(
     """Images in rows from left to right, on white.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1], or Pillow images of one size.
+        images: (B, 3, H, W), or grey (B, 1, H, W), in [-1, 1], or Pillow images of one size.
         columns: number of columns; by default the grid is about square.
         padding: px around each image.
         side: px; smaller images are enlarged to it by whole factors.
@@ -39,8 +39,10 @@ def grid(
 
     if isinstance(images, torch.Tensor):
         batch = images.detach().float().cpu().add(1).div(2).clamp(0, 1)
-        if batch.ndim != 4 or batch.shape[1] != 3:
-            raise InputError(f"got images of shape {tuple(images.shape)}; expected (B, 3, H, W) in [-1, 1]")
+        if batch.ndim != 4 or batch.shape[1] not in (1, 3):
+            raise InputError(
+                f"got images of shape {tuple(images.shape)}; expected (B, 3, H, W) or (B, 1, H, W) in [-1, 1]"
+            )
     else:
         sizes = sorted({image.size for image in images})
         if len(sizes) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor, from_bytes, open_image, to_bytes, to_output
+from energycomp.images import ImageProcessor, as_picture, from_bytes, open_image, to_bytes, to_output
 
 PROCESS = ImageProcessor(size=(8, 8))
 
@@ -156,6 +157,40 @@ def test_to_output_and_back() -> None:
     assert to_output(images * 3, "np").max() <= 1
     with pytest.raises(InputError, match="output_type"):
         to_output(images, "jpg")
+
+
+def test_grey_images() -> None:
+    grey = ImageProcessor(size=(8, 8), channels=1)
+    levels = np.random.default_rng(1).integers(0, 256, (8, 8), dtype=np.uint8)
+    expected = torch.from_numpy(levels).float() / 127.5 - 1
+    for given in (levels, Image.fromarray(levels), Image.fromarray(levels).convert("RGB"), expected[None]):
+        torch.testing.assert_close(grey(given)[0, 0], expected)
+    assert grey([np.zeros((4, 4, 3), dtype=np.uint8), torch.zeros(1, 16, 16)]).shape == (2, 1, 8, 8)
+    assert as_picture(expected[None]).getpixel((2, 3)) == (levels[3, 2],) * 3
+    pictures = to_output(grey(levels), "pil")
+    assert pictures[0].mode == "L"
+    assert torch.equal(grey(pictures), grey(levels))
+    for wrong in (torch.zeros(3, 8, 8), torch.full((1, 8, 8), 2.0)):
+        with pytest.raises(InputError):
+            grey(wrong)
+
+
+def test_data_that_are_no_images() -> None:
+    points = ImageProcessor(size=(1, 2), channels=1, bounded=False)
+    given = torch.tensor([[3.0, -40.0]])[None]
+    assert torch.equal(points(given), given[None])
+    assert points([given, given]).shape == (2, 1, 1, 2)
+    many = ImageProcessor(size=(4, 4), channels=5)
+    assert many(torch.zeros(2, 5, 8, 8)).shape == (2, 5, 4, 4)
+    for wrong in (torch.zeros(1, 2, 2), torch.full((1, 1, 2), math.nan), torch.zeros(2, 1, 2)):
+        with pytest.raises(InputError, match="got a tensor"):
+            points(wrong)
+    for processor in (points, many):
+        with pytest.raises(InputError, match="got Image; expected float tensors"):
+            processor(Image.new("RGB", (8, 8)))
+    for channels in (0, 1.0, "3"):
+        with pytest.raises(InputError, match="got channels"):
+            ImageProcessor(size=(8, 8), channels=channels)  # type: ignore[arg-type]
 
 
 def test_bytes_and_back() -> None:

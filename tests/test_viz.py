@@ -26,10 +26,15 @@ def test_grid_of_tensors_and_of_pillow_images_is_the_same() -> None:
     assert grid(pillow).size == (26, 18)  # three columns
 
 
+def test_grid_of_grey_images() -> None:
+    grey = torch.linspace(-1, 1, 16).view(1, 1, 4, 4)
+    assert (pixels(grid(grey)) == pixels(grid(grey.expand(1, 3, 4, 4)))).all()
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [(torch.zeros(3, 4, 4),), (torch.zeros(2, 1, 4, 4),), ([],), (torch.zeros(2, 3, 4, 4), 0)],
-    ids=["one picture", "one channel", "none", "no columns"],
+    [(torch.zeros(3, 4, 4),), (torch.zeros(2, 2, 4, 4),), ([],), (torch.zeros(2, 3, 4, 4), 0)],
+    ids=["one picture", "two channels", "none", "no columns"],
 )
 def test_grid_refuses(arguments: tuple[object, ...]) -> None:
     with pytest.raises(InputError):

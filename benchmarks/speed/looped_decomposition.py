@@ -43,7 +43,10 @@ def looped(model: Model, latents: Tensor, seed: int) -> Tensor:
             return base + sum(looped_row(network, x, timestep, part) - base for part in parts)
 
         scheduler = make_scheduler(
-            defaults.scheduler, denoiser.alphas_cumprod, prediction_type=denoiser.prediction_type, clip=True
+            defaults.scheduler,
+            denoiser.alphas_cumprod,
+            prediction_type=denoiser.prediction_type,
+            value_range=denoiser.value_range,
         )
         steps = defaults.num_inference_steps
         shape = (1, *denoiser.sample_shape)

@@ -38,7 +38,7 @@ def make_ways(model: Model, case: str, *, n: int, steps: int, seed: int) -> Ways
         return total
 
     def looped() -> Tensor:
-        ddim = make_scheduler("DDIMScheduler", denoiser.alphas_cumprod, prediction_type=kind, clip=True)
+        ddim = make_scheduler("DDIMScheduler", denoiser.alphas_cumprod, prediction_type=kind, value_range=(-1.0, 1.0))
         generator = torch.Generator().manual_seed(seed)
         shape = (n, *denoiser.sample_shape)
         return sample(predict, shape, ddim, num_inference_steps=steps, generator=generator, progress=False)

@@ -31,6 +31,7 @@ class Composable(_Component):
     `a + b`, `a - b`, `2.0 * a`, `a / 2` are literal. With the residual R(A) = A - mass(A) u, where u is the
     unconditional leaf, `a & b` = u + R(a) + R(b) (thesis eq. 5.12) and `~a` = u - R(a); so `a & a` sharpens. `a | b` is
     a mixture, a leaf. Weights are real numbers of Python, numpy or torch.
+    The sums are exact at each timestep. Their samples are not those of the product in general (`Composer.sample`).
     """
 
     __slots__ = ()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.composition import Composable
-from energycomp.components.space import NoisedSpace, cosine_schedule, log_snr
+from energycomp.components.space import NoisedSpace, ValueRange, cosine_schedule, log_snr
 
 __all__ = ["Gaussian"]
 
@@ -25,7 +25,8 @@ class Gaussian(Composable):
         mean: a number, or (C, H, W).
         variance: of every number of a sample.
         name: what `repr` and errors call it.
-        sample_shape, alphas_cumprod, space: of its `noised_space`; `space` is the identity.
+        sample_shape, alphas_cumprod, space, value_range: of its `noised_space`; `space` is the identity. To compose it
+            with a model of images, give it `space="pixels"` and `value_range=(-1, 1)`.
         unconditional: the leaf that `&` and `~` take as u; "self" makes this one u.
 
     >>> g = Gaussian(0.0)
@@ -40,6 +41,7 @@ class Gaussian(Composable):
     alphas_cumprod: Tensor = attrs.field(factory=cosine_schedule)
     space: str = "gaussian"
     unconditional: Any = None
+    value_range: ValueRange | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.unconditional == "self":
@@ -51,7 +53,7 @@ class Gaussian(Composable):
     @property
     def noised_space(self) -> NoisedSpace:
         """Where its samples live."""
-        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space)
+        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, self.value_range)
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Closed-form noise prediction (B, C, H, W)."""

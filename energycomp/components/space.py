@@ -1,15 +1,40 @@
-"""The noised space of a component: the noise schedule, the shape of a sample, and pixels or a codec's latents."""
+"""The noised space of a component: noise schedule, shape and value range of a sample, pixels or latents."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import CompositionError
+from energycomp.errors import CompositionError, InputError
 from energycomp.seeds import as_generator
 
-__all__ = ["NoisedSpace", "check_compatible", "cosine_schedule", "log_snr", "signal_noise", "stratified_timesteps"]
+__all__ = [
+    "NoisedSpace",
+    "ValueRange",
+    "check_compatible",
+    "check_value_range",
+    "cosine_schedule",
+    "log_snr",
+    "signal_noise",
+    "stratified_timesteps",
+]
+
+ValueRange = tuple[float, float]
+"""(-r, r): the least and greatest number in a clean sample. Images are in (-1, 1)."""
+
+
+def check_value_range(_: Any, attribute: Any, value: Any) -> None:
+    """An attrs validator: None, or (-r, r) with a finite r > 0."""
+    numbers = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    if value is not None and not (numbers and 0 < value[1] < math.inf and value[0] == -value[1]):
+        raise InputError(
+            f"got {attribute.name} {value!r}; expected (-r, r) with a finite r > 0, since schedulers clip "
+            "symmetrically, or None for data that are not clipped; centre the data on 0"
+        )
 
 
 @attrs.frozen(eq=False)
@@ -20,21 +45,29 @@ class NoisedSpace:
         alphas_cumprod: noise schedule (T,), falling, in (0, 1).
         sample_shape: (C, H, W) of one sample.
         identity: "pixels", or the identity of the codec whose latents are composed.
+        value_range: (-r, r), to which predictions of x0 are clipped while sampling; (-1, 1) for images. None for data
+            without bounds, such as latents: nothing is clipped.
+
+    Raises:
+        InputError: a value range that is not symmetric about 0.
 
     >>> pixels = NoisedSpace(cosine_schedule(), (3, 8, 8))
     >>> pixels == NoisedSpace(cosine_schedule(), (3, 8, 8)), pixels == NoisedSpace(cosine_schedule(500), (3, 8, 8))
     (True, False)
+    >>> pixels == NoisedSpace(cosine_schedule(), (3, 8, 8), value_range=(-1.0, 1.0))
+    False
     """
 
     alphas_cumprod: Tensor
     sample_shape: tuple[int, int, int]
     identity: str = "pixels"
+    value_range: ValueRange | None = attrs.field(default=None, validator=check_value_range)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NoisedSpace):
             return NotImplemented
         same = self.identity == other.identity and tuple(self.sample_shape) == tuple(other.sample_shape)
-        return same and self._has_schedule(other.alphas_cumprod)
+        return same and self.value_range == other.value_range and self._has_schedule(other.alphas_cumprod)
 
     def __hash__(self) -> int:
         return hash((self.identity, tuple(self.sample_shape)))
@@ -60,6 +93,7 @@ def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace
     for what, one, two in (
         ("space", space.identity, other.identity),
         ("sample_shape", tuple(space.sample_shape), tuple(other.sample_shape)),
+        ("value_range", space.value_range, other.value_range),
     ):
         if one != two:
             raise CompositionError(

@@ -158,7 +158,7 @@ class DiffusionDecomposer:
             defaults.scheduler,
             denoiser.alphas_cumprod,
             prediction_type=denoiser.prediction_type,
-            clip=denoiser.space == "pixels",
+            value_range=denoiser.noised_space.value_range,
         )
         return sample(
             predict,

@@ -16,7 +16,7 @@ from energycomp.components.conditioning import Condition
 from energycomp.components.predict import predict
 from energycomp.components.prediction import PredictionType
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import NoisedSpace
+from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import CompositionError, InputError
 
@@ -74,6 +74,8 @@ class Denoiser:
         token_shape: (L, D) of one condition row.
         null_trained: whether the unconditional row was trained; without it `&`, `~` and guidance raise.
         codec: of latents; pixels when left out.
+        value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
+            sampling, except for latents.
 
     Raises:
         InputError: when the schedule, the rule or a shape cannot be.
@@ -87,6 +89,7 @@ class Denoiser:
     token_shape: tuple[int, int] = attrs.field(validator=_check_shape)
     null_trained: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
     codec: Codec | None = None
+    value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
@@ -114,7 +117,8 @@ class Denoiser:
     @cached_property
     def noised_space(self) -> NoisedSpace:
         """Where its samples live."""
-        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space)
+        clipped = self.value_range if self.codec is None else None
+        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped)
 
     @property
     def device(self) -> torch.device:

@@ -66,7 +66,7 @@ def repaint(
             x0 = torch.where(free, predict(composition, x_t, timestep, prediction_type="sample"), x0)
         return convert(x0, x_t, signal, noise, source="sample", target=prediction_type)
 
-    chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, clip=space.identity == "pixels")
+    chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, value_range=space.value_range)
     return sample(
         held,
         picture.shape,

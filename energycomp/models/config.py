@@ -18,6 +18,7 @@ FORMAT = 1
 MAX_CONFIG_BYTES = 1_000_000
 NAMED = {"name", "config"}
 DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained")
+VALUE_RANGE = "value_range"  # of the denoiser; left out by files that were written before there was a choice
 KEYS = {
     "": {"format", "name", "network", "conditioner", "denoiser", "codec", "processor", "defaults"},
     "network": NAMED,
@@ -30,7 +31,7 @@ OPTIONAL = {"encoder", "decomposer"}
 def config_of(model: Model) -> dict[str, Any]:
     """What `config.json` says of a model: its parts by registered names, with their arguments."""
     denoiser = model.denoiser
-    own = {name: getattr(denoiser, name) for name in DENOISER}
+    own = {name: getattr(denoiser, name) for name in (*DENOISER, VALUE_RANGE)}
     config = {
         "format": FORMAT,
         "name": model.name,
@@ -70,7 +71,8 @@ def read_config(path: Path) -> dict[str, Any]:
     given = OPTIONAL & config.keys()
     for name, keys in (KEYS | {"": KEYS[""] | given} | dict.fromkeys(given & {"encoder"}, NAMED)).items():
         part = config[name] if name else config
-        if not isinstance(part, dict) or part.keys() != keys:
+        spare = {VALUE_RANGE} if name == "denoiser" else set()
+        if not isinstance(part, dict) or part.keys() - spare != keys:
             found = sorted(part) if isinstance(part, dict) else type(part).__name__
             raise CheckpointError(
                 f"got {path} with {found} in {name or 'it'}; expected {sorted(keys)}, what save_pretrained writes"

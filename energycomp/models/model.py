@@ -106,7 +106,7 @@ class Model:
         name: what `repr` of its leaves begins with.
         denoiser: network, schedule, prediction type, rule, sample space and codec.
         conditioner: values to condition rows.
-        processor: pictures to the size the model works at.
+        processor: images to the size the model works at, or data that are not images as they are.
         defaults: how it is best used.
         network_name, conditioner_name: the registered names under which plugins rebuild both.
         encoder: samples (B, C, H, W) to latents (B, K, D), values of the conditioner; see `energycomp.decomposition`.
@@ -136,7 +136,7 @@ class Model:
 
     def __attrs_post_init__(self) -> None:
         codec, denoiser = self.denoiser.codec, self.denoiser
-        made = (3, *self.processor.size) if codec is None else tuple(codec.latent_shape)
+        made = self.processor.sample_shape if codec is None else tuple(codec.latent_shape)
         for what, got, expected in (
             ("samples of the image processor or codec", made, tuple(denoiser.sample_shape)),
             ("tokens of the conditioner", tuple(self.conditioner.token_shape), tuple(denoiser.token_shape)),
@@ -192,14 +192,13 @@ class Model:
         return combine([self.leaf(value[None]) for value in values], self.denoiser.rule)
 
     def encode(self, images: Any) -> Tensor:
-        """Pictures to samples (B, C, H, W): resized, in [-1, 1], through the codec where there is one."""
+        """Pictures to samples (B, C, H, W): resized, through the codec where there is one."""
         batch = self.processor(images).to(self.denoiser.device)
         return batch if self.denoiser.codec is None else self.denoiser.codec.encode(batch)
 
     def decode(self, samples: Tensor, output_type: str = "pil") -> Any:
-        """Samples (B, C, H, W) to pictures."""
-        images = samples if self.denoiser.codec is None else self.denoiser.codec.decode(samples)
-        return to_output(images, output_type)
+        """Samples (B, C, H, W) to images, or other data, as `energycomp.images.to_output` gives them."""
+        return to_output(self.denoiser.decode(samples), output_type, self.denoiser.value_range)
 
     def to(self, device: torch.device | str) -> Model:
         """The model on a device (its network, encoder and conditioner are moved in place)."""

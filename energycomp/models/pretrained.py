@@ -137,12 +137,13 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
     networks = {"network": network_of(config["network"], "networks", parts["network"], source)}
     if "encoder" in config:
         networks["encoder"] = network_of(config["encoder"], "encoders", parts["encoder"], source)
-    shapes = {name: tuple(config["denoiser"][name]) for name in ("sample_shape", "token_shape")}
+    given = config["denoiser"].items()
+    arguments: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
     denoiser = Denoiser(
         network=networks["network"],
         alphas_cumprod=alphas_cumprod,
         codec=_codec(config["codec"]),
-        **{**config["denoiser"], **shapes},
+        **arguments,
     )
     model = Model(
         name=config["name"],

@@ -43,6 +43,9 @@ class _Options(TypedDict, total=False):
 class Composer(Composable):
     """The composition of components by a rule, with `sample`. It is a component, and composes as its composition does.
 
+    Its `eps` and `energy` are weighted sums at every timestep. Its samples follow them; that is not the product of the
+    components' densities in general, see `sample`.
+
     Args:
         components: leaves or compositions to compose, or one composition to take as it is.
         rule: "sum", "mean" or "product"; that of the components' denoiser when left out.
@@ -115,14 +118,21 @@ class Composer(Composable):
         mixed_precision: Literal["no", "bf16"] = "no",
         progress: bool = True,
     ) -> Any:
-        """Samples of the composed distribution. Costs n rows per leaf and step; every step is one batch.
+        """Samples that follow the composed noise prediction. Costs n rows per leaf and step; every step is one batch.
+
+        The sum of the scores of noised components is not the score of their noised product, so that samples do not
+        follow the product of the components' densities in general. They do where components act on different
+        coordinates that are independent in u, or are Gaussians with the variance of u. Mixtures of normalised energies
+        are right, too, and a composition that was trained as a whole follows its training data. Samples of several
+        closed forms under the rule "sum" are one point. `docs/algebra.md` shows how far off samples are.
 
         Args:
             n: the number of samples.
             generator: one, or a seed, or a list of n, to make the result repeatable.
             num_inference_steps: steps of the scheduler.
             scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule.
-            output_type: "pil", "np" ((n, H, W, 3) in [0, 1]), "pt" ((n, 3, H, W) in [-1, 1]) or "latent".
+            output_type: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C), the value range mapped to [0, 1], or
+                unchanged where the space has none), "pt" ((n, C, H, W), unchanged) or "latent".
             callback_on_step_end: `callback(step, timestep, {"sample": x_t})`, as in diffusers.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32. Where the
                 processor has bfloat16 it is faster (`benchmarks/speed/where_time_goes.py`) and changes a sample little.
@@ -145,8 +155,8 @@ class Composer(Composable):
             with torch.autocast(device.type, torch.bfloat16) if mixed_precision == "bf16" else nullcontext():
                 return predict(self.composition, x, timestep, prediction_type=cast("PredictionType", prediction_type))
 
-        clip = self.noised_space.identity == "pixels"
-        chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, clip=clip)
+        value_range = self.noised_space.value_range
+        chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, value_range=value_range)
         with torch.no_grad():
             samples = sample(
                 predicted,
@@ -161,7 +171,9 @@ class Composer(Composable):
             if output_type == "latent":
                 return samples
             decode = next((group.decode for group in groups if group.decode is not None), None)
-            return to_output(samples if decode is None else decode(samples), output_type)
+            if decode is None:
+                return to_output(samples, output_type, value_range)
+            return to_output(decode(samples), output_type, (-1.0, 1.0))
 
 
 def _device_of(groups: Iterable[LeafGroup]) -> torch.device | None:

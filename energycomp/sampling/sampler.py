@@ -64,7 +64,7 @@ def sample(
 
     >>> from energycomp.sampling import make_scheduler
     >>> alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
-    >>> ddim = make_scheduler("ddim", alphas_cumprod, prediction_type="sample", clip=False)
+    >>> ddim = make_scheduler("ddim", alphas_cumprod, prediction_type="sample")
     >>> sample(lambda x, t, kind: torch.full_like(x, 0.25), (1, 1, 1, 2), ddim, num_inference_steps=5)
     tensor([[[[0.2500, 0.2500]]]])
     """

@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from energycomp.components.space import ValueRange
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling.sampler import Scheduler
 
 __all__ = ["compatible_schedulers", "make_scheduler"]
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-# Those that sample a Gaussian correctly and repeatably from its exact prediction. tests/sampling compares this list
-# with a trial of every scheduler of diffusers. Those of the second list have no prediction type "sample".
+# Those that sample a Gaussian correctly and repeatably from its exact prediction, on linear and cosine schedules.
+# tests/sampling compares this list with a trial of every scheduler of diffusers. Those of the second list have no
+# prediction type "sample".
 SCHEDULERS = (
     "DDIMParallelScheduler",
     "DDIMScheduler",
@@ -42,11 +44,16 @@ WITHOUT_SAMPLE = (
 DEFAULT_SCHEDULER = "DDIMScheduler"
 MAX_SIGMA = 80.0
 MAX_START_ALPHA = 1e-3
+MIN_PNDM_ALPHA = 1e-5
 MIN_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
 
 
 def make_scheduler(
-    scheduler: str | type | Scheduler | None, alphas_cumprod: Tensor, *, prediction_type: str, clip: bool
+    scheduler: str | type | Scheduler | None,
+    alphas_cumprod: Tensor,
+    *,
+    prediction_type: str,
+    value_range: ValueRange | None = None,
 ) -> Scheduler:
     """The scheduler that samples from a composition with the noise schedule `alphas_cumprod (T,)`.
 
@@ -59,14 +66,16 @@ def make_scheduler(
             DDIM.
         alphas_cumprod: (T,), decreasing, in [0, 1).
         prediction_type: what the composition predicts: "epsilon", "sample" or "v_prediction".
-        clip: clip x0 to [-1, 1] in every step, for classes with `clip_sample`.
+        value_range: (-r, r), to which x0 is clipped in every step, for classes with `clip_sample` (DDIM, DDPM, Heun);
+            None for no clipping.
 
     Raises:
-        InputError: an unknown name, or a class for another process than this one.
+        InputError: an unknown name, a class for another process than this one, or an instance of PNDM that averages
+            predictions of "epsilon" on a schedule that ends in noise.
         CompositionError: an instance whose `alphas_cumprod` are not the composition's.
 
     >>> alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
-    >>> make_scheduler("ddim", alphas_cumprod, prediction_type="sample", clip=False).config.prediction_type
+    >>> make_scheduler("ddim", alphas_cumprod, prediction_type="sample").config.prediction_type
     'sample'
     """
     if prediction_type not in PREDICTION_TYPES:
@@ -79,12 +88,11 @@ def make_scheduler(
     if not isinstance(scheduler, type):
         _check_instance(scheduler, alphas_cumprod)
         return scheduler
-    names = {base.__name__ for base in scheduler.__mro__ if base.__module__.startswith("diffusers.")}
-    if names & {*SCHEDULERS}:
-        return _build(scheduler, alphas_cumprod, prediction_type, clip)
-    if names & {*WITHOUT_SAMPLE}:
-        kind = "v_prediction" if prediction_type == "sample" else prediction_type
-        return _build(scheduler, alphas_cumprod, kind, clip)
+    names = _names(scheduler)
+    if names & {*WITHOUT_SAMPLE} and (prediction_type == "sample" or _averages_noise(scheduler, alphas_cumprod)):
+        prediction_type = "v_prediction"
+    if names & {*SCHEDULERS, *WITHOUT_SAMPLE}:
+        return _build(scheduler, alphas_cumprod, prediction_type, value_range)
     raise _incompatible(scheduler)
 
 
@@ -95,6 +103,20 @@ def compatible_schedulers() -> tuple[str, ...]:
     (True, False)
     """
     return tuple(sorted((*SCHEDULERS, *WITHOUT_SAMPLE)))
+
+
+def _names(cls: type) -> set[str]:
+    """The classes of diffusers that it is or derives from."""
+    return {base.__name__ for base in cls.__mro__ if base.__module__.startswith("diffusers.")}
+
+
+def _averages_noise(cls: type, alphas_cumprod: Tensor) -> bool:
+    """Whether it is PNDM on a schedule that ends in noise, where eps gives samples that are far too wide.
+
+    PNDM averages the predictions of up to four timesteps and divides by sqrt(alpha_bar) of the noisiest: at 10 steps on
+    the cosine schedule, samples of N(0, 1) have a standard deviation of 24.
+    """
+    return "PNDMScheduler" in _names(cls) and float(alphas_cumprod[-1]) < MIN_PNDM_ALPHA
 
 
 def _find(name: str) -> type:
@@ -127,6 +149,12 @@ def _check_instance(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
             f"expected the composition's, which {_describe(alphas_cumprod)}. Give the class or its name to have it "
             "built with the composition's schedule."
         )
+    if scheduler.config.prediction_type == "epsilon" and _averages_noise(type(scheduler), alphas_cumprod):
+        raise InputError(
+            f"scheduler: got a {type(scheduler).__name__} with the prediction type 'epsilon' on a schedule whose "
+            f"alphas_cumprod end at {float(alphas_cumprod[-1]):.2g}, which gives samples that are far too wide; "
+            "expected 'v_prediction'. Give the class or its name to have it configured."
+        )
 
 
 def _has_schedule(scheduler: Scheduler, alphas_cumprod: Tensor) -> bool:
@@ -156,10 +184,11 @@ def _is_plain(scheduler: Scheduler) -> bool:
     )
 
 
-def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, clip: bool) -> Scheduler:
+def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, value_range: ValueRange | None) -> Scheduler:
     wanted = {
         "prediction_type": prediction_type,
-        "clip_sample": clip,
+        "clip_sample": value_range is not None,
+        "clip_sample_range": 1.0 if value_range is None else value_range[1],
         "timestep_spacing": "trailing",
         "set_alpha_to_one": True,
         "final_sigmas_type": "zero",

@@ -163,6 +163,7 @@ def test_immutable() -> None:
     "other",
     [
         Gaussian(name="other", space="pixels"),
+        Gaussian(name="other", value_range=(-1.0, 1.0)),
         Gaussian(name="other", sample_shape=(3, 1, 1)),
         Gaussian(name="other", alphas_cumprod=cosine_schedule(500)),
         Gaussian(name="other", alphas_cumprod=torch.linspace(0.99, 0.01, 1000)),

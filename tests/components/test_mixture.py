@@ -143,7 +143,8 @@ def test_foreign_operands_are_left_to_the_other_side(foreign: object) -> None:
 
 def test_what_cannot_be_mixed() -> None:
     model = tiny_model()
-    leaf, pixels = model(0.2, 0.3), Gaussian(0.0, sample_shape=model.denoiser.sample_shape, space="pixels")
+    leaf, space = model(0.2, 0.3), model.denoiser.noised_space
+    pixels = Gaussian(0.0, sample_shape=space.sample_shape, space="pixels", value_range=space.value_range)
     for attempt in (lambda: leaf | leaf, lambda: pixels | leaf, lambda: (pixels + leaf) / 2 | pixels):
         with pytest.raises(
             CompositionError, match=r"got tiny\(0.2, 0.3\), which has no energy; expected.*; use `\+`, or `&`"

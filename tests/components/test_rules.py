@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import Any, get_args
 
@@ -23,7 +24,8 @@ from energycomp.components import (
     stratified_timesteps,
     target,
 )
-from energycomp.errors import CompositionError
+from energycomp.components.space import check_compatible
+from energycomp.errors import CompositionError, InputError
 
 U = Gaussian(0.0, name="u", unconditional="self")
 
@@ -61,9 +63,18 @@ def test_spaces_are_equal_where_components_compose() -> None:
         NoisedSpace(cosine_schedule(), (3, 8, 8), "vae:one:0.18"),
         NoisedSpace(cosine_schedule(500), (3, 8, 8)),
         NoisedSpace(torch.linspace(0.99, 0.01, 1000), (3, 8, 8)),
+        NoisedSpace(cosine_schedule(), (3, 8, 8), value_range=(-1.0, 1.0)),
         "pixels",
     )
     assert all(space != other for other in others)
+    with pytest.raises(CompositionError, match=r"a' with value_range None.*value_range \(-1, 1\); expected one"):
+        check_compatible(("a", space), ("b", NoisedSpace(cosine_schedule(), (3, 8, 8), value_range=(-1, 1))))
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (1.0, -1.0), (-math.inf, math.inf), (0.0, 0.0), 1.0, ("a", "b")])
+def test_value_ranges_that_cannot_be(value_range: Any) -> None:
+    with pytest.raises(InputError, match=r"got value_range .*expected \(-r, r\).*centre the data"):
+        NoisedSpace(cosine_schedule(), (1, 2, 2), value_range=value_range)
 
 
 def test_every_type_from_every_type() -> None:

@@ -180,7 +180,7 @@ def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
 
 def chain(model: Model, composition: Composition, noise: Tensor) -> Tensor:
     """One chain by itself, through the evaluator of compositions."""
-    scheduler = make_scheduler("ddim", model.denoiser.alphas_cumprod, prediction_type="sample", clip=True)
+    scheduler = make_scheduler("ddim", model.denoiser.alphas_cumprod, prediction_type="sample", value_range=(-1.0, 1.0))
 
     def predicted(x: Tensor, timestep: Tensor, kind: Any) -> Tensor:
         return predict(composition, x, timestep, prediction_type=kind)

@@ -193,7 +193,8 @@ def test_types_are_combined_as_they_are_at_mass_one() -> None:
     a, b, _ = leaves(denoiser("product", "sample"))
     assert native_type(a & b) == "sample"
     assert native_type(a + b) == "epsilon"
-    assert native_type(0.5 * a + 0.5 * Gaussian(sample_shape=(3, 16, 16), space="pixels")) == "epsilon"
+    images = Gaussian(sample_shape=(3, 16, 16), space="pixels", value_range=(-1, 1))
+    assert native_type(0.5 * a + 0.5 * images) == "epsilon"
     sample, timestep = inputs()
     x0 = predict(a & b, sample, timestep, prediction_type="sample")
     shared = trunk(a.denoiser, sample, timestep)

@@ -113,6 +113,34 @@ def test_output_types() -> None:
     np.testing.assert_allclose(np.stack([np.asarray(picture) for picture in pictures]), array * 255, atol=0.51)
 
 
+@pytest.mark.parametrize(("value_range", "expected"), [(None, 3.0), ((-1.0, 1.0), 1.0), ((-2.0, 2.0), 2.0)])
+def test_samples_are_clipped_to_the_value_range_only(value_range: Any, expected: float) -> None:
+    far = Gaussian(3.0, variance=1e-6, space="pixels", value_range=value_range)
+
+    def run(kind: str) -> Any:
+        return Composer(far).sample(2, num_inference_steps=20, output_type=kind, progress=False)
+
+    assert run("pt").flatten().tolist() == pytest.approx([expected] * 2, abs=0.01)
+    assert run("np").flatten().tolist() == pytest.approx([3.0 if value_range is None else 1.0] * 2, abs=0.01)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, None), (3, "RGB"), (4, None), (5, None)])
+def test_output_types_of_any_number_of_channels(channels: int, mode: str | None) -> None:
+    composer = Composer(Gaussian(0.1, 0.01, sample_shape=(channels, 4, 6), value_range=(-1.0, 1.0)))
+
+    def run(kind: str) -> Any:
+        return composer.sample(2, num_inference_steps=2, output_type=kind, progress=False)
+
+    assert (run("pt").shape, run("np").shape) == ((2, channels, 4, 6), (2, 4, 6, channels))
+    if mode is not None:
+        assert [(picture.mode, picture.size) for picture in run("pil")] == [(mode, (6, 4))] * 2
+    else:
+        with pytest.raises(InputError, match=f"'pil' for samples of {channels} channels; .*use output_type 'np' or"):
+            run("pil")
+    with pytest.raises(InputError, match="'pil' for samples without a value range"):
+        Composer(Gaussian(sample_shape=(channels, 4, 6))).sample(num_inference_steps=2, progress=False)
+
+
 def test_rows_of_sampling() -> None:
     model = tiny_model()
     with count_rows() as spent:

@@ -150,6 +150,7 @@ class SlotDecomposer:
             sample_shape=denoiser.sample_shape,
             alphas_cumprod=denoiser.alphas_cumprod,
             space=denoiser.space,
+            value_range=denoiser.noised_space.value_range,
         )
 
     def _drawn(self, latents: Tensor) -> Drawn:

@@ -73,7 +73,7 @@ class LatentPrior(nn.Module):
     @torch.no_grad()
     def forward(self, noise: Tensor) -> Tensor:
         """Latents (B, L) of normal noise (B, L), by 50 steps of DDIM: the same noise, the same latents."""
-        scheduler = make_scheduler("DDIMScheduler", self.alphas_cumprod, prediction_type="v_prediction", clip=False)
+        scheduler = make_scheduler("DDIMScheduler", self.alphas_cumprod, prediction_type="v_prediction")
         made = sample(
             lambda x, timestep, _: self.velocity(x[:, :, 0, 0], timestep)[..., None, None],
             (*noise.shape, 1, 1),

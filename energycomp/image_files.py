@@ -1,0 +1,132 @@
+"""Files of images, good and bad: read without surprises in memory, as upright RGB images of 8 bits."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from energycomp.errors import InputError
+
+__all__ = ["as_rgb", "open_image"]
+
+# Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 24_500_000  # at most 10 bytes each while an image is decoded, 20 for WebP and CMYK: 245 MB
+MAX_SIDE = 65_535  # JPEG's own limit
+MAX_BYTES = 100_000_000  # of a file
+MAX_HEADER_BYTES = 32_000_000  # read before pixels are decoded; a WebP file is read as a whole
+BAND = 1_000_000  # pixels that are converted at once
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Reads the first frame of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file as an upright RGB image.
+
+    Transparent pixels are blended with white. Brightness of 16 bits is rounded to 8; floating-point brightness is in
+    [0, 1]. The EXIF orientation is applied. The size is checked before pixels are decoded; decoding takes less than
+    256 MB.
+
+    Raises:
+        InputError: no such file, not an image, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
+            a side or 100 MB.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size if file.is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"got {file}, which is no file ({error}); expected an image; check the path") from error
+    if size is None:
+        raise InputError(f"got {file}, which is no file; expected an image (PNG, JPEG, ...); check the path")
+    if size > MAX_BYTES:
+        raise InputError(f"got {file} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
+    with _our_errors(str(file)), _Limited(io.FileIO(file)) as stream, Image.open(stream, formats=FORMATS) as image:
+        _check_size(image, str(file))
+        stream.left = MAX_BYTES
+        return _as_rgb(image)
+
+
+class _Limited(io.BufferedReader):
+    """A file of which only so many bytes can be read: Pillow keeps the metadata of a header in memory."""
+
+    left = MAX_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise InputError(f"got an image with a header over {MAX_HEADER_BYTES:,} bytes; expected a smaller one")
+        return content
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An upright RGB copy of an image that is open; raises `InputError` for a damaged or a too large one."""
+    _check_size(image, "an image")
+    with _our_errors(f"an image of mode {image.mode}"):
+        return _as_rgb(image)
+
+
+@contextmanager
+def _our_errors(name: str) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used
+            yield
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        limit = f"{MAX_PIXELS / 1e6:g} megapixels"
+        raise InputError(f"got {name}: {error}; expected at most {limit}; scale it down") from error
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        reason = "cannot identify image file" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"got {name}, which cannot be decoded ({reason}); expected a whole image") from error
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    limit = MAX_PIXELS // 2 if image.format == "WEBP" or image.mode == "CMYK" else MAX_PIXELS
+    if image.width * image.height > limit or min(image.size) < 1 or max(image.size) > MAX_SIDE:
+        raise InputError(
+            f"got {name} of {image.width}x{image.height} pixels; expected at most {limit / 1e6:g} megapixels and "
+            f"{MAX_SIDE:,} pixels a side; scale it down"
+        )
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """An upright RGB copy, converted in bands of rows, so that intermediate images take little memory."""
+    image.load()
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(_band_as_rgb(band), (0, top))
+    rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
+
+
+def _band_as_rgb(band: Image.Image) -> Image.Image:
+    if band.mode.startswith("I") or band.mode == "F":
+        return _eight_bits(band)
+    if band.has_transparency_data:
+        rgba = band.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return band.convert("RGB")
+
+
+def _eight_bits(band: Image.Image) -> Image.Image:
+    values, top = np.asarray(band), 1.0 if band.mode == "F" else 65535.0
+    if not bool(((values >= 0) & (values <= top)).all()):
+        raise InputError(
+            f"got an image with brightness between {values.min():g} and {values.max():g}; expected 0 to {top:g}; "
+            "scale it"
+        )
+    levels = np.round(values * (255.0 / top)).astype(np.uint8)
+    if "transparency" in band.info:
+        levels[values == band.info["transparency"]] = 255
+    return Image.fromarray(levels).convert("RGB")

@@ -1,0 +1,155 @@
+"""Models of grey images and of points in the plane: made, trained, sampled, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import energycomp
+from energycomp import plugins
+from energycomp.components import Condition, cosine_schedule
+from energycomp.errors import CheckpointError, InputError
+from energycomp.images import ImageProcessor
+from energycomp.models import Model, load, save_pretrained
+from energycomp.plugins import registry
+from energycomp.testing import UnitSquare, tiny_model
+from energycomp.training import FitConfig, collate
+
+
+class Pointwise(nn.Module):
+    """Every place of a sample by itself, under a condition (1, 2)."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.config = {"channels": channels}
+        self.inner = nn.Conv2d(channels + 4, 16, 1)
+        self.out = nn.Conv2d(16, channels, 1)
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        known = torch.cat([condition.rows[:, 0], condition.null[:, None], timestep[:, None] / 1000], dim=1)
+        planes = known.to(sample.dtype)[..., None, None].expand(-1, -1, *sample.shape[2:])
+        out: Tensor = self.out(torch.nn.functional.silu(self.inner(torch.cat([sample, planes], dim=1))))
+        return out
+
+
+def other(shape: tuple[int, int, int], *, bounded: bool, rule: Any = "product") -> Model:
+    denoiser = energycomp.Denoiser(
+        network=Pointwise(channels=shape[0]),
+        alphas_cumprod=cosine_schedule(),
+        prediction_type="sample",
+        rule=rule,
+        sample_shape=shape,
+        token_shape=(1, 2),
+        value_range=(-1.0, 1.0) if bounded else None,
+    )
+    processor = ImageProcessor(size=shape[1:], channels=shape[0], bounded=bounded)
+    return Model("other", denoiser, UnitSquare(), processor, network_name="pointwise", conditioner_name="square")
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_own", {})
+    plugins.register("networks", "pointwise", Pointwise)
+    plugins.register("conditioners", "square", UnitSquare)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bounded"), [((1, 8, 8), True), ((1, 1, 2), False), ((2, 1, 1), False), ((5, 4, 4), True)]
+)
+def test_made_trained_sampled_saved_and_loaded(tmp_path: Path, shape: tuple[int, int, int], bounded: bool) -> None:
+    model = other(shape, bounded=bounded)
+    before = {name: tensor.clone() for name, tensor in model.denoiser.network.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    scale = 0.5 if bounded else 3.0
+    data = [{"image": torch.rand(shape, generator=generator) * scale, "values": torch.rand(k % 3, 2)} for k in range(8)]
+
+    def loss(module: nn.Module, batch: Any, step: Any) -> Tensor:
+        condition = model.conditioner(batch["values"])
+        return energycomp.denoising_loss(
+            model.denoiser,
+            model.encode(batch["image"]),
+            condition,
+            batch["owner"],
+            module=module,
+            generator=step.generator,
+        )
+
+    energycomp.fit(
+        model.denoiser.network,
+        loss,
+        data,
+        FitConfig(steps=2, batch_size=4, learning_rate=1e-2),
+        out=tmp_path / "fit",
+        collate_fn=collate,
+    )
+    assert any(not torch.equal(before[name], now) for name, now in model.denoiser.network.state_dict().items())
+
+    save_pretrained(model, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.processor == model.processor
+    assert again.denoiser.noised_space == model.denoiser.noised_space
+
+    def sample(which: Model, kind: str) -> Any:
+        return energycomp.Composer([which(0.2, 0.3), which(0.8, 0.6)]).sample(
+            3, generator=torch.Generator().manual_seed(1), num_inference_steps=3, output_type=kind, progress=False
+        )
+
+    tensor, array = sample(model, "pt"), sample(model, "np")
+    assert tensor.shape == (3, *shape)
+    expected = (tensor.clamp(-1, 1) + 1) / 2 if bounded else tensor
+    np.testing.assert_allclose(array, expected.permute(0, 2, 3, 1).numpy(), atol=1e-6)
+    torch.testing.assert_close(sample(again, "pt"), tensor, rtol=1e-4, atol=1e-5)
+    if shape == (1, 8, 8):
+        assert [picture.mode for picture in sample(again, "pil")] == ["L"] * 3
+        assert again.decode(again.encode(sample(again, "pil")), "pil")[0].size == (8, 8)
+    else:
+        with pytest.raises(InputError, match=r"got output_type 'pil'.*use output_type 'np' or 'pt'"):
+            sample(model, "pil")
+        assert again.decode(tensor, "np").shape == (3, *shape[1:], shape[0])
+
+
+def test_points_are_not_clipped_and_images_are() -> None:
+    for bounded in (True, False):
+        model = other((1, 1, 2), bounded=bounded)
+        with torch.no_grad():
+            nn.init.zeros_(model.denoiser.network.get_submodule("out").weight)  # type: ignore[arg-type]
+            nn.init.constant_(model.denoiser.network.get_submodule("out").bias, 3.0)  # type: ignore[arg-type]
+        x = energycomp.Composer([model(0.5, 0.5)]).sample(num_inference_steps=10, output_type="pt", progress=False)
+        torch.testing.assert_close(x, torch.full((1, 1, 1, 2), 1.0 if bounded else 3.0), rtol=0, atol=1e-3)
+
+
+def test_a_saved_config_without_the_new_keys_loads(tmp_path: Path) -> None:
+    """Files that were written before there were value ranges and grey images."""
+    from energycomp.files import atomic_directory, read_tensors, write_tensors
+
+    save_pretrained(other((3, 8, 8), bounded=True), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["denoiser"].pop("value_range") == [-1.0, 1.0]
+    assert (config["processor"].pop("channels"), config["processor"].pop("bounded")) == (3, True)
+    tensors = read_tensors(tmp_path / "model" / "model.safetensors")
+
+    def write(changed: dict[str, Any]) -> None:
+        with atomic_directory(tmp_path / "model") as temporary:
+            (temporary / "config.json").write_text(json.dumps(changed))
+            write_tensors(temporary / "model.safetensors", tensors)
+
+    write(config)
+    old = load(tmp_path / "model")
+    assert old.processor == ImageProcessor(size=(8, 8))
+    assert old.denoiser.value_range == (-1.0, 1.0)
+    for value in ([0.0, 1.0], 1.0, "all", [-1.0, float("nan")]):
+        write({**config, "denoiser": {**config["denoiser"], "value_range": value}})
+        with pytest.raises((CheckpointError, InputError), match="value_range"):
+            load(tmp_path / "model")
+
+
+def test_a_processor_that_does_not_fit_is_refused() -> None:
+    model = tiny_model()
+    with pytest.raises(InputError, match=r"shape \(1, 16, 16\); expected \(3, 16, 16\)"):
+        Model("x", model.denoiser, model.conditioner, ImageProcessor((16, 16), channels=1), "two_stage", "coordinates")
