@@ -1,11 +1,12 @@
 """Understand: which conditions, and how many, explain an image."""
 
+from energycomp.inference.comparison import paired, standard_error
 from energycomp.inference.infer import OutOfDistributionWarning, infer
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors
 from energycomp.inference.problem import Needs, Problem, make_problem
 from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
 from energycomp.inference.slots import Slot
-from energycomp.inference.solution import Solution, Solver, paired
+from energycomp.inference.solution import Solution, Solver
 
 __all__ = [
     "Needs",
@@ -24,4 +25,5 @@ __all__ = [
     "paired",
     "quadratic_form",
     "residual_errors",
+    "standard_error",
 ]

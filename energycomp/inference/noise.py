@@ -19,6 +19,8 @@ __all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors"]
 class NoiseBank:
     """S draws. Candidates that are compared see the same draws, so their differences are paired.
 
+    `draw_bank` draws them in the order of their timesteps: `energycomp.inference.standard_error` relies on it.
+
     Args:
         timestep: (S,) real numbers in [0, T].
         noise: (S, C, H, W), standard normal.
@@ -58,7 +60,7 @@ def draw_bank(
     gamma: float | None = None,
     generator: torch.Generator | None = None,
 ) -> NoiseBank:
-    """Draws a bank, stratified in the timestep: one draw falls in each of `draws` equal parts of the range.
+    """Draws a bank, stratified in the timestep: one draw falls in each of `draws` equal parts of the range, in order.
 
     Args:
         draws: S, at least 1.
@@ -72,7 +74,7 @@ def draw_bank(
         InputError: no draws, or a range outside the schedule.
 
     >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), timesteps=(200, 600))
-    >>> (bank.timestep / 100).floor().sort().values.tolist()
+    >>> (bank.timestep / 100).floor().tolist()
     [2.0, 3.0, 4.0, 5.0]
     """
     low, high = timesteps or (0.0, float(len(alphas_cumprod)))
@@ -82,8 +84,9 @@ def draw_bank(
             f"0 <= low < high <= {len(alphas_cumprod)}; choose them inside the schedule"
         )
     device = generator.device if generator is not None else torch.device("cpu")
-    timestep = stratified_timesteps(draws, low, high, generator=generator).to(alphas_cumprod.device)
-    noise = torch.randn(draws, *sample_shape, generator=generator, device=device).to(alphas_cumprod.device)
+    timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()
+    noise = torch.randn(draws, *sample_shape, generator=generator, device=device)[order]
+    timestep, noise = timestep.to(alphas_cumprod.device), noise.to(alphas_cumprod.device)
     weight = torch.ones_like(timestep)
     if gamma is not None:
         weight = (gamma * torch.exp(-log_snr(alphas_cumprod, timestep))).clamp(max=1.0).to(timestep.dtype)

@@ -1,4 +1,4 @@
-"""What a solver returns, what a solver is, and how two answers are compared."""
+"""What a solver returns, and what a solver is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import InputError
 from energycomp.inference.problem import Needs, Problem
 
-__all__ = ["Solution", "Solver", "paired"]
-
-ROUNDING = 1e-6  # of an error: differences below it come from float32 and not from the image
+__all__ = ["Solution", "Solver"]
 
 
 @attrs.frozen(eq=False)
@@ -69,28 +66,3 @@ class Solver(Protocol):
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         """The best answer found."""
         ...
-
-
-def paired(errors: Tensor, other: Tensor) -> tuple[float, float, float]:
-    """Mean, standard error and one-sided p-value of other - errors over the same draws (S,).
-
-    A paired t-test: the draws' own difficulty cancels. Use draws that selected neither answer. The standard error is at
-    least 1e-6 of the errors, so that rounding decides nothing.
-
-    >>> mean, stderr, p = paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.1, 3.9]))
-    >>> round(mean, 2), p < 0.01
-    (1.0, True)
-    """
-    from scipy import stats
-
-    if errors.shape != other.shape or not len(errors):
-        raise InputError(f"got errors {tuple(errors.shape)} and {tuple(other.shape)}; expected (S,) of the same draws")
-    gap = (other - errors).double()
-    mean = float(gap.mean())
-    if len(gap) < 2:
-        return mean, float("inf"), 0.5
-    rounding = ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean())
-    stderr = max(float(gap.std() / len(gap) ** 0.5), rounding)
-    if stderr == 0.0:
-        return mean, 0.0, 0.5
-    return mean, stderr, float(stats.t.sf(mean / stderr, len(gap) - 1))

@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
 from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
-from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem, paired
+from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 
 CASES = [
@@ -301,20 +300,6 @@ def test_infer_is_repeatable_and_takes_one_picture() -> None:
     assert torch.equal(state, torch.get_rng_state())
     with pytest.raises(InputError, match="got 2 images"):
         infer(picture.expand(2, -1, -1, -1), model, solver=Fixed(torch.rand(1, 2)))
-
-
-def test_paired_is_the_one_sided_t_test() -> None:
-    a, b = torch.randn(20, generator=seeded(1)), torch.randn(20, generator=seeded(2)) + 0.4
-    mean, stderr, p = paired(a, b)
-    expected = stats.ttest_rel(b.double().numpy(), a.double().numpy(), alternative="greater")
-    assert p == pytest.approx(expected.pvalue, rel=1e-5)
-    assert mean / stderr == pytest.approx(expected.statistic, rel=1e-5)
-    assert paired(b, a)[2] == pytest.approx(1 - p, rel=1e-5)
-    assert paired(a, a)[::2] == (0.0, 0.5)
-    same = torch.full((20,), 10.0)
-    assert paired(same, same + 2e-6)[2] > 0.4  # rounding decides nothing
-    assert paired(torch.zeros(3), torch.ones(3))[2] < 1e-9
-    assert paired(a[:1], b[:1])[1:] == (float("inf"), 0.5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
