@@ -17,18 +17,18 @@ ROUNDING = 1e-6  # of an error: differences below it come from float32 and not f
 def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[float, float]:
     """The standard error of the mean of stratified draws (S,), and its degrees of freedom.
 
-    Draws of a bank are stratified in the timestep, so the spread of all of them overestimates the variance of their mean
-    (for differences of two answers, by a factor of 4 to 9). Neighbours in timestep order estimate it: the variance of a
-    draw is the mean squared successive difference, halved (von Neumann, 1941; Wolter, 2007, section 8.2). Draws in any
-    other order give the variance without stratification, which is larger.
+    Draws of a bank are stratified in the timestep. Their mean varies less than the spread of all draws suggests, so
+    neighbours in timestep order estimate its variance: that of a draw is half the mean squared successive difference
+    (von Neumann, 1941; Wolter, 2007, section 8.2). Draws in any other order give the larger variance of draws that are
+    not stratified.
 
     Args:
         errors: of the draws, in the order of their bank.
         banks: the number of draws of each bank, where `errors` holds those of several, one after another.
 
     Returns:
-        The standard error, and the degrees of freedom of a t statistic with it (Satterthwaite's for several banks). Both
-        are infinite and 0 for a bank of fewer than 2 draws.
+        The standard error, and the degrees of freedom of a t statistic with it (Satterthwaite's for several banks);
+        infinity and 0 for a bank of fewer than 2 draws.
 
     >>> errors = torch.tensor([1.0, 2.0, 3.0, 4.0])  # a trend along the timesteps
     >>> standard_error(errors)[0], float(errors.std() / 2)
@@ -37,8 +37,8 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
     sizes = [len(errors)] if banks is None else list(banks)
     if errors.ndim != 1 or sum(sizes) != len(errors) or not sizes or min(sizes) < 1:
         raise InputError(
-            f"got errors {tuple(errors.shape)} of banks of {sizes} draws; expected (S,), and banks whose draws add up to "
-            "S; pass the errors of each draw in the order of the banks"
+            f"got errors {tuple(errors.shape)} of banks of {sizes} draws; expected (S,), and banks whose draws add up "
+            "to S; pass the errors of each draw in the order of the banks"
         )
     if min(sizes) < 2:
         return float("inf"), 0.0

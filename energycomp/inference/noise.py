@@ -12,7 +12,7 @@ from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import Trunk, trunk
 from energycomp.errors import InputError
 
-__all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors"]
+__all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors", "residuals"]
 
 
 @attrs.frozen(eq=False)
@@ -104,3 +104,11 @@ def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, pr
     wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
     scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
     return (predictions - wanted).flatten(2).square().sum(2) * scale.to(predictions.dtype)
+
+
+def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
+    """sqrt(lambda_s) (eps_s - eps_hat_s) of composed predictions (S, C, H, W); its squared sum is the error of a draw."""
+    kind = denoiser.prediction_type
+    wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
+    scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
+    return (wanted - predictions) * scale.sqrt().to(predictions.dtype)[:, None, None, None]

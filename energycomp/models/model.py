@@ -15,15 +15,25 @@ from energycomp.components.rules import Rule
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_output
+from energycomp.models.calibration import Calibration
 
 __all__ = ["Defaults", "Model"]
 
 
+_CALIBRATED = {field.name for field in attrs.fields(Calibration)}
 MAX_COUNT = 100_000  # of draws, of steps and of components
 
 
 def _pair(value: Any) -> Any:
     return None if value is None else tuple(value)
+
+
+def _calibration(value: Any) -> Any:
+    return Calibration(**value) if isinstance(value, dict) and set(value) == _CALIBRATED else value
+
+
+def _is_calibration(value: Any) -> bool:
+    return value is None or isinstance(value, Calibration)
 
 
 def _legal(legal: Callable[[Any], bool], expected: str) -> Callable[[Any, Any, Any], None]:
@@ -63,7 +73,7 @@ class Defaults:
         scheduler: diffusers scheduler for sampling.
         num_inference_steps: its steps.
         distinct: whether the components of one picture differ in their values.
-        error_limit: the error per draw above which an image is out of distribution; None if not measured.
+        calibration: errors that answers leave on held-out images, for `Solution.typicality`; None if not measured.
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line.
@@ -87,8 +97,8 @@ class Defaults:
         default=50, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}")
     )
     distinct: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
-    error_limit: float | None = attrs.field(
-        default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
+    calibration: Calibration | None = attrs.field(
+        default=None, converter=_calibration, validator=_legal(_is_calibration, "None or a Calibration")
     )
     beta: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
     reading_rule: Rule | None = attrs.field(
