@@ -107,7 +107,7 @@ def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, pr
 
 
 def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """sqrt(lambda_s) (eps_s - eps_hat_s) of composed predictions (S, C, H, W); its squared sum is the error of a draw."""
+    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum."""
     kind = denoiser.prediction_type
     wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
     scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)

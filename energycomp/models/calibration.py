@@ -72,8 +72,8 @@ class Calibration:
         if not (fits and legal and all(n > 0 for pair in self.std for n in pair) and self.images > 0):
             raise InputError(
                 f"got a calibration of the counts {self.counts} with {len(self.mean)} means, {len(self.std)} "
-                f"deviations and {len(self.scores)} scores; expected two finite numbers for each count, deviations above 0 and "
-                f"{len(TAILS)} scores; make one with `energycomp.evaluation.calibrate`"
+                f"deviations and {len(self.scores)} scores; expected two finite numbers for each count, deviations "
+                f"above 0 and {len(TAILS)} scores; make one with `energycomp.evaluation.calibrate`"
             )
 
     @classmethod
