@@ -135,10 +135,8 @@ def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
         solution = infer(picture, model, **options)
-    if solution.out_of_distribution:
-        typer.echo(
-            f"energycomp: warning: {path} is out of distribution for the model, do not trust the answer", err=True
-        )
+    for warning in solution.warnings:
+        typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
     return solution
 
 

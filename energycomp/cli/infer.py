@@ -64,8 +64,9 @@ def infer(
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
-    The gain of a component is the rise of the error without it. The p-value tests whether the next best answer is as
-    good. With -o, a run that was stopped continues: images in results.jsonl are not read again.
+    The gain of a component is the rise of the error without it. p is the probability that the next best answer falls
+    behind by as much as it does, if both were equally good. The typicality is the share of held-out images that leave
+    errors at least as unusual. With -o, a run that was stopped continues: images in results.jsonl are not read again.
 
     energycomp infer clevr scene.png -o out
 
@@ -138,11 +139,8 @@ def _read_all(
             continue
         record = known or results.add(path, image, solution_record(model, read(image)))
         with tqdm.external_write_mode(file=sys.stdout):
-            if record["out_of_distribution"]:
-                typer.echo(
-                    f"energycomp: warning: {path} is out of distribution for the model, do not trust the answer",
-                    err=True,
-                )
+            for warning in record.get("warnings", ()):  # a line of an earlier version has none
+                typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
             if as_json:
                 typer.echo(json.dumps(record))
             else:
@@ -184,7 +182,10 @@ def _print_record(path: Path, record: dict[str, Any]) -> None:
         ]
         print_table([*(["object"] if numbered else []), *objects[0]], rows)
     parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
-    parts += [f"fit {record['fit']:.3f}"] if record["fit"] is not None else []
+    if record.get("typicality") is not None:
+        parts.append(f"typicality {record['typicality']:.2g}")
+    elif record["fit"] is not None:
+        parts.append(f"fit {record['fit']:.3f}")
     if record["p_value"] is not None:
         parts.append(f"next best answer of {len(record['runner_up'])}: p = {record['p_value']:.2g}")
     typer.echo(", ".join(parts))

@@ -136,7 +136,11 @@ def solution_record(model: Model, solution: Solution) -> dict[str, Any]:
         "stderr": _finite(solution.stderr),
         "runner_up": None if rival is None else [described(value) for value in rival],
         "p_value": _finite(solution.p_value),
+        "typicality": solution.typicality,
         "out_of_distribution": solution.out_of_distribution,
+        "at_count_limit": solution.at_count_limit,
+        "unsupported": list(solution.unsupported),
+        "warnings": list(solution.warnings),
         "rows": solution.rows,
     }
 

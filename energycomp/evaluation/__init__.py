@@ -1,5 +1,6 @@
 """Evaluate: data sources, metrics of scenes and masks, reports with intervals."""
 
+from energycomp.evaluation.calibrate import calibrate
 from energycomp.evaluation.data import (
     DataSource,
     Example,
@@ -48,6 +49,7 @@ __all__ = [
     "SlotsUsed",
     "adjusted_rand_index",
     "bootstrap",
+    "calibrate",
     "evaluate",
     "evaluate_parts",
     "match",

@@ -1,13 +1,15 @@
 """Understand: which conditions, and how many, explain an image."""
 
+from energycomp.inference.comparison import paired, standard_error
 from energycomp.inference.infer import OutOfDistributionWarning, infer
-from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors
+from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.problem import Needs, Problem, make_problem
 from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
 from energycomp.inference.slots import Slot
-from energycomp.inference.solution import Solution, Solver, paired
+from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
 
 __all__ = [
+    "OUT_OF_DISTRIBUTION",
     "Needs",
     "NoiseBank",
     "OutOfDistributionWarning",
@@ -24,4 +26,6 @@ __all__ = [
     "paired",
     "quadratic_form",
     "residual_errors",
+    "residuals",
+    "standard_error",
 ]

@@ -12,18 +12,19 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.inference.problem import Problem, make_problem
-from energycomp.inference.solution import Solution, Solver
+from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
+from energycomp.models.calibration import log_errors
 from energycomp.models.model import Model, checked_model
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_generator
 
 __all__ = ["OutOfDistributionWarning", "infer"]
 
-FIT_DRAWS = 16  # draws that measure fit
+FIT_DRAWS = 16  # draws that measure fit and typicality
 
 
 class OutOfDistributionWarning(UserWarning):
-    """The error of the answer exceeds the limit measured on images like the training data: do not trust it."""
+    """The error of the answer is larger than on nearly all held-out images: do not trust it."""
 
 
 def infer(
@@ -48,15 +49,16 @@ def infer(
         generator: or a seed, makes the answer repeatable; 0 when left out.
 
     Returns:
-        The solution, with `fit` and `out_of_distribution` filled in. Exchangeable components are sorted by their
-        values, positions from left to right, so that two runs with one answer number its components alike.
+        The solution, with `fit`, `typicality`, `out_of_distribution` and `at_count_limit` filled in. Exchangeable
+        components are sorted by their values, positions from left to right, so that two runs with one answer number its
+        components alike.
 
     Raises:
         InputError: more than one image, a solver that does not fit the problem, or another illegal argument.
         NotFoundError: no plugin registers a solver of that name.
 
     Warns:
-        OutOfDistributionWarning: the error exceeds the model's `error_limit`.
+        OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
     """
     model = checked_model(model)
     chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
@@ -67,7 +69,7 @@ def infer(
     problem = make_problem(observation, model, count=count, candidates=candidates)
     problem.check(chosen.needs, type(chosen).__name__)
     solution = _ordered(chosen.solve(problem, generator=generator), problem)
-    return _with_fit(solution, problem, model.defaults.error_limit, generator)
+    return _judged(solution, problem, model, generator)
 
 
 def _ordered(solution: Solution, problem: Problem) -> Solution:
@@ -88,20 +90,28 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     )
 
 
-def _with_fit(solution: Solution, problem: Problem, limit: float | None, generator: torch.Generator) -> Solution:
-    """Adds the share of the unconditional error that is explained, on new draws, and whether the limit is exceeded."""
-    bank = problem.draw(FIT_DRAWS, generator)
-    with torch.no_grad():
-        error = float(problem.errors(solution.conditions[None], bank).mean())
-        baseline = problem.baseline_errors(bank)
-        empty = 0.0 if baseline is None else float(baseline.mean())
-    beyond = limit is not None and solution.error > limit
+def _judged(solution: Solution, problem: Problem, model: Model, generator: torch.Generator) -> Solution:
+    """Adds how well the answer explains the image, on new draws, and whether there are reasons not to trust it."""
+    bank, low = problem.draw(FIT_DRAWS, generator), problem.counts[0]
+    left = problem.residuals(solution.conditions, bank)
+    baseline = problem.baseline_errors(bank) if solution.count else None
+    fit = None if baseline is None else 1.0 - float(left.square().sum((1, 2, 3)).mean() / baseline.mean())
+    calibration = model.defaults.calibration
+    typicality = None if calibration is None else calibration.typicality(solution.count, log_errors(left))
+    beyond = typicality is not None and typicality < OUT_OF_DISTRIBUTION
     if beyond:
         warnings.warn(
-            f"the answer leaves an error of {solution.error:.3g} per draw; images like the training data leave at most "
-            f"{limit:.3g}: the image is out of distribution, do not trust the answer",
+            f"the answer leaves an error that {typicality:.1%} of held-out images with {solution.count} components "
+            "reach: the image is out of distribution, do not trust the answer",
             OutOfDistributionWarning,
             stacklevel=3,
         )
-    fit = 1.0 - error / empty if empty > 0 else None
-    return attrs.evolve(solution, fit=fit, out_of_distribution=beyond, rows=problem.rows)
+    ends = {problem.counts[1], low if low > int(not problem.has_empty) else -1}
+    return attrs.evolve(
+        solution,
+        fit=fit,
+        typicality=typicality,
+        out_of_distribution=beyond,
+        at_count_limit=low < problem.counts[1] and solution.count in ends,
+        rows=problem.rows,
+    )

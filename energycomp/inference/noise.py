@@ -13,12 +13,14 @@ from energycomp.denoisers.evaluator import Trunk, trunk
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
-__all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors"]
+__all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors", "residuals"]
 
 
 @attrs.frozen(eq=False)
 class NoiseBank:
     """S draws. Candidates that are compared see the same draws, so their differences are paired.
+
+    `draw_bank` draws them in the order of their timesteps: `energycomp.inference.standard_error` relies on it.
 
     Args:
         timestep: (S,) real numbers in [0, T].
@@ -59,7 +61,7 @@ def draw_bank(
     gamma: float | None = None,
     generator: int | torch.Generator | None = None,
 ) -> NoiseBank:
-    """Draws a bank, stratified in the timestep: one draw falls in each of `draws` equal parts of the range.
+    """Draws a bank, stratified in the timestep: one draw falls in each of `draws` equal parts of the range, in order.
 
     Args:
         draws: S, at least 1.
@@ -73,7 +75,7 @@ def draw_bank(
         InputError: no draws, or a range outside the schedule.
 
     >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), timesteps=(200, 600))
-    >>> (bank.timestep / 100).floor().sort().values.tolist()
+    >>> (bank.timestep / 100).floor().tolist()
     [2.0, 3.0, 4.0, 5.0]
     """
     generator = as_generator(generator)
@@ -84,8 +86,9 @@ def draw_bank(
             f"0 <= low < high <= {len(alphas_cumprod)}; choose them inside the schedule"
         )
     device = generator.device if generator is not None else torch.device("cpu")
-    timestep = stratified_timesteps(draws, low, high, generator=generator).to(alphas_cumprod.device)
-    noise = torch.randn(draws, *sample_shape, generator=generator, device=device).to(alphas_cumprod.device)
+    timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()
+    noise = torch.randn(draws, *sample_shape, generator=generator, device=device)[order]
+    timestep, noise = timestep.to(alphas_cumprod.device), noise.to(alphas_cumprod.device)
     weight = torch.ones_like(timestep)
     if gamma is not None:
         weight = (gamma * torch.exp(-log_snr(alphas_cumprod, timestep))).clamp(max=1.0).to(timestep.dtype)
@@ -103,3 +106,11 @@ def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, pr
     wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
     scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
     return (predictions - wanted).flatten(2).square().sum(2) * scale.to(predictions.dtype)
+
+
+def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
+    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum."""
+    kind = denoiser.prediction_type
+    wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
+    scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
+    return (wanted - predictions) * scale.sqrt().to(predictions.dtype)[:, None, None, None]

@@ -18,7 +18,7 @@ from energycomp.components.rules import identifies_null, rule_weights
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
 from energycomp.errors import InputError
-from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors
+from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.inference.slots import Slot, attribute_slots, value_slot
 from energycomp.models.model import MAX_COUNT, Defaults, Model
@@ -131,8 +131,22 @@ class Problem:
         with self._count(), torch.no_grad():
             return residual_errors(self._denoiser, self.observation, bank, self._null(shared)[None])[0]
 
+    def residuals(self, values: Tensor, bank: NoiseBank) -> Tensor:
+        """What K values (K, *V) do not explain of the noise of each draw: (S, C, H, W), whose squared sum is the error.
+
+        Costs K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+        """
+        with torch.no_grad():
+            predictions = self._predictions(self._conditioner(values.to(self.device)), 1, len(values), bank)
+        return residuals(self._denoiser, self.observation, bank, predictions[0])
+
     def _errors(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
         """Errors (N, S) of N K conditions, those of a candidate one after another."""
+        predictions = self._predictions(condition, candidates, count, bank)
+        return residual_errors(self._denoiser, self.observation, bank, predictions)
+
+    def _predictions(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
+        """Composed predictions (N, S, C, H, W) of N K conditions."""
         self._check_size(candidates * count, len(bank))
         shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
@@ -144,8 +158,7 @@ class Problem:
             composed = row * terms.sum(2)
             if null:
                 composed = composed + null * self._null(shared).reshape(draws, 1, -1)
-        predictions = composed.transpose(0, 1).reshape(candidates, draws, *denoiser.sample_shape)
-        return residual_errors(denoiser, self.observation, bank, predictions)
+        return composed.transpose(0, 1).reshape(candidates, draws, *denoiser.sample_shape)
 
     def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
         """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.

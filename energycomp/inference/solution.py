@@ -1,4 +1,4 @@
-"""What a solver returns, what a solver is, and how two answers are compared."""
+"""What a solver returns, and what a solver is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import InputError
 from energycomp.inference.problem import Problem
 
-__all__ = ["Solution", "Solver", "paired"]
+__all__ = ["OUT_OF_DISTRIBUTION", "Solution", "Solver"]
 
-ROUNDING = 1e-6  # of an error: differences below it come from float32 and not from the image
+OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms
 
 
 @attrs.frozen(eq=False)
@@ -26,17 +25,23 @@ class Solution:
         count: K.
         error: mean error J over the draws on which it was evaluated.
         stderr: standard error of that mean.
+        rows: network rows spent.
         runner_up: the best other answer (K', *V), or None.
         difference: mean paired difference J(runner_up) - J(answer) on draws that selected neither.
         difference_stderr: its standard error.
-        p_value: of the hypothesis that the runner-up is as good, one-sided.
-        rows: network rows spent.
+        p_value: the probability of a difference at least as large on other draws, if both answers had the same expected
+            error. It is not the probability that the runner-up is right, and says nothing about answers that were not
+            searched.
         trace: what a plot of the search needs, lists of numbers by name.
-        fit: share of the unconditional error that the answer explains, 1 at best; filled in by `infer`.
-        out_of_distribution: whether the error exceeds the limit measured on images like the training data; filled in by
-            `infer`.
+        fit: share of the unconditional error that the answer explains, negative where it leaves more; None for the
+            empty answer, and where the model has no unconditional prediction. Filled in by `infer`.
+        typicality: share of held-out images of as many components that leave errors at least as unusual, see
+            `energycomp.models.Calibration`; None for a model without calibration. Filled in by `infer`.
+        out_of_distribution: whether the typicality is below `OUT_OF_DISTRIBUTION`; filled in by `infer`.
         component_gain: (K,) how much the error rises without each component, or None.
         probability: (K,) the posterior of each component's value, softmax(-beta J) over all answers, or None.
+        at_count_limit: whether the count is an end of the range that was searched, so that the true count may be
+            beyond it; filled in by `infer`.
     """
 
     conditions: Tensor
@@ -50,9 +55,37 @@ class Solution:
     p_value: float | None = None
     trace: Mapping[str, Sequence[float]] = attrs.field(factory=dict)
     fit: float | None = None
+    typicality: float | None = None
     out_of_distribution: bool = False
     component_gain: Tensor | None = None
     probability: Tensor | None = None
+    at_count_limit: bool = False
+
+    @property
+    def unsupported(self) -> tuple[int, ...]:
+        """The components (indices) without which the error does not rise: the image does not hold them.
+
+        >>> Solution(torch.zeros(2, 2), 2, 1.0, 0.1, 0, component_gain=torch.tensor([3.0, -0.5])).unsupported
+        (1,)
+        """
+        gains = [] if self.component_gain is None else self.component_gain.tolist()
+        return tuple(k for k, gain in enumerate(gains) if gain <= 0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons not to trust the answer, one sentence each; none does not mean that it is right."""
+        found = []
+        if self.out_of_distribution:
+            share = "" if self.typicality is None else f": {self.typicality:.1%} of held-out images leave such errors"
+            found.append(f"the image is out of distribution{share}; do not trust the answer")
+        if self.at_count_limit:
+            found.append(
+                f"the count {self.count} is at the end of the range that was searched; search a larger range (count=)"
+            )
+        if self.unsupported:
+            numbers = ", ".join(str(k + 1) for k in self.unsupported)
+            found.append(f"the error does not rise without component {numbers}; the image may hold fewer")
+        return tuple(found)
 
 
 @runtime_checkable
@@ -70,28 +103,3 @@ class Solver(Protocol):
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         """The best answer found."""
         ...
-
-
-def paired(errors: Tensor, other: Tensor) -> tuple[float, float, float]:
-    """Mean, standard error and one-sided p-value of other - errors over the same draws (S,).
-
-    A paired t-test: the draws' own difficulty cancels. Use draws that selected neither answer. The standard error is at
-    least 1e-6 of the errors, so that rounding decides nothing.
-
-    >>> mean, stderr, p = paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.1, 3.9]))
-    >>> round(mean, 2), p < 0.01
-    (1.0, True)
-    """
-    from scipy import stats
-
-    if errors.shape != other.shape or not len(errors):
-        raise InputError(f"got errors {tuple(errors.shape)} and {tuple(other.shape)}; expected (S,) of the same draws")
-    gap = (other - errors).double()
-    mean = float(gap.mean())
-    if len(gap) < 2:
-        return mean, float("inf"), 0.5
-    rounding = ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean())
-    stderr = max(float(gap.std() / len(gap) ** 0.5), rounding)
-    if stderr == 0.0:
-        return mean, 0.0, 0.5
-    return mean, stderr, float(stats.t.sf(mean / stderr, len(gap) - 1))

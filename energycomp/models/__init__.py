@@ -1,12 +1,14 @@
 """What is loaded: a model with its defaults, its codec, and its files."""
 
 from energycomp.models.build import load_weights, no_larger_than, on_meta
+from energycomp.models.calibration import Calibration, log_errors
 from energycomp.models.codec import VAECodec, is_hub_id
 from energycomp.models.config import config_of
 from energycomp.models.model import Defaults, Model, checked_model
 from energycomp.models.pretrained import from_pretrained, is_folder, load, save_pretrained, shipped
 
 __all__ = [
+    "Calibration",
     "Defaults",
     "Model",
     "VAECodec",
@@ -17,6 +19,7 @@ __all__ = [
     "is_hub_id",
     "load",
     "load_weights",
+    "log_errors",
     "no_larger_than",
     "on_meta",
     "save_pretrained",

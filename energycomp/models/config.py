@@ -77,4 +77,6 @@ def read_config(path: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"got {path} with {found} in {name or 'it'}; expected {sorted(keys)}, what save_pretrained writes"
             )
+    if isinstance(config["defaults"], dict):
+        config["defaults"].pop("error_limit", None)  # of models saved before there was a calibration
     return config

@@ -18,15 +18,25 @@ from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.fields import legal as _legal
 from energycomp.images import ImageProcessor, to_output
+from energycomp.models.calibration import Calibration
 
 __all__ = ["Defaults", "Model", "checked_model"]
 
 
+_CALIBRATED = {field.name for field in attrs.fields(Calibration)}
 MAX_COUNT = 100_000  # of draws, of steps and of components
 
 
 def _pair(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _calibration(value: Any) -> Any:
+    return Calibration(**value) if isinstance(value, dict) and set(value) == _CALIBRATED else value
+
+
+def _is_calibration(value: Any) -> bool:
+    return value is None or isinstance(value, Calibration)
 
 
 def _is_number(value: Any) -> bool:
@@ -62,7 +72,7 @@ class Defaults:
         scheduler: diffusers scheduler for sampling.
         num_inference_steps: its steps.
         distinct: whether the components of one picture differ in their values.
-        error_limit: the error per draw above which an image is out of distribution; None if not measured.
+        calibration: errors that answers leave on held-out images, for `Solution.typicality`; None if not measured.
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line.
@@ -86,8 +96,8 @@ class Defaults:
         default=50, validator=_legal(_is_count, f"a whole number >= 1, <= {MAX_COUNT:,}")
     )
     distinct: bool = attrs.field(default=True, validator=_legal(lambda v: isinstance(v, bool), "True or False"))
-    error_limit: float | None = attrs.field(
-        default=None, validator=_legal(_is_positive_or_none, "None or a number > 0")
+    calibration: Calibration | None = attrs.field(
+        default=None, converter=_calibration, validator=_legal(_is_calibration, "None or a Calibration")
     )
     beta: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
     reading_rule: Rule | None = attrs.field(
@@ -198,7 +208,9 @@ class Model:
 
     def decode(self, samples: Tensor, output_type: str = "pil") -> Any:
         """Samples (B, C, H, W) to images, or other data, as `energycomp.images.to_output` gives them."""
-        return to_output(self.denoiser.decode(samples), output_type, self.denoiser.value_range)
+        if (decode := self.denoiser.decode) is not None:
+            return to_output(decode(samples), output_type, (-1.0, 1.0))
+        return to_output(samples, output_type, self.denoiser.value_range)
 
     def to(self, device: torch.device | str) -> Model:
         """The model on a device (its network, encoder and conditioner are moved in place)."""

@@ -32,18 +32,28 @@ BACKGROUND = -0.2
 
 
 class ClosedForm(nn.Module):
-    """A two-stage network that predicts a background plus the pattern of the condition, independently of x_t.
+    """A two-stage network that predicts a background plus the pattern of the condition.
+
+    It is exact for images that are this sum plus normal noise of standard deviation `spread`: the prediction of x0 is
+    their posterior mean given x_t, which does not depend on x_t for a spread of 0.
 
     Args:
         pattern: maps tokens (R, D) to what they add to x0, (R, C, H, W).
         share: the part of x_t and of the background in one component: 1, or 1/K under the rule "sum".
+        spread: of the images about the sum.
     """
 
     def __init__(
-        self, pattern: Callable[[Tensor], Tensor], alphas_cumprod: Tensor, kind: PredictionType, share: float = 1.0
+        self,
+        pattern: Callable[[Tensor], Tensor],
+        alphas_cumprod: Tensor,
+        kind: PredictionType,
+        share: float = 1.0,
+        spread: float = 0.0,
     ) -> None:
         super().__init__()
         self.pattern, self.alphas_cumprod, self.kind, self.share = pattern, alphas_cumprod, kind, share
+        self.spread = spread
         self.background = nn.Parameter(torch.tensor(BACKGROUND))
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,6 +66,9 @@ class ClosedForm(nn.Module):
         added = self.pattern(condition.rows[:, 0])
         added = torch.where(condition.null[:, None, None, None], torch.zeros_like(added), added)
         x0 = self.share * self.background + added
+        if self.spread:
+            gain = (self.spread * signal) ** 2 / ((self.spread * signal) ** 2 + noise**2)
+            x0 = (1 - gain) * x0 + gain * self.share * sample / signal
         return convert(x0, self.share * sample, signal, noise, source="sample", target=self.kind)
 
 
@@ -87,6 +100,7 @@ def labels_model(
     rule: Rule = "product",
     prediction_type: PredictionType | None = None,
     components: int = 2,
+    spread: float = 0.0,
     **defaults: Any,
 ) -> Model:
     """Each of M labels adds a fixed random pattern to a constant background, 16x16, under any rule.
@@ -97,6 +111,7 @@ def labels_model(
         rule: "product" and "sum" add patterns, "mean" averages them.
         prediction_type: x0 if left out, eps under the rule "sum".
         components: under the rule "sum", the number of components whose sum is a noise prediction.
+        spread: standard deviation of the images about the sum of their patterns. Errors then vary with the noise.
         defaults: fields of `Defaults`, in place of those of this model.
 
     >>> labels_model(3)(1) & labels_model(3)(2)
@@ -110,7 +125,7 @@ def labels_model(
         return torch.einsum("rm,mchw->rchw", token, patterns.to(token))
 
     share = 1.0 / components if rule == "sum" else 1.0
-    return _model("labels", pattern, Labels(labels), rule, kind, defaults, share=share)
+    return _model("labels", pattern, Labels(labels), rule, kind, defaults, share=share, spread=spread)
 
 
 def attributes_model(attributes: int = 4, **options: Any) -> Model:
@@ -142,10 +157,11 @@ def _model(
     defaults: dict[str, Any],
     *,
     share: float = 1.0,
+    spread: float = 0.0,
 ) -> Model:
     alphas_cumprod = cosine_schedule()
     denoiser = Denoiser(
-        network=ClosedForm(pattern, alphas_cumprod, kind, share),
+        network=ClosedForm(pattern, alphas_cumprod, kind, share, spread),
         alphas_cumprod=alphas_cumprod,
         prediction_type=kind,
         rule=rule,

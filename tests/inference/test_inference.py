@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
 from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
-from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem, paired
+from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
+from energycomp.models import Calibration
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 
 CASES = [
@@ -266,7 +266,7 @@ def test_infer_fills_in_the_fit() -> None:
     half, nothing, worse = (
         infer(picture, model, solver=Fixed(v)).fit for v in (values[:1], values[:0], torch.tensor([[0.3, 0.7]]))
     )
-    assert nothing == 0
+    assert nothing is None  # the empty answer explains nothing, also where it is right
     assert half is not None
     assert worse is not None
     assert 0.4 < half < 0.6  # one of two bumps
@@ -288,14 +288,39 @@ def test_components_come_from_left_to_right() -> None:
     assert solution.component_gain.tolist() == [3.0, 2.0, 1.0]
 
 
-def test_a_foreign_picture_warns() -> None:
-    model, values = bumps_model(error_limit=5.0), torch.tensor([[0.3, 0.3]])
+def test_an_unusual_error_warns() -> None:
+    values = torch.tensor([[0.3, 0.3]])
+    usual = torch.randn(50, 2, generator=seeded()) * 0.1  # logarithms: errors of about 1
+    model = bumps_model(calibration=Calibration.of({1: usual}))
+    background = planted(model, values[:0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not infer(planted(model, values), model, solver=Fixed(values, error=4.9)).out_of_distribution
-    with pytest.warns(OutOfDistributionWarning, match="leave at most 5") as caught:
-        assert infer(-torch.ones(3, 16, 16), model, solver=Fixed(values, error=5.1)).out_of_distribution
+        typical = infer(planted(model, values) + 0.001, model, solver=Fixed(values))
+    assert not typical.out_of_distribution
+    assert typical.typicality is not None
+    assert typical.typicality > 0.01
+    with pytest.warns(OutOfDistributionWarning, match="with 1 components reach") as caught:
+        foreign = infer(-torch.ones(3, 16, 16), model, solver=Fixed(values))
     assert caught[0].filename == __file__
+    assert foreign.out_of_distribution
+    assert any("out of distribution" in warning for warning in foreign.warnings)
+    assert infer(background, bumps_model(), solver=Fixed(values)).typicality is None
+
+
+@pytest.mark.parametrize(
+    ("count", "answer", "limit"),
+    [((0, 3), 3, True), ((0, 3), 0, False), ((1, 3), 1, True), ((1, 3), 2, False), (3, 3, False), (None, 3, True)],
+)
+def test_an_answer_at_the_end_of_the_range_of_counts_is_flagged(count: Any, answer: int, limit: bool) -> None:
+    solution = infer(torch.zeros(3, 16, 16), bumps_model(), solver=Fixed(torch.rand(answer, 2)), count=count)
+    assert solution.at_count_limit is limit
+    assert any("end of the range" in warning for warning in solution.warnings) is limit
+
+
+def test_a_component_without_which_the_error_does_not_rise_is_flagged() -> None:
+    answer = Solution(torch.zeros(3, 2), 3, 0.0, 0.0, 0, component_gain=torch.tensor([1.0, -2.0, 3.0]))
+    assert answer.unsupported == (1,)
+    assert any("without component 2" in warning for warning in answer.warnings)
 
 
 def test_infer_is_repeatable_and_takes_one_picture() -> None:
@@ -307,20 +332,6 @@ def test_infer_is_repeatable_and_takes_one_picture() -> None:
     assert torch.equal(state, torch.get_rng_state())
     with pytest.raises(InputError, match="got 2 images"):
         infer(picture.expand(2, -1, -1, -1), model, solver=Fixed(torch.rand(1, 2)))
-
-
-def test_paired_is_the_one_sided_t_test() -> None:
-    a, b = torch.randn(20, generator=seeded(1)), torch.randn(20, generator=seeded(2)) + 0.4
-    mean, stderr, p = paired(a, b)
-    expected = stats.ttest_rel(b.double().numpy(), a.double().numpy(), alternative="greater")
-    assert p == pytest.approx(expected.pvalue, rel=1e-5)
-    assert mean / stderr == pytest.approx(expected.statistic, rel=1e-5)
-    assert paired(b, a)[2] == pytest.approx(1 - p, rel=1e-5)
-    assert paired(a, a)[::2] == (0.0, 0.5)
-    same = torch.full((20,), 10.0)
-    assert paired(same, same + 2e-6)[2] > 0.4  # rounding decides nothing
-    assert paired(torch.zeros(3), torch.ones(3))[2] < 1e-9
-    assert paired(a[:1], b[:1])[1:] == (float("inf"), 0.5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

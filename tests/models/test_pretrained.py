@@ -15,6 +15,7 @@ from energycomp.denoisers import predict
 from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import (
+    Calibration,
     Model,
     VAECodec,
     build,
@@ -37,7 +38,8 @@ def square(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model() -> Model:
-    return attrs.evolve(tiny_model(error_limit=3.0), conditioner_name="square")
+    calibration = Calibration.of({1: torch.randn(20, 2, generator=torch.Generator().manual_seed(0))})
+    return attrs.evolve(tiny_model(calibration=calibration), conditioner_name="square")
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:

@@ -207,7 +207,7 @@ def refused(model: Model) -> None:
     """What a type checker must refuse: a comment below is an error if nothing is wrong on its line."""
     energycomp.infer("scene.png", model, solver=Pairs())  # type: ignore[arg-type]
     Model(name="pairs", denoiser=Net())  # type: ignore[call-arg, arg-type]
-    Composer(model("red")).sample(steps=3)  # type: ignore[call-arg]
+    Composer(model("red")).sample(steps=3)  # type: ignore[call-overload]
 
 
 def main() -> None:

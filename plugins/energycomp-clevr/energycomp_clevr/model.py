@@ -58,7 +58,6 @@ def default() -> Model:
         draws=64,
         solver="pursuit",
         counts=(0, 10),
-        error_limit=250.0,  # twice what `benchmarks/inference/error_limit.py -n 60` found (124); white has 353
     )
     return _model(denoiser, defaults, (64, 64), "two_stage")
 

@@ -24,7 +24,7 @@ from energycomp_solvers.shared.terms import memberships, terms_of
 
 __all__ = ["Enumerate"]
 
-LEAST = 20  # draws before an early answer, half of them to select and half to compare
+LEAST = 16  # draws before an early answer, half of them to select and half to compare
 
 
 @attrs.frozen
@@ -37,8 +37,10 @@ class Enumerate:
     Args:
         draws: draws that select; the problem's default.
         fresh_draws: fresh draws that compare the best with the second best; as many.
-        p_value: when given, draws are added 10 at a time, from 20 on, until the best answer's advantage over the second
-            best has this p-value; twice `draws` at most. Each half of the draws compares what the other half selects.
+        p_value: when given, the number of draws doubles, from 16 on, until the p-value of the best answer's advantage
+            over the second best is below this; twice `draws` at most. Each half of the draws compares what the other
+            half selects. The p-value of the k-th test is multiplied by 2^k, so that it is valid at whichever test the
+            solver stops (alpha spending, Lan and DeMets, 1983).
         limit: the greatest number of configurations.
         chunk: configurations scored at a time.
     """
@@ -83,17 +85,18 @@ class Enumerate:
         generator: torch.Generator | None,
     ) -> Solution:
         most = self.draws or problem.default_draws
-        size = min(LEAST // 2, most)
         halves = [QuadraticForm.empty(len(atoms)) for _ in range(2)]
+        banks: list[int] = []
         while True:
-            halves = [half.cat(terms_of(problem, atoms, problem.draw(size, generator))) for half in halves]
+            banks.append(min(max(LEAST // 2, sum(banks)), most - sum(banks)))
+            halves = [half.cat(terms_of(problem, atoms, problem.draw(banks[-1], generator))) for half in halves]
             selected = [self._two_best(problem, half, slots)[0] for half in halves]
-            fresh, found = compare_halves(halves, selected, problem.weighting)
-            size = min(LEAST // 4, most - halves[0].draws)
-            if len(fresh) < 2 or size == 0 or found < (self.p_value or 0.0):
+            fresh, found = compare_halves(halves, selected, problem.weighting, banks)
+            found = min(1.0, 2.0 ** len(banks) * found)
+            if len(fresh) < 2 or sum(banks) >= most or found < (self.p_value or 0.0):
                 break
         ranked, probability = self._two_best(problem, halves[0].cat(halves[1]), slots)
-        solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]})
+        solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]}, [*banks, *banks])
         return attrs.evolve(solution, probability=probability, p_value=found if len(fresh) == 2 else None)
 
     def _two_best(

@@ -66,12 +66,12 @@ class Pursuit:
             )
         if not problem.slots:  # K = 0 is the only answer
             none = torch.empty(0, *problem.value_shape, device=problem.device)
-            return compared(problem, none, none, problem.draw(self.fresh_draws or problem.default_draws, generator), {})
+            return compared(problem, none, none, self.fresh_draws or problem.default_draws, {}, generator)
         slot, finite = problem.slots[0], problem.slots[0].candidates is not None
         atoms = (
             slot.candidates if slot.candidates is not None else lattice(slot.support, self.side, problem.value_shape)
         )
-        bank = problem.draw(self.draws, generator)
+        bank = _screening_first(problem.draw(self.draws, generator))
         atoms, form = self._dictionary(problem, atoms, bank)
         chosen, trace = greedy(form, problem.counts, problem.weighting)
         chosen = swap(form, chosen, problem.weighting)
@@ -83,8 +83,7 @@ class Pursuit:
         values = atoms[kept]
         if not finite:
             values = self._descend(problem, values, generator)
-        fresh = problem.draw(len(held_out), generator)
-        return compared(problem, values, atoms[rest], fresh, {"error": trace})
+        return compared(problem, values, atoms[rest], len(held_out), {"error": trace}, generator)
 
     def _dictionary(self, problem: Problem, atoms: Tensor, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
         """The form over the dictionary; a quarter of the draws screens a large one, of which the better half stays."""
@@ -125,7 +124,8 @@ class Pursuit:
 
         First components are dropped one after another while that does no significant harm; the others may move to
         make up for the one that goes, on the draws that selected, so two that share one object are told from two
-        objects. Then any that was compared is added while that helps significantly.
+        objects. Then any that was compared is added while that helps significantly; the p-value is multiplied by the
+        number of those, of which the same draws choose the best (Bonferroni).
         """
         known, fresh = list(extended), problem.quadratic(atoms[extended], held_out)
 
@@ -143,7 +143,7 @@ class Pursuit:
         while len(chosen) < min(problem.counts[1], len(known)):
             more = [[*chosen, k] for k in known if k not in chosen]
             best = min(more, key=lambda indices: float(errors(indices).mean()))
-            if paired(errors(best), errors(chosen))[2] >= self.p_value:
+            if len(more) * paired(errors(best), errors(chosen))[2] >= self.p_value:
                 break
             chosen = best
         return chosen, [k for k in known if k not in chosen]
@@ -158,6 +158,12 @@ class Pursuit:
             generator=generator,
         )
         return moved[0]
+
+
+def _screening_first(bank: NoiseBank) -> NoiseBank:
+    """The draws of a bank, first every fourth one: they screen a dictionary, and cover all timesteps."""
+    place = torch.arange(len(bank))
+    return bank[torch.cat([place[3::4], place[place % 4 != 3]])]
 
 
 def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, ...]) -> Tensor:

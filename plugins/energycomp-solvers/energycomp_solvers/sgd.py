@@ -72,7 +72,7 @@ class SGD:
             else:
                 others.append((means[least], finalists[least]))
         rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
-        return compared(problem, best, _unlike(problem, rival, best), problem.draw(len(bank), generator), trace)
+        return compared(problem, best, _unlike(problem, rival, best), len(bank), trace, generator)
 
     def _run(self, problem: Problem, count: int, generator: torch.Generator | None) -> Tensor:
         """Finalists (N, K, *V) of one count."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from energycomp.denoisers import count_rows
@@ -131,7 +132,7 @@ def test_draws_are_added_until_the_answer_is_sure() -> None:
     early = Enumerate(p_value=2e-3)
     clear_one, unsure = (early.solve(make_problem(p, model), generator=seeded()) for p in (clear, between))
     assert clear_one.conditions.tolist() == TRUE.tolist()
-    assert clear_one.rows == 2 * 10 * (8 + 1)
+    assert clear_one.rows == 2 * 8 * (8 + 1)
     assert clear_one.p_value is not None
     assert clear_one.p_value < 2e-3
     assert unsure.p_value is not None
@@ -157,13 +158,23 @@ def sure(halves: list[QuadraticForm]) -> float:
         errors = [all_errors(half, slots) for half in pair]
         least = [e.topk(2, largest=False).indices.tolist() for e in errors]
         selected = [[(0.0, unravel(index, slots)) for index in two] for two in least]
-        found.append(compare_halves(list(pair), selected, lambda _: 1.0)[1] < 0.05)
+        found.append(compare_halves(list(pair), selected, lambda _: 1.0, [len(pair[0].b)])[1] < 0.05)
     return sum(found) / len(found)
 
 
 def test_halves_that_judge_each_other_are_seldom_wrongly_sure() -> None:
     assert 0.03 < sure(simulated(0.0, 2000, 10)) < 0.065  # both answers are equally good
     assert sure(simulated(0.7, 1000, 10)) > 0.8  # a t of 3.1 over 20 draws
+
+
+@pytest.mark.parametrize("p_value", [0.05, 0.01])
+def test_of_two_equal_labels_none_is_declared_better_wherever_the_search_stops(p_value: float) -> None:
+    model = attributes_model(1, draws=64, spread=0.5)
+    image = (planted(model, torch.tensor([0])) + planted(model, torch.tensor([1]))) / 2
+    solver, readings = Enumerate(p_value=p_value), 200
+    found = [solver.solve(make_problem(image, model), generator=seeded(seed)).p_value for seed in range(readings)]
+    wrong = sum(p is not None and p < p_value for p in found)
+    assert binomtest(wrong, readings, p_value, alternative="greater").pvalue > 0.01
 
 
 def test_only_what_is_asked_is_answered() -> None:

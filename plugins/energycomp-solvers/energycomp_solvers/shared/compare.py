@@ -3,52 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired, standard_error
 from energycomp_solvers.shared.subsets import subset_errors
 
 __all__ = ["compare_halves", "compared", "errors_of", "ranked_solution"]
 
+Gap: TypeAlias = tuple[float | None, float | None, float | None]
+
+NO_GAP: Gap = (None, None, None)
+
 
 def compared(
-    problem: Problem, values: Tensor, spare: Tensor, bank: NoiseBank, trace: Mapping[str, Sequence[float]]
+    problem: Problem,
+    values: Tensor,
+    spare: Tensor,
+    draws: int,
+    trace: Mapping[str, Sequence[float]],
+    generator: torch.Generator | None,
 ) -> Solution:
     """The solution of `values` (K, *V), with the best rival among: one fewer, one swapped or one more by a spare.
 
+    Two independent banks share the draws: one chooses the rival, the other compares. Costs K + M rows per draw, and one
+    for u under the product rule.
+
     Args:
         spare: other values (M, *V) that the search thought worth a look.
-        bank: fresh draws; fewer than 4 compare nothing.
-
-    Returns:
-        The solution. Costs K + M rows per draw, and one for u under the product rule.
+        draws: fresh draws; fewer than 4 compare nothing.
     """
-    count, weighting = len(values), problem.weighting
-    atoms = torch.cat([values, spare])
-    form = problem.quadratic(atoms, bank)
+    atoms, count, weighting = torch.cat([values, spare]), len(values), problem.weighting
+    sizes = [draws // 2, draws - draws // 2] if draws >= 4 else [draws]
+    forms = [problem.quadratic(atoms, problem.draw(size, generator)) for size in sizes]
     chosen = list(range(count))
-    errors = subset_errors(form, chosen, weighting)
-    rivals = [[c for c in chosen if c != drop] for drop in chosen] if count > problem.counts[0] else []
-    for extra in range(count, len(form)):
-        rivals += [[*chosen, extra]] if count < problem.counts[1] else []
-        rivals += [[extra if c == drop else c for c in chosen] for drop in chosen]
-    rivals = [rival for rival in rivals if rival or problem.has_empty]
-    gain = torch.stack(
-        [subset_errors(form, [c for c in chosen if c != k], weighting).mean() - errors.mean() for k in chosen]
-    ) if count and (problem.has_empty or count > 1) else None  # fmt: skip
+    rivals = _rivals(problem, chosen, range(count, len(atoms)))
     best: Tensor | None = None
-    gap: tuple[float | None, float | None, float | None] = (None, None, None)
-    if rivals and len(bank) >= 4:
-        scores = [subset_errors(form, rival, weighting) for rival in rivals]
-        least = min(range(len(rivals)), key=lambda k: float(scores[k][::2].mean()))  # half of the draws choose it,
-        best, gap = atoms[rivals[least]], paired(errors[1::2], scores[least][1::2])  # the others compare
+    gap = NO_GAP
+    if rivals and len(forms) == 2:
+        chooses, compares = forms
+        rival = min(rivals, key=lambda indices: float(subset_errors(chooses, indices, weighting).mean()))
+        answer = subset_errors(compares, chosen, weighting)
+        best, gap = atoms[rival], paired(answer, subset_errors(compares, rival, weighting))
+
+    def errors(indices: list[int]) -> Tensor:
+        return torch.cat([subset_errors(form, indices, weighting) for form in forms])
+
+    total = errors(chosen)
+    gain = None
+    if count and (problem.has_empty or count > 1):
+        gain = torch.stack([errors([c for c in chosen if c != k]).mean() - total.mean() for k in chosen])
     return Solution(
         conditions=values,
         count=count,
-        error=float(errors.mean()),
-        stderr=float(errors.std() / len(errors) ** 0.5) if len(errors) > 1 else float("inf"),
+        error=float(total.mean()),
+        stderr=standard_error(total, sizes)[0],
         rows=problem.rows,
         runner_up=best,
         difference=gap[0],
@@ -57,6 +68,16 @@ def compared(
         trace=trace,
         component_gain=gain,
     )
+
+
+def _rivals(problem: Problem, chosen: list[int], spare: Sequence[int]) -> list[list[int]]:
+    """Every answer with one atom fewer, one exchanged for a spare, or a spare more, within the range of counts."""
+    low, high = problem.counts
+    rivals = [[c for c in chosen if c != drop] for drop in chosen] if len(chosen) > low else []
+    for extra in spare:
+        rivals += [[*chosen, extra]] if len(chosen) < high else []
+        rivals += [[extra if c == drop else c for c in chosen] for drop in chosen]
+    return [rival for rival in rivals if rival or problem.has_empty]
 
 
 @torch.no_grad()
@@ -71,20 +92,22 @@ def ranked_solution(
     ranked: Sequence[tuple[float, Sequence[int]]],
     fresh: Sequence[Tensor],
     trace: Mapping[str, Sequence[float]],
+    banks: Sequence[int] | None = None,
 ) -> Solution:
     """The first of one or two ranked configurations, compared on fresh draws.
 
     Args:
         ranked: error on the draws that selected, and the atoms.
         fresh: errors (S,) of each on draws that did not.
+        banks: the number of draws of each bank of these, one bank if left out.
     """
     values = atoms[list(ranked[0][1])]
-    gap = paired(fresh[0], fresh[1]) if len(fresh) > 1 else (None, None, None)
+    gap: Gap = paired(fresh[0], fresh[1], banks) if len(fresh) > 1 else NO_GAP
     return Solution(
         conditions=values,
         count=len(values),
         error=float(fresh[0].mean()),
-        stderr=float(fresh[0].std() / len(fresh[0]) ** 0.5) if len(fresh[0]) > 1 else float("inf"),
+        stderr=standard_error(fresh[0], banks)[0],
         rows=problem.rows,
         runner_up=atoms[list(ranked[1][1])] if len(ranked) > 1 else None,
         difference=gap[0],
@@ -98,6 +121,7 @@ def compare_halves(
     halves: Sequence[QuadraticForm],
     selected: Sequence[Sequence[tuple[float, list[int]]]],
     weighting: Callable[[int], float],
+    banks: Sequence[int],
 ) -> tuple[list[Tensor], float]:
     """Each half of the draws compares the best and the second-best answer that the other half selected.
 
@@ -107,6 +131,7 @@ def compare_halves(
         halves: two.
         selected: of each half, error and atoms of its best answer and of its second best, where there is one.
         weighting: of a component by the number of components.
+        banks: the number of draws of each bank of a half, the same for both.
 
     Returns:
         The errors (S,) of the best and of the second best over all draws; and the p-value of their paired difference,
@@ -120,4 +145,4 @@ def compare_halves(
     ]
     if len(fresh) < 2 or selected[0][0][1] != selected[1][0][1]:
         return fresh, 1.0
-    return fresh, min(1.0, 2 * paired(fresh[0], fresh[1])[2])
+    return fresh, min(1.0, 2 * paired(fresh[0], fresh[1], [*banks, *banks])[2])
