@@ -335,7 +335,7 @@ def test_infer_warns_of_foreign_pictures(
     fake_infer(monkeypatch, foreign=True)
     code, out, err = run("infer", model, pictures / "b/one.png", "--json")
     assert code == 0
-    assert "b/one.png is out of distribution for the model" in err
+    assert "b/one.png: the image is out of distribution" in err
     assert json.loads(out)["out_of_distribution"] is True
 
 
@@ -374,7 +374,7 @@ def test_edit_reports_as_json_and_warns_of_foreign_pictures(
     assert (report["before"], report["after"]) == ([{"x": 0.5, "y": 0.25}], [])
     assert (report["path"], report["out_of_distribution"]) == ("edited.png", True)
     assert 0 < report["repainted"] <= 1
-    assert "one.png is out of distribution for the model" in err
+    assert "one.png: the image is out of distribution" in err
 
 
 # evaluate
