@@ -31,10 +31,11 @@ from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.shared import all_errors, compare_halves, dictionary, terms_of, unravel
 
 KINDS = ("synthetic", "synthetic:shifted")
-PARTS = ((10, 10, *[5] * 9), (5,) * 13, (5,) * 13, (5,) * 13)  # banks as Enumerate draws them, 65 draws a file
+HALF = (8, 8, 16, 32, 64)  # banks of each half as Enumerate draws them: their sum doubles
+PARTS = ((8, 8, 8, 8, 16, 16), (32, 32), (64, 64))  # those of both halves in turns, a file for each tuple
 FIXED = (2, 5, 10, 20, 32, 64, 128, 256)
 P_VALUE = 2e-3
-MOST = (30, 65, 125)  # draws of each half after which an answer is given, sure or not
+MOST = (32, 64, 128)  # draws of each half after which an answer is given, sure or not
 WITHIN = 0.005  # of the accuracy at 256 draws
 COMMAND = "python benchmarks/inference/early_stopping.py"
 
@@ -78,12 +79,13 @@ def stopped(reading: Reading, most: int, p_value: float = P_VALUE) -> Stop:
     turn = (torch.arange(len(sizes)) % 2).repeat_interleave(sizes)[: reading.terms.draws]
     places = [(turn == half).nonzero()[:, 0] for half in range(2)]
     whole = len(reading.terms) + 1
-    for size in range(10, most + 1, 5):
+    for looks in range(1, len(HALF) + 1):
+        size = sum(HALF[:looks])
         chosen = [place[:size] for place in places]
         halves = [drawn(reading.terms, place) for place in chosen]
         selected = [[(0.0, answer) for answer in reading.best(place)] for place in chosen]
-        found = compare_halves(halves, selected, lambda _: 1.0)[1]
-        if found < p_value:
+        found = min(1.0, 2.0**looks * compare_halves(halves, selected, lambda _: 1.0, HALF[:looks])[1])
+        if found < p_value or size >= most:
             break
     return Stop(reading.best(torch.cat(chosen))[0], 2 * size, 2 * size * whole, found)
 
@@ -195,8 +197,8 @@ def check(store: Store, readings: Sequence[Reading], *, few: bool) -> None:
         generator = torch.Generator().manual_seed((store.seed * 100_000 + number) * len(PARTS))
         picture = store.model.encode(store.example(number)[1].image)
         problem = make_problem(picture, store.model, candidates=store.values if few else None)
-        solution = Enumerate(draws=30, p_value=P_VALUE).solve(problem, generator=generator)
-        stop, atoms = stopped(reading, 30), dictionary(problem)[0]
+        solution = Enumerate(draws=MOST[0], p_value=P_VALUE).solve(problem, generator=generator)
+        stop, atoms = stopped(reading, MOST[0]), dictionary(problem)[0]
         expected = (atoms[stop.answer].tolist(), stop.rows)
         if (solution.conditions.tolist(), solution.rows) != expected:
             raise RuntimeError(f"picture {number}: got {solution.conditions.tolist()}, {solution.rows}; {expected}")
@@ -276,7 +278,7 @@ def main() -> None:
     )
     note = (
         f"`{COMMAND} -n {options.n} --twelve {options.twelve}`: model `{options.model}`, seed {options.seed}, pictures "
-        f"of both kinds in equal numbers. Early: `Enumerate(p_value={P_VALUE})`, from 20 draws on. Fewer rows: against "
+        f"of both kinds in equal numbers. Early: `Enumerate(p_value={P_VALUE})`, from 16 draws on. Fewer rows: against "
         f"the smallest fixed number within {100 * WITHIN:g} points of {FIXED[-1]} draws; bold: that one, and the early "
         "one of fewest rows within the same. Than the most: against the greatest number of draws for every picture. On "
         "3 pictures each the solver itself ran, with the same answers and rows."
