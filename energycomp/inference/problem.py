@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import attrs
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +18,8 @@ from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
-from energycomp.inference.slots import Slot, attribute_slots, value_slot
-from energycomp.models.model import MAX_COUNT, Defaults, Model
+from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
+from energycomp.models.model import Defaults, Model
 
 __all__ = ["Needs", "Problem", "make_problem"]
 
@@ -249,7 +247,7 @@ def make_problem(
     Raises:
         InputError: a count or candidates that the model does not have.
     """
-    counts = None if count is None else _counts(count)
+    counts = None if count is None else count_range(count)
     if (groups := groups_of(model.conditioner)) is not None:
         return _problem(observation, model, *attribute_slots(groups, model, counts, candidates), exchangeable=False)
     low, high = counts or model.defaults.counts
@@ -260,29 +258,6 @@ def make_problem(
             raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
     slot = value_slot(model, low, candidates)
     return _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
-
-
-def _counts(count: Any) -> tuple[int, int]:
-    """Least and greatest of a whole number, or of two."""
-    ends = count if isinstance(count, Sequence | np.ndarray | Tensor) and np.ndim(count) else (count, count)
-    try:
-        low, high = map(_whole, ends)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"got count={count!r}; expected a whole number, or least and greatest, such as 3 or (2, 4); change count="
-        ) from error
-    if not 0 <= low <= high <= MAX_COUNT:
-        raise InputError(
-            f"got counts from {low} to {high}; expected 0 <= least <= greatest <= {MAX_COUNT:,}; change count="
-        )
-    return low, high
-
-
-def _whole(number: Any) -> int:
-    """A whole number of Python, NumPy or a tensor; raises TypeError for anything else, flags included."""
-    if isinstance(number, bool) or getattr(number, "dtype", None) == torch.bool:
-        raise TypeError(number)
-    return operator.index(number)
 
 
 def _problem(

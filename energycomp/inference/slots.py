@@ -1,10 +1,13 @@
-"""The domain of each component's value: a conditioner's support, or a list of candidates."""
+"""The domain of each component's value, a conditioner's support or a list of candidates; and of their number."""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import constraints
@@ -12,9 +15,9 @@ from torch.distributions import constraints
 from energycomp.components.conditioning import FiniteConditioner
 from energycomp.components.values import values_of
 from energycomp.errors import InputError
-from energycomp.models.model import Model
+from energycomp.models.model import MAX_COUNT, Model
 
-__all__ = ["Slot", "attribute_slots", "value_slot"]
+__all__ = ["Slot", "attribute_slots", "count_range", "value_slot"]
 
 
 @attrs.frozen(eq=False)
@@ -76,3 +79,26 @@ def _checked_candidates(candidates: Any, model: Model) -> Tensor:
             "got candidates of shape (0,); expected legal values, at least one; leave candidates= out to search all"
         )
     return torch.unique(values, dim=0)
+
+
+def count_range(count: Any) -> tuple[int, int]:
+    """Least and greatest of a whole number, or of two."""
+    ends = count if isinstance(count, Sequence | np.ndarray | Tensor) and np.ndim(count) else (count, count)
+    try:
+        low, high = map(_whole, ends)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"got count={count!r}; expected a whole number, or least and greatest, such as 3 or (2, 4); change count="
+        ) from error
+    if not 0 <= low <= high <= MAX_COUNT:
+        raise InputError(
+            f"got counts from {low} to {high}; expected 0 <= least <= greatest <= {MAX_COUNT:,}; change count="
+        )
+    return low, high
+
+
+def _whole(number: Any) -> int:
+    """A whole number of Python, NumPy or a tensor; raises TypeError for anything else, flags included."""
+    if isinstance(number, bool) or getattr(number, "dtype", None) == torch.bool:
+        raise TypeError(number)
+    return operator.index(number)
