@@ -12,7 +12,7 @@ from energycomp.components.component import EnergyComponent
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_output
-from energycomp.inference.ranking import Ranking, rank, rankable
+from energycomp.inference.ranking import DRAWS, Ranking, rank, rankable
 from energycomp.models.model import Model
 from energycomp.sampling.composer import Composer
 from energycomp.seeds import Generator, as_generators
@@ -60,7 +60,7 @@ def sample_best(
     *,
     best_of: int = 4,
     model: Model | None = None,
-    draws: int | None = None,
+    draws: int = DRAWS,
     generator: Generator = None,
     output_type: str = "pil",
     **options: Any,
@@ -94,7 +94,7 @@ def sample_best(
         raise InputError(f"got n={n} and best_of={best_of}; expected at least 1 of each")
     if output_type not in OUTPUT_TYPES:
         raise InputError(f"got output_type {output_type!r}; expected one of {', '.join(map(repr, OUTPUT_TYPES))}")
-    composer = Composer(composition)  # type: ignore[arg-type]
+    composer = Composer(composition)
     denoiser, _, _ = rankable(composer)
     generators = as_generators(generator)
     with count_rows() as spent:
