@@ -111,7 +111,7 @@ def rank(
     """The lift of every component of a composition for every image: how much it explains of that image.
 
     The lift is the denoising error without a component minus the error with it, on the same noise and timesteps for all
-    images (Yu et al., 2025, "Improving compositional generation with diffusion models using lift scores", compare
+    images (Yu and Gao, 2025, "Improving compositional generation with diffusion models using lift scores", compare
     each component with u alone). The errors come from one quadratic form per image: K network evaluations per draw and
     image for K components, one more for u under the rule "product", and one trunk pass.
 

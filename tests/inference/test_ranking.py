@@ -223,3 +223,33 @@ def test_kept_samples_are_those_of_the_composer(output_type: Any) -> None:
 def test_best_of_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sample_best(bumps_model()(*A), num_inference_steps=1, progress=False, **options)
+
+
+class Halved:
+    """A codec whose latents are half as large as the images, in numbers and in size."""
+
+    identity, latent_shape = "halved", (3, 16, 16)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images[:, :, ::2, ::2] / 2
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.repeat_interleave(2, 2).repeat_interleave(2, 3) * 2
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+
+def test_latents_are_ranked_and_kept_samples_decoded() -> None:
+    pixels = bumps_model()
+    processor = attrs.evolve(pixels.processor, size=(32, 32))
+    model = attrs.evolve(pixels, denoiser=attrs.evolve(pixels.denoiser, codec=Halved()), processor=processor)
+    composition, latents = model(*A) & model(*B), torch.cat([image(pixels, A), image(pixels, A, B)])
+    pictures = model.decode(latents)
+    assert rank(latents, composition, model=model).order == (1, 0)
+    assert rank(latents, composition).order == (1, 0)
+    assert rank(pictures, composition, model=model).order == (1, 0)
+    with pytest.raises(InputError, match="expected latents, or the model whose codec"):
+        rank(pictures, composition)
+    best = sample_best(composition, best_of=2, generator=0, num_inference_steps=2, progress=False)
+    assert best.images[0].size == (32, 32)
