@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
     from energycomp.denoisers import Conditional, Denoiser
     from energycomp.editing.edit import Edit, edit
-    from energycomp.inference import NoiseBank, Problem, Slot, Solution, Solver
+    from energycomp.inference import (
+        BestSamples,
+        NoiseBank,
+        Problem,
+        Ranking,
+        Slot,
+        Solution,
+        Solver,
+        rank,
+        sample_best,
+    )
     from energycomp.inference.infer import infer
     from energycomp.models import Model, load
     from energycomp.plugins import hookimpl
@@ -26,7 +36,18 @@ _NAMES = {
     "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
     "denoisers": ("Conditional", "Denoiser"),
     "editing": ("Edit", "edit"),
-    "inference": ("NoiseBank", "Problem", "Slot", "Solution", "Solver", "infer"),
+    "inference": (
+        "BestSamples",
+        "NoiseBank",
+        "Problem",
+        "Ranking",
+        "Slot",
+        "Solution",
+        "Solver",
+        "infer",
+        "rank",
+        "sample_best",
+    ),
     "models": ("Model", "load"),
     "plugins": ("hookimpl",),
     "sampling": ("Composer",),
@@ -36,6 +57,7 @@ _FOLDERS = {name: folder for folder, names in _NAMES.items() for name in names}
 
 # Written out, since type checkers do not run code: a name that is missing here counts as private.
 __all__ = [
+    "BestSamples",
     "Composable",
     "Composer",
     "Composition",
@@ -51,6 +73,7 @@ __all__ = [
     "Model",
     "NoiseBank",
     "Problem",
+    "Ranking",
     "Slot",
     "Solution",
     "Solver",
@@ -63,6 +86,8 @@ __all__ = [
     "hookimpl",
     "infer",
     "load",
+    "rank",
+    "sample_best",
 ]
 
 

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL import Image
 
-__all__ = ["check_png", "make_folder", "open_single", "save_png"]
+__all__ = ["check_png", "image_files", "make_folder", "open_single", "save_png"]
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 GRID = "energycomp:grid"  # text in a PNG file that shows several images: how many
 
 
@@ -49,6 +52,26 @@ def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int =
     make_folder(path.parent, option)
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=text)
+
+
+def image_files(paths: Sequence[Path]) -> dict[Path, Path]:
+    """The image files of all paths, each once, under its resolved path; those of a folder are sorted by name."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        try:
+            is_folder, is_file = path.is_dir(), path.is_file()
+        except OSError:  # too long a name
+            is_folder = is_file = False
+        if is_folder:
+            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+            if not files:
+                raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
+        elif is_file:
+            files = [path]
+        else:
+            raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
+        found.update((file.resolve(), file) for file in files)
+    return found
 
 
 def open_single(path: Path) -> Image.Image:

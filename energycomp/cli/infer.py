@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import make_folder, open_single
+from energycomp.cli.files import image_files, make_folder, open_single
 from energycomp.cli.options import (
     MODELS_OWN,
     Concepts,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from energycomp.models import Model
 
 __all__ = ["infer"]
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
 def infer(
@@ -98,21 +96,7 @@ def infer(
 
 def _pictures(paths: list[Path], out: Path | None) -> list[Path]:
     """The image files of all paths, each once; none of them may be in the folder of the marked images."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        try:
-            is_folder, is_file = path.is_dir(), path.is_file()
-        except OSError:  # too long a name
-            is_folder = is_file = False
-        if is_folder:
-            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-            if not files:
-                raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
-        elif is_file:
-            files = [path]
-        else:
-            raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
-        found.update((file.resolve(), file) for file in files)
+    found = image_files(paths)
     if out is not None and any(file.parent == out.resolve() for file in found):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
     return list(found.values())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from energycomp.inference import Solution
+    from energycomp.inference import Ranking, Solution
     from energycomp.models import Model
 
 __all__ = [
@@ -27,8 +27,10 @@ __all__ = [
     "print_json",
     "print_report",
     "print_table",
+    "ranking_record",
     "read_lines",
     "solution_record",
+    "wrong_components",
 ]
 
 RESULTS = "results.jsonl"
@@ -143,6 +145,27 @@ def solution_record(model: Model, solution: Solution) -> dict[str, Any]:
         "warnings": list(solution.warnings),
         "rows": solution.rows,
     }
+
+
+def ranking_record(ranking: Ranking, index: int) -> dict[str, Any]:
+    """What one image of a ranking shows, as JSON."""
+    columns = zip(
+        ranking.components, ranking.negated, ranking.lift[index].tolist(), ranking.stderr[index].tolist(),
+        ranking.p_value[index].tolist(), ranking.shown[index].tolist(), strict=True,
+    )  # fmt: skip
+    keys = ("component", "negated", "lift", "stderr", "p_value", "shown")
+    return {
+        "complete": bool(ranking.complete[index]),
+        "lifts": [dict(zip(keys, column, strict=True)) for column in columns],
+        "missing": list(ranking.missing[index]),
+        "unwanted": list(ranking.unwanted[index]),
+    }
+
+
+def wrong_components(ranking: Ranking, index: int) -> list[str]:
+    """What is wrong with an image of a ranking: components that it lacks, and negated ones that it shows."""
+    lacks = [f"without {name}" for name in ranking.missing[index]]
+    return lacks + [f"with {name}" for name in ranking.unwanted[index]]
 
 
 def _finite(value: float | None) -> float | None:

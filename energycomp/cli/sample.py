@@ -24,13 +24,14 @@ from energycomp.cli.options import (
     read_component,
     takes_words,
 )
-from energycomp.cli.output import print_report
+from energycomp.cli.output import print_report, ranking_record, wrong_components
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from energycomp.denoisers import Conditional
+    from energycomp.inference import Ranking
     from energycomp.models import Model
     from energycomp.sampling import Composer
 
@@ -57,6 +58,9 @@ def sample(
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples.")] = 1,
+    best_of: Annotated[
+        int, typer.Option("--best-of", min=1, help="Samples drawn for each one kept: those that show every component.")
+    ] = 1,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="PNG file to write; several samples go to NAME-1.png, NAME-2.png, ...")
     ] = Path("sample.png"),
@@ -96,6 +100,8 @@ def sample(
 
     energycomp sample clevr "0.3,0.5" --not "0.7,0.6" -o without.png
 
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
+
     energycomp sample faces smiling "black_hair=false" -o face.png
 
     energycomp sample text "a red cube" "a blue sphere" -o both.png
@@ -113,27 +119,27 @@ def sample(
     }
     loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
     report: dict[str, Any]
+    notes: list[str] = []
     if sampler_of(loaded) is not None:
         unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
-        unused |= {"--precision": precision != "no"}
+        unused |= {"--precision": precision != "no", "--best-of": best_of > 1}
         _refuse([name for name, value in unused.items() if value], model)
         images, report = _whole_scenes(loaded, n, seed), {}
     else:
         if takes_words(loaded) and (used := [name for name in ("--at", "--with", "--without") if given[name]]):
             raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
         composer = _compose(loaded, _read(loaded, given), _read(loaded, {"--not": negated}), weight or [])
-        images = composer.sample(
-            n,
-            generator=_generator(seed),
-            num_inference_steps=steps or loaded.defaults.num_inference_steps,
-            scheduler=scheduler or loaded.defaults.scheduler,
-            mixed_precision=precision,
-        )
-        report = {"composition": repr(composer.composition)}
+        options: dict[str, Any] = {
+            "generator": _generator(seed),
+            "num_inference_steps": steps or loaded.defaults.num_inference_steps,
+            "scheduler": scheduler or loaded.defaults.scheduler,
+            "mixed_precision": precision,
+        }
+        images, report, notes = _sampled(composer, n, best_of, loaded, options)
     _save(images, files)
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
-    print_report({**written, **report, "n": n, "seed": seed}, [*report.values(), *names], as_json)
+    print_report({**written, **report, "n": n, "seed": seed}, [*notes, *names], as_json)
 
 
 def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
@@ -186,6 +192,41 @@ def _compose(model: Model, leaves: list[Any], negated: list[Any], weight: list[f
     parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=False)]
     parts += [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], negated, strict=True)]
     return Composer(parts) if parts else Composer(model.unconditional)
+
+
+def _sampled(
+    composer: Composer, n: int, best_of: int, model: Model, options: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any], list[str]]:
+    """Samples, the best of several where that is asked for; what is reported of them as JSON and as lines."""
+    from energycomp.inference import sample_best
+
+    report: dict[str, Any] = {"composition": repr(composer.composition)}
+    if best_of == 1:
+        return composer.sample(n, **options), report, [report["composition"]]
+    best = sample_best(composer, n, best_of=best_of, model=model, **options)
+    report["best_of"] = {
+        "best_of": best_of,
+        "complete": best.complete,
+        "kept": [ranking_record(best.ranking, i) for i in best.kept],
+        "dropped": [ranking_record(best.ranking, i) for i in best.dropped],
+        "rows_per_sample": best.rows_per_sample,
+    }
+    if best.complete < n:
+        lacks = _reasons(best.ranking, best.kept[best.complete :])
+        typer.echo(f"energycomp: warning: {n - best.complete} of {n} kept samples: {lacks}; raise --best-of", err=True)
+    complete, drawn = int(best.ranking.complete.sum()), n * best_of
+    kept = f"kept {n} of {drawn} samples; {complete} show every component"
+    dropped = f"dropped {len(best.dropped)}: {_reasons(best.ranking, best.dropped)}"
+    cost = f"{best.rows_per_sample:,.0f} network evaluations per kept sample"
+    return best.images, report, [report["composition"], kept, dropped, cost]
+
+
+def _reasons(ranking: Ranking, indices: Sequence[int]) -> str:
+    """How many of some images lack or wrongly show which components, or are complete and of a smaller least lift."""
+    from collections import Counter
+
+    counts = Counter(", ".join(wrong_components(ranking, i)) or "complete, of smaller least lift" for i in indices)
+    return "; ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
 def _save(images: list[Any], files: list[Path]) -> None:

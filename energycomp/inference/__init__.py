@@ -1,20 +1,24 @@
 """Understand: which conditions, and how many, explain an image."""
 
+from energycomp.inference.best import BestSamples, sample_best
 from energycomp.inference.comparison import paired, standard_error
 from energycomp.inference.infer import OutOfDistributionWarning, infer
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.problem import Needs, Problem, make_problem
 from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
+from energycomp.inference.ranking import Ranking, rank
 from energycomp.inference.slots import Slot
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
 
 __all__ = [
     "OUT_OF_DISTRIBUTION",
+    "BestSamples",
     "Needs",
     "NoiseBank",
     "OutOfDistributionWarning",
     "Problem",
     "QuadraticForm",
+    "Ranking",
     "Slot",
     "Solution",
     "Solver",
@@ -25,7 +29,9 @@ __all__ = [
     "nonnegative",
     "paired",
     "quadratic_form",
+    "rank",
     "residual_errors",
     "residuals",
+    "sample_best",
     "standard_error",
 ]

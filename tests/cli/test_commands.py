@@ -102,7 +102,7 @@ def test_every_command_is_light_until_it_runs() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["sample", "infer", "edit", "evaluate", "train", "data"])
+@pytest.mark.parametrize("name", ["sample", "infer", "rank", "edit", "evaluate", "train", "data"])
 def test_help_shows_how_to_call_it(run: Run, name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0

@@ -1,0 +1,89 @@
+"""`energycomp rank`: images and components in; which image shows which component out, the best image first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from energycomp.cli.files import image_files, open_single
+from energycomp.cli.options import (
+    AsJson,
+    Device,
+    ModelName,
+    Options,
+    Seed,
+    load_searchable,
+    model_options,
+    read_component,
+)
+from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from energycomp.inference import Ranking
+
+__all__ = ["rank"]
+
+
+def rank(
+    model: ModelName,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files, and folders of image files.")
+    ],
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--component",
+            metavar="COMPONENT",
+            help="Component to look for: 0.3,0.5 or smiling. Repeatable.",
+        ),
+    ] = None,
+    negated: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=2, help="Number of draws that a lift averages over.")] = 32,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    option: Options = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank images by how well they show every component of a composition.
+
+    The lift of a component is the denoising error without it minus the error with it. An image shows a component if its
+    lift is significantly above 0. Images that show every component come first, then those with the greatest least lift.
+
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 8 -o scenes/scene.png
+
+    energycomp rank clevr scenes --component 0.3,0.5 --component 0.7,0.6
+    """
+    from energycomp.inference import rank as run
+    from energycomp.sampling import Composer
+
+    if not (component or negated):
+        raise InputError("got no component; expected --component or --not, such as --component 0.3,0.5")
+    paths = list(image_files(images).values())
+    pictures: list[Any] = [open_single(path) for path in paths]
+    loaded = load_searchable(model, device, **model_options(option))
+    parts: list[Any] = [read_component(loaded, text, "--component") for text in component or []]
+    parts += [~read_component(loaded, text, "--not") for text in negated or []]
+    ranking = run(pictures, Composer(parts), model=loaded, draws=draws, generator=seed)
+    if as_json:
+        records = [{"image": str(paths[i]), **ranking_record(ranking, i)} for i in ranking.order]
+        print_json({"images": records, "draws": draws, "seed": seed, "rows": ranking.rows})
+        return
+    _print(ranking, paths)
+
+
+def _print(ranking: Ranking, paths: list[Path]) -> None:
+    names = [f"not {name}" if no else name for name, no in zip(ranking.components, ranking.negated, strict=True)]
+    rows = []
+    for i in ranking.order:
+        lifts = zip(ranking.lift[i].tolist(), ranking.stderr[i].tolist(), strict=True)
+        wrong = ", ".join(wrong_components(ranking, i)) or "complete"
+        rows.append([str(paths[i]), *(f"{lift:.3g} ± {stderr:.2g}" for lift, stderr in lifts), wrong])
+    print_table(["image", *(f"lift of {name}" for name in names), "result"], rows)
+    complete = int(ranking.complete.sum())
+    typer.echo(f"{complete} of {len(paths)} images show every component; {ranking.rows:,} network evaluations")

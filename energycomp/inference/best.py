@@ -1,0 +1,112 @@
+"""Best of several samples: more are drawn than are asked for, and those that show every component are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from energycomp.components.component import EnergyComponent
+from energycomp.denoisers.evaluator import count_rows
+from energycomp.errors import InputError
+from energycomp.images import to_output
+from energycomp.inference.ranking import DRAWS, Ranking, rank, rankable
+from energycomp.models.model import Model
+from energycomp.sampling.composer import Composer
+from energycomp.seeds import Generator, as_generators
+
+__all__ = ["BestSamples", "sample_best"]
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+@attrs.frozen(eq=False)
+class BestSamples:
+    """The samples that were kept of all that were drawn.
+
+    Args:
+        images: the n kept samples, best first, in the output type.
+        ranking: of all samples that were drawn, in the order in which they were drawn.
+        kept: the indices of the kept samples in the ranking, best first.
+        rows: network evaluations of sampling and ranking.
+    """
+
+    images: Any
+    ranking: Ranking
+    kept: tuple[int, ...]
+    rows: int
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """The indices of the other samples, best first; `ranking.missing` says what each lacks."""
+        return self.ranking.order[len(self.kept) :]
+
+    @property
+    def complete(self) -> int:
+        """How many of the kept samples show every component; the others are kept for want of better ones."""
+        return int(self.ranking.complete[list(self.kept)].sum())
+
+    @property
+    def rows_per_sample(self) -> float:
+        """Network evaluations per kept sample."""
+        return self.rows / len(self.kept)
+
+
+def sample_best(
+    composition: EnergyComponent | Sequence[EnergyComponent],
+    n: int = 1,
+    *,
+    best_of: int = 4,
+    model: Model | None = None,
+    draws: int = DRAWS,
+    generator: Generator = None,
+    output_type: str = "pil",
+    **options: Any,
+) -> BestSamples:
+    """Draws n * best_of samples and keeps the best n: those that show every component, by their least lift.
+
+    Where fewer than n show every component, the best of the others fill up. `rank` defines lift and order. Costs
+    best_of times the network evaluations of `Composer.sample`, and those of `rank`.
+
+    Args:
+        composition: as `rank` takes it, or a list for `Composer`.
+        n: the number of samples that are kept.
+        best_of: samples drawn for each that is kept.
+        model, draws: as for `rank`.
+        generator: one, or a seed, for samples and ranking; or a list, one for each of the n * best_of samples, which
+            are then ranked with the seed 0.
+        output_type: as for `Composer.sample`.
+        options: other keywords of `Composer.sample`, such as `num_inference_steps` and `scheduler`.
+
+    Raises:
+        CompositionError, InputError, NonFiniteError: as `rank` and `Composer.sample`, the first before any sampling.
+
+    >>> from energycomp.testing import bumps_model
+    >>> model = bumps_model()
+    >>> both = model(0.2, 0.3) & model(0.7, 0.8)
+    >>> best = sample_best(both, 2, best_of=3, generator=0, num_inference_steps=5, progress=False)
+    >>> len(best.images), len(best.dropped), best.complete
+    (2, 4, 2)
+    """
+    if n < 1 or best_of < 1:
+        raise InputError(f"got n={n} and best_of={best_of}; expected at least 1 of each")
+    if output_type not in OUTPUT_TYPES:
+        raise InputError(f"got output_type {output_type!r}; expected one of {', '.join(map(repr, OUTPUT_TYPES))}")
+    composer = Composer(composition)
+    denoiser, _, _ = rankable(composer)
+    generators = as_generators(generator)
+    with count_rows() as spent:
+        samples = composer.sample(n * best_of, generator=generators, output_type="latent", **options)
+        clipped = denoiser.noised_space.value_range  # an image shows what is left after clipping
+        seen = samples if clipped is None else samples.clamp(*clipped)
+        own = generators if isinstance(generators, torch.Generator) else 0
+        ranking = rank(seen, composer, model=model, draws=draws, generator=own)
+    kept = ranking.order[:n]
+    images = samples[list(kept)]
+    if output_type != "latent":
+        with torch.no_grad():
+            decode, bounds = denoiser.decode, denoiser.value_range
+            images = to_output(decode(images), output_type) if decode else to_output(images, output_type, bounds)
+    return BestSamples(images, ranking, kept, spent.rows)

@@ -1,0 +1,255 @@
+"""Lifts against their closed form and against compositions run one by one; the best of several samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Composer, Model, Ranking, rank, sample_best
+from energycomp.components import combine, predict
+from energycomp.denoisers import Conditional, count_rows
+from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.inference import draw_bank
+from energycomp.testing import Gaussian, bumps_model, labels_model, planted, tiny_model
+
+A, B, ELSEWHERE = (0.2, 0.3), (0.7, 0.8), (0.8, 0.2)
+
+
+def image(model: Model, *places: tuple[float, float]) -> Tensor:
+    return planted(model, torch.tensor(places).reshape(-1, 2))
+
+
+def test_an_image_that_lacks_a_component_comes_last() -> None:
+    model = bumps_model()
+    images = torch.cat([image(model, A), image(model, A, B), image(model), image(model, B, ELSEWHERE)])
+    ranking = rank(images, model(*A) & model(*B), model=model)
+    assert ranking.shown.tolist() == [[True, False], [True, True], [False, False], [False, True]]
+    assert ranking.complete.tolist() == [False, True, False, False]
+    assert ranking.order[0] == 1
+    a, b = "bumps(0.2, 0.3)", "bumps(0.7, 0.8)"
+    assert ranking.missing == ((b,), (), (a, b), (a,))
+    assert ranking.components == (a, b)
+
+
+@pytest.mark.parametrize(("rule", "kind"), [("product", "epsilon"), ("product", "sample"), ("mean", "v_prediction")])
+def test_a_lift_is_the_error_of_the_composition_without_a_component_minus_its_error(rule: Any, kind: str) -> None:
+    model = tiny_model(rule=rule, prediction_type=kind)
+    leaves = [model(0.2, 0.3), model(0.7, 0.8), model(0.5, 0.1)]
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    ranking = rank(x, Composer(leaves), model=model, draws=6, generator=3)
+    schedule = model.denoiser.alphas_cumprod
+    bank = draw_bank(6, (3, 16, 16), schedule, timesteps=(300, 900), gamma=4.0, generator=3)
+    noised = bank.noised(x, schedule)
+
+    def error(chosen: list[Conditional]) -> float:
+        with torch.no_grad():
+            eps = predict(combine(chosen, rule), noised, bank.timestep)
+        return float((bank.weight * (bank.noise - eps).square().sum((1, 2, 3))).double().mean())
+
+    expected = [error(leaves[:k] + leaves[k + 1 :]) - error(leaves) for k in range(3)]
+    torch.testing.assert_close(ranking.lift[0], torch.tensor(expected), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("rule", "extra"), [("product", 1), ("mean", 0)])
+def test_it_costs_a_row_per_component_and_one_trunk(rule: Any, extra: int) -> None:
+    model = tiny_model(rule=rule)
+    images = torch.zeros(3, 3, 16, 16)
+    with count_rows() as spent:
+        ranking = rank(images, model.compose([A, B, ELSEWHERE]), model=model, draws=5)
+    assert (spent.rows, spent.trunks) == (3 * 5 * (3 + extra), 3 * 5)
+    assert ranking.rows == spent.rows
+
+
+def test_images_share_their_draws_and_a_seed_repeats_them() -> None:
+    model = tiny_model()
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    composition = model(*A) & model(*B)
+    first, again, other = (rank(x, composition, model=model, generator=seed) for seed in (5, 5, 6))
+    assert torch.equal(first.lift, again.lift)
+    assert not torch.equal(first.lift, other.lift)
+    assert torch.equal(rank(x[1:], composition, model=model, generator=5).lift, first.lift[1:])
+    given = rank(x, composition, model=model, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(given.lift, first.lift)
+    assert torch.equal(rank(x, composition, model=model).lift, rank(x, composition, model=model, generator=0).lift)
+
+
+def test_a_negated_component_is_unwanted() -> None:
+    model = bumps_model()
+    images = torch.cat([image(model, A, B), image(model, A)])
+    ranking = rank(images, model(*A) & ~model(*B), model=model)
+    assert ranking.negated == (False, True)
+    assert ranking.shown.tolist() == [[True, True], [True, False]]
+    assert ranking.unwanted == (("bumps(0.7, 0.8)",), ())
+    assert ranking.missing == ((), ())
+    assert ranking.order == (1, 0)
+    assert rank(images, ~model(*B), model=model).complete.tolist() == [False, True]
+
+
+def test_guidance_is_not_read_but_a_weak_component_is() -> None:
+    model = bumps_model()
+    a, b = model(*A), model(*B)
+    both = image(model, A, B)
+    plain, guided = (rank(both, composition, model=model).lift for composition in (a & b, (7.5 * a) & (2.0 * b)))
+    assert torch.equal(plain, guided)
+    weak = Composer([0.5 * a, b])
+    half = both - 0.5 * (both - image(model, B))
+    assert bool(rank(half, weak, model=model).complete)
+    assert rank(half, weak, model=model).lift[0, 0] > rank(both, a & b, model=model).lift[0, 0] / 5
+
+
+def test_images_are_read_as_the_model_reads_them() -> None:
+    model = bumps_model()
+    composition = model(*A) & model(*B)
+    pictures = model.decode(torch.cat([image(model, A), image(model, A, B)]))
+    for given in (None, model):
+        assert rank(pictures, composition, model=given).order == (1, 0)
+    large = [picture.resize((64, 64)) for picture in pictures]
+    assert rank(large, composition, model=model).order == (1, 0)
+
+
+def test_ties_of_the_least_lift_go_to_the_greater_sum() -> None:
+    p = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.5], [0.0, 0.0]])
+    lift = torch.tensor([[2.0, 1.0], [3.0, 1.0], [9.0, 8.0], [4.0, 0.5]])
+    ranking = Ranking(("a", "b"), (False, False), lift, torch.ones(4, 2), p, 0)
+    assert ranking.order == (1, 0, 3, 2)
+
+
+def refused() -> dict[str, tuple[Any, type[Exception], str]]:
+    model, other, tiny = bumps_model(), bumps_model(), tiny_model(rule="mean")
+    total, both = labels_model(4, rule="sum"), model(*A) & model(*B)
+    return {
+        "nothing": (model.unconditional, CompositionError, "without components"),
+        "nothing but 0": (both - both + model.unconditional, CompositionError, "without components"),
+        "two denoisers": (0.5 * model(*A) + 0.5 * other(*B), CompositionError, "several denoisers"),
+        "a mixture": (Gaussian(0.0) | Gaussian(1.0), CompositionError, "no leaf of a denoiser"),
+        "mass 2": (model(*A) + model(*B), CompositionError, "of mass 2; expected weights whose sum is 1"),
+        "a sum": (Composer([total(1), total(2)]), CompositionError, "under the rule 'sum'"),
+        "a mean of one": (tiny(*A), CompositionError, "at least two components"),
+        "a negative mean": (2 * tiny(*A) - tiny(*B), CompositionError, "positive weight"),
+        "a batch": (model.leaf(torch.tensor([A, B])), CompositionError, "with 2 conditions"),
+        "no component": ("clevr", CompositionError, "expected a component"),
+    }
+
+
+@pytest.mark.parametrize("name", refused())
+def test_compositions_without_lifts_are_refused_before_any_row(name: str) -> None:
+    composition, kind, message = refused()[name]
+    with count_rows() as spent, pytest.raises(kind, match=message):
+        rank(torch.zeros(1, 3, 16, 16), composition)
+    with pytest.raises(kind, match=message):
+        sample_best(composition, progress=False)
+    assert spent.rows == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 1}, "got draws=1; expected 2 to"),
+        ({"draws": 10**9}, "got draws=1000000000; expected 2 to"),
+        ({"model": bumps_model()}, "of another denoiser than the components"),
+        ({"model": "bumps"}, "for a model; expected a Model"),
+        ({"images": torch.full((1, 3, 16, 16), math.nan)}, "expected finite numbers"),
+        ({"images": torch.zeros(0, 3, 16, 16)}, "at least one sample"),
+        ({"images": []}, "got no images"),
+        ({"generator": "0"}, "expected a seed"),
+    ],
+)
+def test_other_input_is_refused(options: dict[str, Any], message: str) -> None:
+    images = options.pop("images", torch.zeros(1, 3, 16, 16))
+    with pytest.raises(InputError, match=message):
+        rank(images, bumps_model()(*A), **options)
+
+
+def test_a_prediction_that_is_not_finite_names_its_component() -> None:
+    model = bumps_model()
+    condition = attrs.evolve(model(*B).condition, rows=torch.full((1, 1, 2), math.nan))
+    with pytest.raises(NonFiniteError, match="predictions of broken that"):
+        rank(image(model, A), model(*A) & Conditional(model.denoiser, condition, name="broken"), model=model)
+
+
+# the best of several samples
+
+
+def test_the_best_are_kept_and_what_others_lack_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bumps_model()
+    kinds = [image(model, A, B), image(model, A), image(model, B)]
+
+    def sampled(composer: Composer, n: int, **options: Any) -> Tensor:
+        return torch.cat([kinds[k % 3] for k in range(n)])
+
+    monkeypatch.setattr(Composer, "sample", sampled)
+    best = sample_best(model(*A) & model(*B), 2, best_of=3, model=model, output_type="pt")
+    assert set(best.kept) == {0, 3}
+    assert best.complete == 2
+    torch.testing.assert_close(best.images, torch.cat([kinds[0]] * 2))
+    assert {best.ranking.missing[i] for i in best.dropped} == {("bumps(0.2, 0.3)",), ("bumps(0.7, 0.8)",)}
+    assert best.rows_per_sample == 6 * 32 * 3 / 2
+    few = sample_best(model(*A) & model(*B), 2, best_of=1, model=model, output_type="pt")
+    assert (few.kept, few.complete, few.dropped) == ((0, 1), 1, ())
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
+def test_kept_samples_are_those_of_the_composer(output_type: Any) -> None:
+    model = tiny_model()
+    composition = model(*A) & model(*B)
+    options: Any = {"num_inference_steps": 2, "output_type": output_type, "progress": False}
+    best = sample_best(composition, 2, best_of=2, model=model, generator=7, **options)
+    everything: Any = Composer(composition).sample(4, generator=torch.Generator().manual_seed(7), **options)
+    for k, sample in zip(best.kept, best.images, strict=True):
+        assert np.array_equal(np.asarray(sample), np.asarray(everything[k]))
+    assert best.rows == 4 * 3 * (2 + 32)
+    again = sample_best(composition, 2, best_of=2, model=model, generator=7, **options)
+    assert again.kept == best.kept
+    assert torch.equal(again.ranking.lift, best.ranking.lift)
+    listed = sample_best(composition, 2, best_of=2, model=model, generator=[1, 2, 3, 4], **options)
+    assert len(listed.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "got n=0"),
+        ({"best_of": 0}, "best_of=0"),
+        ({"output_type": "png"}, "got output_type 'png'"),
+        ({"n": 2, "generator": [0, 1]}, "one generator or 8"),
+    ],
+)
+def test_best_of_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sample_best(bumps_model()(*A), num_inference_steps=1, progress=False, **options)
+
+
+class Halved:
+    """A codec whose latents are half as large as the images, in numbers and in size."""
+
+    identity, latent_shape = "halved", (3, 16, 16)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images[:, :, ::2, ::2] / 2
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.repeat_interleave(2, 2).repeat_interleave(2, 3) * 2
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+
+def test_latents_are_ranked_and_kept_samples_decoded() -> None:
+    pixels = bumps_model()
+    processor = attrs.evolve(pixels.processor, size=(32, 32))
+    model = attrs.evolve(pixels, denoiser=attrs.evolve(pixels.denoiser, codec=Halved()), processor=processor)
+    composition, latents = model(*A) & model(*B), torch.cat([image(pixels, A), image(pixels, A, B)])
+    pictures = model.decode(latents)
+    assert rank(latents, composition, model=model).order == (1, 0)
+    assert rank(latents, composition).order == (1, 0)
+    assert rank(pictures, composition, model=model).order == (1, 0)
+    with pytest.raises(InputError, match="expected latents, or the model whose codec"):
+        rank(pictures, composition)
+    best = sample_best(composition, best_of=2, generator=0, num_inference_steps=2, progress=False)
+    assert best.images[0].size == (32, 32)
