@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import attrs
 import typer
 
 from energycomp.cli.files import check_png, save_png
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from energycomp.denoisers import Conditional
     from energycomp.models import Model
-    from energycomp.sampling import Composer
+    from energycomp.sampling import Composer, SamplingReport
 
 __all__ = ["sample"]
 
@@ -68,6 +70,15 @@ def sample(
             help="Name of a diffusers scheduler, for example EulerDiscreteScheduler.", show_default=MODELS_OWN
         ),
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a registered sampler, for example smc, in place of a scheduler.", show_default="scheduler"
+        ),
+    ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Print the sampler's report: costs, effective sample sizes, warnings.")
+    ] = False,
     precision: Annotated[
         Literal["no", "bf16"], typer.Option(help="Mixed precision of the networks; bf16 is faster.")
     ] = "no",
@@ -100,6 +111,8 @@ def sample(
 
     energycomp sample text "a red cube" "a blue sphere" -o both.png
 
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --sampler smc --report -o scene.png
+
     energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --option model=FOLDER -o dog.png
     """
     from energycomp.decomposition import sampler_of
@@ -115,25 +128,33 @@ def sample(
     report: dict[str, Any]
     if sampler_of(loaded) is not None:
         unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
-        unused |= {"--precision": precision != "no"}
+        unused |= {"--precision": precision != "no", "--sampler": sampler, "--report": with_report}
         _refuse([name for name, value in unused.items() if value], model)
         images, report = _whole_scenes(loaded, n, seed), {}
     else:
         if takes_words(loaded) and (used := [name for name in ("--at", "--with", "--without") if given[name]]):
             raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
         composer = _compose(loaded, _read(loaded, given), _read(loaded, {"--not": negated}), weight or [])
-        images = composer.sample(
+        images, run = _sampled(
+            composer,
             n,
+            sampler,
+            scheduler,
             generator=_generator(seed),
             num_inference_steps=steps or loaded.defaults.num_inference_steps,
-            scheduler=scheduler or loaded.defaults.scheduler,
             mixed_precision=precision,
+            default=loaded.defaults.scheduler,
         )
         report = {"composition": repr(composer.composition)}
+        for warning in run.warnings:
+            typer.echo(f"Warning: {warning}", err=True)
+        if with_report:
+            report["report"] = attrs.asdict(run) | {"warnings": run.warnings}
     _save(images, files)
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
-    print_report({**written, **report, "n": n, "seed": seed}, [*report.values(), *names], as_json)
+    lines = [part if isinstance(part, str) else json.dumps(part) for part in report.values()]
+    print_report({**written, **report, "n": n, "seed": seed}, [*lines, *names], as_json)
 
 
 def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
@@ -153,6 +174,21 @@ def _generator(seed: int) -> Any:
     import torch
 
     return torch.Generator().manual_seed(seed)
+
+
+def _sampled(
+    composer: Composer, n: int, sampler: str | None, scheduler: str | None, *, default: str, **options: Any
+) -> tuple[list[Any], SamplingReport]:
+    """The images and the report of a run."""
+    from energycomp.plugins import find
+
+    if sampler is not None and scheduler is not None:
+        raise InputError("got --sampler and --scheduler; expected one of them; leave one out")
+    chosen = None if sampler is None else find("samplers", sampler)()
+    reports: list[SamplingReport] = []
+    used = None if chosen is not None else scheduler or default
+    images = composer.sample(n, sampler=chosen, scheduler=used, report=reports.append, **options)
+    return images, reports[0]
 
 
 def _refuse(options: list[str], model: str) -> None:
