@@ -25,12 +25,13 @@ class SamplingReport:
     """What a run of a sampler cost, and whether it worked.
 
     Args:
-        evaluations: component evaluations: one is the prediction of one leaf for one particle.
+        evaluations: component evaluations: one is the prediction, or the energy, of one leaf for one particle.
         ess: by weighted step, the effective sample size (sum w)^2 / sum w^2 as a share of the particles, in (0, 1];
             the mean over groups of particles. Empty without weights.
         resampled: steps (from 0) after which particles were resampled.
         acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.
+        notes: what else the sampler warns of.
 
     >>> SamplingReport(evaluations=300, ess=(0.9, 0.04)).warnings
     ('the weights collapsed: the effective sample size fell to 4% of the particles; use more particles or steps',)
@@ -41,11 +42,12 @@ class SamplingReport:
     resampled: tuple[int, ...] = ()
     acceptance: Mapping[float, float] = attrs.field(factory=dict)
     log_weights: tuple[tuple[float, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the samples, one sentence each; none does not mean that they are right."""
-        found = []
+        found = list(self.notes)
         if self.ess and min(self.ess) < COLLAPSED:
             found.append(
                 f"the weights collapsed: the effective sample size fell to {min(self.ess):.0%} of the particles; use "

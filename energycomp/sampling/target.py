@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import HasEnergy, LeafGroup
+from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
 from energycomp.components.composition import Composition
 from energycomp.components.mixture import Mixture
 from energycomp.components.predict import grouped, native_type, predict, predict_leaves
@@ -20,6 +20,10 @@ from energycomp.errors import CompositionError, InputError
 __all__ = ["Target"]
 
 
+def _composition(component: EnergyComponent) -> Composition:
+    return Composition.of(component)
+
+
 @attrs.define(eq=False)
 class Target:
     """What a sampler sees of a composition: sum_i b_i E_i at any noise level. K leaves, B samples (B, C, H, W).
@@ -27,7 +31,7 @@ class Target:
     Args:
         composition: the weighted sum of leaves.
         mixed_precision: "bf16" runs networks in bfloat16.
-        evaluations: component evaluations so far: one is the prediction of one leaf for one sample.
+        evaluations: component evaluations so far: one is the prediction, or the energy, of one leaf for one sample.
 
     >>> from energycomp.components import Gaussian
     >>> target = Target(2 * Gaussian(0.5) - Gaussian(0.0))
@@ -37,7 +41,7 @@ class Target:
     (torch.Size([2, 3, 1, 1, 1]), 6)
     """
 
-    composition: Composition = attrs.field(converter=Composition.of)
+    composition: Composition = attrs.field(converter=_composition)
     mixed_precision: Literal["no", "bf16"] = "no"
     evaluations: int = attrs.field(default=0, init=False)
 
@@ -112,6 +116,7 @@ class Target:
                 f"got {self.composition!r} with leaves that have no energy; expected `energy(sample, timestep)`; "
                 "choose a sampler that needs noise predictions only"
             )
+        self._count(sample)
         return torch.stack([leaf.energy(sample, timestep) for leaf in self.composition.terms])
 
     def log_snr(self, timestep: Tensor) -> Tensor:

@@ -33,6 +33,10 @@ class _Counted(Gaussian):
         broken = bool((timestep < self.broken_below).any())
         return super().eps(sample, timestep) + (torch.nan if broken else 0.0)
 
+    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        self.asked.append(len(sample))
+        return super().energy(sample, timestep)
+
 
 def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
     """Checks a sampler on Gaussians and their products, whose mean and variance are known.

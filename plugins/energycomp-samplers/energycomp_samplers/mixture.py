@@ -55,6 +55,7 @@ class MixtureSampler:
         progress: bool = True,
     ) -> Sampled:
         """n independent samples; a list of n generators makes each independent of its batch."""
+        check_densities(target)
         mixture = _mixture_of(target.composition)
         inner = Target(mixture.leaves, target.mixed_precision)
         check_densities(inner)

@@ -18,16 +18,15 @@ Proposal: p(y | x) is proportional to prod_i m_i^b_i q^-B L as a function of y, 
     p = N(mu, beta / D I),  mu = (sum_i b_i mu_i + (kappa - B) sqrt(1 - beta) x) / D,  D = B + (kappa - B) (1 - beta)
 For B = 1 these are ancestral steps (DDPM) with the sum of the scores.
 
-Weights, all of which need no further evaluations but "energy":
+Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p would have beta / B):
     rne     Radon-Nikodym estimator (He et al., 2025): d log w = sum_i b_i log m_i(y | x) + (1 - B) log q(x | y)
             - log p(y | x). By the choice of p it does not depend on y, and is
             -1/(2 beta) (sum_i b_i |mu_i - mu|^2 + (1 - B) |x - sqrt(1 - beta) mu|^2),
             so that particles are weighted and resampled before they move (a fully adapted particle filter).
-    fkc     Feynman-Kac correctors (Skreta et al., 2025), the limit of small steps:
-            d log w = 1/2 log(alpha_bar_s / alpha_bar_t) (|G|^2 - sum_i b_i |s_i|^2); the term in div f is the same for
-            all particles.
+    fkc     Feynman-Kac correctors (Skreta et al., 2025), the limit of small steps, with g^2 dt = beta:
+            d log w = beta / 2 (|G|^2 - sum_i b_i |s_i|^2); the term in div f is the same for all particles.
     energy  d log w = sum_i b_i (E_i(x, t) - E_i(y, s)) + log L(x | y) - log p(y | x), with kappa = B. Exact for every
-            proposal; costs the energies.
+            proposal, and better where B is not 1; costs an evaluation more per component, particle and step.
 """
 
 from __future__ import annotations
@@ -98,7 +97,9 @@ class SMC:
         callback_on_step_end: StepCallback | None = None,
         progress: bool = True,
     ) -> Sampled:
-        """n samples. With `particles`, a list of n generators makes each sample independent of its batch."""
+        """n samples. A list of n generators goes with `particles`; with `resample_above` as well, a sample does not
+        depend on its batch.
+        """
         self._check(target, generator)
         generator, before = as_generators(generator), target.evaluations
         product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
@@ -196,7 +197,7 @@ class _Product:
         scores = (level.alpha**0.5 * x0 - x) / (1.0 - level.alpha)
         mean = self.mean(scores)
         apart = self.total * (self.total - 1.0) * sum_of_squares(mean) - self._sum(sum_of_squares(scores - mean))
-        return 0.5 * torch.as_tensor(level.next_alpha / level.alpha).log() * apart
+        return 0.5 * level.beta * apart
 
     def log_ratio(self, x: Tensor, y: Tensor, centre: Tensor, level: Level) -> Tensor:
         """log L(x | y) - log p(y | x) up to a constant."""
@@ -221,29 +222,40 @@ class _Run:
     is_weighing: bool = True
     ess: list[float] = attrs.field(factory=list)
     resampled: list[int] = attrs.field(factory=list)
+    stopped: Level | None = None  # where the spread of the weights ended them
 
     def weighed(self, increment: Tensor, level: Level) -> Tensor:
         """Adds the weights of a step. Returns the places of the particles that stay, (G, P)."""
-        options, (groups, count) = self.options, self.log_weights.shape
+        options, count = self.options, self.log_weights.shape[1]
         increment = increment - increment.mean(dim=1, keepdim=True)
         least = options.resample_above
         spread = float(increment.std(dim=1, correction=0).mean())
         self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
+        if not self.is_weighing and least is None:
+            self.stopped = level
         if self.is_weighing:
             self.log_weights = self.log_weights + increment.clamp(-options.clamp, options.clamp)
             self.ess.append(float(effective_sample_size(self.log_weights).mean()))
             self.is_weighing = not level.is_last
-        places = torch.arange(count, device=increment.device).expand(groups, -1)
         if not self.is_weighing:  # equal weights from here on; of the particles of one sample, one stays
             self.resampled.append(level.step)
             return systematic(self.log_weights, count if options.particles is None else 1, self.generator)
-        low = effective_sample_size(self.log_weights) < options.resample_below
+        # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
+        drawn = systematic(self.log_weights, count, self.generator)
+        low = (effective_sample_size(self.log_weights) < options.resample_below)[:, None]
         if bool(low.any()):
             self.resampled.append(level.step)
-            places = torch.where(low[:, None], systematic(self.log_weights, count, self.generator), places)
-            self.log_weights = self.log_weights.masked_fill(low[:, None], 0.0)
-        return places
+        self.log_weights = self.log_weights.masked_fill(low, 0.0)
+        return torch.where(low, drawn, torch.arange(count, device=drawn.device))
 
     def report(self, evaluations: int) -> SamplingReport:
+        notes = []
+        if self.stopped is not None and self.stopped.alpha < 0.5:
+            notes.append(
+                f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
+                f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; use more steps"
+            )
         weights = tuple(map(tuple, self.log_weights.tolist()))
-        return SamplingReport(evaluations, tuple(self.ess), tuple(self.resampled), log_weights=weights)
+        return SamplingReport(
+            evaluations, tuple(self.ess), tuple(self.resampled), log_weights=weights, notes=tuple(notes)
+        )
