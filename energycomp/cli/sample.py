@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import attrs
 import typer
 
 from energycomp.cli.files import check_png, save_png
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from energycomp.denoisers import Conditional
     from energycomp.inference import Ranking
     from energycomp.models import Model
-    from energycomp.sampling import Composer
+    from energycomp.sampling import Composer, SamplingReport
 
 __all__ = ["sample"]
 
@@ -72,6 +74,15 @@ def sample(
             help="Name of a diffusers scheduler, for example EulerDiscreteScheduler.", show_default=MODELS_OWN
         ),
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a registered sampler, for example smc, in place of a scheduler.", show_default="scheduler"
+        ),
+    ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Print the sampler's report: costs, effective sample sizes, warnings.")
+    ] = False,
     precision: Annotated[
         Literal["no", "bf16"], typer.Option(help="Mixed precision of the networks; bf16 is faster.")
     ] = "no",
@@ -106,6 +117,8 @@ def sample(
 
     energycomp sample text "a red cube" "a blue sphere" -o both.png
 
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --sampler smc --report -o scene.png
+
     energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --option model=FOLDER -o dog.png
     """
     from energycomp.decomposition import sampler_of
@@ -123,6 +136,7 @@ def sample(
     if sampler_of(loaded) is not None:
         unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
         unused |= {"--precision": precision != "no", "--best-of": best_of > 1}
+        unused |= {"--sampler": sampler, "--report": with_report}
         _refuse([name for name, value in unused.items() if value], model)
         images, report = _whole_scenes(loaded, n, seed), {}
     else:
@@ -130,12 +144,12 @@ def sample(
             raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
         composer = _compose(loaded, _read(loaded, given), _read(loaded, {"--not": negated}), weight or [])
         options: dict[str, Any] = {
+            **_method(sampler, scheduler, loaded),
             "generator": _generator(seed),
             "num_inference_steps": steps or loaded.defaults.num_inference_steps,
-            "scheduler": scheduler or loaded.defaults.scheduler,
             "mixed_precision": precision,
         }
-        images, report, notes = _sampled(composer, n, best_of, loaded, options)
+        images, report, notes = _sampled(composer, n, best_of, loaded, options, with_report)
     _save(images, files)
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
@@ -159,6 +173,17 @@ def _generator(seed: int) -> Any:
     import torch
 
     return torch.Generator().manual_seed(seed)
+
+
+def _method(sampler: str | None, scheduler: str | None, model: Model) -> dict[str, Any]:
+    """The sampler, or the scheduler of the plain loop, as keywords of `Composer.sample`."""
+    from energycomp.plugins import find
+
+    if sampler is None:
+        return {"scheduler": scheduler or model.defaults.scheduler}
+    if scheduler is not None:
+        raise InputError("got --sampler and --scheduler; expected one of them; leave one out")
+    return {"sampler": find("samplers", sampler)(), "scheduler": None}
 
 
 def _refuse(options: list[str], model: str) -> None:
@@ -195,15 +220,24 @@ def _compose(model: Model, leaves: list[Any], negated: list[Any], weight: list[f
 
 
 def _sampled(
-    composer: Composer, n: int, best_of: int, model: Model, options: dict[str, Any]
+    composer: Composer, n: int, best_of: int, model: Model, options: dict[str, Any], with_report: bool
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Samples, the best of several where that is asked for; what is reported of them as JSON and as lines."""
     from energycomp.inference import sample_best
 
     report: dict[str, Any] = {"composition": repr(composer.composition)}
+    notes = [report["composition"]]
+
+    def noted(run: SamplingReport) -> None:
+        for warning in run.warnings:
+            typer.echo(f"energycomp: warning: {warning}", err=True)
+        if with_report:
+            report["report"] = attrs.asdict(run) | {"warnings": run.warnings}
+            notes.append(json.dumps(report["report"]))
+
     if best_of == 1:
-        return composer.sample(n, **options), report, [report["composition"]]
-    best = sample_best(composer, n, best_of=best_of, model=model, **options)
+        return composer.sample(n, report=noted, **options), report, notes
+    best = sample_best(composer, n, best_of=best_of, model=model, report=noted, **options)
     report["best_of"] = {
         "best_of": best_of,
         "complete": best.complete,
@@ -218,7 +252,7 @@ def _sampled(
     kept = f"kept {n} of {drawn} samples; {complete} show every component"
     dropped = f"dropped {len(best.dropped)}: {_reasons(best.ranking, best.dropped)}"
     cost = f"{best.rows_per_sample:,.0f} network evaluations per kept sample"
-    return best.images, report, [report["composition"], kept, dropped, cost]
+    return best.images, report, [*notes, kept, dropped, cost]
 
 
 def _reasons(ranking: Ranking, indices: Sequence[int]) -> str:

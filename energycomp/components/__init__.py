@@ -15,7 +15,7 @@ from energycomp.components.conditioning import (
 )
 from energycomp.components.gaussian import Gaussian
 from energycomp.components.mixture import Mixture
-from energycomp.components.predict import native_type, predict
+from energycomp.components.predict import native_type, predict, predict_leaves
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
@@ -58,6 +58,7 @@ __all__ = [
     "native_type",
     "parsed",
     "predict",
+    "predict_leaves",
     "random_values",
     "read_value",
     "rule_weights",

@@ -16,14 +16,14 @@ __all__ = ["Gaussian"]
 
 @attrs.frozen(eq=False, repr=False)
 class Gaussian(Composable):
-    """A component whose data are N(mean, variance I), so that eps and energy have a closed form.
+    """A component whose data are N(mean, diag(variance)), so that eps and energy have a closed form.
 
-    With a = alpha_bar_t, x_t ~ N(sqrt(a) mean, (a variance + 1 - a) I), so
+    With a = alpha_bar_t, x_t ~ N(sqrt(a) mean, diag(a variance + 1 - a)), so
     eps = sqrt(1 - a) (x_t - sqrt(a) mean) / (a variance + 1 - a).
 
     Args:
         mean: a number, or (C, H, W).
-        variance: of every number of a sample.
+        variance: of every number of a sample: one number, or (C, H, W).
         name: what `repr` and errors call it.
         sample_shape, alphas_cumprod, space, value_range: of its `noised_space`; `space` is the identity. To compose it
             with a model of images, give it `space="pixels"` and `value_range=(-1, 1)`.
@@ -35,7 +35,7 @@ class Gaussian(Composable):
     """
 
     mean: float | Tensor = 0.0
-    variance: float = 1.0
+    variance: float | Tensor = 1.0
     name: str = "gaussian"
     sample_shape: tuple[int, int, int] = (1, 1, 1)
     alphas_cumprod: Tensor = attrs.field(factory=cosine_schedule)

@@ -41,12 +41,13 @@ class Mixture(Composable):
     At noisy timesteps every leaf is the same noise, so only compositions of mass 1 have comparable energies there.
 
     Args:
-        components: at least one, each of mass 1; every leaf of each must have an energy.
+        components: at least one, each of mass 1. `eps` and `energy` need an energy of every leaf; the sampler `mixture`
+            of energycomp-samplers needs none.
         log_weights: log w_k up to a constant; 0 each when left out.
 
     Raises:
-        CompositionError: a component of another mass, a leaf without an energy, leaves of different spaces, weights
-            that are not finite numbers.
+        CompositionError: a component of another mass, leaves of different spaces, weights that are not finite numbers;
+            from `eps` and `energy`, a leaf without an energy.
 
     >>> from energycomp.components import Gaussian
     >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((-1.0, "a"), (1.0, "b"), (4.0, "c")))
@@ -61,7 +62,7 @@ class Mixture(Composable):
 
     components: tuple[Composition, ...] = attrs.field(converter=_compositions)
     log_weights: tuple[float, ...] = attrs.field(converter=_floats)
-    _leaves: Composition = attrs.field(init=False)
+    leaves: Composition = attrs.field(init=False)
 
     @log_weights.default
     def _equal(self) -> tuple[float, ...]:
@@ -73,17 +74,11 @@ class Mixture(Composable):
             count = len(self.components)
             raise CompositionError(f"got {count} components and log weights {value}; expected one finite number each")
 
-    @_leaves.default
+    @leaves.default
     def _all(self) -> Composition:
         if not self.components or not all(part.terms for part in self.components):
             raise CompositionError("got a mixture of nothing, or of 0; expected components with at least one leaf each")
         leaves = Terms((leaf, 1.0) for part in self.components for leaf in part.terms)
-        for leaf in leaves:
-            if not isinstance(leaf, HasEnergy):
-                raise CompositionError(
-                    f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)` for `|`, "
-                    "since only energies tell how much of each there is; use `+`, or `&` where a leaf is unconditional"
-                )
         for part in self.components:
             if abs(part.mass - 1.0) > MASS_TOLERANCE:
                 raise CompositionError(
@@ -95,17 +90,17 @@ class Mixture(Composable):
     @property
     def noised_space(self) -> NoisedSpace:
         """The space that the components share."""
-        return self._leaves.noised_space
+        return self.leaves.noised_space
 
     @property
     def unconditional(self) -> Any:
         """The unconditional leaf that all components share, so that a mixture can stand in `&`."""
-        return self._leaves.unconditional
+        return self.leaves.unconditional
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, C, H, W). Costs the energy and the prediction of every distinct leaf."""
         share = self.shares(sample, timestep)  # (K, B)
-        known = {id(leaf): leaf.eps(sample, timestep) for leaf in self._leaves.terms}
+        known = {id(leaf): leaf.eps(sample, timestep) for leaf in self.leaves.terms}
         total = torch.zeros_like(sample)
         for part, r in zip(self.components, share, strict=True):
             for leaf, weight in part.terms.items():
@@ -122,7 +117,14 @@ class Mixture(Composable):
 
     def _logits(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """log w_k - E_k, (K, B)."""
-        known = {id(leaf): leaf.energy(sample, timestep) for leaf in self._leaves.terms}
+        for leaf in self.leaves.terms:
+            if not isinstance(leaf, HasEnergy):
+                raise CompositionError(
+                    f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)` for `|`, "
+                    "since only energies tell how much of each there is; use `+`, or `&` where a leaf is "
+                    "unconditional, or sample with sampler='mixture'"
+                )
+        known = {id(leaf): leaf.energy(sample, timestep) for leaf in self.leaves.terms}
         energies = [sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components]
         return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
 

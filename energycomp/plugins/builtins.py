@@ -1,4 +1,4 @@
-"""The plugin of the core: networks that the config of any model may name, latents, and decomposition by diffusion."""
+"""The plugin of the core: networks that any config may name, latents, decomposition by diffusion, a sampler."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from energycomp.plugins.hookspecs import Factory, hookimpl
 from energycomp.plugins.registry import lazy
 
-__all__ = ["energycomp_register_conditioners", "energycomp_register_decomposers", "energycomp_register_networks"]
+__all__ = [
+    "energycomp_register_conditioners",
+    "energycomp_register_decomposers",
+    "energycomp_register_networks",
+    "energycomp_register_samplers",
+]
 
 
 @hookimpl
@@ -30,3 +35,9 @@ def energycomp_register_networks() -> Mapping[str, Factory]:
         "unet2d": lazy("energycomp.denoisers.unets:EmbeddingUNet"),
         "unet2d_condition": lazy("energycomp.denoisers.unets:ConditionUNet"),
     }
+
+
+@hookimpl
+def energycomp_register_samplers() -> Mapping[str, Factory]:
+    """The loop of a diffusers scheduler, the default."""
+    return {"scheduler": lazy("energycomp.sampling.scheduled:SchedulerSampler")}

@@ -24,6 +24,7 @@ __all__ = [
     "energycomp_register_models",
     "energycomp_register_networks",
     "energycomp_register_recipes",
+    "energycomp_register_samplers",
     "energycomp_register_solvers",
     "hookimpl",
     "hookspec",
@@ -37,6 +38,7 @@ Kind = Literal[
     "encoders",
     "decomposers",
     "solvers",
+    "samplers",
     "datasets",
     "recipes",
     "loaders",
@@ -77,6 +79,11 @@ def energycomp_register_decomposers() -> Mapping[str, Factory]:
 @hookspec
 def energycomp_register_solvers() -> Mapping[str, Factory]:
     """Solvers that `energycomp infer --solver` names: `factory(**options) -> Solver`."""
+
+
+@hookspec
+def energycomp_register_samplers() -> Mapping[str, Factory]:
+    """Samplers that `energycomp sample --sampler` names: `factory(**options) -> Sampler`."""
 
 
 @hookspec

@@ -34,6 +34,7 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),
     "decomposers": ("encode", "decode", "parts"),
     "solvers": ("needs", "solve"),
+    "samplers": ("sample",),
     "datasets": ("examples", "write", "metrics"),
     "recipes": ("model", "config", "run"),
     "commands": ("__call__",),
@@ -55,6 +56,7 @@ FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
         "recipes": ("comet", "decomp", "lit"),
     },
     "energycomp-faces": {"models": ("faces",), "conditioners": ("labels",), "recipes": ("faces",)},
+    "energycomp-samplers": {"samplers": ("mixture", "smc")},
     "energycomp-slots": {
         "models": ("slots", "slots-sprites"),
         "networks": ("slots",),

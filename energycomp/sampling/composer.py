@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
 
 import numpy as np
@@ -12,16 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components.component import EnergyComponent, LeafGroup
+from energycomp.components.component import EnergyComponent
 from energycomp.components.composition import Composable, Composition, combine
-from energycomp.components.predict import group_of, grouped, native_type, predict
-from energycomp.components.prediction import PredictionType
+from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.errors import CompositionError, InputError
 from energycomp.images import to_output
-from energycomp.sampling.sampler import Generator, sample
-from energycomp.sampling.schedulers import make_scheduler
+from energycomp.plugins import object_of
+from energycomp.sampling.report import Sampler, SamplingReport
+from energycomp.sampling.sampler import Generator
+from energycomp.sampling.scheduled import SchedulerSampler
+from energycomp.sampling.target import Target
 
 __all__ = ["Composer"]
 
@@ -35,6 +36,8 @@ class _Options(TypedDict, total=False):
     generator: torch.Generator | list[torch.Generator] | None
     num_inference_steps: int
     scheduler: Any
+    sampler: str | Sampler | None
+    report: Callable[[SamplingReport], object] | None
     callback_on_step_end: Callable[[int, Any, dict[str, Tensor]], dict[str, Tensor] | None] | None
     mixed_precision: Literal["no", "bf16"]
     progress: bool
@@ -112,7 +115,9 @@ class Composer(Composable):
         *,
         generator: Generator = None,
         num_inference_steps: int = 50,
-        scheduler: Any = "DDIMScheduler",
+        scheduler: Any = None,
+        sampler: str | Sampler | None = None,
+        report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[[int, Any, dict[str, Tensor]], dict[str, Tensor] | None] | None = None,
         mixed_precision: Literal["no", "bf16"] = "no",
@@ -130,7 +135,11 @@ class Composer(Composable):
             n: the number of samples.
             generator: one, or a seed, or a list of n, to make the result repeatable.
             num_inference_steps: steps of the scheduler.
-            scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule.
+            scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule; DDIM when
+                left out. For the default sampler only.
+            sampler: name or object of a sampler that corrects the samples, such as "smc"; the loop of the scheduler
+                when left out. `docs/samplers.md` compares them.
+            report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.
             output_type: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C), the value range mapped to [0, 1], or
                 unchanged where the space has none), "pt" ((n, C, H, W), unchanged) or "latent".
             callback_on_step_end: `callback(step, timestep, {"sample": x_t})`, as in diffusers.
@@ -147,42 +156,29 @@ class Composer(Composable):
             raise InputError(f"got output_type {output_type!r}; expected 'pil', 'np', 'pt' or 'latent'")
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
-        groups = [group for group, _ in grouped(self.composition)]
-        alphas_cumprod, kind = self.noised_space.alphas_cumprod, native_type(self.composition)
-        device = _device_of(groups) or alphas_cumprod.device
-
-        def predicted(x: Tensor, timestep: Tensor, prediction_type: str) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16) if mixed_precision == "bf16" else nullcontext():
-                return predict(self.composition, x, timestep, prediction_type=cast("PredictionType", prediction_type))
-
-        value_range = self.noised_space.value_range
-        chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, value_range=value_range)
+        if sampler is not None and scheduler is not None:
+            raise InputError(
+                f"got sampler={sampler!r} and scheduler={scheduler!r}; expected one of them; leave scheduler= out"
+            )
+        target = Target(self.composition, mixed_precision)
+        chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         with torch.no_grad():
-            samples = sample(
-                predicted,
-                (n, *self.noised_space.sample_shape),
-                chosen,
+            sampled = chosen.sample(
+                target,
+                n,
                 num_inference_steps=num_inference_steps,
                 generator=generator,
                 callback_on_step_end=callback_on_step_end,
                 progress=progress,
-                device=device,
             )
+            if report is not None:
+                report(sampled.report)
             if output_type == "latent":
-                return samples
-            decode = next((group.decode for group in groups if group.decode is not None), None)
+                return sampled.samples
+            decode = next((group.decode for group in target.groups if group.decode is not None), None)
             if decode is None:
-                return to_output(samples, output_type, value_range)
-            return to_output(decode(samples), output_type, (-1.0, 1.0))
-
-
-def _device_of(groups: Iterable[LeafGroup]) -> torch.device | None:
-    devices = {str(group.device): group.device for group in groups if group.device is not None}
-    if len(devices) > 1:
-        raise CompositionError(
-            f"got components on the devices {sorted(devices)}; expected one; move the models with `.to(device)` first"
-        )
-    return next(iter(devices.values()), None)
+                return to_output(sampled.samples, output_type, self.noised_space.value_range)
+            return to_output(decode(sampled.samples), output_type, (-1.0, 1.0))
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:

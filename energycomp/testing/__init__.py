@@ -12,6 +12,7 @@ from energycomp.testing.checks import (
     check_model,
     check_network,
     check_recipe,
+    check_sampler,
     check_solver,
 )
 from energycomp.testing.conditioners import Labels, UnitSquare
@@ -43,6 +44,7 @@ __all__ = [
     "check_network",
     "check_plugin",
     "check_recipe",
+    "check_sampler",
     "check_solver",
     "cosine_schedule",
     "labels_model",

@@ -29,6 +29,7 @@ from energycomp.testing.checks.expect import NotCheckedError, expect
 from energycomp.testing.checks.model import check_model
 from energycomp.testing.checks.network import check_encoder, check_network, check_rebuilt
 from energycomp.testing.checks.recipe import check_recipe
+from energycomp.testing.checks.sampler import check_sampler
 from energycomp.testing.checks.solver import check_solver
 from energycomp.testing.stripes import stripes_model
 
@@ -196,6 +197,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "encoders": _check_encoder,
     "decomposers": _check_decomposer,
     "solvers": lambda name: check_solver(find("solvers", name)()),
+    "samplers": lambda name: check_sampler(find("samplers", name)()),
     "datasets": _check_dataset,
     "recipes": _check_recipe,
     "commands": _check_command,

@@ -19,6 +19,7 @@ from energycomp.cli.files import save_png
 from energycomp.inference import Problem, Solution
 from energycomp.models import save_pretrained
 from energycomp.plugins import registry, reload
+from energycomp.sampling import SamplingReport
 from energycomp.testing import tiny_model
 from energycomp_datasets.clevr.layout import read, write
 
@@ -163,6 +164,25 @@ def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> No
         assert image.tobytes() == expected[0].tobytes()
 
 
+@pytest.mark.parametrize("sampler", [None, "scheduler", "smc"])
+def test_sample_reports_what_the_sampler_reports(run: Run, model: Path, sampler: str | None) -> None:
+    chosen = [] if sampler is None else ["--sampler", sampler]
+    command = ["sample", model, "0.3,0.5", "0.7,0.6", "-n", 2, "--steps", 4, "--seed", 5, *chosen]
+    code, out, err = run(*command, "--json", "--report")
+    report = json.loads(out)["report"]
+    assert (code, report["evaluations"]) == (0, 3 * 4 * 2), err
+    assert (report["ess"] != []) == (sampler == "smc")
+    assert isinstance(report["warnings"], list)
+    assert json.loads(run(*command, "--report")[1].splitlines()[1]) == report
+    assert "report" not in json.loads(run(*command, "--json")[1])
+    tiny = load(model)
+    expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(
+        2, generator=torch.Generator().manual_seed(5), num_inference_steps=4, sampler=sampler, progress=False
+    )
+    with Image.open("sample-2.png") as image:
+        assert image.tobytes() == expected[1].tobytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "composition"),
     [
@@ -190,8 +210,9 @@ def test_sample_composes(run: Run, model: Path, arguments: list[str], compositio
 def test_sample_reads_labels(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], composition: str) -> None:
     given: list[Any] = []
 
-    def sampled(composer: Any, *_: Any, **__: Any) -> list[Image.Image]:
+    def sampled(composer: Any, *_: Any, report: Any, **__: Any) -> list[Image.Image]:
         given.extend(composer.composition.terms)
+        report(SamplingReport(0))
         return [Image.new("RGB", (8, 8))]
 
     monkeypatch.setattr("energycomp.sampling.Composer.sample", sampled)
@@ -491,6 +512,8 @@ REFUSED = {
     "sample: option of a folder": ("sample MODEL --option dtype=float32", "got dtype with"),
     "sample: weights": ("sample MODEL --at 0,0 --weight 1 --weight 2", "2 --weight for 1 components"),
     "sample: weight NaN": ("sample MODEL --at 0,0 --weight nan", "got --weight 'nan'"),
+    "sample: sampler": ("sample MODEL 0,0 --sampler nobody", "Known samplers"),
+    "sample: sampler and scheduler": ("sample MODEL 0,0 --sampler smc --scheduler ddim", "expected one of them"),
     "sample: no png": ("sample MODEL -o scene.jpg", "a PNG file"),
     "sample: no ending": ("sample MODEL -o new/scene", "the name of a PNG file, such as new/scene.png"),
     "sample: stdout": ("sample MODEL -o -", "the name of a PNG file, such as image.png"),
@@ -568,6 +591,7 @@ MISSING = {
     "infer MODEL picture.png --solver sgd": "energycomp-solvers",
     "edit MODEL picture.png --remove 1": "energycomp-solvers",
     "sample text hello": "energycomp-text",
+    "sample MODEL 0,0 --sampler smc": "energycomp-samplers",
     "decompose slots picture.png": "energycomp-slots",
     "evaluate MODEL --source clevr": "energycomp-datasets",
     "train faces": "energycomp-faces",

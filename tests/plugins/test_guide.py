@@ -14,6 +14,7 @@ from energycomp.denoisers import TwoStage
 from energycomp.evaluation import DataSource, Example
 from energycomp.inference import QuadraticForm
 from energycomp.plugins import hookspecs
+from energycomp.sampling import Sampler, SamplingReport, Target
 from energycomp.testing import plugin
 from energycomp.training import Recipe
 
@@ -46,14 +47,14 @@ def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
     assert f"`{factory}`" in GUIDE
 
 
-@pytest.mark.parametrize("documented", [Conditioner, DataSource, Decomposer, EnergyComponent, Solver])
+@pytest.mark.parametrize("documented", [Conditioner, DataSource, Decomposer, EnergyComponent, Sampler, Solver])
 def test_the_table_of_a_protocol_is_complete(documented: Any) -> None:
     names = table(documented.__name__)
     assert len(names) == len(set(names))
     assert set(names) == members(documented)
 
 
-@pytest.mark.parametrize("documented", [Condition, Example, Recipe, Solution])
+@pytest.mark.parametrize("documented", [Condition, Example, Recipe, SamplingReport, Solution])
 def test_the_table_of_fields_is_complete(documented: type) -> None:
     names = table(documented.__name__)
     assert len(names) == len(set(names))
@@ -62,6 +63,10 @@ def test_the_table_of_fields_is_complete(documented: type) -> None:
 
 def test_the_table_of_a_problem_is_complete() -> None:
     assert set(table("Problem")) == fields(Problem) | members(Problem) - {"__call__"}
+
+
+def test_the_table_of_a_target_is_complete() -> None:
+    assert set(table("Target")) == fields(Target) | members(Target)
 
 
 def test_the_required_fields_of_a_solution_are_the_first() -> None:

@@ -8,6 +8,7 @@ from energycomp.testing.checks.expect import ConformanceError
 from energycomp.testing.checks.model import check_model
 from energycomp.testing.checks.network import check_encoder, check_network
 from energycomp.testing.checks.recipe import check_recipe
+from energycomp.testing.checks.sampler import check_sampler
 from energycomp.testing.checks.solver import check_solver
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "check_model",
     "check_network",
     "check_recipe",
+    "check_sampler",
     "check_solver",
 ]

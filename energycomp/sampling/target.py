@@ -1,0 +1,143 @@
+"""The target of a sampler: a composition at any noise level, all of its leaves in one batch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
+from energycomp.components.composition import Composition
+from energycomp.components.mixture import Mixture
+from energycomp.components.predict import grouped, native_type, predict, predict_leaves
+from energycomp.components.prediction import PredictionType
+from energycomp.components.space import NoisedSpace, log_snr
+from energycomp.errors import CompositionError, InputError
+
+__all__ = ["Target"]
+
+
+def _composition(component: EnergyComponent) -> Composition:
+    return Composition.of(component)
+
+
+@attrs.define(eq=False)
+class Target:
+    """What a sampler sees of a composition: sum_i b_i E_i at any noise level. K leaves, B samples (B, C, H, W).
+
+    Args:
+        composition: the weighted sum of leaves.
+        mixed_precision: "bf16" runs networks in bfloat16.
+        evaluations: component evaluations so far: one is the prediction, or the energy, of one leaf for one sample.
+
+    >>> from energycomp.components import Gaussian
+    >>> target = Target(2 * Gaussian(0.5) - Gaussian(0.0))
+    >>> target.weights, target.has_energies
+    ((2.0, -1.0), True)
+    >>> target.predict(torch.zeros(3, 1, 1, 1), torch.full((3,), 500.0)).shape, target.evaluations
+    (torch.Size([2, 3, 1, 1, 1]), 6)
+    """
+
+    composition: Composition = attrs.field(converter=_composition)
+    mixed_precision: Literal["no", "bf16"] = "no"
+    evaluations: int = attrs.field(default=0, init=False)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight b_i of each leaf, (K,)."""
+        return tuple(self.composition.terms.values())
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """Where samples live: their shape, value range and noise schedule."""
+        return self.composition.noised_space
+
+    @property
+    def groups(self) -> list[LeafGroup]:
+        """What predicts the leaves, those inside a mixture included."""
+        groups: dict[int, LeafGroup] = {}
+        for leaf in self.composition.terms:
+            inner = leaf.leaves if isinstance(leaf, Mixture) else Composition.of(leaf)
+            groups |= {id(group): group for group, _ in grouped(inner)}
+        return list(groups.values())
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """The type in which the leaves are summed without a conversion."""
+        return native_type(self.composition)
+
+    @property
+    def has_energies(self) -> bool:
+        """Whether every leaf has an energy."""
+        return all(isinstance(leaf, HasEnergy) for leaf in self.composition.terms)
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples must be.
+
+        Raises:
+            CompositionError: the leaves are on several devices.
+        """
+        devices = {str(group.device): group.device for group in self.groups if group.device is not None}
+        if len(devices) > 1:
+            raise CompositionError(
+                f"got components on the devices {sorted(devices)}; expected one; move the models with `.to(device)` "
+                "first"
+            )
+        return next(iter(devices.values()), self.noised_space.alphas_cumprod.device)
+
+    def compose(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
+        """The composed prediction (B, C, H, W) at timesteps (B,), see `energycomp.components.predict`."""
+        self._count(sample)
+        with self._precision():
+            return predict(self.composition, sample, timestep, prediction_type=prediction_type)
+
+    def predict(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
+        """The prediction of every leaf, (K, B, C, H, W), in one batch per group; timesteps (B,).
+
+        Raises:
+            NonFiniteError: naming the component whose prediction is not finite.
+        """
+        self._count(sample)
+        with self._precision():
+            return predict_leaves(self.composition, sample, timestep, prediction_type=prediction_type)
+
+    def energies(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The energy of every leaf, (K, B), each up to a constant that may depend on the timestep.
+
+        Raises:
+            CompositionError: a leaf without an energy.
+        """
+        if not self.has_energies:
+            raise CompositionError(
+                f"got {self.composition!r} with leaves that have no energy; expected `energy(sample, timestep)`; "
+                "choose a sampler that needs noise predictions only"
+            )
+        self._count(sample)
+        return torch.stack([leaf.energy(sample, timestep) for leaf in self.composition.terms])
+
+    def log_snr(self, timestep: Tensor) -> Tensor:
+        """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], in float64."""
+        return log_snr(self.noised_space.alphas_cumprod, timestep)
+
+    def timesteps(self, num_inference_steps: int) -> Tensor:
+        """N timesteps from T - 1 downwards, T / N apart ("trailing" in diffusers), (N,).
+
+        >>> from energycomp.components import Gaussian
+        >>> Target(Gaussian()).timesteps(4)
+        tensor([999., 749., 499., 249.])
+        """
+        T = len(self.noised_space.alphas_cumprod)
+        if not 1 <= num_inference_steps <= T:
+            raise InputError(f"got num_inference_steps={num_inference_steps}; expected 1 to {T}; change it")
+        steps = torch.arange(num_inference_steps, dtype=torch.float64) * (T / num_inference_steps)
+        return (T - steps).round().to(self.device, torch.float32) - 1
+
+    def _count(self, sample: Tensor) -> None:
+        self.evaluations += len(self.composition.terms) * len(sample)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed_precision == "bf16" else nullcontext()

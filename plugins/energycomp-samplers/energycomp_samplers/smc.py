@@ -1,0 +1,261 @@
+"""Sequential Monte Carlo: weighted particles that follow the product of the components at every noise level.
+
+The sum of the scores of noised components is not the score of their noised product. Particles that follow it get
+weights for the difference, and are resampled. At noise level t they follow pi_t = prod_i p_{i,t}^b_i.
+
+Notation: variable -> symbol
+    x, y            a particle at timestep t, and at the next timestep s < t
+    b, total        the weights b_i of the components, and their sum B
+    x0, mean        E_i[x_0 | x], and mu_i, the mean of the reverse kernel m_i(y | x) of component i: see `kernels`
+    beta            variance of the forward kernel q(x | y) = N(sqrt(1 - beta) y, beta I)
+    back            kappa, of the backward kernel L(x | y) = N(sqrt(1 - beta) y, beta / kappa I); 1 without energies
+    centre          mu, the mean of the proposal p(y | x)
+    s, G            scores s_i, and G = sum_i b_i s_i
+
+Start: x ~ N(0, I / B), which pi_t is at the noisy end.
+
+Proposal: p(y | x) is proportional to prod_i m_i^b_i q^-B L as a function of y, a Gaussian:
+    p = N(mu, beta / D I),  mu = (sum_i b_i mu_i + (kappa - B) sqrt(1 - beta) x) / D,  D = B + (kappa - B) (1 - beta)
+For B = 1 these are ancestral steps (DDPM) with the sum of the scores.
+
+Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p would have beta / B):
+    rne     Radon-Nikodym estimator (He et al., 2025): d log w = sum_i b_i log m_i(y | x) + (1 - B) log q(x | y)
+            - log p(y | x). By the choice of p it does not depend on y, and is
+            -1/(2 beta) (sum_i b_i |mu_i - mu|^2 + (1 - B) |x - sqrt(1 - beta) mu|^2),
+            so that particles are weighted and resampled before they move (a fully adapted particle filter).
+    fkc     Feynman-Kac correctors (Skreta et al., 2025), the limit of small steps, with g^2 dt = beta:
+            d log w = beta / 2 (|G|^2 - sum_i b_i |s_i|^2); the term in div f is the same for all particles.
+    energy  d log w = sum_i b_i (E_i(x, t) - E_i(y, s)) + log L(x | y) - log p(y | x), with kappa = B. Exact for every
+            proposal, and better where B is not 1; costs an evaluation more per component, particle and step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import CompositionError, InputError
+from energycomp.fields import is_number, legal, number, one_of, whole
+from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback, Target, draw_noise
+from energycomp.seeds import as_generators
+from energycomp_samplers.kernels import (
+    Level,
+    called_back,
+    check_densities,
+    clipped,
+    levels,
+    predicted,
+    sum_of_squares,
+)
+from energycomp_samplers.particles import effective_sample_size, systematic, taken
+
+__all__ = ["SMC"]
+
+MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
+TIMESTEP = legal(lambda value: is_number(value) and value >= 0, "a timestep, 0 or more")
+
+
+@attrs.frozen
+class SMC:
+    """Weighted particles with systematic resampling. Costs as many evaluations per particle as the plain loop.
+
+    Args:
+        weights: "rne", "fkc" or "energy", see the formulas above.
+        particles: of each sample, of which one is drawn in the end; None for one swarm of n particles, all of which are
+            samples. A swarm costs no more than plain sampling, but its samples are not independent.
+        resample_below: particles are resampled where the effective sample size is below this share of them.
+        resample_above: the least timestep at which particles are weighted; below it they move without weights. None
+            stops where the standard deviation of the log weights of one step exceeds 3, because weights of images are
+            noise at low noise levels.
+        clamp: the log weights of one step are limited to this distance from their mean.
+
+    >>> from energycomp import Composer
+    >>> from energycomp.testing import Gaussian
+    >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
+    >>> a, b = Gaussian(1.0, 0.25, unconditional=u), Gaussian(-0.2, 0.25, unconditional=u)  # a b / u: N(0.457, 0.143)
+    >>> x = Composer(a & b).sample(2000, sampler=SMC(), output_type="pt", generator=0, progress=False)
+    >>> abs(x.mean() - 0.457) < 0.05, abs(x.var() - 0.143) < 0.02
+    (tensor(True), tensor(True))
+    """
+
+    weights: Literal["rne", "fkc", "energy"] = attrs.field(default="rne", validator=one_of(("rne", "fkc", "energy")))
+    particles: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+    resample_below: float = attrs.field(default=0.5, validator=number(most=1))
+    resample_above: float | None = attrs.field(default=None, validator=attrs.validators.optional(TIMESTEP))
+    clamp: float = attrs.field(default=10.0, validator=number())
+
+    def sample(
+        self,
+        target: Target,
+        n: int,
+        *,
+        num_inference_steps: int,
+        generator: Generator = None,
+        callback_on_step_end: StepCallback | None = None,
+        progress: bool = True,
+    ) -> Sampled:
+        """n samples. A list of n generators goes with `particles`; with `resample_above` as well, a sample does not
+        depend on its batch.
+        """
+        self._check(target, generator)
+        generator, before = as_generators(generator), target.evaluations
+        product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
+        groups = (1, n) if self.particles is None else (n, self.particles)
+        shape = target.noised_space.sample_shape
+
+        def noise(like: tuple[int, ...]) -> Tensor:
+            return draw_noise((*like, *shape), generator=generator, device=target.device)
+
+        x = noise(groups) / product.total**0.5
+        run = _Run(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
+        arriving: Tensor | None = None  # of the weights of energies, what does not depend on the energies of y
+        for level in levels(target, num_inference_steps, progress=progress):
+            x0 = predicted(target, x, level)
+            energy = _energy(target, x, level) if self.weights == "energy" and run.is_weighing else None
+            if run.is_weighing:
+                increment = self._increment(product, x, x0, level, arriving, energy)
+                places = run.weighed(increment, level)
+                x, x0 = taken(x, places), torch.stack([taken(one, places) for one in x0])
+                energy = None if energy is None else taken(energy, places)
+            # Moves that leave pi_t as it is, such as Langevin or Metropolis steps, belong here.
+            centre = product.centre(x, clipped(product.mean(x0), target), level)
+            y = centre if level.is_last else centre + product.variance(level) ** 0.5 * noise(tuple(x.shape[:2]))
+            if energy is not None and not level.is_last:
+                arriving = energy + product.log_ratio(x, y, centre, level)
+            x = called_back(callback_on_step_end, level, y)
+        return Sampled(x.flatten(0, 1), run.report(target.evaluations - before))
+
+    def _increment(
+        self,
+        product: _Product,
+        x: Tensor,
+        x0: Tensor,
+        level: Level,
+        arriving: Tensor | None,
+        energy: Tensor | None,
+    ) -> Tensor:
+        if energy is not None:
+            return torch.zeros_like(energy) if arriving is None else arriving - energy
+        return product.rne(x, x0, level) if self.weights == "rne" else product.fkc(x, x0, level)
+
+    def _check(self, target: Target, generator: Generator) -> None:
+        check_densities(target)
+        if sum(target.weights) <= 0:
+            raise CompositionError(
+                f"got {target.composition!r} with weights that sum to {sum(target.weights):g}; expected a positive "
+                "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
+            )
+        if isinstance(generator, list | tuple) and self.particles is None:
+            raise InputError(
+                f"got {len(generator)} generators for one swarm of particles, whose samples depend on each other; "
+                "expected one; give one generator, or particles of each sample: SMC(particles=4)"
+            )
+
+
+@attrs.frozen
+class _Product:
+    """The proposal and the weights of the formulas above; particles are (G, P, C, H, W), weights (G, P)."""
+
+    b: tuple[float, ...]
+    back: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.b)
+
+    def _scale(self, level: Level) -> float:
+        return self.total + (self.back - self.total) * (1.0 - level.beta)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return torch.einsum("k,k...->...", values.new_tensor(self.b), values)
+
+    def mean(self, x0: Tensor) -> Tensor:
+        """sum_i b_i x0_i / B."""
+        return self._sum(x0) / self.total
+
+    def variance(self, level: Level) -> float:
+        """Of the proposal."""
+        return level.beta / self._scale(level)
+
+    def centre(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
+        """mu of the proposal, for the mean prediction x0."""
+        kept = (self.back - self.total) * (1.0 - level.beta) ** 0.5
+        return (self.total * level.mean(x, x0) + kept * x) / self._scale(level)
+
+    def rne(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
+        centre = self.centre(x, self.mean(x0), level)
+        apart = self._sum(sum_of_squares(level.mean(x, x0) - centre))
+        if self.total != 1.0:
+            apart = apart + (1.0 - self.total) * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * centre)
+        return -apart / (2.0 * level.beta)
+
+    def fkc(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
+        """|G|^2 - sum_i b_i |s_i|^2 = B (B - 1) |s|^2 - sum_i b_i |s_i - s|^2 with the mean score s = G / B."""
+        scores = (level.alpha**0.5 * x0 - x) / (1.0 - level.alpha)
+        mean = self.mean(scores)
+        apart = self.total * (self.total - 1.0) * sum_of_squares(mean) - self._sum(sum_of_squares(scores - mean))
+        return 0.5 * level.beta * apart
+
+    def log_ratio(self, x: Tensor, y: Tensor, centre: Tensor, level: Level) -> Tensor:
+        """log L(x | y) - log p(y | x) up to a constant."""
+        backward = self.back * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * y)
+        return (self._scale(level) * sum_of_squares(y - centre) - backward) / (2.0 * level.beta)
+
+
+def _energy(target: Target, x: Tensor, level: Level) -> Tensor:
+    """sum_i b_i E_i(x, t), (G, P)."""
+    rows = x.flatten(0, 1)
+    energies = target.energies(rows, level.rows(rows)).double()
+    return torch.einsum("k,kb->b", energies.new_tensor(target.weights), energies).unflatten(0, x.shape[:2])
+
+
+@attrs.define
+class _Run:
+    """The log weights of a run, and what the report says of them."""
+
+    options: SMC
+    log_weights: Tensor
+    generator: Any
+    is_weighing: bool = True
+    ess: list[float] = attrs.field(factory=list)
+    resampled: list[int] = attrs.field(factory=list)
+    stopped: Level | None = None  # where the spread of the weights ended them
+
+    def weighed(self, increment: Tensor, level: Level) -> Tensor:
+        """Adds the weights of a step. Returns the places of the particles that stay, (G, P)."""
+        options, count = self.options, self.log_weights.shape[1]
+        increment = increment - increment.mean(dim=1, keepdim=True)
+        least = options.resample_above
+        spread = float(increment.std(dim=1, correction=0).mean())
+        self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
+        if not self.is_weighing and least is None:
+            self.stopped = level
+        if self.is_weighing:
+            self.log_weights = self.log_weights + increment.clamp(-options.clamp, options.clamp)
+            self.ess.append(float(effective_sample_size(self.log_weights).mean()))
+            self.is_weighing = not level.is_last
+        if not self.is_weighing:  # equal weights from here on; of the particles of one sample, one stays
+            self.resampled.append(level.step)
+            return systematic(self.log_weights, count if options.particles is None else 1, self.generator)
+        # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
+        drawn = systematic(self.log_weights, count, self.generator)
+        low = (effective_sample_size(self.log_weights) < options.resample_below)[:, None]
+        if bool(low.any()):
+            self.resampled.append(level.step)
+        self.log_weights = self.log_weights.masked_fill(low, 0.0)
+        return torch.where(low, drawn, torch.arange(count, device=drawn.device))
+
+    def report(self, evaluations: int) -> SamplingReport:
+        notes = []
+        if self.stopped is not None and self.stopped.alpha < 0.5:
+            notes.append(
+                f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
+                f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; use more steps"
+            )
+        weights = tuple(map(tuple, self.log_weights.tolist()))
+        return SamplingReport(
+            evaluations, tuple(self.ess), tuple(self.resampled), log_weights=weights, notes=tuple(notes)
+        )

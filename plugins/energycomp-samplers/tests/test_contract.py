@@ -1,0 +1,107 @@
+"""One contract for all samplers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Composer
+from energycomp.errors import CompositionError, InputError
+from energycomp.plugins import find, listing
+from energycomp.sampling import Sampler
+from energycomp.testing import Gaussian, check_sampler, labels_model, tiny_model
+from energycomp_samplers.mixture import MixtureSampler
+from energycomp_samplers.smc import SMC
+
+SAMPLERS = {"smc": SMC, "mixture": MixtureSampler}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_contract(name: str) -> None:
+    sampler = find("samplers", name)()  # installed: found through the entry point
+    assert type(sampler) is SAMPLERS[name]
+    assert isinstance(sampler, Sampler)
+    check_sampler(sampler, exact=name == "smc")
+
+
+@pytest.mark.parametrize("sampler", [SMC(weights="fkc"), SMC(weights="energy"), SMC(particles=4)], ids=str)
+def test_contract_of_other_ways(sampler: Any) -> None:
+    check_sampler(sampler, exact=True)
+
+
+def test_the_plugin_works_and_registers_all_of_them() -> None:
+    (info,) = [plugin for plugin in listing(load=True) if plugin.distribution == "energycomp-samplers"]
+    assert info.error is None
+    assert set(SAMPLERS) == set(info.registered["samplers"])
+
+
+def drawn(component: Any, sampler: Any, n: int = 3, **options: Any) -> Tensor:
+    composer = Composer(component)
+    return composer.sample(n, sampler=sampler, num_inference_steps=4, output_type="pt", progress=False, **options)
+
+
+@pytest.mark.parametrize("sampler", [SMC(particles=3, resample_above=0.0), MixtureSampler()], ids=str)
+def test_generators_of_each_sample(sampler: Any) -> None:
+    model = tiny_model()
+    both = model(0.2, 0.2) & model(0.7, 0.7)
+    torch.testing.assert_close(drawn(both, sampler, 2, generator=[3, 4])[1:], drawn(both, sampler, 1, generator=[4]))
+    with pytest.raises(InputError, match="one per sample"):
+        drawn(both, sampler, 3, generator=[3, 4])
+
+
+def test_a_swarm_takes_one_generator() -> None:
+    with pytest.raises(InputError, match=r"2 generators for one swarm.*SMC\(particles=4\)"):
+        drawn(Gaussian(), SMC(), 2, generator=[0, 1])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("rule", ["sum", "mean"])
+def test_components_that_are_no_distributions_are_refused(sampler: str, rule: Any) -> None:
+    model = labels_model(3, rule=rule)
+    with pytest.raises(
+        InputError, match=f"trained under the rule '{rule}'; expected components that are distributions"
+    ):
+        drawn(Composer([model(0), model(1)]), sampler)
+
+
+def test_a_weight_of_no_distribution_is_refused() -> None:
+    with pytest.raises(CompositionError, match="sum to 0; expected a positive sum"):
+        drawn(Gaussian() - Gaussian(), SMC())
+
+
+def test_conditions_of_each_sample_are_refused() -> None:
+    model = tiny_model()
+    with pytest.raises(InputError, match="with 3 conditions, one for each sample"):
+        drawn(model.leaf(torch.rand(3, 2)), SMC())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_rows_are_one_batch_a_step(sampler: str) -> None:
+    """No loop over leaves calls the network: one trunk per sample and step, one row per leaf, sample and step."""
+    from energycomp.denoisers import count_rows
+
+    model = tiny_model()
+    calls: list[int] = []
+    model.denoiser.network.base.register_forward_hook(lambda _module, given, _made: calls.append(len(given[0])))
+    with count_rows() as spent:
+        drawn(model(0.2, 0.2) & model(0.7, 0.7), sampler)
+    assert (spent.rows, spent.trunks) == (3 * 3 * 4, 3 * 4)
+    assert calls == [3] * 4
+
+
+def test_images_are_clipped_to_the_value_range() -> None:
+    far = Gaussian(3.0, variance=1e-6, space="pixels", value_range=(-1.0, 1.0))
+    for sampler in (SMC(), MixtureSampler()):
+        assert drawn(far, sampler).flatten().tolist() == pytest.approx([1.0] * 3, abs=0.01)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_callback_may_replace_the_sample(sampler: str) -> None:
+    def callback(step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        assert tensors["sample"].shape == (3, 1, 1, 1)
+        return {"sample": torch.full_like(tensors["sample"], 0.25)} if step == 3 else None
+
+    assert drawn(Gaussian(), sampler, callback_on_step_end=callback).flatten().tolist() == [0.25] * 3

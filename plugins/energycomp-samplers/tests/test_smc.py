@@ -1,0 +1,155 @@
+"""Particles against closed forms: weights, resampling, and products that plain sampling gets wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from energycomp import Composer
+from energycomp.components import Composition, Mixture
+from energycomp.sampling import SamplingReport, Target
+from energycomp.testing import Gaussian
+from energycomp_samplers.kernels import levels, predicted
+from energycomp_samplers.particles import effective_sample_size, systematic, taken
+from energycomp_samplers.smc import SMC, _Product
+
+WEIGHTS = ["rne", "fkc", "energy"]
+
+
+def drawn(component: Any, sampler: SMC, n: int = 4000, seed: int = 0, steps: int = 50) -> tuple[Tensor, SamplingReport]:
+    reports: list[SamplingReport] = []
+    x = Composer(component).sample(
+        n,
+        sampler=sampler,
+        num_inference_steps=steps,
+        generator=torch.Generator().manual_seed(seed),
+        report=reports.append,
+        output_type="latent",
+        progress=False,
+    )
+    return x, reports[0]
+
+
+def modes(*shares: float) -> Mixture:
+    """Narrow modes at -2 and 2."""
+    return Mixture([Gaussian(-2.0, 0.2), Gaussian(2.0, 0.2)], torch.tensor(shares).log())
+
+
+@pytest.mark.parametrize("total", [1.0, 2.5])
+def test_the_weight_is_the_ratio_of_the_kernels_for_every_proposed_sample(total: float) -> None:
+    """The ratio of the kernels, written out, is what `rne` computes from x alone."""
+    b = (2.0, 1.0, total - 3.0)
+    target = Target(
+        Composition({Gaussian(mean, 0.3): weight for mean, weight in zip((1.0, -1.0, 0.2), b, strict=True)})
+    )
+    product, x = _Product(b, back=1.0), torch.randn(1, 5, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    for level in levels(target, 10, progress=False):
+        x0 = predicted(target, x, level)
+        mean, centre = level.mean(x, x0), product.centre(x, product.mean(x0), level)
+        y = centre + torch.randn(x.shape, generator=torch.Generator().manual_seed(level.step))
+        score = [(level.alpha**0.5 * one - x) / (1 - level.alpha) for one in x0]
+        for one, s in zip(mean, score, strict=True):
+            torch.testing.assert_close(one, (x + level.beta * s) / (1 - level.beta) ** 0.5, rtol=1e-3, atol=1e-3)
+        wide = level.beta**0.5
+        written = sum(w * Normal(one, wide).log_prob(y) for w, one in zip(b, mean, strict=True))
+        written = written + (1 - total) * Normal((1 - level.beta) ** 0.5 * y, wide).log_prob(x)
+        written = written - Normal(centre, product.variance(level) ** 0.5).log_prob(y)
+        off = written.flatten().double() - product.rne(x, x0, level).flatten()
+        assert float((off - off[0]).abs().max()) < 2e-3 * (1 + float(off.abs().max()))  # equal up to a constant
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_a_product_that_plain_sampling_gets_wrong(weights: Any) -> None:
+    """Two modes times a Gaussian over u: 0.86 +- 0.41, where plain samples have 0.53 +- 0.67 (docs/algebra.md)."""
+    u = Gaussian(0.0, 1.0, unconditional="self")
+    two = Gaussian(-1.0, 0.09, unconditional=u) | Gaussian(1.0, 0.09, unconditional=u)
+    x, report = drawn(two & Gaussian(0.5, 0.25, unconditional=u), SMC(weights=weights))
+    assert float(x.mean()) == pytest.approx(0.86, abs=0.05)
+    assert float(x.std()) == pytest.approx(0.411, abs=0.05)
+    assert report.evaluations == 4000 * 50 * 3 * (2 if weights == "energy" else 1)
+    assert min(report.ess) > 0.3
+    assert report.warnings == ()
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_a_power_has_the_shares_of_its_modes(weights: Any) -> None:
+    """p^2 of the shares 0.3 and 0.7 has 0.155 and 0.845, where the sum of the scores goes on with about 0.3."""
+    shares = [
+        float((drawn(2 * modes(0.3, 0.7), SMC(weights=weights), seed=seed)[0] < 0).float().mean()) for seed in (0, 1)
+    ]
+    assert sum(shares) / 2 == pytest.approx(0.155, abs=0.02 if weights == "energy" else 0.05)
+
+
+def test_a_sum_of_gaussians_has_the_closed_form() -> None:
+    x, _ = drawn(Gaussian(1.0, 0.25) + Gaussian(-0.2, 0.5), SMC(weights="energy"))
+    assert float(x.mean()) == pytest.approx(3.6 / 6, abs=0.03)
+    assert float(x.var()) == pytest.approx(1 / 6, rel=0.1)
+
+
+def test_one_component_has_equal_weights() -> None:
+    x, report = drawn(modes(0.2, 0.8), SMC())
+    assert min(report.ess) == pytest.approx(1.0)
+    assert float((x < 0).float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert len(x.unique()) > 3990  # no particle is lost by resampling with equal weights
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_one_sample(weights: Any) -> None:
+    x, report = drawn(Gaussian(0.5) + Gaussian(0.1) - Gaussian(0.0), SMC(weights=weights), n=1)
+    assert x.shape == (1, 1, 1, 1)
+    assert set(report.ess) == {1.0}
+
+
+def test_particles_of_each_sample() -> None:
+    """One particle is plain sampling; with more of them, independent samples come near the product."""
+    u = Gaussian(0.0, 1.0, unconditional="self")
+    two = Gaussian(-1.0, 0.09, unconditional=u) | Gaussian(1.0, 0.09, unconditional=u)
+    product = two & Gaussian(0.5, 0.25, unconditional=u)
+    means = [float(drawn(product, SMC(particles=count), n=2000)[0].mean()) for count in (1, 2, 16)]
+    assert means[0] < means[1] < means[2]
+    assert means[2] == pytest.approx(0.86, abs=0.06)
+
+
+def test_weights_end_at_a_timestep() -> None:
+    product = Gaussian(1.0, 0.25) + Gaussian(-0.2, 0.25) - Gaussian()
+    _, report = drawn(product, SMC(resample_above=500.0), n=100, steps=10)
+    assert len(report.ess) == 5  # 999, 899, 799, 699, 599
+    assert report.resampled[-1] == 5
+    _, plain = drawn(product, SMC(particles=8, resample_above=500.0), n=100, steps=10)
+    assert plain.evaluations == 3 * 100 * (6 * 8 + 4)  # of the particles of a sample, one goes on
+
+
+def test_weights_that_are_noise_end_by_themselves() -> None:
+    """Far narrower factors than u in many dimensions: the weights of a step explode at low noise."""
+    narrow = [Gaussian(mean, 1e-4, sample_shape=(3, 16, 16)) for mean in (0.5, 0.49)]
+    _, report = drawn(narrow[0] + narrow[1] - Gaussian(0.0, 1.0, sample_shape=(3, 16, 16)), SMC(), n=16)
+    assert 0 < len(report.ess) < 50
+    assert len(report.resampled) >= 1
+
+
+def test_a_collapse_is_reported() -> None:
+    far = Mixture([Gaussian(-3.0, 0.05), Gaussian(3.0, 0.05)], torch.tensor([0.001, 0.999]).log())
+    back = Mixture([Gaussian(-3.0, 0.05), Gaussian(3.0, 0.05)], torch.tensor([0.999999, 0.000001]).log())
+    _, report = drawn(far + back - modes(0.5, 0.5), SMC(resample_above=0.0, resample_below=1e-9), n=200)
+    assert min(report.ess) < 0.1
+    assert any("the weights collapsed" in warning for warning in report.warnings)
+    assert len(report.log_weights[0]) == 200
+
+
+def test_systematic_resampling_is_unbiased_and_has_the_least_spread() -> None:
+    log_w = torch.tensor([0.1, 0.2, 0.7]).log().expand(2000, -1)
+    places = systematic(log_w, 10, torch.Generator().manual_seed(0))
+    assert places.shape == (2000, 10)
+    counts = torch.stack([(places == one).sum(1) for one in range(3)], dim=1)
+    assert torch.equal(counts, torch.tensor([1, 2, 7]).expand(2000, -1))  # n w is whole: no spread at all
+    one = systematic(log_w, 1, torch.Generator().manual_seed(0))
+    assert one.float().eq(2).float().mean() == pytest.approx(0.7, abs=0.03)
+    assert taken(torch.arange(6).view(2, 3), torch.tensor([[2, 2], [0, 1]])).tolist() == [[2, 2], [3, 4]]
+
+
+def test_effective_sample_size() -> None:
+    assert effective_sample_size(torch.tensor([[2.0, 2.0, 2.0, -1e9]])).tolist() == pytest.approx([0.75])

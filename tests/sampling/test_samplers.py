@@ -1,0 +1,192 @@
+"""The seam of samplers: targets, the sampler that runs a scheduler, reports, and samplers of one's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Composer
+from energycomp.components import Composition, Mixture, predict
+from energycomp.denoisers import count_rows
+from energycomp.errors import CompositionError, InputError, NonFiniteError, NotFoundError
+from energycomp.plugins import find, register
+from energycomp.sampling import Sampled, Sampler, SamplingReport, SchedulerSampler, Target, make_scheduler, sample
+from energycomp.testing import ConformanceError, Gaussian, bumps_model, check_sampler, tiny_model
+
+
+def drawn(composer: Composer, **options: Any) -> Tensor:
+    options = {"n": 2, "num_inference_steps": 4, "output_type": "pt", "progress": False, "generator": 0} | options
+    samples: Tensor = composer.sample(**options)
+    return samples
+
+
+@pytest.mark.parametrize("scheduler", [None, "DDIMScheduler", "ddpm", "EulerAncestralDiscreteScheduler"])
+def test_the_default_is_the_loop_of_the_scheduler_bit_for_bit(scheduler: str | None) -> None:
+    model = bumps_model()
+    composer = Composer([model(0.3, 0.3), model(0.7, 0.6)])
+    made = make_scheduler(
+        scheduler, composer.noised_space.alphas_cumprod, prediction_type="sample", value_range=(-1.0, 1.0)
+    )
+    with torch.no_grad():
+        loop = sample(
+            lambda x, t, kind: predict(composer.composition, x, t, prediction_type=kind),  # type: ignore[arg-type]
+            (2, *composer.noised_space.sample_shape),
+            made,
+            num_inference_steps=4,
+            generator=0,
+            progress=False,
+        )
+    assert torch.equal(drawn(composer, scheduler=scheduler), loop)
+    assert torch.equal(drawn(composer, sampler=SchedulerSampler(scheduler)), loop)
+    if scheduler is None:
+        assert torch.equal(drawn(composer, sampler="scheduler"), loop)
+
+
+def test_the_report_counts_evaluations_and_rows() -> None:
+    model = tiny_model()
+    reports: list[SamplingReport] = []
+    with count_rows() as spent:
+        drawn(Composer(model(0.2, 0.2) & model(0.7, 0.7)), n=3, report=reports.append)
+    assert reports == [SamplingReport(spent.rows)]
+    assert spent.rows == 3 * 3 * 4
+
+
+def test_a_sampler_and_a_scheduler_exclude_each_other() -> None:
+    with pytest.raises(InputError, match="expected one of them"):
+        drawn(Composer(Gaussian()), sampler="scheduler", scheduler="ddim")
+
+
+def test_unknown_samplers() -> None:
+    with pytest.raises(NotFoundError, match=r"No sampler is named 'nobody'.*Known samplers: .*scheduler"):
+        drawn(Composer(Gaussian()), sampler="nobody")
+    with pytest.raises(InputError, match="Expected a sampler: an object, or one of the registered names"):
+        drawn(Composer(Gaussian()), sampler=3)
+
+
+@attrs.frozen
+class Constant:
+    """A sampler of one's own, with one fault or none."""
+
+    fault: str = ""
+
+    def sample(self, target: Target, n: int, *, num_inference_steps: int, **options: Any) -> Sampled:
+        if self.fault == "unseeded":
+            torch.rand(1)
+        good = SchedulerSampler("ddpm").sample(target, n, num_inference_steps=num_inference_steps, **options)
+        samples, evaluations = good.samples, good.report.evaluations
+        changed = {
+            "shape": samples[:1].expand(n + 1, -1, -1, -1),
+            "wide": 1.3 * samples,
+            "shifted": samples + 0.3,
+            "nan": samples * torch.nan,
+        }
+        return Sampled(changed.get(self.fault, samples), SamplingReport(evaluations + (self.fault == "evaluations")))
+
+
+def test_a_sampler_of_ones_own() -> None:
+    assert isinstance(Constant(), Sampler)
+    check_sampler(Constant())
+    register("samplers", "constant", Constant)
+    composer = Composer(Gaussian(0.4, 0.25))
+    assert torch.equal(drawn(composer, sampler="constant"), drawn(composer, sampler=Constant))
+    assert find("samplers", "constant")() == Constant()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("unseeded", "global random state"),
+        ("shape", "expected .* return n samples"),
+        ("wide", "variance"),
+        ("shifted", "mean"),
+        ("nan", "NaN"),
+        ("evaluations", "evaluations reported"),
+    ],
+)
+def test_the_check_finds_faults(fault: str, message: str) -> None:
+    with pytest.raises(ConformanceError, match=message):
+        check_sampler(Constant(fault))
+
+
+def test_leaves_are_predicted_in_one_batch() -> None:
+    model = tiny_model()
+    a, b = model(0.2, 0.2), model(0.7, 0.7)
+    target = Target(2 * a - b)
+    x, t = torch.randn(3, 3, 16, 16), torch.tensor([100.0, 500.0, 900.0])
+    calls: list[int] = []
+    model.denoiser.network.base.register_forward_hook(lambda _module, given, _made: calls.append(len(given[0])))
+    with count_rows() as spent, torch.no_grad():
+        leaves = target.predict(x, t)
+    assert (spent.rows, spent.trunks, calls) == (6, 3, [3])
+    assert target.evaluations == 6
+    with torch.no_grad():
+        torch.testing.assert_close(leaves, torch.stack([a.eps(x, t), b.eps(x, t)]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(2 * leaves[0] - leaves[1], target.compose(x, t), rtol=0, atol=1e-5)
+        x0 = target.predict(x, t, prediction_type="sample")
+        torch.testing.assert_close(x0[0], predict(a, x, t, prediction_type="sample"), rtol=0, atol=1e-4)
+
+
+def test_leaves_of_several_groups_keep_their_order() -> None:
+    model = tiny_model()
+    space = model.denoiser.noised_space
+    g = Gaussian(0.3, sample_shape=space.sample_shape, space="pixels", value_range=space.value_range)
+    a, b = model(0.2, 0.2), model(0.7, 0.7)
+    x, t = torch.randn(2, 3, 16, 16), torch.full((2,), 500.0)
+    with torch.no_grad():
+        for leaf, one in zip((a, g, b), Target(a + g + b).predict(x, t), strict=True):
+            torch.testing.assert_close(one, leaf.eps(x, t), rtol=0, atol=1e-5)
+
+
+def test_energies_of_leaves() -> None:
+    a, b = Gaussian(0.5), Gaussian(-0.5)
+    x, t = torch.randn(4, 1, 1, 1), torch.full((4,), 300.0)
+    target = Target(a + b)
+    assert torch.equal(target.energies(x, t), torch.stack([a.energy(x, t), b.energy(x, t)]))
+    assert target.evaluations == 8
+    without = Target(tiny_model()(0.2, 0.2))
+    assert not without.has_energies
+    with pytest.raises(CompositionError, match="no energy"):
+        without.energies(torch.zeros(1, 3, 16, 16), torch.zeros(1))
+
+
+def test_what_is_not_finite_is_named() -> None:
+    @attrs.frozen(eq=False, repr=False)
+    class Broken(Gaussian):
+        def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+            return sample * torch.nan
+
+    with pytest.raises(NonFiniteError, match="a prediction of broken that is not finite"):
+        Target(Gaussian() + Broken(name="broken")).predict(torch.zeros(1, 1, 1, 1), torch.zeros(1))
+
+
+def test_groups_inside_a_mixture_are_known() -> None:
+    model = tiny_model()
+    target = Target(model(0.2, 0.2) | model(0.7, 0.7))
+    assert target.groups == [model.denoiser]
+    assert target.device == model.denoiser.device
+    assert isinstance(next(iter(target.composition.terms)), Mixture)
+
+
+def test_timesteps_are_those_of_the_default_scheduler() -> None:
+    target = Target(Composition.of(Gaussian()))
+    made = make_scheduler(None, target.noised_space.alphas_cumprod, prediction_type="epsilon")
+    for steps in (1, 7, 50, 1000):
+        if steps != 7:  # DDIM strides by whole timesteps
+            made.set_timesteps(steps)
+            assert target.timesteps(steps).tolist() == made.timesteps.tolist()
+        assert len(target.timesteps(steps)) == steps
+        assert float(target.timesteps(steps).min()) >= 0
+    with pytest.raises(InputError, match="expected 1 to 1000"):
+        target.timesteps(1001)
+
+
+def test_warnings_of_a_report() -> None:
+    assert SamplingReport(1, ess=(1.0, 0.2), acceptance={900.0: 0.6}).warnings == ()
+    collapsed, stuck = SamplingReport(1, ess=(1.0, 0.02), acceptance={900.0: 0.6, 500.0: 0.01}).warnings
+    assert "fell to 2%" in collapsed
+    assert "1 of 2 timesteps" in stuck
+    assert SamplingReport(1, notes=("weights ended",)).warnings == ("weights ended",)
