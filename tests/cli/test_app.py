@@ -39,6 +39,7 @@ def test_plugins_json_is_the_listing() -> None:
         "networks": ["two_stage", "unet2d", "unet2d_condition"],
         "conditioners": ["latents"],
         "decomposers": ["diffusion"],
+        "samplers": ["scheduler"],
     }
 
 
