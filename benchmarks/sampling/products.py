@@ -24,7 +24,8 @@ from energycomp import Composer
 from energycomp.components import Composition, Mixture
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian
-from energycomp_samplers.smc import SMC
+from energycomp_samplers.mala import MALA
+from energycomp_samplers.smc import SMC, annealed_mala
 
 SHAPE = (2, 1, 1)
 SIDE, CELLS = 14.0, 1400  # of the square on which exact samples are drawn, from its centre, and cells along a side
@@ -35,6 +36,9 @@ SAMPLERS: dict[str, Any] = {
     "fkc": SMC(weights="fkc"),
     "rne": SMC(weights="rne"),
     "energy": SMC(weights="energy"),
+    "mala": annealed_mala(),
+    "rne + mala": SMC(moves=MALA(moves=2)),
+    "rne + mala, energy test": SMC(moves=MALA(moves=2, test="energy")),
 }
 INK, ACCENT = "#1a1a1a", "#d1495b"
 

@@ -14,8 +14,9 @@ __all__ = ["energycomp_register_samplers"]
 
 @hookimpl
 def energycomp_register_samplers() -> Mapping[str, Callable[..., object]]:
-    """Sequential Monte Carlo for products, and shares from the path for mixtures."""
+    """Weighted particles and Metropolis moves for products, and shares from the path for mixtures."""
     return {
         "smc": lazy("energycomp_samplers.smc:SMC"),
+        "mala": lazy("energycomp_samplers.smc:annealed_mala"),
         "mixture": lazy("energycomp_samplers.mixture:MixtureSampler"),
     }

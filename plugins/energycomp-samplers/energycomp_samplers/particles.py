@@ -7,7 +7,7 @@ from torch import Tensor
 
 from energycomp.sampling import Generator, draw_noise
 
-__all__ = ["effective_sample_size", "systematic", "taken"]
+__all__ = ["effective_sample_size", "systematic", "taken", "uniform"]
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
@@ -29,11 +29,16 @@ def systematic(log_weights: Tensor, count: int, generator: Generator) -> Tensor:
     >>> systematic(torch.tensor([[0.0, -100.0, 0.0]]), 2, torch.Generator().manual_seed(0))
     tensor([[0, 2]])
     """
-    start = torch.special.ndtr(draw_noise((len(log_weights), 1), generator=generator).double())
+    start = uniform((len(log_weights), 1), generator)
     points = (torch.arange(count) + start) / count
     edges = torch.softmax(log_weights.double().cpu(), dim=1).cumsum(dim=1)
     places = torch.searchsorted(edges, points).clamp(max=log_weights.shape[1] - 1)
     return places.to(log_weights.device)
+
+
+def uniform(shape: tuple[int, ...], generator: Generator, device: torch.device | None = None) -> Tensor:
+    """Uniform numbers in (0, 1), of one generator or of one for each row."""
+    return torch.special.ndtr(draw_noise(shape, generator=generator).double()).to(device)
 
 
 def taken(values: Tensor, places: Tensor) -> Tensor:

@@ -50,11 +50,13 @@ from energycomp_samplers.kernels import (
     predicted,
     sum_of_squares,
 )
-from energycomp_samplers.particles import effective_sample_size, systematic, taken
+from energycomp_samplers.mala import MALA, Chain
+from energycomp_samplers.particles import effective_sample_size, systematic, taken, uniform
 
-__all__ = ["SMC"]
+__all__ = ["SMC", "annealed_mala"]
 
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
+WEIGHTS = ("rne", "fkc", "energy", "none")
 TIMESTEP = legal(lambda value: is_number(value) and value >= 0, "a timestep, 0 or more")
 
 
@@ -63,7 +65,7 @@ class SMC:
     """Weighted particles with systematic resampling. Costs as many evaluations per particle as the plain loop.
 
     Args:
-        weights: "rne", "fkc" or "energy", see the formulas above.
+        weights: "rne", "fkc" or "energy", see the formulas above; "none" for moves without weights.
         particles: of each sample, of which one is drawn in the end; None for one swarm of n particles, all of which are
             samples. A swarm costs no more than plain sampling, but its samples are not independent.
         resample_below: particles are resampled where the effective sample size is below this share of them.
@@ -71,6 +73,7 @@ class SMC:
             stops where the standard deviation of the log weights of one step exceeds 3, because weights of images are
             noise at low noise levels.
         clamp: the log weights of one step are limited to this distance from their mean.
+        moves: Metropolis moves at each noise level, before particles are weighted.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -81,11 +84,14 @@ class SMC:
     (tensor(True), tensor(True))
     """
 
-    weights: Literal["rne", "fkc", "energy"] = attrs.field(default="rne", validator=one_of(("rne", "fkc", "energy")))
+    weights: Literal["rne", "fkc", "energy", "none"] = attrs.field(default="rne", validator=one_of(WEIGHTS))
     particles: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
     resample_below: float = attrs.field(default=0.5, validator=number(most=1))
     resample_above: float | None = attrs.field(default=None, validator=attrs.validators.optional(TIMESTEP))
     clamp: float = attrs.field(default=10.0, validator=number())
+    moves: MALA | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(MALA))
+    )
 
     def sample(
         self,
@@ -110,23 +116,28 @@ class SMC:
             return draw_noise((*like, *shape), generator=generator, device=target.device)
 
         x = noise(groups) / product.total**0.5
+        chain = None if self.moves is None else Chain(self.moves, target)
         run = _Run(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
         arriving: Tensor | None = None  # of the weights of energies, what does not depend on the energies of y
         for level in levels(target, num_inference_steps, progress=progress):
             x0 = predicted(target, x, level)
-            energy = _energy(target, x, level) if self.weights == "energy" and run.is_weighing else None
+            uses_energy = self.weights == "energy" and run.is_weighing
+            energy = _energy(target, x, level) if uses_energy else None
+            arrived = None if arriving is None or energy is None else arriving - energy
+            if chain is not None:
+                x, x0 = chain.move(x, x0, level, noise, lambda shape: uniform(shape, generator, target.device))
+                energy = _energy(target, x, level) if uses_energy else None
             if run.is_weighing:
-                increment = self._increment(product, x, x0, level, arriving, energy)
+                increment = self._increment(product, x, x0, level, arrived)
                 places = run.weighed(increment, level)
                 x, x0 = taken(x, places), torch.stack([taken(one, places) for one in x0])
                 energy = None if energy is None else taken(energy, places)
-            # Moves that leave pi_t as it is, such as Langevin or Metropolis steps, belong here.
             centre = product.centre(x, clipped(product.mean(x0), target), level)
             y = centre if level.is_last else centre + product.variance(level) ** 0.5 * noise(tuple(x.shape[:2]))
             if energy is not None and not level.is_last:
                 arriving = energy + product.log_ratio(x, y, centre, level)
             x = called_back(callback_on_step_end, level, y)
-        return Sampled(x.flatten(0, 1), run.report(target.evaluations - before))
+        return Sampled(x.flatten(0, 1), run.report(target.evaluations - before, chain))
 
     def _increment(
         self,
@@ -134,11 +145,10 @@ class SMC:
         x: Tensor,
         x0: Tensor,
         level: Level,
-        arriving: Tensor | None,
-        energy: Tensor | None,
+        arrived: Tensor | None,
     ) -> Tensor:
-        if energy is not None:
-            return torch.zeros_like(energy) if arriving is None else arriving - energy
+        if self.weights == "energy":
+            return x.new_zeros(x.shape[:2], dtype=torch.float64) if arrived is None else arrived
         return product.rne(x, x0, level) if self.weights == "rne" else product.fkc(x, x0, level)
 
     def _check(self, target: Target, generator: Generator) -> None:
@@ -153,6 +163,15 @@ class SMC:
                 f"got {len(generator)} generators for one swarm of particles, whose samples depend on each other; "
                 "expected one; give one generator, or particles of each sample: SMC(particles=4)"
             )
+
+
+def annealed_mala(**options: Any) -> SMC:
+    """The sampler `mala`: ancestral steps with four Metropolis moves at each noise level, and no weights.
+
+    >>> annealed_mala(moves=1).moves.moves
+    1
+    """
+    return SMC(weights="none", moves=MALA(**{"moves": 4, **options}))
 
 
 @attrs.frozen
@@ -219,7 +238,7 @@ class _Run:
     options: SMC
     log_weights: Tensor
     generator: Any
-    is_weighing: bool = True
+    is_weighing: bool = attrs.field(default=attrs.Factory(lambda run: run.options.weights != "none", takes_self=True))
     ess: list[float] = attrs.field(factory=list)
     resampled: list[int] = attrs.field(factory=list)
     stopped: Level | None = None  # where the spread of the weights ended them
@@ -248,14 +267,18 @@ class _Run:
         self.log_weights = self.log_weights.masked_fill(low, 0.0)
         return torch.where(low, drawn, torch.arange(count, device=drawn.device))
 
-    def report(self, evaluations: int) -> SamplingReport:
+    def report(self, evaluations: int, chain: Chain | None) -> SamplingReport:
         notes = []
         if self.stopped is not None and self.stopped.alpha < 0.5:
             notes.append(
                 f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
                 f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; use more steps"
             )
-        weights = tuple(map(tuple, self.log_weights.tolist()))
         return SamplingReport(
-            evaluations, tuple(self.ess), tuple(self.resampled), log_weights=weights, notes=tuple(notes)
+            evaluations,
+            tuple(self.ess),
+            tuple(self.resampled),
+            {} if chain is None else chain.acceptance,
+            tuple(map(tuple, self.log_weights.tolist())) if self.ess else (),
+            tuple(notes),
         )

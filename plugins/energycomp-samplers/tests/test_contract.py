@@ -13,10 +13,11 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.plugins import find, listing
 from energycomp.sampling import Sampler
 from energycomp.testing import Gaussian, check_sampler, labels_model, tiny_model
+from energycomp_samplers.mala import MALA
 from energycomp_samplers.mixture import MixtureSampler
 from energycomp_samplers.smc import SMC
 
-SAMPLERS = {"smc": SMC, "mixture": MixtureSampler}
+SAMPLERS = {"smc": SMC, "mala": SMC, "mixture": MixtureSampler}
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -24,10 +25,20 @@ def test_contract(name: str) -> None:
     sampler = find("samplers", name)()  # installed: found through the entry point
     assert type(sampler) is SAMPLERS[name]
     assert isinstance(sampler, Sampler)
-    check_sampler(sampler, exact=name == "smc")
+    check_sampler(sampler, exact=name != "mixture")
 
 
-@pytest.mark.parametrize("sampler", [SMC(weights="fkc"), SMC(weights="energy"), SMC(particles=4)], ids=str)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        SMC(weights="fkc"),
+        SMC(weights="energy"),
+        SMC(particles=4),
+        SMC(moves=MALA()),
+        SMC(weights="energy", moves=MALA(test="energy")),
+    ],
+    ids=str,
+)
 def test_contract_of_other_ways(sampler: Any) -> None:
     check_sampler(sampler, exact=True)
 
@@ -78,7 +89,7 @@ def test_conditions_of_each_sample_are_refused() -> None:
         drawn(model.leaf(torch.rand(3, 2)), SMC())
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["smc", "mixture"])
 def test_rows_are_one_batch_a_step(sampler: str) -> None:
     """No loop over leaves calls the network: one trunk per sample and step, one row per leaf, sample and step."""
     from energycomp.denoisers import count_rows
