@@ -1,72 +1,90 @@
-"""Sample scenes with objects at K given places, and read the places back.
+"""Sample scenes with objects at K given places in several ways, and read the places back.
 
-python benchmarks/sampling/composed_samples.py [-n 64] [--counts 3,5,8] [--steps 50] [--seed 0] [-o composed.png]
+python benchmarks/sampling/composed_samples.py [-n 64] [--counts 3,5,8] [--ways ddim@50 ddpm@100x4] [-o composed.png]
+
+A way is SCHEDULER@STEPS or SAMPLER@STEPS; x4 draws four samples of each layout and keeps the best by lift. Every layout
+has a seed of its own, so that all ways start from the same noise. Results in `--records` are taken up again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from energycomp import Composer, infer, load
+from benchmarks.common.ways import Way, mean_interval, recorded
+from energycomp import Model, infer, load
 from energycomp.evaluation import PerceptionRate
 from energycomp.files import atomic_file
 from energycomp.viz import grid
 from energycomp_datasets.clevr.layout import render_arrays
 
 HELD_OUT = 2_000_000_000  # added to the seed: places of scenes that neither training nor `energycomp evaluate` has
+SHOWN = 8
 
 
-def main() -> None:
-    """Prints one JSON line for each count."""
+def summary(found: Sequence[Mapping[str, Any]], asked: Tensor) -> dict[str, float]:
+    """Shares of places found and of right counts with their intervals, and network evaluations of a sample."""
+    rates = [PerceptionRate() for _ in found]
+    for rate, row, true in zip(rates, found, asked, strict=True):
+        rate.update([torch.tensor(row["read"]).reshape(-1, 2)], [true])
+    places = mean_interval(torch.stack([rate.compute() for rate in rates]))
+    right = mean_interval(torch.tensor([len(row["read"]) == asked.shape[1] for row in found]))
+    return {
+        "found": places[0],
+        "found_interval": places[1],
+        "count_right": right[0],
+        "count_right_interval": right[1],
+        "rows_per_sample": round(sum(row["rows"] for row in found) / len(found), 1),
+    }
+
+
+def compose(model: Model, places: Tensor) -> Any:
+    """Objects at the places (K, 2)."""
+    composition = model.leaf(places[0][None])
+    for place in places[1:]:
+        composition = composition & model.leaf(place[None])
+    return composition
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints one JSON line for each count and way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="clevr", help="registered name or folder")
-    parser.add_argument("-n", type=int, default=64, help="samples for each count")
+    parser.add_argument("-n", type=int, default=64, help="layouts for each count")
     parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
-    parser.add_argument("--steps", type=int, default=50, help="steps of the scheduler")
-    parser.add_argument("--scheduler", default="DDIMScheduler")
+    parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", type=Path, default=None, help="a picture of the first 8 samples of each count")
-    options = parser.parse_args()
+    parser.add_argument("--records", type=Path, default=Path("runs/composed_samples"), help="folder of single results")
+    parser.add_argument("-o", type=Path, default=None, help="a picture of the first 8 samples of each line")
+    options = parser.parse_args(arguments)
     model = load(options.model)
-    shown = []
+
+    def read(image: Tensor) -> Any:
+        return infer(image, model).conditions.tolist()
+
+    shown: list[Path] = []
     for count in map(int, options.counts.split(",")):
         _, places = render_arrays(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
-        asked = torch.stack(places)  # (n, K, 2)
-        started = time.perf_counter()
-        images = Composer([model.leaf(asked[:, k]) for k in range(count)]).sample(
-            options.n,
-            generator=torch.Generator().manual_seed(options.seed),
-            num_inference_steps=options.steps,
-            scheduler=options.scheduler,
-            output_type="pt",
-        )
-        seconds = time.perf_counter() - started
-        found, right = PerceptionRate(), 0
-        for image, true in tqdm(zip(images, asked, strict=True), total=options.n, desc=f"reading {count}"):
-            solution = infer(image, model)
-            found.update([solution.conditions], [true])
-            right += solution.count == count
-        shown.append(images[:8])
-        result = {
-            "objects": count,
-            "found": round(float(found.compute()), 4),
-            "count_right": round(right / options.n, 4),
-            "samples": options.n,
-            "steps": options.steps,
-            "scheduler": options.scheduler,
-            "seed": options.seed,
-            "seconds_per_sample": round(seconds / options.n, 3),
-        }
-        print(json.dumps(result), flush=True)
+        for way in options.ways or [Way.of(model)]:
+            folder = options.records / f"{model.name}-{count}-{way}-{options.seed}"
+            found = [
+                recorded(folder / str(k), way, model, compose(model, place), options.seed + k, read)
+                for k, place in enumerate(tqdm(places, desc=f"{count} objects, {way}"))
+            ]
+            line = {"objects": count, "way": str(way), "samples": options.n, "seed": options.seed}
+            print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
+            shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
     if options.o:
         with atomic_file(options.o) as temporary:
-            grid(torch.cat(shown), columns=8).save(temporary, format="PNG")
+            grid([Image.open(path) for path in shown], columns=SHOWN).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""Shared by the benchmarks of composed samples: the ways to draw one, and results that are taken up again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp import Composer, Model, sample_best
+from energycomp.denoisers import count_rows
+from energycomp.files import atomic_file
+from energycomp.images import to_output
+from energycomp.sampling import compatible_schedulers
+
+__all__ = ["Way", "mean_interval", "recorded"]
+
+Z = 1.96
+
+
+@attrs.frozen
+class Way:
+    """How a composition is drawn: a scheduler or a sampler, its steps, and of how many samples the best is kept.
+
+    >>> Way.parsed("ddpm@100x4")
+    Way(name='ddpm', steps=100, best_of=4)
+    >>> str(Way.parsed("DDIMScheduler@50"))
+    'ddim@50'
+    """
+
+    name: str
+    steps: int
+    best_of: int = 1
+
+    @classmethod
+    def parsed(cls, text: str) -> Way:
+        """From NAME@STEPS, or NAME@STEPSxBEST.
+
+        Raises:
+            argparse.ArgumentTypeError: another text.
+        """
+        if (found := re.fullmatch(r"([\w-]+)@(\d+)(?:x(\d+))?", text)) is None:
+            raise argparse.ArgumentTypeError(f"got {text!r}; expected NAME@STEPS or NAME@STEPSxBEST, as ddpm@100x4")
+        return cls(found[1].lower().removesuffix("scheduler"), int(found[2]), int(found[3] or 1))
+
+    @classmethod
+    def of(cls, model: Model) -> Way:
+        """What `energycomp sample` does where nothing is chosen."""
+        return cls.parsed(f"{model.defaults.scheduler}@{model.defaults.num_inference_steps}")
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.steps}" + (f"x{self.best_of}" if self.best_of > 1 else "")
+
+    def draw(self, model: Model, composition: Any, seed: int) -> Tensor:
+        """A sample (C, H, W) of a composition of the model's components."""
+        schedulers = {name.lower().removesuffix("scheduler") for name in compatible_schedulers()}
+        by = "scheduler" if self.name in schedulers else "sampler"
+        generator = torch.Generator().manual_seed(seed)
+        options: dict[str, Any] = {by: self.name, "num_inference_steps": self.steps, "progress": False}
+        if self.best_of == 1:
+            images = Composer(composition).sample(1, generator=generator, output_type="pt", **options)
+        else:
+            images = sample_best(
+                composition, best_of=self.best_of, model=model, generator=generator, output_type="pt", **options
+            ).images
+        return torch.as_tensor(images[0])
+
+
+def recorded(
+    path: Path, way: Way, model: Model, composition: Any, seed: int, read: Callable[[Tensor], Any]
+) -> dict[str, Any]:
+    """Draws and reads one sample: what is "read", and the network evaluations of drawing it, "rows".
+
+    Both are written to PATH.json, and the sample to PATH.png; they are taken from there if they exist.
+    """
+    record = path.with_suffix(".json")
+    if not record.exists():
+        with count_rows() as spent:
+            image = way.draw(model, composition, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path.with_suffix(".png")) as temporary:
+            to_output(image[None], "pil", (-1.0, 1.0))[0].save(temporary, format="PNG")
+        with atomic_file(record) as temporary:
+            temporary.write_text(json.dumps({"read": read(image), "rows": spent.rows}))
+    found: dict[str, Any] = json.loads(record.read_text())
+    return found
+
+
+def mean_interval(values: Tensor) -> tuple[float, float]:
+    """The mean of independent values, and half the width of its 95 % interval.
+
+    >>> mean_interval(torch.tensor([0.0, 1.0, 1.0, 1.0]))
+    (0.75, 0.49)
+    """
+    values = values.double()
+    return round(float(values.mean()), 4), round(float(Z * values.std() / len(values) ** 0.5), 4)
