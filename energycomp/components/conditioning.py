@@ -1,13 +1,13 @@
 """Conditions of components: rows of tokens with a null flag, and the conditioners that make them.
 
 `Conditioner` is what every conditioner has. Optional abilities are protocols of their own, asked for by `isinstance`:
-`FiniteConditioner`, `AttributeConditioner`, `TextConditioner` and `TrainableConditioner`.
+`FiniteConditioner`, `AttributeConditioner`, `MixedConditioner`, `TextConditioner` and `TrainableConditioner`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
@@ -23,6 +23,8 @@ __all__ = [
     "Conditioner",
     "FiniteConditioner",
     "Latents",
+    "MixedConditioner",
+    "MixedSupport",
     "TextConditioner",
     "TrainableConditioner",
     "groups_of",
@@ -163,6 +165,53 @@ class AttributeConditioner(FiniteConditioner, Protocol):
     @property
     def groups(self) -> tuple[Tensor, ...] | None:
         """The values of each attribute, (M_k, *V); None where the constructor was given no attributes."""
+        ...
+
+
+@attrs.frozen
+class MixedSupport(constraints.Constraint):
+    """Values of continuous numbers, then of one whole number for each attribute: 1 to n, or 0 where it is left open.
+
+    Args:
+        continuous: what the first numbers satisfy.
+        length: how many they are.
+        words: n for each attribute.
+
+    >>> support = MixedSupport(constraints.independent(constraints.unit_interval, 1), 2, (3,))
+    >>> support.check(torch.tensor([[0.5, 0.5, 3.0], [0.5, 0.5, 0.0], [0.5, 0.5, 4.0], [0.5, 1.5, 1.0]]))
+    tensor([ True,  True, False, False])
+    """
+
+    is_discrete = False
+    event_dim = 1
+
+    continuous: constraints.Constraint
+    length: int
+    words: tuple[int, ...]
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether values (..., D + A) are legal, (...)."""
+        numbers, codes = value[..., : self.length], value[..., self.length :]
+        most = torch.tensor(self.words, dtype=codes.dtype, device=codes.device)
+        legal = (codes == codes.round()) & (codes >= 0) & (codes <= most)
+        return self.continuous.check(numbers) & legal.all(-1)
+
+
+@runtime_checkable
+class MixedConditioner(Conditioner, Protocol):
+    """A conditioner of values that are partly continuous: numbers, and then attributes, each of which may be open.
+
+    Solvers see the continuous numbers, with all attributes open; the attributes of what was found are read afterwards.
+    """
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[str, ...]]:
+        """The words of each attribute, in the order of the value's last numbers, which count them from 1; 0 is open."""
+        ...
+
+    @property
+    def support(self) -> MixedSupport:
+        """The set of legal values."""
         ...
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
+from energycomp.inference.attributes import read_attributes
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
 from energycomp.models.calibration import log_errors
@@ -34,6 +35,7 @@ def infer(
     solver: Solver | type[Solver] | str | None = None,
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
+    attributes: bool = True,
     generator: int | torch.Generator | None = None,
 ) -> Solution:
     """Finds the values, and their number, whose composition explains an image best (thesis eqs 5.7, 5.9).
@@ -46,6 +48,8 @@ def infer(
         count: the number of components, or least and greatest; the model's default range when left out.
         candidates: restrict the search to these values (M, *V): a tensor, an array, or a list of values or of what the
             model is called with.
+        attributes: whether the attributes of the components are read once they are found, for a conditioner that has
+            some, see `MixedConditioner`; else they are left open.
         generator: or a seed, makes the answer repeatable; 0 when left out.
 
     Returns:
@@ -69,6 +73,9 @@ def infer(
     problem = make_problem(observation, model, count=count, candidates=candidates)
     problem.check(chosen.needs, type(chosen).__name__)
     solution = _ordered(chosen.solve(problem, generator=generator), problem)
+    if problem.words and attributes:
+        values, certainty = read_attributes(problem, solution.conditions, generator=generator)
+        solution = attrs.evolve(solution, conditions=values, certainty=certainty)
     return _judged(solution, problem, model, generator)
 
 

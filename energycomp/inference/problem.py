@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.conditioning import Condition, Conditioner, groups_of
+from energycomp.components.conditioning import Condition, Conditioner, MixedConditioner, groups_of
 from energycomp.components.rules import identifies_null, rule_weights
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
@@ -40,9 +40,10 @@ class Problem:
         counts: least and greatest count; equal where the count is known.
         exchangeable: whether the order of the slots has no meaning.
         distinct: whether all values of an answer must differ.
-        value_shape: V.
+        value_shape: V; of a conditioner with attributes that are left open, that of its continuous numbers.
         default_draws: how many draws an inference averages over unless the solver wants another number.
         beta: inverse temperature of posteriors, softmax(-beta J); None where the model has none.
+        words: how many each attribute of a `MixedConditioner` has; () for any other, and where candidates are given.
 
     >>> from energycomp.testing import tiny_model
     >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
@@ -62,6 +63,7 @@ class Problem:
     _denoiser: Denoiser
     _conditioner: Conditioner
     _defaults: Defaults
+    words: tuple[int, ...] = ()
     _has_baseline: bool = True
     _spent: RowCount = attrs.field(factory=RowCount)
     _trunks: WeakKeyDictionary[NoiseBank, Trunk] = attrs.field(factory=WeakKeyDictionary)
@@ -242,7 +244,7 @@ def make_problem(
     Args:
         count: the number of components, or least and greatest; the model's defaults when left out.
         candidates: restrict every slot to these values, as `values_of` takes them; an attribute without one is not
-            asked about.
+            asked about. Without them, the slots of a `MixedConditioner` are its continuous numbers.
 
     Raises:
         InputError: a count or candidates that the model does not have.
@@ -257,7 +259,11 @@ def make_problem(
         if high == 0:
             raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
     slot = value_slot(model, low, candidates)
-    return _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
+    problem = _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
+    if candidates is None and isinstance(model.conditioner, MixedConditioner):
+        support = model.conditioner.support
+        return attrs.evolve(problem, value_shape=(support.length,), words=support.words)
+    return problem
 
 
 def _problem(

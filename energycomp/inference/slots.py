@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.components.conditioning import FiniteConditioner
+from energycomp.components.conditioning import FiniteConditioner, MixedSupport
 from energycomp.components.values import values_of
 from energycomp.errors import InputError
 from energycomp.models.model import MAX_COUNT, Model
@@ -49,7 +49,10 @@ def value_slot(model: Model, least: int, candidates: Any) -> Slot:
             f"got {len(listed)} values for at least {least} components that differ; expected as many; lower count= or "
             "list more candidates="
         )
-    return Slot(model.conditioner.support, None if listed is None else listed.to(model.denoiser.device))
+    if listed is not None:
+        return Slot(model.conditioner.support, listed.to(model.denoiser.device))
+    support = model.conditioner.support
+    return Slot(support.continuous if isinstance(support, MixedSupport) else support)
 
 
 def attribute_slots(

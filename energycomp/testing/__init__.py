@@ -15,12 +15,13 @@ from energycomp.testing.checks import (
     check_sampler,
     check_solver,
 )
-from energycomp.testing.conditioners import Labels, UnitSquare
+from energycomp.testing.conditioners import Labels, TintedSquare, UnitSquare
 from energycomp.testing.models import (
     attributes_model,
     bumps_model,
     labels_model,
     planted,
+    tinted_model,
     tiny_model,
 )
 from energycomp.testing.plugin import Check, check_plugin
@@ -32,6 +33,7 @@ __all__ = [
     "Gaussian",
     "Labels",
     "StripesEncoder",
+    "TintedSquare",
     "UnitSquare",
     "attributes_model",
     "bumps_model",
@@ -50,5 +52,6 @@ __all__ = [
     "labels_model",
     "planted",
     "stripes_model",
+    "tinted_model",
     "tiny_model",
 ]

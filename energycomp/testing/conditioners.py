@@ -1,7 +1,8 @@
-"""Conditioners of the models in closed form: places in the unit square, and labels."""
+"""Conditioners of the models in closed form: places in the unit square, alone or with attributes, and labels."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.conditioning import Condition, MixedSupport
 from energycomp.errors import InputError
 
-__all__ = ["Labels", "UnitSquare"]
+__all__ = ["Labels", "TintedSquare", "UnitSquare"]
 
 
 @attrs.frozen
@@ -51,6 +52,57 @@ class UnitSquare:
         if values.ndim != 2 or values.shape[1] != 2:
             raise InputError(f"got places {tuple(values.shape)}; expected (R, 2); stack pairs")
         return Condition(values[:, None, :])
+
+
+@attrs.frozen
+class TintedSquare:
+    """A conditioner of places in the unit square with two attributes, tint and width, each of which may be left open.
+
+    >>> square = TintedSquare()
+    >>> square.describe(square.parse(0.25, 0.5, tint="blue")[0])
+    {'x': 0.25, 'y': 0.5, 'tint': 'blue'}
+    """
+
+    value_shape: tuple[int, ...] = (4,)
+    token_shape: tuple[int, int] = (1, 7)
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[str, ...]]:
+        """The words of both."""
+        return {"tint": ("red", "green", "blue"), "width": ("narrow", "wide")}
+
+    @property
+    def support(self) -> MixedSupport:
+        """The unit square, and the words of both attributes."""
+        return MixedSupport(UnitSquare().support, 2, tuple(map(len, self.attributes.values())))
+
+    def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Two numbers, and any of `tint=` and `width=`, as a value (1, 4)."""
+        place = {name: kwargs[name] for name in "xy" if name in kwargs}
+        numbers = UnitSquare().parse(*args, *place.values())
+        given = {name: word for name, word in kwargs.items() if name not in place}
+        if any(word not in self.attributes.get(name, ()) for name, word in given.items()):
+            raise InputError(f"got {given}; expected words of {dict(self.attributes)}; change them")
+        codes = [words.index(given[name]) + 1 if name in given else 0 for name, words in self.attributes.items()]
+        return torch.cat([numbers, torch.tensor([codes], dtype=numbers.dtype)], dim=1)
+
+    def describe(self, value: Tensor) -> dict[str, Any]:
+        """The place, and the attributes that are known."""
+        x, y = UnitSquare().describe(value[:2])
+        codes = zip(self.attributes.items(), value[2:].tolist(), strict=False)
+        return {"x": x, "y": y, **{name: words[int(code) - 1] for (name, words), code in codes if code}}
+
+    def config(self) -> dict[str, Any]:
+        """No arguments."""
+        return {}
+
+    def __call__(self, values: Tensor) -> Condition:
+        """Values (R, 4), or places (R, 2), as rows (R, 1, 7): the place, and a column for each word."""
+        if values.ndim != 2 or values.shape[1] not in (2, 4):
+            raise InputError(f"got values {tuple(values.shape)}; expected (R, 4), or places (R, 2); stack them")
+        codes = values[:, 2:] if values.shape[1] == 4 else values.new_zeros(len(values), 2)
+        words = [codes[:, k, None] == torch.arange(1, n + 1, device=codes.device) for k, n in enumerate((3, 2))]
+        return Condition(torch.cat([values[:, :2], *(word.to(values.dtype) for word in words)], dim=1)[:, None])
 
 
 @attrs.frozen

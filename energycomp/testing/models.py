@@ -17,13 +17,14 @@ from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.two_stage import TwoStageUNet
 from energycomp.images import ImageProcessor
 from energycomp.models.model import Defaults, Model
-from energycomp.testing.conditioners import Labels, UnitSquare
+from energycomp.testing.conditioners import Labels, TintedSquare, UnitSquare
 
 __all__ = [
     "attributes_model",
     "bumps_model",
     "labels_model",
     "planted",
+    "tinted_model",
     "tiny_model",
 ]
 
@@ -93,6 +94,29 @@ def bumps_model(**defaults: Any) -> Model:
     return _model("bumps", bump, UnitSquare(), "product", "sample", defaults)
 
 
+def tinted_model(**defaults: Any) -> Model:
+    """`bumps_model` with a colour and a width for each bump: grey and of middle width where they are left open.
+
+    Args:
+        defaults: fields of `Defaults`, in place of those of this model.
+
+    >>> model = tinted_model()
+    >>> model(0.2, 0.3, tint="red") & model(0.7, 0.8)
+    -u + tinted(0.2, 0.3, tint=red) + tinted(0.7, 0.8)
+    """
+    grid = (torch.arange(SIZE) + 0.5) / SIZE
+
+    def bump(token: Tensor) -> Tensor:
+        u = grid.to(token)
+        tint, width = token[:, 2:5], token[:, 5:]
+        colour = torch.where(tint.any(1, keepdim=True), 0.6 * tint + 0.1, 0.3)
+        spread = 0.12 + width @ token.new_tensor([-0.03, 0.04])
+        square = (u - token[:, :1])[:, None, :] ** 2 + (u - token[:, 1:2])[:, :, None] ** 2
+        return colour[:, :, None, None] * torch.exp(-square / (2 * spread[:, None, None] ** 2))[:, None]
+
+    return _model("tinted", bump, TintedSquare(), "product", "sample", defaults)
+
+
 def labels_model(
     labels: int = 8,
     *,
@@ -139,7 +163,7 @@ def attributes_model(attributes: int = 4, **options: Any) -> Model:
 
 
 def planted(model: Model, values: Tensor) -> Tensor:
-    """The image (1, C, H, W) whose exact answer is `values` (K, *V), for `bumps_model` and `labels_model`."""
+    """The image (1, C, H, W) whose exact answer is `values` (K, *V), for the models of bumps and of labels."""
     network = cast("ClosedForm", model.denoiser.network)
     with torch.no_grad():
         patterns = network.pattern(model.conditioner(values).rows[:, 0])

@@ -24,8 +24,11 @@ def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
 
 @hookimpl
 def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
-    """An object's coordinates (x, y) in [0, 1]."""
-    return {"coordinates": lazy("energycomp_clevr.coordinates:Coordinates")}
+    """Objects by their place alone, or by place, size, colour, material and shape."""
+    return {
+        "coordinates": lazy("energycomp_clevr.coordinates:Coordinates"),
+        "objects": lazy("energycomp_clevr.objects:Objects"),
+    }
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Models of CLEVR scenes: the small one with its weights, and that of the thesis at full size."""
+"""Models of CLEVR scenes: the small ones with their weights, and that of the thesis at full size."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-from energycomp.components import cosine_schedule
+from energycomp.components import Conditioner, cosine_schedule
 from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
+from energycomp_clevr.objects import Objects
 
-__all__ = ["clevr", "default", "paper"]
+__all__ = ["clevr", "default", "paper", "places"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -24,7 +25,7 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
         pretrained: load the weights of this package, which exist for "default".
         options: options of the preset; for "paper": `vae`, a path or hub id.
     """
-    presets = {"default": default, "paper": paper}
+    presets = {"default": default, "places": places, "paper": paper}
     if preset not in presets:
         raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
     if unknown := options.keys() - ({"vae"} if preset == "paper" else set()):
@@ -42,15 +43,27 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
 
 
 def default() -> Model:
-    """The untrained model: x0 prediction under the rule product at 64x64 pixels."""
-    network = TwoStageUNet(sample_size=64, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2)
+    """The untrained model of whole objects: x0 prediction under the rule product at 64x64 pixels."""
+    return _small(Objects(), "objects")
+
+
+def places() -> Model:
+    """The untrained model of places alone, of the same size."""
+    return _small(Coordinates(), "coordinates")
+
+
+def _small(conditioner: Objects | Coordinates, name: str) -> Model:
+    width = conditioner.token_shape[1]
+    network = TwoStageUNet(
+        sample_size=64, token_width=width, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2
+    )
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",
         sample_shape=(3, 64, 64),
-        token_shape=(1, 2),
+        token_shape=(1, width),
     )
     defaults = Defaults(
         timesteps=(100.0, 600.0),
@@ -59,7 +72,7 @@ def default() -> Model:
         solver="pursuit",
         counts=(0, 10),
     )
-    return _model(denoiser, defaults, (64, 64), "two_stage")
+    return _model(denoiser, defaults, "two_stage", conditioner, name)
 
 
 def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:
@@ -88,17 +101,19 @@ def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:
         codec=VAECodec(vae, image_size=64),
     )
     defaults = Defaults(timesteps=(0.0, 500.0), draws=64, solver="sgd", counts=(0, 10))
-    return _model(denoiser, defaults, (64, 64), "unet2d_condition")
+    return _model(denoiser, defaults, "unet2d_condition", Coordinates(), "coordinates")
 
 
-def _model(denoiser: Denoiser, defaults: Defaults, size: tuple[int, int], network_name: str) -> Model:
+def _model(
+    denoiser: Denoiser, defaults: Defaults, network_name: str, conditioner: Conditioner, conditioner_name: str
+) -> Model:
     return Model(
         name="clevr",
         denoiser=denoiser,
-        conditioner=Coordinates(),
-        processor=ImageProcessor(size=size, resize="squash"),
+        conditioner=conditioner,
+        processor=ImageProcessor(size=(64, 64), resize="squash"),
         network_name=network_name,
-        conditioner_name="coordinates",
+        conditioner_name=conditioner_name,
         defaults=defaults,
     )
 

@@ -15,13 +15,15 @@ from energycomp_datasets.clevr import clevrtex
 from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, camera_basis, project
 from energycomp_datasets.clevr.records import Record, centres
 from energycomp_datasets.clevr.renderer import render
-from energycomp_datasets.clevr.scenes import COLORS, MATERIALS, Scene, sample_scene
+from energycomp_datasets.clevr.scenes import CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
 from energycomp_datasets.pictures import to_bytes, write_png
 
 FRAME = (480, 320)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
 
 
-def scene_of(seed: int, index: int, objects: tuple[int, int], textured: bool = False) -> Scene:
+def scene_of(
+    seed: int, index: int, objects: tuple[int, int], textured: bool = False, variety: Variety = CLEVR
+) -> Scene:
     """Scene number `index` of `seed` with a count uniform in `objects` (both ends included).
 
     It depends on its arguments alone, so that images can be rendered in any order and in any number of processes.
@@ -32,7 +34,8 @@ def scene_of(seed: int, index: int, objects: tuple[int, int], textured: bool = F
     entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
     generator = torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
     low, high = objects
-    return sample_scene(int(torch.randint(low, high + 1, (), generator=generator)), generator, textured)
+    count = int(torch.randint(low, high + 1, (), generator=generator))
+    return sample_scene(count, generator, textured, variety)
 
 
 @torch.no_grad()
@@ -57,6 +60,42 @@ def render_arrays(
         images[row] = to_bytes(render(scene, (size, size)))
         coordinates.append(project(scene.positions, scene.camera))
     return images, coordinates
+
+
+@torch.no_grad()
+def render_objects(
+    count: int,
+    objects: tuple[int, int] = (3, 5),
+    seed: int = 0,
+    size: int = 64,
+    start: int = 0,
+    variety: Variety = CLEVR,
+) -> tuple[Tensor, list[Tensor]]:
+    """Images `(N, 3, size, size)` uint8 and the objects (`(K, 6)` float32 each, see `object_values`) from `start` on.
+
+    >>> images, values = render_objects(2, size=32)
+    >>> images.shape, values[0].shape[1]
+    (torch.Size([2, 3, 32, 32]), 6)
+    """
+    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    values = []
+    for row in range(count):
+        scene = scene_of(seed, start + row, objects, variety=variety)
+        images[row] = to_bytes(render(scene, (size, size)))
+        values.append(object_values(scene))
+    return images, values
+
+
+def object_values(scene: Scene) -> Tensor:
+    """The objects of a scene `(K, 6)`: x and y in [0, 1], then the places, from 1, of size, colour, material, shape.
+
+    The words are those of `ATTRIBUTES`; 0 would be an attribute that is not known.
+
+    >>> object_values(scene_of(0, 7, (2, 2)))[:, 2:].int().tolist()
+    [[1, 4, 2, 3], [1, 6, 2, 3]]
+    """
+    words = [(scene.sizes > sum(SIZES.values()) / 2).long(), scene.colors, scene.materials, scene.shapes]
+    return torch.cat([project(scene.positions, scene.camera), torch.stack(words, 1) + 1.0], dim=1)
 
 
 @torch.no_grad()

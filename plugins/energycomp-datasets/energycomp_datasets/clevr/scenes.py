@@ -30,6 +30,7 @@ __all__ = [
     "SIZES",
     "Lighting",
     "Scene",
+    "Variety",
     "default_lighting",
     "id_buffer",
     "project",
@@ -53,6 +54,7 @@ SIZES = {"small": 0.35, "large": 0.7}
 MAX_COUNT = 10
 FOOTPRINT_GAP = 0.25  # scene units
 DIRECTION_GAP = 0.4
+FIELD = 6.0  # side of the square that objects stand in, around the origin
 VISIBLE_FRACTION = 200 / (480 * 320)
 CHECK_SHAPE = (80, 120)  # (H, W) of the id buffer that counts visible pixels
 
@@ -112,6 +114,32 @@ class Scene:
     textures: Textures | None = None
 
 
+@attrs.frozen
+class Variety:
+    """How much random scenes vary; the defaults are those of the official generator, with lights a little beyond.
+
+    Args:
+        camera: the camera moves by up to this along each axis, in scene units.
+        lights: factor on how much lights, colours, materials and the camera's response vary.
+        sizes: relative change of each object's size.
+        side: objects stand in a square of this side, placed at random within the official one of 6; crowded below that.
+        gap, direction_gap: least distances between objects, see `FOOTPRINT_GAP` and `DIRECTION_GAP`.
+
+    >>> Variety(side=2.5, gap=0.05, direction_gap=0.0).camera
+    0.5
+    """
+
+    camera: float = 0.5
+    lights: float = 1.0
+    sizes: float = 0.0
+    side: float = 6.0
+    gap: float = FOOTPRINT_GAP
+    direction_gap: float = DIRECTION_GAP
+
+
+CLEVR = Variety()
+
+
 def default_lighting(count: int) -> Lighting:
     """The base scene's lights without jitter, for `count` objects.
 
@@ -127,15 +155,17 @@ def default_lighting(count: int) -> Lighting:
     )
 
 
-def sample_lighting(count: int, generator: torch.Generator) -> Lighting:
+def sample_lighting(count: int, generator: torch.Generator, amount: float = 1.0) -> Lighting:
     """Lights moved and dimmed at random, a little more than in the official images, for `count` objects.
+
+    `amount` scales how much everything varies, see `Variety.lights`.
 
     >>> sample_lighting(2, torch.Generator().manual_seed(0)).positions.shape
     torch.Size([4, 3])
     """
 
     def around(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator) * 2 - 1
+        return amount * (torch.rand(shape, generator=generator) * 2 - 1)
 
     base = default_lighting(count)
     return Lighting(
@@ -177,7 +207,7 @@ def scene_from_record(record: dict[str, Any], camera: Tensor | None = None) -> S
     )
 
 
-def sample_scene(count: int, generator: torch.Generator, textured: bool = False) -> Scene:
+def sample_scene(count: int, generator: torch.Generator, textured: bool = False, variety: Variety = CLEVR) -> Scene:
     """A scene of `count` objects (0 to 10) placed by rejection, every object with 200 visible pixels at 480x320.
 
     A textured one has the same camera, lights and rules of placement, but further shapes, and patterns in random
@@ -192,9 +222,11 @@ def sample_scene(count: int, generator: torch.Generator, textured: bool = False)
         raise InputError(f"got {count} objects; expected 0 to {MAX_COUNT}, what the placement rules leave room for")
     shapes = SHAPES + MORE_SHAPES if textured else SHAPES
     while True:
-        camera = torch.tensor(CAMERA_POSITION) + torch.rand(3, generator=generator) - 0.5
+        camera = torch.tensor(CAMERA_POSITION) + 2 * variety.camera * (torch.rand(3, generator=generator) - 0.5)
         sizes = torch.tensor(list(SIZES.values()))[torch.randint(2, (count,), generator=generator)]
-        places = _place(sizes.tolist(), camera, generator)
+        if variety.sizes:
+            sizes = sizes * (1 + variety.sizes * (2 * torch.rand(count, generator=generator) - 1))
+        places = _place(sizes.tolist(), camera, generator, variety)
         if places is None:
             continue
         scene = Scene(
@@ -205,7 +237,7 @@ def sample_scene(count: int, generator: torch.Generator, textured: bool = False)
             materials=torch.randint(len(MATERIALS), (count,), generator=generator),
             rotations=torch.rand(count, generator=generator) * 2 * math.pi,
             camera=camera,
-            lighting=sample_lighting(count, generator),
+            lighting=sample_lighting(count, generator, variety.lights),
         )
         ids, _ = id_buffer(scene, *CHECK_SHAPE)
         seen = torch.bincount(ids.flatten() + 1, minlength=count + 1)[1:]
@@ -221,13 +253,16 @@ def _painted(scene: Scene, generator: torch.Generator) -> Scene:
     return attrs.evolve(scene, colors=colors, textures=textures)
 
 
-def _place(sizes: list[float], camera: Tensor, generator: torch.Generator) -> Tensor | None:
+def _place(sizes: list[float], camera: Tensor, generator: torch.Generator, variety: Variety) -> Tensor | None:
     """Footprint centres `(K, 2)`, or None where an object found no place in 50 tries."""
     right = camera_basis(camera)[0, :2].tolist()
+    corner, side = torch.tensor([-3.0, -3.0]), variety.side
+    if side < FIELD:
+        corner = corner + (FIELD - side) * torch.rand(2, generator=generator)
     placed: list[tuple[float, float, float]] = []
     for size in sizes:
-        for x, y in (torch.rand(50, 2, generator=generator) * 6 - 3).tolist():
-            if all(_apart(x - a, y - b, size + other, right) for a, b, other in placed):
+        for x, y in (torch.rand(50, 2, generator=generator) * side + corner).tolist():
+            if all(_apart(x - a, y - b, size + other, right, variety) for a, b, other in placed):
                 placed.append((x, y, size))
                 break
         else:
@@ -235,9 +270,9 @@ def _place(sizes: list[float], camera: Tensor, generator: torch.Generator) -> Te
     return torch.tensor(placed).reshape(-1, 3)[:, :2]
 
 
-def _apart(dx: float, dy: float, reach: float, right: list[float]) -> bool:
+def _apart(dx: float, dy: float, reach: float, right: list[float], variety: Variety) -> bool:
     along, across = dx * right[0] + dy * right[1], dy * right[0] - dx * right[1]
-    return math.hypot(dx, dy) >= reach + FOOTPRINT_GAP and abs(along) >= DIRECTION_GAP and abs(across) >= DIRECTION_GAP
+    return math.hypot(dx, dy) >= reach + variety.gap and min(abs(along), abs(across)) >= variety.direction_gap
 
 
 def id_buffer(scene: Scene, height: int, width: int) -> tuple[Tensor, Tensor]:

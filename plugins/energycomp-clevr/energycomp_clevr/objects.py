@@ -1,0 +1,151 @@
+"""The objects conditioner: a place and attributes such as shape and colour, each of which may be left open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from energycomp.components import Condition, MixedSupport
+from energycomp.errors import InputError
+from energycomp_clevr.coordinates import Coordinates
+
+__all__ = ["ATTRIBUTES", "Objects"]
+
+ATTRIBUTES = {
+    "size": ("small", "large"),
+    "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
+    "material": ("rubber", "metal"),
+    "shape": ("cube", "sphere", "cylinder"),
+}
+ANYTHING = "object"  # in a description without a shape
+
+
+@attrs.frozen
+class Objects:
+    """Objects: a place (x, y) in [0, 1] as `Coordinates` has it, and a word for each attribute, or none.
+
+    A value (6,) is x, y and, for size, colour, material and shape, the place of the word in `ATTRIBUTES`, from 1; 0 is
+    an attribute that is left open. Its token holds x and y, -1 or 1 for an attribute of two words, and a column for
+    each word of the others, all 0 where the attribute is open.
+
+    >>> objects = Objects()
+    >>> red = objects.parse(0.3, 0.45, color="red", shape="cube")
+    >>> red, objects.describe(red[0])
+    (tensor([[0.3000, 0.4500, 0.0000, 2.0000, 0.0000, 1.0000]]), {'x': 0.3, 'y': 0.45, 'color': 'red', 'shape': 'cube'})
+    >>> objects.read("red cube at 0.3,0.45").equal(red), objects(red).rows.shape
+    (True, torch.Size([1, 1, 15]))
+    """
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[str, ...]]:
+        """The words of each attribute, in the order of a value."""
+        return ATTRIBUTES
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """x, y and four attributes."""
+        return (2 + len(ATTRIBUTES),)
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """One token of width 15."""
+        return (1, 2 + sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values()))
+
+    @property
+    def support(self) -> MixedSupport:
+        """The unit square, and the words of each attribute."""
+        square = constraints.independent(constraints.unit_interval, 1)
+        return MixedSupport(square, 2, tuple(map(len, ATTRIBUTES.values())))
+
+    def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The value (1, 6) for `(x, y)` or `x=, y=`, with any of `size=, color=, material=, shape=`.
+
+        Raises:
+            InputError: a place outside of [0, 1], or a word that is none of the attribute's.
+        """
+        words = {name: kwargs.pop(name) for name in list(kwargs) if name in ATTRIBUTES}
+        place = Coordinates().parse(*args, **kwargs)
+        codes = [_code(name, words.get(name)) for name in ATTRIBUTES]
+        return torch.cat([place, torch.tensor([codes], dtype=place.dtype)], dim=1)
+
+    def read(self, text: str) -> Tensor:
+        """A description as a value (1, 6): "large red metal cube at 0.3,0.45", "object at 0.7,0.6" or "0.7,0.6".
+
+        Raises:
+            InputError: a word that is not known, two of one attribute, or no place.
+        """
+        described, at, place = text.rpartition(" at ")
+        found: dict[str, str] = {}
+        for word in described.split():
+            name = _attribute_of(word)
+            if name is None:
+                continue
+            if name in found:
+                raise InputError(
+                    f"got {found[name]!r} and {word!r} in {text!r}; expected one {name}; leave one of them out"
+                )
+            found[name] = word
+        numbers = [part.strip() for part in (place if at else text).split(",")]
+        if len(numbers) != 2 or not all(re.fullmatch(r"(?:x=|y=)?[-+.\deE]+", part) for part in numbers):
+            raise InputError(
+                f"got {text!r}; expected a place, alone or after a description, such as 0.3,0.45 or "
+                "'large red metal cube at 0.3,0.45'"
+            )
+        try:
+            x, y = (float(part.removeprefix("x=").removeprefix("y=")) for part in numbers)
+        except ValueError as error:
+            raise InputError(f"got the place {place or text!r}; expected two numbers in [0, 1], as 0.3,0.45") from error
+        return self.parse(x, y, **found)
+
+    def describe(self, value: Tensor) -> dict[str, Any]:
+        """One value (6,), or a place (2,), as {"x": ..., "y": ..., "shape": ...}, without open attributes."""
+        place = Coordinates().describe(value[:2])
+        codes = zip(ATTRIBUTES.items(), value[2:].tolist(), strict=False)  # a place alone has none
+        return {**place, **{name: words[int(code) - 1] for (name, words), code in codes if code}}
+
+    def config(self) -> dict[str, Any]:
+        """No arguments."""
+        return {}
+
+    def __call__(self, values: Tensor) -> Condition:
+        """Values (R, 6), or places (R, 2) with all attributes open, as condition rows (R, 1, 15)."""
+        if values.ndim != 2 or values.shape[1] not in (2, *self.value_shape):
+            raise InputError(f"got objects of shape {tuple(values.shape)}; expected (R, 6), or places (R, 2)")
+        places, codes = values[:, :2], values[:, 2:].detach()
+        columns = [places]
+        for words, code in zip(ATTRIBUTES.values(), codes.T, strict=False):
+            if len(words) == 2:
+                columns.append((2 * code - 3)[:, None] * (code > 0)[:, None])
+            else:
+                columns.append((code[:, None] == torch.arange(1, len(words) + 1, device=code.device)).to(places.dtype))
+        rows = torch.cat(columns, dim=1)
+        return Condition(torch.nn.functional.pad(rows, (0, self.token_shape[1] - rows.shape[1]))[:, None])
+
+
+def _code(name: str, word: Any) -> int:
+    """The place of a word among those of an attribute, from 1; 0 for None."""
+    if word is None:
+        return 0
+    if word not in ATTRIBUTES[name]:
+        raise InputError(f"got the {name} {word!r}; expected one of {', '.join(ATTRIBUTES[name])}; change it")
+    return ATTRIBUTES[name].index(word) + 1
+
+
+def _attribute_of(word: str) -> str | None:
+    """The attribute that a word of a description belongs to; None for "object" and articles."""
+    if word in (ANYTHING, "a", "an", "the"):
+        return None
+    for name, words in ATTRIBUTES.items():
+        if word in words:
+            return name
+    known = [*(word for words in ATTRIBUTES.values() for word in words), ANYTHING]
+    near = get_close_matches(word, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"got the word {word!r}; expected {', '.join(known)}; change it.{hint}")
