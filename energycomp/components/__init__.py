@@ -13,6 +13,7 @@ from energycomp.components.conditioning import (
     TextConditioner,
     TrainableConditioner,
     groups_of,
+    mixed_of,
     weights_of,
 )
 from energycomp.components.gaussian import Gaussian
@@ -59,6 +60,7 @@ __all__ = [
     "groups_of",
     "identifies_null",
     "log_snr",
+    "mixed_of",
     "native_type",
     "parsed",
     "predict",

@@ -28,6 +28,7 @@ __all__ = [
     "TextConditioner",
     "TrainableConditioner",
     "groups_of",
+    "mixed_of",
     "weights_of",
 ]
 
@@ -311,6 +312,11 @@ class Latents:
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
     """The values (M_k, *V) of each attribute; None for a conditioner without attributes."""
     return conditioner.groups if isinstance(conditioner, AttributeConditioner) else None
+
+
+def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
+    """The conditioner, if its values are partly continuous; None for any other."""
+    return conditioner if isinstance(conditioner, MixedConditioner) else None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:

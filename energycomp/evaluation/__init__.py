@@ -1,5 +1,6 @@
 """Evaluate: data sources, metrics of scenes and masks, reports with intervals."""
 
+from energycomp.evaluation.attribute_metrics import AttributeAccuracy, AttributeCalibration, attribute_metrics
 from energycomp.evaluation.calibrate import calibrate
 from energycomp.evaluation.data import (
     DataSource,
@@ -32,6 +33,8 @@ from energycomp.evaluation.scene_metrics import (
 
 __all__ = [
     "FOUND_WITHIN",
+    "AttributeAccuracy",
+    "AttributeCalibration",
     "CountAccuracy",
     "DataSource",
     "EstimationError",
@@ -48,6 +51,7 @@ __all__ = [
     "Report",
     "SlotsUsed",
     "adjusted_rand_index",
+    "attribute_metrics",
     "bootstrap",
     "calibrate",
     "evaluate",

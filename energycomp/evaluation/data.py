@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from energycomp.components.conditioning import Conditioner, groups_of
-from energycomp.components.values import value_of
+from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
+from energycomp.components.values import random_values, value_of
 from energycomp.decomposition.decomposer import Decomposer
 from energycomp.errors import InputError
 
@@ -138,6 +138,8 @@ def true_values(example: Example, conditioner: Conditioner) -> Tensor:
     known = [conditioner.describe(group[0]) for group in groups_of(conditioner) or ()]
     if known and conditions and all(isinstance(one, Mapping) and "attribute" in one for one in (*known, *conditions)):
         conditions = _of_attributes(example, [one["attribute"] for one in known])
+    elif mixed_of(conditioner) is None:
+        conditions = _without_attributes(conditions, conditioner)
     try:
         values = [value_of(conditioner, condition) for condition in conditions]
     except InputError as error:
@@ -146,6 +148,16 @@ def true_values(example: Example, conditioner: Conditioner) -> Tensor:
             f"take ({error}); expected the arguments of its parse; use a dataset of the model"
         ) from error
     return torch.cat(values) if values else torch.zeros(0, *conditioner.value_shape)
+
+
+def _without_attributes(conditions: tuple[Any, ...], conditioner: Conditioner) -> tuple[Any, ...]:
+    """The numbers of a continuous conditioner: {"x": 0.3, "y": 0.4} of an object with a colour."""
+    if conditioner.support.is_discrete or not all(isinstance(one, Mapping) for one in conditions):
+        return conditions
+    shown = conditioner.describe(random_values(conditioner, 1, generator=0)[0])
+    if not isinstance(shown, Mapping):
+        return conditions
+    return tuple({name: one[name] for name in one if name in shown} for one in conditions)
 
 
 def _of_attributes(example: Example, attributes: Sequence[str]) -> tuple[Mapping[str, Any], ...]:

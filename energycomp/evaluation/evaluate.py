@@ -13,8 +13,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 from tqdm import tqdm
 
+from energycomp.components.conditioning import mixed_of
 from energycomp.decomposition.decomposer import Decomposer, Decomposition, decompose, decomposer_of
 from energycomp.errors import InputError
+from energycomp.evaluation.attribute_metrics import attribute_metrics
 from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.report import Report, Scores
 from energycomp.inference.infer import OutOfDistributionWarning, infer
@@ -41,6 +43,9 @@ def evaluate(
     on_result: Callable[[int, Example, Solution], object] | None = None,
 ) -> Report:
     """Infers the conditions of every example and compares them with the true ones.
+
+    For a conditioner with attributes (`MixedConditioner`) the metrics compare its continuous numbers, and the accuracy
+    and calibration of its attributes are added, see `attribute_metrics`.
 
     Each example has its own generator, from (seed, index), so that its result does not depend on the others.
 
@@ -73,7 +78,9 @@ def evaluate(
     """
     model, seed = checked_model(model), as_seed(seed)
     chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
-    scores = Scores(metrics)
+    scores, mixed = Scores(metrics), mixed_of(model.conditioner)
+    numbers = None if mixed is None else mixed.support.length
+    attributes = None if mixed is None else Scores(attribute_metrics(mixed))
 
     def one(example: Example, generator: torch.Generator) -> _Answer[Solution]:
         true = true_values(example, model.conditioner)
@@ -83,13 +90,17 @@ def evaluate(
             known = len(true) if isinstance(count, str) and count == "true" else count
             solution = infer(example.image, model, solver=chosen, count=known, generator=generator)
         seconds = time.perf_counter() - started
-        scores.update([solution.conditions.detach().cpu()], [true], probability=[solution.probability])
+        found = solution.conditions.detach().cpu()
+        places = (found, true) if numbers is None else (found[:, :numbers], true[:, :numbers])
+        scores.update([places[0]], [places[1]], probability=[solution.probability])
+        if attributes is not None:
+            attributes.update([found], [true], certainty=[solution.certainty])
         return _Answer(solution, solution.rows, seconds)
 
     totals = _over(examples, one, seed=seed, progress=progress, on_result=on_result)
     return Report(
-        values=scores.values(),
-        intervals=scores.intervals(seed),
+        values={**scores.values(), **(attributes.values() if attributes else {})},
+        intervals={**scores.intervals(seed), **(attributes.intervals(seed) if attributes else {})},
         model=model.name,
         solver=type(chosen).__name__,
         data=data,

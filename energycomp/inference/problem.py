@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.conditioning import Condition, Conditioner, MixedConditioner, groups_of
+from energycomp.components.conditioning import Condition, Conditioner, groups_of, mixed_of
 from energycomp.components.rules import identifies_null, rule_weights
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
@@ -260,10 +260,9 @@ def make_problem(
             raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
     slot = value_slot(model, low, candidates)
     problem = _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
-    if candidates is None and isinstance(model.conditioner, MixedConditioner):
-        support = model.conditioner.support
-        return attrs.evolve(problem, value_shape=(support.length,), words=support.words)
-    return problem
+    if candidates is not None or (mixed := mixed_of(model.conditioner)) is None:
+        return problem
+    return attrs.evolve(problem, value_shape=(mixed.support.length,), words=mixed.support.words)
 
 
 def _problem(

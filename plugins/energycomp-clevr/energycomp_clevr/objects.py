@@ -15,15 +15,10 @@ from torch.distributions import constraints
 from energycomp.components import Condition, MixedSupport
 from energycomp.errors import InputError
 from energycomp_clevr.coordinates import Coordinates
+from energycomp_datasets.clevr.scenes import ATTRIBUTES
 
-__all__ = ["ATTRIBUTES", "Objects"]
+__all__ = ["Objects"]
 
-ATTRIBUTES = {
-    "size": ("small", "large"),
-    "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
-    "material": ("rubber", "metal"),
-    "shape": ("cube", "sphere", "cylinder"),
-}
 ANYTHING = "object"  # in a description without a shape
 
 

@@ -1,7 +1,7 @@
 """The official CLEVR layout: `images/<split>/CLEVR_<split>_000000.png` and `scenes/CLEVR_<split>_scenes.json`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from energycomp_datasets.clevr import clevrtex
 from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, camera_basis, project
 from energycomp_datasets.clevr.records import Record, centres
 from energycomp_datasets.clevr.renderer import render
-from energycomp_datasets.clevr.scenes import CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
+from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
 from energycomp_datasets.pictures import to_bytes, write_png
 
 FRAME = (480, 320)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
@@ -179,7 +179,9 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
         for scene in json.loads(file.read_text())["scenes"]:
             coordinates = centres(scene["objects"], FRAME)
             path = _inside(folder / "images", scene.get("split", split), scene["image_filename"])
-            records.append(Record(path=path, coordinates=coordinates, count=len(coordinates)))
+            words = tuple(_words(entry) for entry in scene["objects"])
+            known = words if all(len(one) == len(ATTRIBUTES) for one in words) else ()
+            records.append(Record(path=path, coordinates=coordinates, count=len(coordinates), attributes=known))
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"got {file} with {type(error).__name__}: {error}; expected the records of CLEVR v1.0; "
@@ -191,6 +193,11 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
                 f"got no image {record.path}; expected the one that {file} names; unpack the images of {split} again"
             )
     return records
+
+
+def _words(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The attributes of an object of a record, those that CLEVR has."""
+    return {name: entry[name] for name, words in ATTRIBUTES.items() if entry.get(name) in words}
 
 
 def _inside(folder: Path, *parts: str) -> Path:

@@ -1,5 +1,6 @@
 """The record of an image: the centres of its objects, checked."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ __all__ = ["Record", "centres"]
 
 @attrs.frozen(eq=False)
 class Record:
-    """An image file. coordinates: `(K, 2)` float32 object centres in [0, 1] (x right, y down). count: K."""
+    """An image file. coordinates: `(K, 2)` float32 object centres in [0, 1] (x right, y down). count: K.
+
+    attributes: the words of each object by name, such as {"color": "red"}; () where they are not known.
+    """
 
     path: Path
     coordinates: Tensor
     count: int
+    attributes: tuple[Mapping[str, str], ...] = ()
 
 
 def centres(entries: Any, frame: tuple[int, int]) -> Tensor:

@@ -23,6 +23,7 @@ from energycomp_datasets.clevr.geometry import (
 from energycomp_datasets.clevr.textures import Textures, sample_textures
 
 __all__ = [
+    "ATTRIBUTES",
     "COLORS",
     "MATERIALS",
     "MORE_SHAPES",
@@ -51,6 +52,7 @@ COLORS = {
 }
 MATERIALS = ("rubber", "metal")
 SIZES = {"small": 0.35, "large": 0.7}
+ATTRIBUTES = {"size": tuple(SIZES), "color": tuple(COLORS), "material": MATERIALS, "shape": SHAPES}
 MAX_COUNT = 10
 FOOTPRINT_GAP = 0.25  # scene units
 DIRECTION_GAP = 0.4

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -20,18 +21,19 @@ from energycomp.evaluation import (
     Precision,
     parse_range,
 )
-from energycomp_datasets.clevr.layout import render_arrays, scan, write
+from energycomp_datasets.clevr.layout import render_arrays, render_objects, scan, write
+from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
 
 __all__ = ["ClevrSource"]
 
 
 class ClevrSource:
-    """Images with the places of their objects: {"x": 0.3, "y": 0.4}, in [0, 1].
+    """Images with their objects: {"x": 0.3, "y": 0.4}, in [0, 1], and size, color, material and shape where known.
 
-    >>> (example,) = ClevrSource().examples("synthetic:3", count=1, seed=0)
-    >>> len(example.conditions)
-    3
+    >>> (example,) = ClevrSource().examples("synthetic:1", count=1, seed=0)
+    >>> list(example.conditions[0])
+    ['x', 'y', 'size', 'color', 'material', 'shape']
     """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
@@ -51,7 +53,10 @@ class ClevrSource:
         found = list(islice((record for record in scan(spec) if low <= record.count <= high), count))
         if not found:
             raise InputError(f"got {spec}, which holds no scene of {low} to {high} objects; expected at least one")
-        return [Example(record.path, name=record.path.name, conditions=_places(record.coordinates)) for record in found]
+        return [
+            Example(record.path, name=record.path.name, conditions=_objects(record.coordinates, record.attributes))
+            for record in found
+        ]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5" or "textured:3-5"."""
@@ -79,9 +84,19 @@ def _kind(text: str) -> tuple[tuple[int, int], bool]:
 
 
 def _rendered(index: int, *, objects: tuple[int, int], textured: bool, seed: int) -> Example:
-    images, values = render_arrays(1, objects=objects, seed=seed, start=index, textured=textured)
-    return Example(images[0].float() / 127.5 - 1.0, name=f"scene {index}", conditions=_places(values[0]))
+    if textured:  # shapes that CLEVR does not have
+        images, places = render_arrays(1, objects=objects, seed=seed, start=index, textured=True)
+        conditions = _objects(places[0])
+    else:
+        images, (values,) = render_objects(1, objects=objects, seed=seed, start=index)
+        words = [
+            {name: known[int(code) - 1] for (name, known), code in zip(ATTRIBUTES.items(), codes, strict=True)}
+            for codes in values[:, 2:].tolist()
+        ]
+        conditions = _objects(values[:, :2], words)
+    return Example(images[0].float() / 127.5 - 1.0, name=f"scene {index}", conditions=conditions)
 
 
-def _places(coordinates: Tensor) -> list[dict[str, float]]:
-    return [{"x": x, "y": y} for x, y in coordinates.tolist()]
+def _objects(coordinates: Tensor, attributes: Sequence[Mapping[str, str]] = ()) -> list[dict[str, Any]]:
+    words = attributes or [{}] * len(coordinates)
+    return [{"x": x, "y": y, **known} for (x, y), known in zip(coordinates.tolist(), words, strict=True)]
