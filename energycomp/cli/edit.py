@@ -46,6 +46,14 @@ def edit(
             help="Number of an object and its new value, for example 2:0.4,0.6. Repeatable.",
         ),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NUMBER:NAME=WORD,...",
+            help="Number of an object and attributes that change, for example 2:color=red,shape=sphere. Repeatable.",
+        ),
+    ] = None,
     remove: Annotated[
         list[int] | None, typer.Option("--remove", metavar="NUMBER", help="Number of an object to remove. Repeatable.")
     ] = None,
@@ -72,11 +80,13 @@ def edit(
     """Read an image, change its components, and repaint only what the change touches.
 
     Objects have the numbers that `energycomp infer` prints for the same --seed, --count and --solver. A moved object
-    keeps its appearance; the appearance of an added object is sampled.
+    keeps its appearance; an object that is added, or whose attributes change, is sampled anew.
 
     energycomp infer clevr scene.png -o read
 
     energycomp edit clevr scene.png --move 2:0.4,0.6 --remove 1 --add 0.2,0.5 -o out.png
+
+    energycomp edit clevr scene.png --set 2:color=red,shape=sphere -o out.png
     """
     import torch
 
@@ -86,9 +96,9 @@ def edit(
     check_png(out)
     if strip is not None:
         check_png(strip, "--strip")
-    moves = _moves(move or [])
-    if not (moves or remove or add):
-        raise InputError("got nothing to change; expected --move, --remove or --add, such as --remove 1")
+    moves, changes = _moves(move or []), _changes(change or [])
+    if not (moves or changes or remove or add):
+        raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
     known, picture = parse_count(count), open_single(image)
     chosen = None if solver is None else find("solvers", solver)()
     loaded = load_searchable(model, device)
@@ -96,6 +106,8 @@ def edit(
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(seed)
     solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
+    for number, words in changes.items():
+        moved[number] = _with_words(loaded, solution.conditions[_index(number, solution, loaded)], words, number)
     edited = run(
         picture,
         loaded,
@@ -127,6 +139,33 @@ def _moves(texts: list[str]) -> dict[int, str]:
     return moves
 
 
+def _changes(texts: list[str]) -> dict[int, dict[str, str]]:
+    """The new words by attribute for the number of each object."""
+    changes: dict[int, dict[str, str]] = {}
+    for text in texts:
+        number, _, words = text.partition(":")
+        pairs = [part.partition("=") for part in words.split(",")]
+        if not number.strip().isdecimal() or not all(name and equals and word for name, equals, word in pairs):
+            raise InputError(f"got --set {text!r}; expected an object's number and its words, such as 2:color=red")
+        if int(number) in changes:
+            raise InputError(
+                f"got --set {int(number)} twice; expected one for each object, such as 2:color=red,size=large"
+            )
+        changes[int(number)] = {name.strip(): word.strip() for name, _, word in pairs}
+    return changes
+
+
+def _with_words(model: Model, value: Tensor, words: dict[str, str], number: int) -> Tensor:
+    """The value with other words, in the place that it has."""
+    from energycomp.components import mixed_of, parsed
+
+    mixed = mixed_of(model.conditioner)
+    if mixed is None or not words.keys() <= mixed.attributes.keys():
+        known = "none" if mixed is None else ", ".join(mixed.attributes)
+        raise InputError(f"got --set {number} of {', '.join(words)}; expected attributes of {model.name}: {known}")
+    return parsed(model.conditioner, **{**model.conditioner.describe(value), **words})
+
+
 def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:
     import warnings
 
@@ -153,7 +192,9 @@ def _index(number: int, solution: Solution, model: Model) -> int:
 
 def _shown(value: Tensor, model: Model) -> str:
     described = model.conditioner.describe(value)
-    return ", ".join(f"{v:.3g}" for v in described.values()) if isinstance(described, dict) else str(described)
+    if not isinstance(described, dict):
+        return str(described)
+    return ", ".join(v if isinstance(v, str) else f"{v:.3g}" for v in described.values())
 
 
 def _strip(before: Image, edited: Edit, model: Model) -> Image:

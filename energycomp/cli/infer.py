@@ -176,4 +176,6 @@ def _print_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):  # certainties of attributes: the least
+        return f"{min(value.values()):.2f}"
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

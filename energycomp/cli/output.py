@@ -116,6 +116,7 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
 
 def solution_record(model: Model, solution: Solution) -> dict[str, Any]:
     """A solution as JSON: components as the conditioner describes them, each with its gain and probability."""
+    from energycomp.components import mixed_of
 
     def described(value: Any) -> dict[str, Any]:
         shown = model.conditioner.describe(value)
@@ -124,14 +125,22 @@ def solution_record(model: Model, solution: Solution) -> dict[str, Any]:
     def numbers(name: str, given: Any) -> list[dict[str, float | None]]:
         return [{}] * solution.count if given is None else [{name: _finite(number)} for number in given.tolist()]
 
+    def certainties() -> list[dict[str, dict[str, float | None]]]:
+        mixed = mixed_of(model.conditioner)
+        if mixed is None or solution.certainty is None or bool(solution.certainty.isnan().any()):
+            return [{}] * solution.count
+        return [{"certainty": dict(zip(mixed.attributes, row, strict=True))} for row in solution.certainty.tolist()]
+
     gains = numbers("gain", solution.component_gain)
     probabilities = numbers("probability", solution.probability)
     rival = solution.runner_up
     return {
         "count": solution.count,
         "objects": [
-            {**described(value), **gain, **probability}
-            for value, gain, probability in zip(solution.conditions, gains, probabilities, strict=True)
+            {**described(value), **certainty, **gain, **probability}
+            for value, certainty, gain, probability in zip(
+                solution.conditions, certainties(), gains, probabilities, strict=True
+            )
         ],
         "fit": _finite(solution.fit),
         "error": _finite(solution.error),

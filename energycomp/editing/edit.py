@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.components.composition import Composition, combine
+from energycomp.components.conditioning import mixed_of
 from energycomp.components.values import value_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.denoisers.evaluator import count_rows
@@ -69,9 +70,10 @@ def edit(
 ) -> Edit:
     """Reads an image, changes its composition, and samples the new composition where it differs from the old one.
 
-    The regions of removed and added components are sampled from noise. The region of a moved component is copied to
-    its new place and sampled from the noise level `strength`, so that it keeps its appearance. All other pixels stay as
-    they are. The cost is that of `infer`, 2 DRAWS (K + 1) network evaluations per change, and K + 1 per step.
+    The regions of removed and added components are sampled from noise, as is that of a component whose attributes
+    change. The region of a moved component is copied to its new place and sampled from the noise level `strength`, so
+    that it keeps its appearance. All other pixels stay as they are. The cost is that of `infer`, 2 DRAWS (K + 1)
+    network evaluations per change, and K + 1 per step.
 
     Args:
         image: one image, as `ImageProcessor` takes it.
@@ -207,7 +209,7 @@ def _prepare(
         copied = free(arrival, 2) if step is None else _shifted(left[k], step)
         if step is not None:
             start = torch.where(copied > 0, _shifted(picture, step), start)
-        freedom = torch.where(copied > 0, strength, freedom)
+        freedom = torch.where(copied > 0, 1.0 if _is_another(plan.old[k], value, model) else strength, freedom)
     for arrival in arrivals[len(plan.moved) :]:
         freedom = torch.maximum(freedom, free(arrival, 2))
     return start, freedom
@@ -218,11 +220,19 @@ def _joined(leaves: list[Conditional], model: Model) -> Composition:
 
 
 def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
-    """The displacement in widths and heights of the image; None for values that are not places."""
+    """The displacement in widths and heights of the image; None for what is not a place, or changes its attributes."""
+    if _is_another(old, new, model):
+        return None
     ends = [model.conditioner.describe(value) for value in (old, new)]
     if not all(isinstance(end, dict) and {"x", "y"} <= end.keys() for end in ends):
         return None
     return ends[1]["x"] - ends[0]["x"], ends[1]["y"] - ends[0]["y"]
+
+
+def _is_another(old: Tensor, new: Tensor, model: Model) -> bool:
+    """Whether attributes of the component change, so that nothing of its appearance is kept."""
+    mixed = mixed_of(model.conditioner)
+    return mixed is not None and not old[mixed.support.length :].equal(new[mixed.support.length :])
 
 
 def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:

@@ -92,7 +92,7 @@ def object_values(scene: Scene) -> Tensor:
     The words are those of `ATTRIBUTES`; 0 would be an attribute that is not known.
 
     >>> object_values(scene_of(0, 7, (2, 2)))[:, 2:].int().tolist()
-    [[1, 4, 2, 3], [1, 6, 2, 3]]
+    [[2, 3, 2, 2], [1, 5, 1, 1]]
     """
     words = [(scene.sizes > sum(SIZES.values()) / 2).long(), scene.colors, scene.materials, scene.shapes]
     return torch.cat([project(scene.positions, scene.camera), torch.stack(words, 1) + 1.0], dim=1)
