@@ -24,8 +24,10 @@ from energycomp import Composer
 from energycomp.components import Composition, Mixture
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian
-from energycomp_samplers.mala import MALA
-from energycomp_samplers.smc import SMC, annealed_mala
+from energycomp_samplers.hmc import HMC, annealed_hmc
+from energycomp_samplers.langevin import annealed_langevin
+from energycomp_samplers.mala import MALA, annealed_mala
+from energycomp_samplers.smc import SMC
 
 SHAPE = (2, 1, 1)
 SIDE, CELLS = 14.0, 1400  # of the square on which exact samples are drawn, from its centre, and cells along a side
@@ -36,9 +38,14 @@ SAMPLERS: dict[str, Any] = {
     "fkc": SMC(weights="fkc"),
     "rne": SMC(weights="rne"),
     "energy": SMC(weights="energy"),
+    "langevin": annealed_langevin(),
     "mala": annealed_mala(),
+    "hmc": annealed_hmc(),
     "rne + mala": SMC(moves=MALA(moves=2)),
+    "rne + mala, 2 nodes": SMC(moves=MALA(moves=2, nodes=2)),
     "rne + mala, energy test": SMC(moves=MALA(moves=2, test="energy")),
+    "rne + hmc": SMC(moves=HMC()),
+    "rne + hmc, energy test": SMC(moves=HMC(test="energy")),
 }
 INK, ACCENT = "#1a1a1a", "#d1495b"
 
