@@ -53,8 +53,8 @@ class HMC:
         step_size: c of the first move.
     """
 
-    moves: int = attrs.field(default=1, validator=whole(1))
-    leapfrogs: int = attrs.field(default=3, validator=whole(1))
+    moves: int = attrs.field(default=2, validator=whole(1))
+    leapfrogs: int = attrs.field(default=2, validator=whole(1))
     persistence: float = attrs.field(default=0.0, validator=SHARE)
     test: Test = attrs.field(default="score", validator=one_of(("score", "energy")))
     nodes: int = attrs.field(default=2, validator=whole(2, 100))
@@ -79,9 +79,9 @@ class HMC:
 
 
 def annealed_hmc(**options: Any) -> SMC:
-    """The sampler `hmc`: ancestral steps with two Hamiltonian moves at each noise level, and no weights.
+    """The sampler `hmc`: ancestral steps with four Hamiltonian moves at each noise level, and no weights.
 
     >>> annealed_hmc(leapfrogs=5).moves.leapfrogs
     5
     """
-    return SMC(weights="none", moves=HMC(**{"moves": 2, **options}))
+    return SMC(weights="none", moves=HMC(**{"moves": 4, **options}))
