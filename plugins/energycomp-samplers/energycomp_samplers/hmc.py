@@ -16,7 +16,8 @@ Notation: variable -> symbol
     (x, v) becomes (y, w) where it is accepted, and (x, -v) where it is rejected
 
 `chain` describes the test and the adaptation. The test "score" sums the line integrals of the leapfrog steps. With 2
-nodes it needs no further evaluation: the sum of both terms is then -size^2 / 8 (|G(y)|^2 - |G(x)|^2).
+nodes it needs no further evaluation: log a is then -size^2 / 8 (|G(y)|^2 - |G(x)|^2). That is exact for Gaussians, and
+too coarse for steps from one mode to another.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ class HMC:
         step_size: c of the first move.
     """
 
-    moves: int = attrs.field(default=2, validator=whole(1))
+    moves: int = attrs.field(default=1, validator=whole(1))
     leapfrogs: int = attrs.field(default=2, validator=whole(1))
     persistence: float = attrs.field(default=0.0, validator=SHARE)
     test: Test = attrs.field(default="score", validator=one_of(("score", "energy")))
-    nodes: int = attrs.field(default=2, validator=whole(2, 100))
+    nodes: int = attrs.field(default=3, validator=whole(2, 100))
     acceptance: float = attrs.field(default=0.8, validator=number(most=0.99))
     step_size: float = attrs.field(default=0.5, validator=number())
 
@@ -79,9 +80,9 @@ class HMC:
 
 
 def annealed_hmc(**options: Any) -> SMC:
-    """The sampler `hmc`: ancestral steps with four Hamiltonian moves at each noise level, and no weights.
+    """The sampler `hmc`: ancestral steps with two Hamiltonian moves at each noise level, and no weights.
 
     >>> annealed_hmc(leapfrogs=5).moves.leapfrogs
     5
     """
-    return SMC(weights="none", moves=HMC(**{"moves": 4, **options}))
+    return SMC(weights="none", moves=HMC(**{"moves": 2, **options}))

@@ -9,9 +9,9 @@ Notation: variable -> symbol
 
     y = x + h G(x) + sqrt(2 h) n,  n ~ N(0, I)
 
-For a Gaussian of variance v the moves lead to the variance v / (1 - h / (2 v)), and diverge for h > 2 v. The variance of
-a noised component is at least sigma_t^2, so that compositions of Gaussians are stable where the positive weights sum to
-less than 2 / c.
+For a Gaussian of variance v the moves lead to the variance v / (1 - h / (2 v)), and diverge for h > 2 v. The variance
+of a noised component is at least sigma_t^2, so that compositions of Gaussians are stable where the positive weights sum
+to less than 2 / c.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Langevin:
 
     Args:
         moves: at each noise level.
-        step_size: c, which is fixed: there is no acceptance to adapt it to. With 0.1 the variance of one component is
-            at most 5 % too large, and the moves are stable where the positive weights sum to less than 20.
+        step_size: c, which is fixed: there is no acceptance to adapt it to. With 0.1 the variance of one Gaussian is
+            at most 5.3 % too large, and the moves are stable where the positive weights sum to less than 20.
     """
 
     moves: int = attrs.field(default=5, validator=whole(1))

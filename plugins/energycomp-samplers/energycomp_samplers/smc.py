@@ -99,8 +99,8 @@ class SMC:
     def __attrs_post_init__(self) -> None:
         if self.weights == "none" and (self.particles or 1) > 1:
             raise InputError(
-                f"got particles={self.particles} with weights='none'; expected weights, by which one of the particles of "
-                "a sample is drawn; leave particles= out"
+                f"got particles={self.particles} with weights='none'; expected weights, by which one particle of each "
+                "sample is drawn; leave particles= out"
             )
 
     def sample(
