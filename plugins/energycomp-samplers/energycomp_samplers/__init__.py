@@ -14,9 +14,11 @@ __all__ = ["energycomp_register_samplers"]
 
 @hookimpl
 def energycomp_register_samplers() -> Mapping[str, Callable[..., object]]:
-    """Weighted particles and Metropolis moves for products, and shares from the path for mixtures."""
+    """Weighted particles and moves at each noise level for products, and shares from the path for mixtures."""
     return {
         "smc": lazy("energycomp_samplers.smc:SMC"),
-        "mala": lazy("energycomp_samplers.smc:annealed_mala"),
+        "mala": lazy("energycomp_samplers.mala:annealed_mala"),
+        "hmc": lazy("energycomp_samplers.hmc:annealed_hmc"),
+        "langevin": lazy("energycomp_samplers.langevin:annealed_langevin"),
         "mixture": lazy("energycomp_samplers.mixture:MixtureSampler"),
     }

@@ -31,6 +31,7 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -41,6 +42,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_number, legal, number, one_of, whole
 from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
+from energycomp_samplers.chain import Chain, Moves
 from energycomp_samplers.kernels import (
     Level,
     called_back,
@@ -49,14 +51,17 @@ from energycomp_samplers.kernels import (
     levels,
     predicted,
     sum_of_squares,
+    total_energy,
 )
-from energycomp_samplers.mala import MALA, Chain
 from energycomp_samplers.particles import effective_sample_size, systematic, taken, uniform
 
-__all__ = ["SMC", "annealed_mala"]
+__all__ = ["SMC"]
 
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
 WEIGHTS = ("rne", "fkc", "energy", "none")
+MOVES = legal(
+    lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
+)
 TIMESTEP = legal(lambda value: is_number(value) and value >= 0, "a timestep, 0 or more")
 
 
@@ -73,7 +78,7 @@ class SMC:
             stops where the standard deviation of the log weights of one step exceeds 3, because weights of images are
             noise at low noise levels.
         clamp: the log weights of one step are limited to this distance from their mean.
-        moves: Metropolis moves at each noise level, before particles are weighted.
+        moves: `MALA`, `HMC` or `Langevin` at each noise level, before particles are weighted.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -89,9 +94,14 @@ class SMC:
     resample_below: float = attrs.field(default=0.5, validator=number(most=1))
     resample_above: float | None = attrs.field(default=None, validator=attrs.validators.optional(TIMESTEP))
     clamp: float = attrs.field(default=10.0, validator=number())
-    moves: MALA | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(MALA))
-    )
+    moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
+
+    def __attrs_post_init__(self) -> None:
+        if self.weights == "none" and (self.particles or 1) > 1:
+            raise InputError(
+                f"got particles={self.particles} with weights='none'; expected weights, by which one particle of each "
+                "sample is drawn; leave particles= out"
+            )
 
     def sample(
         self,
@@ -103,13 +113,14 @@ class SMC:
         callback_on_step_end: StepCallback | None = None,
         progress: bool = True,
     ) -> Sampled:
-        """n samples. A list of n generators goes with `particles`; with `resample_above` as well, a sample does not
-        depend on its batch.
+        """n samples. A list of n generators goes with `particles`, and with weights "none". A sample does not depend on
+        its batch then; with weights, only if `resample_above` is given.
         """
         self._check(target, generator)
         generator, before = as_generators(generator), target.evaluations
         product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
-        groups = (1, n) if self.particles is None else (n, self.particles)
+        alone = self.weights == "none" and isinstance(generator, list)  # steps are adapted to each sample
+        groups = (n, self.particles or 1) if alone or self.particles is not None else (1, n)
         shape = target.noised_space.sample_shape
 
         def noise(like: tuple[int, ...]) -> Tensor:
@@ -122,11 +133,11 @@ class SMC:
         for level in levels(target, num_inference_steps, progress=progress):
             x0 = predicted(target, x, level)
             uses_energy = self.weights == "energy" and run.is_weighing
-            energy = _energy(target, x, level) if uses_energy else None
+            energy = total_energy(target, x, level) if uses_energy else None
             arrived = None if arriving is None or energy is None else arriving - energy
             if chain is not None:
                 x, x0 = chain.move(x, x0, level, noise, lambda shape: uniform(shape, generator, target.device))
-                energy = _energy(target, x, level) if uses_energy else None
+                energy = total_energy(target, x, level) if uses_energy else None
             if run.is_weighing:
                 increment = self._increment(product, x, x0, level, arrived)
                 places = run.weighed(increment, level)
@@ -158,20 +169,11 @@ class SMC:
                 f"got {target.composition!r} with weights that sum to {sum(target.weights):g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if isinstance(generator, list | tuple) and self.particles is None:
+        if isinstance(generator, Sequence) and self.particles is None and self.weights != "none":
             raise InputError(
                 f"got {len(generator)} generators for one swarm of particles, whose samples depend on each other; "
                 "expected one; give one generator, or particles of each sample: SMC(particles=4)"
             )
-
-
-def annealed_mala(**options: Any) -> SMC:
-    """The sampler `mala`: ancestral steps with four Metropolis moves at each noise level, and no weights.
-
-    >>> annealed_mala(moves=1).moves.moves
-    1
-    """
-    return SMC(weights="none", moves=MALA(**{"moves": 4, **options}))
 
 
 @attrs.frozen
@@ -222,13 +224,6 @@ class _Product:
         """log L(x | y) - log p(y | x) up to a constant."""
         backward = self.back * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * y)
         return (self._scale(level) * sum_of_squares(y - centre) - backward) / (2.0 * level.beta)
-
-
-def _energy(target: Target, x: Tensor, level: Level) -> Tensor:
-    """sum_i b_i E_i(x, t), (G, P)."""
-    rows = x.flatten(0, 1)
-    energies = target.energies(rows, level.rows(rows)).double()
-    return torch.einsum("k,kb->b", energies.new_tensor(target.weights), energies).unflatten(0, x.shape[:2])
 
 
 @attrs.define
