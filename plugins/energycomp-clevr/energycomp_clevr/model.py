@@ -58,6 +58,8 @@ def default() -> Model:
         draws=64,
         solver="pursuit",
         counts=(0, 10),
+        scheduler="DDPMScheduler",
+        num_inference_steps=100,
     )
     return _model(denoiser, defaults, (64, 64), "two_stage")
 
