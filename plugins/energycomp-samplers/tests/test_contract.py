@@ -15,9 +15,18 @@ from energycomp.sampling import Sampler
 from energycomp.testing import Gaussian, check_sampler, labels_model, tiny_model
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.mixture import MixtureSampler
+from energycomp_samplers.perpendicular import Perpendicular
+from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.smc import SMC
 
-SAMPLERS = {"smc": SMC, "mala": SMC, "mixture": MixtureSampler}
+SAMPLERS = {
+    "smc": SMC,
+    "mala": SMC,
+    "mixture": MixtureSampler,
+    "perpendicular": Perpendicular,
+    "rejection": Rejection,
+}
+EXACT = ("smc", "mala")  # for products of any widths
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -25,7 +34,7 @@ def test_contract(name: str) -> None:
     sampler = find("samplers", name)()  # installed: found through the entry point
     assert type(sampler) is SAMPLERS[name]
     assert isinstance(sampler, Sampler)
-    check_sampler(sampler, exact=name != "mixture")
+    check_sampler(sampler, exact=name in EXACT)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +45,7 @@ def test_contract(name: str) -> None:
         SMC(particles=4),
         SMC(moves=MALA()),
         SMC(weights="energy", moves=MALA(test="energy")),
+        Rejection(SMC()),
     ],
     ids=str,
 )
