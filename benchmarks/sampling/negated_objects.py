@@ -3,9 +3,9 @@
 python benchmarks/sampling/negated_objects.py [-n 24] [--steps 50] [--seed 0] [--near 0.1] [-o FOLDER]
 
 free: d is a place of a rendered scene of four objects; near: d is at a distance of `near` from a. Each sample is read
-with the four places as candidates. `absent` is the share of samples in which d is not read, `found` the share of a, b
-and c that is; `change` the mean absolute difference to the sample of a & b & c from the same noise, in [0, 255].
-Continues an interrupted run in the folder.
+with the four places as candidates, on 16 draws. `absent` is the share of samples in which d is not read, `found` the
+share of a, b and c that is; `change` the mean absolute difference to the sample of a & b & c from the same noise, in
+[0, 255]. Continues an interrupted run in the folder.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from energycomp.viz import grid
 from energycomp_datasets.clevr.layout import render_arrays
 from energycomp_samplers.perpendicular import Perpendicular
 from energycomp_samplers.rejection import Rejection
+from energycomp_solvers.pursuit import Pursuit
 
 HELD_OUT = 2_200_000_000  # added to the seed: places of scenes that neither training nor another benchmark has
 SAMPLERS: dict[str, Any] = {"negative weight": None, "perpendicular": Perpendicular(), "rejection": Rejection()}
 POSITIVE = "without d"
+DRAWS = 16  # that decide which of four places are shown
 
 
 def place_beside(place: Tensor, distance: float, generator: torch.Generator) -> Tensor:
@@ -48,7 +50,7 @@ def cases(n: int, near: float, seed: int) -> list[tuple[Tensor, dict[str, Tensor
 def judged(image: Tensor, model: Model, asked: Tensor, other: Tensor) -> dict[str, float]:
     """Whether the other place is not read, and the share of the asked places that is."""
     places = torch.cat([asked, other[None]])
-    read = infer(image, model, candidates=places).conditions
+    read = infer(image, model, candidates=places, solver=Pursuit(fresh_draws=DRAWS)).conditions
     shown = (read[None] == places[:, None]).all(2).any(1)
     return {"absent": float(not shown[3]), "found": float(shown[:3].float().mean())}
 

@@ -213,8 +213,8 @@ def _opened(part: Any) -> Mixture:
     if not is_whole and not MASS_TOLERANCE < share < 1.0:
         raise CompositionError(
             f"got {whole!r} of mass {share:g} in a mixture; expected mass 1, or a share between 0 and 1 for every "
-            "part, since energies of different mass are not comparable; write `0.5 * a + 0.5 * b` for `a + b`, and shares "
-            "that sum to 1, such as `0.4 * a | 0.6 * b`"
+            "part, since energies of different mass are not comparable; write `0.5 * a + 0.5 * b` for `a + b`, and "
+            "shares that sum to 1, such as `0.4 * a | 0.6 * b`"
         )
     if len(leaves) == 1 and isinstance(leaves[0], Mixture):
         mixture: Mixture = leaves[0]

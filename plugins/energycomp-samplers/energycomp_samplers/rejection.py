@@ -33,6 +33,7 @@ from energycomp_samplers.residuals import Residuals, residuals
 __all__ = ["Rejection"]
 
 OVER = ("positive", "unconditional")
+ROWS = 64  # noised samples in one batch of predictions
 
 
 @attrs.frozen
@@ -159,13 +160,17 @@ class Judge:
 
     def lifts(self, samples: Tensor) -> Tensor:
         """The lift (B, J) of each negated component for samples (B, C, H, W): it is shown where it is above 0."""
-        space = self.target.noised_space
+        space, count = self.target.noised_space, len(samples)
         seen = samples if space.value_range is None else samples.clamp(*space.value_range)
-        total = torch.zeros(len(self.weights), len(samples), dtype=torch.float64, device=samples.device)
-        for t, eps, weight in zip(self.bank.timestep, self.bank.noise.to(samples), self.bank.weight, strict=True):
-            rows = t.to(samples).expand(len(samples))
+        total = torch.zeros(len(self.weights), count, dtype=torch.float64, device=samples.device)
+        size = max(1, ROWS // count)
+        for start in range(0, len(self.bank), size):
+            part = self.bank[start : start + size]
+            eps = part.noise.to(samples).repeat_interleave(count, dim=0)
+            rows = part.timestep.to(samples).repeat_interleave(count)
             signal, sigma = signal_noise(space.alphas_cumprod, rows, samples.dtype)
-            predictions = self.target.predict(signal * seen + sigma * eps, rows)
+            predictions = self.target.predict(signal * seen.repeat(len(part), 1, 1, 1) + sigma * eps, rows)
             composed = torch.einsum("jk,k...->j...", self.weights.to(samples), predictions)
-            total += float(weight) * sum_of_squares(eps - composed)
+            errors = sum_of_squares(eps - composed).unflatten(1, (len(part), count))
+            total += torch.einsum("s,jsb->jb", part.weight.to(errors), errors)
         return ((total[0] - total[1:]) / len(self.bank)).T
