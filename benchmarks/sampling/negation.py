@@ -1,6 +1,6 @@
 """Ways to sample `a & ~b` in two dimensions, with exact densities: a negative weight, and two that replace it.
 
-python benchmarks/sampling/negation.py [-n 1000] [--steps 100] [--seeds 3] [--weights 0.25 0.5 1 2] [-o PNG]
+python benchmarks/sampling/negation.py [-n 1000] [--steps 100] [--seeds 3] [--weights 0.25 1] [--draws 32] [-o PNG]
 
 a and b are uniform in boxes, u is N(0, I). Samples should be uniform in a without b. Prints, for each layout of the
 boxes, the share of the samples left inside b, the share outside a, and the sliced 2-Wasserstein distance to exact
@@ -35,11 +35,6 @@ from energycomp_samplers.rejection import Rejection
 SHAPE = (2, 1, 1)
 EDGE = 0.05  # samples nearer to an edge than this are on its right side, because the last step ends with some noise
 WEIGHTED: dict[str, Any] = {"negative weight": None, "perpendicular": Perpendicular()}
-REJECTED: dict[str, Any] = {
-    "rejection": Rejection(),
-    "rejection, draws=256": Rejection(draws=256),
-    'rejection, draws=256, over="unconditional"': Rejection(draws=256, over="unconditional"),
-}
 SHOWN = ("negative weight 0.25", "negative weight 1", "perpendicular 1", "rejection")
 INK, ACCENT, FAINT = "#1a1a1a", "#d1495b", "#6b6b6b"
 
@@ -120,10 +115,14 @@ def exact(a: Box, b: Box, n: int, generator: torch.Generator) -> Tensor:
     return torch.cat(parts)[:n]
 
 
-def ways(a: Box, b: Box, weights: Sequence[float]) -> dict[str, tuple[Composition, Any]]:
+def ways(a: Box, b: Box, weights: Sequence[float], draws: int) -> dict[str, tuple[Composition, Any]]:
     """A composition and a sampler, by the name of the row."""
+    rejected = {
+        "rejection": Rejection(draws=draws),
+        'rejection, over="unconditional"': Rejection(draws=draws, over="unconditional"),
+    }
     found = {f"{name} {w:g}": (a & ~(w * b), sampler) for name, sampler in WEIGHTED.items() for w in weights}
-    return found | {name: (a & ~b, sampler) for name, sampler in REJECTED.items()}
+    return found | {name: (a & ~b, sampler) for name, sampler in rejected.items()}
 
 
 def drawn(composition: Composition, sampler: Any, n: int, steps: int, seed: int) -> tuple[Tensor, SamplingReport]:
@@ -141,7 +140,7 @@ def drawn(composition: Composition, sampler: Any, n: int, steps: int, seed: int)
     return x.flatten(1), reports[0]
 
 
-def table(weights: Sequence[float], n: int, steps: int, seeds: int) -> str:
+def table(weights: Sequence[float], draws: int, n: int, steps: int, seeds: int) -> str:
     """A Markdown table with a row for each way."""
     head, rows = [], dict[str, list[str]]()
     for layout, (a, b) in layouts().items():
@@ -149,7 +148,7 @@ def table(weights: Sequence[float], n: int, steps: int, seeds: int) -> str:
         truths = [exact(a, b, n, generator) for generator in generators]
         floors = [sliced_w2(x, exact(a, b, n, one)) for x, one in zip(truths, generators, strict=True)]
         head.append(f"{layout} (floor {fmean(floors):.3f})")
-        for name, (composition, sampler) in ways(a, b, weights).items():
+        for name, (composition, sampler) in ways(a, b, weights, draws).items():
             left, lost, distance, spent = [], [], [], []
             for seed, truth in enumerate(truths):
                 x, report = drawn(composition, sampler, n, steps, seed)
@@ -169,7 +168,7 @@ def picture(path: Path, n: int, steps: int) -> None:
     figure = Figure(figsize=(2.2 * (len(SHOWN) + 1), 2.3 * len(found)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     for row, (layout, (a, b)) in zip(figure.subplots(len(found), len(SHOWN) + 1), found.items(), strict=True):
-        all_ways = ways(a, b, (0.25, 1.0))
+        all_ways = ways(a, b, (0.25, 1.0), draws=32)
         for axes, name in zip(row, ("exact", *SHOWN), strict=True):
             if name == "exact":
                 x = exact(a, b, n, torch.Generator().manual_seed(0))
@@ -192,9 +191,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--weights", nargs="+", type=float, default=[0.25, 0.5, 1.0, 2.0], help="of `~b`")
+    parser.add_argument("--draws", type=int, default=32, help="of noise, for the lifts of rejection")
     parser.add_argument("-o", "--out", type=Path, help="PNG file for a picture of the samples")
     options = parser.parse_args()
-    print(table(options.weights, options.n, options.steps, options.seeds))
+    print(table(options.weights, options.draws, options.n, options.steps, options.seeds))
     if options.out is not None:
         picture(options.out, options.n, options.steps)
 
