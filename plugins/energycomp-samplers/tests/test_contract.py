@@ -17,9 +17,20 @@ from energycomp_samplers.hmc import HMC
 from energycomp_samplers.langevin import Langevin
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.mixture import MixtureSampler
+from energycomp_samplers.perpendicular import Perpendicular
+from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.smc import SMC
 
-SAMPLERS = {"smc": SMC, "langevin": SMC, "mala": SMC, "hmc": SMC, "mixture": MixtureSampler}
+SAMPLERS = {
+    "smc": SMC,
+    "langevin": SMC,
+    "mala": SMC,
+    "hmc": SMC,
+    "mixture": MixtureSampler,
+    "perpendicular": Perpendicular,
+    "rejection": Rejection,
+}
+EXACT = ("smc", "mala")  # for products of any widths
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -27,7 +38,7 @@ def test_contract(name: str) -> None:
     sampler = find("samplers", name)()  # installed: found through the entry point
     assert type(sampler) is SAMPLERS[name]
     assert isinstance(sampler, Sampler)
-    check_sampler(sampler, exact=name != "mixture")
+    check_sampler(sampler, exact=name in EXACT)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +54,7 @@ def test_contract(name: str) -> None:
         SMC(weights="energy", moves=HMC(test="energy")),
         SMC(particles=4, moves=HMC()),
         SMC(weights="none", particles=1, moves=MALA()),
+        Rejection(SMC()),
     ],
     ids=str,
 )
