@@ -93,15 +93,16 @@ class GaussianModes(Composable):
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """-log density of x_t up to a constant that depends on the timestep, (B,)."""
-        return -self._logits(sample, timestep)[0].logsumexp(dim=1)
+        logits, _, variance = self._logits(sample, timestep)
+        return sample.flatten(1).square().sum(1) / (2 * variance[:, 0]) - logits.logsumexp(dim=1)
 
     def _logits(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """-|x - sqrt(a) m_k|^2 / (2 v), (B, K), alpha_bar a and the variance v of a mode, (B, 1)."""
+        """(|x|^2 - |x - sqrt(a) m_k|^2) / (2 v), (B, K), alpha_bar a and the variance v of a mode, (B, 1)."""
         exact = torch.sigmoid(log_snr(self.noised_space.alphas_cumprod, timestep))[:, None]
         variance = (exact * self.sd**2 + 1 - exact).to(sample.dtype)
-        x, a = sample.flatten(1), exact.to(sample.dtype)
-        squares = x.square().sum(1, keepdim=True) - 2 * a.sqrt() * x @ self.means.T + a * self.means.square().sum(1)
-        return -squares / (2 * variance), a, variance
+        a = exact.to(sample.dtype)
+        rows = torch.cat([a.sqrt() / variance * sample.flatten(1), -a / (2 * variance)], dim=1)
+        return rows @ torch.cat([self.means, self.means.square().sum(1, keepdim=True)], dim=1).T, a, variance
 
 
 def centres() -> Tensor:
