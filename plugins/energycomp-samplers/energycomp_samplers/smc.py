@@ -12,7 +12,8 @@ Notation: variable -> symbol
     centre          mu, the mean of the proposal p(y | x)
     s, G            scores s_i, and G = sum_i b_i s_i
 
-Start: x ~ N(0, I / B), which pi_t is at the noisy end.
+Start: x ~ N(0, I / B), which pi_t is at the noisy end where alpha_bar is near 0. Weights of energies begin with
+log w = B |x|^2 / 2 - sum_i b_i E_i(x, t), the ratio of the two.
 
 Proposal: p(y | x) is proportional to prod_i m_i^b_i q^-B L as a function of y, a Gaussian:
     p = N(mu, beta / D I),  mu = (sum_i b_i mu_i + (kappa - B) sqrt(1 - beta) x) / D,  D = B + (kappa - B) (1 - beta)
@@ -129,7 +130,8 @@ class SMC:
         x = noise(groups) / product.total**0.5
         chain = None if self.moves is None else Chain(self.moves, target)
         run = _Run(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
-        arriving: Tensor | None = None  # of the weights of energies, what does not depend on the energies of y
+        # Of the weights of energies, what does not depend on the energies of y. At the start, -log N(x; 0, I / B).
+        arriving: Tensor | None = product.total * sum_of_squares(x) / 2.0
         for level in levels(target, num_inference_steps, progress=progress):
             x0 = predicted(target, x, level)
             uses_energy = self.weights == "energy" and run.is_weighing
@@ -237,6 +239,7 @@ class _Run:
     ess: list[float] = attrs.field(factory=list)
     resampled: list[int] = attrs.field(factory=list)
     stopped: Level | None = None  # where the spread of the weights ended them
+    starts_far: bool = False  # whether weights of energies could not correct the start
 
     def weighed(self, increment: Tensor, level: Level) -> Tensor:
         """Adds the weights of a step. Returns the places of the particles that stay, (G, P)."""
@@ -244,6 +247,8 @@ class _Run:
         increment = increment - increment.mean(dim=1, keepdim=True)
         least = options.resample_above
         spread = float(increment.std(dim=1, correction=0).mean())
+        if options.weights == "energy" and level.step == 0 and spread > MAX_SPREAD:
+            self.starts_far, increment, spread = True, torch.zeros_like(increment), 0.0
         self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
         if not self.is_weighing and least is None:
             self.stopped = level
@@ -264,6 +269,12 @@ class _Run:
 
     def report(self, evaluations: int, chain: Chain | None) -> SamplingReport:
         notes = []
+        if self.starts_far:
+            notes.append(
+                "particles started from noise that is far from the product at the noisiest timestep: the log weights "
+                f"for the difference had a standard deviation above {MAX_SPREAD:g} and were left out; use a noise "
+                "schedule that ends nearer to noise"
+            )
         if self.stopped is not None and self.stopped.alpha < 0.5:
             notes.append(
                 f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
