@@ -144,8 +144,8 @@ def check_densities(target: Target) -> None:
     for leaf in target.composition.terms:
         if isinstance(leaf, Conditional) and len(leaf.condition) > 1:
             raise InputError(
-                f"got {leaf!r} with {len(leaf.condition)} conditions, one for each sample; expected one for all, since "
-                "particles are exchanged between samples; sample one condition at a time"
+                f"got {leaf!r} with {len(leaf.condition)} conditions, one for each sample; expected one for all "
+                "samples of this sampler; sample one condition at a time"
             )
 
 

@@ -150,7 +150,10 @@ class SMC:
             if energy is not None and not level.is_last:
                 arriving = energy + product.log_ratio(x, y, centre, level)
             x = called_back(callback_on_step_end, level, y)
-        return Sampled(x.flatten(0, 1), run.report(target.evaluations - before, chain))
+        samples = x.flatten(0, 1)
+        if self.weights != "none" and self.particles is None:  # copies of one particle stand side by side
+            samples = samples[uniform((n,), generator, target.device).argsort()]
+        return Sampled(samples, run.report(target.evaluations - before, chain))
 
     def _increment(
         self,

@@ -177,3 +177,15 @@ def test_systematic_resampling_is_unbiased_and_has_the_least_spread() -> None:
 
 def test_effective_sample_size() -> None:
     assert effective_sample_size(torch.tensor([[2.0, 2.0, 2.0, -1e9]])).tolist() == pytest.approx([0.75])
+
+
+def test_samples_of_a_swarm_are_in_no_order() -> None:
+    """Copies of one particle would stand side by side."""
+    u = Gaussian(0.0, 1.0, unconditional="self")
+    product = Gaussian(1.5, 0.2, unconditional=u) & Gaussian(-1.5, 0.2, unconditional=u)
+    reports: list[SamplingReport] = []
+    options: Any = {"output_type": "pt", "generator": 0, "progress": False, "num_inference_steps": 20}
+    x = Composer(product).sample(2000, sampler=SMC(resample_below=1.0), report=reports.append, **options).flatten()
+    assert reports[0].resampled
+    neighbours = (x[1:] - x.mean()) @ (x[:-1] - x.mean()) / len(x) / x.var()
+    assert abs(neighbours) < 0.1
