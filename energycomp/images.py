@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from energycomp.errors import InputError
 from energycomp.image_files import MAX_PIXELS, as_rgb, open_image
 
-__all__ = ["ImageProcessor", "as_picture", "from_bytes", "open_image", "to_bytes", "to_output"]
+__all__ = ["ImageProcessor", "as_picture", "decoded", "from_bytes", "open_image", "to_bytes", "to_output"]
 
 GREY, RGB = 1, 3  # channels
 
@@ -189,8 +189,8 @@ def to_output(images: Tensor, output_type: str, value_range: tuple[float, float]
     """Images, or other data, (B, C, H, W) as users want them.
 
     Args:
-        images: numbers in the value range; others are clipped, except as "pt".
-        output_type: "pt" (the tensor), "np" ((B, H, W, C), the value range mapped to [0, 1]) or "pil" (a list of grey
+        images: numbers in the value range; others are clipped.
+        output_type: "pt" (a tensor), "np" ((B, H, W, C), the value range mapped to [0, 1]) or "pil" (a list of grey
             or RGB images).
         value_range: (-r, r); None for data without bounds, which "np" gives as they are.
 
@@ -201,7 +201,7 @@ def to_output(images: Tensor, output_type: str, value_range: tuple[float, float]
     ('L', (1, 4, 6, 5))
     """
     if output_type == "pt":
-        return images
+        return images if value_range is None else images.clamp(*value_range)
     if output_type not in ("np", "pil"):
         raise InputError(f"got output_type {output_type!r}; expected 'pil', 'pt', 'np' or 'latent'")
     channels = images.shape[1]
@@ -238,3 +238,26 @@ def from_bytes(bytes: Tensor) -> Tensor:  # noqa: A002 - what it holds
     tensor([-1.,  1.])
     """
     return bytes.float() / 127.5 - 1
+
+
+def decoded(
+    samples: Tensor,
+    output_type: str,
+    *,
+    decode: Callable[[Tensor], Tensor] | None,
+    value_range: tuple[float, float] | None,
+) -> Any:
+    """Samples (B, C, H, W) of a noised space as users want them, see `to_output`; "latent" gives them as they are.
+
+    Args:
+        decode: of the codec, latents to images in [-1, 1]; None where samples are images.
+        value_range: of samples that are images.
+
+    >>> decoded(torch.full((1, 1, 2, 2), 3.0), "pt", decode=None, value_range=(-1.0, 1.0)).max()
+    tensor(1.)
+    """
+    if output_type == "latent":
+        return samples
+    if decode is None:
+        return to_output(samples, output_type, value_range)
+    return to_output(decode(samples), output_type)

@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import attrs
@@ -24,8 +25,10 @@ from energycomp import Composer
 from energycomp.components import Composition, Mixture
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian
-from energycomp_samplers.mala import MALA
-from energycomp_samplers.smc import SMC, annealed_mala
+from energycomp_samplers.hmc import HMC, annealed_hmc
+from energycomp_samplers.langevin import annealed_langevin
+from energycomp_samplers.mala import MALA, annealed_mala
+from energycomp_samplers.smc import SMC
 
 SHAPE = (2, 1, 1)
 SIDE, CELLS = 14.0, 1400  # of the square on which exact samples are drawn, from its centre, and cells along a side
@@ -36,9 +39,14 @@ SAMPLERS: dict[str, Any] = {
     "fkc": SMC(weights="fkc"),
     "rne": SMC(weights="rne"),
     "energy": SMC(weights="energy"),
+    "langevin": annealed_langevin(),
     "mala": annealed_mala(),
+    "hmc": annealed_hmc(),
     "rne + mala": SMC(moves=MALA(moves=2)),
+    "rne + mala, 2 nodes": SMC(moves=MALA(moves=2, nodes=2)),
     "rne + mala, energy test": SMC(moves=MALA(moves=2, test="energy")),
+    "rne + hmc": SMC(moves=HMC()),
+    "rne + hmc, energy test": SMC(moves=HMC(test="energy")),
 }
 INK, ACCENT = "#1a1a1a", "#d1495b"
 
@@ -116,7 +124,7 @@ def drawn(target: Composition, sampler: Any, n: int, steps: int, seed: int) -> t
 def compare(
     target: Composition, samplers: Mapping[str, Any], *, n: int, steps: int, seeds: int
 ) -> dict[str, dict[str, float]]:
-    """The row of each sampler: means over seeds."""
+    """The row of each sampler: mean and standard deviation over seeds."""
     exact = Exact.of(target)
     generator = torch.Generator().manual_seed(0)
     truths = [exact.sample(n, generator) for _ in range(max(seeds, PAIRS))]
@@ -127,7 +135,8 @@ def compare(
         runs = [drawn(target, sampler, n, steps, seed) for seed in range(seeds)]
         distances = [sliced_w2(x, truth) for (x, _), truth in zip(runs, truths, strict=False)]
         rows[name] = {
-            "sliced_w2": round(sum(distances) / seeds, 3),
+            "sliced_w2": round(mean(distances), 3),
+            "sd": round(stdev(distances), 3) if seeds > 1 else 0.0,
             "floor": round(floor, 3),
             "evaluations": runs[0][1].evaluations / n,
             "least_ess": round(min(min(report.ess, default=1.0) for _, report in runs), 2),
@@ -174,7 +183,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000, help="number of samples")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
-    parser.add_argument("--json", action="store_true", help="print {target: {sampler: {sliced_w2, floor, ...}}}")
+    parser.add_argument("--json", action="store_true", help="print {target: {sampler: {sliced_w2, sd, ...}}}")
     parser.add_argument("-o", "--out", type=Path, help="PNG file for a picture of the samples")
     options = parser.parse_args()
     chosen = {name: SAMPLERS[name] for name in options.samplers}

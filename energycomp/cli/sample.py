@@ -109,7 +109,7 @@ def sample(
 
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
 
-    energycomp sample clevr "0.3,0.5" --not "0.7,0.6" -o without.png
+    energycomp sample clevr "0.3,0.5" --not "0.7,0.6" --sampler rejection -o without.png
 
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
 

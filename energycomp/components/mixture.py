@@ -1,8 +1,9 @@
-"""The mixture `a | b`: a leaf made of compositions that have energies."""
+"""The mixture `a | b`, or `0.2 * a | 0.8 * b` with shares: a leaf made of compositions that have energies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -33,6 +34,9 @@ def _floats(weights: Iterable[Any]) -> tuple[Any, ...]:
 class Mixture(Composable):
     """The leaf `a | b`: the density is the sum of w_k exp(-E_k) over its components. It is compared by identity.
 
+    `0.2 * a | 0.8 * b` is the mixture of a and b with the shares 0.2 and 0.8: the mass of each part is its share.
+    Shares sum to 1, so the mixture `0.2 * a | 0.3 * b` has `total` 0.5 and waits for the rest; only `|` takes it.
+
     E = -log sum_k exp(log w_k - E_k), and its gradient is that of each component in the share r_k that it has in the
     density at that sample: eps = sum_k r_k eps_k, r = softmax(log w - E).
 
@@ -44,15 +48,18 @@ class Mixture(Composable):
         components: at least one, each of mass 1. `eps` and `energy` need an energy of every leaf; the sampler `mixture`
             of energycomp-samplers needs none.
         log_weights: log w_k up to a constant; 0 each when left out.
+        total: the sum of the shares that `|` was given; None for a mixture without shares.
 
     Raises:
         CompositionError: a component of another mass, leaves of different spaces, weights that are not finite numbers;
-            from `eps` and `energy`, a leaf without an energy.
+            from `eps` and `energy`, a leaf without an energy; from all but `|`, shares that do not sum to 1 yet.
 
     >>> from energycomp.components import Gaussian
     >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((-1.0, "a"), (1.0, "b"), (4.0, "c")))
     >>> a | b | c
     (a | b | c)
+    >>> 0.2 * a | 0.3 * b | 0.5 * c
+    (0.2 a | 0.3 b | 0.5 c)
     >>> origin, end = torch.zeros(1, 1, 1, 1), torch.tensor([0.0])
     >>> (a | b).eps(origin, end).item()  # halfway both pull alike
     0.0
@@ -62,6 +69,7 @@ class Mixture(Composable):
 
     components: tuple[Composition, ...] = attrs.field(converter=_compositions)
     log_weights: tuple[float, ...] = attrs.field(converter=_floats)
+    total: float | None = attrs.field(default=None, kw_only=True)
     leaves: Composition = attrs.field(init=False)
 
     @log_weights.default
@@ -86,6 +94,16 @@ class Mixture(Composable):
                     "mass are not comparable; choose weights that sum to 1, such as `0.5 * a + 0.5 * b` for `a + b`"
                 )
         return Composition(leaves)
+
+    @property
+    def terms(self) -> Mapping[Any, float]:
+        """The mixture itself, once; raises `CompositionError` where its shares do not sum to 1 yet."""
+        if self.total is not None and self.total < 1.0 - MASS_TOLERANCE:
+            raise CompositionError(
+                f"got {self!r} with shares that sum to {self.total:g}; expected 1; add the rest, such as "
+                f"`... | {1.0 - self.total:g} * c`"
+            )
+        return Terms([(self, 1.0)])
 
     @property
     def noised_space(self) -> NoisedSpace:
@@ -117,6 +135,7 @@ class Mixture(Composable):
 
     def _logits(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """log w_k - E_k, (K, B)."""
+        _ = self.terms  # raises for shares that do not sum to 1
         for leaf in self.leaves.terms:
             if not isinstance(leaf, HasEnergy):
                 raise CompositionError(
@@ -128,17 +147,83 @@ class Mixture(Composable):
         energies = [sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components]
         return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether the components have shares, given by `|` or by log weights, rather than one weight for all."""
+        return self.total is not None or any(self.log_weights)
+
     def __repr__(self) -> str:
-        return f"({' | '.join(map(repr, self.components))})"
+        if not self.has_shares:
+            return f"({' | '.join(map(repr, self.components))})"
+        most = max(self.log_weights)
+        sizes = [math.exp(weight - most) for weight in self.log_weights]
+        whole = sum(sizes) / (self.total or 1.0)
+        return f"({' | '.join(map(_shared, self.components, [size / whole for size in sizes]))})"
+
+
+def _shared(part: Composition, share: float) -> str:
+    """A component and its share, as they are written."""
+    return f"{share:.3g} {part!r}" if tuple(part.terms.values()) == (1.0,) else f"{share:.3g} ({part!r})"
 
 
 def mix(parts: Iterable[Any]) -> Mixture:
-    """The mixture `|` of components; a mixture among the parts brings its components, so that `|` is associative."""
-    inner: list[Mixture] = []
-    for part in _compositions(parts):
-        leaves = list(part.terms)
-        if len(leaves) == 1 and part.mass == 1 and isinstance(leaves[0], Mixture):
-            inner.append(leaves[0])
-        else:
-            inner.append(Mixture([part]))
-    return Mixture([c for m in inner for c in m.components], [w for m in inner for w in m.log_weights])
+    """The mixture `|` of components; a mixture among the parts brings its components, so that `|` is associative.
+
+    Either every part has mass 1, and all components have the same share. Or the mass of every part is its share: it is
+    above 0 and below 1, and the component is the part divided by it. Anything else raises `CompositionError`, because
+    `2 * a | b` could be read as shares 2 to 1, or as the squared density of a beside that of b.
+
+    >>> from energycomp.components import Gaussian
+    >>> a, b = Gaussian(-1.0, name="a"), Gaussian(1.0, name="b")
+    >>> mix([0.5 * a, 0.25 * (a + b)])
+    (0.5 a | 0.5 (0.5 a + 0.5 b))
+    >>> mix([2 * a, b])
+    Traceback (most recent call last):
+    energycomp.errors.CompositionError: got 2 a of mass 2 in a mixture; expected mass 1, or a share between 0 and 1...
+    """
+    given = list(parts)
+    inner = [_opened(part) for part in given]
+    components = [c for m in inner for c in m.components]
+    log_weights = [w for m in inner for w in m.log_weights]
+    if not any(m.has_shares for m in inner):
+        return Mixture(components, log_weights)
+    if bare := [part for part, m in zip(given, inner, strict=True) if not m.has_shares]:
+        raise CompositionError(
+            f"got {' | '.join(map(repr, given))}, where {bare[0]!r} has no share and another part has one; expected a "
+            "share for every part, or for none; write `0.5 * a | 0.5 * (b | c)`"
+        )
+    total = sum(1.0 if m.total is None else m.total for m in inner)
+    if total > 1.0 + MASS_TOLERANCE:
+        raise CompositionError(
+            f"got {' | '.join(map(repr, given))} with shares that sum to {total:g}; expected 1; choose smaller shares, "
+            "such as `0.5 * (a | b) | 0.5 * c`"
+        )
+    return Mixture(components, log_weights, total=total)
+
+
+def _opened(part: Any) -> Mixture:
+    """A part of `|` as a mixture: of one component, or of those of the mixture that it is."""
+    if isinstance(part, Mixture):
+        return part
+    whole = Composition.of(part)
+    if not whole.terms:
+        return Mixture([whole])  # raises
+    share, leaves = whole.mass, list(whole.terms)
+    is_whole = abs(share - 1.0) <= MASS_TOLERANCE
+    if not is_whole and not MASS_TOLERANCE < share < 1.0:
+        raise CompositionError(
+            f"got {whole!r} of mass {share:g} in a mixture; expected mass 1, or a share between 0 and 1 for every "
+            "part, since energies of different mass are not comparable; write `0.5 * a + 0.5 * b` for `a + b`, and "
+            "shares that sum to 1, such as `0.4 * a | 0.6 * b`"
+        )
+    if len(leaves) == 1 and isinstance(leaves[0], Mixture):
+        mixture: Mixture = leaves[0]
+        return mixture if is_whole else _scaled(mixture, share)
+    return Mixture([whole]) if is_whole else Mixture([whole / share], [math.log(share)], total=share)
+
+
+def _scaled(mixture: Mixture, share: float) -> Mixture:
+    """A mixture as the beginning of a larger one, in which it has a share."""
+    most = max(mixture.log_weights)
+    rest = math.log(share) - most - math.log(sum(math.exp(weight - most) for weight in mixture.log_weights))
+    return Mixture(mixture.components, [weight + rest for weight in mixture.log_weights], total=share)

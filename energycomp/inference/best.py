@@ -11,7 +11,7 @@ import torch
 from energycomp.components.component import EnergyComponent
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.errors import InputError
-from energycomp.images import to_output
+from energycomp.images import decoded
 from energycomp.inference.ranking import DRAWS, Ranking, rank, rankable
 from energycomp.models.model import Model
 from energycomp.sampling.composer import Composer
@@ -104,9 +104,6 @@ def sample_best(
         own = generators if isinstance(generators, torch.Generator) else 0
         ranking = rank(seen, composer, model=model, draws=draws, generator=own)
     kept = ranking.order[:n]
-    images = samples[list(kept)]
-    if output_type != "latent":
-        with torch.no_grad():
-            decode, bounds = denoiser.decode, denoiser.value_range
-            images = to_output(decode(images), output_type) if decode else to_output(images, output_type, bounds)
+    with torch.no_grad():
+        images = decoded(samples[list(kept)], output_type, decode=denoiser.decode, value_range=clipped)
     return BestSamples(images, ranking, kept, spent.rows)

@@ -17,7 +17,7 @@ from energycomp.components.values import parsed, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.fields import legal as _legal
-from energycomp.images import ImageProcessor, to_output
+from energycomp.images import ImageProcessor, decoded
 from energycomp.models.calibration import Calibration
 
 __all__ = ["Defaults", "Model", "checked_model"]
@@ -207,10 +207,9 @@ class Model:
         return batch if self.denoiser.codec is None else self.denoiser.codec.encode(batch)
 
     def decode(self, samples: Tensor, output_type: str = "pil") -> Any:
-        """Samples (B, C, H, W) to images, or other data, as `energycomp.images.to_output` gives them."""
-        if (decode := self.denoiser.decode) is not None:
-            return to_output(decode(samples), output_type, (-1.0, 1.0))
-        return to_output(samples, output_type, self.denoiser.value_range)
+        """Samples (B, C, H, W) to images, or other data, as `energycomp.images.decoded` gives them."""
+        denoiser = self.denoiser
+        return decoded(samples, output_type, decode=denoiser.decode, value_range=denoiser.value_range)
 
     def to(self, device: torch.device | str) -> Model:
         """The model on a device (its network, encoder and conditioner are moved in place)."""

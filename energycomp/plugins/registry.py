@@ -56,7 +56,9 @@ FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
         "recipes": ("comet", "decomp", "lit"),
     },
     "energycomp-faces": {"models": ("faces",), "conditioners": ("labels",), "recipes": ("faces",)},
-    "energycomp-samplers": {"samplers": ("mala", "mixture", "smc")},
+    "energycomp-samplers": {
+        "samplers": ("hmc", "langevin", "mala", "mixture", "perpendicular", "rejection", "smc")
+    },
     "energycomp-slots": {
         "models": ("slots", "slots-sprites"),
         "networks": ("slots",),

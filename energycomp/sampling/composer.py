@@ -17,7 +17,7 @@ from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.errors import CompositionError, InputError
-from energycomp.images import to_output
+from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.sampling.report import Sampler, SamplingReport
 from energycomp.sampling.sampler import Generator
@@ -141,7 +141,8 @@ class Composer(Composable):
                 when left out. `docs/samplers.md` compares them.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.
             output_type: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C), the value range mapped to [0, 1], or
-                unchanged where the space has none), "pt" ((n, C, H, W), unchanged) or "latent".
+                unchanged where the space has none), "pt" ((n, C, H, W), clipped to the value range) or "latent" (as
+                they are).
             callback_on_step_end: `callback(step, timestep, {"sample": x_t})`, as in diffusers.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32. Where the
                 processor has bfloat16 it is faster (`benchmarks/speed/where_time_goes.py`) and changes a sample little.
@@ -173,12 +174,8 @@ class Composer(Composable):
             )
             if report is not None:
                 report(sampled.report)
-            if output_type == "latent":
-                return sampled.samples
             decode = next((group.decode for group in target.groups if group.decode is not None), None)
-            if decode is None:
-                return to_output(sampled.samples, output_type, self.noised_space.value_range)
-            return to_output(decode(sampled.samples), output_type, (-1.0, 1.0))
+            return decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:

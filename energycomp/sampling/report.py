@@ -32,6 +32,8 @@ class SamplingReport:
         acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.
         notes: what else the sampler warns of.
+        drawn: samples that were drawn, by a sampler that rejects some of them; None for others.
+        kept: samples of the result that were not rejected; None for other samplers.
 
     >>> SamplingReport(evaluations=300, ess=(0.9, 0.04)).warnings
     ('the weights collapsed: the effective sample size fell to 4% of the particles; use more particles or steps',)
@@ -43,6 +45,8 @@ class SamplingReport:
     acceptance: Mapping[float, float] = attrs.field(factory=dict)
     log_weights: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    drawn: int | None = None
+    kept: int | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from energycomp.components.mixture import Mixture
 from energycomp.components.predict import grouped, native_type, predict, predict_leaves
 from energycomp.components.prediction import PredictionType
 from energycomp.components.space import NoisedSpace, log_snr
-from energycomp.errors import CompositionError, InputError
+from energycomp.errors import CompositionError, InputError, NonFiniteError
 
 __all__ = ["Target"]
 
@@ -110,6 +110,7 @@ class Target:
 
         Raises:
             CompositionError: a leaf without an energy.
+            NonFiniteError: naming the component whose energy is not finite.
         """
         if not self.has_energies:
             raise CompositionError(
@@ -117,7 +118,14 @@ class Target:
                 "choose a sampler that needs noise predictions only"
             )
         self._count(sample)
-        return torch.stack([leaf.energy(sample, timestep) for leaf in self.composition.terms])
+        energies = torch.stack([leaf.energy(sample, timestep) for leaf in self.composition.terms])
+        for leaf, energy in zip(self.composition.terms, energies, strict=True):
+            if not bool(torch.isfinite(energy).all()):
+                raise NonFiniteError(
+                    f"got an energy of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}; expected "
+                    "numbers; check the weights, the input and the precision"
+                )
+        return energies
 
     def log_snr(self, timestep: Tensor) -> Tensor:
         """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], in float64."""

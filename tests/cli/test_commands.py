@@ -164,6 +164,14 @@ def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> No
         assert image.tobytes() == expected[0].tobytes()
 
 
+@pytest.mark.parametrize("sampler", ["perpendicular", "rejection"])
+def test_sample_without_a_component(run: Run, model: Path, sampler: str) -> None:
+    chosen = ["--not", "0.7,0.6", "--sampler", sampler, "--steps", "2", "--report", "--json"]
+    code, out, err = run("sample", model, "0.3,0.5", *chosen)
+    assert code == 0, err
+    assert json.loads(out)["report"]["drawn"] == (None if sampler == "perpendicular" else 1)
+
+
 @pytest.mark.parametrize("sampler", [None, "scheduler", "smc"])
 def test_sample_reports_what_the_sampler_reports(run: Run, model: Path, sampler: str | None) -> None:
     chosen = [] if sampler is None else ["--sampler", sampler]

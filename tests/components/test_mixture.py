@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import attrs
 import numpy as np
@@ -107,8 +108,6 @@ def test_or_is_associative() -> None:
         assert [dict(part.terms) for part in mixture.components] == [{A: 1.0}, {B: 1.0}, {C: 1.0}]
         assert repr(mixture) == "(a | b | c)"
         assert torch.allclose(mixture.energy(x, t), (C | B | A).energy(x, t))
-    weighted = Mixture([A, B], [0.5, -2.0])
-    assert (C | weighted).log_weights == (0.0, 0.5, -2.0)
     assert len((2 * (A | B) - A | C).components) == 2  # a sum of mixtures is none
     assert repr(2 * (A | B) - C) == "2 (a | b) - c"
     assert repr(2 * A - B | C) == "(2 a - b | c)"
@@ -164,12 +163,80 @@ def test_what_cannot_be_mixed() -> None:
             Mixture([A, B], weights)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("part", [A + B, 2 * A, A - B, 0.5 * A, 2 * (A | B)])
+@pytest.mark.parametrize("part", [A + B, 2 * A, A - B, -A, 1.001 * A, 2 * (A | B)])
 def test_parts_of_another_mass_are_refused(part: Composition) -> None:
     """Where all is noise, every leaf is N(0, I): a sum of mass 2 has density p^2 there, of another width and weight."""
-    for attempt in (lambda: part | C, lambda: C | part, lambda: Mixture([C, part])):
+    for attempt in (lambda: part | C, lambda: C | part, lambda: part | 0.5 * C, lambda: Mixture([C, part])):
         with pytest.raises(CompositionError, match=rf"got {re.escape(repr(part))} of mass .*expected mass 1.*such as"):
             attempt()
+
+
+def test_shares_are_the_masses_of_the_parts() -> None:
+    mixture = 0.2 * A | 0.8 * B
+    assert [dict(part.terms) for part in mixture.components] == [{A: 1.0}, {B: 1.0}]
+    assert np.allclose(np.exp(mixture.log_weights), [0.2, 0.8])
+    assert repr(mixture) == "(0.2 a | 0.8 b)"
+    x, t = drawn(4, 1, 1, 1), torch.full((4,), 500.0)
+    assert torch.allclose(mixture.eps(x, t), Mixture([A, B], np.log([1, 4]).tolist()).eps(x, t))
+    assert torch.allclose((0.5 * A | 0.5 * B).eps(x, t), (A | B).eps(x, t))
+    mean = 0.1 * (A + B) | 0.8 * C  # the share 0.2 of (a + b) / 2
+    assert [dict(part.terms) for part in mean.components] == [{A: 0.5, B: 0.5}, {C: 1.0}]
+    assert np.allclose(np.exp(mean.log_weights), [0.2, 0.8])
+    assert repr(mean) == "(0.2 (0.5 a + 0.5 b) | 0.8 c)"
+
+
+def test_or_with_shares_is_associative() -> None:
+    x, t = drawn(4, 1, 1, 1), torch.full((4,), 500.0)
+    whole = Mixture([A, B, C], np.log([0.2, 0.3, 0.5]).tolist())
+    for mixture in (
+        0.2 * A | 0.3 * B | 0.5 * C,
+        0.2 * A | (0.3 * B | 0.5 * C),
+        0.5 * (0.4 * A | 0.6 * B) | 0.5 * C,
+        0.5 * Mixture([A, B], [np.log(2.0), np.log(3.0)]) | 0.5 * C,
+        1.0 * (0.2 * A | 0.3 * B | 0.5 * C),
+    ):
+        opened = mixture if isinstance(mixture, Mixture) else next(iter(mixture.terms))
+        assert np.allclose(np.exp(opened.log_weights), [0.2, 0.3, 0.5])
+        assert torch.allclose(mixture.energy(x, t), whole.energy(x, t))
+        assert repr(opened) == "(0.2 a | 0.3 b | 0.5 c)"
+    halves = 0.5 * (A | B) | 0.5 * C  # not thirds
+    assert np.allclose(np.exp(halves.log_weights), [0.25, 0.25, 0.5])
+    tenths = 0.1 * A | 0.2 * B | 0.7 * C  # 1 up to rounding
+    assert dict((1.0 * tenths).terms) == {tenths: 1.0}
+
+
+def test_shares_that_do_not_sum_to_1_yet_are_only_mixed() -> None:
+    u = Gaussian(0.0, name="u", unconditional="self")
+    a, b = (Gaussian(mean, name=name, unconditional=u) for mean, name in ((1.0, "a"), (2.0, "b")))
+    part, x, t = 0.2 * a | 0.3 * b, drawn(2, 1, 1, 1), torch.zeros(2)
+    for attempt in (
+        lambda: part.eps(x, t), lambda: part.energy(x, t), lambda: part.shares(x, t), lambda: Composer(part),
+        lambda: Composer([part]), lambda: 2 * part, lambda: part + a, lambda: a - part, lambda: part & a,
+        lambda: ~part, lambda: 0.5 * part | 0.5 * a, lambda: Mixture([part]),
+    ):  # fmt: skip
+        with pytest.raises(CompositionError, match=r"\(0.2 a \| 0.3 b\) with shares that sum to 0.5; expected 1; add"):
+            attempt()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda: A | 0.5 * B, "where a has no share and another part has one"),
+        (lambda: 0.5 * A | B, "where b has no share"),
+        (lambda: 0.2 * A | 0.8 * B | C, "where c has no share"),
+        (lambda: (A | B) | 0.5 * C, r"where \(a \| b\) has no share"),
+        (lambda: Mixture([A, B], [0.5, -2.0]) | C, "where c has no share"),
+        (lambda: 0.6 * A | 0.6 * B, r"got 0.6 a \| 0.6 b with shares that sum to 1.2; expected 1"),
+        (lambda: 0.2 * A | 0.8 * B | 0.1 * C, "sum to 1.1"),
+        (lambda: Mixture([A, B], [0.5, -2.0]) | 0.5 * C, "sum to 1.5"),
+        (lambda: 0 * A | B, "mixture of nothing"),
+        (lambda: 2 * A | B, "got 2 a of mass 2 in a mixture"),
+        (lambda: 1e-9 * A | B, "of mass 1e-09"),
+    ],
+)
+def test_shares_are_never_guessed(attempt: Callable[[], Mixture], message: str) -> None:
+    with pytest.raises(CompositionError, match=message):
+        attempt()
 
 
 def test_a_composition_of_mass_1_is_sampled_in_a_mixture() -> None:
@@ -192,7 +259,11 @@ def test_composer_weights_the_energy() -> None:
 def test_samples_fall_into_both_modes_by_their_weights() -> None:
     left, right = Gaussian(-2.0, variance=0.04), Gaussian(2.0, variance=0.04)
     n = 4000
-    for mixture, share in ((left | right, 0.5), (Mixture([left, right], np.log([0.2, 0.8]).tolist()), 0.8)):
+    for mixture, share in (
+        (left | right, 0.5),
+        (Mixture([left, right], np.log([0.2, 0.8]).tolist()), 0.8),
+        (0.3 * left | 0.7 * right, 0.7),
+    ):
         samples = Composer(mixture).sample(
             n, generator=torch.Generator().manual_seed(0), output_type="latent", progress=False
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 from energycomp.components import Composable, Condition, combine
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.images import ImageProcessor
 from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, bumps_model, cosine_schedule, planted, tiny_model
 
@@ -111,6 +112,15 @@ def test_output_types() -> None:
     np.testing.assert_allclose(array, (tensor.clamp(-1, 1).permute(0, 2, 3, 1).numpy() + 1) / 2, atol=1e-6)
     assert all(isinstance(picture, Image.Image) and picture.size == (16, 16) for picture in pictures)
     np.testing.assert_allclose(np.stack([np.asarray(picture) for picture in pictures]), array * 255, atol=0.51)
+
+
+def test_samples_of_ancestral_steps_can_be_read_back() -> None:
+    """Euler's ancestral steps do not clip x0."""
+    far = Gaussian(1.0, variance=0.5, sample_shape=(3, 4, 4), value_range=(-1.0, 1.0))
+    options: Any = {"scheduler": "eulerancestraldiscrete", "generator": 0, "num_inference_steps": 5, "progress": False}
+    assert Composer(far).sample(4, output_type="latent", **options).max() > 1.0
+    images = Composer(far).sample(4, output_type="pt", **options)
+    assert ImageProcessor(size=(4, 4))(images).equal(images)
 
 
 @pytest.mark.parametrize(("value_range", "expected"), [(None, 3.0), ((-1.0, 1.0), 1.0), ((-2.0, 2.0), 2.0)])

@@ -76,7 +76,9 @@ def _gaussian(mean: float, variance: float, name: str = "a", **options: Any) -> 
 
 
 def _product(first: float, second: float, variance: float, *, u: float) -> Composition:
-    return _gaussian(first, variance, "a") + _gaussian(second, variance, "b") - _gaussian(0.0, u, "u")
+    none = _gaussian(0.0, u, "u", unconditional="self")
+    a, b = (_gaussian(m, variance, name, unconditional=none) for m, name in ((first, "a"), (second, "b")))
+    return a + b - none
 
 
 def _run(sampler: Sampler, target: Target, n: int, seed: int = 0, **options: Any) -> Sampled:
@@ -137,10 +139,11 @@ def _check_steps(sampler: Sampler) -> None:
 
 
 def _check_broken(sampler: Sampler) -> None:
-    broken = _gaussian(0.0, 1.0, "broken", broken_below=500.0)
+    none = _gaussian(0.0, 1.0, "u", unconditional="self")
+    broken = _gaussian(0.0, 1.0, "broken", broken_below=500.0, unconditional=none)
     what = f"{type(sampler).__name__} for a component that predicts NaN"
     try:
-        _run(sampler, Target(_gaussian(0.0, 1.0) + broken - _gaussian(0.0, 1.0, "u")), 2)
+        _run(sampler, Target(_gaussian(0.0, 1.0, unconditional=none) & broken), 2)
     except NonFiniteError as error:
         named = "broken" in str(error)
         expect(named, f"{error} from {what}", "the name of the component", "predict with `target.predict`")

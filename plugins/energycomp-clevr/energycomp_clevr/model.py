@@ -71,6 +71,8 @@ def _small(conditioner: Objects | Coordinates, name: str) -> Model:
         draws=64,
         solver="pursuit",
         counts=(0, 10),
+        scheduler="DDPMScheduler",
+        num_inference_steps=100,
     )
     return _model(denoiser, defaults, "two_stage", conditioner, name)
 

@@ -16,6 +16,7 @@ sqrt(alpha_bar_t).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import attrs
 import torch
@@ -26,7 +27,16 @@ from energycomp.denoisers import Conditional
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.sampling import StepCallback, Target
 
-__all__ = ["Level", "called_back", "check_densities", "clipped", "levels", "predicted", "sum_of_squares"]
+__all__ = [
+    "Level",
+    "called_back",
+    "check_densities",
+    "clipped",
+    "levels",
+    "predicted",
+    "sum_of_squares",
+    "total_energy",
+]
 
 
 @attrs.frozen
@@ -79,11 +89,30 @@ def predicted(target: Target, x: Tensor, level: Level) -> Tensor:
         NonFiniteError: naming the component and the step.
     """
     rows = x.flatten(0, 1)
-    try:
+    with _named(level):
         x0 = target.predict(rows, level.rows(rows), prediction_type="sample")
+    return x0.unflatten(1, x.shape[:2])
+
+
+def total_energy(target: Target, x: Tensor, level: Level) -> Tensor:
+    """sum_i b_i E_i(x, t), (G, P), in float64.
+
+    Raises:
+        NonFiniteError: naming the component and the step.
+    """
+    rows = x.flatten(0, 1)
+    with _named(level):
+        energies = target.energies(rows, level.rows(rows)).double()
+    return torch.einsum("k,kb->b", energies.new_tensor(target.weights), energies).unflatten(0, x.shape[:2])
+
+
+@contextmanager
+def _named(level: Level) -> Iterator[None]:
+    """Adds the step to the error of a component whose prediction or energy is not finite."""
+    try:
+        yield
     except NonFiniteError as error:
         raise NonFiniteError(f"{error} It happened in step {level.step + 1} (timestep {level.timestep:g}).") from error
-    return x0.unflatten(1, x.shape[:2])
 
 
 def clipped(x0: Tensor, target: Target) -> Tensor:
@@ -115,8 +144,8 @@ def check_densities(target: Target) -> None:
     for leaf in target.composition.terms:
         if isinstance(leaf, Conditional) and len(leaf.condition) > 1:
             raise InputError(
-                f"got {leaf!r} with {len(leaf.condition)} conditions, one for each sample; expected one for all, since "
-                "particles are exchanged between samples; sample one condition at a time"
+                f"got {leaf!r} with {len(leaf.condition)} conditions, one for each sample; expected one for all "
+                "samples of this sampler; sample one condition at a time"
             )
 
 

@@ -12,7 +12,8 @@ Notation: variable -> symbol
     centre          mu, the mean of the proposal p(y | x)
     s, G            scores s_i, and G = sum_i b_i s_i
 
-Start: x ~ N(0, I / B), which pi_t is at the noisy end.
+Start: x ~ N(0, I / B), which pi_t is at the noisy end where alpha_bar is near 0. Weights of energies begin with
+log w = B |x|^2 / 2 - sum_i b_i E_i(x, t), the ratio of the two.
 
 Proposal: p(y | x) is proportional to prod_i m_i^b_i q^-B L as a function of y, a Gaussian:
     p = N(mu, beta / D I),  mu = (sum_i b_i mu_i + (kappa - B) sqrt(1 - beta) x) / D,  D = B + (kappa - B) (1 - beta)
@@ -31,6 +32,7 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -41,6 +43,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_number, legal, number, one_of, whole
 from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
+from energycomp_samplers.chain import Chain, Moves
 from energycomp_samplers.kernels import (
     Level,
     called_back,
@@ -49,14 +52,17 @@ from energycomp_samplers.kernels import (
     levels,
     predicted,
     sum_of_squares,
+    total_energy,
 )
-from energycomp_samplers.mala import MALA, Chain
 from energycomp_samplers.particles import effective_sample_size, systematic, taken, uniform
 
-__all__ = ["SMC", "annealed_mala"]
+__all__ = ["SMC"]
 
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
 WEIGHTS = ("rne", "fkc", "energy", "none")
+MOVES = legal(
+    lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
+)
 TIMESTEP = legal(lambda value: is_number(value) and value >= 0, "a timestep, 0 or more")
 
 
@@ -73,7 +79,7 @@ class SMC:
             stops where the standard deviation of the log weights of one step exceeds 3, because weights of images are
             noise at low noise levels.
         clamp: the log weights of one step are limited to this distance from their mean.
-        moves: Metropolis moves at each noise level, before particles are weighted.
+        moves: `MALA`, `HMC` or `Langevin` at each noise level, before particles are weighted.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -89,9 +95,14 @@ class SMC:
     resample_below: float = attrs.field(default=0.5, validator=number(most=1))
     resample_above: float | None = attrs.field(default=None, validator=attrs.validators.optional(TIMESTEP))
     clamp: float = attrs.field(default=10.0, validator=number())
-    moves: MALA | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(MALA))
-    )
+    moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
+
+    def __attrs_post_init__(self) -> None:
+        if self.weights == "none" and (self.particles or 1) > 1:
+            raise InputError(
+                f"got particles={self.particles} with weights='none'; expected weights, by which one particle of each "
+                "sample is drawn; leave particles= out"
+            )
 
     def sample(
         self,
@@ -103,13 +114,14 @@ class SMC:
         callback_on_step_end: StepCallback | None = None,
         progress: bool = True,
     ) -> Sampled:
-        """n samples. A list of n generators goes with `particles`; with `resample_above` as well, a sample does not
-        depend on its batch.
+        """n samples. A list of n generators goes with `particles`, and with weights "none". A sample does not depend on
+        its batch then; with weights, only if `resample_above` is given.
         """
         self._check(target, generator)
         generator, before = as_generators(generator), target.evaluations
         product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
-        groups = (1, n) if self.particles is None else (n, self.particles)
+        alone = self.weights == "none" and isinstance(generator, list)  # steps are adapted to each sample
+        groups = (n, self.particles or 1) if alone or self.particles is not None else (1, n)
         shape = target.noised_space.sample_shape
 
         def noise(like: tuple[int, ...]) -> Tensor:
@@ -118,15 +130,16 @@ class SMC:
         x = noise(groups) / product.total**0.5
         chain = None if self.moves is None else Chain(self.moves, target)
         run = _Run(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
-        arriving: Tensor | None = None  # of the weights of energies, what does not depend on the energies of y
+        # Of the weights of energies, what does not depend on the energies of y. At the start, -log N(x; 0, I / B).
+        arriving: Tensor | None = product.total * sum_of_squares(x) / 2.0
         for level in levels(target, num_inference_steps, progress=progress):
             x0 = predicted(target, x, level)
             uses_energy = self.weights == "energy" and run.is_weighing
-            energy = _energy(target, x, level) if uses_energy else None
+            energy = total_energy(target, x, level) if uses_energy else None
             arrived = None if arriving is None or energy is None else arriving - energy
             if chain is not None:
                 x, x0 = chain.move(x, x0, level, noise, lambda shape: uniform(shape, generator, target.device))
-                energy = _energy(target, x, level) if uses_energy else None
+                energy = total_energy(target, x, level) if uses_energy else None
             if run.is_weighing:
                 increment = self._increment(product, x, x0, level, arrived)
                 places = run.weighed(increment, level)
@@ -137,7 +150,10 @@ class SMC:
             if energy is not None and not level.is_last:
                 arriving = energy + product.log_ratio(x, y, centre, level)
             x = called_back(callback_on_step_end, level, y)
-        return Sampled(x.flatten(0, 1), run.report(target.evaluations - before, chain))
+        samples = x.flatten(0, 1)
+        if self.weights != "none" and self.particles is None:  # copies of one particle stand side by side
+            samples = samples[uniform((n,), generator, target.device).argsort()]
+        return Sampled(samples, run.report(target.evaluations - before, chain))
 
     def _increment(
         self,
@@ -158,20 +174,11 @@ class SMC:
                 f"got {target.composition!r} with weights that sum to {sum(target.weights):g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if isinstance(generator, list | tuple) and self.particles is None:
+        if isinstance(generator, Sequence) and self.particles is None and self.weights != "none":
             raise InputError(
                 f"got {len(generator)} generators for one swarm of particles, whose samples depend on each other; "
                 "expected one; give one generator, or particles of each sample: SMC(particles=4)"
             )
-
-
-def annealed_mala(**options: Any) -> SMC:
-    """The sampler `mala`: ancestral steps with four Metropolis moves at each noise level, and no weights.
-
-    >>> annealed_mala(moves=1).moves.moves
-    1
-    """
-    return SMC(weights="none", moves=MALA(**{"moves": 4, **options}))
 
 
 @attrs.frozen
@@ -224,13 +231,6 @@ class _Product:
         return (self._scale(level) * sum_of_squares(y - centre) - backward) / (2.0 * level.beta)
 
 
-def _energy(target: Target, x: Tensor, level: Level) -> Tensor:
-    """sum_i b_i E_i(x, t), (G, P)."""
-    rows = x.flatten(0, 1)
-    energies = target.energies(rows, level.rows(rows)).double()
-    return torch.einsum("k,kb->b", energies.new_tensor(target.weights), energies).unflatten(0, x.shape[:2])
-
-
 @attrs.define
 class _Run:
     """The log weights of a run, and what the report says of them."""
@@ -242,6 +242,7 @@ class _Run:
     ess: list[float] = attrs.field(factory=list)
     resampled: list[int] = attrs.field(factory=list)
     stopped: Level | None = None  # where the spread of the weights ended them
+    starts_far: bool = False  # whether weights of energies could not correct the start
 
     def weighed(self, increment: Tensor, level: Level) -> Tensor:
         """Adds the weights of a step. Returns the places of the particles that stay, (G, P)."""
@@ -249,6 +250,8 @@ class _Run:
         increment = increment - increment.mean(dim=1, keepdim=True)
         least = options.resample_above
         spread = float(increment.std(dim=1, correction=0).mean())
+        if options.weights == "energy" and level.step == 0 and spread > MAX_SPREAD:
+            self.starts_far, increment, spread = True, torch.zeros_like(increment), 0.0
         self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
         if not self.is_weighing and least is None:
             self.stopped = level
@@ -269,6 +272,12 @@ class _Run:
 
     def report(self, evaluations: int, chain: Chain | None) -> SamplingReport:
         notes = []
+        if self.starts_far:
+            notes.append(
+                "particles started from noise that is far from the product at the noisiest timestep: the log weights "
+                f"for the difference had a standard deviation above {MAX_SPREAD:g} and were left out; use a noise "
+                "schedule that ends nearer to noise"
+            )
         if self.stopped is not None and self.stopped.alpha < 0.5:
             notes.append(
                 f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "

@@ -13,11 +13,24 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.plugins import find, listing
 from energycomp.sampling import Sampler
 from energycomp.testing import Gaussian, check_sampler, labels_model, tiny_model
+from energycomp_samplers.hmc import HMC
+from energycomp_samplers.langevin import Langevin
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.mixture import MixtureSampler
+from energycomp_samplers.perpendicular import Perpendicular
+from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.smc import SMC
 
-SAMPLERS = {"smc": SMC, "mala": SMC, "mixture": MixtureSampler}
+SAMPLERS = {
+    "smc": SMC,
+    "langevin": SMC,
+    "mala": SMC,
+    "hmc": SMC,
+    "mixture": MixtureSampler,
+    "perpendicular": Perpendicular,
+    "rejection": Rejection,
+}
+EXACT = ("smc", "mala")  # for products of any widths
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -25,7 +38,7 @@ def test_contract(name: str) -> None:
     sampler = find("samplers", name)()  # installed: found through the entry point
     assert type(sampler) is SAMPLERS[name]
     assert isinstance(sampler, Sampler)
-    check_sampler(sampler, exact=name != "mixture")
+    check_sampler(sampler, exact=name in EXACT)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +48,13 @@ def test_contract(name: str) -> None:
         SMC(weights="energy"),
         SMC(particles=4),
         SMC(moves=MALA()),
+        SMC(moves=HMC(persistence=0.5)),
+        SMC(moves=Langevin()),
         SMC(weights="energy", moves=MALA(test="energy")),
+        SMC(weights="energy", moves=HMC(test="energy")),
+        SMC(particles=4, moves=HMC()),
+        SMC(weights="none", particles=1, moves=MALA()),
+        Rejection(SMC()),
     ],
     ids=str,
 )
@@ -54,7 +73,19 @@ def drawn(component: Any, sampler: Any, n: int = 3, **options: Any) -> Tensor:
     return composer.sample(n, sampler=sampler, num_inference_steps=4, output_type="pt", progress=False, **options)
 
 
-@pytest.mark.parametrize("sampler", [SMC(particles=3, resample_above=0.0), MixtureSampler()], ids=str)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        SMC(particles=3, resample_above=0.0),
+        SMC(particles=3, resample_above=0.0, moves=MALA()),
+        SMC(particles=3, resample_above=0.0, moves=HMC()),
+        "langevin",
+        "mala",
+        "hmc",
+        MixtureSampler(),
+    ],
+    ids=str,
+)
 def test_generators_of_each_sample(sampler: Any) -> None:
     model = tiny_model()
     both = model(0.2, 0.2) & model(0.7, 0.7)

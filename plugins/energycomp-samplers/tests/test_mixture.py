@@ -52,6 +52,19 @@ def test_shares_do_not_depend_on_the_widths() -> None:
     assert float((x < 0).float().mean()) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize("sampler", ["mixture", None], ids=str)
+def test_shares_of_the_algebra(sampler: Any) -> None:
+    """`0.2 * a | 0.3 * b | 0.5 * c`: from noise predictions and from energies the same shares and widths."""
+    shares, means = (0.2, 0.3, 0.5), (-3.0, 0.0, 3.0)
+    a, b, c = (Gaussian(mean, 0.2) if sampler is None else Noise(Gaussian(mean, 0.2)) for mean in means)
+    x = drawn(shares[0] * a | shares[1] * b | shares[2] * c, sampler=sampler)
+    for share, mean in zip(shares, means, strict=True):
+        own = x[(x - mean).abs() < 1.5]
+        assert len(own) / 4000 == pytest.approx(share, abs=3 * (share * (1 - share) / 4000) ** 0.5)
+        assert float(own.mean()) == pytest.approx(mean, abs=3 * (0.2 / len(own)) ** 0.5 + 0.03)
+        assert float(own.std()) == pytest.approx(0.2**0.5, rel=3 / (2 * len(own)) ** 0.5 + 0.03)  # 50 steps
+
+
 def test_it_agrees_with_the_mixture_of_energies() -> None:
     parts = [Gaussian(-1.0, 0.3), Gaussian(1.0, 0.3), Gaussian(2.5, 0.3)]
     mixture = Mixture(parts, torch.tensor([0.5, 0.3, 0.2]).log())

@@ -90,6 +90,30 @@ def test_a_sum_of_gaussians_has_the_closed_form() -> None:
     assert float(x.var()) == pytest.approx(1 / 6, rel=0.1)
 
 
+def ends_early(mean: float, variance: float, steps: int = 50) -> Gaussian:
+    """A Gaussian on a schedule that ends at alpha_bar 0.6, so that its noisy end is not noise."""
+    alphas = (1 - torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)).cumprod(0)
+    return Gaussian(mean, variance, alphas_cumprod=alphas)
+
+
+def test_weights_of_energies_correct_the_start() -> None:
+    """a b / u = N(0.457, 0.143) and a c = N(0.8, 0.125). Without a weight at the start, the means are 0.17 and 0.57."""
+    a, b, c, u = (ends_early(*moments) for moments in ((1.0, 0.25), (-0.2, 0.25), (0.6, 0.25), (0.0, 1.0)))
+    for product, mean in ((a + b - u, 0.457), (a + c, 0.8)):
+        x, report = drawn(product, SMC(weights="energy"))
+        assert float(x.mean()) == pytest.approx(mean, abs=0.04)
+        assert report.ess[0] < 0.9
+        assert report.warnings == ()
+
+
+def test_a_start_that_is_far_from_the_product_is_reported() -> None:
+    """The weights of the start are left out, and those of the steps are not."""
+    _, report = drawn(ends_early(9.0, 0.25) + ends_early(9.0, 0.25), SMC(weights="energy"))
+    assert len(report.ess) == 50
+    assert report.ess[0] == pytest.approx(1.0)
+    assert any("started from noise that is far from the product" in warning for warning in report.warnings)
+
+
 def test_one_component_has_equal_weights() -> None:
     x, report = drawn(modes(0.2, 0.8), SMC())
     assert min(report.ess) == pytest.approx(1.0)
@@ -153,3 +177,15 @@ def test_systematic_resampling_is_unbiased_and_has_the_least_spread() -> None:
 
 def test_effective_sample_size() -> None:
     assert effective_sample_size(torch.tensor([[2.0, 2.0, 2.0, -1e9]])).tolist() == pytest.approx([0.75])
+
+
+def test_samples_of_a_swarm_are_in_no_order() -> None:
+    """Copies of one particle would stand side by side."""
+    u = Gaussian(0.0, 1.0, unconditional="self")
+    product = Gaussian(1.5, 0.2, unconditional=u) & Gaussian(-1.5, 0.2, unconditional=u)
+    reports: list[SamplingReport] = []
+    options: Any = {"output_type": "pt", "generator": 0, "progress": False, "num_inference_steps": 20}
+    x = Composer(product).sample(2000, sampler=SMC(resample_below=1.0), report=reports.append, **options).flatten()
+    assert reports[0].resampled
+    neighbours = (x[1:] - x.mean()) @ (x[:-1] - x.mean()) / len(x) / x.var()
+    assert abs(neighbours) < 0.1

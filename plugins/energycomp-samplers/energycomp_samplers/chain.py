@@ -1,0 +1,170 @@
+"""What the moves at one noise level share: the density, the Metropolis test, and the adaptation of the step size.
+
+Notation: variable -> symbol
+    x, y        a particle at timestep t, and the proposal
+    score       G(x) = sum_i b_i s_i(x), the gradient of log pi_t
+    d           y - x
+    noise       sigma_t^2 = 1 - alpha_bar_t
+    c           the step size in units of the noise; see `langevin`, `mala` and `hmc`
+
+    log pi_t(y) - log pi_t(x) = sum_i b_i (E_i(x) - E_i(y))       test "energy"
+                              = int_0^1 G(x + r d) . d dr         test "score"
+    accept with probability min(1, a), each particle by itself;  log c += 0.2 (rate - goal) after every move
+
+The line integral is computed by the trapezoidal rule (Sjöberg et al., 2023), on every segment of the path of a move. It
+is exact where the sum of the predicted scores is a gradient and the rule is, as for Gaussians.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.sampling import Target
+from energycomp_samplers.kernels import Level, predicted, total_energy
+
+__all__ = ["Chain", "Density", "Moves", "State", "Test"]
+
+RATE = 0.2  # how fast log c follows the acceptance
+Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
+Test: TypeAlias = Literal["score", "energy"]
+
+
+@attrs.define(eq=False)
+class State:
+    """Particles x (G, P, C, H, W), with the predictions x0 (K, G, P, C, H, W) and the score there.
+
+    The momentum v and the energy (G, P) are None until a move needs them.
+    """
+
+    x: Tensor
+    x0: Tensor
+    score: Tensor
+    v: Tensor | None = None
+    energy: Tensor | None = None
+
+    def replaced(self, accepted: Tensor, proposed: State) -> State:
+        """The proposal where it is accepted (G, P), and this state elsewhere."""
+        wide = accepted[..., None, None, None]
+
+        def chosen(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
+            return None if new is None or old is None else torch.where(mask, new, old)
+
+        return State(
+            torch.where(wide, proposed.x, self.x),
+            torch.where(wide, proposed.x0, self.x0),
+            torch.where(wide, proposed.score, self.score),
+            chosen(wide, proposed.v, self.v),
+            chosen(accepted, proposed.energy, self.energy),
+        )
+
+
+@attrs.frozen(eq=False)
+class Density:
+    """The composed density pi_t at one noise level, and the random numbers of the run.
+
+    Args:
+        normal, uniform: noise (G, P, C, H, W), and uniform numbers (G, P), for the shape (G, P).
+    """
+
+    target: Target
+    level: Level
+    normal: Noise
+    uniform: Noise
+
+    @property
+    def noise(self) -> float:
+        """sigma_t^2."""
+        return 1.0 - self.level.alpha
+
+    def state(self, x: Tensor, x0: Tensor | None = None) -> State:
+        """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
+        x0 = predicted(self.target, x, self.level) if x0 is None else x0
+        scores = (self.level.alpha**0.5 * x0 - x) / self.noise
+        return State(x, x0, torch.einsum("k,k...->...", x.new_tensor(self.target.weights), scores))
+
+    def log_ratio(self, path: Sequence[State], test: Test, nodes: int) -> Tensor:
+        """log pi_t at the end of a path minus that at its start, (G, P).
+
+        Costs nodes - 2 evaluations for every segment, or the energy of every state that is new.
+        """
+        if test == "energy":
+            return self._energy(path[0]) - self._energy(path[-1])
+        return torch.stack([self._integral(one, other, nodes) for one, other in pairwise(path)]).sum(dim=0)
+
+    def accepts(self, log_ratio: Tensor) -> Tensor:
+        """Whether each proposal is accepted, (G, P)."""
+        return self.uniform(tuple(log_ratio.shape)).log() < log_ratio
+
+    def _energy(self, state: State) -> Tensor:
+        if state.energy is None:
+            state.energy = total_energy(self.target, state.x, self.level)
+        return state.energy
+
+    def _integral(self, one: State, other: State, nodes: int) -> Tensor:
+        total, spaces = (one.score + other.score) / 2.0, nodes - 1
+        for node in range(1, spaces):
+            total = total + self.state(torch.lerp(one.x, other.x, node / spaces)).score
+        return (total.double() * (other.x - one.x).double()).sum(dim=(-3, -2, -1)) / spaces
+
+
+@runtime_checkable
+class Moves(Protocol):
+    """Moves that leave pi_t as it is: `Langevin` up to the error of its step, `MALA` and `HMC` exactly."""
+
+    @property
+    def moves(self) -> int:
+        """At each noise level."""
+        ...
+
+    @property
+    def step_size(self) -> float:
+        """c of the first move."""
+        ...
+
+    @property
+    def acceptance(self) -> float | None:
+        """The rate to which c is adapted; None for moves without a test, whose c is fixed."""
+        ...
+
+    def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor | None]:
+        """The state after a move of step size c (G, 1, 1, 1, 1), and which particles accepted it (G, P)."""
+        ...
+
+
+@attrs.define
+class Chain:
+    """The moves of one run: the step size of each group, and the rate of acceptance at each timestep.
+
+    The groups of a run do not depend on each other: each adapts a step size of its own.
+    """
+
+    options: Moves
+    target: Target
+    log_c: Tensor | None = None  # (G,)
+    acceptance: dict[float, float] = attrs.field(factory=dict)
+
+    def move(self, x: Tensor, x0: Tensor, level: Level, normal: Noise, uniform: Noise) -> tuple[Tensor, Tensor]:
+        """Particles (G, P, C, H, W) and the predictions x0 (K, G, P, C, H, W) there, after the moves of a level.
+
+        Momenta are drawn anew at every level, since particles that were resampled share theirs.
+        """
+        density, goal = Density(self.target, level, normal, uniform), self.options.acceptance
+        if self.log_c is None:
+            self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)
+        state, rates = density.state(x, x0), []
+        for _ in range(self.options.moves):
+            state, accepted = self.options.move(density, state, self.log_c.exp().view(-1, 1, 1, 1, 1))
+            if accepted is not None and goal is not None:
+                rate = accepted.double().mean(dim=1)
+                self.log_c = self.log_c + RATE * (rate - goal)
+                rates.append(float(rate.mean()))
+        if rates:
+            self.acceptance[level.timestep] = sum(rates) / len(rates)
+        return state.x, state.x0

@@ -1,0 +1,80 @@
+"""Compositions with negated components in residual form: what is asked for, and what is not to be shown.
+
+Notation: variable -> symbol
+    unconditional       the leaf u, and its prediction
+    positive, negated   the leaves with weights w_i > 0, and those with w_k < 0, without u; their predictions are e
+
+    u + sum_{w_i > 0} w_i (e_i - u) + sum_{w_k < 0} w_k (e_k - u)
+
+This is the sum of a composition of mass 1, whatever the weight of u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from energycomp.components import Composition
+from energycomp.errors import CompositionError
+
+__all__ = ["Residuals", "residuals"]
+
+MASS_TOLERANCE = 1e-6
+
+
+@attrs.frozen(eq=False)
+class Residuals:
+    """The residual form of a composition with at least one negated leaf."""
+
+    unconditional: Any
+    positive: Mapping[Any, float]
+    negated: Mapping[Any, float]
+
+    @property
+    def leaves(self) -> Composition:
+        """All leaves, in the order u, positive, negated, each with the weight 1. In the sum, u may have no weight."""
+        return Composition([(leaf, 1.0) for leaf in (self.unconditional, *self.positive, *self.negated)])
+
+    @property
+    def wanted(self) -> Composition:
+        """The composition without its negated leaves; u, where all are negated."""
+        rest = (1.0 - sum(self.positive.values())) * Composition.of(self.unconditional)
+        return sum((weight * Composition.of(leaf) for leaf, weight in self.positive.items()), rest)
+
+
+def residuals(composition: Composition) -> Residuals | None:
+    """The residual form of a composition, or None where no leaf but u has a negative weight.
+
+    Raises:
+        CompositionError: a negative weight in a composition without one unconditional leaf, or of a mass other than 1.
+
+    >>> from energycomp.components import Gaussian
+    >>> u = Gaussian(name="u", unconditional="self")
+    >>> a, b = (Gaussian(mean, name=name, unconditional=u) for mean, name in ((1.0, "a"), (2.0, "b")))
+    >>> form = residuals(2 * a & ~b)
+    >>> form.wanted, form.negated
+    (-u + 2 a, {b: -1.0})
+    >>> residuals(a & b) is None
+    True
+    """
+    if all(weight > 0 for weight in composition.terms.values()):
+        return None
+    try:
+        u = composition.unconditional
+    except CompositionError as error:
+        raise CompositionError(
+            f"got {composition!r} with a negative weight; expected leaves of one unconditional leaf, over which a "
+            f"component is negated; leave sampler= out: {error}"
+        ) from error
+    others = {id(leaf): (leaf, weight) for leaf, weight in composition.terms.items() if leaf is not u}.values()
+    positive, negated = ([(leaf, w) for leaf, w in others if (w < 0) == below] for below in (False, True))
+    if not negated:
+        return None
+    if abs(composition.mass - 1.0) > MASS_TOLERANCE:
+        raise CompositionError(
+            f"got {composition!r} of mass {composition.mass:g} with a negated component; expected mass 1; compose with "
+            "`&` and `~`, such as `a & ~b`"
+        )
+    return Residuals(u, Composition(positive).terms, Composition(negated).terms)

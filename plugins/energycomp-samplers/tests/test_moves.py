@@ -1,0 +1,233 @@
+"""Moves at one noise level against closed forms: they leave a distribution as it is, and bring other samples to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Composer
+from energycomp.components import Composition
+from energycomp.errors import InputError
+from energycomp.sampling import Target
+from energycomp.testing import Gaussian
+from energycomp_samplers import hmc
+from energycomp_samplers.chain import Chain, Density, Moves, State
+from energycomp_samplers.hmc import HMC
+from energycomp_samplers.kernels import Level, levels, predicted
+from energycomp_samplers.langevin import Langevin
+from energycomp_samplers.mala import MALA
+from energycomp_samplers.smc import SMC
+
+N = 4000
+MIDDLE = 50  # of 100 steps: half signal, half noise
+
+
+def normal(shape: tuple[int, ...]) -> Gaussian:
+    """N(0, I), which is N(0, I) at every noise level."""
+    return Gaussian(0.0, 1.0, sample_shape=shape)
+
+
+def product(shape: tuple[int, ...] = (1, 1, 1)) -> Composition:
+    """Two Gaussians, whose noised densities have another product than the noised product."""
+    return Gaussian(1.0, 0.25, sample_shape=shape) + Gaussian(-0.2, 0.5, sample_shape=shape)
+
+
+def level_of(target: Target) -> Level:
+    return list(levels(target, 100, progress=False))[MIDDLE]
+
+
+def density_of(component: Any, *, accept: bool | None = None) -> Density:
+    """The density at the middle noise level; `accept` decides for the test."""
+    target, generator = Target(Composition.of(component)), torch.Generator().manual_seed(1)
+
+    def noise(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(*shape, *target.noised_space.sample_shape, generator=generator)
+
+    def uniform(shape: tuple[int, ...]) -> Tensor:
+        drawn = torch.rand(shape, generator=generator)
+        return drawn if accept is None else torch.full(shape, 0.0 if accept else float("inf"))
+
+    return Density(target, level_of(target), noise, uniform)
+
+
+def moved(component: Any, options: Moves, start: float = 1.0, n: int = N) -> tuple[Tensor, Chain]:
+    """Samples after the moves of the middle noise level, which begin as N(0, start^2)."""
+    density = density_of(component)
+    x = start * density.normal((1, n))
+    chain = Chain(options, density.target)
+    x, _ = chain.move(x, predicted(density.target, x, density.level), density.level, density.normal, density.uniform)
+    return x, chain
+
+
+def moments(level: Level) -> tuple[float, float]:
+    """Mean and variance of the noised components' product."""
+    parts = [(level.alpha**0.5 * m, level.alpha * v + 1 - level.alpha) for m, v in ((1.0, 0.25), (-0.2, 0.5))]
+    precision = sum(1 / v for _, v in parts)
+    return sum(m / v for m, v in parts) / precision, 1 / precision
+
+
+def expect_moments(x: Tensor, mean: float, variance: float) -> None:
+    """Within three standard errors, for independent particles and numbers."""
+    count = x.numel()
+    assert float(x.mean()) == pytest.approx(mean, abs=3 * (variance / count) ** 0.5)
+    assert float((x - mean).square().mean()) / variance == pytest.approx(1.0, abs=3 * (2 / count) ** 0.5)
+
+
+EXACT = [
+    MALA(moves=60),
+    MALA(moves=60, test="energy"),
+    HMC(moves=20, nodes=2),
+    HMC(moves=20, leapfrogs=3, test="energy"),
+    HMC(moves=20, nodes=4),
+    HMC(moves=60, leapfrogs=1, persistence=0.9, acceptance=0.5),
+]
+
+
+@pytest.mark.parametrize("start", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("options", EXACT, ids=str)
+def test_moves_lead_to_the_density(options: Moves, start: float) -> None:
+    """From a start that is too narrow, right, or too wide."""
+    x, _ = moved(normal((1, 1, 1)), options, start)
+    expect_moments(x, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (3, 4, 4)], ids=str)
+@pytest.mark.parametrize("options", EXACT, ids=str)
+def test_in_more_dimensions(options: Moves, shape: tuple[int, ...]) -> None:
+    x, _ = moved(normal(shape), options, n=1000)
+    expect_moments(x, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("options", EXACT, ids=str)
+def test_a_product_of_noised_gaussians(options: Moves) -> None:
+    x, chain = moved(product(), options, 2.0)
+    expect_moments(x, *moments(level_of(chain.target)))
+
+
+@pytest.mark.parametrize("test", ["score", "energy"])
+def test_without_the_kinetic_energy_the_check_fails(test: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variance of an implementation whose test sees the potential energy only is about two thirds of the right one.
+
+    Its step size is fixed: adaptation makes steps larger, and the variance smaller.
+    """
+    monkeypatch.setattr(hmc, "sum_of_squares", lambda x: x.new_zeros(x.shape[:-3], dtype=torch.float64))
+    density = density_of(normal((2, 1, 1)))
+    state = density.state(density.normal((1, N)))
+    size = torch.full((1, 1, 1, 1, 1), 0.5 / density.noise**0.5)
+    for _ in range(100):
+        state, _ = HMC(leapfrogs=3, test=test).move(density, state, size)
+    assert 0.5 < float(state.x.var()) < 0.75
+
+
+@pytest.mark.parametrize("c", [0.1, 0.5])
+def test_langevin_moves_have_the_error_of_their_step(c: float) -> None:
+    """Of variance v / (1 - h / (2 v)) around a Gaussian of variance v, from any start."""
+    x, chain = moved(normal((1, 1, 1)), Langevin(moves=200, step_size=c), 2.0, n=20_000)
+    h = c * (1 - level_of(chain.target).alpha)
+    expect_moments(x, 0.0, 1.0 / (1.0 - h / 2.0))
+    assert chain.acceptance == {}
+    x, chain = moved(product(), Langevin(moves=200, step_size=c), 2.0, n=20_000)
+    mean, variance = moments(level_of(chain.target))
+    expect_moments(x, mean, variance / (1.0 - h / (2.0 * variance)))
+
+
+@pytest.mark.parametrize(
+    ("options", "cost"),
+    [
+        (Langevin(moves=5), 1 + 5),
+        (MALA(moves=5), 1 + 5 * 3),  # four nodes, of which one is known
+        (MALA(moves=5, test="energy"), 2 + 5 * 2),  # a prediction and an energy
+        (HMC(moves=5, leapfrogs=3, nodes=2), 1 + 5 * 3),
+        (HMC(moves=5, leapfrogs=3, nodes=4), 1 + 5 * 9),
+        (HMC(moves=5, leapfrogs=3, test="energy"), 2 + 5 * 4),
+    ],
+    ids=str,
+)
+def test_evaluations(options: Moves, cost: int) -> None:
+    _, chain = moved(product(), options, n=10)
+    assert chain.target.evaluations == 2 * 10 * cost
+
+
+@pytest.mark.parametrize(("options", "goal"), [(MALA(moves=200), 0.57), (HMC(moves=200), 0.8)], ids=str)
+def test_steps_are_adapted_to_the_acceptance(options: Moves, goal: float) -> None:
+    _, chain = moved(normal((3, 4, 4)), options, n=500)
+    assert next(iter(chain.acceptance.values())) == pytest.approx(goal, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", [MALA, HMC])
+@pytest.mark.parametrize("component", [normal((2, 1, 1)), product((2, 1, 1))], ids=["normal", "product"])
+def test_both_tests_agree(kind: Any, component: Any) -> None:
+    """The trapezoidal rule is exact for a linear score: the same proposals are accepted, up to rounding."""
+    accepted, ends = [], []
+    for test in ("score", "energy"):
+        density = density_of(component)
+        state = density.state(density.normal((1, N)))
+        state, mask = kind(test=test, nodes=2).move(density, state, torch.full((1, 1, 1, 1, 1), 1.5))
+        accepted.append(mask)
+        ends.append(moved(component, kind(moves=40, test=test, nodes=2)))
+    assert 0.2 < float(accepted[0].double().mean()) < 0.98
+    assert float((accepted[0] != accepted[1]).double().mean()) < 1e-3
+    (x, chain), (y, other) = ends
+    assert chain.acceptance == pytest.approx(other.acceptance, abs=0.01)
+    assert float(x.var()) == pytest.approx(float(y.var()), rel=0.03)
+
+
+def test_the_momentum_is_reversed_on_rejection() -> None:
+    options, c = HMC(persistence=0.5), torch.full((1, 1, 1, 1, 1), 0.5)
+    density = density_of(normal((2, 1, 1)), accept=False)
+    state = density.state(density.normal((1, 5)))
+    begun = density_of(normal((2, 1, 1)), accept=False)
+    begun.normal((1, 5))
+    drawn, _ = begun.normal((1, 5)), begun.uniform((1, 5))
+    after, accepted = options.move(density, state, c)
+    assert not accepted.any()
+    assert torch.equal(after.x, state.x)
+    assert torch.equal(after.v, -drawn)
+    again, _ = options.move(density, after, c)  # what is left of the reversed momentum, and new noise
+    torch.testing.assert_close(again.v, -(0.5 * after.v + 0.75**0.5 * begun.normal((1, 5))))
+
+
+def test_an_accepted_move_leads_back() -> None:
+    """From the end of a move, with the opposite momentum, the same leapfrog steps return to its start."""
+    density, c = density_of(product((2, 1, 1)), accept=True), torch.full((1, 1, 1, 1, 1), 0.5)
+    start = density.state(density.normal((1, 5)))
+    end, accepted = HMC().move(density, start, c)
+    assert accepted.all()
+    drawn: Tensor = -end.v
+    back = Density(density.target, density.level, lambda _: drawn, density.uniform)
+    home, _ = HMC().move(back, State(end.x, end.x0, end.score), c)
+    torch.testing.assert_close(home.x, start.x, rtol=1e-4, atol=1e-5)
+    assert float((end.x - start.x).abs().mean()) > 0.1
+
+
+def test_each_particle_is_tested_by_itself() -> None:
+    density = density_of(normal((2, 1, 1)))
+    size = torch.full((2, 1, 1, 1, 1), 2.0)
+    _, accepted = HMC(leapfrogs=1).move(density, density.state(density.normal((2, 50))), size)
+    assert accepted.shape == (2, 50)
+    assert 10 < int(accepted.sum()) < 90
+
+
+def test_what_moves_refuse() -> None:
+    for wrong in (MALA, 3, "mala"):
+        with pytest.raises(InputError, match=r"moves=.*expected moves, such as MALA\(\), HMC\(\) or Langevin\(\)"):
+            SMC(moves=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"persistence=1\.0 for HMC; expected a number from 0 to below 1"):
+        HMC(persistence=1.0)
+    with pytest.raises(InputError, match=r"step_size=3\.0 for Langevin; expected a number above 0, at most 2"):
+        Langevin(step_size=3.0)
+
+
+@pytest.mark.parametrize("moves", [MALA(), HMC(), Langevin()], ids=str)
+def test_moves_between_weighted_steps(moves: Any) -> None:
+    """Two modes times a Gaussian over u: 0.86 +- 0.41 (docs/algebra.md)."""
+    u = Gaussian(0.0, 1.0, unconditional="self")
+    two = Gaussian(-1.0, 0.09, unconditional=u) | Gaussian(1.0, 0.09, unconditional=u)
+    x = Composer(two & Gaussian(0.5, 0.25, unconditional=u)).sample(
+        2000, sampler=SMC(moves=moves), num_inference_steps=30, generator=0, output_type="latent", progress=False
+    )
+    assert float(x.mean()) == pytest.approx(0.86, abs=0.07)
+    assert float(x.std()) == pytest.approx(0.411, abs=0.07)

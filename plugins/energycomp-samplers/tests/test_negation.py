@@ -1,0 +1,258 @@
+"""Negated components: perpendicular negation against its formula, and rejection against truncated densities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Composer
+from energycomp.components import Composition, log_snr
+from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.sampling import SamplingReport
+from energycomp.testing import Gaussian, bumps_model, planted, tiny_model
+from energycomp_samplers.perpendicular import Perpendicular, composed
+from energycomp_samplers.rejection import Rejection
+from energycomp_samplers.residuals import residuals
+from energycomp_samplers.smc import SMC
+
+U = Gaussian(0.0, 1.0, name="u", unconditional="self")
+A, B, C = (
+    Gaussian(mean, variance, name, unconditional=U)
+    for name, mean, variance in (("a", 0.0, 1.0), ("b", 1.0, 0.1), ("c", -1.0, 0.1))
+)
+SAMPLERS = [Perpendicular(), Rejection()]
+
+
+def drawn(component: Any, sampler: Any, n: int = 4000, steps: int = 50, generator: Any = 0) -> Tensor:
+    return reported(component, sampler, n, steps, generator)[0]
+
+
+def reported(
+    component: Any, sampler: Any, n: int = 4000, steps: int = 50, generator: Any = 0
+) -> tuple[Tensor, SamplingReport]:
+    reports: list[SamplingReport] = []
+    x = Composer(component).sample(
+        n,
+        sampler=sampler,
+        num_inference_steps=steps,
+        generator=generator,
+        report=reports.append,
+        output_type="latent",
+        progress=False,
+    )
+    return x, reports[0]
+
+
+# residual form
+
+
+def test_the_residual_form_is_the_composition() -> None:
+    for whole in (A & ~B, 2 * A & ~(0.5 * B) & ~C, ~A, ~A & ~B, A & B & ~C, 3 * A - 2 * B):
+        form = residuals(Composition.of(whole))
+        assert form is not None
+        rest = 1.0 - sum(form.positive.values()) - sum(form.negated.values())
+        parts = [w * leaf for leaf, w in [*form.positive.items(), *form.negated.items()]]
+        again = sum(parts, rest * U)
+        assert dict(again.terms) == pytest.approx(dict(Composition.of(whole).terms))
+    assert repr(residuals(A & B & ~C).wanted) == "-u + a + b"  # type: ignore[union-attr]
+    assert dict(residuals(~A & ~B).wanted.terms) == {U: 1.0}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("whole", [A, A & B, 7.5 * A & U, A + B, U])
+def test_no_component_is_negated(whole: Any) -> None:
+    assert residuals(Composition.of(whole)) is None
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_what_is_no_negation_is_refused(sampler: Any) -> None:
+    with pytest.raises(CompositionError, match="got a - b of mass 0 with a negated component; expected mass 1"):
+        drawn(A - B, sampler)
+    alone = Gaussian(name="alone")
+    with pytest.raises(CompositionError, match=r"got a - alone \+ u with a negative weight.*got alone, which"):
+        drawn(A - alone + U, sampler)
+
+
+# perpendicular
+
+
+def test_perpendicular_follows_its_formula() -> None:
+    form = residuals(Composition.of(2 * A & B & ~C & ~(3 * Gaussian(name="d", unconditional=U))))
+    x0 = torch.randn(5, 6, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert form is not None
+    found = composed(x0, form)
+    for i in range(6):
+        u, a, b, c, d = x0[:, i, 0]
+        asked = 2 * (a - u) + (b - u)
+        expected = u + asked
+        for weight, one in ((-1, c - u), (-3, d - u)):
+            apart = one - float((one * asked).sum() / asked.square().sum()) * asked
+            assert float((apart * asked).sum()) == pytest.approx(0.0, abs=1e-9)
+            expected = expected + weight * apart
+        torch.testing.assert_close(found[i, 0], expected)
+
+
+def test_perpendicular_of_another_coordinate_is_the_negative_weight() -> None:
+    """a acts on x and b on y, so that their residuals are orthogonal: the default sampler draws the same."""
+    shape = (2, 1, 1)
+
+    def gaussian(x: float, y: float, variance: tuple[float, float], u: Any) -> Gaussian:
+        spread = torch.tensor(variance).view(shape)
+        return Gaussian(torch.tensor([x, y]).view(shape), spread, sample_shape=shape, unconditional=u)
+
+    u = gaussian(0.0, 0.0, (1.0, 1.0), "self")
+    whole = gaussian(0.8, 0.0, (0.3, 1.0), u) & ~gaussian(0.0, 0.5, (1.0, 0.8), u)
+    torch.testing.assert_close(drawn(whole, Perpendicular(), 50), drawn(whole, None, 50), rtol=1e-3, atol=1e-3)
+
+
+def test_perpendicular_keeps_what_the_negated_component_shares() -> None:
+    """Of a twin of a nothing is left to subtract, where `a & ~twin` with weights is u."""
+    twin = Gaussian(1.0, 0.1, "twin", unconditional=U)
+    torch.testing.assert_close(drawn(B & ~twin, Perpendicular(), 50), drawn(B, None, 50), rtol=1e-3, atol=1e-3)
+    assert float(drawn(B & ~twin, None).var()) == pytest.approx(1.0, rel=0.1)
+
+
+def test_perpendicular_evaluates_u_where_its_weight_is_0() -> None:
+    _, report = reported(A & B & ~C, Perpendicular(), 10, steps=5)
+    assert U not in (A & B & ~C).terms
+    assert report.evaluations == 4 * 10 * 5
+    assert reported(A & ~B, Perpendicular(), 10, steps=5)[1].evaluations == 3 * 10 * 5
+
+
+def test_perpendicular_needs_a_positive_component() -> None:
+    with pytest.raises(CompositionError, match=r"negated components only; expected at least .*'rejection'"):
+        drawn(~A, Perpendicular())
+
+
+def test_perpendicular_images_are_clipped() -> None:
+    model = bumps_model()
+    image = drawn(3 * model(0.25, 0.5) & ~model(0.75, 0.5), Perpendicular(), 1)
+    assert float(image.abs().max()) == pytest.approx(1.0)
+
+
+# rejection
+
+
+def error(x: Tensor, mean: float, variance: float) -> Tensor:
+    """The mean denoising error of N(mean, variance) over noise and all timesteps, at samples (B,)."""
+    alpha = torch.sigmoid(log_snr(U.alphas_cumprod, torch.arange(0.5, 1000.0)))[:, None]
+    total = alpha * variance + 1 - alpha
+    return ((alpha * variance / total) ** 2 + alpha * (1 - alpha) * ((x - mean) / total) ** 2).mean(0)
+
+
+def test_rejection_leaves_the_positive_density_where_the_lift_is_not_above_0() -> None:
+    """a = u = N(0, 1) and b = N(1, 0.1): the mean over many draws has a closed form, and cuts an interval out."""
+    x, report = reported(A & ~B, Rejection(over="unconditional", draws=256))
+    line = torch.linspace(-6.0, 6.0, 12001, dtype=torch.float64)
+    density = torch.exp(-line.square() / 2) * (error(line, 0.0, 1.0) <= error(line, 1.0, 0.1))
+    cut = line[(density == 0) & (line.abs() < 3)]
+    share = float(density.sum()) * 0.001 / (2 * torch.pi) ** 0.5
+    assert 0.6 < share < 0.8
+    assert (report.kept, report.warnings) == (4000, ())
+    assert report.drawn is not None
+    # three standard errors, and 0.01 for the ends of the interval, which the draws move
+    assert 4000 / report.drawn == pytest.approx(share, abs=3 * (share * (1 - share) / 4000) ** 0.5 + 0.01)
+    assert not bool(((x > cut[0] + 0.05) & (x < cut[-1] - 0.05)).any())
+    above = float(density[line > cut[-1]].sum() / density.sum())
+    error_of_share = (above * (1 - above) / 4000) ** 0.5
+    assert float((x > cut[-1] - 0.05).float().mean()) == pytest.approx(above, abs=3 * error_of_share + 0.01)
+
+
+@pytest.mark.parametrize("over", ["positive", "unconditional"])
+def test_several_negated_components_and_none_that_is_positive(over: Any) -> None:
+    x = drawn(~B & ~C, Rejection(over=over))
+    assert not bool(((x.abs() > 0.8) & (x.abs() < 1.2)).any())
+    assert 0.3 < float((x > 0).float().mean()) < 0.7
+    assert float(x.abs().max()) > 2.0
+
+
+def test_the_weight_of_a_negated_component_has_no_influence() -> None:
+    first, *others = (drawn(A & ~(w * B), Rejection(), 200) for w in (1.0, 0.2, 5.0))
+    assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("over", ["positive", "unconditional"])
+def test_evaluations_of_rejection(over: Any) -> None:
+    _, report = reported(A & ~B, Rejection(over=over, draws=8), 50, steps=5)
+    assert report.evaluations == report.drawn * (5 + 8 * (3 if over == "positive" else 2))  # type: ignore[operator]
+
+
+def test_samples_that_are_rejected_too_often() -> None:
+    x, report = reported(A & ~B, Rejection(attempts=1), 200)
+    assert report.drawn == 200
+    assert report.kept is not None
+    assert 100 < report.kept < 200
+    assert len(x) == 200
+    assert report.warnings == (f"{200 - report.kept} of 200 samples show b after 1 attempts each; use more attempts",)
+    with pytest.raises(CompositionError, match=r"got 64 samples of b2, all of which show b; expected some"):
+        drawn(attrs.evolve(B, name="b2", variance=1e-4) & ~B, Rejection(attempts=16, over="unconditional"), 4)
+
+
+def test_a_sample_keeps_its_place_and_its_generator() -> None:
+    generators = [torch.Generator().manual_seed(seed) for seed in range(20)]
+    whole, report = reported(A & ~B, Rejection(), 20, generator=generators)
+    assert report.drawn is not None
+    assert report.drawn > 20
+    for i in (0, 7, 19):
+        torch.testing.assert_close(drawn(A & ~B, Rejection(), 1, generator=[i]), whole[i : i + 1])
+    with pytest.raises(InputError, match="one per sample"):
+        drawn(A & ~B, Rejection(), 3, generator=[0, 1])
+
+
+def test_samples_that_are_kept_at_once_are_those_of_the_other_sampler() -> None:
+    model = bumps_model()
+    for other in (None, SMC(), "perpendicular"):
+        positive = model(0.2, 0.3) & model(0.7, 0.3)
+        x, report = reported(positive & ~model(0.5, 0.8), Rejection(other), 2, steps=5)
+        torch.testing.assert_close(x, drawn(positive, other, 2, steps=5))
+        assert (report.drawn, report.kept) == (2, 2)
+
+
+def test_a_mixture_without_energies() -> None:
+    """Half of the samples of `a | a & b` show b: they are drawn again."""
+    model = bumps_model()
+    a, b = model(0.25, 0.5), model(0.75, 0.5)
+    x, report = reported((a | a & b) & ~b, Rejection("mixture", over="unconditional"), 12, steps=10)
+    assert report.drawn is not None
+    assert report.drawn > 12
+    assert report.kept == 12
+    alone = planted(model, torch.tensor([[0.25, 0.5]]))
+    assert float((x - alone).square().flatten(1).mean(1).max()) < 1e-3
+
+
+def test_what_rejection_takes() -> None:
+    for wrong in ({"draws": 0}, {"attempts": 0}, {"over": "b"}):
+        with pytest.raises(InputError, match="for Rejection; expected"):
+            Rejection(**wrong)  # type: ignore[arg-type]
+    model = tiny_model()
+    with pytest.raises(InputError, match="2 conditions, one for each sample"):
+        drawn(model(0.2, 0.2) & ~model.leaf(torch.rand(2, 2)), Rejection(), 2)
+
+
+# both
+
+
+@attrs.frozen(eq=False, repr=False)
+class Broken(Gaussian):
+    """Predicts NaN."""
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return super().eps(sample, timestep) * torch.nan
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_a_negated_component_that_predicts_nan_is_named(sampler: Any) -> None:
+    with pytest.raises(NonFiniteError, match="prediction of broken that is not finite"):
+        drawn(A & ~Broken(name="broken", unconditional=U), sampler, 2)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_one_sample_repeats(sampler: Any) -> None:
+    model = tiny_model()
+    whole = model(0.2, 0.2) & ~model(0.7, 0.7)
+    first, again = (drawn(whole, sampler, 1, steps=3, generator=5) for _ in range(2))
+    assert torch.equal(first, again)
+    assert bool(torch.isfinite(drawn(whole, sampler, 1, steps=1, generator=None)).all())
