@@ -17,7 +17,16 @@ from energycomp.components.values import random_values, value_of
 from energycomp.decomposition.decomposer import Decomposer
 from energycomp.errors import InputError
 
-__all__ = ["DataSource", "Example", "Generated", "HasConcepts", "HasSceneScores", "parse_range", "true_values"]
+__all__ = [
+    "DataSource",
+    "Example",
+    "Generated",
+    "HasConcepts",
+    "HasSceneRecords",
+    "HasSceneScores",
+    "parse_range",
+    "true_values",
+]
 
 
 def _all(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
@@ -114,6 +123,15 @@ class HasSceneScores(Protocol):
 
     def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
         """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
+        ...
+
+
+@runtime_checkable
+class HasSceneRecords(Protocol):
+    """A data source with a file format for the objects of an image."""
+
+    def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+        """The record of the image `name` as JSON; the conditions are as in `Example`. Raises `InputError`."""
         ...
 
 

@@ -6,6 +6,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from energycomp.errors import InputError
+
 CAMERA_POSITION = (7.48, -6.51, 5.34)  # scene units, z up; the camera looks at the origin
 HALF_WIDTH = 240 / 525  # tangent of half the horizontal field of view
 HALF_HEIGHT = 160 / 525
@@ -42,6 +44,29 @@ def project(points: Tensor, camera: Tensor) -> Tensor:
     """
     right, up, depth = ((points - camera) @ camera_basis(camera).T).unbind(-1)
     return torch.stack([0.5 + right / depth / (2 * HALF_WIDTH), 0.5 - up / depth / (2 * HALF_HEIGHT)], -1)
+
+
+def unproject(places: Tensor, heights: Tensor, camera: Tensor) -> Tensor:
+    """The points `(K, 3)` at `heights` `(K,)` above the ground that `project` sees at `places` `(K, 2)`.
+
+    Raises:
+        InputError: a place at or above the horizon, where no such point is in front of the camera.
+
+    >>> camera = torch.tensor(CAMERA_POSITION)
+    >>> point = torch.tensor([[1.0, -2.0, 0.7]])
+    >>> torch.allclose(unproject(project(point, camera), point[:, 2], camera), point, atol=1e-4)
+    True
+    """
+    right, up, forward = camera_basis(camera)
+    x, y = (2 * places[:, :1] - 1) * HALF_WIDTH, (1 - 2 * places[:, 1:]) * HALF_HEIGHT
+    direction = forward + x * right + y * up
+    distance = (heights - camera[2]) / direction[:, 2]
+    if bool((distance <= 0).any() | ~torch.isfinite(distance).all()):
+        raise InputError(
+            f"got the places {places.tolist()} with one above the horizon; expected places of objects on the ground; "
+            "look at the picture"
+        )
+    return camera + distance[:, None] * direction
 
 
 def ray_grid(camera: Tensor, height: int, width: int) -> Tensor:

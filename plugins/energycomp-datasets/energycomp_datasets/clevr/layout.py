@@ -1,7 +1,7 @@
 """The official CLEVR layout: `images/<split>/CLEVR_<split>_000000.png` and `scenes/CLEVR_<split>_scenes.json`."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp_datasets.clevr import clevrtex
-from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, camera_basis, project
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION, MORE_SHAPES, SHAPES, camera_basis, project, unproject
 from energycomp_datasets.clevr.records import Record, centres
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
@@ -204,6 +204,30 @@ def _inside(folder: Path, *parts: str) -> Path:
     if any(Path(part).name != part or part == ".." for part in parts):
         raise ValueError(f"the image {'/'.join(parts)} outside of {folder}")
     return folder.joinpath(*parts)
+
+
+def described_record(objects: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """The record of an image from objects such as {"x": 0.3, "y": 0.45, "size": "large", "color": "red", ...}.
+
+    The official records do not hold the camera: 3-D places are those under the mean camera. Attributes that are not
+    known are left out; an object of unknown size is taken for a small one.
+
+    Raises:
+        InputError: a place above the horizon.
+
+    >>> described_record([{"x": 0.5, "y": 0.5, "shape": "cube"}], "a.png")["objects"][0]["shape"]
+    'cube'
+    """
+    camera = torch.tensor(CAMERA_POSITION)
+    heights = torch.tensor([SIZES[one.get("size", "small")] for one in objects])
+    places = torch.tensor([[one["x"], one["y"]] for one in objects]).reshape(-1, 2)
+    points = unproject(places, heights, camera) if len(objects) else torch.zeros(0, 3)
+    depths = (points - camera) @ camera_basis(camera)[2]
+    entries = []
+    for one, place, point, depth in zip(objects, places, points.tolist(), depths.tolist(), strict=True):
+        known = {name: one[name] for name in ATTRIBUTES if name in one}
+        entries.append({"3d_coords": point, "pixel_coords": [*(place * torch.tensor(FRAME)).tolist(), depth], **known})
+    return {"image_filename": name, "objects": entries}
 
 
 def _record(scene: Scene, split: str, index: int, name: str) -> dict[str, Any]:

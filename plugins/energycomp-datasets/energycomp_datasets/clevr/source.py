@@ -21,7 +21,7 @@ from energycomp.evaluation import (
     Precision,
     parse_range,
 )
-from energycomp_datasets.clevr.layout import render_arrays, render_objects, scan, write
+from energycomp_datasets.clevr.layout import described_record, render_arrays, render_objects, scan, write
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
 
@@ -62,6 +62,10 @@ class ClevrSource:
         """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5" or "textured:3-5"."""
         objects, textured = _kind(options)
         write(folder, count, objects=objects, seed=seed, progress=progress, textured=textured)
+
+    def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+        """The objects of an image as an entry of "scenes" in the official layout, see `described_record`."""
+        return described_record(conditions, name)
 
     def metrics(self) -> MetricCollection:
         """Perception rate, precision, estimation error and count accuracy."""
