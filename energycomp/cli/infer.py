@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["infer"]
 
+REDRAWN = 3  # samples of what was found in an image
+JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
+
 
 def infer(
     model: ModelName,
@@ -58,6 +61,15 @@ def infer(
     option: Options = None,
     source: Source = None,
     dtype: Dtype = None,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="With -o: write each image beside samples of what was found.")
+    ] = False,
+    records: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="DATASET", help="Print one scene record per image in the layout of this dataset."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per image.")] = False,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
@@ -68,10 +80,15 @@ def infer(
 
     energycomp infer clevr scene.png -o out
 
-    energycomp infer clevr images/ --count 3-8 -o out
+    energycomp infer clevr images/ --count 3-8 -o out --redraw
+
+    energycomp infer clevr scene.png --format clevr
 
     energycomp infer text photo.jpg --option model=FOLDER --concepts cat,dog,rabbit --count 2
     """
+    if redraw and out is None:
+        raise InputError("got --redraw without -o; expected a folder for the images, such as -o out")
+    formatted = None if records is None else _record_format(records)
     pictures = _pictures(images, out)
     known = parse_count(count)
     options = model_options(option, model=source, dtype=dtype)
@@ -86,8 +103,9 @@ def infer(
         **({"conditioner": loaded.conditioner.config()} if takes_words(loaded) else {}),
     }
     results = Results(loaded, None if out is None else make_folder(out, "-o"), settings)
-    failed = _read_all(pictures, loaded, read, results, as_json)
-    if out is None and not as_json:
+    show = _printer(results, loaded, as_json=as_json, formatted=formatted, redraw=redraw, seed=seed)
+    failed = _read_all(pictures, read, results, show, as_json)
+    if out is None and not as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:
         typer.echo(f"energycomp: {failed} of {len(pictures)} images could not be read", err=True)
@@ -102,8 +120,76 @@ def _pictures(paths: list[Path], out: Path | None) -> list[Path]:
     return list(found.values())
 
 
+def _record_format(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
+    """What writes the objects of an image in the layout of a dataset."""
+    from energycomp.evaluation import HasSceneRecords
+    from energycomp.plugins import find
+
+    source = find("datasets", name)()
+    if not isinstance(source, HasSceneRecords):
+        raise InputError(f"got --format {name}, a dataset without scene records; expected one with them, such as clevr")
+    return source.scene_record
+
+
+def _printer(
+    results: Results,
+    model: Model,
+    *,
+    as_json: bool,
+    formatted: Callable[[list[dict[str, Any]], str], Any] | None,
+    redraw: bool,
+    seed: int,
+) -> Callable[[Path, Any, dict[str, Any]], None]:
+    """What prints the record of an image, and writes it beside samples of its own description."""
+
+    def show(path: Path, image: Any, record: dict[str, Any]) -> None:
+        if formatted is not None:
+            typer.echo(json.dumps(formatted(record["objects"], path.name)))
+        elif as_json:
+            typer.echo(json.dumps(record))
+        else:
+            _print_record(path, record)
+        if results.folder is None:
+            return
+        written = [results.folder / record["picture"]] if record["picture"] else []
+        if redraw:
+            written.append(results.folder / f"{Path(record['picture'] or path.name).stem}-redrawn.png")
+            save_png(_redrawn(model, image, record["objects"], seed), written[-1])
+        if formatted is None and not as_json:
+            for file in written:
+                typer.echo(str(file))
+
+    return show
+
+
+def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int) -> Any:
+    """An image beside three samples of the components that were found in it."""
+    import torch
+
+    from energycomp.components import value_of
+    from energycomp.sampling import Composer
+    from energycomp.viz import grid
+
+    described = [{name: one[name] for name in one if name not in JUDGED} for one in objects]
+    values = [value_of(model.conditioner, one) for one in described]
+    composed = model.compose(torch.cat(values)) if values else model.unconditional
+    samples = Composer(composed).sample(
+        REDRAWN,
+        generator=torch.Generator().manual_seed(seed),
+        scheduler=model.defaults.scheduler,
+        num_inference_steps=model.defaults.num_inference_steps,
+        progress=False,
+    )
+    seen = model.processor.frame(image).resize(samples[0].size)
+    return grid([seen, *samples], columns=1 + REDRAWN, side=192)
+
+
 def _read_all(
-    pictures: list[Path], model: Model, read: Callable[[Any], Solution], results: Results, as_json: bool
+    pictures: list[Path],
+    read: Callable[[Any], Solution],
+    results: Results,
+    show: Callable[[Path, Any, dict[str, Any]], None],
+    as_json: bool,
 ) -> int:
     """Reads and prints every image; returns how many could not be opened. A single one that cannot be opened raises."""
     from tqdm import tqdm
@@ -121,16 +207,11 @@ def _read_all(
                 if as_json:
                     typer.echo(json.dumps({"image": str(path), "failed": str(error)}))
             continue
-        record = known or results.add(path, image, solution_record(model, read(image)))
+        record = known or results.add(path, image, solution_record(results.model, read(image)))
         with tqdm.external_write_mode(file=sys.stdout):
             for warning in record.get("warnings", ()):  # a line of an earlier version has none
                 typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
-            if as_json:
-                typer.echo(json.dumps(record))
-            else:
-                _print_record(path, record)
-                if results.folder is not None and record["picture"]:
-                    typer.echo(str(results.folder / record["picture"]))
+            show(path, image, record)
     return failed
 
 
