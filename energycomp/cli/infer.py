@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import image_files, make_folder, open_single
+from energycomp.cli.files import image_files, make_folder, open_single, save_png
 from energycomp.cli.options import (
     MODELS_OWN,
     Concepts,
