@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
-from energycomp.components.conditioning import Conditioner, FiniteConditioner
+from energycomp.components.conditioning import Conditioner, FiniteConditioner, MixedSupport
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
@@ -183,6 +183,8 @@ def _literal(text: str) -> Any:
 def random_values(conditioner: Conditioner, count: int, *, generator: int | torch.Generator | None = None) -> Tensor:
     """Legal values (count, *V) at random: uniform where they can be listed, else a normal sample mapped to the support.
 
+    Each attribute of a `MixedConditioner` is one of its words, or open.
+
     >>> from energycomp.components import Latents
     >>> random_values(Latents(3), 2).shape
     torch.Size([2, 3])
@@ -191,6 +193,11 @@ def random_values(conditioner: Conditioner, count: int, *, generator: int | torc
     if isinstance(conditioner, FiniteConditioner):
         legal = conditioner.enumerate_support()
         return legal[torch.randint(len(legal), (count,), generator=generator)]
+    support = conditioner.support
+    if isinstance(support, MixedSupport):
+        numbers: Tensor = transform_to(support.continuous)(torch.randn(count, support.length, generator=generator))
+        codes = [torch.randint(n + 1, (count, 1), generator=generator).to(numbers) for n in support.words]
+        return torch.cat([numbers, *codes], dim=1)
     free = torch.randn(count, *conditioner.value_shape, generator=generator)
-    values: Tensor = transform_to(conditioner.support)(free)
+    values: Tensor = transform_to(support)(free)
     return values

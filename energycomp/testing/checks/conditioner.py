@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import transform_to
 
-from energycomp.components.conditioning import Conditioner, FiniteConditioner, weights_of
-from energycomp.components.values import parsed
+from energycomp.components.conditioning import Conditioner, FiniteConditioner, MixedConditioner, mixed_of, weights_of
+from energycomp.components.values import parsed, random_values
 from energycomp.testing.checks.expect import expect, expect_refusal
 
 __all__ = ["check_conditioner", "legal_values"]
@@ -27,7 +26,8 @@ def check_conditioner(
     The check covers shapes. `describe` must give JSON that `parse` accepts (a mapping as keyword arguments, a list as
     positional arguments, anything else as one argument), and a model must take a value as it is. `config` must rebuild
     the conditioner, apart from its weights. No values must give no rows, values must not give null rows, gradients must
-    reach continuous values, listed values must be in the support, and bad input must raise `InputError`.
+    reach continuous values, listed values must be in the support, attributes that may be open must have rows and
+    descriptions of their own, and bad input must raise `InputError`.
 
     Args:
         values: legal values (R, *V); listed or drawn from the support if left out.
@@ -36,8 +36,9 @@ def check_conditioner(
     Raises:
         ConformanceError: the first fault that is found.
 
-    >>> from energycomp.testing import Labels, UnitSquare
+    >>> from energycomp.testing import Labels, TintedSquare, UnitSquare
     >>> check_conditioner(UnitSquare())
+    >>> check_conditioner(TintedSquare())
     >>> check_conditioner(Labels(3))
     """
     name, shape = type(conditioner).__name__, tuple(conditioner.value_shape)
@@ -51,6 +52,8 @@ def check_conditioner(
     _check_rebuilt(conditioner, factory or type(conditioner), values)
     if not conditioner.support.is_discrete:
         _check_gradient(conditioner, values)
+    if (mixed := mixed_of(conditioner)) is not None:
+        _check_attributes(mixed, values)
     for attempt in ((object(),), (values.new_zeros(3, *shape, 7),)):
         expect_refusal(f"{name}.parse{attempt}", conditioner.parse, *attempt)
     expect_refusal(f"{name}.parse(no_such_argument=1)", conditioner.parse, no_such_argument=1)
@@ -61,9 +64,29 @@ def legal_values(conditioner: Conditioner) -> Tensor:
     """All values of a finite support, or 8 of a continuous one, (R, *V)."""
     if isinstance(conditioner, FiniteConditioner):
         return conditioner.enumerate_support()
-    free = torch.randn(8, *conditioner.value_shape, generator=torch.Generator().manual_seed(0))
-    drawn: Tensor = transform_to(conditioner.support)(free)
-    return drawn
+    return random_values(conditioner, 8, generator=0)
+
+
+def _check_attributes(conditioner: MixedConditioner, values: Tensor) -> None:
+    """The words of each attribute, and what is open."""
+    support, name = conditioner.support, type(conditioner).__name__
+    counted = tuple(len(words) for words in conditioner.attributes.values())
+    expect(counted == support.words, f"{support.words} words in the support of {name}", f"{counted}", "make them agree")
+    places = values[:, : support.length]
+    opened = torch.cat([places, torch.zeros_like(values[:, support.length :])], dim=1)
+    same = torch.equal(conditioner(places).rows, conditioner(opened).rows)
+    expect(same, f"other rows of {name} for numbers alone", "those with all attributes open", "take both shapes")
+    for place, (attribute, words) in enumerate(conditioner.attributes.items()):
+        rows = []
+        for code, word in enumerate(words, start=1):
+            value = opened[:1].clone()
+            value[:, support.length + place] = code
+            rows.append(conditioner(value).rows)
+            shown = conditioner.describe(value[0])
+            known = isinstance(shown, Mapping) and shown.get(attribute) == word
+            expect(known, f"{shown} from describe", f"{attribute}={word!r} in it", "name attributes and their words")
+        distinct = len({tuple(row.flatten().tolist()) for row in (*rows, conditioner(opened[:1]).rows)})
+        expect(distinct == len(words) + 1, f"{distinct} rows for {attribute}", f"{len(words) + 1}", "tell words apart")
 
 
 def _check_rows(conditioner: Conditioner, values: Tensor) -> None:

@@ -1,0 +1,93 @@
+"""Whole objects: descriptions, their tokens, and what is wrong with a description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp.errors import InputError
+from energycomp.testing import check_conditioner
+from energycomp_clevr.model import clevr
+from energycomp_clevr.objects import Objects
+from energycomp_clevr.recipe import augment, widened
+
+OBJECTS = Objects()
+
+
+def test_contract() -> None:
+    check_conditioner(OBJECTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [
+        ("0.7,0.6", {"x": 0.7, "y": 0.6}),
+        ("x=0.7, y=0.6", {"x": 0.7, "y": 0.6}),
+        ("sphere at 0.7,0.6", {"x": 0.7, "y": 0.6, "shape": "sphere"}),
+        ("an object at 0.7,0.6", {"x": 0.7, "y": 0.6}),
+        (
+            "a large red metal cube at 0.3,0.45",
+            {"x": 0.3, "y": 0.45, "size": "large", "color": "red", "material": "metal", "shape": "cube"},
+        ),
+        ("metal red at 0,1", {"x": 0.0, "y": 1.0, "color": "red", "material": "metal"}),
+    ],
+)
+def test_descriptions(text: str, described: dict[str, Any]) -> None:
+    value = OBJECTS.read(text)
+    assert OBJECTS.describe(value[0]) == described
+    assert OBJECTS.parse(**described).equal(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pink cube at 0.3,0.4", "got the word 'pink'"),
+        ("red sphrere at 0.3,0.4", "Did you mean 'sphere'"),
+        ("red blue cube at 0.3,0.4", "expected one color"),
+        ("large small cube at 0.3,0.4", "expected one size"),
+        ("red cube", "expected a place"),
+        ("red cube at 0.3", "expected a place"),
+        ("cube at 2,3", "in \\[0, 1\\]"),
+        ("cube at 0.3,nan", "expected a place"),
+        ("cube at 1e,0.3", "expected"),
+        ("", "expected a place"),
+    ],
+)
+def test_descriptions_that_cannot_be(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        OBJECTS.read(text)
+
+
+@pytest.mark.parametrize("words", [{"shape": "cone"}, {"shape": 1}, {"color": ["red"]}, {"tint": "red"}])
+def test_words_that_are_not_known(words: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        OBJECTS.parse(0.3, 0.4, **words)
+
+
+def test_places_alone_mean_what_they_meant() -> None:
+    """The weights of the model of places, in the model of objects: the same predictions, to the bit."""
+    places, objects = clevr(preset="places", pretrained=False), clevr(pretrained=False)
+    torch.manual_seed(0)
+    for weight in places.denoiser.network.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    wide = widened(places, objects)
+    x, timestep = torch.randn(2, 3, 64, 64), torch.tensor([300.0, 700.0])
+    with torch.no_grad():
+        assert wide(0.3, 0.4).eps(x, timestep).equal(places(0.3, 0.4).eps(x, timestep))
+        assert not wide(0.3, 0.4, color="red").eps(x, timestep).equal(wide(0.3, 0.4).eps(x, timestep))
+
+
+def test_training_leaves_attributes_open() -> None:
+    """All of a scene, all of an object, or single ones; places are mirrored with the image."""
+    count = 4000
+    values = torch.cat([torch.full((count, 2), 0.25), torch.ones(count, 4)], dim=1)
+    images = torch.zeros(count // 2, 3, 8, 8, dtype=torch.uint8)
+    batch = {"image": images, "values": values, "owner": torch.arange(count // 2).repeat_interleave(2)}
+    _, seen = augment(batch, torch.Generator().manual_seed(0))
+    is_open = seen[:, 2:] == 0
+    whole = is_open.all(1).view(-1, 2).all(1).float().mean()
+    assert 0.27 < whole < 0.35
+    assert 0.4 < is_open.float().mean() < 0.48
+    assert sorted(seen[:, 0].unique().tolist()) == [0.25, 0.75]
