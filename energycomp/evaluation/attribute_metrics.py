@@ -109,9 +109,9 @@ class AttributeCalibration(Metric):
 
 
 def _matched(found: Tensor, true: Tensor, numbers: int) -> tuple[Tensor, Tensor]:
-    """The rows of found and of true values whose places match."""
+    """The rows of found and of true values whose places match: as many pairs as possible are near."""
     cost = (found[:, None, :numbers] - true[None, :, :numbers]).square().mean(2)
-    rows, columns = map(torch.as_tensor, linear_sum_assignment(cost.numpy()))
+    rows, columns = map(torch.as_tensor, linear_sum_assignment(cost.clamp(max=FOUND_WITHIN).numpy()))
     near = cost[rows, columns] < FOUND_WITHIN
     return rows[near], columns[near]
 

@@ -1,0 +1,108 @@
+"""Attributes of found objects: read by enumeration on the quadratic form, measured, edited and printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torchmetrics import MetricCollection
+
+from energycomp import infer
+from energycomp.editing import edit
+from energycomp.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
+from energycomp.inference.attributes import DRAWS, SWEEPS, read_attributes
+from energycomp.inference.problem import make_problem
+from energycomp.testing import planted, tinted_model
+
+MODEL = tinted_model(beta=8.0)
+TRUE = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.55, 0.4, 2.0, 1.0], [0.7, 0.8, 3.0, 1.0]])  # two of them overlap
+
+
+def test_reads_the_words_of_every_object() -> None:
+    problem = make_problem(planted(MODEL, TRUE), MODEL)
+    values, posterior = read_attributes(problem, TRUE[:, :2], generator=0)
+    assert values.equal(TRUE)
+    assert posterior.shape == (3, 2)
+    assert posterior.min() > 0.9
+
+
+def test_costs_what_it_says() -> None:
+    problem = make_problem(planted(MODEL, TRUE), MODEL)
+    read_attributes(problem, TRUE[:, :2], generator=0)
+    evaluations = 3 + SWEEPS * 3 * (3 + 2)
+    assert problem.rows == DRAWS * (evaluations + 1 + 2 * SWEEPS)  # and u, once for each call
+
+
+def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:
+    problem = make_problem(planted(MODEL, TRUE[:1]), MODEL)
+    _, posterior = read_attributes(problem, torch.tensor([[0.2, 0.3], [0.8, 0.8]]), generator=0)
+    assert posterior[0].min() > 0.9 > posterior[1, 0]
+
+
+def test_no_object_has_no_attributes() -> None:
+    values, posterior = read_attributes(make_problem(planted(MODEL, TRUE), MODEL), TRUE[:0, :2], generator=0)
+    assert values.shape == (0, 4)
+    assert posterior.shape == (0, 2)
+
+
+def test_infer_returns_whole_objects() -> None:
+    image = planted(MODEL, TRUE[[0, 2]])
+    solution = infer(image, MODEL, solver="pursuit")
+    assert solution.conditions[:, 2:].equal(TRUE[[0, 2], 2:])
+    assert torch.allclose(solution.conditions[:, :2], TRUE[[0, 2], :2], atol=0.02)
+    assert solution.certainty is not None
+    opened = infer(image, MODEL, solver="pursuit", attributes=False)
+    assert opened.conditions.shape == (2, 2)
+    assert opened.certainty is None
+    assert opened.rows < solution.rows
+
+
+def test_candidates_are_whole_values() -> None:
+    solution = infer(planted(MODEL, TRUE[:1]), MODEL, solver="pursuit", candidates=TRUE)
+    assert solution.conditions.equal(TRUE[:1])
+    assert solution.certainty is None
+
+
+def test_evaluate_measures_places_and_attributes() -> None:
+    described = [MODEL.conditioner.describe(value) for value in TRUE[[0, 2]]]
+    example = Example(planted(MODEL, TRUE[[0, 2]])[0], conditions=described)
+    metrics = MetricCollection({"perception_rate": PerceptionRate()})
+    report = evaluate(MODEL, [example], metrics, solver="pursuit", progress=False)
+    expected = {"perception_rate": 1.0, "tint_accuracy": 1.0, "width_accuracy": 1.0, "all_attributes": 1.0}
+    assert {name: report.values[name] for name in expected} == expected
+    assert report.values["tint_calibration_error"] < 0.1
+
+
+def test_accuracy_is_over_found_objects() -> None:
+    found, true = TRUE.clone(), TRUE.clone()
+    found[0, 2] = 3.0  # a wrong tint
+    found[1, :2] = 0.0  # not found
+    tint, both = AttributeAccuracy(2, [0]), AttributeAccuracy(2, [0, 1])
+    for metric in (tint, both):
+        metric.update([found], [true])
+        assert metric.compute() == 0.5
+    true[0, 2] = 0.0  # not known
+    tint.reset()
+    tint.update([found], [true])
+    assert tint.compute() == 1.0
+
+
+def test_calibration_compares_certainty_with_what_is_right() -> None:
+    calibration = AttributeCalibration(2, 0)
+    found = TRUE.clone()
+    found[0, 2] = 3.0
+    calibration.update([found], [TRUE], certainty=[torch.full((3, 2), 0.95)])
+    assert float(calibration.compute()) == pytest.approx(0.95 - 2 / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"tint": "green"}, {"tint": "green", "width": "narrow"}])
+def test_an_edit_changes_attributes_in_place(change: dict[str, Any]) -> None:
+    image = planted(MODEL, TRUE[[0, 2]])
+    solution = infer(image, MODEL, solver="pursuit")
+    new = {**MODEL.conditioner.describe(solution.conditions[0]), **change}
+    edited = edit(image[0], MODEL, move={0: new}, solution=solution, num_inference_steps=10, progress=False)
+    again = infer(edited.image, MODEL, solver="pursuit")
+    described = MODEL.conditioner.describe(again.conditions[0])
+    assert {name: described[name] for name in change} == change
+    assert again.conditions[1, 2:].equal(TRUE[2, 2:])
