@@ -42,7 +42,11 @@ PARTS: dict[Kind, tuple[str, ...]] = {
 
 # What the packages that are developed together with energycomp register, for the error "not installed".
 FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
-    "energycomp-clevr": {"models": ("clevr",), "conditioners": ("coordinates",), "recipes": ("clevr",)},
+    "energycomp-clevr": {
+        "models": ("clevr", "clevr-objects"),
+        "conditioners": ("coordinates", "objects"),
+        "recipes": ("clevr", "clevr-objects"),
+    },
     "energycomp-datasets": {
         "datasets": (
             "clevr", "comet", "decomp", "decomp-b", "faces", "lit", "slots", "slots-rooms", "slots-sprites", "text",

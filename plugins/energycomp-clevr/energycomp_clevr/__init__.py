@@ -1,4 +1,4 @@
-"""CLEVR scenes: one component per object, conditioned on its position."""
+"""CLEVR scenes: one component per object, conditioned on its position, or on its position and its attributes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The model of CLEVR scenes, with its trained weights."""
-    return {"clevr": lazy("energycomp_clevr.model:clevr")}
+    """The models of CLEVR scenes, of places and of whole objects, with their trained weights."""
+    return {
+        "clevr": lazy("energycomp_clevr.model:clevr"),
+        "clevr-objects": lazy("energycomp_clevr.model:clevr_objects"),
+    }
 
 
 @hookimpl
@@ -33,5 +36,8 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
 
 @hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """The training recipe of the model of CLEVR scenes."""
-    return {"clevr": lazy("energycomp_clevr.recipe:clevr")}
+    """The training recipes of both models."""
+    return {
+        "clevr": lazy("energycomp_clevr.recipe:clevr"),
+        "clevr-objects": lazy("energycomp_clevr.objects_recipe:clevr_objects"),
+    }

@@ -14,7 +14,7 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
-__all__ = ["clevr", "default", "paper", "places"]
+__all__ = ["clevr", "clevr_objects", "default", "objects", "paper"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -25,7 +25,7 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
         pretrained: load the weights of this package, which exist for "default".
         options: options of the preset; for "paper": `vae`, a path or hub id.
     """
-    presets = {"default": default, "places": places, "paper": paper}
+    presets = {"default": default, "paper": paper}
     if preset not in presets:
         raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
     if unknown := options.keys() - ({"vae"} if preset == "paper" else set()):
@@ -39,20 +39,29 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
             f"got preset {preset!r} with pretrained weights, which are not in this package; expected 'default', or "
             "pretrained=False; train it: energycomp train clevr --preset paper"
         )
-    return shipped("energycomp_clevr")
+    return shipped("energycomp_clevr", "places")
+
+
+def clevr_objects(*, pretrained: bool = True) -> Model:
+    """The model of whole objects: `model(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
+
+    Args:
+        pretrained: load the weights of this package.
+    """
+    return shipped("energycomp_clevr", "objects") if pretrained else objects()
 
 
 def default() -> Model:
-    """The untrained model of whole objects: x0 prediction under the rule product at 64x64 pixels."""
-    return _small(Objects(), "objects")
-
-
-def places() -> Model:
-    """The untrained model of places alone, of the same size."""
+    """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
     return _small(Coordinates(), "coordinates")
 
 
-def _small(conditioner: Objects | Coordinates, name: str) -> Model:
+def objects() -> Model:
+    """The untrained model of whole objects, of the same size."""
+    return _small(Objects(), "objects")
+
+
+def _small(conditioner: Coordinates | Objects, name: str) -> Model:
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64, token_width=width, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2

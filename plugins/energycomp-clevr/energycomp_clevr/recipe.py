@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
@@ -19,36 +18,19 @@ from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.training import FitConfig, Loss, Recipe, Step, collate, denoising_loss, start
 from energycomp_clevr.model import clevr as build
-from energycomp_datasets.clevr.layout import read, render_objects
-from energycomp_datasets.clevr.scenes import Variety
+from energycomp_datasets.clevr.layout import read, render_arrays
 
 __all__ = ["augment", "clevr"]
 
+RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
-WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
-CROWDED = attrs.evolve(WIDE, side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
-RENDERED = ((8_000, OBJECTS, WIDE), (8_000, (3, 5), CROWDED))
-OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open in training
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6)."""
+    """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and the places of their objects (R, 2)."""
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
-    owner, values = batch["owner"], batch["values"]
-    x = torch.where(flipped[owner], 1 - values[:, 0], values[:, 0])
-    known = values[:, 2:] * ~_open(owner, len(images), values.shape[1] - 2, generator)
-    return images, torch.cat([x[:, None], values[:, 1:2], known], dim=1)
-
-
-def _open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
-    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones."""
-
-    def chance(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator).to(owner.device)
-
-    objects = len(owner)
-    whole = (chance(scenes, 1) < OPEN_SCENE)[owner] | (chance(objects, 1) < OPEN_OBJECT)
-    return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)
+    x, y = batch["values"].unbind(1)
+    return images, torch.stack([torch.where(flipped[batch["owner"]], 1 - x, x), y], dim=1)
 
 
 def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
@@ -60,35 +42,15 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
         preset: "default" or "paper".
         options: of the preset.
     """
-    model = start(None, partial(build, preset=preset, pretrained=False, **options))
-    if init is not None:
-        model = widened(init, model)
-    scenes = _folder(data, model.processor) if data else _rendered(cache / "clevr-objects.safetensors")
+    model = start(init, partial(build, preset=preset, pretrained=False, **options))
+    scenes = _folder(data, model.processor) if data else _rendered(cache / "clevr-scenes.safetensors")
     config = FitConfig(
-        steps=40_000,
-        batch_size=24,
-        learning_rate=2e-4,
-        schedule="constant",
-        warmup_fraction=0.005,
-        max_grad_norm=0.1,
-        ema_decay=0.998,
-        mixed_precision="bf16",
+        steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
     if preset == "paper":
         config = FitConfig(steps=80_000, batch_size=128, learning_rate=2e-5, schedule="constant")
     network = model.denoiser.network
     return Recipe(model=model, module=network, loss=_loss(model), data=scenes, config=config, collate_fn=collate)
-
-
-def widened(trained: Model, model: Model) -> Model:
-    """The model to continue with: `trained`, or `model` with its weights, where `trained` knows places alone."""
-    if trained.denoiser.token_shape == model.denoiser.token_shape:
-        return trained
-    weights, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
-    known = weights["token.0.weight"]
-    weights["token.0.weight"] = torch.cat([known, own["token.0.weight"][:, known.shape[1] :]], dim=1)
-    model.denoiser.network.load_state_dict(weights)
-    return model
 
 
 def _loss(model: Model) -> Loss:
@@ -114,15 +76,10 @@ def _rendered(path: Path) -> Dataset[dict[str, Tensor]]:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images, values, chunk = [], [], 250
-        chunks = [
-            (seed, objects, variety, start)
-            for seed, (count, objects, variety) in enumerate(RENDERED)
-            for start in range(0, count, chunk)
-        ]
-        for seed, objects, variety, start in tqdm(chunks, desc="rendering scenes", unit_scale=chunk):
-            some, found = render_objects(chunk, objects=objects, seed=seed, start=start, variety=variety)
+        for start in tqdm(range(0, RENDERED, chunk), desc=f"rendering {RENDERED:,} scenes", unit_scale=chunk):
+            some, places = render_arrays(chunk, objects=OBJECTS, seed=0, start=start)
             images.append(some)
-            values += found
+            values += places
         counts = torch.tensor([len(v) for v in values])
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})

@@ -9,9 +9,9 @@ import torch
 
 from energycomp.errors import InputError
 from energycomp.testing import check_conditioner
-from energycomp_clevr.model import clevr
+from energycomp_clevr.model import default, objects
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.recipe import augment, widened
+from energycomp_clevr.objects_recipe import augment, widened
 
 OBJECTS = Objects()
 
@@ -68,11 +68,11 @@ def test_words_that_are_not_known(words: dict[str, Any]) -> None:
 
 def test_places_alone_mean_what_they_meant() -> None:
     """The weights of the model of places, in the model of objects: the same predictions, to the bit."""
-    places, objects = clevr(preset="places", pretrained=False), clevr(pretrained=False)
+    places = default()
     torch.manual_seed(0)
     for weight in places.denoiser.network.parameters():
         torch.nn.init.normal_(weight, std=0.05)
-    wide = widened(places, objects)
+    wide = widened(places, objects())
     x, timestep = torch.randn(2, 3, 64, 64), torch.tensor([300.0, 700.0])
     with torch.no_grad():
         assert wide(0.3, 0.4).eps(x, timestep).equal(places(0.3, 0.4).eps(x, timestep))

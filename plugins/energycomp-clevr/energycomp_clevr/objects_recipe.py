@@ -1,0 +1,121 @@
+"""How the model of whole objects is trained: varied and crowded scenes, and attributes that are left open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, StackDataset
+from tqdm import tqdm
+
+from energycomp import load, training
+from energycomp.errors import InputError
+from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp.models import Model
+from energycomp.training import FitConfig, Loss, Recipe, Step, collate, denoising_loss, start
+from energycomp_clevr.model import objects
+from energycomp_datasets.clevr.layout import render_objects
+from energycomp_datasets.clevr.scenes import Variety
+
+__all__ = ["augment", "clevr_objects", "widened"]
+
+OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
+WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
+CROWDED = attrs.evolve(WIDE, side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
+RENDERED = ((5_250, OBJECTS, WIDE), (5_000, (3, 5), CROWDED))
+OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open
+
+
+def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6)."""
+    images, flipped = training.augment(batch["image"], generator, exposure=0.08)
+    owner, values = batch["owner"], batch["values"]
+    x = torch.where(flipped[owner], 1 - values[:, 0], values[:, 0])
+    known = values[:, 2:] * ~_open(owner, len(images), values.shape[1] - 2, generator)
+    return images, torch.cat([x[:, None], values[:, 1:2], known], dim=1)
+
+
+def _open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
+    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones."""
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator).to(owner.device)
+
+    objects = len(owner)
+    whole = (chance(scenes, 1) < OPEN_SCENE)[owner] | (chance(objects, 1) < OPEN_OBJECT)
+    return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)
+
+
+def clevr_objects(*, data: Path | None, init: Model | None, preset: str, cache: Path) -> Recipe:
+    """The recipe of the model of whole objects: the model `clevr` of places, trained on with attributes.
+
+    Args:
+        data: None: scenes are rendered, once, and kept under `cache`.
+        init: a model of objects or of places to start from; `clevr` when left out.
+        preset: "default".
+    """
+    if data is not None or preset != "default":
+        raise InputError(
+            f"got --data {data} and --preset {preset} for clevr-objects, which is trained on rendered scenes; leave "
+            "both out"
+        )
+    model = widened(load("clevr") if init is None else init, start(None, objects))
+    config = FitConfig(
+        steps=40_000,
+        batch_size=24,
+        learning_rate=2e-4,
+        schedule="constant",
+        warmup_fraction=0.005,
+        max_grad_norm=0.1,
+        ema_decay=0.998,
+        mixed_precision="bf16",
+    )
+    network, scenes = model.denoiser.network, _rendered(cache / "clevr-objects.safetensors")
+    return Recipe(model=model, module=network, loss=_loss(model), data=scenes, config=config, collate_fn=collate)
+
+
+def widened(trained: Model, model: Model) -> Model:
+    """The model to continue with: `trained`, or `model` with its weights, where `trained` knows places alone."""
+    if trained.denoiser.token_shape == model.denoiser.token_shape:
+        return trained
+    weights, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
+    known = weights["token.0.weight"]
+    weights["token.0.weight"] = torch.cat([known, own["token.0.weight"][:, known.shape[1] :]], dim=1)
+    model.denoiser.network.load_state_dict(weights)
+    return model
+
+
+def _loss(model: Model) -> Loss:
+    denoiser, conditioner = model.denoiser, model.conditioner
+
+    def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        images, values = augment(batch, step.generator)
+        return denoising_loss(
+            denoiser, images, conditioner(values), batch["owner"], module=module, generator=step.generator
+        )
+
+    return loss
+
+
+def _rendered(path: Path) -> Dataset[dict[str, Tensor]]:
+    """The training scenes of seed 0, rendered once to disk."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images, values, chunk = [], [], 250
+        chunks = [
+            (seed, objects, variety, start)
+            for seed, (count, objects, variety) in enumerate(RENDERED)
+            for start in range(0, count, chunk)
+        ]
+        for seed, objects, variety, start in tqdm(chunks, desc="rendering scenes", unit_scale=chunk):
+            some, found = render_objects(chunk, objects=objects, seed=seed, start=start, variety=variety)
+            images.append(some)
+            values += found
+        counts = torch.tensor([len(v) for v in values])
+        with atomic_file(path) as temporary:
+            write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
+    tensors = read_tensors(path)
+    values = tensors["values"].split(tensors["counts"].tolist())
+    return StackDataset(image=tensors["images"], values=values)  # type: ignore[arg-type]
