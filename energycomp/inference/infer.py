@@ -74,8 +74,8 @@ def infer(
     problem.check(chosen.needs, type(chosen).__name__)
     solution = _ordered(chosen.solve(problem, generator=generator), problem)
     if problem.words and attributes:
-        values, certainty = read_attributes(problem, solution.conditions, generator=generator)
-        solution = attrs.evolve(solution, conditions=values, certainty=certainty)
+        words = read_attributes(problem, solution.conditions, generator=generator)
+        solution = attrs.evolve(solution, conditions=words.values, certainty=words.certainty(problem.beta))
     return _judged(solution, problem, model, generator)
 
 

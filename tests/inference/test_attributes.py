@@ -21,29 +21,32 @@ TRUE = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.55, 0.4, 2.0, 1.0], [0.7, 0.8, 3.0
 
 def test_reads_the_words_of_every_object() -> None:
     problem = make_problem(planted(MODEL, TRUE), MODEL)
-    values, posterior = read_attributes(problem, TRUE[:, :2], generator=0)
-    assert values.equal(TRUE)
-    assert posterior.shape == (3, 2)
-    assert posterior.min() > 0.9
+    found = read_attributes(problem, TRUE[:, :2], generator=0)
+    assert found.values.equal(TRUE)
+    assert found.certainty(8.0).shape == (3, 2)
+    assert found.certainty(8.0).min() > 0.9
+    assert found.certainty(None).isnan().all()
 
 
 def test_costs_what_it_says() -> None:
-    problem = make_problem(planted(MODEL, TRUE), MODEL)
-    read_attributes(problem, TRUE[:, :2], generator=0)
-    evaluations = 3 + SWEEPS * 3 * (3 + 2)
-    assert problem.rows == DRAWS * (evaluations + 1 + 2 * SWEEPS)  # and u, once for each call
+    """A second sweep only where words are uncertain; without an inverse temperature all are."""
+    for model, sweeps in ((tinted_model(beta=1e6), 1), (tinted_model(), SWEEPS)):
+        problem = make_problem(planted(model, TRUE), model)
+        read_attributes(problem, TRUE[:, :2], generator=0)
+        evaluations = 3 + sweeps * 3 * (3 + 2)
+        assert problem.rows == DRAWS * (evaluations + 1 + 2 * sweeps)  # and u, once for each call
 
 
 def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:
     problem = make_problem(planted(MODEL, TRUE[:1]), MODEL)
-    _, posterior = read_attributes(problem, torch.tensor([[0.2, 0.3], [0.8, 0.8]]), generator=0)
+    posterior = read_attributes(problem, torch.tensor([[0.2, 0.3], [0.8, 0.8]]), generator=0).certainty(8.0)
     assert posterior[0].min() > 0.9 > posterior[1, 0]
 
 
 def test_no_object_has_no_attributes() -> None:
-    values, posterior = read_attributes(make_problem(planted(MODEL, TRUE), MODEL), TRUE[:0, :2], generator=0)
-    assert values.shape == (0, 4)
-    assert posterior.shape == (0, 2)
+    found = read_attributes(make_problem(planted(MODEL, TRUE), MODEL), TRUE[:0, :2], generator=0)
+    assert found.values.shape == (0, 4)
+    assert found.certainty(8.0).shape == (0, 2)
 
 
 def test_infer_returns_whole_objects() -> None:
