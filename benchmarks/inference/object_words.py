@@ -1,0 +1,82 @@
+"""Size, colour, material and shape of objects whose places are known; fits the inverse temperature of their posterior.
+
+python benchmarks/inference/object_words.py [--data synthetic:3-8] [-n 60] [--seed 1] [--model clevr-objects]
+
+Prints one JSON line: the accuracy of each attribute, of all four, the network evaluations of an object, and the beta of
+softmax(-beta J) with the least negative log-likelihood of the true words, with the calibration errors that it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from tqdm import tqdm
+
+from energycomp import load
+from energycomp.components import mixed_of
+from energycomp.errors import InputError
+from energycomp.evaluation import AttributeCalibration, true_values
+from energycomp.inference import make_problem
+from energycomp.inference.attributes import ObjectWords, read_attributes
+from energycomp_datasets.clevr.source import ClevrSource
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("--data", default="synthetic:3-8", help="as `energycomp evaluate` takes it")
+    parser.add_argument("-n", type=int, default=60, help="images")
+    parser.add_argument("--seed", type=int, default=1, help="of scenes and draws")
+    options = parser.parse_args(arguments)
+    model = load(options.model)
+    if (mixed := mixed_of(model.conditioner)) is None:
+        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr-objects")
+    numbers, rows = mixed.support.length, 0
+    read: list[tuple[ObjectWords, Tensor]] = []
+    examples = ClevrSource().examples(options.data, count=options.n, seed=options.seed)
+    for example in tqdm(examples, desc="reading"):
+        true = true_values(example, model.conditioner)
+        problem = make_problem(model.encode(example.image), model)
+        read.append((read_attributes(problem, true[:, :numbers], generator=options.seed), true))
+        rows += problem.rows
+    right = torch.cat([found.values[:, numbers:] == true[:, numbers:] for found, true in read]).double()
+    beta = fitted(read, numbers)
+    names = list(mixed.attributes)
+    line: dict[str, object] = {"data": options.data, "images": len(read), "objects": len(right), "seed": options.seed}
+    line |= {f"{name}_accuracy": round(float(right[:, k].mean()), 4) for k, name in enumerate(names)}
+    line |= {"all_attributes": round(float(right.prod(1).mean()), 4), "rows_per_object": round(rows / len(right), 1)}
+    line |= {"beta": round(beta, 3)}
+    line |= {f"{name}_calibration_error": calibration(read, numbers, k, beta) for k, name in enumerate(names)}
+    print(json.dumps(line), flush=True)
+
+
+def fitted(read: Sequence[tuple[ObjectWords, Tensor]], numbers: int) -> float:
+    """The beta of the least negative log-likelihood of the true words."""
+
+    def loss(log_beta: float) -> float:
+        total = 0.0
+        for found, true in read:
+            for k, errors in enumerate(found.errors):
+                logits = torch.log_softmax(-(10.0**log_beta) * errors, dim=1)
+                total -= float(logits[torch.arange(len(true)), true[:, numbers + k].long() - 1].sum())
+        return total
+
+    return float(10.0 ** minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
+
+
+def calibration(read: Sequence[tuple[ObjectWords, Tensor]], numbers: int, attribute: int, beta: float) -> float:
+    """The expected calibration error of an attribute."""
+    metric = AttributeCalibration(numbers, attribute)
+    for found, true in read:
+        metric.update([found.values], [true], certainty=[found.certainty(beta)])
+    return round(float(metric.compute()), 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Sample scenes of K described objects, and read them back: places, and size, colour, material and shape.
+
+python benchmarks/sampling/described_scenes.py [-n 64] [--counts 3,5,8] [--ways ddpm@100] [-o described.png]
+
+The descriptions are those of held-out rendered scenes. A way is as in `composed_samples.py`; results in `--records` are
+taken up again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common.ways import Way, mean_interval, recorded
+from energycomp import infer, load
+from energycomp.components import mixed_of
+from energycomp.errors import InputError
+from energycomp.evaluation import AttributeAccuracy, PerceptionRate, attribute_metrics
+from energycomp.files import atomic_file
+from energycomp.viz import grid
+from energycomp_datasets.clevr.layout import render_objects
+
+HELD_OUT = 2_000_000_000  # added to the seed, as in `composed_samples.py`
+SHOWN = 8
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints one JSON line for each count and way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("-n", type=int, default=64, help="scenes for each count")
+    parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
+    parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--records", type=Path, default=Path("runs/described_scenes"), help="folder of single results")
+    parser.add_argument("-o", type=Path, default=None, help="a picture of the first 8 samples of each line")
+    options = parser.parse_args(arguments)
+    model = load(options.model)
+    if (mixed := mixed_of(model.conditioner)) is None:
+        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr-objects")
+    numbers = mixed.support.length
+
+    def read(image: Tensor) -> Any:
+        return infer(image, model).conditions.tolist()
+
+    shown: list[Path] = []
+    for count in map(int, options.counts.split(",")):
+        _, described = render_objects(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        for way in options.ways or [Way.of(model)]:
+            folder = options.records / f"{options.model.replace('/', '_')}-{count}-{way}-{options.seed}"
+            rows = [
+                recorded(folder / str(k), way, model, model.compose(values), options.seed + k, read)
+                for k, values in enumerate(tqdm(described, desc=f"{count} objects, {way}"))
+            ]
+            found = [torch.tensor(row["read"]).reshape(-1, described[0].shape[1]) for row in rows]
+            rates = [PerceptionRate() for _ in found]
+            for rate, one, true in zip(rates, found, described, strict=True):
+                rate.update([one[:, :numbers]], [true[:, :numbers]])
+            metrics = attribute_metrics(mixed)
+            line: dict[str, Any] = {"objects": count, "way": str(way), "samples": options.n, "seed": options.seed}
+            line["found"], line["found_interval"] = mean_interval(torch.stack([rate.compute() for rate in rates]))
+            right = torch.tensor([len(one) == count for one in found])
+            line["count_right"], line["count_right_interval"] = mean_interval(right)
+            for name, metric in metrics.items():
+                if isinstance(metric, AttributeAccuracy):
+                    metric.update(found, described)
+                    line[str(name)] = round(float(metric.compute()), 4)
+            print(json.dumps(line), flush=True)
+            shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
+    if options.o:
+        with atomic_file(options.o) as temporary:
+            grid([Image.open(path) for path in shown], columns=SHOWN, side=128).save(temporary, format="PNG")
+
+
+if __name__ == "__main__":
+    main()
