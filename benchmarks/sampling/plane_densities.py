@@ -34,7 +34,7 @@ CLEAN, NOISY = 0.003, -7.0  # of `even_schedule`: sigma at the first timestep, l
 
 
 def linear_schedule(steps: int = 50) -> Tensor:
-    """alphas_cumprod (T,) for beta from 1e-4 to 0.02, as CompLift uses it: the last one is 0.603, which is not noise."""
+    """alphas_cumprod (T,) for beta from 1e-4 to 0.02, as CompLift uses it: the last one is 0.603, not noise."""
     return torch.cumprod(1 - torch.linspace(1e-4, 0.02, steps, dtype=torch.float64), 0)
 
 

@@ -12,6 +12,7 @@ Notation: variable -> symbol
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -21,16 +22,16 @@ from torch import Tensor, nn
 
 from benchmarks.sampling.plane_densities import CLEAN, NOISY, Shape
 from energycomp import Composable
-from energycomp.components import NoisedSpace
+from energycomp.components import NoisedSpace, signal_noise
 from energycomp.components.space import log_snr
 from energycomp.training import FitConfig, Step, fit
 
-__all__ = ["Network", "Stack", "normalised", "train"]
+__all__ = ["Network", "Stack", "is_trained", "normalised", "train"]
 
 POINTS = 8000
 WIDTH, WAVES, LEVELS = 128, 32, 8
 VARIANCE = 0.35
-CELLS = 128  # of the grid, along a side
+CELLS, KNOTS = 128, 26  # of the grid along a side, and the timesteps of log Z
 CONFIG = FitConfig(
     steps=11_000, batch_size=256, learning_rate=2e-3, weight_decay=0.0, save_every=500, keep=1, ema_decay=0.999
 )
@@ -51,7 +52,7 @@ class Stack(nn.Module):
         self.register_buffer("levels", 0.15 * torch.arange(1, LEVELS + 1))
         sizes = [2 + 2 * WAVES + 1 + 2 * LEVELS, WIDTH, WIDTH, WIDTH, 1]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(sizes):
             gain = (2.0 if outputs > 1 else 0.01) / inputs
             weight = gain**0.5 * torch.randn(count, inputs, outputs, generator=generator)
             self.weights.append(nn.Parameter(weight))
@@ -95,19 +96,24 @@ def train(shapes: list[Shape], folder: Path, *, config: FitConfig = CONFIG, prog
     return stack.eval().requires_grad_(requires_grad=False)
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether a finished run is in the folder."""
+    return (folder / f"checkpoint-{CONFIG.steps:06d}.safetensors").is_file()
+
+
 @attrs.frozen(eq=False, repr=False)
 class Network(Composable):
     """One of the networks as a component.
 
     Args:
         place: of the network in the stack.
-        log_z: log Z at every timestep, (T,); 0 where energies need not be normalised.
+        log_z: log Z at evenly spaced timesteps from 0 to T - 1, (K,); 0 where energies need not be normalised.
     """
 
     stack: Stack
     place: int
     noised_space: NoisedSpace
-    log_z: Tensor
+    log_z: Tensor = attrs.field(factory=lambda: torch.zeros(2))
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, 2, 1, 1): a backward pass."""
@@ -117,11 +123,11 @@ class Network(Composable):
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """-log p_t (B,), normalised as far as log Z is."""
         x, snr, chosen = self._inputs(sample, timestep)
-        table, t = self.log_z, timestep.clamp(0, len(self.log_z) - 1)
-        low = t.floor().long().clamp(max=len(table) - 2)
-        return self.stack(x, snr, chosen)[0] / torch.sigmoid(-snr[0]).sqrt() + torch.lerp(
-            table[low], table[low + 1], t - low
-        )
+        knots = len(self.log_z) - 1
+        place = timestep / (len(self.noised_space.alphas_cumprod) - 1) * knots
+        low = place.floor().long().clamp(0, knots - 1)
+        log_z = torch.lerp(self.log_z[low], self.log_z[low + 1], place - low)
+        return self.stack(x, snr, chosen)[0] / torch.sigmoid(-snr[0]).sqrt() + log_z
 
     def _inputs(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, slice]:
         snr = log_snr(self.noised_space.alphas_cumprod, timestep).to(sample.dtype)
@@ -129,12 +135,13 @@ class Network(Composable):
 
 
 def normalised(network: Network) -> Network:
-    """The network with log Z at every timestep, the logarithm of a sum over a grid: seconds."""
-    tables = []
-    for t, alpha in enumerate(network.noised_space.alphas_cumprod.tolist()):
-        side = 2.0 * alpha**0.5 + 4.0 * (1.0 - alpha) ** 0.5
+    """The network with log Z, the logarithm of a sum over a grid: seconds."""
+    found = []
+    for t in torch.linspace(0, len(network.noised_space.alphas_cumprod) - 1, KNOTS):
+        signal, sigma = (float(value) for value in signal_noise(network.noised_space.alphas_cumprod, t[None]))
+        side = 2.0 * signal + 4.0 * sigma
         axis = (torch.arange(CELLS) + 0.5) * (2 * side / CELLS) - side
         x = torch.cartesian_prod(axis, axis)[..., None, None]
-        energy = network.energy(x, torch.full((len(x),), float(t))).double()
-        tables.append(torch.logsumexp(-energy, 0) + 2 * math.log(2 * side / CELLS))
-    return attrs.evolve(network, log_z=network.log_z + torch.stack(tables).float())
+        energy = torch.cat([network.energy(part, t.expand(len(part))) for part in x.split(4096)]).double()
+        found.append(torch.logsumexp(-energy, 0) + 2 * math.log(2 * side / CELLS))
+    return attrs.evolve(network, log_z=torch.stack(found).float())

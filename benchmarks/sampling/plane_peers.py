@@ -6,8 +6,8 @@ Notation: variable -> symbol
     step        of the leapfrog, 0.03 at every timestep; v the momentum, of mass 1
     damping     d = 0.5, of the momentum: v = d v + sqrt(1 - d^2) n
 
-Ten moves at each timestep, from noise N(0, I) down to timestep 0, without reverse steps (Du et al., 2023, "Reduce, reuse,
-recycle"):
+Ten moves at each timestep, from noise N(0, I) down to timestep 0, without reverse steps (Du et al., 2023, "Reduce,
+reuse, recycle"):
     ULA     x + h G + sqrt(2 h) n
     MALA    with the test L(y) - L(x) + (|y - x - h G(x)|^2 - |x - y - h G(y)|^2) / 4h
     U-HMC   3 leapfrog steps
@@ -15,8 +15,8 @@ recycle"):
             cancel, and does not turn the momentum round after a rejection
 
 OR: the networks hold sigma_t times -log p, and CompLift mixes their noise predictions by softmax(-sigma_t E).
-Lift (Yu et al., 2025, "CompLift"): the mean of |eps - 0.9 eps_i|^2 - |eps - eps_i|^2 over draws of noise eps and timesteps;
-samples stay where it is positive (negation: not positive). 0.9 eps_i stands for an unconditional prediction.
+Lift (Yu et al., 2025, "CompLift"): the mean of |eps - 0.9 eps_i|^2 - |eps - eps_i|^2 over draws of noise eps and
+timesteps; samples stay where it is positive (negation: not positive). 0.9 eps_i stands for an unconditional prediction.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class WarmOr(Composable):
 
 @attrs.frozen
 class Chain:
-    """Moves at every timestep of a composition, at fixed steps.
+    """Moves at every timestep of a composition, at fixed steps. The score and the energy of a state are kept.
 
     Args:
         kind: "ULA", "MALA", "U-HMC" or "HMC".
@@ -90,12 +90,43 @@ class Chain:
         x, v = (torch.randn(n, 2, generator=generator) for _ in range(2))
         lost = torch.zeros(n, dtype=torch.bool)
         for t in reversed(range(len(target.noised_space.alphas_cumprod))):
-            level = _Level(target, torch.full((n,), float(t)), generator)
+            level = _Level(target, torch.full((n,), float(t)), is_tested=self.kind in ("MALA", "HMC"))
+            state = level.state(x, v)
             for _ in range(MOVES):
-                x, v = level.leap(x, v, self.kind) if "HMC" in self.kind else (level.step(x, self.kind), v)
-                lost |= is_lost(x)
-                x, v = (torch.where(lost[:, None], 0.0, value) for value in (x, v))
+                noise = torch.randn(n, 2, generator=generator)
+                new, log_ratio = level.leap(state, noise) if "HMC" in self.kind else level.step(state, noise)
+                if level.is_tested:
+                    accepted = torch.rand(n, generator=generator).log() < log_ratio
+                    new = state.where(accepted, new)
+                lost |= is_lost(new.x)
+                state = new.without(lost)
+            x, v = state.x, state.v
         return torch.where(lost[:, None], torch.nan, x)
+
+
+@attrs.frozen(eq=False)
+class _State:
+    """Samples and momenta (B, 2), the score (B, 2) and the energy (B,) there."""
+
+    x: Tensor
+    v: Tensor
+    score: Tensor
+    energy: Tensor
+
+    def where(self, accepted: Tensor, new: _State) -> _State:
+        chosen = accepted[:, None]
+        return _State(
+            torch.where(chosen, new.x, self.x),
+            torch.where(chosen, new.v, self.v),
+            torch.where(chosen, new.score, self.score),
+            torch.where(accepted, new.energy, self.energy),
+        )
+
+    def without(self, lost: Tensor) -> _State:
+        """Lost chains rest at the origin."""
+        one = lost[:, None]
+        kept = (value.masked_fill(one, 0.0) for value in (self.x, self.v, self.score))
+        return _State(*kept, self.energy.masked_fill(lost, 0.0))
 
 
 @attrs.frozen(eq=False)
@@ -104,48 +135,41 @@ class _Level:
 
     target: Any
     timestep: Tensor
-    generator: torch.Generator
+    is_tested: bool
 
-    def step(self, x: Tensor, kind: str) -> Tensor:
-        score = self._score(x)
-        y = x + STEP * score + (2 * STEP) ** 0.5 * torch.randn(x.shape, generator=self.generator)
-        if kind == "ULA":
-            return y
-        forward = (y - x - STEP * score).square().sum(1)
-        back = (x - y - STEP * self._score(y)).square().sum(1)
-        return torch.where(self._accepted(self._gain(x, y) + (forward - back) / (4 * STEP)), y, x)
-
-    def leap(self, x: Tensor, v: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-        v = DAMPING * v + (1 - DAMPING**2) ** 0.5 * torch.randn(v.shape, generator=self.generator)
-        y, w, score = x, v, self._score(x)
-        for _ in range(LEAPS):
-            w = w + 0.5 * LEAP * score
-            y = y + LEAP * w
-            score = self._score(y)
-            w = w + 0.5 * LEAP * score
-        if kind == "U-HMC":
-            return y, w
-        accepted = self._accepted(self._gain(x, y))
-        return torch.where(accepted, y, x), torch.where(accepted, w, v)
-
-    def _score(self, x: Tensor) -> Tensor:
+    def state(self, x: Tensor, v: Tensor) -> _State:
         sigma = signal_noise(self.target.noised_space.alphas_cumprod, self.timestep[:1], x.dtype)[1].item()
-        return -self.target.eps(x[..., None, None], self.timestep).flatten(1) / sigma
+        sample = x[..., None, None]
+        energy = self.target.energy(sample, self.timestep) if self.is_tested else x.new_zeros(len(x))
+        return _State(x, v, -self.target.eps(sample, self.timestep).flatten(1) / sigma, energy)
 
-    def _gain(self, x: Tensor, y: Tensor) -> Tensor:
-        """L(y) - L(x)."""
-        before, after = (self.target.energy(part[..., None, None], self.timestep) for part in (x, y))
-        return before - after
+    def step(self, state: _State, noise: Tensor) -> tuple[_State, Tensor]:
+        """The proposal of Langevin moves, and the log ratio of its test."""
+        new = self.state(state.x + STEP * state.score + (2 * STEP) ** 0.5 * noise, state.v)
+        forward = (new.x - state.x - STEP * state.score).square().sum(1)
+        back = (state.x - new.x - STEP * new.score).square().sum(1)
+        return new, state.energy - new.energy + (forward - back) / (4 * STEP)
 
-    def _accepted(self, log_ratio: Tensor) -> Tensor:
-        return (torch.rand(len(log_ratio), generator=self.generator).log() < log_ratio)[:, None]
+    def leap(self, state: _State, noise: Tensor) -> tuple[_State, Tensor]:
+        """The end of the leapfrog, and the log ratio of its test."""
+        v = DAMPING * state.v + (1 - DAMPING**2) ** 0.5 * noise
+        new = attrs.evolve(state, v=v)
+        for _ in range(LEAPS):
+            half = new.v + 0.5 * LEAP * new.score
+            new = self.state(new.x + LEAP * half, half)
+            new = attrs.evolve(new, v=half + 0.5 * LEAP * new.score)
+        return new, state.energy - new.energy
 
 
 def lift(component: Any, x: Tensor, reference: Reference, generator: torch.Generator, *, draws: int = 50) -> Tensor:
-    """How much better a component predicts noise than a reference, (B,), for samples (B, 2)."""
+    """How much better a component predicts noise than a reference, (B,), for samples (B, 2).
+
+    The draws are spread evenly over the timesteps. Where those are at equal distances of log SNR, the lift is the log
+    ratio of the two densities at the sample, up to a factor (Kong et al., 2023).
+    """
     table, total = component.noised_space.alphas_cumprod, torch.zeros(len(x))
-    for _ in range(draws):
-        t = torch.randint(len(table), (len(x),), generator=generator).float()
+    for draw in range(draws):
+        t = torch.full((len(x),), (draw + 0.5) / draws * (len(table) - 1))
         noise = torch.randn(*x.shape, 1, 1, generator=generator)
         signal, sigma = signal_noise(table, t)
         noised = signal * x[..., None, None] + sigma * noise

@@ -119,11 +119,13 @@ TASKS = _tasks()
 
 
 def right_samples(task: Task, n: int, generator: torch.Generator) -> Tensor:
-    """n samples (n, 2) of the target.
+    """n samples (n, 2) of the target; none of an empty one.
 
     >>> right_samples(TASKS["summation_b"], 5, torch.Generator().manual_seed(0)).shape
     torch.Size([5, 2])
     """
+    if not task.target:
+        return torch.zeros(0, 2)
     parts = torch.stack([shape.sample(n, generator) for shape in task.target])
     return parts[torch.randint(len(parts), (n,), generator=generator), torch.arange(n)].float()
 
@@ -150,7 +152,7 @@ def chamfer(x: Tensor, y: Tensor) -> float:
     >>> chamfer(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 0.0]]))  # 0 one way, (5 + 0) / 2 the other
     2.5
     """
-    distances = torch.cdist(x, y)
+    distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return float(distances.min(1).values.mean() + distances.min(0).values.mean())
 
 

@@ -1,33 +1,32 @@
-"""Nine tasks in the plane: products, mixtures and negations of two components, exact or trained, by ten samplers.
+"""Nine tasks in the plane: products, mixtures and negations of two components, exact or trained.
 
-python benchmarks/sampling/plane_tasks.py [--networks] [--train] [-n 1000] [--seeds 1] [--ways NAME ...] [--json] [-o PNG]
+python benchmarks/sampling/plane_tasks.py [--networks] [--train] [-n 1000] [--seeds 1] [--ways NAME ...] [--json]
+    [-o PNG]
 
-The tasks are those of CompLift (`plane_targets`). Components are densities in closed form (`plane_densities`), or energy
-networks (`plane_networks`), which `--train` trains first: 12 minutes of one CPU thread, and a run that was stopped goes on.
-The peers' samplers (`plane_peers`) follow their own schedule, 50 timesteps with beta from 1e-4 to 0.02, which ends neither in
-noise (alpha_bar 0.603) nor in clean samples (sigma 0.01). The others follow 50 timesteps at equal distances of log SNR,
-from alpha_bar 0.001 to sigma 0.003.
+The tasks are those of CompLift (`plane_targets`). Components are densities in closed form (`plane_densities`), or
+energy networks (`plane_networks`), which `--train` trains first in 12 minutes of one CPU thread; a run that was stopped
+goes on. The peers' samplers (`plane_peers`) follow their own schedule, 50 timesteps with beta from 1e-4 to 0.02, which
+ends neither in noise (alpha_bar 0.603) nor in clean samples (sigma 0.01). The others follow 50 timesteps at equal
+distances of log SNR, from alpha_bar 0.001 to sigma 0.003.
 
 Prints, for each task and sampler, the mean over seeds of:
     accuracy        the share of samples in the support of the target; of empty targets, the share that is rejected
     as_published    the same as CompLift counts it, where that differs
-    chamfer         mean distances to the nearest sample of as many exact ones, both ways added
+    chamfer         mean distances to the nearest sample of n exact ones, both ways added
     evaluations     per sample that is drawn, of both components: one is a noise prediction or an energy
-    lost            chains that are not finite or ended further than 10 from the origin along an axis
+    lost            chains that are not finite, or end further than 10 from the origin along an axis
     rejected        the share of samples that lift rejects
-    sd_x, sd_y      of product_a, whose modes have 0.03
-    first           of summation_a with weights 0.2 and 0.8: the share of the first
+    sd_x, sd_y      of product_a, where 0.03 is right
+    first           the share of the first component in summation_a with the weights 0.2 and 0.8
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import torch
@@ -35,132 +34,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.sampling.plane_densities import Box, Density, even_schedule, linear_schedule, plane
-from benchmarks.sampling.plane_networks import Network, normalised, train
-from benchmarks.sampling.plane_peers import Chain, WarmOr, is_lost, lift
+from benchmarks.sampling.plane_densities import Density
+from benchmarks.sampling.plane_networks import Network, is_trained, normalised, train
+from benchmarks.sampling.plane_peers import is_lost
 from benchmarks.sampling.plane_targets import SHAPES, TASKS, Task, accuracy, chamfer, right_samples, spread
-from energycomp import Composable, Composer
-from energycomp.components import Gaussian, Mixture, NoisedSpace
-from energycomp_samplers.mala import MALA
-from energycomp_samplers.mixture import MixtureSampler
-from energycomp_samplers.smc import SMC, annealed_mala
+from benchmarks.sampling.plane_ways import SCHEDULES, WAYS, Counted, Problem, Way
 
-STEPS = 50
 WEIGHTS = (0.2, 0.8)
-REFERENCE = 0.5  # variance of the Gaussian around the origin that lift compares with
-SCHEDULES = {"peers": plane(linear_schedule(STEPS)), "even": plane(even_schedule(STEPS))}
 INK, ACCENT = "#1a1a1a", "#d1495b"
-
-
-@attrs.define(eq=False)
-class Counted(Composable):
-    """A component that counts what it is asked for: a noise prediction or an energy of one sample is one evaluation."""
-
-    component: Any
-    rows: int = 0
-
-    @property
-    def noised_space(self) -> NoisedSpace:
-        """Where its samples live."""
-        space: NoisedSpace = self.component.noised_space
-        return space
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Noise prediction (B, 2, 1, 1)."""
-        self.rows += len(sample)
-        eps: Tensor = self.component.eps(sample, timestep)
-        return eps
-
-    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """-log p_t, (B,)."""
-        self.rows += len(sample)
-        energy: Tensor = self.component.energy(sample, timestep)
-        return energy
-
-
-@attrs.frozen(eq=False)
-class Problem:
-    """The components of one task, n samples to draw, and the random numbers for it."""
-
-    kind: str
-    a: Any
-    b: Any
-    n: int
-    generator: torch.Generator
-    weights: tuple[float, float] = (0.5, 0.5)
-
-    @property
-    def composed(self) -> Any:
-        """a + b, a | b or a - b / 2."""
-        if self.kind == "summation":
-            return Mixture([self.a, self.b], [math.log(weight) for weight in self.weights])
-        return self.a + self.b if self.kind == "product" else self.a - 0.5 * self.b
-
-    @property
-    def as_published(self) -> Any:
-        """The same, with the mixture of CompLift."""
-        return WarmOr(self.a, self.b) if self.kind == "summation" else self.composed
-
-
-def followed(problem: Problem, *, of: str = "composed", **options: Any) -> Tensor:
-    """Samples (n, 2) of a composition of the problem by `Composer.sample`."""
-    x = Composer(getattr(problem, of)).sample(
-        problem.n,
-        num_inference_steps=STEPS,
-        generator=problem.generator,
-        output_type="latent",
-        progress=False,
-        **options,
-    )
-    return x.flatten(1)
-
-
-def chained(problem: Problem, kind: Literal["ULA", "MALA", "U-HMC", "HMC"]) -> Tensor:
-    """Samples of a chain of the peers."""
-    return Chain(kind).sample(problem.as_published, problem.n, problem.generator)
-
-
-def lifted(problem: Problem) -> Tensor:
-    """CompLift: reverse steps, and rejection by lift against 0.9 of the same prediction."""
-    x = followed(problem, of="as_published", scheduler="ddpm")
-    a, b = (lift(part, x, lambda _x, _t, eps: 0.9 * eps, problem.generator) for part in (problem.a, problem.b))
-    kept = {"product": (a > 0) & (b > 0), "summation": (a > 0) | (b > 0), "negation": (a > 0) & (b <= 0)}
-    return x[kept[problem.kind]]
-
-
-def rejected(problem: Problem, **options: Any) -> Tensor:
-    """Rejection by lift against a broad Gaussian: samples of a without b, or of the product that both explain."""
-    broad = Gaussian(0.0, REFERENCE, sample_shape=(2, 1, 1), alphas_cumprod=problem.a.noised_space.alphas_cumprod)
-    gain = partial(lift, reference=lambda x, t, _: broad.eps(x, t), generator=problem.generator)
-    if problem.kind == "negation":
-        x = followed(problem, of="a", **options)
-        return x[gain(problem.b, x) <= 0]
-    x = followed(problem, **options)
-    return x[(gain(problem.a, x) > 0) & (gain(problem.b, x) > 0)]
-
-
-@attrs.frozen
-class Way:
-    """How samples are drawn, for which kinds of tasks, and on which schedule."""
-
-    draw: Callable[[Problem], Tensor]
-    kinds: tuple[str, ...] = ("product", "summation", "negation")
-    schedule: str = "even"
-
-
-PRODUCT, SUMMATION, NEGATION = ("product",), ("summation",), ("negation",)
-WAYS: dict[str, Way] = {
-    "peers: reverse": Way(partial(followed, of="as_published", scheduler="ddpm"), schedule="peers"),
-    **{f"peers: {kind}": Way(partial(chained, kind=kind), schedule="peers") for kind in ("ULA", "U-HMC", "MALA", "HMC")},
-    "peers: lift": Way(lifted, schedule="peers"),
-    "scheduler": Way(followed),
-    "mixture": Way(partial(followed, sampler=MixtureSampler()), SUMMATION),
-    "rne": Way(partial(followed, sampler=SMC()), PRODUCT),
-    "energy": Way(partial(followed, sampler=SMC(weights="energy")), (*PRODUCT, *SUMMATION)),
-    "mala": Way(partial(followed, sampler=annealed_mala(test="energy")), (*PRODUCT, *SUMMATION)),
-    "rne + mala": Way(partial(followed, sampler=SMC(moves=MALA(moves=2, test="energy"))), (*PRODUCT, *SUMMATION)),
-    "lift": Way(rejected, NEGATION),
-    "mala + lift": Way(partial(rejected, sampler=annealed_mala(test="energy")), PRODUCT),
+Figures = dict[str, dict[str, dict[str, float | None]]]
+Samples = dict[str, dict[str, Tensor]]
+PICTURED = {
+    "product": ["target", "peers: reverse", "peers: HMC", "peers: lift", "scheduler", "energy", "rne + mala"],
+    "summation": ["target", "peers: reverse", "peers: HMC", "peers: lift", "scheduler", "energy", "mixture"],
+    "negation": ["target", "peers: reverse", "peers: HMC", "peers: lift", "scheduler", "lift"],
 }
 
 
@@ -173,7 +60,9 @@ class Components:
     @classmethod
     def exact(cls) -> Components:
         """In closed form."""
-        return cls({key: {name: Density(shape, space) for name, shape in SHAPES.items()} for key, space in SCHEDULES.items()})
+        return cls(
+            {key: {name: Density(shape, space) for name, shape in SHAPES.items()} for key, space in SCHEDULES.items()}
+        )
 
     @classmethod
     def trained(cls, folder: Path) -> Components:
@@ -182,7 +71,7 @@ class Components:
         mixed = {name for task in TASKS.values() if task.kind == "summation" for name in (task.a, task.b)}
         found: dict[str, dict[str, Any]] = {}
         for key, space in SCHEDULES.items():
-            plain = {name: Network(stack, i, space, torch.zeros(STEPS)) for i, name in enumerate(SHAPES)}
+            plain = {name: Network(stack, i, space) for i, name in enumerate(SHAPES)}
             found[key] = {name: normalised(part) if name in mixed else part for name, part in plain.items()}
         return cls(found)
 
@@ -192,42 +81,49 @@ class Components:
         return Problem(task.kind, a, b, n, torch.Generator().manual_seed(seed), weights)
 
 
-def measured(task: Task, problem: Problem, way: Way, seed: int) -> dict[str, float]:
-    """One run, and its figures."""
-    x, n = way.draw(problem), problem.n
-    lost = is_lost(x)
+def measured(task: Task, x: Tensor, problem: Problem, truth: Tensor) -> dict[str, float]:
+    """The figures of samples x, beside exact samples (n, 2); none where the target is empty."""
+    lost, n = is_lost(x), problem.n
     found = {
+        "accuracy": accuracy(x, task.support) if task.target else 1.0 - len(x) / n,
         "evaluations": (problem.a.rows + problem.b.rows) / n,
         "lost": float(lost.sum()),
         "rejected": 1.0 - len(x) / n,
-        "accuracy": accuracy(x, task.support) if task.target else 1.0 - len(x) / n,
     }
-    x = x[~lost]
-    if task.target and len(x):
-        found["chamfer"] = chamfer(x, right_samples(task, n, torch.Generator().manual_seed(1000 + seed)))
     if task.loose:
-        found["as_published"] = accuracy(x, task.loose) * len(x) / (len(x) + int(lost.sum()))
+        found["as_published"] = accuracy(x, task.loose)
+    x = x[~lost]
+    if len(truth) and len(x):
+        found["chamfer"] = chamfer(x, truth)
     if task.b == "bar":
         found["sd_x"], found["sd_y"] = spread(x)
     return found
 
 
-def compare(components: Components, ways: Mapping[str, Way], *, n: int, seeds: int) -> dict[str, dict[str, Any]]:
-    """{task: {way: {figure: mean over seeds}}}, and the task "weighted", summation_a with other weights."""
-    found: dict[str, dict[str, Any]] = {}
+def compare(components: Components, ways: Mapping[str, Way], *, n: int, seeds: int) -> tuple[Figures, Samples]:
+    """The figures, means over seeds, and the samples of seed 0. The last task is summation_a with other weights."""
+    found: Figures = {}
+    samples: Samples = {}
     for name, task in TASKS.items():
-        fitting = {key: way for key, way in ways.items() if task.kind in way.kinds}
-        found[name] = {}
-        for key, way in fitting.items():
-            runs = [measured(task, components.problem(task, way, n, seed), way, seed) for seed in range(seeds)]
-            found[name][key] = {figure: mean([run.get(figure) for run in runs]) for figure in runs[0]}
+        truths = [right_samples(task, n, torch.Generator().manual_seed(1000 + seed)) for seed in range(seeds)]
+        found[name], samples[name] = {}, {"target": truths[0]}
+        for key, way in ways.items():
+            if task.kind in way.kinds:
+                runs = []
+                for seed, truth in enumerate(truths):
+                    problem = components.problem(task, way, n, seed)
+                    x = way.draw(problem)
+                    samples[name].setdefault(key, x)
+                    runs.append(measured(task, x, problem, truth))
+                found[name][key] = {figure: mean([run.get(figure) for run in runs]) for figure in runs[0]}
     task, found["weighted"] = TASKS["summation_a"], {}
+    error = (WEIGHTS[0] * WEIGHTS[1] / (n * seeds)) ** 0.5
     for key, way in ways.items():
         if way.schedule == "even" and "summation" in way.kinds:
-            runs = [way.draw(components.problem(task, way, n, seed, WEIGHTS))[:, 0] < 0 for seed in range(seeds)]
-            error = (WEIGHTS[0] * WEIGHTS[1] / (n * seeds)) ** 0.5
-            found["weighted"][key] = {"first": mean([float(run.float().mean()) for run in runs]), "standard_error": error}
-    return found
+            drawn = torch.cat([way.draw(components.problem(task, way, n, seed, WEIGHTS)) for seed in range(seeds)])
+            first = float((drawn[:, 0] < 0).float().mean())
+            found["weighted"][key] = {"first": round(first, 4), "standard_error": round(error, 4)}
+    return found, samples
 
 
 def mean(values: list[Any]) -> float | None:
@@ -236,7 +132,7 @@ def mean(values: list[Any]) -> float | None:
     return round(sum(known) / len(known), 4) if known else None
 
 
-def table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def table(found: Figures) -> str:
     """A Markdown table for each kind of task: accuracy / Chamfer distance, and lost chains where there are any."""
     lines = []
     for kind in ("product", "summation", "negation"):
@@ -266,26 +162,20 @@ def cell(row: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def picture(path: Path, components: Components, names: list[str], *, n: int) -> None:
-    """Samples of every task, a row each, by the target and by some ways."""
-    figure = Figure(figsize=(1.25 * (len(names) + 1), 1.25 * len(TASKS)), layout="constrained", facecolor="white")
+def picture(path: Path, samples: Samples) -> None:
+    """The target of every task and the samples of some ways, a row each."""
+    columns = max(map(len, PICTURED.values()))
+    figure = Figure(figsize=(1.15 * columns, 1.3 * len(samples)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(TASKS), len(names) + 1, sharex=True, sharey=True)
-    for row, (title, task) in zip(grid, TASKS.items(), strict=True):
-        for axes, name in zip(row, ["target", *names], strict=True):
-            x = torch.zeros(0, 2)
-            if name != "target" and task.kind in WAYS[name].kinds:
-                x = WAYS[name].draw(components.problem(task, WAYS[name], n, 0))
-            elif name == "target" and task.target:
-                x = right_samples(task, n, torch.Generator().manual_seed(0))
-            axes.scatter(*x.T.numpy(), s=1, color=ACCENT if name.startswith("peers") else INK, linewidths=0)
-            axes.set(xlim=(-1.8, 1.8), ylim=(-1.8, 1.8), aspect="equal", xticks=[], yticks=[])
-            if task is TASKS["product_a"]:
-                axes.set_title(name, fontsize=8)
-            if name == "target":
-                axes.set_ylabel(title, fontsize=8)
-            elif task.kind not in WAYS[name].kinds:
-                axes.axis("off")
+    for row, (title, drawn) in zip(figure.subplots(len(samples), columns), samples.items(), strict=True):
+        names = [name for name in PICTURED[TASKS[title].kind] if name in drawn]
+        for axes, name in zip(row, names, strict=False):
+            color = ACCENT if name.startswith("peers") else INK
+            axes.scatter(*drawn[name].T.numpy(), s=1, color=color, linewidths=0)
+            axes.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal", xticks=[], yticks=[])
+            axes.set_title(title if name == "target" else name, fontsize=7, pad=2)
+        for axes in row[len(names) :]:
+            axes.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
@@ -294,20 +184,23 @@ def main() -> None:
     """Prints the tables, or JSON, and draws the samples if a file is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", action="store_true", help="trained networks instead of exact densities")
-    parser.add_argument("--train", action="store_true", help="train the networks first, if they are not in --folder")
+    parser.add_argument("--train", action="store_true", help="train the networks that are not in --folder")
     parser.add_argument("--folder", type=Path, default=Path("runs/plane-networks"), help="of the networks")
     parser.add_argument("-n", type=int, default=1000, help="number of samples")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="NAME")
     parser.add_argument("--json", action="store_true", help="print {task: {sampler: {accuracy, chamfer, ...}}}")
     parser.add_argument("-o", "--out", type=Path, help="PNG file for a picture of the samples")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.networks and not (options.train or is_trained(options.folder)):
+        parser.error(f"got no networks in {options.folder}; expected a finished checkpoint; add --train")
     components = Components.trained(options.folder) if options.networks or options.train else Components.exact()
-    found = compare(components, {name: WAYS[name] for name in options.ways}, n=options.n, seeds=options.seeds)
+    ways = {name: WAYS[name] for name in options.ways}
+    found, samples = compare(components, ways, n=options.n, seeds=options.seeds)
     print(json.dumps(found, indent=2) if options.json else table(found))
     if options.out is not None:
-        picture(options.out, components, options.ways, n=options.n)
+        picture(options.out, samples)
 
 
 if __name__ == "__main__":
