@@ -1,7 +1,7 @@
 """Nine tasks in the plane: products, mixtures and negations of two components, exact or trained.
 
-python benchmarks/sampling/plane_tasks.py [--networks] [--train] [-n 1000] [--seeds 1] [--ways NAME ...] [--json]
-    [-o PNG]
+python benchmarks/sampling/plane_tasks.py [--networks] [--train] [-n 1000] [--seeds 1] [--ways NAME ...]
+    [--tasks NAME ...] [--json] [-o PNG]
 
 The tasks are those of CompLift (`plane_targets`). Components are densities in closed form (`plane_densities`), or
 energy networks (`plane_networks`), which `--train` trains first in 12 minutes of one CPU thread; a run that was stopped
@@ -17,7 +17,8 @@ Prints, for each task and sampler, the mean over seeds of:
     lost            chains that are not finite, or end further than 10 from the origin along an axis
     rejected        the share of samples that lift rejects
     sd_x, sd_y      of product_a, where 0.03 is right
-    first           the share of the first component in summation_a with the weights 0.2 and 0.8
+    first           the share of the first component in summation_a with the weights 0.2 and 0.8, its standard error if
+                    samples are independent (those of one swarm are not), and its standard deviation over seeds
 """
 
 from __future__ import annotations
@@ -100,11 +101,13 @@ def measured(task: Task, x: Tensor, problem: Problem, truth: Tensor) -> dict[str
     return found
 
 
-def compare(components: Components, ways: Mapping[str, Way], *, n: int, seeds: int) -> tuple[Figures, Samples]:
-    """The figures, means over seeds, and the samples of seed 0. The last task is summation_a with other weights."""
+def compare(
+    components: Components, tasks: Mapping[str, Task], ways: Mapping[str, Way], *, n: int, seeds: int
+) -> tuple[Figures, Samples]:
+    """The figures, means over seeds, and the samples of seed 0."""
     found: Figures = {}
     samples: Samples = {}
-    for name, task in TASKS.items():
+    for name, task in tasks.items():
         truths = [right_samples(task, n, torch.Generator().manual_seed(1000 + seed)) for seed in range(seeds)]
         found[name], samples[name] = {}, {"target": truths[0]}
         for key, way in ways.items():
@@ -116,14 +119,26 @@ def compare(components: Components, ways: Mapping[str, Way], *, n: int, seeds: i
                     samples[name].setdefault(key, x)
                     runs.append(measured(task, x, problem, truth))
                 found[name][key] = {figure: mean([run.get(figure) for run in runs]) for figure in runs[0]}
-    task, found["weighted"] = TASKS["summation_a"], {}
+    return found, samples
+
+
+def shares(
+    components: Components, ways: Mapping[str, Way], *, n: int, seeds: int
+) -> dict[str, dict[str, float | None]]:
+    """The share of the first component where summation_a has other weights, for each of our ways."""
+    found: dict[str, dict[str, float | None]] = {}
+    task = TASKS["summation_a"]
     error = (WEIGHTS[0] * WEIGHTS[1] / (n * seeds)) ** 0.5
     for key, way in ways.items():
         if way.schedule == "even" and "summation" in way.kinds:
-            drawn = torch.cat([way.draw(components.problem(task, way, n, seed, WEIGHTS)) for seed in range(seeds)])
-            first = float((drawn[:, 0] < 0).float().mean())
-            found["weighted"][key] = {"first": round(first, 4), "standard_error": round(error, 4)}
-    return found, samples
+            drawn = [way.draw(components.problem(task, way, n, seed, WEIGHTS)) for seed in range(seeds)]
+            first = torch.tensor([float((x[:, 0] < 0).float().mean()) for x in drawn])
+            found[key] = {
+                "first": round(float(first.mean()), 4),
+                "standard_error": round(error, 4),
+                "sd_of_seeds": round(float(first.std()), 4) if seeds > 1 else None,
+            }
+    return found
 
 
 def mean(values: list[Any]) -> float | None:
@@ -137,14 +152,20 @@ def table(found: Figures) -> str:
     lines = []
     for kind in ("product", "summation", "negation"):
         tasks = [name for name in found if name.startswith(kind)]
-        lines += [f"| sampler | NFE per sample | {' | '.join(tasks)} |", "| --- | ---" + " | ---" * len(tasks) + " |"]
-        for way in found[tasks[0]]:
-            rows = [found[name][way] for name in tasks]
-            lines.append(f"| {way} | {rows[0]['evaluations']:.0f} | {' | '.join(map(cell, rows))} |")
-        lines.append("")
-    lines += ["| sampler | share of the first | asked |", "| --- | --- | --- |"]
-    for way, row in found["weighted"].items():
-        lines.append(f"| {way} | {row['first']:.3f} | {WEIGHTS[0]:.3f} (standard error {row['standard_error']:.3f}) |")
+        if tasks:
+            lines += [
+                f"| sampler | NFE per sample | {' | '.join(tasks)} |",
+                "| --- | ---" + " | ---" * len(tasks) + " |",
+            ]
+            for way in found[tasks[0]]:
+                rows = [found[name][way] for name in tasks]
+                lines.append(f"| {way} | {rows[0]['evaluations']:.0f} | {' | '.join(map(cell, rows))} |")
+            lines.append("")
+    if "weighted" in found:
+        lines += ["| sampler | share of the first | standard error | sd over seeds |", "| --- | --- | --- | --- |"]
+        for way, row in found["weighted"].items():
+            deviation = "" if row["sd_of_seeds"] is None else f"{row['sd_of_seeds']:.3f}"
+            lines.append(f"| {way} | {row['first']:.3f} | {row['standard_error']:.3f} | {deviation} |")
     return "\n".join(lines)
 
 
@@ -167,7 +188,8 @@ def picture(path: Path, samples: Samples) -> None:
     columns = max(map(len, PICTURED.values()))
     figure = Figure(figsize=(1.15 * columns, 1.3 * len(samples)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    for row, (title, drawn) in zip(figure.subplots(len(samples), columns), samples.items(), strict=True):
+    grid = figure.subplots(len(samples), columns, squeeze=False)
+    for row, (title, drawn) in zip(grid, samples.items(), strict=True):
         names = [name for name in PICTURED[TASKS[title].kind] if name in drawn]
         for axes, name in zip(row, names, strict=False):
             color = ACCENT if name.startswith("peers") else INK
@@ -189,6 +211,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000, help="number of samples")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="NAME")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), metavar="NAME")
     parser.add_argument("--json", action="store_true", help="print {task: {sampler: {accuracy, chamfer, ...}}}")
     parser.add_argument("-o", "--out", type=Path, help="PNG file for a picture of the samples")
     options = parser.parse_args()
@@ -197,7 +220,10 @@ def main() -> None:
         parser.error(f"got no networks in {options.folder}; expected a finished checkpoint; add --train")
     components = Components.trained(options.folder) if options.networks or options.train else Components.exact()
     ways = {name: WAYS[name] for name in options.ways}
-    found, samples = compare(components, ways, n=options.n, seeds=options.seeds)
+    tasks = {name: TASKS[name] for name in options.tasks}
+    found, samples = compare(components, tasks, ways, n=options.n, seeds=options.seeds)
+    if "summation_a" in tasks:
+        found["weighted"] = shares(components, ways, n=options.n, seeds=options.seeds)
     print(json.dumps(found, indent=2) if options.json else table(found))
     if options.out is not None:
         picture(options.out, samples)
