@@ -15,7 +15,7 @@ reuse, recycle"):
             cancel, and does not turn the momentum round after a rejection
 
 OR: the networks hold sigma_t times -log p, and CompLift mixes their noise predictions by softmax(-sigma_t E).
-Lift (Yu et al., 2025, "CompLift"): the mean of |eps - 0.9 eps_i|^2 - |eps - eps_i|^2 over draws of noise eps and
+Lift (Yu and Gao, 2025, "CompLift"): the mean of |eps - 0.9 eps_i|^2 - |eps - eps_i|^2 over draws of noise eps and
 timesteps; samples stay where it is positive (negation: not positive). 0.9 eps_i stands for an unconditional prediction.
 """
 

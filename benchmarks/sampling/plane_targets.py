@@ -1,6 +1,6 @@
 """The nine tasks of CompLift in the plane: two components each, the samples that are right, and what is measured.
 
-Yu et al. (2025, "CompLift"). Products and negations `c` are empty: what counts there is the share of rejected samples.
+Yu and Gao (2025, "CompLift"). Products and negations `c` are empty: what counts there is the share of rejected samples.
 A sample is right where it lies in the support of the target: within 3 standard deviations of a mode along both axes,
 within 0.1 of a point or of a circle, or inside the box. For the two circles CompLift counts the discs as well.
 """

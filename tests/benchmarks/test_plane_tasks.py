@@ -105,7 +105,7 @@ def test_networks_are_components_and_normalised() -> None:
 def test_networks_learn_and_go_on(tmp_path: Path) -> None:
     """The error comes at least halfway from that of untrained networks to that of the exact prediction."""
     shapes: list[Shape] = [SHAPES["left box"], SHAPES["right box"]]
-    config = attrs.evolve(plane_networks.CONFIG, steps=150, batch_size=64)
+    config = attrs.evolve(plane_networks.CONFIG, steps=300, batch_size=64, ema_decay=0.9)
     stack = train(shapes, tmp_path, config=config, progress=False)
     assert torch.equal(train(shapes, tmp_path, config=config, progress=False).weights[0], stack.weights[0])
     generator = torch.Generator().manual_seed(0)
