@@ -4,7 +4,7 @@ python benchmarks/sampling/plane_tasks.py [--networks] [--train] [-n 1000] [--se
     [--tasks NAME ...] [--json] [-o PNG]
 
 The tasks are those of CompLift (`plane_targets`). Components are densities in closed form (`plane_densities`), or
-energy networks (`plane_networks`), which `--train` trains first in 12 minutes of one CPU thread; a run that was stopped
+energy networks (`plane_networks`), which `--train` trains first in 9 minutes of one CPU thread; a run that was stopped
 goes on. The peers' samplers (`plane_peers`) follow their own schedule, 50 timesteps with beta from 1e-4 to 0.02, which
 ends neither in noise (alpha_bar 0.603) nor in clean samples (sigma 0.01). The others follow 50 timesteps at equal
 distances of log SNR, from alpha_bar 0.001 to sigma 0.003.
