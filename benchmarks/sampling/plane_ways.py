@@ -18,9 +18,9 @@ from benchmarks.sampling.plane_densities import even_schedule, linear_schedule, 
 from benchmarks.sampling.plane_peers import Chain, WarmOr, lift
 from energycomp import Composable, Composer
 from energycomp.components import Gaussian, Mixture, NoisedSpace
-from energycomp_samplers.mala import MALA
+from energycomp_samplers.mala import MALA, annealed_mala
 from energycomp_samplers.mixture import MixtureSampler
-from energycomp_samplers.smc import SMC, annealed_mala
+from energycomp_samplers.smc import SMC
 
 __all__ = ["SCHEDULES", "WAYS", "Counted", "Problem", "Way"]
 
