@@ -123,5 +123,10 @@ def sample_best(
 
 def _joined(rankings: Sequence[Ranking]) -> Ranking:
     """The ranking of all images of several rankings of one composition."""
-    parts = {name: torch.cat([getattr(one, name) for one in rankings]) for name in ("lift", "stderr", "p_value")}
-    return attrs.evolve(rankings[0], rows=sum(one.rows for one in rankings), **parts)
+    return attrs.evolve(
+        rankings[0],
+        lift=torch.cat([one.lift for one in rankings]),
+        stderr=torch.cat([one.stderr for one in rankings]),
+        p_value=torch.cat([one.p_value for one in rankings]),
+        rows=sum(one.rows for one in rankings),
+    )

@@ -206,7 +206,8 @@ def test_drawing_stops_when_all_are_complete(monkeypatch: pytest.MonkeyPatch) ->
     composition = model(*A) & model(*B)
     options: Any = {"best_of": 4, "until_complete": True, "model": model, "output_type": "pt"}
     best = sample_best(composition, 2, **options)
-    assert (best.complete, len(best.ranking.lift), set(best.kept)) == (2, 4, {1, 2} if 3 not in best.kept else {1, 3})
+    assert (best.complete, len(best.ranking.lift)) == (2, 4)
+    assert set(best.kept) < {1, 2, 3}
     assert best.rows == 4 * 32 * 3
     missed = sample_best(composition, 1, **options)
     assert (missed.complete, len(missed.ranking.lift)) == (0, 4)
@@ -216,13 +217,11 @@ def test_the_first_sample_is_that_of_the_composer() -> None:
     model = tiny_model()
     composition = model(*A) & model(*B)
     options: Any = {"num_inference_steps": 2, "output_type": "latent", "progress": False}
-    best = sample_best(composition, best_of=3, until_complete=True, model=model, generator=7, **options)
     plain = Composer(composition).sample(1, generator=torch.Generator().manual_seed(7), **options)
-    drawn = [
-        sample_best(composition, best_of=k, until_complete=True, model=model, generator=7, **options) for k in (1, 3)
-    ]
-    assert torch.equal(drawn[0].images, plain)
-    assert torch.equal(best.ranking.lift[0], drawn[0].ranking.lift[0])
+    one = sample_best(composition, best_of=1, until_complete=True, model=model, generator=7, **options)
+    more = sample_best(composition, best_of=3, until_complete=True, model=model, generator=7, **options)
+    assert torch.equal(one.images, plain)
+    assert torch.equal(more.ranking.lift[0], one.ranking.lift[0])
     listed = sample_best(composition, 1, best_of=2, until_complete=True, model=model, generator=[1, 2], **options)
     assert len(listed.images) == 1
 
