@@ -63,6 +63,9 @@ def sample(
     best_of: Annotated[
         int, typer.Option("--best-of", min=1, help="Samples drawn for each one kept: those that show every component.")
     ] = 1,
+    until_complete: Annotated[
+        bool, typer.Option("--until-complete", help="With --best-of: draw no more once every sample is complete.")
+    ] = False,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="PNG file to write; several samples go to NAME-1.png, NAME-2.png, ...")
     ] = Path("sample.png"),
@@ -123,6 +126,8 @@ def sample(
     """
     from energycomp.decomposition import sampler_of
 
+    if until_complete and best_of == 1:
+        raise InputError("got --until-complete without --best-of; expected the most samples for each, as --best-of 4")
     files = _files(out, n, as_grid)
     given = {
         "the component": components,
@@ -149,7 +154,7 @@ def sample(
             "num_inference_steps": steps or loaded.defaults.num_inference_steps,
             "mixed_precision": precision,
         }
-        images, report, notes = _sampled(composer, n, best_of, loaded, options, with_report)
+        images, report, notes = _sampled(composer, n, (best_of, until_complete), loaded, options, with_report)
     _save(images, files)
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
@@ -220,11 +225,12 @@ def _compose(model: Model, leaves: list[Any], negated: list[Any], weight: list[f
 
 
 def _sampled(
-    composer: Composer, n: int, best_of: int, model: Model, options: dict[str, Any], with_report: bool
+    composer: Composer, n: int, best: tuple[int, bool], model: Model, options: dict[str, Any], with_report: bool
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Samples, the best of several where that is asked for; what is reported of them as JSON and as lines."""
     from energycomp.inference import sample_best
 
+    best_of, until_complete = best
     report: dict[str, Any] = {"composition": repr(composer.composition)}
     notes = [report["composition"]]
 
@@ -237,22 +243,26 @@ def _sampled(
 
     if best_of == 1:
         return composer.sample(n, report=noted, **options), report, notes
-    best = sample_best(composer, n, best_of=best_of, model=model, report=noted, **options)
+    chosen = sample_best(
+        composer, n, best_of=best_of, until_complete=until_complete, model=model, report=noted, **options
+    )
     report["best_of"] = {
         "best_of": best_of,
-        "complete": best.complete,
-        "kept": [ranking_record(best.ranking, i) for i in best.kept],
-        "dropped": [ranking_record(best.ranking, i) for i in best.dropped],
-        "rows_per_sample": best.rows_per_sample,
+        "complete": chosen.complete,
+        "kept": [ranking_record(chosen.ranking, i) for i in chosen.kept],
+        "dropped": [ranking_record(chosen.ranking, i) for i in chosen.dropped],
+        "rows_per_sample": chosen.rows_per_sample,
     }
-    if best.complete < n:
-        lacks = _reasons(best.ranking, best.kept[best.complete :])
-        typer.echo(f"energycomp: warning: {n - best.complete} of {n} kept samples: {lacks}; raise --best-of", err=True)
-    complete, drawn = int(best.ranking.complete.sum()), n * best_of
+    if chosen.complete < n:
+        lacks = _reasons(chosen.ranking, chosen.kept[chosen.complete :])
+        typer.echo(
+            f"energycomp: warning: {n - chosen.complete} of {n} kept samples: {lacks}; raise --best-of", err=True
+        )
+    complete, drawn = int(chosen.ranking.complete.sum()), len(chosen.ranking.lift)
     kept = f"kept {n} of {drawn} samples; {complete} show every component"
-    dropped = f"dropped {len(best.dropped)}: {_reasons(best.ranking, best.dropped)}"
-    cost = f"{best.rows_per_sample:,.0f} network evaluations per kept sample"
-    return best.images, report, [*notes, kept, dropped, cost]
+    dropped = [f"dropped {len(chosen.dropped)}: {_reasons(chosen.ranking, chosen.dropped)}"] if chosen.dropped else []
+    cost = f"{chosen.rows_per_sample:,.0f} network evaluations per kept sample"
+    return chosen.images, report, [*notes, kept, *dropped, cost]
 
 
 def _reasons(ranking: Ranking, indices: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from energycomp.components.component import EnergyComponent
 from energycomp.denoisers.evaluator import count_rows
@@ -59,6 +60,7 @@ def sample_best(
     n: int = 1,
     *,
     best_of: int = 4,
+    until_complete: bool = False,
     model: Model | None = None,
     draws: int = DRAWS,
     generator: Generator = None,
@@ -74,9 +76,11 @@ def sample_best(
         composition: as `rank` takes it, or a list for `Composer`.
         n: the number of samples that are kept.
         best_of: samples drawn for each that is kept.
+        until_complete: draw n samples at a time, and no more once n of them show every component. The first n samples
+            are then those of `Composer.sample`. Where most samples are complete, this costs little more than one each.
         model, draws: as for `rank`.
         generator: one, or a seed, for samples and ranking; or a list, one for each of the n * best_of samples, which
-            are then ranked with the seed 0.
+            are then ranked with the seed 0, as they are with `until_complete`.
         output_type: as for `Composer.sample`.
         options: other keywords of `Composer.sample`, such as `num_inference_steps` and `scheduler`.
 
@@ -97,13 +101,32 @@ def sample_best(
     composer = Composer(composition)
     denoiser, _, _ = rankable(composer)
     generators = as_generators(generator)
+    clipped = denoiser.noised_space.value_range  # an image shows what is left after clipping
+    size = n if until_complete else n * best_of
+    own = generators if isinstance(generators, torch.Generator) and not until_complete else 0
+    drawn: list[Tensor] = []
+    rankings: list[Ranking] = []
     with count_rows() as spent:
-        samples = composer.sample(n * best_of, generator=generators, output_type="latent", **options)
-        clipped = denoiser.noised_space.value_range  # an image shows what is left after clipping
-        seen = samples if clipped is None else samples.clamp(*clipped)
-        own = generators if isinstance(generators, torch.Generator) else 0
-        ranking = rank(seen, composer, model=model, draws=draws, generator=own)
+        for start in range(0, n * best_of, size):
+            some = generators[start : start + size] if isinstance(generators, list) else generators
+            drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
+            seen = drawn[-1] if clipped is None else drawn[-1].clamp(*clipped)
+            rankings.append(rank(seen, composer, model=model, draws=draws, generator=own))
+            if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
+                break
+    samples, ranking = torch.cat(drawn), _joined(rankings)
     kept = ranking.order[:n]
     with torch.no_grad():
         images = decoded(samples[list(kept)], output_type, decode=denoiser.decode, value_range=clipped)
     return BestSamples(images, ranking, kept, spent.rows)
+
+
+def _joined(rankings: Sequence[Ranking]) -> Ranking:
+    """The ranking of all images of several rankings of one composition."""
+    return attrs.evolve(
+        rankings[0],
+        lift=torch.cat([one.lift for one in rankings]),
+        stderr=torch.cat([one.stderr for one in rankings]),
+        p_value=torch.cat([one.p_value for one in rankings]),
+        rows=sum(one.rows for one in rankings),
+    )

@@ -194,6 +194,38 @@ def test_the_best_are_kept_and_what_others_lack_is_said(monkeypatch: pytest.Monk
     assert (few.kept, few.complete, few.dropped) == ((0, 1), 1, ())
 
 
+def test_drawing_stops_when_all_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bumps_model()
+    kinds = {"both": image(model, A, B), "one": image(model, A)}
+    rounds = iter(["one", "both", "both", "both", "one", "one", "one", "one"])
+
+    def sampled(composer: Composer, n: int, **options: Any) -> Tensor:
+        return torch.cat([kinds[next(rounds)] for _ in range(n)])
+
+    monkeypatch.setattr(Composer, "sample", sampled)
+    composition = model(*A) & model(*B)
+    options: Any = {"best_of": 4, "until_complete": True, "model": model, "output_type": "pt"}
+    best = sample_best(composition, 2, **options)
+    assert (best.complete, len(best.ranking.lift)) == (2, 4)
+    assert set(best.kept) < {1, 2, 3}
+    assert best.rows == 4 * 32 * 3
+    missed = sample_best(composition, 1, **options)
+    assert (missed.complete, len(missed.ranking.lift)) == (0, 4)
+
+
+def test_the_first_sample_is_that_of_the_composer() -> None:
+    model = tiny_model()
+    composition = model(*A) & model(*B)
+    options: Any = {"num_inference_steps": 2, "output_type": "latent", "progress": False}
+    plain = Composer(composition).sample(1, generator=torch.Generator().manual_seed(7), **options)
+    one = sample_best(composition, best_of=1, until_complete=True, model=model, generator=7, **options)
+    more = sample_best(composition, best_of=3, until_complete=True, model=model, generator=7, **options)
+    assert torch.equal(one.images, plain)
+    assert torch.equal(more.ranking.lift[0], one.ranking.lift[0])
+    listed = sample_best(composition, 1, best_of=2, until_complete=True, model=model, generator=[1, 2], **options)
+    assert len(listed.images) == 1
+
+
 @pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
 def test_kept_samples_are_those_of_the_composer(output_type: Any) -> None:
     model = tiny_model()

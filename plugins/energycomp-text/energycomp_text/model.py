@@ -97,7 +97,13 @@ def small(*, encoder: str = "words") -> Model:
         network_name="two_stage",
         conditioner_name="words" if encoder == "words" else "text",
         defaults=Defaults(
-            timesteps=(300.0, 1000.0), gamma=1.0, draws=32, solver="enumerate", counts=(1, 3), guidance_scale=3.0
+            timesteps=(300.0, 1000.0),
+            gamma=1.0,
+            draws=32,
+            solver="enumerate",
+            counts=(1, 3),
+            scheduler="DDPMScheduler",
+            guidance_scale=3.0,
         ),
     )
 
