@@ -32,9 +32,10 @@ def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float
 
 
 def test_the_weights_are_small_and_registered() -> None:
-    assert find("models", "clevr")().name == "clevr"
-    weights = files("energycomp_clevr") / "weights"
-    assert sum(len(file.read_bytes()) for file in weights.iterdir()) <= 8_000_000
+    for name, folder in (("clevr", "places"), ("clevr-objects", "objects")):
+        assert find("models", name)().name == "clevr"
+        weights = files("energycomp_clevr") / "weights" / folder
+        assert sum(len(file.read_bytes()) for file in weights.iterdir()) <= 8_000_000
 
 
 def test_reads_held_out_scenes(clevr: energycomp.Model) -> None:
