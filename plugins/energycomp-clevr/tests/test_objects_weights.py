@@ -1,0 +1,70 @@
+"""The shipped weights of whole objects: scenes are drawn as described, and read as drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import energycomp
+from energycomp.evaluation import true_values
+from energycomp.inference import make_problem
+from energycomp.inference.attributes import read_attributes
+from energycomp_datasets.clevr.source import ClevrSource
+
+TEXTS = ("large red rubber cube at 0.3,0.5", "small blue metal sphere at 0.7,0.55")
+
+
+@pytest.fixture(scope="module")
+def model() -> energycomp.Model:
+    return energycomp.load("clevr-objects")
+
+
+@pytest.fixture(scope="module")
+def scene(model: energycomp.Model) -> Image.Image:
+    parts = [model.leaf(model.conditioner.read(text)) for text in TEXTS]  # type: ignore[attr-defined]
+    return energycomp.Composer(parts).sample(generator=0, scheduler="ddpm", num_inference_steps=50, progress=False)[0]
+
+
+def test_a_described_scene_is_read_as_described(model: energycomp.Model, scene: Image.Image) -> None:
+    solution = energycomp.infer(scene, model)
+    found = [model.conditioner.describe(value) for value in solution.conditions]
+    assert [(one["size"], one["color"]) for one in found] == [("large", "red"), ("small", "blue")]
+    assert solution.certainty is not None
+    assert solution.certainty.shape == (2, 4)
+    assert bool(((solution.certainty > 0) & (solution.certainty <= 1)).all())
+
+
+def test_reads_the_attributes_of_held_out_scenes(model: energycomp.Model) -> None:
+    right: Counter[str] = Counter()
+    total = 0
+    for example in ClevrSource().examples("synthetic:3-5", count=4, seed=11):
+        true = true_values(example, model.conditioner)
+        words = read_attributes(make_problem(model.encode(example.image), model), true[:, :2], generator=0)
+        for name, column in zip(("size", "color", "material", "shape"), (words.values == true)[:, 2:].T, strict=True):
+            right[name] += int(column.sum())
+        total += len(true)
+    assert {name: count / total >= 0.8 for name, count in right.items()} == dict.fromkeys(right, True)
+
+
+def test_an_edit_changes_a_colour(model: energycomp.Model, scene: Image.Image) -> None:
+    solution = energycomp.infer(scene, model, count=2)
+    new = {**model.conditioner.describe(solution.conditions[0]), "color": "green"}
+    edited = energycomp.edit(scene, model, move={0: new}, solution=solution, progress=False)
+    again = energycomp.infer(edited.image, model, count=2)
+    assert [model.conditioner.describe(value)["color"] for value in again.conditions] == ["green", "blue"]
+
+
+def test_a_place_alone_is_an_object_of_any_kind(model: energycomp.Model) -> None:
+    leaf = model(0.3, 0.5)
+    assert repr(leaf) == "clevr(0.3, 0.5)"
+    with torch.no_grad():
+        assert leaf.eps(torch.randn(1, 3, 64, 64), torch.tensor([500.0])).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md"])
+def test_the_package_names_both_models(name: str) -> None:
+    assert "clevr-objects" in (Path(__file__).parents[1] / name).read_text()
