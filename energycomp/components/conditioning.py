@@ -316,7 +316,8 @@ def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
 
 def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
     """The conditioner, if its values are partly continuous; None for any other."""
-    return conditioner if isinstance(conditioner, MixedConditioner) else None
+    mixed = isinstance(conditioner.support, MixedSupport) and isinstance(conditioner, MixedConditioner)
+    return conditioner if mixed else None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:

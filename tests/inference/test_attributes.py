@@ -9,11 +9,12 @@ import torch
 from torchmetrics import MetricCollection
 
 from energycomp import infer
+from energycomp.components import mixed_of
 from energycomp.editing import edit
 from energycomp.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
 from energycomp.inference.attributes import DRAWS, SWEEPS, read_attributes
 from energycomp.inference.problem import make_problem
-from energycomp.testing import planted, tinted_model
+from energycomp.testing import Labels, planted, tinted_model
 
 MODEL = tinted_model(beta=8.0)
 TRUE = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.55, 0.4, 2.0, 1.0], [0.7, 0.8, 3.0, 1.0]])  # two of them overlap
@@ -109,3 +110,13 @@ def test_an_edit_changes_attributes_in_place(change: dict[str, Any]) -> None:
     described = MODEL.conditioner.describe(again.conditions[0])
     assert {name: described[name] for name in change} == change
     assert again.conditions[1, 2:].equal(TRUE[2, 2:])
+
+
+def test_labels_with_attributes_have_no_continuous_numbers() -> None:
+    """The conditioner of `faces` has `attributes`, too."""
+
+    class Named(Labels):
+        attributes = ("smiling",)
+
+    assert mixed_of(Named(4)) is None
+    assert mixed_of(MODEL.conditioner) is MODEL.conditioner
