@@ -316,8 +316,9 @@ def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
 
 def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
     """The conditioner, if its values are partly continuous; None for any other."""
-    mixed = isinstance(conditioner.support, MixedSupport) and isinstance(conditioner, MixedConditioner)
-    return conditioner if mixed else None
+    if isinstance(conditioner, MixedConditioner) and isinstance(conditioner.support, MixedSupport):
+        return conditioner
+    return None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:
