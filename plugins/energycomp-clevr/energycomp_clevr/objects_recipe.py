@@ -63,7 +63,7 @@ def clevr_objects(*, data: Path | None, init: Model | None, preset: str, cache: 
         )
     model = widened(load("clevr") if init is None else init, start(None, objects))
     config = FitConfig(
-        steps=40_000,
+        steps=4_500,
         batch_size=24,
         learning_rate=2e-4,
         schedule="constant",
