@@ -88,6 +88,8 @@ def infer(
     """
     if redraw and out is None:
         raise InputError("got --redraw without -o; expected a folder for the images, such as -o out")
+    if records is not None and as_json:
+        raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
     formatted = None if records is None else _record_format(records)
     pictures = _pictures(images, out)
     known = parse_count(count)

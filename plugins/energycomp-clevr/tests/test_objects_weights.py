@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import energycomp
+from energycomp.cli import app
 from energycomp.evaluation import true_values
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import read_attributes
@@ -67,6 +70,36 @@ def test_a_place_alone_is_an_object_of_any_kind(model: energycomp.Model) -> None
     assert repr(leaf) == "clevr(0.3, 0.5)"
     with torch.no_grad():
         assert leaf.eps(torch.randn(1, 3, 64, 64), torch.tensor([500.0])).isfinite().all()
+
+
+def test_the_command_writes_records_and_draws_what_was_found(scene: Image.Image, tmp_path: Path) -> None:
+    scene.save(tmp_path / "scene.png")
+    arguments = ["infer", "clevr-objects", str(tmp_path / "scene.png"), "--count", "2", "--format", "clevr", "--redraw"]
+    result = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    (record,) = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert [entry["color"] for entry in record["objects"]] == ["red", "blue"]
+    assert [len(entry["3d_coords"]) for entry in record["objects"]] == [3, 3]
+    assert (tmp_path / "out" / "scene-redrawn.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["infer", "--redraw"], "without -o"),
+        (["infer", "--format", "faces"], "without scene records"),
+        (["infer", "--format", "clevr", "--json"], "expected one of them"),
+        (["edit", "--set", "color=red"], "an object's number"),
+        (["edit", "--set", "1:color"], "an object's number"),
+        (["edit", "--set", "1:color=red", "--set", "1:size=large"], "twice"),
+    ],
+)
+def test_options_that_cannot_be(options: list[str], message: str, scene: Image.Image, tmp_path: Path) -> None:
+    scene.save(tmp_path / "scene.png")
+    command, *rest = options
+    result = CliRunner().invoke(app, [command, "clevr-objects", str(tmp_path / "scene.png"), *rest])
+    assert result.exit_code != 0
+    assert message in " ".join(f"{result.output} {result.exception}".split())
 
 
 @pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md"])

@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 from PIL import Image
 
 from energycomp.errors import InputError
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION
 from energycomp_datasets.clevr.layout import read, render_arrays, scene_of, write
 from energycomp_datasets.clevr.scenes import project
 from energycomp_datasets.clevr.source import ClevrSource
@@ -112,6 +114,24 @@ def test_examples_are_rendered_when_they_are_asked_for() -> None:
     assert examples[-1].name == "scene 999999"
     with pytest.raises(IndexError):
         examples[1_000_000]
+
+
+def test_objects_are_described_in_three_dimensions() -> None:
+    """The places of a record under the mean camera; a scene's own camera differs from it."""
+    scene = attrs.evolve(scene_of(4, 1, (4, 4)), camera=torch.tensor(CAMERA_POSITION))
+    places = project(scene.positions, scene.camera)
+    sizes = ["large" if size > 0.5 else "small" for size in scene.sizes]
+    objects = [{"x": x, "y": y, "size": size} for (x, y), size in zip(places.tolist(), sizes, strict=True)]
+    found = torch.tensor([entry["3d_coords"] for entry in ClevrSource().scene_record(objects, "a.png")["objects"]])
+    assert torch.allclose(found, scene.positions, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("described", "message"), [({"concept": "cat"}, "without a place"), ({"x": 0.5, "y": -1.0}, "horizon")]
+)
+def test_objects_that_have_no_place_in_the_scene(described: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ClevrSource().scene_record([described], "a.png")
 
 
 @pytest.mark.parametrize("name", ["../../outside.png", "/outside.png", "..", 3])

@@ -213,11 +213,13 @@ def described_record(objects: Sequence[Mapping[str, Any]], name: str) -> dict[st
     known are left out; an object of unknown size is taken for a small one.
 
     Raises:
-        InputError: a place above the horizon.
+        InputError: an object without a place, or a place above the horizon.
 
     >>> described_record([{"x": 0.5, "y": 0.5, "shape": "cube"}], "a.png")["objects"][0]["shape"]
     'cube'
     """
+    if missing := [one for one in objects if not {"x", "y"} <= one.keys()]:
+        raise InputError(f"got {dict(missing[0])} without a place; expected x and y of every object; use another model")
     camera = torch.tensor(CAMERA_POSITION)
     heights = torch.tensor([SIZES[one.get("size", "small")] for one in objects])
     places = torch.tensor([[one["x"], one["y"]] for one in objects]).reshape(-1, 2)

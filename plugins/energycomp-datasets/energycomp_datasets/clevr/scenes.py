@@ -224,7 +224,9 @@ def sample_scene(count: int, generator: torch.Generator, textured: bool = False,
         raise InputError(f"got {count} objects; expected 0 to {MAX_COUNT}, what the placement rules leave room for")
     shapes = SHAPES + MORE_SHAPES if textured else SHAPES
     while True:
-        camera = torch.tensor(CAMERA_POSITION) + 2 * variety.camera * (torch.rand(3, generator=generator) - 0.5)
+        camera = (
+            torch.tensor(CAMERA_POSITION) + 2 * variety.camera * torch.rand(3, generator=generator) - variety.camera
+        )
         sizes = torch.tensor(list(SIZES.values()))[torch.randint(2, (count,), generator=generator)]
         if variety.sizes:
             sizes = sizes * (1 + variety.sizes * (2 * torch.rand(count, generator=generator) - 1))
