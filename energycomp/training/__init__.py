@@ -11,6 +11,7 @@ from energycomp.training.checkpoint import (
     save_checkpoint,
 )
 from energycomp.training.config import FitConfig, Step
+from energycomp.training.contrast import Rivals, contrastive_loss
 from energycomp.training.fit import FitResult, Loss, OnSample, fit
 from energycomp.training.loss import denoising_loss
 from energycomp.training.order import MapStyle, Order, TrainingData, batches, interrupt_flag, step_generator
@@ -24,6 +25,7 @@ __all__ = [
     "OnSample",
     "Order",
     "Recipe",
+    "Rivals",
     "Step",
     "Trainable",
     "TrainingData",
@@ -32,6 +34,7 @@ __all__ = [
     "augment",
     "batches",
     "collate",
+    "contrastive_loss",
     "denoising_loss",
     "ema_state",
     "ema_weights",

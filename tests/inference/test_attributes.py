@@ -30,12 +30,12 @@ def test_reads_the_words_of_every_object() -> None:
 
 
 def test_costs_what_it_says() -> None:
-    """A second sweep only where words are uncertain; without an inverse temperature all are."""
+    """Further sweeps, with twice the draws, where words are uncertain; without an inverse temperature all are."""
     for model, sweeps in ((tinted_model(beta=1e6), 1), (tinted_model(), SWEEPS)):
         problem = make_problem(planted(model, TRUE), model)
         read_attributes(problem, TRUE[:, :2], generator=0)
-        evaluations = 3 + sweeps * 3 * (3 + 2)
-        assert problem.rows == DRAWS * (evaluations + 1 + 2 * sweeps)  # and u, once for each call
+        evaluations = 3 + 3 * (3 + 2) + 1 + 2  # and u, once for each call
+        assert problem.rows == DRAWS * evaluations * (2**sweeps - 1)
 
 
 def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:

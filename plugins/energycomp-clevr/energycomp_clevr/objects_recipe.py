@@ -14,8 +14,9 @@ from energycomp import load, training
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, collate, denoising_loss, start
+from energycomp.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 from energycomp_clevr.model import objects
+from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.clevr.scenes import Variety
 
@@ -24,7 +25,8 @@ __all__ = ["augment", "clevr_objects", "widened"]
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
 WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
 CROWDED = attrs.evolve(WIDE, side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
-RENDERED = ((5_250, OBJECTS, WIDE), (5_000, (3, 5), CROWDED))
+RENDERED = ((12_000, OBJECTS, WIDE), (12_000, (3, 5), CROWDED))
+RIVALS = 2.0  # weight of telling wrong descriptions apart
 OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open
 
 
@@ -63,11 +65,9 @@ def clevr_objects(*, data: Path | None, init: Model | None, preset: str, cache: 
         )
     model = widened(load("clevr") if init is None else init, start(None, objects))
     config = FitConfig(
-        steps=4_500,
+        steps=8_000,
         batch_size=24,
-        learning_rate=2e-4,
-        schedule="constant",
-        warmup_fraction=0.005,
+        learning_rate=4e-4,
         max_grad_norm=0.1,
         ema_decay=0.998,
         mixed_precision="bf16",
@@ -77,13 +77,17 @@ def clevr_objects(*, data: Path | None, init: Model | None, preset: str, cache: 
 
 
 def widened(trained: Model, model: Model) -> Model:
-    """The model to continue with: `trained`, or `model` with its weights, where `trained` knows places alone."""
-    if trained.denoiser.token_shape == model.denoiser.token_shape:
-        return trained
-    weights, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
-    known = weights["token.0.weight"]
-    weights["token.0.weight"] = torch.cat([known, own["token.0.weight"][:, known.shape[1] :]], dim=1)
-    model.denoiser.network.load_state_dict(weights)
+    """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
+    known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
+    for name, tensor in own.items():
+        if name == "token.0.weight":
+            columns = known[name].shape[1]
+            tensor[:, :columns] = known[name]
+        elif name in known:
+            tensor.copy_(known[name])
+        elif ".conv2." in name:
+            tensor.zero_()
+    model.denoiser.network.load_state_dict(own)
     return model
 
 
@@ -92,8 +96,10 @@ def _loss(model: Model) -> Loss:
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         images, values = augment(batch, step.generator)
-        return denoising_loss(
-            denoiser, images, conditioner(values), batch["owner"], module=module, generator=step.generator
+        owner, condition = batch["owner"], conditioner(values)
+        rivals = draw_rivals(values, owner, len(images), conditioner, step.generator)
+        return contrastive_loss(
+            denoiser, images, condition, owner, rivals, weight=RIVALS, module=module, generator=step.generator
         )
 
     return loss

@@ -1,0 +1,88 @@
+"""Wrong descriptions of a scene, which the model of whole objects learns to tell from the right one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from energycomp.components import Conditioner
+from energycomp.training import Rivals
+from energycomp_datasets.clevr.scenes import ATTRIBUTES
+
+__all__ = ["draw_rivals"]
+
+WORDS = tuple(map(len, ATTRIBUTES.values()))
+SWAPS = 2  # objects of a scene with a wrong word
+MIXED_UP = (0.1, 0.2, 0.3, 0.4)  # how often a wrong size, colour, material and shape is tried
+BESIDE, MOVED = 0.08, 0.04  # how far from an object a wrong one is put, and a moved one
+
+
+def draw_rivals(
+    values: Tensor, owner: Tensor, scenes: int, conditioner: Conditioner, generator: torch.Generator
+) -> Rivals:
+    """Rivals of scenes with objects (R, 6): an object left out, one too many or moved, and ones with a wrong word.
+
+    Args:
+        values: (R, 6) of all objects, attributes that are open as 0.
+        owner: (R,) the scene of each.
+        scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
+    """
+    if not len(values):
+        values, owner = values.new_zeros(0, 6), owner.new_zeros(0)
+    every = torch.arange(len(values))
+    swapped, wrong = _swapped(values, owner, scenes, generator)
+    parents, extra_owner, extra = _misplaced(values, owner, scenes, generator)
+    added = torch.cat([wrong, extra])
+    none = torch.full_like(every, -1)
+    return Rivals(
+        condition=conditioner(added),
+        owner=torch.cat([owner, owner[swapped], extra_owner]),
+        dropped=torch.cat([every, swapped, parents]),
+        added=torch.cat([none, torch.arange(len(added))]),
+    )
+
+
+def _swapped(values: Tensor, owner: Tensor, scenes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The objects (N,) that get a wrong word, and their values with it (N, 6)."""
+    order = torch.randperm(len(values), generator=generator)
+    taken = torch.zeros(scenes, dtype=torch.long)
+    chosen = []
+    for index in order.tolist():
+        if taken[owner[index]] < SWAPS:
+            taken[owner[index]] += 1
+            chosen.append(index)
+    objects = torch.tensor(chosen, dtype=torch.long)
+    attribute = torch.multinomial(torch.tensor(MIXED_UP).expand(max(len(objects), 1), -1), 1, generator=generator)[
+        : len(objects), 0
+    ]
+    right = values[objects, 2 + attribute].long()
+    objects, attribute, right = objects[right > 0], attribute[right > 0], right[right > 0]
+    number = torch.tensor(WORDS)[attribute]
+    shift = 1 + (torch.rand(len(objects), generator=generator) * (number - 1)).long()
+    wrong = values[objects].clone()
+    wrong[torch.arange(len(objects)), 2 + attribute] = ((right - 1 + shift) % number + 1).to(values.dtype)
+    return objects, wrong
+
+
+def _misplaced(values: Tensor, owner: Tensor, scenes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """One object a scene, beside another one, moved or anywhere: which it replaces (-1: none), the scenes, values."""
+    parents, found = torch.full((scenes,), -1), torch.rand(scenes, 6, generator=generator)
+    codes = 1 + (found[:, 2:] * torch.tensor(WORDS)).long()
+    found[:, 2:] = codes.to(found.dtype)
+    for scene in range(scenes):
+        own = (owner == scene).nonzero()[:, 0]
+        if not len(own):
+            continue
+        one = own[int(torch.randint(len(own), (), generator=generator))]
+        found[scene, 2:] = found[scene, 2:] * (values[one, 2:] > 0)
+        kind = float(torch.rand((), generator=generator))
+        if kind < 0.25:
+            continue
+        step = MOVED if kind > 0.7 else BESIDE
+        found[scene, :2] = values[one, :2] + step * torch.randn(2, generator=generator)
+        if kind > 0.5:
+            found[scene, 2:] = values[one, 2:]
+        if kind > 0.7:
+            parents[scene] = one
+    found[:, :2] = found[:, :2].clamp(0.0, 1.0)
+    return parents, torch.arange(scenes), found

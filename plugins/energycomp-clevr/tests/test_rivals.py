@@ -1,0 +1,64 @@
+"""Wrong descriptions differ from the right one in what they say they do."""
+
+from __future__ import annotations
+
+import torch
+
+from energycomp.components import Condition
+from energycomp.training import Rivals
+from energycomp_clevr.objects import Objects
+from energycomp_clevr.rivals import SWAPS, WORDS, draw_rivals
+
+
+class _Recorded(Objects):
+    """Keeps the values that it was asked for."""
+
+    values: torch.Tensor
+
+    def __call__(self, values: torch.Tensor) -> Condition:
+        object.__setattr__(self, "values", values)
+        return super().__call__(values)
+
+
+def drawn(values: torch.Tensor, owner: torch.Tensor, scenes: int, seed: int) -> tuple[Rivals, torch.Tensor]:
+    objects = _Recorded()
+    rivals = draw_rivals(values, owner, scenes, objects, torch.Generator().manual_seed(seed))
+    assert len(rivals.condition) == len(objects.values)
+    return rivals, objects.values
+
+
+def test_rivals_differ_in_one_thing() -> None:
+    values = torch.rand(40, 6)
+    values[:, 2:] = 1 + (torch.rand(40, 4) * torch.tensor(WORDS)).long()
+    values[:, 5] *= torch.rand(40) < 0.5
+    owner = torch.arange(40) // 4
+    left_out = swapped = added = moved = 0
+    for seed in range(5):
+        rivals, new = drawn(values, owner, 12, seed)
+        for scene, gone, came in zip(*(t.tolist() for t in (rivals.owner, rivals.dropped, rivals.added)), strict=True):
+            assert gone < 0 or int(owner[gone]) == scene
+            if came < 0:
+                left_out += 1
+            elif gone < 0:
+                added += 1
+            elif new[came, :2].equal(values[gone, :2]):
+                swapped += 1
+                column = (new[came] != values[gone]).nonzero()[:, 0]
+                assert len(column) == 1
+                assert values[gone, column] > 0  # what is open has no wrong word
+                assert 1 <= new[came, column] <= WORDS[int(column) - 2]
+            else:
+                moved += 1
+                assert (new[came, 2:] == values[gone, 2:]).all()
+        assert ((new[:, :2] >= 0) & (new[:, :2] <= 1)).all()
+    assert left_out == 5 * 40  # each object once
+    assert 0 < swapped <= 5 * 10 * SWAPS
+    assert added + moved == 5 * 12  # one of them in each scene, even in empty ones
+    assert min(added, moved) > 5
+
+
+def test_scenes_without_objects() -> None:
+    rivals, new = drawn(torch.zeros(0, 6), torch.zeros(0, dtype=torch.long), 3, 0)
+    assert rivals.owner.tolist() == [0, 1, 2]
+    assert rivals.dropped.tolist() == [-1] * 3
+    assert len(new) == 3
