@@ -13,6 +13,7 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.inference.attributes import read_attributes
 from energycomp.inference.problem import Problem, make_problem
+from energycomp.inference.refinement import refine_numbers
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
 from energycomp.models.calibration import log_errors
 from energycomp.models.model import Model, checked_model
@@ -72,11 +73,12 @@ def infer(
         raise InputError(f"got {len(observation)} images; expected one; call infer for each")
     problem = make_problem(observation, model, count=count, candidates=candidates)
     problem.check(chosen.needs, type(chosen).__name__)
-    solution = _ordered(chosen.solve(problem, generator=generator), problem)
+    solution = chosen.solve(problem, generator=generator)
     if problem.words and attributes:
         words = read_attributes(problem, solution.conditions, generator=generator)
-        solution = attrs.evolve(solution, conditions=words.values, certainty=words.certainty(problem.beta))
-    return _judged(solution, problem, model, generator)
+        values = refine_numbers(problem, words.values, generator=generator)
+        solution = attrs.evolve(solution, conditions=values, certainty=words.certainty(problem.beta))
+    return _judged(_ordered(solution, problem), problem, model, generator)
 
 
 def _ordered(solution: Solution, problem: Problem) -> Solution:
@@ -92,6 +94,7 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     return attrs.evolve(
         solution,
         conditions=values[order],
+        certainty=ordered(solution.certainty),
         component_gain=ordered(solution.component_gain),
         probability=ordered(solution.probability),
     )
