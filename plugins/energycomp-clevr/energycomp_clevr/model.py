@@ -53,24 +53,24 @@ def clevr_objects(*, pretrained: bool = True) -> Model:
 
 def default() -> Model:
     """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
-    return _small(Coordinates(), "coordinates", blocks=1)
+    return _small(Coordinates(), "coordinates")
 
 
 def objects() -> Model:
-    """The untrained model of whole objects, with a deeper trunk."""
-    return _small(Objects(), "objects", blocks=2)
+    """The untrained model of whole objects, with a deeper trunk and a fine path, which draw edges and highlights."""
+    return _small(Objects(), "objects", blocks=2, fine_blocks=4)
 
 
-def _small(conditioner: Coordinates | Objects, name: str, blocks: int) -> Model:
+def _small(conditioner: Coordinates | Objects, name: str, **depth: int) -> Model:
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64,
         token_width=width,
         patch=4,
         channels=(64, 128, 192),
-        blocks=blocks,
         head_channels=64,
         head_blocks=2,
+        **depth,
     )
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
