@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from energycomp.errors import InputError
 from energycomp_datasets.clevr.renderer import instance_map, render
 from energycomp_datasets.clevr.scenes import COLORS, Scene, default_lighting, project, sample_scene, scene_from_record
 from energycomp_datasets.clevr.shading import visibility
@@ -102,3 +104,20 @@ def test_close_to_the_official_pictures() -> None:
         picture = (render(scene_from_record(record)) + 1) * 127.5
         differences.append((picture - photo).abs().mean())
     assert torch.stack(differences).mean() < 8  # of 255; the camera and the lights of the pictures are not recorded
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"3d_coords": [30.0, -30.0, 0.7]}, "behind the camera"),
+        ({"3d_coords": [float("nan"), 0.0, 0.7]}, "behind the camera"),
+        ({"color": "pink"}, "got color 'pink' of object 0; expected one of gray"),
+        ({"shape": "cone"}, "got shape 'cone'"),
+        ({"rotation": None}, "without 'rotation'"),
+    ],
+)
+def test_records_that_cannot_be(change: dict[str, Any], message: str) -> None:
+    cube = {"3d_coords": [0, 0, 0.7], "size": "large", "shape": "cube", "rotation": 30.0}
+    cube |= {"color": "red", "material": "metal"} | change
+    with pytest.raises(InputError, match=message):
+        scene_from_record({"objects": [{name: value for name, value in cube.items() if value is not None}]})

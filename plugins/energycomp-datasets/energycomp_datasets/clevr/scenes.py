@@ -191,21 +191,40 @@ def scene_from_record(record: dict[str, Any], camera: Tensor | None = None) -> S
     The records do not hold the jittered camera, so the mean camera stands in unless `camera` `(3,)` is given.
     `rotation` is read as radians: the official generator draws it up to 360 and hands it to Blender as it is.
 
+    Raises:
+        InputError: a word that is not known, a key that is missing, or a place behind the camera.
+
     >>> cube = {"3d_coords": [0, 0, 0.7], "size": "large", "shape": "cube", "rotation": 30.0}
     >>> scene_from_record({"objects": [cube | {"color": "red", "material": "metal"}]}).positions.shape
     torch.Size([1, 3])
     """
-    objects = record["objects"]
-    palette = list(COLORS)
+    camera = torch.tensor(CAMERA_POSITION) if camera is None else camera
+    known = {**ATTRIBUTES, "shape": SHAPES + MORE_SHAPES}
+    codes: dict[str, list[int]] = {name: [] for name in known}
+    places, rotations = [], []
+    for number, entry in enumerate(record["objects"]):
+        if missing := {*known, "3d_coords", "rotation"} - entry.keys():
+            raise InputError(f"got object {number} of a scene record without {min(missing)!r}; add it")
+        for name, words in known.items():
+            if entry[name] not in words:
+                raise InputError(f"got {name} {entry[name]!r} of object {number}; expected one of {', '.join(words)}")
+            codes[name].append(words.index(entry[name]))
+        places.append([float(v) for v in entry["3d_coords"]])
+        rotations.append(float(entry["rotation"]))
+    positions = torch.tensor(places, dtype=torch.float32).reshape(-1, 3)
+    depths = (positions - camera) @ camera_basis(camera)[2]
+    if not bool((depths > 0).all()):
+        behind = places[int((depths > 0).long().argmin())]
+        raise InputError(f"got the 3-D place {behind}, which is behind the camera; expected one in front of it")
     return Scene(
-        positions=torch.tensor([o["3d_coords"] for o in objects], dtype=torch.float32).reshape(-1, 3),
-        sizes=torch.tensor([SIZES[o["size"]] for o in objects]),
-        shapes=torch.tensor([(SHAPES + MORE_SHAPES).index(o["shape"]) for o in objects], dtype=torch.long),
-        colors=torch.tensor([palette.index(o["color"]) for o in objects], dtype=torch.long),
-        materials=torch.tensor([MATERIALS.index(o["material"]) for o in objects], dtype=torch.long),
-        rotations=torch.tensor([float(o["rotation"]) for o in objects]),
-        camera=torch.tensor(CAMERA_POSITION) if camera is None else camera,
-        lighting=default_lighting(len(objects)),
+        positions=positions,
+        sizes=torch.tensor(list(SIZES.values()))[torch.tensor(codes["size"], dtype=torch.long)],
+        shapes=torch.tensor(codes["shape"], dtype=torch.long),
+        colors=torch.tensor(codes["color"], dtype=torch.long),
+        materials=torch.tensor(codes["material"], dtype=torch.long),
+        rotations=torch.tensor(rotations),
+        camera=camera,
+        lighting=default_lighting(len(places)),
     )
 
 
