@@ -61,16 +61,17 @@ def objects() -> Model:
     return _small(Objects(), "objects", blocks=2, fine_blocks=4)
 
 
-def _small(conditioner: Coordinates | Objects, name: str, **depth: int) -> Model:
+def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, fine_blocks: int = 0) -> Model:
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64,
         token_width=width,
         patch=4,
         channels=(64, 128, 192),
+        blocks=blocks,
         head_channels=64,
         head_blocks=2,
-        **depth,
+        fine_blocks=fine_blocks,
     )
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]

@@ -112,7 +112,7 @@ def test_close_to_the_official_pictures() -> None:
         ({"3d_coords": [30.0, -30.0, 0.7]}, "behind the camera"),
         ({"3d_coords": [float("nan"), 0.0, 0.7]}, "behind the camera"),
         ({"color": "pink"}, "got color 'pink' of object 0; expected one of gray"),
-        ({"shape": "cone"}, "got shape 'cone'"),
+        ({"shape": "blob"}, "got shape 'blob'"),
         ({"rotation": None}, "without 'rotation'"),
     ],
 )
