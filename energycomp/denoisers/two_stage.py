@@ -32,8 +32,6 @@ class TwoStageUNet(nn.Module):
         channels: widths of the trunk at each resolution, fine to coarse.
         blocks: residual blocks at each resolution of the trunk.
         head_channels, head_blocks: width and depth of the head.
-        fine_channels, fine_blocks: width and depth of a path over patches of 2x2, which draws edges; it belongs to the
-            trunk, is shared by all conditions, and is left out where `fine_blocks` is 0.
         positions: whether a token holds a place.
 
     >>> net = TwoStageUNet(sample_size=16, channels=(8, 16), head_channels=8)
@@ -55,8 +53,6 @@ class TwoStageUNet(nn.Module):
         blocks: int = 1,
         head_channels: int = 64,
         head_blocks: int = 2,
-        fine_channels: int = 32,
-        fine_blocks: int = 0,
         positions: bool = True,
     ) -> None:
         super().__init__()
@@ -68,8 +64,7 @@ class TwoStageUNet(nn.Module):
         self.config = {
             "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
             "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,
-            "head_blocks": head_blocks, "fine_channels": fine_channels, "fine_blocks": fine_blocks,
-            "positions": positions,
+            "head_blocks": head_blocks, "positions": positions,
         }  # fmt: skip
         folded, width = sample_channels * patch**2, channels[0] * 4
         self.patch, self.positions = patch, positions
@@ -80,9 +75,6 @@ class TwoStageUNet(nn.Module):
         self.grow = nn.ModuleList(nn.Conv2d(b + a, a, 3, padding=1) for a, b in pairwise(channels))
         self.up = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels[:-1])
         self.base = nn.Conv2d(channels[0], folded, 3, padding=1)
-        self.fine = (
-            _Fine(sample_channels, fine_channels, fine_blocks, channels[0], patch, width) if fine_blocks else None
-        )
         self.enter = nn.Conv2d(channels[0], head_channels, 3, padding=1)
         enter, leave = nn.Linear(token_width, width), nn.Linear(width, width)
         nn.init.normal_(enter.weight)  # embeddings of one-hot tokens start out as far apart as those of time;
@@ -110,8 +102,7 @@ class TwoStageUNet(nn.Module):
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = self.grow[level](torch.cat([h, skips[level]], dim=1))
             h = self.up[level](h, time)
-        base = F.pixel_shuffle(self.base(h), self.patch)
-        return self.enter(h), base if self.fine is None else base + self.fine(sample, h, time), time
+        return self.enter(h), F.pixel_shuffle(self.base(h), self.patch), time
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """Predictions (R, C, H, W): the shared part of the owner plus what this condition adds."""
@@ -125,24 +116,3 @@ class TwoStageUNet(nn.Module):
             h = h + self.place(maps.contiguous(memory_format=torch.channels_last))
         h = self.blocks(h, embedding)
         return base[owner] + F.pixel_shuffle(self.out(h), self.patch)
-
-
-class _Fine(nn.Module):
-    """Residual blocks over patches of 2x2, which see the trunk's last features; adds nothing at first."""
-
-    def __init__(self, sample_channels: int, channels: int, blocks: int, trunk: int, patch: int, width: int) -> None:
-        super().__init__()
-        if patch % 2:
-            raise InputError(f"got patch {patch} with a fine path; expected an even one; leave out fine_blocks")
-        self.scale = patch // 2
-        self.stem = nn.Conv2d(4 * sample_channels, channels, 3, padding=1)
-        self.coarse = nn.Conv2d(trunk, channels * self.scale**2, 1)
-        self.blocks = Stage(FiLMBlock(channels, width) for _ in range(blocks))
-        last = nn.Conv2d(channels, 4 * sample_channels, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.out = nn.Sequential(GroupNorm(8, channels), nn.SiLU(), last)
-
-    def forward(self, sample: Tensor, trunk: Tensor, time: Tensor) -> Tensor:
-        h = self.stem(F.pixel_unshuffle(sample, 2)) + F.pixel_shuffle(self.coarse(trunk), self.scale)
-        return F.pixel_shuffle(self.out(self.blocks(h, time)), 2)

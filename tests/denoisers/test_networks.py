@@ -91,28 +91,9 @@ def test_dtype(dtype: torch.dtype) -> None:
     assert torch.isfinite(out).all()
 
 
-@torch.no_grad()
-def test_a_fine_path_adds_nothing_at_first_and_belongs_to_the_trunk() -> None:
-    coarse, sample, timestep = tiny(), torch.randn(2, 3, 16, 16), torch.tensor([10.0, 900.5])
-    net = TwoStageUNet(**{**coarse.config, "fine_channels": 8, "fine_blocks": 2})
-    missing = net.load_state_dict(coarse.state_dict(), strict=False).missing_keys
-    assert all(name.startswith("fine.") for name in missing)
-    before = coarse.features(sample, timestep)
-    assert all(a.equal(b) for a, b in zip(net.features(sample, timestep), before, strict=True))
-    for name, parameter in net.named_parameters():
-        if name.startswith("fine.out"):
-            nn.init.normal_(parameter, std=0.1)
-    shared, base, time = net.features(sample, timestep)
-    assert shared.equal(before[0])
-    assert time.equal(before[2])
-    assert not torch.allclose(base, before[1], atol=1e-3)
-
-
 def test_sizes_that_cannot_be() -> None:
     with pytest.raises(InputError, match="multiple of 8"):
         TwoStageUNet(sample_size=20, channels=(8, 16))
-    with pytest.raises(InputError, match="an even one"):
-        TwoStageUNet(sample_size=9, patch=3, channels=(8,), fine_blocks=1)
 
 
 def test_place_maps_are_what_they_say() -> None:

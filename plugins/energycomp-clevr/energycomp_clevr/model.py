@@ -57,11 +57,11 @@ def default() -> Model:
 
 
 def objects() -> Model:
-    """The untrained model of whole objects, with a deeper trunk and a fine path, which draw edges and highlights."""
-    return _small(Objects(), "objects", blocks=2, fine_blocks=4)
+    """The untrained model of whole objects, with a deeper trunk."""
+    return _small(Objects(), "objects", blocks=2)
 
 
-def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, fine_blocks: int = 0) -> Model:
+def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1) -> Model:
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64,
@@ -71,7 +71,6 @@ def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, fi
         blocks=blocks,
         head_channels=64,
         head_blocks=2,
-        fine_blocks=fine_blocks,
     )
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
