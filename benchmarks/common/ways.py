@@ -1,4 +1,4 @@
-"""Shared by the benchmarks of composed samples: their options, the ways to draw one, and results that are taken up again."""
+"""Shared by the benchmarks of composed samples: options, ways to draw one, and results that are taken up again."""
 
 from __future__ import annotations
 
