@@ -132,10 +132,10 @@ def folder_of(records: Path, name: str, model: Model, count: int, way: Way, seed
     return records / f"{identity(name, model)}-{count}-{way}-{seed}"
 
 
-def write_rows(path: Path, images: Sequence[Image.Image], *, side: int = 1) -> None:
-    """Writes images as a PNG file, `SHOWN` in a row, enlarged to `side` px."""
+def write_rows(path: Path, images: Sequence[Image.Image], *, columns: int, side: int = 1) -> None:
+    """Writes images in rows as a PNG file, enlarged to `side` px."""
     with atomic_file(path) as temporary:
-        grid(images, columns=SHOWN, side=side).save(temporary, format="PNG")
+        grid(images, columns=columns, side=side).save(temporary, format="PNG")
 
 
 def drawn(path: Path, way: Way, model: Model, composition: Any, seed: int) -> Path:

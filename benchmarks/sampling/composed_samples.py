@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
             shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
     if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown])
+        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n))
 
 
 if __name__ == "__main__":

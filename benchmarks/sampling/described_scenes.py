@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(line), flush=True)
             shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
     if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown], side=128)
+        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=128)
 
 
 if __name__ == "__main__":

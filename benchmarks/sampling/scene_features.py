@@ -3,9 +3,9 @@
 python benchmarks/sampling/scene_features.py [--steps 1200] [--drawn 6000] [--seed 0] [-n 500] [-o runs/scene_features]
 
 The network counts the objects of an image, and those of each word: large ones, red ones, cubes. It is trained on
-rendered scenes of one to eight objects. Held-out images use the seed of `energycomp evaluate`. Prints one JSON line with
-the shares of held-out images whose rounded counts are all right. `described_quality.py` trains the network in the same
-way where its weights are missing; a run that was stopped continues.
+rendered scenes of one to eight objects. Held-out images use the seed of `energycomp evaluate`. Prints one JSON line:
+the shares of held-out images whose rounded counts are right. `described_quality.py` trains the network in the same way
+where its weights are missing. A run that was stopped continues.
 """
 
 from __future__ import annotations
