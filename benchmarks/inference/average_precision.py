@@ -163,11 +163,11 @@ def average_precision(right: Tensor, owner: Tensor, objects: Tensor, weights: Te
     """
     if not len(right):
         return torch.zeros(len(weights), dtype=torch.float64)
-    each = weights[:, owner]
+    each = weights.double()[:, owner]
     hits, read = (each * right).cumsum(1), each.cumsum(1)
     precision = torch.where(read > 0, hits / read.clamp(min=1e-12), 0.0)
     best = precision.flip(1).cummax(1).values.flip(1)
-    recall = hits / (weights @ objects)[:, None]
+    recall = hits / (weights.double() @ objects.double()).clamp(min=1.0)[:, None]
     return (best * recall.diff(dim=1, prepend=torch.zeros_like(recall[:, :1]))).sum(1)
 
 

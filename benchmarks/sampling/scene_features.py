@@ -1,6 +1,6 @@
 """Train the network whose features compare images of scenes, and measure how well it counts.
 
-python benchmarks/sampling/scene_features.py [--steps 1200] [--drawn 6000] [--seed 0] [-n 500] [-o runs/scene_features]
+python benchmarks/sampling/scene_features.py [--steps 2400] [--drawn 3000] [--seed 0] [-n 500] [-o runs/scene_features]
 
 The network counts the objects of an image, and those of each word: large ones, red ones, cubes. It is trained on
 rendered scenes of one to eight objects. Held-out images use the seed of `energycomp evaluate`. Prints one JSON line:
@@ -35,7 +35,7 @@ SIZE = 64
 OBJECTS = (1, 8)  # of a scene
 LABELS = (*(word for words in ATTRIBUTES.values() for word in words), "object")
 FOLDER = Path("runs/scene_features")
-DRAWN, STEPS, BATCH, RATE = 6000, 1200, 32, 2e-3
+DRAWN, STEPS, BATCH, RATE = 3000, 2400, 32, 2e-3
 CELLS = 8  # of 4x4 pixels, about those that an object covers
 WEIGHTS = "model.safetensors"
 
@@ -66,14 +66,19 @@ class SceneFeatures(nn.Module):
         )
         self.out = nn.Linear(third, len(LABELS))
         nn.init.zeros_(self.out.weight)  # a sum over all places would start far from the counts
+        self.register_buffer("scale", torch.ones(third))
+
+    def sums(self, images: Tensor) -> Tensor:
+        """Sums of activations over all places (B, F), at least 0."""
+        return self.maps(images).sum((2, 3)) / CELLS
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, F), at least 0."""
-        return self.maps(images).sum((2, 3)) / CELLS
+        """Features (B, F), at least 0; `scale` makes their mean square 1 over the scenes of the training."""
+        return self.sums(images) / self.scale
 
     def counts(self, images: Tensor) -> Tensor:
         """How many objects of each of `LABELS` there are, (B, 16), before rounding."""
-        counts: Tensor = self.out(self.forward(images))
+        counts: Tensor = self.out(self.sums(images))
         return counts
 
 
@@ -136,12 +141,13 @@ def trained(out: Path, *, steps: int, drawn: int, seed: int, progress: bool) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SceneFeatures().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    config = FitConfig(steps=steps, batch_size=BATCH, learning_rate=RATE, ema_decay=0.99, seed=seed, save_every=400)
+    config = FitConfig(steps=steps, batch_size=BATCH, learning_rate=RATE, ema_decay=0.99, seed=seed, save_every=600)
     data = labelled(drawn, seed=seed, progress=progress)
-    return {
-        name: tensor.contiguous()
-        for name, tensor in fit(network, counts_loss, data, config, out=out, progress=progress).ema_state.items()
-    }
+    network.load_state_dict(fit(network, counts_loss, data, config, out=out, progress=progress).ema_state)
+    with torch.no_grad():
+        squares = [network.sums(from_bytes(pictures)).square() for pictures, _ in DataLoader(data, batch_size=BATCH)]
+        network.scale.copy_(torch.cat(squares).mean(0).sqrt().clamp(min=1e-6))
+    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
 
 
 @torch.no_grad()
