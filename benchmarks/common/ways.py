@@ -1,26 +1,42 @@
-"""Shared by the benchmarks of composed samples: the ways to draw one, and results that are taken up again."""
+"""Shared by the benchmarks of composed samples: options, ways to draw one, and results that are taken up again."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp import Composer, Model, sample_best
 from energycomp.denoisers import count_rows
-from energycomp.files import atomic_file
+from energycomp.files import atomic_file, fingerprint
 from energycomp.images import to_output
 from energycomp.sampling import compatible_schedulers
+from energycomp.viz import grid
 
-__all__ = ["Way", "mean_interval", "recorded"]
+__all__ = [
+    "HELD_OUT",
+    "SHOWN",
+    "Way",
+    "drawn",
+    "folder_of",
+    "identity",
+    "mean_interval",
+    "recorded",
+    "sampling_options",
+    "write_rows",
+]
 
+HELD_OUT = 2_000_000_000  # added to the seed: scenes that neither training nor `energycomp evaluate` has
+SHOWN = 8  # samples of a row of a picture
 Z = 1.96
 
 
@@ -80,6 +96,56 @@ class Way:
         return torch.as_tensor(images[0])
 
 
+def sampling_options(description: str | None, *, records: str, scenes: str) -> argparse.ArgumentParser:
+    """A parser of the options that benchmarks of composed scenes share; the models are added by each.
+
+    >>> options = sampling_options(None, records="runs/some", scenes="layouts").parse_args(["-n", "2"])
+    >>> options.n, options.counts, options.ways, options.records.name
+    (2, '3,5,8', None, 'some')
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=64, help=f"{scenes} for each count")
+    parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
+    parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--records", type=Path, default=Path(records), help="folder of single results")
+    parser.add_argument("-o", type=Path, default=None, help=f"a picture of the first {SHOWN} samples of each line")
+    return parser
+
+
+def identity(name: str, model: Model) -> str:
+    """The name of a model with a digest of its weights and defaults: records of other weights are not taken up.
+
+    Args:
+        name: as it was loaded by, a registered name or a folder.
+
+    >>> from energycomp.testing import tiny_model
+    >>> identity("folder/tiny", tiny_model()) == identity("tiny", tiny_model())
+    True
+    """
+    told = f"{fingerprint(model.trained.state_dict())} {model.defaults}"
+    return f"{Path(name).name}-{hashlib.blake2b(told.encode(), digest_size=4).hexdigest()}"
+
+
+def folder_of(records: Path, name: str, model: Model, count: int, way: Way, seed: int) -> Path:
+    """The folder of the single results of scenes of `count` objects."""
+    return records / f"{identity(name, model)}-{count}-{way}-{seed}"
+
+
+def write_rows(path: Path, images: Sequence[Image.Image], *, columns: int, side: int = 1) -> None:
+    """Writes images in rows as a PNG file, enlarged to `side` px."""
+    with atomic_file(path) as temporary:
+        grid(images, columns=columns, side=side).save(temporary, format="PNG")
+
+
+def drawn(path: Path, way: Way, model: Model, composition: Any, seed: int) -> Path:
+    """PATH.png, the sample that `recorded` draws for the same arguments; it is drawn if the file does not exist."""
+    picture = path.with_suffix(".png")
+    if not picture.exists():
+        _save(way.draw(model, composition, seed), picture)
+    return picture
+
+
 def recorded(
     path: Path, way: Way, model: Model, composition: Any, seed: int, read: Callable[[Tensor], Any]
 ) -> dict[str, Any]:
@@ -92,15 +158,20 @@ def recorded(
     if not record.exists():
         with count_rows() as spent:
             image = way.draw(model, composition, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path.with_suffix(".png")) as temporary:
-            to_output(image[None], "pil", (-1.0, 1.0))[0].save(temporary, format="PNG")
+        _save(image, path.with_suffix(".png"))
         same = [other for other in path.parent.parent.glob(f"*/{path.name}.json") if _shows(other, path)]
         answer = json.loads(same[0].read_text())["read"] if same else read(image)
         with atomic_file(record) as temporary:
             temporary.write_text(json.dumps({"read": answer, "rows": spent.rows}))
     found: dict[str, Any] = json.loads(record.read_text())
     return found
+
+
+def _save(image: Tensor, file: Path) -> None:
+    """Writes a sample (C, H, W) in [-1, 1] as a PNG file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as temporary:
+        to_output(image[None], "pil", (-1.0, 1.0))[0].save(temporary, format="PNG")
 
 
 def _shows(record: Path, path: Path) -> bool:

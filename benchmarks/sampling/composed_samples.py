@@ -8,7 +8,6 @@ has a seed of its own, so that all ways start from the same noise. Results in `-
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,15 +18,19 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.ways import Way, mean_interval, recorded
+from benchmarks.common.ways import (
+    HELD_OUT,
+    SHOWN,
+    Way,
+    folder_of,
+    mean_interval,
+    recorded,
+    sampling_options,
+    write_rows,
+)
 from energycomp import Model, infer, load
 from energycomp.evaluation import PerceptionRate
-from energycomp.files import atomic_file
-from energycomp.viz import grid
 from energycomp_datasets.clevr.layout import render_arrays
-
-HELD_OUT = 2_000_000_000  # added to the seed: places of scenes that neither training nor `energycomp evaluate` has
-SHOWN = 8
 
 
 def summary(found: Sequence[Mapping[str, Any]], asked: Tensor) -> dict[str, float]:
@@ -56,14 +59,8 @@ def compose(model: Model, places: Tensor) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = sampling_options(__doc__, records="runs/composed_samples", scenes="layouts")
     parser.add_argument("--model", default="clevr", help="registered name or folder")
-    parser.add_argument("-n", type=int, default=64, help="layouts for each count")
-    parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
-    parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--records", type=Path, default=Path("runs/composed_samples"), help="folder of single results")
-    parser.add_argument("-o", type=Path, default=None, help="a picture of the first 8 samples of each line")
     options = parser.parse_args(arguments)
     model = load(options.model)
 
@@ -74,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for count in map(int, options.counts.split(",")):
         _, places = render_arrays(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
         for way in options.ways or [Way.of(model)]:
-            folder = options.records / f"{model.name}-{count}-{way}-{options.seed}"
+            folder = folder_of(options.records, options.model, model, count, way, options.seed)
             found = [
                 recorded(folder / str(k), way, model, compose(model, place), options.seed + k, read)
                 for k, place in enumerate(tqdm(places, desc=f"{count} objects, {way}"))
@@ -83,8 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
             shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
     if options.o:
-        with atomic_file(options.o) as temporary:
-            grid([Image.open(path) for path in shown], columns=SHOWN).save(temporary, format="PNG")
+        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n))
 
 
 if __name__ == "__main__":

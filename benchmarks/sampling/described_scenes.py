@@ -8,7 +8,6 @@ taken up again.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,29 +18,27 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.ways import Way, mean_interval, recorded
+from benchmarks.common.ways import (
+    HELD_OUT,
+    SHOWN,
+    Way,
+    folder_of,
+    mean_interval,
+    recorded,
+    sampling_options,
+    write_rows,
+)
 from energycomp import infer, load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
 from energycomp.evaluation import AttributeAccuracy, PerceptionRate, attribute_metrics
-from energycomp.files import atomic_file
-from energycomp.viz import grid
 from energycomp_datasets.clevr.layout import render_objects
-
-HELD_OUT = 2_000_000_000  # added to the seed, as in `composed_samples.py`
-SHOWN = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = sampling_options(__doc__, records="runs/described_scenes", scenes="scenes")
     parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
-    parser.add_argument("-n", type=int, default=64, help="scenes for each count")
-    parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
-    parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--records", type=Path, default=Path("runs/described_scenes"), help="folder of single results")
-    parser.add_argument("-o", type=Path, default=None, help="a picture of the first 8 samples of each line")
     options = parser.parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
@@ -55,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for count in map(int, options.counts.split(",")):
         _, described = render_objects(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
         for way in options.ways or [Way.of(model)]:
-            folder = options.records / f"{options.model.replace('/', '_')}-{count}-{way}-{options.seed}"
+            folder = folder_of(options.records, options.model, model, count, way, options.seed)
             rows = [
                 recorded(folder / str(k), way, model, model.compose(values), options.seed + k, read)
                 for k, values in enumerate(tqdm(described, desc=f"{count} objects, {way}"))
@@ -76,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(line), flush=True)
             shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
     if options.o:
-        with atomic_file(options.o) as temporary:
-            grid([Image.open(path) for path in shown], columns=SHOWN, side=128).save(temporary, format="PNG")
+        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=128)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if ".parse_args()" in path.read_text())
+PARSED = re.compile(r"\.parse_args\((arguments)?\)")
+SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if PARSED.search(path.read_text()))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(BENCHMARKS)))

@@ -1,0 +1,239 @@
+"""The benchmarks of whole objects: their figures on known answers, and their scripts with small untrained models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+from benchmarks.common.ways import Way, drawn, folder_of, recorded
+from benchmarks.inference import average_precision as precision
+from benchmarks.inference.average_precision import Located, figures, judged, located, true_points
+from benchmarks.sampling import attribute_edits, described_quality, described_scenes, scene_features
+from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, rendered_again
+from benchmarks.sampling.scene_features import LABELS, SceneFeatures, counts_of
+from energycomp import Model
+from energycomp.cli import read_lines
+from energycomp.denoisers import TwoStageUNet
+from energycomp.errors import InputError
+from energycomp.evaluation import true_values
+from energycomp.images import from_bytes
+from energycomp.models import load, save_pretrained
+from energycomp_clevr.model import default, objects
+from energycomp_datasets.clevr.layout import render_objects, write
+from energycomp_datasets.clevr.source import ClevrSource
+
+
+def small(model: Model) -> Model:
+    """An untrained model of the same values, with few weights, draws and steps."""
+    torch.manual_seed(0)
+    width = model.conditioner.token_shape[1]
+    network = TwoStageUNet(
+        sample_size=64, token_width=width, patch=4, channels=(8, 8, 16), head_channels=8, head_blocks=1
+    )
+    few = attrs.evolve(model.defaults, draws=2, counts=(1, 1), num_inference_steps=2, beta=1.0)
+    return attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network), defaults=few)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of a model of whole objects and of one of places."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in {"objects": objects(), "places": default()}.items():
+        save_pretrained(small(model), folder / name)
+    return {name: str(folder / name) for name in ("objects", "places")}
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def scene(*points: float, word: int = 1, confidence: tuple[float, ...] = ()) -> Located:
+    """Objects in a row, at these places on the x axis."""
+    places = torch.tensor([[x, 0.0, 0.0] for x in points]).reshape(-1, 3)
+    return Located(torch.full((len(points), 4), word), places, torch.tensor(confidence or [1.0] * len(points)))
+
+
+def test_an_object_is_right_once_and_by_the_nearest_with_its_words() -> None:
+    true = [scene(0.0, 1.0), scene(0.0)]
+    found = [scene(0.1, 0.2, 0.9, confidence=(0.5, 0.9, 0.7)), scene(0.0, word=2, confidence=(0.95,))]
+    right, owner, distances = judged(found, true, 0.5)
+    assert owner.tolist() == [1, 0, 0, 0]
+    assert right.tolist() == [False, True, True, False]  # the last is nearest to an object that is found already
+    assert distances.tolist() == pytest.approx([torch.inf, 0.2, 0.1, 0.1])
+    assert judged(found, true, 0.15)[0].tolist() == [False, False, True, True]
+
+
+def test_without_ties_it_is_the_interpolated_average_precision_of_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    right = torch.rand(40, generator=generator) < torch.linspace(0.95, 0.3, 40)
+    owner, everything = torch.arange(40), torch.ones(1, 40, dtype=torch.float64)
+    area = float(precision.average_precision(right, owner, torch.ones(40) * right, everything)[0])
+    scores = torch.linspace(1, 0, 40)
+    plain = average_precision_score(right, scores)
+    assert plain <= area <= plain + 0.05  # interpolation never lowers it
+    best = [max(right[: k + 1].float().mean() for k in range(first, 40)) for first in range(40)]
+    assert area == pytest.approx(float(sum(p for p, hit in zip(best, right, strict=True) if hit) / right.sum()))
+    missed = float(precision.average_precision(right, owner, torch.ones(40) * right * 2, everything)[0])
+    assert missed == pytest.approx(area / 2)  # half of the true objects were not read
+
+
+def test_a_resample_is_the_average_precision_of_its_images() -> None:
+    right, owner = torch.tensor([True, False, True, True, False]), torch.tensor([0, 1, 2, 1, 0])
+    sizes = torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)
+    whole = precision.average_precision(right, owner, sizes, torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64))
+    kept = owner != 1
+    part = precision.average_precision(right[kept], owner[kept], sizes * torch.tensor([1, 0, 1]), torch.ones(1, 3))
+    assert float(whole[0]) == pytest.approx(float(part[0]))
+
+
+def test_a_perfect_reading_is_right_at_every_distance_and_no_reading_at_none() -> None:
+    true = [scene(0.0, 1.0), scene(0.5)]
+    perfect, nothing = (figures(found, true, seed=0) for found in (true, [scene(), scene()]))
+    assert [perfect[f"ap_{name}"] for name in ("inf", "1", "0.5", "0.25", "0.125")] == [1.0] * 5
+    assert perfect["ap_0.125_interval"] == [1.0, 1.0]
+    assert [nothing[f"ap_{name}"] for name in ("inf", "0.125")] == [0.0, 0.0]
+
+
+def test_true_points_are_those_of_the_images(tmp_path: Path) -> None:
+    model = objects()
+    write(tmp_path, 2, objects=(2, 3), size=(48, 32))
+    for data in ("synthetic:2-3", str(tmp_path)):
+        for index, example in enumerate(ClevrSource().examples(data, count=2, seed=4)):
+            values, points = true_values(example, model.conditioner), true_points(data, index, example, 4)
+            apart = (located(model, values, torch.ones(len(values))).points - points).norm(dim=1)
+            assert float(apart.max()) < 1.0  # the camera of the image is within 0.5 of the mean camera on each axis
+            assert points[:, 2].tolist() == pytest.approx([0.35 if code == 1 else 0.7 for code in values[:, 2]])
+
+
+def test_average_precision(models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", "synthetic:2", "-n", "2", "--model", models["objects"], "--records", str(tmp_path)]
+    precision.main(arguments)
+    (line,) = lines(capsys)
+    (file,) = tmp_path.iterdir()
+    assert [record["index"] for record in read_lines(file)] == [0, 1]
+    precision.main(arguments)
+    assert lines(capsys) == [line]
+    assert len(read_lines(file)) == 2
+    precision.main([*arguments, "--true-places"])
+    (ceiling,) = lines(capsys)
+    assert ceiling["ap_inf"] == 1.0
+    assert 0.0 <= line["ap_0.125"] <= ceiling["ap_0.125"] < 1.0
+    with pytest.raises(InputError, match="whole objects"):
+        precision.main(["--model", models["places"]])
+
+
+def test_counts_of_words() -> None:
+    _, (values,) = render_objects(1, objects=(5, 5), seed=3, size=16)
+    counts = dict(zip(LABELS, counts_of(values).tolist(), strict=True))
+    assert counts["object"] == counts["small"] + counts["large"] == counts["rubber"] + counts["metal"] == 5.0
+    assert counts["sphere"] == float((values[:, 5] == 2).sum())
+    assert len(LABELS) == 16
+
+
+def test_features_are_trained_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--steps", "2", "--drawn", "32", "-n", "2", "-o", str(tmp_path)]
+    scene_features.main(arguments)
+    scene_features.main(arguments)
+    first, second = lines(capsys)
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    network, name = scene_features.scene_features(tmp_path, steps=2, drawn=32, progress=False)
+    assert name == first["features"]
+    images = from_bytes(scene_features.labelled(32, seed=0, progress=False).tensors[0])
+    assert network(images).square().mean(0).tolist() == pytest.approx([1.0] * 64, rel=1e-3)
+
+
+def test_the_gradient_of_a_soft_image_is_less() -> None:
+    edges = torch.zeros(2, 3, 16, 16)
+    edges[:, :, :, 8:] = 1.0
+    assert gradient(edges).tolist() == pytest.approx([3**0.5 / 15] * 2)
+    generator = torch.Generator().manual_seed(0)
+    sharp = torch.rand(2, 3, 16, 16, generator=generator)
+    ratio = GradientRatio()
+    ratio.update(torch.nn.functional.avg_pool2d(sharp, 3, 1, 1), sharp)
+    assert float(ratio.compute()) < 0.5
+
+
+def test_new_renders_show_the_same_description() -> None:
+    images, (values,) = render_objects(1, objects=(3, 3), seed=8)
+    again = rendered_again(values, seed=1)
+    assert again.equal(rendered_again(values, seed=1))
+    apart = [(image.float() - images[0]).abs().mean() for image in (again, render_objects(1, (3, 3), seed=9)[0][0])]
+    assert 0.5 < float(apart[0]) < float(apart[1])
+
+
+def test_the_same_images_are_at_no_distance() -> None:
+    kinds = floors(4, 2, seed=0)
+    renders = kinds["renders", ""]
+    torch.manual_seed(0)
+    network = SceneFeatures().eval()
+    same, noisy = (compared(network, images, renders, 0) for images in (renders, torch.rand(renders.shape) * 2 - 1))
+    assert same["fid"] == pytest.approx(0.0, abs=1e-2)
+    assert same["gradient"] == 1.0
+    assert noisy["fid"] > same["fid"] + 1.0
+    assert noisy["gradient"] > 2.0
+
+
+def test_described_quality(models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["-n", "2", "--ways", "ddpm@2", "--records", str(tmp_path / "records")]
+    described_scenes.main([*common, "--model", models["objects"], "--counts", "1"])
+    assert lines(capsys)[0]["samples"] == 2
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").rglob("*.png")}
+    assert len(times) == 2
+    features = ["--features", str(tmp_path / "features"), "--feature-steps", "2", "--feature-scenes", "32"]
+    arguments = [*common, *features, "--models", *models.values(), "--counts", "1,2", "-o", str(tmp_path / "a.png")]
+    described_quality.main(arguments)
+    found = lines(capsys)
+    assert [line["objects"] for line in found] == [1] * 4 + [2] * 4 + ["all"] * 4
+    assert [line["images"] for line in found[2:4]] == list(models.values())
+    assert all(line["number"] == 4 and line["fid"] >= 0 and line["gradient"] > 0 for line in found[8:])
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # not drawn again
+    assert Image.open(tmp_path / "a.png").width > 2 * 128
+    described_quality.main(arguments)
+    assert lines(capsys) == found
+
+
+def test_a_drawn_sample_is_the_recorded_one(models: dict[str, str], tmp_path: Path) -> None:
+    model, way = load(models["objects"]), Way.parsed("ddpm@2")
+    composition = model.compose(torch.cat([model.conditioner.parse(0.3, 0.4), model.conditioner.parse(0.7, 0.6)]))
+    one = drawn(tmp_path / "a" / "0", way, model, composition, 5)
+    recorded(tmp_path / "b" / "0", way, model, composition, 5, lambda image: list(image.shape))
+    assert one.read_bytes() == (tmp_path / "b" / "0.png").read_bytes()
+    other = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=small(default()).denoiser.network))
+    assert folder_of(tmp_path, "x", model, 2, way, 0) != folder_of(tmp_path, "x", other, 2, way, 0)
+
+
+def test_attribute_edits(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["-n", "2", "--model", models["objects"], "--records", str(tmp_path), "-o", str(tmp_path / "a.png")]
+    attribute_edits.main(arguments)
+    (line,) = lines(capsys)
+    assert line["outside_identical"] == 1.0
+    assert line["rows_per_edit"] > 0
+    assert line["shape_as_asked"] is None  # two scenes: size and colour
+    records = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("*.json"))]
+    for k, record in enumerate(records):
+        before, asked = torch.tensor(record["before"]), torch.tensor(record["asked"])
+        assert (before != asked).nonzero().tolist() == [[record["number"], 2 + k]]
+    monkeypatch.setattr(attribute_edits, "infer", None)  # everything is recorded
+    attribute_edits.main(arguments)
+    assert lines(capsys) == [line]
+
+
+def test_an_edit_that_spoils_its_surroundings_is_seen(models: dict[str, str]) -> None:
+    mixed: Any = load(models["objects"]).conditioner
+    asked = [[0.2, 0.2, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 1.0, 1.0, 1.0, 1.0], [0.8, 0.8, 1.0, 4.0, 1.0, 1.0]]
+    read = [[0.2, 0.2, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 2.0, 1.0, 1.0, 1.0], [0.8, 0.8, 1.0, 4.0, 1.0, 1.0]]
+    row = {"attribute": 1, "number": 2, "asked": asked, "read": read, "outside_identical": False}
+    expected = {"as_asked": 1.0, "whole_as_asked": 1.0, "others_unchanged": 0.5, "outside_identical": 0.0}
+    assert attribute_edits.marked(row, mixed) == expected
+    missing = attribute_edits.marked({**row, "read": read[:2]}, mixed)
+    assert (missing["as_asked"], missing["others_unchanged"]) == (0.0, 0.5)
+    assert attribute_edits.marked({**row, "read": []}, mixed)["others_unchanged"] == 0.0
