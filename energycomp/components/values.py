@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import transform_to
 
-from energycomp.components.conditioning import Conditioner, FiniteConditioner, MixedSupport
+from energycomp.components.conditioning import Conditioner, FiniteConditioner, MixedSupport, mixed_of
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
@@ -89,8 +89,10 @@ def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> 
     """
     shape = tuple(conditioner.value_shape)
     values = _numbers(given)
-    if values is None and isinstance(given, Sequence) and not isinstance(given, str):
-        values = torch.cat([value_of(conditioner, one) for one in given])
+    if isinstance(given, Sequence) and not isinstance(given, str) and len(given):
+        short = values is not None and mixed_of(conditioner) and tuple(values.shape[1:]) != shape
+        if values is None or short:  # numbers alone leave the attributes open
+            values = torch.cat([value_of(conditioner, one) for one in given])
     if values is not None and values.shape == (0,):
         values = values.reshape(0, *shape)
     fits = values is not None and values.ndim == 1 + len(shape) and tuple(values.shape[1:]) == shape

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.components import Condition, ReadsText, random_values, read_value
+from energycomp.components import Condition, ReadsText, random_values, read_value, values_of
 from energycomp.errors import InputError
-from energycomp.testing import UnitSquare
+from energycomp.testing import UnitSquare, tinted_model
 
 
 class Anything(UnitSquare):
@@ -84,3 +84,12 @@ def test_random_values_are_legal_and_repeat() -> None:
         assert torch.equal(one, two)
         assert len(one) == 50
         assert bool(conditioner.support.check(one).all())
+
+
+def test_numbers_alone_leave_the_attributes_open() -> None:
+    conditioner = tinted_model().conditioner
+    places = values_of(conditioner, [(0.3, 0.4), (0.7, 0.6)])
+    assert places.equal(torch.tensor([[0.3, 0.4, 0.0, 0.0], [0.7, 0.6, 0.0, 0.0]]))
+    assert values_of(conditioner, [(0.3, 0.4), {"x": 0.7, "y": 0.6, "tint": "red"}])[:, 2].tolist() == [0.0, 1.0]
+    with pytest.raises(InputError):
+        values_of(conditioner, [(0.3, 0.4, 1.0)])
