@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp import Composer, Model, sample_best
+from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file, fingerprint
 from energycomp.images import to_output
@@ -26,6 +27,7 @@ __all__ = [
     "HELD_OUT",
     "SHOWN",
     "Way",
+    "described_scene",
     "drawn",
     "folder_of",
     "identity",
@@ -144,6 +146,11 @@ def drawn(path: Path, way: Way, model: Model, composition: Any, seed: int) -> Pa
     if not picture.exists():
         _save(way.draw(model, composition, seed), picture)
     return picture
+
+
+def described_scene(model: Model, values: Tensor) -> Composition:
+    """The composition of objects (K, *V), as `energycomp sample` draws it where nothing is chosen."""
+    return model.compose(values, guidance=model.defaults.attribute_guidance)
 
 
 def recorded(

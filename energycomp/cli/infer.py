@@ -174,7 +174,8 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
 
     described = [{name: one[name] for name in one if name not in JUDGED} for one in objects]
     values = [value_of(model.conditioner, one) for one in described]
-    composed = model.compose(torch.cat(values)) if values else model.unconditional
+    guidance = model.defaults.attribute_guidance
+    composed = model.compose(torch.cat(values), guidance=guidance) if values else model.unconditional
     samples = Composer(composed).sample(
         REDRAWN,
         generator=torch.Generator().manual_seed(seed),

@@ -14,6 +14,7 @@ from energycomp.errors import InputError, first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from energycomp.components import Composition
     from energycomp.denoisers import Conditional
     from energycomp.models import Model
 
@@ -156,9 +157,10 @@ def read_text(model: Model, text: str, option: str) -> Tensor:
         raise InputError(f"got {option} {text!r}, which is not a component of {model.name}: {error}") from error
 
 
-def read_component(model: Model, text: str, option: str) -> Conditional:
-    """The component that a text describes, for example "0.3,0.5", "smiling" or "a red cube"."""
-    return model.leaf(read_text(model, text, option), name=f"{model.name}({re.sub(r',(?! )', ', ', text.strip())})")
+def read_component(model: Model, text: str, option: str, guidance: float = 1.0) -> Conditional | Composition:
+    """The component that a text describes, for example "0.3,0.5", "smiling" or "a red cube"; see `Model.guided`."""
+    name = f"{model.name}({re.sub(r',(?! )', ', ', text.strip())})"
+    return model.guided(read_text(model, text, option), guidance, name)
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from energycomp.components import Composition
     from energycomp.denoisers import Conditional
     from energycomp.inference import Ranking
     from energycomp.models import Model
@@ -60,6 +62,13 @@ def sample(
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples.")] = 1,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="How strongly attributes are drawn, such as 2.0; 1.0 with --best-of or --sampler.",
+            show_default=MODELS_OWN,
+        ),
+    ] = None,
     best_of: Annotated[
         int, typer.Option("--best-of", min=1, help="Samples drawn for each one kept: those that show every component.")
     ] = 1,
@@ -128,6 +137,10 @@ def sample(
 
     if until_complete and best_of == 1:
         raise InputError("got --until-complete without --best-of; expected the most samples for each, as --best-of 4")
+    if guidance is not None and (best_of > 1 or sampler):
+        raise InputError(
+            "got --guidance with --best-of or --sampler, which take components as they are; leave --guidance out"
+        )
     files = _files(out, n, as_grid)
     given = {
         "the component": components,
@@ -141,13 +154,15 @@ def sample(
     if sampler_of(loaded) is not None:
         unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
         unused |= {"--precision": precision != "no", "--best-of": best_of > 1}
-        unused |= {"--sampler": sampler, "--report": with_report}
+        unused |= {"--sampler": sampler, "--report": with_report, "--guidance": guidance}
         _refuse([name for name, value in unused.items() if value], model)
         images, report = _whole_scenes(loaded, n, seed), {}
     else:
         if takes_words(loaded) and (used := [name for name in ("--at", "--with", "--without") if given[name]]):
             raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
-        composer = _compose(loaded, _read(loaded, given), _read(loaded, {"--not": negated}), weight or [])
+        strength = _strength(loaded, guidance, plain=best_of > 1 or sampler is not None)
+        leaves, ruled_out = _read(loaded, given, strength), _read(loaded, {"--not": negated})
+        composer = _compose(loaded, leaves, ruled_out, weight or [])
         options: dict[str, Any] = {
             **_method(sampler, scheduler, loaded),
             "generator": _generator(seed),
@@ -159,6 +174,20 @@ def sample(
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
     print_report({**written, **report, "n": n, "seed": seed}, [*notes, *names], as_json)
+
+
+def _strength(model: Model, guidance: float | None, *, plain: bool) -> float:
+    """How strongly attributes are drawn."""
+    from energycomp.components import mixed_of
+
+    if guidance is None:
+        return 1.0 if plain else model.defaults.attribute_guidance
+    if mixed_of(model.conditioner) is None or not 0.0 < guidance < math.inf:
+        raise InputError(
+            f"got --guidance {guidance} with {model.name}; expected a number above 0, and a model of components with "
+            "attributes; use --weight for whole components"
+        )
+    return guidance
 
 
 def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
@@ -205,8 +234,10 @@ def _whole_scenes(model: Model, n: int, seed: int) -> list[Any]:
     return images
 
 
-def _read(model: Model, texts: Mapping[str, list[str] | None]) -> list[Conditional]:
-    return [read_component(model, text, option) for option, given in texts.items() for text in given or []]
+def _read(
+    model: Model, texts: Mapping[str, list[str] | None], guidance: float = 1.0
+) -> list[Conditional | Composition]:
+    return [read_component(model, text, option, guidance) for option, given in texts.items() for text in given or []]
 
 
 def _compose(model: Model, leaves: list[Any], negated: list[Any], weight: list[float]) -> Composer:

@@ -110,7 +110,7 @@ def edit(
     if solution is None:
         solution = infer(image, model, solver=solver, count=count, generator=generator)
     plan = _plan(solution.conditions, model, {} if move is None else move, remove, add)
-    composition = model.compose(plan.values)
+    composition = model.compose(plan.values, guidance=model.defaults.attribute_guidance)
     with count_rows() as spent, torch.no_grad():
         start, freedom = _prepare(model.encode(image), model, plan, strength, generator)
         edited = repaint(

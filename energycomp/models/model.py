@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components.composition import Composition, combine
-from energycomp.components.conditioning import Conditioner, weights_of
+from energycomp.components.conditioning import Conditioner, mixed_of, weights_of
 from energycomp.components.rules import Rule
 from energycomp.components.values import parsed, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
@@ -55,6 +55,10 @@ def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
 
 
+def _is_positive(value: Any) -> bool:
+    return value is not None and _is_positive_or_none(value)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -76,6 +80,7 @@ class Defaults:
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line.
+        attribute_guidance: how strongly attributes are drawn where a person does not say, see `Model.compose`.
     """
 
     timesteps: tuple[float, float] | None = attrs.field(
@@ -103,9 +108,8 @@ class Defaults:
     reading_rule: Rule | None = attrs.field(
         default=None, validator=_legal(lambda v: v in (None, "sum", "mean", "product"), "None, sum, mean or product")
     )
-    guidance_scale: float = attrs.field(
-        default=1.0, validator=_legal(lambda v: v is not None and _is_positive_or_none(v), "a number > 0")
-    )
+    guidance_scale: float = attrs.field(default=1.0, validator=_legal(_is_positive, "a number > 0"))
+    attribute_guidance: float = attrs.field(default=1.0, validator=_legal(_is_positive, "a number > 0"))
 
 
 @attrs.frozen(eq=False)
@@ -181,11 +185,25 @@ class Model:
         """The unconditional leaf u."""
         return self.denoiser.unconditional
 
-    def compose(self, values: Any) -> Composition:
+    def guided(self, value: Tensor, guidance: float, name: str | None = None) -> Conditional | Composition:
+        """s c + (1 - s) c_open: a component c of one value (1, *V), and the same one with its attributes left open.
+
+        It has mass 1, and is c itself where `guidance` s is 1, or where the value has no attributes.
+        """
+        leaf, mixed = self.leaf(value, name), mixed_of(self.conditioner)
+        if mixed is None or guidance == 1.0 or not value[:, mixed.support.length :].any():
+            return leaf
+        opened = value.clone()
+        opened[:, mixed.support.length :] = 0.0
+        return guidance * leaf + (1.0 - guidance) * self.leaf(opened)
+
+    def compose(self, values: Any, *, guidance: float = 1.0) -> Composition:
         """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only.
 
         Args:
             values: such as `Solution.conditions`; a tensor, an array, or a list of what the model is called with.
+            guidance: above 1, attributes are drawn more strongly than they were learned: classifier-free guidance
+                (Ho and Salimans, 2021) of each component, towards its attributes. Costs one more row a component.
 
         Raises:
             InputError: a value that the conditioner does not have, or none under another rule than product.
@@ -199,7 +217,7 @@ class Model:
             if self.denoiser.rule != "product":
                 raise InputError(f"got no values under the rule {self.denoiser.rule!r}; expected at least one")
             return Composition.of(self.unconditional)
-        return combine([self.leaf(value[None]) for value in values], self.denoiser.rule)
+        return combine([self.guided(value[None], guidance) for value in values], self.denoiser.rule)
 
     def encode(self, images: Any) -> Tensor:
         """Pictures to samples (B, C, H, W): resized, through the codec where there is one."""

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from energycomp.components import Composition
-from energycomp.denoisers import Conditional
+from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.models import Defaults
-from energycomp.testing import labels_model, planted, tiny_model
+from energycomp.testing import labels_model, planted, tinted_model, tiny_model
 
 
 def test_calling_a_model_makes_a_leaf() -> None:
@@ -44,6 +44,21 @@ def test_compose() -> None:
     with pytest.raises(InputError, match="no values under the rule 'mean'"):
         averaged.compose(torch.zeros(0, 2))
     assert isinstance(composition, Composition)
+
+
+def test_guidance_draws_attributes_more_strongly() -> None:
+    model = tinted_model()
+    values = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.6, 0.5, 0.0, 0.0]])
+    x, timestep = torch.randn(1, *model.denoiser.sample_shape), torch.tensor([400.0])
+    plain, opened = (model.compose(v).eps(x, timestep) for v in (values, values * torch.tensor([1.0, 1.0, 0.0, 0.0])))
+    guided = model.compose(values, guidance=2.5)
+    torch.testing.assert_close(guided.eps(x, timestep), 2.5 * plain - 1.5 * opened, rtol=1e-4, atol=1e-4)
+    assert guided.mass == 1.0
+    with count_rows() as spent:
+        guided.eps(x, timestep)
+    assert spent.rows == 4  # both objects, the first with its attributes left open, and u
+    assert repr(model.compose(values, guidance=1.0)) == repr(model.compose(values))
+    assert repr(tiny_model().compose([(0.3, 0.4)])) == repr(tiny_model().compose([(0.3, 0.4)], guidance=2.0))
 
 
 def test_encode_and_decode() -> None:
@@ -87,7 +102,11 @@ def test_defaults() -> None:
         assert Defaults(reading_rule=rule).reading_rule == rule  # type: ignore[arg-type]
     for wrong, message in (
         ({"reading_rule": "max"}, "expected None, sum, mean or product"),
-        *(({"guidance_scale": scale}, "a number > 0") for scale in (0.0, -1.0, None, "7", float("nan"))),
+        *(
+            ({name: scale}, "a number > 0")
+            for name in ("guidance_scale", "attribute_guidance")
+            for scale in (0.0, -1.0, None, "7", float("nan"))
+        ),
     ):
         with pytest.raises(InputError, match=message):
             Defaults(**wrong)  # type: ignore[arg-type]

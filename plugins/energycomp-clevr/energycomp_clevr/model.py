@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import torch
 
 from energycomp.components import Conditioner, cosine_schedule
@@ -58,7 +59,8 @@ def default() -> Model:
 
 def objects() -> Model:
     """The untrained model of whole objects, with a deeper trunk."""
-    return _small(Objects(), "objects", blocks=2)
+    model = _small(Objects(), "objects", blocks=2)
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, attribute_guidance=2.0))
 
 
 def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1) -> Model:

@@ -83,6 +83,28 @@ def test_the_command_writes_records_and_draws_what_was_found(scene: Image.Image,
     assert (tmp_path / "out" / "scene-redrawn.png").is_file()
 
 
+def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
+    words = ["sample", "clevr-objects", "red cube at 0.3,0.5", "0.7,0.6", "--steps", "1", "-o", str(tmp_path / "a.png")]
+    lines = {}
+    for options in (["--guidance", "2"], ["--guidance", "1"], ["--best-of", "1", "--guidance", "2.0"]):
+        result = CliRunner().invoke(app, [*words, *options])
+        assert result.exit_code == 0, result.output
+        lines[" ".join(options)] = result.stdout.splitlines()[0]
+    plain, guided = lines["--guidance 1"], lines["--guidance 2"]
+    assert plain == "-u + clevr(red cube at 0.3, 0.5) + clevr(0.7, 0.6)"
+    assert guided.startswith("-u + 2 clevr(red cube at 0.3, 0.5) - clevr")
+    assert lines["--best-of 1 --guidance 2.0"] == guided
+    for options, message in (
+        (["--guidance", "0"], "a number above 0"),
+        (["--guidance", "nan"], "a number above 0"),
+        (["--guidance", "2", "--best-of", "2"], "leave --guidance out"),
+        (["--guidance", "2", "--sampler", "smc"], "leave --guidance out"),
+    ):
+        result = CliRunner().invoke(app, [*words, *options])
+        assert result.exit_code != 0
+        assert message in " ".join(f"{result.output} {result.exception}".split())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
