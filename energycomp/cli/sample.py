@@ -154,7 +154,7 @@ def sample(
     if sampler_of(loaded) is not None:
         unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
         unused |= {"--precision": precision != "no", "--best-of": best_of > 1}
-        unused |= {"--sampler": sampler, "--report": with_report, "--guidance": guidance}
+        unused |= {"--sampler": sampler, "--report": with_report, "--guidance": guidance is not None}
         _refuse([name for name, value in unused.items() if value], model)
         images, report = _whole_scenes(loaded, n, seed), {}
     else:
