@@ -16,10 +16,20 @@ __all__ = ["grid", "overlay", "strip", "traversal"]
 
 SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
+LETTERS = 13  # px, the size of letters beside small images
+LEAST = 9  # px, the least size, for texts that are too wide
+MARGIN = 12  # the greatest width of names at the left, in sizes of letters
 
 
 def grid(
-    images: Tensor | Sequence[Image.Image], columns: int | None = None, *, padding: int = 2, side: int = 1
+    images: Tensor | Sequence[Image.Image],
+    columns: int | None = None,
+    *,
+    padding: int = 2,
+    side: int = 1,
+    heads: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
 ) -> Image.Image:
     """Images in rows from left to right, on white.
 
@@ -27,37 +37,122 @@ def grid(
         images: (B, 3, H, W), or grey (B, 1, H, W), in [-1, 1], or Pillow images of one size.
         columns: number of columns; by default the grid is about square.
         padding: px around each image.
-        side: px; smaller images are enlarged to it by whole factors.
+        side: px; images of a smaller height are enlarged to it by a smooth filter (Lanczos).
+        heads: texts above the columns.
+        names: texts at the left of the rows.
+        captions: texts below the images.
 
     >>> import torch
     >>> grid(torch.zeros(4, 3, 8, 8), columns=2).size
     (22, 22)
+    >>> grid(torch.zeros(4, 3, 8, 8), columns=2, side=64, heads=["before", "after"]).size
+    (134, 154)
     """
-    import torch
+    from torch import stack
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image
     from torchvision.utils import make_grid
 
+    cells = [_enlarged(cell, side) for cell in _cells(images)]
+    if not cells or (columns is not None and columns < 1):
+        raise InputError(f"got {len(cells)} images in {columns} columns; expected at least one of each")
+    columns = min(columns or math.ceil(math.sqrt(len(cells))), len(cells))
+    rows = math.ceil(len(cells) / columns)
+    for what, given, number in (("heads", heads, columns), ("names", names, rows), ("captions", captions, len(cells))):
+        if given is not None and len(given) != number:
+            raise InputError(f"got {len(given)} {what}; expected {number}, one each; change their number")
+    size = _letters(cells[0])
+    if captions is not None:
+        cells = [_captioned(cell, text, size) for cell, text in zip(cells, captions, strict=True)]
+    width, height = cells[0].size
+    batch = stack([pil_to_tensor(cell) for cell in cells])
+    # `make_grid` leaves a single image without its padding.
+    picture: Image.Image = to_pil_image(make_grid(batch, nrow=columns, padding=padding, pad_value=255))
+    edge = padding if len(cells) > 1 else 0
+    left, top = 0 if names is None else _width(names, size), 0 if heads is None else _line(size)
+    if not left and not top:
+        return picture
+    framed = _margin(picture, left, top)
+    for column, text in enumerate(heads or ()):
+        _write(framed, text, (left + edge + column * (width + padding) + width // 2, top // 2), width, size)
+    for row, text in enumerate(names or ()):
+        _write(framed, text, (left // 2, top + edge + row * (height + padding) + height // 2), left, size)
+    return framed
+
+
+def _cells(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
+    """A batch of images as colour images of one size."""
+    import torch
+    from torchvision.transforms.functional import to_pil_image
+
     if isinstance(images, torch.Tensor):
-        batch = images.detach().float().cpu().add(1).div(2).clamp(0, 1)
-        if batch.ndim != 4 or batch.shape[1] not in (1, 3):
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise InputError(
                 f"got images of shape {tuple(images.shape)}; expected (B, 3, H, W) or (B, 1, H, W) in [-1, 1]"
             )
-    else:
-        sizes = sorted({image.size for image in images})
-        if len(sizes) > 1:
-            raise InputError(f"got images of sizes {sizes}; expected one size for a grid; resize them")
-        batch = (
-            torch.stack([pil_to_tensor(image.convert("RGB")) for image in images]) / 255 if images else torch.empty(0)
-        )
-    if not len(batch) or (columns is not None and columns < 1):
-        raise InputError(f"got {len(batch)} images in {columns} columns; expected at least one of each")
-    picture: Image.Image = to_pil_image(
-        make_grid(
-            _enlarged(batch, side), nrow=columns or math.ceil(math.sqrt(len(batch))), padding=padding, pad_value=1.0
-        )
-    )
-    return picture
+        levels = images.detach().float().cpu().add(1).div(2).clamp(0, 1).mul(255).byte()
+        return [to_pil_image(level.expand(3, -1, -1)) for level in levels]
+    sizes = sorted({image.size for image in images})
+    if len(sizes) > 1:
+        raise InputError(f"got images of sizes {sizes}; expected one size for a grid; resize them")
+    return [image.convert("RGB") for image in images]
+
+
+def _enlarged(image: Image.Image, side: int) -> Image.Image:
+    """An image of at least that height, px."""
+    from PIL import Image
+
+    if image.height >= side:
+        return image
+    return image.resize((round(image.width * side / image.height), side), Image.Resampling.LANCZOS)
+
+
+def _margin(image: Image.Image, left: int, top: int, bottom: int = 0) -> Image.Image:
+    """An image with a white margin, px."""
+    from PIL import Image
+
+    canvas = Image.new("RGB", (image.width + left, image.height + top + bottom), "white")
+    canvas.paste(image, (left, top))
+    return canvas
+
+
+def _letters(cell: Image.Image) -> int:
+    """The size of letters beside an image, px."""
+    return max(LETTERS, cell.height // 24)
+
+
+def _line(size: int) -> int:
+    """The height of a line of letters of a size, px."""
+    return round(1.5 * size)
+
+
+def _captioned(image: Image.Image, text: str, size: int) -> Image.Image:
+    canvas = _margin(image, 0, 0, _line(size))
+    _write(canvas, text, (image.width // 2, image.height + _line(size) // 2), image.width, size)
+    return canvas
+
+
+def _width(texts: Sequence[str], size: int) -> int:
+    """The width of a margin that the texts fit into, px; longer ones are written smaller."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size=size)
+    return min(MARGIN * size, math.ceil(max((font.getlength(_one_line(text)) for text in texts), default=0)) + size)
+
+
+def _write(canvas: Image.Image, text: str, place: tuple[int, int], width: int, size: int) -> None:
+    """A line of text about a point, in black; a text that is too wide is written smaller, and then cut."""
+    from PIL import ImageDraw, ImageFont
+
+    draw, text = ImageDraw.Draw(canvas), _one_line(text)
+    fonts = [ImageFont.load_default(size=smaller) for smaller in range(size, LEAST - 1, -1)]
+    font = next((font for font in fonts if draw.textlength(text, font) <= width), fonts[-1])
+    while len(text) > 1 and draw.textlength(text, font) > width:
+        text = text[:-1]
+    draw.text(place, text, fill=EDGE, font=font, anchor="mm")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
 
 
 def overlay(
@@ -110,7 +205,13 @@ def overlay(
 
 
 def strip(
-    pictures: Tensor, whole: Tensor, parts: Tensor, masks: Tensor | None = None, *, side: int = 96
+    pictures: Tensor,
+    whole: Tensor,
+    parts: Tensor,
+    masks: Tensor | None = None,
+    *,
+    side: int = 96,
+    names: Sequence[str] | None = None,
 ) -> Image.Image:
     """Decomposed images, one row per image: the image, its reconstruction from all parts, and each part alone.
 
@@ -121,12 +222,13 @@ def strip(
         whole: their reconstructions, of the same shape.
         parts: the parts alone, (B, K, 3, H, W).
         masks: the pixels of each part, (B, K, H, W), bool.
-        side: least height in px of an image in the result; images are enlarged by whole factors.
+        side: least height in px of an image in the result; smaller ones are enlarged by a smooth filter.
+        names: B texts, one at the left of each image.
 
     >>> import torch
     >>> some = torch.zeros(1, 3, 8, 8)
     >>> strip(some, some, torch.zeros(1, 4, 3, 8, 8), torch.zeros(1, 4, 8, 8), side=16).size
-    (110, 38)
+    (110, 58)
     """
     import torch
     from torchvision.utils import draw_segmentation_masks
@@ -135,6 +237,8 @@ def strip(
     if not fits or (masks is not None and masks.shape != (*parts.shape[:2], *parts.shape[3:])):
         shapes = [tuple(t.shape) for t in (pictures, whole, parts, *([] if masks is None else [masks]))]
         raise InputError(f"got pictures, whole, parts and masks of shapes {shapes}; expected those of `decompose`")
+    if names is not None and len(names) != len(pictures):
+        raise InputError(f"got {len(names)} names for {len(pictures)} pictures; expected one each")
     pictures, whole, parts = (t.detach().float().cpu() for t in (pictures, whole, parts))
     count = parts.shape[1]
     lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
@@ -147,16 +251,28 @@ def strip(
         ]
         shown = masks[:, :, None].expand(-1, -1, 3, -1, -1).float() * 2 - 1
         lines.append(torch.cat([torch.stack(marked)[:, None] / 127.5 - 1, torch.ones_like(whole)[:, None], shown], 1))
-    return grid(_enlarged(torch.stack(lines, dim=1).flatten(0, 2), side), columns=count + 2)
+    heads = ["image", "reconstruction", *(f"part {k}" for k in range(count))]
+    rows = None if names is None else [text for name in names for text in (name, "masks")[: len(lines)]]
+    cells = torch.stack(lines, dim=1).flatten(0, 2)
+    return grid(cells, columns=count + 2, side=side, heads=heads, names=rows)
 
 
-def traversal(picture: Tensor, rows: Tensor, *, side: int = 96) -> Image.Image:
+def traversal(
+    picture: Tensor,
+    rows: Tensor,
+    *,
+    side: int = 96,
+    values: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+) -> Image.Image:
     """An image as dimensions of its latents change: one row per dimension, with the image at the left.
 
     Args:
         picture: the image, (1, 3, H, W) in [-1, 1].
         rows: images for N values of each of R dimensions, (R, N, 3, H, W).
         side: as of `strip`.
+        values: the N values, written above the columns.
+        names: R texts, one at the left of each row.
 
     >>> import torch
     >>> traversal(torch.zeros(1, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8), side=16).size
@@ -169,13 +285,8 @@ def traversal(picture: Tensor, rows: Tensor, *, side: int = 96) -> Image.Image:
         raise InputError(f"got a picture and rows of shapes {shapes}; expected (1, 3, H, W) and (R, N, 3, H, W)")
     picture, rows = (t.detach().float().cpu() for t in (picture, rows))
     cells = torch.cat([picture.expand(len(rows), 1, -1, -1, -1), rows], dim=1).flatten(0, 1)
-    return grid(_enlarged(cells, side), columns=rows.shape[1] + 1)
-
-
-def _enlarged(cells: Tensor, side: int) -> Tensor:
-    """Images (B, 3, H, W) enlarged by the least whole factor that makes them `side` high."""
-    factor = max(1, math.ceil(side / cells.shape[2]))
-    return cells.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    heads = None if values is None else ["image", *(f"{value:.3g}" for value in values)]
+    return grid(cells, columns=rows.shape[1] + 1, side=side, heads=heads, names=names)
 
 
 def _hues(count: int) -> list[str | tuple[int, int, int]]:

@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 @pytest.mark.skipif("clevr" not in plugins.names("models"), reason="the pages use the plugin energycomp-clevr")
 @pytest.mark.parametrize(
-    "page", ["algebra.md", "component.md", "concepts.md", "faq.md", "own.md", "rank.md", "speed.md"]
+    "page", ["algebra.md", "component.md", "concepts.md", "faq.md", "own.md", "rank.md", "save.md", "speed.md"]
 )
 def test_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

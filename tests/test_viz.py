@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, traversal
+from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, strip, traversal
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -91,3 +91,59 @@ def test_traversal_has_the_picture_before_each_row() -> None:
     for wrong in (rows[0], rows[:0], rows[..., :2]):
         with pytest.raises(InputError, match="a picture and rows"):
             traversal(torch.zeros(1, 3, 4, 4), wrong)
+
+
+def test_small_images_are_enlarged_smoothly_and_large_ones_stay() -> None:
+    edge = torch.full((1, 3, 8, 8), -1.0)
+    edge[..., 4:] = 1.0
+    levels = set(pixels(grid(edge, side=64)).ravel().tolist())
+    assert len(levels) > 4  # a nearest neighbour has two
+    assert grid(edge, side=64).size == (64, 64)
+    assert grid(edge, side=4).size == (8, 8)
+
+
+@pytest.mark.parametrize("kind", ["heads", "names", "captions"])
+def test_texts_stand_beside_the_images_and_leave_them_as_they_are(kind: str) -> None:
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    plain = pixels(grid(images, columns=2, side=64))
+    texts = ["one", "two"] if kind != "captions" else ["one", "two", "three", "four"]
+    written = pixels(grid(images, columns=2, side=64, **{kind: texts}))
+    height, width = plain.shape[:2]
+    if kind == "captions":
+        line = (written.shape[0] - height) // 2
+        assert (written[:66] == plain[:66]).all()
+        assert written[66 : 66 + line].min() < 100
+    else:
+        assert (written[-height:, -width:] == plain).all()
+        beside = written[:-height] if kind == "heads" else written[:, :-width]
+        halves = np.array_split(beside, 2, axis=1 if kind == "heads" else 0)
+        assert all(half.min() < 100 for half in halves)
+
+
+@pytest.mark.parametrize("text", ["", "a" * 500, "two\nlines\tand more", "<b>", "Ø ∑ 日本"])
+def test_a_text_stays_beside_its_own_image(text: str) -> None:
+    plain = grid(torch.zeros(3, 3, 32, 32), columns=3)
+    written = pixels(grid(torch.zeros(3, 3, 32, 32), columns=3, heads=["", text, ""], names=[text]))
+    height, width = pixels(plain).shape[:2]
+    assert written.shape[1] - width <= 160  # the margin is bounded
+    assert (written[-height:, -width:] == pixels(plain)).all()
+    heads = written[:-height, -width:]
+    assert (heads[:, :32] == 255).all()
+    assert (heads[:, -32:] == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["heads", "names", "captions"])
+def test_texts_of_another_number_are_refused(kind: str) -> None:
+    with pytest.raises(InputError, match=f"got 3 {kind}; expected"):
+        grid(torch.zeros(4, 3, 8, 8), columns=2, **{kind: ["a"] * 3})
+
+
+def test_a_strip_names_its_parts() -> None:
+    some = torch.zeros(2, 3, 32, 32)
+    parts, masks = torch.zeros(2, 4, 3, 32, 32), torch.zeros(2, 4, 32, 32)
+    plain, named = strip(some, some, parts, masks), strip(some, some, parts, masks, names=["a", "b"])
+    assert named.height == plain.height == 4 * 98 + 2 + 20
+    assert named.width > plain.width == 6 * 98 + 2
+    assert pixels(plain)[:20].min() < 100
+    with pytest.raises(InputError, match="1 names for 2 pictures"):
+        strip(some, some, parts, names=["a"])

@@ -36,8 +36,8 @@ def decompose(
     """Decompose images into parts, without labels.
 
     The PNG has two rows per image. The first shows the image, its reconstruction from all parts, and the parts alone,
-    numbered from 0; the second shows the pixels of each part. An image of which the parts explain little is out of
-    distribution.
+    numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. An
+    image of which the parts explain little is out of distribution.
 
     energycomp decompose decomp scene.png -o strip.png
     """
@@ -53,7 +53,8 @@ def decompose(
     found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
     whole = found.parts.whole.cpu()
     cells = len(batch) * (found.parts.images.shape[1] + 2)
-    save_png(strip(batch, whole, found.parts.images, found.parts.masks), out, cells=cells)
+    figure = strip(batch, whole, found.parts.images, found.parts.masks, names=[path.stem for path in images])
+    save_png(figure, out, cells=cells)
     errors = (whole - batch).square().flatten(1).mean(1).tolist()
     shares = explained_variance(batch, whole)
     entries: list[dict[str, Any]] = [

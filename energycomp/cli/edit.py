@@ -121,9 +121,9 @@ def edit(
     )
     save_png(edited.image, out)
     if strip is not None:
-        save_png(_strip(picture, edited, loaded), strip, "--strip", cells=2)
-    report = _report(edited, loaded, out)
-    print_report(report, _lines(report, strip), as_json)
+        save_png(edited.picture(), strip, "--strip", cells=2)
+    lines = [str(edited), str(out), *([str(strip)] if strip is not None else [])]
+    print_report(_report(edited, out), lines, as_json)
 
 
 def _moves(texts: list[str]) -> dict[int, str]:
@@ -197,38 +197,12 @@ def _shown(value: Tensor, model: Model) -> str:
     return ", ".join(v if isinstance(v, str) else f"{v:.3g}" for v in described.values())
 
 
-def _strip(before: Image, edited: Edit, model: Model) -> Image:
-    """Both images side by side, with rings where values are places."""
-    from energycomp.viz import grid, overlay
-
-    tiles = []
-    for picture, values in ((before, edited.solution.conditions), (edited.image, edited.values)):
-        described = [model.conditioner.describe(value) for value in values]
-        placed = all(isinstance(entry, dict) and {"x", "y"} <= entry.keys() for entry in described)
-        places = [(entry["x"], entry["y"]) for entry in described] if placed else []
-        tiles.append(overlay(model.processor.frame(picture), places))
-    return grid(tiles, columns=2)
-
-
-def _report(edited: Edit, model: Model, out: Path) -> dict[str, Any]:
-    def described(values: Tensor) -> list[Any]:
-        return [model.conditioner.describe(value) for value in values]
-
+def _report(edited: Edit, out: Path) -> dict[str, Any]:
     return {
         "path": str(out),
-        "before": described(edited.solution.conditions),
-        "after": described(edited.values),
+        "before": list(edited.before.components),
+        "after": list(edited.after.components),
         "repainted": float(edited.mask.mean()),
         "out_of_distribution": edited.solution.out_of_distribution,
         "rows": edited.solution.rows + edited.rows,
     }
-
-
-def _lines(report: dict[str, Any], strip: Path | None) -> list[str]:
-    before, after = len(report["before"]), len(report["after"])
-    counts = f"{before} object{'' if before == 1 else 's'} before, {after} after"
-    return [
-        f"{counts}; {report['repainted']:.0%} of the image repainted",
-        report["path"],
-        *([str(strip)] if strip else []),
-    ]

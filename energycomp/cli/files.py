@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["check_png", "image_files", "make_folder", "open_single", "save_png"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+FULL = ("L", "RGB", "RGBA")  # modes of images that a PNG file keeps as they are; a palette is none of them
 GRID = "energycomp:grid"  # text in a PNG file that shows several images: how many
 
 
@@ -37,7 +38,7 @@ def check_png(path: Path, option: str = "-o") -> None:
 
 
 def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int = 1) -> None:
-    """Writes an image as a complete PNG file or not at all; makes the folder where it is missing.
+    """Writes an image as a complete PNG file of full colour or not at all; makes the folder where it is missing.
 
     Args:
         cells: how many images it shows. `open_single` refuses a file that shows several.
@@ -51,7 +52,7 @@ def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int =
         text.add_text(GRID, str(cells))
     make_folder(path.parent, option)
     with atomic_file(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=text)
+        (image if image.mode in FULL else image.convert("RGB")).save(temporary, format="PNG", pnginfo=text)
 
 
 def image_files(paths: Sequence[Path]) -> dict[Path, Path]:

@@ -184,7 +184,8 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
         progress=False,
     )
     seen = model.processor.frame(image).resize(samples[0].size)
-    return grid([seen, *samples], columns=1 + REDRAWN, side=192)
+    heads = ["image", *(f"sample {number}" for number in range(1, 1 + REDRAWN))]
+    return grid([seen, *samples], columns=1 + REDRAWN, side=192, heads=heads)
 
 
 def _read_all(
@@ -239,27 +240,9 @@ def _reader(model: Model, solver: str | None, count: Any, seed: int) -> Callable
 
 
 def _print_record(path: Path, record: dict[str, Any]) -> None:
-    objects = record["objects"]
+    from energycomp.inference import answer_cells, answer_line
+
     typer.echo(str(path))
-    noun = "attribute" if objects and "attribute" in objects[0] else "object"
-    numbered = noun == "object"  # an attribute has a name
-    if objects:
-        rows = [
-            [*([str(number)] if numbered else []), *map(_cell, entry.values())]
-            for number, entry in enumerate(objects, start=1)
-        ]
-        print_table([*(["object"] if numbered else []), *objects[0]], rows)
-    parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
-    if record.get("typicality") is not None:
-        parts.append(f"typicality {record['typicality']:.2g}")
-    elif record["fit"] is not None:
-        parts.append(f"fit {record['fit']:.3f}")
-    if record["p_value"] is not None:
-        parts.append(f"next best answer of {len(record['runner_up'])}: p = {record['p_value']:.2g}")
-    typer.echo(", ".join(parts))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):  # certainties of attributes: the least
-        return f"{min(value.values()):.2f}"
-    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    if record["objects"]:
+        print_table(*answer_cells(record["objects"]))
+    typer.echo(answer_line(record))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +48,10 @@ def print_json(report: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Prints rows of text under a header; no columns, no header. What is not text already is printed as it is."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(*columns, show_header=bool(columns))
-    for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    Console().print(table)
+    from energycomp.show import rich_table
+
+    Console().print(rich_table(columns, rows))
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
@@ -116,44 +112,13 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
 
 def solution_record(model: Model, solution: Solution) -> dict[str, Any]:
     """A solution as JSON: components as the conditioner describes them, each with its gain and probability."""
-    from energycomp.components import mixed_of
+    import attrs
 
-    def described(value: Any) -> dict[str, Any]:
-        shown = model.conditioner.describe(value)
-        return dict(shown) if isinstance(shown, dict) else {"value": shown}
+    from energycomp.inference import view_of
 
-    def numbers(name: str, given: Any) -> list[dict[str, float | None]]:
-        return [{}] * solution.count if given is None else [{name: _finite(number)} for number in given.tolist()]
-
-    def certainties() -> list[dict[str, dict[str, float | None]]]:
-        mixed = mixed_of(model.conditioner)
-        if mixed is None or solution.certainty is None or bool(solution.certainty.isnan().any()):
-            return [{}] * solution.count
-        return [{"certainty": dict(zip(mixed.attributes, row, strict=True))} for row in solution.certainty.tolist()]
-
-    gains = numbers("gain", solution.component_gain)
-    probabilities = numbers("probability", solution.probability)
-    rival = solution.runner_up
-    return {
-        "count": solution.count,
-        "objects": [
-            {**described(value), **certainty, **gain, **probability}
-            for value, certainty, gain, probability in zip(
-                solution.conditions, certainties(), gains, probabilities, strict=True
-            )
-        ],
-        "fit": _finite(solution.fit),
-        "error": _finite(solution.error),
-        "stderr": _finite(solution.stderr),
-        "runner_up": None if rival is None else [described(value) for value in rival],
-        "p_value": _finite(solution.p_value),
-        "typicality": solution.typicality,
-        "out_of_distribution": solution.out_of_distribution,
-        "at_count_limit": solution.at_count_limit,
-        "unsupported": list(solution.unsupported),
-        "warnings": list(solution.warnings),
-        "rows": solution.rows,
-    }
+    if solution.view is None:  # of a function in place of `infer`
+        solution = attrs.evolve(solution, view=view_of(model, solution.conditions, runner_up=solution.runner_up))
+    return solution.record()
 
 
 def ranking_record(ranking: Ranking, index: int) -> dict[str, Any]:
@@ -175,11 +140,6 @@ def wrong_components(ranking: Ranking, index: int) -> list[str]:
     """What is wrong with an image of a ranking: components that it lacks, and negated ones that it shows."""
     lacks = [f"without {name}" for name in ranking.missing[index]]
     return lacks + [f"with {name}" for name in ranking.unwanted[index]]
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no infinity, which is the standard error of a single draw."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 class Results:
@@ -211,15 +171,15 @@ class Results:
 
     def add(self, path: Path, image: Image.Image, answer: dict[str, Any]) -> dict[str, Any]:
         """Keeps an answer and returns its line; writes the marked image first, so that each line has its image."""
-        from energycomp.viz import overlay
+        from energycomp.inference import View
 
         record = {**self._head(path), **answer, "picture": None}
         if self.folder is None:
             return record
-        places = [(entry["x"], entry["y"]) for entry in answer["objects"] if {"x", "y"} <= entry.keys()]
-        if len(places) == answer["count"]:
+        view = View(self.model.processor.frame(image), tuple(answer["objects"]))
+        if len(view.places) == answer["count"]:
             record["picture"] = self._free_name(path)
-            save_png(overlay(self.model.processor.frame(image), places), self.folder / record["picture"])
+            save_png(view.picture(), self.folder / record["picture"])
         append_line(self.folder / RESULTS, record)
         self._keep(record)
         return record

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
-SIDE = 64  # px, the least side of an image in a grid
+SIDE = 128  # px, the least side of an image in a grid
 
 
 def sample(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 RECIPES_OWN = "the recipe's"  # shown as the default where a recipe has one
+SIDE = 128  # px, the least side of an image in a grid of samples
 
 
 def train(
@@ -159,15 +160,17 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
 
     def on_sample(_module: Any, step: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        images, columns = [], 4
+        images, columns, names = [], 4, None
         if own is not None:
             images = to_output(own(4 * columns, generator=generator), "pil")
         else:
-            for count in (0, 1, 3, 5) if model.denoiser.rule == "product" else (1, 3, 5):
+            counts = (0, 1, 3, 5) if model.denoiser.rule == "product" else (1, 3, 5)
+            names = [f"{count} component{'' if count == 1 else 's'}" for count in counts]
+            for count in counts:
                 composer = Composer(model.compose(random_values(model.conditioner, count, generator=generator)))
                 images += composer.sample(
                     columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
                 )
-        save_png(grid(images, columns), folder / f"step-{step:06d}.png", cells=len(images))
+        save_png(grid(images, columns, side=SIDE, names=names), folder / f"step-{step:06d}.png", cells=len(images))
 
     return on_sample

@@ -63,7 +63,9 @@ def traverse(
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
     dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
     found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
-    save_png(traversal(batch, torch.stack([row.parts.whole for row in found])), out, cells=len(found) * (steps + 1))
+    whole = torch.stack([row.parts.whole for row in found])
+    figure = traversal(batch, whole, values=values, names=[f"dim {row.dim}" for row in found])
+    save_png(figure, out, cells=len(found) * (steps + 1))
     changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
     shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]
     report = {"path": str(out), "part": part, **shown, "values": values, "seed": seed}

@@ -61,7 +61,7 @@ def _check_shape(_: Any, attribute: Any, value: Any) -> None:
         )
 
 
-@attrs.define(eq=False, frozen=True, slots=False)
+@attrs.define(eq=False, frozen=True, slots=False, repr=False)
 class Denoiser:
     """A network and what it predicts: the group of its leaves, which it predicts in one batch.
 
@@ -167,6 +167,10 @@ class Denoiser:
         if alphas_cumprod is self.alphas_cumprod:
             return self
         return attrs.evolve(self, network=network, alphas_cumprod=alphas_cumprod)
+
+    def __repr__(self) -> str:
+        network = type(self.network).__name__
+        return f"Denoiser({network}, predicts {self.prediction_type} {self.sample_shape}, rule {self.rule})"
 
 
 @attrs.frozen(eq=False, repr=False)

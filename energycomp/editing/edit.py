@@ -20,9 +20,12 @@ from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
 from energycomp.images import as_picture
 from energycomp.inference.infer import infer
-from energycomp.inference.solution import Solution, Solver
+from energycomp.inference.solution import Solution, Solver, answer_cells
+from energycomp.inference.view import View, view_of
 from energycomp.models.model import Model, checked_model
 from energycomp.seeds import as_generator
+from energycomp.show import html_block, html_image, html_lines, html_table, open_window, png
+from energycomp.viz import SIDE, grid
 
 __all__ = ["Edit", "edit"]
 
@@ -30,11 +33,13 @@ CHANGED = 0.1  # share of the greatest difference above which a pixel counts as 
 STAYS = 0.3  # the same for a component that stays, which keeps its pixels
 SEEN = (0.7, 0.95)  # shares of the schedule at which an object of the image differs most from its absence
 NEW = (0.8, 0.99)  # noisier, since the image holds no evidence of a new object
+NOTEBOOK = 256  # px, the shorter side of each image in a notebook
+HEADS = ("before", "after")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Edit:
-    """An edited image.
+    """An edited image. A notebook shows it beside the image before.
 
     Args:
         image: the result, of the size of the given image and equal to it outside the mask.
@@ -43,6 +48,8 @@ class Edit:
         values: values of the new composition, (K, *V).
         solution: the answer of `infer` for the given image.
         rows: network evaluations of the change, without those of reading.
+        before: the given image and its components, as the conditioner describes them.
+        after: the same for the result.
     """
 
     image: Image.Image
@@ -51,6 +58,39 @@ class Edit:
     values: Tensor
     solution: Solution
     rows: int
+    before: View
+    after: View
+
+    def picture(self, *, side: int = SIDE) -> Image.Image:
+        """The image before and after, with a numbered ring at each component that has a place.
+
+        Args:
+            side: least length in px of the shorter side of each image.
+        """
+        return grid([view.picture(side=side) for view in (self.before, self.after)], columns=2, heads=HEADS)
+
+    def show(self) -> None:
+        """Opens that picture in a window; raises `InputError` where nothing shows it."""
+        open_window(self.picture())
+
+    def __str__(self) -> str:
+        before, after = len(self.before.components), len(self.after.components)
+        counts = f"{before} object{'' if before == 1 else 's'} before, {after} after"
+        return f"{counts}; {float(self.mask.mean()):.0%} of the image repainted"
+
+    def __repr__(self) -> str:
+        return f"Edit({self}; {self.solution.rows + self.rows:,} network evaluations)"
+
+    def _repr_html_(self) -> str:
+        columns, cells = answer_cells(self.after.rows)
+        warnings = [f"Warning: {warning}." for warning in self.solution.warnings]
+        return html_block(
+            html_image(self.picture(side=NOTEBOOK), str(self)),
+            (html_table(columns, cells) if cells else "") + html_lines([str(self), *warnings]),
+        )
+
+    def _repr_png_(self) -> bytes:
+        return png(self.picture(side=NOTEBOOK))
 
 
 def edit(
@@ -124,7 +164,9 @@ def edit(
         )
         painted = model.decode(edited)[0]
     mask = (freedom > 0).to(edited.dtype)
-    return Edit(_blend(image, painted, mask, model), edited, mask, plan.values, solution, spent.rows)
+    result = _blend(image, painted, mask, model)
+    before, after = view_of(model, plan.old, image=image), view_of(model, plan.values, image=result)
+    return Edit(result, edited, mask, plan.values, solution, spent.rows, before, after)
 
 
 @attrs.frozen(eq=False)

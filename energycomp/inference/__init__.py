@@ -8,7 +8,8 @@ from energycomp.inference.problem import Needs, Problem, make_problem
 from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
 from energycomp.inference.ranking import Ranking, rank
 from energycomp.inference.slots import Slot
-from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
+from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, answer_cells, answer_line
+from energycomp.inference.view import View, view_of
 
 __all__ = [
     "OUT_OF_DISTRIBUTION",
@@ -22,6 +23,9 @@ __all__ = [
     "Slot",
     "Solution",
     "Solver",
+    "View",
+    "answer_cells",
+    "answer_line",
     "draw_bank",
     "infer",
     "make_problem",
@@ -34,4 +38,5 @@ __all__ = [
     "residuals",
     "sample_best",
     "standard_error",
+    "view_of",
 ]

@@ -15,6 +15,7 @@ from energycomp.inference.attributes import read_attributes
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.refinement import refine_numbers
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
+from energycomp.inference.view import view_of
 from energycomp.models.calibration import log_errors
 from energycomp.models.model import Model, checked_model
 from energycomp.plugins.registry import object_of
@@ -54,9 +55,9 @@ def infer(
         generator: or a seed, makes the answer repeatable; 0 when left out.
 
     Returns:
-        The solution, with `fit`, `typicality`, `out_of_distribution` and `at_count_limit` filled in. Exchangeable
-        components are sorted by their values, positions from left to right, so that two runs with one answer number its
-        components alike.
+        The solution, with `fit`, `typicality`, `out_of_distribution`, `at_count_limit` and `view` filled in.
+        Exchangeable components are sorted by their values, positions from left to right, so that two runs with one
+        answer number its components alike.
 
     Raises:
         InputError: more than one image, a solver that does not fit the problem, or another illegal argument.
@@ -78,7 +79,8 @@ def infer(
         words = read_attributes(problem, solution.conditions, generator=generator)
         values = refine_numbers(problem, words.values, generator=generator)
         solution = attrs.evolve(solution, conditions=values, certainty=words.certainty(problem.beta))
-    return _judged(_ordered(solution, problem), problem, model, generator)
+    judged = _judged(_ordered(solution, problem), problem, model, generator)
+    return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
 
 
 def _ordered(solution: Solution, problem: Problem) -> Solution:

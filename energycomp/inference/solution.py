@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.inference.problem import Problem
+from energycomp.inference.view import View, as_row
+from energycomp.show import (
+    as_text,
+    html_block,
+    html_image,
+    html_lines,
+    html_table,
+    open_window,
+    png,
+    rich_table,
+    save_image,
+    table_cells,
+)
+from energycomp.viz import SIDE
 
-__all__ = ["OUT_OF_DISTRIBUTION", "Solution", "Solver"]
+__all__ = ["OUT_OF_DISTRIBUTION", "Solution", "Solver", "answer_cells", "answer_line"]
 
+NOTEBOOK = 320  # px, the shorter side of an image in a notebook
 OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Solution:
-    """An answer, with its error and how it compares to the runner-up.
+    """An answer, with its error and how it compares to the runner-up. A notebook shows its image and its table.
 
     Args:
         conditions: values (K, *V).
@@ -44,6 +62,10 @@ class Solution:
             open; NaN where the model has no inverse temperature. None for any other. Filled in by `infer`.
         at_count_limit: whether the count is an end of the range that was searched, so that the true count may be
             beyond it; filled in by `infer`.
+        view: the image, and the components as the conditioner describes them; filled in by `infer`.
+
+    >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64)
+    Solution(2 components, error 1.5 ± 0.1, 64 network evaluations)
     """
 
     conditions: Tensor
@@ -63,6 +85,7 @@ class Solution:
     probability: Tensor | None = None
     at_count_limit: bool = False
     certainty: Tensor | None = None
+    view: View | None = None
 
     @property
     def unsupported(self) -> tuple[int, ...]:
@@ -89,6 +112,144 @@ class Solution:
             numbers = ", ".join(str(k + 1) for k in self.unsupported)
             found.append(f"the error does not rise without component {numbers}; the image may hold fewer")
         return tuple(found)
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The part of the image that the model sees, at most 1024 px a side; None for data that are no image."""
+        return None if self.view is None else self.view.image
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per component, JSON data: what the conditioner says of it, its certainty, gain and probability.
+
+        `print(solution)` prints the rows. Numbers that JSON does not have are None.
+
+        >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64, component_gain=torch.tensor([2.5])).table()
+        [{'value': [1.0, 1.0], 'gain': 2.5}]
+        """
+        columns = [self._described(), self._certainties()]
+        columns += [self._numbers("gain", self.component_gain), self._numbers("probability", self.probability)]
+        return [{name: value for part in parts for name, value in part.items()} for parts in zip(*columns, strict=True)]
+
+    def record(self) -> dict[str, Any]:
+        """The answer as JSON data, as `energycomp infer --json` prints it."""
+        rival = self.view.runner_up if self.view is not None else None
+        if rival is None and self.runner_up is not None:
+            rival = tuple(self.runner_up.tolist())
+        return {
+            "count": self.count,
+            "objects": self.table(),
+            "fit": _finite(self.fit),
+            "error": _finite(self.error),
+            "stderr": _finite(self.stderr),
+            "runner_up": None if rival is None else list(map(as_row, rival)),
+            "p_value": _finite(self.p_value),
+            "typicality": _finite(self.typicality),
+            "out_of_distribution": self.out_of_distribution,
+            "at_count_limit": self.at_count_limit,
+            "unsupported": list(self.unsupported),
+            "warnings": list(self.warnings),
+            "rows": self.rows,
+        }
+
+    def picture(self, *, side: int = SIDE) -> Image.Image:
+        """The image with a numbered ring at each component that has a place.
+
+        Args:
+            side: least length in px of the shorter side of the result.
+
+        Raises:
+            InputError: a solution without its image, such as that of a solver; `infer` keeps the image.
+        """
+        return (self.view or View(None, ())).picture(side=side)
+
+    def show(self) -> None:
+        """Opens the marked image in a window; raises `InputError` where there is no image, or nothing shows it."""
+        open_window(self.picture())
+
+    def save(self, path: str | Path) -> None:
+        """Writes the marked image as a PNG, JPEG or WebP file, by the end of its name.
+
+        Raises:
+            InputError: no image, or another end of the name.
+            CheckpointError: the file cannot be written.
+        """
+        save_image(self.picture(), path)
+
+    def __repr__(self) -> str:
+        noun = "component" if self.count == 1 else "components"
+        parts = [f"{self.count} {noun}", f"error {self.error:.4g} ± {self.stderr:.2g}"]
+        parts += [] if self.typicality is None else [f"typicality {self.typicality:.2g}"]
+        parts.append(f"{self.rows:,} network evaluations")
+        number = len(self.warnings)
+        parts += [f"{number} warning{'' if number == 1 else 's'}"] if number else []
+        return f"Solution({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        record = self.record()
+        columns, cells = answer_cells(record["objects"])
+        table = [as_text(rich_table(columns, cells))] if cells else []
+        return "\n".join([*table, answer_line(record), *(f"warning: {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        record = self.record()
+        columns, cells = answer_cells(record["objects"])
+        line = answer_line(record)
+        return html_block(
+            "" if self.image is None else html_image(self.picture(side=NOTEBOOK), line),
+            (html_table(columns, cells) if cells else "")
+            + html_lines([line, *(f"Warning: {warning}." for warning in self.warnings)]),
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        return None if self.image is None else png(self.picture(side=NOTEBOOK))
+
+    def _described(self) -> list[dict[str, Any]]:
+        if self.view is not None and len(self.view.components) == len(self.conditions):
+            return self.view.rows
+        return [as_row(value.tolist()) for value in self.conditions]
+
+    def _certainties(self) -> list[dict[str, Any]]:
+        names = () if self.view is None else self.view.attributes
+        if not names or self.certainty is None or bool(self.certainty.isnan().any()):
+            return [{}] * len(self.conditions)
+        return [{"certainty": dict(zip(names, row, strict=True))} for row in self.certainty.tolist()]
+
+    def _numbers(self, name: str, given: Tensor | None) -> list[dict[str, Any]]:
+        return [{}] * len(self.conditions) if given is None else [{name: _finite(one)} for one in given.tolist()]
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity, which is the standard error of a single draw."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def answer_cells(objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The table of the objects of a record, as columns and texts; objects are numbered, attributes have a name.
+
+    >>> answer_cells([{"x": 0.5, "y": 0.25, "gain": 2.5}])
+    (['object', 'x', 'y', 'gain'], [['1', '0.5', '0.25', '2.5']])
+    """
+    columns, cells = table_cells(objects)
+    if _are_attributes(objects):
+        return columns, cells
+    return ["object", *columns], [[str(number), *row] for number, row in enumerate(cells, start=1)]
+
+
+def answer_line(record: Mapping[str, Any]) -> str:
+    """The line below the table of a record: the count, how typical the image is, and the next best answer."""
+    noun = "attribute" if _are_attributes(record["objects"]) else "object"
+    parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
+    if record.get("typicality") is not None:
+        parts.append(f"typicality {record['typicality']:.2g}")
+    elif record["fit"] is not None:
+        parts.append(f"fit {record['fit']:.3f}")
+    if record["p_value"] is not None:
+        parts.append(f"next best answer of {len(record['runner_up'] or ())}: p = {record['p_value']:.2g}")
+    return ", ".join(parts)
+
+
+def _are_attributes(objects: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(objects) and "attribute" in objects[0]
 
 
 @runtime_checkable

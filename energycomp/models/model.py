@@ -19,6 +19,7 @@ from energycomp.errors import InputError
 from energycomp.fields import legal as _legal
 from energycomp.images import ImageProcessor, decoded
 from energycomp.models.calibration import Calibration
+from energycomp.show import html_block, html_lines, html_table
 
 __all__ = ["Defaults", "Model", "checked_model"]
 
@@ -112,9 +113,11 @@ class Defaults:
     attribute_guidance: float = attrs.field(default=1.0, validator=_legal(_is_positive, "a number > 0"))
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Model:
     """A denoiser with what is needed to use it: conditioner, image processor, defaults, and an encoder of pictures.
+
+    A notebook shows what it is made of.
 
     Args:
         name: what `repr` of its leaves begins with.
@@ -133,6 +136,8 @@ class Model:
 
     >>> from energycomp.testing import tiny_model
     >>> model = tiny_model()
+    >>> model
+    Model('tiny', 16x16 colour images, UnitSquare, rule product, 29,608 parameters)
     >>> model(0.3, 0.4) & model(0.7, 0.6)
     -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
     """
@@ -244,6 +249,29 @@ class Model:
         found = {name: part for name, part in parts.items() if part is not None}
         return found["network"] if len(found) == 1 else nn.ModuleDict(found)
 
+    def __repr__(self) -> str:
+        made = [repr(self.name), _samples(self), type(self.conditioner).__name__, f"rule {self.denoiser.rule}"]
+        return f"Model({', '.join([*made, f'{self._size:,} parameters'])})"
+
+    def _repr_html_(self) -> str:
+        denoiser, defaults, mixed = self.denoiser, self.defaults, mixed_of(self.conditioner)
+        words = {} if mixed is None else mixed.attributes
+        lines = {
+            "samples": _samples(self),
+            "component": type(self.conditioner).__name__,
+            **{name: ", ".join(known) for name, known in words.items()},
+            "network": f"{type(denoiser.network).__name__}, {self._size:,} parameters",
+            "prediction": f"{denoiser.prediction_type}, {len(denoiser.alphas_cumprod):,} timesteps",
+            "rule": denoiser.rule,
+            "sampling": f"{defaults.scheduler}, {defaults.num_inference_steps} steps",
+            "inference": f"{defaults.solver}, {defaults.counts[0]} to {defaults.counts[1]} components",
+        }
+        return html_block(html_lines([f"Model {self.name!r}"]) + html_table([], list(lines.items())))
+
+    @property
+    def _size(self) -> int:
+        return sum(parameter.numel() for parameter in self.trained.parameters())
+
 
 def checked_model(model: Any) -> Model:
     """A model as it is; raises `InputError` for anything else, such as a name."""
@@ -251,6 +279,16 @@ def checked_model(model: Any) -> Model:
         got = repr(model) if isinstance(model, str) else f"an object of {type(model).__name__}"
         raise InputError(f"got {got} for a model; expected a Model; load it once: model = energycomp.load('clevr')")
     return model
+
+
+def _samples(model: Model) -> str:
+    """What a model samples, in words."""
+    channels, height, width = model.denoiser.sample_shape
+    if model.denoiser.codec is not None:
+        height, width = model.processor.size
+        return f"{width}x{height} colour images through a codec"
+    kind = {1: "grey images", 3: "colour images"}.get(channels, f"samples of {channels} channels")
+    return f"{width}x{height} {kind}"
 
 
 def _short(value: Tensor) -> str:

@@ -1,0 +1,364 @@
+"""How results show themselves: in one line, as text, and in a notebook, whatever they hold and a plugin says."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import json
+import math
+import pickle
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageShow
+from torch import Tensor
+
+from energycomp import Composer, Model, Solution, edit, infer, show
+from energycomp.components import Gaussian
+from energycomp.errors import InputError
+from energycomp.inference import View, view_of
+from energycomp.testing import UnitSquare, bumps_model, labels_model, planted, tinted_model, tiny_model
+from energycomp.testing.models import SIZE
+
+EVIL = "<script>alert('x')</script>\" onerror=\"x"
+
+
+class Page(HTMLParser):
+    """The elements and attributes of a page, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag != "img":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def checked(html: str) -> Page:
+    """A page that is closed, without scripts, links and colours that one of the themes does not show."""
+    page = Page(html)
+    assert page.open == []
+    assert {tag for tag, _ in page.elements} <= {"div", "img", "table", "thead", "tbody", "tr", "th", "td", "p"}
+    for _, attributes in page.elements:
+        assert set(attributes) <= {"style", "src", "alt", "width", "height"}
+        assert (attributes.get("src") or "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert not re.search(r"(^|[;-])(color|background)\b(?!:inherit)", attributes.get("style") or "")
+    return page
+
+
+def picture(html: str) -> Image.Image:
+    (source,) = (attributes["src"] for tag, attributes in Page(html).elements if tag == "img")
+    return Image.open(io.BytesIO(base64.b64decode(str(source).partition(",")[2])))
+
+
+def test_what_a_plugin_says_stays_text() -> None:
+    columns, cells = show.table_cells([{EVIL: EVIL, "n": 1}])
+    page = checked(
+        show.html_block(
+            show.html_image(Image.new("RGB", (4, 2)), EVIL), show.html_table(columns, cells), show.html_lines([EVIL])
+        )
+    )
+    assert page.text == EVIL + "n" + EVIL + "1" + EVIL
+    assert [attributes["alt"] for tag, attributes in page.elements if tag == "img"] == [EVIL]
+    assert "[red]" in show.as_text(show.rich_table(["[red]a"], [["[bold]b"]]))  # no markup of rich either
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), "nan"),
+        ({"a": 0.5, "b": 0.25}, "0.25"),
+        ({}, "{}"),
+        ({"a": "b"}, "{'a': 'b'}"),
+        ([], ""),
+        ([1, 2.5], "1, 2.5"),
+        ([["a"]], "[['a']]"),
+        ([0.123456789] * 16, "0.123, 0.123, 0.123, ... (16 numbers)"),
+        (True, "True"),
+    ],
+)
+def test_a_cell(value: Any, expected: str) -> None:
+    assert show.cell(value) == expected
+
+
+def test_a_table_of_rows_that_differ_has_every_column_once() -> None:
+    rows = [{"x": 1, "gain": 2}, {}, {"x": 1, "shape": "cube", "gain": 2}, {"size": "large", "gain": 3}]
+    columns, cells = show.table_cells(rows)
+    assert sorted(columns) == ["gain", "shape", "size", "x"]
+    assert columns[-1] == "gain"
+    assert cells[1] == ["", "", "", ""]
+    text = show.as_text(show.rich_table(columns, cells))
+    assert len({len(line) for line in text.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.JPG", "c.webp"])
+def test_an_image_is_saved_by_the_end_of_its_name(tmp_path: Path, name: str) -> None:
+    show.save_image(Image.new("RGB", (4, 2), "red"), tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert (image.size, image.mode) == ((4, 2), "RGB")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_another_name_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="such as image"):
+        show.save_image(Image.new("RGB", (4, 2)), tmp_path / "a.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_a_window_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageShow, "_viewers", [])
+    with pytest.raises(InputError, match="without a program that shows it"):
+        show.open_window(Image.new("RGB", (4, 2)))
+
+
+# Solutions
+
+PLACES = torch.tensor([[0.2, 0.3], [0.8, 0.7]])
+
+
+class Says(UnitSquare):
+    """A conditioner that describes its values as it is told."""
+
+    said: Any = None
+
+    def describe(self, value: Tensor) -> Any:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said(value) if callable(self.said) else self.said
+
+
+def as_place(value: Tensor) -> dict[str, float]:
+    return {"x": float(value[0]), "y": float(value[1])}
+
+
+def saying(said: Any, **defaults: Any) -> Model:
+    conditioner = type("Told", (Says,), {"said": staticmethod(said) if callable(said) else said})()
+    return attrs.evolve(bumps_model(solver="pursuit", **defaults), conditioner=conditioner)
+
+
+@pytest.fixture(scope="module")
+def solution() -> Solution:
+    return infer(planted(bumps_model(), PLACES), saying(as_place), generator=0)
+
+
+def test_a_solution_keeps_its_image_and_says_what_it_found(solution: Solution) -> None:
+    assert solution.image is not None
+    assert solution.image.size == (SIZE, SIZE)
+    rows = solution.table()
+    assert [set(row) for row in rows] == [{"x", "y", "gain"}] * 2
+    assert [(row["x"], row["y"]) for row in rows] == [pytest.approx(place, abs=0.02) for place in PLACES.tolist()]
+    text = str(solution)
+    assert text.splitlines()[-1].startswith("2 objects, fit ")
+    assert all(f"{row['gain']:.3g}" in text for row in rows)
+    assert "\n" not in repr(solution)
+    assert repr(solution).startswith("Solution(2 components, error ")
+
+
+def test_a_page_shows_the_enlarged_image_and_the_table(solution: Solution) -> None:
+    html = solution._repr_html_()
+    page = checked(html)
+    assert picture(html).size == (320, 320)
+    assert [tag for tag, _ in page.elements].count("tr") == 3
+    assert "2 objects, fit " in page.text
+    assert solution._repr_png_()[:4] == b"\x89PNG"
+    marked, plain = solution.picture(side=96), solution.image.resize((96, 96), Image.Resampling.LANCZOS)
+    assert marked.size == plain.size
+    assert marked.tobytes() != plain.tobytes()  # rings
+
+
+def test_a_solution_is_what_it_was_after_pickle_and_copy(solution: Solution) -> None:
+    for again in (pickle.loads(pickle.dumps(solution)), copy.deepcopy(solution)):  # noqa: S301 - our own bytes
+        assert again.table() == solution.table()
+        assert again.image.tobytes() == solution.image.tobytes()
+    assert len(pickle.dumps(solution)) < 20_000  # it holds no model
+    assert json.loads(json.dumps(solution.record(), allow_nan=False)) == solution.record()
+
+
+def test_a_solution_is_saved_and_shown(solution: Solution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Image.Image] = []
+    monkeypatch.setattr(ImageShow, "show", lambda image: shown.append(image) or True)
+    solution.show()
+    solution.save(tmp_path / "read.png")
+    with Image.open(tmp_path / "read.png") as image:
+        assert image.size == shown[0].size == (480, 480)
+        assert image.tobytes() == shown[0].tobytes()
+
+
+def test_a_large_image_is_kept_small() -> None:
+    view = view_of(saying(as_place), PLACES, image=Image.new("RGB", (3000, 1500)))
+    assert view.image is not None
+    assert view.image.size == (1024, 512)
+
+
+BARE: dict[str, Solution] = {
+    "of a solver": Solution(PLACES, 2, 1.0, 0.1, 7),
+    "no components": Solution(PLACES[:0], 0, 1.0, 0.1, 7, runner_up=PLACES[:1], p_value=0.5),
+    "NaN": Solution(
+        PLACES, 2, math.nan, math.inf, 7, component_gain=torch.tensor([math.nan, 1.0]), fit=math.nan, p_value=math.nan
+    ),
+    "labels": Solution(torch.tensor([3, 1]), 2, 1.0, 0.1, 7, probability=torch.tensor([0.5, 0.25])),
+    "all warnings": Solution(
+        PLACES, 2, 1.0, 0.1, 7, typicality=0.001, out_of_distribution=True, component_gain=torch.tensor([-1.0, 1.0]),
+        at_count_limit=True,
+    ),
+    "another view": Solution(PLACES, 2, 1.0, 0.1, 7, view=View(None, ({"x": 0.5, "y": 0.5},))),
+    "no certainty": Solution(
+        PLACES, 2, 1.0, 0.1, 7, certainty=torch.full((2, 1), math.nan), view=View(None, (EVIL, EVIL), None, ("tint",))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_any_solution_shows_itself(name: str) -> None:
+    given = BARE[name]
+    assert len(given.table()) == given.count
+    assert "\n" not in repr(given)
+    page = checked(given._repr_html_())
+    for warning in given.warnings:
+        assert warning in page.text
+        assert warning in str(given)
+    assert given._repr_png_() is None
+    json.dumps(given.record(), allow_nan=False)
+    with pytest.raises(InputError, match="without its image"):
+        given.picture()
+    with pytest.raises(InputError, match="without its image"):
+        given.save("never.png")
+
+
+@pytest.mark.parametrize(
+    ("said", "row"),
+    [
+        (ValueError("not described"), {"value": [0.25, 0.5]}),
+        (lambda value: [float(v) for v in value], {"value": [0.25, 0.5]}),
+        ("a red <b>cube</b>", {"value": "a red <b>cube</b>"}),
+        (None, {"value": None}),
+        ({"x": math.nan, "y": 0.5}, {"x": math.nan, "y": 0.5}),
+        ({"x": "left", "y": 0.5}, {"x": "left", "y": 0.5}),
+        ({"x": 0.5}, {"x": 0.5}),
+        ({1: 2}, {1: 2}),
+    ],
+    ids=["raises", "list", "text", "None", "NaN", "words", "one coordinate", "a number as name"],
+)
+def test_a_conditioner_of_a_plugin_may_say_anything(said: Any, row: dict[Any, Any]) -> None:
+    view = view_of(saying(said), torch.tensor([[0.25, 0.5]]), image=torch.zeros(3, SIZE, SIZE))
+    assert repr(view.rows) == repr([row])
+    assert view.places == []
+    found = Solution(torch.tensor([[0.25, 0.5]]), 1, 1.0, 0.1, 7, view=view)
+    checked(found._repr_html_())
+    assert found.picture(side=64).getextrema() == ((128, 128),) * 3  # the plain image: it has no place to mark
+
+
+def test_the_empty_answer_shows_the_image_alone() -> None:
+    model = saying(as_place)
+    found = infer(planted(model, PLACES[:0]), model, count=0)
+    assert found.table() == []
+    assert str(found).startswith("0 objects")
+    assert picture(found._repr_html_()).size == (320, 320)
+
+
+def test_attributes_have_their_certainty() -> None:
+    model = tinted_model(solver="pursuit", beta=0.5)
+    values = model.conditioner.parse(0.3, 0.4, tint="blue", width="wide")
+    found = infer(planted(model, values), model, count=1)
+    (row,) = found.table()
+    assert (row["tint"], row["width"]) == ("blue", "wide")
+    assert set(row["certainty"]) == {"tint", "width"}
+    assert f"{min(row['certainty'].values()):.2f}" in str(found)
+
+
+@pytest.mark.parametrize("image", ["path", "tensor", "list", "array"])
+def test_the_image_is_kept_in_whatever_form_it_came(image: str, tmp_path: Path) -> None:
+    made = Image.new("RGB", (24, 16), "red")
+    made.save(tmp_path / "a.png")
+    given: Any = {"path": tmp_path / "a.png", "tensor": torch.zeros(1, 3, 16, 24), "list": [made], "array": None}[image]
+    given = np.asarray(made) if given is None else given
+    view = view_of(saying(as_place), PLACES, image=given)
+    assert view.image is not None
+    assert view.image.size == (24, 16)
+
+
+def test_data_that_are_no_image_leave_no_image() -> None:
+    assert view_of(saying(as_place), PLACES, image=torch.full((1, 5, 4, 4), 7.0)).image is None
+
+
+# Edits and models
+
+
+def test_an_edit_shows_both_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saying(as_place, num_inference_steps=4)
+    answer = Solution(PLACES, 2, 0.0, 0.0, 7)
+    image = planted(model, PLACES)[0]
+    edited = edit(image, model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False)
+    assert edited.solution is answer
+    assert str(edited).startswith("2 objects before, 2 after; ")
+    assert "\n" not in repr(edited)
+    page = checked(edited._repr_html_())
+    assert "0.8" in page.text
+    assert picture(edited._repr_html_()).size == (2 * 258 + 2, 256 + 4 + 20)
+    assert edited._repr_png_()[:4] == b"\x89PNG"
+    shown: list[Image.Image] = []
+    monkeypatch.setattr(ImageShow, "show", lambda image: shown.append(image) or True)
+    edited.show()
+    assert shown[0].size == edited.picture().size
+
+
+def test_an_edit_of_everything_away_shows_itself() -> None:
+    model = saying("nothing to say", num_inference_steps=4)
+    answer = Solution(PLACES, 2, 0.0, 0.0, 7)
+    edited = edit(planted(model, PLACES)[0], model, remove=[0, 1], solution=answer, progress=False)
+    assert str(edited).startswith("2 objects before, 0 after; ")
+    checked(edited._repr_html_())
+
+
+@pytest.mark.parametrize(
+    "model", [tiny_model(), bumps_model(), labels_model(4), tinted_model()], ids=lambda model: model.name
+)
+def test_a_model_says_what_it_is_in_one_line(model: Model) -> None:
+    assert "\n" not in repr(model)
+    assert repr(model).startswith(f"Model({model.name!r}, 16x16 ")
+    assert type(model.conditioner).__name__ in repr(model)
+    assert "\n" not in repr(model.denoiser)
+    assert model.denoiser.rule in checked(model._repr_html_()).text
+
+
+def test_a_model_without_a_name_or_with_a_bad_one() -> None:
+    for name in ("", EVIL, "two\nlines"):
+        model = attrs.evolve(bumps_model(), name=name)
+        assert "\n" not in repr(model)
+        assert repr(name) in checked(model._repr_html_()).text
+
+
+def test_a_model_of_attributes_lists_their_words() -> None:
+    text = checked(tinted_model()._repr_html_()).text
+    assert "tintred, green, blue" in text
+
+
+def test_compositions_are_formulas_in_one_line() -> None:
+    model = bumps_model()
+    both = model(0.2, 0.3) & ~model(0.7, 0.8)
+    for shown in (both, Composer(both), model.unconditional, model(0.2, 0.3) | model(0.7, 0.8), Gaussian(0.0)):
+        assert "\n" not in repr(shown)
+
+
+def test_an_answer_that_is_not_to_be_trusted_says_so_on_every_view() -> None:
+    given = BARE["all warnings"]
+    assert "3 warnings" in repr(given)
+    assert checked(given._repr_html_()).text.count("Warning: ") == 3
