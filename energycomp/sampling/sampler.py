@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.imports import without_compiler
 from energycomp.seeds import Generator, as_generators
 
 __all__ = ["Generator", "Predict", "Scheduler", "draw_noise", "sample"]
@@ -162,7 +163,8 @@ def draw_noise(
     >>> torch.equal(both[0], both[1])
     True
     """
-    from diffusers.utils.torch_utils import randn_tensor
+    with without_compiler():
+        from diffusers.utils.torch_utils import randn_tensor
 
     noise: Tensor = randn_tensor(tuple(shape), generator=_generators(generator, shape[0]), device=device, dtype=dtype)
     return noise
