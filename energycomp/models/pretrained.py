@@ -23,11 +23,11 @@ from energycomp.images import ImageProcessor
 from energycomp.models.build import conditioner_of, filled, load_weights, network_of, on_meta
 from energycomp.models.codec import VAECodec, is_hub_id
 from energycomp.models.config import CONFIG, config_of, read_config
-from energycomp.models.model import Defaults, Model
+from energycomp.models.model import Defaults, Model, checked_model
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find, names
 
-__all__ = ["from_pretrained", "is_folder", "load", "save_pretrained", "shipped"]
+__all__ = ["from_pretrained", "is_folder", "load", "model_of", "save_pretrained", "shipped"]
 
 MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
 WEIGHTS = "model.safetensors"
@@ -59,6 +59,19 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
     else:
         model = find("models", name)(**options)
     return model.to(device)
+
+
+def model_of(given: Any) -> Model:
+    """A model as it is, or that of a name, a folder or a hub id, which is loaded to the CPU.
+
+    Raises:
+        InputError: neither a model nor a name.
+
+    >>> model_of(3)
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got an object of int for a model; expected a Model; ...
+    """
+    return load(given) if isinstance(given, str | Path) else checked_model(given)
 
 
 def save_pretrained(
