@@ -56,7 +56,7 @@ def sample(
         initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
         callback_on_step_end: `callback(step, timestep, {"sample": x})`, x in the scheduler's scaling; a mapping that it
             returns replaces the sample.
-        progress: a bar for runs that take over two seconds.
+        progress: a bar for runs that take over half a second.
         device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None. Timesteps are float32.
 
     Raises:
@@ -80,7 +80,7 @@ def sample(
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": generator} if "generator" in accepted else {}
     count = len(scheduler.timesteps)
-    for step, t in enumerate(tqdm(scheduler.timesteps, disable=not progress, delay=2, desc="sampling", leave=False)):
+    for step, t in enumerate(tqdm(scheduler.timesteps, disable=not progress, delay=0.5, desc="sampling", leave=False)):
         where = f"in step {step + 1} of {count} (timestep {float(t):g})"
         scaled = scheduler.scale_model_input(x, t).to(dtype)
         timestep = t.to(scaled.device, torch.float32).expand(len(x))
