@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common.measure import table
 
@@ -79,16 +80,16 @@ def main() -> None:
     print(table(["until the first network evaluation", "CPU s", "range", "clock s", "heavy packages"], rows, NOTE))
 
 
-def _measured(tree: Path, code: str, arguments: list[str]) -> dict:
+def _measured(tree: Path, code: str, arguments: list[str]) -> dict[str, Any]:
     paths = [str(tree), *map(str, sorted((tree / "plugins").iterdir()))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "STARTED": repr(time.time())}
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-        )
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - its own code
     if done.returncode:
         raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":
