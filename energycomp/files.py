@@ -186,7 +186,10 @@ def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: M
         for name, tensor in tensors.items()
     }
     try:
+        Path(path).touch()
+        mode = Path(path).stat().st_mode  # 0666 without the umask; safetensors makes a new file of mode 0600
         save_file(copies, path, None if metadata is None else dict(metadata))
+        Path(path).chmod(mode)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"Cannot write {path}: {error}. Check the free space and the permissions.") from error
 

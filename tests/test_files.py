@@ -197,3 +197,17 @@ def test_tensors_of_any_layout_come_back(tmp_path: Path) -> None:
     read = read_tensors(tmp_path / "a.safetensors")
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
+def test_weights_have_the_mode_of_other_files(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        write_tensors(tmp_path / "new.safetensors", {"w": torch.zeros(2)})
+        (tmp_path / "kept.safetensors").touch()
+        (tmp_path / "kept.safetensors").chmod(0o640)
+        write_tensors(tmp_path / "kept.safetensors", {"w": torch.zeros(2)})
+    finally:
+        os.umask(old)
+    modes = {path.stem: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"new": 0o644, "kept": 0o640}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from energycomp.plugins.registry import FIRST_PARTY as FIRST_PARTY_NAMES
 
 ROOT = Path(__file__).parents[1]
 FIRST_PARTY = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
@@ -67,3 +70,19 @@ def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) ->
     assert "License-Expression: MIT" in shown
     assert "Description-Content-Type: text/markdown" in shown
     assert ("weights/model.safetensors" in " ".join(names)) == ("lamps" in folder)
+
+
+@pytest.mark.parametrize("package", ["clevr", "decomp", "faces", "slots", "text"])
+def test_a_model_needs_the_packages_of_what_it_names_by_default(package: str) -> None:
+    project = metadata(ROOT / f"plugins/energycomp-{package}/pyproject.toml")
+    needed = {re.split(r"[<>=\[]", requirement)[0] for requirement in project["dependencies"]}
+    folder = ROOT / f"plugins/energycomp-{package}"
+    configs = [json.loads(path.read_text()) for path in folder.rglob("weights/**/config.json")]
+    solvers = {config["defaults"]["solver"] for config in configs}
+    assert solvers
+    for solver in solvers:
+        assert solver in FIRST_PARTY_NAMES["energycomp-solvers"]["solvers"]
+        assert "energycomp-solvers" in needed
+    code = "".join(path.read_text() for path in folder.glob("energycomp_*/**/*.py"))
+    imported = set(re.findall(r"^ *(?:from|import) (energycomp_\w+)", code, re.MULTILINE)) - {f"energycomp_{package}"}
+    assert {name.replace("_", "-") for name in imported} <= needed

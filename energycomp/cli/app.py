@@ -7,7 +7,10 @@ energycomp or the parser refuses; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import atexit
+import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -74,7 +77,6 @@ app = typer.Typer(
     help="Image models as sums of energies: compose, decompose and understand images.",
     epilog='Example: energycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png && energycomp infer clevr scene.png',
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -112,3 +114,6 @@ def main() -> None:
         if stop.code == 130:
             typer.echo("energycomp: interrupted", err=True)
         raise
+    finally:  # exit handlers of libraries run after this one, and print a traceback at Ctrl-C
+        if threading.current_thread() is threading.main_thread():
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)

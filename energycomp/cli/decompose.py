@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli.files import check_png, open_single, save_png
-from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, load_model
+from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, load_model, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 
@@ -41,13 +41,14 @@ def decompose(
 
     energycomp decompose decomp scene.png -o strip.png
     """
+    check_png(out)
+    loading(model)
     import torch
 
     from energycomp.decomposition import EXPLAINED, explained_variance
     from energycomp.decomposition import decompose as run
     from energycomp.viz import strip
 
-    check_png(out)
     opened, loaded, decomposer = open_images(images, model, device)
     batch = loaded.processor(opened)
     found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
@@ -101,12 +102,13 @@ def recombine(
 
     energycomp recombine decomp a.png b.png --take 0,1*0.5 --take none -o weaker.png
     """
-    from energycomp.decomposition import recombine as choose
-
     chosen = [_weighted(text) for text in take]
     if len(chosen) != len(images):
         raise InputError(f"got {len(chosen)} --take for {len(images)} images; expected one for each, in their order")
     check_png(out)
+    loading(model)
+    from energycomp.decomposition import recombine as choose
+
     opened, _, decomposer = open_images(images, model, device)
     sources = list(decomposer.encode(opened).split(1))
     latents = choose(sources, [[part for part, _ in parts] for parts in chosen])
@@ -127,9 +129,10 @@ def add(
 
     energycomp add decomp a.png b.png -o both.png
     """
+    check_png(out)
+    loading(model)
     from energycomp.decomposition import add as join
 
-    check_png(out)
     opened, _, decomposer = open_images(images, model, device)
     latents = join(*decomposer.encode(opened).split(1))
     _decode(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)

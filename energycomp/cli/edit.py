@@ -18,6 +18,7 @@ from energycomp.cli.options import (
     SolverName,
     Steps,
     load_searchable,
+    loading,
     parse_count,
     read_text,
 )
@@ -88,17 +89,18 @@ def edit(
 
     energycomp edit clevr scene.png --set 2:color=red,shape=sphere -o out.png
     """
-    import torch
-
-    from energycomp.editing import edit as run
-    from energycomp.plugins import find
-
     check_png(out)
     if strip is not None:
         check_png(strip, "--strip")
     moves, changes = _moves(move or []), _changes(change or [])
     if not (moves or changes or remove or add):
         raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
+    loading(model)
+    import torch
+
+    from energycomp.editing import edit as run
+    from energycomp.plugins import find
+
     known, picture = parse_count(count), open_single(image)
     chosen = None if solver is None else find("solvers", solver)()
     loaded = load_searchable(model, device)

@@ -19,6 +19,7 @@ from energycomp.cli.options import (
     Source,
     Template,
     load_model,
+    loading,
     model_options,
     over,
     parse_count,
@@ -81,6 +82,7 @@ def evaluate(
 
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
     """
+    loading(model)
     from energycomp.decomposition import takes_apart
     from energycomp.evaluation import HasConcepts, evaluate_parts
     from energycomp.evaluation import evaluate as run

@@ -11,30 +11,32 @@ from typing import TYPE_CHECKING
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from PIL import Image
 
-__all__ = ["check_png", "image_files", "make_folder", "open_single", "save_png"]
+__all__ = ["check_png", "image_files", "make_folder", "open_single", "save_image", "save_png"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 FULL = ("L", "RGB", "RGBA")  # modes of images that a PNG file keeps as they are; a palette is none of them
+RESULTS = "results.jsonl"  # marks a folder that `energycomp infer` wrote
 GRID = "energycomp:grid"  # text in a PNG file that shows several images: how many
 
 
-def check_png(path: Path, option: str = "-o") -> None:
-    """Raises `InputError` where no PNG can be written, before any work is done; creates nothing."""
+def check_png(path: Path, option: str = "-o", *, formats: Sequence[str] = (".png",)) -> None:
+    """Raises `InputError` where no PNG, or file of these formats, can be written, before any work; creates nothing."""
+    kind = "a PNG file" if len(formats) == 1 else f"an image file ({', '.join(formats)})"
     try:
         if path.is_dir():
-            raise InputError(f"got {option} {path}, a folder; expected a PNG file, such as {path / 'image.png'}")
-        if path.suffix.lower() != ".png":
+            raise InputError(f"got {option} {path}, a folder; expected {kind}, such as {path / 'image.png'}")
+        if path.suffix.lower() not in formats:
             example = path.with_suffix(".png") if path.stem[:1].isalnum() else "image.png"
-            raise InputError(f"got {option} {path}; expected the name of a PNG file, such as {example}")
+            raise InputError(f"got {option} {path}; expected the name of {kind}, such as {example}")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
     except OSError as error:  # such as too long a name
         raise InputError(f"got {option} {path}, which cannot be a file ({error.strerror}); choose another") from error
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"got {option} {path}; expected a PNG file in a folder that can be written; {folder} is not")
+        raise InputError(f"got {option} {path}; expected {kind} in a folder that can be written; {folder} is not")
 
 
 def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int = 1) -> None:
@@ -55,8 +57,26 @@ def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int =
         (image if image.mode in FULL else image.convert("RGB")).save(temporary, format="PNG", pnginfo=text)
 
 
-def image_files(paths: Sequence[Path]) -> dict[Path, Path]:
-    """The image files of all paths, each once, under its resolved path; those of a folder are sorted by name."""
+def save_image(image: Image.Image, path: Path, option: str = "-o") -> None:
+    """As `save_png`, in the format that the name of the file ends in: PNG, JPEG or WebP, at high quality."""
+    from energycomp.files import atomic_file
+
+    form = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else path.suffix[1:].upper()
+    options = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[form]
+    make_folder(path.parent, option)
+    with atomic_file(path) as temporary:
+        image.save(temporary, format=form, **options)
+
+
+def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[Path, Path]:
+    """The image files of all paths, each once, under its resolved path.
+
+    Those of a folder, and of the folders in it, are sorted by name; hidden ones are left out, and so are folders of
+    results (with a file results.jsonl) inside it.
+
+    Args:
+        without: a folder inside a folder that is left out, such as that of the results.
+    """
     found: dict[Path, Path] = {}
     for path in paths:
         try:
@@ -64,7 +84,7 @@ def image_files(paths: Sequence[Path]) -> dict[Path, Path]:
         except OSError:  # too long a name
             is_folder = is_file = False
         if is_folder:
-            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+            files = sorted(_inside(path, None if without is None else without.resolve()))
             if not files:
                 raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
         elif is_file:
@@ -73,6 +93,17 @@ def image_files(paths: Sequence[Path]) -> dict[Path, Path]:
             raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
         found.update((file.resolve(), file) for file in files)
     return found
+
+
+def _inside(folder: Path, without: Path | None) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.resolve() != without and not (entry / RESULTS).exists():
+                yield from _inside(entry, without)
+        elif entry.suffix.lower() in SUFFIXES:
+            yield entry
 
 
 def open_single(path: Path) -> Image.Image:

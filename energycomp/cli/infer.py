@@ -22,6 +22,7 @@ from energycomp.cli.options import (
     Source,
     Template,
     load_searchable,
+    loading,
     model_options,
     over,
     parse_count,
@@ -92,6 +93,7 @@ def infer(
         raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
     formatted = None if records is None else _record_format(records)
     pictures = _pictures(images, out)
+    loading(model)
     known = parse_count(count)
     options = model_options(option, model=source, dtype=dtype)
     loaded = over(load_searchable(model, device, **options), concepts, template)
@@ -116,7 +118,7 @@ def infer(
 
 def _pictures(paths: list[Path], out: Path | None) -> list[Path]:
     """The image files of all paths, each once; none of them may be in the folder of the marked images."""
-    found = image_files(paths)
+    found = image_files(paths, without=out)
     if out is not None and any(file.parent == out.resolve() for file in found):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
     return list(found.values())
@@ -199,7 +201,7 @@ def _read_all(
     from tqdm import tqdm
 
     failed = 0
-    for path in tqdm(pictures, disable=len(pictures) == 1, desc="reading", unit="image"):
+    for path in tqdm(pictures, desc="reading", unit="image", leave=len(pictures) > 1):
         try:
             image, known = open_single(path), results.known(path)
         except InputError as error:

@@ -33,6 +33,7 @@ __all__ = [
     "Template",
     "load_model",
     "load_searchable",
+    "loading",
     "model_options",
     "numbers",
     "over",
@@ -45,7 +46,18 @@ __all__ = [
 
 MODELS_OWN = "the model's"  # shown as the default where a model has one
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Registered name, folder or hub id of a model.")]
+
+def _models(incomplete: str) -> list[str]:
+    """Registered models, for the completion of a shell."""
+    from energycomp.plugins import names
+
+    return [name for name in names("models") if name.startswith(incomplete)]
+
+
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Registered name, folder or hub id of a model.", autocompletion=_models),
+]
 Png = Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")]
 Device = Annotated[str, typer.Option(help="Torch device that runs the networks: cpu, cuda, cuda:1 or mps.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random numbers.")]
@@ -73,6 +85,11 @@ Template = Annotated[
     str | None, typer.Option(help="Prompt of a concept, with {} in its place, for example 'a photo of a {}'.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def loading(source: str) -> None:
+    """Says on stderr what is loaded; commands call it before they import torch, which takes seconds."""
+    typer.echo(f"energycomp: loading {source} ...", err=True)
 
 
 def load_model(source: str, device: str, **options: Any) -> Model:
@@ -180,8 +197,8 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
 
 def parse_count(text: str | None, *, true: bool = False) -> tuple[int, int] | Literal["true"] | None:
     """A count "4" as (4, 4), a range "3-8" as (3, 8) and, where `true` allows it, "true" as itself."""
-    from energycomp.evaluation import parse_range
-
     if text is None or (true and text == "true"):
         return text  # type: ignore[return-value]
+    from energycomp.evaluation import parse_range
+
     return parse_range(text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from energycomp.cli.files import save_png
+from energycomp.cli.files import RESULTS, save_png
 from energycomp.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ __all__ = [
     "solution_record",
     "wrong_components",
 ]
-
-RESULTS = "results.jsonl"
 
 
 def print_report(report: Any, lines: Sequence[str], as_json: bool) -> None:

@@ -15,6 +15,7 @@ from energycomp.cli.options import (
     Options,
     Seed,
     load_searchable,
+    loading,
     model_options,
     read_component,
 )
@@ -59,12 +60,13 @@ def rank(
 
     energycomp rank clevr scenes --component 0.3,0.5 --component 0.7,0.6
     """
-    from energycomp.inference import rank as run
-    from energycomp.sampling import Composer
-
     if not (component or negated):
         raise InputError("got no component; expected --component or --not, such as --component 0.3,0.5")
     paths = list(image_files(images).values())
+    loading(model)
+    from energycomp.inference import rank as run
+    from energycomp.sampling import Composer
+
     pictures: list[Any] = [open_single(path) for path in paths]
     loaded = load_searchable(model, device, **model_options(option))
     parts: list[Any] = [read_component(loaded, text, "--component") for text in component or []]

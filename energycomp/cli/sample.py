@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import attrs
 import typer
 
-from energycomp.cli.files import check_png, save_png
+from energycomp.cli.files import check_png, save_image, save_png
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
@@ -22,6 +22,7 @@ from energycomp.cli.options import (
     Source,
     Steps,
     load_model,
+    loading,
     model_options,
     numbers,
     read_component,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
+FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 SIDE = 128  # px, the least side of an image in a grid
 
 
@@ -76,9 +78,13 @@ def sample(
         bool, typer.Option("--until-complete", help="With --best-of: draw no more once every sample is complete.")
     ] = False,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="PNG file to write; several samples go to NAME-1.png, NAME-2.png, ...")
+        Path,
+        typer.Option(
+            "-o", "--out", help="PNG, JPEG or WebP file to write; several samples go to NAME-1.png, NAME-2.png, ..."
+        ),
     ] = Path("sample.png"),
     as_grid: Annotated[bool, typer.Option("--grid", help="Write all samples to one image, in rows.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Open the images in the viewer of the system.")] = False,
     steps: Steps = None,
     scheduler: Annotated[
         str | None,
@@ -121,6 +127,8 @@ def sample(
 
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
 
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.jpg --show
+
     energycomp sample clevr "0.3,0.5" --not "0.7,0.6" --sampler rejection -o without.png
 
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
@@ -133,8 +141,6 @@ def sample(
 
     energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --option model=FOLDER -o dog.png
     """
-    from energycomp.decomposition import sampler_of
-
     if until_complete and best_of == 1:
         raise InputError("got --until-complete without --best-of; expected the most samples for each, as --best-of 4")
     if guidance is not None and (best_of > 1 or sampler):
@@ -148,6 +154,9 @@ def sample(
         "--with": stated,
         "--without": [f"{name}=false" for name in without or []],
     }
+    loading(model)
+    from energycomp.decomposition import sampler_of
+
     loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
     report: dict[str, Any]
     notes: list[str] = []
@@ -171,6 +180,9 @@ def sample(
         }
         images, report, notes = _sampled(composer, n, (best_of, until_complete), loaded, options, with_report)
     _save(images, files)
+    if show:
+        for file in files:
+            typer.launch(str(file))
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
     print_report({**written, **report, "n": n, "seed": seed}, [*notes, *names], as_json)
@@ -194,12 +206,14 @@ def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
     """The files to write: one for a grid, otherwise one per sample, with numbers of equal width."""
     if as_grid and n == 1:
         raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
-    check_png(out)
+    if as_grid and out.suffix.lower() in FORMATS[1:]:
+        raise InputError(f"got --grid with {out}; expected a PNG file, which says that it shows several images")
+    check_png(out, formats=FORMATS)
     if as_grid or n == 1:
         return [out]
     files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
     for file in files:
-        check_png(file)
+        check_png(file, formats=FORMATS)
     return files
 
 
@@ -312,4 +326,4 @@ def _save(images: list[Any], files: list[Path]) -> None:
         save_png(grid(images, side=SIDE), files[0], cells=len(images))
         return
     for image, file in zip(images, files, strict=True):
-        save_png(image, file)
+        save_image(image, file)

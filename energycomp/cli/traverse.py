@@ -10,7 +10,7 @@ import typer
 
 from energycomp.cli.decompose import open_images
 from energycomp.cli.files import check_png, save_png
-from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed
+from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 
@@ -49,14 +49,15 @@ def traverse(
 
     energycomp traverse decomp scene.png --part 2 -o most.png
     """
+    check_png(out)
+    if not (math.isfinite(start) and math.isfinite(stop)) or start == stop:
+        raise InputError(f"got --from {start:g} and --to {stop:g}; expected two finite numbers that differ")
+    loading(model)
     import torch
 
     from energycomp.decomposition import strongest_dimensions, traverse_dimension
     from energycomp.viz import traversal
 
-    check_png(out)
-    if not (math.isfinite(start) and math.isfinite(stop)) or start == stop:
-        raise InputError(f"got --from {start:g} and --to {stop:g}; expected two finite numbers that differ")
     opened, loaded, decomposer = open_images([image], model, device)
     batch = loaded.processor(opened)
     latents = decomposer.encode(batch)

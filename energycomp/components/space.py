@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
+from energycomp.imports import without_compiler
 from energycomp.seeds import as_generator
 
 __all__ = [
@@ -108,7 +109,8 @@ def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace
 
 def cosine_schedule(steps: int = 1000) -> Tensor:
     """alphas_cumprod (T,) of Nichol and Dhariwal (2021), the schedule `squaredcos_cap_v2` of diffusers."""
-    from diffusers.schedulers import DDPMScheduler
+    with without_compiler():
+        from diffusers.schedulers import DDPMScheduler
 
     alphas: Tensor = DDPMScheduler(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2").alphas_cumprod
     return alphas

@@ -7,6 +7,7 @@ recombined by choosing rows, for any decomposer: see `energycomp.decomposition.l
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import attrs
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from energycomp.denoisers.evaluator import RowCount, count_rows
-from energycomp.models.model import Model, checked_model
+from energycomp.models.model import Model
+from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import find
 from energycomp.seeds import Generator, as_generators
 
@@ -94,7 +96,7 @@ class Decomposition:
 
 def decompose(
     images: Any,
-    model: Model | Decomposer,
+    model: Model | Decomposer | str | Path,
     *,
     generator: Generator = None,
     num_inference_steps: int | None = None,
@@ -103,7 +105,7 @@ def decompose(
 
     Args:
         images: paths, Pillow images, arrays or tensors (B, 3, H, W) in [-1, 1].
-        model: a model with an encoder or a decomposer, or any decomposer.
+        model: a model with an encoder or a decomposer, or its name or folder; or any decomposer.
         generator: of the initial noise; one, or a seed; or one for each image.
         num_inference_steps: steps of each reverse diffusion; by default the model's own number.
 
@@ -116,7 +118,7 @@ def decompose(
     (torch.Size([1, 4, 4]), torch.Size([1, 4, 3, 16, 16]), torch.Size([1, 4, 16, 16]))
     """
     given = isinstance(model, Decomposer) and not isinstance(model, Model | type)
-    decomposer = cast("Decomposer", model) if given else decomposer_of(cast("Model", model))
+    decomposer = cast("Decomposer", model) if given else decomposer_of(model_of(model))
     generator = as_generators(generator)
     with count_rows() as spent:
         latents = decomposer.encode(images)
@@ -134,7 +136,7 @@ def takes_apart(model: Model) -> bool:
     return model.encoder is not None or model.decomposer_name is not None
 
 
-def decomposer_of(model: Model) -> Decomposer:
+def decomposer_of(model: Model | str | Path) -> Decomposer:
     """The decomposer that a model names, or `DiffusionDecomposer` where it names none.
 
     Raises:
@@ -145,7 +147,7 @@ def decomposer_of(model: Model) -> Decomposer:
     >>> type(decomposer_of(stripes_model())).__name__
     'DiffusionDecomposer'
     """
-    model = checked_model(model)
+    model = model_of(model)
     decomposer: Decomposer = find("decomposers", model.decomposer_name or DEFAULT)(model)
     return decomposer
 

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components.conditioning import Condition
 from energycomp.denoisers.blocks import FiLMBlock, GroupNorm, Stage, place_maps
 from energycomp.errors import InputError
+from energycomp.imports import without_compiler
+
+with without_compiler():
+    from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 
 __all__ = ["TwoStageUNet"]
 
@@ -80,7 +83,7 @@ class TwoStageUNet(nn.Module):
         nn.init.normal_(enter.weight)  # embeddings of one-hot tokens start out as far apart as those of time;
         nn.init.normal_(leave.weight, std=1.5 / width**0.5)  # torch's own init leaves 1/20 of that
         self.token = nn.Sequential(enter, nn.SiLU(), leave)
-        self.null = nn.Parameter(torch.randn(width) * 0.02)
+        self.null = nn.Parameter(nn.init.normal_(torch.empty(width), std=0.02))
         maps = 3 + len(self.bump_widths)
         self.place = nn.Conv2d(maps, head_channels, 3, padding=1, bias=False) if positions else None
         self.blocks = Stage(FiLMBlock(head_channels, width) for _ in range(head_blocks))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from energycomp.components.conditioning import Condition
 from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel, UNet2DModel
 
 __all__ = ["ConditionUNet", "EmbeddingUNet"]
 
@@ -36,6 +38,8 @@ class ConditionUNet(nn.Module):
     """
 
     def __init__(self, *, tokens: int = 1, **config: Any) -> None:
+        from diffusers import UNet2DConditionModel  # takes two seconds, and most models have another network
+
         super().__init__()
         self.config = {"tokens": tokens, **config}
         self.unet = UNet2DConditionModel(**config)
@@ -52,6 +56,7 @@ class ConditionUNet(nn.Module):
             null: the tokens (L, D) under which it was trained as unconditional, such as those of the empty prompt;
                 zeros, to be trained, when left out.
 
+        >>> from diffusers import UNet2DConditionModel
         >>> unet = UNet2DConditionModel(
         ...     sample_size=8, block_out_channels=[8, 8], norm_num_groups=1, cross_attention_dim=2,
         ...     down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], attention_head_dim=1,
@@ -97,6 +102,8 @@ class EmbeddingUNet(nn.Module):
     """
 
     def __init__(self, *, condition_width: int, **config: Any) -> None:
+        from diffusers import UNet2DModel
+
         super().__init__()
         self.config = {"condition_width": condition_width, **config}
         self.unet = UNet2DModel(**config)
@@ -117,6 +124,7 @@ class EmbeddingUNet(nn.Module):
             condition_width: of a UNet without classes.
             null_class: the class under which it was trained as unconditional, where there is one.
 
+        >>> from diffusers import UNet2DModel
         >>> unet = UNet2DModel(
         ...     sample_size=8, block_out_channels=[8, 8], norm_num_groups=1, num_class_embeds=5,
         ...     down_block_types=["DownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "UpBlock2D"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -22,7 +23,8 @@ from energycomp.images import as_picture
 from energycomp.inference.infer import infer
 from energycomp.inference.solution import Solution, Solver, answer_cells
 from energycomp.inference.view import View, view_of
-from energycomp.models.model import Model, checked_model
+from energycomp.models.model import Model
+from energycomp.models.pretrained import model_of
 from energycomp.seeds import as_generator
 from energycomp.show import html_block, html_image, html_lines, html_table, open_window, png
 from energycomp.viz import SIDE, grid
@@ -95,7 +97,7 @@ class Edit:
 
 def edit(
     image: Any,
-    model: Model,
+    model: Model | str | Path,
     *,
     move: Mapping[int, Any] | None = None,
     remove: Collection[int] = (),
@@ -117,7 +119,7 @@ def edit(
 
     Args:
         image: one image, as `ImageProcessor` takes it.
-        model: the model that reads and samples.
+        model: the model that reads and samples, or its name or folder.
         move: `{k: value}`, a new value for component k of the answer, counted from 0. A value is the arguments that the
             model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor or array of shape V.
         remove: components that are removed.
@@ -142,7 +144,7 @@ def edit(
     tensor([[0.8000, 0.8000],
             [0.2000, 0.8000]])
     """
-    model, generator = checked_model(model), as_generator(0 if generator is None else generator)
+    model, generator = model_of(model), as_generator(0 if generator is None else generator)
     if not 0.0 < strength <= 1.0:
         raise InputError(f"got strength={strength}; expected a number above 0, at most 1; 0.2 keeps the look")
     if num_inference_steps is not None and num_inference_steps < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import attrs
@@ -21,7 +22,8 @@ from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.report import Report, Scores
 from energycomp.inference.infer import OutOfDistributionWarning, infer
 from energycomp.inference.solution import Solution, Solver
-from energycomp.models.model import Model, checked_model
+from energycomp.models.model import Model
+from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_seed, derived_seed
 
@@ -31,7 +33,7 @@ R = TypeVar("R")
 
 
 def evaluate(
-    model: Model,
+    model: Model | str | Path,
     examples: Sequence[Example],
     metrics: MetricCollection,
     *,
@@ -76,7 +78,7 @@ def evaluate(
     >>> report.values["count_accuracy"], report.images
     (1.0, 1)
     """
-    model, seed = checked_model(model), as_seed(seed)
+    model, seed = model_of(model), as_seed(seed)
     chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
     scores, mixed = Scores(metrics), mixed_of(model.conditioner)
     numbers = None if mixed is None else mixed.support.length
@@ -110,7 +112,7 @@ def evaluate(
 
 
 def evaluate_parts(
-    model: Model,
+    model: Model | str | Path,
     examples: Sequence[Example],
     metrics: MetricCollection,
     *,
@@ -145,7 +147,8 @@ def evaluate_parts(
     >>> report.values["recall"], round(report.values["mse"], 6)
     (1.0, 0.0)
     """
-    decomposer, seed = decomposer_of(model), as_seed(seed)
+    model, seed = model_of(model), as_seed(seed)
+    decomposer = decomposer_of(model)
     scores = Scores(metrics)
     errors = {name: Scores(MetricCollection({name: MeanMetric()})) for name in ("mse", "mse_baseline")}
     average = torch.zeros(1, 3, *model.processor.size)

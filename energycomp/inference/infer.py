@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,7 +18,8 @@ from energycomp.inference.refinement import refine_numbers
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
 from energycomp.inference.view import view_of
 from energycomp.models.calibration import log_errors
-from energycomp.models.model import Model, checked_model
+from energycomp.models.model import Model
+from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_generator
 
@@ -32,7 +34,7 @@ class OutOfDistributionWarning(UserWarning):
 
 def infer(
     image: Any,
-    model: Model,
+    model: Model | str | Path,
     *,
     solver: Solver | type[Solver] | str | None = None,
     count: int | Sequence[int] | None = None,
@@ -44,7 +46,7 @@ def infer(
 
     Args:
         image: one image, as `ImageProcessor` takes it.
-        model: a model.
+        model: a model, or its name or folder, which is loaded for this image; load it once to read several.
         solver: an object with `solve(problem, generator=)`, its class, or a registered name such as "pursuit"; the
             model's default solver when left out.
         count: the number of components, or least and greatest; the model's default range when left out.
@@ -66,7 +68,7 @@ def infer(
     Warns:
         OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
     """
-    model = checked_model(model)
+    model = model_of(model)
     chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
     generator = as_generator(0 if generator is None else generator)
     observation = model.encode(image)

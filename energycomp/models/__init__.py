@@ -5,7 +5,7 @@ from energycomp.models.calibration import Calibration, log_errors
 from energycomp.models.codec import VAECodec, is_hub_id
 from energycomp.models.config import config_of
 from energycomp.models.model import Defaults, Model, checked_model
-from energycomp.models.pretrained import from_pretrained, is_folder, load, save_pretrained, shipped
+from energycomp.models.pretrained import from_pretrained, is_folder, load, model_of, save_pretrained, shipped
 
 __all__ = [
     "Calibration",
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "load_weights",
     "log_errors",
+    "model_of",
     "no_larger_than",
     "on_meta",
     "save_pretrained",

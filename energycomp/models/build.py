@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from traceback import walk_stack
 from typing import Any
 
@@ -20,6 +20,7 @@ from energycomp.plugins.registry import find
 
 __all__ = ["conditioner_of", "filled", "load_weights", "network_of", "no_larger_than", "on_meta"]
 
+INITIALISERS = "torch.nn.init"
 IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SPARE_TENSORS, SPARE_NUMBERS = 64, 1_000_000  # that a network may make beside its weights, such as grids of places
@@ -96,7 +97,11 @@ def on_meta() -> Iterator[None]:
 
 
 class _ImportsInMemory(TorchFunctionMode):
-    """Ends the meta device while a module is imported; of this thread, and inside its `with` block only."""
+    """Ends the meta device while a module is imported; of this thread, and inside its `with` block only.
+
+    Tensors on the meta device have no numbers, so the functions of `torch.nn.init` leave them alone: torch would import
+    its compiler to fill them, which takes a second.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,8 +110,13 @@ class _ImportsInMemory(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        with torch.device("cpu") if _running_imports() > self.imports else nullcontext():
-            return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if _running_imports() > self.imports:
+            with torch.device("cpu"):
+                return func(*args, **kwargs)
+        if getattr(func, "__module__", "") == INITIALISERS and (tensor := kwargs.get("tensor")) is not None:
+            return tensor if tensor.is_meta else func(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def _running_imports() -> int:

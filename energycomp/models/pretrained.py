@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.resources import as_file, files
@@ -22,12 +23,13 @@ from energycomp.images import ImageProcessor
 from energycomp.models.build import conditioner_of, filled, load_weights, network_of, on_meta
 from energycomp.models.codec import VAECodec, is_hub_id
 from energycomp.models.config import CONFIG, config_of, read_config
-from energycomp.models.model import Defaults, Model
+from energycomp.models.model import Defaults, Model, checked_model
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find, names
 
-__all__ = ["from_pretrained", "is_folder", "load", "save_pretrained", "shipped"]
+__all__ = ["from_pretrained", "is_folder", "load", "model_of", "save_pretrained", "shipped"]
 
+MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
 WEIGHTS = "model.safetensors"
 PIPELINE = "model_index.json"  # of diffusers
 
@@ -57,6 +59,19 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **options: A
     else:
         model = find("models", name)(**options)
     return model.to(device)
+
+
+def model_of(given: Any) -> Model:
+    """A model as it is, or that of a name, a folder or a hub id, which is loaded to the CPU.
+
+    Raises:
+        InputError: neither a model nor a name.
+
+    >>> model_of(3)
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got an object of int for a model; expected a Model; ...
+    """
+    return load(given) if isinstance(given, str | Path) else checked_model(given)
 
 
 def save_pretrained(
@@ -157,13 +172,19 @@ def _model(config: Mapping[str, Any], tensors: dict[str, Tensor], source: str) -
         encoder_name=config["encoder"]["name"] if "encoder" in config else None,
         decomposer_name=_decomposer(config),
     )
-    _check_shapes(model)
+    kinds: dict[str, Kind] = {"network": "networks", "encoder": "encoders"}
+    if large := sum(tensor.numel() for tensor in tensors.values()) * math.prod(denoiser.sample_shape[1:]) > MAX_WORK:
+        with on_meta():
+            _check_shapes(model)
     if (module := weights_of(model.conditioner)) is not None:
         load_weights(module, parts["conditioner"], source)
         module.eval().requires_grad_(requires_grad=False)
-    kinds: dict[str, Kind] = {"network": "networks", "encoder": "encoders"}
     full = {name: filled(net, config[name], kinds[name], parts[name], source) for name, net in networks.items()}
-    return attrs.evolve(model, denoiser=attrs.evolve(denoiser, network=full["network"]), encoder=full.get("encoder"))
+    denoiser = attrs.evolve(denoiser, network=full["network"])
+    model = attrs.evolve(model, denoiser=denoiser, encoder=full.get("encoder"))
+    if not large:
+        _check_shapes(model)
+    return model
 
 
 def _decomposer(config: Mapping[str, Any]) -> str | None:
@@ -197,17 +218,21 @@ def _has_a_place(source: str) -> bool:
 
 
 def _check_shapes(model: Model) -> None:
-    """One row through network and encoder on the meta device: samples, tokens and latents fit each other."""
+    """One row through network and encoder: samples, tokens and latents fit each other.
+
+    Small models are tried with their weights, large ones on the meta device: its kernels for `arange` and others import
+    torch's compiler, which takes longer than one evaluation of a small network.
+    """
     denoiser = model.denoiser
-    with on_meta(), torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
-        shared = trunk(denoiser, torch.empty(1, *denoiser.sample_shape), torch.zeros(1))
-        out = rows(denoiser, shared, Condition(torch.empty(1, *denoiser.token_shape)), torch.zeros(1).long())
+    with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
+        shared = trunk(denoiser, torch.zeros(1, *denoiser.sample_shape), torch.zeros(1))
+        out = rows(denoiser, shared, Condition(torch.zeros(1, *denoiser.token_shape)), torch.zeros(1).long())
         if tuple(out.shape[1:]) != denoiser.sample_shape:
             raise CheckpointError(
                 f"got a network that makes {tuple(out.shape[1:])} of samples {denoiser.sample_shape}; expected the same"
             )
         if model.encoder is not None:
-            shape = tuple(model.encoder(torch.empty(1, *denoiser.sample_shape)).shape)
+            shape = tuple(model.encoder(torch.zeros(1, *denoiser.sample_shape)).shape)
             if len(shape) != 3 or shape[2:] != tuple(model.conditioner.value_shape):
                 raise CheckpointError(
                     f"got an encoder that makes {shape} of one sample; expected (1, K, "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,14 +19,15 @@ from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.errors import CompositionError, InputError
+from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
-from energycomp.sampling.report import Sampler, SamplingReport
+from energycomp.sampling.report import Sampler, SamplingReport, StepCallback
 from energycomp.sampling.sampler import Generator
 from energycomp.sampling.scheduled import SchedulerSampler
 from energycomp.sampling.target import Target
 
-__all__ = ["Composer"]
+__all__ = ["Composer", "Images"]
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""
@@ -33,14 +36,21 @@ Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 class _Options(TypedDict, total=False):
     """Keywords of `Composer.sample` that do not change the type of its result."""
 
-    generator: torch.Generator | list[torch.Generator] | None
+    generator: Generator
     num_inference_steps: int
     scheduler: Any
     sampler: str | Sampler | None
     report: Callable[[SamplingReport], object] | None
-    callback_on_step_end: Callable[[int, Any, dict[str, Tensor]], dict[str, Tensor] | None] | None
+    callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
     progress: bool
+
+
+@attrs.frozen(eq=False)
+class Images:
+    """What `Composer.sample(return_dict=True)` gives, as a pipeline of diffusers does: samples under `images`."""
+
+    images: Any
 
 
 class Composer(Composable):
@@ -75,6 +85,7 @@ class Composer(Composable):
             raise CompositionError("got a rule for one composition; expected a list to compose; leave the rule out")
         else:
             self.composition = Composition.of(cast("EnergyComponent", components))
+        self._hidden = False
         self.noised_space: NoisedSpace = self.composition.noised_space
 
     def __repr__(self) -> str:
@@ -109,6 +120,16 @@ class Composer(Composable):
     @overload
     def sample(self, n: int = 1, *, output_type: Literal["pt", "latent"], **options: Unpack[_Options]) -> Tensor: ...
 
+    @overload
+    def sample(
+        self, n: int = 1, *, return_dict: Literal[True], output_type: str = "pil", **options: Unpack[_Options]
+    ) -> Images: ...
+
+    @overload
+    def sample(
+        self, n: int = 1, *, return_dict: Literal[False], output_type: str = "pil", **options: Unpack[_Options]
+    ) -> tuple[Any]: ...
+
     def sample(
         self,
         n: int = 1,
@@ -119,9 +140,10 @@ class Composer(Composable):
         sampler: str | Sampler | None = None,
         report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
-        callback_on_step_end: Callable[[int, Any, dict[str, Tensor]], dict[str, Tensor] | None] | None = None,
+        callback_on_step_end: Callable[..., Any] | None = None,
         mixed_precision: Literal["no", "bf16"] = "no",
         progress: bool = True,
+        return_dict: bool | None = None,
     ) -> Any:
         """Samples that follow the composed noise prediction. Costs n rows per leaf and step; every step is one batch.
 
@@ -143,14 +165,23 @@ class Composer(Composable):
             output_type: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C), the value range mapped to [0, 1], or
                 unchanged where the space has none), "pt" ((n, C, H, W), clipped to the value range) or "latent" (as
                 they are).
-            callback_on_step_end: `callback(step, timestep, {"sample": x_t})`, as in diffusers.
+            callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
+                calls it with a pipeline; or, with three arguments, without the composer. A mapping that it returns
+                replaces the sample, under either name.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32. Where the
                 processor has bfloat16 it is faster (`benchmarks/speed/where_time_goes.py`) and changes a sample little.
-            progress: whether to show a bar.
+            progress: whether to show a bar; see `set_progress_bar_config`, too.
+            return_dict: for code written for diffusers: True gives an object with `images`, False a tuple of one; the
+                samples themselves when left out.
 
         Raises:
+            InputError: an option that cannot be, before anything is run.
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
+        if not (is_whole(n) and is_whole(num_inference_steps)):
+            raise InputError(
+                f"got n={n!r} and num_inference_steps={num_inference_steps!r}; expected whole numbers, such as n=4"
+            )
         if n < 1 or num_inference_steps < 1:
             raise InputError(f"got n={n} and num_inference_steps={num_inference_steps}; expected at least 1 of each")
         if output_type not in ("pil", "np", "pt", "latent"):
@@ -169,13 +200,40 @@ class Composer(Composable):
                 n,
                 num_inference_steps=num_inference_steps,
                 generator=generator,
-                callback_on_step_end=callback_on_step_end,
-                progress=progress,
+                callback_on_step_end=None if callback_on_step_end is None else self._step(callback_on_step_end),
+                progress=progress and not self._hidden,
             )
             if report is not None:
                 report(sampled.report)
             decode = next((group.decode for group in target.groups if group.decode is not None), None)
-            return decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
+            images = decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
+        return images if return_dict is None else Images(images) if return_dict else (images,)
+
+    def set_progress_bar_config(self, *, disable: bool) -> None:
+        """Shows no bar from now on, or shows it again, as for a pipeline of diffusers."""
+        self._hidden = bool(disable)
+
+    def _step(self, callback: Callable[..., Any]) -> StepCallback:
+        """A callback of three arguments, or that of diffusers with four, as samplers call it."""
+        if _positional(callback) < 4:
+            return callback
+
+        def called(step: int, timestep: Any, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
+            given = tensors["sample"]
+            returned = callback(self, step, timestep, {"latents": given, "sample": given}) or {}
+            changed = [returned[name] for name in ("latents", "sample") if returned.get(name, given) is not given]
+            return {"sample": changed[0] if changed else given}
+
+        return called
+
+
+def _positional(callback: Callable[..., Any]) -> int:
+    """How many arguments a callback takes by position; three where Python cannot tell."""
+    try:
+        parameters = inspect.signature(callback).parameters.values()
+    except (TypeError, ValueError):
+        return 3
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.imports import without_compiler
 from energycomp.seeds import Generator, as_generators
 
 __all__ = ["Generator", "Predict", "Scheduler", "draw_noise", "sample"]
@@ -55,7 +56,7 @@ def sample(
         initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
         callback_on_step_end: `callback(step, timestep, {"sample": x})`, x in the scheduler's scaling; a mapping that it
             returns replaces the sample.
-        progress: a bar for runs that take over two seconds.
+        progress: a bar for runs that take over half a second.
         device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None. Timesteps are float32.
 
     Raises:
@@ -79,7 +80,7 @@ def sample(
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": generator} if "generator" in accepted else {}
     count = len(scheduler.timesteps)
-    for step, t in enumerate(tqdm(scheduler.timesteps, disable=not progress, delay=2, desc="sampling", leave=False)):
+    for step, t in enumerate(tqdm(scheduler.timesteps, disable=not progress, delay=0.5, desc="sampling", leave=False)):
         where = f"in step {step + 1} of {count} (timestep {float(t):g})"
         scaled = scheduler.scale_model_input(x, t).to(dtype)
         timestep = t.to(scaled.device, torch.float32).expand(len(x))
@@ -162,7 +163,8 @@ def draw_noise(
     >>> torch.equal(both[0], both[1])
     True
     """
-    from diffusers.utils.torch_utils import randn_tensor
+    with without_compiler():
+        from diffusers.utils.torch_utils import randn_tensor
 
     noise: Tensor = randn_tensor(tuple(shape), generator=_generators(generator, shape[0]), device=device, dtype=dtype)
     return noise

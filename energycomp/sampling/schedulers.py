@@ -13,6 +13,7 @@ from torch import Tensor
 
 from energycomp.components.space import ValueRange
 from energycomp.errors import CompositionError, InputError
+from energycomp.imports import without_compiler
 from energycomp.sampling.sampler import Scheduler
 
 __all__ = ["compatible_schedulers", "make_scheduler"]
@@ -120,7 +121,8 @@ def _averages_noise(cls: type, alphas_cumprod: Tensor) -> bool:
 
 
 def _find(name: str) -> type:
-    import diffusers
+    with without_compiler():
+        import diffusers
 
     known = {full.lower(): full for full in dir(diffusers) if full.endswith("Scheduler")}
     full = known.get(name.lower()) or known.get(name.lower() + "scheduler")

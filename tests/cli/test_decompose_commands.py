@@ -164,7 +164,7 @@ def test_a_picture_of_another_kind_is_said_to_be_one(run: Any) -> None:
     assert "a.png" not in err
     Image.new("RGB", (16, 16), (102, 102, 102)).save("plain.png")  # the ground
     code, out, err = run("decompose", "./model", "plain.png", "--json")
-    assert (code, json.loads(out)["images"][0]["explained"], err) == (0, None, "")
+    assert (code, json.loads(out)["images"][0]["explained"], err.partition("...\n")[2]) == (0, None, "")
 
 
 def test_parts_of_two_pictures_in_one(run: Any) -> None:

@@ -56,7 +56,7 @@ def samples(model: Model) -> dict[str, Tensor]:
 
 def test_rank_prints_the_best_image_first(run: Run) -> None:
     code, out, err = run("rank", "bumps", "images", "--component", "0.2,0.3", "--component", "0.7,0.8")
-    assert (code, err) == (0, "")
+    assert (code, err.partition("...\n")[2]) == (0, "")
     lines = [line for line in out.splitlines() if "images/" in line]
     assert "both.png" in lines[0]
     assert "complete" in lines[0]
@@ -102,7 +102,7 @@ def test_best_of_keeps_what_shows_every_component(run: Run, model: Model, monkey
     sampled_in_turn(monkeypatch, model)
     command = ["sample", "bumps", "0.2,0.3", "0.7,0.8", "-n", 2, "--best-of", 3, "-o", "best.png"]
     code, out, err = run(*command)
-    assert (code, err) == (0, "")
+    assert (code, err.partition("...\n")[2]) == (0, "")
     composition, kept, dropped, cost, *files = out.splitlines()
     assert composition == "-u + bumps(0.2, 0.3) + bumps(0.7, 0.8)"
     assert kept == "kept 2 of 6 samples; 2 show every component"
@@ -123,7 +123,10 @@ def test_best_of_warns_where_too_few_are_complete(run: Run, model: Model, monkey
     code, out, err = run("sample", "bumps", "0.2,0.3", "0.7,0.8", "-n", 2, "--best-of", 2)
     assert code == 0
     assert "kept 2 of 4 samples; 1 show every component" in out
-    assert err == "energycomp: warning: 1 of 2 kept samples: 1 without bumps(0.7, 0.8); raise --best-of\n"
+    assert (
+        err.partition("...\n")[2]
+        == "energycomp: warning: 1 of 2 kept samples: 1 without bumps(0.7, 0.8); raise --best-of\n"
+    )
 
 
 def test_best_of_needs_components(run: Run) -> None:

@@ -20,9 +20,9 @@ from energycomp.editing import edit
 from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.evaluation import CountAccuracy, Example, evaluate, evaluate_parts
 from energycomp.inference import Problem, Solution, infer, make_problem
-from energycomp.models import Defaults, Model
+from energycomp.models import Defaults, Model, save_pretrained
 from energycomp.plugins import register, registry
-from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model
+from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model, tiny_model
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])
 LABELS = torch.tensor([2, 5])
@@ -129,6 +129,16 @@ def test_works(case: str) -> None:
     assert call() == expected
 
 
+def test_a_folder_or_a_name_stands_for_its_model(tmp_path: Path) -> None:
+    register("models", "stripes", stripes_model)
+    save_pretrained(tiny_model(solver="pursuit"), tmp_path / "tiny")
+    picture = torch.rand(3, 16, 16) * 2 - 1
+    assert decompose(picture, "stripes", generator=0).latents.shape == (1, 4, 4)
+    assert infer(picture, str(tmp_path / "tiny"), solver=First(), count=1).count == 1
+    edited = edit(picture, str(tmp_path / "tiny"), solver=First(), count=1, remove=[0], generator=0, progress=False)
+    assert edited.image.size == (16, 16)
+
+
 MODEL = "expected a Model; .* energycomp.load"
 SOLVER = "expected a solver"
 COUNT = "expected a whole number, or least and greatest"
@@ -142,17 +152,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a number as solver": (lambda: places(solver=3), SOLVER),
     "an evaluated solver that is none": (lambda: scored(solver=3), SOLVER),
     "an edit's solver that is none": (lambda: edited(solver=3), SOLVER),
-    "a model's name": (lambda: places(model="clevr"), MODEL),
+    "a name without a model": (lambda: places(model="clver"), "Did you mean 'clevr'"),
     "no model": (lambda: places(model=None), MODEL),
-    "an edited model's name": (lambda: edit(torch.zeros(3, 16, 16), "clevr", remove=[0]), MODEL),  # type: ignore[arg-type]
-    "an evaluated model's name": (lambda: scored(model="clevr"), MODEL),
-    "an evaluated decomposer's name": (
-        lambda: evaluate_parts("slots", [Example(torch.zeros(3, 8, 8))], MetricCollection({})),  # type: ignore[arg-type]
+    "no edited model": (lambda: edit(torch.zeros(3, 16, 16), 3, remove=[0]), MODEL),  # type: ignore[arg-type]
+    "no evaluated model": (lambda: scored(model=3), MODEL),
+    "no evaluated decomposer": (
+        lambda: evaluate_parts(3, [Example(torch.zeros(3, 8, 8))], MetricCollection({})),  # type: ignore[arg-type]
         MODEL,
     ),
-    "a decomposing model's name": (lambda: decompose(torch.zeros(3, 16, 16), "slots"), MODEL),  # type: ignore[arg-type]
+    "no decomposing model": (lambda: decompose(torch.zeros(3, 16, 16), 3), MODEL),  # type: ignore[arg-type]
     "a decomposer's class": (lambda: decompose(torch.zeros(3, 16, 16), DiffusionDecomposer), MODEL),  # type: ignore[arg-type]
-    "a decomposer of a name": (lambda: decomposer_of("slots"), MODEL),  # type: ignore[arg-type]
+    "a decomposer of a number": (lambda: decomposer_of(3), MODEL),  # type: ignore[arg-type]
     "a decomposer's own model's name": (lambda: DiffusionDecomposer("slots"), MODEL),  # type: ignore[arg-type]
     "count in text": (counted("3"), COUNT),
     "counts in text": (counted("35"), COUNT),

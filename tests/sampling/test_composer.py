@@ -329,3 +329,46 @@ def test_samples_are_on_the_device_of_the_network_whatever_the_order_of_terms() 
     first, second = both_orders(leaf, gaussian, output_type="pt")
     assert first.device.type == second.device.type == "cuda"
     torch.testing.assert_close(first, second)
+
+
+def test_the_callback_of_diffusers_gets_the_composer_and_latents() -> None:
+    composer = Composer([tiny_model()(0.4, 0.4)])
+    seen: list[Any] = []
+
+    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append((pipe is composer, step, timestep > 0))
+        return {"latents": torch.full_like(tensors["latents"], 0.25)} if step == 1 else tensors
+
+    options: Any = {"num_inference_steps": 2, "output_type": "latent", "progress": False}
+    out = composer.sample(callback_on_step_end=callback, **options)
+    assert seen == [(True, 0, True), (True, 1, True)]
+    assert torch.equal(out, torch.full((1, 3, 16, 16), 0.25))
+
+
+def test_return_dict_is_that_of_diffusers() -> None:
+    composer = Composer([tiny_model()(0.4, 0.4)])
+    options: Any = {"num_inference_steps": 2, "generator": 0, "output_type": "latent", "progress": False}
+    plain = composer.sample(**options)
+    assert torch.equal(composer.sample(return_dict=True, **options).images, plain)
+    assert torch.equal(composer.sample(return_dict=False, **options)[0], plain)
+
+
+def test_a_bar_can_be_switched_off_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[bool] = []
+
+    def bar(steps: Any, *, disable: bool, **_: Any) -> Any:
+        shown.append(not disable)
+        return steps
+
+    monkeypatch.setattr("energycomp.sampling.sampler.tqdm", bar)
+    composer = Composer([tiny_model()(0.4, 0.4)])
+    for disable in (False, True, False):
+        composer.set_progress_bar_config(disable=disable)
+        composer.sample(num_inference_steps=2)
+    assert shown == [True, False, True]
+
+
+@pytest.mark.parametrize("options", [{"n": "2"}, {"n": 2.5}, {"num_inference_steps": "5"}, {"n": True}])
+def test_numbers_in_text_are_one_line(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^got n=.*; expected whole numbers, such as n=4$"):
+        Composer([tiny_model()(0.4, 0.4)]).sample(**options)

@@ -248,7 +248,7 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.query = nn.Sequential(nn.Linear(token_width, channels), nn.SiLU(), nn.Linear(channels, channels))
         self.norm = GroupNorm(8, channels)
-        self.place = nn.Parameter(torch.randn(side * side, channels) * 0.3)
+        self.place = nn.Parameter(nn.init.normal_(torch.empty(side * side, channels), std=0.3))
         self.key, self.value = nn.Linear(channels, channels), nn.Linear(channels, channels)
         last = nn.Linear(channels, token_width)
         nn.init.zeros_(last.weight)

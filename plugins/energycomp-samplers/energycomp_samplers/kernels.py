@@ -75,10 +75,10 @@ class Level:
 
 
 def levels(target: Target, num_inference_steps: int, *, progress: bool) -> Iterator[Level]:
-    """The steps of a run, from the noisiest timestep to clean samples, with a progress bar after two seconds."""
+    """The steps of a run, from the noisiest timestep to clean samples, with a progress bar after half a second."""
     timesteps = target.timesteps(num_inference_steps)
     alphas = [*torch.sigmoid(target.log_snr(timesteps)).tolist(), 1.0]
-    for step, t in enumerate(tqdm(timesteps.tolist(), disable=not progress, delay=2, desc="sampling", leave=False)):
+    for step, t in enumerate(tqdm(timesteps.tolist(), disable=not progress, delay=0.5, desc="sampling", leave=False)):
         yield Level(step, t, alphas[step], alphas[step + 1])
 
 

@@ -21,7 +21,7 @@ def terms_of(problem: Problem, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
     Costs M + 1 rows per draw. A progress bar is shown after 2 s.
     """
     form = QuadraticForm.empty(len(atoms))
-    with tqdm(total=len(bank), desc="draws", unit="draw", delay=2, leave=False) as bar:
+    with tqdm(total=len(bank), desc="draws", unit="draw", delay=0.5, leave=False) as bar:
         for start in range(0, len(bank), AT_ONCE):
             part = problem.quadratic(atoms, bank[start : start + AT_ONCE]).without_atoms()
             form = form.cat(part)

@@ -1,0 +1,80 @@
+"""What a newcomer tries first: folders of folders, other formats, a sign of life, Ctrl-C at the end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from energycomp import cli
+from energycomp.cli.files import image_files, save_image
+from energycomp.cli.infer import _cell
+from energycomp.errors import InputError
+
+
+def test_folders_are_searched_recursively_without_results_and_hidden_files(tmp_path: Path) -> None:
+    kept = ["a.png", "train/b.jpg", "train/deep/c.webp"]
+    for name in (*kept, "out/a.png", "old/d.png", ".cache/e.png", "train/.f.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "old" / "results.jsonl").touch()
+    found = image_files([tmp_path], without=tmp_path / "out").values()
+    assert [str(path.relative_to(tmp_path)) for path in found] == kept
+
+
+@pytest.mark.parametrize(("suffix", "form"), [(".png", "PNG"), (".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP")])
+def test_an_image_is_written_in_the_format_of_its_name(tmp_path: Path, suffix: str, form: str) -> None:
+    save_image(Image.new("RGB", (8, 8), (200, 30, 60)), tmp_path / f"a{suffix}")
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert image.format == form
+        pixel: Any = image.getpixel((4, 4))
+        assert all(abs(got - wanted) <= 3 for got, wanted in zip(pixel, (200, 30, 60), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-n", "4", "--grid", "-o", "a.jpg"], "with a.jpg; expected a PNG file"),
+        (["-o", "a.gif"], r"expected the name of an image file \(.png, .jpg, .jpeg, .webp\), such as a.png"),
+    ],
+)
+def test_formats_that_sample_does_not_write(options: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(cli.app, ["sample", "clevr", *options], catch_exceptions=False)
+
+
+def test_a_latent_is_printed_in_three_digits() -> None:
+    assert _cell([0.123456789, -2.0, 31415.9]) == "0.123, -2, 3.14e+04"
+
+
+def test_what_is_loaded_is_said_before_torch_is_imported() -> None:
+    code = (
+        "import sys, typer\nfrom energycomp.cli import main\n"
+        "said = typer.echo\n"
+        "def echo(text, **options):\n    said(f'{text} {\"torch\" in sys.modules}', **options)\n"
+        "typer.echo = echo\nsys.argv = ['energycomp', 'sample', 'no-such-model']\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("energycomp: loading no-such-model ... False\nenergycomp: No model is named")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+def test_ctrl_c_in_an_exit_handler_prints_no_traceback() -> None:
+    code = (
+        "import atexit, os, signal, sys\nfrom energycomp.cli import main\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"  # as a person does while a library cleans up
+        "sys.argv = ['energycomp', '--version']\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_shells_complete_commands() -> None:
+    done = CliRunner().invoke(cli.app, ["--help"])
+    assert "--install-completion" in done.output

@@ -1,0 +1,61 @@
+"""What a first command imports: no compiler of torch, no UNet of diffusers, and the compiler still works afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from energycomp.imports import without_compiler
+from energycomp.models import on_meta
+
+HEAVY = "'torch._dynamo', 'scipy', 'torchvision', 'torchmetrics', 'transformers', 'diffusers.models.unets.unet_2d'"
+
+
+def printed(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("source", ["clevr", "decomp"])
+def test_sampling_imports_neither_the_compiler_nor_the_unets(source: str) -> None:
+    code = (
+        f"import sys, energycomp; model = energycomp.load({source!r})\n"
+        "from energycomp.sampling import Composer\n"
+        "if model.name == 'clevr': Composer(model(0.3, 0.4)).sample(num_inference_steps=1)\n"
+        f"print(sorted({{{HEAVY}}} & sys.modules.keys()))"
+    )
+    assert printed(code) == "[]\n"
+
+
+def test_the_compiler_can_be_imported_after_the_block() -> None:
+    code = (
+        "import sys\nfrom energycomp.imports import without_compiler\n"
+        "with without_compiler():\n    import diffusers.schedulers\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "import torch\nprint(torch.compile(lambda x: x + 1, backend='eager')(torch.zeros(1)).item())"
+    )
+    assert printed(code) == "1.0\n"
+
+
+def test_a_compiler_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = type(sys)("torch._dynamo")
+    monkeypatch.setitem(sys.modules, "torch._dynamo", there)
+    with without_compiler():
+        assert sys.modules["torch._dynamo"] is there
+    assert sys.modules["torch._dynamo"] is there
+
+
+@pytest.mark.parametrize(
+    ("fill", "options"), [(nn.init.normal_, {}), (nn.init.zeros_, {}), (nn.init.uniform_, {"a": -1.0, "b": 1.0})]
+)
+def test_parameters_on_meta_are_not_filled(fill: Any, options: Mapping[str, float]) -> None:
+    with on_meta():
+        tensor = torch.empty(2, 3)
+        assert fill(tensor, **options) is tensor
+        assert nn.Linear(2, 3).weight.is_meta
+    assert fill(torch.full((2, 3), 7.0), **options).max() < 7
