@@ -25,7 +25,7 @@ GRID = "energycomp:grid"  # text in a PNG file that shows several images: how ma
 
 def check_png(path: Path, option: str = "-o", *, formats: Sequence[str] = (".png",)) -> None:
     """Raises `InputError` where no PNG, or file of these formats, can be written, before any work; creates nothing."""
-    kind = "a PNG file" if len(formats) == 1 else f"an image file ({', '.join(formats)})"
+    kind = "a PNG file" if len(formats) == 1 else "a PNG, JPEG or WebP file"
     try:
         if path.is_dir():
             raise InputError(f"got {option} {path}, a folder; expected {kind}, such as {path / 'image.png'}")

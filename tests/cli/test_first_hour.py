@@ -41,7 +41,7 @@ def test_an_image_is_written_in_the_format_of_its_name(tmp_path: Path, suffix: s
     ("options", "message"),
     [
         (["-n", "4", "--grid", "-o", "a.jpg"], "with a.jpg; expected a PNG file"),
-        (["-o", "a.gif"], r"expected the name of an image file \(.png, .jpg, .jpeg, .webp\), such as a.png"),
+        (["-o", "a.gif"], r"expected the name of a PNG, JPEG or WebP file, such as a.png"),
     ],
 )
 def test_formats_that_sample_does_not_write(options: list[str], message: str) -> None:
