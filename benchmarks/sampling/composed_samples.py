@@ -57,7 +57,7 @@ def compose(model: Model, places: Tensor) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
     parser.add_argument("-n", type=int, default=64, help="layouts for each count")
     parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
     parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")

@@ -35,7 +35,7 @@ SHOWN = 8
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("--model", default="clevr", help="registered name or folder")
     parser.add_argument("-n", type=int, default=64, help="scenes for each count")
     parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
     parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
-        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr-objects")
+        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     numbers = mixed.support.length
 
     def read(image: Tensor) -> Any:
