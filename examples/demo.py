@@ -51,7 +51,7 @@ def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
     scene = energycomp.Composer(model.compose(values))
     images = scene.sample(SAMPLES, num_inference_steps=25, generator=torch.Generator().manual_seed(count))
     save(grid(images, SAMPLES), folder / f"composed-{count}.png", cells=SAMPLES)
-    save(overlay(images[0], values), folder / f"composed-{count}-asked-for.png")
+    save(overlay(images[0], values[:, :2]), folder / f"composed-{count}-asked-for.png")
     first: Image.Image = images[0]
     return first
 
@@ -62,18 +62,18 @@ def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, t
     Rings are the places that are found, crosses are the true ones.
     """
     answer = energycomp.infer(image, model)
-    table = Table("object", "x", "y", "size", "color", "material", "shape")
+    table = Table("no.", "x", "y", "size", "color", "material", "shape")
     sure = torch.ones(answer.count, 4) if answer.certainty is None else answer.certainty
     for number, (value, certainty) in enumerate(zip(answer.conditions, sure.tolist(), strict=True), start=1):
         x, y, *words = model.conditioner.describe(value).values()
         cells = [f"{word} {share:.2f}" for word, share in zip(words, certainty, strict=True)]
-        table.add_row(str(number), f"{x:.3f}", f"{y:.3f}", *cells)
+        table.add_row(str(number), f"{x:.2f}", f"{y:.2f}", *cells)
     console = Console()
     console.print(
         f"\n{name}: {answer.count} objects of {len(truth)}, fit {answer.fit:.3f}, {answer.rows:,} network rows"
     )
     console.print(table)
-    save(overlay(image, answer.conditions, truth=truth), folder / f"read-{name}.png")
+    save(overlay(image, answer.conditions[:, :2], truth=truth[:, :2]), folder / f"read-{name}.png")
     if answer.trace:
         save(trace_plot(answer.trace), folder / f"read-{name}-search.png")
 
