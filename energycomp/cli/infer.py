@@ -247,7 +247,7 @@ def _print_record(path: Path, record: dict[str, Any]) -> None:
             [*([str(number)] if numbered else []), *map(_cell, entry.values())]
             for number, entry in enumerate(objects, start=1)
         ]
-        print_table([*(["object"] if numbered else []), *objects[0]], rows)
+        print_table([*(["#"] if numbered else []), *objects[0]], rows)
     parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
     if record.get("typicality") is not None:
         parts.append(f"typicality {record['typicality']:.2g}")
