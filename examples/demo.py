@@ -62,7 +62,7 @@ def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, t
     Rings are the places that are found, crosses are the true ones.
     """
     answer = energycomp.infer(image, model)
-    table = Table("no.", "x", "y", "size", "color", "material", "shape")
+    table = Table("#", "x", "y", "size", "color", "material", "shape")
     sure = torch.ones(answer.count, 4) if answer.certainty is None else answer.certainty
     for number, (value, certainty) in enumerate(zip(answer.conditions, sure.tolist(), strict=True), start=1):
         x, y, *words = model.conditioner.describe(value).values()
