@@ -69,7 +69,7 @@ def objects() -> Model:
     return _small(Objects(), "objects", blocks=2, fine_blocks=4)
 
 
-def _small(conditioner: Coordinates | Objects, name: str, **depth: int) -> Model:
+def _small(conditioner: Coordinates | Objects, name: str, **depth: Any) -> Model:
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64,
