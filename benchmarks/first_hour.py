@@ -37,7 +37,7 @@ STEPS: list[tuple[bool, str]] = [
     (True, "sample clevr 0.3,0.5 -n 4 --grid --steps 5 -o grid.png"),
     (True, "sample clevr 0.3,0.5 --not 0.7,0.6 --steps 5 -o without.png --json"),
     (True, "sample faces smiling --steps 5 -o face.png"),
-    (True, "sample clevr-objects 0.3,0.5,color=red --steps 5 -o red.png"),
+    (True, "sample clevr 0.3,0.5,color=red --steps 5 -o red.png"),
     (False, "sample clver 0.3,0.5"),
     (False, "sample clevr"),
     (False, "sample clevr 3"),

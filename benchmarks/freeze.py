@@ -38,13 +38,15 @@ COUNTERS = {"seen"}  # last part of the names of tensors that count training sam
 TIMES = re.compile(r"seconds|minutes|time")  # keys of results that differ between two runs of the same code
 COMPOSED = {
     "clevr": lambda model: [model(0.3, 0.45), model(0.7, 0.6)],
+    "clevr-places": lambda model: [model(0.3, 0.45), model(0.7, 0.6)],
     "faces": lambda model: [model(smiling=True)],
     "text": lambda model: [model("a red cube"), model("a blue sphere")],
 }
 DECOMPOSED = ("decomp", "decomp-b", "lit", "slots", "slots-sprites")
 EVALUATED = {
     "clevr, 3-5 objects": ("clevr", "--data", "synthetic:3-5", "-n", "20"),
-    "clevr, 6-8 objects": ("clevr", "--data", "synthetic:6-8", "-n", "20"),
+    "clevr-places, 3-5 objects": ("clevr-places", "--data", "synthetic:3-5", "-n", "20"),
+    "clevr-places, 6-8 objects": ("clevr-places", "--data", "synthetic:6-8", "-n", "20"),
     "faces": ("faces", "-n", "20"),
     "decomp": ("decomp", "-n", "20"),
     "lit": ("lit", "-n", "20"),

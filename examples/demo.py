@@ -2,7 +2,7 @@
 
 The pictures go to demo/.
 
-Run it as `python examples/demo.py [MODEL] [FOLDER]`.
+Run it as `python examples/demo.py [MODEL] [FOLDER]`, with a model of whole objects.
 """
 
 import sys
@@ -25,36 +25,55 @@ from energycomp.images import to_output
 from energycomp.plugins import find
 from energycomp.viz import grid, overlay, strip
 
-PLACES = [
-    (0.25, 0.45), (0.5, 0.4), (0.75, 0.45), (0.35, 0.6), (0.65, 0.6), (0.2, 0.7), (0.5, 0.78), (0.8, 0.72),
-]  # fmt: skip
+OBJECTS = (
+    "large red metal cube at 0.25,0.45",
+    "small blue rubber sphere at 0.5,0.4",
+    "large green rubber cylinder at 0.75,0.45",
+    "small yellow metal sphere at 0.35,0.6",
+    "large purple rubber cube at 0.65,0.6",
+    "large cyan metal cylinder at 0.2,0.7",
+    "small gray rubber cube at 0.5,0.78",
+    "small brown metal cylinder at 0.8,0.72",
+)
 SAMPLES = 4
 
 
+def described(model: energycomp.Model, count: int) -> torch.Tensor:
+    """The first `count` objects as values (count, 6)."""
+    conditioner: Any = model.conditioner
+    return torch.cat([conditioner.read(text) for text in OBJECTS[:count]])
+
+
 def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
-    """Samples scenes with objects at `count` places, and returns the first; a ring marks each place."""
-    places = PLACES[:count] if count > 3 else PLACES[3:6]
-    scene = energycomp.Composer([model(x, y) for x, y in places])
+    """Samples scenes of `count` described objects, and returns the first; a ring marks each place."""
+    print(f"\ncomposed-{count}: {'; '.join(OBJECTS[:count])}")
+    values = described(model, count)
+    scene = energycomp.Composer(model.compose(values))
     images = scene.sample(SAMPLES, num_inference_steps=25, generator=torch.Generator().manual_seed(count))
     save(grid(images, SAMPLES), folder / f"composed-{count}.png", cells=SAMPLES)
-    save(overlay(images[0], places), folder / f"composed-{count}-asked-for.png")
+    save(overlay(images[0], values[:, :2]), folder / f"composed-{count}-asked-for.png")
     first: Image.Image = images[0]
     return first
 
 
 def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, truth: Any) -> None:
-    """Infers the objects of a picture: prints them, and draws them as rings and the true places as crosses."""
+    """Infers the objects of a picture: prints their places, their words and how certain each word is; draws the places.
+
+    Rings are the places that are found, crosses are the true ones.
+    """
     answer = energycomp.infer(image, model)
-    table = Table("object", "x", "y", "gain")
-    gains = [None] * answer.count if answer.component_gain is None else answer.component_gain.tolist()
-    for number, (place, gain) in enumerate(zip(answer.conditions.tolist(), gains, strict=True), start=1):
-        table.add_row(str(number), *(f"{v:.3f}" for v in place), "" if gain is None else f"{gain:.3g}")
+    table = Table("#", "x", "y", "size", "color", "material", "shape")
+    sure = torch.ones(answer.count, 4) if answer.certainty is None else answer.certainty
+    for number, (value, certainty) in enumerate(zip(answer.conditions, sure.tolist(), strict=True), start=1):
+        x, y, *words = model.conditioner.describe(value).values()
+        cells = [f"{word} {share:.2f}" for word, share in zip(words, certainty, strict=True)]
+        table.add_row(str(number), f"{x:.2f}", f"{y:.2f}", *cells)
     console = Console()
     console.print(
         f"\n{name}: {answer.count} objects of {len(truth)}, fit {answer.fit:.3f}, {answer.rows:,} network rows"
     )
     console.print(table)
-    save(overlay(image, answer.conditions, truth=truth), folder / f"read-{name}.png")
+    save(overlay(image, answer.conditions[:, :2], truth=truth[:, :2]), folder / f"read-{name}.png")
     if answer.trace:
         save(trace_plot(answer.trace), folder / f"read-{name}-search.png")
 
@@ -109,7 +128,7 @@ WRITTEN: list[Path] = []
 
 
 def main() -> None:
-    """Everything, in under two minutes on two cores."""
+    """Everything, in half a minute on two cores."""
     source = sys.argv[1] if len(sys.argv) > 1 else "clevr"
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else "demo")
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +137,7 @@ def main() -> None:
     example = find("datasets", "clevr")().examples("synthetic:4-5", count=1, seed=0)[0]
     rendered = to_output(example.image[None], "pil")[0]
     read(model, rendered, "rendered", folder, true_values(example, model.conditioner))
-    read(model, composed[5], "composed", folder, PLACES[:5])
+    read(model, composed[5], "composed", folder, described(model, 5))
     take_apart(folder)
     compose_prompts(folder)
     print("\nThe pictures:")

@@ -32,10 +32,10 @@ NOT_RUN = {
 QUICKER = {
     r"^(energycomp data clevr) -n 1000 ": r"\1 -n 1 ",
     r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
-    r"^(energycomp infer clevr .*)": r"\1 --count 0",
+    r"^(energycomp infer clevr\S* .*)": r"\1 --count 0",
     r"^(energycomp rank .*)": r"\1 --draws 4",
     r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 10",
-    r"^(energycomp evaluate clevr .*)-n 300": r"\1-n 1 --count 0",
+    r"^(energycomp evaluate clevr\S* .*)-n 300": r"\1-n 1 --count 0",
     r"^(energycomp evaluate text) -n 200 ": r"\1 -n 1 ",
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2",

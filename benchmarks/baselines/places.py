@@ -15,8 +15,8 @@ from benchmarks.baselines.slot_attention import SlotAttention
 from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
 from energycomp.training import Recipe, Step, denoising_loss
-from energycomp_clevr.model import clevr as untrained
-from energycomp_clevr.recipe import augment, clevr
+from energycomp_clevr.model import clevr_places as untrained
+from energycomp_clevr.recipe import augment, clevr_places
 
 __all__ = ["PLACES", "recipe"]
 
@@ -46,7 +46,7 @@ PLACES = {
 
 def recipe(cache: Path) -> Recipe:
     """The recipe of our own model; the scenes are rendered once under `cache`."""
-    return clevr(data=None, init=None, preset="default", cache=cache)
+    return clevr_places(data=None, init=None, preset="default", cache=cache)
 
 
 @cache

@@ -71,7 +71,7 @@ def timed(model: Model) -> tuple[Model, Timed]:
 def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentParser:
     """The options that all speed benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder of a two-stage model")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a two-stage model")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=defaults.get("repeats", 5), help="the median counts")
     parser.add_argument("--seed", type=int, default=0)

@@ -66,7 +66,7 @@ class Located:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("--model", default="clevr", help="registered name or folder")
     parser.add_argument("--data", default="synthetic:3-8", help="as `energycomp evaluate` takes it")
     parser.add_argument("-n", type=int, default=60, help="images")
     parser.add_argument("--seed", type=int, default=0, help="of scenes, draws and resamples")

@@ -1,6 +1,6 @@
 """Calibrate a model on held-out images, so that `infer` tells how unusual an image is (`Solution.typicality`).
 
-python benchmarks/inference/calibrate.py [--model clevr] [--data synthetic:0-10] [-n 440] -o FOLDER
+python benchmarks/inference/calibrate.py [--model clevr-places] [--data synthetic:0-10] [-n 440] -o FOLDER
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from energycomp.plugins import find
 def main() -> None:
     """Saves the model with its calibration, in half precision as the shipped ones are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
     parser.add_argument("--data", default="synthetic:0-10", help="held-out images of the model's kind")
     parser.add_argument("-n", type=int, default=440)
     parser.add_argument("--seed", type=int, default=1)

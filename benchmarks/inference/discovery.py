@@ -28,7 +28,7 @@ from benchmarks.common.measure import table, write
 from energycomp import load
 from energycomp.evaluation import EstimationError, PerceptionRate, Precision
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.model import clevr as untrained
+from energycomp_clevr.model import clevr_places as untrained
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.sgd import SGD
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", action="store_true", help="the baselines among the methods, where not trained yet")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="all by default")
-    parser.add_argument("--model", default="clevr", help="registered name or folder of our model")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder of our model")
     parser.add_argument("--weights", type=Path, default=Path("runs/baselines"), help="folder of the baselines")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the training scenes")
     parser.add_argument("--data", nargs="+", default=["synthetic:3-5", "synthetic:6-8"], help="as `ClevrSource` takes")

@@ -1,6 +1,6 @@
 """Size, colour, material and shape of objects whose places are known; fits the inverse temperature of their posterior.
 
-python benchmarks/inference/object_words.py [--data synthetic:3-8] [-n 60] [--seed 1] [--model clevr-objects]
+python benchmarks/inference/object_words.py [--data synthetic:3-8] [-n 60] [--seed 1] [--model clevr]
 
 Prints one JSON line: the accuracy of each attribute, of all four, the network evaluations of an object, and the beta of
 softmax(-beta J) with the least negative log-likelihood of the true words, with the calibration errors that it has.
@@ -29,14 +29,14 @@ from energycomp_datasets.clevr.source import ClevrSource
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("--model", default="clevr", help="registered name or folder")
     parser.add_argument("--data", default="synthetic:3-8", help="as `energycomp evaluate` takes it")
     parser.add_argument("-n", type=int, default=60, help="images")
     parser.add_argument("--seed", type=int, default=1, help="of scenes and draws")
     options = parser.parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
-        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr-objects")
+        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     numbers, rows = mixed.support.length, 0
     read: list[tuple[ObjectWords, Tensor]] = []
     examples = ClevrSource().examples(options.data, count=options.n, seed=options.seed)

@@ -45,7 +45,7 @@ HELD_OUT = 2_300_000_000  # added to the seed: scenes that neither training nor 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("--model", default="clevr", help="registered name or folder")
     parser.add_argument("-n", type=int, default=24, help="scenes")
     parser.add_argument("--objects", default="3-5", help="objects of a scene")
     parser.add_argument("--steps", type=int, default=None, help="of the scheduler; the model's own")
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
-        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr-objects")
+        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     steps = options.steps or model.defaults.num_inference_steps
     name = f"{identity(options.model, model)}-{options.objects}-{steps}-{options.seed}"
     folder = options.records / name

@@ -60,7 +60,7 @@ def compose(model: Model, places: Tensor) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     parser = sampling_options(__doc__, records="runs/composed_samples", scenes="layouts")
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
     options = parser.parse_args(arguments)
     model = load(options.model)
 

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(pictures), default=list(pictures))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    model = load("clevr")
+    model = load("clevr-places")
     for name in options.only:
         figure = pictures[name](model)
         path = options.out / f"concept-{name}.png"

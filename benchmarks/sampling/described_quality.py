@@ -1,6 +1,6 @@
 """Compare samples of described scenes with renders of the same descriptions: FID, KID and sharpness.
 
-python benchmarks/sampling/described_quality.py [--models clevr-objects clevr] [-n 64] [--counts 3,5,8] [-o quality.png]
+python benchmarks/sampling/described_quality.py [--models clevr clevr-places] [-n 64] [--counts 3,5,8] [-o quality.png]
 
 Prints one JSON line for each number of objects and kind of image, and one over all numbers of objects. The kinds are
 the samples of each model and way, and two floors: new renders of the same descriptions, with other rotations, lights
@@ -10,7 +10,7 @@ large, and other features give other numbers. `gradient` is the mean magnitude o
 renders; soft samples have less than 1, noisy ones may have more.
 
 Descriptions, seeds and `--records` are those of `described_scenes.py`: a sample that either drew is not drawn twice. A
-model of places, such as `clevr`, is given the places only.
+model of places, such as `clevr-places`, is given the places only.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def gradient(images: Tensor) -> Tensor:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines."""
     parser = sampling_options(__doc__, records="runs/described_scenes", scenes="scenes")
-    parser.add_argument("--models", nargs="+", default=["clevr-objects"], help="registered names or folders")
+    parser.add_argument("--models", nargs="+", default=["clevr"], help="registered names or folders")
     parser.add_argument("--features", type=Path, default=FOLDER, help="folder of the network of `scene_features.py`")
     parser.add_argument("--feature-steps", type=int, default=STEPS, help="of the training of that network")
     parser.add_argument("--feature-scenes", type=int, default=DRAWN, help="that it is trained on")

@@ -39,11 +39,11 @@ from energycomp_datasets.clevr.layout import render_objects
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     parser = sampling_options(__doc__, records="runs/described_scenes", scenes="scenes")
-    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("--model", default="clevr", help="registered name or folder")
     options = parser.parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
-        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr-objects")
+        raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     numbers = mixed.support.length
 
     def read(image: Tensor) -> Any:

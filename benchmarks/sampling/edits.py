@@ -34,7 +34,7 @@ HELD_OUT = 2_100_000_000  # added to the seed: scenes that neither training nor 
 def main() -> None:
     """Prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
     parser.add_argument("-n", type=int, default=60, help="scenes")
     parser.add_argument("--objects", default="3-5", help="objects of a scene")
     parser.add_argument("--strength", type=float, default=0.2, help="how freely what moves is painted anew")

@@ -1,6 +1,6 @@
 """Draw the pictures of the front page: described scenes with what was asked, and a picture read as a table.
 
-python benchmarks/sampling/front_page.py [--model clevr-objects] [--image PICTURE] [-o docs/images]
+python benchmarks/sampling/front_page.py [--model clevr] [--image PICTURE] [-o docs/images]
 
 Writes `compose.png` and `read.png`. Without `--image` a rendered scene is read.
 """
@@ -43,7 +43,7 @@ HELD_OUT = 2_000_000_000
 def main() -> None:
     """Writes the two pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-objects", help="registered name or folder")
+    parser.add_argument("--model", default="clevr", help="registered name or folder")
     parser.add_argument("--image", type=Path, default=None, help="a picture to read")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", type=Path, default=Path("docs/images"), help="folder")

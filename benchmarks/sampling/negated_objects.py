@@ -99,7 +99,7 @@ def summary(scenes: list[Any]) -> str:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
     parser.add_argument("-n", type=int, default=24, help="scenes of each case")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Measure milliseconds per row of the network heads of `clevr` by the number of rows per call.
+"""Measure milliseconds per row of the network heads of `clevr-places` by the number of rows per call.
 
 python benchmarks/speed/row_limit.py [--threads 2]
 """
@@ -18,7 +18,7 @@ from energycomp.components import Condition
 def main() -> None:
     """Prints milliseconds a row for calls of 4 to 256 rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rows", type=int, default=512)
     options = parser.parse_args()

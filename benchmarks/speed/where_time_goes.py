@@ -35,7 +35,7 @@ OTHER = "the rest: Python, dispatch, allocation"
 def main() -> None:
     """Writes where_time_goes.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder of a two-stage model")
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a two-stage model")
     parser.add_argument("--components", type=int, default=5)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -227,12 +227,12 @@ def answer_cells(objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[
     """The table of the objects of a record, as columns and texts; objects are numbered, attributes have a name.
 
     >>> answer_cells([{"x": 0.5, "y": 0.25, "gain": 2.5}])
-    (['object', 'x', 'y', 'gain'], [['1', '0.5', '0.25', '2.5']])
+    (['#', 'x', 'y', 'gain'], [['1', '0.5', '0.25', '2.5']])
     """
     columns, cells = table_cells(objects)
     if _are_attributes(objects):
         return columns, cells
-    return ["object", *columns], [[str(number), *row] for number, row in enumerate(cells, start=1)]
+    return ["#", *columns], [[str(number), *row] for number, row in enumerate(cells, start=1)]
 
 
 def answer_line(record: Mapping[str, Any]) -> str:

@@ -43,9 +43,9 @@ PARTS: dict[Kind, tuple[str, ...]] = {
 # What the packages that are developed together with energycomp register, for the error "not installed".
 FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
     "energycomp-clevr": {
-        "models": ("clevr", "clevr-objects"),
+        "models": ("clevr", "clevr-places"),
         "conditioners": ("coordinates", "objects"),
-        "recipes": ("clevr", "clevr-objects"),
+        "recipes": ("clevr", "clevr-places"),
     },
     "energycomp-datasets": {
         "datasets": (

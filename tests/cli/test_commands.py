@@ -451,8 +451,9 @@ def finder(**added: dict[str, Any]) -> Callable[[str, str], Any]:
 
 
 def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes: Path, pictures: Path) -> None:
-    command = ["train", "clevr", "--data", scenes, "--init", model, "--steps", 4, "--batch-size", 8, "-o", "runs/new"]
-    command += ["--sample-every", 2, "--save-every", 2, "--precision", "no", "--learning-rate", 1e-3, "--half"]
+    command = ["train", "clevr-places", "--data", scenes, "--init", model, "--steps", 4, "--batch-size", 8]
+    command += ["-o", "runs/new", "--sample-every", 2, "--save-every", 2]
+    command += ["--precision", "no", "--learning-rate", 1e-3, "--half"]
     code, out, _ = run(*command)
     assert code == 0
     assert out.endswith("energycomp infer runs/new/model IMAGE -o out\n")
@@ -476,7 +477,7 @@ def test_train_says_how_to_go_on_after_ctrl_c(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("energycomp.cli.train._sampler", lambda *_: stop)
-    command = ["train", "clevr", "--data", scenes, "--init", model, "--steps", 2, "--batch-size", 8, "-o", "new"]
+    command = ["train", "clevr-places", "--data", scenes, "--init", model, "--steps", 2, "--batch-size", 8, "-o", "new"]
     code, _, err = run(*command, "--sample-every", 1)
     assert code == 130
     assert "run the same command again" in err

@@ -18,10 +18,10 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The models of CLEVR scenes, of places and of whole objects, with their trained weights."""
+    """The models of CLEVR scenes, of whole objects and of places alone, with their trained weights."""
     return {
         "clevr": lazy("energycomp_clevr.model:clevr"),
-        "clevr-objects": lazy("energycomp_clevr.model:clevr_objects"),
+        "clevr-places": lazy("energycomp_clevr.model:clevr_places"),
     }
 
 
@@ -38,6 +38,6 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
     """The training recipes of both models."""
     return {
-        "clevr": lazy("energycomp_clevr.recipe:clevr"),
-        "clevr-objects": lazy("energycomp_clevr.objects_recipe:clevr_objects"),
+        "clevr": lazy("energycomp_clevr.objects_recipe:clevr"),
+        "clevr-places": lazy("energycomp_clevr.recipe:clevr_places"),
     }

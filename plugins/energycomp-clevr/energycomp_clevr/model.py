@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -15,18 +16,34 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
-__all__ = ["clevr", "clevr_objects", "default", "objects", "paper"]
+__all__ = ["clevr", "clevr_places", "objects", "paper", "places"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
-    """The model of CLEVR scenes: `clevr(0.3, 0.4)` is a component for an object at this position.
+    """The model of CLEVR scenes: `clevr(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
 
     Args:
-        preset: "default" for 64x64 pixels, or "paper", the network of the thesis on latents of Stable Diffusion.
+        preset: "default" for whole objects at 64x64 pixels, or "paper", the network of the thesis, whose components are
+            places, on latents of Stable Diffusion.
         pretrained: load the weights of this package, which exist for "default".
         options: options of the preset; for "paper": `vae`, a path or hub id.
     """
-    presets = {"default": default, "paper": paper}
+    return _preset({"default": objects, "paper": paper}, "objects", preset, pretrained, options)
+
+
+def clevr_places(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
+    """The model of places: `model(0.3, 0.4)` is a component for an object at this position.
+
+    Args:
+        preset, pretrained, options: as of `clevr`; "default" is `places`.
+    """
+    return _preset({"default": places, "paper": paper}, "places", preset, pretrained, options)
+
+
+def _preset(
+    presets: Mapping[str, Callable[..., Model]], folder: str, preset: str, pretrained: bool, options: Mapping[str, Any]
+) -> Model:
+    """The model of a preset; the weights of "default" are in a folder of this package."""
     if preset not in presets:
         raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
     if unknown := options.keys() - ({"vae"} if preset == "paper" else set()):
@@ -40,19 +57,10 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
             f"got preset {preset!r} with pretrained weights, which are not in this package; expected 'default', or "
             "pretrained=False; train it: energycomp train clevr --preset paper"
         )
-    return shipped("energycomp_clevr", "places")
+    return shipped("energycomp_clevr", folder)
 
 
-def clevr_objects(*, pretrained: bool = True) -> Model:
-    """The model of whole objects: `model(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
-
-    Args:
-        pretrained: load the weights of this package.
-    """
-    return shipped("energycomp_clevr", "objects") if pretrained else objects()
-
-
-def default() -> Model:
+def places() -> Model:
     """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
     return _small(Coordinates(), "coordinates")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -15,12 +17,14 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.models import Model
 from energycomp.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
-from energycomp_clevr.model import objects
+from energycomp_clevr.model import clevr as build
+from energycomp_clevr.recipe import clevr_places, scenes_of
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import render_objects
-from energycomp_datasets.clevr.scenes import Variety
+from energycomp_datasets.clevr.records import Record
+from energycomp_datasets.clevr.scenes import ATTRIBUTES, Variety
 
-__all__ = ["augment", "clevr_objects", "widened"]
+__all__ = ["augment", "clevr", "widened"]
 
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
 WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
@@ -50,20 +54,20 @@ def _open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generato
     return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)
 
 
-def clevr_objects(*, data: Path | None, init: Model | None, preset: str, cache: Path) -> Recipe:
-    """The recipe of the model of whole objects: the model `clevr` of places, trained on with attributes.
+def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
+    """The recipe of whole objects (preset "default"), or of the thesis (preset "paper"), whose components are places.
 
     Args:
-        data: None: scenes are rendered, once, and kept under `cache`.
-        init: a model of objects or of places to start from; `clevr` when left out.
-        preset: "default".
+        data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
+        init: a model of objects or of places to start from; the weights of `clevr-places` when left out.
+        preset: "default" or "paper".
+        options: of the preset.
     """
-    if data is not None or preset != "default":
-        raise InputError(
-            f"got --data {data} and --preset {preset} for clevr-objects, which is trained on rendered scenes; leave "
-            "both out"
-        )
-    model = widened(load("clevr") if init is None else init, start(None, objects))
+    if preset == "paper":
+        return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)
+    model = start(None, partial(build, preset=preset, pretrained=False, **options))
+    scenes = scenes_of(data, model.processor, _values) if data else _rendered(cache / "clevr-described.safetensors")
+    model = widened(load("clevr-places") if init is None else init, model)
     config = FitConfig(
         steps=8_000,
         batch_size=24,
@@ -72,13 +76,19 @@ def clevr_objects(*, data: Path | None, init: Model | None, preset: str, cache: 
         ema_decay=0.998,
         mixed_precision="bf16",
     )
-    network, scenes = model.denoiser.network, _rendered(cache / "clevr-objects.safetensors")
+    network = model.denoiser.network
     return Recipe(model=model, module=network, loss=_loss(model), data=scenes, config=config, collate_fn=collate)
 
 
 def widened(trained: Model, model: Model) -> Model:
     """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
     known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
+    shared = [name for name in own if name in known and name != "token.0.weight"]
+    if "token.0.weight" not in known or any(known[name].shape != own[name].shape for name in shared):
+        raise InputError(
+            f"got the model {trained.name} to start from, which has another network; expected clevr, clevr-places or "
+            "one that was trained from them; leave --init out"
+        )
     for name, tensor in own.items():
         if name == "token.0.weight":
             columns = known[name].shape[1]
@@ -103,6 +113,15 @@ def _loss(model: Model) -> Loss:
         )
 
     return loss
+
+
+def _values(record: Record) -> Tensor:
+    """The objects of a record, (K, 6); what it does not say of them is left open."""
+    described = record.attributes or ({},) * record.count
+    codes = [
+        [words.index(one[name]) + 1 if name in one else 0 for name, words in ATTRIBUTES.items()] for one in described
+    ]
+    return torch.cat([record.coordinates, torch.tensor(codes).reshape(-1, len(ATTRIBUTES))], dim=1)
 
 
 def _rendered(path: Path) -> Dataset[dict[str, Tensor]]:

@@ -1,7 +1,8 @@
-"""How the model of CLEVR scenes is trained: the data, their augmentation, and the settings of `fit`."""
+"""How the model of places is trained: the data, their augmentation, and the settings of `fit`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.training import FitConfig, Loss, Recipe, Step, collate, denoising_loss, start
-from energycomp_clevr.model import clevr as build
+from energycomp_clevr.model import clevr_places as build
 from energycomp_datasets.clevr.layout import read, render_arrays
+from energycomp_datasets.clevr.records import Record
 
-__all__ = ["augment", "clevr"]
+__all__ = ["augment", "clevr_places", "scenes_of"]
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
@@ -33,8 +35,8 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
     return images, torch.stack([torch.where(flipped[batch["owner"]], 1 - x, x), y], dim=1)
 
 
-def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
-    """The recipe of the shipped weights (preset "default"), or of the thesis (preset "paper").
+def clevr_places(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
+    """The recipe of the shipped weights of places (preset "default"), or of the thesis (preset "paper").
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
@@ -43,7 +45,10 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
         options: of the preset.
     """
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
-    scenes = _folder(data, model.processor) if data else _rendered(cache / "clevr-scenes.safetensors")
+    if data:
+        scenes = scenes_of(data, model.processor, lambda record: record.coordinates)
+    else:
+        scenes = _rendered(cache / "clevr-scenes.safetensors")
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
@@ -67,7 +72,7 @@ def _loss(model: Model) -> Loss:
 
 
 def _scenes(images: Tensor, values: Tensor, counts: Tensor) -> Dataset[dict[str, Tensor]]:
-    """Images (N, 3, H, W) uint8 with the places of their objects: `values` (R, 2), of which each image has a count."""
+    """Images (N, 3, H, W) uint8 with their objects: `values` (R, D), of which each image has a count."""
     return StackDataset(image=images, values=values.split(counts.tolist()))  # type: ignore[arg-type]
 
 
@@ -87,11 +92,13 @@ def _rendered(path: Path) -> Dataset[dict[str, Tensor]]:
     return _scenes(tensors["images"], tensors["values"], tensors["counts"])
 
 
-def _folder(folder: Path, processor: ImageProcessor) -> Dataset[dict[str, Tensor]]:
-    """Pictures of a folder in CLEVR's layout, at the model's size, in memory."""
+def scenes_of(
+    folder: Path, processor: ImageProcessor, values: Callable[[Record], Tensor]
+) -> Dataset[dict[str, Tensor]]:
+    """Pictures of a folder in CLEVR's layout, at the model's size, in memory; `values` (K, D) of each record."""
     records = read(folder)
     if len(records) < 32:
         raise InputError(f"got {folder} with {len(records)} pictures; expected at least one batch of 32 to train on")
     images = [to_bytes(processor(record.path)[0]) for record in tqdm(records, desc="reading")]
     counts = torch.tensor([record.count for record in records])
-    return _scenes(torch.stack(images), torch.cat([record.coordinates for record in records]), counts)
+    return _scenes(torch.stack(images), torch.cat([values(record) for record in records]), counts)

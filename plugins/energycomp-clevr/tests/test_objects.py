@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.testing import check_conditioner
-from energycomp_clevr.model import default, objects
+from energycomp.evaluation import true_values
+from energycomp.testing import check_conditioner, tiny_model
+from energycomp_clevr.model import objects, places
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.objects_recipe import augment, widened
+from energycomp_clevr.objects_recipe import augment, clevr, widened
+from energycomp_datasets.clevr.layout import write
+from energycomp_datasets.clevr.source import ClevrSource
 
 OBJECTS = Objects()
 
@@ -68,14 +72,14 @@ def test_words_that_are_not_known(words: dict[str, Any]) -> None:
 
 def test_places_alone_mean_what_they_meant() -> None:
     """The weights of the model of places, in the model of objects: the same predictions, to the bit."""
-    places = default()
+    given = places()
     torch.manual_seed(0)
-    for weight in places.denoiser.network.parameters():
+    for weight in given.denoiser.network.parameters():
         torch.nn.init.normal_(weight, std=0.05)
-    wide = widened(places, objects())
+    wide = widened(given, objects())
     x, timestep = torch.randn(2, 3, 64, 64), torch.tensor([300.0, 700.0])
     with torch.no_grad():
-        assert wide(0.3, 0.4).eps(x, timestep).equal(places(0.3, 0.4).eps(x, timestep))
+        assert wide(0.3, 0.4).eps(x, timestep).equal(given(0.3, 0.4).eps(x, timestep))
         assert not wide(0.3, 0.4, color="red").eps(x, timestep).equal(wide(0.3, 0.4).eps(x, timestep))
 
 
@@ -91,3 +95,22 @@ def test_training_leaves_attributes_open() -> None:
     assert 0.27 < whole < 0.35
     assert 0.4 < is_open.float().mean() < 0.48
     assert sorted(seen[:, 0].unique().tolist()) == [0.25, 0.75]
+
+
+def test_a_folder_of_scenes_is_training_data(tmp_path: Path) -> None:
+    """Whole objects, as evaluation reads them."""
+    write(tmp_path, 32, objects=(1, 2), size=(48, 32))
+    recipe = clevr(data=tmp_path, init=places(), preset="default", cache=tmp_path / "cache")
+    for number, example in enumerate(ClevrSource().examples(str(tmp_path), count=32, seed=0)):
+        assert recipe.data[number]["values"].equal(true_values(example, OBJECTS))
+    thesis = clevr(data=tmp_path, init=tiny_model(), preset="paper", cache=tmp_path / "cache")
+    assert thesis.data[0]["values"].shape[1] == 2  # places
+    with pytest.raises(InputError, match="got the model tiny to start from, which has another network"):
+        clevr(data=tmp_path, init=tiny_model(), preset="default", cache=tmp_path / "cache")
+
+
+def test_presets_of_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected one of default, paper"):
+        clevr(data=None, init=None, preset="large", cache=tmp_path)
+    with pytest.raises(InputError, match="got the option 'vae'"):
+        clevr(data=None, init=None, preset="default", cache=tmp_path, vae="folder")

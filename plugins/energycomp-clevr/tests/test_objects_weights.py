@@ -23,7 +23,7 @@ TEXTS = ("large red rubber cube at 0.3,0.5", "small blue metal sphere at 0.7,0.5
 
 @pytest.fixture(scope="module")
 def model() -> energycomp.Model:
-    return energycomp.load("clevr-objects")
+    return energycomp.load("clevr")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_place_alone_is_an_object_of_any_kind(model: energycomp.Model) -> None
 
 def test_the_command_writes_records_and_draws_what_was_found(scene: Image.Image, tmp_path: Path) -> None:
     scene.save(tmp_path / "scene.png")
-    arguments = ["infer", "clevr-objects", str(tmp_path / "scene.png"), "--count", "2", "--format", "clevr", "--redraw"]
+    arguments = ["infer", "clevr", str(tmp_path / "scene.png"), "--count", "2", "--format", "clevr", "--redraw"]
     result = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     (record,) = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
@@ -84,7 +84,7 @@ def test_the_command_writes_records_and_draws_what_was_found(scene: Image.Image,
 
 
 def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
-    words = ["sample", "clevr-objects", "red cube at 0.3,0.5", "0.7,0.6", "--steps", "1", "-o", str(tmp_path / "a.png")]
+    words = ["sample", "clevr", "red cube at 0.3,0.5", "0.7,0.6", "--steps", "1", "-o", str(tmp_path / "a.png")]
     lines = {}
     for options in (["--guidance", "2"], ["--guidance", "1"], ["--best-of", "1", "--guidance", "2.0"]):
         result = CliRunner().invoke(app, [*words, *options])
@@ -119,11 +119,11 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
 def test_options_that_cannot_be(options: list[str], message: str, scene: Image.Image, tmp_path: Path) -> None:
     scene.save(tmp_path / "scene.png")
     command, *rest = options
-    result = CliRunner().invoke(app, [command, "clevr-objects", str(tmp_path / "scene.png"), *rest])
+    result = CliRunner().invoke(app, [command, "clevr", str(tmp_path / "scene.png"), *rest])
     assert result.exit_code != 0
     assert message in " ".join(f"{result.output} {result.exception}".split())
 
 
 @pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md"])
 def test_the_package_names_both_models(name: str) -> None:
-    assert "clevr-objects" in (Path(__file__).parents[1] / name).read_text()
+    assert "clevr-places" in (Path(__file__).parents[1] / name).read_text()

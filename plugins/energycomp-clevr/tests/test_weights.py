@@ -19,7 +19,7 @@ REAL = Path(__file__).parents[4] / "shared" / "data" / "clevr_real_dev"
 
 @pytest.fixture(scope="module")
 def clevr() -> energycomp.Model:
-    return energycomp.load("clevr")
+    return energycomp.load("clevr-places")
 
 
 def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float]:
@@ -32,7 +32,7 @@ def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float
 
 
 def test_the_weights_are_small_and_registered() -> None:
-    for name, folder in (("clevr", "places"), ("clevr-objects", "objects")):
+    for name, folder in (("clevr", "objects"), ("clevr-places", "places")):
         assert find("models", name)().name == "clevr"
         weights = files("energycomp_clevr") / "weights" / folder
         assert sum(len(file.read_bytes()) for file in weights.iterdir()) <= 8_000_000
