@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from energycomp import cli
 from energycomp.cli.files import image_files, save_image
-from energycomp.cli.infer import _cell
 from energycomp.errors import InputError
+from energycomp.show import cell
 
 
 def test_folders_are_searched_recursively_without_results_and_hidden_files(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_formats_that_sample_does_not_write(options: list[str], message: str) ->
 
 
 def test_a_latent_is_printed_in_three_digits() -> None:
-    assert _cell([0.123456789, -2.0, 31415.9]) == "0.123, -2, 3.14e+04"
+    assert cell([0.123456789, -2.0, 31415.9]) == "0.123, -2, 3.14e+04"
 
 
 def test_what_is_loaded_is_said_before_torch_is_imported() -> None:
