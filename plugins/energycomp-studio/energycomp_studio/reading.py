@@ -44,10 +44,11 @@ class Reading:
 
 @attrs.frozen(eq=False)
 class _Watched:
-    """A solver whose problem reports what it is asked."""
+    """A solver whose problem reports what it is asked. It keeps the state of the generator after the search."""
 
     solver: Solver
     report: Callable[[Stage], None]
+    states: list[Tensor] = attrs.field(factory=list)
 
     @property
     def needs(self) -> str | None:
@@ -55,7 +56,9 @@ class _Watched:
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         watched: Any = _WatchedProblem(problem, self.report)
-        return self.solver.solve(watched, generator=generator)
+        solution = self.solver.solve(watched, generator=generator)
+        self.states += [] if generator is None else [generator.get_state()]
+        return solution
 
 
 @attrs.define(eq=False)
@@ -99,12 +102,15 @@ def _maps(form: QuadraticForm, problem: Problem) -> Tensor:
 
 @attrs.frozen(eq=False)
 class _Known:
-    """The solver that returns an answer that is known."""
+    """The solver that returns an answer that is known, and leaves the generator as the search left it."""
 
     solution: Solution
+    state: Tensor
     needs: str | None = None
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:  # noqa: ARG002
+        if generator is not None:
+            generator.set_state(self.state)
         return self.solution
 
 
@@ -121,14 +127,13 @@ def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *,
     """
     if model.decomposer_name is not None:
         raise InputError(f"got {model.name}, which reads parts at once; use the tab Decompose")
-    solver, generator = _Watched(find("solvers", model.defaults.solver)(), report), torch.Generator().manual_seed(seed)
+    solver, mixed = _Watched(find("solvers", model.defaults.solver)(), report), mixed_of(model.conditioner) is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # `Solution.warnings` is shown
-        solution = infer(picture, model, solver=solver, generator=generator, attributes=mixed_of(model.conditioner) is None)
-        if mixed_of(model.conditioner) is not None:
+        solution = infer(picture, model, solver=solver, generator=seed, attributes=not mixed)
+        if mixed:  # places are shown while attributes are read
             report(Stage("places", solution.conditions))
-            generator = torch.Generator().manual_seed(seed)
-            solution = infer(picture, model, solver=_Known(solution), generator=generator)
+            solution = infer(picture, model, solver=_Known(solution, solver.states[0]), generator=seed)
     report(Stage("attributes", solution.conditions))
     return Reading(picture, solution, described(solution.conditions, model))
 
