@@ -6,6 +6,8 @@ import gradio as gr
 
 from energycomp_studio.library import Library
 from energycomp_studio.tabs.compose import compose_tab
+from energycomp_studio.tabs.decompose import decompose_tab
+from energycomp_studio.tabs.read import read_tab
 from energycomp_studio.worker import Worker
 
 __all__ = ["build"]
@@ -22,5 +24,11 @@ def build(model: str, *, device: str = "cpu") -> gr.Blocks:
     with gr.Blocks(title="energycomp studio", analytics_enabled=False) as blocks:
         with gr.Tab("Compose", id="compose"):
             compose_tab(blocks, library, worker, prefix="compose", choose=False)
+        with gr.Tab("Read", id="read"):
+            read_tab(library, worker)
+        with gr.Tab("Decompose", id="decompose"):
+            decompose_tab(library, worker)
+        with gr.Tab("Models", id="models"):
+            compose_tab(blocks, library, worker, prefix="models", choose=True)
     blocks.queue(max_size=64, default_concurrency_limit=1, api_open=False)
     return blocks

@@ -53,7 +53,7 @@ def chooser(elem_id: str, text: str) -> Any:
 
 
 def tiles(elem_id: str) -> Any:
-    """Tiles that are chosen, in rows; "drop" is its event."""
+    """Tiles that are chosen, in rows; "input" is its event."""
     return gr.HTML(
         value={"chosen": []},
         html_template=static("tiles.html"),

@@ -23,13 +23,14 @@ from energycomp_studio.scene import Item, Scene
 __all__ = ["Reading", "Stage", "read", "scene_read", "table"]
 
 MAPS = 4  # maps of the search that are shown at most
+GUESSED = 0.25  # share of the first gain that the next component of a guess has at least
 
 
 @attrs.frozen(eq=False)
 class Stage:
-    """An intermediate answer: values (K, *V), or maps of the error of one more component, (M, side, side)."""
+    """An intermediate answer: values (K, *V), or maps of the gain of one more component, (M, side, side)."""
 
-    kind: Literal["maps", "places", "attributes"]
+    kind: Literal["maps", "guess", "places", "attributes"]
     values: Tensor
 
 
@@ -57,7 +58,8 @@ class _Watched:
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         watched: Any = _WatchedProblem(problem, self.report)
         solution = self.solver.solve(watched, generator=generator)
-        self.states += [] if generator is None else [generator.get_state()]
+        if generator is not None:
+            self.states.append(generator.get_state())
         return solution
 
 
@@ -76,7 +78,9 @@ class _WatchedProblem:
         form = self.problem.quadratic(atoms, bank)
         if not self.seen and self.problem.value_shape == (2,) and len(atoms) ** 0.5 % 1 == 0 and len(atoms) > 1:
             self.seen = True
-            self.report(Stage("maps", _maps(form, self.problem)))
+            maps, chosen = _searched(form, self.problem)
+            self.report(Stage("maps", maps))
+            self.report(Stage("guess", atoms[chosen]))
         return form
 
     def errors(self, values: Tensor, bank: NoiseBank) -> Tensor:
@@ -85,19 +89,24 @@ class _WatchedProblem:
         return self.problem.errors(values, bank)
 
 
-def _maps(form: QuadraticForm, problem: Problem) -> Tensor:
-    """How far one more component lowers the error, at each place of a square lattice; after 0, 1, 2, ... components.
+def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
+    """A greedy search of the dictionary: maps of how far one more component lowers the error, and what was chosen.
 
-    Costs no network evaluation: the predictions of the dictionary are known.
+    It ends before a component that gains less than a quarter of the first one. Costs no network evaluation: the
+    predictions of the dictionary are known.
     """
-    chosen: list[int] = []
-    found = []
-    side = round(len(form) ** 0.5)
-    for _ in range(min(MAPS, problem.counts[1])):
+    side, chosen, maps = round(len(form) ** 0.5), [], []
+    left = first = float(form.errors([], problem.weighting(1)).mean())
+    while len(chosen) < problem.counts[1]:
         errors = form.errors_with_each(chosen, problem.weighting(len(chosen) + 1)).mean(0)
-        found.append(-errors.reshape(side, side).T)  # the lattice counts x first
-        chosen.append(int(errors.argmin()))
-    return torch.stack(found)
+        maps.append(-errors.reshape(side, side).T)  # the lattice counts x first
+        best = int(errors.argmin())
+        first = left - float(errors[best]) if not chosen else first
+        if left - float(errors[best]) < GUESSED * first:
+            break
+        left = float(errors[best])
+        chosen.append(best)
+    return torch.stack(maps[:MAPS]), chosen
 
 
 @attrs.frozen(eq=False)

@@ -21,7 +21,7 @@ function draw() {
         tile.setAttribute("aria-pressed", next[k][j]);
         chosen[k][j] = next[k][j];
         props.value = { chosen: next };
-        trigger("drop");
+        trigger("input");
       };
       line.append(tile);
     });
