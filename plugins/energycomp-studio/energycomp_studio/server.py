@@ -161,14 +161,13 @@ def running(model: str, *, port: int = 0, device: str = "cpu") -> Iterator[str]:
     import uvicorn
 
     with _listening(port) as listener:
-        config = uvicorn.Config(application(model, device=device), log_level="warning", lifespan="on")
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(_config(application(model, device=device)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
             yield _address(listener)
         finally:
-            server.should_exit = server.force_exit = True
+            server.should_exit = True
             thread.join(10)
 
 
@@ -188,9 +187,15 @@ def serve(model: str, *, port: int, device: str = "cpu", open_browser: bool = Fa
         print(f"The studio is at {address} (Ctrl-C stops it)", file=sys.stderr, flush=True)  # noqa: T201
         if open_browser:
             webbrowser.open(address)
-        config = uvicorn.Config(guarded, log_level="warning", lifespan="on", timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(_config(guarded)).run(sockets=[listener])
         os.chdir("/")
+
+
+def _config(guarded: Guard) -> Any:
+    """Open pages hold connections, which do not keep the server from ending."""
+    import uvicorn
+
+    return uvicorn.Config(guarded, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
 
 
 def _absolute(model: str) -> str:

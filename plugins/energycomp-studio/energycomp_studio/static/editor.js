@@ -14,6 +14,7 @@ let dragged = null; // {index, moved} while a pointer is down on a handle
 let lastDrag = 0;
 
 const round = (number) => Math.round(Math.min(1, Math.max(0, number)) * 1000) / 1000;
+const coarse = (number) => Math.round(100 * round(number)) / 100; // of a pointer
 const placed = () => props.form.kind === "places";
 const copied = (list) => JSON.parse(JSON.stringify(list));
 
@@ -69,7 +70,7 @@ function drawHandles() {
 
 function place(event) {
   const box = handles.getBoundingClientRect();
-  return [round((event.clientX - box.left) / box.width), round((event.clientY - box.top) / box.height)];
+  return [coarse((event.clientX - box.left) / box.width), coarse((event.clientY - box.top) / box.height)];
 }
 
 function move(index, x, y) {
