@@ -58,12 +58,11 @@ def form_of(model: Model) -> Form:
     if isinstance(described, dict) and {"x", "y"} <= described.keys():
         mixed = mixed_of(conditioner)
         return Form("places", {} if mixed is None else dict(mixed.attributes), weight=weight)
-    if groups_of(conditioner) is not None and isinstance(described, dict) and described.keys() == {"attribute", "value"}:
+    groups = groups_of(conditioner)
+    if groups is not None and isinstance(described, dict) and described.keys() == {"attribute", "value"}:
         attributes: dict[str, list[str]] = {}
-        for group in groups_of(conditioner) or ():
-            for value in group:
-                one = conditioner.describe(value)
-                attributes.setdefault(one["attribute"], []).append(one["value"])
+        for one in (conditioner.describe(value) for group in groups for value in group):
+            attributes.setdefault(one["attribute"], []).append(one["value"])
         return Form("labels", {name: tuple(words) for name, words in attributes.items()}, weight=weight)
     return Form("texts", suggestions=_suggestions(model), weight=weight)
 

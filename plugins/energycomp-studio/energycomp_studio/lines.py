@@ -28,13 +28,13 @@ def python_lines(scene: Scene, model: Model, source: str, settings: Settings) ->
     method = f"sampler={_quoted(settings.sampler)}"
     if settings.sampler is None:
         method = f"scheduler={_quoted(model.defaults.scheduler)}"
+    options = f"generator={settings.seed}, num_inference_steps={settings.steps}, {method}"
     return "\n".join([
         "import energycomp",
         "",
         f"model = energycomp.load({_quoted(source)})",
         f"scene = {_expression(scene, model)}",
-        f"image = energycomp.Composer(scene).sample(generator={settings.seed}, num_inference_steps={settings.steps}, "
-        f"{method})[0]",
+        f"image = energycomp.Composer(scene).sample({options})[0]",
         'image.save("scene.png")',
     ])  # fmt: skip
 
@@ -127,12 +127,12 @@ def edit_python(found: Changes, model: Model, source: str, settings: Settings) -
     arguments = [f"move={{{moved}}}"] if found.move else []
     arguments += [f"remove={list(found.remove)}"] if found.remove else []
     arguments += [f"add=[{added}]"] if found.add else []
+    arguments += [f"num_inference_steps={settings.steps}", f"generator={settings.seed}"]
     return "\n".join([
         "import energycomp",
         "",
         f"model = energycomp.load({_quoted(source)})",
-        f'edited = energycomp.edit("scene.png", model, {", ".join(arguments)}, '
-        f"num_inference_steps={settings.steps}, generator={settings.seed})",
+        f'edited = energycomp.edit("scene.png", model, {", ".join(arguments)})',
         'edited.image.save("edited.png")',
     ])  # fmt: skip
 

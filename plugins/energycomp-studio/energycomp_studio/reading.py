@@ -181,8 +181,8 @@ def table(reading: Reading, model: Model) -> str:
     for k, one in enumerate(reading.described):
         cells = [str(k + 1)]
         for name in columns:
-            sure = "" if certainty is None or name not in words else f" {float(certainty[k, words.index(name)]):.0%}"
-            cells.append(f"{html.escape(str(one.get(name, '')))}<small>{sure}</small>" if sure else _cell(one.get(name)))
+            sure = None if certainty is None or name not in words else float(certainty[k, words.index(name)])
+            cells.append(_cell(one.get(name), sure))
         if solution.component_gain is not None:
             cells.append(f"{float(solution.component_gain[k]):.2f}")
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
@@ -193,5 +193,7 @@ def table(reading: Reading, model: Model) -> str:
     return f"<table class='answer'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
 
-def _cell(field: Any) -> str:
-    return html.escape(f"{field:.3f}" if isinstance(field, float) else str("" if field is None else field))
+def _cell(field: Any, sure: float | None) -> str:
+    """A field in HTML, and how certain it is."""
+    text = html.escape(f"{field:.3f}" if isinstance(field, float) else str("" if field is None else field))
+    return text if sure is None else f"{text}<small> {sure:.0%}</small>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,9 @@ def models() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -102,13 +101,13 @@ def test_alternatives_are_a_mixture_of_compositions() -> None:
     ],
 )
 def test_what_the_page_does_not_send_is_refused(data: Any) -> None:
-    with pytest.raises(InputError, match="got .*; expected"):
+    with pytest.raises(InputError, match=r"got .*; expected"):
         scene_of(data)
 
 
 @pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 10_000}])
 def test_settings_are_checked(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="got .*; expected"):
+    with pytest.raises(InputError, match=r"got .*; expected"):
         Settings(**given)
 
 

@@ -117,9 +117,7 @@ class _Decompose:
             failed=lambda message: (gr.skip(), message, gr.skip()),
         )  # fmt: skip
 
-    def mix(
-        self, value: Any, name: str, seed: Any, state: list[Any], request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
+    def mix(self, value: Any, name: str, seed: Any, state: list[Any], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """The image of the chosen parts."""
         listed, same = [one for one in state if one is not None], (gr.skip(),) * 2
         try:

@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 import gradio as gr
-import torch
 
 from energycomp import edit
 from energycomp.errors import EnergycompError, InputError
@@ -59,6 +58,7 @@ def repainted(reading: Reading, scene: Scene, model: Model, settings: Settings) 
 def maps(stage: Stage) -> str:
     """The maps of a search as images in HTML.
 
+    >>> import torch
     >>> maps(Stage("maps", torch.rand(2, 4, 4))).count("<figure>")
     2
     """
