@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from energycomp_studio.library import Library
+from energycomp_studio.parts import stopper
 from energycomp_studio.tabs.compose import compose_tab
 from energycomp_studio.tabs.decompose import decompose_tab
 from energycomp_studio.tabs.read import read_tab
@@ -30,5 +31,6 @@ def build(model: str, *, device: str = "cpu") -> gr.Blocks:
             decompose_tab(library, worker)
         with gr.Tab("Models", id="models"):
             compose_tab(blocks, library, worker, prefix="models", choose=True)
+        blocks.unload(stopper(worker))  # of the browser tab that was closed
     blocks.queue(max_size=64, default_concurrency_limit=1, api_open=False)
     return blocks

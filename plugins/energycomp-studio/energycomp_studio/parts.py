@@ -12,10 +12,24 @@ from energycomp_studio.forms import Form
 from energycomp_studio.pictures import MAX_UPLOAD
 from energycomp_studio.worker import Done, Failed, Running, Worker
 
-__all__ = ["NETWORK", "QUIET", "chooser", "code", "editor", "followed", "session_of", "static", "stopper", "tiles"]
+__all__ = [
+    "FREE",
+    "NETWORK",
+    "QUIET",
+    "chooser",
+    "code",
+    "editor",
+    "followed",
+    "session_of",
+    "static",
+    "stopper",
+    "tiles",
+]
 
 EMPTY = Form("texts").as_json()
 NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}  # one task runs, the others wait
+# What needs no network does not wait. It is queued as well, since the server has no path past the queue.
+FREE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 
 

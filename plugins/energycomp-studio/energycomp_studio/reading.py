@@ -95,7 +95,7 @@ def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]
     It ends before a component that gains less than a quarter of the first one. Costs no network evaluation: the
     predictions of the dictionary are known.
     """
-    side, chosen, maps = round(len(form) ** 0.5), [], []
+    side, chosen, maps = round(len(form) ** 0.5), list[int](), list[Tensor]()
     left = first = float(form.errors([], problem.weighting(1)).mean())
     while len(chosen) < problem.counts[1]:
         errors = form.errors_with_each(chosen, problem.weighting(len(chosen) + 1)).mean(0)

@@ -160,10 +160,12 @@ def test_fields_change_the_scene(new_page: Any) -> None:
 
 def test_errors_are_one_line_and_the_scene_stays(new_page: Any) -> None:
     page = new_page()
-    rows(page).nth(1).get_by_label("how 2 is joined").select_option("|")
+    joined = rows(page).nth(1).get_by_label("how 2 is joined")
+    joined.select_option("|")
     expect(status(page, "compose")).to_contain_text("energ", timeout=WAIT)
     expect(handles(page)).to_have_count(2)
-    changed(page, lambda: page.locator("#compose-seed input").fill("3"))
+    joined.select_option("&")
+    expect(status(page, "compose")).to_contain_text("20 steps", timeout=WAIT)
 
 
 def test_read_shows_objects_and_edits_them(new_page: Any, tmp_path: Path) -> None:
@@ -173,6 +175,7 @@ def test_read_shows_objects_and_edits_them(new_page: Any, tmp_path: Path) -> Non
     table = page.locator("#read-table")
     expect(table).to_contain_text("red")
     expect(table).to_contain_text("%")
+    page.click("#read-search button")
     expect(page.locator("#read-maps img").first).to_have_attribute("src", _DATA)
     rows(page, "read").first.get_by_label("tint of 1").select_option("green")
     page.get_by_text("The same changes in code").click()
@@ -248,7 +251,7 @@ def test_keyboard_only(new_page: Any) -> None:
 def test_a_phone(new_page: Any) -> None:
     page = new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     for name in ("Compose", "Read", "Decompose", "Models"):
-        tab = page.get_by_role("tab", name=name)
+        tab = page.get_by_role("tab", name=name, exact=True)
         if tab.is_visible():
             tab.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
@@ -286,8 +289,16 @@ def test_any_registered_model_has_a_form(new_page: Any) -> None:
     expect(page.locator("#models-scene .studio-text")).to_have_count(2)
     expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text("model(0)")
     changed(page, lambda: choose("attributed"), "models")
-    changed(page, lambda: rows(page, "models").nth(2).locator("select").select_option(index=1), "models")
-    choose("striped")
+    expect(page.locator("#models-scene .studio-text").first).to_have_value("0")
+
+    def other() -> None:
+        page.locator("#models-scene .studio-text").first.fill("3")
+        page.keyboard.press("Tab")
+
+    changed(page, other, "models")
+    page.locator("#models-scene .studio-text").first.fill("none")
+    page.keyboard.press("Tab")
+    expect(status(page, "models")).to_contain_text("expected", timeout=WAIT)
 
 
 def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> None:
@@ -304,9 +315,12 @@ def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> No
     expect(page.locator("#parts-code .cm-content").nth(1)).to_contain_text("energycomp recombine striped a.png b.png")
 
 
-def test_stop(new_page: Any, tmp_path: Path) -> None:
+def test_stop(new_page: Any) -> None:
     page = new_page()
     page.locator("#compose-steps input[type=number]").fill("200")
     page.locator("#compose-steps input[type=number]").press("Enter")
+    expect(status(page, "compose")).to_contain_text("of 200", timeout=WAIT)
     page.click("#compose-stop")
+    expect(status(page, "compose")).to_have_text("stopped", timeout=WAIT)
+    page.locator("#compose-steps input[type=number]").fill("5")
     changed(page, lambda: page.mouse.click(*at(page, 0.5, 0.2)))

@@ -124,6 +124,17 @@ def test_forms() -> None:
         assert sampled(first_scene(form_of(model)), model, Settings(steps=2), lambda _: None).size == (16, 16)
 
 
+def test_attributes_of_which_one_word_holds_are_switches() -> None:
+    pytest.importorskip("energycomp_faces", reason="no faces: pip install energycomp-faces")
+    model = plugins.find("models", "faces")(pretrained=False)
+    form = form_of(model)
+    assert form.kind == "labels"
+    assert form.attributes["smiling"] == ("no", "yes")
+    scene = Scene((Item({"attribute": "smiling", "value": "yes"}), Item({"attribute": "smiling", "value": "no"})))
+    assert "faces(smiling=yes)" in repr(component(scene, model))
+    assert shell_line(scene, model, "faces", Settings()).startswith("energycomp sample faces smiling=yes smiling=no")
+
+
 def test_the_lines_of_an_edit() -> None:
     model = tinted_model()
     read = ({"x": 0.2, "y": 0.3, "tint": "red"}, {"x": 0.7, "y": 0.8}, {"x": 0.5, "y": 0.5})

@@ -28,5 +28,5 @@ function draw() {
     return line;
   }));
 }
-watch(["tiles"], draw);
+watch(["tiles", "value"], draw);
 draw();

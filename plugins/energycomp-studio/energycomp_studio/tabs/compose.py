@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import gradio as gr
+import torch
 from PIL import Image
 
 from energycomp import Composer
@@ -17,7 +18,7 @@ from energycomp.plugins import names
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import python_lines, shell_line
-from energycomp_studio.parts import NETWORK, QUIET, code, editor, followed, session_of, stopper
+from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of, stopper
 from energycomp_studio.pictures import data_url, enlarged
 from energycomp_studio.scene import Item, Scene, Settings, component, scene_of
 from energycomp_studio.worker import Running, Worker
@@ -35,17 +36,14 @@ def sampled(scene: Scene, model: Model, settings: Settings, report: Callable[[An
     def step(number: int, *_: Any) -> None:
         report(f"step {number + 1} of {settings.steps}")
 
-    method: dict[str, Any] = {"sampler": settings.sampler}
-    if settings.sampler is None:
-        method = {"scheduler": model.defaults.scheduler}
-    images = Composer(component(scene, model)).sample(
-        generator=settings.seed,  # type: ignore[arg-type]
+    return Composer(component(scene, model)).sample(
+        generator=torch.Generator().manual_seed(settings.seed),
         num_inference_steps=settings.steps,
+        scheduler=model.defaults.scheduler if settings.sampler is None else None,
+        sampler=settings.sampler,
         callback_on_step_end=step,
         progress=False,
-        **method,
-    )
-    return images[0]
+    )[0]
 
 
 def first_scene(form: Form) -> Scene:
@@ -116,7 +114,7 @@ class _Compose:
 
         def done(image: Image.Image, seconds: float) -> tuple[Any, ...]:
             drawn = f"{chosen.steps} steps in {seconds:.1f} s"
-            return gr.update(picture=data_url(enlarged(image)), status=drawn), *lines
+            return gr.update(picture=data_url(enlarged(image) if final else image), status=drawn), *lines
 
         def running(event: Running) -> tuple[Any, ...] | None:
             if event.seconds < 0.4 or not final:
@@ -166,4 +164,4 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, *, prefix: 
     opening: dict[str, Any] = {"fn": own.open, "inputs": [model], "outputs": [scene, steps], **QUIET, **NETWORK}
     opened = model.input(**opening) if choose else blocks.load(**opening)
     opened.then(**drawing)
-    stop.click(stopper(worker), None, None, queue=False, api_visibility="private")
+    stop.click(stopper(worker), None, None, **FREE)

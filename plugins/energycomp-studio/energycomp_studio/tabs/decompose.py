@@ -15,7 +15,7 @@ from energycomp.decomposition import decompose, decomposer_of, recombine
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import to_output
 from energycomp_studio.library import Library
-from energycomp_studio.parts import NETWORK, QUIET, chooser, code, followed, session_of, stopper, tiles
+from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, followed, session_of, stopper, tiles
 from energycomp_studio.pictures import data_url, enlarged, uploaded
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Worker
@@ -178,4 +178,4 @@ def decompose_tab(library: Library, worker: Worker) -> None:
         picture.taken(own.take, [picture, model, seed, state, place], [parts, note, state], **once, **NETWORK)
     mixing: dict[str, Any] = {"inputs": [parts, model, seed, state], "outputs": [result, note, python, shell]}
     gr.on([compose.click, parts.input], own.mix, **mixing, **QUIET, **NETWORK)
-    stop.click(stopper(worker), None, None, queue=False, api_visibility="private")
+    stop.click(stopper(worker), None, None, **FREE)

@@ -16,7 +16,7 @@ from energycomp.models import Model
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell
-from energycomp_studio.parts import NETWORK, QUIET, chooser, code, editor, followed, session_of, stopper
+from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, editor, followed, session_of, stopper
 from energycomp_studio.pictures import data_url, enlarged, heat, uploaded
 from energycomp_studio.reading import Reading, Stage, described, read, scene_read, table
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
@@ -218,9 +218,9 @@ def read_tab(library: Library, worker: Worker) -> None:
     picture.taken(own.take, [picture, model, seed], shown, **once, **NETWORK)
     example.click(own.example, [model, seed], shown, **once, **NETWORK)
     paint.click(own.repaint, [scene, model, seed, steps, history], [scene, history], **once, **NETWORK)
-    undo.click(own.undo, [model, history], [scene, history], **once)
+    undo.click(own.undo, [model, history], [scene, history], **FREE)
     gr.on(
         [scene.edit, history.change, steps.release, seed.change],
-        own.lines, [scene, model, seed, steps, history], [python, shell], **QUIET,
+        own.lines, [scene, model, seed, steps, history], [python, shell], **FREE, trigger_mode="always_last",
     )  # fmt: skip
-    stop.click(stopper(worker), None, None, queue=False, api_visibility="private")
+    stop.click(stopper(worker), None, None, **FREE)
