@@ -21,10 +21,10 @@ WAIT = 300_000  # ms
 def served(model: str) -> Iterator[tuple[str, int]]:
     """The address of a studio that shows a model first, and the number of its process."""
     command = [sys.executable, "-m", "energycomp", "studio", model, "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - this command
         try:
-            address = next(word for line in process.stderr for word in line.split() if word.startswith("http://"))
+            lines = process.stderr or ()
+            address = next(word for line in lines for word in line.split() if word.startswith("http://"))
             yield address, process.pid
         finally:
             process.terminate()
