@@ -27,7 +27,7 @@ def python_lines(scene: Scene, model: Model, source: str, settings: Settings) ->
     """
     method = f"sampler={_quoted(settings.sampler)}"
     if settings.sampler is None:
-        method = f"scheduler={_quoted(model.defaults.scheduler)}"
+        method = f"scheduler={_quoted(settings.scheduler or model.defaults.scheduler)}"
     options = f"generator={settings.seed}, num_inference_steps={settings.steps}, {method}"
     return "\n".join([
         "import energycomp",
@@ -104,6 +104,8 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
         words += [word for weight in shown for word in ("--weight", str(weight))]
     if settings.sampler is not None:
         words += ["--sampler", settings.sampler]
+    elif settings.scheduler not in (None, model.defaults.scheduler):
+        words += ["--scheduler", str(settings.scheduler)]
     words += ["--steps", str(settings.steps), "--seed", str(settings.seed), "-o", "scene.png"]
     return shlex.join(words)
 

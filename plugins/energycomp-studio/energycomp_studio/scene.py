@@ -128,12 +128,14 @@ class Settings:
     Args:
         seed: of the random numbers.
         steps: num_inference_steps.
-        sampler: a registered sampler; None for the scheduler of the model.
+        sampler: a registered sampler; None for a scheduler.
+        scheduler: of diffusers, where there is no sampler; None for that of the model.
     """
 
     seed: int = attrs.field(default=0)
     steps: int = attrs.field(default=20)
     sampler: str | None = None
+    scheduler: str | None = None
 
     @seed.validator
     def _check_seed(self, _: Any, seed: Any) -> None:

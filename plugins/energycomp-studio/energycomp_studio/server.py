@@ -150,6 +150,7 @@ def application(model: str, *, device: str = "cpu") -> Guard:
         mcp_server=False,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=static("page.css"),
+        head=f"<style>{static('frame.css')}</style>",  # gradio limits `css` to what is inside of its frame
         show_error=False,
     )
     return Guard(api)

@@ -288,7 +288,8 @@ def test_any_registered_model_has_a_form(new_page: Any) -> None:
     expect(picture(page, "models")).to_have_attribute("src", _DATA, timeout=WAIT)
     expect(page.locator("#models-scene .studio-text")).to_have_count(2)
     expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text("model(0)")
-    changed(page, lambda: choose("attributed"), "models")
+    choose("attributed")
+    expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text('load("attributed")', timeout=WAIT)
     expect(page.locator("#models-scene .studio-text").first).to_have_value("0")
 
     def other() -> None:

@@ -60,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     source, items = SCENES[name]
     model, scene = plugins.find("models", source)(), Scene(tuple(items))
-    settings = Settings(seed=5, steps=4, sampler="mixture" if name == "or" else None)
+    settings = Settings(5, 4, "mixture" if name == "or" else None, "DDPMScheduler" if name == "two" else None)
     shown = np.asarray(sampled(scene, model, settings, lambda _: None))
     exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)

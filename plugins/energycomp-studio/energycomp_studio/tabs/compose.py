@@ -28,6 +28,9 @@ __all__ = ["compose_tab", "first_scene", "sampled"]
 DRAFT = 5  # steps while an object is dragged
 STEPS = 20  # steps of a model whose components are places; any other model takes its own number
 PLAIN = "scheduler of the model"
+# Deterministic: an image of few steps, while an object is dragged, shows what that of many steps will show.
+SMOOTH = "DDIMScheduler"
+SCHEDULERS = (SMOOTH, "DPMSolverMultistepScheduler")
 
 
 def sampled(scene: Scene, model: Model, settings: Settings, report: Callable[[Any], None]) -> Image.Image:
@@ -39,11 +42,18 @@ def sampled(scene: Scene, model: Model, settings: Settings, report: Callable[[An
     return Composer(component(scene, model)).sample(
         generator=torch.Generator().manual_seed(settings.seed),
         num_inference_steps=settings.steps,
-        scheduler=model.defaults.scheduler if settings.sampler is None else None,
+        scheduler=settings.scheduler or model.defaults.scheduler if settings.sampler is None else None,
         sampler=settings.sampler,
         callback_on_step_end=step,
         progress=False,
     )[0]
+
+
+def settings_of(seed: Any, steps: Any, method: str) -> Settings:
+    """Settings of what is chosen on the page, where one field lists schedulers and samplers."""
+    if method == PLAIN:
+        return Settings(seed, steps)
+    return Settings(seed, steps, scheduler=method) if method in SCHEDULERS else Settings(seed, steps, method)
 
 
 def first_scene(form: Form) -> Scene:
@@ -86,13 +96,16 @@ class _Compose:
         def done(found: tuple[Model, Form], _: float) -> Any:
             model, form = found
             update = gr.update(form=form.as_json(), value={**first_scene(form).as_json(), "final": True}, status="")
-            return update, gr.update(value=STEPS if form.kind == "places" else model.defaults.num_inference_steps)
+            if form.kind == "places":
+                return update, gr.update(value=STEPS), gr.update(value=SMOOTH)
+            return update, gr.update(value=model.defaults.num_inference_steps), gr.update(value=PLAIN)
 
-        yield gr.update(status=f"loading {name} ...", **blank), gr.skip()
+        same = (gr.skip(),) * 2
+        yield gr.update(status=f"loading {name} ...", **blank), *same
         yield from followed(
             self.worker, session_of(request), task, done=done,
-            running=lambda event: (gr.update(status=f"loading {name}, {event.seconds:.0f} s"), gr.skip()),
-            failed=lambda message: (gr.update(status=message), gr.skip()),
+            running=lambda event: (gr.update(status=f"loading {name}, {event.seconds:.0f} s"), *same),
+            failed=lambda message: (gr.update(status=message), *same),
         )  # fmt: skip
 
     def draw(
@@ -105,7 +118,7 @@ class _Compose:
             return
         try:
             scene, model = scene_of(value), self.library.model(name)
-            settings = Settings(seed, steps, None if sampler == PLAIN else sampler)
+            settings = settings_of(seed, steps, sampler)
             chosen = settings if final else attrs.evolve(settings, steps=min(DRAFT, settings.steps))
             lines = self._lines(scene, model, name, settings) if final else same
         except EnergycompError as error:
@@ -150,8 +163,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, *, prefix: 
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id=f"{prefix}-seed")
         steps = gr.Slider(1, 200, value=STEPS, step=1, label="Steps", min_width=160, elem_id=f"{prefix}-steps")
         sampler = gr.Dropdown(
-            [PLAIN, *(name for name in names("samplers") if name != "scheduler")],
-            value=PLAIN, label="Sampler", min_width=180, elem_id=f"{prefix}-sampler",
+            [*SCHEDULERS, PLAIN, *(name for name in names("samplers") if name != "scheduler")],
+            value=SMOOTH, label="Sampler", min_width=180, elem_id=f"{prefix}-sampler",
         )  # fmt: skip
         stop = gr.Button("Stop", min_width=80, elem_id=f"{prefix}-stop")
     with gr.Accordion("The same image in code", open=True, elem_id=f"{prefix}-code"):
@@ -160,8 +173,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, *, prefix: 
         shell = code("Shell", "shell")
     inputs, outputs = [scene, model, seed, steps, sampler], [scene, formula, python, shell]
     drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": outputs, **QUIET, **NETWORK}
-    gr.on([scene.edit, seed.change, steps.release, sampler.change], **drawing)
-    opening: dict[str, Any] = {"fn": own.open, "inputs": [model], "outputs": [scene, steps], **QUIET, **NETWORK}
+    gr.on([scene.edit, seed.change, steps.input, sampler.input], **drawing)
+    opening: dict[str, Any] = {"fn": own.open, "inputs": [model], "outputs": [scene, steps, sampler], **QUIET, **NETWORK}
     opened = model.input(**opening) if choose else blocks.load(**opening)
     opened.then(**drawing)
     stop.click(stopper(worker), None, None, **FREE)

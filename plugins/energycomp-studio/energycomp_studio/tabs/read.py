@@ -220,7 +220,7 @@ def read_tab(library: Library, worker: Worker) -> None:
     paint.click(own.repaint, [scene, model, seed, steps, history], [scene, history], **once, **NETWORK)
     undo.click(own.undo, [model, history], [scene, history], **FREE)
     gr.on(
-        [scene.edit, history.change, steps.release, seed.change],
+        [scene.edit, history.change, steps.input, seed.change],
         own.lines, [scene, model, seed, steps, history], [python, shell], **FREE, trigger_mode="always_last",
     )  # fmt: skip
     stop.click(stopper(worker), None, None, **FREE)
