@@ -26,29 +26,27 @@ def main() -> None:
     parser.add_argument("--model", default="clevr-objects")
     options = parser.parse_args()
     with served(options.model) as (address, _):
-        for look, scheme in (("light", "light"), ("dark", "dark")):
-            with open_page(address, color_scheme=scheme, **DESKTOP) as page:
+        for look in ("light", "dark"):
+            with open_page(address, color_scheme=look, **DESKTOP) as page:
                 compose(page)
                 save(page, options.out / f"studio-{look}.png")
                 if look == "light":
                     read(page)
                     save(page, options.out / "studio-read.png")
-            with open_page(address, color_scheme=scheme, **PHONE) as page:
+            with open_page(address, color_scheme=look, **PHONE) as page:
                 compose(page)
                 save(page, options.out / f"studio-phone-{look}.png")
 
 
 def compose(page: Any) -> None:
-    """A scene of three objects after 100 steps."""
+    """A scene of three objects."""
     wait_for_picture(page)
     wait_for_status(page, "20 steps")
     page.click("#compose-scene .studio-add")
     page.locator("#compose-scene").get_by_label("color of 3").select_option(index=3)
-    steps = page.locator("#compose-steps input[type=number]")
-    steps.fill("100")
-    steps.press("Enter")
     page.locator("#compose-scene").get_by_label("shape of 3").select_option(index=2)
-    wait_for_status(page, "100 steps in")
+    code = "document.querySelector('#compose-code').innerText.replaceAll(String.fromCharCode(160), ' ')"
+    page.wait_for_function(f"{code}.includes('blue sphere at')")
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
 
 
