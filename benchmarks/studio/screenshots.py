@@ -56,6 +56,8 @@ def read(page: Any) -> None:
     page.click("#read-example")
     wait_for_status(page, "found in", "read")
     page.click("#read-search button")
+    page.set_viewport_size({"width": 1200, "height": 1200})
+    page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(500)
 
 

@@ -174,7 +174,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, *, prefix: 
     inputs, outputs = [scene, model, seed, steps, sampler], [scene, formula, python, shell]
     drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": outputs, **QUIET, **NETWORK}
     gr.on([scene.edit, seed.change, steps.input, sampler.input], **drawing)
-    opening: dict[str, Any] = {"fn": own.open, "inputs": [model], "outputs": [scene, steps, sampler], **QUIET, **NETWORK}
+    shown = [scene, steps, sampler]
+    opening: dict[str, Any] = {"fn": own.open, "inputs": [model], "outputs": shown, **QUIET, **NETWORK}
     opened = model.input(**opening) if choose else blocks.load(**opening)
     opened.then(**drawing)
     stop.click(stopper(worker), None, None, **FREE)
