@@ -49,7 +49,7 @@ class _Commands(TyperGroup):
         return TyperCommand(cmd_name, help=f"Command of a plugin; see `energycomp {cmd_name} --help`.")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands and args[0] in _plugin_commands():
+        if args and args[0] not in self.commands and (args[0] in _plugin_commands() or _is_ours(args[0])):
             return args[0], _plugin_command(args[0]), args[1:]
         return super().resolve_command(ctx, args)
 
@@ -58,6 +58,13 @@ def _plugin_commands() -> tuple[str, ...]:
     from energycomp.plugins import names
 
     return names("commands")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a package that is developed together with energycomp has this command: if it is missing, it is named."""
+    from energycomp.plugins.registry import FIRST_PARTY
+
+    return any(name in theirs.get("commands", ()) for theirs in FIRST_PARTY.values())
 
 
 def _plugin_command(name: str) -> Any:

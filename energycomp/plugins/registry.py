@@ -71,6 +71,7 @@ FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
         "recipes": ("slots",),
     },
     "energycomp-solvers": {"solvers": ("beam", "enumerate", "pursuit", "relaxed", "sgd", "weights")},
+    "energycomp-studio": {"commands": ("studio",)},
     "energycomp-text": {
         "models": ("text",),
         "conditioners": ("text", "words"),

@@ -609,6 +609,7 @@ MISSING = {
     "evaluate MODEL --source clevr": "energycomp-datasets",
     "train faces": "energycomp-faces",
     "data decomp -o new": "energycomp-datasets",
+    "studio": "energycomp-studio",
 }
 
 

@@ -1,0 +1,73 @@
+"""Draws the images of the page about the studio: desktop and phone, light and dark.
+
+python benchmarks/studio/screenshots.py [-o docs/images]
+
+Needs playwright and Chromium: pip install playwright, apt-get install chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.common.studio import open_page, served, wait_for_picture, wait_for_status
+
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+def main() -> None:
+    """Writes one PNG file for each look."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--model", default="clevr-objects")
+    options = parser.parse_args()
+    with served(options.model) as (address, _):
+        for look in ("light", "dark"):
+            with open_page(address, color_scheme=look, **DESKTOP) as page:
+                compose(page)
+                save(page, options.out / f"studio-{look}.png")
+                if look == "light":
+                    read(page)
+                    save(page, options.out / "studio-read.png")
+            with open_page(address, color_scheme=look, **PHONE) as page:
+                compose(page)
+                save(page, options.out / f"studio-phone-{look}.png")
+
+
+def compose(page: Any) -> None:
+    """A scene of three objects."""
+    wait_for_picture(page)
+    wait_for_status(page, "20 steps")
+    page.click("#compose-scene .studio-add")
+    page.locator("#compose-scene").get_by_label("color of 3").select_option(index=3)
+    page.locator("#compose-scene").get_by_label("shape of 3").select_option(index=2)
+    code = "document.querySelector('#compose-code').innerText.replaceAll(String.fromCharCode(160), ' ')"
+    page.wait_for_function(f"{code}.includes('blue sphere at')")
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+
+
+def read(page: Any) -> None:
+    """An example that was read."""
+    page.get_by_role("tab", name="Read").click()
+    page.click("#read-example")
+    wait_for_status(page, "found in", "read")
+    page.click("#read-search button")
+    page.set_viewport_size({"width": 1200, "height": 1200})
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_timeout(500)
+
+
+def save(page: Any, file: Path) -> None:
+    """The page as it is on the screen."""
+    page.screenshot(path=file)
+    with Image.open(file) as picture:
+        picture.convert("RGB").save(file, optimize=True)
+    print(file)
+
+
+if __name__ == "__main__":
+    main()

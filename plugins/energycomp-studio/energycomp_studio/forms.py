@@ -1,0 +1,77 @@
+"""What a person fills in for one component of a model, from the model's conditioner alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from energycomp.components import FiniteConditioner, TextConditioner, groups_of, mixed_of, random_values
+from energycomp.models import Model
+
+__all__ = ["Form", "form_of"]
+
+Kind = Literal["places", "labels", "texts"]
+
+SUGGESTED = 200  # values that are suggested at most
+
+
+@attrs.frozen
+class Form:
+    """The fields of one component.
+
+    Args:
+        kind: "places" have x and y in [0, 1], and attributes; "labels" are one value of one attribute each; "texts" are
+            what the command line takes, such as a prompt or numbers with commas between them.
+        attributes: the words of each attribute.
+        suggestions: texts that are offered.
+        weight: the weight of a component that was just added.
+    """
+
+    kind: Kind
+    attributes: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    suggestions: tuple[str, ...] = ()
+    weight: float = 1.0
+
+    def as_json(self) -> dict[str, Any]:
+        """What the page takes."""
+        return {
+            "kind": self.kind,
+            "attributes": [{"name": name, "words": list(words)} for name, words in self.attributes.items()],
+            "suggestions": list(self.suggestions),
+            "weight": self.weight,
+        }
+
+
+def form_of(model: Model) -> Form:
+    """The form of a model's components.
+
+    >>> from energycomp.testing import labels_model, tinted_model
+    >>> form_of(tinted_model())
+    Form(kind='places', attributes={'tint': ('red', 'green', 'blue'), 'width': ('narrow', 'wide')}, ...)
+    >>> form_of(labels_model(3)).suggestions
+    ('0', '1', '2')
+    """
+    conditioner, weight = model.conditioner, model.defaults.guidance_scale
+    described = conditioner.describe(random_values(conditioner, 1, generator=0)[0])
+    if isinstance(described, dict) and {"x", "y"} <= described.keys():
+        mixed = mixed_of(conditioner)
+        return Form("places", {} if mixed is None else dict(mixed.attributes), weight=weight)
+    groups = groups_of(conditioner)
+    if groups is not None and isinstance(described, dict) and described.keys() == {"attribute", "value"}:
+        attributes: dict[str, list[str]] = {}
+        for one in (conditioner.describe(value) for group in groups for value in group):
+            attributes.setdefault(one["attribute"], []).append(one["value"])
+        return Form("labels", {name: tuple(words) for name, words in attributes.items()}, weight=weight)
+    return Form("texts", suggestions=_suggestions(model), weight=weight)
+
+
+def _suggestions(model: Model) -> tuple[str, ...]:
+    conditioner = model.conditioner
+    if isinstance(conditioner, TextConditioner):
+        return tuple(conditioner.concepts)[:SUGGESTED]
+    if not isinstance(conditioner, FiniteConditioner):
+        return ()
+    listed = [conditioner.describe(value) for value in conditioner.enumerate_support()[:SUGGESTED]]
+    return tuple(str(one) for one in listed if isinstance(one, str | int | float))

@@ -1,0 +1,147 @@
+"""The Python and shell lines that make the same image as the page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from energycomp.models import Model
+from energycomp_studio.scene import Changes, Item, Scene, Settings, text_of, value
+
+__all__ = ["edit_python", "edit_shell", "python_lines", "shell_line"]
+
+
+def python_lines(scene: Scene, model: Model, source: str, settings: Settings) -> str:
+    """A script that makes the image.
+
+    >>> from energycomp.testing import bumps_model
+    >>> scene = Scene((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
+    >>> print(python_lines(scene, bumps_model(), "bumps", Settings()))
+    import energycomp
+    <BLANKLINE>
+    model = energycomp.load("bumps")
+    scene = model(0.2, 0.3) & ~(2.0 * model(0.5, 0.5))
+    image = energycomp.Composer(scene).sample(generator=0, num_inference_steps=20, scheduler="DDIMScheduler")[0]
+    image.save("scene.png")
+    """
+    method = f"sampler={_quoted(settings.sampler)}"
+    if settings.sampler is None:
+        method = f"scheduler={_quoted(settings.scheduler or model.defaults.scheduler)}"
+    options = f"generator={settings.seed}, num_inference_steps={settings.steps}, {method}"
+    return "\n".join([
+        "import energycomp",
+        "",
+        f"model = energycomp.load({_quoted(source)})",
+        f"scene = {_expression(scene, model)}",
+        f"image = energycomp.Composer(scene).sample({options})[0]",
+        'image.save("scene.png")',
+    ])  # fmt: skip
+
+
+def _expression(scene: Scene, model: Model) -> str:
+    """The composition in Python: `&` under the rule product, a composer of a list under any other."""
+    if not scene.items:
+        return "model.unconditional"
+    several = len(scene.alternatives) > 1
+    return " | ".join(_joined([_part(item, model) for item in items], model, several) for items in scene.alternatives)
+
+
+def _joined(parts: Sequence[str], model: Model, several: bool) -> str:
+    if model.denoiser.rule != "product":
+        return f"energycomp.Composer([{', '.join(parts)}])"
+    return f"({' & '.join(parts)})" if several and len(parts) > 1 else " & ".join(parts)
+
+
+def _part(item: Item, model: Model) -> str:
+    call = f"model({_arguments(item, model)})"
+    weighted = call if item.weight == 1 else f"{item.weight} * {call}"
+    if not item.negated:
+        return weighted
+    return f"~{weighted}" if weighted == call else f"~({weighted})"
+
+
+def _arguments(item: Item, model: Model) -> str:
+    """The arguments of `model(...)`, as its conditioner describes the value."""
+    given: Any = dict(item.given)
+    if given.keys() == {"text"}:
+        given = model.conditioner.describe(value(item, model)[0])
+        if isinstance(given, Mapping) and given.keys() <= {"prompt", "concept"}:
+            return _quoted(str(item.given["text"]))
+    if isinstance(given, Mapping):
+        place = [repr(given[name]) for name in ("x", "y") if name in given]
+        named = [f"{name}={_quoted(field)}" for name, field in given.items() if name not in ("x", "y") and field != ""]
+        return ", ".join([*place, *named])
+    listed = given if isinstance(given, list) else [given]
+    return ", ".join(_quoted(one) for one in listed)
+
+
+def _quoted(field: Any) -> str:
+    """A string in double quotes, as the formatter of Python code writes it; a number as it is."""
+    if not isinstance(field, str):
+        return repr(field)
+    plain = repr(field)
+    return f'"{plain[1:-1]}"' if plain[0] == "'" and '"' not in plain else plain
+
+
+def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> str:
+    """The command that makes the image; a comment where the command line has no way to say it.
+
+    >>> from energycomp.testing import bumps_model
+    >>> scene = Scene((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
+    >>> shell_line(scene, bumps_model(), "bumps", Settings())
+    'energycomp sample bumps 0.2,0.3 --not 0.5,0.5 --weight 1.0 --weight 2.0 --steps 20 --seed 0 -o scene.png'
+    """
+    if len(scene.alternatives) > 1:
+        return "# the command line has no |, use the Python lines"
+    items = scene.alternatives[0] if scene.items else ()
+    words = ["energycomp", "sample", source]
+    for item in items:
+        words += ["--not", text_of(item, model)] if item.negated else [text_of(item, model)]
+    if any(item.weight != model.defaults.guidance_scale for item in items):
+        weights = {item.weight for item in items}
+        shown = [items[0].weight] if len(weights) == 1 else [item.weight for item in items]
+        words += [word for weight in shown for word in ("--weight", str(weight))]
+    if settings.sampler is not None:
+        words += ["--sampler", settings.sampler]
+    elif settings.scheduler not in (None, model.defaults.scheduler):
+        words += ["--scheduler", str(settings.scheduler)]
+    words += ["--steps", str(settings.steps), "--seed", str(settings.seed), "-o", "scene.png"]
+    return shlex.join(words)
+
+
+def edit_shell(found: Changes, model: Model, source: str, settings: Settings) -> str:
+    """The command that edits the image that was read; its objects count from 1."""
+    words = ["energycomp", "edit", source, "scene.png"]
+    for number, item in found.move.items():
+        words += ["--move", f"{number + 1}:{text_of(item, model)}"]
+    for number in found.remove:
+        words += ["--remove", str(number + 1)]
+    for item in found.add:
+        words += ["--add", text_of(item, model)]
+    return shlex.join([*words, "--steps", str(settings.steps), "--seed", str(settings.seed), "-o", "edited.png"])
+
+
+def edit_python(found: Changes, model: Model, source: str, settings: Settings) -> str:
+    """A script that edits the image that was read."""
+    moved = ", ".join(f"{k}: {_mapping(item, model)}" for k, item in found.move.items())
+    added = ", ".join(_mapping(item, model) for item in found.add)
+    arguments = [f"move={{{moved}}}"] if found.move else []
+    arguments += [f"remove={list(found.remove)}"] if found.remove else []
+    arguments += [f"add=[{added}]"] if found.add else []
+    arguments += [f"num_inference_steps={settings.steps}", f"generator={settings.seed}"]
+    return "\n".join([
+        "import energycomp",
+        "",
+        f"model = energycomp.load({_quoted(source)})",
+        f'edited = energycomp.edit("scene.png", model, {", ".join(arguments)})',
+        'edited.image.save("edited.png")',
+    ])  # fmt: skip
+
+
+def _mapping(item: Item, model: Model) -> str:
+    """What `edit` takes for the value of an item."""
+    fields = {name: field for name, field in item.given.items() if field != ""}
+    if fields.keys() == {"text"} or fields.keys() == {"x", "y"}:
+        return f"[{_arguments(item, model)}]"
+    return "{" + ", ".join(f"{_quoted(name)}: {_quoted(field)}" for name, field in fields.items()) + "}"

@@ -1,0 +1,117 @@
+"""Components of the page that several tabs share: the scene editor, the chooser of an image, tiles, and code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+from energycomp_studio.forms import Form
+from energycomp_studio.pictures import MAX_UPLOAD
+from energycomp_studio.worker import Done, Failed, Running, Worker
+
+__all__ = [
+    "FREE",
+    "NETWORK",
+    "QUIET",
+    "chooser",
+    "code",
+    "editor",
+    "followed",
+    "session_of",
+    "static",
+    "stopper",
+    "tiles",
+]
+
+EMPTY = Form("texts").as_json()
+NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}  # one task runs, the others wait
+# What needs no network does not wait. It is queued as well, since the server has no path past the queue.
+FREE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+
+
+def static(name: str) -> str:
+    """The text of a file of the page."""
+    return (files("energycomp_studio") / "static" / name).read_text(encoding="utf-8")
+
+
+def editor(elem_id: str, *, editing: bool = False) -> Any:
+    """The scene editor. Its value is a scene in JSON; `editing` hides weights and logic."""
+    return gr.HTML(
+        value={"items": [], "final": True},
+        html_template=static("editor.html"),
+        js_on_load=static("editor.js"),
+        form=EMPTY,
+        picture="",
+        status="",
+        editing=editing,
+        elem_id=elem_id,
+        apply_default_css=False,
+    )
+
+
+def chooser(elem_id: str, text: str) -> Any:
+    """A field that takes one image file; its value is a data URL, and "taken" its event."""
+    return gr.HTML(
+        value="",
+        html_template=static("chooser.html"),
+        js_on_load=static("chooser.js"),
+        text=text,
+        most=MAX_UPLOAD,
+        elem_id=elem_id,
+        apply_default_css=False,
+    )
+
+
+def tiles(elem_id: str) -> Any:
+    """Tiles that are chosen, in rows; "input" is its event."""
+    return gr.HTML(
+        value={"chosen": []},
+        html_template=static("tiles.html"),
+        js_on_load=static("tiles.js"),
+        tiles=[],
+        elem_id=elem_id,
+        apply_default_css=False,
+    )
+
+
+def code(label: str, language: Any = None) -> Any:
+    """Text to copy."""
+    return gr.Code(label=label, language=language, interactive=False, lines=1, buttons=["copy"], wrap_lines=True)
+
+
+def session_of(request: gr.Request) -> str:
+    """The name of a browser tab."""
+    return str(request.session_hash)
+
+
+def stopper(worker: Worker) -> Callable[..., None]:
+    """What a button calls to stop the tasks of its browser tab."""
+
+    def stop(request: gr.Request) -> None:
+        worker.stop(session_of(request))
+
+    return stop
+
+
+def followed(
+    worker: Worker,
+    session: str,
+    task: Callable[[Callable[[Any], None]], Any],
+    *,
+    running: Callable[[Running], Any],
+    done: Callable[[Any, float], Any],
+    failed: Callable[[str], Any],
+) -> Iterator[Any]:
+    """The updates of the page while a task runs: those of `running` that are not None, then one of the others."""
+    for event in worker.run(session, task):
+        if isinstance(event, Running):
+            if (update := running(event)) is not None:
+                yield update
+        elif isinstance(event, Done):
+            yield done(event.result, event.seconds)
+        elif isinstance(event, Failed):
+            yield failed(event.message)

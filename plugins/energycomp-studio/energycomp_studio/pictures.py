@@ -1,0 +1,86 @@
+"""Images as data URLs: what the page shows is in its messages, and no file is served."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.images import open_image
+
+__all__ = ["MAX_UPLOAD", "data_url", "enlarged", "heat", "uploaded"]
+
+MAX_UPLOAD = 10_000_000  # bytes of an image file
+MAX_SHOWN = 1_024  # px, the longer side of an image that is kept
+SHOWN = 256  # px, to which smaller images are enlarged
+
+
+def uploaded(url: Any) -> Image.Image:
+    """The image of a data URL that a browser made of a file, scaled down to 1,024 pixels.
+
+    Raises:
+        InputError: more than 10 MB, not an image, or whatever `energycomp.images.open_image` refuses.
+
+    >>> uploaded(data_url(Image.new("RGB", (8, 6), "red"))).size
+    (8, 6)
+    """
+    head = re.match(r"data:[\w.+/-]*;base64,", url[:100]) if isinstance(url, str) else None
+    if head is None:
+        raise InputError("got no image; expected a PNG, JPEG or WebP file; drop one or choose one")
+    if (size := (len(url) - head.end()) * 3 // 4) > MAX_UPLOAD + 3:
+        raise InputError(f"got a file of {size:,} bytes; expected at most {MAX_UPLOAD:,}; scale the image down")
+    try:
+        content = base64.b64decode(url[head.end() :], validate=True)
+    except binascii.Error as error:
+        raise InputError(f"got a damaged upload ({error}); expected an image file; drop it again") from error
+    with tempfile.TemporaryDirectory(prefix="energycomp-studio-") as folder:
+        path = Path(folder) / "upload"
+        path.write_bytes(content)
+        try:
+            picture = open_image(path)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "the file")) from error
+    picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
+    return picture
+
+
+def data_url(image: Image.Image) -> str:
+    """An image as a PNG in a data URL.
+
+    >>> data_url(Image.new("RGB", (2, 2)))[:22]
+    'data:image/png;base64,'
+    """
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def enlarged(image: Image.Image, side: int = SHOWN) -> Image.Image:
+    """A small image enlarged to at least `side`, in RGB."""
+    factor = max(1.0, side / min(image.size))
+    size = (round(image.width * factor), round(image.height * factor))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def heat(numbers: Tensor, side: int = 128) -> Image.Image:
+    """Numbers (H, W) as an image, from dark blue (least) to yellow (greatest).
+
+    >>> heat(torch.eye(2), side=4).size
+    (4, 4)
+    """
+    low, high = float(numbers.min()), float(numbers.max())
+    level = ((numbers.float() - low) / max(high - low, 1e-12)).cpu()
+    stops = torch.tensor([[20, 24, 82], [38, 110, 160], [90, 190, 140], [253, 231, 60]], dtype=torch.float32)
+    place = level * (len(stops) - 1)
+    left = place.floor().long().clamp(0, len(stops) - 2)
+    colour = torch.lerp(stops[left], stops[left + 1], (place - left)[..., None])
+    return Image.fromarray(colour.round().byte().numpy()).resize((side, side), Image.Resampling.BICUBIC)

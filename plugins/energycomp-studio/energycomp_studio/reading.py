@@ -1,0 +1,199 @@
+"""Inference that shows its intermediate answers: the map of the search, then places, then attributes."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+import torch
+from PIL import Image
+from torch import Tensor
+
+from energycomp import infer
+from energycomp.components import mixed_of
+from energycomp.errors import InputError
+from energycomp.inference import NoiseBank, OutOfDistributionWarning, Problem, QuadraticForm, Solution, Solver
+from energycomp.models import Model
+from energycomp.plugins import find
+from energycomp_studio.scene import Item, Scene
+
+__all__ = ["Reading", "Stage", "read", "scene_read", "table"]
+
+MAPS = 4  # maps of the search that are shown at most
+GUESSED = 0.25  # share of the first gain that the next component of a guess has at least
+
+
+@attrs.frozen(eq=False)
+class Stage:
+    """An intermediate answer: values (K, *V), or maps of the gain of one more component, (M, side, side)."""
+
+    kind: Literal["maps", "guess", "places", "attributes"]
+    values: Tensor
+
+
+@attrs.frozen(eq=False)
+class Reading:
+    """An image that was read: the image, its answer, and the descriptions of its components."""
+
+    picture: Image.Image
+    solution: Solution
+    described: tuple[dict[str, Any], ...]
+
+
+@attrs.frozen(eq=False)
+class _Watched:
+    """A solver whose problem reports what it is asked. It keeps the state of the generator after the search."""
+
+    solver: Solver
+    report: Callable[[Stage], None]
+    states: list[Tensor] = attrs.field(factory=list)
+
+    @property
+    def needs(self) -> str | None:
+        return self.solver.needs
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        watched: Any = _WatchedProblem(problem, self.report)
+        solution = self.solver.solve(watched, generator=generator)
+        if generator is not None:
+            self.states.append(generator.get_state())
+        return solution
+
+
+@attrs.define(eq=False)
+class _WatchedProblem:
+    """A problem that reports the first dictionary of a search, and each answer of which the error is asked."""
+
+    problem: Problem
+    report: Callable[[Stage], None]
+    seen: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.problem, name)
+
+    def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
+        form = self.problem.quadratic(atoms, bank)
+        if not self.seen and self.problem.value_shape == (2,) and len(atoms) ** 0.5 % 1 == 0 and len(atoms) > 1:
+            self.seen = True
+            maps, chosen = _searched(form, self.problem)
+            self.report(Stage("maps", maps))
+            self.report(Stage("guess", atoms[chosen]))
+        return form
+
+    def errors(self, values: Tensor, bank: NoiseBank) -> Tensor:
+        if len(values) == 1 and values.shape[1]:
+            self.report(Stage("places", values[0].detach()))
+        return self.problem.errors(values, bank)
+
+
+def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
+    """A greedy search of the dictionary: maps of how far one more component lowers the error, and what was chosen.
+
+    It ends before a component that gains less than a quarter of the first one. Costs no network evaluation: the
+    predictions of the dictionary are known.
+    """
+    side, chosen, maps = round(len(form) ** 0.5), list[int](), list[Tensor]()
+    left = first = float(form.errors([], problem.weighting(1)).mean())
+    while len(chosen) < problem.counts[1]:
+        errors = form.errors_with_each(chosen, problem.weighting(len(chosen) + 1)).mean(0)
+        maps.append(-errors.reshape(side, side).T)  # the lattice counts x first
+        best = int(errors.argmin())
+        first = left - float(errors[best]) if not chosen else first
+        if left - float(errors[best]) < GUESSED * first:
+            break
+        left = float(errors[best])
+        chosen.append(best)
+    return torch.stack(maps[:MAPS]), chosen
+
+
+@attrs.frozen(eq=False)
+class _Known:
+    """The solver that returns an answer that is known, and leaves the generator as the search left it."""
+
+    solution: Solution
+    state: Tensor
+    needs: str | None = None
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:  # noqa: ARG002
+        if generator is not None:
+            generator.set_state(self.state)
+        return self.solution
+
+
+def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *, seed: int = 0) -> Reading:
+    """Reads an image, and reports intermediate answers. The answer is that of `energycomp.infer` with this seed.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> model, stages = bumps_model(solver="pursuit"), []
+    >>> picture = model.decode(planted(model, torch.tensor([[0.3, 0.4]])))[0]
+    >>> read(picture, model, stages.append).described
+    ({'x': 0.3..., 'y': 0.4...},)
+    >>> stages[0].kind, stages[-1].kind
+    ('maps', 'attributes')
+    """
+    if model.decomposer_name is not None:
+        raise InputError(f"got {model.name}, which reads parts at once; use the tab Decompose")
+    solver, mixed = _Watched(find("solvers", model.defaults.solver)(), report), mixed_of(model.conditioner) is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutOfDistributionWarning)  # `Solution.warnings` is shown
+        solution = infer(picture, model, solver=solver, generator=seed, attributes=not mixed)
+        if mixed:  # places are shown while attributes are read
+            report(Stage("places", solution.conditions))
+            solution = infer(picture, model, solver=_Known(solution, solver.states[0]), generator=seed)
+    report(Stage("attributes", solution.conditions))
+    return Reading(picture, solution, described(solution.conditions, model))
+
+
+def described(values: Tensor, model: Model) -> tuple[dict[str, Any], ...]:
+    """The fields of values (K, *V); places with three decimals, and what has no fields as a text."""
+    return tuple(_fields(model.conditioner.describe(value)) for value in values)
+
+
+def _fields(one: Any) -> dict[str, Any]:
+    if isinstance(one, dict):
+        return {name: round(field, 3) if isinstance(field, float) else field for name, field in one.items()}
+    listed = one if isinstance(one, list) else [one]
+    return {"text": ",".join(str(number) for number in listed)}
+
+
+def scene_read(fields: tuple[dict[str, Any], ...]) -> Scene:
+    """The scene of components that were read; each remembers its number."""
+    return Scene(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
+
+
+def table(reading: Reading, model: Model) -> str:
+    """The answer as a table in HTML, with the certainty of each attribute.
+
+    >>> answer = Solution(torch.tensor([[0.3, 0.4]]), 1, 1.0, 0.1, 0, component_gain=torch.tensor([3.0]))
+    >>> from energycomp.testing import bumps_model
+    >>> shown = table(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
+    >>> "<th>gain</th>" in shown, "<td>3.00</td>" in shown
+    (True, True)
+    """
+    solution, mixed = reading.solution, mixed_of(model.conditioner)
+    words = [] if mixed is None else list(mixed.attributes)
+    columns = list(dict.fromkeys(name for one in reading.described for name in one if name not in words)) + words
+    certainty = solution.certainty
+    rows = []
+    for k, one in enumerate(reading.described):
+        cells = [str(k + 1)]
+        for name in columns:
+            sure = None if certainty is None or name not in words else float(certainty[k, words.index(name)])
+            cells.append(_cell(one.get(name), sure))
+        if solution.component_gain is not None:
+            cells.append(f"{float(solution.component_gain[k]):.2f}")
+        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+    heads = ["", *columns, *(["gain"] if solution.component_gain is not None else [])]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    notes = "".join(f"<p class='warning'>{html.escape(note)}</p>" for note in solution.warnings)
+    return f"<table class='answer'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+
+def _cell(field: Any, sure: float | None) -> str:
+    """A field in HTML, and how certain it is."""
+    text = html.escape(f"{field:.3f}" if isinstance(field, float) else str("" if field is None else field))
+    return text if sure is None else f"{text}<small> {sure:.0%}</small>"

@@ -1,0 +1,252 @@
+"""A scene as the page edits it, and the composition that it stands for. Functions without a browser.
+
+Notation: variable -> symbol
+    item.weight     w_k, a number before a component
+    item.negated    ~, the component is left out of the image
+    item.either     |, this item and those after it are another alternative
+
+An item list a, b, ~c, | d is the composition (a & b & ~c) | d.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp import Composer
+from energycomp.components import Composable, ReadsText, parsed, read_value, value_of
+from energycomp.errors import InputError
+from energycomp.models import Model
+
+__all__ = ["Changes", "Item", "Scene", "Settings", "changes", "component", "scene_of", "text_of", "value"]
+
+MAX_ITEMS = 32
+MAX_TEXT = 2_000  # characters of a prompt
+MAX_STEPS = 1_000
+FIELDS = {"given", "weight", "negated", "either", "origin", "note"}
+
+
+def _given(value: Any) -> dict[str, str | float]:
+    fits = isinstance(value, Mapping) and 0 < len(value) <= MAX_ITEMS
+    if not fits or not all(isinstance(name, str) and _is_field(field) for name, field in value.items()):
+        raise InputError(f"got the component {value!r}; expected fields such as x and y; reload the page")
+    return dict(value)
+
+
+def _is_field(field: Any) -> bool:
+    return (isinstance(field, str) and len(field) <= MAX_TEXT) or _is_number(field)
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+
+
+@attrs.frozen
+class Item:
+    """One component of a scene.
+
+    Args:
+        given: its fields: `x`, `y` and words by attribute; or `attribute` and `value`; or `text`.
+        weight: the number before it.
+        negated: whether it is negated, `~`.
+        either: whether it begins another alternative, `|`.
+        origin: the number of the component that was read from an image, from 0; None for one that was added.
+    """
+
+    given: Mapping[str, str | float] = attrs.field(converter=_given)
+    weight: float = 1.0
+    negated: bool = False
+    either: bool = False
+    origin: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What the page takes."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen
+class Scene:
+    """Items, in the order of the page."""
+
+    items: tuple[Item, ...] = ()
+
+    @property
+    def alternatives(self) -> tuple[tuple[Item, ...], ...]:
+        """The items between `|`, in the order in which they are summed: the negated ones last.
+
+        >>> one, two = Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, either=True)
+        >>> [len(items) for items in Scene((one, two, one)).alternatives]
+        [1, 2]
+        """
+        groups: list[list[Item]] = []
+        for item in self.items:
+            if item.either or not groups:
+                groups.append([])
+            groups[-1].append(item)
+        return tuple(tuple(sorted(group, key=lambda item: item.negated)) for group in groups)
+
+    def as_json(self) -> dict[str, Any]:
+        """What the page takes."""
+        return {"items": [item.as_json() for item in self.items]}
+
+
+def scene_of(data: Any) -> Scene:
+    """The scene of the page's JSON.
+
+    Raises:
+        InputError: anything that the page does not send.
+
+    >>> scene_of({"items": [{"given": {"x": 0.2, "y": 0.3}, "weight": 2}]}).items[0].weight
+    2.0
+    """
+    listed = data.get("items") if isinstance(data, Mapping) else None
+    if not isinstance(listed, list) or not all(isinstance(one, Mapping) and one.keys() <= FIELDS for one in listed):
+        raise InputError("got something else than a scene from the page; expected a list of components; reload it")
+    if len(listed) > MAX_ITEMS:
+        raise InputError(f"got {len(listed)} components; expected at most {MAX_ITEMS}; remove some")
+    return Scene(tuple(_item(one) for one in listed))
+
+
+def _item(one: Mapping[str, Any]) -> Item:
+    weight, origin = one.get("weight", 1.0), one.get("origin")
+    if not _is_number(weight) or abs(weight) > 100:
+        raise InputError(f"got the weight {weight!r}; expected a number between -100 and 100; change it")
+    if origin is not None and (type(origin) is not int or not 0 <= origin < MAX_ITEMS):
+        raise InputError(f"got the origin {origin!r}; expected a number of a component; read the image again")
+    return Item(one.get("given"), float(weight), bool(one.get("negated")), bool(one.get("either")), origin)
+
+
+@attrs.frozen
+class Settings:
+    """How a scene is sampled.
+
+    Args:
+        seed: of the random numbers.
+        steps: num_inference_steps.
+        sampler: a registered sampler; None for a scheduler.
+        scheduler: of diffusers, where there is no sampler; None for that of the model.
+    """
+
+    seed: int = attrs.field(default=0)
+    steps: int = attrs.field(default=20)
+    sampler: str | None = None
+    scheduler: str | None = None
+
+    @seed.validator
+    def _check_seed(self, _: Any, seed: Any) -> None:
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise InputError(f"got the seed {seed!r}; expected a whole number of at least 0, such as 0")
+
+    @steps.validator
+    def _check_steps(self, _: Any, steps: Any) -> None:
+        if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
+            raise InputError(f"got {steps!r} steps; expected 1 to {MAX_STEPS:,}, such as 20")
+
+
+def value(item: Item, model: Model) -> Tensor:
+    """The value (1, *V) of an item; raises `InputError` where the model's conditioner has none."""
+    given = item.given
+    if given.keys() == {"text"}:
+        text = str(given["text"])
+        if not text.strip():
+            raise InputError("got an empty component; expected a text; fill it in or remove it")
+        return read_value(model.conditioner, text)
+    fields = {name: field for name, field in given.items() if field != ""}
+    if {"x", "y"} <= fields.keys():
+        return parsed(model.conditioner, fields.pop("x"), fields.pop("y"), **fields)
+    return value_of(model.conditioner, fields)
+
+
+def text_of(item: Item, model: Model) -> str:
+    """The text that stands for an item on the command line.
+
+    >>> from energycomp.testing import bumps_model, tinted_model
+    >>> text_of(Item({"x": 0.2, "y": 0.3}), bumps_model())
+    '0.2,0.3'
+    >>> text_of(Item({"x": 0.2, "y": 0.3, "tint": "red"}), tinted_model())
+    '0.2,0.3,tint=red'
+    """
+    fields = {name: field for name, field in item.given.items() if field != ""}
+    wanted = value(item, model)
+    if fields.keys() == {"text"}:
+        return str(fields["text"])
+    if fields.keys() == {"attribute", "value"}:
+        return f"{fields['attribute']}={fields['value']}"
+    words = {name: field for name, field in fields.items() if name not in ("x", "y")}
+    place = f"{fields.get('x')},{fields.get('y')}"
+    said = f"{' '.join(map(str, words.values()))} at {place}"
+    if words and isinstance(model.conditioner, ReadsText) and read_value(model.conditioner, said).equal(wanted):
+        return said
+    return ",".join([place, *(f"{name}={field}" for name, field in words.items())])
+
+
+def component(scene: Scene, model: Model) -> Composable:
+    """The component that a scene stands for: u for none, a mixture for alternatives.
+
+    Raises:
+        InputError: an item that the model's conditioner does not have.
+        CompositionError: a composition that is not defined, such as a mixture of weighted components.
+
+    >>> from energycomp.testing import bumps_model
+    >>> one, two = Item({"x": 0.2, "y": 0.3}, weight=2.0), Item({"x": 0.5, "y": 0.5}, negated=True)
+    >>> component(Scene((two, one)), bumps_model())
+    2 bumps(0.2,0.3) - bumps(0.5,0.5)
+    """
+    if not scene.items:
+        return model.compose([])
+    whole, *others = (Composer(_parts(items, model)).composition for items in scene.alternatives)
+    mixed: Any = whole
+    for other in others:
+        mixed = mixed | other
+    return mixed
+
+
+def _parts(items: Sequence[Item], model: Model) -> list[Any]:
+    weighted = [
+        (item, item.weight * model.leaf(value(item, model), name=f"{model.name}({text_of(item, model)})"))
+        for item in items
+    ]
+    return [~part if item.negated else part for item, part in weighted]
+
+
+@attrs.frozen
+class Changes:
+    """How a scene differs from the components that were read: arguments of `energycomp.edit`."""
+
+    move: Mapping[int, Item]
+    remove: tuple[int, ...]
+    add: tuple[Item, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.move or self.remove or self.add)
+
+
+def changes(read: Sequence[Mapping[str, Any]], scene: Scene) -> Changes:
+    """What was moved, removed and added, compared to the descriptions that were read.
+
+    >>> read = [{"x": 0.2, "y": 0.3}, {"x": 0.5, "y": 0.5}]
+    >>> scene = Scene((Item({"x": 0.2, "y": 0.4}, origin=0), Item({"x": 0.9, "y": 0.9})))
+    >>> found = changes(read, scene)
+    >>> list(found.move), found.remove, len(found.add)
+    ([0], (1,), 1)
+    """
+    kept = {item.origin: item for item in scene.items if item.origin is not None}
+    if any(origin >= len(read) for origin in kept):
+        raise InputError(f"got component {max(kept)} of {len(read)} that were read; read the image again")
+    moved = {k: item for k, item in kept.items() if not _same(item.given, read[k])}
+    gone = tuple(k for k in range(len(read)) if k not in kept)
+    return Changes(moved, gone, tuple(item for item in scene.items if item.origin is None))
+
+
+def _same(given: Mapping[str, Any], read: Mapping[str, Any]) -> bool:
+    return {k: v for k, v in given.items() if v != ""} == dict(read)
+
+
+def stacked(items: Sequence[Item], model: Model) -> list[Tensor]:
+    """The values (*V) of items."""
+    return [torch.atleast_1d(value(item, model))[0] for item in items]

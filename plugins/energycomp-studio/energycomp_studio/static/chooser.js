@@ -1,0 +1,28 @@
+// An image file as a data URL: chosen, dropped or pasted. It is in the message, so that nothing is stored or served.
+const input = element.querySelector("input"), zone = element.querySelector(".studio-drop");
+const label = element.querySelector("span"), error = element.querySelector(".studio-error");
+label.textContent = props.text;
+
+function take(file) {
+  error.textContent = "";
+  if (!file) return;
+  if (file.size > props.most) {
+    error.textContent = `got a file of ${file.size.toLocaleString("en")} bytes; expected at most ` +
+      `${props.most.toLocaleString("en")}; scale the image down`;
+    input.value = "";
+    return;
+  }
+  const reader = new FileReader();
+  reader.onload = () => { props.value = reader.result; trigger("taken"); input.value = ""; };
+  reader.onerror = () => { error.textContent = "got a file that cannot be read; expected an image file"; };
+  reader.readAsDataURL(file);
+}
+
+input.onchange = () => take(input.files[0]);
+zone.ondragover = (event) => { event.preventDefault(); zone.classList.add("studio-over"); };
+zone.ondragleave = () => zone.classList.remove("studio-over");
+zone.ondrop = (event) => {
+  event.preventDefault();
+  zone.classList.remove("studio-over");
+  take(event.dataTransfer.files[0]);
+};

@@ -1,0 +1,226 @@
+"""Read: an image in, its objects as a table and as a scene; the scene is edited, and the image repainted."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import gradio as gr
+
+from energycomp import edit
+from energycomp.errors import EnergycompError, InputError
+from energycomp.inference import Solution
+from energycomp.models import Model
+from energycomp_studio.forms import form_of
+from energycomp_studio.library import Library
+from energycomp_studio.lines import edit_python, edit_shell
+from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, editor, followed, session_of, stopper
+from energycomp_studio.pictures import data_url, enlarged, heat, uploaded
+from energycomp_studio.reading import Reading, Stage, described, read, scene_read, table
+from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
+from energycomp_studio.tabs.compose import first_scene, sampled
+from energycomp_studio.worker import Running, Worker
+
+__all__ = ["read_tab"]
+
+STAGES = {
+    "guess": "a first guess: {} objects; looking closer",
+    "places": "{} places; reading more",
+    "attributes": "{} objects",
+}
+KEPT = 8  # images that "Undo" goes back to
+FORGOTTEN = 3_600  # s after which the images of a browser tab are forgotten
+
+
+def repainted(reading: Reading, scene: Scene, model: Model, settings: Settings) -> Reading:
+    """The image with the changes of a scene; raises `InputError` where there are none."""
+    found = changes(reading.described, scene)
+    if not found:
+        raise InputError("got nothing to change; expected an object that is moved, changed, added or removed")
+    edited = edit(
+        reading.picture,
+        model,
+        move={k: value(item, model)[0] for k, item in found.move.items()},
+        remove=found.remove,
+        add=[value(item, model)[0] for item in found.add],
+        solution=reading.solution,
+        num_inference_steps=settings.steps,
+        generator=settings.seed,
+        progress=False,
+    )
+    count, nothing = len(edited.values), float("nan")
+    answer = Solution(edited.values, count, nothing, nothing, edited.rows)
+    return Reading(edited.image, answer, described(edited.values, model))
+
+
+def maps(stage: Stage) -> str:
+    """The maps of a search as images in HTML.
+
+    >>> import torch
+    >>> maps(Stage("maps", torch.rand(2, 4, 4))).count("<figure>")
+    2
+    """
+    names = ["the first object", *(f"after {k}" for k in range(1, len(stage.values)))]
+    figures = "".join(
+        f"<figure><img src='{data_url(heat(one))}' alt='map of the search, {html.escape(name)}'>"
+        f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        for one, name in zip(stage.values, names, strict=True)
+    )
+    return f"<p>Where one more object lowers the error (yellow: most):</p><div class='studio-maps'>{figures}</div>"
+
+
+@attrs.frozen
+class _Read:
+    """What happens in the tab. The state of a browser tab is the list of its readings, the last one shown."""
+
+    library: Library
+    worker: Worker
+
+    def take(self, url: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Reads an image that was dropped."""
+        try:
+            picture = uploaded(url)
+        except EnergycompError as error:
+            yield gr.update(status=str(error)), gr.skip(), gr.skip(), gr.skip()
+            return
+        yield from self._read(lambda model, report: picture, name, seed, request)  # noqa: ARG005
+
+    def example(self, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Reads a scene that the model itself draws."""
+
+        def draw(model: Model, report: Callable[[Any], None]) -> Any:
+            return enlarged(sampled(first_scene(form_of(model)), model, Settings(seed, 50), report))
+
+        yield from self._read(draw, name, seed, request)
+
+    def _read(
+        self, picture: Callable[..., Any], name: str, seed: Any, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        def task(report: Callable[[Any], None]) -> tuple[Model, Reading]:
+            report(f"loading {name}")
+            model = self.library.model(name)
+            image = picture(model, report)
+            report(_Seen(model, data_url(image)))
+            return model, read(image, model, lambda stage: report((model, stage)), seed=Settings(seed).seed)
+
+        stage = ["reading"]  # what is going on, in words
+
+        def running(event: Running) -> tuple[Any, ...]:
+            return self._progress(event, stage)
+
+        def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
+            model, reading = found
+            update = self._shown(reading, model, f"{reading.solution.count} found in {seconds:.0f} s")
+            return update, table(reading, model), gr.skip(), [reading]
+
+        yield gr.update(value={"items": [], "final": True}, status="waiting for its turn ..."), "", "", []
+        yield from followed(
+            self.worker, session_of(request), task, running=running, done=done,
+            failed=lambda message: (gr.update(status=message), gr.skip(), gr.skip(), gr.skip()),
+        )  # fmt: skip
+
+    def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
+        """The update for what a task reported; `stage` keeps its words."""
+        what, search, shown = event.reported, gr.skip(), {}
+        if isinstance(what, _Seen):
+            stage[:] = ["looking for objects"]
+            shown = {"picture": what.url, "form": form_of(what.model).as_json()}
+        elif isinstance(what, str):
+            stage[:] = [what]
+        elif what is not None and what[1].kind == "maps":
+            search = maps(what[1])
+        elif what is not None:
+            scene = scene_read(described(what[1].values, what[0]))
+            stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
+            shown = {"value": {**scene.as_json(), "final": True}}
+        return gr.update(**shown, status=f"{stage[0]}, {event.seconds:.0f} s"), gr.skip(), search, gr.skip()
+
+    def _shown(self, reading: Reading, model: Model, status: str) -> Any:
+        scene = {**scene_read(reading.described).as_json(), "final": True}
+        picture = data_url(enlarged(reading.picture))
+        return gr.update(value=scene, form=form_of(model).as_json(), picture=picture, status=status)
+
+    def lines(self, scene: Any, name: str, seed: Any, steps: Any, history: list[Reading]) -> tuple[str, str]:
+        """The lines that make the changes."""
+        if not history or not self.library.is_loaded(name):
+            return "", ""
+        try:
+            model, settings = self.library.model(name), Settings(seed, steps)
+            found = changes(history[-1].described, scene_of(scene))
+            if not found:
+                return "", f"energycomp infer {name} scene.png -o read"
+            return edit_python(found, model, name, settings), edit_shell(found, model, name, settings)
+        except EnergycompError as error:
+            return "", f"# {error}"
+
+    def repaint(
+        self, scene: Any, name: str, seed: Any, steps: Any, history: list[Reading], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Repaints what was changed."""
+        if not history:
+            yield gr.update(status="got no image; drop one first"), gr.skip()
+            return
+
+        def task(_: Any) -> tuple[Model, Reading]:
+            model = self.library.model(name)
+            return model, repainted(history[-1], scene_of(scene), model, Settings(seed, steps))
+
+        def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
+            model, reading = found
+            return self._shown(reading, model, f"repainted in {seconds:.0f} s"), [*history, reading][-KEPT:]
+
+        yield from followed(
+            self.worker, session_of(request), task, done=done,
+            running=lambda event: (gr.update(status=f"repainting, {event.seconds:.0f} s"), gr.skip()),
+            failed=lambda message: (gr.update(status=message), gr.skip()),
+        )  # fmt: skip
+
+    def undo(self, name: str, history: list[Reading]) -> tuple[Any, ...]:
+        """Shows the image before the last change, or the objects as they were read."""
+        if not history:
+            return gr.skip(), gr.skip()
+        left = history[:-1] or history
+        return self._shown(left[-1], self.library.model(name), "as it was read"), left
+
+
+@attrs.frozen(eq=False)
+class _Seen:
+    """An image that is about to be read."""
+
+    model: Model
+    url: str
+
+
+def read_tab(library: Library, worker: Worker) -> None:
+    """The components of the tab."""
+    own = _Read(library, worker)
+    history = gr.State([], time_to_live=FORGOTTEN)
+    with gr.Row():
+        model = gr.Dropdown(library.names, value=library.first, label="Model", min_width=180, elem_id="read-model")
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="read-seed")
+        steps = gr.Slider(1, 200, value=50, step=1, label="Steps of a repaint", min_width=160, elem_id="read-steps")
+    picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)")
+    with gr.Row():
+        example = gr.Button("Read an example", min_width=140, elem_id="read-example")
+        paint = gr.Button("Repaint the changes", variant="primary", min_width=140, elem_id="read-repaint")
+        undo = gr.Button("Undo", min_width=80, elem_id="read-undo")
+        stop = gr.Button("Stop", min_width=80, elem_id="read-stop")
+    scene = editor("read-scene", editing=True)
+    answer = gr.HTML("", elem_id="read-table")
+    with gr.Accordion("The search", open=False, elem_id="read-search"):
+        searched = gr.HTML("", elem_id="read-maps")
+    with gr.Accordion("The same changes in code", open=False, elem_id="read-code"):
+        python, shell = code("Python", "python"), code("Shell", "shell")
+    shown = [scene, answer, searched, history]
+    once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
+    picture.taken(own.take, [picture, model, seed], shown, **once, **NETWORK)
+    example.click(own.example, [model, seed], shown, **once, **NETWORK)
+    paint.click(own.repaint, [scene, model, seed, steps, history], [scene, history], **once, **NETWORK)
+    undo.click(own.undo, [model, history], [scene, history], **FREE)
+    gr.on(
+        [scene.edit, history.change, steps.input, seed.change],
+        own.lines, [scene, model, seed, steps, history], [python, shell], **FREE, trigger_mode="always_last",
+    )  # fmt: skip
+    stop.click(stopper(worker), None, None, **FREE)

@@ -1,0 +1,159 @@
+"""From the page's scene to a composition, and to the lines that make the same image: pixel by pixel."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from energycomp import plugins
+from energycomp.cli.app import app
+from energycomp.errors import CompositionError, InputError
+from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
+from energycomp_studio.forms import form_of
+from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
+from energycomp_studio.scene import Item, Scene, Settings, changes, component, scene_of
+from energycomp_studio.tabs.compose import first_scene, sampled
+
+RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
+OPEN = {"x": 0.7, "y": 0.8}
+SCENES = {
+    "one": ("tinted", [Item(RED)]),
+    "two": ("tinted", [Item(RED), Item(OPEN)]),
+    "weights": ("tinted", [Item(RED, 2.0), Item(OPEN, 0.5)]),
+    "equal weights": ("tinted", [Item(RED, 2.0), Item(OPEN, 2.0)]),
+    "negation first": ("tinted", [Item(RED, 2.0, negated=True), Item(OPEN)]),
+    "none": ("tinted", []),
+    "places": ("bumps", [Item({"x": 0.25, "y": 0.5}), Item(OPEN, 1.5)]),
+    "network": ("tiny", [Item({"x": 0.25, "y": 0.5}), Item(OPEN, negated=True)]),
+    "rule sum": ("added", [Item({"text": "0"}), Item({"text": "2"}, 0.5)]),
+    "rule mean": ("averaged", [Item({"text": "0"}), Item({"text": "2"})]),
+    "or": ("bumps", [Item(OPEN), Item({"x": 0.2, "y": 0.2}), Item({"x": 0.5, "y": 0.2}, either=True)]),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def models() -> None:
+    for name, model in {
+        "tinted": tinted_model(),
+        "bumps": bumps_model(),
+        "tiny": tiny_model(),
+        "added": labels_model(3, rule="sum"),
+        "averaged": labels_model(3, rule="mean"),
+    }.items():
+        plugins.register("models", name, lambda model=model, **_: model)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
+    source, items = SCENES[name]
+    model, scene = plugins.find("models", source)(), Scene(tuple(items))
+    settings = Settings(5, 4, "mixture" if name == "or" else None, "DDPMScheduler" if name == "two" else None)
+    shown = np.asarray(sampled(scene, model, settings, lambda _: None))
+    exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
+    np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
+    line = shell_line(scene, model, source, settings)
+    if name == "or":
+        assert line.startswith("#")
+        return
+    (folder / "scene.png").unlink()
+    words = shlex.split(line)
+    assert words[0] == "energycomp"
+    result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
+
+
+def test_alternatives_are_a_mixture_of_compositions() -> None:
+    model = bumps_model()
+    made = component(Scene((Item(OPEN), Item(OPEN, 2.0), Item(OPEN, either=True))), model)
+    assert "|" in repr(made)
+    with pytest.raises(CompositionError, match="of mass 2 in a mixture"):
+        component(Scene((Item({"text": "0"}, 2.0), Item({"text": "1"}, either=True))), labels_model(3, rule="sum"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {"items": 3},
+        {"items": [{"given": {"x": 0.1, "y": 0.2}, "other": 1}]},
+        {"items": [{"given": {"x": [1]}}]},
+        {"items": [{"given": {}}]},
+        {"items": [{"given": {"text": "a" * 3_000}}]},
+        {"items": [{"given": {"x": float("nan"), "y": 0.1}}]},
+        {"items": [{"given": {"x": 0.1, "y": 0.1}, "weight": "2"}]},
+        {"items": [{"given": {"x": 0.1, "y": 0.1}, "weight": 1e9}]},
+        {"items": [{"given": {"x": 0.1, "y": 0.1}, "origin": -1}]},
+        {"items": [{"given": {"x": 0.1, "y": 0.1}}] * 33},
+    ],
+)
+def test_what_the_page_does_not_send_is_refused(data: Any) -> None:
+    with pytest.raises(InputError, match=r"got .*; expected"):
+        scene_of(data)
+
+
+@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 10_000}])
+def test_settings_are_checked(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"got .*; expected"):
+        Settings(**given)
+
+
+def test_a_scene_survives_the_page() -> None:
+    scene = Scene((Item(RED, 2.0, negated=True, either=True, origin=3),))
+    assert scene_of(scene.as_json()) == scene
+
+
+def test_forms() -> None:
+    assert form_of(tinted_model()).attributes == {"tint": ("red", "green", "blue"), "width": ("narrow", "wide")}
+    assert form_of(bumps_model()).attributes == {}
+    assert form_of(labels_model(3)).suggestions == ("0", "1", "2")
+    for model in (tinted_model(), bumps_model(), tiny_model(), labels_model(3), attributes_model(3)):
+        assert sampled(first_scene(form_of(model)), model, Settings(steps=2), lambda _: None).size == (16, 16)
+
+
+def test_attributes_of_which_one_word_holds_are_switches() -> None:
+    pytest.importorskip("energycomp_faces", reason="no faces: pip install energycomp-faces")
+    model = plugins.find("models", "faces")(pretrained=False)
+    form = form_of(model)
+    assert form.kind == "labels"
+    assert form.attributes["smiling"] == ("no", "yes")
+    scene = Scene((Item({"attribute": "smiling", "value": "yes"}), Item({"attribute": "smiling", "value": "no"})))
+    assert "faces(smiling=yes)" in repr(component(scene, model))
+    assert shell_line(scene, model, "faces", Settings()).startswith("energycomp sample faces smiling=yes smiling=no")
+
+
+def test_the_lines_of_an_edit() -> None:
+    model = tinted_model()
+    read = ({"x": 0.2, "y": 0.3, "tint": "red"}, {"x": 0.7, "y": 0.8}, {"x": 0.5, "y": 0.5})
+    items = [Item({**read[0], "tint": "blue"}, origin=0), Item(read[2], origin=2), Item({"x": 0.9, "y": 0.1})]
+    found = changes(read, Scene(tuple(items)))
+    assert (list(found.move), found.remove, len(found.add)) == ([0], (1,), 1)
+    assert edit_shell(found, model, "tinted", Settings()) == (
+        "energycomp edit tinted scene.png --move 1:0.2,0.3,tint=blue --remove 2 --add 0.9,0.1 --steps 20 --seed 0 "
+        "-o edited.png"
+    )
+    assert 'move={0: {"x": 0.2, "y": 0.3, "tint": "blue"}}, remove=[1], add=[[0.9, 0.1]]' in edit_python(
+        found, model, "tinted", Settings()
+    )
+    assert not changes(read, Scene(tuple(Item(one, origin=k) for k, one in enumerate(read))))
+    with pytest.raises(InputError, match="read the image again"):
+        changes(read, Scene((Item(read[0], origin=7),)))
+
+
+def test_equal_scenes_give_equal_images() -> None:
+    scene, model = first_scene(form_of(tinted_model())), tinted_model()
+    one, two = (sampled(scene, model, Settings(steps=2), lambda _: None) for _ in range(2))
+    assert torch.equal(torch.tensor(np.asarray(one)), torch.tensor(np.asarray(two)))

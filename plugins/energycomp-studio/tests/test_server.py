@@ -1,0 +1,292 @@
+"""What the server refuses: other hosts, other pages, other paths, large requests. And tasks that are stopped."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from energycomp import infer, plugins
+from energycomp.errors import InputError
+from energycomp.testing import check_plugin, planted, tinted_model
+from energycomp_studio.pictures import MAX_UPLOAD, data_url, uploaded
+from energycomp_studio.reading import Reading, read, scene_read, table
+from energycomp_studio.scene import Item, Scene, Settings
+from energycomp_studio.server import MAX_BODY, running
+from energycomp_studio.tabs.decompose import choice
+from energycomp_studio.tabs.read import repainted
+from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    plugins.register("models", "tinted", lambda **_: tinted_model())
+    with running("tinted") as address:
+        number = int(address.rpartition(":")[2])
+        for _ in range(300):
+            try:
+                request(number, "/config")
+            except OSError:
+                time.sleep(0.1)
+            else:
+                break
+        yield number
+
+
+def request(port: int, path: str, method: str = "GET", body: Any = None, **headers: str) -> tuple[int, str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body=body, headers=named)
+    answer = connection.getresponse()
+    text = answer.read().decode(errors="replace")
+    connection.close()
+    return answer.status, text, answer.headers
+
+
+def test_the_page_is_served_with_a_policy(port: int) -> None:
+    status, text, headers = request(port, "/")
+    assert status == 200
+    assert "energycomp studio" in text
+    assert "connect-src 'self'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "192.0.2.1"])
+def test_foreign_hosts_are_refused(port: int, host: str) -> None:
+    for path in ("/", "/config", "/gradio_api/queue/join"):
+        assert request(port, path, host=host)[0] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:7860"])
+def test_this_computer_is_served(port: int, host: str) -> None:
+    assert request(port, "/", host=host)[0] == 200
+
+
+def test_other_pages_are_refused(port: int) -> None:
+    assert request(port, "/gradio_api/queue/join", "POST", "{}", origin="http://evil.example")[0] == 403
+    assert request(port, "/", origin="null")[0] == 403
+    own = {"origin": f"http://127.0.0.1:{port}", "host": f"127.0.0.1:{port}"}
+    assert request(port, "/", **own)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=pyproject.toml",
+        "/gradio_api/file/etc/passwd",
+        "/file=/etc/passwd",
+        "/gradio_api/proxy=http://example.org/",
+        "/gradio_api/upload",
+        "/gradio_api/component_server",
+        "/gradio_api/info",
+        "/gradio_api/openapi.json",
+        "/gradio_api/vibe-code",
+        "/gradio_api/run/predict",
+        "/monitoring",
+        "/docs",
+        "/openapi.json",
+        "/static/../../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/etc/passwd",
+    ],
+)
+def test_no_other_path_is_served(port: int, path: str) -> None:
+    for method in ("GET", "POST"):
+        assert request(port, path, method)[0] in (403, 404), method
+
+
+def test_large_requests_are_refused(port: int) -> None:
+    assert request(port, "/gradio_api/queue/join", "POST", None, content_length=str(MAX_BODY + 1))[0] == 413
+    chunks = (bytes(1_000_000) for _ in range(MAX_BODY // 1_000_000 + 2))
+    try:
+        status = request(port, "/gradio_api/queue/join", "POST", chunks, transfer_encoding="chunked")[0]
+    except (BrokenPipeError, ConnectionResetError):  # it was refused before all was sent
+        status = 413
+    assert status == 413
+
+
+def test_it_listens_on_this_computer_only(port: int) -> None:
+    import socket
+
+    own = socket.gethostbyname(socket.gethostname())
+    if own.startswith("127."):
+        pytest.skip("this computer has no other address")
+    with pytest.raises(OSError, match="refused"):
+        http.client.HTTPConnection(own, port, timeout=5).connect()
+
+
+def test_a_port_that_is_taken_is_one_error(port: int) -> None:
+    from energycomp_studio.server import serve
+
+    with pytest.raises(InputError, match=f"got --port {port}, which cannot be used .*; name another"):
+        serve("tinted", port=port)
+
+
+def test_the_installed_plugin_conforms() -> None:
+    assert not [check for check in check_plugin("energycomp-studio") if check.passed is False]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (None, "got no image"),
+        ("https://example.org/a.png", "got no image"),
+        ("data:image/png;base64,!!!", "damaged upload"),
+        ("data:image/png;base64,AAAA", "cannot identify image file"),
+        ("data:image/png;base64," + "A" * (MAX_UPLOAD * 4 // 3 + 100), "expected at most 10,000,000"),
+    ],
+)
+def test_uploads_are_checked(url: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        uploaded(url)
+    assert "/tmp" not in str(caught.value)  # noqa: S108 - no path of this computer
+
+
+def test_uploads_of_too_many_pixels_are_refused_and_others_scaled_down() -> None:
+    with pytest.raises(InputError, match="megapixels"):
+        uploaded(data_url(Image.new("1", (6_000, 6_000))))
+    assert uploaded(data_url(Image.new("RGB", (3_000, 1_500)))).size == (1_024, 512)
+
+
+def test_an_upload_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "PNG")
+    uploaded(data_url(Image.new("RGB", (4, 4))))
+    assert list(tmp_path.iterdir()) == []
+
+
+# Tasks
+
+
+def test_a_task_is_stopped_between_layers() -> None:
+    worker, layers = Worker(), []
+    layer = torch.nn.Identity()
+
+    def task(report: Any) -> None:
+        report("begun")
+        while True:
+            layers.append(layer(torch.zeros(1)))
+            time.sleep(0.001)
+
+    found = []
+    for event in worker.run("tab", task):
+        found.append(event)
+        worker.stop("other")
+        if isinstance(event, Running) and event.reported is None:
+            worker.stop("tab")
+    assert found[-1] == Failed("stopped")
+    assert layers
+    assert isinstance([*worker.run("tab", lambda _: 3)][-1], Done)
+    layer(torch.zeros(1))  # no hook is left
+
+
+def test_a_closed_iterator_stops_its_task() -> None:
+    worker, ended = Worker(), threading.Event()
+
+    def task(report: Any) -> None:
+        try:
+            while True:
+                report("more")
+                time.sleep(0.001)
+        except StoppedError:
+            ended.set()
+            raise
+
+    events = worker.run("tab", task)
+    next(events)
+    events.close()
+    assert ended.is_set()
+
+
+def test_tasks_wait_for_their_turn() -> None:
+    worker, running_now, most = Worker(), [], []
+
+    def task(_: Any) -> None:
+        running_now.append(1)
+        most.append(len(running_now))
+        time.sleep(0.05)
+        running_now.pop()
+
+    threads = [threading.Thread(target=lambda k=k: list(worker.run(str(k), task))) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+
+
+def test_errors_of_a_task_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    def ours(_: Any) -> None:
+        raise InputError("got a; expected b")
+
+    def other(_: Any) -> None:
+        raise KeyError("c")
+
+    assert list(Worker().run("tab", ours)) == [Failed("got a; expected b")]
+    assert list(Worker().run("tab", other)) == [Failed("unexpected KeyError: 'c'")]
+    assert "Traceback" in capsys.readouterr().err
+
+
+# Reading
+
+
+def scene() -> tuple[Any, Any]:
+    model = tinted_model(solver="pursuit", counts=(0, 4), beta=1.0)
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.2, 0.3, tint="red", width="wide"), parse(0.7, 0.8, tint="blue", width="narrow")])
+    return model, model.decode(planted(model, true))[0]
+
+
+def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
+    model, picture = scene()
+    stages: list[Any] = []
+    found, direct = read(picture, model, stages.append, seed=3), infer(picture, model, generator=3)
+    assert found.solution.conditions.equal(direct.conditions)
+    assert found.solution.certainty is not None
+    assert found.solution.certainty.equal(direct.certainty)
+    assert list(dict.fromkeys(stage.kind for stage in stages)) == ["maps", "guess", "places", "attributes"]
+    first, guess = stages[0].values[0], stages[1].values
+    y, x = divmod(int(first.argmax()), first.shape[1])  # the first object is where the first map is greatest
+    assert guess[0].tolist() == pytest.approx([(x + 0.5) / first.shape[1], (y + 0.5) / first.shape[0]])
+    shown = table(found, model)
+    assert "red<small> " in shown
+    assert "%" in shown
+    assert [one["tint"] for one in found.described] == ["red", "blue"]
+
+
+def test_repainting_changes_the_answer() -> None:
+    model, picture = scene()
+    reading = read(picture, model, lambda _: None)
+    items = scene_read(reading.described).items
+    changed = Scene((Item({**items[0].given, "tint": "green"}, origin=0),))
+    after = repainted(reading, changed, model, Settings(steps=4))
+    assert [one["tint"] for one in after.described] == ["green"]
+    assert after.picture.size == picture.size
+    with pytest.raises(InputError, match="got nothing to change"):
+        repainted(reading, Scene(items), model, Settings(steps=4))
+
+
+def test_what_is_shown_of_an_answer_is_escaped() -> None:
+    model, picture = scene()
+    reading = read(picture, model, lambda _: None)
+    shown = table(Reading(picture, reading.solution, ({"text": "<b>"}, {"text": "&"})), model)
+    assert "&lt;b&gt;" in shown
+    assert "<b>" not in shown
+
+
+def test_a_choice_of_other_parts_is_refused() -> None:
+    assert choice({"chosen": [[True, False]]}, [2]) == [[0]]
+    for wrong in (None, {}, {"chosen": [[True]]}, {"chosen": [[True, False], [True, False]]}, {"chosen": 3}):
+        with pytest.raises(InputError, match="got a choice of other parts"):
+            choice(wrong, [2])
