@@ -1,6 +1,6 @@
 """Seconds until the page shows what was done, and memory after many interactions.
 
-python benchmarks/studio/latency.py [--model clevr-objects] [--interactions 200]
+python benchmarks/studio/latency.py [--model clevr] [--interactions 200]
 
 Needs playwright and Chromium: pip install playwright, apt-get install chromium.
 """
@@ -19,7 +19,7 @@ from benchmarks.common.studio import memory, open_page, served, wait_for_change,
 def main() -> None:
     """Prints JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-objects", help="registered name or folder of a model of places")
+    parser.add_argument("--model", default="clevr", help="registered name or folder of a model of places")
     parser.add_argument("--interactions", type=int, default=200, help="drags, each of which is released")
     parser.add_argument("--reads", type=int, default=1)
     options = parser.parse_args()

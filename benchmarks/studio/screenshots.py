@@ -23,7 +23,7 @@ def main() -> None:
     """Writes one PNG file for each look."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("--model", default="clevr-objects")
+    parser.add_argument("--model", default="clevr")
     options = parser.parse_args()
     with served(options.model) as (address, _):
         for look in ("light", "dark"):

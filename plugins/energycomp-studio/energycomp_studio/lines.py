@@ -102,6 +102,8 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
         weights = {item.weight for item in items}
         shown = [items[0].weight] if len(weights) == 1 else [item.weight for item in items]
         words += [word for weight in shown for word in ("--weight", str(weight))]
+    if items and settings.sampler is None and model.defaults.attribute_guidance != 1.0:
+        words += ["--guidance", "1.0"]  # the page draws components as they are
     if settings.sampler is not None:
         words += ["--sampler", settings.sampler]
     elif settings.scheduler not in (None, model.defaults.scheduler):
