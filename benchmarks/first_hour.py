@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import selectors
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -37,9 +38,13 @@ STEPS: list[tuple[bool, str]] = [
     (True, "sample clevr 0.3,0.5 -n 4 --grid --steps 5 -o grid.png"),
     (True, "sample clevr 0.3,0.5 --not 0.7,0.6 --steps 5 -o without.png --json"),
     (True, "sample faces smiling --steps 5 -o face.png"),
+<<<<<<< HEAD
     (True, "sample clevr 0.3,0.5,color=red --steps 5 -o red.png"),
+=======
+    (True, "sample clevr-objects 'large red metal cube at 0.3,0.45' --steps 5 -o red.png"),
+>>>>>>> firsthour
     (False, "sample clver 0.3,0.5"),
-    (False, "sample clevr"),
+    (True, "sample clevr --steps 5"),
     (False, "sample clevr 3"),
     (False, "sample clevr 3,5"),
     (False, "sample clevr red"),
@@ -119,7 +124,7 @@ def _problem(run: Run, *, right: bool, snippet: bool) -> str:
 
 
 def _run(step: str, folder: Path) -> Run:
-    command = [sys.executable, "-c", step[3:]] if step.startswith("py:") else [*CLI, *step.split()]
+    command = [sys.executable, "-c", step[3:]] if step.startswith("py:") else [*CLI, *shlex.split(step)]
     started = last = time.perf_counter()
     silent, parts = 0.0, []
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
