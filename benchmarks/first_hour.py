@@ -38,11 +38,7 @@ STEPS: list[tuple[bool, str]] = [
     (True, "sample clevr 0.3,0.5 -n 4 --grid --steps 5 -o grid.png"),
     (True, "sample clevr 0.3,0.5 --not 0.7,0.6 --steps 5 -o without.png --json"),
     (True, "sample faces smiling --steps 5 -o face.png"),
-<<<<<<< HEAD
-    (True, "sample clevr 0.3,0.5,color=red --steps 5 -o red.png"),
-=======
-    (True, "sample clevr-objects 'large red metal cube at 0.3,0.45' --steps 5 -o red.png"),
->>>>>>> firsthour
+    (True, "sample clevr 'large red metal cube at 0.3,0.45' --steps 5 -o red.png"),
     (False, "sample clver 0.3,0.5"),
     (True, "sample clevr --steps 5"),
     (False, "sample clevr 3"),

@@ -62,21 +62,10 @@ def save_image(image: Image.Image, path: Path, option: str = "-o") -> None:
     from energycomp.files import atomic_file
 
     form = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else path.suffix[1:].upper()
-<<<<<<< HEAD
     options: dict[str, dict[str, int]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": 1}}
     make_folder(path.parent, option)
     with atomic_file(path) as temporary:
         image.save(temporary, format=form, **options.get(form, {}))
-=======
-    known: dict[str, dict[str, Any]] = {
-        "PNG": {},
-        "JPEG": {"quality": 95, "subsampling": 0},
-        "WEBP": {"lossless": True},
-    }
-    make_folder(path.parent, option)
-    with atomic_file(path) as temporary:
-        image.save(temporary, format=form, **known[form])
->>>>>>> firsthour
 
 
 def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[Path, Path]:
