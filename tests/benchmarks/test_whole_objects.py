@@ -25,7 +25,7 @@ from energycomp.errors import InputError
 from energycomp.evaluation import true_values
 from energycomp.images import from_bytes
 from energycomp.models import load, save_pretrained
-from energycomp_clevr.model import default, objects
+from energycomp_clevr.model import objects, places
 from energycomp_datasets.clevr.layout import render_objects, write
 from energycomp_datasets.clevr.source import ClevrSource
 
@@ -45,7 +45,7 @@ def small(model: Model) -> Model:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of a model of whole objects and of one of places."""
     folder = tmp_path_factory.mktemp("models")
-    for name, model in {"objects": objects(), "places": default()}.items():
+    for name, model in {"objects": objects(), "places": places()}.items():
         save_pretrained(small(model), folder / name)
     return {name: str(folder / name) for name in ("objects", "places")}
 
@@ -205,7 +205,7 @@ def test_a_drawn_sample_is_the_recorded_one(models: dict[str, str], tmp_path: Pa
     one = drawn(tmp_path / "a" / "0", way, model, composition, 5)
     recorded(tmp_path / "b" / "0", way, model, composition, 5, lambda image: list(image.shape))
     assert one.read_bytes() == (tmp_path / "b" / "0.png").read_bytes()
-    other = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=small(default()).denoiser.network))
+    other = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=small(places()).denoiser.network))
     assert folder_of(tmp_path, "x", model, 2, way, 0) != folder_of(tmp_path, "x", other, 2, way, 0)
 
 
