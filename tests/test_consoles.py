@@ -23,6 +23,7 @@ NOT_RUN = {
     r"^python (benchmarks|examples)/": "measures for minutes or longer",
     r"^accelerate launch ": "starts several processes",
     r"^energycomp train ": "trains for minutes or longer",
+    r"^energycomp studio\b": "serves a page until it is stopped",
     r"^energycomp \w+ runs/": "reads a model that a command before it trains",
     r" (CLEVR_v1\.0|clevrtex_full|DIR|multi_dsprites\.npz|photos/)": "reads files of the user",
     r"(^SD=|\$SD )": "downloads a model",
