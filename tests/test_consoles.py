@@ -97,9 +97,10 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     "command", [command for _, command in EVERY if command.startswith("energycomp ") and not is_run(command)]
 )
 def test_the_options_of_a_command_that_is_not_run(command: str) -> None:
-    _, name, *arguments = words(command, {"SD": "owner/name"})
+    _, *given = words(command, {"SD": "owner/name"})
     group = typer.main.get_command(app)
-    group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+    name, found, arguments = group.resolve_command(typer.Context(group), given)  # type: ignore[attr-defined]
+    found.make_context(name, arguments)
 
 
 @pytest.mark.parametrize("pattern", [*NOT_RUN, *QUICKER])

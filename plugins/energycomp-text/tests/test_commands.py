@@ -86,8 +86,9 @@ def photo(tmp_path: Path) -> Path:
 
 
 def line(err: str) -> str:
-    """The one line of an error; bars of libraries that read files come before it."""
+    """The one line of an error; what is loaded, and bars of libraries that read files, come before it."""
     lines = [text for text in err.replace("\r", "\n").splitlines() if text.startswith("energycomp: ")]
+    lines = [text for text in lines if not text.startswith("energycomp: loading ")]
     assert len(lines) == 1
     assert err.rstrip().endswith(lines[0])
     return lines[0]
