@@ -130,7 +130,7 @@ def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *,
     >>> model, stages = bumps_model(solver="pursuit"), []
     >>> picture = model.decode(planted(model, torch.tensor([[0.3, 0.4]])))[0]
     >>> read(picture, model, stages.append).described
-    ({'x': 0.3..., 'y': 0.4...},)
+    ({'text': '0.3...,0.4...'},)
     >>> stages[0].kind, stages[-1].kind
     ('maps', 'attributes')
     """
