@@ -50,7 +50,7 @@ def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
     values = described(model, count)
     scene = energycomp.Composer(model.compose(values))
     images = scene.sample(SAMPLES, num_inference_steps=25, generator=torch.Generator().manual_seed(count))
-    save(grid(images, SAMPLES), folder / f"composed-{count}.png", cells=SAMPLES)
+    save(grid(images, SAMPLES, side=192), folder / f"composed-{count}.png", cells=SAMPLES)
     save(overlay(images[0], values[:, :2]), folder / f"composed-{count}-asked-for.png")
     first: Image.Image = images[0]
     return first
@@ -112,7 +112,7 @@ def compose_prompts(folder: Path) -> None:
         energycomp.Composer(scene).sample(SAMPLES, num_inference_steps=25, generator=generator)
         for scene in (cube & sphere, scale * text("a red cube and a blue sphere") & ~sphere)
     ]
-    save(grid([image for row in rows for image in row], SAMPLES), folder / "prompts.png", cells=2 * SAMPLES)
+    save(grid([image for row in rows for image in row], SAMPLES, side=128), folder / "prompts.png", cells=2 * SAMPLES)
     answer = energycomp.infer(rows[0][0], text, count=2)
     names = [text.conditioner.describe(value)["concept"] for value in answer.conditions]
     print(f"\na red cube & a blue sphere: read {' and '.join(names)}, {answer.rows:,} network rows")
