@@ -318,9 +318,9 @@ def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> No
 
 def test_stop(new_page: Any) -> None:
     page = new_page()
-    page.locator("#compose-steps input[type=number]").fill("1000")
+    page.locator("#compose-steps input[type=number]").fill("200")
     page.locator("#compose-steps input[type=number]").press("Enter")
-    expect(status(page, "compose")).to_contain_text("of 1000", timeout=WAIT)
+    expect(status(page, "compose")).to_contain_text("of 200", timeout=WAIT)
     page.click("#compose-stop")
     expect(status(page, "compose")).to_have_text("stopped", timeout=WAIT)
     page.locator("#compose-steps input[type=number]").fill("5")
