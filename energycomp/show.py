@@ -36,6 +36,7 @@ __all__ = [
 
 SHOWN = 6  # numbers of a list that a table shows as a whole
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+QUALITY: dict[str, dict[str, int]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": 1}}
 CELL = "padding:.25em .75em;text-align:left;border-bottom:1px solid #8886"  # a grey that both themes show
 BLOCK = "display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start"
 
@@ -152,7 +153,7 @@ def save_image(image: Image.Image, path: str | Path) -> None:
     if (kind := FORMATS.get(path.suffix.lower())) is None:
         raise InputError(f"got {path}; expected a name that ends in {', '.join(FORMATS)}, such as image.png")
     with atomic_file(path) as temporary:
-        image.save(temporary, format=kind)
+        image.save(temporary, format=kind, **QUALITY[kind])
 
 
 def open_window(image: Image.Image) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["check_png", "image_files", "make_folder", "open_single", "save_image", "save_png"]
+__all__ = ["check_png", "image_files", "make_folder", "open_single", "save_png"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 FULL = ("L", "RGB", "RGBA")  # modes of images that a PNG file keeps as they are; a palette is none of them
@@ -55,17 +55,6 @@ def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int =
     make_folder(path.parent, option)
     with atomic_file(path) as temporary:
         (image if image.mode in FULL else image.convert("RGB")).save(temporary, format="PNG", pnginfo=text)
-
-
-def save_image(image: Image.Image, path: Path, option: str = "-o") -> None:
-    """As `save_png`, in the format that the name of the file ends in: PNG, JPEG or WebP, at high quality."""
-    from energycomp.files import atomic_file
-
-    form = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else path.suffix[1:].upper()
-    options: dict[str, dict[str, int]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": 1}}
-    make_folder(path.parent, option)
-    with atomic_file(path) as temporary:
-        image.save(temporary, format=form, **options.get(form, {}))
 
 
 def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[Path, Path]:

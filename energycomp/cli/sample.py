@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import attrs
 import typer
 
-from energycomp.cli.files import check_png, save_image, save_png
+from energycomp.cli.files import check_png, make_folder, save_png
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
-FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 SIDE = 128  # px, the least side of an image in a grid
 
 
@@ -204,16 +203,18 @@ def _strength(model: Model, guidance: float | None, *, plain: bool) -> float:
 
 def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
     """The files to write: one for a grid, otherwise one per sample, with numbers of equal width."""
+    from energycomp.show import FORMATS
+
     if as_grid and n == 1:
         raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
-    if as_grid and out.suffix.lower() in FORMATS[1:]:
+    if as_grid and out.suffix.lower() in FORMATS.keys() - {".png"}:
         raise InputError(f"got --grid with {out}; expected a PNG file, which says that it shows several images")
-    check_png(out, formats=FORMATS)
+    check_png(out, formats=tuple(FORMATS))
     if as_grid or n == 1:
         return [out]
     files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
     for file in files:
-        check_png(file, formats=FORMATS)
+        check_png(file, formats=tuple(FORMATS))
     return files
 
 
@@ -320,10 +321,12 @@ def _reasons(ranking: Ranking, indices: Sequence[int]) -> str:
 
 def _save(images: list[Any], files: list[Path]) -> None:
     """Writes each image to its file, or all to one file as a grid."""
+    from energycomp.show import save_image
     from energycomp.viz import grid
 
     if len(files) < len(images):
         save_png(grid(images, side=SIDE), files[0], cells=len(images))
         return
     for image, file in zip(images, files, strict=True):
+        make_folder(file.parent, "-o")
         save_image(image, file)

@@ -27,8 +27,6 @@ def draw_rivals(
         owner: (R,) the scene of each.
         scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
     """
-    if not len(values):
-        values, owner = values.new_zeros(0, 6), owner.new_zeros(0)
     every = torch.arange(len(values))
     swapped, wrong = _swapped(values, owner, scenes, generator)
     parents, extra_owner, extra = _misplaced(values, owner, scenes, generator)
