@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from energycomp import plugins
+from energycomp.sampling.target import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
 from energycomp_studio.server import running
 
@@ -316,8 +317,14 @@ def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> No
     expect(page.locator("#parts-code .cm-content").nth(1)).to_contain_text("energycomp recombine striped a.png b.png")
 
 
-def test_stop(new_page: Any) -> None:
-    page = new_page()
+def test_stop(new_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, compose = new_page(), Target.compose
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)
+        return compose(*args, **kwargs)
+
+    monkeypatch.setattr(Target, "compose", slow)
     page.locator("#compose-steps input[type=number]").fill("200")
     page.locator("#compose-steps input[type=number]").press("Enter")
     expect(status(page, "compose")).to_contain_text("of 200", timeout=WAIT)
