@@ -1,30 +1,176 @@
-"""The Python of the pages that explain: it runs as it stands, top to bottom."""
+"""The README and the pages of docs: their console and Python blocks run as they stand, and links lead somewhere.
+
+The blocks of a page share a working folder and a namespace, as if a reader copied one after another. A page is written
+for the reader: what makes its blocks quick enough for a test is here.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from energycomp import plugins
+from energycomp.cli import app
 from energycomp.plugins import registry
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# Commands that are not run, by a pattern of their text, and why.
+NOT_RUN = {
+    r"^(make|pip|copier|cd|pytest) ": "installs packages, or tests what it has installed",
+    r"^python (-m )?(benchmarks|examples)[/.]": "measures for minutes or longer",
+    r"^accelerate launch ": "starts several processes",
+    r"^energycomp train ": "trains for minutes or longer",
+    r"^energycomp studio\b": "serves a page until it is stopped",
+    r"^energycomp \w+ runs/": "reads a model that a command before it trains",
+    r" (CLEVR_v1\.0|clevrtex_full|DIR|multi_dsprites\.npz|photos/)": "reads files of the user",
+    r"(^SD=|\$SD )": "downloads a model",
+    r"cmaes|lamps|energycomp-random": "needs a package that the page installs or writes",
+}
+# What makes the other commands quick: few images, and no search for components except in `edit`, which infers as well.
+QUICKER = {
+    r"^(energycomp data clevr) -n 1000 ": r"\1 -n 1 ",
+    r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
+    r"^(energycomp infer clevr\S* .*)": r"\1 --count 0",
+    r"^(energycomp rank .*)": r"\1 --draws 4",
+    r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 10",
+    r"^(energycomp evaluate clevr\S* .*)-n 300": r"\1-n 1 --count 0",
+    r"^(energycomp evaluate text) -n 200 ": r"\1 -n 1 ",
+    r"^(energycomp evaluate faces .*)": r"\1 -n 1",
+    r"^(energycomp traverse decomp .*)": r"\1 --steps 2",
+}
+# The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
+QUICKER_PYTHON = {
+    r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, counts=(0, 0))',
+}
+# What a page has found at its end.
+FOUND = {"README.md": "solution.count == 2"}
 
 
-@pytest.mark.skipif("clevr" not in plugins.names("models"), reason="the pages use the plugin energycomp-clevr")
-@pytest.mark.parametrize(
-    "page", ["algebra.md", "component.md", "concepts.md", "faq.md", "own.md", "rank.md", "save.md", "speed.md"]
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int  # of its first line in the page
+    reason: str  # why it is not run, or nothing
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    pattern = r"(?:<!-- not run: ([^>]+?) -->\n+)?^( *)```(console|python)\n(.*?)^ *```"
+    for match in re.finditer(pattern, text, flags=re.DOTALL | re.MULTILINE):
+        code = re.sub(f"^{match[2]}", "", match[4], flags=re.MULTILINE)
+        yield Block(match[3], code, text[: match.start(4)].count("\n"), match[1] or "")
+
+
+def commands(block: Block) -> list[str]:
+    """The lines that begin with `$ `, each joined with its continuation lines, without comments."""
+    lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
+    return [re.sub(r"\s+# .*", "", line[2:]) for line in lines if line.startswith("$ ")]
+
+
+def is_run(command: str) -> bool:
+    return not any(re.search(pattern, command) for pattern in NOT_RUN)
+
+
+def quicker(text: str, patterns: dict[str, str]) -> str:
+    for pattern, replacement in patterns.items():
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def words(command: str, variables: dict[str, str]) -> list[str]:
+    """What a shell makes of a command: words with the values of variables, and the names of matching files."""
+    valued = re.sub(r"\$(\w+)", lambda match: variables[match[1]], command)
+    found: list[str] = []
+    for word in shlex.split(valued):
+        found += (sorted(map(str, Path().glob(word))) if "*" in word else []) or [word]
+    return found
+
+
+def run_command(command: str, variables: dict[str, str]) -> None:
+    if assigned := re.fullmatch(r"(\w+)=(\S+)", command):
+        variables[assigned[1]] = assigned[2]
+        return
+    program, *arguments = words(quicker(command, QUICKER), variables)
+    assert program == "energycomp"
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, f"{command}\n{done.output}"
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+BLOCKS = {page: list(blocks(page)) for page in PAGES}
+COMMANDS = [
+    command
+    for every in BLOCKS.values()
+    for block in every
+    if block.language == "console"
+    for command in commands(block)
+]
+RUN = [
+    page
+    for page, every in BLOCKS.items()
+    if any(not block.reason if block.language == "python" else any(map(is_run, commands(block))) for block in every)
+]
+
+
+@pytest.mark.skipif(
+    not registry.FIRST_PARTY.keys() <= {info.distribution for info in plugins.listing(load=True) if not info.error},
+    reason="the pages use all packages of the repository",
 )
-def test_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", RUN, ids=name)
+def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_own", {})
-    text = (DOCS / page).read_text(encoding="utf-8")
-    names: dict[str, Any] = {"__name__": page}
-    blocks = list(re.finditer(r"```python\n(.*?)```", text, flags=re.DOTALL))
-    assert blocks
-    for block in blocks:
-        lines = "\n" * text[: block.start(1)].count("\n")  # so that an error shows the line of the page
-        exec(compile(lines + block[1], str(DOCS / page), "exec"), names)  # noqa: S102 - the pages are ours
+    variables: dict[str, str] = {}
+    names: dict[str, Any] = {"__name__": page.stem}
+    for block in BLOCKS[page]:
+        if block.reason:
+            continue
+        if block.language == "console":
+            for command in filter(is_run, commands(block)):
+                run_command(command, variables)
+        else:
+            lines = "\n" * block.line + quicker(
+                block.text, QUICKER_PYTHON
+            )  # so that an error shows the line of the page
+            exec(compile(lines, str(page), "exec"), names)  # noqa: S102 - the pages are ours
+    assert eval(FOUND.get(page.name, "True"), names)  # noqa: S307 - written above
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("energycomp ") and not is_run(c)])
+def test_the_options_of_a_command_that_is_not_run(command: str) -> None:
+    _, *given = words(command, {"SD": "owner/name"})
+    group = typer.main.get_command(app)
+    name, found, arguments = group.resolve_command(typer.Context(group), given)  # type: ignore[attr-defined]
+    found.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("pattern", [*NOT_RUN, *QUICKER])
+def test_an_exception_is_needed(pattern: str) -> None:
+    assert any(re.search(pattern, command) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("pattern", QUICKER_PYTHON)
+def test_an_exception_for_python_is_needed(pattern: str) -> None:
+    assert any(
+        re.search(pattern, block.text) for every in BLOCKS.values() for block in every if block.language == "python"
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|(?:src|href)=\"([^\"#]+)\"", text):
+        path = target[0] or target[1]
+        assert path.startswith("http") or (page.parent / path).exists(), path
