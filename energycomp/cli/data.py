@@ -37,10 +37,10 @@ def data(
     from energycomp.files import atomic_directory
     from energycomp.plugins import find
 
-    source = find("datasets", name)()
     make_folder(out.parent, "-o")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"got -o {out}, which is there already; expected a new or empty folder; name another")
+    source = find("datasets", name)()
     with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image", delay=1) as bar:
 
         def progress(done: int) -> None:

@@ -6,18 +6,16 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import attrs
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
 from tqdm import tqdm
 
 from energycomp.components.conditioning import mixed_of
 from energycomp.decomposition.decomposer import Decomposer, Decomposition, decompose, decomposer_of
 from energycomp.errors import InputError
-from energycomp.evaluation.attribute_metrics import attribute_metrics
 from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.report import Report, Scores
 from energycomp.inference.infer import OutOfDistributionWarning, infer
@@ -26,6 +24,9 @@ from energycomp.models.model import Model
 from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_seed, derived_seed
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["evaluate", "evaluate_parts"]
 
@@ -65,6 +66,7 @@ def evaluate(
     Raises:
         InputError: no examples, or examples without conditions that the model takes.
 
+    >>> from torchmetrics import MetricCollection
     >>> from energycomp.evaluation import CountAccuracy
     >>> from energycomp.testing import tiny_model
     >>> class Middle:
@@ -80,6 +82,8 @@ def evaluate(
     """
     model, seed = model_of(model), as_seed(seed)
     chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
+    from energycomp.evaluation.attributes import attribute_metrics
+
     scores, mixed = Scores(metrics), mixed_of(model.conditioner)
     numbers = None if mixed is None else mixed.support.length
     attributes = None if mixed is None else Scores(attribute_metrics(mixed))
@@ -139,6 +143,7 @@ def evaluate_parts(
     Raises:
         InputError: no examples, examples with neither masks nor factors, or a model that decomposes no images.
 
+    >>> from torchmetrics import MetricCollection
     >>> from energycomp.evaluation import MaskRecall
     >>> from energycomp.testing import stripes_model
     >>> left = torch.arange(16).expand(1, 16, 16) < 4
@@ -147,6 +152,8 @@ def evaluate_parts(
     >>> report.values["recall"], round(report.values["mse"], 6)
     (1.0, 0.0)
     """
+    from torchmetrics import MeanMetric, MetricCollection
+
     model, seed = model_of(model), as_seed(seed)
     decomposer = decomposer_of(model)
     scores = Scores(metrics)
