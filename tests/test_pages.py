@@ -49,7 +49,7 @@ QUICKER = {
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
 QUICKER_PYTHON = {
-    r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, counts=(0, 0))',
+    r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, count=0)',
 }
 # What a page has found at its end.
 FOUND = {"README.md": "solution.count == 2"}
