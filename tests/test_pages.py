@@ -43,6 +43,8 @@ QUICKER = {
     r"^(energycomp rank .*)": r"\1 --draws 4",
     r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 10",
     r"^(energycomp evaluate clevr\S* .*)-n 300": r"\1-n 1 --count 0",
+    r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
+    r"^(energycomp edit .*)": r"\1 --steps 10",
     r"^(energycomp evaluate text) -n 200 ": r"\1 -n 1 ",
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2",
