@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def _problem(run: Run, *, right: bool, snippet: bool) -> str:
 def _run(step: str, folder: Path) -> Run:
     command = [sys.executable, "-c", step[3:]] if step.startswith("py:") else [*CLI, *shlex.split(step)]
     terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (40, 120))
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TERM": "xterm", "COLUMNS": "120"}
     started = last = time.perf_counter()
     silent, parts = 0.0, []
