@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli.options import (
+    MODELS_OWN,
     AsJson,
     Concepts,
     Device,
@@ -41,15 +42,16 @@ __all__ = ["evaluate"]
 def evaluate(
     model: ModelName,
     data: Annotated[
-        str, typer.Option(help="Images: drawn, such as synthetic:3-5, or of a folder, such as DIR or DIR:3-8.")
+        str,
+        typer.Option(help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8."),
     ] = "synthetic",
-    n: Annotated[int, typer.Option("-n", min=1, help="Largest number of images.")] = 300,
+    n: Annotated[int, typer.Option("-n", min=1, help="Maximum number of images.")] = 300,
     solver: SolverName = None,
     count: Annotated[
         str | None,
         typer.Option(
-            help="Number of components: 4, or a range 3-8, or true for the true number of each image.",
-            show_default="unknown, in the model's range",
+            help="Number of components in an image: 4, or a range 3-8, or true for the true number of each image.",
+            show_default=MODELS_OWN,
         ),
     ] = None,
     dataset: Annotated[
@@ -59,7 +61,7 @@ def evaluate(
     concepts: Concepts = None,
     template: Template = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Number of generated scenes to score, for a model that generates scenes.")
+        int, typer.Option(min=0, help="Number of generated scenes to score, for models that generate whole scenes.")
     ] = 500,
     option: Options = None,
     source: Source = None,
@@ -70,8 +72,6 @@ def evaluate(
 ) -> None:
     """Measure how well a model reads or decomposes images, with 95 % confidence intervals over images.
 
-    Where a model generates scenes and the dataset can score them, the report includes those scores.
-
     energycomp evaluate clevr --data synthetic:3-5 -n 300
 
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
@@ -81,6 +81,8 @@ def evaluate(
     energycomp evaluate decomp -n 200 --json
 
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
+
+    If the model generates whole scenes and the dataset can score them, the report includes those scores.
     """
     loading(model)
     from energycomp.decomposition import takes_apart

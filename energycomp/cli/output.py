@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from energycomp.models import Model
 
 __all__ = [
+    "REDRAWN",
     "Results",
     "append_line",
     "print_json",
@@ -31,6 +32,8 @@ __all__ = [
     "solution_record",
     "wrong_components",
 ]
+
+REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of its components
 
 
 def print_report(report: Any, lines: Sequence[str], as_json: bool) -> None:
@@ -174,9 +177,10 @@ class Results:
         record = {**self._head(path), **answer, "picture": None}
         if self.folder is None:
             return record
+        record["name"] = self._free_name(path)
         view = View(self.model.processor.frame(image), tuple(answer["objects"]))
         if len(view.places) == answer["count"]:
-            record["picture"] = self._free_name(path)
+            record["picture"] = f"{record['name']}.png"
             save_png(view.picture(), self.folder / record["picture"])
         append_line(self.folder / RESULTS, record)
         self._keep(record)
@@ -192,15 +196,16 @@ class Results:
 
     def _keep(self, record: dict[str, Any]) -> None:
         self._lines[_key(record)] = record
-        if record.get("picture"):
-            self._owners[record["picture"]] = str(record.get("image"))
+        if (name := record.get("name") or Path(record.get("picture") or "").stem) and self.folder is not None:
+            for file in (name, f"{name}{REDRAWN}"):
+                self._owners[file] = str(record.get("image"))
 
     def _free_name(self, path: Path) -> str:
-        """The file's own name, with a number where an image of another folder has taken that name."""
-        owner, name, number = str(path.resolve()), f"{path.stem}.png", 1
-        while self._owners.get(name, owner) != owner:
+        """The file's own name, with a number where a file of another image has that name, or will have it."""
+        owner, name, number = str(path.resolve()), path.stem, 1
+        while any(self._owners.get(file, owner) != owner for file in (name, f"{name}{REDRAWN}")):
             number += 1
-            name = f"{path.stem}-{number}.png"
+            name = f"{path.stem}-{number}"
         return name
 
 
