@@ -16,21 +16,23 @@ __all__ = ["data"]
 
 def data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered dataset.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to create; new or empty.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to create. It must be new or empty.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1000,
     objects: Annotated[
         str,
-        typer.Option(help="What to draw, as the dataset defines it, for example 3-5 or textured:3-5 for clevr."),
+        typer.Option(
+            help="Content of the images, as the dataset defines it, for example 3-5 or textured:3-5 for clevr."
+        ),
     ] = "",
     seed: Seed = 0,
 ) -> None:
     """Write images and their annotations, for training and evaluation.
 
-    The folder appears when it is complete.
-
     energycomp data clevr -n 1000 --objects 3-5 -o scenes
 
     energycomp train clevr --data scenes -o runs/mine
+
+    The folder is created once all images are written.
     """
     from tqdm import tqdm
 

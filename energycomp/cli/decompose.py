@@ -35,11 +35,11 @@ def decompose(
 ) -> None:
     """Decompose images into parts, without labels.
 
-    The PNG has two rows per image. The first shows the image, its reconstruction from all parts, and the parts alone,
-    numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. An
-    image of which the parts explain little is out of distribution.
-
     energycomp decompose decomp scene.png -o strip.png
+
+    The PNG has two rows per image. The first shows the image, its reconstruction from all parts, and the parts alone,
+    numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. If
+    the parts explain little of an image, it is out of distribution, and a warning is printed.
     """
     check_png(out)
     loading(model)
@@ -85,7 +85,7 @@ def recombine(
         typer.Option(
             "--take",
             metavar="PARTS",
-            help="Parts of one image: 0,1 or 0,1*0.5 or none. Once per image, in the order of the images.",
+            help="Parts of one image: 0,1 or 0,1*0.5 or none. Given once per image, in the order of the images.",
         ),
     ],
     out: Png = Path("recombined.png"),
@@ -96,11 +96,11 @@ def recombine(
 ) -> None:
     """Compose one image from parts of several images.
 
-    Parts are numbered from 0, as `energycomp decompose` shows them. A factor scales the weight of a part.
-
     energycomp recombine decomp a.png b.png --take 0,1 --take 2,3 -o both.png
 
     energycomp recombine decomp a.png b.png --take 0,1*0.5 --take none -o weaker.png
+
+    Parts are numbered from 0, as `energycomp decompose` shows them. A factor scales the weight of a part.
     """
     chosen = [_weighted(text) for text in take]
     if len(chosen) != len(images):

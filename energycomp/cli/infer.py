@@ -11,8 +11,8 @@ import typer
 
 from energycomp.cli.files import image_files, make_folder, open_single, save_png
 from energycomp.cli.options import (
-    MODELS_OWN,
     Concepts,
+    Count,
     Device,
     Dtype,
     ModelName,
@@ -28,7 +28,7 @@ from energycomp.cli.options import (
     parse_count,
     takes_words,
 )
-from energycomp.cli.output import Results, print_table, solution_record
+from energycomp.cli.output import REDRAWN, Results, print_table, solution_record
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["infer"]
 
-REDRAWN = 3  # samples of what was found in an image
+SAMPLES = 3  # of the components of an image
 JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
 
 
@@ -52,9 +52,7 @@ def infer(
         Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
     ] = None,
     solver: SolverName = None,
-    count: Annotated[
-        str | None, typer.Option(help="Number of components: 4, or a range 3-8.", show_default=MODELS_OWN)
-    ] = None,
+    count: Count = None,
     concepts: Concepts = None,
     template: Template = None,
     seed: Seed = 0,
@@ -63,7 +61,7 @@ def infer(
     source: Source = None,
     dtype: Dtype = None,
     redraw: Annotated[
-        bool, typer.Option("--redraw", help="With -o: write each image beside samples of what was found.")
+        bool, typer.Option("--redraw", help="With -o: also write each image beside samples of its components.")
     ] = False,
     records: Annotated[
         str | None,
@@ -75,10 +73,6 @@ def infer(
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
-    The gain of a component is the rise of the error without it. p is the probability that the next best answer falls
-    behind by as much as it does, if both were equally good. The typicality is the share of held-out images that leave
-    errors at least as unusual. With -o, a run that was stopped continues: images in results.jsonl are not read again.
-
     energycomp infer clevr scene.png -o out
 
     energycomp infer clevr images/ --count 3-8 -o out --redraw
@@ -86,6 +80,11 @@ def infer(
     energycomp infer clevr scene.png --format clevr
 
     energycomp infer text photo.jpg --option model=FOLDER --concepts cat,dog,rabbit --count 2
+
+    The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
+    next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
+    the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
+    results.jsonl are not read again.
     """
     if redraw and out is None:
         raise InputError("got --redraw without -o; expected a folder for the images, such as -o out")
@@ -157,7 +156,8 @@ def _printer(
             return
         written = [results.folder / record["picture"]] if record["picture"] else []
         if redraw:
-            written.append(results.folder / f"{Path(record['picture'] or path.name).stem}-redrawn.png")
+            name = record.get("name") or Path(record["picture"] or path.name).stem  # older lines have no name
+            written.append(results.folder / f"{name}{REDRAWN}.png")
             save_png(_redrawn(model, image, record["objects"], seed), written[-1])
         if formatted is None and not as_json:
             for file in written:
@@ -179,15 +179,15 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
     guidance = model.defaults.attribute_guidance
     composed = model.compose(torch.cat(values), guidance=guidance) if values else model.unconditional
     samples = Composer(composed).sample(
-        REDRAWN,
+        SAMPLES,
         generator=torch.Generator().manual_seed(seed),
         scheduler=model.defaults.scheduler,
         num_inference_steps=model.defaults.num_inference_steps,
         progress=False,
     )
     seen = model.processor.frame(image).resize(samples[0].size)
-    heads = ["image", *(f"sample {number}" for number in range(1, 1 + REDRAWN))]
-    return grid([seen, *samples], columns=1 + REDRAWN, side=192, heads=heads)
+    heads = ["image", *(f"sample {number}" for number in range(1, 1 + SAMPLES))]
+    return grid([seen, *samples], columns=1 + SAMPLES, side=192, heads=heads)
 
 
 def _read_all(

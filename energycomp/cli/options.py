@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "Concepts",
+    "Count",
     "Device",
     "Dtype",
     "ModelName",
@@ -77,12 +78,17 @@ Options = Annotated[
 ]
 Source = Annotated[str | None, typer.Option("--model", hidden=True, help="Alias of --option model=VALUE.")]
 Dtype = Annotated[str | None, typer.Option(hidden=True, help="Alias of --option dtype=VALUE.")]
+Count = Annotated[
+    str | None,
+    typer.Option(help="Number of components in an image: 4, or a range 3-8.", show_default=MODELS_OWN),
+]
 Concepts = Annotated[
     str | None,
-    typer.Option(help="Concepts to choose among, for a model of prompts, separated by commas: cat,dog,rabbit."),
+    typer.Option(help="Concepts to choose among, separated by commas: cat,dog,rabbit. For models of prompts."),
 ]
 Template = Annotated[
-    str | None, typer.Option(help="Prompt of a concept, with {} in its place, for example 'a photo of a {}'.")
+    str | None,
+    typer.Option(help="Prompt with {} for the concept, for example 'a photo of a {}'. For models of prompts."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 

@@ -23,31 +23,35 @@ __all__ = ["traverse"]
 def traverse(
     model: ModelName,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file to decompose.")],
-    part: Annotated[int, typer.Option("--part", "--slot", min=0, help="Part that changes, from 0.")],
+    part: Annotated[int, typer.Option("--part", "--slot", min=0, help="Number of the part that changes, from 0.")],
     dim: Annotated[
         int | None,
-        typer.Option(min=0, help="Dimension of its latent, from 0.", show_default="the six that change the image most"),
+        typer.Option(
+            min=0, help="Dimension of the part's latent, from 0.", show_default="the six that change the image most"
+        ),
     ] = None,
     start: Annotated[float, typer.Option("--from", help="First value of the dimension.")] = -2.0,
     stop: Annotated[float, typer.Option("--to", help="Last value of the dimension.")] = 2.0,
-    steps: Annotated[int, typer.Option(min=2, max=64, help="Number of values, evenly spaced.")] = 7,
+    steps: Annotated[
+        int, typer.Option(min=2, max=64, help="Number of values, evenly spaced from the first to the last.")
+    ] = 7,
     out: Png = Path("traverse.png"),
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Set one dimension of one part's latent to several values, to see what it encodes.
-
-    The PNG has one row per dimension: the image, then the reconstruction at each value. The report gives the mean
-    change of brightness from the first value to the last, as a share of its range, inside and outside of the part's
-    mask. Without --dim, every dimension is tried at both ends, and the six that change the image most are shown.
-    Parts are numbered from 0, as `energycomp decompose` shows them.
+    """Show what a dimension of a part's latent encodes: images with several values of it.
 
     energycomp traverse decomp scene.png --part 2 --dim 5 -o traverse.png
 
     energycomp traverse decomp scene.png --part 2 --dim 5 --from -1 --to 1 --steps 5
 
     energycomp traverse decomp scene.png --part 2 -o most.png
+
+    The PNG has one row per dimension: the image, then the reconstruction at each value. The report gives the mean
+    change of brightness from the first value to the last, as a share of its range, inside and outside the part's
+    mask. Without --dim, every dimension is tried at both ends, and the six that change the image most are shown.
+    Parts are numbered from 0, as `energycomp decompose` shows them.
     """
     check_png(out)
     if not (math.isfinite(start) and math.isfinite(stop)) or start == stop:
