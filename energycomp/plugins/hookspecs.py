@@ -1,4 +1,4 @@
-"""The hooks that a plugin may implement. `docs/plugins.md` is the guide.
+"""The hooks that a plugin may implement. `docs/plugins.md` is the guide, `docs/plugin_objects.md` has the protocols.
 
 A hook takes no argument and returns `{name: factory}`. Return `energycomp.plugins.lazy("package.module:attribute")` as
 the factory: then looking up a name imports no torch. To add a hook, add a function here and its kind to `Kind`.

@@ -1,4 +1,4 @@
-"""The guide names every hook with its factory, and its tables have every member of each object and no other."""
+"""The page of plugins names every hook with its factory, and that of objects has every member of each and no other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Problem, Solution, Solver, plugins
+from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Problem, Solution, Solver, plugins, testing
 from energycomp.denoisers import TwoStage
 from energycomp.evaluation import DataSource, Example
 from energycomp.inference import QuadraticForm
@@ -18,13 +18,15 @@ from energycomp.sampling import Sampler, SamplingReport, Target
 from energycomp.testing import plugin
 from energycomp.training import Recipe
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
-CODE = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", GUIDE))))
+DOCS = Path(__file__).parents[2] / "docs"
+HOOKS = (DOCS / "plugins.md").read_text(encoding="utf-8")
+OBJECTS = (DOCS / "plugin_objects.md").read_text(encoding="utf-8")
+CODE = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", OBJECTS))))
 
 
 def table(name: str) -> list[str]:
     """The names in the first column of the table that is headed by a name."""
-    (found,) = re.findall(rf"^\| `{name}` \|.*\n\|[- |]+\n((?:\|.*\n)+)", GUIDE, flags=re.MULTILINE)
+    (found,) = re.findall(rf"^\| `{name}` \|.*\n\|[- |]+\n((?:\|.*\n)+)", OBJECTS, flags=re.MULTILINE)
     first = [row.split("|")[1] for row in found.splitlines()]
     return [name for cell in first for name in re.findall(r"`(\w+)", cell)]
 
@@ -43,8 +45,8 @@ def members(protocol: type) -> set[str]:
 def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
     sentence = getattr(hookspecs, f"energycomp_register_{kind}").__doc__
     (factory,) = re.findall(r"`(factory\(.*?)`", sentence)
-    assert f"`energycomp_register_{kind}`" in GUIDE
-    assert f"`{factory}`" in GUIDE
+    assert f"`energycomp_register_{kind}`" in HOOKS
+    assert f"`{factory}`" in HOOKS
 
 
 @pytest.mark.parametrize("documented", [Conditioner, DataSource, Decomposer, EnergyComponent, Sampler, Solver])
@@ -85,3 +87,10 @@ def test_both_stages_of_a_network_are_documented() -> None:
 
 def test_every_kind_has_a_check() -> None:
     assert set(plugins.KINDS) <= set(plugin.CHECKS)
+
+
+@pytest.mark.parametrize(
+    "check", [name for name in testing.__all__ if name.startswith("check_") and name != "check_plugin"]
+)
+def test_every_check_is_documented(check: str) -> None:
+    assert check in CODE
