@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 __all__ = ["ticking", "working"]
 
@@ -27,21 +28,24 @@ def ticking(items: Iterable[T], **options: Any) -> Iterator[T]:
     >>> list(ticking(range(3), disable=True))
     [0, 1, 2]
     """
+    from tqdm import tqdm
+
     with tqdm(items, **options) as bar, _redrawn(bar):
         yield from bar
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Says on stderr what is being done: in a terminal with a clock, until it is done; else in one line.
+    """Shows in a terminal what is being done, with a clock, until it is done; nothing in a log file.
 
-    >>> with working("energycomp: loading clevr ..."):
+    >>> with working("energycomp: reading scene.png ..."):
     ...     pass
     """
     if not sys.stderr.isatty():
-        print(what, file=sys.stderr, flush=True)  # noqa: T201 - what this function is for
         yield
         return
+    from tqdm import tqdm
+
     with tqdm(bar_format="{desc} {elapsed}", desc=what, leave=False) as bar, _redrawn(bar):
         yield
 

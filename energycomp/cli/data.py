@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from energycomp.cli.files import make_folder
-from energycomp.cli.options import Seed
+from energycomp.cli.options import Seed, loading
 from energycomp.errors import InputError
 
 __all__ = ["data"]
@@ -42,7 +42,8 @@ def data(
     make_folder(out.parent, "-o")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"got -o {out}, which is there already; expected a new or empty folder; name another")
-    source = find("datasets", name)()
+    with loading(name):
+        source = find("datasets", name)()
     with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image", delay=1) as bar:
 
         def progress(done: int) -> None:

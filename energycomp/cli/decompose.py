@@ -12,6 +12,7 @@ from energycomp.cli.files import check_png, open_single, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, load_model, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,16 +43,17 @@ def decompose(
     the parts explain little of an image, it is out of distribution, and a warning is printed.
     """
     check_png(out)
-    loading(model)
-    import torch
+    with loading(model):
+        import torch
 
-    from energycomp.decomposition import EXPLAINED, explained_variance
-    from energycomp.decomposition import decompose as run
-    from energycomp.viz import strip
+        from energycomp.decomposition import EXPLAINED, explained_variance
+        from energycomp.decomposition import decompose as run
+        from energycomp.viz import strip
 
-    opened, loaded, decomposer = open_images(images, model, device)
+        opened, loaded, decomposer = open_images(images, model, device)
     batch = loaded.processor(opened)
-    found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
+    with working("energycomp: decomposing ..."):
+        found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
     whole = found.parts.whole.cpu()
     cells = len(batch) * (found.parts.images.shape[1] + 2)
     figure = strip(batch, whole, found.parts.images, found.parts.masks, names=[path.stem for path in images])
@@ -106,10 +108,10 @@ def recombine(
     if len(chosen) != len(images):
         raise InputError(f"got {len(chosen)} --take for {len(images)} images; expected one for each, in their order")
     check_png(out)
-    loading(model)
-    from energycomp.decomposition import recombine as choose
+    with loading(model):
+        from energycomp.decomposition import recombine as choose
 
-    opened, _, decomposer = open_images(images, model, device)
+        opened, _, decomposer = open_images(images, model, device)
     sources = list(decomposer.encode(opened).split(1))
     latents = choose(sources, [[part for part, _ in parts] for parts in chosen])
     weights = [weight for parts in chosen for _, weight in parts]
@@ -130,10 +132,10 @@ def add(
     energycomp add decomp a.png b.png -o both.png
     """
     check_png(out)
-    loading(model)
-    from energycomp.decomposition import add as join
+    with loading(model):
+        from energycomp.decomposition import add as join
 
-    opened, _, decomposer = open_images(images, model, device)
+        opened, _, decomposer = open_images(images, model, device)
     latents = join(*decomposer.encode(opened).split(1))
     _decode(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)
 

@@ -24,6 +24,7 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,19 +95,20 @@ def edit(
     moves, changes = _moves(move or []), _changes(change or [])
     if not (moves or changes or remove or add):
         raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
-    loading(model)
-    import torch
+    with loading(model):
+        import torch
 
-    from energycomp.editing import edit as run
-    from energycomp.plugins import find
+        from energycomp.editing import edit as run
+        from energycomp.plugins import find
 
-    known, picture = parse_count(count), open_single(image)
-    chosen = None if solver is None else find("solvers", solver)()
-    loaded = load_searchable(model, device)
+        known, picture = parse_count(count), open_single(image)
+        chosen = None if solver is None else find("solvers", solver)()
+        loaded = load_searchable(model, device)
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(seed)
-    solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
+    with working(f"energycomp: reading {image} ..."):
+        solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
     for number, words in changes.items():
         moved[number] = _with_words(loaded, solution.conditions[_index(number, solution, loaded)], words, number)
     edited = run(

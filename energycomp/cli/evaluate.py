@@ -94,24 +94,24 @@ def evaluate(
     If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
     interrupted run continues: images in evaluation.jsonl are not evaluated again.
     """
-    loading(model)
-    from energycomp.decomposition import takes_apart
-    from energycomp.evaluation import HasConcepts, evaluate_parts
-    from energycomp.evaluation import evaluate as run
-    from energycomp.files import atomic_file
-    from energycomp.plugins import find
+    with loading(model):
+        from energycomp.decomposition import takes_apart
+        from energycomp.evaluation import HasConcepts, evaluate_parts
+        from energycomp.evaluation import evaluate as run
+        from energycomp.files import atomic_file
+        from energycomp.plugins import find
 
-    known = parse_count(count, true=True)
-    chosen = None if solver is None else find("solvers", solver)()
-    options = model_options(option, model=source, dtype=dtype)
-    loaded = load_model(model, device, **options)
-    examples = find("datasets", dataset or loaded.name)()
-    if takes_words(loaded) and isinstance(examples, HasConcepts):
-        loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
-        _check_known(loaded, examples.concepts(data))
-    else:
-        loaded = over(loaded, concepts, template)
-    shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
+        known = parse_count(count, true=True)
+        chosen = None if solver is None else find("solvers", solver)()
+        options = model_options(option, model=source, dtype=dtype)
+        loaded = load_model(model, device, **options)
+        examples = find("datasets", dataset or loaded.name)()
+        if takes_words(loaded) and isinstance(examples, HasConcepts):
+            loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
+            _check_known(loaded, examples.concepts(data))
+        else:
+            loaded = over(loaded, concepts, template)
+        shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
     decomposes = takes_apart(loaded)
     if decomposes and (chosen is not None or known is not None):
         raise InputError(f"got --solver or --count with {model}, which decomposes images; leave them out")

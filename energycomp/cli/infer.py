@@ -30,6 +30,7 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import REDRAWN, Results, print_table, solution_record
 from energycomp.errors import InputError
+from energycomp.ticking import ticking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,10 +93,10 @@ def infer(
         raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
     formatted = None if records is None else _record_format(records)
     pictures = _pictures(images, out)
-    loading(model)
-    known = parse_count(count)
-    options = model_options(option, model=source, dtype=dtype)
-    loaded = over(load_searchable(model, device, **options), concepts, template)
+    with loading(model):
+        known = parse_count(count)
+        options = model_options(option, model=source, dtype=dtype)
+        loaded = over(load_searchable(model, device, **options), concepts, template)
     read = _reader(loaded, solver, known, seed)
     settings = {
         "model": model,
@@ -201,7 +202,7 @@ def _read_all(
     from tqdm import tqdm
 
     failed = 0
-    for path in tqdm(pictures, desc="reading", unit="image", leave=len(pictures) > 1):
+    for path in ticking(pictures, desc="reading", unit="image", leave=len(pictures) > 1):
         try:
             image, known = open_single(path), results.known(path)
         except InputError as error:

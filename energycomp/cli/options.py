@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from energycomp.errors import InputError, first_line
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,9 +96,11 @@ Template = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-def loading(source: str) -> None:
-    """Says on stderr what is loaded; commands call it before they import torch, which takes seconds."""
-    typer.echo(f"energycomp: loading {source} ...", err=True)
+def loading(source: str) -> AbstractContextManager[None]:
+    """Says on stderr what is loaded in the block, in which commands import torch, too, which takes seconds."""
+    if not sys.stderr.isatty():
+        typer.echo(f"energycomp: loading {source} ...", err=True)
+    return working(f"energycomp: loading {source} ...")
 
 
 def load_model(source: str, device: str, **options: Any) -> Model:

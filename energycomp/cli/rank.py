@@ -21,6 +21,7 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from energycomp.inference import Ranking
@@ -63,15 +64,16 @@ def rank(
     if not (component or negated):
         raise InputError("got no component; expected --component or --not, such as --component 0.3,0.5")
     paths = list(image_files(images).values())
-    loading(model)
-    from energycomp.inference import rank as run
-    from energycomp.sampling import Composer
+    with loading(model):
+        from energycomp.inference import rank as run
+        from energycomp.sampling import Composer
 
-    pictures: list[Any] = [open_single(path) for path in paths]
-    loaded = load_searchable(model, device, **model_options(option))
+        pictures: list[Any] = [open_single(path) for path in paths]
+        loaded = load_searchable(model, device, **model_options(option))
     parts: list[Any] = [read_component(loaded, text, "--component") for text in component or []]
     parts += [~read_component(loaded, text, "--not") for text in negated or []]
-    ranking = run(pictures, Composer(parts), model=loaded, draws=draws, generator=seed)
+    with working("energycomp: ranking ..."):
+        ranking = run(pictures, Composer(parts), model=loaded, draws=draws, generator=seed)
     if as_json:
         records = [{"image": str(paths[i]), **ranking_record(ranking, i)} for i in ranking.order]
         print_json({"images": records, "draws": draws, "seed": seed, "rows": ranking.rows})

@@ -155,10 +155,10 @@ def sample(
         "--with": stated,
         "--without": [f"{name}=false" for name in without or []],
     }
-    loading(model)
-    from energycomp.decomposition import sampler_of
+    with loading(model):
+        from energycomp.decomposition import sampler_of
 
-    loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
+        loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
     report: dict[str, Any]
     notes: list[str] = []
     if sampler_of(loaded) is not None:

@@ -13,6 +13,7 @@ from energycomp.cli.files import check_png, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from energycomp.decomposition import Traversal
@@ -56,18 +57,19 @@ def traverse(
     check_png(out)
     if not (math.isfinite(start) and math.isfinite(stop)) or start == stop:
         raise InputError(f"got --from {start:g} and --to {stop:g}; expected two finite numbers that differ")
-    loading(model)
-    import torch
+    with loading(model):
+        import torch
 
-    from energycomp.decomposition import strongest_dimensions, traverse_dimension
-    from energycomp.viz import traversal
+        from energycomp.decomposition import strongest_dimensions, traverse_dimension
+        from energycomp.viz import traversal
 
-    opened, loaded, decomposer = open_images([image], model, device)
+        opened, loaded, decomposer = open_images([image], model, device)
     batch = loaded.processor(opened)
-    latents = decomposer.encode(batch)
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
-    dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
-    found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
+    with working("energycomp: changing one dimension after another ..."):
+        latents = decomposer.encode(batch)
+        dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
+        found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
     whole = torch.stack([row.parts.whole for row in found])
     figure = traversal(batch, whole, values=values, names=[f"dim {row.dim}" for row in found])
     save_png(figure, out, cells=len(found) * (steps + 1))

@@ -32,6 +32,7 @@ from energycomp.models.model import Model
 from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_seed, derived_seed
+from energycomp.ticking import ticking
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -266,7 +267,7 @@ def _over(
     """
     rows, seconds = 0, 0.0
     check_known(known, _checked(examples))
-    for index, example in enumerate(tqdm(examples, disable=not progress, desc="evaluating", unit="image")):
+    for index, example in enumerate(ticking(examples, disable=not progress, desc="evaluating", unit="image")):
         if index < len(known):
             record = known[index]
             check_record(record, index, example, identify(example))
