@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["ticking", "working"]
+__all__ = ["redrawn", "ticking", "working"]
 
 EVERY = 0.5  # seconds between two drawings of a bar
 
@@ -30,7 +30,7 @@ def ticking(items: Iterable[T], **options: Any) -> Iterator[T]:
     """
     from tqdm import tqdm
 
-    with tqdm(items, **options) as bar, _redrawn(bar):
+    with tqdm(items, **options) as bar, redrawn(bar):
         yield from bar
 
 
@@ -46,13 +46,18 @@ def working(what: str) -> Iterator[None]:
         return
     from tqdm import tqdm
 
-    with tqdm(bar_format="{desc} {elapsed}", desc=what, leave=False) as bar, _redrawn(bar):
+    with tqdm(bar_format="{desc} {elapsed}", desc=what, leave=False) as bar, redrawn(bar):
         yield
 
 
 @contextmanager
-def _redrawn(bar: tqdm[Any]) -> Iterator[None]:
-    """Draws a bar again and again; not in a log file, where each drawing is a line."""
+def redrawn(bar: tqdm[Any]) -> Iterator[None]:
+    """Draws a progress bar of tqdm twice a second; not in a log file, where each drawing is a line.
+
+    >>> from tqdm import tqdm
+    >>> with tqdm(total=2, disable=True) as bar, redrawn(bar):
+    ...     bar.update(2)
+    """
     if bar.disable or not sys.stderr.isatty():
         yield
         return
