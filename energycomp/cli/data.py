@@ -45,7 +45,7 @@ def data(
         raise InputError(f"got -o {out}, which is there already; expected a new or empty folder; name another")
     with loading(name):
         source = find("datasets", name)()
-    with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image") as bar, redrawn(bar):
+    with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image", delay=1) as bar, redrawn(bar):
 
         def progress(done: int) -> None:
             bar.update(done - bar.n)
