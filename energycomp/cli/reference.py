@@ -80,7 +80,7 @@ def _row(parameter: Any, context: Any) -> str | None:
     text, _, brackets = record[1].partition("  [")
     kind = kind.removesuffix(">").removeprefix("list[").removesuffix("]").removesuffix(" range")
     if kind and parameter.param_type_name == "option":
-        names += f" {kind if '|' in kind else kind.upper()}"
+        names += f" {'{' + kind.replace('|', ',') + '}' if '|' in kind else kind.upper()}"
     default = brackets.removesuffix("]").partition(";")[0].removeprefix("default: ")
     cells = f"`{names}`", _marked(text).replace("*", r"\*"), default.removeprefix("(").removesuffix(")")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
