@@ -2,20 +2,23 @@
 
 python benchmarks/first_hour.py [--only TEXT] [--quick]
 
-For each: the exit code, the seconds of the clock, the longest time without a byte on stdout or stderr, and the first
-lines. A wrong one must end with one line that says what to do. The script ends with exit code 1 where anything printed
-a traceback, where a right one fails, or where a wrong one works. It works in a temporary folder.
+For each: the exit code, the seconds of the clock, the longest time without a byte on the terminal, and the last lines.
+Commands and snippets run in a pseudo-terminal, so that they show what a person sees, and in a temporary folder. A wrong
+one must end with one line that says what to do. The script ends with exit code 1 where anything printed a traceback,
+where a right one fails, or where a wrong one works.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import selectors
+import pty
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 
@@ -68,6 +71,7 @@ STEPS: list[tuple[bool, str]] = [
     (False, "py:import energycomp; energycomp.infer('nothing.png', 'clevr')"),
     (False, f"py:{LOAD}print(model(3, 5))"),
 ]
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and movements of the cursor
 SLOW = ("infer clevr", "decompose", "py:import energycomp; print")
 
 
@@ -102,8 +106,14 @@ def main() -> None:
             print("\n".join(f"    {line[:150]}" for line in run.text.splitlines()[-4:]), flush=True)
             if problem:
                 failed.append(title)
-    over = sum(silent > 1.0 for silent in silences)
-    print(f"\n{len(steps)} steps, {len(failed)} failed; {over} were silent for over 1 s, at most {max(silences):.1f} s")
+    kinds = {"commands": False, "snippets of Python": True}
+    for kind, snippet in kinds.items():
+        times = [silent for silent, (_, step) in zip(silences, steps, strict=True) if step.startswith("py:") == snippet]
+        over = sum(silent > 1.0 for silent in times)
+        print(
+            f"\n{len(times)} {kind}; {over} were silent for over 1 s, at most {max(times, default=0.0):.1f} s", end=""
+        )
+    print(f"\n{len(steps)} steps, {len(failed)} failed")
     sys.exit(1 if failed else 0)
 
 
@@ -121,24 +131,27 @@ def _problem(run: Run, *, right: bool, snippet: bool) -> str:
 
 def _run(step: str, folder: Path) -> Run:
     command = [sys.executable, "-c", step[3:]] if step.startswith("py:") else [*CLI, *shlex.split(step)]
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (40, 120))
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TERM": "xterm", "COLUMNS": "120"}
     started = last = time.perf_counter()
     silent, parts = 0.0, []
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(  # noqa: S603 - commands of this file
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, env=environment, stdin=end, stdout=end, stderr=end, start_new_session=True
     ) as process:
-        assert process.stdout is not None  # noqa: S101 - for the type checker
-        watched = selectors.DefaultSelector()
-        watched.register(process.stdout, selectors.EVENT_READ)
+        os.close(end)
         while True:
-            watched.select()
-            part = os.read(process.stdout.fileno(), 65536)
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:  # the end of a terminal without a process (Linux)
+                part = b""
             now = time.perf_counter()
             silent, last = max(silent, now - last), now
             if not part:
                 break
             parts.append(part)
-    text = b"".join(parts).decode(errors="replace").replace("\r", "\n")
+    os.close(terminal)
+    text = CONTROL.sub("", b"".join(parts).decode(errors="replace")).replace("\r\n", "\n").replace("\r", "\n")
     return Run(process.returncode, time.perf_counter() - started, silent, text.strip())
 
 

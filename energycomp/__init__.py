@@ -5,7 +5,9 @@ The public names are resolved at first use, so that importing energycomp imports
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from energycomp.imports import first_use
 
 if TYPE_CHECKING:
     from energycomp.components import Composable, Composition, Condition, Conditioner, EnergyComponent, HasEnergy
@@ -53,7 +55,6 @@ _NAMES = {
     "sampling": ("Composer",),
     "training": ("denoising_loss", "fit"),
 }
-_FOLDERS = {name: folder for folder, names in _NAMES.items() for name in names}
 
 # Written out, since type checkers do not run code: a name that is missing here counts as private.
 __all__ = [
@@ -91,14 +92,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FOLDERS:
-        raise AttributeError(f"module 'energycomp' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"energycomp.{_FOLDERS[name]}"), name)
-    globals()[name] = value  # the next look-up does not come here
-    return value
+__getattr__ = first_use(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:

@@ -1,14 +1,40 @@
-"""Imports of diffusers at half the cost: without torch's compiler, which it imports for one decorator."""
+"""Imports that cost less: names at first use, and diffusers without torch's compiler."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
-__all__ = ["without_compiler"]
+__all__ = ["first_use", "without_compiler"]
 
 COMPILER = "torch._dynamo"
+
+
+def first_use(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package that imports a name when it is first used.
+
+    Args:
+        package: `__name__` of the package.
+        names: the names of each module of the package. No module has the name of what is resolved: Python binds a
+            module that it imports to its package, and this function would not be called.
+
+    >>> resolve = first_use("energycomp", {"errors": ["InputError"]})
+    >>> resolve("InputError")
+    <class 'energycomp.errors.InputError'>
+    """
+    modules = {name: module for module, own in names.items() for name in own}
+
+    def resolve(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{package}.{modules[name]}"), name)
+        setattr(sys.modules[package], name, value)  # the next look-up does not come here
+        return value
+
+    return resolve
 
 
 @contextmanager

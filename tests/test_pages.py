@@ -43,13 +43,17 @@ QUICKER = {
     r"^(energycomp rank .*)": r"\1 --draws 4",
     r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 10",
     r"^(energycomp evaluate clevr\S* .*)-n 300": r"\1-n 1 --count 0",
+    r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
+    r"^(energycomp edit .*)": r"\1 --steps 10",
+    r"^(energycomp infer clevr .*) --redraw": r"\1",
     r"^(energycomp evaluate text) -n 200 ": r"\1 -n 1 ",
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2",
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
 QUICKER_PYTHON = {
-    r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, counts=(0, 0))',
+    r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, count=0)',
+    r"infer\(image, clevr, count=2\)": r"infer(image, clevr, count=0)",
 }
 # What a page has found at its end.
 FOUND = {"README.md": "solution.count == 2"}

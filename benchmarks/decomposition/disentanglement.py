@@ -33,7 +33,7 @@ from energycomp_decomp.networks import FactorsEncoder
 COMMAND = "python benchmarks/decomposition/disentanglement.py"
 DRAWN = 20_000
 SHOWN = 200  # pictures whose reconstruction is compared
-PAIRS, COLUMNS = 50, 8  # whose latents are exchanged, and how many are shown
+PAIRS, COLUMNS, SIDE = 50, 8, 112  # whose latents are exchanged; how many are shown, and the px of an image
 
 
 class BetaVAE(nn.Module):
@@ -170,9 +170,10 @@ def main() -> None:
     text = measure.table(("latent", "at most one factor", "what changes most often"), found, note)
     with atomic_file(options.out / "exchanged.md") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
-    picture = grid(shown[:, :COLUMNS].flatten(0, 1), columns=COLUMNS)
+    names = ["first image", "second image", *(f"latent {k} of the second" for k in range(len(shown) - 2))]
     with atomic_file(options.out / "exchanged.png") as temporary:
-        picture.resize((2 * picture.width, 2 * picture.height), 0).save(temporary, format="PNG")
+        picture = grid(shown[:, :COLUMNS].flatten(0, 1), columns=COLUMNS, side=SIDE, names=names)
+        picture.save(temporary, format="PNG")
     print(text)
 
 

@@ -38,7 +38,7 @@ from energycomp_decomp.comet import CometDecomposer
 COMMAND = "python benchmarks/decomposition/recombination.py"
 CLEAR, TRIES = 1, 100  # pixels between objects at least; places that are tried for one
 SEEN = 0.3  # of brightness in [-1, 1]: what differs by more from the ground is no ground
-SHOWN = 8  # pairs in the picture
+SHOWN, SIDE = 8, 112  # pairs in the picture, and the px of an image in it
 CHUNK = 25
 
 
@@ -163,12 +163,13 @@ def distances(made: Tensor, worlds: Sequence[str], seed: int) -> list[str]:
     return figures
 
 
-def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: Sequence[Tensor]) -> None:
-    """A picture with a column a pair: one, the other, and what the ways make of both."""
+def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: dict[str, Tensor]) -> None:
+    """A picture with a column a pair: one, the other, and what the models make of both, by their names."""
     first, second = (torch.stack([pair[k].image for pair in chosen[:SHOWN]]) for k in (0, 1))
-    picture = grid(torch.cat([first, second, *(pictures[:SHOWN] for pictures in made)]), columns=SHOWN)
+    images = torch.cat([first, second, *(pictures[:SHOWN] for pictures in made.values())])
     with atomic_file(path) as temporary:
-        picture.resize((2 * picture.width, 2 * picture.height), 0).save(temporary, format="PNG")
+        names = ["first image", "second image", *made]
+        grid(images, columns=SHOWN, side=SIDE, names=names).save(temporary, format="PNG")
 
 
 @torch.no_grad()
@@ -195,7 +196,7 @@ def main() -> None:
 
 def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
     """All objects of two pictures of world a."""
-    rows, pictures = [], []
+    rows, pictures = [], {}
     for objects in ((2, 2), (3, 2)):
         chosen = pairs(options.n, objects, options.seed, ("a", "a"))
         for name, (decomposer, _) in ways.items():
@@ -205,8 +206,8 @@ def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str
 
             made = scored(make, chosen, options.seed, "adding")
             rows.append([name, f"{objects[0]} + {objects[1]}", *counted(made, chosen)])
-            pictures.append(made)
-    shown(options.out / "adding.png", chosen, pictures[-len(ways) :])
+            pictures[name] = made
+    shown(options.out / "adding.png", chosen, pictures)
     note = (
         f"`{command}`: {options.n} pairs of pictures of world a none of whose objects touch. A "
         "blob is what is connected and differs from the ground by more than 0.3 of a "
@@ -218,12 +219,12 @@ def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str
 
 def crossing(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
     """Objects of a picture of world a by its model, and of one of world b by another."""
-    objects, rows, pictures = (2, 2), [], []
+    objects, rows, pictures = (2, 2), [], {}
     chosen = pairs(options.n, objects, options.seed, ("a", "b"))
     for name, (a, b) in ways.items():
         made = scored(crossed(a, b), chosen, options.seed, "crossing")
         rows.append([name, *counted(made, chosen), *distances(made, ("a", "b"), options.seed)])
-        pictures.append(made)
+        pictures[name] = made
     expected = torch.stack([true(pair)[0] for pair in chosen])
     rows.append(["the true sums", *counted(expected, chosen), *distances(expected, ("a", "b"), options.seed)])
     shown(options.out / "crossing.png", chosen, pictures)

@@ -39,7 +39,7 @@ from energycomp_text.classifiers import compound_prompt
 CASES = ("two", "three", "weighted", "uneven", "negated")
 HEAVY, LIGHT = 1.2, 0.8
 DRAWS = 64  # that read a sample
-SHOWN = 8
+SHOWN, SIDE = 8, 112  # samples of a line in the picture, and their px in it
 
 
 @attrs.frozen(eq=False)
@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load(options.model)
     scale = options.scale or model.defaults.guidance_scale
     shown: list[Path] = []
+    lines: list[str] = []
     for name in options.cases:
         cases = [make(model, name, names, scale) for names in sets(name, options.n, options.seed)]
         for way in options.ways or [Way.of(model)]:
@@ -79,10 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             line = {"case": name, "way": str(way), "found": found, "interval": interval, "samples": options.n}
             spent = round(sum(row["rows"] for row in rows) / options.n, 1)
             print(json.dumps({**line, "scale": scale, "seed": options.seed, "rows_per_sample": spent}), flush=True)
+            lines.append(f"{name}, {way}" if len(options.ways or ()) > 1 else name)
             shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
     if options.o:
         with atomic_file(options.o) as temporary:
-            grid([Image.open(path) for path in shown], columns=SHOWN).save(temporary, format="PNG")
+            images = [Image.open(path) for path in shown]
+            grid(images, columns=min(SHOWN, options.n), side=SIDE, names=lines).save(temporary, format="PNG")
 
 
 def sets(name: str, n: int, seed: int) -> list[tuple[str, ...]]:

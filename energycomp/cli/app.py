@@ -81,8 +81,11 @@ def _plugin_command(name: str) -> Any:
 app = typer.Typer(
     name="energycomp",
     cls=_Commands,
-    help="Image models as sums of energies: compose, decompose and understand images.",
-    epilog='Example: energycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png && energycomp infer clevr scene.png',
+    help=(
+        "Image models as sums of energies: compose, decompose and understand images.\n\n"
+        'energycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png\n\n'
+        "energycomp infer clevr scene.png"
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from energycomp.cli.files import make_folder
-from energycomp.cli.options import Seed
+from energycomp.cli.options import Seed, loading
 from energycomp.errors import InputError
 
 __all__ = ["data"]
@@ -16,31 +16,34 @@ __all__ = ["data"]
 
 def data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered dataset.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to create; new or empty.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to create. It must be new or empty.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1000,
     objects: Annotated[
         str,
-        typer.Option(help="What to draw, as the dataset defines it, for example 3-5 or textured:3-5 for clevr."),
+        typer.Option(
+            help="Content of the images, as the dataset defines it, for example 3-5 or textured:3-5 for clevr."
+        ),
     ] = "",
     seed: Seed = 0,
 ) -> None:
     """Write images and their annotations, for training and evaluation.
 
-    The folder appears when it is complete.
-
     energycomp data clevr -n 1000 --objects 3-5 -o scenes
 
     energycomp train clevr --data scenes -o runs/mine
+
+    The folder is created once all images are written.
     """
     from tqdm import tqdm
 
     from energycomp.files import atomic_directory
     from energycomp.plugins import find
 
-    source = find("datasets", name)()
     make_folder(out.parent, "-o")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"got -o {out}, which is there already; expected a new or empty folder; name another")
+    with loading(name):
+        source = find("datasets", name)()
     with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image", delay=1) as bar:
 
         def progress(done: int) -> None:

@@ -12,6 +12,7 @@ from energycomp.cli.files import check_png, open_single, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, load_model, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,23 +36,24 @@ def decompose(
 ) -> None:
     """Decompose images into parts, without labels.
 
-    The PNG has two rows per image. The first shows the image, its reconstruction from all parts, and the parts alone,
-    numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. An
-    image of which the parts explain little is out of distribution.
-
     energycomp decompose decomp scene.png -o strip.png
+
+    The PNG has two rows per image. The first shows the image, its reconstruction from all parts, and the parts alone,
+    numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. If
+    the parts explain little of an image, it is out of distribution, and a warning is printed.
     """
     check_png(out)
-    loading(model)
-    import torch
+    with loading(model):
+        import torch
 
-    from energycomp.decomposition import EXPLAINED, explained_variance
-    from energycomp.decomposition import decompose as run
-    from energycomp.viz import strip
+        from energycomp.decomposition import EXPLAINED, explained_variance
+        from energycomp.decomposition import decompose as run
+        from energycomp.viz import strip
 
-    opened, loaded, decomposer = open_images(images, model, device)
+        opened, loaded, decomposer = open_images(images, model, device)
     batch = loaded.processor(opened)
-    found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
+    with working("energycomp: decomposing ..."):
+        found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
     whole = found.parts.whole.cpu()
     cells = len(batch) * (found.parts.images.shape[1] + 2)
     figure = strip(batch, whole, found.parts.images, found.parts.masks, names=[path.stem for path in images])
@@ -85,7 +87,7 @@ def recombine(
         typer.Option(
             "--take",
             metavar="PARTS",
-            help="Parts of one image: 0,1 or 0,1*0.5 or none. Once per image, in the order of the images.",
+            help="Parts of one image: 0,1 or 0,1*0.5 or none. Given once per image, in the order of the images.",
         ),
     ],
     out: Png = Path("recombined.png"),
@@ -96,20 +98,20 @@ def recombine(
 ) -> None:
     """Compose one image from parts of several images.
 
-    Parts are numbered from 0, as `energycomp decompose` shows them. A factor scales the weight of a part.
-
     energycomp recombine decomp a.png b.png --take 0,1 --take 2,3 -o both.png
 
     energycomp recombine decomp a.png b.png --take 0,1*0.5 --take none -o weaker.png
+
+    Parts are numbered from 0, as `energycomp decompose` shows them. A factor scales the weight of a part.
     """
     chosen = [_weighted(text) for text in take]
     if len(chosen) != len(images):
         raise InputError(f"got {len(chosen)} --take for {len(images)} images; expected one for each, in their order")
     check_png(out)
-    loading(model)
-    from energycomp.decomposition import recombine as choose
+    with loading(model):
+        from energycomp.decomposition import recombine as choose
 
-    opened, _, decomposer = open_images(images, model, device)
+        opened, _, decomposer = open_images(images, model, device)
     sources = list(decomposer.encode(opened).split(1))
     latents = choose(sources, [[part for part, _ in parts] for parts in chosen])
     weights = [weight for parts in chosen for _, weight in parts]
@@ -130,10 +132,10 @@ def add(
     energycomp add decomp a.png b.png -o both.png
     """
     check_png(out)
-    loading(model)
-    from energycomp.decomposition import add as join
+    with loading(model):
+        from energycomp.decomposition import add as join
 
-    opened, _, decomposer = open_images(images, model, device)
+        opened, _, decomposer = open_images(images, model, device)
     latents = join(*decomposer.encode(opened).split(1))
     _decode(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)
 

@@ -9,8 +9,8 @@ import typer
 
 from energycomp.cli.files import check_png, open_single, save_png
 from energycomp.cli.options import (
-    MODELS_OWN,
     AsJson,
+    Count,
     Device,
     ModelName,
     Png,
@@ -24,6 +24,7 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,7 +45,7 @@ def edit(
         typer.Option(
             "--move",
             metavar="NUMBER:COMPONENT",
-            help="Number of an object and its new value, for example 2:0.4,0.6. Repeatable.",
+            help="Object to move, as its number and its new value, for example 2:0.4,0.6. Repeatable.",
         ),
     ] = None,
     change: Annotated[
@@ -52,11 +53,12 @@ def edit(
         typer.Option(
             "--set",
             metavar="NUMBER:NAME=WORD,...",
-            help="Number of an object and attributes that change, for example 2:color=red,shape=sphere. Repeatable.",
+            help="Object to change, as its number and its new attributes: 2:color=red,shape=sphere. Repeatable.",
         ),
     ] = None,
     remove: Annotated[
-        list[int] | None, typer.Option("--remove", metavar="NUMBER", help="Number of an object to remove. Repeatable.")
+        list[int] | None,
+        typer.Option("--remove", metavar="NUMBER", help="Object to remove, as its number, for example 1. Repeatable."),
     ] = None,
     add: Annotated[
         list[str] | None,
@@ -64,30 +66,28 @@ def edit(
     ] = None,
     out: Png = Path("edited.png"),
     strip: Annotated[
-        Path | None, typer.Option(help="PNG file that shows both images with their objects marked.")
+        Path | None, typer.Option(help="PNG file to write that shows both images with their objects marked.")
     ] = None,
     strength: Annotated[
         float, typer.Option(help="Noise level from which a moved object is sampled, in (0, 1]; 1 keeps no appearance.")
     ] = 0.2,
     solver: SolverName = None,
-    count: Annotated[
-        str | None, typer.Option(help="Number of objects in the image: 4, or a range 3-8.", show_default=MODELS_OWN)
-    ] = None,
+    count: Count = None,
     steps: Steps = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Read an image, change its components, and repaint only what the change touches.
-
-    Objects have the numbers that `energycomp infer` prints for the same --seed, --count and --solver. A moved object
-    keeps its appearance; an object that is added, or whose attributes change, is sampled anew.
+    """Find the components of an image, change some, and repaint only the affected region.
 
     energycomp infer clevr scene.png -o read
 
     energycomp edit clevr scene.png --move 2:0.4,0.6 --remove 1 --add 0.2,0.5 -o out.png
 
     energycomp edit clevr scene.png --set 2:color=red,shape=sphere -o out.png
+
+    Objects are numbered as `energycomp infer` prints them for the same --seed, --count and --solver. A moved object
+    keeps its appearance. An object that is added, or whose attributes change, is sampled anew.
     """
     check_png(out)
     if strip is not None:
@@ -95,19 +95,20 @@ def edit(
     moves, changes = _moves(move or []), _changes(change or [])
     if not (moves or changes or remove or add):
         raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
-    loading(model)
-    import torch
+    with loading(model):
+        import torch
 
-    from energycomp.editing import edit as run
-    from energycomp.plugins import find
+        from energycomp.editing import edit as run
+        from energycomp.plugins import find
 
-    known, picture = parse_count(count), open_single(image)
-    chosen = None if solver is None else find("solvers", solver)()
-    loaded = load_searchable(model, device)
+        known, picture = parse_count(count), open_single(image)
+        chosen = None if solver is None else find("solvers", solver)()
+        loaded = load_searchable(model, device)
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(seed)
-    solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
+    with working(f"energycomp: reading {image} ..."):
+        solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
     for number, words in changes.items():
         moved[number] = _with_words(loaded, solution.conditions[_index(number, solution, loaded)], words, number)
     edited = run(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from energycomp.cli.files import make_folder
 from energycomp.cli.options import (
+    MODELS_OWN,
     AsJson,
     Concepts,
     Device,
@@ -25,7 +29,7 @@ from energycomp.cli.options import (
     parse_count,
     takes_words,
 )
-from energycomp.cli.output import print_json, print_table
+from energycomp.cli.output import model_fingerprint, open_records, print_json, print_table
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,19 +41,26 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+REPORT = "report.json"
+
 
 def evaluate(
     model: ModelName,
     data: Annotated[
-        str, typer.Option(help="Images: drawn, such as synthetic:3-5, or of a folder, such as DIR or DIR:3-8.")
+        str,
+        typer.Option(help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8."),
     ] = "synthetic",
-    n: Annotated[int, typer.Option("-n", min=1, help="Largest number of images.")] = 300,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for evaluation.jsonl, with one line per image, and report.json."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Maximum number of images.")] = 300,
     solver: SolverName = None,
     count: Annotated[
         str | None,
         typer.Option(
-            help="Number of components: 4, or a range 3-8, or true for the true number of each image.",
-            show_default="unknown, in the model's range",
+            help="Number of components in an image: 4, or a range 3-8, or true for the true number of each image.",
+            show_default=MODELS_OWN,
         ),
     ] = None,
     dataset: Annotated[
@@ -59,7 +70,7 @@ def evaluate(
     concepts: Concepts = None,
     template: Template = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Number of generated scenes to score, for a model that generates scenes.")
+        int, typer.Option(min=0, help="Number of generated scenes to score, for models that generate whole scenes.")
     ] = 500,
     option: Options = None,
     source: Source = None,
@@ -70,9 +81,7 @@ def evaluate(
 ) -> None:
     """Measure how well a model reads or decomposes images, with 95 % confidence intervals over images.
 
-    Where a model generates scenes and the dataset can score them, the report includes those scores.
-
-    energycomp evaluate clevr --data synthetic:3-5 -n 300
+    energycomp evaluate clevr --data synthetic:3-5 -n 300 -o out
 
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
 
@@ -81,34 +90,61 @@ def evaluate(
     energycomp evaluate decomp -n 200 --json
 
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
-    """
-    loading(model)
-    from energycomp.decomposition import takes_apart
-    from energycomp.evaluation import HasConcepts, evaluate_parts
-    from energycomp.evaluation import evaluate as run
-    from energycomp.plugins import find
 
-    known = parse_count(count, true=True)
-    chosen = None if solver is None else find("solvers", solver)()
-    loaded = load_model(model, device, **model_options(option, model=source, dtype=dtype))
-    examples = find("datasets", dataset or loaded.name)()
-    if takes_words(loaded) and isinstance(examples, HasConcepts):
-        loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
-        _check_known(loaded, examples.concepts(data))
-    else:
-        loaded = over(loaded, concepts, template)
-    shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
-    if not takes_apart(loaded):
-        report = run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data)
-    elif chosen is not None or known is not None:
+    If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
+    interrupted run continues: images in evaluation.jsonl are not evaluated again.
+    """
+    with loading(model):
+        from energycomp.decomposition import takes_apart
+        from energycomp.evaluation import HasConcepts, evaluate_parts
+        from energycomp.evaluation import evaluate as run
+        from energycomp.files import atomic_file
+        from energycomp.plugins import find
+
+        known = parse_count(count, true=True)
+        chosen = None if solver is None else find("solvers", solver)()
+        options = model_options(option, model=source, dtype=dtype)
+        loaded = load_model(model, device, **options)
+        examples = find("datasets", dataset or loaded.name)()
+        if takes_words(loaded) and isinstance(examples, HasConcepts):
+            loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
+            _check_known(loaded, examples.concepts(data))
+        else:
+            loaded = over(loaded, concepts, template)
+        shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
+    decomposes = takes_apart(loaded)
+    if decomposes and (chosen is not None or known is not None):
         raise InputError(f"got --solver or --count with {model}, which decomposes images; leave them out")
-    else:
+    settings = {
+        "model": model,
+        "option": options,
+        "data": data,
+        "source": dataset or loaded.name,
+        "n": n,
+        "solver": solver or (None if decomposes else loaded.defaults.solver),
+        "count": known,
+        "samples": samples if decomposes else None,
+        "seed": seed,
+        "concepts": loaded.conditioner.config() if takes_words(loaded) else None,
+        "weights": model_fingerprint(loaded),
+    }
+    kept: dict[str, Any] = {}
+    if out is not None:
+        kept["known"], kept["on_record"] = open_records(make_folder(out, "-o"), settings)
+    if decomposes:
         scenes = _scene_scores(loaded, examples, count=samples, seed=seed)
-        report = evaluate_parts(loaded, shown, metrics, seed=seed, data=data, scenes=scenes)
+        report = evaluate_parts(loaded, shown, metrics, seed=seed, data=data, scenes=scenes, **kept)
+    else:
+        report = run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data, **kept)
+    if out is not None:
+        with atomic_file(out / REPORT) as temporary:
+            temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if as_json:
         print_json(report.as_dict())
-    else:
-        _print_table(report)
+        return
+    _print_table(report)
+    if out is not None:
+        typer.echo(str(out / REPORT))
 
 
 def _check_known(model: Model, shown: Sequence[str]) -> None:

@@ -11,8 +11,8 @@ import typer
 
 from energycomp.cli.files import image_files, make_folder, open_single, save_png
 from energycomp.cli.options import (
-    MODELS_OWN,
     Concepts,
+    Count,
     Device,
     Dtype,
     ModelName,
@@ -28,8 +28,9 @@ from energycomp.cli.options import (
     parse_count,
     takes_words,
 )
-from energycomp.cli.output import Results, print_table, solution_record
+from energycomp.cli.output import REDRAWN, Results, print_table, solution_record
 from energycomp.errors import InputError
+from energycomp.ticking import ticking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["infer"]
 
-REDRAWN = 3  # samples of what was found in an image
+SAMPLES = 3  # of the components of an image
 JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
 
 
@@ -52,9 +53,7 @@ def infer(
         Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
     ] = None,
     solver: SolverName = None,
-    count: Annotated[
-        str | None, typer.Option(help="Number of components: 4, or a range 3-8.", show_default=MODELS_OWN)
-    ] = None,
+    count: Count = None,
     concepts: Concepts = None,
     template: Template = None,
     seed: Seed = 0,
@@ -63,7 +62,7 @@ def infer(
     source: Source = None,
     dtype: Dtype = None,
     redraw: Annotated[
-        bool, typer.Option("--redraw", help="With -o: write each image beside samples of what was found.")
+        bool, typer.Option("--redraw", help="With -o: also write each image beside samples of its components.")
     ] = False,
     records: Annotated[
         str | None,
@@ -75,10 +74,6 @@ def infer(
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
-    The gain of a component is the rise of the error without it. p is the probability that the next best answer falls
-    behind by as much as it does, if both were equally good. The typicality is the share of held-out images that leave
-    errors at least as unusual. With -o, a run that was stopped continues: images in results.jsonl are not read again.
-
     energycomp infer clevr scene.png -o out
 
     energycomp infer clevr images/ --count 3-8 -o out --redraw
@@ -86,6 +81,11 @@ def infer(
     energycomp infer clevr scene.png --format clevr
 
     energycomp infer text photo.jpg --option model=FOLDER --concepts cat,dog,rabbit --count 2
+
+    The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
+    next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
+    the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
+    results.jsonl are not read again.
     """
     if redraw and out is None:
         raise InputError("got --redraw without -o; expected a folder for the images, such as -o out")
@@ -93,10 +93,10 @@ def infer(
         raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
     formatted = None if records is None else _record_format(records)
     pictures = _pictures(images, out)
-    loading(model)
-    known = parse_count(count)
-    options = model_options(option, model=source, dtype=dtype)
-    loaded = over(load_searchable(model, device, **options), concepts, template)
+    with loading(model):
+        known = parse_count(count)
+        options = model_options(option, model=source, dtype=dtype)
+        loaded = over(load_searchable(model, device, **options), concepts, template)
     read = _reader(loaded, solver, known, seed)
     settings = {
         "model": model,
@@ -157,7 +157,8 @@ def _printer(
             return
         written = [results.folder / record["picture"]] if record["picture"] else []
         if redraw:
-            written.append(results.folder / f"{Path(record['picture'] or path.name).stem}-redrawn.png")
+            name = record.get("name") or Path(record["picture"] or path.name).stem  # older lines have no name
+            written.append(results.folder / f"{name}{REDRAWN}.png")
             save_png(_redrawn(model, image, record["objects"], seed), written[-1])
         if formatted is None and not as_json:
             for file in written:
@@ -179,15 +180,15 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
     guidance = model.defaults.attribute_guidance
     composed = model.compose(torch.cat(values), guidance=guidance) if values else model.unconditional
     samples = Composer(composed).sample(
-        REDRAWN,
+        SAMPLES,
         generator=torch.Generator().manual_seed(seed),
         scheduler=model.defaults.scheduler,
         num_inference_steps=model.defaults.num_inference_steps,
         progress=False,
     )
     seen = model.processor.frame(image).resize(samples[0].size)
-    heads = ["image", *(f"sample {number}" for number in range(1, 1 + REDRAWN))]
-    return grid([seen, *samples], columns=1 + REDRAWN, side=192, heads=heads)
+    heads = ["image", *(f"sample {number}" for number in range(1, 1 + SAMPLES))]
+    return grid([seen, *samples], columns=1 + SAMPLES, side=192, heads=heads)
 
 
 def _read_all(
@@ -201,7 +202,7 @@ def _read_all(
     from tqdm import tqdm
 
     failed = 0
-    for path in tqdm(pictures, desc="reading", unit="image", leave=len(pictures) > 1):
+    for path in ticking(pictures, desc="reading", unit="image", leave=len(pictures) > 1):
         try:
             image, known = open_single(path), results.known(path)
         except InputError as error:

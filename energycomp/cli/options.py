@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from energycomp.errors import InputError, first_line
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "Concepts",
+    "Count",
     "Device",
     "Dtype",
     "ModelName",
@@ -77,19 +81,26 @@ Options = Annotated[
 ]
 Source = Annotated[str | None, typer.Option("--model", hidden=True, help="Alias of --option model=VALUE.")]
 Dtype = Annotated[str | None, typer.Option(hidden=True, help="Alias of --option dtype=VALUE.")]
+Count = Annotated[
+    str | None,
+    typer.Option(help="Number of components in an image: 4, or a range 3-8.", show_default=MODELS_OWN),
+]
 Concepts = Annotated[
     str | None,
-    typer.Option(help="Concepts to choose among, for a model of prompts, separated by commas: cat,dog,rabbit."),
+    typer.Option(help="Concepts to choose among, separated by commas: cat,dog,rabbit. For models of prompts."),
 ]
 Template = Annotated[
-    str | None, typer.Option(help="Prompt of a concept, with {} in its place, for example 'a photo of a {}'.")
+    str | None,
+    typer.Option(help="Prompt with {} for the concept, for example 'a photo of a {}'. For models of prompts."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-def loading(source: str) -> None:
-    """Says on stderr what is loaded; commands call it before they import torch, which takes seconds."""
-    typer.echo(f"energycomp: loading {source} ...", err=True)
+def loading(source: str) -> AbstractContextManager[None]:
+    """Says on stderr what is loaded in the block, in which commands import torch, too, which takes seconds."""
+    if not sys.stderr.isatty():
+        typer.echo(f"energycomp: loading {source} ...", err=True)
+    return working(f"energycomp: loading {source} ...")
 
 
 def load_model(source: str, device: str, **options: Any) -> Model:

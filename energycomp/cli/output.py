@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from energycomp.cli.files import RESULTS, save_png
 from energycomp.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from PIL import Image
 
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from energycomp.models import Model
 
 __all__ = [
+    "REDRAWN",
     "Results",
     "append_line",
+    "model_fingerprint",
+    "open_records",
     "print_json",
     "print_report",
     "print_table",
@@ -31,6 +35,9 @@ __all__ = [
     "solution_record",
     "wrong_components",
 ]
+
+EVALUATION = "evaluation.jsonl"  # the records of `energycomp evaluate`, by image
+REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of its components
 
 
 def print_report(report: Any, lines: Sequence[str], as_json: bool) -> None:
@@ -155,7 +162,7 @@ class Results:
         from energycomp.files import remove_stale
 
         self.model, self.folder = model, folder
-        self.settings = {**settings, "fingerprint": _fingerprint(model)}
+        self.settings = {**settings, "fingerprint": model_fingerprint(model)}
         self._lines: dict[str, dict[str, Any]] = {}
         self._owners: dict[str, str] = {}
         if folder is not None:
@@ -174,9 +181,10 @@ class Results:
         record = {**self._head(path), **answer, "picture": None}
         if self.folder is None:
             return record
+        record["name"] = self._free_name(path)
         view = View(self.model.processor.frame(image), tuple(answer["objects"]))
         if len(view.places) == answer["count"]:
-            record["picture"] = self._free_name(path)
+            record["picture"] = f"{record['name']}.png"
             save_png(view.picture(), self.folder / record["picture"])
         append_line(self.folder / RESULTS, record)
         self._keep(record)
@@ -192,15 +200,16 @@ class Results:
 
     def _keep(self, record: dict[str, Any]) -> None:
         self._lines[_key(record)] = record
-        if record.get("picture"):
-            self._owners[record["picture"]] = str(record.get("image"))
+        if (name := record.get("name") or Path(record.get("picture") or "").stem) and self.folder is not None:
+            for file in (name, f"{name}{REDRAWN}"):
+                self._owners[file] = str(record.get("image"))
 
     def _free_name(self, path: Path) -> str:
-        """The file's own name, with a number where an image of another folder has taken that name."""
-        owner, name, number = str(path.resolve()), f"{path.stem}.png", 1
-        while self._owners.get(name, owner) != owner:
+        """The file's own name, with a number where a file of another image has that name, or will have it."""
+        owner, name, number = str(path.resolve()), path.stem, 1
+        while any(self._owners.get(file, owner) != owner for file in (name, f"{name}{REDRAWN}")):
             number += 1
-            name = f"{path.stem}-{number}.png"
+            name = f"{path.stem}-{number}"
         return name
 
 
@@ -208,7 +217,29 @@ def _key(record: dict[str, Any]) -> str:
     return json.dumps([record.get(part) for part in ("image", "sha256", "settings")], sort_keys=True)
 
 
-def _fingerprint(model: Model) -> str:
+def open_records(folder: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], Callable[[Any], None]]:
+    """The records in a folder, of an evaluation with these settings, and what appends one.
+
+    The first line of evaluation.jsonl holds the settings, and each further line the record of one image.
+
+    Raises:
+        InputError: the folder holds an evaluation with other settings.
+    """
+    path, settings = folder / EVALUATION, json.loads(json.dumps(settings))
+    lines = read_lines(path)
+    if not lines:
+        append_line(path, {"settings": settings})
+    elif (earlier := lines[0].get("settings")) != settings:
+        known = earlier if isinstance(earlier, dict) else {}
+        differ = [name for name in {**known, **settings} if known.get(name) != settings.get(name)]
+        raise InputError(
+            f"got -o {folder}, which holds an evaluation with other settings ({', '.join(differ)}); expected the "
+            "command that was interrupted, or a new folder; name another folder"
+        )
+    return lines[1:], partial(append_line, path)
+
+
+def model_fingerprint(model: Model) -> str:
     """Identifies what changes an answer and is not in the settings: weights, noise schedule and defaults."""
     from energycomp.files import fingerprint
 

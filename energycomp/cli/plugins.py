@@ -22,18 +22,18 @@ def plugins(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the plugins, what each registers, and why any failed; or check one.
-
-    A plugin that fails is listed with the reason, and the others work. To switch one off, set
-    ENERGYCOMP_DISABLE_PLUGINS=NAME.
-
-    --check uses everything that a plugin registers as energycomp does: networks are built, solvers solve, models
-    predict and are saved, datasets are written, recipes train for two steps. It runs in a separate process, for 10
-    minutes at most, and usually takes seconds to a minute. The exit code is 1 if a check fails.
+    """List the plugins and what each registers, or check one.
 
     energycomp plugins
 
     energycomp plugins --check energycomp-clevr
+
+    A plugin that fails is listed with the reason, and the others still work. To switch one off, set
+    ENERGYCOMP_DISABLE_PLUGINS=NAME.
+
+    --check runs everything that a plugin registers: networks are built, solvers solve, models predict and are saved,
+    datasets are written, and recipes train for two steps. It runs in a separate process for at most 10 minutes, and
+    usually takes between seconds and a minute. The exit code is 1 if a check fails.
     """
     if check is not None:
         _check(check, as_json)

@@ -21,6 +21,7 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from energycomp.inference import Ranking
@@ -38,14 +39,14 @@ def rank(
         typer.Option(
             "--component",
             metavar="COMPONENT",
-            help="Component to look for: 0.3,0.5 or smiling. Repeatable.",
+            help="Component that images should show: 0.3,0.5 or smiling. Repeatable.",
         ),
     ] = None,
     negated: Annotated[
         list[str] | None,
         typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
     ] = None,
-    draws: Annotated[int, typer.Option(min=2, help="Number of draws that a lift averages over.")] = 32,
+    draws: Annotated[int, typer.Option(min=2, help="Number of noise draws that a lift averages over.")] = 32,
     seed: Seed = 0,
     device: Device = "cpu",
     option: Options = None,
@@ -53,25 +54,26 @@ def rank(
 ) -> None:
     """Rank images by how well they show every component of a composition.
 
-    The lift of a component is the denoising error without it minus the error with it. An image shows a component if its
-    lift is significantly above 0. Images that show every component come first, then those with the greatest least lift.
-
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 8 -o scenes/scene.png
 
     energycomp rank clevr scenes --component 0.3,0.5 --component 0.7,0.6
+
+    The lift of a component is the denoising error without it minus the error with it. An image shows a component if its
+    lift is significantly above 0. Images that show every component come first; then the smallest lift decides.
     """
     if not (component or negated):
         raise InputError("got no component; expected --component or --not, such as --component 0.3,0.5")
     paths = list(image_files(images).values())
-    loading(model)
-    from energycomp.inference import rank as run
-    from energycomp.sampling import Composer
+    with loading(model):
+        from energycomp.inference import rank as run
+        from energycomp.sampling import Composer
 
-    pictures: list[Any] = [open_single(path) for path in paths]
-    loaded = load_searchable(model, device, **model_options(option))
+        pictures: list[Any] = [open_single(path) for path in paths]
+        loaded = load_searchable(model, device, **model_options(option))
     parts: list[Any] = [read_component(loaded, text, "--component") for text in component or []]
     parts += [~read_component(loaded, text, "--not") for text in negated or []]
-    ranking = run(pictures, Composer(parts), model=loaded, draws=draws, generator=seed)
+    with working("energycomp: ranking ..."):
+        ranking = run(pictures, Composer(parts), model=loaded, draws=draws, generator=seed)
     if as_json:
         records = [{"image": str(paths[i]), **ranking_record(ranking, i)} for i in ranking.order]
         print_json({"images": records, "draws": draws, "seed": seed, "rows": ranking.rows})

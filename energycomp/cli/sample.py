@@ -52,13 +52,14 @@ def sample(
         typer.Argument(metavar="COMPONENT", help="Components to compose: 0.3,0.5 or smiling or 'a red cube'."),
     ] = None,
     negated: Annotated[
-        list[str] | None, typer.Option("--not", metavar="COMPONENT", help="Component to negate. Repeatable.")
+        list[str] | None,
+        typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
     ] = None,
     weight: Annotated[
         list[float] | None,
         typer.Option(
             "--weight",
-            help="Weight of the components: once for all, or once for each, negated ones last.",
+            help="Weight of the components: given once for all, or once for each, negated ones last.",
             show_default=MODELS_OWN,
         ),
     ] = None,
@@ -66,15 +67,16 @@ def sample(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="How strongly attributes are drawn, such as 2.0; 1.0 with --best-of or --sampler.",
+            help="Guidance scale of attributes, for example 2.0; 1.0 with --best-of or --sampler.",
             show_default=MODELS_OWN,
         ),
     ] = None,
     best_of: Annotated[
-        int, typer.Option("--best-of", min=1, help="Samples drawn for each one kept: those that show every component.")
+        int, typer.Option("--best-of", min=1, help="Number of samples drawn for each one kept, by `energycomp rank`.")
     ] = 1,
     until_complete: Annotated[
-        bool, typer.Option("--until-complete", help="With --best-of: draw no more once every sample is complete.")
+        bool,
+        typer.Option("--until-complete", help="With --best-of: stop once every kept sample shows every component."),
     ] = False,
     out: Annotated[
         Path,
@@ -118,10 +120,6 @@ def sample(
 ) -> None:
     """Compose components and sample images of the composition.
 
-    A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Components and weights are in the
-    same order. Without components, the unconditional prediction is sampled. A model that generates whole scenes takes
-    no components. Each sample is written to its own file, which `infer` and `edit` can read.
-
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.png
 
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
@@ -139,6 +137,10 @@ def sample(
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --sampler smc --report -o scene.png
 
     energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --option model=FOLDER -o dog.png
+
+    A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Weights are given in the order of
+    the components. Without components, the unconditional prediction is sampled. A model that generates whole scenes
+    takes no components. Each sample is written to its own file, which `infer` and `edit` can read.
     """
     if until_complete and best_of == 1:
         raise InputError("got --until-complete without --best-of; expected the most samples for each, as --best-of 4")
@@ -153,10 +155,10 @@ def sample(
         "--with": stated,
         "--without": [f"{name}=false" for name in without or []],
     }
-    loading(model)
-    from energycomp.decomposition import sampler_of
+    with loading(model):
+        from energycomp.decomposition import sampler_of
 
-    loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
+        loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
     report: dict[str, Any]
     notes: list[str] = []
     if sampler_of(loaded) is not None:

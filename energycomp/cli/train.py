@@ -28,53 +28,59 @@ SIDE = 128  # px, the least side of an image in a grid of samples
 def train(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered recipe.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the run.", show_default="runs/NAME")
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Folder of the run, with checkpoints, samples and the model.", show_default="runs/NAME"
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of images, or file, to train on.", show_default=RECIPES_OWN),
+        typer.Option(help="Folder of images, or data file, to train on.", show_default=RECIPES_OWN),
     ] = None,
-    init: Annotated[str | None, typer.Option(help="Model to start from: a registered name or a folder.")] = None,
+    init: Annotated[str | None, typer.Option(help="Model to start from: registered name, folder or hub id.")] = None,
     preset: Annotated[str, typer.Option(help="Preset of the recipe, for example default or paper.")] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.", show_default=RECIPES_OWN)] = (
         None
     ),
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per step, over all processes.", show_default=RECIPES_OWN)
+        int | None, typer.Option(min=1, help="Number of images per step, over all processes.", show_default=RECIPES_OWN)
     ] = None,
     micro_batches: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Parts of a batch, for gradient accumulation.", show_default="the number of processes"
+            min=1, help="Number of parts of a batch, for gradient accumulation.", show_default="the number of processes"
         ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=RECIPES_OWN)] = None,
     precision: Annotated[
-        Literal["no", "bf16"] | None, typer.Option(help="Mixed precision.", show_default=RECIPES_OWN)
+        Literal["no", "bf16"] | None,
+        typer.Option(help="Mixed precision of the networks; bf16 is faster.", show_default=RECIPES_OWN),
     ] = None,
-    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.", show_default="500")] = (
-        None
-    ),
-    sample_every: Annotated[int, typer.Option(min=0, help="Steps between sample grids; 0 for no grids.")] = 1000,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Number of steps between checkpoints.", show_default="500")
+    ] = (None),
+    sample_every: Annotated[
+        int, typer.Option(min=0, help="Number of steps between grids of samples; 0 for no grids.")
+    ] = 1000,
     half: Annotated[bool, typer.Option("--half", help="Store the model in half precision.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="all cores")] = None,
     cache: Annotated[
-        Path, typer.Option(envvar="ENERGYCOMP_CACHE", help="Folder in which a recipe keeps data that it makes.")
+        Path, typer.Option(envvar="ENERGYCOMP_CACHE", help="Folder in which the recipe caches generated data.")
     ] = Path("~/.cache/energycomp"),
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the preset, for example vae=FOLDER. Repeatable."),
+        typer.Option(metavar="NAME=VALUE", help="Argument of the recipe, for example vae=FOLDER. Repeatable."),
     ] = None,
     seed: Seed = 0,
 ) -> None:
     """Train a model, on your own images or on those of the recipe.
 
-    Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, grids
-    of samples in OUT/samples.
-
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
 
     energycomp infer runs/mine/model image.png
+
+    Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, and
+    grids of samples in OUT/samples.
     """
     import torch
 

@@ -13,6 +13,7 @@ from energycomp.cli.files import check_png, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
+from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from energycomp.decomposition import Traversal
@@ -23,47 +24,52 @@ __all__ = ["traverse"]
 def traverse(
     model: ModelName,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file to decompose.")],
-    part: Annotated[int, typer.Option("--part", "--slot", min=0, help="Part that changes, from 0.")],
+    part: Annotated[int, typer.Option("--part", "--slot", min=0, help="Number of the part that changes, from 0.")],
     dim: Annotated[
         int | None,
-        typer.Option(min=0, help="Dimension of its latent, from 0.", show_default="the six that change the image most"),
+        typer.Option(
+            min=0, help="Dimension of the part's latent, from 0.", show_default="the six that change the image most"
+        ),
     ] = None,
     start: Annotated[float, typer.Option("--from", help="First value of the dimension.")] = -2.0,
     stop: Annotated[float, typer.Option("--to", help="Last value of the dimension.")] = 2.0,
-    steps: Annotated[int, typer.Option(min=2, max=64, help="Number of values, evenly spaced.")] = 7,
+    steps: Annotated[
+        int, typer.Option(min=2, max=64, help="Number of values, evenly spaced from the first to the last.")
+    ] = 7,
     out: Png = Path("traverse.png"),
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Set one dimension of one part's latent to several values, to see what it encodes.
-
-    The PNG has one row per dimension: the image, then the reconstruction at each value. The report gives the mean
-    change of brightness from the first value to the last, as a share of its range, inside and outside of the part's
-    mask. Without --dim, every dimension is tried at both ends, and the six that change the image most are shown.
-    Parts are numbered from 0, as `energycomp decompose` shows them.
+    """Show what a dimension of a part's latent encodes: images with several values of it.
 
     energycomp traverse decomp scene.png --part 2 --dim 5 -o traverse.png
 
     energycomp traverse decomp scene.png --part 2 --dim 5 --from -1 --to 1 --steps 5
 
     energycomp traverse decomp scene.png --part 2 -o most.png
+
+    The PNG has one row per dimension: the image, then the reconstruction at each value. The report gives the mean
+    change of brightness from the first value to the last, as a share of its range, inside and outside the part's
+    mask. Without --dim, every dimension is tried at both ends, and the six that change the image most are shown.
+    Parts are numbered from 0, as `energycomp decompose` shows them.
     """
     check_png(out)
     if not (math.isfinite(start) and math.isfinite(stop)) or start == stop:
         raise InputError(f"got --from {start:g} and --to {stop:g}; expected two finite numbers that differ")
-    loading(model)
-    import torch
+    with loading(model):
+        import torch
 
-    from energycomp.decomposition import strongest_dimensions, traverse_dimension
-    from energycomp.viz import traversal
+        from energycomp.decomposition import strongest_dimensions, traverse_dimension
+        from energycomp.viz import traversal
 
-    opened, loaded, decomposer = open_images([image], model, device)
+        opened, loaded, decomposer = open_images([image], model, device)
     batch = loaded.processor(opened)
-    latents = decomposer.encode(batch)
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
-    dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
-    found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
+    with working("energycomp: changing one dimension after another ..."):
+        latents = decomposer.encode(batch)
+        dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
+        found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
     whole = torch.stack([row.parts.whole for row in found])
     figure = traversal(batch, whole, values=values, names=[f"dim {row.dim}" for row in found])
     save_png(figure, out, cells=len(found) * (steps + 1))

@@ -122,6 +122,7 @@ def edit(
         model: the model that reads and samples, or its name or folder.
         move: `{k: value}`, a new value for component k of the answer, counted from 0. A value is the arguments that the
             model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor or array of shape V.
+            Attributes that it leaves open stay as they were read.
         remove: components that are removed.
         add: values of components that are added.
         solution: the answer of `infer` for this image; by default it is computed with `solver` and `count`.
@@ -214,7 +215,8 @@ def _plan(old: Tensor, model: Model, move: Any, remove: Any, add: Any) -> _Plan:
     def parsed(value: Any) -> Tensor:
         return value_of(model.conditioner, value)[0].to(old)
 
-    plan = _Plan(old, tuple(remove), {k: parsed(v) for k, v in move.items()}, tuple(parsed(v) for v in add))
+    moved = {k: _kept_words(old[k], parsed(value), model) for k, value in move.items()}
+    plan = _Plan(old, tuple(remove), moved, tuple(parsed(value) for value in add))
     if model.defaults.distinct and len(torch.unique(plan.values, dim=0)) < len(plan.values):
         raise InputError(f"got equal values in {plan.values.tolist()}; expected components that differ; change one")
     return plan
@@ -277,6 +279,15 @@ def _is_another(old: Tensor, new: Tensor, model: Model) -> bool:
     """Whether attributes of the component change, so that nothing of its appearance is kept."""
     mixed = mixed_of(model.conditioner)
     return mixed is not None and not old[mixed.support.length :].equal(new[mixed.support.length :])
+
+
+def _kept_words(old: Tensor, new: Tensor, model: Model) -> Tensor:
+    """The new value, with the old attributes where it leaves them open."""
+    mixed = mixed_of(model.conditioner)
+    if mixed is None:
+        return new
+    is_open = (new == 0) & (torch.arange(len(new), device=new.device) >= mixed.support.length)
+    return torch.where(is_open, old, new)
 
 
 def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import attrs
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.evaluation.data import Example
@@ -19,6 +18,7 @@ from energycomp.inference.solution import Solver
 from energycomp.models.calibration import Calibration, log_errors
 from energycomp.models.model import Model
 from energycomp.seeds import derived_seed
+from energycomp.ticking import ticking
 
 __all__ = ["calibrate"]
 
@@ -53,7 +53,7 @@ def calibrate(
     ((1,), 12)
     """
     found: dict[int, list[Tensor]] = defaultdict(list)
-    for index, example in enumerate(tqdm(examples, disable=not progress, desc="calibrating", unit="image")):
+    for index, example in enumerate(ticking(examples, disable=not progress, desc="calibrating", unit="image")):
         generator = torch.Generator().manual_seed(derived_seed(seed, "calibration", index))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
 from energycomp.components.values import random_values, value_of
 from energycomp.decomposition.decomposer import Decomposer
 from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = [
     "DataSource",

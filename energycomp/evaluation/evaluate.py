@@ -6,19 +6,25 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import attrs
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
 from tqdm import tqdm
 
 from energycomp.components.conditioning import mixed_of
 from energycomp.decomposition.decomposer import Decomposer, Decomposition, decompose, decomposer_of
 from energycomp.errors import InputError
-from energycomp.evaluation.attribute_metrics import attribute_metrics
 from energycomp.evaluation.data import Example, true_values
+from energycomp.evaluation.records import (
+    check_known,
+    check_record,
+    example_fingerprint,
+    from_bits,
+    from_numbers,
+    to_bits,
+    to_numbers,
+)
 from energycomp.evaluation.report import Report, Scores
 from energycomp.inference.infer import OutOfDistributionWarning, infer
 from energycomp.inference.solution import Solution, Solver
@@ -26,6 +32,10 @@ from energycomp.models.model import Model
 from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_seed, derived_seed
+from energycomp.ticking import ticking
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["evaluate", "evaluate_parts"]
 
@@ -43,6 +53,8 @@ def evaluate(
     data: str = "",
     progress: bool = True,
     on_result: Callable[[int, Example, Solution], object] | None = None,
+    known: Sequence[Mapping[str, Any]] = (),
+    on_record: Callable[[dict[str, Any]], object] | None = None,
 ) -> Report:
     """Infers the conditions of every example and compares them with the true ones.
 
@@ -61,10 +73,14 @@ def evaluate(
         data: name of the examples in the report.
         progress: whether to show a progress bar with the remaining time.
         on_result: called with (index, example, solution) after each example.
+        known: records of the first examples, from an interrupted run of the same evaluation. These examples are not
+            evaluated again, and the report is the same to the bit.
+        on_record: called with the record of each further example, JSON data.
 
     Raises:
-        InputError: no examples, or examples without conditions that the model takes.
+        InputError: no examples, examples without conditions that the model takes, or records of other examples.
 
+    >>> from torchmetrics import MetricCollection
     >>> from energycomp.evaluation import CountAccuracy
     >>> from energycomp.testing import tiny_model
     >>> class Middle:
@@ -80,26 +96,50 @@ def evaluate(
     """
     model, seed = model_of(model), as_seed(seed)
     chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
+    from energycomp.evaluation.attributes import attribute_metrics
+
     scores, mixed = Scores(metrics), mixed_of(model.conditioner)
     numbers = None if mixed is None else mixed.support.length
     attributes = None if mixed is None else Scores(attribute_metrics(mixed))
 
-    def one(example: Example, generator: torch.Generator) -> _Answer[Solution]:
+    def one(example: Example, generator: torch.Generator) -> tuple[Solution, dict[str, Any]]:
         true = true_values(example, model.conditioner)
         started = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # the metrics measure how wrong the answers are
-            known = len(true) if isinstance(count, str) and count == "true" else count
-            solution = infer(example.image, model, solver=chosen, count=known, generator=generator)
-        seconds = time.perf_counter() - started
-        found = solution.conditions.detach().cpu()
-        places = (found, true) if numbers is None else (found[:, :numbers], true[:, :numbers])
-        scores.update([places[0]], [places[1]], probability=[solution.probability])
-        if attributes is not None:
-            attributes.update([found], [true], certainty=[solution.certainty])
-        return _Answer(solution, solution.rows, seconds)
+            counts = len(true) if isinstance(count, str) and count == "true" else count
+            solution = infer(example.image, model, solver=chosen, count=counts, generator=generator)
+        return solution, {
+            "true": to_numbers(true),
+            "conditions": to_numbers(solution.conditions),
+            "probability": to_numbers(solution.probability),
+            "certainty": to_numbers(solution.certainty),
+            "rows": solution.rows,
+            "seconds": time.perf_counter() - started,
+        }
 
-    totals = _over(examples, one, seed=seed, progress=progress, on_result=on_result)
+    def score(example: Example, record: Mapping[str, Any]) -> None:
+        true = true_values(example, model.conditioner)
+        found = cast("Tensor", from_numbers(record["conditions"], *true.shape[1:], dtype=true.dtype))
+        places = (found, true) if numbers is None else (found[:, :numbers], true[:, :numbers])
+        scores.update([places[0]], [places[1]], probability=[from_numbers(record["probability"])])
+        if attributes is not None:
+            certainty = from_numbers(record["certainty"], len(mixed.attributes) if mixed else 0)
+            attributes.update([found], [true], certainty=[certainty])
+
+    totals = _over(
+        examples,
+        one,
+        score,
+        identify=lambda example: example_fingerprint(
+            model.processor(example.image), true_values(example, model.conditioner)
+        ),
+        seed=seed,
+        progress=progress,
+        on_result=on_result,
+        known=known,
+        on_record=on_record,
+    )
     return Report(
         values={**scores.values(), **(attributes.values() if attributes else {})},
         intervals={**scores.intervals(seed), **(attributes.intervals(seed) if attributes else {})},
@@ -120,6 +160,8 @@ def evaluate_parts(
     data: str = "",
     progress: bool = True,
     on_result: Callable[[int, Example, Decomposition], object] | None = None,
+    known: Sequence[Mapping[str, Any]] = (),
+    on_record: Callable[[dict[str, Any]], object] | None = None,
     scenes: Callable[[Decomposer], Mapping[str, float]] | None = None,
 ) -> Report:
     """Decomposes every example, and compares the image with the composition of its parts.
@@ -133,12 +175,13 @@ def evaluate_parts(
         model: with an encoder, or with a network that has a decomposer.
         examples: images with the masks of their objects, or with their factors.
         metrics: of masks, or of latents (K, D) and factors (1, F), as `DataSource.metrics` returns them.
-        seed, data, progress, on_result: as for `evaluate`.
+        seed, data, progress, on_result, known, on_record: as for `evaluate`.
         scenes: scores scenes that the decomposer samples; these have no intervals and are not part of the time.
 
     Raises:
         InputError: no examples, examples with neither masks nor factors, or a model that decomposes no images.
 
+    >>> from torchmetrics import MetricCollection
     >>> from energycomp.evaluation import MaskRecall
     >>> from energycomp.testing import stripes_model
     >>> left = torch.arange(16).expand(1, 16, 16) < 4
@@ -147,6 +190,8 @@ def evaluate_parts(
     >>> report.values["recall"], round(report.values["mse"], 6)
     (1.0, 0.0)
     """
+    from torchmetrics import MeanMetric, MetricCollection
+
     model, seed = model_of(model), as_seed(seed)
     decomposer = decomposer_of(model)
     scores = Scores(metrics)
@@ -155,19 +200,42 @@ def evaluate_parts(
     for example in tqdm(_checked(examples), disable=not progress, desc="reading", unit="image", delay=2, leave=False):
         average += model.processor(example.image) / len(examples)
 
-    def one(example: Example, generator: torch.Generator) -> _Answer[Decomposition]:
-        true = _masks(model, example) if example.factors is None else example.factors[None]
+    def true_of(example: Example) -> Tensor:
+        return _masks(model, example) if example.factors is None else example.factors[None]
+
+    def one(example: Example, generator: torch.Generator) -> tuple[Decomposition, dict[str, Any]]:
+        true_of(example)  # raises before any work
         started = time.perf_counter()
         image = model.processor(example.image)
         result = decompose(image, decomposer, generator=generator)
         seconds = time.perf_counter() - started
-        found = result.parts.masks if example.factors is None else result.latents
-        scores.update([true[:0] if found is None else found[0].cpu()], [true])
-        errors["mse"].update((result.parts.whole.cpu() - image).square().mean())
-        errors["mse_baseline"].update((average - image).square().mean())
-        return _Answer(result, result.spent.rows, seconds)
+        masks = None if result.parts.masks is None else result.parts.masks[0]
+        return result, {
+            "masks": to_bits(masks) if example.factors is None else None,
+            "latents": None if example.factors is None else to_numbers(result.latents[0]),
+            "mse": float((result.parts.whole.cpu() - image).square().mean()),
+            "rows": result.spent.rows,
+            "seconds": seconds,
+        }
 
-    totals = _over(examples, one, seed=seed, progress=progress, on_result=on_result)
+    def score(example: Example, record: Mapping[str, Any]) -> None:
+        true, image = true_of(example), model.processor(example.image)
+        found = from_bits(record["masks"]) if example.factors is None else from_numbers(record["latents"], -1)
+        scores.update([true[:0] if found is None else found], [true])
+        errors["mse"].update(record["mse"])
+        errors["mse_baseline"].update((average - image).square().mean())
+
+    totals = _over(
+        examples,
+        one,
+        score,
+        identify=lambda example: example_fingerprint(model.processor(example.image), true_of(example)),
+        seed=seed,
+        progress=progress,
+        on_result=on_result,
+        known=known,
+        on_record=on_record,
+    )
     parts = [scores, *errors.values()]
     values = {name: value for part in parts for name, value in part.values().items()}
     return Report(
@@ -181,31 +249,39 @@ def evaluate_parts(
     )
 
 
-@attrs.frozen(eq=False)
-class _Answer(Generic[R]):
-    """The result for one example, and what it cost."""
-
-    result: R
-    rows: int
-    seconds: float
-
-
 def _over(
     examples: Sequence[Example],
-    one: Callable[[Example, torch.Generator], _Answer[R]],
+    one: Callable[[Example, torch.Generator], tuple[R, dict[str, Any]]],
+    score: Callable[[Example, Mapping[str, Any]], None],
     *,
+    identify: Callable[[Example], str],
     seed: int,
     progress: bool,
     on_result: Callable[[int, Example, R], object] | None,
+    known: Sequence[Mapping[str, Any]],
+    on_record: Callable[[dict[str, Any]], object] | None,
 ) -> dict[str, Any]:
-    """Calls `one` with every example and its generator; returns the fields of a `Report` about cost."""
+    """Calls `one` with every example that has no record, and its generator; returns a `Report`'s fields about cost.
+
+    Examples are scored from their records alone, so that an interrupted run gives the same report.
+    """
     rows, seconds = 0, 0.0
-    for index, example in enumerate(tqdm(_checked(examples), disable=not progress, desc="evaluating", unit="image")):
-        answer = one(example, torch.Generator().manual_seed(derived_seed(seed, "example", index)))
-        rows += answer.rows
-        seconds += answer.seconds
-        if on_result is not None:
-            on_result(index, example, answer.result)
+    check_known(known, _checked(examples))
+    for index, example in enumerate(ticking(examples, disable=not progress, desc="evaluating", unit="image")):
+        if index < len(known):
+            record = known[index]
+            check_record(record, index, example, identify(example))
+        else:
+            generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
+            result, found = one(example, generator)
+            record = {"index": index, "image": example.name, "fingerprint": identify(example), **found}
+            if on_result is not None:
+                on_result(index, example, result)
+            if on_record is not None:
+                on_record(dict(record))
+        score(example, record)
+        rows += record["rows"]
+        seconds += record["seconds"]
     number = len(examples)
     return {"rows_per_image": rows / number, "seconds_per_image": seconds / number, "images": number}
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import torch
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
 
 from energycomp.errors import InputError
 from energycomp.seeds import derived_seed
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
 
 __all__ = ["Report", "Scores", "bootstrap"]
 
@@ -63,6 +65,8 @@ class Scores:
     """Metrics over all images, and a copy of them for each image, from which intervals are computed."""
 
     def __init__(self, metrics: MetricCollection) -> None:
+        from torchmetrics import MetricCollection
+
         if not isinstance(metrics, MetricCollection):
             raise InputError(
                 f"got metrics of {type(metrics).__name__}; expected a MetricCollection; put them into one: "

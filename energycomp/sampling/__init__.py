@@ -1,6 +1,7 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
 from energycomp.sampling.composer import Composer
+from energycomp.sampling.progress import progress_bar
 from energycomp.sampling.report import Sampled, Sampler, SamplingReport, StepCallback
 from energycomp.sampling.sampler import Generator, Predict, Scheduler, draw_noise, sample
 from energycomp.sampling.scheduled import SchedulerSampler
@@ -21,5 +22,6 @@ __all__ = [
     "compatible_schedulers",
     "draw_noise",
     "make_scheduler",
+    "progress_bar",
     "sample",
 ]

@@ -22,6 +22,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
+from energycomp.sampling.progress import bar_options, check_bar_options
 from energycomp.sampling.report import Sampler, SamplingReport, StepCallback
 from energycomp.sampling.sampler import Generator
 from energycomp.sampling.scheduled import SchedulerSampler
@@ -85,7 +86,7 @@ class Composer(Composable):
             raise CompositionError("got a rule for one composition; expected a list to compose; leave the rule out")
         else:
             self.composition = Composition.of(cast("EnergyComponent", components))
-        self._hidden = False
+        self._bar: dict[str, Any] = {}
         self.noised_space: NoisedSpace = self.composition.noised_space
 
     def __repr__(self) -> str:
@@ -151,7 +152,7 @@ class Composer(Composable):
         follow the product of the components' densities in general. They do where components act on different
         coordinates that are independent in u, or are Gaussians with the variance of u. Mixtures of normalised energies
         are right, too, and a composition that was trained as a whole follows its training data. Samples of several
-        closed forms under the rule "sum" are one point. `docs/algebra.md` shows how far off samples are.
+        closed forms under the rule "sum" are one point. `docs/benchmarks/samplers.md` measures how far off samples are.
 
         Args:
             n: the number of samples.
@@ -194,14 +195,14 @@ class Composer(Composable):
             )
         target = Target(self.composition, mixed_precision)
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
-        with torch.no_grad():
+        with torch.no_grad(), bar_options(self._bar):
             sampled = chosen.sample(
                 target,
                 n,
                 num_inference_steps=num_inference_steps,
                 generator=generator,
                 callback_on_step_end=None if callback_on_step_end is None else self._step(callback_on_step_end),
-                progress=progress and not self._hidden,
+                progress=progress,
             )
             if report is not None:
                 report(sampled.report)
@@ -209,9 +210,19 @@ class Composer(Composable):
             images = decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
         return images if return_dict is None else Images(images) if return_dict else (images,)
 
-    def set_progress_bar_config(self, *, disable: bool) -> None:
-        """Shows no bar from now on, or shows it again, as for a pipeline of diffusers."""
-        self._hidden = bool(disable)
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Shows the progress bars of `sample` with these options of tqdm from now on, as a pipeline of diffusers does.
+
+        Each call replaces the options of the one before; without options the bar is as it was at first.
+
+        Args:
+            options: such as `disable=True`, `desc="images"`, `leave=True` or `ncols=80`.
+
+        Raises:
+            InputError: a name that tqdm does not have.
+        """
+        check_bar_options(options)
+        self._bar = options
 
     def _step(self, callback: Callable[..., Any]) -> StepCallback:
         """A callback of three arguments, or that of diffusers with four, as samplers call it."""

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.imports import without_compiler
+from energycomp.sampling.progress import progress_bar
 from energycomp.seeds import Generator, as_generators
 
 __all__ = ["Generator", "Predict", "Scheduler", "draw_noise", "sample"]
@@ -80,7 +80,7 @@ def sample(
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": generator} if "generator" in accepted else {}
     count = len(scheduler.timesteps)
-    for step, t in enumerate(tqdm(scheduler.timesteps, disable=not progress, delay=0.5, desc="sampling", leave=False)):
+    for step, t in enumerate(progress_bar(scheduler.timesteps, progress)):
         where = f"in step {step + 1} of {count} (timestep {float(t):g})"
         scaled = scheduler.scale_model_input(x, t).to(dtype)
         timestep = t.to(scaled.device, torch.float32).expand(len(x))

@@ -1,4 +1,4 @@
-"""The numbers of docs/algebra.md: what plain sampling gives beside the product of the densities."""
+"""The numbers of docs/benchmarks/samplers.md: what plain sampling gives beside the product of the densities."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ def test_the_table_of_the_docs_is_what_the_script_prints(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["product_density.py", "-n", "2000", "-o", str(tmp_path / "figure.png")])
     runpy.run_path(str(ROOT / "benchmarks" / "sampling" / "product_density.py"), run_name="__main__")
-    page = (ROOT / "docs" / "algebra.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "benchmarks" / "samplers.md").read_text(encoding="utf-8")
     table = page[
-        page.index("| composition | mean and std of the product") : page.index("`python benchmarks/sampling/pro")
+        page.index("| composition | mean and std of the product") : page.index(
+            "`python benchmarks/sampling/product_density"
+        )
     ]
     printed, documented = rows(capsys.readouterr().out), rows(table)
     assert len(printed) == len(documented) == 4

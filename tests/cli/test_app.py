@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
@@ -13,6 +15,7 @@ from energycomp.errors import InputError
 from energycomp.plugins import registry
 
 runner = CliRunner()
+Run = Callable[..., tuple[int, str, str]]
 
 
 def test_version_is_the_installed_one() -> None:
@@ -188,3 +191,19 @@ def test_a_plugin_command_does_not_replace_one_of_ours(monkeypatch: pytest.Monke
     monkeypatch.setattr(registry, "_own", {})
     plugins.register("commands", "env", lambda: lambda: typer.echo("mine"))
     assert json.loads(runner.invoke(cli.app, ["env", "--json"]).stdout)["python"]
+
+
+def test_every_command_is_light_until_it_runs() -> None:
+    code = (
+        "import sys, energycomp.cli.app, energycomp.viz, energycomp.cli.output\n"
+        "print(sorted({'torch', 'diffusers', 'matplotlib', 'PIL', 'tqdm', 'torchmetrics'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["sample", "infer", "rank", "edit", "evaluate", "train", "data"])
+def test_help_shows_how_to_call_it(run: Run, name: str) -> None:
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert f"energycomp {name} clevr" in out

@@ -19,7 +19,7 @@ from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.models import Calibration
-from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tiny_model
+from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
 
@@ -196,3 +196,13 @@ def test_difference_is_that_of_the_predictions(model: Model) -> None:
     missing = planted(model, PLACES[1:2]) - planted(model, PLACES[:0])
     torch.testing.assert_close(field, missing.square().mean(1, keepdim=True).sqrt(), atol=1e-3, rtol=0)
     assert spent.rows == 2 * 4
+
+
+def test_a_moved_object_keeps_the_attributes_that_its_new_value_leaves_open() -> None:
+    tinted = tinted_model(num_inference_steps=2)
+    values = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.7, 0.7, 2.0, 1.0]])
+    options: dict[str, Any] = {"solution": answer(values), "progress": False}
+    moved = edit(planted(tinted, values)[0], tinted, move={0: (0.4, 0.4)}, **options)
+    assert moved.values.equal(torch.tensor([[0.4, 0.4, 1.0, 2.0], [0.7, 0.7, 2.0, 1.0]]))
+    opened = edit(planted(tinted, values)[0], tinted, remove=[0], add=[(0.4, 0.4)], **options)
+    assert opened.values[1].equal(torch.tensor([0.4, 0.4, 0.0, 0.0]))

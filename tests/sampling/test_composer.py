@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
@@ -353,19 +354,27 @@ def test_return_dict_is_that_of_diffusers() -> None:
     assert torch.equal(composer.sample(return_dict=False, **options)[0], plain)
 
 
-def test_a_bar_can_be_switched_off_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[bool] = []
-
-    def bar(steps: Any, *, disable: bool, **_: Any) -> Any:
-        shown.append(not disable)
-        return steps
-
-    monkeypatch.setattr("energycomp.sampling.sampler.tqdm", bar)
+@pytest.mark.parametrize("sampler", ["scheduler", "perpendicular"])
+def test_a_bar_takes_the_options_of_tqdm(sampler: str, capsys: pytest.CaptureFixture[str]) -> None:
     composer = Composer([tiny_model()(0.4, 0.4)])
-    for disable in (False, True, False):
-        composer.set_progress_bar_config(disable=disable)
-        composer.sample(num_inference_steps=2)
-    assert shown == [True, False, True]
+
+    def shown(progress: bool = True, **options: Any) -> str:
+        composer.set_progress_bar_config(**options)
+        composer.sample(num_inference_steps=2, sampler=sampler, progress=progress)
+        return capsys.readouterr().err
+
+    assert shown() == ""  # a short run
+    assert re.search(r"images: 100%.*\| 2/2 .*step.*\n$", shown(desc="images", leave=True, delay=0, unit="step"))
+    assert shown(disable=True, delay=0) == ""
+    assert "sampling" in shown(delay=0)
+    assert shown(progress=False, delay=0) == ""
+
+
+def test_a_bar_option_that_tqdm_does_not_have_is_one_line() -> None:
+    composer = Composer([tiny_model()(0.4, 0.4)])
+    for name in ("colr", "total"):
+        with pytest.raises(InputError, match=rf"^got {name} for a progress bar; expected options of tqdm: .*desc, .*$"):
+            composer.set_progress_bar_config(**{name: 1})
 
 
 @pytest.mark.parametrize("options", [{"n": "2"}, {"n": 2.5}, {"num_inference_steps": "5"}, {"n": True}])

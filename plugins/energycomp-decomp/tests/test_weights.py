@@ -1,4 +1,4 @@
-"""The weights in the package: objects are found, parts are added, and the page on decomposing runs as it stands."""
+"""The weights in the package: objects are found, parts are added, and the page on recombining does what it says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT
 
-PAGE = Path(__file__).parents[3] / "docs" / "decompose.md"
+PAGE = Path(__file__).parents[3] / "docs" / "recombine.md"
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,11 @@ def test_all_parts_of_two_pictures_are_shown_together(model: Model) -> None:
     assert float((shown[0] - expected).square().mean()) < float(alone) / 4
 
 
-def test_the_page_on_decomposing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_on_recombining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("drawn").mkdir()
-    ShapesSource().write(Path("drawn"), count=3, seed=7, options="", progress=lambda _: None)
+    for folder, name in (("drawn", "decomp"), ("other", "decomp-b")):
+        Path(folder).mkdir()
+        find("datasets", name)().write(Path(folder), count=2, seed=7, options="", progress=lambda _: None)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) == 3
     names: dict[str, Any] = {}

@@ -21,11 +21,10 @@ from contextlib import contextmanager
 import attrs
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError, NonFiniteError
-from energycomp.sampling import StepCallback, Target
+from energycomp.sampling import StepCallback, Target, progress_bar
 
 __all__ = [
     "Level",
@@ -78,7 +77,7 @@ def levels(target: Target, num_inference_steps: int, *, progress: bool) -> Itera
     """The steps of a run, from the noisiest timestep to clean samples, with a progress bar after half a second."""
     timesteps = target.timesteps(num_inference_steps)
     alphas = [*torch.sigmoid(target.log_snr(timesteps)).tolist(), 1.0]
-    for step, t in enumerate(tqdm(timesteps.tolist(), disable=not progress, delay=0.5, desc="sampling", leave=False)):
+    for step, t in enumerate(progress_bar(timesteps.tolist(), progress)):
         yield Level(step, t, alphas[step], alphas[step + 1])
 
 

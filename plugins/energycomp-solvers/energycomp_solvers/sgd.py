@@ -5,12 +5,14 @@ Costs R K network evaluations per draw and step for R initialisations of K compo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import attrs
 import torch
 from torch import Tensor
 from torch.distributions import transform_to
+from tqdm import tqdm
 
 from energycomp.fields import number, whole
 from energycomp.inference import Problem, Solution, paired
@@ -52,29 +54,41 @@ class SGD:
     p_value: float = attrs.field(default=1e-3, validator=number(most=1))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
-        """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads."""
+        """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads.
+
+        A progress bar is shown after 0.5 s.
+        """
         generator = as_generator(generator)
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
         others: list[tuple[float, Tensor]] = []
         trace: dict[str, list[float]] = {"count": [], "error": []}
-        for count in range(problem.counts[0], problem.counts[1] + 1):
-            finalists = self._run(problem, count, generator)
-            with torch.no_grad():
-                errors = problem.errors(finalists, bank)
-            means = errors.mean(1).tolist()
-            least = means.index(min(means))
-            trace["count"].append(count)
-            trace["error"].append(means[least])
-            others += [(mean, values) for mean, values in zip(means, finalists, strict=True) if mean > means[least]]
-            if best_errors is None or paired(errors[least], best_errors)[2] < self.p_value:
-                best, best_errors = finalists[least], errors[least]
-            else:
-                others.append((means[least], finalists[least]))
+        counts = range(problem.counts[0], problem.counts[1] + 1)
+        steps = self.rounds * self._steps_of_round * sum(count > 0 for count in counts)
+        with tqdm(total=steps, desc="descent", unit="step", delay=0.5, leave=False) as bar:
+            for count in counts:
+                finalists = self._run(problem, count, generator, bar.update)
+                with torch.no_grad():
+                    errors = problem.errors(finalists, bank)
+                means = errors.mean(1).tolist()
+                least = means.index(min(means))
+                trace["count"].append(count)
+                trace["error"].append(means[least])
+                others += [(mean, values) for mean, values in zip(means, finalists, strict=True) if mean > means[least]]
+                if best_errors is None or paired(errors[least], best_errors)[2] < self.p_value:
+                    best, best_errors = finalists[least], errors[least]
+                else:
+                    others.append((means[least], finalists[least]))
         rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
         return compared(problem, best, _unlike(problem, rival, best), len(bank), trace, generator)
 
-    def _run(self, problem: Problem, count: int, generator: torch.Generator | None) -> Tensor:
+    @property
+    def _steps_of_round(self) -> int:
+        return max(1, self.steps // self.rounds)
+
+    def _run(
+        self, problem: Problem, count: int, generator: torch.Generator | None, on_step: Callable[[], object]
+    ) -> Tensor:
         """Finalists (N, K, *V) of one count."""
         if count == 0:
             return torch.empty(1, 0, *problem.value_shape, device=problem.device)
@@ -83,10 +97,11 @@ class SGD:
             values, errors = descend(
                 problem,
                 values,
-                steps=max(1, self.steps // self.rounds),
+                steps=self._steps_of_round,
                 draws=self.draws,
                 learning_rate=self.learning_rate,
                 generator=generator,
+                on_step=on_step,
             )
             keep = errors.argsort()[: max(min(len(values), 3), len(values) // 2)]
             values = values[keep]

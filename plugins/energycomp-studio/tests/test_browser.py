@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
 WAIT = 60_000  # ms
+expect.set_options(timeout=WAIT)  # beside other work, a page takes longer than the five seconds of playwright
 
 
 def tinted(**_: Any) -> Any:
@@ -59,7 +60,7 @@ def new_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: wrong.append(request.url) if _foreign(request.url, address) else None)
         page.goto(address)
-        expect(picture(page, "compose")).to_have_attribute("src", _DATA, timeout=WAIT)
+        expect(picture(page, "compose")).to_have_attribute("src", _DATA)
         return page
 
     yield opened
@@ -105,7 +106,7 @@ def changed(page: Page, act: Callable[[], object], tab: str = "compose") -> None
     """Does something, and waits until the image is another one."""
     before = picture(page, tab).get_attribute("src")
     act()
-    expect(picture(page, tab)).not_to_have_attribute("src", before or "", timeout=WAIT)
+    expect(picture(page, tab)).not_to_have_attribute("src", before or "")
 
 
 def scene_file(path: Path) -> Path:
@@ -119,7 +120,7 @@ def scene_file(path: Path) -> Path:
 def read_scene(page: Page, file: Path) -> None:
     page.get_by_role("tab", name="Read").click()
     page.locator("#read-picture input").set_input_files(file)
-    expect(status(page, "read")).to_contain_text("2 found", timeout=WAIT)
+    expect(status(page, "read")).to_contain_text("2 found")
 
 
 def test_click_adds_and_double_click_removes(new_page: Any) -> None:
@@ -141,9 +142,9 @@ def test_drag_moves_and_draws_on_the_way(new_page: Any) -> None:
     for step in range(1, 6):
         page.mouse.move(*at(page, 0.3 + 0.06 * step, 0.45))
         time.sleep(0.05)
-    expect(status(page, "compose")).to_contain_text("5 steps", timeout=WAIT)
+    expect(status(page, "compose")).to_contain_text("5 steps")
     page.mouse.up()
-    expect(status(page, "compose")).to_contain_text("20 steps", timeout=WAIT)
+    expect(status(page, "compose")).to_contain_text("20 steps")
     expect(rows(page).first.get_by_label("x of 1")).to_have_value("0.6")
     expect(python(page)).to_contain_text("model(0.6, 0.45")
 
@@ -163,10 +164,10 @@ def test_errors_are_one_line_and_the_scene_stays(new_page: Any) -> None:
     page = new_page()
     joined = rows(page).nth(1).get_by_label("how 2 is joined")
     joined.select_option("|")
-    expect(status(page, "compose")).to_contain_text("energ", timeout=WAIT)
+    expect(status(page, "compose")).to_contain_text("energ")
     expect(handles(page)).to_have_count(2)
     joined.select_option("&")
-    expect(status(page, "compose")).to_contain_text("20 steps", timeout=WAIT)
+    expect(status(page, "compose")).to_contain_text("20 steps")
 
 
 def test_read_shows_objects_and_edits_them(new_page: Any, tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def test_drop_on_the_page_reads_a_file(new_page: Any, tmp_path: Path) -> None:
         }""",
         content,
     )
-    expect(status(page, "read")).to_contain_text("2 found", timeout=WAIT)
+    expect(status(page, "read")).to_contain_text("2 found")
 
 
 def test_an_upload_of_20_mb_is_refused(new_page: Any, tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_an_upload_of_20_mb_is_refused(new_page: Any, tmp_path: Path) -> None:
     expect(alert).to_have_text("got a file of 20,000,000 bytes; expected at most 10,000,000; scale the image down")
     (small := tmp_path / "text.png").write_text("no image")
     page.locator("#read-picture input").set_input_files(small)
-    expect(status(page, "read")).to_contain_text("cannot identify image file", timeout=WAIT)
+    expect(status(page, "read")).to_contain_text("cannot identify image file")
     expect(alert).to_have_text("")
 
 
@@ -225,7 +226,7 @@ def test_two_tabs_at_once(new_page: Any, tmp_path: Path) -> None:
     expect(handles(one)).to_have_count(2)
     two.get_by_role("tab", name="Read").click()
     two.click("#read-repaint")
-    expect(status(two, "read")).to_contain_text("got no image", timeout=WAIT)
+    expect(status(two, "read")).to_contain_text("got no image")
     expect(handles(one, "read")).to_have_count(2)
 
 
@@ -286,11 +287,11 @@ def test_any_registered_model_has_a_form(new_page: Any) -> None:
         page.get_by_role("option", name=name, exact=True).click()
 
     choose("numbered")
-    expect(picture(page, "models")).to_have_attribute("src", _DATA, timeout=WAIT)
+    expect(picture(page, "models")).to_have_attribute("src", _DATA)
     expect(page.locator("#models-scene .studio-text")).to_have_count(2)
     expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text("model(0)")
     choose("attributed")
-    expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text('load("attributed")', timeout=WAIT)
+    expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text('load("attributed")')
     expect(page.locator("#models-scene .studio-text").first).to_have_value("0")
 
     def other() -> None:
@@ -300,7 +301,7 @@ def test_any_registered_model_has_a_form(new_page: Any) -> None:
     changed(page, other, "models")
     page.locator("#models-scene .studio-text").first.fill("none")
     page.keyboard.press("Tab")
-    expect(status(page, "models")).to_contain_text("expected", timeout=WAIT)
+    expect(status(page, "models")).to_contain_text("expected")
 
 
 def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> None:
@@ -310,9 +311,9 @@ def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> No
     page.get_by_role("option", name="striped", exact=True).click()
     for k in (1, 2):
         page.locator(f"#parts-picture-{k} input").set_input_files(scene_file(tmp_path))
-        expect(page.locator("#parts-tiles .studio-tile")).to_have_count(4 * k, timeout=WAIT)
+        expect(page.locator("#parts-tiles .studio-tile")).to_have_count(4 * k)
     page.locator("#parts-tiles .studio-tile").first.click()
-    expect(page.locator("#parts-result img")).to_have_attribute("src", _DATA, timeout=WAIT)
+    expect(page.locator("#parts-result img")).to_have_attribute("src", _DATA)
     page.get_by_text("The same image in code").last.click()
     expect(page.locator("#parts-code .cm-content").nth(1)).to_contain_text("energycomp recombine striped a.png b.png")
 
@@ -327,8 +328,8 @@ def test_stop(new_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Target, "compose", slow)
     page.locator("#compose-steps input[type=number]").fill("200")
     page.locator("#compose-steps input[type=number]").press("Enter")
-    expect(status(page, "compose")).to_contain_text("of 200", timeout=WAIT)
+    expect(status(page, "compose")).to_contain_text("of 200")
     page.click("#compose-stop")
-    expect(status(page, "compose")).to_have_text("stopped", timeout=WAIT)
+    expect(status(page, "compose")).to_have_text("stopped")
     page.locator("#compose-steps input[type=number]").fill("5")
     changed(page, lambda: page.mouse.click(*at(page, 0.5, 0.2)))

@@ -6,24 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from energycomp.errors import InputError
-from energycomp.evaluation import (
-    CountAccuracy,
-    EstimationError,
-    Example,
-    Generated,
-    PerceptionRate,
-    Precision,
-    parse_range,
-)
+from energycomp.evaluation import Example, Generated, parse_range
 from energycomp_datasets.clevr.layout import described_record, render_arrays, render_objects, scan, write
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["ClevrSource"]
 
@@ -69,6 +63,10 @@ class ClevrSource:
 
     def metrics(self) -> MetricCollection:
         """Perception rate, precision, estimation error and count accuracy."""
+        from torchmetrics import MetricCollection
+
+        from energycomp.evaluation import CountAccuracy, EstimationError, PerceptionRate, Precision
+
         return MetricCollection(
             {
                 "perception_rate": PerceptionRate(),

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 import torch
-from torchmetrics import MetricCollection
 
 from energycomp.errors import InputError
 from energycomp.evaluation import Example, Generated
 from energycomp_datasets.faces.avatars import ATTRIBUTES, GROUPS, PERSONA_ATTRIBUTES, avatar, labels_of, persona
 from energycomp_datasets.faces.celeba import PICTURES, attributes_of, read, write_table
-from energycomp_datasets.faces.metrics import AttributeAccuracy, CalibrationError, ExactMatch
 from energycomp_datasets.pictures import write_png
 from energycomp_datasets.synthetic import HELD_OUT
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["FacesSource", "draw"]
 
@@ -75,6 +77,10 @@ class FacesSource:
 
     def metrics(self) -> MetricCollection:
         """Exact match, accuracy over attributes, calibration error."""
+        from torchmetrics import MetricCollection
+
+        from energycomp_datasets.faces.metrics import AttributeAccuracy, CalibrationError, ExactMatch
+
         return MetricCollection(
             {
                 "exact_match": ExactMatch(),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
-from torchmetrics import MetricCollection
 
 from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, ForegroundARI, Generated, SlotsUsed, parse_range
+from energycomp.evaluation import Example, Generated, parse_range
 from energycomp_datasets.pictures import write_examples
 from energycomp_datasets.rooms.arrow_room import SIZE, arrow_rooms
 from energycomp_datasets.rooms.classifier import classifier_accuracy, structure_accuracy
@@ -22,6 +22,9 @@ from energycomp_datasets.rooms.mask_files import examples_in, mask_file
 from energycomp_datasets.rooms.rooms import MOST, layout, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["ArrowSource", "RoomsSource", "SpritesSource", "arrow_room", "read", "room"]
 
@@ -154,6 +157,10 @@ def read(spec: str, *, count: int) -> Sequence[Example]:
 
 
 def _metrics() -> MetricCollection:
+    from torchmetrics import MetricCollection
+
+    from energycomp.evaluation import ForegroundARI, SlotsUsed
+
     return MetricCollection({"ari_fg": ForegroundARI(), "slots_used": SlotsUsed()}, compute_groups=False)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from energycomp.errors import InputError
 from energycomp.evaluation import Example, Generated
 from energycomp.files import atomic_file
 from energycomp_datasets.pictures import IMAGES, image_files, to_bytes, write_png
-from energycomp_datasets.shapes.disentanglement import MeanCorrelation, MutualInformationGap
 from energycomp_datasets.shapes.shapes import DISTANCES
 from energycomp_datasets.synthetic import HELD_OUT
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["FACTORS", "LitSource", "factors", "render"]
 
@@ -119,6 +121,10 @@ class LitSource:
 
     def metrics(self) -> MetricCollection:
         """How latents and factors correspond: MIG and MCC."""
+        from torchmetrics import MetricCollection
+
+        from energycomp_datasets.shapes.disentanglement import MeanCorrelation, MutualInformationGap
+
         metrics = {"mig": MutualInformationGap(), "mcc": MeanCorrelation()}
         return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
 

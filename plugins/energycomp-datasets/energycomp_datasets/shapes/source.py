@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
-from torchmetrics import MetricCollection
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated, MaskIoU, MaskRecall, parse_range
+from energycomp.evaluation import Example, Generated, parse_range
 from energycomp_datasets.pictures import image_files, masks_of, write_examples
 from energycomp_datasets.shapes.shapes import WORLDS, Scene, scene
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["ShapesSource", "draw", "shapes_b"]
 
@@ -57,6 +60,10 @@ class ShapesSource:
 
     def metrics(self) -> MetricCollection:
         """Recall of objects at IoU 0.5, and their mean IoU."""
+        from torchmetrics import MetricCollection
+
+        from energycomp.evaluation import MaskIoU, MaskRecall
+
         return MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
 
 

@@ -7,19 +7,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 import torch
-from torchmetrics import MetricCollection
 
 from energycomp.errors import InputError
-from energycomp.evaluation import ExactSet, Example, Generated
+from energycomp.evaluation import Example, Generated
 from energycomp.files import atomic_file
 from energycomp.images import to_output
-from energycomp_datasets.solids.metrics import ConceptRecall
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, picture, seen_pairs
 from energycomp_datasets.synthetic import HELD_OUT
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["Record", "TextSource", "drawn", "read", "unseen_triples"]
 
@@ -146,6 +148,11 @@ class TextSource:
 
     def metrics(self) -> MetricCollection:
         """Share of images whose set is exactly right, and recall of concepts."""
+        from torchmetrics import MetricCollection
+
+        from energycomp.evaluation import ExactSet
+        from energycomp_datasets.solids.metrics import ConceptRecall
+
         return MetricCollection({"exact_match": ExactSet(), "recall": ConceptRecall()}, compute_groups=False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.distributions import transform_to
@@ -19,6 +21,7 @@ def descend(
     draws: int,
     learning_rate: float,
     generator: torch.Generator | None = None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """Adam on N candidates at once, every step on fresh draws that all candidates share (thesis alg. 5, lines 5-9).
 
@@ -30,6 +33,7 @@ def descend(
         steps: how many.
         draws: noise draws per step; the thesis takes 1.
         learning_rate: of Adam in the unconstrained space, falling to a tenth along a cosine.
+        on_step: called after each step.
 
     Returns:
         Values (N, K, *V) and the mean error of every candidate on the draws of the steps, (N,). Costs N K draws rows
@@ -50,6 +54,7 @@ def descend(
         optimizer.step()
         schedule.step()
         total += errors.detach()
+        on_step()
     return to_support(free).detach(), total / steps
 
 

@@ -18,7 +18,7 @@ AT_ONCE = 8  # draws whose predictions are in memory
 def terms_of(problem: Problem, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
     """The form of all atoms under a bank, without atoms and on the CPU.
 
-    Costs M + 1 rows per draw. A progress bar is shown after 2 s.
+    Costs M + 1 rows per draw. A progress bar is shown after 0.5 s.
     """
     form = QuadraticForm.empty(len(atoms))
     with tqdm(total=len(bank), desc="draws", unit="draw", delay=0.5, leave=False) as bar:

@@ -1,0 +1,86 @@
+"""What the tests of the commands share: a tiny model, images, and the command line in an empty folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from energycomp import cli
+from energycomp.inference import Solution
+from energycomp.models import save_pretrained
+from energycomp.testing import tiny_model
+from energycomp_datasets.clevr.layout import write
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_pretrained(tiny_model(solver="pursuit", num_inference_steps=3), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write(folder, 36, objects=(1, 3), size=(16, 16))
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command line in an empty folder: exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two folders that hold a picture of the same name, and one more."""
+    for number, name in enumerate(["a/one.png", "a/two.jpg", "b/one.png"]):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 16), (60 * number, 100, 200)).save(path)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def fake_infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Replaces `infer` by one that finds an object in the middle; returns the list of its calls."""
+
+    def replace(*, fail_at: int | None = None, foreign: bool = False) -> list[Any]:
+        calls: list[Any] = []
+
+        def infer(image: Any, model: Any, **options: Any) -> Solution:
+            calls.append(image)
+            if len(calls) == fail_at:
+                raise KeyboardInterrupt
+            return Solution(
+                torch.tensor([[0.5, 0.25]]),
+                1,
+                error=1.0,
+                stderr=float("inf"),
+                rows=10,
+                runner_up=torch.zeros(0, 2),
+                p_value=0.01,
+                fit=0.75,
+                out_of_distribution=foreign,
+                component_gain=torch.tensor([2.5]),
+            )
+
+        monkeypatch.setattr("energycomp.inference.infer", infer)
+        return calls
+
+    return replace

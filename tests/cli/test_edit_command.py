@@ -1,0 +1,37 @@
+"""`energycomp edit` on a tiny model."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+Run = Callable[..., tuple[int, str, str]]
+Fake = Callable[..., list[Any]]
+
+
+def test_edit_changes_the_objects_that_infer_numbers(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    arguments = ["--move", "1:0.5,0.75", "--add", "0.1,0.2", "--steps", 2, "-o", "new/out.png", "--strip", "strip.png"]
+    code, out, _ = run("edit", model, pictures / "a/one.png", *arguments)
+    assert code == 0
+    assert re.fullmatch(r"1 object before, 2 after; \d+% of the image repainted\nnew/out.png\nstrip.png\n", out)
+    assert "strip.png, which energycomp wrote to show 2 images" in run("infer", model, "strip.png")[2]
+    with Image.open("new/out.png") as edited, Image.open("strip.png") as strip:
+        assert edited.size == (24, 16)
+        assert strip.size[0] > 2 * strip.size[1]
+
+
+def test_edit_reports_as_json_and_warns_of_foreign_pictures(
+    run: Run, model: Path, pictures: Path, fake_infer: Fake
+) -> None:
+    fake_infer(foreign=True)
+    code, out, err = run("edit", model, pictures / "a/one.png", "--remove", 1, "--steps", 2, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["before"], report["after"]) == ([{"x": 0.5, "y": 0.25}], [])
+    assert (report["path"], report["out_of_distribution"]) == ("edited.png", True)
+    assert 0 < report["repainted"] <= 1
+    assert "one.png: the image is out of distribution" in err

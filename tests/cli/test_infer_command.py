@@ -1,0 +1,160 @@
+"""`energycomp infer` on a tiny model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from energycomp import load
+from energycomp.cli.files import save_png
+from energycomp.models import save_pretrained
+from energycomp.testing import tiny_model
+
+Run = Callable[..., tuple[int, str, str]]
+Fake = Callable[..., list[Any]]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_infer_prints_the_table_and_says_how_to_keep_it(
+    run: Run, model: Path, pictures: Path, fake_infer: Fake
+) -> None:
+    fake_infer()
+    code, out, err = run("infer", model, pictures / "a/one.png")
+    assert code == 0
+    for expected in ("one.png", "0.5", "0.25", "2.5", "1 object, fit 0.750, next best answer of 0: p = 0.01"):
+        assert expected in out
+    assert "-o" in err
+    assert {path.name for path in Path().iterdir()} == {"pictures"}
+
+
+def test_infer_of_a_picture_agrees_with_the_function(run: Run, model: Path, pictures: Path) -> None:
+    from energycomp import infer
+
+    code, out, _ = run("infer", model, pictures / "a/one.png", "--count", "2", "--seed", 3, "--json")
+    assert code == 0
+    expected = infer(pictures / "a/one.png", load(model), count=2, generator=torch.Generator().manual_seed(3))
+    record = json.loads(out)
+    assert record["count"] == 2
+    places = torch.tensor([[entry["x"], entry["y"]] for entry in record["objects"]])
+    torch.testing.assert_close(places, expected.conditions, atol=1e-4, rtol=0)
+    assert record["rows"] == expected.rows
+    assert record["fit"] == pytest.approx(expected.fit)
+
+
+def test_infer_keeps_pictures_of_one_name_apart(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    code, out, _ = run("infer", model, pictures / "a", pictures / "b", "-o", "new/out")
+    assert code == 0
+    assert {path.name for path in Path("new/out").iterdir()} == {"one.png", "one-2.png", "two.png", "results.jsonl"}
+    records = lines(Path("new/out/results.jsonl"))
+    assert [record["picture"] for record in records] == ["one.png", "two.png", "one-2.png"]
+    assert records[0]["stderr"] is None  # JSON knows no infinity
+    assert "new/out/one-2.png" in out
+    with Image.open("new/out/one.png") as marked:
+        assert marked.size == (720, 480)
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_infer_keeps_redrawn_pictures_of_one_name_apart(
+    run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, fake_infer: Fake, placed: bool
+) -> None:
+    fake_infer()
+    if not placed:  # such as the components of a model of latents
+        monkeypatch.setattr("energycomp.inference.View.places", ())
+    shutil.copy(pictures / "a/one.png", pictures / "b/one-redrawn.png")
+    command = ["infer", model, pictures / "a/one.png", pictures / "b", "-o", "out", "--redraw"]
+    code, out, err = run(*command)
+    assert code == 0, err
+    stems = ["one", "one-2", "one-redrawn-2"]  # of a/one.png, b/one.png and b/one-redrawn.png
+    written = {f"{stem}-redrawn.png" for stem in stems} | ({f"{stem}.png" for stem in stems} if placed else set())
+    assert {path.name for path in Path("out").iterdir()} == written | {"results.jsonl"}
+    assert run(*command)[1] == out
+
+
+def test_infer_goes_on_where_it_was_interrupted(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer(fail_at=3)
+    code, _, err = run("infer", model, pictures / "a", pictures / "b", "-o", "out")
+    assert code == 130
+    assert "interrupted" in err
+    results = Path("out/results.jsonl")
+    assert len(lines(results)) == 2
+    with results.open("a") as file:
+        file.write('{"image": "half')
+    calls = fake_infer()
+    assert run("infer", model, pictures / "a", pictures / "b", "-o", "out")[0] == 0
+    assert len(calls) == 1
+    assert [record["picture"] for record in lines(results)] == ["one.png", "two.png", "one-2.png"]
+    code, out, _ = run("infer", model, pictures / "a", pictures / "b", "-o", "out", "--json")
+    assert len(calls) == 1
+    assert [json.loads(line) for line in out.splitlines()] == lines(results)
+
+
+@pytest.mark.parametrize("change", ["seed", "count", "weights", "picture"])
+def test_infer_reads_again_what_has_changed(
+    run: Run, model: Path, pictures: Path, tmp_path: Path, fake_infer: Fake, change: str
+) -> None:
+    calls = fake_infer()
+    save_pretrained(load(model), tmp_path / "model")
+    command: list[object] = ["infer", tmp_path / "model", pictures / "a/one.png", "-o", "out"]
+    run(*command)
+    if change == "seed":
+        command += ["--seed", 1]
+    elif change == "count":
+        command += ["--count", "1-2"]
+    elif change == "weights":
+        save_pretrained(tiny_model(solver="pursuit", seed=1), tmp_path / "model")
+    else:
+        Image.new("RGB", (24, 16), "red").save(pictures / "a/one.png")
+    run(*command)
+    run(*command)
+    assert len(calls) == 2
+    assert [record["picture"] for record in lines(Path("out/results.jsonl"))] == ["one.png"] * 2
+
+
+def test_infer_reports_a_broken_picture_and_reads_the_rest(
+    run: Run, model: Path, pictures: Path, fake_infer: Fake
+) -> None:
+    fake_infer()
+    whole = (pictures / "a/one.png").read_bytes()
+    (pictures / "a/broken.png").write_bytes(whole[: len(whole) // 2])
+    code, out, err = run("infer", model, pictures / "a", "-o", "out", "--json")
+    assert code == 1
+    assert "broken.png, which cannot be decoded" in err
+    assert "1 of 3 images could not be read" in err
+    assert ["failed" in json.loads(line) for line in out.splitlines()] == [True, False, False]
+    assert len(lines(Path("out/results.jsonl"))) == 2
+    code, out, err = run("infer", model, pictures / "a/broken.png")
+    assert (code, out) == (2, "")
+
+
+def test_infer_leaves_out_a_grid_among_pictures(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    save_png(Image.new("RGB", (32, 32)), pictures / "a" / "grid.png", cells=4)
+    code, out, err = run("infer", model, pictures / "a", "--json")
+    assert code == 1
+    assert "1 of 3 images could not be read" in err
+    assert [("failed" in line) for line in map(json.loads, out.splitlines())] == [True, False, False]
+
+
+def test_infer_warns_of_foreign_pictures(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer(foreign=True)
+    code, out, err = run("infer", model, pictures / "b/one.png", "--json")
+    assert code == 0
+    assert "b/one.png: the image is out of distribution" in err
+    assert json.loads(out)["out_of_distribution"] is True
+
+
+def test_infer_of_an_empty_scene_has_no_rows(
+    run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = run("infer", model, pictures / "b/one.png", "--count", "0")
+    assert code == 0
+    assert "0 objects" in out

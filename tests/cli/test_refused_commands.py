@@ -1,0 +1,148 @@
+"""Each input that the commands must refuse, in one line, with nothing left behind."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from energycomp.cli.files import save_png
+from energycomp.plugins import registry, reload
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+REFUSED = {
+    "sample: one number": ("sample MODEL --at 0.3", "two numbers x, y"),
+    "sample: outside": ("sample MODEL --at 0.3,1.5", "two numbers x, y"),
+    "sample: NaN": ("sample MODEL --at nan,0.5", "got --at 'nan,0.5'"),
+    "sample: words": ("sample MODEL --not left,top", "got --not 'left,top'"),
+    "sample: component": ("sample MODEL 0.3,0.5 0.3,1.5", "got the component '0.3,1.5'"),
+    "sample: no component": ("sample MODEL 0.3,,0.5", "got the component '0.3,,0.5'"),
+    "sample: option": ("sample MODEL --option model", "got --option 'model'; expected NAME=VALUE"),
+    "sample: option of a folder": ("sample MODEL --option dtype=float32", "got dtype with"),
+    "sample: weights": ("sample MODEL --at 0,0 --weight 1 --weight 2", "2 --weight for 1 components"),
+    "sample: weight NaN": ("sample MODEL --at 0,0 --weight nan", "got --weight 'nan'"),
+    "sample: sampler": ("sample MODEL 0,0 --sampler nobody", "Known samplers"),
+    "sample: sampler and scheduler": ("sample MODEL 0,0 --sampler smc --scheduler ddim", "expected one of them"),
+    "sample: no png": ("sample MODEL -o scene.gif", "a PNG, JPEG or WebP file"),
+    "sample: no ending": ("sample MODEL -o new/scene", "the name of a PNG, JPEG or WebP file, such as new/scene.png"),
+    "sample: stdout": ("sample MODEL -o -", "the name of a PNG, JPEG or WebP file, such as image.png"),
+    "sample: folder as file": (
+        "sample MODEL -o empty",
+        "got -o empty, a folder; expected a PNG, JPEG or WebP file, such as empty/",
+    ),
+    "sample: long name": (f"sample MODEL -n 2 -o {'x' * 250}.png", "which cannot be a file"),
+    "sample: grid of one": ("sample MODEL --grid", "got --grid with one sample; expected several, such as -n 4"),
+    "infer: grid": ("infer MODEL grid.png", "got grid.png, which energycomp wrote to show 4 images at once"),
+    "edit: grid": ("edit MODEL grid.png --remove 1", "without --grid), or crop the image that you mean"),
+    "decompose: grid": ("decompose MODEL grid.png", "got grid.png, which energycomp wrote to show 4 images at once"),
+    "recombine: grid": ("recombine MODEL grid.png --take 0", "wrote to show 4 images at once"),
+    "traverse: grid": ("traverse MODEL grid.png --part 0", "wrote to show 4 images at once"),
+    "sample: parent is a file": ("sample MODEL -o file/scene.png", "got -o file"),
+    "sample: model": ("sample nobody", "Known models: clevr"),
+    "sample: folder": ("sample ./nobody", "no folder"),
+    "sample: scheduler": ("sample MODEL --scheduler nobody", "DDIMScheduler"),
+    "sample: steps": ("sample MODEL --steps 0", "Invalid value for '--steps'"),
+    "sample: cuda": ("sample MODEL --device cuda:99", "got --device cuda:99"),
+    "sample: device": ("sample MODEL --device quantum", "got --device 'quantum'; expected cpu"),
+    "infer: nothing": ("infer MODEL nothing.png", "nothing.png, which does not exist"),
+    "infer: empty folder": ("infer MODEL empty", "empty without an image"),
+    "infer: no picture": ("infer MODEL file", "cannot identify image file"),
+    "infer: range": ("infer MODEL picture.png --count 5-2", "got the range '5-2'"),
+    "infer: solver": ("infer MODEL picture.png --solver nobody", "Known solvers"),
+    "infer: other solver": ("infer MODEL picture.png --solver enumerate", "continuous slots"),
+    "infer: out holds them": ("infer MODEL picture.png -o .", "expected another folder"),
+    "infer: out is a file": ("infer MODEL picture.png -o file", "got -o file"),
+    "edit: nothing": ("edit MODEL picture.png", "nothing to change"),
+    "edit: no picture": ("edit MODEL file --remove 1", "cannot identify image file"),
+    "edit: missing": ("edit MODEL nothing.png --remove 1", "nothing.png, which is no file"),
+    "edit: object": ("edit MODEL picture.png --remove 9 --count 1", "got object 9 of an image in which 1 were found"),
+    "edit: object 0": ("edit MODEL picture.png --remove 0 --count 0", "expected one of none"),
+    "edit: move without place": ("edit MODEL picture.png --move 2", "an object's number and its new value"),
+    "edit: move to words": ("edit MODEL picture.png --move 1:left,top", "got --move 'left,top'"),
+    "edit: moved twice": ("edit MODEL picture.png --move 1:0,0 --move 1:1,1", "got --move 1 twice"),
+    "edit: outside": ("edit MODEL picture.png --add 0.3,1.5 --count 0", "two numbers x, y in [0, 1]"),
+    "edit: strength": ("edit MODEL picture.png --add 0.3,0.5 --count 0 --strength 2", "got strength=2"),
+    "edit: no png": ("edit MODEL picture.png --add 0.3,0.5 -o out.jpg", "a PNG file"),
+    "edit: parent is a file": ("edit MODEL picture.png --add 0.3,0.5 -o file/out.png", "got -o file"),
+    "evaluate: dataset": ("evaluate MODEL --data synthetic", "Known datasets"),
+    "evaluate: range": ("evaluate MODEL --source clevr --data synthetic:9-1", "got the range '9-1'"),
+    "evaluate: folder": ("evaluate MODEL --source clevr --data empty", "expected the layout of CLEVR"),
+    "evaluate: count": ("evaluate MODEL --source clevr --data synthetic --count few", "got the range 'few'"),
+    "train: recipe": ("train nobody", "Known recipes: clevr"),
+    "train: data": ("train clevr --data nobody", "got --data nobody"),
+    "train: no scenes": ("train clevr --data empty", "expected the layout of CLEVR"),
+    "train: start": ("train clevr --data empty --init ./nobody", "no folder"),
+    "train: precision": ("train clevr --precision fp8", "Invalid value for '--precision'"),
+    "data: dataset": ("data nobody -o new", "Known datasets: clevr"),
+    "data: there already": ("data clevr -o .", "there already"),
+    "data: objects": ("data clevr -o new --objects few", "got the range 'few'"),
+    "data: parent is a file": ("data clevr -o file/new", "got -o file"),
+    "data: none": ("data clevr -o new -n 0", "Invalid value for '-n'"),
+}
+
+
+@pytest.mark.parametrize(("command", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, command: str, reason: str) -> None:
+    save_png(Image.new("RGB", (16, 16)), Path("picture.png"))
+    save_png(Image.new("RGB", (32, 32)), Path("grid.png"), cells=4)
+    Path("file").write_text("no picture")
+    Path("empty").mkdir()
+    code, out, err = run(*(str(model) if word == "MODEL" else word for word in command.split()))
+    assert (code, out) == (2, "")
+    assert reason in err
+    if "Invalid value" not in reason:
+        assert err.startswith("energycomp: ")
+        assert re.sub(r"^energycomp: loading \S+ \.\.\.\n", "", err).count("\n") == 1
+    allowed = {"picture.png", "grid.png", "file", "empty", *(["runs"] if command.startswith("train") else [])}
+    assert {path.name for path in Path().iterdir()} <= allowed
+
+
+MISSING = {
+    "infer clevr picture.png": "energycomp-clevr",
+    "infer clevr picture.png --seed 1": "energycomp-solvers",
+    "infer MODEL picture.png --solver sgd": "energycomp-solvers",
+    "edit MODEL picture.png --remove 1": "energycomp-solvers",
+    "sample text hello": "energycomp-text",
+    "sample MODEL 0,0 --sampler smc": "energycomp-samplers",
+    "decompose slots picture.png": "energycomp-slots",
+    "evaluate MODEL --source clevr": "energycomp-datasets",
+    "train faces": "energycomp-faces",
+    "data decomp -o new": "energycomp-datasets",
+    "studio": "energycomp-studio",
+}
+
+
+@pytest.mark.parametrize(("command", "distribution"), MISSING.items(), ids=MISSING.keys())
+def test_a_package_that_is_not_installed_is_named(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, command: str, distribution: str
+) -> None:
+    others = tuple(plugin for plugin in registry._discover() if plugin.info.distribution != distribution)
+    monkeypatch.setattr(registry, "_discover", lambda: others)
+    Image.new("RGB", (16, 16)).save("picture.png")
+    code, out, err = run(*(str(model) if word == "MODEL" else word for word in command.split()))
+    assert (code, out) == (2, "")
+    assert err.endswith(f" is in a package that is not installed: pip install {distribution}\n")
+    assert [path.name for path in Path().iterdir()] == ["picture.png"]
+
+
+def test_a_package_that_is_switched_off_is_named(run: Run) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENERGYCOMP_PLUGINS", "energycomp-solvers")
+        reload()
+        code, _, err = run("sample", "clevr")
+    reload()
+    assert code == 2
+    assert "switched off" in err
+    assert re.search(r"energycomp-clevr \S+\): ENERGYCOMP_PLUGINS", err)
+    assert "pip install" not in err
+
+
+def test_a_folder_that_cannot_be_written(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, _, err = run("sample", model, "-n", 2, "-o", "new/scene.png")
+    expected = f"expected a PNG, JPEG or WebP file in a folder that can be written; {Path.cwd()} is not\n"
+    assert (code, err) == (2, f"energycomp: got -o new/scene.png; {expected}")

@@ -1,0 +1,145 @@
+"""`energycomp sample` on a tiny model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from energycomp import Composer, load
+from energycomp.sampling import SamplingReport
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_sample_writes_a_file_per_sample_or_a_grid_and_says_what_was_composed(run: Run, model: Path) -> None:
+    command = ["sample", model, "--at", "0.3,0.5", "--at", "0.7, 0.6", "-n", 3, "-o", "new/scene.png"]
+    code, out, _ = run(*command)
+    names = ["new/scene-1.png", "new/scene-2.png", "new/scene-3.png"]
+    assert (code, out) == (0, "\n".join(["-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)", *names, ""]))
+    assert sorted(map(str, Path("new").iterdir())) == names
+    tiny, generator = load(model), torch.Generator().manual_seed(0)
+    expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(3, generator=generator, num_inference_steps=3)
+    for name, image in zip(names, expected, strict=True):
+        assert Image.open(name).tobytes() == image.tobytes()
+    assert json.loads(run(*command, "--json")[1])["paths"] == names
+    assert run("infer", model, names[0])[0] == 0
+    shutil.rmtree("new")
+    code, out, _ = run(*command, "--grid")
+    assert code == 0
+    assert "got new/scene.png, which energycomp wrote to show 3 images at once" in run("infer", model, "new")[2]
+    assert out == "-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)\nnew/scene.png\n"
+    with Image.open("new/scene.png") as image:
+        assert image.size == (2 * 130 + 2, 2 * 130 + 2)
+    assert [path.name for path in Path("new").iterdir()] == ["scene.png"]
+
+
+def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> None:
+    code, out, _ = run(
+        "sample",
+        model,
+        "--at",
+        "0.3,0.5",
+        "--steps",
+        4,
+        "--seed",
+        5,
+        "--scheduler",
+        "pndm",
+        "--precision",
+        "bf16",
+        "--json",
+    )
+    assert code == 0
+    assert json.loads(out) == {"path": "sample.png", "composition": "tiny(0.3, 0.5)", "n": 1, "seed": 5}
+    expected = Composer([load(model)(0.3, 0.5)]).sample(
+        generator=torch.Generator().manual_seed(5),
+        num_inference_steps=4,
+        scheduler="PNDMScheduler",
+        mixed_precision="bf16",
+        progress=False,
+    )
+    with Image.open("sample.png") as image:
+        assert image.tobytes() == expected[0].tobytes()
+
+
+@pytest.mark.parametrize("sampler", ["perpendicular", "rejection"])
+def test_sample_without_a_component(run: Run, model: Path, sampler: str) -> None:
+    chosen = ["--not", "0.7,0.6", "--sampler", sampler, "--steps", "2", "--report", "--json"]
+    code, out, err = run("sample", model, "0.3,0.5", *chosen)
+    assert code == 0, err
+    assert json.loads(out)["report"]["drawn"] == (None if sampler == "perpendicular" else 1)
+
+
+@pytest.mark.parametrize("sampler", [None, "scheduler", "smc"])
+def test_sample_reports_what_the_sampler_reports(run: Run, model: Path, sampler: str | None) -> None:
+    chosen = [] if sampler is None else ["--sampler", sampler]
+    command = ["sample", model, "0.3,0.5", "0.7,0.6", "-n", 2, "--steps", 4, "--seed", 5, *chosen]
+    code, out, err = run(*command, "--json", "--report")
+    report = json.loads(out)["report"]
+    assert (code, report["evaluations"]) == (0, 3 * 4 * 2), err
+    assert (report["ess"] != []) == (sampler == "smc")
+    assert isinstance(report["warnings"], list)
+    assert json.loads(run(*command, "--report")[1].splitlines()[1]) == report
+    assert "report" not in json.loads(run(*command, "--json")[1])
+    tiny = load(model)
+    expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(
+        2, generator=torch.Generator().manual_seed(5), num_inference_steps=4, sampler=sampler, progress=False
+    )
+    with Image.open("sample-2.png") as image:
+        assert image.tobytes() == expected[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "composition"),
+    [
+        ([], "u"),
+        (["0.3,0.5", "0.7, 0.6"], "-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)"),
+        (["0.7,0.6", "--at", "0.3,0.5"], "-u + tiny(0.7, 0.6) + tiny(0.3, 0.5)"),
+        (["--at", "0.3,0.5", "--not", "0.7,0.6"], "u + tiny(0.3, 0.5) - tiny(0.7, 0.6)"),
+        (["--at", "0.3,0.5", "--weight", "2"], "-u + 2 tiny(0.3, 0.5)"),
+        (["--at", "0.3,0.5", "--at", "0,1", "--weight", "2", "--weight", "-1"], "2 tiny(0.3, 0.5) - tiny(0, 1)"),
+    ],
+)
+def test_sample_composes(run: Run, model: Path, arguments: list[str], composition: str) -> None:
+    code, out, _ = run("sample", model, "--json", *arguments)
+    assert (code, json.loads(out)["composition"]) == (0, composition)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "composition"),
+    [
+        (["smiling", "black_hair=false"], "-u + faces(smiling) + faces(black_hair=false)"),
+        (["--with", "smiling", "--without", "black_hair"], "-u + faces(smiling) + faces(black_hair=false)"),
+        (["--with", "smiling=yes", "--not", "eyeglasses"], "u + faces(smiling=yes) - faces(eyeglasses)"),
+    ],
+)
+def test_sample_reads_labels(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], composition: str) -> None:
+    given: list[Any] = []
+
+    def sampled(composer: Any, *_: Any, report: Any, **__: Any) -> list[Image.Image]:
+        given.extend(composer.composition.terms)
+        report(SamplingReport(0))
+        return [Image.new("RGB", (8, 8))]
+
+    monkeypatch.setattr("energycomp.sampling.Composer.sample", sampled)
+    code, out, err = run("sample", "faces", *arguments, "--json")
+    assert (code, json.loads(out)["composition"]) == (0, composition), err
+    conditioner = load("faces").conditioner
+    expected = [conditioner(conditioner.parse(**pair)).rows for pair in PAIRS[composition]]
+    found = [leaf.condition.rows for leaf in given if not bool(leaf.condition.null.any())]
+    torch.testing.assert_close(torch.cat(found), torch.cat(expected))
+
+
+PAIRS: dict[str, list[dict[str, Any]]] = {
+    "-u + faces(smiling) + faces(black_hair=false)": [{"smiling": True}, {"black_hair": False}],
+    "u + faces(smiling=yes) - faces(eyeglasses)": [{"smiling": "yes"}, {"eyeglasses": True}],
+}

@@ -1,0 +1,47 @@
+"""Progress in a pseudo-terminal, as a person sees it, and in a pipe, as a log file does."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+
+SLOW = """
+import time
+from energycomp.ticking import ticking, working
+with working("loading it ..."):
+    time.sleep(1.2)
+for _ in ticking([1], desc="reading"):
+    time.sleep(1.2)
+"""
+
+
+def shown_in_a_terminal(code: str) -> str:
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (30, 100))
+    with subprocess.Popen([sys.executable, "-c", code], stdin=end, stdout=end, stderr=end) as process:
+        os.close(end)
+        parts = []
+        try:
+            while part := os.read(terminal, 65536):
+                parts.append(part)
+        except OSError:  # the end of a terminal without a process (Linux)
+            pass
+    os.close(terminal)
+    assert process.returncode == 0
+    return b"".join(parts).decode()
+
+
+def test_the_clock_of_a_terminal_runs() -> None:
+    text = shown_in_a_terminal(SLOW)
+    assert len(re.findall(r"loading it \.\.\. 00:0\d", text)) >= 3
+    assert len(re.findall(r"reading:   0%.*?00:0\d", text)) >= 3
+
+
+def test_a_log_has_no_clock() -> None:
+    done = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, check=True)
+    assert "loading" not in done.stderr
+    assert done.stderr.count("reading:   0%") == 1
