@@ -42,11 +42,12 @@ class Docstrings(Extension):
     def on_module_members(self, *, mod: Module, **_: Any) -> None:
         """Shows constants and types: their text is the comment at the end of the line."""
         for field in mod.members.values():
-            if isinstance(field, Attribute) and not field.docstring and field.lineno:
-                comment = mod.lines[field.lineno - 1].partition("  # ")[2]
-                kind = "A type." if "Callable" in str(field.value) or "Literal" in str(field.value) else "A constant."
-                text = f"{comment[:1].upper()}{comment[1:]}." if comment else kind
-                field.docstring = Docstring(text, parent=field)
+            if not isinstance(field, Attribute) or field.name.startswith("_") or field.docstring or not field.lineno:
+                continue
+            comment = mod.lines[field.lineno - 1].partition("  # ")[2]
+            kind = "A type." if "Callable" in str(field.value) or "Literal" in str(field.value) else "A constant."
+            text = f"{comment[:1].upper()}{comment[1:]}." if comment else kind
+            field.docstring = Docstring(text, parent=field)
 
     def on_class_members(self, *, cls: Class, **_: Any) -> None:
         """Gives a class of attrs the `__init__` that attrs generates, from its fields."""
@@ -65,7 +66,7 @@ def _split(shared: re.Match[str]) -> str:
 
 
 def _parameter(field: Attribute, options: dict[str, Any]) -> Parameter | None:
-    """The argument of a field; None for what is no field, or is set by the class itself."""
+    """The argument of a field; None for what is no field, or is private and set by the class itself."""
     own = "class-attribute" in field.labels and "instance-attribute" not in field.labels  # a ClassVar
     if field.annotation is None or own or "property" in field.labels:
         return None
@@ -76,6 +77,8 @@ def _parameter(field: Attribute, options: dict[str, Any]) -> Parameter | None:
     default: Any = given.get("default") if made else field.value
     if "factory" in given:
         default = f"{given['factory']}()"
+    if field.name.startswith("_") and default is not None:
+        return None
     keyword = "True" in (str(given.get("kw_only")), str(options.get("kw_only")))
     kind = ParameterKind.keyword_only if keyword else ParameterKind.positional_or_keyword
     return Parameter(field.name.lstrip("_"), annotation=field.annotation, kind=kind, default=default)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any
 
 import typer
@@ -14,6 +14,8 @@ import typer
 from energycomp.cli.app import app
 
 __all__ = ["reference"]
+
+WIDTH = 74  # characters of a line of an example
 
 HEAD = """# Command line
 
@@ -44,9 +46,9 @@ def _section(name: str, command: Any, parent: Any) -> str:
     context = command.make_context(name, [], parent=parent, resilient_parsing=True)
     paragraphs = _paragraphs(command)
     examples = [text for text in paragraphs if text.startswith("energycomp ")]
-    prose = "\n\n".join(fill(text, 120) for text in paragraphs if text not in examples)
+    prose = "\n\n".join(fill(_marked(text), 120) for text in paragraphs if text not in examples)
     pieces = " ".join(command.collect_usage_pieces(context))
-    usage = "\n".join([f"energycomp {name} {pieces}", *examples])
+    usage = "\n".join([f"energycomp {name} {pieces}", "", *map(_broken, examples)])
     rows = [_row(parameter, context) for parameter in command.get_params(context) if "--help" not in parameter.opts]
     table = "\n".join(["| argument or option | meaning | default |", "| --- | --- | --- |", *filter(None, rows)])
     return f"## {name}\n\n{prose}\n\n```text\n{usage}\n```\n\n{table}\n"
@@ -55,6 +57,18 @@ def _section(name: str, command: Any, parent: Any) -> str:
 def _paragraphs(command: Any) -> list[str]:
     """The paragraphs of a help text, each as one line."""
     return [" ".join(text.split()) for text in re.split(r"\n\s*\n", command.help or "") if text.strip()]
+
+
+def _marked(text: str) -> str:
+    """Options as code, so that they are not broken at their hyphens."""
+    return re.sub(r"(?<![\w`-])--?[a-z][a-z-]*\b", r"`\g<0>`", text)
+
+
+def _broken(example: str) -> str:
+    """A command on lines that a page shows without scrolling."""
+    glued = re.sub(r" (-\S+) (?=[^-])", " \\1\0", example)  # an option stays with its value
+    lines = wrap(glued, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return " \\\n    ".join(lines).replace("\0", " ")
 
 
 def _row(parameter: Any, context: Any) -> str | None:
@@ -66,9 +80,9 @@ def _row(parameter: Any, context: Any) -> str | None:
     text, _, brackets = record[1].partition("  [")
     kind = kind.removesuffix(">").removeprefix("list[").removesuffix("]").removesuffix(" range")
     if kind and parameter.param_type_name == "option":
-        names += f" {kind if '|' in kind else kind.upper()}"
+        names += f" {'{' + kind.replace('|', ',') + '}' if '|' in kind else kind.upper()}"
     default = brackets.removesuffix("]").partition(";")[0].removeprefix("default: ")
-    cells = f"`{names}`", text.replace("*", r"\*"), default.removeprefix("(").removesuffix(")")
+    cells = f"`{names}`", _marked(text).replace("*", r"\*"), default.removeprefix("(").removesuffix(")")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -41,7 +41,7 @@ def test_a_section_has_the_options_that_help_prints(name: str) -> None:
 def test_the_examples_of_a_section_can_be_parsed(name: str) -> None:
     (block,) = re.findall(r"```text\n(.*?)```", SECTIONS[name], flags=re.DOTALL)
     group = typer.main.get_command(app)
-    for line in block.splitlines()[1:]:
+    for line in filter(None, block.replace("\\\n", "").splitlines()[1:]):
         _, given, *arguments = shlex.split(line.partition(" && ")[0])
         group.commands[given].make_context(given, arguments)  # type: ignore[attr-defined]
 
