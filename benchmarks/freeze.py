@@ -122,7 +122,7 @@ def samples() -> dict[str, Any]:
         image = energycomp.Composer(compose(model)).sample(
             1, generator=torch.Generator().manual_seed(0), num_inference_steps=5, output_type="pt"
         )
-        result[name] = _image(image)
+        result[name] = _image(2 * image - 1)
     for name in DECOMPOSED:
         model = energycomp.load(name)
         decomposer = energycomp.decomposer_of(model)

@@ -16,9 +16,20 @@ from torch.nn import functional as F
 from energycomp.errors import InputError
 from energycomp.image_files import MAX_PIXELS, as_rgb, open_image
 
-__all__ = ["ImageProcessor", "as_picture", "decoded", "from_bytes", "open_image", "to_bytes", "to_output"]
+__all__ = [
+    "ImageProcessor",
+    "as_picture",
+    "decoded",
+    "from_bytes",
+    "from_unit",
+    "open_image",
+    "to_bytes",
+    "to_output",
+    "to_unit",
+]
 
 GREY, RGB = 1, 3  # channels
+TOLERANCE = 1e-3  # of the ends of a range, for rounding
 
 
 def as_picture(image: Any) -> Image.Image:
@@ -48,7 +59,7 @@ def as_picture(image: Any) -> Image.Image:
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise InputError(
-            f"got an array of {array.dtype} {array.shape}; expected uint8 (H, W, 3); use a tensor in [-1, 1]"
+            f"got an array of {array.dtype} {array.shape}; expected uint8 (H, W, 3); use a float tensor (3, H, W)"
         )
     try:
         return Image.fromarray(array)
@@ -177,7 +188,7 @@ def _checked(images: Tensor, channels: Sequence[int], *, bounded: bool = True) -
         raise InputError(
             f"got a tensor {tuple(images.shape)} of {images.dtype}; expected float (C, H, W) or (B, C, H, W), C = {c}"
         )
-    if not bool(torch.isfinite(batch).all()) or (bounded and float(batch.abs().max()) > 1.0 + 1e-3):
+    if not bool(torch.isfinite(batch).all()) or (bounded and float(batch.abs().max()) > 1.0 + TOLERANCE):
         where = " in [-1, 1]; scale pixels by 2 p - 1" if bounded else ""
         raise InputError(
             f"got a tensor between {float(batch.min()):g} and {float(batch.max()):g}; expected finite numbers{where}"
@@ -190,9 +201,9 @@ def to_output(images: Tensor, output_type: str, value_range: tuple[float, float]
 
     Args:
         images: numbers in the value range; others are clipped.
-        output_type: "pt" (a tensor), "np" ((B, H, W, C), the value range mapped to [0, 1]) or "pil" (a list of grey
-            or RGB images).
-        value_range: (-r, r); None for data without bounds, which "np" gives as they are.
+        output_type: "pt" (a tensor (B, C, H, W)) or "np" ((B, H, W, C)), both with the value range mapped to [0, 1]; or
+            "pil" (a list of grey or RGB images).
+        value_range: (-r, r); None for data without bounds, which "pt" and "np" give as they are.
 
     Raises:
         InputError: another type, or "pil" for data without bounds or of other than 1 or 3 channels.
@@ -200,9 +211,7 @@ def to_output(images: Tensor, output_type: str, value_range: tuple[float, float]
     >>> to_output(torch.zeros(1, 1, 4, 6), "pil")[0].mode, to_output(torch.zeros(1, 5, 4, 6), "np").shape
     ('L', (1, 4, 6, 5))
     """
-    if output_type == "pt":
-        return images if value_range is None else images.clamp(*value_range)
-    if output_type not in ("np", "pil"):
+    if output_type not in ("pt", "np", "pil"):
         raise InputError(f"got output_type {output_type!r}; expected 'pil', 'pt', 'np' or 'latent'")
     channels = images.shape[1]
     if output_type == "pil" and (value_range is None or channels not in (GREY, RGB)):
@@ -211,15 +220,51 @@ def to_output(images: Tensor, output_type: str, value_range: tuple[float, float]
             f"got output_type 'pil' for samples {what}; expected samples of 1 or 3 channels in a value range; use "
             "output_type 'np' or 'pt'"
         )
-    numbers = images.detach().float()
+    numbers = images
     if value_range is not None:
         low, high = value_range
         numbers = numbers.clamp(low, high).sub(low).div(high - low)
-    array = numbers.permute(0, 2, 3, 1).cpu().numpy()
+    if output_type == "pt":
+        return numbers
+    array = numbers.detach().float().permute(0, 2, 3, 1).cpu().numpy()
     if output_type == "np":
         return array
     levels = (array * 255).round().astype(np.uint8)
     return [Image.fromarray(level[..., 0] if channels == GREY else level) for level in levels]
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Images in [-1, 1], as networks take them, in [0, 1], as `infer` takes them.
+
+    >>> to_unit(torch.tensor([-1.0, 0.0, 1.0]))
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    return (images + 1) / 2
+
+
+def from_unit(images: Any) -> Any:
+    """Images as a user gives them, as `ImageProcessor` takes them: float tensors in [0, 1] are mapped to [-1, 1].
+
+    All else stays as it is: paths, Pillow images, uint8 arrays, and tensors of another kind, which the processor
+    refuses.
+
+    Raises:
+        InputError: numbers outside of [0, 1].
+
+    >>> from_unit([torch.tensor([0.0, 1.0]), "image.png"])
+    [tensor([-1.,  1.]), 'image.png']
+    """
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        return [from_unit(image) for image in images]
+    if not isinstance(images, Tensor) or not images.is_floating_point() or not images.numel():
+        return images
+    low, high = float(images.min()), float(images.max())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise InputError(
+            f"got a tensor between {low:g} and {high:g}; expected an image in [0, 1], as output_type='pt' gives it; "
+            "map [-1, 1] to it by x / 2 + 0.5"
+        )
+    return images.clamp(0, 1) * 2 - 1
 
 
 def to_bytes(images: Tensor) -> Tensor:
@@ -253,8 +298,8 @@ def decoded(
         decode: of the codec, latents to images in [-1, 1]; None where samples are images.
         value_range: of samples that are images.
 
-    >>> decoded(torch.full((1, 1, 2, 2), 3.0), "pt", decode=None, value_range=(-1.0, 1.0)).max()
-    tensor(1.)
+    >>> decoded(torch.zeros(1, 1, 1, 1), "pt", decode=None, value_range=(-1.0, 1.0)).item()
+    0.5
     """
     if output_type == "latent":
         return samples

@@ -97,7 +97,7 @@ def take_apart(folder: Path) -> None:
     slots = energycomp.decomposer_of(energycomp.load("slots"))
     scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
     save(grid(scenes, 8, side=64), folder / "scenes.png", cells=16)
-    parts = energycomp.decompose(scenes[:2], slots).parts
+    parts = energycomp.decompose(scenes[:2] / 2 + 0.5, slots).parts
     cells = 2 * (parts.images.shape[1] + 2)
     save(strip(scenes[:2], parts.whole, parts.images, parts.masks), folder / "scenes-apart.png", cells=cells)
 

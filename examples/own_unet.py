@@ -165,7 +165,7 @@ def main() -> None:
 
     for index in range(1000, 1008):  # pictures that the training did not see
         picture = scene(index)
-        answer = energycomp.infer(picture["image"], things)
+        answer = energycomp.infer(picture["image"] / 2 + 0.5, things)
         found = sorted(things.conditioner.describe(value) for value in answer.conditions)
         drawn = sorted(things.conditioner.describe(value) for value in picture["values"])
         print(f"picture {index}: found {found}, drawn were {drawn}, p = {answer.p_value:.2g}")

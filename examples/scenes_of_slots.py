@@ -9,7 +9,7 @@ from energycomp.viz import grid, strip
 slots = energycomp.decomposer_of(energycomp.load("slots"))
 scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
 grid(scenes, 8, side=64).save("scenes.png")
-found = energycomp.decompose(scenes[:2], slots)
+found = energycomp.decompose(scenes[:2] / 2 + 0.5, slots)
 strip(scenes[:2], found.parts.whole, found.parts.images, found.parts.masks).save("strip.png")
 pixels = found.parts.masks[0].sum((1, 2))
 slot = int(torch.where(pixels > 0, pixels, pixels.max()).argmin())  # the smallest object

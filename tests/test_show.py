@@ -23,6 +23,7 @@ from torch import Tensor
 from energycomp import Composer, Model, Solution, edit, infer, show
 from energycomp.components import Gaussian
 from energycomp.errors import InputError
+from energycomp.images import to_unit
 from energycomp.inference import View, view_of
 from energycomp.testing import UnitSquare, bumps_model, labels_model, planted, tinted_model, tiny_model
 from energycomp.testing.models import SIZE
@@ -156,7 +157,7 @@ def saying(said: Any, **defaults: Any) -> Model:
 
 @pytest.fixture(scope="module")
 def solution() -> Solution:
-    return infer(planted(bumps_model(), PLACES), saying(as_place), generator=0)
+    return infer(to_unit(planted(bumps_model(), PLACES)), saying(as_place), generator=0)
 
 
 def test_a_solution_keeps_its_image_and_says_what_it_found(solution: Solution) -> None:
@@ -268,7 +269,7 @@ def test_a_conditioner_of_a_plugin_may_say_anything(said: Any, row: dict[Any, An
 
 def test_the_empty_answer_shows_the_image_alone() -> None:
     model = saying(as_place)
-    found = infer(planted(model, PLACES[:0]), model, count=0)
+    found = infer(to_unit(planted(model, PLACES[:0])), model, count=0)
     assert found.table() == []
     assert str(found).startswith("0 objects")
     assert picture(found._repr_html_()).size == (320, 320)
@@ -277,7 +278,7 @@ def test_the_empty_answer_shows_the_image_alone() -> None:
 def test_attributes_have_their_certainty() -> None:
     model = tinted_model(solver="pursuit", beta=0.5)
     values = model.conditioner.parse(0.3, 0.4, tint="blue", width="wide")
-    found = infer(planted(model, values), model, count=1)
+    found = infer(to_unit(planted(model, values)), model, count=1)
     (row,) = found.table()
     assert (row["tint"], row["width"]) == ("blue", "wide")
     assert set(row["certainty"]) == {"tint", "width"}
@@ -306,7 +307,7 @@ def test_an_edit_shows_both_images(monkeypatch: pytest.MonkeyPatch) -> None:
     model = saying(as_place, num_inference_steps=4)
     answer = Solution(PLACES, 2, 0.0, 0.0, 7)
     image = planted(model, PLACES)[0]
-    edited = edit(image, model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False)
+    edited = edit(to_unit(image), model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False)
     assert edited.solution is answer
     assert str(edited).startswith("2 objects before, 2 after; ")
     assert "\n" not in repr(edited)
@@ -323,7 +324,7 @@ def test_an_edit_shows_both_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_edit_of_everything_away_shows_itself() -> None:
     model = saying("nothing to say", num_inference_steps=4)
     answer = Solution(PLACES, 2, 0.0, 0.0, 7)
-    edited = edit(planted(model, PLACES)[0], model, remove=[0, 1], solution=answer, progress=False)
+    edited = edit(to_unit(planted(model, PLACES)[0]), model, remove=[0, 1], solution=answer, progress=False)
     assert str(edited).startswith("2 objects before, 0 after; ")
     checked(edited._repr_html_())
 

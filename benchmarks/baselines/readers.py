@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.baselines.compound import MOST, PlaceSet
 from benchmarks.baselines.padding import kept
 from energycomp import Model, infer
+from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solver
 
 __all__ = ["Method", "Reader", "composed", "joint", "regressed"]
@@ -71,5 +72,5 @@ def _infer(
 ) -> tuple[Tensor, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # how wrong the answers are is what is measured
-        solution = infer(image, model, solver=solver, count=count, generator=generator)
+        solution = infer(to_unit(image), model, solver=solver, count=count, generator=generator)
     return solution.conditions.detach(), solution.rows

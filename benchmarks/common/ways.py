@@ -78,7 +78,7 @@ class Way:
         return f"{self.name}@{self.steps}{best}"
 
     def draw(self, model: Model, composition: Any, seed: int) -> Tensor:
-        """A sample (C, H, W) of a composition of the model's components."""
+        """A sample (C, H, W), in [0, 1], of a composition of the model's components."""
         schedulers = {name.lower().removesuffix("scheduler") for name in compatible_schedulers()}
         by = "scheduler" if self.name in schedulers else "sampler"
         generator = torch.Generator().manual_seed(seed)
@@ -175,10 +175,10 @@ def recorded(
 
 
 def _save(image: Tensor, file: Path) -> None:
-    """Writes a sample (C, H, W) in [-1, 1] as a PNG file."""
+    """Writes a sample (C, H, W) in [0, 1] as a PNG file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as temporary:
-        to_output(image[None], "pil", (-1.0, 1.0))[0].save(temporary, format="PNG")
+        to_output(image[None], "pil", (0.0, 1.0))[0].save(temporary, format="PNG")
 
 
 def _shows(record: Path, path: Path) -> bool:

@@ -20,6 +20,7 @@ from energycomp import Model, decompose, load
 from energycomp.decomposition import decomposer_of
 from energycomp.evaluation import Example, MaskIoU, MaskRecall
 from energycomp.files import atomic_file
+from energycomp.images import to_unit
 from energycomp.plugins import find
 from energycomp.seeds import derived_seed
 from energycomp_decomp.comet import untrained
@@ -36,7 +37,7 @@ def scores(model: Model, examples: Sequence[Example], seed: int) -> list[str]:
     for index, example in enumerate(examples):
         generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
         started = time.perf_counter()
-        found = decompose(pictures[index : index + 1], decomposer, generator=generator)
+        found = decompose(to_unit(pictures[index : index + 1]), decomposer, generator=generator)
         seconds += time.perf_counter() - started
         rows += found.spent.rows
         error += float((found.parts.whole[0] - pictures[index]).square().mean())

@@ -113,9 +113,9 @@ def crossed(a: Any, b: Any) -> Callable[..., Tensor]:
             return _descended(Composer(total), a, first, generator)
         steps = a.model.defaults.num_inference_steps
         pictures: Tensor = Composer(total).sample(
-            len(first), num_inference_steps=steps, generator=generator, output_type="pt", progress=False
+            len(first), num_inference_steps=steps, generator=generator, output_type="latent", progress=False
         )
-        return pictures
+        return pictures.clamp(-1, 1)
 
     return made
 

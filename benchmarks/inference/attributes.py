@@ -27,6 +27,7 @@ from benchmarks.baselines.training import train
 from benchmarks.common.answers import ATTRIBUTES, candidates_of, fingerprint
 from benchmarks.common.measure import table, write
 from energycomp import Model, infer, load
+from energycomp.images import to_unit
 from energycomp_datasets.faces.avatars import ATTRIBUTES as EVERY
 from energycomp_datasets.faces.metrics import AttributeAccuracy, ExactMatch
 from energycomp_datasets.faces.source import FacesSource
@@ -108,7 +109,7 @@ def composed(model: Model) -> Reader:
     candidates = candidates_of(model, ATTRIBUTES)
 
     def read(image: Tensor, _: int, generator: torch.Generator) -> tuple[Tensor, int]:
-        solution = infer(image, model, solver=Enumerate(), candidates=candidates, generator=generator)
+        solution = infer(to_unit(image), model, solver=Enumerate(), candidates=candidates, generator=generator)
         return solution.conditions, solution.rows
 
     return read
@@ -121,7 +122,7 @@ def classified(model: Model, asked: Sequence[Sequence[str]]) -> Reader:
         found, rows = [], 0
         for names in asked:
             sets = label_sets(model, names)
-            solution = infer(image, sets, solver=Enumerate(), count=1, generator=generator)
+            solution = infer(to_unit(image), sets, solver=Enumerate(), count=1, generator=generator)
             stated = sets.conditioner.describe(solution.conditions[0])
             found += [2 * EVERY.index(name) + int(value) for name, value in stated.items()]
             rows += solution.rows

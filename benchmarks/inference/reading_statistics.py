@@ -23,6 +23,7 @@ from benchmarks.common import measure
 from benchmarks.inference.foreign import foreign_images
 from energycomp import Model, infer, load
 from energycomp.evaluation import true_values
+from energycomp.images import to_unit
 from energycomp.inference import Problem, make_problem, paired, standard_error
 from energycomp.plugins import find
 from energycomp.testing import attributes_model, labels_model, planted
@@ -59,7 +60,7 @@ def closed_form(readings: int) -> Iterator[list[str]]:
         for seed in tqdm(range(readings), desc=f"tests at {level}"):
             p = early.solve(make_problem(between, labels), generator=seeded(seed)).p_value
             sure.append(p is not None and p < level)
-            two.append(infer(half, objects, solver=pursuit, generator=seeded(seed)).count == 2)
+            two.append(infer(to_unit(half), objects, solver=pursuit, generator=seeded(seed)).count == 2)
         yield [
             "closed form",
             f"one of two equal labels declared better at p < {level}",
@@ -121,10 +122,10 @@ def alarms(model: Model, scenes: int, foreign: int) -> Iterator[list[str]]:
         yield [MODEL, f"{kind}, out of distribution", f"{flagged} of {len(images)}", ""]
 
 
-def _is_foreign(image: object, model: Model) -> bool:
+def _is_foreign(image: Tensor, model: Model) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return infer(image, model).out_of_distribution
+        return infer(to_unit(image), model).out_of_distribution
 
 
 def main() -> None:

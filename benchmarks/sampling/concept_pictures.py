@@ -19,6 +19,7 @@ from torch import Tensor
 from energycomp import Composer, Model, infer, load
 from energycomp.denoisers import predict, signal_noise
 from energycomp.evaluation import true_values
+from energycomp.images import to_unit
 from energycomp.inference import make_problem
 from energycomp.plugins import find
 from energycomp.testing import Gaussian
@@ -118,7 +119,11 @@ def draw_generate(model: Model) -> Figure:
     grid = figure.subplots(2, len(columns))
     for column, (title, (scene, below)) in enumerate(columns.items()):
         noise = [torch.Generator().manual_seed(seed) for seed in (9, 6)]
-        images = Composer(scene).sample(2, generator=noise, num_inference_steps=30, output_type="pt", progress=False)
+        images = (
+            Composer(scene)
+            .sample(2, generator=noise, num_inference_steps=30, output_type="latent", progress=False)
+            .clamp(-1, 1)
+        )
         show(grid[0, column], images[0], title)
         show(grid[1, column], images[1], below=below)
         grid[0, column].title.set_family("monospace")
@@ -184,7 +189,7 @@ def draw_counts(axes: Any, model: Model, problem: Any, image: Any) -> None:
     bank = problem.draw(64, torch.Generator().manual_seed(2))
     counts = range(7)
     with torch.no_grad():
-        errors = [problem.errors(infer(image, model, count=k).conditions[None], bank)[0] for k in counts]
+        errors = [problem.errors(infer(to_unit(image), model, count=k).conditions[None], bank)[0] for k in counts]
     means = [float(e.mean()) for e in errors]
     axes.plot(counts, means, "o-", color=INK, markersize=4, linewidth=1)
     best = min(counts, key=means.__getitem__)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from energycomp import edit, infer, load
 from energycomp.evaluation import FOUND_WITHIN, match, parse_range
 from energycomp.files import atomic_file
+from energycomp.images import to_unit
 from energycomp.viz import grid
 from energycomp_datasets.clevr.layout import render_arrays
 
@@ -51,14 +52,14 @@ def main() -> None:
         zip(images / 127.5 - 1, places, others, strict=True), total=options.n, desc="editing"
     ):
         place = tuple(spare[torch.cdist(spare, true).amin(1).argmax()].tolist())
-        solution = infer(image, model)
+        solution = infer(to_unit(image), model)
         right["scene"] += agrees(solution.conditions, true)
         if not solution.count:
             continue
         tiles = [image]
         for name, change in {"remove": {"remove": [0]}, "add": {"add": [place]}, "move": {"move": {0: place}}}.items():
             started = time.perf_counter()
-            edited = edit(image, model, solution=solution, strength=options.strength, progress=False, **change)
+            edited = edit(to_unit(image), model, solution=solution, strength=options.strength, progress=False, **change)
             seconds += time.perf_counter() - started
             repainted += float(edited.mask.mean())
             right[name] += agrees(infer(edited.image, model).conditions, edited.values)

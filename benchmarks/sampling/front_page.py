@@ -98,7 +98,7 @@ def understood(model: Model, image: Image.Image, seed: int) -> Figure:
 
 
 def _drawn(model: Model, values: torch.Tensor, seed: int) -> Image.Image:
-    return to_output(Way.of(model).draw(model, described_scene(model, values), seed)[None], "pil", (-1.0, 1.0))[0]
+    return to_output(Way.of(model).draw(model, described_scene(model, values), seed)[None], "pil", (0.0, 1.0))[0]
 
 
 def _panels(number: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Any]]:

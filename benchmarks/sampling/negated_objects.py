@@ -21,6 +21,7 @@ from torch import Tensor
 from energycomp import Composer, Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.files import atomic_file
+from energycomp.images import to_unit
 from energycomp.sampling import SamplingReport
 from energycomp.viz import grid
 from energycomp_datasets.clevr.layout import render_arrays
@@ -50,7 +51,7 @@ def cases(n: int, near: float, seed: int) -> list[tuple[Tensor, dict[str, Tensor
 def judged(image: Tensor, model: Model, asked: Tensor, other: Tensor) -> dict[str, float]:
     """Whether the other place is not read, and the share of the asked places that is."""
     places = torch.cat([asked, other[None]])
-    read = infer(image, model, candidates=places, solver=Pursuit(fresh_draws=DRAWS)).conditions
+    read = infer(to_unit(image), model, candidates=places, solver=Pursuit(fresh_draws=DRAWS)).conditions
     shown = (read[None] == places[:, None]).all(2).any(1)
     return {"absent": float(not shown[3]), "found": float(shown[:3].float().mean())}
 
@@ -67,9 +68,10 @@ def run(model: Model, asked: Tensor, others: dict[str, Tensor], seed: int, steps
             num_inference_steps=steps,
             generator=seed,
             report=reports.append,
-            output_type="pt",
+            output_type="latent",
             progress=False,
         )
+        image = image.clamp(-1, 1)
         samples.append(image)
         change = float((image - samples[0]).abs().mean()) * 127.5
         spent = {"change": change, "evaluations": reports[0].evaluations, "drawn": reports[0].drawn or 1}

@@ -67,7 +67,7 @@ def main() -> None:
         density = exact_density(composer)
         generator = torch.Generator().manual_seed(0)
         drawn = composer.sample(
-            options.n, generator=generator, num_inference_steps=STEPS, output_type="pt", progress=False
+            options.n, generator=generator, num_inference_steps=STEPS, output_type="latent", progress=False
         ).flatten()
         mean, std = moments(density)
         print(f"| {title} | {mean:.2f}, {std:.3f} | {float(drawn.mean()):.2f}, {float(drawn.std()):.3f} |")

@@ -47,13 +47,14 @@ def decompose(
         import torch
 
         from energycomp.decomposition import EXPLAINED, explained_variance
-        from energycomp.decomposition import decompose as run
+        from energycomp.decomposition.decomposer import decompose_samples
         from energycomp.viz import strip
 
         opened, loaded, decomposer = open_images(images, model, device)
     batch = loaded.processor(opened)
+    generator = torch.Generator().manual_seed(seed)
     with working("energycomp: decomposing ..."):
-        found = run(batch, decomposer, generator=torch.Generator().manual_seed(seed), num_inference_steps=steps)
+        found = decompose_samples(batch, decomposer, generator=generator, num_inference_steps=steps)
     whole = found.parts.whole.cpu()
     cells = len(batch) * (found.parts.images.shape[1] + 2)
     figure = strip(batch, whole, found.parts.images, found.parts.masks, names=[path.stem for path in images])

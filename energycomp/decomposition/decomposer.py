@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from energycomp.denoisers.evaluator import RowCount, count_rows
+from energycomp.images import from_unit
 from energycomp.models.model import Model
 from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import find
@@ -104,7 +105,7 @@ def decompose(
     """Decomposes images: their latents, an image of each part, and the reconstruction from all parts.
 
     Args:
-        images: paths, Pillow images, arrays or tensors (B, 3, H, W) in [-1, 1].
+        images: one or several, as `infer` takes them, float tensors in [0, 1].
         model: a model with an encoder or a decomposer, or its name or folder; or any decomposer.
         generator: of the initial noise; one, or a seed; or one for each image.
         num_inference_steps: steps of each reverse diffusion; by default the model's own number.
@@ -119,6 +120,15 @@ def decompose(
     """
     given = isinstance(model, Decomposer) and not isinstance(model, Model | type)
     decomposer = cast("Decomposer", model) if given else decomposer_of(model_of(model))
+    return decompose_samples(
+        from_unit(images), decomposer, generator=generator, num_inference_steps=num_inference_steps
+    )
+
+
+def decompose_samples(
+    images: Any, decomposer: Decomposer, *, generator: Generator = None, num_inference_steps: int | None = None
+) -> Decomposition:
+    """`decompose` of images as a model's processor takes them: float tensors are in [-1, 1]."""
     generator = as_generators(generator)
     with count_rows() as spent:
         latents = decomposer.encode(images)

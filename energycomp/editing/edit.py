@@ -20,7 +20,7 @@ from energycomp.denoisers.evaluator import count_rows
 from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
 from energycomp.images import as_picture
-from energycomp.inference.infer import infer
+from energycomp.inference.infer import infer_sample
 from energycomp.inference.solution import Solution, Solver, answer_cells
 from energycomp.inference.view import View, view_of
 from energycomp.models.model import Model
@@ -118,7 +118,7 @@ def edit(
     network evaluations per change, and K + 1 per step.
 
     Args:
-        image: one image, as `ImageProcessor` takes it.
+        image: one image, as `infer` takes it, a float tensor in [0, 1].
         model: the model that reads and samples, or its name or folder.
         move: `{k: value}`, a new value for component k of the answer, counted from 0. A value is the arguments that the
             model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor or array of shape V.
@@ -140,7 +140,8 @@ def edit(
     >>> model = bumps_model()
     >>> places = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
     >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
-    >>> edited = edit(planted(model, places)[0], model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False)
+    >>> image = planted(model, places)[0] / 2 + 0.5
+    >>> edited = edit(image, model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False)
     >>> edited.values
     tensor([[0.8000, 0.8000],
             [0.2000, 0.8000]])
@@ -150,8 +151,9 @@ def edit(
         raise InputError(f"got strength={strength}; expected a number above 0, at most 1; 0.2 keeps the look")
     if num_inference_steps is not None and num_inference_steps < 1:
         raise InputError(f"got num_inference_steps={num_inference_steps}; expected at least 1, such as 50")
+    image = model.given(image)
     if solution is None:
-        solution = infer(image, model, solver=solver, count=count, generator=generator)
+        solution = infer_sample(image, model, solver=solver, count=count, generator=generator)
     plan = _plan(solution.conditions, model, {} if move is None else move, remove, add)
     composition = model.compose(plan.values, guidance=model.defaults.attribute_guidance)
     with count_rows() as spent, torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.evaluation.data import Example
-from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning, infer
+from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning, infer_sample
 from energycomp.inference.problem import make_problem
 from energycomp.inference.solution import Solver
 from energycomp.models.calibration import Calibration, log_errors
@@ -57,7 +57,7 @@ def calibrate(
         generator = torch.Generator().manual_seed(derived_seed(seed, "calibration", index))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)
-            solution = infer(example.image, model, solver=solver, generator=generator)
+            solution = infer_sample(example.image, model, solver=solver, generator=generator)
         problem = make_problem(model.encode(example.image), model)
         left = problem.residuals(solution.conditions, problem.draw(FIT_DRAWS, generator))
         found[solution.count].append(log_errors(left))

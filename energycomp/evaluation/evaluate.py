@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp.components.conditioning import mixed_of
-from energycomp.decomposition.decomposer import Decomposer, Decomposition, decompose, decomposer_of
+from energycomp.decomposition.decomposer import Decomposer, Decomposition, decompose_samples, decomposer_of
 from energycomp.errors import InputError
 from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.records import (
@@ -26,7 +26,7 @@ from energycomp.evaluation.records import (
     to_numbers,
 )
 from energycomp.evaluation.report import Report, Scores
-from energycomp.inference.infer import OutOfDistributionWarning, infer
+from energycomp.inference.infer import OutOfDistributionWarning, infer_sample
 from energycomp.inference.solution import Solution, Solver
 from energycomp.models.model import Model
 from energycomp.models.pretrained import model_of
@@ -108,7 +108,7 @@ def evaluate(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # the metrics measure how wrong the answers are
             counts = len(true) if isinstance(count, str) and count == "true" else count
-            solution = infer(example.image, model, solver=chosen, count=counts, generator=generator)
+            solution = infer_sample(example.image, model, solver=chosen, count=counts, generator=generator)
         return solution, {
             "true": to_numbers(true),
             "conditions": to_numbers(solution.conditions),
@@ -207,7 +207,7 @@ def evaluate_parts(
         true_of(example)  # raises before any work
         started = time.perf_counter()
         image = model.processor(example.image)
-        result = decompose(image, decomposer, generator=generator)
+        result = decompose_samples(image, decomposer, generator=generator)
         seconds = time.perf_counter() - started
         masks = None if result.parts.masks is None else result.parts.masks[0]
         return result, {

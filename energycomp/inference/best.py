@@ -13,7 +13,7 @@ from energycomp.components.component import EnergyComponent
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.errors import InputError
 from energycomp.images import decoded
-from energycomp.inference.ranking import DRAWS, Ranking, rank, rankable
+from energycomp.inference.ranking import DRAWS, Ranking, rank_samples, rankable
 from energycomp.models.model import Model
 from energycomp.sampling.composer import Composer
 from energycomp.seeds import Generator, as_generators
@@ -111,7 +111,7 @@ def sample_best(
             some = generators[start : start + size] if isinstance(generators, list) else generators
             drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
             seen = drawn[-1] if clipped is None else drawn[-1].clamp(*clipped)
-            rankings.append(rank(seen, composer, model=model, draws=draws, generator=own))
+            rankings.append(rank_samples(seen, composer, model=model, draws=draws, generator=own))
             if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
                 break
     samples, ranking = torch.cat(drawn), _joined(rankings)

@@ -23,7 +23,7 @@ from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_generator
 
-__all__ = ["OutOfDistributionWarning", "infer"]
+__all__ = ["OutOfDistributionWarning", "infer", "infer_sample"]
 
 FIT_DRAWS = 16  # draws that measure fit and typicality
 
@@ -45,7 +45,8 @@ def infer(
     """Finds the values, and their number, whose composition explains an image best (thesis eqs 5.7, 5.9).
 
     Args:
-        image: one image, as `ImageProcessor` takes it.
+        image: one image: a path, Pillow image, uint8 array (H, W, 3) or (H, W), or float tensor (C, H, W) in [0, 1], as
+            `Composer.sample(output_type="pt")` returns it. Data that are not images are tensors of any numbers.
         model: a model, or its name or folder, which is loaded for this image; load it once to read several.
         solver: an object with `solve(problem, generator=)`, its class, or a registered name such as "pursuit"; the
             model's default solver when left out.
@@ -69,6 +70,28 @@ def infer(
         OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
     """
     model = model_of(model)
+    return infer_sample(
+        model.given(image),
+        model,
+        solver=solver,
+        count=count,
+        candidates=candidates,
+        attributes=attributes,
+        generator=generator,
+    )
+
+
+def infer_sample(
+    image: Any,
+    model: Model,
+    *,
+    solver: Solver | type[Solver] | str | None = None,
+    count: int | Sequence[int] | None = None,
+    candidates: Any = None,
+    attributes: bool = True,
+    generator: int | torch.Generator | None = None,
+) -> Solution:
+    """`infer` of an image as the model's processor takes it: float tensors are in [-1, 1]."""
     chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
     generator = as_generator(0 if generator is None else generator)
     observation = model.encode(image)
@@ -118,7 +141,7 @@ def _judged(solution: Solution, problem: Problem, model: Model, generator: torch
             f"the answer leaves an error that {typicality:.1%} of held-out images with {solution.count} components "
             "reach: the image is out of distribution, do not trust the answer",
             OutOfDistributionWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of `infer`
         )
     ends = {problem.counts[1], low if low > int(not problem.has_empty) else -1}
     return attrs.evolve(

@@ -16,14 +16,14 @@ from energycomp.components.rules import Rule, identifies_null
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, from_unit
 from energycomp.inference.comparison import paired
 from energycomp.inference.noise import NoiseBank, draw_bank
 from energycomp.inference.problem import MAX_NUMBERS
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.models.model import Model, checked_model
 
-__all__ = ["Ranking", "rank", "rankable"]
+__all__ = ["Ranking", "rank", "rank_samples", "rankable"]
 
 DRAWS = 32  # the lifts of two objects of `clevr` are then 17 standard errors from 0
 LEVEL = 0.01  # p-value below which a lift is above 0: a component that is missing is taken for shown at this rate
@@ -121,7 +121,7 @@ def rank(
     - The lift of a negated component is measured over the components that are not negated: a good image has none.
 
     Args:
-        images: samples (B, C, H, W) of the denoiser's shape, or images as `ImageProcessor` takes them.
+        images: one or several, as `infer` takes them, float tensors in [0, 1]; or latents (B, C, H, W) of a codec.
         composition: a composition or `Composer` of one denoiser, of mass 1, such as `model.compose(values)`.
         model: its processor and codec read the images, and its defaults give the timesteps and weights of the draws.
             When left out, draws cover all timesteps, with the weights min(1, 1 / SNR) where the denoiser predicts x0.
@@ -137,14 +137,27 @@ def rank(
     >>> from energycomp.testing import bumps_model, planted
     >>> model = bumps_model()
     >>> both, one = (planted(model, torch.tensor(v)) for v in ([[0.2, 0.3], [0.7, 0.8]], [[0.2, 0.3]]))
-    >>> ranking = rank(torch.cat([one, both]), model(0.2, 0.3) & model(0.7, 0.8), model=model)
+    >>> ranking = rank(torch.cat([one, both]) / 2 + 0.5, model(0.2, 0.3) & model(0.7, 0.8), model=model)
     >>> ranking.order, ranking.missing
     ((1, 0), (('bumps(0.7, 0.8)',), ()))
     """
-    denoiser, leaves, weights = rankable(composition)
+    denoiser, _, _ = rankable(composition)
     if model is not None and checked_model(model).denoiser is not denoiser:
         raise InputError(f"got model={model.name}, of another denoiser than the components; expected theirs; pass it")
-    samples = _samples(images, denoiser, model)
+    return rank_samples(_samples(images, denoiser, model), composition, model=model, draws=draws, generator=generator)
+
+
+def rank_samples(
+    samples: Tensor,
+    composition: EnergyComponent,
+    *,
+    model: Model | None = None,
+    draws: int = DRAWS,
+    generator: int | torch.Generator | None = None,
+) -> Ranking:
+    """`rank` of samples (B, C, H, W) of the denoiser."""
+    denoiser, leaves, weights = rankable(composition)
+    samples = samples.to(denoiser.device)
     bank = _bank(denoiser, model, draws, len(leaves), generator)
     condition = Condition.cat([leaf.condition.to(denoiser.device) for leaf in leaves])
     taken = _weightings(weights, denoiser.rule)
@@ -205,17 +218,18 @@ def _check_rule(whole: Composition, weights: list[float], denoiser: Denoiser) ->
 
 def _samples(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
     """Samples (N, C, H, W) on the denoiser's device."""
-    if isinstance(images, Tensor) and tuple(images.shape[-3:]) == denoiser.sample_shape and images.ndim in (3, 4):
+    latent = denoiser.codec is not None and isinstance(images, Tensor)
+    if latent and tuple(images.shape[-3:]) == denoiser.sample_shape and images.ndim in (3, 4):
         if not images.numel() or not bool(torch.isfinite(images).all()):
             raise InputError(f"got samples {tuple(images.shape)}; expected finite numbers of at least one sample")
         return images.reshape(-1, *denoiser.sample_shape).to(denoiser.device)
     if model is not None:
-        return model.encode(images)
+        return model.encode(model.given(images))
     if denoiser.codec is not None:
         raise InputError("got images without model=; expected latents, or the model whose codec encodes the images")
     channels, *size = denoiser.sample_shape
     processor = ImageProcessor(size=size, channels=channels, bounded=denoiser.value_range is not None)
-    return processor(images).to(denoiser.device)
+    return processor(from_unit(images) if processor.bounded else images).to(denoiser.device)
 
 
 def _bank(

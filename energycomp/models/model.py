@@ -17,7 +17,7 @@ from energycomp.components.values import parsed, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.fields import legal as _legal
-from energycomp.images import ImageProcessor, decoded
+from energycomp.images import ImageProcessor, decoded, from_unit
 from energycomp.models.calibration import Calibration
 from energycomp.show import html_block, html_lines, html_table
 
@@ -225,7 +225,7 @@ class Model:
         return combine([self.guided(value[None], guidance) for value in values], self.denoiser.rule)
 
     def encode(self, images: Any) -> Tensor:
-        """Pictures to samples (B, C, H, W): resized, through the codec where there is one."""
+        """Images, as `processor` takes them, to samples (B, C, H, W): resized, through the codec where there is one."""
         batch = self.processor(images).to(self.denoiser.device)
         return batch if self.denoiser.codec is None else self.denoiser.codec.encode(batch)
 
@@ -233,6 +233,10 @@ class Model:
         """Samples (B, C, H, W) to images, or other data, as `energycomp.images.decoded` gives them."""
         denoiser = self.denoiser
         return decoded(samples, output_type, decode=denoiser.decode, value_range=denoiser.value_range)
+
+    def given(self, images: Any) -> Any:
+        """Images as `infer` takes them, float tensors in [0, 1], as `processor` takes them; see `images.from_unit`."""
+        return from_unit(images) if self.processor.bounded else images
 
     def to(self, device: torch.device | str) -> Model:
         """The model on a device (its network, encoder and conditioner are moved in place)."""

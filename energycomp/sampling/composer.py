@@ -163,9 +163,9 @@ class Composer(Composable):
             sampler: name or object of a sampler that corrects the samples, such as "smc"; the loop of the scheduler
                 when left out. `docs/samplers.md` compares them.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.
-            output_type: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C), the value range mapped to [0, 1], or
-                unchanged where the space has none), "pt" ((n, C, H, W), clipped to the value range) or "latent" (as
-                they are).
+            output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
+                both with the value range clipped and mapped to [0, 1], or unchanged where the space has none; or
+                "latent" (the samples of the noised space as they are).
             callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
                 calls it with a pipeline; or, with three arguments, without the composer. A mapping that it returns
                 replaces the sample, under either name.

@@ -32,6 +32,7 @@ from energycomp.denoisers import count_rows, predict
 from energycomp.errors import CheckpointError, InputError
 from energycomp.evaluation import Example, MaskIoU, MaskRecall, evaluate_parts, match_masks
 from energycomp.files import read_tensors, write_tensors
+from energycomp.images import to_unit
 from energycomp.models import Model, save_pretrained
 from energycomp.plugins import registry
 from energycomp.sampling import make_scheduler, sample
@@ -73,7 +74,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_parts_of_stripes_are_the_stripes() -> None:
     painted = colours(2)
     pictures = striped(painted)
-    found = decompose(pictures, stripes_model(), generator=generator())
+    found = decompose(to_unit(pictures), stripes_model(), generator=generator())
     assert torch.allclose(found.parts.whole, pictures, atol=1e-5)
     assert found.parts.masks is not None
     for k in range(K):
@@ -98,14 +99,14 @@ def test_any_number_of_latents_is_decoded(count: int) -> None:
 
 def test_a_mean_shows_every_part_weaker_and_masks_differ_from_the_median() -> None:
     painted = colours(1)
-    found = decompose(striped(painted), stripes_model(rule="mean"), generator=generator())
+    found = decompose(to_unit(striped(painted)), stripes_model(rule="mean"), generator=generator())
     assert torch.allclose(found.parts.whole, found.parts.images.mean(1), atol=1e-5)
     images = found.parts.images
     expected = (images - images.median(dim=1, keepdim=True).values).abs().amax(2) > MASK_THRESHOLD
     assert found.parts.masks is not None
     assert torch.equal(found.parts.masks, expected)
     assert 0 < float(expected.float().mean()) < 1
-    two = decompose(striped(colours(1)), stripes_model(rule="mean", parts=2), generator=generator())
+    two = decompose(to_unit(striped(colours(1))), stripes_model(rule="mean", parts=2), generator=generator())
     assert two.parts.masks is None  # a median of two is no ground
 
 
@@ -281,7 +282,7 @@ def test_another_kind_of_decomposer() -> None:
     assert isinstance(halves, Decomposer)
     assert isinstance(DiffusionDecomposer(stripes_model()), Decomposer)
     picture = halves.decode(torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]]))
-    found = decompose(picture, halves)
+    found = decompose(to_unit(picture), halves)
     assert torch.allclose(found.parts.whole, picture)
     assert torch.allclose(found.parts.images.sum(1), picture)
     assert found.spent.rows == 0
@@ -405,7 +406,7 @@ def test_a_model_with_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:
     again = load(tmp_path / "model")
     assert model.trained.state_dict().keys() == again.trained.state_dict().keys() == {"network.scale", "encoder.scale"}
     pictures = torch.rand(1, 3, 16, 16)
-    before, after = (decompose(pictures, m, generator=generator()).parts for m in (model, again))
+    before, after = (decompose(to_unit(pictures), m, generator=generator()).parts for m in (model, again))
     assert torch.equal(before.images, after.images)
 
 

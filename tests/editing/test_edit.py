@@ -16,7 +16,7 @@ from energycomp.denoisers import count_rows
 from energycomp.editing import difference, edit, repaint
 from energycomp.editing.repaint import DRAWS
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, to_unit
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.models import Calibration
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
@@ -41,7 +41,7 @@ def answer(values: Tensor = PLACES) -> Solution:
 
 
 def change(model: Model, image: Any = None, **options: Any) -> Any:
-    picture = planted(model, PLACES)[0] if image is None else image
+    picture = to_unit(planted(model, PLACES)[0]) if image is None else image
     return edit(picture, model, solution=answer(), progress=False, **options)
 
 
@@ -99,7 +99,7 @@ def test_only_the_mask_of_the_given_picture_changes(model: Model) -> None:
 
 
 def test_it_reads_the_picture_itself(model: Model) -> None:
-    edited = edit(planted(model, PLACES)[0], model, remove=[0], count=3, progress=False)
+    edited = edit(to_unit(planted(model, PLACES)[0]), model, remove=[0], count=3, progress=False)
     assert edited.solution.count == 3
     assert len(edited.values) == 2
 

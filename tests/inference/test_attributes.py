@@ -12,6 +12,7 @@ from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.editing import edit
 from energycomp.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
+from energycomp.images import to_unit
 from energycomp.inference.attributes import DRAWS, SWEEPS, read_attributes
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
@@ -52,18 +53,18 @@ def test_no_object_has_no_attributes() -> None:
 
 def test_infer_returns_whole_objects() -> None:
     image = planted(MODEL, TRUE[[0, 2]])
-    solution = infer(image, MODEL, solver="pursuit")
+    solution = infer(to_unit(image), MODEL, solver="pursuit")
     assert solution.conditions[:, 2:].equal(TRUE[[0, 2], 2:])
     assert torch.allclose(solution.conditions[:, :2], TRUE[[0, 2], :2], atol=0.02)
     assert solution.certainty is not None
-    opened = infer(image, MODEL, solver="pursuit", attributes=False)
+    opened = infer(to_unit(image), MODEL, solver="pursuit", attributes=False)
     assert opened.conditions.shape == (2, 2)
     assert opened.certainty is None
     assert opened.rows < solution.rows
 
 
 def test_candidates_are_whole_values() -> None:
-    solution = infer(planted(MODEL, TRUE[:1]), MODEL, solver="pursuit", candidates=TRUE)
+    solution = infer(to_unit(planted(MODEL, TRUE[:1])), MODEL, solver="pursuit", candidates=TRUE)
     assert solution.conditions.equal(TRUE[:1])
     assert solution.certainty is None
 
@@ -103,9 +104,9 @@ def test_calibration_compares_certainty_with_what_is_right() -> None:
 @pytest.mark.parametrize("change", [{"tint": "green"}, {"tint": "green", "width": "narrow"}])
 def test_an_edit_changes_attributes_in_place(change: dict[str, Any]) -> None:
     image = planted(MODEL, TRUE[[0, 2]])
-    solution = infer(image, MODEL, solver="pursuit")
+    solution = infer(to_unit(image), MODEL, solver="pursuit")
     new = {**MODEL.conditioner.describe(solution.conditions[0]), **change}
-    edited = edit(image[0], MODEL, move={0: new}, solution=solution, num_inference_steps=10, progress=False)
+    edited = edit(to_unit(image[0]), MODEL, move={0: new}, solution=solution, num_inference_steps=10, progress=False)
     again = infer(edited.image, MODEL, solver="pursuit")
     described = MODEL.conditioner.describe(again.conditions[0])
     assert {name: described[name] for name in change} == change

@@ -19,9 +19,11 @@ from energycomp.decomposition import DiffusionDecomposer, decompose, decomposer_
 from energycomp.editing import edit
 from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.evaluation import CountAccuracy, Example, evaluate, evaluate_parts
-from energycomp.inference import Problem, Solution, infer, make_problem
+from energycomp.images import to_unit
+from energycomp.inference import Problem, Solution, infer, make_problem, rank
 from energycomp.models import Defaults, Model, save_pretrained
 from energycomp.plugins import register, registry
+from energycomp.sampling import Composer
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model, tiny_model
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])
@@ -54,12 +56,12 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def places(**options: Any) -> Solution:
     model = bumps_model(solver="first", counts=(0, 2))
-    return infer(planted(model, PLACES), options.pop("model", model), **options)
+    return infer(to_unit(planted(model, PLACES)), options.pop("model", model), **options)
 
 
 def labels(**options: Any) -> Solution:
     model = labels_model(8, solver="first", counts=(0, 2))
-    return infer(planted(model, LABELS), model, **options)
+    return infer(to_unit(planted(model, LABELS)), model, **options)
 
 
 def counted(count: Any) -> Callable[[], tuple[int, int]]:
@@ -81,7 +83,7 @@ def scored(**options: Any) -> Any:
 
 def edited(**options: Any) -> Tensor:
     model = bumps_model(solver="first", counts=(2, 2), num_inference_steps=4)
-    return edit(planted(model, PLACES), model, **{"remove": [0], "progress": False, **options}).values
+    return edit(to_unit(planted(model, PLACES)), model, **{"remove": [0], "progress": False, **options}).values
 
 
 WORKS: dict[str, tuple[Callable[[], Any], Any]] = {
@@ -132,7 +134,7 @@ def test_works(case: str) -> None:
 def test_a_folder_or_a_name_stands_for_its_model(tmp_path: Path) -> None:
     register("models", "stripes", stripes_model)
     save_pretrained(tiny_model(solver="pursuit"), tmp_path / "tiny")
-    picture = torch.rand(3, 16, 16) * 2 - 1
+    picture = torch.rand(3, 16, 16)
     assert decompose(picture, "stripes", generator=0).latents.shape == (1, 4, 4)
     assert infer(picture, str(tmp_path / "tiny"), solver=First(), count=1).count == 1
     edited = edit(picture, str(tmp_path / "tiny"), solver=First(), count=1, remove=[0], generator=0, progress=False)
@@ -205,7 +207,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a number as default counts": (lambda: Defaults(counts=3), "expected 0 <= low <= high"),  # type: ignore[arg-type]
     "a word as default flag": (lambda: Defaults(distinct="no"), "expected True or False"),  # type: ignore[arg-type]
     "an image of NaN": (lambda: infer(np.full((16, 16, 3), np.nan), bumps_model()), "expected uint8"),
-    "a tensor of NaN": (lambda: infer(torch.full((3, 16, 16), torch.nan), bumps_model()), "expected finite numbers"),
+    "a tensor of NaN": (lambda: infer(torch.full((3, 16, 16), torch.nan), bumps_model()), "expected an image in"),
     "an image without channels": (lambda: infer(torch.zeros(16, 16), bumps_model()), "expected float"),
     "no images": (lambda: infer([], bumps_model()), "expected at least one"),
     "two images": (lambda: infer(torch.zeros(2, 3, 16, 16), bumps_model()), "call infer for each"),
@@ -270,7 +272,9 @@ def valued(generator: Any) -> Tensor:
 def edited_sample(generator: Any) -> Tensor:
     model = bumps_model(num_inference_steps=4, scheduler="DDPMScheduler")
     answer = Solution(PLACES, 2, 0.0, 0.0, 0)
-    return edit(planted(model, PLACES), model, remove=[0], solution=answer, generator=generator, progress=False).sample
+    return edit(
+        to_unit(planted(model, PLACES)), model, remove=[0], solution=answer, generator=generator, progress=False
+    ).sample
 
 
 SEEDED = {
@@ -300,3 +304,38 @@ def test_a_number_seeds(name: str, seed: Any) -> None:
             call([1, 2])
     with pytest.raises(InputError, match=SEED):
         call("1")
+
+
+def test_a_tensor_of_a_sample_is_read_as_its_image() -> None:
+    model, stripes = bumps_model(num_inference_steps=4, solver="pursuit"), stripes_model()
+    scene = Composer(model.compose(PLACES))
+    tensors, pictures = (
+        scene.sample(2, num_inference_steps=4, generator=0, output_type=kind, progress=False)  # type: ignore[call-overload]
+        for kind in ("pt", "pil")
+    )
+    answers = [infer(one[0], model, count=2) for one in (tensors, pictures)]
+    torch.testing.assert_close(answers[0].conditions, answers[1].conditions, rtol=0, atol=1e-3)
+    for given in (None, model):
+        lifts = [rank(images, scene, model=given).lift for images in (tensors, pictures)]
+        torch.testing.assert_close(*lifts, rtol=0.01, atol=0.01)
+    edits = [edit(one[0], model, remove=[0], solution=answers[0], progress=False) for one in (tensors, pictures)]
+    np.testing.assert_allclose(*(np.asarray(edited.image, dtype=float) for edited in edits), atol=1.01)
+    parts = [decompose(images, stripes, generator=0).latents for images in (tensors, pictures)]
+    torch.testing.assert_close(*parts, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("door", ["infer", "edit", "rank", "decompose"])
+@pytest.mark.parametrize("image", [torch.full((3, 16, 16), -0.5), torch.full((3, 16, 16), 1.5)], ids=["low", "high"])
+def test_a_tensor_outside_of_the_range_is_one_line(door: str, image: torch.Tensor) -> None:
+    model = bumps_model()
+    calls: dict[str, Callable[[], object]] = {
+        "infer": lambda: infer(image, model),
+        "edit": lambda: edit(image, model, remove=[0]),
+        "rank": lambda: rank([image], model(*PLACES[0]), model=model),
+        "decompose": lambda: decompose(image[None], stripes_model()),
+    }
+    value = f"{float(image.min()):g}"
+    with pytest.raises(
+        InputError, match=rf"^got a tensor between {value} and {value}; expected an image in \[0, 1\].*$"
+    ):
+        calls[door]()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
+from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
 from energycomp.models import Calibration
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
@@ -202,7 +203,7 @@ def test_pictures_are_read_under_a_rule_of_their_own() -> None:
     assert spent.rows == 2 * 3 * 4  # and none for u
     torch.testing.assert_close(errors, averaged.errors(values, bank), rtol=1e-5, atol=0)
     assert not torch.allclose(errors, make_problem(observation, tiny_model()).errors(values, bank), rtol=1e-3)
-    solution = infer(observation, model, solver=Fixed(values[0, :2]), generator=seeded())
+    solution = infer(to_unit(observation), model, solver=Fixed(values[0, :2]), generator=seeded())
     again, bank = make_problem(observation, model), problem.draw(16, seeded())
     with torch.no_grad():
         error = again.errors(values[:1, :2], bank).mean()
@@ -259,12 +260,13 @@ def test_infer_fills_in_the_fit() -> None:
     model, values = bumps_model(), torch.tensor([[0.3, 0.3], [0.7, 0.7]])
     picture = planted(model, values)
     with count_rows() as spent:
-        exact = infer(picture, model, solver=Fixed(values))
+        exact = infer(to_unit(picture), model, solver=Fixed(values))
     assert exact.fit == pytest.approx(1, abs=1e-5)
     assert exact.rows == spent.rows > 0
     assert not exact.out_of_distribution
     half, nothing, worse = (
-        infer(picture, model, solver=Fixed(v)).fit for v in (values[:1], values[:0], torch.tensor([[0.3, 0.7]]))
+        infer(to_unit(picture), model, solver=Fixed(v)).fit
+        for v in (values[:1], values[:0], torch.tensor([[0.3, 0.7]]))
     )
     assert nothing is None  # the empty answer explains nothing, also where it is right
     assert half is not None
@@ -295,16 +297,16 @@ def test_an_unusual_error_warns() -> None:
     background = planted(model, values[:0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        typical = infer(planted(model, values) + 0.001, model, solver=Fixed(values))
+        typical = infer(to_unit(planted(model, values) + 0.001), model, solver=Fixed(values))
     assert not typical.out_of_distribution
     assert typical.typicality is not None
     assert typical.typicality > 0.01
     with pytest.warns(OutOfDistributionWarning, match="with 1 components reach") as caught:
-        foreign = infer(-torch.ones(3, 16, 16), model, solver=Fixed(values))
+        foreign = infer(to_unit(-torch.ones(3, 16, 16)), model, solver=Fixed(values))
     assert caught[0].filename == __file__
     assert foreign.out_of_distribution
     assert any("out of distribution" in warning for warning in foreign.warnings)
-    assert infer(background, bumps_model(), solver=Fixed(values)).typicality is None
+    assert infer(to_unit(background), bumps_model(), solver=Fixed(values)).typicality is None
 
 
 @pytest.mark.parametrize(
@@ -327,15 +329,15 @@ def test_infer_is_repeatable_and_takes_one_picture() -> None:
     model = tiny_model()
     picture = torch.rand(3, 16, 16)
     state = torch.get_rng_state()
-    runs = [infer(picture, model, solver=Fixed(torch.rand(1, 2, generator=seeded()))).fit for _ in range(2)]
+    runs = [infer(to_unit(picture), model, solver=Fixed(torch.rand(1, 2, generator=seeded()))).fit for _ in range(2)]
     assert runs[0] == runs[1]
     assert torch.equal(state, torch.get_rng_state())
     with pytest.raises(InputError, match="got 2 images"):
-        infer(picture.expand(2, -1, -1, -1), model, solver=Fixed(torch.rand(1, 2)))
+        infer(to_unit(picture.expand(2, -1, -1, -1)), model, solver=Fixed(torch.rand(1, 2)))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu() -> None:
     model, values = bumps_model().to("cuda"), torch.tensor([[0.3, 0.3], [0.7, 0.7]])
-    solution = infer(planted(bumps_model(), values), model, solver=Fixed(values.to("cuda")))
+    solution = infer(to_unit(planted(bumps_model(), values)), model, solver=Fixed(values.to("cuda")))
     assert solution.fit == pytest.approx(1, abs=1e-4)

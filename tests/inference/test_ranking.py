@@ -15,6 +15,7 @@ from energycomp import Composer, Model, Ranking, rank, sample_best
 from energycomp.components import combine, predict
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.images import to_unit
 from energycomp.inference import draw_bank
 from energycomp.testing import Gaussian, bumps_model, labels_model, planted, tiny_model
 
@@ -28,7 +29,7 @@ def image(model: Model, *places: tuple[float, float]) -> Tensor:
 def test_an_image_that_lacks_a_component_comes_last() -> None:
     model = bumps_model()
     images = torch.cat([image(model, A), image(model, A, B), image(model), image(model, B, ELSEWHERE)])
-    ranking = rank(images, model(*A) & model(*B), model=model)
+    ranking = rank(to_unit(images), model(*A) & model(*B), model=model)
     assert ranking.shown.tolist() == [[True, False], [True, True], [False, False], [False, True]]
     assert ranking.complete.tolist() == [False, True, False, False]
     assert ranking.order[0] == 1
@@ -42,7 +43,7 @@ def test_a_lift_is_the_error_of_the_composition_without_a_component_minus_its_er
     model = tiny_model(rule=rule, prediction_type=kind)
     leaves = [model(0.2, 0.3), model(0.7, 0.8), model(0.5, 0.1)]
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    ranking = rank(x, Composer(leaves), model=model, draws=6, generator=3)
+    ranking = rank(to_unit(x), Composer(leaves), model=model, draws=6, generator=3)
     schedule = model.denoiser.alphas_cumprod
     bank = draw_bank(6, (3, 16, 16), schedule, timesteps=(300, 900), gamma=4.0, generator=3)
     noised = bank.noised(x, schedule)
@@ -61,7 +62,7 @@ def test_it_costs_a_row_per_component_and_one_trunk(rule: Any, extra: int) -> No
     model = tiny_model(rule=rule)
     images = torch.zeros(3, 3, 16, 16)
     with count_rows() as spent:
-        ranking = rank(images, model.compose([A, B, ELSEWHERE]), model=model, draws=5)
+        ranking = rank(to_unit(images), model.compose([A, B, ELSEWHERE]), model=model, draws=5)
     assert (spent.rows, spent.trunks) == (3 * 5 * (3 + extra), 3 * 5)
     assert ranking.rows == spent.rows
 
@@ -70,37 +71,41 @@ def test_images_share_their_draws_and_a_seed_repeats_them() -> None:
     model = tiny_model()
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     composition = model(*A) & model(*B)
-    first, again, other = (rank(x, composition, model=model, generator=seed) for seed in (5, 5, 6))
+    first, again, other = (rank(to_unit(x), composition, model=model, generator=seed) for seed in (5, 5, 6))
     assert torch.equal(first.lift, again.lift)
     assert not torch.equal(first.lift, other.lift)
-    assert torch.equal(rank(x[1:], composition, model=model, generator=5).lift, first.lift[1:])
-    given = rank(x, composition, model=model, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(rank(to_unit(x[1:]), composition, model=model, generator=5).lift, first.lift[1:])
+    given = rank(to_unit(x), composition, model=model, generator=torch.Generator().manual_seed(5))
     assert torch.equal(given.lift, first.lift)
-    assert torch.equal(rank(x, composition, model=model).lift, rank(x, composition, model=model, generator=0).lift)
+    assert torch.equal(
+        rank(to_unit(x), composition, model=model).lift, rank(to_unit(x), composition, model=model, generator=0).lift
+    )
 
 
 def test_a_negated_component_is_unwanted() -> None:
     model = bumps_model()
     images = torch.cat([image(model, A, B), image(model, A)])
-    ranking = rank(images, model(*A) & ~model(*B), model=model)
+    ranking = rank(to_unit(images), model(*A) & ~model(*B), model=model)
     assert ranking.negated == (False, True)
     assert ranking.shown.tolist() == [[True, True], [True, False]]
     assert ranking.unwanted == (("bumps(0.7, 0.8)",), ())
     assert ranking.missing == ((), ())
     assert ranking.order == (1, 0)
-    assert rank(images, ~model(*B), model=model).complete.tolist() == [False, True]
+    assert rank(to_unit(images), ~model(*B), model=model).complete.tolist() == [False, True]
 
 
 def test_guidance_is_not_read_but_a_weak_component_is() -> None:
     model = bumps_model()
     a, b = model(*A), model(*B)
     both = image(model, A, B)
-    plain, guided = (rank(both, composition, model=model).lift for composition in (a & b, (7.5 * a) & (2.0 * b)))
+    plain, guided = (
+        rank(to_unit(both), composition, model=model).lift for composition in (a & b, (7.5 * a) & (2.0 * b))
+    )
     assert torch.equal(plain, guided)
     weak = Composer([0.5 * a, b])
     half = both - 0.5 * (both - image(model, B))
-    assert bool(rank(half, weak, model=model).complete)
-    assert rank(half, weak, model=model).lift[0, 0] > rank(both, a & b, model=model).lift[0, 0] / 5
+    assert bool(rank(to_unit(half), weak, model=model).complete)
+    assert rank(to_unit(half), weak, model=model).lift[0, 0] > rank(to_unit(both), a & b, model=model).lift[0, 0] / 5
 
 
 def test_images_are_read_as_the_model_reads_them() -> None:
@@ -154,8 +159,11 @@ def test_compositions_without_lifts_are_refused_before_any_row(name: str) -> Non
         ({"draws": 10**9}, "got draws=1000000000; expected 2 to"),
         ({"model": bumps_model()}, "of another denoiser than the components"),
         ({"model": "bumps"}, "for a model; expected a Model"),
-        ({"images": torch.full((1, 3, 16, 16), math.nan)}, "expected finite numbers"),
-        ({"images": torch.zeros(0, 3, 16, 16)}, "at least one sample"),
+        (
+            {"images": torch.full((1, 3, 16, 16), math.nan)},
+            r"got a tensor between nan and nan; expected an image in \[0, 1\]",
+        ),
+        ({"images": torch.zeros(0, 3, 16, 16)}, "expected float"),
         ({"images": []}, "got no images"),
         ({"generator": "0"}, "expected a seed"),
     ],
@@ -170,7 +178,7 @@ def test_a_prediction_that_is_not_finite_names_its_component() -> None:
     model = bumps_model()
     condition = attrs.evolve(model(*B).condition, rows=torch.full((1, 1, 2), math.nan))
     with pytest.raises(NonFiniteError, match="predictions of broken that"):
-        rank(image(model, A), model(*A) & Conditional(model.denoiser, condition, name="broken"), model=model)
+        rank(to_unit(image(model, A)), model(*A) & Conditional(model.denoiser, condition, name="broken"), model=model)
 
 
 # the best of several samples
@@ -187,7 +195,7 @@ def test_the_best_are_kept_and_what_others_lack_is_said(monkeypatch: pytest.Monk
     best = sample_best(model(*A) & model(*B), 2, best_of=3, model=model, output_type="pt")
     assert set(best.kept) == {0, 3}
     assert best.complete == 2
-    torch.testing.assert_close(best.images, torch.cat([kinds[0]] * 2))
+    torch.testing.assert_close(best.images, to_unit(torch.cat([kinds[0]] * 2)))
     assert {best.ranking.missing[i] for i in best.dropped} == {("bumps(0.2, 0.3)",), ("bumps(0.7, 0.8)",)}
     assert best.rows_per_sample == 6 * 32 * 3 / 2
     few = sample_best(model(*A) & model(*B), 2, best_of=1, model=model, output_type="pt")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from energycomp import infer
+from energycomp.images import to_unit
 from energycomp.inference.problem import make_problem
 from energycomp.inference.refinement import DRAWS, refine_numbers
 from energycomp.testing import planted, tinted_model
@@ -41,6 +42,8 @@ def test_no_object() -> None:
 
 def test_infer_refines_places() -> None:
     image = planted(MODEL, TRUE)
-    found, opened = (infer(image, MODEL, solver="pursuit", attributes=a).conditions[:, :2] for a in (True, False))
+    found, opened = (
+        infer(to_unit(image), MODEL, solver="pursuit", attributes=a).conditions[:, :2] for a in (True, False)
+    )
     nearer, before = ((places - TRUE[:, :2]).norm(dim=1).mean() for places in (found, opened))
     assert nearer < before

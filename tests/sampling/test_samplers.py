@@ -19,7 +19,7 @@ from energycomp.testing import ConformanceError, Gaussian, bumps_model, check_sa
 
 
 def drawn(composer: Composer, **options: Any) -> Tensor:
-    options = {"n": 2, "num_inference_steps": 4, "output_type": "pt", "progress": False, "generator": 0} | options
+    options = {"n": 2, "num_inference_steps": 4, "output_type": "latent", "progress": False, "generator": 0} | options
     samples: Tensor = composer.sample(**options)
     return samples
 

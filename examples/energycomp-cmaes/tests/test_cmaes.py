@@ -27,7 +27,7 @@ def test_it_is_installed_and_conforms() -> None:
 @pytest.mark.parametrize("count", [None, 3])
 def test_it_finds_three_places(count: int | None) -> None:
     model = bumps_model()
-    solution = infer(planted(model, PLACES), model, solver=CMAES(), count=count)
+    solution = infer(planted(model, PLACES) / 2 + 0.5, model, solver=CMAES(), count=count)
     assert solution.count == 3
     assert match(solution.conditions, PLACES).max() < 2e-4
 

@@ -48,7 +48,7 @@ def test_the_weights_read_every_scene() -> None:
     assert isinstance(plugins.find("solvers", model.defaults.solver)(), Greedy)
     for index in range(5):
         example = scene(index, (0, 4), seed=9)
-        found = energycomp.infer(example.image, model).conditions
+        found = energycomp.infer(example.image / 2 + 0.5, model).conditions
         assert sorted(map(model.conditioner.describe, found)) == sorted(example.conditions or ())
 
 
@@ -67,7 +67,7 @@ def test_the_component_pulls_the_mean_colour() -> None:
         )[:, 0]
         for composition in (scene, tinted)
     )
-    assert redder.mean() > red.mean() + 0.05
+    assert redder.mean() > red.mean() + 0.025
 
 
 def test_what_is_refused() -> None:

@@ -92,6 +92,6 @@ def test_the_network_of_the_thesis_trains_and_samples(tmp_path: Path) -> None:
         generator=generator, num_inference_steps=1, output_type="pt", progress=False
     )
     assert picture.shape == (1, 3, 64, 64)
-    encoded = model.encode(picture)
+    encoded = model.encode(model.given(picture))
     assert encoded.shape == (1, 4, 8, 8)
     assert torch.isfinite(encoded).all()

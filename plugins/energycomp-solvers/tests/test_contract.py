@@ -13,6 +13,7 @@ from torch import Tensor
 
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
+from energycomp.images import to_unit
 from energycomp.inference import Problem, Slot, Solution, Solver, infer, make_problem
 from energycomp.plugins import find, listing
 from energycomp.testing import bumps_model, check_solver, labels_model, planted, tiny_model
@@ -198,7 +199,7 @@ def test_pursuit_finds_many_at_the_cost_of_one_dictionary() -> None:
 def test_components_that_matter_have_a_gain() -> None:
     model, places = bumps_model(), torch.tensor([[0.25, 0.25], [0.75, 0.7]])
     for solver in (Pursuit(), SGD(inits=8, steps=60)):
-        solution = infer(planted(model, places), model, solver=solver, count=2)
+        solution = infer(to_unit(planted(model, places)), model, solver=solver, count=2)
         assert solution.component_gain is not None
         assert (solution.component_gain > 10 * solution.error).all()
         assert solution.p_value is None or solution.p_value < 1e-3

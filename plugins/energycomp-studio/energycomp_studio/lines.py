@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energycomp.models import Model
-from energycomp_studio.scene import Changes, Item, Scene, Settings, text_of, value
+from energycomp_studio.scene import Changes, Item, Scene, Settings, strength, text_of, value
 
 __all__ = ["edit_python", "edit_shell", "python_lines", "shell_line"]
 
@@ -33,18 +33,21 @@ def python_lines(scene: Scene, model: Model, source: str, settings: Settings) ->
         "import energycomp",
         "",
         f"model = energycomp.load({_quoted(source)})",
-        f"scene = {_expression(scene, model)}",
+        f"scene = {_expression(scene, model, strength(scene, model, settings))}",
         f"image = energycomp.Composer(scene).sample({options})[0]",
         'image.save("scene.png")',
     ])  # fmt: skip
 
 
-def _expression(scene: Scene, model: Model) -> str:
+def _expression(scene: Scene, model: Model, guidance: float) -> str:
     """The composition in Python: `&` under the rule product, a composer of a list under any other."""
     if not scene.items:
         return "model.unconditional"
-    several = len(scene.alternatives) > 1
-    return " | ".join(_joined([_part(item, model) for item in items], model, several) for items in scene.alternatives)
+    alternatives = scene.alternatives
+    if guidance != 1.0 and not any(item.negated or item.weight != 1 for item in scene.items):
+        return f"model.compose([{', '.join(_mapping(item, model) for item in scene.items)}], guidance={guidance})"
+    parts = [[_part(item, model, guidance) for item in items] for items in alternatives]
+    return " | ".join(_joined(part, model, len(alternatives) > 1) for part in parts)
 
 
 def _joined(parts: Sequence[str], model: Model, several: bool) -> str:
@@ -53,8 +56,10 @@ def _joined(parts: Sequence[str], model: Model, several: bool) -> str:
     return f"({' & '.join(parts)})" if several and len(parts) > 1 else " & ".join(parts)
 
 
-def _part(item: Item, model: Model) -> str:
+def _part(item: Item, model: Model, guidance: float) -> str:
     call = f"model({_arguments(item, model)})"
+    if guidance != 1.0 and not item.negated:
+        call = f"model.compose([{_mapping(item, model)}], guidance={guidance})"
     weighted = call if item.weight == 1 else f"{item.weight} * {call}"
     if not item.negated:
         return weighted
@@ -102,8 +107,6 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
         weights = {item.weight for item in items}
         shown = [items[0].weight] if len(weights) == 1 else [item.weight for item in items]
         words += [word for weight in shown for word in ("--weight", str(weight))]
-    if items and settings.sampler is None and model.defaults.attribute_guidance != 1.0:
-        words += ["--guidance", "1.0"]  # the page draws components as they are
     if settings.sampler is not None:
         words += ["--sampler", settings.sampler]
     elif settings.scheduler not in (None, model.defaults.scheduler):

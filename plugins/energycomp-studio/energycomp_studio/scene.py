@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Composable, ReadsText, parsed, read_value, value_of
+from energycomp.components import Composable, ReadsText, mixed_of, parsed, read_value, value_of
 from energycomp.errors import InputError
 from energycomp.models import Model
 
-__all__ = ["Changes", "Item", "Scene", "Settings", "changes", "component", "scene_of", "text_of", "value"]
+__all__ = ["Changes", "Item", "Scene", "Settings", "changes", "component", "scene_of", "strength", "text_of", "value"]
 
 MAX_ITEMS = 32
 MAX_TEXT = 2_000  # characters of a prompt
@@ -185,8 +185,17 @@ def text_of(item: Item, model: Model) -> str:
     return ",".join([place, *(f"{name}={field}" for name, field in words.items())])
 
 
-def component(scene: Scene, model: Model) -> Composable:
+def strength(scene: Scene, model: Model, settings: Settings) -> float:
+    """The guidance of attributes that `energycomp sample` chooses: the model's; 1 with a sampler or alternatives."""
+    plain = settings.sampler is not None or len(scene.alternatives) > 1 or mixed_of(model.conditioner) is None
+    return 1.0 if plain else model.defaults.attribute_guidance
+
+
+def component(scene: Scene, model: Model, guidance: float = 1.0) -> Composable:
     """The component that a scene stands for: u for none, a mixture for alternatives.
+
+    Args:
+        guidance: of the attributes of components that are not negated, see `Model.guided`.
 
     Raises:
         InputError: an item that the model's conditioner does not have.
@@ -199,19 +208,20 @@ def component(scene: Scene, model: Model) -> Composable:
     """
     if not scene.items:
         return model.compose([])
-    whole, *others = (Composer(_parts(items, model)).composition for items in scene.alternatives)
+    whole, *others = (Composer(_parts(items, model, guidance)).composition for items in scene.alternatives)
     mixed: Any = whole
     for other in others:
         mixed = mixed | other
     return mixed
 
 
-def _parts(items: Sequence[Item], model: Model) -> list[Any]:
-    weighted = [
-        (item, item.weight * model.leaf(value(item, model), name=f"{model.name}({text_of(item, model)})"))
-        for item in items
-    ]
-    return [~part if item.negated else part for item, part in weighted]
+def _parts(items: Sequence[Item], model: Model, guidance: float) -> list[Any]:
+    parts = []
+    for item in items:
+        name = f"{model.name}({text_of(item, model)})"
+        part = item.weight * model.guided(value(item, model), 1.0 if item.negated else guidance, name)
+        parts.append(~part if item.negated else part)
+    return parts
 
 
 @attrs.frozen

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from energycomp import plugins
 from energycomp.cli.app import app
+from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.forms import form_of
 from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
-from energycomp_studio.scene import Item, Scene, Settings, changes, component, scene_of
+from energycomp_studio.scene import Item, Scene, Settings, changes, component, scene_of, strength
 from energycomp_studio.tabs.compose import first_scene, sampled
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
@@ -30,6 +31,10 @@ SCENES = {
     "equal weights": ("tinted", [Item(RED, 2.0), Item(OPEN, 2.0)]),
     "negation first": ("tinted", [Item(RED, 2.0, negated=True), Item(OPEN)]),
     "none": ("tinted", []),
+    "guided": ("guided", [Item(RED), Item(OPEN)]),
+    "guided weights": ("guided", [Item(RED, 2.0), Item(OPEN, 0.5)]),
+    "guided negation": ("guided", [Item(RED), Item({**OPEN, "tint": "blue"}, negated=True)]),
+    "guided, with a sampler": ("guided", [Item(RED), Item(OPEN)]),
     "places": ("bumps", [Item({"x": 0.25, "y": 0.5}), Item(OPEN, 1.5)]),
     "network": ("tiny", [Item({"x": 0.25, "y": 0.5}), Item(OPEN, negated=True)]),
     "rule sum": ("added", [Item({"text": "0"}), Item({"text": "2"}, 0.5)]),
@@ -42,6 +47,7 @@ SCENES = {
 def models() -> None:
     for name, model in {
         "tinted": tinted_model(),
+        "guided": tinted_model(attribute_guidance=2.5),
         "bumps": bumps_model(),
         "tiny": tiny_model(),
         "added": labels_model(3, rule="sum"),
@@ -60,7 +66,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     source, items = SCENES[name]
     model, scene = plugins.find("models", source)(), Scene(tuple(items))
-    settings = Settings(5, 4, "mixture" if name == "or" else None, "DDPMScheduler" if name == "two" else None)
+    sampler = {"or": "mixture", "guided, with a sampler": "perpendicular"}.get(name)
+    settings = Settings(5, 4, sampler, "DDPMScheduler" if name == "two" else None)
     shown = np.asarray(sampled(scene, model, settings, lambda _: None))
     exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
@@ -70,10 +77,23 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
         return
     (folder / "scene.png").unlink()
     words = shlex.split(line)
+    assert "--guidance" not in words
     assert words[0] == "energycomp"
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
+
+
+def test_the_final_image_has_the_guidance_of_the_model_and_a_draft_does_not() -> None:
+    model, scene, settings = plugins.find("models", "guided")(), Scene((Item(RED),)), Settings(steps=2)
+    assert repr(component(scene, model, strength(scene, model, settings))).startswith("2.5 tinted(0.2,0.3,")
+    plain, images = sampled(scene, plugins.find("models", "tinted")(), settings, lambda _: None), []
+    for draft, cost in ((False, 2 * 2), (True, 2)):
+        with count_rows() as spent:
+            images.append(sampled(scene, model, settings, lambda _: None, draft=draft))
+        assert spent.rows == cost
+    assert [image.tobytes() == plain.tobytes() for image in images] == [False, True]
+    assert strength(scene, model, Settings(sampler="smc")) == 1.0
 
 
 def test_alternatives_are_a_mixture_of_compositions() -> None:

@@ -23,6 +23,7 @@ from energycomp import Composer, infer
 from energycomp.components import Composition
 from energycomp.denoisers import count_rows, predict
 from energycomp.errors import CompositionError, EnergycompError, InputError, NotFoundError
+from energycomp.images import to_unit
 from energycomp.inference import make_problem
 from energycomp.models import Model, save_pretrained
 from energycomp.testing import check_component, check_model
@@ -98,7 +99,7 @@ def test_pictures_are_those_of_the_pipeline(pipe: Any, sd: Model) -> None:
     got = Composer(SCALE * sd("a cat") & sd.unconditional).sample(
         generator=seeded(), num_inference_steps=3, scheduler=pipe.scheduler, output_type="pt", progress=False
     )
-    torch.testing.assert_close(got / 2 + 0.5, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
 def test_a_negative_prompt_is_the_difference_of_two(pipe: Any, sd: Model) -> None:
@@ -246,7 +247,9 @@ def test_what_was_saved_is_loaded_without_the_pipelines_own_unet(folder: Path, t
     assert again.conditioner.config() == sd.conditioner.config()
     assert again.defaults == sd.defaults
     picture = torch.rand(3, 32, 32, generator=seeded()) * 2 - 1
-    first, second = (infer(picture, attrs.evolve(m, defaults=attrs.evolve(m.defaults, draws=4))) for m in (sd, again))
+    first, second = (
+        infer(to_unit(picture), attrs.evolve(m, defaults=attrs.evolve(m.defaults, draws=4))) for m in (sd, again)
+    )
     assert first.conditions.equal(second.conditions)
     assert first.error == pytest.approx(second.error, rel=1e-5)
     check_model(sd)
@@ -337,7 +340,7 @@ def test_infer_costs_what_it_says_and_encodes_once(sd: Model, pipe: Any) -> None
 def test_infer_is_brute_force_over_sets(sd: Model) -> None:
     """The set whose mean prediction is nearest to the noise, over the same draws, one UNet call a set and draw."""
     picture = torch.rand(3, 32, 32, generator=seeded()) * 2 - 1
-    solution = infer(picture, few(sd, 6), count=2, generator=seeded(1))
+    solution = infer(to_unit(picture), few(sd, 6), count=2, generator=seeded(1))
     observation = sd.encode(picture)
     bank = make_problem(observation, sd).draw(6, seeded(1))
     errors: dict[tuple[str, ...], float] = {}
@@ -376,7 +379,9 @@ def test_half_precision_changes_little(folder: Path, sd: Model) -> None:
     assert other.dtype == torch.float32
     assert float((one - other).abs().max()) < 0.05 * float(one.abs().max())
     picture = torch.rand(3, 32, 32, generator=seeded()) * 2 - 1
-    assert infer(picture, few(half), count=1).error == pytest.approx(infer(picture, few(sd), count=1).error, rel=0.01)
+    assert infer(to_unit(picture), few(half), count=1).error == pytest.approx(
+        infer(to_unit(picture), few(sd), count=1).error, rel=0.01
+    )
     assert len(Composer(half("a cat") & half("a dog")).sample(2, num_inference_steps=2, progress=False)) == 2
 
 

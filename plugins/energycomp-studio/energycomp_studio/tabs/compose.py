@@ -20,7 +20,7 @@ from energycomp_studio.library import Library
 from energycomp_studio.lines import python_lines, shell_line
 from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of, stopper
 from energycomp_studio.pictures import data_url, enlarged
-from energycomp_studio.scene import Item, Scene, Settings, component, scene_of
+from energycomp_studio.scene import Item, Scene, Settings, component, scene_of, strength
 from energycomp_studio.worker import Running, Worker
 
 __all__ = ["compose_tab", "first_scene", "sampled"]
@@ -33,13 +33,16 @@ SMOOTH = "DDIMScheduler"
 SCHEDULERS = (SMOOTH, "DPMSolverMultistepScheduler")
 
 
-def sampled(scene: Scene, model: Model, settings: Settings, report: Callable[[Any], None]) -> Image.Image:
-    """The image of a scene; reports each step."""
+def sampled(
+    scene: Scene, model: Model, settings: Settings, report: Callable[[Any], None], *, draft: bool = False
+) -> Image.Image:
+    """The image of a scene; reports each step. A draft is without the guidance of attributes, which costs more."""
 
     def step(number: int, *_: Any) -> None:
         report(f"step {number + 1} of {settings.steps}")
 
-    return Composer(component(scene, model)).sample(
+    guidance = 1.0 if draft else strength(scene, model, settings)
+    return Composer(component(scene, model, guidance)).sample(
         generator=torch.Generator().manual_seed(settings.seed),
         num_inference_steps=settings.steps,
         scheduler=settings.scheduler or model.defaults.scheduler if settings.sampler is None else None,
@@ -135,12 +138,12 @@ class _Compose:
             return gr.update(status=f"{event.reported or 'drawing'}, {event.seconds:.0f} s"), *same
 
         yield from followed(
-            self.worker, session_of(request), lambda report: sampled(scene, model, chosen, report),
+            self.worker, session_of(request), lambda report: sampled(scene, model, chosen, report, draft=not final),
             running=running, done=done, failed=lambda message: (gr.update(status=message), *same),
         )  # fmt: skip
 
     def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[str, str, str]:
-        formula = repr(component(scene, model))
+        formula = repr(component(scene, model, strength(scene, model, settings)))
         return formula, python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
 
 

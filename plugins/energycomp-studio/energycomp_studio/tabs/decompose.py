@@ -98,7 +98,7 @@ class _Decompose:
             report(f"loading {name}")
             model = self.library.model(name)
             report("decomposing")
-            found = decompose(model.processor([picture]), decomposer_of(model), generator=Settings(seed).seed)
+            found = decompose([picture], decomposer_of(model), generator=Settings(seed).seed)
             images = to_output(found.parts.images[0], "pil")
             return _Parts(found.latents, tuple(data_url(enlarged(one, TILE)) for one in images))
 
