@@ -200,7 +200,8 @@ class Model:
             return leaf
         opened = value.clone()
         opened[:, mixed.support.length :] = 0.0
-        return guidance * leaf + (1.0 - guidance) * self.leaf(opened)
+        place = _short(opened[:, : mixed.support.length])
+        return guidance * leaf + (1.0 - guidance) * self.leaf(opened, f"{self.name}({place})")
 
     def compose(self, values: Any, *, guidance: float = 1.0) -> Composition:
         """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only.
