@@ -234,7 +234,7 @@ def open_records(folder: Path, settings: dict[str, Any]) -> tuple[list[dict[str,
         differ = [name for name in {**known, **settings} if known.get(name) != settings.get(name)]
         raise InputError(
             f"got -o {folder}, which holds an evaluation with other settings ({', '.join(differ)}); expected the "
-            "command that was interrupted, or a new folder; name another folder"
+            "same ones; repeat that command, or name another folder"
         )
     return lines[1:], partial(append_line, path)
 

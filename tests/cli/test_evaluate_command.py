@@ -113,6 +113,8 @@ def test_evaluate_refuses_a_folder_of_other_settings(
         change = []
     code, out, err = run(*command, *change)
     assert (code, out) == (2, "")
-    expected = f"energycomp: got -o out, which holds an evaluation with other settings ({named}); expected the command"
+    expected = (
+        f"energycomp: got -o out, which holds an evaluation with other settings ({named}); expected the same ones"
+    )
     assert err.splitlines()[-1].startswith(expected)
     assert Path("out/evaluation.jsonl").read_bytes() == kept

@@ -72,6 +72,7 @@ REFUSED = {
     "evaluate: range": ("evaluate MODEL --source clevr --data synthetic:9-1", "got the range '9-1'"),
     "evaluate: folder": ("evaluate MODEL --source clevr --data empty", "expected the layout of CLEVR"),
     "evaluate: count": ("evaluate MODEL --source clevr --data synthetic --count few", "got the range 'few'"),
+    "evaluate: out is a file": ("evaluate MODEL --source clevr --data synthetic:1 -n 1 -o file", "got -o file"),
     "train: recipe": ("train nobody", "Known recipes: clevr"),
     "train: data": ("train clevr --data nobody", "got --data nobody"),
     "train: no scenes": ("train clevr --data empty", "expected the layout of CLEVR"),
