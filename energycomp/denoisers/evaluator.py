@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
+from threading import Lock
 from typing import cast
 
 import attrs
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from energycomp.components.conditioning import Condition
 from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
+from energycomp.denoisers.together import current
 from energycomp.errors import InputError
 
 __all__ = ["RowCount", "Trunk", "count_rows", "row_limit", "rows", "trunk"]
@@ -27,6 +30,7 @@ class RowCount:
     trunks: int = 0
 
 
+_counting = Lock()  # a counter may be shared by the threads of `run_together`
 _counters: ContextVar[tuple[RowCount, ...]] = ContextVar("counters", default=())
 
 
@@ -51,9 +55,10 @@ def count_rows() -> Iterator[RowCount]:
 
 
 def _count(*, rows: int = 0, trunks: int = 0) -> None:
-    for counter in _counters.get():
-        counter.rows += rows
-        counter.trunks += trunks
+    with _counting:
+        for counter in _counters.get():
+            counter.rows += rows
+            counter.trunks += trunks
 
 
 def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Module) -> int:
@@ -111,13 +116,12 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
     if not isinstance(denoiser.network, TwoStage):
         return Trunk(sample, timestep, None)
     _count(trunks=len(sample))
-    limit = row_limit(sample.device, denoiser.sample_shape, denoiser.network)
-    parts = [
-        denoiser.network.features(s, t)
-        for s, t in zip(sample.split(limit), timestep.to(sample.dtype).split(limit), strict=True)
-    ]
-    features = parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
-    return Trunk(sample, timestep, features)
+    bare = Trunk(sample, timestep, None)
+    gathering = current()
+    if gathering is None or torch.is_grad_enabled():
+        return attrs.evolve(bare, features=_features(denoiser, bare))
+    found = gathering.call(_key("trunk", denoiser, sample), partial(_features_of_all, denoiser), bare)
+    return attrs.evolve(bare, features=cast("tuple[Tensor, ...]", found))
 
 
 def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
@@ -135,6 +139,53 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
     _count(rows=len(owner))
     condition = condition.to(shared.sample.device, shared.sample.dtype)
+    gathering = current()
+    if gathering is None or torch.is_grad_enabled():
+        return _rows(denoiser, shared, condition, owner)
+    key = _key("rows", denoiser, shared.sample)
+    return cast("Tensor", gathering.call(key, partial(_rows_of_all, denoiser), shared, condition, owner))
+
+
+def _key(kind: str, denoiser: HasNetwork, sample: Tensor) -> tuple[object, ...]:
+    """What calls have in common that can run as one."""
+    return kind, denoiser.network, sample.shape[1:], sample.dtype, sample.device
+
+
+def _features(denoiser: HasNetwork, bare: Trunk) -> tuple[Tensor, ...]:
+    network = cast("TwoStage", denoiser.network)
+    limit = row_limit(bare.sample.device, denoiser.sample_shape, denoiser.network)
+    chunks = zip(bare.sample.split(limit), bare.timestep.to(bare.sample.dtype).split(limit), strict=True)
+    parts = [network.features(s, t) for s, t in chunks]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
+
+
+def _features_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
+    """The features of several trunks, which run as one."""
+    trunks = [call[0] for call in calls]
+    sizes = [len(one) for one in trunks]
+    split = [part.split(sizes) for part in _features(denoiser, _joined_trunks(trunks))]
+    return list(zip(*split, strict=True))
+
+
+def _rows_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
+    """The predictions of several calls, which run as one."""
+    if len(calls) == 1:
+        return [_rows(denoiser, *calls[0])]
+    trunks = [shared for shared, _, _ in calls]
+    starts = itertools.accumulate((len(shared) for shared in trunks), initial=0)
+    owner = torch.cat([owner + start for (_, _, owner), start in zip(calls, starts, strict=False)])
+    condition = Condition.cat([condition for _, condition, _ in calls])
+    together = _rows(denoiser, _joined_trunks(trunks), condition, owner)
+    return list(together.split([len(owner) for _, _, owner in calls]))
+
+
+def _joined_trunks(trunks: Sequence[Trunk]) -> Trunk:
+    features = [one.features for one in trunks if one.features is not None]
+    joined = tuple(torch.cat(group) for group in zip(*features, strict=True)) if features else None
+    return Trunk(torch.cat([one.sample for one in trunks]), torch.cat([one.timestep for one in trunks]), joined)
+
+
+def _rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     limit = row_limit(shared.sample.device, denoiser.sample_shape, denoiser.network)
     chunks = (slice(start, start + limit) for start in range(0, len(owner), limit))
     parts = (_call(denoiser, shared, condition[part], owner[part]) for part in chunks)

@@ -3,6 +3,7 @@
 from energycomp.inference.best import BestSamples, sample_best
 from energycomp.inference.comparison import paired, standard_error
 from energycomp.inference.infer import OutOfDistributionWarning, infer
+from energycomp.inference.many import infer_many
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.problem import Needs, Problem, make_problem
 from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
@@ -28,6 +29,7 @@ __all__ = [
     "answer_line",
     "draw_bank",
     "infer",
+    "infer_many",
     "make_problem",
     "noised_trunk",
     "nonnegative",

@@ -1,0 +1,102 @@
+"""Images read together: the answers and the cost of one after another, in fewer and larger calls of the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp import infer
+from energycomp.denoisers import count_rows, evaluator
+from energycomp.denoisers.together import run_together
+from energycomp.errors import InputError
+from energycomp.inference import infer_many
+from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
+
+PLACES = ([[0.2, 0.2]], [[0.3, 0.7], [0.8, 0.3]], [[0.5, 0.5], [0.2, 0.8], [0.85, 0.2]])
+
+
+def images(model: Any) -> list[torch.Tensor]:
+    width = model.conditioner.value_shape[0]
+    values = [torch.tensor([[*place, *([1.0] * (width - 2))] for place in places]) for places in PLACES]
+    return [(planted(model, one)[0] / 2 + 0.5).clamp(0, 1) for one in values]
+
+
+@pytest.mark.parametrize("make", [bumps_model, tinted_model], ids=lambda make: make.__name__)
+def test_the_answers_and_their_cost_are_those_of_one_after_another(make: Any) -> None:
+    model = make(solver="pursuit", counts=(0, 4))
+    alone = [infer(image, model, generator=3) for image in images(model)]
+    with count_rows() as spent:
+        found = list(infer_many(images(model), model, seed=3, batch_size=2))
+    assert [one.count for one in found] == [one.count for one in alone]
+    assert [one.rows for one in found] == [one.rows for one in alone]
+    assert spent.rows == sum(one.rows for one in alone)
+    for one, other in zip(found, alone, strict=True):
+        torch.testing.assert_close(one.conditions, other.conditions, atol=1e-4, rtol=0)
+        assert one.error == pytest.approx(other.error, rel=1e-4)
+
+
+def test_a_network_of_one_stage_and_calls_of_two_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images at a time: a call holds the rows of both, and those of another shape run by themselves."""
+    calls: list[int] = []
+    original = evaluator._rows
+
+    def counted(denoiser: Any, shared: Any, condition: Any, owner: Any) -> Any:
+        calls.append(len(owner))
+        return original(denoiser, shared, condition, owner)
+
+    monkeypatch.setattr(evaluator, "_rows", counted)
+    model, other = tiny_model(), bumps_model()
+    x, t = torch.zeros(2, *model.denoiser.sample_shape), torch.tensor([10.0, 20.0])
+    y = torch.zeros(1, *other.denoiser.sample_shape)
+
+    def task(place: float) -> Any:
+        return lambda: torch.no_grad()(model(place, 0.2).eps)(x, t)
+
+    def foreign() -> Any:
+        with torch.no_grad():
+            return other(0.5, 0.5).eps(y, t[:1])
+
+    found = run_together([task(0.1), task(0.9), foreign])
+    assert sorted(calls) == [1, 4]
+    for place, result in zip((0.1, 0.9), found, strict=False):
+        torch.testing.assert_close(result, model(place, 0.2).eps(x, t).detach(), atol=1e-3, rtol=1e-3)
+
+
+def test_an_error_of_one_does_not_stop_the_others() -> None:
+    model = tiny_model()
+    x, t = torch.zeros(1, *model.denoiser.sample_shape), torch.zeros(1)
+    done: list[int] = []
+
+    def good() -> None:
+        for _ in range(3):
+            with torch.no_grad():
+                model(0.1, 0.2).eps(x, t)
+        done.append(1)
+
+    def bad() -> None:
+        raise InputError("got none; expected one; give one")
+
+    with pytest.raises(InputError, match="got none"):
+        run_together([good, bad, good])
+    assert done == [1, 1]
+
+
+def test_a_call_that_fails_is_raised_by_those_who_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    x, t = torch.zeros(1, *model.denoiser.sample_shape), torch.zeros(1)
+
+    def broken(*_: Any) -> Any:
+        raise MemoryError("too much")
+
+    monkeypatch.setattr(evaluator, "_rows", broken)
+    with pytest.raises(MemoryError, match="too much"), torch.no_grad():
+        run_together([lambda: torch.no_grad()(model(0.1, 0.2).eps)(x, t)] * 2)
+
+
+def test_no_images_and_a_batch_of_none() -> None:
+    model = bumps_model(solver="pursuit")
+    assert list(infer_many([], model)) == []
+    with pytest.raises(InputError, match="batch_size=0"):
+        list(infer_many(images(model), model, batch_size=0))
