@@ -202,7 +202,7 @@ def test_a_moved_object_keeps_the_attributes_that_its_new_value_leaves_open() ->
     tinted = tinted_model(num_inference_steps=2)
     values = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.7, 0.7, 2.0, 1.0]])
     options: dict[str, Any] = {"solution": answer(values), "progress": False}
-    moved = edit(planted(tinted, values)[0], tinted, move={0: (0.4, 0.4)}, **options)
+    moved = edit(to_unit(planted(tinted, values)[0]), tinted, move={0: (0.4, 0.4)}, **options)
     assert moved.values.equal(torch.tensor([[0.4, 0.4, 1.0, 2.0], [0.7, 0.7, 2.0, 1.0]]))
-    opened = edit(planted(tinted, values)[0], tinted, remove=[0], add=[(0.4, 0.4)], **options)
+    opened = edit(to_unit(planted(tinted, values)[0]), tinted, remove=[0], add=[(0.4, 0.4)], **options)
     assert opened.values[1].equal(torch.tensor([0.4, 0.4, 0.0, 0.0]))

@@ -42,7 +42,7 @@ def test_every_public_name_resolves(name: str) -> None:
 
 
 def test_type_checkers_and_python_see_the_same_names() -> None:
-    assert set(energycomp.__all__) == {*energycomp._FOLDERS, "__version__"}
+    assert set(energycomp.__all__) == {*(name for names in energycomp._NAMES.values() for name in names), "__version__"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
