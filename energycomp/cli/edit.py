@@ -176,7 +176,7 @@ def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
-        solution = infer(picture, model, **options)
+        solution = infer(picture, model, progress=False, **options)
     for warning in solution.warnings:
         typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
     return solution

@@ -237,7 +237,8 @@ def _reader(model: Model, solver: str | None, count: Any, seed: int) -> Callable
     def read(image: Any) -> Solution:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
-            return run(image, model, solver=chosen, count=count, generator=torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(seed)
+            return run(image, model, solver=chosen, count=count, generator=generator, progress=False)
 
     return read
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from energycomp.models.model import Model
 from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_generator
+from energycomp.ticking import working
 
 __all__ = ["OutOfDistributionWarning", "infer", "infer_sample"]
 
@@ -41,6 +43,7 @@ def infer(
     candidates: Any = None,
     attributes: bool = True,
     generator: int | torch.Generator | None = None,
+    progress: bool = True,
 ) -> Solution:
     """Finds the values, and their number, whose composition explains an image best (thesis eqs 5.7, 5.9).
 
@@ -56,6 +59,7 @@ def infer(
         attributes: whether the attributes of the components are read once they are found, for a conditioner that has
             some, see `MixedConditioner`; else they are left open.
         generator: or a seed, makes the answer repeatable; 0 when left out.
+        progress: whether a clock runs in a terminal, until the image is read.
 
     Returns:
         The solution, with `fit`, `typicality`, `out_of_distribution`, `at_count_limit` and `view` filled in.
@@ -69,16 +73,17 @@ def infer(
     Warns:
         OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
     """
-    model = model_of(model)
-    return infer_sample(
-        model.given(image),
-        model,
-        solver=solver,
-        count=count,
-        candidates=candidates,
-        attributes=attributes,
-        generator=generator,
-    )
+    with working("energycomp: reading ...") if progress else nullcontext():
+        model = model_of(model)
+        return infer_sample(
+            model.given(image),
+            model,
+            solver=solver,
+            count=count,
+            candidates=candidates,
+            attributes=attributes,
+            generator=generator,
+        )
 
 
 def infer_sample(

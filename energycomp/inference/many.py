@@ -64,6 +64,7 @@ def infer_many(
         candidates=candidates,
         attributes=attributes,
         generator=seed,
+        progress=False,
     )
     batch: list[Any] = []
     for image in images:

@@ -139,10 +139,10 @@ def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *,
     solver, mixed = _Watched(find("solvers", model.defaults.solver)(), report), mixed_of(model.conditioner) is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # `Solution.warnings` is shown
-        solution = infer(picture, model, solver=solver, generator=seed, attributes=not mixed)
+        solution = infer(picture, model, solver=solver, generator=seed, attributes=not mixed, progress=False)
         if mixed:  # places are shown while attributes are read
             report(Stage("places", solution.conditions))
-            solution = infer(picture, model, solver=_Known(solution, solver.states[0]), generator=seed)
+            solution = infer(picture, model, solver=_Known(solution, solver.states[0]), generator=seed, progress=False)
     report(Stage("attributes", solution.conditions))
     return Reading(picture, solution, described(solution.conditions, model))
 
