@@ -187,7 +187,8 @@ def read_all(model: Model, examples: Sequence[Example], file: Path, *, data: str
     for index, example in enumerate(tqdm(examples, desc="reading")):
         if index not in known:
             generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
-            solution = infer(to_unit(example.image), model, generator=generator)
+            image = to_unit(example.image) if isinstance(example.image, Tensor) else example.image
+            solution = infer(image, model, generator=generator)
             sure = torch.ones(solution.count) if solution.certainty is None else solution.certainty.prod(1)
             known[index] = {"data": data, "seed": seed, "index": index, "name": example.name, "rows": solution.rows}
             known[index] |= {"found": solution.conditions.tolist(), "confidence": sure.tolist()}
