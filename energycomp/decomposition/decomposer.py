@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from energycomp.denoisers.evaluator import RowCount, count_rows
+from energycomp.models.loading import model_of
 from energycomp.models.model import Model
-from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import find
 from energycomp.seeds import Generator, as_generators
 

@@ -20,8 +20,8 @@ from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.report import Report, Scores
 from energycomp.inference.infer import OutOfDistributionWarning, infer
 from energycomp.inference.solution import Solution, Solver
+from energycomp.models.loading import model_of
 from energycomp.models.model import Model
-from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_seed, derived_seed
 
