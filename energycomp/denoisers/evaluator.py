@@ -27,6 +27,7 @@ class RowCount:
     trunks: int = 0
 
 
+HALF = (torch.bfloat16, torch.float16)
 _counters: ContextVar[tuple[RowCount, ...]] = ContextVar("counters", default=())
 
 
@@ -112,8 +113,9 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
         return Trunk(sample, timestep, None)
     _count(trunks=len(sample))
     limit = row_limit(sample.device, denoiser.sample_shape, denoiser.network)
+    own = _own_type(denoiser.network, sample.dtype)
     parts = [
-        denoiser.network.features(s, t)
+        denoiser.network.features(s.to(own), t)
         for s, t in zip(sample.split(limit), timestep.to(sample.dtype).split(limit), strict=True)
     ]
     features = parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
@@ -134,7 +136,7 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     if len(condition) != len(owner):
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
     _count(rows=len(owner))
-    condition = condition.to(shared.sample.device, shared.sample.dtype)
+    condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
     limit = row_limit(shared.sample.device, denoiser.sample_shape, denoiser.network)
     chunks = (slice(start, start + limit) for start in range(0, len(owner), limit))
     parts = (_call(denoiser, shared, condition[part], owner[part]) for part in chunks)
@@ -146,9 +148,15 @@ def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tens
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
     else:
-        timestep = shared.timestep.to(shared.sample.dtype)
-        out = cast("Network", denoiser.network)(shared.sample[owner], timestep[owner], condition)
+        sample, timestep = shared.sample[owner], shared.timestep.to(shared.sample.dtype)
+        out = cast("Network", denoiser.network)(sample.to(condition.rows.dtype), timestep[owner], condition)
     return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def _own_type(network: object, other: torch.dtype) -> torch.dtype:
+    """The type of a network in half precision; the other type for one in full precision, or without parameters."""
+    first = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    return other if first is None or first.dtype not in HALF else first.dtype
 
 
 def _joined(parts: Iterator[Tensor], total: int) -> Tensor:

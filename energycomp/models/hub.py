@@ -105,9 +105,11 @@ class HubSource:
                 f"may read it; {LOG_IN}"
             ) from error
         if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.HFValidationError):
+            offline = self.local_files_only or isinstance(error.__cause__ or error, errors.OfflineModeIsEnabled)
+            reason = "which was not asked" if offline else f"{type(error).__name__}: {_short(error)}"
             raise NotFoundError(
-                f"got {self.repo!r}, which is no folder and could not be read from the hub ({type(error).__name__}: "
-                f"{_short(error)}); expected {expected}"
+                f"got {self.repo!r}, which is no folder and could not be read from the hub ({reason}) or its cache; "
+                f"expected {expected}"
             ) from error
         raise HubError(
             f"got no complete download of {self.repo!r} ({type(error).__name__}: {_short(error)}); what has arrived is "

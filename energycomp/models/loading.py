@@ -189,4 +189,9 @@ def _from_folder(
             f"got {source}, which holds neither {CONFIG} nor {PIPELINE}; expected what save_pretrained of energycomp, "
             "or of a pipeline of diffusers, writes; check the path"
         )
+    if hub is not None and not (folder / MANIFEST).exists():
+        raise NotFoundError(
+            f"got {source}, a repository without {MANIFEST}; expected one that push_to_hub of energycomp wrote; check "
+            "the name"
+        )
     return from_pretrained(folder)
