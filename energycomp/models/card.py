@@ -131,6 +131,7 @@ def _entries(results: Sequence[Result], tag: str, datasets: Sequence[str]) -> li
             task_type=tag,
             dataset_type=datasets[0] if datasets else "images",
             dataset_name=result.data,
+            dataset_config=result.data,
             dataset_args={"n": result.n, "seed": result.seed},
             metric_type=re.sub(r"\W+", "_", name).strip("_").lower(),
             metric_name=name,
