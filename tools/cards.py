@@ -1,7 +1,7 @@
 """Writes the model card of every model that ships: README.md beside its weights, from plugins/*/cards/NAME.toml.
 
-`python tools/cards.py` writes them, and `--check` says whether they are as they would be written. A card takes its figures
-from the pages of the documentation; it has no others.
+`python tools/cards.py` writes them, and `--check` says whether they are as they would be written. The figures of a card
+are those of the documentation.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -283,3 +284,21 @@ def test_what_a_card_says(model: Model) -> None:
     assert "Describe training data" not in text
     assert "Describe training data" in card(model)
     assert ModelCard(card(model)).data.eval_results is None
+
+
+def test_the_page(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks of docs/hub.md, also those that need an account."""
+    pytest.importorskip("energycomp_clevr")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    names: dict[str, Any] = {"__name__": "hub"}
+    save_pretrained(energycomp.load("clevr-places"), tmp_path / "model")
+    for language, block in re.findall(r"```(console|python)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+        if language == "python":
+            exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102 - the page is ours
+            continue
+        for command in re.findall(r"^\$ energycomp (.*)", block, flags=re.MULTILINE):
+            arguments = shlex.split(command.replace("runs/mine/model", "model"))
+            assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert set(hub.branches["owner/name"]) == {"main", "half"}
+    assert "owner/name" in hub.private
