@@ -35,7 +35,7 @@ def named(path: Path) -> str:
 def test_licence_and_readme(path: Path) -> None:
     project = metadata(path)
     assert (project["license"], project["license-files"]) == ("MIT", ["LICENSE"])
-    assert (path.parent / project["readme"]).is_file()
+    assert "readme" in project.get("dynamic", ()) or (path.parent / project["readme"]).is_file()
     assert (path.parent / "LICENSE").is_file()
     assert "Typing :: Typed" in project["classifiers"]
     assert not [one for one in project["classifiers"] if one.startswith("License ::")]  # `license` takes its place
@@ -54,9 +54,30 @@ def test_first_party_packages_say_the_same(path: Path) -> None:
         assert (ROOT / file.lstrip("/")).exists(), url
 
 
+@pytest.mark.parametrize("path", FIRST_PARTY, ids=named)
+def test_the_readme_on_an_index_has_no_relative_link(path: Path) -> None:
+    hook = tomllib.loads(path.read_text(encoding="utf-8"))["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    shown = (path.parent / hook["fragments"][0]["path"]).read_text(encoding="utf-8")
+    for one in hook["substitutions"]:
+        shown = re.sub(one["pattern"], one["replacement"], shown)
+    targets = re.findall(r"\]\(([^)#]+)", shown)
+    assert targets
+    for target in targets:
+        assert target.startswith("https://"), target
+        file = re.sub(f"^({REPOSITORY}/blob|https://raw.githubusercontent.com/energycomp/energycomp)/main/", "", target)
+        assert file == target or (ROOT / file).exists(), target
+
+
+def test_the_extra_all_has_every_package() -> None:
+    project = metadata(ROOT / "pyproject.toml")
+    needed = project["optional-dependencies"]["all"]
+    assert [re.split("[<>=]", one)[0] for one in needed] == sorted(named(path) for path in FIRST_PARTY[1:])
+
+
 @pytest.mark.parametrize("folder", ["plugins/energycomp-solvers", "examples/energycomp-lamps"])
 def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
+    pytest.importorskip("hatch_fancy_pypi_readme")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(ROOT / folder)], check=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""The scripts in tools/: model cards of the models that ship."""
+"""The scripts in tools/: model cards of the models that ship, and the build of all packages."""
 
 from __future__ import annotations
 
@@ -44,3 +44,23 @@ def test_a_card_says_what_the_hub_reads(file: Path) -> None:
     for heading in ("Use", "Intended use", "Limits", "Training", "Licence", "Model", "Results"):
         assert f"\n## {heading}\n" in shown.content
     assert "README.md" not in (file.parent / MANIFEST).read_text()
+
+
+def test_a_build_and_what_it_holds(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    pytest.importorskip("hatch_fancy_pypi_readme")
+    build_all = script("build_all")
+    assert {path.name for path in build_all.PACKAGES[1:]} == FIRST_PARTY.keys()
+    (wheel,) = build_all.build([ROOT / "plugins" / "energycomp-slots"], tmp_path)
+    assert (tmp_path / "energycomp_slots-0.1.0.tar.gz").is_file()
+    held = build_all.summary(wheel)
+    assert (held.name, held.cards, held.entry_points, held.licence) == ("energycomp_slots", 2, True, True)
+    assert held.weights > 9_000_000
+
+
+def test_an_environment_that_knows_nothing_else(tmp_path: Path) -> None:
+    """The packages of the running environment are seen, its editable installs are not."""
+    build_all = script("build_all")
+    python = build_all.environment(tmp_path / "venv", [], with_dependencies=False)
+    code = "import importlib.util as u; print(u.find_spec('torch') is not None, u.find_spec('energycomp') is not None)"
+    assert build_all._python(python, tmp_path, code).split() == ["True", "False"]
