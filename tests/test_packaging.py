@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import energycomp
 from energycomp.plugins.registry import FIRST_PARTY as FIRST_PARTY_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -107,3 +109,27 @@ def test_a_model_needs_the_packages_of_what_it_names_by_default(package: str) ->
     code = "".join(path.read_text() for path in folder.glob("energycomp_*/**/*.py"))
     imported = set(re.findall(r"^ *(?:from|import) (energycomp_\w+)", code, re.MULTILINE)) - {f"energycomp_{package}"}
     assert {name.replace("_", "-") for name in imported} <= needed
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob(".github/**/*.yml"), ROOT / ".pre-commit-config.yaml"]), ids=str)
+def test_a_configuration_is_yaml(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def test_the_workflow_tests_the_versions_that_are_declared() -> None:
+    matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["tests"]["strategy"]["matrix"]
+    declared = [one.rpartition(" ")[2] for one in metadata(ROOT / "pyproject.toml")["classifiers"] if ":: 3." in one]
+    assert matrix["python"] == declared
+    assert "lowest-direct" in {one["resolution"] for one in matrix["include"]}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == energycomp.__version__
+    assert citation["preferred-citation"]["doi"] in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"])
+def test_links_of_the_pages_for_contributors(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
