@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from energycomp.models import Model, load
     from energycomp.plugins import hookimpl
     from energycomp.sampling import Composer
-    from energycomp.training import denoising_loss, fit
+    from energycomp.training import denoising_loss
+    from energycomp.training.fit import fit
 
 __version__ = "0.1.0"
 

@@ -4,6 +4,7 @@ __all__ = [
     "CheckpointError",
     "CompositionError",
     "EnergycompError",
+    "HubError",
     "InputError",
     "NonFiniteError",
     "NotFoundError",
@@ -34,6 +35,10 @@ class PluginError(EnergycompError):
 
 class CheckpointError(EnergycompError):
     """Files on disk that are incomplete, altered, or do not fit the network they are loaded into."""
+
+
+class HubError(EnergycompError, ConnectionError):
+    """The hub refused a token or an upload, or the connection to it broke off."""
 
 
 class NonFiniteError(EnergycompError, ArithmeticError):

@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from energycomp.errors import CheckpointError
 
@@ -26,9 +26,15 @@ __all__ = [
     "write_tensors",
 ]
 
+Entry = TypeVar("Entry")
+
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
 SUFFIX = "[0-9a-f]" * 16
+# Files beside a model that people and the hub add and change, such as the model card. Nothing here reads them.
+DOCUMENTS = frozenset({".bib", ".cff", ".gif", ".jpeg", ".jpg", ".md", ".pdf", ".png", ".svg", ".txt", ".webp"})
+NAMED_DOCUMENTS = frozenset({".gitattributes", ".gitignore", "LICENSE", "NOTICE"})
+BOOKKEEPING = frozenset({".cache", ".git"})  # folders of the hub's client and of git
 
 
 @contextmanager
@@ -129,6 +135,8 @@ def remove_stale(parent: str | Path) -> list[Path]:
 def verify(path: str | Path) -> None:
     """Compares the files in a folder with its manifest: names first, then sizes, then sha256.
 
+    Documents are not compared: text, images, and the files of git. They may be added, edited or removed.
+
     Raises:
         CheckpointError: no readable manifest; a missing, extra or altered file, which the message names; or a link to
             a file outside the folder (except those of the hub's cache, to the blobs beside it).
@@ -143,7 +151,7 @@ def verify(path: str | Path) -> None:
     energycomp.errors.CheckpointError: ... is damaged: config.json has 3 bytes, the manifest says 2...
     """
     path = Path(path)
-    manifest, files = _read_manifest(path), _files(path)
+    manifest, files = _compared(_read_manifest(path)), _compared(_files(path))
     for problem, names in (("missing", manifest.keys() - files.keys()), ("extra", files.keys() - manifest.keys())):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -265,6 +273,22 @@ def _files(path: Path) -> dict[str, Path]:
     files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     files.pop(MANIFEST, None)
     return files
+
+
+def _compared(files: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {name: what for name, what in files.items() if not _is_document(name)}
+
+
+def _is_document(name: str) -> bool:
+    """Whether a file is no part of a model.
+
+    >>> _is_document("README.md"), _is_document(".git/config"), _is_document("model.safetensors")
+    (True, True, False)
+    """
+    path = PurePosixPath(name)
+    return (
+        path.suffix.lower() in DOCUMENTS or path.name in NAMED_DOCUMENTS or not BOOKKEEPING.isdisjoint(path.parts[:1])
+    )
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

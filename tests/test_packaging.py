@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import energycomp
 from energycomp.plugins.registry import FIRST_PARTY as FIRST_PARTY_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +37,7 @@ def named(path: Path) -> str:
 def test_licence_and_readme(path: Path) -> None:
     project = metadata(path)
     assert (project["license"], project["license-files"]) == ("MIT", ["LICENSE"])
-    assert (path.parent / project["readme"]).is_file()
+    assert "readme" in project.get("dynamic", ()) or (path.parent / project["readme"]).is_file()
     assert (path.parent / "LICENSE").is_file()
     assert "Typing :: Typed" in project["classifiers"]
     assert not [one for one in project["classifiers"] if one.startswith("License ::")]  # `license` takes its place
@@ -54,9 +56,30 @@ def test_first_party_packages_say_the_same(path: Path) -> None:
         assert (ROOT / file.lstrip("/")).exists(), url
 
 
+@pytest.mark.parametrize("path", FIRST_PARTY, ids=named)
+def test_the_readme_on_an_index_has_no_relative_link(path: Path) -> None:
+    hook = tomllib.loads(path.read_text(encoding="utf-8"))["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    shown = (path.parent / hook["fragments"][0]["path"]).read_text(encoding="utf-8")
+    for one in hook["substitutions"]:
+        shown = re.sub(one["pattern"], one["replacement"], shown)
+    targets = re.findall(r"\]\(([^)#]+)", shown)
+    assert targets
+    for target in targets:
+        assert target.startswith("https://"), target
+        file = re.sub(f"^({REPOSITORY}/blob|https://raw.githubusercontent.com/energycomp/energycomp)/main/", "", target)
+        assert file == target or (ROOT / file).exists(), target
+
+
+def test_the_extra_all_has_every_package() -> None:
+    project = metadata(ROOT / "pyproject.toml")
+    needed = project["optional-dependencies"]["all"]
+    assert [re.split("[<>=]", one)[0] for one in needed] == sorted(named(path) for path in FIRST_PARTY[1:])
+
+
 @pytest.mark.parametrize("folder", ["plugins/energycomp-solvers", "examples/energycomp-lamps"])
 def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
+    pytest.importorskip("hatch_fancy_pypi_readme")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(ROOT / folder)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -86,3 +109,27 @@ def test_a_model_needs_the_packages_of_what_it_names_by_default(package: str) ->
     code = "".join(path.read_text() for path in folder.glob("energycomp_*/**/*.py"))
     imported = set(re.findall(r"^ *(?:from|import) (energycomp_\w+)", code, re.MULTILINE)) - {f"energycomp_{package}"}
     assert {name.replace("_", "-") for name in imported} <= needed
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob(".github/**/*.yml"), ROOT / ".pre-commit-config.yaml"]), ids=str)
+def test_a_configuration_is_yaml(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def test_the_workflow_tests_the_versions_that_are_declared() -> None:
+    matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["tests"]["strategy"]["matrix"]
+    declared = [one.rpartition(" ")[2] for one in metadata(ROOT / "pyproject.toml")["classifiers"] if ":: 3." in one]
+    assert matrix["python"] == declared
+    assert "lowest-direct" in {one["resolution"] for one in matrix["include"]}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == energycomp.__version__
+    assert citation["preferred-citation"]["doi"] in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"])
+def test_links_of_the_pages_for_contributors(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (ROOT / target).exists(), target

@@ -60,7 +60,11 @@ def _models(incomplete: str) -> list[str]:
 
 ModelName = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="Registered name, folder or hub id of a model.", autocompletion=_models),
+    typer.Argument(
+        metavar="MODEL",
+        help="Registered name, folder or hub id (owner/name or owner/name@revision) of a model.",
+        autocompletion=_models,
+    ),
 ]
 Png = Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")]
 Device = Annotated[str, typer.Option(help="Torch device that runs the networks: cpu, cuda, cuda:1 or mps.")]

@@ -30,6 +30,7 @@ class RowCount:
     trunks: int = 0
 
 
+HALF = (torch.bfloat16, torch.float16)
 _counting = Lock()  # a counter may be shared by the threads of `run_together`
 _counters: ContextVar[tuple[RowCount, ...]] = ContextVar("counters", default=())
 
@@ -138,7 +139,7 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     if len(condition) != len(owner):
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
     _count(rows=len(owner))
-    condition = condition.to(shared.sample.device, shared.sample.dtype)
+    condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
     gathering = current()
     if gathering is None or torch.is_grad_enabled():
         return _rows(denoiser, shared, condition, owner)
@@ -155,7 +156,8 @@ def _features(denoiser: HasNetwork, bare: Trunk) -> tuple[Tensor, ...]:
     network = cast("TwoStage", denoiser.network)
     limit = row_limit(bare.sample.device, denoiser.sample_shape, denoiser.network)
     chunks = zip(bare.sample.split(limit), bare.timestep.to(bare.sample.dtype).split(limit), strict=True)
-    parts = [network.features(s, t) for s, t in chunks]
+    own = _own_type(denoiser.network, bare.sample.dtype)
+    parts = [network.features(s.to(own), t) for s, t in chunks]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
 
 
@@ -197,9 +199,15 @@ def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tens
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
     else:
-        timestep = shared.timestep.to(shared.sample.dtype)
-        out = cast("Network", denoiser.network)(shared.sample[owner], timestep[owner], condition)
+        sample, timestep = shared.sample[owner], shared.timestep.to(shared.sample.dtype)
+        out = cast("Network", denoiser.network)(sample.to(condition.rows.dtype), timestep[owner], condition)
     return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def _own_type(network: object, other: torch.dtype) -> torch.dtype:
+    """The type of a network in half precision; the other type for one in full precision, or without parameters."""
+    first = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    return other if first is None or first.dtype not in HALF else first.dtype
 
 
 def _joined(parts: Iterator[Tensor], total: int) -> Tensor:

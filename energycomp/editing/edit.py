@@ -23,8 +23,8 @@ from energycomp.images import as_picture
 from energycomp.inference.infer import infer_sample
 from energycomp.inference.solution import Solution, Solver, answer_cells
 from energycomp.inference.view import View, view_of
+from energycomp.models.loading import model_of
 from energycomp.models.model import Model
-from energycomp.models.pretrained import model_of
 from energycomp.seeds import as_generator
 from energycomp.show import html_block, html_image, html_lines, html_table, open_window, png
 from energycomp.viz import SIDE, grid

@@ -28,8 +28,8 @@ from energycomp.evaluation.records import (
 from energycomp.evaluation.report import Report, Scores
 from energycomp.inference.infer import OutOfDistributionWarning, infer_sample
 from energycomp.inference.solution import Solution, Solver
+from energycomp.models.loading import model_of
 from energycomp.models.model import Model
-from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_seed, derived_seed
 from energycomp.ticking import ticking

@@ -19,8 +19,8 @@ from energycomp.inference.refinement import refine_numbers
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
 from energycomp.inference.view import view_of
 from energycomp.models.calibration import log_errors
+from energycomp.models.loading import model_of
 from energycomp.models.model import Model
-from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_generator
 from energycomp.ticking import working

@@ -11,8 +11,8 @@ from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
 from energycomp.inference.infer import infer
 from energycomp.inference.solution import Solution, Solver
+from energycomp.models.loading import model_of
 from energycomp.models.model import Model
-from energycomp.models.pretrained import model_of
 from energycomp.plugins.registry import object_of
 
 __all__ = ["infer_many"]

@@ -2,16 +2,22 @@
 
 from energycomp.models.build import load_weights, no_larger_than, on_meta
 from energycomp.models.calibration import Calibration, log_errors
-from energycomp.models.codec import VAECodec, is_hub_id
+from energycomp.models.card import Result, card
+from energycomp.models.codec import VAECodec
 from energycomp.models.config import config_of
+from energycomp.models.hub import HubSource, is_hub_id
+from energycomp.models.loading import load, model_of, push_to_hub
 from energycomp.models.model import Defaults, Model, checked_model
-from energycomp.models.pretrained import from_pretrained, is_folder, load, model_of, save_pretrained, shipped
+from energycomp.models.pretrained import from_pretrained, is_folder, save_pretrained, shipped
 
 __all__ = [
     "Calibration",
     "Defaults",
+    "HubSource",
     "Model",
+    "Result",
     "VAECodec",
+    "card",
     "checked_model",
     "config_of",
     "from_pretrained",
@@ -23,6 +29,7 @@ __all__ = [
     "model_of",
     "no_larger_than",
     "on_meta",
+    "push_to_hub",
     "save_pretrained",
     "shipped",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
@@ -13,17 +12,9 @@ from torch import Tensor
 
 from energycomp.errors import InputError, NotFoundError
 from energycomp.files import fingerprint
+from energycomp.models.hub import is_hub_id
 
-__all__ = ["VAECodec", "is_hub_id"]
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a hub id.
-
-    >>> is_hub_id("owner/name"), is_hub_id("../name")
-    (True, False)
-    """
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None
+__all__ = ["VAECodec"]
 
 
 @attrs.define(eq=False, frozen=True, slots=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -259,9 +260,13 @@ class Model:
         return f"Model({', '.join([*made, f'{self._size:,} parameters'])})"
 
     def _repr_html_(self) -> str:
+        return html_block(html_lines([f"Model {self.name!r}"]) + html_table([], list(self.facts().items())))
+
+    def facts(self) -> dict[str, str]:
+        """What it is made of, in words: what a notebook and a model card show."""
         denoiser, defaults, mixed = self.denoiser, self.defaults, mixed_of(self.conditioner)
         words = {} if mixed is None else mixed.attributes
-        lines = {
+        return {
             "samples": _samples(self),
             "component": type(self.conditioner).__name__,
             **{name: ", ".join(known) for name, known in words.items()},
@@ -271,7 +276,55 @@ class Model:
             "sampling": f"{defaults.scheduler}, {defaults.num_inference_steps} steps",
             "inference": f"{defaults.solver}, {defaults.counts[0]} to {defaults.counts[1]} components",
         }
-        return html_block(html_lines([f"Model {self.name!r}"]) + html_table([], list(lines.items())))
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes a folder that `energycomp.load` reads; see `energycomp.models.save_pretrained`."""
+        from energycomp.models.pretrained import save_pretrained
+
+        save_pretrained(self, folder, dtype=dtype, extra=extra)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+        dtype: str | torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Model:
+        """The model of a registered name, a folder or a hub id: `energycomp.load`."""
+        from energycomp.models.loading import load
+
+        return load(
+            source, device=device, dtype=dtype, revision=revision, token=token, local_files_only=local_files_only,
+            cache_dir=cache_dir,
+        )  # fmt: skip
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> str:
+        """Writes the model and a model card to the hub; see `energycomp.models.push_to_hub`."""
+        from energycomp.models.loading import push_to_hub
+
+        return push_to_hub(
+            self, repo_id, private=private, token=token, commit_message=commit_message, revision=revision, dtype=dtype
+        )
 
     @property
     def _size(self) -> int:

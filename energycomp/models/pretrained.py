@@ -17,61 +17,22 @@ from torch import Tensor
 from energycomp.components.conditioning import Condition, weights_of
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import rows, trunk
-from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError, first_line
-from energycomp.files import MANIFEST, atomic_directory, read_tensors, verify, write_tensors
+from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError
+from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import ImageProcessor
 from energycomp.models.build import conditioner_of, filled, load_weights, network_of, on_meta
-from energycomp.models.codec import VAECodec, is_hub_id
+from energycomp.models.card import card
+from energycomp.models.codec import VAECodec
 from energycomp.models.config import CONFIG, config_of, read_config
-from energycomp.models.model import Defaults, Model, checked_model
+from energycomp.models.hub import CARD, is_hub_id
+from energycomp.models.model import Defaults, Model
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find, names
 
-__all__ = ["from_pretrained", "is_folder", "load", "model_of", "save_pretrained", "shipped"]
+__all__ = ["WEIGHTS", "from_pretrained", "is_folder", "save_pretrained", "shipped"]
 
 MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
 WEIGHTS = "model.safetensors"
-PIPELINE = "model_index.json"  # of diffusers
-
-
-def load(source: str | Path, *, device: torch.device | str = "cpu", **options: Any) -> Model:
-    """A model: a name that a plugin registers, a folder, or a hub id.
-
-    Args:
-        source: "clevr"; a folder that `save_pretrained` wrote, or that of a Stable Diffusion pipeline of diffusers,
-            which energycomp-text reads; or "owner/name" on the hub, of either kind.
-        device: where to put the network.
-        options: of a registered model, such as `preset=`, or of a pipeline, `dtype=`.
-
-    Raises:
-        NotFoundError: there is no such model; the message lists the registered names.
-        CheckpointError: the files are incomplete, altered, or do not fit.
-    """
-    name = str(source)
-    if name in names("models"):
-        model: Model = find("models", name)(**options)
-    elif is_folder(name):
-        model = _from_folder(Path(name), name, options)
-    elif is_hub_id(name) and not isinstance(source, Path):
-        model = _from_folder(_download(name), name, options)
-    elif "/" in name or isinstance(source, Path):
-        raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")
-    else:
-        model = find("models", name)(**options)
-    return model.to(device)
-
-
-def model_of(given: Any) -> Model:
-    """A model as it is, or that of a name, a folder or a hub id, which is loaded to the CPU.
-
-    Raises:
-        InputError: neither a model nor a name.
-
-    >>> model_of(3)
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got an object of int for a model; expected a Model; ...
-    """
-    return load(given) if isinstance(given, str | Path) else checked_model(given)
 
 
 def save_pretrained(
@@ -85,7 +46,7 @@ def save_pretrained(
 
     Args:
         dtype: of the floating-point weights on disk, such as torch.float16; their own when left out.
-        extra: further text files by name, such as a model card.
+        extra: further text files by name; README.md replaces the model card that is written otherwise.
 
     Raises:
         InputError: a codec that is in memory alone.
@@ -106,8 +67,8 @@ def save_pretrained(
     with atomic_directory(folder) as temporary:
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, weights)
-        for name, text in (extra or {}).items():
-            (temporary / name).write_text(text)
+        for name, text in {CARD: card(model), **(extra or {})}.items():
+            (temporary / name).write_text(text, encoding="utf-8")
 
 
 def from_pretrained(folder: str | Path) -> Model:
@@ -240,46 +201,9 @@ def _check_shapes(model: Model) -> None:
                 )
 
 
-def _from_folder(folder: Path, source: str, options: Mapping[str, Any]) -> Model:
-    """A model of ours, or one of another format, which a plugin reads."""
-    for marker in names("loaders"):
-        if (folder / marker).is_file():
-            model: Model = find("loaders", marker)(source, **options)
-            return model
-    if (folder / PIPELINE).is_file():
-        raise NotFoundError(
-            f"got {source}, a pipeline of diffusers; expected the plugin that reads them; pip install energycomp-text"
-        )
-    if options:
-        raise InputError(
-            f"got {', '.join(options)} with {source}; expected options with a registered model or a pipeline only; a "
-            "folder says itself what it holds"
-        )
-    if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, MANIFEST)):
-        raise NotFoundError(
-            f"got {source}, which holds neither {CONFIG} nor {PIPELINE}; expected what save_pretrained of energycomp, "
-            "or of a pipeline of diffusers, writes; check the path"
-        )
-    return from_pretrained(folder)
-
-
 def is_folder(name: str | Path) -> bool:
     """Whether there is a folder of that name, however long the name is."""
     try:
         return Path(name).is_dir()
     except (OSError, ValueError):  # too long a name, or one with a zero byte
         return False
-
-
-def _download(repo: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        wanted = [CONFIG, WEIGHTS, MANIFEST, "README.md", PIPELINE, *names("loaders")]
-        return Path(snapshot_download(repo, allow_patterns=wanted))
-    except Exception as error:  # the hub client raises many kinds; each means that the model is not here
-        raise NotFoundError(
-            f"got {repo!r}, which is no folder and could not be read from the hub ({type(error).__name__}: "
-            f"{first_line(error)}); expected a folder, a hub id, or one of the registered models: "
-            f"{', '.join(names('models')) or 'none'}"
-        ) from error

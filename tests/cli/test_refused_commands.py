@@ -22,7 +22,7 @@ REFUSED = {
     "sample: component": ("sample MODEL 0.3,0.5 0.3,1.5", "got the component '0.3,1.5'"),
     "sample: no component": ("sample MODEL 0.3,,0.5", "got the component '0.3,,0.5'"),
     "sample: option": ("sample MODEL --option model", "got --option 'model'; expected NAME=VALUE"),
-    "sample: option of a folder": ("sample MODEL --option dtype=float32", "got dtype with"),
+    "sample: option of a folder": ("sample MODEL --option preset=paper", "got preset with"),
     "sample: weights": ("sample MODEL --at 0,0 --weight 1 --weight 2", "2 --weight for 1 components"),
     "sample: weight NaN": ("sample MODEL --at 0,0 --weight nan", "got --weight 'nan'"),
     "sample: sampler": ("sample MODEL 0,0 --sampler nobody", "Known samplers"),

@@ -16,13 +16,14 @@ from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import (
     Calibration,
+    HubSource,
     Model,
     VAECodec,
     build,
     from_pretrained,
     load,
     load_weights,
-    pretrained,
+    loading,
     save_pretrained,
     shipped,
 )
@@ -188,8 +189,8 @@ def test_names_paths_and_hub_ids(tmp_path: Path, model: Model, monkeypatch: pyte
 
 
 def test_a_registered_name_gets_the_options(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
-    monkeypatch.setattr(pretrained, "names", lambda kind: ("toy",))
-    monkeypatch.setattr(pretrained, "find", lambda kind, name: lambda **options: attrs.evolve(model, **options))
+    monkeypatch.setattr(loading, "names", lambda kind: ("toy",))
+    monkeypatch.setattr(loading, "find", lambda kind, name: lambda **options: attrs.evolve(model, **options))
     assert load("toy", name="other").name == "other"
 
 
@@ -203,10 +204,10 @@ def test_a_pipeline_is_read_by_the_loader_of_its_marker_file(
         return lambda source, **options: asked.append((*wanted, source, options)) or model
 
     known = {"loaders": ("model_index.json", "other.yaml")}
-    monkeypatch.setattr(pretrained, "names", lambda kind: known.get(kind, ()))
-    monkeypatch.setattr(pretrained, "find", find)
+    monkeypatch.setattr(loading, "names", lambda kind: known.get(kind, ()))
+    monkeypatch.setattr(loading, "find", find)
     assert load(tmp_path, dtype="bfloat16").name == model.name
-    monkeypatch.setattr(pretrained, "_download", lambda repo: tmp_path)
+    monkeypatch.setattr(HubSource, "download", lambda *_: tmp_path)
     load("owner/name")
     (tmp_path / "other.yaml").touch()
     (tmp_path / "model_index.json").unlink()

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from energycomp.errors import CheckpointError, InputError, NotFoundError, first_line
-from energycomp.models import no_larger_than, on_meta
+from energycomp.errors import CheckpointError, InputError, first_line
+from energycomp.models import HubSource, no_larger_than, on_meta
 
-__all__ = ["HOW_TO_GET", "INDEX", "check_size", "complete", "download", "read_json"]
+__all__ = ["HOW_TO_GET", "INDEX", "WANTED", "check_size", "complete", "download", "read_json"]
 
 INDEX = "model_index.json"
 HOW_TO_GET = (
     "give a hub id, `--model stable-diffusion-v1-5/stable-diffusion-v1-5`, of which only the required files are "
     "downloaded, or a folder, for example of `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd`"
 )
+WANTED = f"a pipeline or a text encoder on the hub; {HOW_TO_GET}"
 MAX_JSON_BYTES = 1_000_000
 
 
@@ -30,15 +31,7 @@ def download(repo: str, patterns: Sequence[str]) -> Path:
         repo: the hub id.
         patterns: patterns of file names from the root of the repository; `*` also matches slashes.
     """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
-    except Exception as error:  # the hub client raises many kinds; each means that the model is not here
-        raise NotFoundError(
-            f"got {repo!r}, which is no folder and could not be read from the hub ({type(error).__name__}: "
-            f"{first_line(error)}); check its name and the network; {HOW_TO_GET}"
-        ) from error
+    return HubSource(repo).download(patterns, WANTED)
 
 
 def read_json(file: Path) -> Any:

@@ -12,9 +12,9 @@ from torch import Tensor
 from energycomp.denoisers import ConditionUNet, Denoiser, PredictionType
 from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, VAECodec, is_folder, is_hub_id, load
+from energycomp.models import Defaults, HubSource, Model, VAECodec, is_folder, load
 from energycomp_text.encoders import PIPELINE_FILES, made_text, pipeline_text
-from energycomp_text.folders import HOW_TO_GET, INDEX, check_size, complete, download, read_json
+from energycomp_text.folders import HOW_TO_GET, INDEX, WANTED, check_size, complete, read_json
 from energycomp_text.text import Text
 
 __all__ = ["from_pipeline", "load_model"]
@@ -31,25 +31,29 @@ MAX_TIMESTEPS = 100_000
 LEAST_ALPHA = 1e-9  # a schedule with zero terminal SNR ends at 0, where the log SNR is undefined
 
 
-def load_model(source: str, *, dtype: str | torch.dtype | None = None) -> Model:
+def load_model(
+    source: str, *, dtype: str | torch.dtype | None = None, revision: str | None = None, **options: Any
+) -> Model:
     """A text-conditioned model in a folder or on the hub: a Stable Diffusion pipeline, or one from `save_pretrained`.
 
     Args:
-        source: a folder or a hub id.
-        dtype: data type of the networks of a pipeline: "float32" (default), "bfloat16" or "float16".
+        source: a folder, or a hub id, "owner/name" or "owner/name@revision".
+        dtype: data type of the networks: "float32" (default), "bfloat16" or "float16".
+        revision: of a hub id.
+        options: of a hub id: `token`, `local_files_only` and `cache_dir`, as for `energycomp.load`.
 
     Raises:
         NotFoundError: there is no model, or a part is missing.
-        InputError: another kind of pipeline, or `dtype` for a model that is not a pipeline.
+        InputError: another kind of pipeline.
     """
     local = is_folder(source)
-    if not local and not is_hub_id(source):
+    hub = None if local else HubSource.parse(source, revision, **options)
+    if not local and hub is None:
         raise NotFoundError(f"got the model {source!r}, which is no folder and no hub id; {HOW_TO_GET}")
-    folder = Path(source).resolve() if local else download(source, (INDEX, "config.json"))
-    place = str(folder) if local else source
+    folder = Path(source).resolve() if hub is None else hub.download((INDEX, "config.json"), WANTED)
+    place = str(folder) if hub is None else hub.repo
     if (folder / "config.json").is_file() and not (folder / INDEX).is_file():
-        options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-        model = load(place, **options)
+        model = load(place, dtype=dtype, **({} if hub is None else hub.options()))
         if not isinstance(model.conditioner, Text):
             raise InputError(
                 f"got {source}, a model that is not conditioned on text; expected one on prompts; load it with "
@@ -57,7 +61,9 @@ def load_model(source: str, *, dtype: str | torch.dtype | None = None) -> Model:
             )
         return model
     _check_index(folder, source)
-    return _read(folder if local else download(source, FILES), place, _dtype("float32" if dtype is None else dtype))
+    if hub is not None:
+        folder = hub.download(FILES, WANTED)
+    return _read(folder, place, _dtype("float32" if dtype is None else dtype))
 
 
 def from_pipeline(pipe: Any, *, concepts: Sequence[str] = (), template: str = "a photo of a {}") -> Model:

@@ -1,0 +1,304 @@
+"""The hub: push, cards, revisions, the cache, and every failure as one line, against a stand-in of its HTTP API."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+import energycomp
+from energycomp import Model
+from energycomp.cli import app
+from energycomp.errors import CheckpointError, HubError, InputError, NotFoundError
+from energycomp.models import Result, build, card, from_pretrained, push_to_hub, save_pretrained
+from energycomp.testing import UnitSquare, tiny_model
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hub_stand_in import TOKEN, Hub, serve
+
+PAGE = Path(__file__).parents[2] / "docs" / "hub.md"
+FILES = ["README.md", "config.json", "manifest.json", "model.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core has no conditioner of its own."""
+    find = build.find
+    monkeypatch.setattr(build, "find", lambda kind, name: UnitSquare if name == "square" else find(kind, name))
+
+
+@pytest.fixture
+def model() -> Model:
+    return attrs.evolve(tiny_model(), conditioner_name="square")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The client reads its settings from the environment when it is imported, so they are set in its module, too."""
+    with serve() as served:
+        constants: dict[str, Any] = {
+            "ENDPOINT": served.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": served.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "no token"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_TELEMETRY": True,
+        }
+        for name, value in constants.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield served
+
+
+def same(one: Model, other: Model) -> bool:
+    pair = (one.denoiser.network.state_dict(), other.denoiser.network.state_dict())
+    return pair[0].keys() == pair[1].keys() and all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
+
+
+def test_push_edit_the_card_and_load(hub: Hub, model: Model) -> None:
+    url = model.push_to_hub("me/tiny", token=TOKEN, private=True, commit_message="First")
+    assert re.fullmatch(f"{hub.url}/me/tiny/commit/[0-9a-f]{{40}}", url)
+    files = hub.files("me/tiny")
+    assert files is not None
+    assert sorted(files) == FILES
+    assert "me/tiny" in hub.private
+    shown = ModelCard(files["README.md"].decode())
+    assert shown.data.library_name == "energycomp"
+    assert 'energycomp.load("me/tiny")' in shown.content
+
+    hub.commit("me/tiny", "main", {"README.md": b"# Mine", ".gitattributes": b"* text", "notes.txt": b"new"})
+    assert same(energycomp.load("me/tiny", token=TOKEN), model)
+    model.push_to_hub("me/tiny", token=TOKEN)
+    files = hub.files("me/tiny")
+    assert files is not None
+    assert files["README.md"] == b"# Mine"
+
+
+def test_revisions(hub: Hub, model: Model) -> None:
+    other = attrs.evolve(model, name="other")
+    model.push_to_hub("me/tiny", token=TOKEN)
+    first = hub.branches["me/tiny"]["main"]
+    other.push_to_hub("me/tiny", token=TOKEN, revision="v2")
+    other.push_to_hub("me/tiny", token=TOKEN)
+    assert energycomp.load("me/tiny").name == "other"
+    assert energycomp.load("me/tiny@v2").name == "other"
+    assert Model.from_pretrained("me/tiny", revision=first).name == model.name
+    with pytest.raises(NotFoundError, match="the revision 'v3' of 'me/tiny', which does not have it"):
+        energycomp.load("me/tiny", revision="v3")
+    with pytest.raises(InputError, match="expected one of them"):
+        energycomp.load("me/tiny@v2", revision="v3")
+    with pytest.raises(InputError, match=r"got the revision 'v2' with .*, which is no hub id"):
+        energycomp.load("./tiny", revision="v2")
+
+
+def test_the_cache_serves_without_the_network(hub: Hub, model: Model, tmp_path: Path) -> None:
+    model.push_to_hub("me/tiny", token=TOKEN)
+    with pytest.raises(NotFoundError, match=r"'me/tiny', which is no folder.*\(which was not asked\) or its cache"):
+        energycomp.load("me/tiny", local_files_only=True)
+    energycomp.load("me/tiny", cache_dir=tmp_path / "own")
+    hub.asked.clear()
+    assert same(energycomp.load("me/tiny", cache_dir=tmp_path / "own", local_files_only=True), model)
+    assert hub.asked == []
+
+
+def test_damage_in_the_cache_is_found(hub: Hub, model: Model) -> None:
+    model.push_to_hub("me/tiny", token=TOKEN)
+    files = hub.files("me/tiny")
+    assert files is not None
+    weights = bytearray(files["model.safetensors"])
+    weights[-20] ^= 1
+    hub.commit("me/tiny", "main", {"model.safetensors": bytes(weights)})
+    with pytest.raises(CheckpointError, match=r"model.safetensors is altered"):
+        energycomp.load("me/tiny")
+
+
+def test_an_interrupted_download_goes_on(hub: Hub, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    model.push_to_hub("me/tiny", token=TOKEN)
+    hub.cut = True
+    with pytest.raises(HubError, match=r"no complete download of 'me/tiny' \(.*run the same command again"):
+        energycomp.load("me/tiny")
+    hub.cut = False
+    assert same(energycomp.load("me/tiny"), model)
+
+
+def test_who_may_not_read(hub: Hub, model: Model) -> None:
+    model.push_to_hub("me/tiny", token=TOKEN, private=True)
+    with pytest.raises(HubError, match=r"a token that the hub refuses for 'me/tiny' \(401\)") as caught:
+        energycomp.load("me/tiny", token="hf_wrong")  # noqa: S106
+    assert "hf_wrong" not in str(caught.value)
+    for repo in ("me/tiny", "me/none"):
+        with pytest.raises(NotFoundError, match=r"no repository of the hub that you may read.*hf auth login"):
+            energycomp.load(repo)
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "error"),
+    [
+        ("me/tiny", None, r"may not write to 'me/tiny', or none \(401\)"),
+        ("me/tiny", "hf_wrong", r"may not write to 'me/tiny', or none \(401\)"),
+        ("other/tiny", TOKEN, r"may not write to 'other/tiny', or none \(403\)"),
+    ],
+)
+def test_who_may_not_write(hub: Hub, model: Model, repo: str, token: str | None, error: str) -> None:
+    with pytest.raises(HubError, match=error):
+        model.push_to_hub(repo, token=token)
+    assert repo not in hub.commits
+
+
+def test_a_server_that_is_not_there(hub: Hub, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(NotFoundError, match="could not be read from the hub"):
+        energycomp.load("me/tiny")
+    with pytest.raises(HubError, match="the upload to 'me/tiny' failed"):
+        model.push_to_hub("me/tiny", token=TOKEN)
+    with pytest.raises(InputError, match="expected a hub id: owner/name"):
+        model.push_to_hub("tiny", token=TOKEN)
+
+
+def test_a_repository_of_something_else(hub: Hub) -> None:
+    hub.create("me/bert")
+    hub.commit("me/bert", "main", {"config.json": b'{"model_type": "bert"}', "pytorch_model.bin": b"pickle"})
+    with pytest.raises(NotFoundError, match=r"got me/bert, a repository without manifest.json"):
+        energycomp.load("me/bert")
+    hub.create("me/empty")
+    with pytest.raises(NotFoundError, match=r"got me/empty, which holds neither config.json nor model_index.json"):
+        energycomp.load("me/empty")
+    assert not [line for line in hub.asked if "pytorch_model" in line]
+
+
+def test_a_folder_is_uploaded_as_it_is(hub: Hub, model: Model, tmp_path: Path) -> None:
+    save_pretrained(model, tmp_path / "m", dtype=torch.float16, extra={"README.md": "# Of a person"})
+    push_to_hub(tmp_path / "m", "me/tiny", token=TOKEN)
+    assert hub.files("me/tiny") == {name: (tmp_path / "m" / name).read_bytes() for name in FILES}
+    with pytest.raises(InputError, match="uploaded as it is"):
+        push_to_hub(tmp_path / "m", "me/tiny", token=TOKEN, dtype=torch.float16)
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="damaged"):
+        push_to_hub(tmp_path / "m", "me/other", token=TOKEN)
+    assert "me/other" not in hub.commits
+
+
+def test_the_command(hub: Hub, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pretrained(model, tmp_path / "m")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    command = ["push", str(tmp_path / "m"), "me/tiny", "--private", "--revision", "v1", "--json"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert (record["repo"], record["revision"]) == ("me/tiny", "v1")
+    assert "config.json" in (hub.files("me/tiny", "v1") or {})
+    assert hub.files("me/tiny") == {}
+
+
+def test_a_failure_is_one_line_without_a_traceback(tmp_path: Path) -> None:
+    with serve() as hub:
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_wrong", "NO_PROXY": "127.0.0.1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "energycomp", "sample", "me/none@v1", "-o", str(tmp_path / "a.png")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert [
+        line for line in done.stderr.splitlines() if line.startswith("energycomp: got a token that the hub refuses")
+    ]
+    assert "Traceback" not in done.stderr
+    assert "hf_wrong" not in done.stderr
+
+
+def test_documents_are_no_damage_but_code_and_weights_are(model: Model, tmp_path: Path) -> None:
+    save_pretrained(model, tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text("edited")
+    for name in (
+        ".gitattributes",
+        "LICENSE",
+        "samples.png",
+        "notes/how.txt",
+        ".git/config",
+        ".cache/huggingface/x.lock",
+    ):
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / name).touch()
+    from_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "README.md").unlink()
+    from_pretrained(tmp_path / "m")
+    for name in ("modeling.py", "pytorch_model.bin", "other.safetensors", "more.json", "model.pkl"):
+        (tmp_path / "m" / name).touch()
+        with pytest.raises(CheckpointError, match=f"extra file {name}"):
+            from_pretrained(tmp_path / "m")
+        (tmp_path / "m" / name).unlink()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.float16])
+def test_the_type_of_the_network(model: Model, tmp_path: Path, dtype: Any) -> None:
+    save_pretrained(model, tmp_path / "m")
+    half = energycomp.load(tmp_path / "m", dtype=dtype)
+    assert {p.dtype for p in half.denoiser.network.parameters()} <= {torch.bfloat16, torch.float16}
+    samples = [
+        energycomp.Composer([one(0.3, 0.4), one(0.7, 0.6)]).sample(generator=0, num_inference_steps=2, output_type="pt")
+        for one in (model, half)
+    ]
+    assert samples[1].dtype == torch.float32
+    assert float((samples[0] - samples[1]).abs().max()) < 0.1
+    with pytest.raises(InputError, match="got dtype 'int8'; expected one of float32"):
+        energycomp.load(tmp_path / "m", dtype="int8")
+
+
+def test_what_a_card_says(model: Model) -> None:
+    result = Result(
+        data="synthetic:3-5", n=300, seed=0, command="energycomp evaluate tiny -n 300", page="https://x.org/page",
+        metrics={"perception rate": "0.990 (0.984-0.995)", "NFE per image": "3,526"},
+    )  # fmt: skip
+    text = card(
+        model, source="tiny", summary="A model.", license="mit", pipeline_tag="image-to-image", tags=["CLEVR"],
+        datasets=["energycomp-clevr"], sections={"Limits": "Few."}, results=[result],
+    )  # fmt: skip
+    read = ModelCard(text)
+    data = read.data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "energycomp", "image-to-image")
+    assert data.datasets == ["energycomp-clevr"]
+    assert "CLEVR" in (data.tags or [])
+    found = {entry.metric_type: entry for entry in data.eval_results or []}
+    assert {name: entry.metric_value for name, entry in found.items()} == {
+        "perception_rate": 0.99,
+        "nfe_per_image": 3526.0,
+    }
+    assert found["perception_rate"].source_name == result.command
+    assert found["perception_rate"].dataset_args == {"n": 300, "seed": 0}
+    assert "## Limits\n\nFew." in text
+    assert "| `synthetic:3-5` | 300 | perception rate | 0.990 (0.984-0.995) | [1](https://x.org/page) |" in text
+    assert "Describe training data" not in text
+    assert "Describe training data" in card(model)
+    assert ModelCard(card(model)).data.eval_results is None
+
+
+def test_the_page(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks of docs/hub.md, also those that need an account."""
+    pytest.importorskip("energycomp_clevr")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    names: dict[str, Any] = {"__name__": "hub"}
+    save_pretrained(energycomp.load("clevr-places"), tmp_path / "model")
+    for language, block in re.findall(r"```(console|python)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+        if language == "python":
+            exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102 - the page is ours
+            continue
+        for command in re.findall(r"^\$ energycomp (.*)", block, flags=re.MULTILINE):
+            arguments = shlex.split(command.replace("runs/mine/model", "model"))
+            assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert set(hub.branches["owner/name"]) == {"main", "half"}
+    assert "owner/name" in hub.private
