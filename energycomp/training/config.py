@@ -94,8 +94,8 @@ class FitConfig:
         """Raises InputError where the data cannot fill a batch, or the processes cannot share it."""
         if self.batch_size > samples:
             raise InputError(
-                f"got data with {samples} samples; expected at least batch_size={self.batch_size}; pass a map-style "
-                "dataset with __len__, or lower batch_size"
+                f"got data with {samples} samples; expected at least batch_size={self.batch_size}; give more data, "
+                "in a dataset with __len__, or lower batch_size"
             )
         parts = self.micro_batches or processes
         if self.batch_size % parts or parts % processes:

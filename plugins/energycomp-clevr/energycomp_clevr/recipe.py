@@ -13,7 +13,6 @@ from torch.utils.data import Dataset, StackDataset
 from tqdm import tqdm
 
 from energycomp import training
-from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
@@ -97,8 +96,6 @@ def scenes_of(
 ) -> Dataset[dict[str, Tensor]]:
     """Pictures of a folder in CLEVR's layout, at the model's size, in memory; `values` (K, D) of each record."""
     records = read(folder)
-    if len(records) < 32:
-        raise InputError(f"got {folder} with {len(records)} pictures; expected at least one batch of 32 to train on")
     images = [to_bytes(processor(record.path)[0]) for record in tqdm(records, desc="reading")]
     counts = torch.tensor([record.count for record in records])
     return _scenes(torch.stack(images), torch.cat([values(record) for record in records]), counts)

@@ -40,16 +40,13 @@ class Pictures(Dataset[Tensor]):
         return torch.stack([channel.median(0).values for channel in self.images.unbind(1)]).float() / 127.5 - 1.0
 
 
-def in_folder(folder: Path, processor: ImageProcessor, least: int) -> Pictures:
+def in_folder(folder: Path, processor: ImageProcessor) -> Pictures:
     """The images of a folder at the model's size, in memory.
 
     Raises:
-        InputError: fewer than `least` images, one batch.
+        InputError: no such folder, or no image in it.
     """
-    paths = image_files(folder)
-    if len(paths) < least:
-        raise InputError(f"got {folder} with {len(paths)} images; expected at least one batch of {least} to train on")
-    images = [to_bytes(processor(path)[0]) for path in tqdm(paths, desc="reading", delay=2)]
+    images = [to_bytes(processor(path)[0]) for path in tqdm(image_files(folder), desc="reading", delay=2)]
     return Pictures(torch.stack(images))
 
 

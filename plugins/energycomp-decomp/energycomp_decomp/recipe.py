@@ -67,9 +67,7 @@ def decomp(
         model = attrs.evolve(model, name=f"{model.name}-{world}")  # by which `evaluate` finds the data
     denoiser = model.denoiser
     shown = (
-        in_folder(data, model.processor, BATCH)
-        if data is not None
-        else drawn_shapes(world, objects, denoiser.sample_shape[1])
+        in_folder(data, model.processor) if data is not None else drawn_shapes(world, objects, denoiser.sample_shape[1])
     )
     parts = denoiser.rule == "product" and denoiser.prediction_type == "sample"
     if init is None and parts:
@@ -100,7 +98,7 @@ def lit(*, data: Path | None, init: Model | None, preset: str, cache: Path, **op
     del cache
     weights = {f"{name}_weight": _weight(name, options.pop(name, value)) for name, value in LIT_REGULARIZATION.items()}
     model = _start(init, FactorsEncoder, partial(build_lit, preset=preset, pretrained=False), options)
-    shown = in_folder(data, model.processor, BATCH) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
+    shown = in_folder(data, model.processor) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
     base: Any = model.denoiser.network.base
     if init is None:
         base.copy_(shown.median())

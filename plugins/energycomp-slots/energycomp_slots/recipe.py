@@ -137,7 +137,7 @@ def slots(
         model = attrs.evolve(
             model, name="slots" if world == "arrow" else f"slots-{world}"
         )  # `evaluate` finds data by it
-    shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor, BATCH)
+    shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor)
     todo = phases(cast("SlotVAE", model.denoiser.network), _checked_rise(rise))[_skipped(init, options) :]
     config = FitConfig(
         steps=sum(phase.steps for phase in todo), batch_size=BATCH, learning_rate=todo[0].learning_rate,

@@ -43,20 +43,17 @@ def drawn(world: str, size: int) -> Pictures:
     return Pictures(torch.cat([to_bytes(WORLDS[world](start, min(CHUNK, DRAWN - start), size)) for start in starts]))
 
 
-def in_file(path: Path, processor: ImageProcessor, least: int) -> Pictures:
+def in_file(path: Path, processor: ImageProcessor) -> Pictures:
     """The images of a folder, or the first 100,000 of a file that `mask_file` knows, at the model's size.
 
     Raises:
-        InputError: nothing of the kind, or fewer than `least`, one batch.
+        InputError: nothing of the kind.
     """
     file = mask_file(path)
     if file is None:
-        return in_folder(path, processor, least)
+        return in_folder(path, processor)
     read = [to_bytes(processor(list(part))) for part in tqdm(images_in(file.path, most=MOST), desc="reading", delay=2)]
-    images = torch.cat(read)
-    if len(images) < least:
-        raise InputError(f"got {file.path} with {len(images)} images; expected at least one batch of {least}")
-    return Pictures(images)
+    return Pictures(torch.cat(read))
 
 
 def _arrow(start: int, count: int, size: int) -> Tensor:

@@ -52,7 +52,7 @@ def comet(
         raise InputError(f"got preset {preset!r}; expected 'default', the only one")
     model = start(init, partial(untrained, **whole_numbers(options, ("parts", "width", "size"))))
     size = model.denoiser.sample_shape[1]
-    shown = in_folder(data, model.processor, BATCH) if data is not None else drawn_shapes(world, objects, size)
+    shown = in_folder(data, model.processor) if data is not None else drawn_shapes(world, objects, size)
     if init is None:
         base: Any = model.denoiser.network.base
         base.copy_(shown.median())
