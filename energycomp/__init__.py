@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from energycomp.training import denoising_loss
     from energycomp.training.fit import fit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _NAMES = {
     "components": ("Composable", "Composition", "Condition", "Conditioner", "EnergyComponent", "HasEnergy"),

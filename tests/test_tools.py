@@ -52,7 +52,7 @@ def test_a_build_and_what_it_holds(tmp_path: Path) -> None:
     build_all = script("build_all")
     assert {path.name for path in build_all.PACKAGES[1:]} == FIRST_PARTY.keys()
     (wheel,) = build_all.build([ROOT / "plugins" / "energycomp-slots"], tmp_path)
-    assert (tmp_path / "energycomp_slots-0.1.0.tar.gz").is_file()
+    assert (tmp_path / "energycomp_slots-0.2.0.tar.gz").is_file()
     held = build_all.summary(wheel)
     assert (held.name, held.cards, held.entry_points, held.licence) == ("energycomp_slots", 2, True, True)
     assert held.weights > 9_000_000
