@@ -1,0 +1,77 @@
+"""Comparisons of sets of atoms on draws that selected none of them, with more draws where few do not decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
+from energycomp_solvers.shared.subsets import subset_errors
+
+__all__ = ["HeldOut"]
+
+EARLY = 0.1  # the share of a significance level that a test on the first bank may spend
+
+
+@attrs.define(eq=False)
+class HeldOut:
+    """The quadratic form over the atoms that were compared, on one bank or on all of them.
+
+    Costs a row for each atom and draw, and one for u under the product rule, once an atom is asked for.
+
+    Args:
+        problem: of the image.
+        atoms: (M, *V), all that may be compared.
+        banks: independent; the first one is used alone until a comparison is open on it.
+    """
+
+    problem: Problem
+    atoms: Tensor
+    banks: Sequence[NoiseBank]
+    known: list[int] = attrs.field(factory=list)
+    _forms: list[QuadraticForm] = attrs.field(factory=list)
+
+    def evaluate(self, indices: Sequence[int]) -> None:
+        """Adds the atoms that are not known yet."""
+        fresh = [k for k in indices if k not in self.known]
+        if not self._forms:
+            self._forms = [self.problem.quadratic(self.atoms[fresh], self.banks[0])]
+        elif fresh:
+            parts = zip(self._forms, self.banks, strict=False)
+            self._forms = [form.append(self.problem.quadratic(self.atoms[fresh], bank)) for form, bank in parts]
+        self.known += fresh
+
+    def errors(self, indices: Sequence[int]) -> Tensor:
+        """The errors (S,) of a set of atoms under every draw that is in use."""
+        self.evaluate(indices)
+        places = [self.known.index(k) for k in indices]
+        return torch.cat([subset_errors(form, places, self.problem.weighting) for form in self._forms])
+
+    def significant(self, indices: Sequence[int], other: Sequence[int], level: float) -> bool:
+        """Whether atoms leave significantly less error than others.
+
+        The first bank decides where the test is below a tenth of the level, or the others leave less error. Anything
+        else is tested again with the other banks, so that errors of the first kind are below 1.1 times the level.
+        """
+        found = self._p_value(indices, other)
+        if len(self._forms) < len(self.banks) and EARLY * level <= found < 0.5:
+            self._forms += [self.problem.quadratic(self.atoms[self.known], bank) for bank in self.banks[1:]]
+            found = self._p_value(indices, other)
+        elif len(self._forms) == 1:
+            level *= EARLY
+        return found < level
+
+    def form(self, indices: Sequence[int]) -> QuadraticForm:
+        """The form over known atoms on all draws in use, in the order of the indices."""
+        self.evaluate(indices)
+        first, *others = [form.take([self.known.index(k) for k in indices]) for form in self._forms]
+        for form in others:
+            first = first.cat(form)
+        return first
+
+    def _p_value(self, indices: Sequence[int], other: Sequence[int]) -> float:
+        used = [len(bank) for bank in self.banks[: len(self._forms)]]
+        return paired(self.errors(indices), self.errors(other), used)[2]
