@@ -20,12 +20,13 @@ from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.held_out import HeldOut
-from energycomp_solvers.shared.newton import moved_values, newton_step
-from energycomp_solvers.shared.subsets import greedy, promising, subset_errors, swap
+from energycomp_solvers.shared.newton import newton_step
+from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
 __all__ = ["Pursuit", "lattice"]
 
 SCREENED = 100  # dictionaries of as many values are screened by one draw
+MOVES, SETTLED = 4, 0.01  # Gauss-Newton steps of an added value, and the share of the error below which they end
 PROMISING = 6  # values that stay of those, for each component that one draw finds
 
 
@@ -51,12 +52,12 @@ class Pursuit:
 
     needs: ClassVar[None] = None
 
-    side: int = attrs.field(default=12, validator=whole(2, 65_536))
-    draws: int = attrs.field(default=4, validator=whole(1))
+    side: int = attrs.field(default=16, validator=whole(2, 65_536))
+    draws: int = attrs.field(default=3, validator=whole(1))
     fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(4)))
     p_value: float = attrs.field(default=1e-2, validator=number(most=1))
-    extra: int = attrs.field(default=3, validator=whole(0))
-    steps: int = attrs.field(default=2, validator=whole(0))
+    extra: int = attrs.field(default=2, validator=whole(0))
+    steps: int = attrs.field(default=1, validator=whole(0))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M + 1 rows for a lattice of M values, and about 70 + 16 log K ... for each component."""
@@ -75,19 +76,20 @@ class Pursuit:
         else:
             atoms, bank = lattice(slot.support, self.side, problem.value_shape), self._low(problem, generator)
         atoms, form = _screened(problem, atoms, bank)
-        chosen, trace = greedy(form, problem.counts, problem.weighting)
-        chosen = swap(form, chosen, problem.weighting)
         rows.append(problem.rows)
         if slot.candidates is None:
-            atoms, form, chosen = self._refine(problem, atoms, form, chosen, bank)
+            atoms, form, chosen, extra, trace = self._pursue(problem, bank, atoms, form)
+        else:
+            chosen, trace = greedy(form, problem.counts, problem.weighting)
+            chosen = swap(form, chosen, problem.weighting)
+            extra = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)[0][len(chosen) :]
         rows.append(problem.rows)
-        extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
         held_out = HeldOut(problem, atoms, [problem.draw(n, generator) for n in _parts(most)])
-        kept = self._decide(problem, form, chosen, extended, held_out)
+        kept = self._decide(problem, form, chosen, extra, held_out)
         rows.append(problem.rows)
         values = atoms[kept]
-        for _ in range(self.steps if slot.candidates is None and kept else 0):
-            values = self._step(problem, values, generator)
+        if slot.candidates is None and kept:
+            values = self._polished(problem, values, generator)
         rows.append(problem.rows)
         spare = [k for k in held_out.known if k not in kept]
         chooses = held_out.form([*kept, *spare])
@@ -99,31 +101,46 @@ class Pursuit:
         """Draws of the lowest third of the timesteps."""
         return problem.draw(3 * self.draws, generator)[: self.draws]
 
-    def _refine(
-        self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], bank: NoiseBank
-    ) -> tuple[Tensor, QuadraticForm, list[int]]:
-        """Moves the chosen values by a Gauss-Newton step, then swaps and adds again on the same draws."""
-        if not chosen:
-            return atoms, form, chosen
-        moved = moved_values(problem.slots[0].support, atoms[chosen])
-        places = list(range(len(atoms), len(atoms) + len(moved)))
-        both = form.append(problem.quadratic(moved, bank))
-        values = newton_step(problem, atoms[chosen], both, chosen, places, reach=0.5 / self.side)
-        form = form.append(problem.quadratic(values, bank))
-        replaced = list(range(len(atoms), len(atoms) + len(values)))
-        chosen = swap(form, replaced, problem.weighting)
-        chosen, _ = greedy(form, problem.counts, problem.weighting, chosen)
-        return torch.cat([atoms, values]), form, chosen
+    def _pursue(
+        self, problem: Problem, bank: NoiseBank, atoms: Tensor, form: QuadraticForm
+    ) -> tuple[Tensor, QuadraticForm, list[int], list[int], list[float]]:
+        """Newtonized matching pursuit (Mamandipoor et al., 2016): each value is moved before the next one is added.
 
-    def _step(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
-        """One Gauss-Newton step of all values on draws of its own. Costs K (D + 1) + 1 rows per draw."""
-        moved = moved_values(problem.slots[0].support, values)
-        form = problem.quadratic(torch.cat([values, moved]), self._low(problem, generator))
-        own = list(range(len(form)))
-        return newton_step(problem, values, form, own[: len(values)], own[len(values) :], reach=0.25 / self.side)
+        A value of the lattice explains only a part of its component, and the next one would be added beside it.
+
+        Returns:
+            The atoms and the form with the moved values; the values that lower the error and those that come next; and
+            the mean error after each.
+        """
+        (low, high), weighting = problem.counts, problem.weighting
+        order: list[int] = []
+        errors = [float(subset_errors(form, order, weighting).mean())]
+        while len(order) < min(high + self.extra, len(form)) and errors.index(min(errors)) + self.extra >= len(order):
+            candidate = add_each(form, order, weighting)
+            order = [*order, int(candidate.argmin())]
+            before, error, tries = torch.inf, float(candidate.min()), 0
+            while tries < MOVES and error < (1 - SETTLED) * before:
+                before, tries = error, tries + 1
+                last = [len(order) - 1]
+                atoms, form, order = newton_step(problem, bank, atoms, form, order, last, reach=0.5 / self.side)
+                error = float(subset_errors(form, order, weighting).mean())
+            errors.append(error)
+        count = min(range(low, min(high, len(order)) + 1), key=errors.__getitem__)
+        chosen, extra, places = swap(form, order[:count], weighting), order[count:], range(count)
+        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, places, reach=0.5 / self.side)
+        return atoms, form, chosen, extra[: self.extra], errors
+
+    def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Moves all values at once by Gauss-Newton steps on draws of their own."""
+        bank, chosen = self._low(problem, generator), list(range(len(values)))
+        form = problem.quadratic(values, bank)
+        for _ in range(self.steps):
+            reach = 0.25 / self.side
+            values, form, chosen = newton_step(problem, bank, values, form, chosen, range(len(chosen)), reach=reach)
+        return values[chosen]
 
     def _decide(
-        self, problem: Problem, form: QuadraticForm, chosen: list[int], extended: list[int], held_out: HeldOut
+        self, problem: Problem, form: QuadraticForm, chosen: list[int], extra: list[int], held_out: HeldOut
     ) -> list[int]:
         """The atoms that stay, by paired tests on held-out draws.
 
@@ -140,7 +157,7 @@ class Pursuit:
                 break
             chosen = least
         if len(chosen) < problem.counts[1]:
-            held_out.evaluate(extended)
+            held_out.evaluate(extra)
         while len(chosen) < min(problem.counts[1], len(held_out.known)):
             more = [[*chosen, k] for k in held_out.known if k not in chosen]
             best = min(more, key=lambda indices: float(held_out.errors(indices).mean()))
@@ -159,10 +176,10 @@ def _screened(problem: Problem, atoms: Tensor, bank: NoiseBank) -> tuple[Tensor,
     return atoms[best], first.take(best).cat(problem.quadratic(atoms[best], bank[1:]))
 
 
-def _parts(draws: int) -> tuple[int, int]:
-    """A quarter of the draws and the rest, at least two each."""
+def _parts(draws: int) -> list[int]:
+    """A quarter of the draws, another one, and the rest; at least two each."""
     first = max(2, draws // 4)
-    return first, draws - first
+    return [first, first, draws - 2 * first] if draws >= 8 else [draws]
 
 
 def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, ...]) -> Tensor:

@@ -13,7 +13,7 @@ from energycomp_solvers.shared.subsets import subset_errors
 
 __all__ = ["HeldOut"]
 
-EARLY = 0.1  # the share of a significance level that a test on the first bank may spend
+EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
 
 
 @attrs.define(eq=False)
@@ -53,16 +53,14 @@ class HeldOut:
     def significant(self, indices: Sequence[int], other: Sequence[int], level: float) -> bool:
         """Whether atoms leave significantly less error than others.
 
-        The first bank decides where the test is below a tenth of the level, or the others leave less error. Anything
-        else is tested again with the other banks, so that errors of the first kind are below 1.1 times the level.
+        A bank decides where the test is below a twentieth of the level, or the others leave less error. Anything else
+        is tested again with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
         found = self._p_value(indices, other)
-        if len(self._forms) < len(self.banks) and EARLY * level <= found < 0.5:
-            self._forms += [self.problem.quadratic(self.atoms[self.known], bank) for bank in self.banks[1:]]
+        while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < 0.5:
+            self._forms.append(self.problem.quadratic(self.atoms[self.known], left[0]))
             found = self._p_value(indices, other)
-        elif len(self._forms) == 1:
-            level *= EARLY
-        return found < level
+        return found < (EARLY * level if left else level)
 
     def form(self, indices: Sequence[int]) -> QuadraticForm:
         """The form over known atoms on all draws in use, in the order of the indices."""

@@ -1,65 +1,79 @@
-"""A joint Gauss-Newton step on continuous values, from differences of predictions on the quadratic form.
+"""Gauss-Newton steps of continuous values, from differences of predictions on the quadratic form.
 
 Notation: variable -> symbol
     q           a value as its quantile in the support, in (0, 1)
-    difference  D, the change of a component's weighted prediction per unit of one number of q, (K D,) of them
-    gradient    D.r, with r what the components leave of the target
-    hessian     D.D, of which the curvature of the predictions is left out
+    difference  D, the change of the composed prediction per unit of one number of q
+    gradient    D.r, with r what the composed prediction leaves of the target
+    hessian     D.D: the curvature of the predictions is left out, so that it is never negative
 
     q <- q + clip(hessian^-1 gradient, -reach, reach)
 
-All values move at once, so components that share pixels do not move in turns.
+Values that move together account for each other: they may share pixels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
-from energycomp.inference import Problem, QuadraticForm
+from energycomp.inference import NoiseBank, Problem, QuadraticForm
+from energycomp_solvers.shared.subsets import subset_errors
 
-__all__ = ["moved_values", "newton_step"]
+__all__ = ["newton_step"]
 
 STEP, EDGE, DAMPING = 0.01, 1e-3, 1e-3
 
 
-def moved_values(support: constraints.Constraint, values: Tensor) -> Tensor:
-    """Values (K, D) with one number moved by a hundredth of the support, towards its middle: (K D, D)."""
-    q = _quantiles(support, values)
-    steps = STEP * (1 - 2 * (q > 0.5).double())
-    return _values(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), values)
-
-
 def newton_step(
-    problem: Problem, values: Tensor, form: QuadraticForm, chosen: list[int], moved: list[int], *, reach: float
-) -> Tensor:
-    """Values (K, D) after one step. Costs no network evaluation: the form holds the values and the moved values.
+    problem: Problem,
+    bank: NoiseBank,
+    atoms: Tensor,
+    form: QuadraticForm,
+    chosen: Sequence[int],
+    places: Sequence[int],
+    *,
+    reach: float,
+) -> tuple[Tensor, QuadraticForm, list[int]]:
+    """Moves some of the chosen atoms at once. Costs D + 1 rows for each and draw, and 2 for u.
 
     Args:
-        values: (K, D).
-        form: over at least the values and `moved_values` of them.
-        chosen: the places of the K values in the form.
-        moved: the places of the K D moved values.
+        atoms: (M, D), over which `form` is on the draws of `bank`.
+        chosen: the atoms of the answer.
+        places: which of the answer move.
         reach: by how much of the support a number changes at most.
+
+    Returns:
+        The atoms, the form and the answer with the moved values added, if these lower the mean error; else as given.
     """
-    count, dimensions = values.shape
-    support, weight = problem.slots[0].support, problem.weighting(count)
-    q = _quantiles(support, values)
-    mean = form.take([*chosen, *moved]).mean()
-    b, gram = mean.b[0].cpu(), mean.gram()[0].cpu()
-    steps = STEP * (1 - 2 * (q > 0.5).double()).flatten().cpu()
-    owner = torch.arange(count).repeat_interleave(dimensions)
-    difference = torch.zeros(len(steps), len(b), dtype=torch.float64)  # rows: coefficients over values and moved ones
-    place = torch.arange(len(steps))
-    difference[place, count + place] = weight / steps
-    difference[place, owner] = -weight / steps
+    support, weight, count = problem.slots[0].support, problem.weighting(len(chosen)), len(chosen)
+    if not places:
+        return atoms, form, list(chosen)
+    q = _quantiles(support, atoms[[chosen[k] for k in places]])
+    steps = STEP * (1 - 2 * (q > 0.5).double())  # towards the middle: (k, D)
+    near = _values(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), atoms)
+    mean = form.take(list(chosen)).append(problem.quadratic(near, bank)).mean()
+    b, gram, size = mean.b[0].cpu(), mean.gram()[0].cpu(), steps.cpu().flatten()
+
+    difference = torch.zeros(len(near), len(b), dtype=torch.float64)  # of each number, by the atoms
+    number = torch.arange(len(near))
+    difference[number, count + number] = weight / size
+    difference[number, torch.tensor(places).repeat_interleave(q.shape[1])] = -weight / size
     answer = torch.zeros(len(b), dtype=torch.float64)
     answer[:count] = weight
     gradient, hessian = difference @ (b - gram @ answer), difference @ gram @ difference.T
-    hessian.diagonal().add_(DAMPING * hessian.diagonal().mean() + torch.finfo(torch.float64).tiny)
-    step = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(count, dimensions)
-    return _values(support, q + step.to(q), values)
+    hessian.diagonal().add_(DAMPING * hessian.diagonal().mean() + 1e-12)
+    moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
+
+    values = _values(support, q + moves.to(q), atoms)
+    both = form.append(problem.quadratic(values, bank))
+    moved = list(chosen)
+    for new, place in enumerate(places):
+        moved[place] = len(atoms) + new
+    before, after = (float(subset_errors(both, indices, problem.weighting).mean()) for indices in (chosen, moved))
+    return (torch.cat([atoms, values]), both, moved) if after < before else (atoms, form, list(chosen))
 
 
 def _quantiles(support: constraints.Constraint, values: Tensor) -> Tensor:
@@ -67,5 +81,5 @@ def _quantiles(support: constraints.Constraint, values: Tensor) -> Tensor:
 
 
 def _values(support: constraints.Constraint, q: Tensor, like: Tensor) -> Tensor:
-    moved: Tensor = transform_to(support)(torch.logit(q.clamp(EDGE, 1 - EDGE)))
-    return moved.to(like)
+    values: Tensor = transform_to(support)(torch.logit(q.clamp(EDGE, 1 - EDGE)))
+    return values.to(like)
