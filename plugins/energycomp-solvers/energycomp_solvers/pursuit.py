@@ -116,13 +116,13 @@ class Pursuit:
         order: list[int] = []
         errors = [float(subset_errors(form, order, weighting).mean())]
         while len(order) < min(high + self.extra, len(form)) and errors.index(min(errors)) + self.extra >= len(order):
-            candidate = add_each(form, order, weighting)
-            order = [*order, int(candidate.argmin())]
-            before, error, tries = torch.inf, float(candidate.min()), 0
+            known = set(order)
+            order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
+            places = [place for place, k in enumerate(order) if k not in known]
+            before, error, tries = torch.inf, float(subset_errors(form, order, weighting).mean()), 0
             while tries < MOVES and error < (1 - SETTLED) * before:
                 before, tries = error, tries + 1
-                last = [len(order) - 1]
-                atoms, form, order = newton_step(problem, bank, atoms, form, order, last, reach=0.5 / self.side)
+                atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=0.5 / self.side)
                 error = float(subset_errors(form, order, weighting).mean())
             errors.append(error)
         count = min(range(low, min(high, len(order)) + 1), key=errors.__getitem__)
