@@ -53,7 +53,7 @@ class Pursuit:
     needs: ClassVar[None] = None
 
     side: int = attrs.field(default=16, validator=whole(2, 65_536))
-    draws: int = attrs.field(default=3, validator=whole(1))
+    draws: int = attrs.field(default=4, validator=whole(1))
     fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(4)))
     p_value: float = attrs.field(default=1e-2, validator=number(most=1))
     extra: int = attrs.field(default=2, validator=whole(0))
@@ -93,7 +93,8 @@ class Pursuit:
         rows.append(problem.rows)
         spare = [k for k in held_out.known if k not in kept]
         chooses = held_out.form([*kept, *spare])
-        solution = compared(problem, values, atoms[spare], most // 2, {"error": trace}, generator, chooses)
+        compare = min(held_out.draws, most // 2)
+        solution = compared(problem, values, atoms[spare], compare, {"error": trace}, generator, chooses)
         spent = [after - before for before, after in zip(rows, [*rows[1:], problem.rows], strict=True)]
         return attrs.evolve(solution, trace={**solution.trace, "rows": spent})
 

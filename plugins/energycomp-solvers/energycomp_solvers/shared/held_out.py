@@ -13,6 +13,7 @@ from energycomp_solvers.shared.subsets import subset_errors
 
 __all__ = ["HeldOut"]
 
+HOPELESS = 0.95  # a test above this p-value ends, too
 EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
 
 
@@ -34,6 +35,11 @@ class HeldOut:
     known: list[int] = attrs.field(factory=list)
     _forms: list[QuadraticForm] = attrs.field(factory=list)
 
+    @property
+    def draws(self) -> int:
+        """How many draws are in use."""
+        return sum(form.draws for form in self._forms)
+
     def evaluate(self, indices: Sequence[int]) -> None:
         """Adds the atoms that are not known yet."""
         fresh = [k for k in indices if k not in self.known]
@@ -53,11 +59,11 @@ class HeldOut:
     def significant(self, indices: Sequence[int], other: Sequence[int], level: float) -> bool:
         """Whether atoms leave significantly less error than others.
 
-        A bank decides where the test is below a twentieth of the level, or the others leave less error. Anything else
-        is tested again with one bank more, so errors of the first kind are a tenth above the level for three banks.
+        A bank decides where its p-value is below a twentieth of the level or above 0.95. Anything else is tested again
+        with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
         found = self._p_value(indices, other)
-        while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < 0.5:
+        while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < HOPELESS:
             self._forms.append(self.problem.quadratic(self.atoms[self.known], left[0]))
             found = self._p_value(indices, other)
         return found < (EARLY * level if left else level)
