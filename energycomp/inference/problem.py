@@ -167,8 +167,9 @@ class Problem:
     def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
         """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.
 
-        Costs M S rows, and S for u under the product rule on a bank that was not seen before. Subsets of atoms are 0/1 weights under the rules sum and
-        product, and 1/K under mean: `weighting` makes them.
+        Costs M S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a bank seen
+        before. Subsets of atoms are 0/1 weights under the rules sum and product, and 1/K under mean: `weighting` makes
+        them.
 
         Raises:
             InputError: more atoms and draws than fit into memory.

@@ -1,12 +1,14 @@
-"""Matching pursuit over a dictionary of values, coarse to fine (Mallat and Zhang, 1993); it infers the count.
+"""Matching pursuit over a dictionary of values that move between the lattice points; it infers the count.
 
-In the place of Algorithm 6 of Wang (2026), without a run per count. Network evaluations are spent where they decide
-something: one draw finds where components may be, a few more choose among the values there, Gauss-Newton steps replace
-a finer lattice, and held-out draws are added only while the count is not clear.
+In the place of Algorithm 6 of Wang (2026), without a run per count: matching pursuit (Mallat and Zhang, 1993), and its
+Newtonized form for continuous values (Mamandipoor et al., 2016). Network evaluations are spent where they decide
+something: one draw finds where components may be, few draws choose and move the values there, and held-out draws are
+added only while the count is open.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import attrs
@@ -23,11 +25,22 @@ from energycomp_solvers.shared.held_out import HeldOut
 from energycomp_solvers.shared.newton import newton_step
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
-__all__ = ["Pursuit", "lattice"]
+__all__ = ["STAGES", "Pursuit", "lattice"]
 
-SCREENED = 100  # dictionaries of as many values are screened by one draw
-MOVES, SETTLED = 4, 0.01  # Gauss-Newton steps of an added value, and the share of the error below which they end
-PROMISING = 6  # values that stay of those, for each component that one draw finds
+STAGES = ("lattice", "pursuit", "count", "polish", "comparison")  # of `Solution.trace["rows"]`
+PROMISING = 6  # values of the lattice that stay for each component which one draw finds
+MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end
+
+
+@attrs.frozen(eq=False)
+class _Found:
+    """What a search selected: atoms and the form over them, the answer, what comes next, and the error after each."""
+
+    atoms: Tensor
+    form: QuadraticForm
+    chosen: list[int]
+    extra: list[int]
+    errors: Sequence[float]
 
 
 @attrs.frozen
@@ -37,17 +50,18 @@ class Pursuit:
     A dictionary of values is run once on a few draws; adding, swapping and removing components are then arithmetic on
     the quadratic form. Continuous values start on a lattice, which one draw of a small timestep screens, and are moved
     by Gauss-Newton steps. Held-out draws decide how many components stay: one is dropped while the paired difference
-    is not significant.
+    is not significant. `Solution.trace` has the mean error after each component that was added, and the network
+    evaluations of each of the `STAGES`.
 
     Args:
         side: points of the lattice along each dimension.
         draws: draws that select; those of continuous values are of the lowest third of the timesteps, which see places
             best.
-        fresh_draws: held-out draws that decide the count where the first quarter of them does not, twice as many as
-            compare the answer with the runner-up; the problem's default.
+        fresh_draws: most held-out draws that decide the count; a quarter of them is used where that is enough. As many
+            others as were used compare the answer with the runner-up, at most half of these. The problem's default.
         p_value: a component stays, or comes back, where the paired test is below this.
         extra: further values, next in the order of the search, that the held-out draws may add.
-        steps: Gauss-Newton steps at the end, for continuous values; each has `draws` draws of its own.
+        steps: Gauss-Newton steps of all values at the end, for continuous values.
     """
 
     needs: ClassVar[None] = None
@@ -60,7 +74,7 @@ class Pursuit:
     steps: int = attrs.field(default=1, validator=whole(0))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
-        """Costs M + 1 rows for a lattice of M values, and about 70 + 16 log K ... for each component."""
+        """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component."""
         generator = as_generator(generator)
         if not problem.exchangeable:
             raise InputError(
@@ -70,74 +84,82 @@ class Pursuit:
         if not problem.slots:  # K = 0 is the only answer
             none = torch.empty(0, *problem.value_shape, device=problem.device)
             return compared(problem, none, none, most, {}, generator)
-        slot, rows = problem.slots[0], [problem.rows]
-        if slot.candidates is not None:
-            atoms, bank = slot.candidates, problem.draw(self.draws, generator)
+        candidates, rows = problem.slots[0].candidates, [problem.rows]
+        if candidates is not None:
+            atoms, bank = candidates, problem.draw(self.draws, generator)
+            form = problem.quadratic(atoms, bank)
         else:
-            atoms, bank = lattice(slot.support, self.side, problem.value_shape), self._low(problem, generator)
-        atoms, form = _screened(problem, atoms, bank)
+            bank = self._low(problem, generator)
+            atoms, form = self._screened(problem, bank)
         rows.append(problem.rows)
-        if slot.candidates is None:
-            atoms, form, chosen, extra, trace = self._pursue(problem, bank, atoms, form)
-        else:
-            chosen, trace = greedy(form, problem.counts, problem.weighting)
-            chosen = swap(form, chosen, problem.weighting)
-            extra = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)[0][len(chosen) :]
+        continuous = candidates is None
+        found = self._pursue(problem, bank, atoms, form) if continuous else self._chosen(problem, atoms, form)
         rows.append(problem.rows)
-        held_out = HeldOut(problem, atoms, [problem.draw(n, generator) for n in _parts(most)])
-        kept = self._decide(problem, form, chosen, extra, held_out)
+        held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
+        kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
         rows.append(problem.rows)
-        values = atoms[kept]
-        if slot.candidates is None and kept:
+        values, spare = found.atoms[kept], [k for k in held_out.known if k not in kept]
+        if continuous and kept:
             values = self._polished(problem, values, generator)
         rows.append(problem.rows)
-        spare = [k for k in held_out.known if k not in kept]
-        chooses = held_out.form([*kept, *spare])
-        compare = min(held_out.draws, most // 2)
-        solution = compared(problem, values, atoms[spare], compare, {"error": trace}, generator, chooses)
+        draws, chooses = min(held_out.draws, most // 2), held_out.form([*kept, *spare])
+        solution = compared(problem, values, found.atoms[spare], draws, {"error": found.errors}, generator, chooses)
         spent = [after - before for before, after in zip(rows, [*rows[1:], problem.rows], strict=True)]
         return attrs.evolve(solution, trace={**solution.trace, "rows": spent})
 
     def _low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
-        """Draws of the lowest third of the timesteps."""
+        """Draws of the lowest third of the timesteps, in their order."""
         return problem.draw(3 * self.draws, generator)[: self.draws]
 
-    def _pursue(
-        self, problem: Problem, bank: NoiseBank, atoms: Tensor, form: QuadraticForm
-    ) -> tuple[Tensor, QuadraticForm, list[int], list[int], list[float]]:
-        """Newtonized matching pursuit (Mamandipoor et al., 2016): each value is moved before the next one is added.
+    def _screened(self, problem: Problem, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
+        """The values of the lattice that the first draw finds promising, and the form over them on all draws."""
+        atoms = lattice(problem.slots[0].support, self.side, problem.value_shape)
+        first = problem.quadratic(atoms, bank[:1])
+        best = promising(first, problem.counts, problem.weighting, PROMISING)
+        if len(bank) == 1:
+            return atoms[best], first.take(best)
+        return atoms[best], first.take(best).cat(problem.quadratic(atoms[best], bank[1:]))
 
-        A value of the lattice explains only a part of its component, and the next one would be added beside it.
+    def _chosen(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Found:
+        """Matching pursuit among given values. Costs no network evaluation."""
+        chosen, errors = greedy(form, problem.counts, problem.weighting)
+        chosen = swap(form, chosen, problem.weighting)
+        extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
+        return _Found(atoms, form, chosen, extended[len(chosen) :], errors)
 
-        Returns:
-            The atoms and the form with the moved values; the values that lower the error and those that come next; and
-            the mean error after each.
+    def _pursue(self, problem: Problem, bank: NoiseBank, atoms: Tensor, form: QuadraticForm) -> _Found:
+        """Newtonized matching pursuit: each value is moved before the next one is added.
+
+        A value of the lattice explains only a part of its component, and another one would be added beside it. When
+        one is added the others swap: one value between two components becomes one for each. Costs 3 rows per draw for
+        each value and step of two numbers.
         """
-        (low, high), weighting = problem.counts, problem.weighting
+        (low, high), weighting, reach = problem.counts, problem.weighting, 0.5 / self.side
         order: list[int] = []
         errors = [float(subset_errors(form, order, weighting).mean())]
-        while len(order) < min(high + self.extra, len(form)) and errors.index(min(errors)) + self.extra >= len(order):
+        while len(order) < min(high + self.extra, len(form)):
+            if len(order) >= max(low, errors.index(min(errors)) + max(self.extra, 1)):
+                break
             known = set(order)
             order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
             places = [place for place, k in enumerate(order) if k not in known]
-            before, error, tries = torch.inf, float(subset_errors(form, order, weighting).mean()), 0
-            while tries < MOVES and error < (1 - SETTLED) * before:
-                before, tries = error, tries + 1
-                atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=0.5 / self.side)
+            before, error, moves = torch.inf, float(subset_errors(form, order, weighting).mean()), 0
+            while moves < MOVES and error < (1 - SETTLED) * before:
+                before, moves = error, moves + 1
+                atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=reach)
                 error = float(subset_errors(form, order, weighting).mean())
             errors.append(error)
-        count = min(range(low, min(high, len(order)) + 1), key=errors.__getitem__)
-        chosen, extra, places = swap(form, order[:count], weighting), order[count:], range(count)
-        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, places, reach=0.5 / self.side)
-        return atoms, form, chosen, extra[: self.extra], errors
+        count = min(range(min(low, len(order)), min(high, len(order)) + 1), key=errors.__getitem__)
+        chosen, extra = swap(form, order[:count], weighting), order[count : count + self.extra]
+        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, range(count), reach=reach)
+        return _Found(atoms, form, chosen, extra, errors)
 
     def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Moves all values at once by Gauss-Newton steps on draws of their own."""
+        """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
         bank, chosen = self._low(problem, generator), list(range(len(values)))
-        form = problem.quadratic(values, bank)
+        form, places = problem.quadratic(values, bank), range(len(values))
         for _ in range(self.steps):
-            reach = 0.25 / self.side
-            values, form, chosen = newton_step(problem, bank, values, form, chosen, range(len(chosen)), reach=reach)
+            values, form, chosen = newton_step(problem, bank, values, form, chosen, places, reach=0.25 / self.side)
         return values[chosen]
 
     def _decide(
@@ -168,19 +190,10 @@ class Pursuit:
         return chosen
 
 
-def _screened(problem: Problem, atoms: Tensor, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
-    """The form over a dictionary; of a large one, over the values that its first draw finds promising."""
-    if len(bank) < 2 or len(atoms) < SCREENED:
-        return atoms, problem.quadratic(atoms, bank)
-    first = problem.quadratic(atoms, bank[:1])
-    best = promising(first, problem.counts, problem.weighting, PROMISING)
-    return atoms[best], first.take(best).cat(problem.quadratic(atoms[best], bank[1:]))
-
-
 def _parts(draws: int) -> list[int]:
-    """A quarter of the draws, another one, and the rest; at least two each."""
-    first = max(2, draws // 4)
-    return [first, first, draws - 2 * first] if draws >= 8 else [draws]
+    """A quarter of the draws, another one, and the rest; all at once where that would be fewer than four."""
+    first = draws // 4
+    return [first, first, draws - 2 * first] if first >= 4 else [draws]
 
 
 def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, ...]) -> Tensor:
