@@ -135,22 +135,23 @@ class Pursuit:
         each value and step of two numbers.
         """
         (low, high), weighting, reach = problem.counts, problem.weighting, 0.5 / self.side
-        order: list[int] = []
-        errors = [float(subset_errors(form, order, weighting).mean())]
-        while len(order) < min(high + self.extra, len(form)):
-            if len(order) >= max(low, errors.index(min(errors)) + max(self.extra, 1)):
+        orders: list[list[int]] = [[]]
+        errors = [float(subset_errors(form, [], weighting).mean())]
+        while len(orders) <= min(high + self.extra, len(form)):
+            if len(errors) > max(low, errors.index(min(errors)) + max(self.extra, 1)):
                 break
-            known = set(order)
+            before, error, moves, order = torch.inf, torch.inf, 0, orders[-1]
             order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
-            places = [place for place, k in enumerate(order) if k not in known]
-            before, error, moves = torch.inf, float(subset_errors(form, order, weighting).mean()), 0
-            while moves < MOVES and error < (1 - SETTLED) * before:
-                before, moves = error, moves + 1
+            places = [place for place, k in enumerate(order) if k not in orders[-1]]
+            while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
+                before, moves = float(subset_errors(form, order, weighting).mean()), moves + 1
                 atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=reach)
                 error = float(subset_errors(form, order, weighting).mean())
+            orders.append(order)
             errors.append(error)
-        count = min(range(min(low, len(order)), min(high, len(order)) + 1), key=errors.__getitem__)
-        chosen, extra = swap(form, order[:count], weighting), order[count : count + self.extra]
+        most = len(orders) - 1
+        count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
+        chosen, extra = orders[count], [k for k in orders[-1] if k not in orders[count]][: self.extra]
         atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, range(count), reach=reach)
         return _Found(atoms, form, chosen, extra, errors)
 
