@@ -77,5 +77,5 @@ class HeldOut:
         return first
 
     def _p_value(self, indices: Sequence[int], other: Sequence[int]) -> float:
-        used = [len(bank) for bank in self.banks[: len(self._forms)]]
-        return paired(self.errors(indices), self.errors(other), used)[2]
+        errors = self.errors(indices), self.errors(other)
+        return paired(*errors, [form.draws for form in self._forms])[2]

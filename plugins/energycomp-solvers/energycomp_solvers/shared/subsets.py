@@ -58,6 +58,10 @@ def promising(form: QuadraticForm, counts: tuple[int, int], weighting: Weighting
 
     An atom next to a strong component lowers the error of the empty answer more than a weak component does: every
     component is given its own atoms. At least as many atoms as the least count.
+
+    >>> form = QuadraticForm.of(torch.tensor([[[9.0, 0.0], [8.0, 0.0], [0.0, 1.0]]]), torch.tensor([[9.0, 1.0]]))
+    >>> promising(form, (0, 2), lambda count: 1.0, 1)
+    [0, 2]
     """
     chosen, _ = greedy(form, counts, weighting)
     found = list(chosen)
