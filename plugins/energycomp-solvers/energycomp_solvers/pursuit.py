@@ -22,7 +22,7 @@ from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.held_out import HeldOut
-from energycomp_solvers.shared.newton import newton_step
+from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
 __all__ = ["STAGES", "Pursuit", "lattice"]
@@ -99,6 +99,9 @@ class Pursuit:
         kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
         rows.append(problem.rows)
         values, spare = found.atoms[kept], [k for k in held_out.known if k not in kept]
+        if continuous:
+            support, reach = problem.slots[0].support, 1.0 / self.side
+            spare = [k for k in spare if is_apart(support, found.atoms[[k]], values, reach)]
         if continuous and kept:
             values = self._polished(problem, values, generator)
         rows.append(problem.rows)

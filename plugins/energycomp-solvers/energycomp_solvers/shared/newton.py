@@ -22,7 +22,7 @@ from torch.distributions import constraints, transform_to
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import subset_errors
 
-__all__ = ["newton_step"]
+__all__ = ["is_apart", "newton_step"]
 
 STEP, EDGE, DAMPING = 0.01, 1e-3, 1e-3
 
@@ -74,6 +74,18 @@ def newton_step(
         moved[place] = len(atoms) + new
     before, after = (float(subset_errors(both, indices, problem.weighting).mean()) for indices in (chosen, moved))
     return (torch.cat([atoms, values]), both, moved) if after < before else (atoms, form, list(chosen))
+
+
+def is_apart(support: constraints.Constraint, value: Tensor, others: Tensor, reach: float) -> bool:
+    """Whether a value (1, D) is further than `reach` of the support from each other one (K, D), in some number.
+
+    >>> unit = constraints.independent(constraints.unit_interval, 1)
+    >>> is_apart(unit, torch.tensor([[0.5, 0.5]]), torch.tensor([[0.51, 0.5], [0.9, 0.5]]), 0.1)
+    False
+    """
+    if not len(others):
+        return True
+    return bool(((_quantiles(support, value) - _quantiles(support, others)).abs().amax(1) > reach).all())
 
 
 def _quantiles(support: constraints.Constraint, values: Tensor) -> Tensor:
