@@ -50,7 +50,7 @@ def main() -> None:
         shown = [f"{part:,.0f}" for part in (*stages, sum(stages), sum(stages) / objects)]
         lines.append([data, f"{objects:.1f}", f"{found / objects:.3f}", *shown, f"{seconds:.2g}"])
     arguments = f"--model {options.model} --data {' '.join(options.data)} -n {options.n} --seed {options.seed}"
-    text = table(HEAD, lines, f"`{COMMAND} {arguments}`: means over images, {options.threads} threads.")
+    text = table(HEAD, lines, f"`{COMMAND} {arguments}`: means over images, threads: {options.threads}.")
     options.out.mkdir(parents=True, exist_ok=True)
     with atomic_file(options.out / "evaluations.md") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
