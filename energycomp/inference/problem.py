@@ -32,7 +32,8 @@ MAX_NUMBERS = 2**30  # of predictions, or of noise, at a time: 4 GiB of float32
 class Problem:
     """All that a solver sees: the denoising error of an image as a function of values, and which values are legal.
 
-    The trunk of a noise bank is kept as long as the bank itself: a solver that is done with a bank drops it.
+    The trunk of a noise bank and its unconditional prediction u are kept as long as the bank itself: a solver that is
+    done with a bank drops it.
 
     Args:
         observation: one sample (1, C, H, W), encoded.
@@ -67,6 +68,7 @@ class Problem:
     _has_baseline: bool = True
     _spent: RowCount = attrs.field(factory=RowCount)
     _trunks: WeakKeyDictionary[NoiseBank, Trunk] = attrs.field(factory=WeakKeyDictionary)
+    _nulls: WeakKeyDictionary[NoiseBank, Tensor] = attrs.field(factory=WeakKeyDictionary)
 
     @property
     def rows(self) -> int:
@@ -97,7 +99,8 @@ class Problem:
     def errors(self, values: Tensor, bank: NoiseBank) -> Tensor:
         """Denoising errors (N, S) of N candidates of K values each, (N, K, *V), differentiable in the values.
 
-        Costs N K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+        Costs N K S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a
+        bank seen before.
 
         Raises:
             InputError: more values and draws than fit into memory.
@@ -110,7 +113,8 @@ class Problem:
         """Denoising errors (N, S) of N candidates of K mixed conditions each, differentiable in their weights.
 
         The condition of a component is the weighted sum of those of M atoms (M, *V): of one-hot tokens, a soft one.
-        Costs N K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+        Costs N K S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a
+        bank seen before.
 
         Args:
             weights: (N, K, M), shares that sum to 1.
@@ -123,18 +127,18 @@ class Problem:
     def baseline_errors(self, bank: NoiseBank) -> Tensor | None:
         """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
 
-        Costs S rows; S trunk passes, none for a bank seen before.
+        Costs S rows; S trunk passes. None for a bank seen before.
         """
         if not self._has_baseline:
             return None
-        shared = self._trunk(bank)
-        with self._count(), torch.no_grad():
-            return residual_errors(self._denoiser, self.observation, bank, self._null(shared)[None])[0]
+        with torch.no_grad():
+            return residual_errors(self._denoiser, self.observation, bank, self._null(bank)[None])[0]
 
     def residuals(self, values: Tensor, bank: NoiseBank) -> Tensor:
         """What K values (K, *V) do not explain of the noise of each draw: (S, C, H, W), whose squared sum is the error.
 
-        Costs K S rows and, under the product rule, S for u; S trunk passes, none for a bank seen before.
+        Costs K S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a
+        bank seen before.
         """
         with torch.no_grad():
             predictions = self._predictions(self._conditioner(values.to(self.device)), 1, len(values), bank)
@@ -151,28 +155,30 @@ class Problem:
         shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
+        row, share = rule_weights(denoiser.rule, float(count))
+        null = self._null(bank).reshape(draws, 1, -1) if share else None
         with self._count():
             terms = rows(denoiser, shared, condition[index], owner)
-            terms = terms.reshape(draws, candidates, count, self.observation[0].numel())
-            row, null = rule_weights(denoiser.rule, float(count))
-            composed = row * terms.sum(2)
-            if null:
-                composed = composed + null * self._null(shared).reshape(draws, 1, -1)
+        composed = row * terms.reshape(draws, candidates, count, self.observation[0].numel()).sum(2)
+        if null is not None:
+            composed = composed + share * null
         return composed.transpose(0, 1).reshape(candidates, draws, *denoiser.sample_shape)
 
     def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
         """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.
 
-        Costs M S rows, and S for u under the product rule. Subsets of atoms are 0/1 weights under the rules sum and
-        product, and 1/K under mean: `weighting` makes them.
+        Costs M S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a bank seen
+        before. Subsets of atoms are 0/1 weights under the rules sum and product, and 1/K under mean: `weighting` makes
+        them.
 
         Raises:
             InputError: more atoms and draws than fit into memory.
         """
         self._check_size(len(atoms), len(bank))
+        shared, null = self._trunk(bank), self._null(bank) if self.has_empty else None
         with self._count(), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
-            return quadratic_form(self._denoiser, self.observation, bank, condition, self._trunk(bank))
+            return quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
 
     @property
     def has_empty(self) -> bool:
@@ -210,9 +216,15 @@ class Problem:
                 "or inits= of the solver) or of draws"
             )
 
-    def _null(self, shared: Trunk) -> Tensor:
-        condition = self._denoiser.unconditional.condition.expand(len(shared))
-        return rows(self._denoiser, shared, condition, torch.arange(len(shared), device=self.device))
+    def _null(self, bank: NoiseBank) -> Tensor:
+        """The unconditional predictions (S, C, H, W)."""
+        if bank not in self._nulls:
+            shared = self._trunk(bank)
+            condition = self._denoiser.unconditional.condition.expand(len(shared))
+            with self._count(), torch.no_grad():
+                owner = torch.arange(len(shared), device=self.device)
+                self._nulls[bank] = rows(self._denoiser, shared, condition, owner)
+        return self._nulls[bank]
 
     def _trunk(self, bank: NoiseBank) -> Trunk:
         if bank not in self._trunks:

@@ -218,33 +218,40 @@ def _squares(rows: Tensor) -> Tensor:
 
 
 def quadratic_form(
-    denoiser: Denoiser, observation: Tensor, bank: NoiseBank, condition: Condition, shared: Trunk | None = None
+    denoiser: Denoiser,
+    observation: Tensor,
+    bank: NoiseBank,
+    condition: Condition,
+    shared: Trunk | None = None,
+    null: Tensor | None = None,
 ) -> QuadraticForm:
     """The quadratic form of M atoms over the S draws of a bank.
 
-    Costs S rows per atom (and S for u under the product rule) and S trunk passes (none where `shared` is given).
+    Costs S rows per atom (and S for u under the product rule) and S trunk passes; none for what is given.
 
     Args:
         observation: (1, C, H, W).
         condition: M rows.
         shared: what `noised_trunk` gave for this observation and bank.
+        null: the unconditional predictions (S, C, H, W) on it.
     """
-    residual = identifies_null(denoiser.rule)
-    if residual:
-        null = Condition.unconditional(*denoiser.token_shape, device=condition.rows.device)
-        condition = Condition.cat([null.to(dtype=condition.rows.dtype), condition])
     shared = shared if shared is not None else noised_trunk(denoiser, observation, bank)
-    draws, atoms = len(bank), len(condition)
+    draws, atoms, size = len(bank), len(condition), observation[0].numel()
+    residual = identifies_null(denoiser.rule)
+    if residual and null is None:
+        unconditional = Condition.unconditional(*denoiser.token_shape, rows=draws, device=condition.rows.device)
+        unconditional = unconditional.to(dtype=condition.rows.dtype)
+        null = rows(denoiser, shared, unconditional, torch.arange(draws, device=shared.sample.device))
     owner = torch.arange(draws, device=shared.sample.device).repeat_interleave(atoms)
     index = torch.arange(atoms, device=condition.rows.device).repeat(draws)
     predictions = rows(denoiser, shared, condition[index], owner)
-    predictions = predictions.reshape(draws, atoms, observation[0].numel())
+    predictions = predictions.reshape(draws, atoms, size)
     kind, alphas_cumprod = denoiser.prediction_type, denoiser.alphas_cumprod
     wanted = target(observation, bank.noise, alphas_cumprod, bank.timestep, kind).flatten(1)
     scale = (bank.weight * error_scale(alphas_cumprod, bank.timestep, kind)).sqrt().to(predictions.dtype)
-    if residual:
-        u = predictions[:, 0]
-        residuals = (predictions[:, 1:] - u[:, None]).mul_(scale[:, None, None])
+    if residual and null is not None:
+        u = null.reshape(draws, size)
+        residuals = (predictions - u[:, None]).mul_(scale[:, None, None])
         return QuadraticForm.of(residuals, (wanted - u) * scale[:, None])
     return QuadraticForm.of(predictions * scale[:, None, None], wanted * scale[:, None])
 

@@ -35,7 +35,7 @@ def test_costs_what_it_says() -> None:
     for model, sweeps in ((tinted_model(beta=1e6), 1), (tinted_model(), SWEEPS)):
         problem = make_problem(planted(model, TRUE), model)
         read_attributes(problem, TRUE[:, :2], generator=0)
-        evaluations = 3 + 3 * (3 + 2) + 1 + 2  # and u, once for each call
+        evaluations = 3 + 3 * (3 + 2) + 1  # and u
         assert problem.rows == DRAWS * evaluations * (2**sweeps - 1)
 
 

@@ -1,11 +1,14 @@
-"""Matching pursuit over a dictionary of values, coarse to fine (Mallat and Zhang, 1993); it infers the count.
+"""Matching pursuit over a dictionary of values that move between the lattice points; it infers the count.
 
-In the place of Algorithm 6 of Wang (2026), without a run per count. Costs M + 1 network evaluations per draw for M
-values, and about as many for the refinement.
+In the place of Algorithm 6 of Wang (2026), without a run per count: matching pursuit (Mallat and Zhang, 1993), and its
+Newtonized form for continuous values (Mamandipoor et al., 2016). Network evaluations are spent where they decide
+something: one draw finds where components may be, few draws choose and move the values there, and held-out draws are
+added only while the count is open.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import attrs
@@ -15,155 +18,186 @@ from torch.distributions import constraints, transform_to
 
 from energycomp.errors import InputError
 from energycomp.fields import number, whole
-from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
-from energycomp_solvers.shared.descent import descend
-from energycomp_solvers.shared.subsets import add_each, greedy, subset_errors, swap
+from energycomp_solvers.shared.held_out import HeldOut
+from energycomp_solvers.shared.newton import is_apart, newton_step
+from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
-__all__ = ["Pursuit", "lattice"]
+__all__ = ["STAGES", "Pursuit", "lattice"]
 
-SCREENED = 128  # dictionaries of as many values are screened before all draws are spent on them
+STAGES = ("lattice", "pursuit", "count", "polish", "comparison")  # of `Solution.trace["rows"]`
+PROMISING = 6  # values of the lattice that stay for each component which one draw finds
+MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end
+
+
+@attrs.frozen(eq=False)
+class _Found:
+    """What a search selected: atoms and the form over them, the answer, what comes next, and the error after each."""
+
+    atoms: Tensor
+    form: QuadraticForm
+    chosen: list[int]
+    extra: list[int]
+    errors: Sequence[float]
 
 
 @attrs.frozen
 class Pursuit:
     """Greedy composition: thesis alg. 6 without a run for each count.
 
-    A dictionary of values is run once on a bank of draws; adding, swapping and removing components are then arithmetic
-    on the quadratic form. Continuous values start on a lattice and are halved in spacing around what was chosen. Fresh
-    draws decide how many components stay: one is dropped while the paired difference is not significant.
+    A dictionary of values is run once on a few draws; adding, swapping and removing components are then arithmetic on
+    the quadratic form. Continuous values start on a lattice, which one draw of a small timestep screens, and are moved
+    by Gauss-Newton steps. Held-out draws decide how many components stay: one is dropped while the paired difference
+    is not significant. `Solution.trace` has the mean error after each component that was added, and the network
+    evaluations of each of the `STAGES`.
 
     Args:
-        side: points of the coarse lattice along each dimension.
-        draws: draws that select.
-        fresh_draws: fresh draws that decide the count and compare with the runner-up; the problem's default.
-        levels: halvings of the lattice around the chosen values.
+        side: points of the lattice along each dimension.
+        draws: draws that select; those of continuous values are of the lowest third of the timesteps, which see places
+            best.
+        fresh_draws: most held-out draws that decide the count; a quarter of them is used where that is enough. As many
+            others as were used compare the answer with the runner-up, at most half of these. The problem's default.
         p_value: a component stays, or comes back, where the paired test is below this.
-        extra: further values, next in the order of the search, that the fresh draws may add.
-        steps: gradient steps at the end, for continuous values.
-        step_draws, learning_rate: of those.
+        extra: further values, next in the order of the search, that the held-out draws may add.
+        steps: Gauss-Newton steps of all values at the end, for continuous values.
     """
 
     needs: ClassVar[None] = None
 
     side: int = attrs.field(default=16, validator=whole(2, 65_536))
-    draws: int = attrs.field(default=8, validator=whole(1))
+    draws: int = attrs.field(default=4, validator=whole(1))
     fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(4)))
-    levels: int = attrs.field(default=2, validator=whole(0, 30))
     p_value: float = attrs.field(default=1e-2, validator=number(most=1))
-    extra: int = attrs.field(default=3, validator=whole(0))
-    steps: int = attrs.field(default=12, validator=whole(0))
-    step_draws: int = attrs.field(default=2, validator=whole(1))
-    learning_rate: float = attrs.field(default=0.03, validator=number())
+    extra: int = attrs.field(default=2, validator=whole(0))
+    steps: int = attrs.field(default=1, validator=whole(0))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
-        """Costs at most (M + 1) draws rows for M values of the dictionary, and about as many for the rest."""
+        """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component."""
         generator = as_generator(generator)
         if not problem.exchangeable:
             raise InputError(
                 "got slots that are not exchangeable for Pursuit; expected one kind; use enumerate or beam"
             )
+        most = self.fresh_draws or problem.default_draws
         if not problem.slots:  # K = 0 is the only answer
             none = torch.empty(0, *problem.value_shape, device=problem.device)
-            return compared(problem, none, none, self.fresh_draws or problem.default_draws, {}, generator)
-        slot, finite = problem.slots[0], problem.slots[0].candidates is not None
-        atoms = (
-            slot.candidates if slot.candidates is not None else lattice(slot.support, self.side, problem.value_shape)
-        )
-        bank = _screening_first(problem.draw(self.draws, generator))
-        atoms, form = self._dictionary(problem, atoms, bank)
-        chosen, trace = greedy(form, problem.counts, problem.weighting)
+            return compared(problem, none, none, most, {}, generator)
+        candidates, rows = problem.slots[0].candidates, [problem.rows]
+        if candidates is not None:
+            atoms, bank = candidates, problem.draw(self.draws, generator)
+            form = problem.quadratic(atoms, bank)
+        else:
+            bank = self._low(problem, generator)
+            atoms, form = self._screened(problem, bank)
+        rows.append(problem.rows)
+        continuous = candidates is None
+        found = self._pursue(problem, bank, atoms, form) if continuous else self._chosen(problem, atoms, form)
+        rows.append(problem.rows)
+        held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
+        kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
+        rows.append(problem.rows)
+        values, spare = found.atoms[kept], [k for k in held_out.known if k not in kept]
+        if continuous:
+            support, reach = problem.slots[0].support, 1.0 / self.side
+            spare = [k for k in spare if is_apart(support, found.atoms[[k]], values, reach)]
+        if continuous and kept:
+            values = self._polished(problem, values, generator)
+        rows.append(problem.rows)
+        draws, chooses = min(held_out.draws, most // 2), held_out.form([*kept, *spare])
+        solution = compared(problem, values, found.atoms[spare], draws, {"error": found.errors}, generator, chooses)
+        spent = [after - before for before, after in zip(rows, [*rows[1:], problem.rows], strict=True)]
+        return attrs.evolve(solution, trace={**solution.trace, "rows": spent})
+
+    def _low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
+        """Draws of the lowest third of the timesteps, in their order."""
+        return problem.draw(3 * self.draws, generator)[: self.draws]
+
+    def _screened(self, problem: Problem, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
+        """The values of the lattice that the first draw finds promising, and the form over them on all draws."""
+        atoms = lattice(problem.slots[0].support, self.side, problem.value_shape)
+        first = problem.quadratic(atoms, bank[:1])
+        best = promising(first, problem.counts, problem.weighting, PROMISING)
+        if len(bank) == 1:
+            return atoms[best], first.take(best)
+        return atoms[best], first.take(best).cat(problem.quadratic(atoms[best], bank[1:]))
+
+    def _chosen(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Found:
+        """Matching pursuit among given values. Costs no network evaluation."""
+        chosen, errors = greedy(form, problem.counts, problem.weighting)
         chosen = swap(form, chosen, problem.weighting)
-        if not finite:
-            atoms, form, chosen = self._refine(problem, atoms, form, chosen, bank)
         extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
-        held_out = problem.draw(self.fresh_draws or problem.default_draws, generator)
-        kept, rest = self._decide(problem, atoms, form, chosen, extended, held_out)
-        values = atoms[kept]
-        if not finite:
-            values = self._descend(problem, values, generator)
-        return compared(problem, values, atoms[rest], len(held_out), {"error": trace}, generator)
+        return _Found(atoms, form, chosen, extended[len(chosen) :], errors)
 
-    def _dictionary(self, problem: Problem, atoms: Tensor, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
-        """The form over the dictionary; a quarter of the draws screens a large one, of which the better half stays."""
-        quarter = len(bank) // 4
-        if not quarter or len(atoms) < SCREENED:
-            return atoms, problem.quadratic(atoms, bank)
-        first = problem.quadratic(atoms, bank[:quarter])
-        best = add_each(first, [], problem.weighting).argsort()[: len(atoms) // 2]
-        rest = problem.quadratic(atoms[best], bank[quarter:])
-        return atoms[best], first.take(best).cat(rest)
+    def _pursue(self, problem: Problem, bank: NoiseBank, atoms: Tensor, form: QuadraticForm) -> _Found:
+        """Newtonized matching pursuit: each value is moved before the next one is added.
 
-    def _refine(
-        self, problem: Problem, atoms: Tensor, form: QuadraticForm, chosen: list[int], bank: NoiseBank
-    ) -> tuple[Tensor, QuadraticForm, list[int]]:
-        """Halves the spacing around the chosen values, then adds and swaps again on the same draws."""
-        spacing = 1.0 / self.side
-        for _ in range(self.levels):
-            if not chosen:
+        A value of the lattice explains only a part of its component, and another one would be added beside it. When
+        one is added the others swap: one value between two components becomes one for each. Costs 3 rows per draw for
+        each value and step of two numbers.
+        """
+        (low, high), weighting, reach = problem.counts, problem.weighting, 0.5 / self.side
+        orders: list[list[int]] = [[]]
+        errors = [float(subset_errors(form, [], weighting).mean())]
+        while len(orders) <= min(high + self.extra, len(form)):
+            if len(errors) > max(low, errors.index(min(errors)) + max(self.extra, 1)):
                 break
-            spacing /= 2
-            near = _neighbours(problem.slots[0].support, atoms[chosen], spacing)
-            form = form.append(problem.quadratic(near, bank))
-            atoms = torch.cat([atoms, near])
-            chosen = swap(form, chosen, problem.weighting)
-            chosen, _ = greedy(form, problem.counts, problem.weighting, chosen)
-        return atoms, form, chosen
+            before, error, moves, order = torch.inf, torch.inf, 0, orders[-1]
+            order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
+            places = [place for place, k in enumerate(order) if k not in orders[-1]]
+            while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
+                before, moves = float(subset_errors(form, order, weighting).mean()), moves + 1
+                atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=reach)
+                error = float(subset_errors(form, order, weighting).mean())
+            orders.append(order)
+            errors.append(error)
+        most = len(orders) - 1
+        count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
+        chosen, extra = orders[count], [k for k in orders[-1] if k not in orders[count]][: self.extra]
+        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, range(count), reach=reach)
+        return _Found(atoms, form, chosen, extra, errors)
+
+    def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
+        bank, chosen = self._low(problem, generator), list(range(len(values)))
+        form, places = problem.quadratic(values, bank), range(len(values))
+        for _ in range(self.steps):
+            values, form, chosen = newton_step(problem, bank, values, form, chosen, places, reach=0.25 / self.side)
+        return values[chosen]
 
     def _decide(
-        self,
-        problem: Problem,
-        atoms: Tensor,
-        form: QuadraticForm,
-        chosen: list[int],
-        extended: list[int],
-        held_out: NoiseBank,
-    ) -> tuple[list[int], list[int]]:
-        """Atoms that stay, and the others that were compared, by paired tests on held-out draws.
+        self, problem: Problem, form: QuadraticForm, chosen: list[int], extra: list[int], held_out: HeldOut
+    ) -> list[int]:
+        """The atoms that stay, by paired tests on held-out draws.
 
         First components are dropped one after another while that does no significant harm; the others may move to
         make up for the one that goes, on the draws that selected, so two that share one object are told from two
         objects. Then any that was compared is added while that helps significantly; the p-value is multiplied by the
         number of those, of which the same draws choose the best (Bonferroni).
         """
-        known, fresh = list(extended), problem.quadratic(atoms[extended], held_out)
-
-        def errors(indices: list[int]) -> Tensor:
-            return subset_errors(fresh, [known.index(k) for k in indices], problem.weighting)
-
+        held_out.evaluate(chosen)
         while len(chosen) > problem.counts[0]:
             fewer = [swap(form, [c for c in chosen if c != drop], problem.weighting, rounds=2) for drop in chosen]
             least = min(fewer, key=lambda rest: float(subset_errors(form, rest, problem.weighting).mean()))
-            if moved := [c for c in least if c not in known]:
-                known, fresh = known + moved, fresh.append(problem.quadratic(atoms[moved], held_out))
-            if paired(errors(chosen), errors(least))[2] < self.p_value:
+            if held_out.significant(chosen, least, self.p_value):
                 break
             chosen = least
-        while len(chosen) < min(problem.counts[1], len(known)):
-            more = [[*chosen, k] for k in known if k not in chosen]
-            best = min(more, key=lambda indices: float(errors(indices).mean()))
-            if len(more) * paired(errors(best), errors(chosen))[2] >= self.p_value:
+        if len(chosen) < problem.counts[1]:
+            held_out.evaluate(extra)
+        while len(chosen) < min(problem.counts[1], len(held_out.known)):
+            more = [[*chosen, k] for k in held_out.known if k not in chosen]
+            best = min(more, key=lambda indices: float(held_out.errors(indices).mean()))
+            if not held_out.significant(best, chosen, self.p_value / len(more)):
                 break
             chosen = best
-        return chosen, [k for k in known if k not in chosen]
-
-    def _descend(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
-        moved, _ = descend(
-            problem,
-            values[None],
-            steps=self.steps,
-            draws=self.step_draws,
-            learning_rate=self.learning_rate,
-            generator=generator,
-        )
-        return moved[0]
+        return chosen
 
 
-def _screening_first(bank: NoiseBank) -> NoiseBank:
-    """The draws of a bank, first every fourth one: they screen a dictionary, and cover all timesteps."""
-    place = torch.arange(len(bank))
-    return bank[torch.cat([place[3::4], place[place % 4 != 3]])]
+def _parts(draws: int) -> list[int]:
+    """A quarter of the draws, another one, and the rest; all at once where that would be fewer than four."""
+    first = draws // 4
+    return [first, first, draws - 2 * first] if first >= 4 else [draws]
 
 
 def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, ...]) -> Tensor:
@@ -182,15 +216,3 @@ def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, 
     points = torch.cartesian_prod(*[ticks] * value_shape[0]).view(-1, *value_shape)
     values: Tensor = transform_to(support)(torch.logit(points))
     return values.float()
-
-
-def _neighbours(support: constraints.Constraint, values: Tensor, spacing: float) -> Tensor:
-    """The 3^D - 1 lattice neighbours of values (K, D), at `spacing` in quantiles of the support."""
-    to_support = transform_to(support)
-    quantiles = torch.sigmoid(to_support.inv(values.double()))
-    steps = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * values.shape[1])
-    steps = steps.view(-1, values.shape[1])
-    steps = steps[steps.ne(0).any(1)] * spacing
-    near = (quantiles[:, None] + steps.to(values.device)).flatten(0, 1).clamp(1e-3, 1 - 1e-3)
-    moved: Tensor = to_support(torch.logit(near))
-    return moved.to(values.dtype)

@@ -69,7 +69,7 @@ def test_rows_are_those_of_the_values() -> None:
     values = torch.arange(0, 12, 2)
     with count_rows() as spent:
         Enumerate(draws=4, fresh_draws=1).solve(make_problem(planted(model, values), model), generator=seeded())
-    assert spent.rows == 4 * (2 * 6 + 1) + 2 * (6 + 1)  # 2K + 1 a draw; the answer and its rival once
+    assert spent.rows == 4 * (2 * 6 + 1) + 2 * 6 + 1  # 2K + 1 a draw; the answer and its rival once, with one u
 
 
 def test_a_million_answers_take_a_second() -> None:

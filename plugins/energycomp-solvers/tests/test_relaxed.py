@@ -132,7 +132,7 @@ def test_rows_of_tokens(inits: int) -> None:
     (answers,) = solution.trace["answers"]
     assert 2 <= answers <= 1 + inits
     values = 4 + answers - 1  # the inits agree; each other answer has one value exchanged
-    stepping, scoring, judging = 20 * 2 * (inits * 4 + 1), 6 * (values + 1), 6 * 2 * (4 + 1)
+    stepping, scoring, judging = 20 * 2 * (inits * 4 + 1), 6 * (values + 1), 6 * (2 * 4 + 1)
     assert spent.rows == solution.rows == stepping + scoring + judging
     assert spent.trunks == 20 * 2 + 6 + 6
 
@@ -141,7 +141,7 @@ def test_rows_of_predictions() -> None:
     model = attributes_model(4)
     with count_rows() as spent:
         Relaxed(mix="predictions", fresh_draws=6).solve(make_problem(planted(model, TRUE), model), generator=seeded())
-    assert spent.rows == 6 * (8 + 1) + 6 * 2 * (4 + 1)
+    assert spent.rows == 6 * (8 + 1) + 6 * (2 * 4 + 1)
 
 
 @pytest.mark.parametrize("solver", [Relaxed(inits=2, steps=8), Weights(method="sgd", steps=20)], ids=str)
@@ -195,4 +195,4 @@ def test_rows_of_weights() -> None:
     for solver, draws in zip(ways, (6, 30), strict=True):
         with count_rows() as spent:
             solution = solver.solve(make_problem(planted(model, TRUE), model), generator=seeded())
-        assert spent.rows == solution.rows == draws * (8 + 1) + 6 * 2 * (4 + 1)
+        assert spent.rows == solution.rows == draws * (8 + 1) + 6 * (2 * 4 + 1)

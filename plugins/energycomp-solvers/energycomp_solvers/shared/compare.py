@@ -25,28 +25,37 @@ def compared(
     draws: int,
     trace: Mapping[str, Sequence[float]],
     generator: torch.Generator | None,
+    chooses: QuadraticForm | None = None,
 ) -> Solution:
     """The solution of `values` (K, *V), with the best rival among: one fewer, one swapped or one more by a spare.
 
-    Two independent banks share the draws: one chooses the rival, the other compares. Costs K + M rows per draw, and one
-    for u under the product rule.
+    Independent draws choose the rival and compare it. Costs K + M rows per draw that chooses and at most K + 1 per draw
+    that compares, and one for u under the product rule.
 
     Args:
         spare: other values (M, *V) that the search thought worth a look.
         draws: fresh draws; fewer than 4 compare nothing.
+        chooses: the form over `values`, or values close to them, and `spare` on draws that chooses the rival. Without
+            it, half of the draws choose.
     """
     atoms, count, weighting = torch.cat([values, spare]), len(values), problem.weighting
-    sizes = [draws // 2, draws - draws // 2] if draws >= 4 else [draws]
-    forms = [problem.quadratic(atoms, problem.draw(size, generator)) for size in sizes]
+    forms: list[QuadraticForm] = []
+    sizes = [draws] if chooses is not None or draws < 4 else [draws // 2, draws - draws // 2]
+    if len(sizes) == 2:
+        forms = [problem.quadratic(atoms, problem.draw(sizes[0], generator))]
     chosen = list(range(count))
-    rivals = _rivals(problem, chosen, range(count, len(atoms)))
-    best: Tensor | None = None
+    rivals = _rivals(problem, chosen, range(count, len(atoms))) if forms or chooses is not None else []
+    rival: list[int] | None = None
+    if rivals:
+        first = forms[0] if chooses is None else chooses
+        rival = min(rivals, key=lambda indices: float(subset_errors(first, indices, weighting).mean()))
+    used = [*chosen, *(k for k in rival or () if k >= count)]
+    compares = problem.quadratic(atoms[used], problem.draw(sizes[-1], generator))
+    forms.append(compares)
     gap = NO_GAP
-    if rivals and len(forms) == 2:
-        chooses, compares = forms
-        rival = min(rivals, key=lambda indices: float(subset_errors(chooses, indices, weighting).mean()))
+    if rival is not None:
         answer = subset_errors(compares, chosen, weighting)
-        best, gap = atoms[rival], paired(answer, subset_errors(compares, rival, weighting))
+        gap = paired(answer, subset_errors(compares, [used.index(k) for k in rival], weighting))
 
     def errors(indices: list[int]) -> Tensor:
         return torch.cat([subset_errors(form, indices, weighting) for form in forms])
@@ -61,7 +70,7 @@ def compared(
         error=float(total.mean()),
         stderr=standard_error(total, sizes)[0],
         rows=problem.rows,
-        runner_up=best,
+        runner_up=None if rival is None else atoms[rival],
         difference=gap[0],
         difference_stderr=gap[1],
         p_value=gap[2],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from energycomp.inference import QuadraticForm
 
-__all__ = ["add_each", "greedy", "subset_errors", "swap"]
+__all__ = ["add_each", "greedy", "promising", "subset_errors", "swap"]
 
 Weighting = Callable[[int], float]
 
@@ -51,6 +51,26 @@ def greedy(
         chosen.append(best)
         errors.append(float(candidate[best]))
     return chosen, errors
+
+
+def promising(form: QuadraticForm, counts: tuple[int, int], weighting: Weighting, most: int) -> list[int]:
+    """The best atoms for each component that `greedy` adds, `most` of them a component, and those that it chooses.
+
+    An atom next to a strong component lowers the error of the empty answer more than a weak component does: every
+    component is given its own atoms. At least as many atoms as the least count.
+
+    >>> form = QuadraticForm.of(torch.tensor([[[9.0, 0.0], [8.0, 0.0], [0.0, 1.0]]]), torch.tensor([[9.0, 1.0]]))
+    >>> promising(form, (0, 2), lambda count: 1.0, 1)
+    [0, 2]
+    """
+    chosen, _ = greedy(form, counts, weighting)
+    found = list(chosen)
+    for place in range(len(chosen) + 1):
+        before = chosen[:place]
+        errors = add_each(form, before, weighting)
+        now = float(subset_errors(form, before, weighting).mean()) if place >= counts[0] else torch.inf
+        found += [int(k) for k in errors.argsort()[:most] if float(errors[k]) < now]
+    return list(dict.fromkeys(found))
 
 
 def swap(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting, *, rounds: int = 4) -> list[int]:

@@ -1,0 +1,81 @@
+"""Comparisons of sets of atoms on draws that selected none of them, with more draws where few do not decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
+from energycomp_solvers.shared.subsets import subset_errors
+
+__all__ = ["HeldOut"]
+
+HOPELESS = 0.95  # a test above this p-value ends, too
+EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
+
+
+@attrs.define(eq=False)
+class HeldOut:
+    """The quadratic form over the atoms that were compared, on one bank or on all of them.
+
+    Costs a row for each atom and draw, and one for u under the product rule, once an atom is asked for.
+
+    Args:
+        problem: of the image.
+        atoms: (M, *V), all that may be compared.
+        banks: independent; the first one is used alone until a comparison is open on it.
+    """
+
+    problem: Problem
+    atoms: Tensor
+    banks: Sequence[NoiseBank]
+    known: list[int] = attrs.field(factory=list)
+    _forms: list[QuadraticForm] = attrs.field(factory=list)
+
+    @property
+    def draws(self) -> int:
+        """How many draws are in use."""
+        return sum(form.draws for form in self._forms)
+
+    def evaluate(self, indices: Sequence[int]) -> None:
+        """Adds the atoms that are not known yet."""
+        fresh = [k for k in indices if k not in self.known]
+        if not self._forms:
+            self._forms = [self.problem.quadratic(self.atoms[fresh], self.banks[0])]
+        elif fresh:
+            parts = zip(self._forms, self.banks, strict=False)
+            self._forms = [form.append(self.problem.quadratic(self.atoms[fresh], bank)) for form, bank in parts]
+        self.known += fresh
+
+    def errors(self, indices: Sequence[int]) -> Tensor:
+        """The errors (S,) of a set of atoms under every draw that is in use."""
+        self.evaluate(indices)
+        places = [self.known.index(k) for k in indices]
+        return torch.cat([subset_errors(form, places, self.problem.weighting) for form in self._forms])
+
+    def significant(self, indices: Sequence[int], other: Sequence[int], level: float) -> bool:
+        """Whether atoms leave significantly less error than others.
+
+        A bank decides where its p-value is below a twentieth of the level or above 0.95. Anything else is tested again
+        with one bank more, so errors of the first kind are a tenth above the level for three banks.
+        """
+        found = self._p_value(indices, other)
+        while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < HOPELESS:
+            self._forms.append(self.problem.quadratic(self.atoms[self.known], left[0]))
+            found = self._p_value(indices, other)
+        return found < (EARLY * level if left else level)
+
+    def form(self, indices: Sequence[int]) -> QuadraticForm:
+        """The form over known atoms on all draws in use, in the order of the indices."""
+        self.evaluate(indices)
+        first, *others = [form.take([self.known.index(k) for k in indices]) for form in self._forms]
+        for form in others:
+            first = first.cat(form)
+        return first
+
+    def _p_value(self, indices: Sequence[int], other: Sequence[int]) -> float:
+        errors = self.errors(indices), self.errors(other)
+        return paired(*errors, [form.draws for form in self._forms])[2]

@@ -1,0 +1,97 @@
+"""Gauss-Newton steps of continuous values, from differences of predictions on the quadratic form.
+
+Notation: variable -> symbol
+    q           a value as its quantile in the support, in (0, 1)
+    difference  D, the change of the composed prediction per unit of one number of q
+    gradient    D.r, with r what the composed prediction leaves of the target
+    hessian     D.D: the curvature of the predictions is left out, so that it is never negative
+
+    q <- q + clip(hessian^-1 gradient, -reach, reach)
+
+Values that move together account for each other: they may share pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints, transform_to
+
+from energycomp.inference import NoiseBank, Problem, QuadraticForm
+from energycomp_solvers.shared.subsets import subset_errors
+
+__all__ = ["is_apart", "newton_step"]
+
+STEP, EDGE, DAMPING = 0.01, 1e-3, 1e-3
+
+
+def newton_step(
+    problem: Problem,
+    bank: NoiseBank,
+    atoms: Tensor,
+    form: QuadraticForm,
+    chosen: Sequence[int],
+    places: Sequence[int],
+    *,
+    reach: float,
+) -> tuple[Tensor, QuadraticForm, list[int]]:
+    """Moves some of the chosen atoms at once. Costs D + 1 rows for each and draw, and 2 for u.
+
+    Args:
+        atoms: (M, D), over which `form` is on the draws of `bank`.
+        chosen: the atoms of the answer.
+        places: which of the answer move.
+        reach: by how much of the support a number changes at most.
+
+    Returns:
+        The atoms, the form and the answer with the moved values added, if these lower the mean error; else as given.
+    """
+    support, weight, count = problem.slots[0].support, problem.weighting(len(chosen)), len(chosen)
+    if not places:
+        return atoms, form, list(chosen)
+    q = _quantiles(support, atoms[[chosen[k] for k in places]])
+    steps = STEP * (1 - 2 * (q > 0.5).double())  # towards the middle: (k, D)
+    near = _values(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), atoms)
+    mean = form.take(list(chosen)).append(problem.quadratic(near, bank)).mean()
+    b, gram, size = mean.b[0].cpu(), mean.gram()[0].cpu(), steps.cpu().flatten()
+
+    difference = torch.zeros(len(near), len(b), dtype=torch.float64)  # of each number, by the atoms
+    number = torch.arange(len(near))
+    difference[number, count + number] = weight / size
+    difference[number, torch.tensor(places).repeat_interleave(q.shape[1])] = -weight / size
+    answer = torch.zeros(len(b), dtype=torch.float64)
+    answer[:count] = weight
+    gradient, hessian = difference @ (b - gram @ answer), difference @ gram @ difference.T
+    hessian.diagonal().add_(DAMPING * hessian.diagonal().mean() + 1e-12)
+    moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
+
+    values = _values(support, q + moves.to(q), atoms)
+    both = form.append(problem.quadratic(values, bank))
+    moved = list(chosen)
+    for new, place in enumerate(places):
+        moved[place] = len(atoms) + new
+    before, after = (float(subset_errors(both, indices, problem.weighting).mean()) for indices in (chosen, moved))
+    return (torch.cat([atoms, values]), both, moved) if after < before else (atoms, form, list(chosen))
+
+
+def is_apart(support: constraints.Constraint, value: Tensor, others: Tensor, reach: float) -> bool:
+    """Whether a value (1, D) is further than `reach` of the support from each other one (K, D), in some number.
+
+    >>> unit = constraints.independent(constraints.unit_interval, 1)
+    >>> is_apart(unit, torch.tensor([[0.5, 0.5]]), torch.tensor([[0.51, 0.5], [0.9, 0.5]]), 0.1)
+    False
+    """
+    if not len(others):
+        return True
+    return bool(((_quantiles(support, value) - _quantiles(support, others)).abs().amax(1) > reach).all())
+
+
+def _quantiles(support: constraints.Constraint, values: Tensor) -> Tensor:
+    return torch.sigmoid(transform_to(support).inv(values.double())).clamp(EDGE, 1 - EDGE)
+
+
+def _values(support: constraints.Constraint, q: Tensor, like: Tensor) -> Tensor:
+    values: Tensor = transform_to(support)(torch.logit(q.clamp(EDGE, 1 - EDGE)))
+    return values.to(like)

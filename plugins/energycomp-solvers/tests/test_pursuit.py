@@ -1,0 +1,84 @@
+"""The parts of pursuit: Gauss-Newton steps, promising values, held-out draws on demand, and its account of rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from energycomp.inference import QuadraticForm, infer, make_problem
+from energycomp.testing import bumps_model, labels_model, planted
+from energycomp_solvers.pursuit import STAGES, Pursuit
+from energycomp_solvers.shared import HeldOut, newton_step, promising
+
+TRUE = torch.tensor([[0.3, 0.35], [0.42, 0.4], [0.7, 0.6]])  # the first two overlap
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("places", [[0, 1, 2], [1]])
+def test_newton_steps_reach_the_planted_places(places: list[int]) -> None:
+    model = bumps_model()
+    problem = make_problem(planted(model, TRUE), model, count=3)
+    atoms = TRUE.clone()
+    atoms[places] += torch.tensor([0.02, -0.015])
+    bank, chosen = problem.draw(4, seeded()), [0, 1, 2]
+    form = problem.quadratic(atoms, bank)
+    spent = problem.rows
+    for _ in range(4):
+        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, places, reach=0.03)
+    assert problem.rows - spent == 4 * 4 * 3 * len(places)  # two moved values and the new one, of each and draw
+    assert (atoms[chosen] - TRUE).abs().max() < 0.002
+
+
+def test_a_newton_step_never_raises_the_error() -> None:
+    model = bumps_model()
+    problem = make_problem(planted(model, TRUE), model, count=3)
+    bank = problem.draw(4, seeded())
+    form = problem.quadratic(TRUE, bank)
+    atoms, same, chosen = newton_step(problem, bank, TRUE, form, [0, 1, 2], [0, 1, 2], reach=0.03)
+    assert same.errors(chosen).mean() <= form.errors([0, 1, 2]).mean()
+    assert newton_step(problem, bank, TRUE, form, [0, 1], [], reach=0.03)[2] == [0, 1]
+    assert (atoms[chosen] - TRUE).abs().max() < 1e-3
+
+
+def test_a_weak_component_has_promising_atoms_of_its_own() -> None:
+    strong, weak = torch.tensor([10.0, 0.0]), torch.tensor([0.0, 1.0])
+    atoms = torch.stack([strong * scale for scale in (0.9, 0.95, 1.0, 1.05)] + [weak])
+    form = QuadraticForm.of(atoms[None], (strong + weak)[None])
+    assert {2, 4} <= set(promising(form, (0, 3), lambda _: 1.0, 2))
+    assert len(promising(form, (4, 4), lambda _: 1.0, 1)) >= 4
+
+
+def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:
+    model = labels_model(6)
+    problem = make_problem(planted(model, torch.tensor([1, 4])), model)
+    held_out = HeldOut(problem, torch.arange(6), [problem.draw(8, seeded(seed)) for seed in range(3)])
+    assert held_out.significant([1, 4], [1], 0.01)
+    assert held_out.draws == 8
+    assert not held_out.significant([1, 4, 2], [1, 4], 0.01)
+    assert held_out.draws == 8
+    assert problem.rows == 8 * (3 + 1)
+    with torch.no_grad():
+        expected = problem.errors(torch.tensor([[4, 1]]), held_out.banks[0])[0]
+    torch.testing.assert_close(held_out.errors([4, 1]).float(), expected, rtol=1e-4, atol=1e-4)
+    assert not held_out.significant([1, 4], [4, 1], 0.01)  # the same answer: open to the end
+    assert held_out.draws == 24
+    torch.testing.assert_close(held_out.form([4, 1]).errors([0, 1]), held_out.errors([4, 1]))
+
+
+def test_rows_of_the_stages() -> None:
+    model = bumps_model()
+    problem = make_problem(planted(model, TRUE), model)
+    solution = Pursuit(side=12).solve(problem, generator=seeded())
+    assert len(solution.trace["rows"]) == len(STAGES)
+    assert sum(solution.trace["rows"]) == solution.rows == problem.rows
+    assert solution.trace["rows"][0] < 12**2 + 1 + 6 * 3 * 10
+
+
+def test_two_components_that_overlap() -> None:
+    model = bumps_model()
+    solution = infer(planted(model, TRUE), model, solver=Pursuit())
+    assert solution.count == 3
+    assert (torch.cdist(solution.conditions, TRUE).amin(1) < 0.02).all()
