@@ -255,5 +255,5 @@ def test_models_and_recipes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got the world"):
         train_recipe(init=None, world="z", **common)  # type: ignore[arg-type]
     (tmp_path / "one.png").write_bytes(b"")
-    with pytest.raises(InputError, match="one.png"):
+    with pytest.raises(InputError, match=r"one\.png"):
         train_recipe(data=tmp_path, init=None, preset="default", cache=tmp_path)
