@@ -23,6 +23,7 @@ from energycomp.cli.edit import edit
 from energycomp.cli.env import env
 from energycomp.cli.evaluate import evaluate
 from energycomp.cli.infer import infer
+from energycomp.cli.merge import merge
 from energycomp.cli.plugins import plugins
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
@@ -90,7 +91,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (sample, infer, rank, edit, decompose, recombine, add, traverse, evaluate, train, data, plugins, env):
+for command in (
+    sample,
+    infer,
+    merge,
+    rank,
+    edit,
+    decompose,
+    recombine,
+    add,
+    traverse,
+    evaluate,
+    train,
+    data,
+    plugins,
+    env,
+):
     app.command()(command)
 
 
