@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +32,7 @@ from energycomp.cli.reading import Images, Reading, Task, redrawn_file
 from energycomp.cli.results import Results
 from energycomp.cli.shards import ShardOption, local_device, shard_of
 from energycomp.errors import InputError
+from energycomp.ticking import over_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,14 +200,14 @@ class _Printer:
     quiet: bool
 
     def __call__(self, path: Path, record: dict[str, Any]) -> None:
-        from tqdm import tqdm
-
-        with tqdm.external_write_mode(file=sys.stdout):
+        if self.quiet and "failed" not in record:
+            return
+        with over_bar():
             if "failed" in record:
                 typer.echo(f"energycomp: {record['failed']}", err=True)
                 if self.as_json:
                     typer.echo(json.dumps(record))
-            elif not self.quiet:
+            else:
                 self._answer(path, record)
 
     def _answer(self, path: Path, record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from energycomp.cli.options import load_searchable, over
 from energycomp.cli.output import solution_record
 from energycomp.cli.results import REDRAWN, write_marked
 from energycomp.errors import InputError
-from energycomp.ticking import redrawn
+from energycomp.ticking import EVERY_LINE, redrawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -121,7 +122,9 @@ class Images:
         """Reads the images without a known answer, and shows all; returns how many could not be read."""
         from tqdm import tqdm
 
-        with tqdm(total=len(self.paths), desc="reading", unit="image", leave=not self.single) as bar, redrawn(bar):
+        every = 0.1 if sys.stderr.isatty() else EVERY_LINE
+        shown = {"desc": "reading", "unit": "image", "leave": not self.single, "mininterval": every}
+        with tqdm(total=len(self.paths), **shown) as bar, redrawn(bar):
             for task, record in self._records(reader, self._tasks(bar), pool):
                 if task.known is None and "failed" not in record:
                     self.results.keep(record)
