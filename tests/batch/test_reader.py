@@ -7,6 +7,8 @@ import json
 import math
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from energycomp.batch import Reader
 from energycomp.errors import InputError
 from energycomp.images import to_output
 from energycomp.inference import infer
-from energycomp.testing import bumps_model, planted
+from energycomp.models import save_pretrained
+from energycomp.testing import bumps_model, planted, tiny_model
 
-PLACES = [[(0.25, 0.5)], [(0.25, 0.25), (0.75, 0.75)], []]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "many_images.py"
+PLACES = [[(0.25, 0.5)]]
 
 
 def picture(places: list[tuple[float, float]]) -> Image.Image:
@@ -89,57 +93,30 @@ def test_a_pickled_reader_has_its_arguments_and_no_model(reader: Reader) -> None
     assert again._loaded is None
 
 
-def expected_columns(reader: Reader) -> dict[str, Any]:
-    found = reader({"image": [*map(picture, PLACES), b"no image"]})
-    return {name: found[name] for name in ("count", "objects", "error", "failed")}
-
-
-def test_two_processes_of_joblib(reader: Reader) -> None:
-    joblib = pytest.importorskip("joblib", reason="joblib is not installed")
-    batches = [{"image": [content(picture(places))]} for places in PLACES] + [{"image": [b"no image"]}]
-    found = joblib.Parallel(n_jobs=2)(joblib.delayed(reader)(batch) for batch in batches)
-    for name, values in expected_columns(reader).items():
-        assert [batch[name][0] for batch in found] == pytest.approx(values, nan_ok=True), name
-
-
-def test_two_processes_of_datasets(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    images = [{"bytes": content(picture(places)), "path": None} for places in PLACES]
-    data = datasets.Dataset.from_dict({"image": [*images, {"bytes": b"no image", "path": None}]})
-    data = data.cast_column("image", datasets.Image(decode=False))
-    found = data.map(reader, batched=True, batch_size=2, num_proc=2, load_from_cache_file=False)
-    for name, values in expected_columns(reader).items():
-        assert list(found[name]) == pytest.approx(values, nan_ok=True), name
-
-
-def test_two_actors_of_ray(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray", reason="ray is not installed")
-    pytest.importorskip("ray.data", reason="ray is installed without its data")
-    monkeypatch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        items = [{"image": content(picture(places))} for places in PLACES] + [{"image": b"no image"}]
-        data = ray.data.from_items(items).repartition(2)
-        compute = ray.data.ActorPoolStrategy(size=2)
-        rows = data.map_batches(Actor, fn_constructor_args=(reader,), batch_size=2, compute=compute, num_cpus=0.8)
-        found = {row["image"]: row for row in rows.take_all()}
-    finally:
-        ray.shutdown()
-    expected = expected_columns(reader)
-    for number, item in enumerate(items):
-        for name, values in expected.items():
-            assert found[item["image"]][name] == pytest.approx(values[number], nan_ok=True), name
-
-
-class Actor:
-    """Holds a reader in each process of Ray Data."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.read = reader
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return self.read(batch)
+@pytest.mark.parametrize("engine", ["joblib", "datasets", "ray"])
+def test_two_processes_of_an_engine(engine: str, tmp_path: Path) -> None:
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    save_pretrained(tiny_model(solver="pursuit"), tmp_path / "model")
+    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for number, path in enumerate(paths[:4]):
+        Image.new("RGB", (16, 16), (60 * number, 90, 120)).save(path)
+    Path(paths[4]).write_bytes(b"no image")
+    command = [
+        sys.executable,
+        str(EXAMPLE),
+        engine,
+        str(tmp_path),
+        "--model",
+        str(tmp_path / "model"),
+        "--count",
+        "0-1",
+    ]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = sorted(line for line in done.stdout.splitlines() if line.startswith(str(tmp_path)))
+    found = Reader(tmp_path / "model", count=(0, 1))({"image": paths})
+    assert lines == [" ".join(map(str, row)) for row in zip(paths, found["count"], found["failed"], strict=True)]
 
 
 def test_another_process_has_one_thread(reader: Reader) -> None:
