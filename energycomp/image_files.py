@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from energycomp.errors import InputError
 
-__all__ = ["as_rgb", "open_image"]
+__all__ = ["as_rgb", "decode_image", "open_image"]
 
 # Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -45,8 +45,34 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise InputError(f"got {file}, which is no file; expected an image (PNG, JPEG, ...); check the path")
     if size > MAX_BYTES:
         raise InputError(f"got {file} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
-    with _our_errors(str(file)), _Limited(io.FileIO(file)) as stream, Image.open(stream, formats=FORMATS) as image:
-        _check_size(image, str(file))
+    with _our_errors(str(file)):
+        return _decoded(io.FileIO(file), str(file))
+
+
+def decode_image(content: bytes, name: str = "bytes") -> Image.Image:
+    """An upright RGB image from the bytes of a file of `open_image`, with its limits.
+
+    Args:
+        name: of the image in an error.
+
+    Raises:
+        InputError: not an image, damaged, or too large.
+
+    >>> decode_image(b"no image")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got bytes, which cannot be decoded (cannot identify image file); expected a whole ...
+    """
+    if len(content) > MAX_BYTES:
+        raise InputError(
+            f"got {name} of {len(content):,} bytes; expected an image of at most {MAX_BYTES:,}; compress it"
+        )
+    with _our_errors(name):
+        return _decoded(io.BytesIO(content), name)
+
+
+def _decoded(raw: io.FileIO | io.BytesIO, name: str) -> Image.Image:
+    with _Limited(raw) as stream, Image.open(stream, formats=FORMATS) as image:
+        _check_size(image, name)
         stream.left = MAX_BYTES
         return _as_rgb(image)
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["redrawn", "ticking", "working"]
+__all__ = ["EVERY_LINE", "over_bar", "redrawn", "ticking", "working"]
 
 EVERY = 0.5  # seconds between two drawings of a bar
+EVERY_LINE = 10.0  # the same in a log file, where each drawing is a line
 
 T = TypeVar("T")
 
@@ -32,6 +33,23 @@ def ticking(items: Iterable[T], **options: Any) -> Iterator[T]:
 
     with tqdm(items, **options) as bar, redrawn(bar):
         yield from bar
+
+
+@contextmanager
+def over_bar() -> Iterator[None]:
+    """What is printed in the block does not run into a progress bar in a terminal.
+
+    >>> with over_bar():
+    ...     print("read")
+    read
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stdout):
+        yield
 
 
 @contextmanager

@@ -2,6 +2,6 @@
 
 from energycomp.cli.app import app, main
 from energycomp.cli.files import save_png
-from energycomp.cli.output import append_line, read_lines
+from energycomp.cli.lines import append_line, read_lines
 
 __all__ = ["app", "append_line", "main", "read_lines", "save_png"]

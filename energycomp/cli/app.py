@@ -23,6 +23,7 @@ from energycomp.cli.edit import edit
 from energycomp.cli.env import env
 from energycomp.cli.evaluate import evaluate
 from energycomp.cli.infer import infer
+from energycomp.cli.merge import merge
 from energycomp.cli.plugins import plugins
 from energycomp.cli.push import push
 from energycomp.cli.rank import rank
@@ -94,6 +95,7 @@ app = typer.Typer(
 for command in (
     sample,
     infer,
+    merge,
     rank,
     edit,
     decompose,

@@ -29,7 +29,9 @@ from energycomp.cli.options import (
     parse_count,
     takes_words,
 )
-from energycomp.cli.output import model_fingerprint, open_records, print_json, print_table
+from energycomp.cli.output import print_json, print_table
+from energycomp.cli.results import Records, model_fingerprint
+from energycomp.cli.shards import Shard, ShardOption, local_device, shard_of
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ def evaluate(
     dtype: Dtype = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    shard: ShardOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how well a model reads or decomposes images, with 95 % confidence intervals over images.
@@ -92,8 +95,14 @@ def evaluate(
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
 
     If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
-    interrupted run continues: images in evaluation.jsonl are not evaluated again.
+    interrupted run continues: images in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its
+    own; the same command without --shard then evaluates what is missing and writes the report.
     """
+    part = shard_of(shard)
+    if part.total > 1 and out is None:
+        raise InputError(
+            f"got shard {part} without -o; expected a folder for the records of all shards, such as -o out"
+        )
     with loading(model):
         from energycomp.decomposition import takes_apart
         from energycomp.evaluation import HasConcepts, evaluate_parts
@@ -104,7 +113,7 @@ def evaluate(
         known = parse_count(count, true=True)
         chosen = None if solver is None else find("solvers", solver)()
         options = model_options(option, model=source, dtype=dtype)
-        loaded = load_model(model, device, **options)
+        loaded = load_model(model, local_device(device), **options)
         examples = find("datasets", dataset or loaded.name)()
         if takes_words(loaded) and isinstance(examples, HasConcepts):
             loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
@@ -128,15 +137,22 @@ def evaluate(
         "concepts": loaded.conditioner.config() if takes_words(loaded) else None,
         "weights": model_fingerprint(loaded),
     }
-    kept: dict[str, Any] = {}
-    if out is not None:
-        kept["known"], kept["on_record"] = open_records(make_folder(out, "-o"), settings)
-    if decomposes:
-        scenes = _scene_scores(loaded, examples, count=samples, seed=seed)
-        report = evaluate_parts(loaded, shown, metrics, seed=seed, data=data, scenes=scenes, **kept)
+
+    def report_of(**kept: Any) -> Report:
+        if decomposes:
+            scenes = _scene_scores(loaded, examples, count=samples, seed=seed) if part.total == 1 else None
+            return evaluate_parts(loaded, shown, metrics, seed=seed, data=data, scenes=scenes, **kept)
+        return run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data, **kept)
+
+    if out is None:
+        report = report_of()
     else:
-        report = run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data, **kept)
-    if out is not None:
+        with Records(make_folder(out, "-o"), settings, part) as records:
+            kept = {"known": records.known, "on_record": records.append}
+            if part.total > 1:
+                _evaluate_part(part, len(shown), report_of, kept)
+                return
+            report = report_of(**kept)
         with atomic_file(out / REPORT) as temporary:
             temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if as_json:
@@ -145,6 +161,18 @@ def evaluate(
     _print_table(report)
     if out is not None:
         typer.echo(str(out / REPORT))
+
+
+def _evaluate_part(part: Shard, images: int, report_of: Callable[..., Report], kept: dict[str, Any]) -> None:
+    """Evaluates the images of a shard, whose records are a part of those that a report needs."""
+    indices = part.of(range(images))
+    if len(indices):
+        report_of(part=indices, **kept)
+    typer.echo(
+        f"energycomp: evaluated {len(indices)} of {images} images, shard {part}. Once all shards have ended, the same "
+        "command without --shard writes the report.",
+        err=True,
+    )
 
 
 def _check_known(model: Model, shown: Sequence[str]) -> None:

@@ -61,13 +61,14 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[P
     """The image files of all paths, each once, under its resolved path.
 
     Those of a folder, and of the folders in it, are sorted by name; hidden ones are left out, and so are folders of
-    results (with a file results.jsonl) inside it.
+    results (with a file results.jsonl, or that of a shard) inside it. `@LIST` stands for the paths in a file, one per
+    line; whether its files can be read is seen when they are.
 
     Args:
         without: a folder inside a folder that is left out, such as that of the results.
     """
     found: dict[Path, Path] = {}
-    for path in paths:
+    for path, listed in _given(paths):
         try:
             is_folder, is_file = path.is_dir(), path.is_file()
         except OSError:  # too long a name
@@ -76,7 +77,7 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[P
             files = sorted(_inside(path, None if without is None else without.resolve()))
             if not files:
                 raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
-        elif is_file:
+        elif is_file or listed:
             files = [path]
         else:
             raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
@@ -84,15 +85,34 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[P
     return found
 
 
+def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """The paths, and those of lists, each with whether it is of a list."""
+    for path in paths:
+        if not str(path).startswith("@") or path.exists():
+            yield path, False
+            continue
+        try:
+            with Path(str(path)[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
+                yield from ((Path(line.rstrip("\r\n")), True) for line in lines if line.strip())
+        except OSError as error:
+            raise InputError(
+                f"got {path}, whose list cannot be read ({error.strerror}); expected @ and a file with a path per line"
+            ) from error
+
+
 def _inside(folder: Path, without: Path | None) -> Iterator[Path]:
     for entry in folder.iterdir():
         if entry.name.startswith("."):
             continue
         if entry.is_dir() and not entry.is_symlink():
-            if entry.resolve() != without and not (entry / RESULTS).exists():
+            if entry.resolve() != without and not _holds_results(entry):
                 yield from _inside(entry, without)
         elif entry.suffix.lower() in SUFFIXES:
             yield entry
+
+
+def _holds_results(folder: Path) -> bool:
+    return (folder / RESULTS).exists() or any(folder.glob("results-*-of-*.jsonl"))
 
 
 def open_single(path: Path) -> Image.Image:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 
-from energycomp.cli.files import image_files, make_folder, open_single, save_png
+from energycomp.cli.files import image_files, make_folder
 from energycomp.cli.options import (
     Concepts,
     Count,
@@ -21,33 +22,34 @@ from energycomp.cli.options import (
     SolverName,
     Source,
     Template,
-    load_searchable,
     loading,
     model_options,
-    over,
     parse_count,
     takes_words,
 )
-from energycomp.cli.output import REDRAWN, Results, print_table, solution_record
+from energycomp.cli.output import print_table
+from energycomp.cli.reading import Images, Reading, Task, redrawn_file
+from energycomp.cli.results import Results
+from energycomp.cli.shards import ShardOption, local_device, shard_of
 from energycomp.errors import InputError
-from energycomp.ticking import ticking
+from energycomp.ticking import over_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from energycomp.inference import Solution
-    from energycomp.models import Model
+    from energycomp.batch import Pool
 
 __all__ = ["infer"]
-
-SAMPLES = 3  # of the components of an image
-JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
 
 
 def infer(
     model: ModelName,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files, and folders of image files.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE_OR_FOLDER",
+            help="Image files, folders of image files, and @LIST: a file with a path per line.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
@@ -71,6 +73,18 @@ def infer(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per image.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of processes that read images, with one thread each.",
+            show_default="one per core and GiB of free memory",
+        ),
+    ] = None,
+    shard: ShardOption = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
+    ] = False,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
@@ -82,38 +96,78 @@ def infer(
 
     energycomp infer text photo.jpg --option model=FOLDER --concepts cat,dog,rabbit --count 2
 
+    energycomp infer clevr @files.txt --shard 1/4 --quiet -o out
+
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
     results.jsonl are not read again.
+
+    Several images are read by one process per core. Each --shard appends to a file of its own, such as
+    results-1-of-4.jsonl; energycomp merge makes one of them.
     """
     if redraw and out is None:
         raise InputError("got --redraw without -o; expected a folder for the images, such as -o out")
     if records is not None and as_json:
         raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
     formatted = None if records is None else _record_format(records)
+    part = shard_of(shard)
     pictures = _pictures(images, out)
-    with loading(model):
-        known = parse_count(count)
-        options = model_options(option, model=source, dtype=dtype)
-        loaded = over(load_searchable(model, device, **options), concepts, template)
-    read = _reader(loaded, solver, known, seed)
-    settings = {
-        "model": model,
-        "solver": solver or loaded.defaults.solver,
-        "counts": list(known or loaded.defaults.counts),
-        "seed": seed,
-        **({"options": options} if options else {}),
-        **({"conditioner": loaded.conditioner.config()} if takes_words(loaded) else {}),
-    }
-    results = Results(loaded, None if out is None else make_folder(out, "-o"), settings)
-    show = _printer(results, loaded, as_json=as_json, formatted=formatted, redraw=redraw, seed=seed)
-    failed = _read_all(pictures, read, results, show, as_json)
-    if out is None and not as_json and records is None:
+    own = part.of(pictures)
+    device = local_device(device)
+    processes = _processes(workers, len(own), device)
+    options = model_options(option, model=source, dtype=dtype)
+    known = parse_count(count)
+    folder = None if out is None else make_folder(out, "-o")
+    reading = Reading(model, device, options, concepts, template, solver, known, seed, folder, redraw)
+    with _pool(reading, processes) as pool:
+        reader = reading.reader()
+        with loading(model):
+            loaded = reader.load()
+        settings = {
+            "model": model,
+            "solver": solver or loaded.defaults.solver,
+            "counts": list(known or loaded.defaults.counts),
+            "seed": seed,
+            **({"options": options} if options else {}),
+            **({"conditioner": loaded.conditioner.config()} if takes_words(loaded) else {}),
+        }
+        show = _Printer(folder, as_json, formatted, redraw, quiet)
+        with Results(loaded, folder, settings, part) as results:
+            names = [] if folder is None else part.of(results.names(pictures))
+            failed = Images(own, names, reading, results, show, single=len(pictures) == 1).read(reader, pool)
+    if out is None and not as_json and records is None and not quiet:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:
-        typer.echo(f"energycomp: {failed} of {len(pictures)} images could not be read", err=True)
+        typer.echo(f"energycomp: {failed} of {len(own)} images could not be read", err=True)
+    if part.total > 1:
+        after = (
+            "" if out is None else f". Once all shards have ended, `energycomp merge {out}` makes one file of theirs"
+        )
+        typer.echo(f"energycomp: read {len(own)} of {len(pictures)} images, shard {part}{after}", err=True)
+    if failed and not part.launched:  # a launcher ends the other processes
         raise typer.Exit(1)
+
+
+def _processes(workers: int | None, images: int, device: str) -> int:
+    """The number of processes that read images; a network on a GPU, and a single image, have this process alone."""
+    from energycomp.batch import default_processes
+
+    if workers is not None:
+        return max(1, min(workers, images))
+    return default_processes(images) if device == "cpu" else 1
+
+
+@contextmanager
+def _pool(reading: Reading, processes: int) -> Iterator[Pool[Task, dict[str, Any]] | None]:
+    """The processes that read images; None is this process."""
+    if processes == 1:
+        yield None
+        return
+    from energycomp.batch import Pool
+
+    with Pool(reading, processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
+        yield pool
 
 
 def _pictures(paths: list[Path], out: Path | None) -> list[Path]:
@@ -135,112 +189,40 @@ def _record_format(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
     return source.scene_record
 
 
-def _printer(
-    results: Results,
-    model: Model,
-    *,
-    as_json: bool,
-    formatted: Callable[[list[dict[str, Any]], str], Any] | None,
-    redraw: bool,
-    seed: int,
-) -> Callable[[Path, Any, dict[str, Any]], None]:
-    """What prints the record of an image, and writes it beside samples of its own description."""
+@attrs.frozen
+class _Printer:
+    """Prints the record of an image, its warnings and its files."""
 
-    def show(path: Path, image: Any, record: dict[str, Any]) -> None:
-        if formatted is not None:
-            typer.echo(json.dumps(formatted(record["objects"], path.name)))
-        elif as_json:
+    folder: Path | None
+    as_json: bool
+    formatted: Callable[[list[dict[str, Any]], str], Any] | None
+    redraw: bool
+    quiet: bool
+
+    def __call__(self, path: Path, record: dict[str, Any]) -> None:
+        if self.quiet and "failed" not in record:
+            return
+        with over_bar():
+            if "failed" in record:
+                typer.echo(f"energycomp: {record['failed']}", err=True)
+                if self.as_json:
+                    typer.echo(json.dumps(record))
+            else:
+                self._answer(path, record)
+
+    def _answer(self, path: Path, record: dict[str, Any]) -> None:
+        for warning in record.get("warnings", ()):  # a line of an earlier version has none
+            typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
+        if self.formatted is not None:
+            typer.echo(json.dumps(self.formatted(record["objects"], path.name)))
+        elif self.as_json:
             typer.echo(json.dumps(record))
         else:
             _print_record(path, record)
-        if results.folder is None:
-            return
-        written = [results.folder / record["picture"]] if record["picture"] else []
-        if redraw:
-            name = record.get("name") or Path(record["picture"] or path.name).stem  # older lines have no name
-            written.append(results.folder / f"{name}{REDRAWN}.png")
-            save_png(_redrawn(model, image, record["objects"], seed), written[-1])
-        if formatted is None and not as_json:
-            for file in written:
-                typer.echo(str(file))
-
-    return show
-
-
-def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int) -> Any:
-    """An image beside three samples of the components that were found in it."""
-    import torch
-
-    from energycomp.components import value_of
-    from energycomp.sampling import Composer
-    from energycomp.viz import grid
-
-    described = [{name: one[name] for name in one if name not in JUDGED} for one in objects]
-    values = [value_of(model.conditioner, one) for one in described]
-    guidance = model.defaults.attribute_guidance
-    composed = model.compose(torch.cat(values), guidance=guidance) if values else model.unconditional
-    samples = Composer(composed).sample(
-        SAMPLES,
-        generator=torch.Generator().manual_seed(seed),
-        scheduler=model.defaults.scheduler,
-        num_inference_steps=model.defaults.num_inference_steps,
-        progress=False,
-    )
-    seen = model.processor.frame(image).resize(samples[0].size)
-    heads = ["image", *(f"sample {number}" for number in range(1, 1 + SAMPLES))]
-    return grid([seen, *samples], columns=1 + SAMPLES, side=192, heads=heads)
-
-
-def _read_all(
-    pictures: list[Path],
-    read: Callable[[Any], Solution],
-    results: Results,
-    show: Callable[[Path, Any, dict[str, Any]], None],
-    as_json: bool,
-) -> int:
-    """Reads and prints every image; returns how many could not be opened. A single one that cannot be opened raises."""
-    from tqdm import tqdm
-
-    failed = 0
-    for path in ticking(pictures, desc="reading", unit="image", leave=len(pictures) > 1):
-        try:
-            image, known = open_single(path), results.known(path)
-        except InputError as error:
-            if len(pictures) == 1:
-                raise
-            failed += 1
-            with tqdm.external_write_mode(file=sys.stdout):
-                typer.echo(f"energycomp: {error}", err=True)
-                if as_json:
-                    typer.echo(json.dumps({"image": str(path), "failed": str(error)}))
-            continue
-        record = known or results.add(path, image, solution_record(results.model, read(image)))
-        with tqdm.external_write_mode(file=sys.stdout):
-            for warning in record.get("warnings", ()):  # a line of an earlier version has none
-                typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
-            show(path, image, record)
-    return failed
-
-
-def _reader(model: Model, solver: str | None, count: Any, seed: int) -> Callable[[Any], Solution]:
-    """`energycomp.infer` with the given settings; every image gets the same draws, whatever was read before it."""
-    import warnings
-
-    import torch
-
-    from energycomp.inference import OutOfDistributionWarning
-    from energycomp.inference import infer as run
-    from energycomp.plugins import find
-
-    chosen = None if solver is None else find("solvers", solver)()
-
-    def read(image: Any) -> Solution:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
-            generator = torch.Generator().manual_seed(seed)
-            return run(image, model, solver=chosen, count=count, generator=generator, progress=False)
-
-    return read
+            if self.folder is not None and record["picture"]:
+                typer.echo(str(self.folder / record["picture"]))
+            if self.folder is not None and self.redraw:
+                typer.echo(str(redrawn_file(self.folder, path, record)))
 
 
 def _print_record(path: Path, record: dict[str, Any]) -> None:

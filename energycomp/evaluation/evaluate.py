@@ -17,11 +17,11 @@ from energycomp.decomposition.decomposer import Decomposer, Decomposition, decom
 from energycomp.errors import InputError
 from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.records import (
-    check_known,
     check_record,
     example_fingerprint,
     from_bits,
     from_numbers,
+    records_by_index,
     to_bits,
     to_numbers,
 )
@@ -53,8 +53,9 @@ def evaluate(
     data: str = "",
     progress: bool = True,
     on_result: Callable[[int, Example, Solution], object] | None = None,
-    known: Sequence[Mapping[str, Any]] = (),
+    known: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]] = (),
     on_record: Callable[[dict[str, Any]], object] | None = None,
+    part: Sequence[int] | None = None,
 ) -> Report:
     """Infers the conditions of every example and compares them with the true ones.
 
@@ -73,9 +74,11 @@ def evaluate(
         data: name of the examples in the report.
         progress: whether to show a progress bar with the remaining time.
         on_result: called with (index, example, solution) after each example.
-        known: records of the first examples, from an interrupted run of the same evaluation. These examples are not
-            evaluated again, and the report is the same to the bit.
+        known: records of the first examples, or records by index, from an interrupted run of the same evaluation or
+            from other processes. These examples are not evaluated again, and the report is the same to the bit.
         on_record: called with the record of each further example, JSON data.
+        part: indices of the examples that are evaluated, such as those of one of several processes; the report is of
+            them alone. All examples when left out.
 
     Raises:
         InputError: no examples, examples without conditions that the model takes, or records of other examples.
@@ -139,6 +142,7 @@ def evaluate(
         on_result=on_result,
         known=known,
         on_record=on_record,
+        part=part,
     )
     return Report(
         values={**scores.values(), **(attributes.values() if attributes else {})},
@@ -160,8 +164,9 @@ def evaluate_parts(
     data: str = "",
     progress: bool = True,
     on_result: Callable[[int, Example, Decomposition], object] | None = None,
-    known: Sequence[Mapping[str, Any]] = (),
+    known: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]] = (),
     on_record: Callable[[dict[str, Any]], object] | None = None,
+    part: Sequence[int] | None = None,
     scenes: Callable[[Decomposer], Mapping[str, float]] | None = None,
 ) -> Report:
     """Decomposes every example, and compares the image with the composition of its parts.
@@ -175,7 +180,7 @@ def evaluate_parts(
         model: with an encoder, or with a network that has a decomposer.
         examples: images with the masks of their objects, or with their factors.
         metrics: of masks, or of latents (K, D) and factors (1, F), as `DataSource.metrics` returns them.
-        seed, data, progress, on_result, known, on_record: as for `evaluate`.
+        seed, data, progress, on_result, known, on_record, part: as for `evaluate`.
         scenes: scores scenes that the decomposer samples; these have no intervals and are not part of the time.
 
     Raises:
@@ -235,6 +240,7 @@ def evaluate_parts(
         on_result=on_result,
         known=known,
         on_record=on_record,
+        part=part,
     )
     parts = [scores, *errors.values()]
     values = {name: value for part in parts for name, value in part.values().items()}
@@ -258,18 +264,23 @@ def _over(
     seed: int,
     progress: bool,
     on_result: Callable[[int, Example, R], object] | None,
-    known: Sequence[Mapping[str, Any]],
+    known: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]],
     on_record: Callable[[dict[str, Any]], object] | None,
+    part: Sequence[int] | None,
 ) -> dict[str, Any]:
     """Calls `one` with every example that has no record, and its generator; returns a `Report`'s fields about cost.
 
     Examples are scored from their records alone, so that an interrupted run gives the same report.
     """
     rows, seconds = 0, 0.0
-    check_known(known, _checked(examples))
-    for index, example in enumerate(ticking(examples, disable=not progress, desc="evaluating", unit="image")):
-        if index < len(known):
-            record = known[index]
+    records = records_by_index(known, _checked(examples))
+    indices = range(len(examples)) if part is None else part
+    if not len(indices) or not all(0 <= index < len(examples) for index in indices):
+        raise InputError(f"got part {indices!r:.60} of {len(examples)} examples; expected indices below that number")
+    for index in ticking(indices, disable=not progress, desc="evaluating", unit="image"):
+        example = examples[index]
+        if index in records:
+            record = records[index]
             check_record(record, index, example, identify(example))
         else:
             generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
@@ -282,7 +293,7 @@ def _over(
         score(example, record)
         rows += record["rows"]
         seconds += record["seconds"]
-    number = len(examples)
+    number = len(indices)
     return {"rows_per_image": rows / number, "seconds_per_image": seconds / number, "images": number}
 
 

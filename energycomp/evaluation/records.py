@@ -17,11 +17,11 @@ from energycomp.evaluation.data import Example
 from energycomp.files import fingerprint
 
 __all__ = [
-    "check_known",
     "check_record",
     "example_fingerprint",
     "from_bits",
     "from_numbers",
+    "records_by_index",
     "to_bits",
     "to_numbers",
 ]
@@ -90,10 +90,14 @@ def check_record(record: Mapping[str, Any], index: int, example: Example, expect
         )
 
 
-def check_known(known: Sequence[Mapping[str, Any]], examples: Sequence[Example]) -> None:
-    """Raises `InputError` for more records than examples."""
-    if len(known) > len(examples):
+def records_by_index(
+    known: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]], examples: Sequence[Example]
+) -> Mapping[int, Mapping[str, Any]]:
+    """Records by the index of their example, of those of the first examples; `InputError` for an index beyond them."""
+    found = known if isinstance(known, Mapping) else dict(enumerate(known))
+    if beyond := [index for index in found if not 0 <= index < len(examples)]:
         raise InputError(
-            f"got {len(known)} records for {len(examples)} examples; expected one per example at most; give the "
+            f"got {max(beyond) + 1} records for {len(examples)} examples; expected one per example at most; give the "
             "records of the same examples"
         )
+    return found

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from energycomp.cli.output import Results
+from energycomp.cli.results import Results
 from energycomp.components import Condition, weights_of
 from energycomp.denoisers import Denoiser, predict
 from energycomp.errors import CheckpointError

@@ -1,0 +1,254 @@
+"""Processes of one thread each that work side by side: on a busy machine, no thread waits for a slower one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import attrs
+
+from energycomp.errors import EnergycompError, InputError
+
+__all__ = ["Lost", "Pool", "default_processes"]
+
+# Read by the OpenMP of torch when it is imported.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+MEMORY = 2**30  # bytes that a process takes: 0.6 GiB with a model of 5 million parameters, and some room
+TRIES = 2  # of an item whose process ended
+PATIENCE = 5.0  # seconds in which a process ends by itself
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@attrs.frozen
+class Lost:
+    """In place of the answer to an item whose process ended each time, such as one without memory."""
+
+    reason: str
+
+
+@attrs.define(eq=False)
+class _Worker(Generic[T]):
+    process: Any
+    connection: Connection
+    task: tuple[T, int] | None = None  # an item, and how often it was tried
+    ready: bool = False
+
+
+class Pool(Generic[T, R]):
+    """Processes that each answer one item at a time; a process that ends is replaced, and its item tried once more.
+
+    The processes ignore Ctrl-C, which is the business of the caller: they end with the block, and with the caller.
+
+    Args:
+        make: called in each process, and can be pickled; returns the function from an item to its answer. What it
+            raises is raised here.
+        processes: how many.
+        report: called with one line for each process that ends before its time.
+
+    >>> with Pool(_doubling, 2) as pool:
+    ...     sorted(pool.run(range(4)))
+    [(0, 0), (1, 2), (2, 4), (3, 6)]
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Callable[[T], R]],
+        processes: int,
+        *,
+        report: Callable[[str], object] | None = None,
+    ) -> None:
+        self._make, self._most, self._report = make, processes, report or (lambda _: None)
+        self._workers: list[_Worker[T]] = []
+        self._failed = 0  # processes that ended before their first item
+        self._context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+    def __enter__(self) -> Self:
+        """Imports torch in a process of which the others are copies, where there is such a process."""
+        if sys.platform == "linux":
+            from multiprocessing.forkserver import ensure_running
+
+            self._context.set_forkserver_preload(["energycomp.batch.preload"])
+            with _quiet_start():
+                ensure_running()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._workers:
+            worker.connection.close()  # ends one that waits
+            if worker.task is not None or error[0] is not None:
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(PATIENCE)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers = []
+
+    def run(self, items: Iterable[T]) -> Iterator[tuple[T, R | Lost]]:
+        """Each item with its answer, as they come; an item is taken when a process is free for it."""
+        source, again = iter(items), deque[tuple[T, int]]()
+        while True:
+            while self._has_room():
+                task = again.popleft() if again else next(((item, 1) for item in source), None)
+                if task is None:
+                    break
+                self._give(task)
+            busy: dict[Any, _Worker[T]] = {worker.connection: worker for worker in self._workers if worker.task}
+            if not busy:
+                return
+            for connection in wait(list(busy)):
+                worker = busy[connection]
+                item, tries = worker.task or (None, 0)
+                try:
+                    kind, answer = worker.connection.recv()
+                except (EOFError, OSError):
+                    if (reason := self._ended(worker, item, again_if=tries < TRIES)) is None:
+                        again.append((item, tries + worker.ready))  # type: ignore[arg-type]
+                    else:
+                        yield item, Lost(reason)  # type: ignore[misc]
+                    continue
+                if kind == "ready":
+                    worker.ready = True
+                elif kind == "raised":
+                    raise answer
+                else:
+                    worker.task = None
+                    yield item, answer  # type: ignore[misc]
+
+    def _has_room(self) -> bool:
+        return len(self._workers) < self._most - self._failed or any(worker.task is None for worker in self._workers)
+
+    def _give(self, task: tuple[T, int]) -> None:
+        """Gives an item to a process without one, or to another process."""
+        worker = next((worker for worker in self._workers if worker.task is None), None)
+        if worker is None:
+            worker = self._start()
+            self._workers.append(worker)
+        worker.task = task
+        with suppress(OSError):  # it has ended, which `run` sees
+            worker.connection.send(task[0])
+
+    def _start(self) -> _Worker[T]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, self._make), daemon=True)
+        with _quiet_start():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _ended(self, worker: _Worker[T], item: T | None, *, again_if: bool) -> str | None:
+        """Takes a process that has ended from the list; the reason why its item is not tried again, if it is not."""
+        worker.process.join()
+        self._workers.remove(worker)
+        reason = _reason(worker.process.exitcode)
+        if not worker.ready:
+            self._failed += 1
+            self._report(f"a process ended before it was ready ({reason}); going on with {self._most - self._failed}")
+            if self._failed == self._most:
+                raise InputError(
+                    f"got {self._most} processes that ended before they were ready ({reason}); expected some that "
+                    "load the model; free some memory, or read in one process"
+                )
+            return None
+        if again_if:
+            self._report(f"a process ended ({reason}) at {item}, which is tried again")
+            return None
+        return f"its process ended {TRIES} times ({reason})"
+
+
+def default_processes(items: int) -> int:
+    """The number of processes for so many items: one per core and GiB of free memory, and two items or more for each.
+
+    The cores of a machine are shared among the processes that a launcher has started there.
+
+    >>> default_processes(1)
+    1
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    cores //= int(local) if local.isdigit() and int(local) else 1
+    memory = _free_memory()
+    return max(1, min(cores, items // 2, cores if memory is None else memory // MEMORY))
+
+
+def _free_memory() -> int | None:
+    """Bytes that are free, in a container those that it may still take; None where the system does not say."""
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")))
+    with suppress(OSError, ValueError, KeyError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        limit, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        files = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        found.append(limit - taken + int(files["inactive_file"]))  # these can be dropped
+    return min(found, default=None)
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """A process that is started in the block has one thread, and is not interrupted by Ctrl-C while it starts."""
+    earlier = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        for name, value in earlier.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _work(connection: Connection, make: Callable[[], Callable[[Any], Any]]) -> None:
+    """What a process does until its pipe ends, with its caller or at its wish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        try:
+            import torch
+
+            torch.set_num_threads(1)
+            answer = make()
+        except Exception as error:
+            connection.send(("raised", _sendable(error)))
+            return
+        connection.send(("ready", None))
+        while True:
+            item = connection.recv()
+            try:
+                found = ("answer", answer(item))
+            except Exception as error:
+                found = ("raised", _sendable(error))
+            connection.send(found)
+
+
+def _sendable(error: Exception) -> Exception:
+    """Our errors as they are, and the traceback of any other, since not every error can be pickled."""
+    if isinstance(error, EnergycompError):
+        return type(error)(str(error))
+    return RuntimeError("in a process of its own:\n" + "".join(traceback.format_exception(error)))
+
+
+def _reason(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+
+
+def _doubling() -> Callable[[int], int]:
+    return lambda number: 2 * number

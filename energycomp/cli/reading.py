@@ -1,0 +1,213 @@
+"""The images of `energycomp infer`: read in this process, or in several that each load the model."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from energycomp.cli.files import open_single, save_png
+from energycomp.cli.options import load_searchable, over
+from energycomp.cli.output import solution_record
+from energycomp.cli.results import REDRAWN, write_marked
+from energycomp.errors import InputError
+from energycomp.ticking import EVERY_LINE, redrawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from energycomp.batch import Pool, Reader
+    from energycomp.cli.results import Results
+    from energycomp.models import Model
+
+__all__ = ["Images", "Reading", "Task", "redrawn_file"]
+
+SAMPLES = 3  # of the components of an image
+JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
+
+
+@attrs.frozen
+class Task:
+    """An image that is to be read, or whose answer is `known` and is to be drawn."""
+
+    index: int
+    path: Path
+    head: dict[str, Any]
+    name: str
+    known: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@attrs.frozen
+class Reading:
+    """The arguments of `energycomp infer` that decide about answers and files; each process makes its reader of them.
+
+    Args:
+        source, device, options, concepts, template: of the model.
+        solver, count, seed: of the search.
+        folder: of the marked images; None writes none.
+        redraw: whether each image is also drawn beside samples of its components.
+    """
+
+    source: str
+    device: str
+    options: Mapping[str, Any]
+    concepts: str | None
+    template: str | None
+    solver: str | None
+    count: Any
+    seed: int
+    folder: Path | None
+    redraw: bool
+
+    def reader(self) -> Reader:
+        """Loads the model at the first use."""
+        from energycomp.batch import Reader
+
+        return Reader(partial(_load, self), solver=self.solver, count=self.count, seed=self.seed, device=self.device)
+
+    def __call__(self) -> Callable[[Task], dict[str, Any]]:
+        """The function that reads an image, in a process of a pool."""
+        reader = self.reader()
+        reader.load()
+        return partial(self.read, reader)
+
+    def read(self, reader: Reader, task: Task) -> dict[str, Any]:
+        """The record of an image, after its files are written; one with `failed` where it cannot be opened."""
+        try:
+            image = open_single(task.path)
+        except InputError as error:
+            return failure(task.path, str(error))
+        model, record = reader.load(), task.known
+        if record is None:
+            answer = solution_record(model, reader.read(image))
+            record = {**task.head, **answer, "picture": None}
+            if self.folder is not None:
+                record["name"] = task.name
+                record["picture"] = write_marked(model, self.folder, task.name, image, answer)
+        if self.redraw and self.folder is not None:
+            save_png(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, task.path, record))
+        return record
+
+
+@attrs.define(eq=False)
+class Images:
+    """The images that a process, or a pool of them, reads; they are shown in their order.
+
+    Args:
+        paths: of the images.
+        names: of their marked images; None is the file's own name, and no names at all where none are written.
+        reading: how they are read.
+        results: the known answers, and what keeps the others.
+        show: called with the path and the record of each image.
+        single: whether an image that cannot be opened raises.
+    """
+
+    paths: Sequence[Path]
+    names: Sequence[str | None]
+    reading: Reading
+    results: Results
+    show: Callable[[Path, dict[str, Any]], object]
+    single: bool = False
+    _waiting: dict[int, dict[str, Any]] = attrs.field(factory=dict, init=False)  # after one that is still being read
+    _shown: int = attrs.field(default=0, init=False)
+    _failed: int = attrs.field(default=0, init=False)
+
+    def read(self, reader: Reader, pool: Pool[Task, dict[str, Any]] | None) -> int:
+        """Reads the images without a known answer, and shows all; returns how many could not be read."""
+        from tqdm import tqdm
+
+        every = 0.1 if sys.stderr.isatty() else EVERY_LINE
+        shown = {"desc": "reading", "unit": "image", "leave": not self.single, "mininterval": every}
+        with tqdm(total=len(self.paths), **shown) as bar, redrawn(bar):
+            for task, record in self._records(reader, self._tasks(bar), pool):
+                if task.known is None and "failed" not in record:
+                    self.results.keep(record)
+                self._put(task.index, record, bar)
+        return self._failed
+
+    def _tasks(self, bar: Any) -> Iterator[Task]:
+        """The images that are to be read or drawn; the others are shown at once."""
+        folder = self.results.folder
+        for index, path in enumerate(self.paths):
+            try:
+                head = self.results.head(path)
+            except InputError as error:
+                self._put(index, failure(path, str(error)), bar)
+                continue
+            known = self.results.known(head)
+            if known is None or (
+                self.reading.redraw and folder is not None and not redrawn_file(folder, path, known).exists()
+            ):
+                yield Task(index, path, head, (self.names[index] if self.names else None) or path.stem, known)
+            else:
+                self._put(index, known, bar)
+
+    def _records(
+        self, reader: Reader, tasks: Iterable[Task], pool: Pool[Task, dict[str, Any]] | None
+    ) -> Iterator[tuple[Task, dict[str, Any]]]:
+        if pool is None:
+            for task in tasks:
+                yield task, self.reading.read(reader, task)
+            return
+        from energycomp.batch import Lost
+
+        for task, answer in pool.run(tasks):
+            yield task, failure(task.path, answer.reason) if isinstance(answer, Lost) else answer
+
+    def _put(self, index: int, record: dict[str, Any], bar: Any) -> None:
+        """Shows the record of an image, once those of all images before it are shown."""
+        if "failed" in record:
+            if self.single:
+                raise InputError(record["failed"])
+            self._failed += 1
+        self._waiting[index] = record
+        while (ready := self._waiting.pop(self._shown, None)) is not None:
+            self.show(self.paths[self._shown], ready)
+            self._shown += 1
+            bar.update()
+
+
+def failure(path: Path, reason: str) -> dict[str, Any]:
+    """What stands for the record of an image that could not be read."""
+    return {"image": str(path), "failed": reason}
+
+
+def redrawn_file(folder: Path, path: Path, record: Mapping[str, Any]) -> Path:
+    """The file of an image beside samples of its components."""
+    name = record.get("name") or Path(record["picture"] or path.name).stem  # older lines have no name
+    return folder / f"{name}{REDRAWN}.png"
+
+
+def _load(reading: Reading) -> Model:
+    model = load_searchable(reading.source, reading.device, **reading.options)
+    return over(model, reading.concepts, reading.template)
+
+
+def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int) -> Any:
+    """An image beside three samples of the components that were found in it."""
+    import torch
+
+    from energycomp.components import value_of
+    from energycomp.sampling import Composer
+    from energycomp.viz import grid
+
+    described = [{name: one[name] for name in one if name not in JUDGED} for one in objects]
+    values = [value_of(model.conditioner, one) for one in described]
+    guidance = model.defaults.attribute_guidance
+    composed = model.compose(torch.cat(values), guidance=guidance) if values else model.unconditional
+    samples = Composer(composed).sample(
+        SAMPLES,
+        generator=torch.Generator().manual_seed(seed),
+        scheduler=model.defaults.scheduler,
+        num_inference_steps=model.defaults.num_inference_steps,
+        progress=False,
+    )
+    seen = model.processor.frame(image).resize(samples[0].size)
+    heads = ["image", *(f"sample {number}" for number in range(1, 1 + SAMPLES))]
+    return grid([seen, *samples], columns=1 + SAMPLES, side=192, heads=heads)

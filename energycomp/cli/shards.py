@@ -1,0 +1,107 @@
+"""Shards: the part of the images that one of several processes reads, as an option or a launcher says."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import attrs
+import typer
+
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Shard", "ShardOption", "local_device", "shard_of", "shards_of"]
+
+# What a launcher sets: rank and number of processes. torchrun, and accelerate launch; srun, not the script of a batch.
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")  # rank on this machine
+
+T = TypeVar("T")
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Read part I of N of the images, for example 1/4.",
+        show_default="the rank under torchrun, accelerate launch or srun",
+    ),
+]
+
+
+@attrs.frozen
+class Shard:
+    """Part `index` of `total`, counted from 1: each `total`-th item.
+
+    Args:
+        launched: whether a launcher says so, which ends all processes once one of them has failed.
+
+    >>> Shard(2, 3).of("abcdefg")
+    'be'
+    """
+
+    index: int = 1
+    total: int = 1
+    launched: bool = False
+
+    def of(self, items: Sequence[T]) -> Sequence[T]:
+        """The items of this part."""
+        return items[self.index - 1 :: self.total]
+
+    def file(self, name: str) -> str:
+        """The name of this part's own file.
+
+        >>> Shard(2, 3).file("results.jsonl"), Shard().file("results.jsonl")
+        ('results-2-of-3.jsonl', 'results.jsonl')
+        """
+        stem, _, suffix = name.rpartition(".")
+        return name if self.total == 1 else f"{stem}-{self.index}-of-{self.total}.{suffix}"
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.total}"
+
+
+def shard_of(text: str | None) -> Shard:
+    """The shard of --shard; where it is left out, that of the launcher, and everything without one.
+
+    >>> shard_of("2/3")
+    Shard(index=2, total=3, launched=False)
+    """
+    if text is not None:
+        found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+        index, total = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= index <= total:
+            raise InputError(f"got --shard {text!r}; expected I/N with I from 1 to N, such as 1/4")
+        return Shard(index, total)
+    for rank, size in LAUNCHERS:
+        number, processes = _number(rank), _number(size)
+        if number is not None and processes is not None and number < processes and processes > 1:
+            return Shard(number + 1, processes, launched=True)
+    return Shard()
+
+
+def shards_of(folder: Path, name: str) -> list[Path]:
+    """The files in a folder that the shards wrote under this name, whatever their number."""
+    stem, _, suffix = name.rpartition(".")
+    pattern = re.compile(rf"{re.escape(stem)}-(\d+)-of-(\d+)\.{re.escape(suffix)}")
+    found = [(pattern.fullmatch(path.name), path) for path in folder.glob(f"{stem}-*-of-*.{suffix}")]
+    return [path for *_, path in sorted((int(match[2]), int(match[1]), path) for match, path in found if match)]
+
+
+def local_device(device: str) -> str:
+    """The device of a process: `cuda` is one GPU of this machine for each process that a launcher has started there."""
+    rank = next((number for number in map(_number, LOCAL) if number is not None), None)
+    if device != "cuda" or rank is None:
+        return device
+    import torch
+
+    return f"cuda:{rank % max(1, torch.cuda.device_count())}"
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else None

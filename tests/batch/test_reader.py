@@ -1,0 +1,133 @@
+"""A reader gives the same columns in one process, in two, and under every engine that is installed."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from energycomp.batch import Reader
+from energycomp.errors import InputError
+from energycomp.images import to_output
+from energycomp.inference import infer
+from energycomp.models import save_pretrained
+from energycomp.testing import bumps_model, planted, tiny_model
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "many_images.py"
+PLACES = [[(0.25, 0.5)]]
+
+
+def picture(places: list[tuple[float, float]]) -> Image.Image:
+    made: Image.Image = to_output(planted(bumps_model(), torch.tensor(places).reshape(-1, 2)), "pil")[0]
+    return made
+
+
+def content(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader(bumps_model, solver="pursuit", count=(0, 2))
+
+
+def test_answers_are_those_of_infer_in_every_form_of_an_image(reader: Reader, tmp_path: Path) -> None:
+    image = picture(PLACES[0])
+    image.save(tmp_path / "one.png")
+    forms: list[Any] = [
+        image,
+        np.asarray(image),
+        content(image),
+        {"bytes": content(image), "path": None},
+        {"bytes": None, "path": str(tmp_path / "one.png")},
+        str(tmp_path / "one.png"),
+        tmp_path / "one.png",
+    ]
+    found = reader({"image": forms, "id": range(7)})
+    expected = infer(image, bumps_model(), solver="pursuit", count=(0, 2), generator=0).record()
+    assert found["id"] == range(7)
+    assert found["failed"] == [""] * 7
+    for name in ("count", "rows", "out_of_distribution", "error", "p_value"):
+        assert found[name] == [expected[name]] * 7
+    assert [json.loads(text) for text in found["objects"]] == [expected["objects"]] * 7
+    assert all(math.isnan(value) for value in found["typicality"])  # the model has no calibration
+
+
+@pytest.mark.parametrize("bad", [b"no image", "absent.png", {"text": "no image"}, np.zeros((2, 2)), 3, None])
+def test_a_bad_image_is_a_reason_and_no_exception(reader: Reader, bad: Any) -> None:
+    found = reader({"image": [picture(PLACES[0]), bad]})
+    assert found["failed"][0] == ""
+    assert found["failed"][1].startswith("got ")
+    assert (found["count"], found["rows"][1], found["objects"][1]) == ([1, -1], -1, "[]")
+    assert {name: type(values[0]) for name, values in found.items() if name != "image"} == {
+        name: type(values[1]) for name, values in found.items() if name != "image"
+    }
+
+
+def test_columns_that_do_not_fit_are_refused(reader: Reader) -> None:
+    with pytest.raises(InputError, match=r"without 'image' among \['photo'\]"):
+        reader({"photo": []})
+    with pytest.raises(InputError, match="with a column 'count', which an answer has"):
+        reader({"image": [], "count": []})
+    assert "read_count" in Reader(bumps_model, prefix="read_")({"image": [], "count": []})
+
+
+def test_a_pickled_reader_has_its_arguments_and_no_model(reader: Reader) -> None:
+    reader({"image": [picture(PLACES[0])]})
+    again = pickle.loads(pickle.dumps(reader))  # noqa: S301 - our own
+    assert again.__getstate__() == Reader(bumps_model, solver="pursuit", count=(0, 2)).__getstate__()
+    assert len(pickle.dumps(reader)) < 1000
+    assert again._loaded is None
+
+
+@pytest.mark.parametrize("engine", ["joblib", "datasets", "ray"])
+def test_two_processes_of_an_engine(engine: str, tmp_path: Path) -> None:
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    save_pretrained(tiny_model(solver="pursuit"), tmp_path / "model")
+    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for number, path in enumerate(paths[:4]):
+        Image.new("RGB", (16, 16), (60 * number, 90, 120)).save(path)
+    Path(paths[4]).write_bytes(b"no image")
+    command = [
+        sys.executable,
+        str(EXAMPLE),
+        engine,
+        str(tmp_path),
+        "--model",
+        str(tmp_path / "model"),
+        "--count",
+        "0-1",
+    ]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = sorted(line for line in done.stdout.splitlines() if line.startswith(str(tmp_path)))
+    found = Reader(tmp_path / "model", count=(0, 1))({"image": paths})
+    assert lines == [" ".join(map(str, row)) for row in zip(paths, found["count"], found["failed"], strict=True)]
+
+
+def test_another_process_has_one_thread(reader: Reader) -> None:
+    threads = torch.get_num_threads()
+    again = pickle.loads(pickle.dumps(reader))  # noqa: S301 - our own
+    try:
+        torch.set_num_threads(2)
+        reader.load()
+        assert torch.get_num_threads() == 2
+        again.load()
+        assert torch.get_num_threads() == 1
+        assert again._process == os.getpid()
+    finally:
+        torch.set_num_threads(threads)
