@@ -8,6 +8,7 @@ energycomp or the parser refuses; 130 after Ctrl-C.
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import sys
 import threading
@@ -127,6 +128,8 @@ def _options(
 
 def main() -> None:
     """Runs the command line. An error of energycomp is one message on stderr, without a traceback."""
+    # A thread of torch that waits for a slower one sleeps: where other processes use the cores, it would keep them busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except EnergycompError as error:
