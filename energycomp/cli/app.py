@@ -128,7 +128,7 @@ def _options(
 
 def main() -> None:
     """Runs the command line. An error of energycomp is one message on stderr, without a traceback."""
-    # A thread of torch that waits for a slower one sleeps: where other processes use the cores, it would keep them busy.
+    # A thread of torch that waits for a slower one sleeps; spinning, it would take a core from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
