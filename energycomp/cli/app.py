@@ -8,6 +8,7 @@ energycomp or the parser refuses; 130 after Ctrl-C.
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import sys
 import threading
@@ -129,6 +130,8 @@ def _options(
 
 def main() -> None:
     """Runs the command line. An error of energycomp is one message on stderr, without a traceback."""
+    # A thread of torch that waits for a slower one sleeps; spinning, it would take a core from other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except EnergycompError as error:

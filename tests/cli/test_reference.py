@@ -33,7 +33,7 @@ def test_a_section_has_the_options_that_help_prints(name: str) -> None:
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"energycomp .*", "", printed))) - {"--help"}
     rows = re.findall(r"^\| `(.*?)` \|", SECTIONS[name], flags=re.MULTILINE)
     documented = {option for row in rows for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", row)}
-    assert documented
+    assert documented or not options
     assert documented <= options  # a text may name options of other commands
 
 
