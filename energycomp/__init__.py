@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.components import Composable, Composition, Condition, Conditioner, EnergyComponent, HasEnergy
+    from energycomp.components import (
+        Composable,
+        Composition,
+        Condition,
+        Conditioner,
+        EnergyComponent,
+        HasEnergy,
+        during,
+        ramp,
+        region,
+    )
     from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
     from energycomp.denoisers import Conditional, Denoiser
     from energycomp.editing.edit import Edit, edit
@@ -35,7 +45,17 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _NAMES = {
-    "components": ("Composable", "Composition", "Condition", "Conditioner", "EnergyComponent", "HasEnergy"),
+    "components": (
+        "Composable",
+        "Composition",
+        "Condition",
+        "Conditioner",
+        "EnergyComponent",
+        "HasEnergy",
+        "during",
+        "ramp",
+        "region",
+    ),
     "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
     "denoisers": ("Conditional", "Denoiser"),
     "editing": ("Edit", "edit"),
@@ -83,12 +103,15 @@ __all__ = [
     "decompose",
     "decomposer_of",
     "denoising_loss",
+    "during",
     "edit",
     "fit",
     "hookimpl",
     "infer",
     "load",
+    "ramp",
     "rank",
+    "region",
     "sample_best",
 ]
 

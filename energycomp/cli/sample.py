@@ -24,17 +24,17 @@ from energycomp.cli.options import (
     load_model,
     loading,
     model_options,
-    numbers,
     read_component,
     takes_words,
 )
 from energycomp.cli.output import print_report, ranking_record, wrong_components
+from energycomp.cli.weights import From, Numbers, Regions, Until, component_weights
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from energycomp.components import Composition
+    from energycomp.components import AnyWeight, Composition
     from energycomp.denoisers import Conditional
     from energycomp.inference import Ranking
     from energycomp.models import Model
@@ -55,14 +55,10 @@ def sample(
         list[str] | None,
         typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
     ] = None,
-    weight: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--weight",
-            help="Weight of the components: given once for all, or once for each, negated ones last.",
-            show_default=MODELS_OWN,
-        ),
-    ] = None,
+    weight: Numbers = None,
+    region: Regions = None,
+    start: From = None,
+    until: Until = None,
     n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples.")] = 1,
     guidance: Annotated[
         float | None,
@@ -134,13 +130,18 @@ def sample(
 
     energycomp sample text "a red cube" "a blue sphere" -o both.png
 
+    energycomp sample text "a red cube" "a blue sphere" --region "left half" --region "right half" -o halves.png
+
+    energycomp sample text "a red cube" "a blue sphere" --until 0.4 --until 1 --from 0 --from 0.4 -o first.png
+
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --sampler smc --report -o scene.png
 
     energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --option model=FOLDER -o dog.png
 
-    A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Weights are given in the order of
-    the components. Without components, the unconditional prediction is sampled. A model that generates whole scenes
-    takes no components. Each sample is written to its own file, which `infer` and `edit` can read.
+    A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Weights, regions and parts of the
+    trajectory are given in the order of the components. Without components, the unconditional prediction is sampled.
+    A model that generates whole scenes takes no components. Each sample is written to its own file, which `infer` and
+    `edit` can read.
     """
     if until_complete and best_of == 1:
         raise InputError("got --until-complete without --best-of; expected the most samples for each, as --best-of 4")
@@ -163,6 +164,7 @@ def sample(
     notes: list[str] = []
     if sampler_of(loaded) is not None:
         unused = {**given, "--not": negated, "--weight": weight, "--steps": steps, "--scheduler": scheduler}
+        unused |= {"--region": region, "--from": start, "--until": until}
         unused |= {"--precision": precision != "no", "--best-of": best_of > 1}
         unused |= {"--sampler": sampler, "--report": with_report, "--guidance": guidance is not None}
         _refuse([name for name, value in unused.items() if value], model)
@@ -172,7 +174,9 @@ def sample(
             raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
         strength = _strength(loaded, guidance, plain=best_of > 1 or sampler is not None)
         leaves, ruled_out = _read(loaded, given, strength), _read(loaded, {"--not": negated})
-        composer = _compose(loaded, leaves, ruled_out, weight or [])
+        count, default = len(leaves) + len(ruled_out), loaded.defaults.guidance_scale
+        weights = component_weights(count, default, weight, region, start, until)
+        composer = _compose(loaded, leaves, ruled_out, weights)
         options: dict[str, Any] = {
             **_method(sampler, scheduler, loaded),
             "generator": _generator(seed),
@@ -257,16 +261,9 @@ def _read(
     return [read_component(model, text, option, guidance) for option, given in texts.items() for text in given or []]
 
 
-def _compose(model: Model, leaves: list[Any], negated: list[Any], weight: list[float]) -> Composer:
+def _compose(model: Model, leaves: list[Any], negated: list[Any], weights: Sequence[AnyWeight]) -> Composer:
     from energycomp.sampling import Composer
 
-    count = len(leaves) + len(negated)
-    if len(weight) not in (0, 1, count):
-        raise InputError(
-            f"got {len(weight)} --weight for {count} components; expected one for all, or one for each, --not last"
-        )
-    weights = weight if len(weight) > 1 else (weight or [model.defaults.guidance_scale]) * count
-    numbers(",".join(map(str, weights)) or "0", "--weight")
     parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=False)]
     parts += [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], negated, strict=True)]
     return Composer(parts) if parts else Composer(model.unconditional)

@@ -20,6 +20,7 @@ from energycomp.components.gaussian import Gaussian
 from energycomp.components.mixture import Mixture
 from energycomp.components.predict import native_type, predict, predict_leaves
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
+from energycomp.components.regions import during, ramp, region
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
     NoisedSpace,
@@ -29,8 +30,10 @@ from energycomp.components.space import (
     stratified_timesteps,
 )
 from energycomp.components.values import ReadsText, parsed, random_values, read_value, value_of, values_of
+from energycomp.components.weights import AnyWeight, Weight, constant_weights
 
 __all__ = [
+    "AnyWeight",
     "AttributeConditioner",
     "Composable",
     "Composition",
@@ -52,10 +55,13 @@ __all__ = [
     "Rule",
     "TextConditioner",
     "TrainableConditioner",
+    "Weight",
     "WeightedSum",
     "combine",
+    "constant_weights",
     "convert",
     "cosine_schedule",
+    "during",
     "error_scale",
     "groups_of",
     "identifies_null",
@@ -65,8 +71,10 @@ __all__ = [
     "parsed",
     "predict",
     "predict_leaves",
+    "ramp",
     "random_values",
     "read_value",
+    "region",
     "rule_weights",
     "signal_noise",
     "stratified_timesteps",

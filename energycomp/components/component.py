@@ -11,6 +11,7 @@ from torch import Tensor
 from energycomp.components.prediction import PredictionType
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
+from energycomp.components.weights import AnyWeight
 
 __all__ = ["EnergyComponent", "HasEnergy", "Leaf", "LeafGroup", "WeightedSum"]
 
@@ -85,6 +86,6 @@ class WeightedSum(Protocol):
     """A weighted sum of leaves."""
 
     @property
-    def terms(self) -> Mapping[Any, float]:
+    def terms(self) -> Mapping[Any, AnyWeight]:
         """The weight of each leaf."""
         ...

@@ -12,7 +12,8 @@ from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, check_compatible
-from energycomp.components.terms import Terms, added, as_weight, formula, shared_space, shared_unconditional
+from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
+from energycomp.components.weights import AnyWeight, Weight, as_weight, constant_weights
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Composable(_Component):
 
     `a + b`, `a - b`, `2.0 * a`, `a / 2` are literal. With the residual R(A) = A - mass(A) u, where u is the
     unconditional leaf, `a & b` = u + R(a) + R(b) (thesis eq. 5.12) and `~a` = u - R(a); so `a & a` sharpens. `a | b` is
-    a mixture, a leaf. Weights are real numbers of Python, numpy or torch.
+    a mixture, a leaf. Weights are real numbers of Python, numpy or torch, or a `Weight`, which varies over pixels and
+    noise levels: `region("left half") * a`. Then mass(A) is a `Weight`, too.
     The sums are exact at each timestep. Their samples are not those of the product in general (`Composer.sample`).
     """
 
@@ -38,7 +40,7 @@ class Composable(_Component):
     __array_ufunc__ = None  # numpy leaves `np.float32(2) * a` to `__rmul__`
 
     @property
-    def terms(self) -> Mapping[Any, float]:
+    def terms(self) -> Mapping[Any, AnyWeight]:
         """The leaves that it is a weighted sum of; a leaf is itself, once."""
         return Terms([(self, 1.0)])
 
@@ -61,8 +63,8 @@ class Composable(_Component):
         return _sum((other, 1.0), (self, -1.0))
 
     def __mul__(self, weight: Any) -> Composition:
-        number = as_weight(weight)
-        return NotImplemented if number is None else _linear([(self, number)])
+        scale = weight if isinstance(weight, Weight) else as_weight(weight)
+        return NotImplemented if scale is None else _linear([(self, scale)])
 
     __rmul__ = __mul__
 
@@ -112,7 +114,7 @@ class Composition(Composable):
     (1.0, {b: 1.0})
     """
 
-    terms: Mapping[Any, float] = attrs.field(converter=Terms)
+    terms: Mapping[Any, AnyWeight] = attrs.field(converter=Terms)
 
     def __attrs_post_init__(self) -> None:
         spaces = [(leaf, leaf.noised_space) for leaf in self.terms]
@@ -132,8 +134,11 @@ class Composition(Composable):
         return cls(component.terms if isinstance(component, Composable) else Terms([(component, 1.0)]))
 
     @property
-    def mass(self) -> float:
-        """Sum of the weights; 1 is a normalised combination, which may be taken on x0 or v as well as on eps."""
+    def mass(self) -> AnyWeight:
+        """Sum of the weights; 1 is a normalised combination, which may be taken on x0 or v as well as on eps.
+
+        A `Weight` where the weights vary and their sum does, too. It may be 1 everywhere, as that of two halves is.
+        """
         return sum(self.terms.values())
 
     @property
@@ -149,11 +154,14 @@ class Composition(Composable):
         return shared_unconditional([self.terms])
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Composed noise prediction (B, C, H, W). Costs one row per distinct leaf and sample, one trunk per sample."""
+        """Composed noise prediction (B, C, H, W). Costs one row per distinct leaf and sample, one trunk per sample.
+
+        A leaf whose weight is 0 at these timesteps costs no row.
+        """
         return predict(self, sample, timestep)
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Weighted sum of the energies (B,); every leaf must have one.
+        """Weighted sum of the energies (B,); every leaf must have one, and every weight must be a number.
 
         >>> import torch
         >>> from energycomp.components import Gaussian
@@ -161,7 +169,7 @@ class Composition(Composable):
         tensor([True])
         """
         total = sample.new_zeros(len(sample))
-        for leaf, weight in self.terms.items():
+        for leaf, weight in constant_weights(self.terms, "an energy", "use `eps`").items():
             if not isinstance(leaf, HasEnergy):
                 raise CompositionError(
                     f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)`; use `eps`"
@@ -186,7 +194,8 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
         rule: "sum", "mean" or "product".
 
     Raises:
-        CompositionError: no components, an unknown rule, a mean of mass 0, or a product without one unconditional leaf.
+        CompositionError: no components, an unknown rule, a mean of mass 0 (at a pixel and noise level), or a product
+            without one unconditional leaf.
 
     >>> from energycomp.components import Gaussian
     >>> u = Gaussian(0.0, name="u")
@@ -199,18 +208,23 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     parts = [Composition.of(c) for c in components]
     if not parts:
         raise CompositionError("got no components; expected at least one; for none use the model's `unconditional`")
-    row, null = rule_weights(rule, float(sum(part.mass for part in parts)))
-    weighted: list[tuple[Any, float]] = [(part, row) for part in parts]
+    mass = sum((part.mass for part in parts), 0.0)
+    row, null = rule_weights(rule, mass)
+    weighted: list[tuple[Any, AnyWeight]] = [(part, row) for part in parts]
     if identifies_null(rule):
         weighted = [(shared_unconditional([part.terms for part in parts]), null), *weighted]
-    return _linear(weighted)
+    made = _linear(weighted)
+    if rule == "mean" and isinstance(row, Weight):
+        _, height, width = made.noised_space.sample_shape
+        row.everywhere((height, width))  # raises where it divides by 0
+    return made
 
 
-def _linear(parts: Iterable[tuple[Any, float]]) -> Composition:
+def _linear(parts: Iterable[tuple[Any, AnyWeight]]) -> Composition:
     return Composition(added((Composition.of(part).terms, scale) for part, scale in parts))
 
 
-def _sum(*parts: tuple[Any, float]) -> Composition:
+def _sum(*parts: tuple[Any, AnyWeight]) -> Composition:
     """A sum of components, each times a number. The number 0 is the empty sum; other values are not ours."""
     components = [(part, scale) for part, scale in parts if is_term(part)]
     others = [part for part, _ in parts if not is_term(part)]

@@ -13,7 +13,8 @@ from torch import Tensor
 from energycomp.components.component import HasEnergy
 from energycomp.components.composition import Composable, Composition
 from energycomp.components.space import NoisedSpace
-from energycomp.components.terms import Terms, as_weight
+from energycomp.components.terms import Terms
+from energycomp.components.weights import AnyWeight, as_weight, constant_weights
 from energycomp.errors import CompositionError
 
 __all__ = ["Mixture", "mix"]
@@ -53,6 +54,7 @@ class Mixture(Composable):
     Raises:
         CompositionError: a component of another mass, leaves of different spaces, weights that are not finite numbers;
             from `eps` and `energy`, a leaf without an energy; from all but `|`, shares that do not sum to 1 yet.
+        InputError: a component whose weights vary over pixels or the noise level.
 
     >>> from energycomp.components import Gaussian
     >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((-1.0, "a"), (1.0, "b"), (4.0, "c")))
@@ -88,15 +90,15 @@ class Mixture(Composable):
             raise CompositionError("got a mixture of nothing, or of 0; expected components with at least one leaf each")
         leaves = Terms((leaf, 1.0) for part in self.components for leaf in part.terms)
         for part in self.components:
-            if abs(part.mass - 1.0) > MASS_TOLERANCE:
+            if abs((mass := _mass(part)) - 1.0) > MASS_TOLERANCE:
                 raise CompositionError(
-                    f"got {part!r} of mass {part.mass:g} in a mixture; expected mass 1, since energies of different "
+                    f"got {part!r} of mass {mass:g} in a mixture; expected mass 1, since energies of different "
                     "mass are not comparable; choose weights that sum to 1, such as `0.5 * a + 0.5 * b` for `a + b`"
                 )
         return Composition(leaves)
 
     @property
-    def terms(self) -> Mapping[Any, float]:
+    def terms(self) -> Mapping[Any, AnyWeight]:
         """The mixture itself, once; raises `CompositionError` where its shares do not sum to 1 yet."""
         if self.total is not None and self.total < 1.0 - MASS_TOLERANCE:
             raise CompositionError(
@@ -161,6 +163,11 @@ class Mixture(Composable):
         return f"({' | '.join(map(_shared, self.components, [size / whole for size in sizes]))})"
 
 
+def _mass(part: Composition) -> float:
+    instead = "multiply the whole mixture, such as `region(...) * (a | b)`"
+    return sum(constant_weights(part.terms, "a part of a mixture", instead).values())
+
+
 def _shared(part: Composition, share: float) -> str:
     """A component and its share, as they are written."""
     return f"{share:.3g} {part!r}" if tuple(part.terms.values()) == (1.0,) else f"{share:.3g} ({part!r})"
@@ -208,7 +215,7 @@ def _opened(part: Any) -> Mixture:
     whole = Composition.of(part)
     if not whole.terms:
         return Mixture([whole])  # raises
-    share, leaves = whole.mass, list(whole.terms)
+    share, leaves = _mass(whole), list(whole.terms)
     is_whole = abs(share - 1.0) <= MASS_TOLERANCE
     if not is_whole and not MASS_TOLERANCE < share < 1.0:
         raise CompositionError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from energycomp.components.component import Leaf, LeafGroup, WeightedSum
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import signal_noise
-from energycomp.components.terms import shared_space
+from energycomp.components.terms import shared_space, weights_at
+from energycomp.components.weights import LEAST_VALUE, Weight
 from energycomp.errors import NonFiniteError
 
 __all__ = ["Independent", "group_of", "grouped", "native_type", "predict", "predict_leaves"]
@@ -41,10 +42,10 @@ def group_of(leaf: Any) -> LeafGroup:
     return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
 
 
-def grouped(composition: WeightedSum) -> list[tuple[LeafGroup, list[Any]]]:
-    """The groups of a composition, each with its leaves. Groups are compared by identity."""
+def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
+    """The groups of leaves, each with its leaves. Groups are compared by identity."""
     groups: dict[int, tuple[LeafGroup, list[Any]]] = {}
-    for leaf in composition.terms:
+    for leaf in leaves:
         group = group_of(leaf)
         groups.setdefault(id(group), (group, []))[1].append(leaf)
     return list(groups.values())
@@ -54,12 +55,20 @@ def native_type(composition: WeightedSum) -> PredictionType:
     """The type in which a composition is summed: its groups' own if they share one and the mass is 1, else "epsilon".
 
     At mass 1 sums of x0 or v predictions are x0 or v predictions; a round trip through eps would divide by
-    sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule.
+    sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule. Where weights vary, the mass has to be 1 at every pixel
+    and noise level.
     """
-    kinds = {group.prediction_type for group, _ in grouped(composition)}
-    if len(kinds) == 1 and abs(sum(composition.terms.values()) - 1.0) < 1e-6:
-        return kinds.pop()
-    return "epsilon"
+    mass: Any = sum(composition.terms.values())
+    if isinstance(mass, Weight):
+        _, height, width = shared_space(composition.terms).sample_shape
+        mass = mass.everywhere((height, width))
+    return _common_type(composition.terms, mass)
+
+
+def _common_type(leaves: Iterable[Any], mass: float | Tensor) -> PredictionType:
+    kinds = {group.prediction_type for group, _ in grouped(leaves)}
+    is_one = bool((mass - 1.0).abs().max() < LEAST_VALUE) if isinstance(mass, Tensor) else abs(mass - 1.0) < LEAST_VALUE
+    return kinds.pop() if len(kinds) == 1 and is_one else "epsilon"
 
 
 def predict(
@@ -68,29 +77,36 @@ def predict(
     """The composed prediction of a batch of noised samples.
 
     Args:
-        composition: `{leaf: weight}`.
+        composition: `{leaf: weight}`; a weight may vary over pixels and timesteps.
         sample: (B, C, H, W).
         timestep: (B,) real numbers in [0, T].
         prediction_type: the type of the result.
 
     Returns:
-        (B, C, H, W). Costs one row per distinct leaf and sample, and one trunk pass per denoiser and sample.
+        (B, C, H, W). Costs one row per distinct leaf and sample, and one trunk pass per denoiser and sample. A leaf
+        whose weight is 0 at these timesteps and at every pixel costs none.
 
     Raises:
         NonFiniteError: naming the component whose prediction is not finite.
     """
-    common = native_type(composition)
     total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
     if not composition.terms:
         return total
+    active = weights_at(composition.terms, timestep, (sample.shape[-2], sample.shape[-1]))
+    weights = {id(leaf): weight for leaf, weight in active}
+    common = _common_type([leaf for leaf, _ in active], sum(weights.values()))
     levels = cache(lambda: signal_noise(shared_space(composition.terms).alphas_cumprod, timestep, total.dtype))
 
     def converted(prediction: Tensor, source: PredictionType, target: PredictionType) -> Tensor:
         return prediction if source == target else convert(prediction, sample, *levels(), source=source, target=target)
 
-    parts = list(_predictions(composition, sample, timestep))
+    parts = list(_predictions([leaf for leaf, _ in active], sample, timestep))
     for leaf, prediction, source in parts:
-        total = torch.add(total, converted(prediction, source, common), alpha=composition.terms[leaf])
+        part, weight = converted(prediction, source, common), weights[id(leaf)]
+        if isinstance(weight, Tensor):
+            total = total + part * weight.to(total.dtype).to(total.device)
+        else:
+            total = torch.add(total, part, alpha=weight)
     if not bool(torch.isfinite(total.sum())):
         _name_what_is_not_finite(parts, timestep)
     return converted(total, common, prediction_type)
@@ -106,7 +122,7 @@ def predict_leaves(
     Raises:
         NonFiniteError: naming the component whose prediction is not finite.
     """
-    parts = list(_predictions(composition, sample, timestep))
+    parts = list(_predictions(composition.terms, sample, timestep))
     levels = signal_noise(shared_space(composition.terms).alphas_cumprod, timestep, torch.float32)
     known = {
         id(leaf): convert(prediction, sample, *levels, source=source, target=prediction_type)
@@ -119,10 +135,10 @@ def predict_leaves(
 
 
 def _predictions(
-    composition: WeightedSum, sample: Tensor, timestep: Tensor
+    leaves: Iterable[Any], sample: Tensor, timestep: Tensor
 ) -> Iterator[tuple[Any, Tensor, PredictionType]]:
-    for group, leaves in grouped(composition):
-        for leaf, prediction in zip(leaves, group.predict(leaves, sample, timestep), strict=True):
+    for group, members in grouped(leaves):
+        for leaf, prediction in zip(members, group.predict(members, sample, timestep), strict=True):
             yield leaf, prediction, group.prediction_type
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
+from energycomp.components.weights import AnyWeight, Weight
 from energycomp.errors import CompositionError
 
 __all__ = ["Rule", "identifies_null", "rule_weights"]
@@ -14,10 +15,21 @@ __all__ = ["Rule", "identifies_null", "rule_weights"]
 Rule = Literal["sum", "mean", "product"]
 
 LEAST_MASS = 1e-6  # a mean divides by the mass
-Mass = TypeVar("Mass", float, Tensor)
 
 
-def rule_weights(rule: Rule, mass: Mass) -> tuple[Mass, Mass]:
+@overload
+def rule_weights(rule: Rule, mass: float) -> tuple[float, float]: ...
+
+
+@overload
+def rule_weights(rule: Rule, mass: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def rule_weights(rule: Rule, mass: AnyWeight) -> tuple[AnyWeight, AnyWeight]: ...
+
+
+def rule_weights(rule: Rule, mass: Any) -> tuple[Any, Any]:
     """The weight of each row and the weight of the null row u, for rows whose own weights sum to `mass`.
 
     | rule    | row      | null     | thesis                      |
@@ -28,7 +40,7 @@ def rule_weights(rule: Rule, mass: Mass) -> tuple[Mass, Mass]:
 
     Args:
         rule: "sum", "mean" or "product".
-        mass: K for K rows of weight 1; a tensor holds one mass per sample.
+        mass: K for K rows of weight 1; a tensor holds one mass per sample, a `Weight` one per pixel and noise level.
 
     Raises:
         CompositionError: an unknown rule, or a mass of 0 under the rule "mean".
@@ -40,7 +52,7 @@ def rule_weights(rule: Rule, mass: Mass) -> tuple[Mass, Mass]:
     if rule == "sum":
         return none + 1.0, none
     if rule == "mean":
-        if bool((torch.as_tensor(mass).abs() < LEAST_MASS).any()):
+        if not isinstance(mass, Weight) and bool((torch.as_tensor(mass).abs() < LEAST_MASS).any()):
             raise CompositionError(
                 "got a composition without components under the rule 'mean', or with weights that sum to 0; expected "
                 "at least one component and another sum; use the rule 'sum'"

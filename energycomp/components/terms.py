@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from energycomp.components.space import NoisedSpace
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, noise_share, written
 from energycomp.errors import CompositionError
 
-__all__ = ["Terms", "added", "as_weight", "formula", "shared_space", "shared_unconditional"]
+__all__ = ["Terms", "added", "formula", "shared_space", "shared_unconditional", "weights_at"]
 
 LEAST_WEIGHT = 1e-12  # what rounding leaves of leaves that cancel
 
 
-class Terms(Mapping[Any, float]):
+class Terms(Mapping[Any, AnyWeight]):
     """The weight of each leaf, immutable. Leaves are compared by identity, and need neither `==` nor a hash.
 
     >>> leaf, equal = [0], [0]
@@ -28,12 +26,12 @@ class Terms(Mapping[Any, float]):
     """
 
     __slots__ = ("_pairs",)
-    _pairs: dict[int, tuple[Any, float]]  # by the id of the leaf
+    _pairs: dict[int, tuple[Any, AnyWeight]]  # by the id of the leaf
 
-    def __init__(self, terms: Mapping[Any, float] | Iterable[tuple[Any, float]]) -> None:
+    def __init__(self, terms: Mapping[Any, AnyWeight] | Iterable[tuple[Any, AnyWeight]]) -> None:
         self.__setstate__(tuple(terms.items() if isinstance(terms, Mapping) else terms))
 
-    def __getitem__(self, leaf: Any) -> float:
+    def __getitem__(self, leaf: Any) -> AnyWeight:
         if id(leaf) not in self._pairs:
             raise KeyError(leaf)
         return self._pairs[id(leaf)][1]
@@ -54,63 +52,80 @@ class Terms(Mapping[Any, float]):
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{leaf!r}: {weight!r}' for leaf, weight in self._pairs.values())}}}"
 
-    def __getstate__(self) -> tuple[tuple[Any, float], ...]:
+    def __getstate__(self) -> tuple[tuple[Any, AnyWeight], ...]:
         return tuple(self._pairs.values())  # ids are those of this process
 
-    def __setstate__(self, pairs: tuple[tuple[Any, float], ...]) -> None:
+    def __setstate__(self, pairs: tuple[tuple[Any, AnyWeight], ...]) -> None:
         self._pairs = {id(leaf): (leaf, weight) for leaf, weight in pairs}
 
 
-def _weights(terms: Mapping[Any, float]) -> dict[int, float]:
+def _weights(terms: Mapping[Any, AnyWeight]) -> dict[int, AnyWeight]:
     return {id(leaf): weight for leaf, weight in terms.items()}
 
 
-def added(parts: Iterable[tuple[Mapping[Any, float], float]]) -> Terms:
-    """The sum of weighted sums, each times a number; leaves that cancel are dropped.
+def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
+    """The sum of weighted sums, each times a weight; leaves that cancel are dropped.
 
     >>> added([({"a": 1.0, "b": 2.0}, 2.0), ({"a": 1.0}, -2.0)])
     {'b': 4.0}
     """
-    total: dict[int, tuple[Any, float]] = {}
+    total: dict[int, tuple[Any, AnyWeight]] = {}
     for terms, scale in parts:
         for leaf, weight in terms.items():
             _, before = total.get(id(leaf), (leaf, 0.0))
             total[id(leaf)] = (leaf, before + scale * weight)
-    return Terms((leaf, weight) for leaf, weight in total.values() if abs(weight) > LEAST_WEIGHT)
+    return Terms((leaf, weight) for leaf, weight in total.values() if not _vanishes(weight))
 
 
-def as_weight(value: Any) -> float | None:
-    """A real number as a float: of Python, of numpy, or a tensor or array without dimensions; None for anything else.
+def _vanishes(weight: AnyWeight) -> bool:
+    return not isinstance(weight, Weight) and abs(weight) <= LEAST_WEIGHT
 
-    Raises:
-        CompositionError: infinity, NaN, or a tensor that requires a gradient, which a weight does not keep.
 
-    >>> as_weight(np.float32(0.5)), as_weight(Tensor([2.0])[0]), as_weight("2")
-    (0.5, 2.0, None)
+def weights_at(
+    terms: Mapping[Any, AnyWeight], timestep: Tensor, size: tuple[int, int]
+) -> list[tuple[Any, float | Tensor]]:
+    """Leaves with their weights at timesteps (B,) and H, W pixels, without leaves of weight 0 at all of them.
+
+    A weight that is one number there is a float, otherwise (B or 1, 1, H or 1, W or 1) in float64 on the CPU.
     """
-    scalar = isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0
-    if isinstance(value, Tensor) and scalar and value.requires_grad:
-        raise CompositionError("got a weight that requires a gradient; expected a number; call `.item()` on it")
-    number = value.item() if scalar else value
-    if not isinstance(number, Real):
-        return None
-    if not math.isfinite(number):
-        raise CompositionError(f"got the weight {number}; expected a finite number; check how it was computed")
-    return float(number)
+    found: list[tuple[Any, float | Tensor]] = []
+    share: Tensor | None = None
+    for leaf, weight in terms.items():
+        if not isinstance(weight, Weight):
+            found.append((leaf, weight))
+            continue
+        if share is None:
+            share = noise_share(timestep, len(shared_space(terms).alphas_cumprod))
+        value = _collapsed(weight.at(share, size))
+        if isinstance(value, Tensor) or value != 0.0:
+            found.append((leaf, value))
+    return found
 
 
-def formula(terms: Mapping[Any, float]) -> str:
+def _collapsed(values: Tensor) -> float | Tensor:
+    low, high = float(values.min()), float(values.max())
+    if max(abs(low), abs(high)) < LEAST_VALUE:
+        return 0.0
+    return low if high - low <= LEAST_WEIGHT else values
+
+
+def formula(terms: Mapping[Any, AnyWeight]) -> str:
     """A weighted sum as it is written, the leaves by their `repr`.
 
     >>> formula({1: 2.0, 2: -1.0}), formula({})
     ('2 1 - 2', '0')
     """
-    parts: list[str] = []
-    for leaf, weight in terms.items():
-        size = "" if abs(weight) == 1 else f"{abs(weight):g} "
-        sign = ("-" if weight < 0 else "") if not parts else (" - " if weight < 0 else " + ")
-        parts.append(f"{sign}{size}{leaf!r}")
-    return "".join(parts) or "0"
+    return written(part for leaf, weight in terms.items() for part in _written(weight, repr(leaf)))
+
+
+def _written(weight: AnyWeight, leaf: str) -> tuple[tuple[float, str], ...]:
+    """A term as a number and a text; a weight that is a sum stands in brackets."""
+    if not isinstance(weight, Weight):
+        return ((weight, leaf),)
+    if len(weight.parts) > 1:
+        return ((1.0, f"({weight!r}) {leaf}"),)
+    ((factors, number),) = weight.parts
+    return ((number, " ".join([*map(repr, factors), leaf])),)
 
 
 def shared_space(leaves: Iterable[Any]) -> NoisedSpace:
@@ -124,7 +139,7 @@ def shared_space(leaves: Iterable[Any]) -> NoisedSpace:
     return min(spaces, key=lambda space: space.alphas_cumprod.tolist())
 
 
-def shared_unconditional(parts: Sequence[Mapping[Any, float]]) -> Any:
+def shared_unconditional(parts: Sequence[Mapping[Any, AnyWeight]]) -> Any:
     """The one unconditional leaf of all leaves; raises `CompositionError` where there is none, or more than one."""
     units: dict[int, Any] = {}
     for leaf in (leaf for terms in parts for leaf in terms):

@@ -191,7 +191,12 @@ class DiffusionDecomposer:
         return (samples if codec is None else codec.decode(samples)).clamp(-1, 1)
 
 
-def _checked_weights(weights: Tensor, batch: int, count: int) -> Tensor:
+def _checked_weights(weights: Any, batch: int, count: int) -> Tensor:
+    if not isinstance(weights, Tensor):
+        raise InputError(
+            f"got weights {weights!r}; expected a tensor ({count},) or ({batch}, {count}) of numbers, which do not "
+            "vary over pixels or the noise level; give one a part"
+        )
     legal = weights.shape in ((count,), (batch, count)) and weights.is_floating_point()
     if not legal or not bool(torch.isfinite(weights).all()):
         raise InputError(

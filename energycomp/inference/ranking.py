@@ -13,6 +13,7 @@ from energycomp.components.component import EnergyComponent
 from energycomp.components.composition import Composition
 from energycomp.components.conditioning import Condition
 from energycomp.components.rules import Rule, identifies_null
+from energycomp.components.weights import constant_weights
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
@@ -173,7 +174,7 @@ def rank_samples(
 
 
 def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional], list[float]]:
-    """The denoiser, components and weights of a composition that `rank` takes; raises `CompositionError`."""
+    """The denoiser, components and weights of a composition that `rank` takes, or `CompositionError`, `InputError`."""
     whole = Composition.of(composition)
     for leaf in whole.terms:
         if not isinstance(leaf, Conditional):
@@ -185,26 +186,27 @@ def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional],
         raise CompositionError(
             f"got {whole!r}, leaves of several denoisers; expected one; rank the components of each model by themselves"
         )
-    asked = {leaf: w for leaf, w in whole.terms.items() if not bool(leaf.condition.null.all())}
+    terms = constant_weights(whole.terms, "a ranking", "rank its components with weights that are numbers")
+    asked = {leaf: w for leaf, w in terms.items() if not bool(leaf.condition.null.all())}
     if not asked:
         raise CompositionError(f"got {whole!r} without components; expected at least one, such as model(0.3, 0.5)")
     leaves, weights = list(asked), list(asked.values())
     for leaf in leaves:
         if len(leaf.condition) != 1:
             raise CompositionError(f"got {leaf!r} with {len(leaf.condition)} conditions; expected one for all images")
-    _check_rule(whole, weights, leaves[0].denoiser)
+    _check_rule(whole, sum(terms.values()), weights, leaves[0].denoiser)
     return leaves[0].denoiser, leaves, weights
 
 
-def _check_rule(whole: Composition, weights: list[float], denoiser: Denoiser) -> None:
+def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser: Denoiser) -> None:
     if denoiser.rule == "sum":
         raise CompositionError(
             f"got {whole!r} under the rule 'sum'; expected 'product' or 'mean'; a sum without one component predicts "
             "no noise, so that no component has a lift"
         )
-    if abs(whole.mass - 1.0) > MASS_TOLERANCE:
+    if abs(mass - 1.0) > MASS_TOLERANCE:
         raise CompositionError(
-            f"got {whole!r} of mass {whole.mass:g}; expected weights whose sum is 1; compose with `&`, "
+            f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; compose with `&`, "
             "Composer([...]) or model.compose(values)"
         )
     if denoiser.rule == "product":

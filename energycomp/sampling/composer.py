@@ -18,6 +18,7 @@ from energycomp.components.composition import Composable, Composition, combine
 from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
+from energycomp.components.weights import AnyWeight
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
@@ -93,7 +94,7 @@ class Composer(Composable):
         return f"Composer({self.composition!r})"
 
     @property
-    def terms(self) -> Mapping[Any, float]:
+    def terms(self) -> Mapping[Any, AnyWeight]:
         """The leaves that it is a weighted sum of."""
         return self.composition.terms
 

@@ -15,6 +15,8 @@ from energycomp.components.mixture import Mixture
 from energycomp.components.predict import grouped, native_type, predict, predict_leaves
 from energycomp.components.prediction import PredictionType
 from energycomp.components.space import NoisedSpace, log_snr
+from energycomp.components.terms import weights_at
+from energycomp.components.weights import constant_weights
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 
 __all__ = ["Target"]
@@ -47,8 +49,13 @@ class Target:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The weight b_i of each leaf, (K,)."""
-        return tuple(self.composition.terms.values())
+        """The weight b_i of each leaf, (K,).
+
+        Raises:
+            InputError: a weight that varies over pixels or the noise level; `compose` takes it.
+        """
+        instead = "leave sampler= out, which follows weights of any kind"
+        return tuple(constant_weights(self.composition.terms, "this sampler", instead).values())
 
     @property
     def noised_space(self) -> NoisedSpace:
@@ -61,7 +68,7 @@ class Target:
         groups: dict[int, LeafGroup] = {}
         for leaf in self.composition.terms:
             inner = leaf.leaves if isinstance(leaf, Mixture) else Composition.of(leaf)
-            groups |= {id(group): group for group, _ in grouped(inner)}
+            groups |= {id(group): group for group, _ in grouped(inner.terms)}
         return list(groups.values())
 
     @property
@@ -91,7 +98,8 @@ class Target:
 
     def compose(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
         """The composed prediction (B, C, H, W) at timesteps (B,), see `energycomp.components.predict`."""
-        self._count(sample)
+        _, _, height, width = sample.shape
+        self._count(sample, len(weights_at(self.composition.terms, timestep, (height, width))))
         with self._precision():
             return predict(self.composition, sample, timestep, prediction_type=prediction_type)
 
@@ -101,7 +109,7 @@ class Target:
         Raises:
             NonFiniteError: naming the component whose prediction is not finite.
         """
-        self._count(sample)
+        self._count(sample, len(self.composition.terms))
         with self._precision():
             return predict_leaves(self.composition, sample, timestep, prediction_type=prediction_type)
 
@@ -117,7 +125,7 @@ class Target:
                 f"got {self.composition!r} with leaves that have no energy; expected `energy(sample, timestep)`; "
                 "choose a sampler that needs noise predictions only"
             )
-        self._count(sample)
+        self._count(sample, len(self.composition.terms))
         energies = torch.stack([leaf.energy(sample, timestep) for leaf in self.composition.terms])
         for leaf, energy in zip(self.composition.terms, energies, strict=True):
             if not bool(torch.isfinite(energy).all()):
@@ -144,8 +152,8 @@ class Target:
         steps = torch.arange(num_inference_steps, dtype=torch.float64) * (T / num_inference_steps)
         return (T - steps).round().to(self.device, torch.float32) - 1
 
-    def _count(self, sample: Tensor) -> None:
-        self.evaluations += len(self.composition.terms) * len(sample)
+    def _count(self, sample: Tensor, leaves: int) -> None:
+        self.evaluations += leaves * len(sample)
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.mixed_precision == "bf16" else nullcontext()

@@ -143,3 +143,39 @@ PAIRS: dict[str, list[dict[str, Any]]] = {
     "-u + faces(smiling) + faces(black_hair=false)": [{"smiling": True}, {"black_hair": False}],
     "u + faces(smiling=yes) - faces(eyeglasses)": [{"smiling": "yes"}, {"eyeglasses": True}],
 }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "composition"),
+    [
+        (
+            ["0,0", "1,1", "--region", "left half", "--region", "0.5,0,1,1", "--weight", "2"],
+            "(1 - 2 [left half] - 2 [right half]) u + 2 [left half] tiny(0, 0) + 2 [right half] tiny(1, 1)",
+        ),
+        (
+            ["0,0", "--not", "1,1", "--region", "all", "--until", "1", "--until", "0.4"],
+            "[0 to 0.4] u + tiny(0, 0) - [0 to 0.4] tiny(1, 1)",
+        ),
+        (
+            ["0,0", "--from", "0.2", "--until", "0.6", "--region", "mask.png"],
+            "(1 - [0.2 to 0.6] [mask 4x2]) u + [0.2 to 0.6] [mask 4x2] tiny(0, 0)",
+        ),
+        (["0,0", "--from", "0", "--until", "1", "--region", "all"], "tiny(0, 0)"),
+    ],
+)
+def test_sample_with_regions_and_parts_of_the_trajectory(
+    run: Run, model: Path, arguments: list[str], composition: str
+) -> None:
+    Image.new("L", (4, 2), 128).save("mask.png")
+    code, out, err = run("sample", model, *arguments, "--json", "--report")
+    assert (code, json.loads(out)["composition"]) == (0, composition), err
+
+
+def test_sample_takes_a_mask_of_a_file(run: Run, model: Path) -> None:
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (0, 0, 8, 16))
+    mask.save("left.png")
+    weights = ["--weight", 3]
+    assert run("sample", model, "0,0", "1,1", "--region", "left.png", *weights, "-o", "one.png")[0] == 0
+    assert run("sample", model, "0,0", "1,1", "--region", "left half", *weights, "-o", "two.png")[0] == 0
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()

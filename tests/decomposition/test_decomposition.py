@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from energycomp import Decomposer, DiffusionDecomposer, decompose, load, plugins
+from energycomp import Decomposer, DiffusionDecomposer, decompose, load, plugins, region
 from energycomp.components import Composition
 from energycomp.decomposition import (
     MASK_THRESHOLD,
@@ -124,6 +124,9 @@ def test_weights_make_parts_stronger_and_weaker() -> None:
     with count_rows() as spent:
         decomposer.decode(latents, weights=one, generator=generator(), num_inference_steps=5)
     assert spent.rows == 5 * 4  # weights that sum to 1 need no unconditional row
+    varying: Any = region("left half")
+    with pytest.raises(InputError, match=r"got weights \[left half\]; expected a tensor \(4,\) or \(1, 4\)"):
+        decomposer.decode(latents, weights=varying, num_inference_steps=5)
     for wrong in (torch.ones(3), torch.ones(4).long(), torch.full((4,), torch.nan)):
         with pytest.raises(InputError, match="finite numbers"):
             decomposer.decode(latents, weights=wrong)

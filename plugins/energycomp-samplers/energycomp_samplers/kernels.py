@@ -129,13 +129,13 @@ def called_back(callback: StepCallback | None, level: Level, x: Tensor) -> Tenso
 
 
 def check_densities(target: Target) -> None:
-    """Raises `InputError` where the leaves are not noise predictions of densities of their own.
+    """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary.
 
     Leaves of a denoiser that was trained under the rule "sum" or "mean" predict noise only together. The particles of a
     run change places, so that all need the same condition.
     """
-    rules = {group.rule for group in target.groups} & {"sum", "mean"}
-    if rules and target.weights != (1.0,):
+    weights, rules = target.weights, {group.rule for group in target.groups} & {"sum", "mean"}
+    if rules and weights != (1.0,):
         raise InputError(
             f"got components that were trained under the rule {rules.pop()!r}; expected components that are "
             "distributions on their own, since only their sum was trained to be one; leave sampler= out"

@@ -12,11 +12,11 @@ This is the sum of a composition of mass 1, whatever the weight of u.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
-from energycomp.components import Composition
+from energycomp.components import Composition, constant_weights
 from energycomp.errors import CompositionError
 
 __all__ = ["Residuals", "residuals"]
@@ -49,6 +49,7 @@ def residuals(composition: Composition) -> Residuals | None:
 
     Raises:
         CompositionError: a negative weight in a composition without one unconditional leaf, or of a mass other than 1.
+        InputError: a weight that varies over pixels or the noise level.
 
     >>> from energycomp.components import Gaussian
     >>> u = Gaussian(name="u", unconditional="self")
@@ -59,7 +60,8 @@ def residuals(composition: Composition) -> Residuals | None:
     >>> residuals(a & b) is None
     True
     """
-    if all(weight > 0 for weight in composition.terms.values()):
+    terms = constant_weights(composition.terms, "a sampler of negations", "leave sampler= out")
+    if all(weight > 0 for weight in terms.values()):
         return None
     try:
         u = composition.unconditional
@@ -68,13 +70,16 @@ def residuals(composition: Composition) -> Residuals | None:
             f"got {composition!r} with a negative weight; expected leaves of one unconditional leaf, over which a "
             f"component is negated; leave sampler= out: {error}"
         ) from error
-    others = {id(leaf): (leaf, weight) for leaf, weight in composition.terms.items() if leaf is not u}.values()
-    positive, negated = ([(leaf, w) for leaf, w in others if (w < 0) == below] for below in (False, True))
+    others = [(leaf, weight) for leaf, weight in terms.items() if leaf is not u]
+    positive, negated = (
+        cast("Mapping[Any, float]", Composition([(leaf, w) for leaf, w in others if (w < 0) == below]).terms)
+        for below in (False, True)
+    )
     if not negated:
         return None
-    if abs(composition.mass - 1.0) > MASS_TOLERANCE:
+    if abs((mass := sum(terms.values())) - 1.0) > MASS_TOLERANCE:
         raise CompositionError(
-            f"got {composition!r} of mass {composition.mass:g} with a negated component; expected mass 1; compose with "
+            f"got {composition!r} of mass {mass:g} with a negated component; expected mass 1; compose with "
             "`&` and `~`, such as `a & ~b`"
         )
-    return Residuals(u, Composition(positive).terms, Composition(negated).terms)
+    return Residuals(u, positive, negated)

@@ -1,0 +1,197 @@
+"""What weights are made of: regions of the image, and intervals and ramps of the noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from energycomp.components.weights import Weight
+from energycomp.errors import InputError
+from energycomp.fields import is_number
+
+__all__ = ["REGIONS", "during", "ramp", "region"]
+
+REGIONS = {
+    "all": (0.0, 0.0, 1.0, 1.0),
+    "left half": (0.0, 0.0, 0.5, 1.0),
+    "right half": (0.5, 0.0, 1.0, 1.0),
+    "top half": (0.0, 0.0, 1.0, 0.5),
+    "bottom half": (0.0, 0.5, 1.0, 1.0),
+}
+"""Named boxes x0, y0, x1, y1."""
+
+EXPECTED = (
+    f"{', '.join(REGIONS)}, a box x0,y0,x1,y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, or a mask (H, W) of values "
+    "in [0, 1]"
+)
+
+
+@attrs.frozen(repr=False)
+class _Box:
+    """1 inside a box, 0 outside; a pixel that it covers in part has that part."""
+
+    corners: tuple[float, float, float, float]  # x0, y0, x1, y1
+    edges = ()
+
+    def at(self, _: Tensor, size: tuple[int, int], /) -> Tensor:
+        x0, y0, x1, y1 = self.corners
+        height, width = size
+        return _covered(y0, y1, height)[None, None, :, None] * _covered(x0, x1, width)
+
+    def __repr__(self) -> str:
+        names = [name for name, corners in REGIONS.items() if corners == self.corners]
+        return f"[{names[0] if names else ','.join(f'{corner:g}' for corner in self.corners)}]"
+
+
+def _covered(low: float, high: float, pixels: int) -> Tensor:
+    """The part of each of the pixels of an axis that lies between two coordinates."""
+    edge = torch.arange(pixels + 1, dtype=torch.float64)
+    return (edge[1:].clamp(max=high * pixels) - edge[:-1].clamp(min=low * pixels)).clamp(min=0.0)
+
+
+@attrs.frozen(eq=False, repr=False)
+class _Mask:
+    """A map over pixels, compared by identity."""
+
+    values: Tensor  # (1, 1, H, W)
+    edges = ()
+
+    def at(self, _: Tensor, size: tuple[int, int], /) -> Tensor:
+        return functional.interpolate(self.values.double(), size, mode="area")
+
+    def __repr__(self) -> str:
+        return f"[mask {self.values.shape[-1]}x{self.values.shape[-2]}]"
+
+
+@attrs.frozen(repr=False)
+class _Interval:
+    """1 for shares of the trajectory in [start, end), 0 elsewhere."""
+
+    edges: tuple[float, float]
+
+    def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
+        start, end = self.edges
+        return ((share >= start) & (share < end)).double()[:, None, None, None]
+
+    def __repr__(self) -> str:
+        return "[{:g} to {:g}]".format(*self.edges)
+
+
+@attrs.frozen(repr=False)
+class _Ramp:
+    """0 up to a share of the trajectory, 1 from another one on, and linear between."""
+
+    edges: tuple[float, float]
+
+    def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
+        start, end = self.edges
+        return ((share.double() - start) / (end - start)).clamp(0.0, 1.0)[:, None, None, None]
+
+    def __repr__(self) -> str:
+        return "[ramp {:g} to {:g}]".format(*self.edges)
+
+
+def region(where: str | Sequence[float] | Image.Image | np.ndarray | Tensor) -> Weight:
+    """A weight of 1 inside a region of the image and 0 outside, or the values of a soft mask.
+
+    It is averaged over each pixel of the sample (H, W), or of the latents. Coordinates are (x, y) in [0, 1] from the
+    top-left corner. Values above 1 are products with numbers: `7.5 * region("left half") * a`.
+
+    Args:
+        where: "left half", "right half", "top half", "bottom half" or "all"; a box "x0,y0,x1,y1" or four numbers; or a
+            mask: a tensor or array (H, W) or (1, H, W) of booleans, bytes, or numbers in [0, 1], or an image, whose
+            brightness counts.
+
+    Raises:
+        InputError: another name or box, a mask of another shape, or with values outside [0, 1].
+
+    >>> region("left half"), region("0.25,0.25,0.75,0.75"), region(torch.ones(8, 16))
+    ([left half], [0.25,0.25,0.75,0.75], [mask 16x8])
+    >>> region((0.0, 0.0, 0.4, 1.0)).at(torch.zeros(1), (1, 5)).flatten()
+    tensor([1., 1., 0., 0., 0.], dtype=torch.float64)
+    """
+    if isinstance(where, Image.Image | np.ndarray | Tensor):
+        return Weight([((_Mask(_mask(where)),), 1.0)])
+    return Weight([((_Box(_corners(where)),), 1.0)])
+
+
+def _corners(where: Any) -> tuple[float, float, float, float]:
+    if isinstance(where, str) and where in REGIONS:
+        return REGIONS[where]
+    try:
+        numbers = [float(part) for part in where.split(",")] if isinstance(where, str) else [*where]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4 or not all(map(is_number, numbers)):
+        raise InputError(f"got the region {where!r}; expected {EXPECTED}; change it")
+    x0, y0, x1, y1 = map(float, numbers)
+    if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
+        raise InputError(f"got the region {where!r}; expected {EXPECTED}; change it")
+    return x0, y0, x1, y1
+
+
+def _mask(where: Image.Image | np.ndarray | Tensor) -> Tensor:
+    """A mask (1, 1, H, W) of float32 numbers in [0, 1], on the CPU."""
+    if isinstance(where, Image.Image):
+        where = np.array(where.convert("L"))
+    try:
+        values = where.detach().cpu().clone() if isinstance(where, Tensor) else torch.as_tensor(np.array(where))
+    except (TypeError, ValueError) as error:  # numpy arrays of other than numbers
+        raise InputError(f"got a mask of {where.dtype}; expected numbers in [0, 1], booleans or bytes") from error
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 1) or not values.numel() or values.is_complex():
+        raise InputError(f"got a mask of shape {shape}; expected (H, W) or (1, H, W); take one channel of it")
+    values = values.float() / (255.0 if values.dtype == torch.uint8 else 1.0)
+    if not bool(((values >= 0.0) & (values <= 1.0)).all()):
+        raise InputError(
+            f"got a mask with values from {float(values.min()):g} to {float(values.max()):g}; expected finite numbers "
+            "in [0, 1]; divide it by its maximum, and multiply the weight by a number"
+        )
+    return values.reshape(1, 1, *shape[-2:])
+
+
+def during(from_: float = 0.0, until: float = 1.0) -> Weight:
+    """A weight of 1 in a part of the sampling trajectory, and 0 in the rest, in which the component is not evaluated.
+
+    The trajectory is given as a share of the timesteps of the noise schedule: 0 is noise, where sampling begins, and 1
+    is the end. N evenly spaced steps, which is what schedulers take by default, have the shares 0, 1/N, 2/N, ...
+    `during(until=s)` and `during(from_=s)` sum to 1 at every timestep.
+
+    Args:
+        from_, until: the part [from_, until), with 0 <= from_ < until <= 1.
+
+    Raises:
+        InputError: numbers outside [0, 1], or in another order.
+
+    >>> during(until=0.4), during(0.2, 0.6)
+    ([0 to 0.4], [0.2 to 0.6])
+    """
+    return Weight([((_Interval(_shares("during", from_, until)),), 1.0)])
+
+
+def ramp(from_: float = 0.0, until: float = 1.0) -> Weight:
+    """A weight that rises from 0 to 1 in a part of the sampling trajectory, see `during`; 1 minus it falls.
+
+    Raises:
+        InputError: numbers outside [0, 1], or in another order.
+
+    >>> ramp(0.2, 0.6).at(torch.tensor([0.1, 0.4, 0.9]), (1, 1)).flatten()
+    tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    return Weight([((_Ramp(_shares("ramp", from_, until)),), 1.0)])
+
+
+def _shares(name: str, from_: Any, until: Any) -> tuple[float, float]:
+    if not (is_number(from_) and is_number(until) and 0.0 <= from_ < until <= 1.0):
+        raise InputError(
+            f"got {name}({from_!r}, {until!r}); expected shares of the trajectory with 0 <= from_ < until <= 1; change "
+            f"them, such as {name}(0.0, 0.4)"
+        )
+    return float(from_), float(until)

@@ -1,0 +1,245 @@
+"""A weight of a component: a number, or a `Weight`, which varies over the pixels and the noise level.
+
+Notation: variable -> symbol
+    share       tau in [0, 1), the share of the sampling trajectory that is done: 0 is noise, 1 is the sample
+    factors     maps m(x, y) over pixels and functions s(tau)
+    parts       w(x, y, tau) = sum of number * product of factors
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from numbers import Real
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from energycomp.errors import CompositionError, InputError
+
+__all__ = ["AnyWeight", "Factor", "Weight", "as_weight", "constant_weights", "noise_share", "written"]
+
+LEAST_NUMBER = 1e-12  # what rounding leaves of numbers that cancel
+LEAST_VALUE = 1e-6  # what single precision leaves of maps that cancel, such as m and 1 - m
+
+AnyWeight: TypeAlias = "float | Weight"
+
+
+class Factor(Protocol):
+    """A map over pixels, or a function of the noise level. Factors are hashable; its `repr` stands in formulas."""
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The shares of the trajectory at which it is not smooth."""
+        ...
+
+    def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
+        """Values in float64 for shares (B,) and H, W pixels: (B, 1, 1, 1), (1, 1, H, W), or a shape between."""
+        ...
+
+
+def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> tuple[tuple[tuple[Factor, ...], float], ...]:
+    total: dict[tuple[Factor, ...], float] = {(): 0.0}  # a constant is written first
+    for factors, number in parts:
+        key = tuple(sorted(factors, key=lambda factor: (repr(factor), id(factor))))
+        total[key] = total.get(key, 0.0) + number
+    return tuple((factors, number) for factors, number in total.items() if abs(number) > LEAST_NUMBER)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Weight:
+    """A weight that varies over pixels, the noise level, or both. Made by `region`, `during` and `ramp`.
+
+    Weights are added and multiplied with each other and with numbers; a result that is constant is a float. Multiply a
+    component by one: `region("left half") * during(until=0.4) * a`. Two are equal if their formulas are.
+
+    Args:
+        parts: of a sum, each the factors of a product and its number.
+
+    >>> from energycomp.components import during, region
+    >>> left = region("left half")
+    >>> 1 - 7.5 * left * during(until=0.4)
+    1 - 7.5 [0 to 0.4] [left half]
+    >>> left - left
+    0.0
+    """
+
+    parts: tuple[tuple[tuple[Factor, ...], float], ...] = attrs.field(converter=_merged)
+
+    __array_ufunc__ = None  # numpy leaves `np.float32(2) * weight` to `__rmul__`
+
+    def __add__(self, other: Any) -> AnyWeight:
+        parts = _parts(other)
+        return NotImplemented if parts is None else _simple(Weight((*self.parts, *parts)))
+
+    def __radd__(self, other: Any) -> AnyWeight:
+        parts = _parts(other)
+        return NotImplemented if parts is None else _simple(Weight((*parts, *self.parts)))
+
+    def __neg__(self) -> AnyWeight:
+        return self * -1.0
+
+    def __sub__(self, other: Any) -> AnyWeight:
+        parts = _parts(other)
+        return NotImplemented if parts is None else self + Weight(parts) * -1.0
+
+    def __rsub__(self, other: Any) -> AnyWeight:
+        return other + self * -1.0
+
+    def __mul__(self, other: Any) -> AnyWeight:
+        parts = _parts(other)
+        if parts is None:
+            return NotImplemented
+        return _simple(Weight(((*f, *g), m * n) for f, m in self.parts for g, n in parts))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> AnyWeight:
+        number = as_weight(divisor)
+        if number == 0:
+            raise InputError(f"got the weight {self!r} divided by 0; expected a number that is not 0; check it")
+        return NotImplemented if number is None else self * (1.0 / number)
+
+    def __rtruediv__(self, number: Any) -> AnyWeight:
+        return NotImplemented if as_weight(number) is None else Weight([((_Inverse(self),), 1.0)]) * number
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self.parts) == dict(other.parts) if isinstance(other, Weight) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.parts))
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The shares of the trajectory at which a factor is not smooth."""
+        return tuple(sorted({edge for factors, _ in self.parts for factor in factors for edge in factor.edges}))
+
+    def at(self, share: Tensor, size: tuple[int, int]) -> Tensor:
+        """Values in float64 for shares (B,), see `noise_share`, and H, W pixels: (B or 1, 1, H or 1, W or 1).
+
+        >>> from energycomp.components import region
+        >>> (2 * region("left half")).at(torch.zeros(1), (1, 4)).flatten()
+        tensor([2., 2., 0., 0.], dtype=torch.float64)
+        """
+        total = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        for factors, number in self.parts:
+            value = torch.full_like(total[:1, :, :1, :1], number)
+            for factor in factors:
+                value = value * factor.at(share, size)
+            total = total + value
+        return total
+
+    def everywhere(self, size: tuple[int, int]) -> Tensor:
+        """Values (N, 1, H or 1, W or 1) at all edges and halfway between, which tell if it is constant."""
+        ends = [0.0, *(edge for edge in self.edges if 0.0 < edge < 1.0), 1.0]
+        return self.at(torch.tensor(ends[:-1] + [(a + b) / 2 for a, b in pairwise(ends)], dtype=torch.float64), size)
+
+    def __repr__(self) -> str:
+        return written((number, " ".join(map(repr, factors))) for factors, number in self.parts)
+
+
+@attrs.frozen(repr=False)
+class _Inverse:
+    """1 / w, by which the rule "mean" divides."""
+
+    weight: Weight
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        return self.weight.edges
+
+    def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
+        values = self.weight.at(share, size)
+        if bool((values.abs() < LEAST_VALUE).any()):
+            raise CompositionError(
+                f"got the weights {self.weight!r} under the rule 'mean', whose sum is 0 at a pixel and noise level; "
+                "expected a sum that is not 0 anywhere; cover the whole image and trajectory, or use the rule 'sum'"
+            )
+        return 1.0 / values
+
+    def __repr__(self) -> str:
+        return f"[1 / ({self.weight!r})]"
+
+
+def _parts(value: Any) -> tuple[tuple[tuple[Factor, ...], float], ...] | None:
+    """A weight or a number as parts; None for anything else."""
+    if isinstance(value, Weight):
+        return value.parts
+    number = as_weight(value)
+    return None if number is None else (((), number),)
+
+
+def _simple(weight: Weight) -> AnyWeight:
+    """A weight without factors as the number that it is."""
+    return weight if any(factors for factors, _ in weight.parts) else sum((number for _, number in weight.parts), 0.0)
+
+
+def as_weight(value: Any) -> float | None:
+    """A real number as a float: of Python, of numpy, or a tensor or array without dimensions; None for anything else.
+
+    Raises:
+        CompositionError: infinity, NaN, or a tensor that requires a gradient, which a weight does not keep.
+
+    >>> as_weight(np.float32(0.5)), as_weight(Tensor([2.0])[0]), as_weight("2")
+    (0.5, 2.0, None)
+    """
+    scalar = isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0
+    if isinstance(value, Tensor) and scalar and value.requires_grad:
+        raise CompositionError("got a weight that requires a gradient; expected a number; call `.item()` on it")
+    number = value.item() if scalar else value
+    if not isinstance(number, Real):
+        return None
+    if not math.isfinite(number):
+        raise CompositionError(f"got the weight {number}; expected a finite number; check how it was computed")
+    return float(number)
+
+
+def noise_share(timestep: Tensor, steps: int) -> Tensor:
+    """The share of the sampling trajectory (B,) that is done at timesteps (B,) of a schedule of T steps, in float64.
+
+    A timestep is the middle of its step: i of N evenly spaced steps after T - 1 the share is at least i / N, even where
+    timesteps are rounded.
+
+    >>> noise_share(torch.tensor([3.0, 1.0, 0.0]), 4)
+    tensor([0.1250, 0.6250, 0.8750], dtype=torch.float64)
+    """
+    return ((steps - 0.5 - timestep.detach().cpu().double()) / steps).clamp(min=0.0)
+
+
+def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) -> Mapping[Any, float]:
+    """The weights of a composition as numbers.
+
+    Args:
+        terms: the weight of each leaf.
+        user: what needs numbers.
+        instead: what to do where they are none.
+
+    Raises:
+        InputError: a weight that varies over pixels or the noise level.
+    """
+    numbers = {id(leaf): weight for leaf, weight in terms.items() if not isinstance(weight, Weight)}
+    if len(numbers) < len(terms):
+        varying = next(weight for weight in terms.values() if isinstance(weight, Weight))
+        raise InputError(
+            f"got the weight {varying!r}, which varies over pixels or the noise level; expected a number, which is all "
+            f"that {user} takes; {instead}"
+        )
+    return terms  # type: ignore[return-value]  # all are numbers
+
+
+def written(parts: Iterable[tuple[float, str]]) -> str:
+    """A weighted sum as it is written.
+
+    >>> written([(2.0, "a"), (-1.0, "b"), (1.0, "")]), written([])
+    ('2 a - b + 1', '0')
+    """
+    found: list[str] = []
+    for number, text in parts:
+        size = f"{abs(number):g}" if abs(number) != 1 or not text else ""
+        sign = ("-" if number < 0 else "") if not found else (" - " if number < 0 else " + ")
+        found.append(sign + " ".join(filter(None, [size, text])))
+    return "".join(found) or "0"

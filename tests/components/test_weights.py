@@ -1,0 +1,192 @@
+"""Weights that vary: their arithmetic, their values at pixels and noise levels, and what takes numbers only."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from energycomp import Composer, Composition, during, ramp, rank, region, sample_best
+from energycomp.components import Mixture, Weight, combine, native_type
+from energycomp.components.weights import noise_share
+from energycomp.denoisers import count_rows
+from energycomp.errors import CompositionError, InputError
+from energycomp.sampling import Target
+from energycomp.testing import Gaussian, tiny_model
+
+U = Gaussian(0.0, 1.0, name="u", unconditional="self")
+A, B = (Gaussian(mean, 0.5, name=name, unconditional=U) for mean, name in ((1.0, "a"), (-1.0, "b")))
+LEFT, RIGHT, EARLY = region("left half"), region("right half"), during(until=0.4)
+SHARES = torch.tensor([0.0, 0.2, 0.4, 0.7], dtype=torch.float64)
+
+
+def values(weight: Any, size: tuple[int, int] = (1, 4), share: torch.Tensor = SHARES) -> torch.Tensor:
+    return weight.at(share, size).expand(len(share), 1, *size)[:, 0]
+
+
+def test_arithmetic_is_that_of_the_values() -> None:
+    mask = region(torch.rand(1, 4, generator=torch.Generator().manual_seed(0)))
+    rising = ramp(0.1, 0.6)
+    left, m, e, r = map(values, (LEFT, mask, EARLY, rising))
+    cases: list[tuple[Any, torch.Tensor]] = [
+        (2 * LEFT * mask * EARLY, 2 * left * m * e),
+        (1 - np.float32(0.5) * LEFT, 1 - 0.5 * left),
+        (LEFT + mask - EARLY / 2, left + m - e / 2),
+        ((LEFT + rising) * (mask - 3), (left + r) * (m - 3)),
+        (-LEFT - rising, -left - r),
+        (torch.tensor(2.0).item() / (1 + LEFT), 2 / (1 + left)),
+    ]
+    for weight, expected in cases:
+        assert isinstance(weight, Weight)
+        torch.testing.assert_close(values(weight), expected)
+
+
+def test_what_is_constant_is_a_float() -> None:
+    for constant, value in ((LEFT - LEFT, 0.0), (LEFT * 0, 0.0), (LEFT + 1 - region("0,0,0.5,1"), 1.0)):
+        assert (type(constant), constant) == (float, value)
+    assert during(0.0, 0.4) == EARLY
+    assert hash(LEFT + EARLY) == hash(EARLY + LEFT)
+    assert LEFT + EARLY == EARLY + LEFT != LEFT
+    mask = torch.ones(2, 2)
+    assert region(mask) != region(mask)  # masks are compared by identity
+
+
+@pytest.mark.parametrize("broken", [lambda: LEFT + "a", lambda: LEFT * [1], lambda: A + LEFT, lambda: A / LEFT])
+def test_what_a_weight_is_not_added_to(broken: Callable[[], object]) -> None:
+    with pytest.raises(TypeError):
+        broken()
+    with pytest.raises(InputError, match="divided by 0"):
+        LEFT / 0
+
+
+def test_boxes_cover_a_part_of_a_pixel_and_halves_sum_to_one() -> None:
+    box = region((0.25, 0.5, 0.6, 1.0))
+    assert values(box, (2, 5), SHARES[:1]).flatten().tolist() == pytest.approx([0] * 6 + [0.75, 1.0, 0, 0])
+    for one, other in (
+        (LEFT, RIGHT),
+        (region("top half"), region("bottom half")),
+        (region("0,0,.3,1"), region(".3,0,1,1")),
+    ):
+        assert torch.allclose(values(one + other, (7, 9)), torch.ones(7, 9, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert (values(region("all"), (3, 5)) == 1).all()
+
+
+def test_masks_of_all_kinds_are_averaged_over_pixels() -> None:
+    hard = np.zeros((4, 8), dtype=np.uint8)
+    hard[:, :3] = 255
+    expected = torch.tensor([[1.0, 0.5, 0.0, 0.0]] * 2, dtype=torch.float64)
+    for mask in (
+        hard, torch.from_numpy(hard), hard > 0, (hard / 255.0), torch.from_numpy(hard > 0)[None],
+        Image.fromarray(hard), Image.fromarray(hard).convert("RGB"),
+    ):  # fmt: skip
+        assert torch.equal(values(region(mask), (2, 4))[0], expected)
+    given = torch.ones(2, 2)
+    kept = region(given)
+    given.zero_()
+    assert (values(kept, (2, 2)) == 1).all()  # a copy
+    assert values(region(torch.eye(2)), (4, 4))[0].tolist() == [[1, 1, 0, 0]] * 2 + [[0, 0, 1, 1]] * 2
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 10, 30, 50, 61, 1000])
+def test_a_schedule_counts_steps_as_they_are_written(steps: int) -> None:
+    timesteps = Target(A).timesteps(steps)
+    for share in (0.1, 0.25, 1 / 3, 0.4, 0.5, 2 / 3, 0.9):
+        count = sum(i / steps + 0.0005 < share for i in range(steps))  # to half a timestep of 1000
+        early = during(until=share).at(noise_share(timesteps, 1000), (1, 1)).flatten()
+        assert early.tolist() == [1.0] * count + [0.0] * (steps - count)
+        late = during(from_=share).at(noise_share(timesteps, 1000), (1, 1)).flatten()
+        assert (early + late == 1).all()
+    assert (during().at(noise_share(torch.tensor([1000.0, 999.5, 0.0]), 1000), (1, 1)) == 1).all()
+
+
+def test_the_operators_hold_at_every_pixel_and_noise_level() -> None:
+    assert repr(2 * LEFT * A & RIGHT * EARLY * B) == (
+        "(1 - 2 [left half] - [0 to 0.4] [right half]) u + 2 [left half] a + [0 to 0.4] [right half] b"
+    )
+    assert (LEFT * A & RIGHT * B).mass == 1.0
+    assert (LEFT * A + RIGHT * B).mass == LEFT + RIGHT
+    assert repr(~(LEFT * A)) == "(1 + [left half]) u - [left half] a"
+    assert dict(((LEFT * A & B) - LEFT * A).terms) == {B: 1.0, U: -LEFT}
+    assert repr(combine([LEFT * A, EARLY * B], "sum")) == "[left half] a + [0 to 0.4] b"
+    assert repr(region(torch.ones(3, 5)) * A) == "[mask 5x3] a"
+    assert repr(Composer(-ramp(0.2, 0.6) * A)) == "Composer(-[ramp 0.2 to 0.6] a)"
+    mean = combine([LEFT * A, 3 * B], "mean")
+    torch.testing.assert_close(values(mean.terms[A])[0, 0], torch.tensor([0.25, 0.25, 0.0, 0.0]).double())
+    torch.testing.assert_close(values(mean.terms[B])[0, 0], torch.tensor([0.75, 0.75, 1.0, 1.0]).double())
+
+
+def test_compositions_with_varying_weights_are_copied() -> None:
+    whole = region(torch.rand(4, 4)) * EARLY * A & LEFT * B
+    pickled = pickle.loads(pickle.dumps(whole))  # noqa: S301  # what this test wrote
+    for twin in (copy.deepcopy(whole), pickled, copy.copy(whole)):
+        assert repr(twin) == repr(whole)
+        for one, other in zip(whole.terms.values(), twin.terms.values(), strict=True):
+            assert torch.equal(values(one, (4, 4)), values(other, (4, 4)))
+
+
+def test_the_type_that_is_summed_follows_the_mass_everywhere() -> None:
+    model = tiny_model(prediction_type="sample")
+    a, b = model(0.2, 0.2), model(0.8, 0.8)
+    mask = region(torch.rand(16, 16))
+    for whole in (LEFT * a & b, LEFT * a + RIGHT * b, EARLY * a + during(from_=0.4) * b, mask * a + (1 - mask) * b):
+        assert native_type(whole) == "sample"
+    for whole in (LEFT * a + EARLY * b, LEFT * a, EARLY * a + during(from_=0.41) * b):
+        assert native_type(whole) == "epsilon"
+
+
+NUMBERS_ONLY: dict[str, Callable[[], object]] = {
+    "an energy": lambda: (LEFT * A).energy(torch.zeros(1, 1, 1, 1), torch.zeros(1)),
+    "a part of a mixture": lambda: (EARLY * A) | B,
+    "a ranking": lambda: rank(torch.zeros(1, 3, 16, 16), LEFT * tiny_model()(0.1, 0.2)),
+    "this sampler": lambda: Target(LEFT * A & B).weights,
+}
+
+
+@pytest.mark.parametrize("user", NUMBERS_ONLY)
+def test_what_needs_numbers_says_so(user: str) -> None:
+    with pytest.raises(InputError, match=f"varies over pixels or the noise level; expected a number.* {user} takes; "):
+        NUMBERS_ONLY[user]()
+
+
+def test_nothing_is_sampled_before_a_weight_is_refused() -> None:
+    model = tiny_model()
+    with count_rows() as spent, pytest.raises(InputError, match="a ranking"):
+        sample_best(LEFT * model(0.1, 0.2) & model(0.3, 0.4), best_of=2)
+    assert spent.rows == 0
+    with pytest.raises(InputError, match="a part of a mixture"):
+        Mixture([Composition.of(LEFT * A)])
+    assert repr(LEFT * (A | B)) == "[left half] (a | b)"
+    with pytest.raises(CompositionError, match=r"\[left half\] under the rule 'mean', whose sum is 0"):
+        combine([LEFT * Gaussian(sample_shape=(1, 1, 2))], "mean")
+    with pytest.raises(CompositionError, match="whose sum is 0"):
+        combine([during(0.2, 0.6) * A, EARLY * B], "mean")
+
+
+@pytest.mark.parametrize(
+    ("where", "got"),
+    [
+        ("left", "got the region 'left'"), ("0,0,1", "got the region '0,0,1'"), ("0,0,2,1", "got the region"),
+        ((0.5, 0, 0.5, 1), "got the region"), ((0, 0, float("nan"), 1), "got the region"), (None, "got the region"),
+        (5, "got the region 5"), (torch.ones(3, 4, 4), "got a mask of shape (3, 4, 4)"),
+        (torch.ones(4), "got a mask of shape (4,)"), (np.zeros((0, 4)), "got a mask of shape (0, 4)"),
+        (torch.full((2, 2), 1.5), "got a mask with values from 1.5 to 1.5"),
+        (torch.full((2, 2), float("nan")), "got a mask with values from nan"), (np.array([["a"]]), "got a mask of <U1"),
+    ],
+)  # fmt: skip
+def test_what_is_no_region(where: Any, got: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(got)}.*; expected"):
+        region(where)
+
+
+@pytest.mark.parametrize("make", [during, ramp])
+@pytest.mark.parametrize("part", [(0.4, 0.4), (0.6, 0.2), (-0.1, 0.5), (0.0, 1.1), (float("nan"), 1.0), ("0", 1.0)])
+def test_what_is_no_part_of_the_trajectory(make: Callable[..., Weight], part: tuple[Any, Any]) -> None:
+    with pytest.raises(InputError, match=rf"^got {make.__name__}\(.*; expected shares of the trajectory"):
+        make(*part)
