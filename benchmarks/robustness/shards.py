@@ -1,6 +1,6 @@
 """Every image once, by two processes however they are started, and after kills at random.
 
-python -m benchmarks.robustness.shards [-n 2000] [--kills 5] [--seed 0]
+python benchmarks/robustness/shards.py [-n 2000] [--kills 5] [--seed 0]
 
 Two processes of `energycomp infer` read n small images with a tiny model: by --shard in two shells, by torchrun, by
 accelerate launch, and as two workers of one process. The merged results are compared with those of one process, byte by

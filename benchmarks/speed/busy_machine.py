@@ -1,6 +1,6 @@
 """Seconds per image alone and beside busy processes, by threads and by processes.
 
-python -m benchmarks.speed.busy_machine [-n 20] [--model clevr-places] [--count 3-5] [--beside 0,1,4,8] [--seed 0]
+python benchmarks/speed/busy_machine.py [-n 20] [--model clevr-places] [--count 3-5] [--beside 0,1,4,8] [--seed 0]
 
 Reads n rendered images by `energycomp infer`: in one process with two threads whose barriers spin or sleep
 (OMP_WAIT_POLICY), and in two processes with one thread each (--workers 2). Busy processes count in a loop. The seconds

@@ -37,7 +37,7 @@ def test_what_is_held_is_run_once_a_search() -> None:
     problem = make_problem(planted(model, PLACES), model, count=3)
     CMAES(starts=50, population=6, generations=4, draws=8, tolerance=0.0).solve(problem)
     calls = [[held, 50, *[6] * 4] for held in range(3)]
-    rows = sum(values + 1 for search in calls for values in search)  # one more a call: the unconditional prediction
+    rows = sum(sum(search) + 1 for search in calls)  # one more a search: the unconditional prediction
     assert problem.rows == rows * 8 + (3 + 1) * 16
 
 

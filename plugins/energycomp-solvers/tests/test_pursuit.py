@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from energycomp.images import to_unit
 from energycomp.inference import QuadraticForm, infer, make_problem
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_solvers.pursuit import STAGES, Pursuit
@@ -79,6 +80,6 @@ def test_rows_of_the_stages() -> None:
 
 def test_two_components_that_overlap() -> None:
     model = bumps_model()
-    solution = infer(planted(model, TRUE), model, solver=Pursuit())
+    solution = infer(to_unit(planted(model, TRUE)), model, solver=Pursuit())
     assert solution.count == 3
     assert (torch.cdist(solution.conditions, TRUE).amin(1) < 0.02).all()
