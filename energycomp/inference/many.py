@@ -32,8 +32,8 @@ def infer_many(
     """Solutions of several images, one after another; the network evaluations of a batch of images run together.
 
     Each answer is that of `infer(image, model, generator=seed)`, up to rounding in the network, and costs as many
-    network evaluations. Evaluations with gradients run image by image. An accelerator gains the most; on few CPU cores,
-    one process per core is faster (`energycomp infer --workers`).
+    network evaluations. Evaluations with gradients run image by image. It is meant for accelerators; on a CPU,
+    `energycomp infer --workers` uses all cores.
 
     Args:
         images: as `infer` takes them.

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from energycomp import cli, plugins
+from energycomp import plugins
 from energycomp.cli.train import _sampler
 from energycomp.decomposition import Parts, decomposer_of, sampler_of, takes_apart
 from energycomp.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate_parts
@@ -102,22 +102,13 @@ class Source:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
+def run(run: Callable[..., Any]) -> Callable[..., Any]:
     """Runs the command line in a folder with two pictures of stripes and a model: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
     save_pretrained(stripes_model(), "./model")
     for name, seed in (("a", 1), ("b", 2)):
         array = ((striped(colours(1, seed))[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(array).save(f"{name}.png")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
+    return run
 
 
 def enlarged(pixels: np.ndarray, side: int = 96) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp import Composer, cli
+from energycomp import Composer
 from energycomp import rank as ranked
 from energycomp.models import Model
 from energycomp.testing import bumps_model, planted
@@ -31,22 +31,13 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Model) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Model) -> Run:
     """Runs the command line in a folder of three images: exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "images").mkdir()
     for name, sample in samples(model).items():
         model.decode(sample)[0].save(tmp_path / "images" / f"{name}.png")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
+    return run
 
 
 def samples(model: Model) -> dict[str, Tensor]:
