@@ -25,6 +25,7 @@ from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
     NoisedSpace,
     cosine_schedule,
+    flow_schedule,
     log_snr,
     signal_noise,
     stratified_timesteps,
@@ -63,6 +64,7 @@ __all__ = [
     "cosine_schedule",
     "during",
     "error_scale",
+    "flow_schedule",
     "groups_of",
     "identifies_null",
     "log_snr",

@@ -19,11 +19,14 @@ __all__ = [
     "check_compatible",
     "check_value_range",
     "cosine_schedule",
+    "flow_schedule",
     "log_snr",
     "signal_noise",
     "stratified_timesteps",
 ]
 
+LEAST_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
+LEAST_NOISE = 1e-7  # the nearest that float32 comes to 1
 ValueRange = tuple[float, float]
 """(-r, r): the least and greatest number in a clean sample. Images are in (-1, 1)."""
 
@@ -73,6 +76,10 @@ class NoisedSpace:
     def __hash__(self) -> int:
         return hash((self.identity, tuple(self.sample_shape)))
 
+    def levels(self, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, 1, 1)."""
+        return signal_noise(self.alphas_cumprod, timestep, dtype)
+
     def _has_schedule(self, alphas_cumprod: Tensor) -> bool:
         own = self.alphas_cumprod
         if own is alphas_cumprod:
@@ -114,6 +121,32 @@ def cosine_schedule(steps: int = 1000) -> Tensor:
 
     alphas: Tensor = DDPMScheduler(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2").alphas_cumprod
     return alphas
+
+
+def flow_schedule(steps: int = 1000, shift: float = 1.0) -> Tensor:
+    """alphas_cumprod (T,) of the rectified flow x_t = (1 - t) x0 + t eps, rescaled to preserve the variance.
+
+    The timestep i has the noise level t = shift u / (1 + (shift - 1) u) with u = (i + 1) / T, as in the flow-matching
+    schedulers of diffusers, and alpha_bar = (1 - t)^2 / ((1 - t)^2 + t^2).
+
+    Args:
+        steps: T.
+        shift: above 1 more timesteps are noisy; 3 in Stable Diffusion 3 (Esser et al., 2024).
+
+    Raises:
+        InputError: fewer than 2 steps, or a shift that is not above 0.
+
+    >>> alphas_cumprod = flow_schedule()
+    >>> t = torch.sigmoid(-log_snr(alphas_cumprod, torch.tensor([249.0])) / 2)  # sigma / (signal + sigma)
+    >>> round(t.item(), 4)
+    0.25
+    """
+    if steps < 2 or not 0 < shift < math.inf:
+        raise InputError(f"got steps={steps} and shift={shift}; expected at least 2 steps and a finite shift above 0")
+    u = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    t = shift * u / (1 + (shift - 1) * u)
+    alphas = (1 - t).square() / ((1 - t).square() + t.square())
+    return alphas.clamp(LEAST_ALPHA, 1 - LEAST_NOISE).float()
 
 
 def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:

@@ -58,8 +58,9 @@ class ClosedForm(nn.Module):
         self.background = nn.Parameter(torch.tensor(BACKGROUND))
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t and the amplitudes of signal and noise in it."""
-        return sample, *signal_noise(self.alphas_cumprod, timestep, sample.dtype)
+        """x_t and the amplitudes of signal and noise in it. A network of a flow is given x_t / (signal + noise)."""
+        signal, noise = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
+        return sample * (signal + noise) if self.kind == "flow" else sample, signal, noise
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """Predictions (R, C, H, W)."""

@@ -35,12 +35,12 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
 
 
 def clevr_places(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
-    """The recipe of the shipped weights of places (preset "default"), or of the thesis (preset "paper").
+    """The recipe of the shipped weights of places (presets "default" and "flow"), or of the thesis (preset "paper").
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
         init: a model to start from.
-        preset: "default" or "paper".
+        preset: "default"; "flow", which is the same but for the prediction type and the schedule; or "paper".
         options: of the preset.
     """
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
