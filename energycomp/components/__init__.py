@@ -17,6 +17,7 @@ from energycomp.components.conditioning import (
     weights_of,
 )
 from energycomp.components.gaussian import Gaussian
+from energycomp.components.matching import match_snr
 from energycomp.components.mixture import Mixture
 from energycomp.components.predict import native_type, predict, predict_leaves
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
@@ -29,6 +30,7 @@ from energycomp.components.space import (
     log_snr,
     signal_noise,
     stratified_timesteps,
+    timestep_of,
 )
 from energycomp.components.values import ReadsText, parsed, random_values, read_value, value_of, values_of
 from energycomp.components.weights import AnyWeight, Weight, constant_weights
@@ -68,6 +70,7 @@ __all__ = [
     "groups_of",
     "identifies_null",
     "log_snr",
+    "match_snr",
     "mixed_of",
     "native_type",
     "parsed",
@@ -81,6 +84,7 @@ __all__ = [
     "signal_noise",
     "stratified_timesteps",
     "target",
+    "timestep_of",
     "value_of",
     "values_of",
     "weights_of",

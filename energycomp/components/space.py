@@ -23,6 +23,7 @@ __all__ = [
     "log_snr",
     "signal_noise",
     "stratified_timesteps",
+    "timestep_of",
 ]
 
 LEAST_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
@@ -109,8 +110,9 @@ def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace
                 "components of the same space"
             )
     raise CompositionError(
-        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule; a timestep must "
-        "mean the same noise level for both"
+        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule, so that a timestep "
+        f"means the same noise level for both; match the second to the first: match_snr({second!r}, space), where space is "
+        "the noised_space of the first"
     )
 
 
@@ -160,6 +162,20 @@ def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
     t = timestep.to(torch.float64).clamp(0, len(table) - 1)
     low = t.floor().long().clamp(max=len(table) - 2)
     return torch.lerp(table[low], table[low + 1], t - low)
+
+
+def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:
+    """The real timesteps in [0, T - 1], float64, at which `log_snr` is `snr`; the nearest one outside the schedule.
+
+    >>> alphas = torch.tensor([0.9, 0.5, 0.1])
+    >>> timestep_of(alphas, log_snr(alphas, torch.tensor([0.25, 1.75])))
+    tensor([0.2500, 1.7500], dtype=torch.float64)
+    """
+    table = -torch.logit(alphas_cumprod.to(device=snr.device, dtype=torch.float64))  # rises with the timestep
+    wanted = -snr.to(torch.float64).clamp(-table[-1], -table[0])
+    low = (torch.searchsorted(table, wanted, right=True) - 1).clamp(0, len(table) - 2)
+    width = table[low + 1] - table[low]
+    return low + torch.where(width > 0, (wanted - table[low]) / width, 0.0)
 
 
 def signal_noise(alphas_cumprod: Tensor, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -68,8 +68,8 @@ class Denoiser:
     Args:
         network: an `energycomp.denoisers.Network` or `TwoStage` module.
         alphas_cumprod: the noise schedule, shape (T,), falling, in (0, 1).
-        prediction_type: what the network predicts: "epsilon", "sample" (x0), "v_prediction", or "flow" (eps - x0). A
-            network of the last is given samples of the rectified flow, (1 - t) x0 + t eps; all others variance-preserving
+        prediction_type: what the network predicts: "epsilon", "sample" (x0), "v_prediction" or "flow" (eps - x0). A
+            network that predicts a flow is given samples of it, (1 - t) x0 + t eps; all others variance-preserving
             ones.
         rule: the rule under which it was trained to be composed; "sum" goes with "epsilon" only.
         sample_shape: (C, H, W) of one sample.

@@ -44,7 +44,7 @@ class SchedulerSampler:
         chosen = make_scheduler(
             self.scheduler,
             space.alphas_cumprod,
-            prediction_type="v_prediction" if target.prediction_type == "flow" else target.prediction_type,
+            prediction_type=target.prediction_type,
             value_range=space.value_range,
         )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from energycomp.components.conditioning import Condition, Conditioner
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import cosine_schedule, signal_noise
+from energycomp.components.space import cosine_schedule, flow_schedule, signal_noise
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.two_stage import TwoStageUNet
 from energycomp.images import ImageProcessor
@@ -134,7 +134,7 @@ def labels_model(
         labels: M.
         seed: of the patterns.
         rule: "product" and "sum" add patterns, "mean" averages them.
-        prediction_type: x0 if left out, eps under the rule "sum".
+        prediction_type: x0 if left out, eps under the rule "sum". Models of a flow have a `flow_schedule`.
         components: under the rule "sum", the number of components whose sum is a noise prediction.
         spread: standard deviation of the images about the sum of their patterns. Errors then vary with the noise.
         defaults: fields of `Defaults`, in place of those of this model.
@@ -184,7 +184,7 @@ def _model(
     share: float = 1.0,
     spread: float = 0.0,
 ) -> Model:
-    alphas_cumprod = cosine_schedule()
+    alphas_cumprod = _schedule(kind)
     denoiser = Denoiser(
         network=ClosedForm(pattern, alphas_cumprod, kind, share, spread),
         alphas_cumprod=alphas_cumprod,
@@ -205,8 +205,17 @@ def _model(
     )
 
 
+def _schedule(prediction_type: str) -> Tensor:
+    return flow_schedule() if prediction_type == "flow" else cosine_schedule()
+
+
 def tiny_model(*, rule: str = "product", prediction_type: str = "sample", seed: int = 0, **defaults: Any) -> Model:
     """An untrained two-stage model of 16x16 images that runs in milliseconds. Its weights are random but fixed.
+
+    Args:
+        rule, prediction_type: of the denoiser. Models of a flow have a `flow_schedule`, all others the cosine one.
+        seed: of the weights.
+        defaults: fields of `Defaults`, in place of those of this model.
 
     >>> tiny_model()(0.5, 0.5)
     tiny(0.5, 0.5)
@@ -219,7 +228,7 @@ def tiny_model(*, rule: str = "product", prediction_type: str = "sample", seed: 
                 torch.nn.init.normal_(parameter, std=0.1)
     denoiser = Denoiser(
         network=network.eval(),
-        alphas_cumprod=cosine_schedule(),
+        alphas_cumprod=_schedule(prediction_type),
         prediction_type=cast("PredictionType", prediction_type),
         rule=cast("Rule", rule),
         sample_shape=(3, SIZE, SIZE),

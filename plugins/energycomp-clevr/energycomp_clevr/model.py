@@ -16,7 +16,7 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
-__all__ = ["clevr", "clevr_places", "objects", "paper", "places"]
+__all__ = ["clevr", "clevr_places", "flow_from", "objects", "paper", "places", "places_flow"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -77,6 +77,18 @@ def places_flow() -> Model:
     model = _small(Coordinates(), "coordinates", skip=True)
     denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
     return attrs.evolve(model, denoiser=denoiser)
+
+
+def flow_from(model: Model) -> Model:
+    """`places_flow` that starts with the features of a model of places which predicts x0; its skip connection is new.
+
+    A flow is eps - x0, so the last convolutions change their sign.
+    """
+    made, weights = places_flow(), model.denoiser.network.state_dict()
+    last = ("base.weight", "base.bias", "out.2.weight", "out.2.bias")
+    weights |= {name: -weights[name] for name in last}
+    made.denoiser.network.load_state_dict(weights, strict=False)
+    return made
 
 
 def objects() -> Model:
