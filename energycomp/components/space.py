@@ -111,8 +111,8 @@ def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace
             )
     raise CompositionError(
         f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule, so that a timestep "
-        f"means the same noise level for both; match the second to the first: match_snr({second!r}, space), where space is "
-        "the noised_space of the first"
+        f"means the same noise level for both; match the second to the first: match_snr({second!r}, space), where "
+        "space is the noised_space of the first"
     )
 
 

@@ -74,10 +74,11 @@ class ClosedForm(nn.Module):
         return convert(x0, self.share * sample, signal, noise, source="sample", target=self.kind)
 
 
-def bumps_model(**defaults: Any) -> Model:
-    """Each place adds a coloured Gaussian bump there to a constant background: x0 prediction, product rule, 16x16.
+def bumps_model(*, prediction_type: PredictionType = "sample", **defaults: Any) -> Model:
+    """Each place adds a coloured Gaussian bump there to a constant background: product rule, 16x16.
 
     Args:
+        prediction_type: of the denoiser. Models of a flow have a `flow_schedule`.
         defaults: fields of `Defaults`, in place of those of this model.
 
     >>> model = bumps_model()
@@ -92,7 +93,7 @@ def bumps_model(**defaults: Any) -> Model:
         square = (u - place[:, :1])[:, None, :] ** 2 + (v - place[:, 1:])[:, :, None] ** 2
         return tint[:, None, None] * torch.exp(-square / (2 * 0.12**2))[:, None]
 
-    return _model("bumps", bump, UnitSquare(), "product", "sample", defaults)
+    return _model("bumps", bump, UnitSquare(), "product", prediction_type, defaults)
 
 
 def tinted_model(**defaults: Any) -> Model:
