@@ -77,8 +77,8 @@ def _of(part: Composition, leaf: Any) -> AnyWeight:
     weight = part.terms.get(leaf, 0.0)
     if isinstance(weight, Weight) and weight.samples is not None:
         raise CompositionError(
-            f"got {part!r}, whose weights vary over samples, for one sample; expected a composition of one sample; give "
-            "one list of all compositions to `per_sample`"
+            f"got {part!r}, whose weights vary over samples, for one sample; expected a composition of one sample; "
+            "give one list of all compositions to `per_sample`"
         )
     return weight
 

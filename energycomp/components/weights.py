@@ -250,8 +250,8 @@ def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) ->
     if len(numbers) < len(terms):
         varying = next(weight for weight in terms.values() if isinstance(weight, Weight))
         raise InputError(
-            f"got the weight {varying!r}, which varies over {_varies_over(varying)}; expected a number, which is all that "
-            f"{user} takes; {instead}"
+            f"got the weight {varying!r}, which varies over {_varies_over(varying)}; expected a number, which is all "
+            f"that {user} takes; {instead}"
         )
     return terms  # type: ignore[return-value]  # all are numbers
 

@@ -1,4 +1,4 @@
-"""The plugin of the core: networks that any config may name, latents, decomposition by diffusion, a sampler, guidance."""
+"""The plugin of the core: networks for any config, latents, decomposition by diffusion, a sampler, guidance."""
 
 from __future__ import annotations
 

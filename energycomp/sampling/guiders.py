@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class _DiffusersGuidance:
     guider: Any
 
     def guide(self, num_inference_steps: int, /) -> Guide:
-        guider = self.guider.new()
+        guider = copy.deepcopy(self.guider)  # its own `new` forgets arguments given by position
 
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
             step = min(int(float(share[0]) * num_inference_steps + ROUNDING), num_inference_steps - 1)
