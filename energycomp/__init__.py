@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         HasEnergy,
         during,
         match_snr,
+        per_sample,
         ramp,
         region,
     )
@@ -55,6 +56,7 @@ _NAMES = {
         "HasEnergy",
         "during",
         "match_snr",
+        "per_sample",
         "ramp",
         "region",
     ),
@@ -112,6 +114,7 @@ __all__ = [
     "infer",
     "load",
     "match_snr",
+    "per_sample",
     "ramp",
     "rank",
     "region",

@@ -1,6 +1,6 @@
 """What is added: components, their algebra, the space they live in and the conditions they stand under."""
 
-from energycomp.components.component import EnergyComponent, HasEnergy, Leaf, LeafGroup, WeightedSum
+from energycomp.components.component import EnergyComponent, HasEnergy, Leaf, LeafGroup, RaggedGroup, WeightedSum
 from energycomp.components.composition import Composable, Composition, combine
 from energycomp.components.conditioning import (
     AttributeConditioner,
@@ -19,7 +19,8 @@ from energycomp.components.conditioning import (
 from energycomp.components.gaussian import Gaussian
 from energycomp.components.matching import match_snr
 from energycomp.components.mixture import Mixture
-from energycomp.components.predict import native_type, predict, predict_leaves
+from energycomp.components.per_sample import per_sample
+from energycomp.components.predict import active_samples, native_type, predict, predict_all, predict_leaves
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
 from energycomp.components.regions import during, ramp, region
 from energycomp.components.rules import Rule, identifies_null, rule_weights
@@ -54,12 +55,14 @@ __all__ = [
     "Mixture",
     "NoisedSpace",
     "PredictionType",
+    "RaggedGroup",
     "ReadsText",
     "Rule",
     "TextConditioner",
     "TrainableConditioner",
     "Weight",
     "WeightedSum",
+    "active_samples",
     "combine",
     "constant_weights",
     "convert",
@@ -74,7 +77,9 @@ __all__ = [
     "mixed_of",
     "native_type",
     "parsed",
+    "per_sample",
     "predict",
+    "predict_all",
     "predict_leaves",
     "ramp",
     "random_values",

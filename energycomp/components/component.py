@@ -13,7 +13,7 @@ from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import AnyWeight
 
-__all__ = ["EnergyComponent", "HasEnergy", "Leaf", "LeafGroup", "WeightedSum"]
+__all__ = ["EnergyComponent", "HasEnergy", "Leaf", "LeafGroup", "RaggedGroup", "WeightedSum"]
 
 
 @runtime_checkable
@@ -79,6 +79,20 @@ class LeafGroup(Protocol):
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:
         """Samples (B, C, H, W) to images (B, 3, H, W) through the codec of their space; None without a codec."""
+        ...
+
+
+@runtime_checkable
+class RaggedGroup(Protocol):
+    """A group that predicts its leaves in one batch where each counts for some of the samples only.
+
+    Other groups are asked for one leaf after another.
+    """
+
+    def predict_some(
+        self, leaves: Sequence[Any], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        """One prediction (N_k, C, H, W) per leaf, for the samples (N_k,) of a batch (B, C, H, W) that it counts for."""
         ...
 
 

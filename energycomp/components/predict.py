@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import Leaf, LeafGroup, WeightedSum
+from energycomp.components.component import Leaf, LeafGroup, RaggedGroup, WeightedSum
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weights import LEAST_VALUE, Weight
 from energycomp.errors import NonFiniteError
 
-__all__ = ["Independent", "group_of", "grouped", "native_type", "predict", "predict_leaves"]
+__all__ = [
+    "Independent",
+    "active_samples",
+    "group_of",
+    "grouped",
+    "native_type",
+    "predict",
+    "predict_all",
+    "predict_leaves",
+]
 
 
 @attrs.frozen
@@ -76,38 +85,92 @@ def predict(
     """The composed prediction of a batch of noised samples.
 
     Args:
-        composition: `{leaf: weight}`; a weight may vary over pixels and timesteps.
+        composition: `{leaf: weight}`; a weight may vary over samples, pixels and timesteps.
         sample: (B, C, H, W).
         timestep: (B,) real numbers in [0, T].
         prediction_type: the type of the result.
 
     Returns:
         (B, C, H, W). Costs one row per distinct leaf and sample, and one trunk pass per denoiser and sample. A leaf
-        whose weight is 0 at these timesteps and at every pixel costs none.
+        whose weight is 0 at the timestep of a sample and at every pixel costs none for this sample.
 
     Raises:
         NonFiniteError: naming the component whose prediction is not finite.
     """
+    return predict_all([composition], sample, timestep, prediction_type=prediction_type)[0]
+
+
+def predict_all(
+    compositions: Sequence[WeightedSum],
+    sample: Tensor,
+    timestep: Tensor,
+    *,
+    prediction_type: PredictionType = "epsilon",
+) -> list[Tensor]:
+    """The predictions (B, C, H, W) of compositions; a leaf that several have is evaluated once. See `predict`."""
+    size = (sample.shape[-2], sample.shape[-1])
+    sums = [weights_at(composition.terms, timestep, size) for composition in compositions]
+    parts = list(_predictions(active_samples(sums, len(sample)), sample, timestep))
+    return [
+        _summed(composition, weights, parts, sample, timestep, prediction_type)
+        for composition, weights in zip(compositions, sums, strict=True)
+    ]
+
+
+def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: int) -> list[tuple[Any, Tensor | None]]:
+    """The leaves of weighted sums, each with the samples (N,) at which one of its weights is not 0; None for all.
+
+    Args:
+        sums: what `weights_at` gives for B samples.
+        batch: B.
+    """
+    found: dict[int, tuple[Any, Tensor | None]] = {}
+    for leaf, weight in (pair for weights in sums for pair in weights):
+        where = None
+        if isinstance(weight, Tensor) and len(weight) == batch > 1:
+            where = weight.abs().amax(dim=(1, 2, 3)) >= LEAST_VALUE
+        _, other = found.get(id(leaf), (leaf, torch.zeros(batch, dtype=torch.bool)))
+        joined = None if where is None or other is None else where | other
+        found[id(leaf)] = (leaf, None if joined is None or bool(joined.all()) else joined)
+    return [(leaf, None if where is None else where.nonzero()[:, 0]) for leaf, where in found.values()]
+
+
+def _summed(
+    composition: WeightedSum,
+    weights: Sequence[tuple[Any, float | Tensor]],
+    parts: Sequence[_Part],
+    sample: Tensor,
+    timestep: Tensor,
+    prediction_type: PredictionType,
+) -> Tensor:
+    """A weighted sum of predictions."""
     total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
-    if not composition.terms:
+    if not weights:
         return total
-    active = weights_at(composition.terms, timestep, (sample.shape[-2], sample.shape[-1]))
-    weights = {id(leaf): weight for leaf, weight in active}
-    common = _common_type([leaf for leaf, _ in active], sum(weights.values()))
+    by_leaf = {id(leaf): weight for leaf, weight in weights}
+    common = _common_type([leaf for leaf, _ in weights], sum(by_leaf.values()))
     levels = cache(lambda: shared_space(composition.terms).levels(timestep, total.dtype))
 
-    def converted(prediction: Tensor, source: PredictionType, target: PredictionType) -> Tensor:
-        return prediction if source == target else convert(prediction, sample, *levels(), source=source, target=target)
+    def converted(
+        prediction: Tensor, source: PredictionType, target: PredictionType, owner: Tensor | None = None
+    ) -> Tensor:
+        if source == target:
+            return prediction
+        of = slice(None) if owner is None else owner
+        signal, noise = levels()
+        return convert(prediction, sample[of], signal[of], noise[of], source=source, target=target)
 
-    parts = list(_predictions([leaf for leaf, _ in active], sample, timestep))
-    for leaf, prediction, source in parts:
-        part, weight = converted(prediction, source, common), weights[id(leaf)]
-        if isinstance(weight, Tensor):
+    used = [part for part in parts if id(part.leaf) in by_leaf]
+    for leaf, owner, prediction, source in used:
+        part, weight = converted(prediction, source, common, owner), by_leaf[id(leaf)]
+        if not isinstance(weight, Tensor):
+            total = torch.add(total, part, alpha=weight)
+        elif owner is None:
             total = total + part * weight.to(total.dtype).to(total.device)
         else:
-            total = torch.add(total, part, alpha=weight)
+            total = total.index_add(0, owner, part * weight.to(total.dtype).to(total.device)[owner])
     if not bool(torch.isfinite(total.sum())):
-        _name_what_is_not_finite(parts, timestep)
+        _name_what_is_not_finite(used, timestep)
     return converted(total, common, prediction_type)
 
 
@@ -121,11 +184,11 @@ def predict_leaves(
     Raises:
         NonFiniteError: naming the component whose prediction is not finite.
     """
-    parts = list(_predictions(composition.terms, sample, timestep))
+    parts = list(_predictions([(leaf, None) for leaf in composition.terms], sample, timestep))
     levels = shared_space(composition.terms).levels(timestep)
     known = {
         id(leaf): convert(prediction, sample, *levels, source=source, target=prediction_type)
-        for leaf, prediction, source in parts
+        for leaf, _, prediction, source in parts
     }
     stacked = torch.stack([known[id(leaf)] for leaf in composition.terms])
     if not bool(torch.isfinite(stacked.sum())):
@@ -133,16 +196,40 @@ def predict_leaves(
     return stacked
 
 
-def _predictions(
-    leaves: Iterable[Any], sample: Tensor, timestep: Tensor
-) -> Iterator[tuple[Any, Tensor, PredictionType]]:
-    for group, members in grouped(leaves):
-        for leaf, prediction in zip(members, group.predict(members, sample, timestep), strict=True):
-            yield leaf, prediction, group.prediction_type
+class _Part(NamedTuple):
+    """The prediction of a leaf for some samples of a batch (N,), or for all of them."""
+
+    leaf: Any
+    owner: Tensor | None
+    prediction: Tensor
+    prediction_type: PredictionType
 
 
-def _name_what_is_not_finite(parts: Sequence[tuple[Any, Tensor, PredictionType]], timestep: Tensor) -> None:
-    for leaf, prediction, _ in parts:
+def _predictions(leaves: Sequence[tuple[Any, Tensor | None]], sample: Tensor, timestep: Tensor) -> Iterator[_Part]:
+    owners = {id(leaf): None if owner is None else owner.to(sample.device) for leaf, owner in leaves}
+    for group, members in grouped(leaf for leaf, _ in leaves):
+        of = [owners[id(leaf)] for leaf in members]
+        for leaf, owner, prediction in zip(members, of, _of_group(group, members, of, sample, timestep), strict=True):
+            yield _Part(leaf, owner, prediction, group.prediction_type)
+
+
+def _of_group(
+    group: LeafGroup, members: Sequence[Any], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
+) -> Sequence[Tensor]:
+    """The predictions of the leaves of a group, each for its own samples."""
+    if all(owner is None for owner in owners):
+        return group.predict(members, sample, timestep)
+    everyone = torch.arange(len(sample), device=sample.device)
+    known = [everyone if owner is None else owner for owner in owners]
+    if isinstance(group, RaggedGroup):
+        return group.predict_some(members, known, sample, timestep)
+    return [
+        group.predict([leaf], sample[owner], timestep[owner])[0] for leaf, owner in zip(members, known, strict=True)
+    ]
+
+
+def _name_what_is_not_finite(parts: Sequence[_Part], timestep: Tensor) -> None:
+    for leaf, _, prediction, _ in parts:
         if not bool(torch.isfinite(prediction).all()):
             raise NonFiniteError(
                 f"got a prediction of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}; expected "

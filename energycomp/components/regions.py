@@ -39,6 +39,7 @@ class _Box:
 
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1
     edges = ()
+    samples = None
 
     def at(self, _: Tensor, size: tuple[int, int], /) -> Tensor:
         x0, y0, x1, y1 = self.corners
@@ -62,6 +63,7 @@ class _Mask:
 
     values: Tensor  # (1, 1, H, W)
     edges = ()
+    samples = None
 
     def at(self, _: Tensor, size: tuple[int, int], /) -> Tensor:
         return functional.interpolate(self.values.double(), size, mode="area")
@@ -75,6 +77,7 @@ class _Interval:
     """1 for shares of the trajectory in [start, end), 0 elsewhere."""
 
     edges: tuple[float, float]
+    samples = None
 
     def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
         start, end = self.edges
@@ -89,6 +92,7 @@ class _Ramp:
     """0 up to a share of the trajectory, 1 from another one on, and linear between."""
 
     edges: tuple[float, float]
+    samples = None
 
     def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
         start, end = self.edges

@@ -1,9 +1,9 @@
-"""A weight of a component: a number, or a `Weight`, which varies over the pixels and the noise level.
+"""A weight of a component: a number, or a `Weight`, which varies over samples, pixels and the noise level.
 
 Notation: variable -> symbol
     share       tau in [0, 1), the share of the sampling trajectory that is done: 0 is noise, 1 is the sample
-    factors     maps m(x, y) over pixels and functions s(tau)
-    parts       w(x, y, tau) = sum of number * product of factors
+    factors     maps m(x, y) over pixels, functions s(tau), and numbers n(b) over the samples b of a batch
+    parts       w(b, x, y, tau) = sum of number * product of factors
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ AnyWeight: TypeAlias = "float | Weight"
 
 
 class Factor(Protocol):
-    """A map over pixels, or a function of the noise level. Factors are hashable; its `repr` stands in formulas."""
+    """What varies over pixels, the noise level or samples. Factors are hashable; its `repr` stands in formulas."""
 
     @property
     def edges(self) -> tuple[float, ...]:
         """The shares of the trajectory at which it is not smooth."""
+        ...
+
+    @property
+    def samples(self) -> int | None:
+        """The number of samples that it has a value of each for; None if it is the same for all."""
         ...
 
     def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
@@ -52,7 +57,7 @@ def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> tuple[tuple[tu
 
 @attrs.frozen(eq=False, repr=False)
 class Weight:
-    """A weight that varies over pixels, the noise level, or both. Made by `region`, `during` and `ramp`.
+    """A weight that varies over pixels, the noise level or samples. Made by `region`, `during`, `ramp`, `per_sample`.
 
     Weights are added and multiplied with each other and with numbers; a result that is constant is a float. Multiply a
     component by one: `region("left half") * during(until=0.4) * a`. Two are equal if their formulas are.
@@ -118,6 +123,21 @@ class Weight:
         """The shares of the trajectory at which a factor is not smooth."""
         return tuple(sorted({edge for factors, _ in self.parts for factor in factors for edge in factor.edges}))
 
+    @property
+    def samples(self) -> int | None:
+        """The number of samples whose weights differ; None if the weight is the same for all samples of a batch.
+
+        Raises:
+            CompositionError: factors for different numbers of samples.
+        """
+        counts = {factor.samples for factors, _ in self.parts for factor in factors} - {None}
+        if len(counts) > 1:
+            raise CompositionError(
+                f"got the weight {self!r} for {' and '.join(map(str, sorted(filter(None, counts))))} samples; expected "
+                "one number of samples; give every `per_sample` the same number of compositions"
+            )
+        return next(iter(counts), None)
+
     def at(self, share: Tensor, size: tuple[int, int]) -> Tensor:
         """Values in float64 for shares (B,), see `noise_share`, and H, W pixels: (B or 1, 1, H or 1, W or 1).
 
@@ -136,7 +156,8 @@ class Weight:
     def everywhere(self, size: tuple[int, int]) -> Tensor:
         """Values (N, 1, H or 1, W or 1) at all edges and halfway between, which tell if it is constant."""
         ends = [0.0, *(edge for edge in self.edges if 0.0 < edge < 1.0), 1.0]
-        return self.at(torch.tensor(ends[:-1] + [(a + b) / 2 for a, b in pairwise(ends)], dtype=torch.float64), size)
+        shares = torch.tensor(ends[:-1] + [(a + b) / 2 for a, b in pairwise(ends)], dtype=torch.float64)
+        return self.at(shares.repeat_interleave(self.samples or 1), size)
 
     def __repr__(self) -> str:
         return written((number, " ".join(map(repr, factors))) for factors, number in self.parts)
@@ -151,6 +172,10 @@ class _Inverse:
     @property
     def edges(self) -> tuple[float, ...]:
         return self.weight.edges
+
+    @property
+    def samples(self) -> int | None:
+        return self.weight.samples
 
     def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
         values = self.weight.at(share, size)
@@ -219,16 +244,20 @@ def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) ->
         instead: what to do where they are none.
 
     Raises:
-        InputError: a weight that varies over pixels or the noise level.
+        InputError: a weight that varies over samples, pixels or the noise level.
     """
     numbers = {id(leaf): weight for leaf, weight in terms.items() if not isinstance(weight, Weight)}
     if len(numbers) < len(terms):
         varying = next(weight for weight in terms.values() if isinstance(weight, Weight))
         raise InputError(
-            f"got the weight {varying!r}, which varies over pixels or the noise level; expected a number, which is all "
+            f"got the weight {varying!r}, which varies over {_varies_over(varying)}; expected a number, which is all "
             f"that {user} takes; {instead}"
         )
     return terms  # type: ignore[return-value]  # all are numbers
+
+
+def _varies_over(weight: Weight) -> str:
+    return "pixels or the noise level" if weight.samples is None else "samples"
 
 
 def written(parts: Iterable[tuple[float, str]]) -> str:

@@ -162,6 +162,20 @@ class Denoiser:
         signal, sigma = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
         return sample / (signal + sigma)
 
+    def predict_some(
+        self, leaves: Sequence[Conditional], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        """Predictions (N_k, C, H, W) of leaves for some of the B samples: those whose indices are `owners[k]` (N_k,).
+
+        Costs sum_k N_k rows, in one batch, and one trunk pass per sample that a leaf is predicted for.
+        """
+        batch = len(sample)
+        conditions = [leaf.condition.expand(batch).to(sample.device) for leaf in leaves]
+        condition = Condition.cat([one[owner] for one, owner in zip(conditions, owners, strict=True)])
+        used, owner = torch.cat([*owners]).unique(return_inverse=True)
+        predicted = rows(self, trunk(self, sample[used], timestep[used]), condition, owner)
+        return predicted.split([len(own) for own in owners])
+
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:
         """Latents (B, C, H, W) to images (B, 3, H, W) through the codec; None for pixels."""

@@ -1,4 +1,4 @@
-"""The plugin of the core: networks that any config may name, latents, decomposition by diffusion, a sampler."""
+"""The plugin of the core: networks for any config, latents, decomposition by diffusion, a sampler, guidance."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from energycomp.plugins.registry import lazy
 __all__ = [
     "energycomp_register_conditioners",
     "energycomp_register_decomposers",
+    "energycomp_register_guidances",
     "energycomp_register_networks",
     "energycomp_register_samplers",
 ]
@@ -25,6 +26,18 @@ def energycomp_register_conditioners() -> Mapping[str, Factory]:
 def energycomp_register_decomposers() -> Mapping[str, Factory]:
     """Decomposition by diffusion, the default of a model with an encoder."""
     return {"diffusion": lazy("energycomp.decomposition.diffusion:DiffusionDecomposer")}
+
+
+@hookimpl
+def energycomp_register_guidances() -> Mapping[str, Factory]:
+    """Classifier-free guidance and what improves on it; formulas in `energycomp.sampling.guidance`."""
+    return {
+        "apg": lazy("energycomp.sampling.guidance:AdaptiveProjected"),
+        "cfg": lazy("energycomp.sampling.guidance:ClassifierFree"),
+        "interval": lazy("energycomp.sampling.guidance:interval"),
+        "rescale": lazy("energycomp.sampling.guidance:Rescaled"),
+        "zero-star": lazy("energycomp.sampling.guidance:ZeroStar"),
+    }
 
 
 @hookimpl

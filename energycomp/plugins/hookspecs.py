@@ -20,6 +20,7 @@ __all__ = [
     "energycomp_register_datasets",
     "energycomp_register_decomposers",
     "energycomp_register_encoders",
+    "energycomp_register_guidances",
     "energycomp_register_loaders",
     "energycomp_register_models",
     "energycomp_register_networks",
@@ -39,6 +40,7 @@ Kind = Literal[
     "decomposers",
     "solvers",
     "samplers",
+    "guidances",
     "datasets",
     "recipes",
     "loaders",
@@ -84,6 +86,11 @@ def energycomp_register_solvers() -> Mapping[str, Factory]:
 @hookspec
 def energycomp_register_samplers() -> Mapping[str, Factory]:
     """Samplers that `energycomp sample --sampler` names: `factory(**options) -> Sampler`."""
+
+
+@hookspec
+def energycomp_register_guidances() -> Mapping[str, Factory]:
+    """Guidance that `energycomp sample --guidance` names: `factory(*, scale=7.5) -> Guidance`."""
 
 
 @hookspec

@@ -35,6 +35,7 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "decomposers": ("encode", "decode", "parts"),
     "solvers": ("needs", "solve"),
     "samplers": ("sample",),
+    "guidances": ("guide",),
     "datasets": ("examples", "write", "metrics"),
     "recipes": ("model", "config", "run"),
     "commands": ("__call__",),

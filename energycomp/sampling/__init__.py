@@ -1,6 +1,22 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from energycomp.imports import first_use
 from energycomp.sampling.composer import Composer
+from energycomp.sampling.guidance import (
+    AdaptiveProjected,
+    ClassifierFree,
+    Guidance,
+    Guide,
+    LinearGuidance,
+    Rescaled,
+    ZeroStar,
+    interval,
+    made_guidance,
+)
 from energycomp.sampling.progress import progress_bar
 from energycomp.sampling.report import Sampled, Sampler, SamplingReport, StepCallback
 from energycomp.sampling.sampler import Generator, Predict, Scheduler, draw_noise, sample
@@ -8,10 +24,20 @@ from energycomp.sampling.scheduled import SchedulerSampler
 from energycomp.sampling.schedulers import compatible_schedulers, make_scheduler
 from energycomp.sampling.target import Target
 
+if TYPE_CHECKING:
+    from energycomp.sampling.guiders import CompositionGuider
+
 __all__ = [
+    "AdaptiveProjected",
+    "ClassifierFree",
     "Composer",
+    "CompositionGuider",
     "Generator",
+    "Guidance",
+    "Guide",
+    "LinearGuidance",
     "Predict",
+    "Rescaled",
     "Sampled",
     "Sampler",
     "SamplingReport",
@@ -19,9 +45,14 @@ __all__ = [
     "SchedulerSampler",
     "StepCallback",
     "Target",
+    "ZeroStar",
     "compatible_schedulers",
     "draw_noise",
+    "interval",
+    "made_guidance",
     "make_scheduler",
     "progress_bar",
     "sample",
 ]
+
+__getattr__ = first_use(__name__, {"guiders": ("CompositionGuider",)})

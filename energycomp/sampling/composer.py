@@ -18,11 +18,12 @@ from energycomp.components.composition import Composable, Composition, combine
 from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
-from energycomp.components.weights import AnyWeight
+from energycomp.components.weights import AnyWeight, Weight
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
+from energycomp.sampling.guidance import Guidance, Guide, LinearGuidance, made_guidance
 from energycomp.sampling.progress import bar_options, check_bar_options
 from energycomp.sampling.report import Sampler, SamplingReport, StepCallback
 from energycomp.sampling.sampler import Generator
@@ -42,6 +43,8 @@ class _Options(TypedDict, total=False):
     num_inference_steps: int
     scheduler: Any
     sampler: str | Sampler | None
+    guidance: Any
+    guidance_scale: float | None
     report: Callable[[SamplingReport], object] | None
     callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
@@ -113,7 +116,7 @@ class Composer(Composable):
 
     @overload
     def sample(
-        self, n: int = 1, *, output_type: Literal["pil"] = "pil", **options: Unpack[_Options]
+        self, n: int | None = None, *, output_type: Literal["pil"] = "pil", **options: Unpack[_Options]
     ) -> list[Image.Image]: ...
 
     @overload
@@ -124,22 +127,29 @@ class Composer(Composable):
 
     @overload
     def sample(
-        self, n: int = 1, *, return_dict: Literal[True], output_type: str = "pil", **options: Unpack[_Options]
+        self, n: int | None = None, *, return_dict: Literal[True], output_type: str = "pil", **options: Unpack[_Options]
     ) -> Images: ...
 
     @overload
     def sample(
-        self, n: int = 1, *, return_dict: Literal[False], output_type: str = "pil", **options: Unpack[_Options]
+        self,
+        n: int | None = None,
+        *,
+        return_dict: Literal[False],
+        output_type: str = "pil",
+        **options: Unpack[_Options],
     ) -> tuple[Any]: ...
 
     def sample(
         self,
-        n: int = 1,
+        n: int | None = None,
         *,
         generator: Generator = None,
         num_inference_steps: int = 50,
         scheduler: Any = None,
         sampler: str | Sampler | None = None,
+        guidance: Any = None,
+        guidance_scale: float | None = None,
         report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -156,13 +166,17 @@ class Composer(Composable):
         closed forms under the rule "sum" are one point. `docs/benchmarks/samplers.md` measures how far off samples are.
 
         Args:
-            n: the number of samples.
+            n: the number of samples; 1 when left out, or the number of compositions of `per_sample`.
             generator: one, or a seed, or a list of n, to make the result repeatable.
             num_inference_steps: steps of the scheduler.
             scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule or for flow
                 matching, whatever the components predict; DDIM when left out. For the default sampler only.
             sampler: name or object of a sampler that corrects the samples, such as "smc"; the loop of the scheduler
                 when left out. `docs/samplers.md` compares them.
+            guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
+                the whole composition away from that of the unconditional leaf. Others than "cfg" and "interval" are for
+                the default sampler only. `docs/guidance.md` has their formulas.
+            guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
                 both with the value range clipped and mapped to [0, 1], or unchanged where the space has none; or
@@ -180,6 +194,7 @@ class Composer(Composable):
             InputError: an option that cannot be, before anything is run.
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
+        n = _batch(self.composition) if n is None else n
         if not (is_whole(n) and is_whole(num_inference_steps)):
             raise InputError(
                 f"got n={n!r} and num_inference_steps={num_inference_steps!r}; expected whole numbers, such as n=4"
@@ -194,8 +209,9 @@ class Composer(Composable):
             raise InputError(
                 f"got sampler={sampler!r} and scheduler={scheduler!r}; expected one of them; leave scheduler= out"
             )
-        target = Target(self.composition, mixed_precision)
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
+        composition, guide = self._guided(made_guidance(guidance, guidance_scale), chosen, num_inference_steps)
+        target = Target(composition, mixed_precision, guide)
         with torch.no_grad(), bar_options(self._bar):
             sampled = chosen.sample(
                 target,
@@ -225,6 +241,21 @@ class Composer(Composable):
         check_bar_options(options)
         self._bar = options
 
+    def _guided(
+        self, guidance: Guidance | LinearGuidance | None, sampler: Sampler, num_inference_steps: int
+    ) -> tuple[Composition, Guide | None]:
+        """The composition to sample, and what guides its predictions if weights cannot."""
+        if guidance is None:
+            return self.composition, None
+        if isinstance(guidance, LinearGuidance):
+            return guidance.weighted(self.composition), None
+        if not isinstance(sampler, SchedulerSampler):
+            raise InputError(
+                f"got the guidance {guidance!r} with a sampler, which needs a density at every noise level; expected "
+                "'cfg', which is a composition; choose it, or leave sampler= out"
+            )
+        return self.composition, guidance.guide(num_inference_steps)
+
     def _step(self, callback: Callable[..., Any]) -> StepCallback:
         """A callback of three arguments, or that of diffusers with four, as samplers call it."""
         if _positional(callback) < 4:
@@ -237,6 +268,12 @@ class Composer(Composable):
             return {"sample": changed[0] if changed else given}
 
         return called
+
+
+def _batch(composition: Composition) -> int:
+    """The number of samples whose compositions differ; 1 for one composition."""
+    weights = [weight for weight in composition.terms.values() if isinstance(weight, Weight)]
+    return max((weight.samples or 1 for weight in weights), default=1)
 
 
 def _positional(callback: Callable[..., Any]) -> int:

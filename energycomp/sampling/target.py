@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -10,14 +11,15 @@ import torch
 from torch import Tensor
 
 from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
-from energycomp.components.composition import Composition
+from energycomp.components.composition import Composition, combine
 from energycomp.components.mixture import Mixture
-from energycomp.components.predict import grouped, native_type, predict, predict_leaves
-from energycomp.components.prediction import PredictionType
-from energycomp.components.space import NoisedSpace, log_snr
+from energycomp.components.predict import active_samples, grouped, native_type, predict, predict_all, predict_leaves
+from energycomp.components.prediction import PredictionType, convert
+from energycomp.components.space import NoisedSpace, log_snr, signal_noise
 from energycomp.components.terms import weights_at
-from energycomp.components.weights import constant_weights
+from energycomp.components.weights import constant_weights, noise_share
 from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.sampling.guidance import Guide
 
 __all__ = ["Target"]
 
@@ -33,6 +35,8 @@ class Target:
     Args:
         composition: the weighted sum of leaves.
         mixed_precision: "bf16" runs networks in bfloat16.
+        guide: what `compose` makes of the prediction of the composition and that of its unconditional leaf; None to
+            leave it as it is.
         evaluations: component evaluations so far: one is the prediction, or the energy, of one leaf for one sample.
 
     >>> from energycomp.components import Gaussian
@@ -45,6 +49,7 @@ class Target:
 
     composition: Composition = attrs.field(converter=_composition)
     mixed_precision: Literal["no", "bf16"] = "no"
+    guide: Guide | None = None
     evaluations: int = attrs.field(default=0, init=False)
 
     @property
@@ -52,7 +57,7 @@ class Target:
         """The weight b_i of each leaf, (K,).
 
         Raises:
-            InputError: a weight that varies over pixels or the noise level; `compose` takes it.
+            InputError: a weight that varies over samples, pixels or the noise level; `compose` takes it.
         """
         instead = "leave sampler= out, which follows weights of any kind"
         return tuple(constant_weights(self.composition.terms, "this sampler", instead).values())
@@ -73,8 +78,8 @@ class Target:
 
     @property
     def prediction_type(self) -> PredictionType:
-        """The type in which the leaves are summed without a conversion."""
-        return native_type(self.composition)
+        """The type in which the leaves are summed, and guided, without a conversion."""
+        return native_type(self.composition) if self.guide is None else self._guided_type(self.guide)
 
     @property
     def has_energies(self) -> bool:
@@ -97,11 +102,20 @@ class Target:
         return next(iter(devices.values()), self.noised_space.alphas_cumprod.device)
 
     def compose(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
-        """The composed prediction (B, C, H, W) at timesteps (B,), see `energycomp.components.predict`."""
-        _, _, height, width = sample.shape
-        self._count(sample, len(weights_at(self.composition.terms, timestep, (height, width))))
+        """The composed, and guided, prediction (B, C, H, W) at timesteps (B,), see `energycomp.components.predict`."""
+        if self.guide is None:
+            self._count_active([self.composition], sample, timestep)
+            with self._precision():
+                return predict(self.composition, sample, timestep, prediction_type=prediction_type)
+        both = [self._whole, Composition.of(self.composition.unconditional)]
+        kind = self._guided_type(self.guide)
+        self._count_active(both, sample, timestep)
         with self._precision():
-            return predict(self.composition, sample, timestep, prediction_type=prediction_type)
+            cond, uncond = predict_all(both, sample, timestep, prediction_type=kind)
+        alphas_cumprod = self.noised_space.alphas_cumprod
+        guided = self.guide.combine(cond, uncond, noise_share(timestep, len(alphas_cumprod)))
+        levels = signal_noise(alphas_cumprod.to(sample.device), timestep, guided.dtype)
+        return convert(guided, sample, *levels, source=kind, target=prediction_type)
 
     def predict(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
         """The prediction of every leaf, (K, B, C, H, W), in one batch per group; timesteps (B,).
@@ -151,6 +165,19 @@ class Target:
             raise InputError(f"got num_inference_steps={num_inference_steps}; expected 1 to {T}; change it")
         steps = torch.arange(num_inference_steps, dtype=torch.float64) * (T / num_inference_steps)
         return (T - steps).round().to(self.device, torch.float32) - 1
+
+    @property
+    def _whole(self) -> Composition:
+        """The composition at mass 1: c = u + R(C)."""
+        return combine([self.composition], "product")
+
+    def _guided_type(self, guide: Guide) -> PredictionType:
+        return guide.prediction_type or native_type(self._whole)
+
+    def _count_active(self, compositions: Sequence[Composition], sample: Tensor, timestep: Tensor) -> None:
+        size = (sample.shape[-2], sample.shape[-1])
+        active = active_samples((weights_at(c.terms, timestep, size) for c in compositions), len(sample))
+        self.evaluations += sum(len(sample) if where is None else len(where) for _, where in active)
 
     def _count(self, sample: Tensor, leaves: int) -> None:
         self.evaluations += leaves * len(sample)

@@ -26,6 +26,7 @@ from energycomp.testing.checks.conditioner import check_conditioner
 from energycomp.testing.checks.dataset import check_dataset, write_images
 from energycomp.testing.checks.decomposer import check_decomposer
 from energycomp.testing.checks.expect import NotCheckedError, expect
+from energycomp.testing.checks.guidance import check_guidance
 from energycomp.testing.checks.model import check_model
 from energycomp.testing.checks.network import check_encoder, check_network, check_rebuilt
 from energycomp.testing.checks.recipe import check_recipe
@@ -197,6 +198,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "encoders": _check_encoder,
     "decomposers": _check_decomposer,
     "solvers": lambda name: check_solver(find("solvers", name)()),
+    "guidances": lambda name: check_guidance(find("guidances", name)()),
     "samplers": lambda name: check_sampler(find("samplers", name)()),
     "datasets": _check_dataset,
     "recipes": _check_recipe,

@@ -5,6 +5,7 @@ from energycomp.testing.checks.conditioner import check_conditioner
 from energycomp.testing.checks.dataset import check_dataset
 from energycomp.testing.checks.decomposer import check_decomposer
 from energycomp.testing.checks.expect import ConformanceError
+from energycomp.testing.checks.guidance import check_guidance
 from energycomp.testing.checks.model import check_model
 from energycomp.testing.checks.network import check_encoder, check_network
 from energycomp.testing.checks.recipe import check_recipe
@@ -18,6 +19,7 @@ __all__ = [
     "check_dataset",
     "check_decomposer",
     "check_encoder",
+    "check_guidance",
     "check_model",
     "check_network",
     "check_recipe",

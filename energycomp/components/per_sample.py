@@ -1,0 +1,97 @@
+"""Compositions of one batch, one for each sample: weights that vary over the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.component import EnergyComponent
+from energycomp.components.composition import Composition
+from energycomp.components.weights import AnyWeight, Weight
+from energycomp.errors import CompositionError, InputError
+
+__all__ = ["per_sample"]
+
+SHOWN = 4  # numbers in a formula
+
+
+@attrs.frozen(repr=False)
+class _Numbers:
+    """One number for each of n samples; sample i of a batch has number i mod n."""
+
+    numbers: tuple[float, ...]
+    edges = ()
+
+    @property
+    def samples(self) -> int:
+        return len(self.numbers)
+
+    def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
+        batch, count = len(share), len(self.numbers)
+        if batch % count:
+            raise InputError(
+                f"got a batch of {batch} samples for {count} compositions, one for each sample; expected a multiple of "
+                f"{count}; sample n={count} of them"
+            )
+        return torch.tensor(self.numbers, dtype=torch.float64).repeat(batch // count)[:, None, None, None]
+
+    def __repr__(self) -> str:
+        shown = [f"{number:g}" for number in self.numbers[:SHOWN]] + ["..."] * (len(self.numbers) > SHOWN)
+        return f"[{', '.join(shown)} by sample]"
+
+
+def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
+    """One composition for each sample of a batch: sample i follows composition i modulo n, of n compositions.
+
+    It is one composition, whose weights vary over the samples: it can be scaled, combined and guided as any other. A
+    sample costs the leaves of its own composition, and all of them are evaluated in one batch. The samples are those of
+    sampling one composition after another with the same generators.
+
+    Predictions of x0 or v are summed as they are if the mass of every composition is 1, and as eps otherwise.
+
+    Args:
+        compositions: components of one noised space.
+
+    Raises:
+        CompositionError: none, components of different spaces, or compositions that are made by `per_sample`.
+
+    >>> from energycomp.components import Gaussian
+    >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((0.5, "a"), (1.0, "b"), (2.0, "c")))
+    >>> per_sample([a + b, 2 * b, c])
+    [1, 0, 0 by sample] a + [1, 2, 0 by sample] b + [0, 0, 1 by sample] c
+    >>> per_sample([a, b]).eps(torch.zeros(2, 1, 1, 1), torch.zeros(2)).shape
+    torch.Size([2, 1, 1, 1])
+    """
+    parts = [Composition.of(composition) for composition in compositions]
+    if not parts:
+        raise CompositionError("got no compositions; expected one for each sample; give at least one")
+    leaves = {id(leaf): leaf for part in parts for leaf in part.terms}
+    return Composition([(leaf, _weight([_of(part, leaf) for part in parts])) for leaf in leaves.values()])
+
+
+def _of(part: Composition, leaf: Any) -> AnyWeight:
+    weight = part.terms.get(leaf, 0.0)
+    if isinstance(weight, Weight) and weight.samples is not None:
+        raise CompositionError(
+            f"got {part!r}, whose weights vary over samples, for one sample; expected a composition of one sample; "
+            "give one list of all compositions to `per_sample`"
+        )
+    return weight
+
+
+def _weight(weights: list[AnyWeight]) -> AnyWeight:
+    """The weight of a leaf, from its weight in the composition of each sample."""
+    if all(weight == weights[0] for weight in weights):
+        return weights[0]
+    total: AnyWeight = 0.0
+    numbers = tuple(0.0 if isinstance(weight, Weight) else weight for weight in weights)
+    if any(numbers):
+        total = Weight([((_Numbers(numbers),), 1.0)])
+    for varying in dict.fromkeys(weight for weight in weights if isinstance(weight, Weight)):
+        where = tuple(float(weight == varying) for weight in weights)
+        total = total + Weight([((_Numbers(where),), 1.0)]) * varying
+    return total

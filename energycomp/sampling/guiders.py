@@ -1,0 +1,159 @@
+"""Guiders of diffusers as guidance, and a composition as a guider of diffusers for its modular pipelines."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from energycomp.components.component import EnergyComponent
+from energycomp.components.composition import Composition
+from energycomp.components.terms import weights_at
+from energycomp.components.weights import Weight
+from energycomp.errors import InputError
+from energycomp.imports import without_compiler
+from energycomp.sampling.guidance import Guide
+
+with without_compiler():
+    from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
+    from diffusers.modular_pipelines.modular_pipeline import BlockState
+
+__all__ = ["CompositionGuider", "of_guider"]
+
+PAIR = ["pred_cond", "pred_uncond"]
+ROUNDING = 1e-6  # of a share times a number of steps
+LEAST_MASS_ERROR = 1e-6
+
+
+@attrs.frozen
+class _DiffusersGuidance:
+    """A guider of diffusers that needs two predictions. Each run has a copy of it.
+
+    Its steps are evenly spaced shares of the trajectory. Costs K + 1 network evaluations per sample and step.
+    """
+
+    guider: Any
+
+    def guide(self, num_inference_steps: int, /) -> Guide:
+        guider = copy.deepcopy(self.guider)  # its own `new` forgets arguments given by position
+
+        def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
+            step = min(int(float(share[0]) * num_inference_steps + ROUNDING), num_inference_steps - 1)
+            guider.set_state(step=step, num_inference_steps=num_inference_steps, timestep=None)
+            guider.prepare_inputs({})  # where those with momentum begin anew
+            guided: Tensor = guider.forward(pred_cond=cond, pred_uncond=uncond).pred
+            return guided
+
+        return Guide(combine)
+
+
+def of_guider(guider: Any) -> _DiffusersGuidance | None:
+    """A guider of diffusers over conditional and unconditional predictions as guidance; None for anything else."""
+    fits = isinstance(guider, BaseGuidance) and guider._input_predictions == PAIR
+    return _DiffusersGuidance(guider) if fits else None
+
+
+class CompositionGuider(BaseGuidance):  # type: ignore[misc]
+    """A guider of diffusers that is a composition: modular pipelines sample it, `pipe.update_components(guider=...)`.
+
+    For each leaf whose weight is not 0 at a step, the pipeline runs its network once, with the inputs of the leaf. The
+    result is the weighted sum of the predictions, with weights that may vary over pixels and the trajectory.
+
+    Args:
+        composition: of mass 1, such as `3 * a & 3 * b`, of which any type of prediction may be summed.
+        inputs: of each leaf, by the name that the denoising block gives to its guider, such as
+            `{"prompt_embeds": (1, L, D)}`. An input that a leaf does not have is that of the pipeline: of its negative
+            prompt for the unconditional leaf, and of its prompt for others. Left out, "prompt_embeds" are the rows of
+            the leaf's condition.
+
+    Raises:
+        InputError: a composition of another mass, or a leaf without inputs.
+    """
+
+    _input_predictions: list[str] = []  # noqa: RUF012 - of the base class
+
+    def __init__(self, composition: EnergyComponent, inputs: Mapping[Any, Mapping[str, Tensor]] | None = None) -> None:
+        super().__init__()
+        self.composition = Composition.of(composition)
+        self.register_to_config(composition=repr(self.composition))  # what a pipeline writes of its parts
+        mass = self.composition.mass
+        whole = mass.everywhere((8, 8)) if isinstance(mass, Weight) else None
+        error = abs(mass - 1.0) if whole is None else float((whole - 1.0).abs().max())  # type: ignore[operator]
+        if error > LEAST_MASS_ERROR:
+            raise InputError(
+                f"got {self.composition!r} of mass {mass!r}; expected mass 1 everywhere, since a pipeline may predict "
+                "other than noise; compose with `&`"
+            )
+        self._names = {id(leaf): f"leaf {number}" for number, leaf in enumerate(self.composition.terms)}
+        self._inputs = {id(leaf): _own(leaf, inputs) for leaf in self.composition.terms}
+
+    @property
+    def num_conditions(self) -> int:
+        """How often the network runs at this step."""
+        return len(self._active((8, 8)))
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the leaf that runs is not the unconditional one."""
+        active = self._active((8, 8))
+        leaf, _ = active[min(max(self._count_prepared - 1, 0), len(active) - 1)]
+        return not _is_unconditional(leaf)
+
+    def prepare_inputs(self, data: Mapping[str, Any]) -> list[Any]:
+        """The inputs of each leaf that has a weight at this step."""
+        return [
+            BlockState(
+                **{name: self._value(leaf, name, value) for name, value in data.items()},
+                **{self._identifier_key: self._names[id(leaf)]},
+            )
+            for leaf, _ in self._active((8, 8))
+        ]
+
+    def _value(self, leaf: Any, name: str, given: Any) -> Any:
+        own = self._inputs[id(leaf)]
+        if name in own:
+            return own[name]
+        return given[1 if _is_unconditional(leaf) else 0] if isinstance(given, tuple) else given
+
+    def __call__(self, data: Sequence[Any]) -> Any:
+        """The weighted sum of the predictions `noise_pred` (B, C, H, W)."""
+        return self.forward(**{getattr(state, self._identifier_key): state.noise_pred for state in data})
+
+    def forward(self, **predictions: Tensor) -> Any:
+        """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave."""
+        first = next(iter(predictions.values()))
+        total = first.new_zeros(first.shape)
+        for leaf, weight in self._active((first.shape[-2], first.shape[-1])):
+            part = predictions[self._names[id(leaf)]]
+            total = total + part * (weight.to(part) if isinstance(weight, Tensor) else weight)
+        return GuiderOutput(pred=total, pred_cond=None, pred_uncond=None)
+
+    def __repr__(self) -> str:
+        return f"CompositionGuider({self.composition!r})"
+
+    def _active(self, size: tuple[int, int]) -> list[tuple[Any, float | Tensor]]:
+        """Leaves with their weights at the current step."""
+        if self._timestep is None:
+            return list(self.composition.terms.items())
+        timestep = self._timestep.reshape(-1)[:1].float()
+        return weights_at(self.composition.terms, timestep, size)
+
+
+def _is_unconditional(leaf: Any) -> bool:
+    return getattr(leaf, "unconditional", None) is leaf
+
+
+def _own(leaf: Any, inputs: Mapping[Any, Mapping[str, Tensor]] | None) -> Mapping[str, Tensor]:
+    """The inputs of a leaf."""
+    if inputs is not None:
+        found = [own for other, own in inputs.items() if other is leaf]
+        if not found and not _is_unconditional(leaf):
+            raise InputError(f"got no inputs of {leaf!r}; expected them for every leaf but u; add them to `inputs`")
+        return found[0] if found else {}
+    condition = getattr(leaf, "condition", None)
+    if condition is None:
+        raise InputError(f"got {leaf!r} without a condition; expected a leaf of a model of text; give its `inputs`")
+    return {"prompt_embeds": condition.rows}
