@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,14 @@ import attrs
 import typer
 
 from energycomp.cli.files import check_png, make_folder, save_png
+from energycomp.cli.guidance import (
+    GuidanceScale,
+    Guided,
+    attribute_strength,
+    component_sets,
+    guided_by,
+    read_guidance,
+)
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
@@ -49,7 +57,11 @@ def sample(
     model: ModelName,
     components: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMPONENT", help="Components to compose: 0.3,0.5 or smiling or 'a red cube'."),
+        typer.Argument(
+            metavar="COMPONENT",
+            help="Components to compose: 0.3,0.5 or smiling or 'a red cube'. A / separates compositions, each of which "
+            "is sampled.",
+        ),
     ] = None,
     negated: Annotated[
         list[str] | None,
@@ -59,14 +71,9 @@ def sample(
     region: Regions = None,
     start: From = None,
     until: Until = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples.")] = 1,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Guidance scale of attributes, for example 2.0; 1.0 with --best-of or --sampler.",
-            show_default=MODELS_OWN,
-        ),
-    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples, of each composition.")] = 1,
+    guidance: Guided = None,
+    guidance_scale: GuidanceScale = None,
     best_of: Annotated[
         int, typer.Option("--best-of", min=1, help="Number of samples drawn for each one kept, by `energycomp rank`.")
     ] = 1,
@@ -134,24 +141,34 @@ def sample(
 
     energycomp sample text "a red cube" "a blue sphere" --until 0.4 --until 1 --from 0 --from 0.4 -o first.png
 
+    energycomp sample text "a red cube" "a blue sphere" --guidance apg --guidance-scale 5 -o guided.png
+
+    energycomp sample text "a red cube" / "a blue sphere" "a green cube" / "a blue cylinder" -o sets.png
+
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --sampler smc --report -o scene.png
 
     energycomp sample text "a photo of a dog" --not rain --weight 7.5 --weight 2 --option model=FOLDER -o dog.png
 
     A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Weights, regions and parts of the
     trajectory are given in the order of the components. Without components, the unconditional prediction is sampled.
+    Several compositions, with / between them, are sampled in one batch: a component of --not is in each of them.
+    --guidance NAME moves the prediction of the whole composition away from the unconditional one; its components have
+    the weight 1 then. rescale, apg and zero-star keep high scales from saturating colours, and cost as much as cfg.
     A model that generates whole scenes takes no components. Each sample is written to its own file, which `infer` and
     `edit` can read.
     """
     if until_complete and best_of == 1:
         raise InputError("got --until-complete without --best-of; expected the most samples for each, as --best-of 4")
-    if guidance is not None and (best_of > 1 or sampler):
+    attributes, guided = read_guidance(guidance, guidance_scale)
+    if attributes is not None and (best_of > 1 or sampler):
         raise InputError(
             "got --guidance with --best-of or --sampler, which take components as they are; leave --guidance out"
         )
+    sets = component_sets(components, others=bool(at or stated or without))
+    n *= len(sets)
     files = _files(out, n, as_grid)
     given = {
-        "the component": components,
+        "the component": [text for texts in sets for text in texts],
         "--at": at,
         "--with": stated,
         "--without": [f"{name}=false" for name in without or []],
@@ -167,18 +184,22 @@ def sample(
         unused |= {"--region": region, "--from": start, "--until": until}
         unused |= {"--precision": precision != "no", "--best-of": best_of > 1}
         unused |= {"--sampler": sampler, "--report": with_report, "--guidance": guidance is not None}
+        unused |= {"--guidance-scale": guidance_scale is not None}
         _refuse([name for name, value in unused.items() if value], model)
         images, report = _whole_scenes(loaded, n, seed), {}
     else:
         if takes_words(loaded) and (used := [name for name in ("--at", "--with", "--without") if given[name]]):
             raise InputError(f"got {used[0]} with {model}; expected one prompt for each component, without {used[0]}")
-        strength = _strength(loaded, guidance, plain=best_of > 1 or sampler is not None)
+        strength = attribute_strength(
+            loaded, attributes, plain=best_of > 1 or sampler is not None or guided is not None
+        )
         leaves, ruled_out = _read(loaded, given, strength), _read(loaded, {"--not": negated})
         count, default = len(leaves) + len(ruled_out), loaded.defaults.guidance_scale
-        weights = component_weights(count, default, weight, region, start, until)
-        composer = _compose(loaded, leaves, ruled_out, weights)
+        weights = component_weights(count, default if guided is None else 1.0, weight, region, start, until)
+        composer = _compose(loaded, leaves, ruled_out, weights, [len(texts) for texts in sets])
         options: dict[str, Any] = {
             **_method(sampler, scheduler, loaded),
+            **({} if guided is None else guided_by(guided, guidance_scale, loaded)),
             "generator": _generator(seed),
             "num_inference_steps": steps or loaded.defaults.num_inference_steps,
             "mixed_precision": precision,
@@ -191,20 +212,6 @@ def sample(
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
     print_report({**written, **report, "n": n, "seed": seed}, [*notes, *names], as_json)
-
-
-def _strength(model: Model, guidance: float | None, *, plain: bool) -> float:
-    """How strongly attributes are drawn."""
-    from energycomp.components import mixed_of
-
-    if guidance is None:
-        return 1.0 if plain else model.defaults.attribute_guidance
-    if mixed_of(model.conditioner) is None or not 0.0 < guidance < math.inf:
-        raise InputError(
-            f"got --guidance {guidance} with {model.name}; expected a number above 0, and a model of components with "
-            "attributes; use --weight for whole components"
-        )
-    return guidance
 
 
 def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
@@ -261,12 +268,19 @@ def _read(
     return [read_component(model, text, option, guidance) for option, given in texts.items() for text in given or []]
 
 
-def _compose(model: Model, leaves: list[Any], negated: list[Any], weights: Sequence[AnyWeight]) -> Composer:
+def _compose(
+    model: Model, leaves: list[Any], negated: list[Any], weights: Sequence[AnyWeight], sizes: Sequence[int]
+) -> Composer:
+    """The composition, or the one of each sample: the components of each come one after another."""
+    from energycomp.components import per_sample
     from energycomp.sampling import Composer
 
     parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=False)]
-    parts += [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], negated, strict=True)]
-    return Composer(parts) if parts else Composer(model.unconditional)
+    ruled_out: list[Any] = [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], negated, strict=True)]
+    if len(sizes) == 1:
+        return Composer([*parts, *ruled_out]) if parts or ruled_out else Composer(model.unconditional)
+    remaining = iter(parts)
+    return Composer(per_sample([Composer([*islice(remaining, size), *ruled_out]) for size in sizes]))
 
 
 def _sampled(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp import Composer, load
+from energycomp import Composer, load, per_sample
 from energycomp.sampling import SamplingReport
 
 Run = Callable[..., tuple[int, str, str]]
@@ -179,3 +179,51 @@ def test_sample_takes_a_mask_of_a_file(run: Run, model: Path) -> None:
     assert run("sample", model, "0,0", "1,1", "--region", "left.png", *weights, "-o", "one.png")[0] == 0
     assert run("sample", model, "0,0", "1,1", "--region", "left half", *weights, "-o", "two.png")[0] == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+
+
+def test_guidance_by_name_is_that_of_the_composer(run: Run, model: Path) -> None:
+    tiny = load(model)
+    command = ["sample", model, "0.3,0.5", "0.7,0.6", "--steps", 4, "-o", "guided.png"]
+    for options, guidance in (
+        (["--guidance", "apg", "--guidance-scale", "2"], {"guidance": "apg"}),
+        (["--guidance-scale", "2"], {}),
+    ):
+        assert run(*command, *options)[0] == 0
+        expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(
+            generator=0, num_inference_steps=4, guidance_scale=2.0, scheduler=tiny.defaults.scheduler, **guidance
+        )
+        assert Image.open("guided.png").tobytes() == expected[0].tobytes()
+
+
+def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
+    tiny = load(model)
+    a, b, c = tiny(0.3, 0.5), tiny(0.7, 0.6), tiny(0.1, 0.1)
+    command = ["sample", model, "0.3,0.5", "0.7,0.6", "/", "0.1,0.1", "--not", "0.9,0.9", "--steps", 4, "-n", 2]
+    code, out, _ = run(*command, "--weight", 1, "--weight", 2, "--weight", 1, "--weight", 1, "-o", "set.png")
+    assert code == 0
+    assert "by sample" in out
+    d = tiny(0.9, 0.9)
+    expected = Composer(per_sample([a & 2 * b & ~d, c & ~d])).sample(
+        4, generator=0, num_inference_steps=4, scheduler=tiny.defaults.scheduler
+    )
+    for number, image in enumerate(expected, 1):
+        assert Image.open(f"set-{number}.png").tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["0.3,0.5", "--guidance", "apgg", "--guidance-scale", "3"], "Did you mean 'apg'"),
+        (["0.3,0.5", "--guidance", "apg"], "at the scale 1, which changes nothing"),
+        (["0.3,0.5", "--guidance", "2", "--guidance-scale", "3"], "expected a name, such as --guidance apg"),
+        (["0.3,0.5", "--guidance", "apg", "--guidance-scale", "nan"], "expected a finite number"),
+        (["0.3,0.5", "--guidance", "apg", "--guidance-scale", "3", "--sampler", "smc"], "expected 'cfg'"),
+        (["0.3,0.5", "/"], "expected components before and after each '/'"),
+        (["0.3,0.5", "/", "0.1,0.2", "--at", "0.5,0.5"], "expected components before and after each '/'"),
+        (["0.3,0.5", "/", "0.1,0.2", "--best-of", "2"], "varies over samples; expected a number"),
+    ],
+)
+def test_guidance_and_sets_that_cannot_be(run: Run, model: Path, options: list[str], text: str) -> None:
+    code, _, err = run("sample", model, *options, "--steps", 2)
+    assert code != 0
+    assert text in " ".join(err.split())
