@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         per_sample,
         ramp,
         region,
+        regional,
+        within,
     )
     from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
     from energycomp.denoisers import Conditional, Denoiser
@@ -59,6 +61,8 @@ _NAMES = {
         "per_sample",
         "ramp",
         "region",
+        "regional",
+        "within",
     ),
     "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
     "denoisers": ("Conditional", "Denoiser"),
@@ -118,7 +122,9 @@ __all__ = [
     "ramp",
     "rank",
     "region",
+    "regional",
     "sample_best",
+    "within",
 ]
 
 

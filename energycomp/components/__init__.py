@@ -22,6 +22,7 @@ from energycomp.components.mixture import Mixture
 from energycomp.components.per_sample import per_sample
 from energycomp.components.predict import active_samples, native_type, predict, predict_all, predict_leaves
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
+from energycomp.components.regional import regional, within
 from energycomp.components.regions import during, ramp, region
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
@@ -85,6 +86,7 @@ __all__ = [
     "random_values",
     "read_value",
     "region",
+    "regional",
     "rule_weights",
     "signal_noise",
     "stratified_timesteps",
@@ -93,4 +95,5 @@ __all__ = [
     "value_of",
     "values_of",
     "weights_of",
+    "within",
 ]

@@ -153,6 +153,8 @@ def _own(leaf: Any, inputs: Mapping[Any, Mapping[str, Tensor]] | None) -> Mappin
         if not found and not _is_unconditional(leaf):
             raise InputError(f"got no inputs of {leaf!r}; expected them for every leaf but u; add them to `inputs`")
         return found[0] if found else {}
+    if _is_unconditional(leaf):
+        return {}
     condition = getattr(leaf, "condition", None)
     if condition is None:
         raise InputError(f"got {leaf!r} without a condition; expected a leaf of a model of text; give its `inputs`")

@@ -1,0 +1,204 @@
+"""Components in regions: each sees its own region of the noised image and an empty background elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.component import EnergyComponent, LeafGroup, RaggedGroup
+from energycomp.components.composition import Composable, Composition, combine
+from energycomp.components.predict import group_of, predict
+from energycomp.components.prediction import PredictionType
+from energycomp.components.regions import during, region
+from energycomp.components.rules import Rule
+from energycomp.components.space import NoisedSpace, signal_noise
+from energycomp.components.weights import Weight
+from energycomp.errors import InputError
+
+__all__ = ["regional", "within"]
+
+APART_UNTIL = 0.7
+MEAN_OF = 8  # samples of noise, whose predictions are averaged to a background
+NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0
+
+
+@attrs.frozen(eq=False)
+class _View:
+    """What is seen of noised samples: x_t inside a region, and a noised background outside."""
+
+    where: Weight
+    space: NoisedSpace
+    background: Tensor  # (C, H, W)
+
+    def of(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The view (B, C, H, W) of samples at timesteps (B,). The noise of the background is always the same."""
+        inside = self.where.at(timestep.new_zeros(1).cpu(), (sample.shape[-2], sample.shape[-1])).to(sample)
+        signal, sigma = signal_noise(self.space.alphas_cumprod.to(sample.device), timestep, sample.dtype)
+        noise = torch.randn(sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)
+        return inside * sample + (1.0 - inside) * (signal * self.background.to(sample) + sigma * noise)
+
+
+@attrs.frozen(eq=False)
+class _Group:
+    """Leaves of one group that see one view."""
+
+    inner: LeafGroup
+    view: _View
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        return self.inner.prediction_type
+
+    @property
+    def rule(self) -> Rule | None:
+        return self.inner.rule
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.inner.device
+
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor] | None:
+        return self.inner.decode
+
+    def predict(self, leaves: Sequence[_Within], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
+        return self.inner.predict([leaf.inner for leaf in leaves], self.view.of(sample, timestep), timestep)
+
+    def predict_some(
+        self, leaves: Sequence[_Within], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        seen, inner = self.view.of(sample, timestep), [leaf.inner for leaf in leaves]
+        if isinstance(self.inner, RaggedGroup):
+            return self.inner.predict_some(inner, owners, seen, timestep)
+        pairs = zip(inner, owners, strict=True)
+        return [self.inner.predict([leaf], seen[owner], timestep[owner])[0] for leaf, owner in pairs]
+
+
+@attrs.frozen(eq=False, repr=False)
+class _Within(Composable):
+    """A leaf that sees a view."""
+
+    inner: Any
+    group: _Group
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        space: NoisedSpace = self.inner.noised_space
+        return space
+
+    @property
+    def unconditional(self) -> Any:
+        """The unconditional leaf that sees the whole image."""
+        return self.inner.unconditional
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return predict(self, sample, timestep)
+
+    def __repr__(self) -> str:
+        return f"{self.inner!r} within {self.group.view.where!r}"
+
+
+def within(where: Any, component: EnergyComponent, *, background: Tensor | None = None) -> Composition:
+    """A component whose leaves see a noised image inside a region only, and a noised background elsewhere.
+
+    Its prediction is meant for the region: multiply it by `region(where)`. A component that sees the whole image counts
+    objects in other regions as its own. Costs the network evaluations of the component, in a batch of its own.
+
+    Args:
+        where: as for `region`, or a `Weight` that varies over pixels only.
+        component: a leaf or a composition.
+        background: a clean sample (C, H, W); when left out, the mean sample: what the unconditional leaf predicts from
+            noise, at 8 network evaluations now.
+
+    Raises:
+        InputError: a weight that varies over samples or the trajectory, or a background of another shape.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> region("left half") * within("left half", 2 * model(0.2, 0.2) & model.unconditional)
+    -[left half] u within [left half] + 2 [left half] tiny(0.2, 0.2) within [left half]
+    """
+    whole = Composition.of(component)
+    place = where if isinstance(where, Weight) else region(where)
+    if place.samples is not None or place.edges:
+        raise InputError(f"got the region {place!r}; expected a weight that varies over pixels only; use `region`")
+    shape = tuple(whole.noised_space.sample_shape)
+    if background is not None and tuple(background.shape) != shape:
+        raise InputError(f"got a background of shape {tuple(background.shape)}; expected {shape}; encode an image")
+    view = _View(place, whole.noised_space, _mean(whole) if background is None else background)
+    groups: dict[int, _Group] = {}
+    return Composition([(_Within(leaf, _group(leaf, view, groups)), weight) for leaf, weight in whole.terms.items()])
+
+
+def _group(leaf: Any, view: _View, groups: dict[int, _Group]) -> _Group:
+    inner = group_of(leaf)
+    return groups.setdefault(id(inner), _Group(inner, view))
+
+
+@torch.no_grad()
+def _mean(composition: Composition) -> Tensor:
+    """The mean sample (C, H, W), as the unconditional leaf predicts it from noise."""
+    unit, space = composition.unconditional, composition.noised_space
+    device = group_of(unit).device or space.alphas_cumprod.device
+    timestep = int((space.alphas_cumprod >= NOISIEST).sum().clamp(min=1)) - 1
+    noise = torch.randn(MEAN_OF, *space.sample_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    at = torch.full((MEAN_OF,), float(timestep), device=device)
+    predicted = predict(Composition.of(unit), noise, at, prediction_type="sample").mean(0)
+    return predicted if space.value_range is None else predicted.clamp(*space.value_range)
+
+
+def regional(
+    parts: Sequence[tuple[Any, EnergyComponent]],
+    *,
+    apart_until: float = APART_UNTIL,
+    background: Tensor | None = None,
+) -> Composition:
+    """Components, each in its region: sum_k m_k (u + R(C_k)), and u where no region is.
+
+    At first each component sees its own region only, see `within`, so that objects of other regions neither stand for
+    it nor are joined to its own (the bootstrapping of MultiDiffusion, Bar-Tal et al., 2023). Then all see the whole
+    image, so that edges of regions, light and shadows fit each other.
+
+    Costs one network evaluation per sample and step for each component, and at first one more for u in each region
+    whose component has weights other than 1.
+
+    Args:
+        parts: regions m_k that do not overlap, as for `region`, with the components C_k.
+        apart_until: the share of the trajectory in which components see their own region only; 0 for none.
+        background: as for `within`.
+
+    Raises:
+        InputError: no parts, or a share outside [0, 1].
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> regional([("left half", model(0.2, 0.2)), ("right half", model(0.8, 0.8))], apart_until=0.0)
+    [left half] tiny(0.2, 0.2) + [right half] tiny(0.8, 0.8)
+    """
+    if not parts:
+        raise InputError("got no parts; expected pairs of a region and a component; give at least one")
+    if not 0.0 <= apart_until <= 1.0:
+        raise InputError(f"got apart_until={apart_until!r}; expected a share of the trajectory in [0, 1]; change it")
+    regions = [where if isinstance(where, Weight) else region(where) for where, _ in parts]
+    whole = [combine([component], "product") for _, component in parts]
+    together = _side_by_side(regions, whole)
+    if apart_until == 0.0:
+        return together
+    seen = _mean(together) if background is None else background
+    apart = _side_by_side(regions, [within(m, c, background=seen) for m, c in zip(regions, whole, strict=True)])
+    return apart if apart_until == 1.0 else during(until=apart_until) * apart + during(from_=apart_until) * together
+
+
+def _side_by_side(regions: Sequence[Weight], parts: Sequence[Composition]) -> Composition:
+    """sum_k m_k C_k + (1 - sum_k m_k) u, without u where regions cover the image."""
+    rest: Any = 1.0 - sum(regions)
+    total = sum((m * part for m, part in zip(regions, parts, strict=True)), Composition([]))
+    if isinstance(rest, Weight):
+        _, height, width = parts[0].noised_space.sample_shape
+        if not bool((rest.everywhere((height, width)).abs() > 1e-6).any()):
+            return total
+    return total + rest * parts[0].unconditional

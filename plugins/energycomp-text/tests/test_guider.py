@@ -1,0 +1,100 @@
+"""A composition as a guider of diffusers: the loop of a modular pipeline samples what `Composer` samples."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from energycomp import Composer, during, region
+from energycomp.errors import InputError
+from energycomp.sampling import CompositionGuider
+from energycomp.testing import Gaussian
+from energycomp_text.pipelines import from_pipeline
+from energycomp_text.testing import tiny_pipeline
+
+STEPS = 5
+CASES: dict[str, Any] = {
+    "guidance": lambda a, b, u: 3 * a & u,
+    "two prompts": lambda a, b, u: 2 * a & 3 * b,
+    "not": lambda a, b, u: 2 * a & ~b,
+    "halves": lambda a, b, u: 2 * region("left half") * a & 3 * region("right half") * b,
+    "one after another": lambda a, b, u: during(until=0.4) * a & during(from_=0.4) * b,
+}
+
+
+def denoised(pipe: Any, guider: Any, latents: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, int]:
+    """What the denoising blocks of `diffusers.modular_pipelines` do, and how often the network runs."""
+    scheduler, calls = copy.deepcopy(pipe.scheduler), 0
+    scheduler.set_timesteps(STEPS)
+    for i, t in enumerate(scheduler.timesteps):
+        guider.set_state(step=i, num_inference_steps=STEPS, timestep=t)
+        states = guider.prepare_inputs(given)
+        for state in states:
+            guider.prepare_models(pipe.unet)
+            with torch.no_grad():
+                state.noise_pred = pipe.unet(latents, t, encoder_hidden_states=state.prompt_embeds, return_dict=False)[
+                    0
+                ]
+            guider.cleanup_models(pipe.unet)
+            calls += 1
+        latents = scheduler.step(guider(states)[0], t, latents, return_dict=False)[0]
+    return latents, calls
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    made = tiny_pipeline()
+    made.scheduler = DDIMScheduler.from_config(
+        made.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, steps_offset=0
+    )
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_composition_in_the_loop_of_a_modular_pipeline(case: str, pipe: Any) -> None:
+    model = from_pipeline(pipe)
+    a, b, u = model("cat"), model("dog"), model.unconditional
+    composition = CASES[case](a, b, u)
+    inputs = {
+        leaf: {"prompt_embeds": model.conditioner(model.conditioner.parse(text)).rows}
+        for leaf, text in ((a, "cat"), (b, "dog"), (u, ""))
+    }
+    guider = CompositionGuider(composition, inputs)
+    noise = torch.randn(1, *model.denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    got, calls = denoised(pipe, guider, noise, {"prompt_embeds": (None, None)})
+    spent: list[Any] = []
+    expected = Composer(composition).sample(
+        generator=0, num_inference_steps=STEPS, scheduler=pipe.scheduler, output_type="latent", progress=False,
+        report=spent.append,
+    )  # fmt: skip
+    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert calls == spent[0].evaluations
+
+
+def test_the_rows_of_conditions_are_the_prompts_by_default(pipe: Any) -> None:
+    model = from_pipeline(pipe)
+    a = model("cat")
+    guider = CompositionGuider(2 * a & model("dog"))
+    guider.set_state(step=0, num_inference_steps=STEPS, timestep=torch.tensor(999))
+    time_ids = (torch.zeros(1), torch.ones(1))
+    states = guider.prepare_inputs({"prompt_embeds": ("own", "negative"), "time_ids": time_ids, "scale": torch.ones(2)})
+    assert guider.num_conditions == len(states) == 3
+    assert [int(state.time_ids) for state in states] == [1, 0, 0]  # u has those of the negative prompt
+    assert states[0].prompt_embeds == "negative"
+    assert any(state.prompt_embeds is a.condition.rows for state in states)
+    assert repr(guider) == "CompositionGuider(-2 u + 2 photo(cat) + photo(dog))".replace("photo", model.name)
+
+
+def test_a_guider_without_mass_1_or_inputs_is_refused(pipe: Any) -> None:
+    model = from_pipeline(pipe)
+    a, b = model("cat"), model("dog")
+    with pytest.raises(InputError, match=r"of mass 2\.0; expected mass 1 everywhere"):
+        CompositionGuider(a + b)
+    with pytest.raises(InputError, match="got no inputs of"):
+        CompositionGuider(a & b, {a: {}})
+    with pytest.raises(InputError, match="without a condition"):
+        CompositionGuider(Gaussian(0.0))

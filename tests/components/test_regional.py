@@ -1,0 +1,127 @@
+"""Components that see their region only: what they see, the algebra, the cost, and samples in closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Composer, Composition, during, per_sample, ramp, region, regional, within
+from energycomp.components import native_type, predict
+from energycomp.components.regional import _mean
+from energycomp.denoisers import count_rows
+from energycomp.errors import CompositionError, InputError
+from energycomp.testing import Gaussian, tiny_model
+
+LEFT, RIGHT = region("left half"), region("right half")
+COLUMN = torch.arange(16).expand(16, 16)
+
+
+def leaves(kind: str = "sample") -> tuple[Any, Any, Any]:
+    model = tiny_model(rule="product", prediction_type=kind)
+    return model(0.2, 0.2), model(0.8, 0.7), model.unconditional
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    assert float((a - b).abs().max() / b.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_a_component_sees_a_noised_background_outside(kind: str) -> None:
+    a, _, u = leaves(kind)
+    ground = torch.rand(3, 16, 16)
+    seen = within("left half", 2 * a & u, background=ground)
+    x, at = torch.randn(2, 3, 16, 16), torch.tensor([900.0, 300.0])
+    alphas = u.noised_space.alphas_cumprod[at.long()].reshape(-1, 1, 1, 1)
+    noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mixed = torch.where(COLUMN < 8, x, alphas.sqrt() * ground + (1 - alphas).sqrt() * noise)
+    with torch.no_grad():
+        got = predict(seen, x, at, prediction_type=kind)  # type: ignore[arg-type]
+        close(got, predict(2 * a & u, mixed, at, prediction_type=kind))  # type: ignore[arg-type]
+        outside = torch.where(COLUMN < 8, x, torch.randn(2, 3, 16, 16))
+        assert torch.equal(predict(seen, outside, at, prediction_type=kind), got)  # type: ignore[arg-type]
+
+
+def test_regional_is_what_it_says_at_every_step() -> None:
+    a, b, u = leaves()
+    ground = torch.zeros(3, 16, 16)
+    whole = regional([("left half", 3 * a), ("right half", 2 * b)], apart_until=0.5, background=ground)
+    left, right = (within(m, c, background=ground) for m, c in ((LEFT, 3 * a & u), (RIGHT, 2 * b & u)))
+    x = torch.randn(2, 3, 16, 16)
+    for timestep, expected in ((900.0, LEFT * left + RIGHT * right), (100.0, 3 * LEFT * a & 2 * RIGHT * b)):
+        at = torch.full((2,), timestep)
+        close(whole.eps(x, at).detach(), expected.eps(x, at).detach())
+    assert native_type(whole) == "sample"  # mass 1
+
+
+def test_what_no_region_covers_is_unconditional() -> None:
+    a, _, u = leaves()
+    whole = regional([("0.25,0.25,0.5,0.5", a)], background=torch.zeros(3, 16, 16))
+    x, at = torch.randn(1, 3, 16, 16), torch.tensor([900.0])
+    assert torch.allclose(whole.eps(x, at)[..., 8:], u.eps(x, at)[..., 8:], atol=1e-5)
+    assert native_type(whole) == "sample"
+
+
+@pytest.mark.parametrize(("until", "rows"), [(0.0, 3 * 10), (0.4, 4 * 4 + 3 * 6), (1.0, 4 * 10)])
+def test_it_costs_one_more_row_while_components_are_apart(until: float, rows: int) -> None:
+    a, b, _ = leaves()
+    whole = regional(
+        [("left half", 3 * a), ("right half", 3 * b)], apart_until=until, background=torch.zeros(3, 16, 16)
+    )
+    reports: list[Any] = []
+    with count_rows() as spent:
+        Composer(whole).sample(num_inference_steps=10, progress=False, report=reports.append)
+    assert spent.rows == reports[0].evaluations == rows
+
+
+def test_regional_compositions_are_batched_and_guided() -> None:
+    a, b, u = leaves()
+    ground = torch.zeros(3, 16, 16)
+    parts = [regional([(LEFT, one), (RIGHT, other)], background=ground) for one, other in ((a, b), (b, a), (3 * a, u))]
+    x, at = torch.randn(3, 3, 16, 16), torch.tensor([900.0, 500.0, 100.0])
+    expected = torch.cat([part.eps(x[i : i + 1], at[i : i + 1]) for i, part in enumerate(parts)])
+    close(per_sample(parts).eps(x, at).detach(), expected.detach())
+    guided = 3 * parts[0] & u  # relative to u that sees the whole image
+    close(guided.eps(x, at).detach(), (3 * parts[0] - 2 * u).eps(x, at).detach())
+
+
+def test_the_background_is_the_mean_sample() -> None:
+    u = Gaussian(0.3, 0.25, name="u", unconditional="self", sample_shape=(1, 4, 4))
+    expected = u.noised_space
+    assert float(_mean(Composition.of(u)).mean()) == pytest.approx(0.3, abs=0.1)
+    assert _mean(Composition.of(u)).shape == expected.sample_shape
+
+
+def test_pixels_follow_the_component_of_their_region() -> None:
+    u = Gaussian(0.0, 0.25, name="u", unconditional="self", sample_shape=(1, 2, 4))
+    a, b = (Gaussian(m, 0.25, unconditional=u, sample_shape=(1, 2, 4)) for m in (1.0, -1.0))
+    x = Composer(regional([("left half", a), ("right half", b)])).sample(
+        1000, generator=0, output_type="latent", progress=False
+    )
+    assert float(x[..., :2].mean()) == pytest.approx(1.0, abs=0.03)
+    assert float(x[..., 2:].mean()) == pytest.approx(-1.0, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda a: within(during(until=0.5), a), "varies over pixels only"),
+        (lambda a: within(LEFT * ramp(), a), "varies over pixels only"),
+        (lambda a: within("left half", a, background=torch.zeros(3, 8, 8)), r"got a background of shape \(3, 8, 8\)"),
+        (lambda a: within("left side", a), "got the region 'left side'"),
+        (lambda a: regional([]), "got no parts"),
+        (lambda a: regional([("left half", a)], apart_until=2.0), "got apart_until=2.0"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(make: Any, text: str) -> None:
+    a, _, _ = leaves()
+    with count_rows() as spent, pytest.raises(InputError, match=text):
+        make(a)
+    assert spent.rows == 0
+
+
+def test_regions_need_an_unconditional_leaf() -> None:
+    with pytest.raises(CompositionError, match="no unconditional leaf"):
+        regional([("left half", Gaussian(0.5))])
