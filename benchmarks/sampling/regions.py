@@ -1,12 +1,20 @@
-"""Sample two prompts, each in its half of the image, and read every half with the same model.
+"""Sample two prompts, each in its half of the image, and read every half.
 
-python benchmarks/sampling/regions.py [-n 32] [--scale 3] [--weights number region] [--way ddpm@50] [-o regions.png]
+python benchmarks/sampling/regions.py [-n 32] [--scale 3] [--weights number regional] [--way ddpm@50] [-o regions.png]
 
-The prompts are pairs of concepts A and B of the model `text`. Weights are numbers, `s A & s B`, or halves,
-`s [left half] A & s [right half] B`. A half shows the concept whose noise prediction has the least squared error over
-the pixels of the half, among all nine concepts, over 16 draws (timestep, noise). `in_its_half` is the share of prompts
-that are read in their half, `in_either_half` the share that is read in any half. Results in `--records` are taken up
-again.
+The prompts are pairs of concepts A and B of the model `text`, and s is the scale. The weights
+are those of
+
+number      s A & s B
+region      s [left half] A & s [right half] B
+regional    regional([("left half", s A), ("right half", s B)])
+
+A half shows the concept whose noise prediction has the least squared error over the pixels of the half, among all
+twelve concepts, over 16 draws (timestep, noise). `in_its_half` is the share of prompts that are read in their half,
+`in_either_half` the share that is read in any half. `color_in_its_half` uses no network: the share of prompts with at
+least 32 px of their colour in their half, and, where the colours differ, 90 % of its pixels. `--weights true`
+reads rendered images of the pairs of two colours, whose objects are in their halves. Results in `--records` are taken
+up again.
 """
 
 from __future__ import annotations
@@ -25,12 +33,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.ways import SHOWN, Way, folder_of, mean_interval, recorded, write_rows
-from energycomp import Composition, Model, load, region
+from energycomp import Composition, Model, load, region, regional
 from energycomp.components import predict_leaves
+from energycomp.images import to_output
 from energycomp.inference import draw_bank
-from energycomp_datasets.solids.solids import CONCEPTS
+from energycomp_datasets.solids.solids import CONCEPTS, picture
 
-WEIGHTS = ("number", "region")
+WEIGHTS = ("number", "region", "regional")
+HALVES = ("left half", "right half")
+TRUE = "true"  # rendered images
+SEEN, SHARE = 32, 0.9  # least pixels of a colour in a half, and least share of all of its pixels
+HUES = {"red": 0.0, "yellow": 0.16, "green": 0.31, "blue": 0.62}  # of the renderer's colours, in turns
+COLORED, HUE_ERROR = 0.3, 0.08  # least saturation of a pixel of an object, and greatest distance of its hue
 DRAWS = 16  # that read a sample
 
 
@@ -40,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="text", help="registered name or folder")
     parser.add_argument("-n", type=int, default=32, help="pairs of concepts")
     parser.add_argument("--scale", type=float, default=None, help="weight of every prompt; the model's own")
-    parser.add_argument("--weights", nargs="+", default=list(WEIGHTS), choices=WEIGHTS)
+    parser.add_argument("--weights", nargs="+", default=list(WEIGHTS), choices=[*WEIGHTS, TRUE])
     parser.add_argument("--way", type=Way.parsed, default=None, help="of drawing; the model's own scheduler and steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--records", type=Path, default=Path("runs/regions"), help="folder of single results")
@@ -51,19 +65,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shown: list[Path] = []
     for kind in options.weights:
         folder = folder_of(options.records / f"{kind}-{scale:g}", options.model, model, 2, way, options.seed)
+        chosen = [pair for pair in pairs(options.n, options.seed) if kind != TRUE or not _is_of_one_color(pair)]
         rows = [
-            recorded(
-                folder / str(k), way, model, made(model, kind, scale, pair), options.seed + k, partial(read, model)
-            )
-            for k, pair in enumerate(tqdm(pairs(options.n, options.seed), desc=kind))
+            _recorded(folder / str(k), kind, way, model, scale, pair, options.seed + k)
+            for k, pair in enumerate(tqdm(chosen, desc=kind))
         ]
-        line: dict[str, Any] = {"weights": kind, "scale": scale, "way": str(way), "samples": options.n}
+        line: dict[str, Any] = {"weights": kind, "scale": scale, "way": str(way), "samples": len(rows)}
         for name, count in (("in_its_half", right_half), ("in_either_half", either_half)):
-            scores = [count(row["read"], pair) for row, pair in zip(rows, pairs(options.n, options.seed), strict=True)]
+            scores = [count(row["read"], pair) for row, pair in zip(rows, chosen, strict=True)]
             line[name], line[f"{name}_interval"] = mean_interval(torch.tensor(scores))
-        spent = round(sum(row["rows"] for row in rows) / options.n, 1)
+        images = [Image.open(folder / f"{k}.png") for k in range(len(rows))]
+        colors = [color_in_its_half(image, pair) for image, pair in zip(images, chosen, strict=True)]
+        line["color_in_its_half"], line["color_in_its_half_interval"] = mean_interval(torch.tensor(colors))
+        spent = round(sum(row["rows"] for row in rows) / len(rows), 1)
         print(json.dumps({**line, "seed": options.seed, "rows_per_sample": spent}), flush=True)
-        shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
+        shown += [folder / f"{k}.png" for k in range(min(SHOWN, len(rows)))]
     if options.o:
         write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=128)
 
@@ -78,7 +94,35 @@ def pairs(n: int, seed: int) -> list[tuple[str, str]]:
 def made(model: Model, kind: str, scale: float, pair: tuple[str, str]) -> Composition:
     """The composition of the two prompts."""
     a, b = (scale * model.leaf(model.conditioner.parse(concept=concept)) for concept in pair)
-    return a & b if kind == "number" else region("left half") * a & region("right half") * b
+    if kind == "number":
+        return a & b
+    left, right = HALVES
+    return regional([(left, a), (right, b)]) if kind == "regional" else region(left) * a & region(right) * b
+
+
+def _recorded(
+    path: Path, kind: str, way: Way, model: Model, scale: float, pair: tuple[str, str], seed: int
+) -> dict[str, Any]:
+    """What is read in the halves of a sample, or of a rendered image."""
+    if kind != TRUE:
+        return recorded(path, way, model, made(model, kind, scale, pair), seed, partial(read, model))
+    record = path.with_suffix(".json")
+    if not record.exists():
+        image = _rendered(pair, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_output(image[None], "pil")[0].save(path.with_suffix(".png"))
+        record.write_text(json.dumps({"read": read(model, (image + 1) / 2), "rows": 0}))
+    found: dict[str, Any] = json.loads(record.read_text())
+    return found
+
+
+def _rendered(pair: tuple[str, str], seed: int) -> Tensor:
+    """An image (3, 64, 64) in [-1, 1] with the colour of each object in its half."""
+    rng = np.random.default_rng([seed, 1])
+    while True:
+        image = picture(pair, rng)
+        if color_in_its_half(to_output(image[None], "pil")[0], pair) == 1.0:
+            return image
 
 
 @torch.no_grad()
@@ -109,6 +153,28 @@ def right_half(found: list[str], pair: tuple[str, str]) -> float:
 def either_half(found: list[str], pair: tuple[str, str]) -> float:
     """The share of prompts that a half shows."""
     return len(set(found) & set(pair)) / 2
+
+
+def color_in_its_half(image: Image.Image, pair: tuple[str, str]) -> float:
+    """The share of prompts whose colour is in their half.
+
+    >>> image = Image.new("RGB", (64, 64), "grey")
+    >>> image.paste((173, 35, 35), (0, 0, 20, 20))
+    >>> color_in_its_half(image, ("red cube", "blue cube")), color_in_its_half(image, ("blue cube", "red cube"))
+    (0.5, 0.0)
+    """
+    hue, saturation, _ = np.asarray(image.convert("HSV"), dtype=float).transpose(2, 0, 1) / 255.0
+    found = []
+    for half, concept in enumerate(pair):
+        away = np.abs((hue - HUES[concept.split()[0]] + 0.5) % 1.0 - 0.5)
+        seen = (saturation >= COLORED) & (away < HUE_ERROR)
+        inside = np.split(seen, 2, axis=1)[half].sum()
+        found.append(inside >= SEEN and (_is_of_one_color(pair) or inside >= SHARE * seen.sum()))
+    return float(np.mean(found))
+
+
+def _is_of_one_color(pair: tuple[str, str]) -> bool:
+    return pair[0].split()[0] == pair[1].split()[0]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""Sample two prompts with each guidance at the same steps, and read the samples with the same model.
+
+python benchmarks/sampling/guidance.py [-n 32] [--scales 3 7.5] [--guidances cfg apg] [--way ddim@25] [-o guidance.png]
+
+The compositions are `A & B`, of pairs of concepts of the model `text`, one per sample of a batch. `found` is the share
+of the prompts that are found, with the number two known and 16 draws. `clipped` is the share of pixels with a channel
+at an end of its range: colours that a guidance saturates. Results in `--records` are taken up again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common.ways import SHOWN, Way, identity, mean_interval, write_rows
+from benchmarks.sampling.regions import pairs
+from energycomp import Composer, Model, infer, load, per_sample
+from energycomp.components import Composition
+from energycomp.denoisers import count_rows
+from energycomp.files import atomic_file
+from energycomp.images import to_output
+from energycomp.plugins import names
+from energycomp.sampling import made_guidance
+from energycomp_solvers.enumerate import Enumerate
+
+BATCH, DRAWS = 8, 16
+END = 1 / 255
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints one JSON line for each guidance and scale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="text", help="registered name or folder")
+    parser.add_argument("-n", type=int, default=32, help="pairs of concepts")
+    parser.add_argument("--scales", type=float, nargs="+", default=[3.0, 7.5])
+    parser.add_argument("--guidances", nargs="+", default=list(names("guidances")))
+    parser.add_argument("--way", type=Way.parsed, default=Way.parsed("ddim@25"), help="scheduler and steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--records", type=Path, default=Path("runs/guidance"), help="folder of single results")
+    parser.add_argument("-o", type=Path, default=None, help=f"a picture of the first {SHOWN} samples of each line")
+    options = parser.parse_args(arguments)
+    model = load(options.model)
+    folder, shown = options.records / f"{identity(options.model, model)}-{options.way}-{options.seed}", []
+    for scale in options.scales:
+        for name in options.guidances:
+            place = folder / f"{name}-{scale:g}"
+            chosen = pairs(options.n, options.seed)
+            rows = [
+                row
+                for start in tqdm(range(0, options.n, BATCH), desc=place.name)
+                for row in _batch(place, model, chosen, range(options.n)[start : start + BATCH], (name, scale), options)
+            ]
+            line: dict[str, Any] = {"guidance": name, "scale": scale, "way": str(options.way), "samples": options.n}
+            for key in ("found", "clipped"):
+                line[key], line[f"{key}_interval"] = mean_interval(torch.tensor([row[key] for row in rows]))
+            line["rows_per_sample"] = round(sum(row["rows"] for row in rows) / options.n, 1)
+            print(json.dumps({**line, "seed": options.seed}), flush=True)
+            shown += [place / f"{k}.png" for k in range(min(SHOWN, options.n))]
+    if options.o:
+        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=96)
+
+
+def _batch(
+    place: Path,
+    model: Model,
+    chosen: Sequence[tuple[str, str]],
+    numbers: range,
+    guidance: tuple[str, float],
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """The results of a batch of samples, each of its own composition; they are taken from files if those exist."""
+    files = [place / f"{k}.json" for k in numbers]
+    if not all(file.exists() for file in files):
+        place.mkdir(parents=True, exist_ok=True)
+        with count_rows() as spent:
+            images = Composer(per_sample([_composition(model, chosen[k]) for k in numbers])).sample(
+                generator=[torch.Generator().manual_seed(options.seed + k) for k in numbers],
+                guidance=made_guidance(*guidance),
+                scheduler=options.way.name,
+                num_inference_steps=options.way.steps,
+                output_type="pt",
+                progress=False,
+            )
+        for k, file, image in zip(numbers, files, images, strict=True):
+            to_output(image[None], "pil", (0.0, 1.0))[0].save(file.with_suffix(".png"))
+            row = {"found": _found(model, image, chosen[k]), "clipped": _clipped(image)}
+            with atomic_file(file) as temporary:
+                temporary.write_text(json.dumps({**row, "rows": spent.rows / len(numbers)}))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def _composition(model: Model, pair: tuple[str, str]) -> Composition:
+    """Both prompts, with weights of 1."""
+    a, b = (model.leaf(model.conditioner.parse(concept=concept)) for concept in pair)
+    return a & b
+
+
+def _found(model: Model, image: Tensor, pair: tuple[str, str]) -> float:
+    """The share of the prompts that are found."""
+    solution = infer(image, model, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=2, progress=False, generator=0)
+    read = {model.conditioner.describe(value)["concept"] for value in solution.conditions}
+    return len(read & set(pair)) / 2
+
+
+def _clipped(image: Tensor) -> float:
+    """The share of pixels of an image (C, H, W) in [0, 1] with a channel at an end."""
+    return float(((image <= END) | (image >= 1 - END)).any(0).double().mean())
+
+
+if __name__ == "__main__":
+    main()
