@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
 from energycomp.sampling.composer import Composer
+from energycomp.sampling.flow import FlowScheduler
 from energycomp.sampling.guidance import (
     AdaptiveProjected,
     ClassifierFree,
@@ -32,6 +33,7 @@ __all__ = [
     "ClassifierFree",
     "Composer",
     "CompositionGuider",
+    "FlowScheduler",
     "Generator",
     "Guidance",
     "Guide",
