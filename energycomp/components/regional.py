@@ -190,15 +190,18 @@ def regional(
         return together
     seen = _mean(together) if background is None else background
     apart = _side_by_side(regions, [within(m, c, background=seen) for m, c in zip(regions, whole, strict=True)])
-    return apart if apart_until == 1.0 else during(until=apart_until) * apart + during(from_=apart_until) * together
+    if apart_until == 1.0:
+        return apart
+    first, then = during(until=apart_until), during(from_=apart_until)
+    return apart * first + together * then
 
 
 def _side_by_side(regions: Sequence[Weight], parts: Sequence[Composition]) -> Composition:
     """sum_k m_k C_k + (1 - sum_k m_k) u, without u where regions cover the image."""
     rest: Any = 1.0 - sum(regions)
-    total = sum((m * part for m, part in zip(regions, parts, strict=True)), Composition([]))
+    total = sum((part * m for m, part in zip(regions, parts, strict=True)), Composition([]))
     if isinstance(rest, Weight):
         _, height, width = parts[0].noised_space.sample_shape
         if not bool((rest.everywhere((height, width)).abs() > 1e-6).any()):
             return total
-    return total + rest * parts[0].unconditional
+    return total + Composition.of(parts[0].unconditional) * rest
