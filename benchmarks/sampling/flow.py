@@ -1,6 +1,6 @@
 """Composed samples of a flow-matching model and of its diffusion twin at equal budgets, and of both together.
 
-python benchmarks/sampling/flow.py [-n 16] [--counts 1,3,5] [--steps 10 20 50] [--only diffusion] [-o flow.png]
+python benchmarks/sampling/flow.py [-n 12] [--counts 1,3,5] [--steps 5 10 20] [--only diffusion] [-o flow.png]
 
 Objects are composed at K places of held-out scenes, drawn by the schedulers of each model, and read back by one reader.
 "both" is 0.5 of the diffusion composition and 0.5 of the flow composition, matched to its schedule: it costs the
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--diffusion", default="clevr-places", help="registered name or folder")
     parser.add_argument("--flow", default="clevr-places-flow", help="registered name or folder")
     parser.add_argument("--reader", default="clevr-places", help="model that reads all samples")
-    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50], help="steps of the default ways")
+    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20], help="steps of the default ways")
     parser.add_argument("--only", nargs="+", choices=SCHEDULERS, default=list(SCHEDULERS), help="kinds that are drawn")
-    parser.set_defaults(n=16, counts="1,3,5")
+    parser.set_defaults(n=12, counts="1,3,5")
     options = parser.parse_args(arguments)
     models = {kind: load(name) for kind, name in (("diffusion", options.diffusion), ("flow", options.flow))}
     reader = load(options.reader)
