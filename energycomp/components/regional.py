@@ -15,7 +15,7 @@ from energycomp.components.predict import group_of, predict
 from energycomp.components.prediction import PredictionType
 from energycomp.components.regions import during, region
 from energycomp.components.rules import Rule
-from energycomp.components.space import NoisedSpace, signal_noise
+from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import Weight
 from energycomp.errors import InputError
 
@@ -37,7 +37,7 @@ class _View:
     def of(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The view (B, C, H, W) of samples at timesteps (B,). The noise of the background is always the same."""
         inside = self.where.at(timestep.new_zeros(1).cpu(), (sample.shape[-2], sample.shape[-1])).to(sample)
-        signal, sigma = signal_noise(self.space.alphas_cumprod.to(sample.device), timestep, sample.dtype)
+        signal, sigma = self.space.levels(timestep, sample.dtype)
         noise = torch.randn(sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)
         return inside * sample + (1.0 - inside) * (signal * self.background.to(sample) + sigma * noise)
 

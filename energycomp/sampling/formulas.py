@@ -19,7 +19,7 @@ LEAST = 1e-12  # of what is divided by
 def classifier_free(cond: Tensor, uncond: Tensor, scale: float | Tensor) -> Tensor:
     """u + s (c - u), Ho and Salimans (2021).
 
-    >>> classifier_free(torch.tensor(2.0), torch.tensor(1.0), 3.0).item()
+    >>> classifier_free(Tensor([2.0]), Tensor([1.0]), 3.0).item()
     4.0
     """
     return uncond + scale * (cond - uncond)
@@ -28,7 +28,7 @@ def classifier_free(cond: Tensor, uncond: Tensor, scale: float | Tensor) -> Tens
 def rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
     """(1 - phi + phi std(c) / std(g)) g, equations 15 and 16 of Lin et al. (2023).
 
-    >>> rescaled(torch.tensor([[-4.0, 4.0]]), torch.tensor([[-1.0, 1.0]]), 1.0)
+    >>> rescaled(Tensor([[-4.0, 4.0]]), Tensor([[-1.0, 1.0]]), 1.0)
     tensor([[-1.,  1.]])
     """
     factor = _deviation(cond) / _deviation(guided).clamp(min=LEAST)
@@ -44,7 +44,7 @@ def adaptive_projected(
         difference: d = c - u, with momentum; it is shortened to `norm`.
         parallel: eta, the share of the part of d along c that is kept.
 
-    >>> adaptive_projected(torch.tensor([[1.0, 0.0]]), torch.tensor([[5.0, 3.0]]), 2.0, parallel=0.0, norm=None)
+    >>> adaptive_projected(Tensor([[1.0, 0.0]]), Tensor([[5.0, 3.0]]), 2.0, parallel=0.0, norm=None)
     tensor([[1., 3.]])
     """
     if norm is not None:
@@ -57,7 +57,7 @@ def adaptive_projected(
 def zero_star(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     """a u + s (c - a u) with a = <c, u> / |u|^2, Algorithm 1 of Fan et al. (2025).
 
-    >>> zero_star(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]]), 3.0)
+    >>> zero_star(Tensor([[2.0, 1.0]]), Tensor([[1.0, 0.0]]), 3.0)
     tensor([[2., 3.]])
     """
     uncond = uncond * _inner(cond, uncond) / _inner(uncond, uncond).clamp(min=LEAST)

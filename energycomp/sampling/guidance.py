@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 SCALE = 7.5  # the default of diffusers' guiders
-VELOCITY: PredictionType = "v_prediction"
 
 Combine: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(cond (B, C, H, W), uncond (B, C, H, W), share (B,)) -> (B, C, H, W)`."""
@@ -186,11 +185,13 @@ class AdaptiveProjected:
 class ZeroStar:
     """CFG-Zero* (Fan et al., 2025): u at its best length, and no velocity at first. The name `zero-star`.
 
-    On predictions of the velocity v. Costs K + 1 network evaluations per sample and step.
+    On predictions of the velocity eps - x0 of a rectified flow, for any model. Costs K + 1 network evaluations per
+    sample and step.
 
     Args:
         scale: s.
-        zero_until: the share of the trajectory in which the velocity is 0, so that the sample stays as it is.
+        zero_until: the share of the trajectory in which the velocity is 0, so that the sample stays as it is, up to
+            its scale.
     """
 
     scale: float = attrs.field(default=SCALE, validator=_number())
@@ -203,7 +204,7 @@ class ZeroStar:
             moves = (share >= self.zero_until).to(cond).reshape(-1, *[1] * (cond.ndim - 1))
             return moves * zero_star(cond, uncond, self.scale)
 
-        return Guide(combine, VELOCITY)
+        return Guide(combine, "flow")
 
 
 def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | LinearGuidance | None:
