@@ -196,7 +196,9 @@ def sample(
         leaves, ruled_out = _read(loaded, given, strength), _read(loaded, {"--not": negated})
         count, default = len(leaves) + len(ruled_out), loaded.defaults.guidance_scale
         weights = component_weights(count, default if guided is None else 1.0, weight, region, start, until)
-        composer = _compose(loaded, leaves, ruled_out, weights, [len(texts) for texts in sets])
+        composers = _compose(
+            loaded, leaves, ruled_out, weights, [len(leaves)] if len(sets) == 1 else [len(texts) for texts in sets]
+        )
         options: dict[str, Any] = {
             **_method(sampler, scheduler, loaded),
             **({} if guided is None else guided_by(guided, guidance_scale, loaded)),
@@ -204,7 +206,7 @@ def sample(
             "num_inference_steps": steps or loaded.defaults.num_inference_steps,
             "mixed_precision": precision,
         }
-        images, report, notes = _sampled(composer, n, (best_of, until_complete), loaded, options, with_report)
+        images, report, notes = _sampled(composers, n, (best_of, until_complete), loaded, options, with_report)
     _save(images, files)
     if show:
         for file in files:
@@ -270,28 +272,29 @@ def _read(
 
 def _compose(
     model: Model, leaves: list[Any], negated: list[Any], weights: Sequence[AnyWeight], sizes: Sequence[int]
-) -> Composer:
-    """The composition, or the one of each sample: the components of each come one after another."""
-    from energycomp.components import per_sample
+) -> list[Composer]:
+    """The composition of each sample; the components of each come one after another."""
     from energycomp.sampling import Composer
 
     parts: list[Any] = [w * leaf for w, leaf in zip(weights, leaves, strict=False)]
     ruled_out: list[Any] = [~(w * leaf) for w, leaf in zip(weights[len(leaves) :], negated, strict=True)]
-    if len(sizes) == 1:
-        return Composer([*parts, *ruled_out]) if parts or ruled_out else Composer(model.unconditional)
     remaining = iter(parts)
-    return Composer(per_sample([Composer([*islice(remaining, size), *ruled_out]) for size in sizes]))
+    each = [[*islice(remaining, size), *ruled_out] for size in sizes]
+    return [Composer(own) if own else Composer(model.unconditional) for own in each]
 
 
 def _sampled(
-    composer: Composer, n: int, best: tuple[int, bool], model: Model, options: dict[str, Any], with_report: bool
+    composers: list[Composer], n: int, best: tuple[int, bool], model: Model, options: dict[str, Any], with_report: bool
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Samples, the best of several where that is asked for; what is reported of them as JSON and as lines."""
+    from energycomp.components import per_sample
     from energycomp.inference import sample_best
+    from energycomp.sampling import Composer
 
     best_of, until_complete = best
-    report: dict[str, Any] = {"composition": repr(composer.composition)}
-    notes = [report["composition"]]
+    notes = [repr(composer.composition) for composer in composers]
+    report: dict[str, Any] = {"composition": notes[0]} if len(notes) == 1 else {"compositions": [*notes]}
+    composer = composers[0] if len(composers) == 1 else Composer(per_sample(composers))
 
     def noted(run: SamplingReport) -> None:
         for warning in run.warnings:

@@ -15,7 +15,7 @@ from energycomp.components.predict import group_of, predict
 from energycomp.components.prediction import PredictionType
 from energycomp.components.regions import during, region
 from energycomp.components.rules import Rule
-from energycomp.components.space import NoisedSpace, signal_noise
+from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import Weight
 from energycomp.errors import InputError
 
@@ -37,7 +37,7 @@ class _View:
     def of(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The view (B, C, H, W) of samples at timesteps (B,). The noise of the background is always the same."""
         inside = self.where.at(timestep.new_zeros(1).cpu(), (sample.shape[-2], sample.shape[-1])).to(sample)
-        signal, sigma = signal_noise(self.space.alphas_cumprod.to(sample.device), timestep, sample.dtype)
+        signal, sigma = self.space.levels(timestep, sample.dtype)
         noise = torch.randn(sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)
         return inside * sample + (1.0 - inside) * (signal * self.background.to(sample) + sigma * noise)
 
@@ -190,15 +190,18 @@ def regional(
         return together
     seen = _mean(together) if background is None else background
     apart = _side_by_side(regions, [within(m, c, background=seen) for m, c in zip(regions, whole, strict=True)])
-    return apart if apart_until == 1.0 else during(until=apart_until) * apart + during(from_=apart_until) * together
+    if apart_until == 1.0:
+        return apart
+    first, then = during(until=apart_until), during(from_=apart_until)
+    return apart * first + together * then
 
 
 def _side_by_side(regions: Sequence[Weight], parts: Sequence[Composition]) -> Composition:
     """sum_k m_k C_k + (1 - sum_k m_k) u, without u where regions cover the image."""
     rest: Any = 1.0 - sum(regions)
-    total = sum((m * part for m, part in zip(regions, parts, strict=True)), Composition([]))
+    total = sum((part * m for m, part in zip(regions, parts, strict=True)), Composition([]))
     if isinstance(rest, Weight):
         _, height, width = parts[0].noised_space.sample_shape
         if not bool((rest.everywhere((height, width)).abs() > 1e-6).any()):
             return total
-    return total + rest * parts[0].unconditional
+    return total + Composition.of(parts[0].unconditional) * rest

@@ -30,7 +30,7 @@ def energycomp_register_decomposers() -> Mapping[str, Factory]:
 
 @hookimpl
 def energycomp_register_guidances() -> Mapping[str, Factory]:
-    """Classifier-free guidance and what improves on it; formulas in `energycomp.sampling.guidance`."""
+    """Classifier-free guidance and what improves on it; formulas in `energycomp.sampling.formulas`."""
     return {
         "apg": lazy("energycomp.sampling.guidance:AdaptiveProjected"),
         "cfg": lazy("energycomp.sampling.guidance:ClassifierFree"),

@@ -1,11 +1,4 @@
-"""Guidance: the prediction of a composition, moved away from that of its unconditional leaf.
-
-# Notation: variable -> symbol
-#     cond      c = u + R(C), the prediction of a composition C at mass 1; R(C) = C - mass(C) u is its residual
-#     uncond    u, the prediction of the unconditional leaf
-#     scale     s; 1 is the composition itself, except where a guidance says otherwise
-#     share     tau in [0, 1), the share of the sampling trajectory that is done
-"""
+"""Guidance: the prediction of a composition, moved away from that of its unconditional leaf. See `formulas`."""
 
 from __future__ import annotations
 
@@ -24,6 +17,7 @@ from energycomp.components.weights import AnyWeight, Weight
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.plugins import find, names
+from energycomp.sampling.formulas import adaptive_projected, classifier_free, rescaled, zero_star
 
 __all__ = [
     "AdaptiveProjected",
@@ -38,7 +32,6 @@ __all__ = [
 ]
 
 SCALE = 7.5  # the default of diffusers' guiders
-VELOCITY: PredictionType = "v_prediction"
 
 Combine: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(cond (B, C, H, W), uncond (B, C, H, W), share (B,)) -> (B, C, H, W)`."""
@@ -73,66 +66,6 @@ class LinearGuidance(Protocol):
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """The guided composition."""
         ...
-
-
-def classifier_free(cond: Tensor, uncond: Tensor, scale: float | Tensor) -> Tensor:
-    """u + s (c - u), Ho and Salimans (2021).
-
-    >>> classifier_free(torch.tensor(2.0), torch.tensor(1.0), 3.0).item()
-    4.0
-    """
-    return uncond + scale * (cond - uncond)
-
-
-def rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
-    """(1 - phi + phi std(c) / std(g)) g, equations 15 and 16 of Lin et al. (2023).
-
-    >>> rescaled(torch.tensor([[-4.0, 4.0]]), torch.tensor([[-1.0, 1.0]]), 1.0)
-    tensor([[-1.,  1.]])
-    """
-    factor = _deviation(cond) / _deviation(guided).clamp(min=1e-12)
-    return share * factor * guided + (1.0 - share) * guided
-
-
-def adaptive_projected(
-    cond: Tensor, difference: Tensor, scale: float, *, parallel: float, norm: float | None
-) -> Tensor:
-    """c + (s - 1) (d - (1 - eta) d_parallel), Algorithm 1 of Sadat et al. (2024).
-
-    Args:
-        difference: d = c - u, with momentum; it is shortened to `norm`.
-        parallel: eta, the share of the part of d along c that is kept.
-
-    >>> adaptive_projected(torch.tensor([[1.0, 0.0]]), torch.tensor([[5.0, 3.0]]), 2.0, parallel=0.0, norm=None)
-    tensor([[1., 3.]])
-    """
-    if norm is not None:
-        difference = difference * (norm / _length(difference).clamp(min=1e-12)).clamp(max=1.0)
-    direction = cond / _length(cond).clamp(min=1e-12)
-    along = _inner(difference, direction) * direction
-    return cond + (scale - 1.0) * (difference - (1.0 - parallel) * along)
-
-
-def zero_star(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """a u + s (c - a u) with a = <c, u> / |u|^2, Algorithm 1 of Fan et al. (2025).
-
-    >>> zero_star(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]]), 3.0)
-    tensor([[2., 3.]])
-    """
-    uncond = uncond * _inner(cond, uncond) / _inner(uncond, uncond).clamp(min=1e-12)
-    return classifier_free(cond, uncond, scale)
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
-
-
-def _length(x: Tensor) -> Tensor:
-    return _inner(x, x).sqrt()
-
-
-def _deviation(x: Tensor) -> Tensor:
-    return x.flatten(1).std(1).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _number(least: float = float("-inf"), most: float = float("inf"), *, optional: bool = False) -> Any:
@@ -173,11 +106,10 @@ class ClassifierFree:
         """The formula."""
 
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
-            scale = self.scale
-            if isinstance(scale, Weight):
-                _, _, height, width = cond.shape
-                scale = scale.at(share, (height, width)).to(cond)
-            return classifier_free(cond, uncond, scale)
+            if not isinstance(self.scale, Weight):
+                return classifier_free(cond, uncond, self.scale)
+            _, _, height, width = cond.shape
+            return classifier_free(cond, uncond, self.scale.at(share, (height, width)).to(cond))
 
         return Guide(combine)
 
@@ -253,11 +185,13 @@ class AdaptiveProjected:
 class ZeroStar:
     """CFG-Zero* (Fan et al., 2025): u at its best length, and no velocity at first. The name `zero-star`.
 
-    On predictions of the velocity v. Costs K + 1 network evaluations per sample and step.
+    On predictions of the velocity eps - x0 of a rectified flow, for any model. Costs K + 1 network evaluations per
+    sample and step.
 
     Args:
         scale: s.
-        zero_until: the share of the trajectory in which the velocity is 0, so that the sample stays as it is.
+        zero_until: the share of the trajectory in which the velocity is 0, so that the sample stays as it is, up to
+            its scale.
     """
 
     scale: float = attrs.field(default=SCALE, validator=_number())
@@ -270,7 +204,7 @@ class ZeroStar:
             moves = (share >= self.zero_until).to(cond).reshape(-1, *[1] * (cond.ndim - 1))
             return moves * zero_star(cond, uncond, self.scale)
 
-        return Guide(combine, VELOCITY)
+        return Guide(combine, "flow")
 
 
 def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | LinearGuidance | None:
@@ -303,11 +237,11 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
         return guidance
     from energycomp.sampling.guiders import of_guider
 
-    made = of_guider(guidance)
-    if made is None:
+    taken = of_guider(guidance)
+    if taken is None:
         raise InputError(
             f"got an object of {type(guidance).__name__} as guidance; expected one of the registered names "
             f"{', '.join(names('guidances'))}, an object with `guide`, or a guider of diffusers over pred_cond and "
             "pred_uncond; change it"
         )
-    return made
+    return taken

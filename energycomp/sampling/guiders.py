@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 
 from energycomp.components.component import EnergyComponent
@@ -26,6 +27,7 @@ __all__ = ["CompositionGuider", "of_guider"]
 PAIR = ["pred_cond", "pred_uncond"]
 ROUNDING = 1e-6  # of a share times a number of steps
 LEAST_MASS_ERROR = 1e-6
+COARSE = (8, 8)  # pixels at which weights are looked at before there is a prediction
 
 
 @attrs.frozen
@@ -80,8 +82,8 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         self.composition = Composition.of(composition)
         self.register_to_config(composition=repr(self.composition))  # what a pipeline writes of its parts
         mass = self.composition.mass
-        whole = mass.everywhere((8, 8)) if isinstance(mass, Weight) else None
-        error = abs(mass - 1.0) if whole is None else float((whole - 1.0).abs().max())  # type: ignore[operator]
+        whole = mass.everywhere(COARSE) if isinstance(mass, Weight) else torch.tensor(mass)
+        error = float((whole - 1.0).abs().max())
         if error > LEAST_MASS_ERROR:
             raise InputError(
                 f"got {self.composition!r} of mass {mass!r}; expected mass 1 everywhere, since a pipeline may predict "
@@ -93,12 +95,12 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
     @property
     def num_conditions(self) -> int:
         """How often the network runs at this step."""
-        return len(self._active((8, 8)))
+        return len(self._active(COARSE))
 
     @property
     def is_conditional(self) -> bool:
         """Whether the leaf that runs is not the unconditional one."""
-        active = self._active((8, 8))
+        active = self._active(COARSE)
         leaf, _ = active[min(max(self._count_prepared - 1, 0), len(active) - 1)]
         return not _is_unconditional(leaf)
 
@@ -109,7 +111,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
                 **{name: self._value(leaf, name, value) for name, value in data.items()},
                 **{self._identifier_key: self._names[id(leaf)]},
             )
-            for leaf, _ in self._active((8, 8))
+            for leaf, _ in self._active(COARSE)
         ]
 
     def _value(self, leaf: Any, name: str, given: Any) -> Any:
@@ -137,7 +139,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
     def _active(self, size: tuple[int, int]) -> list[tuple[Any, float | Tensor]]:
         """Leaves with their weights at the current step."""
         if self._timestep is None:
-            return list(self.composition.terms.items())
+            return [(leaf, 1.0) for leaf in self.composition.terms]
         timestep = self._timestep.reshape(-1)[:1].float()
         return weights_at(self.composition.terms, timestep, size)
 

@@ -15,7 +15,7 @@ from energycomp.components.composition import Composition, combine
 from energycomp.components.mixture import Mixture
 from energycomp.components.predict import active_samples, grouped, native_type, predict, predict_all, predict_leaves
 from energycomp.components.prediction import PredictionType, convert
-from energycomp.components.space import NoisedSpace, log_snr, signal_noise
+from energycomp.components.space import NoisedSpace, log_snr
 from energycomp.components.terms import weights_at
 from energycomp.components.weights import constant_weights, noise_share
 from energycomp.errors import CompositionError, InputError, NonFiniteError
@@ -112,9 +112,9 @@ class Target:
         self._count_active(both, sample, timestep)
         with self._precision():
             cond, uncond = predict_all(both, sample, timestep, prediction_type=kind)
-        alphas_cumprod = self.noised_space.alphas_cumprod
-        guided = self.guide.combine(cond, uncond, noise_share(timestep, len(alphas_cumprod)))
-        levels = signal_noise(alphas_cumprod.to(sample.device), timestep, guided.dtype)
+        space = self.noised_space
+        guided = self.guide.combine(cond, uncond, noise_share(timestep, len(space.alphas_cumprod)))
+        levels = space.levels(timestep, guided.dtype)
         return convert(guided, sample, *levels, source=kind, target=prediction_type)
 
     def predict(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:

@@ -201,7 +201,10 @@ def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
     command = ["sample", model, "0.3,0.5", "0.7,0.6", "/", "0.1,0.1", "--not", "0.9,0.9", "--steps", 4, "-n", 2]
     code, out, _ = run(*command, "--weight", 1, "--weight", 2, "--weight", 1, "--weight", 1, "-o", "set.png")
     assert code == 0
-    assert "by sample" in out
+    assert out.splitlines()[:2] == [
+        "-u + tiny(0.3, 0.5) + 2 tiny(0.7, 0.6) - tiny(0.9, 0.9)",
+        "u + tiny(0.1, 0.1) - tiny(0.9, 0.9)",
+    ]
     d = tiny(0.9, 0.9)
     expected = Composer(per_sample([a & 2 * b & ~d, c & ~d])).sample(
         4, generator=0, num_inference_steps=4, scheduler=tiny.defaults.scheduler

@@ -74,7 +74,7 @@ PAIRS: dict[str, tuple[str, Any, Any]] = {
         ),
     ),
     "zero-star": (
-        "v_prediction",
+        "flow",
         ZeroStar(3.0, zero_until=0.25),
         ClassifierFreeZeroStarGuidance(guidance_scale=3.0, zero_init_steps=2),
     ),
@@ -173,8 +173,8 @@ def test_zero_star_has_no_velocity_at_first() -> None:
     a, _, _ = leaves()
     target, x = Target(a, guide=ZeroStar(3.0, zero_until=0.5).guide(STEPS)), torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        velocity = target.compose(x, torch.tensor([749.0, 499.0]), prediction_type="v_prediction")
-    assert target.prediction_type == "v_prediction"
+        velocity = target.compose(x, torch.tensor([749.0, 499.0]), prediction_type="flow")
+    assert target.prediction_type == "flow"
     assert [bool(one.any()) for one in velocity] == [False, True]
 
 
