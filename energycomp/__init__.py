@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         EnergyComponent,
         HasEnergy,
         during,
+        match_snr,
         ramp,
         region,
     )
@@ -53,6 +54,7 @@ _NAMES = {
         "EnergyComponent",
         "HasEnergy",
         "during",
+        "match_snr",
         "ramp",
         "region",
     ),
@@ -109,6 +111,7 @@ __all__ = [
     "hookimpl",
     "infer",
     "load",
+    "match_snr",
     "ramp",
     "rank",
     "region",

@@ -17,6 +17,7 @@ from energycomp.components.conditioning import (
     weights_of,
 )
 from energycomp.components.gaussian import Gaussian
+from energycomp.components.matching import match_snr
 from energycomp.components.mixture import Mixture
 from energycomp.components.predict import native_type, predict, predict_leaves
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
@@ -25,9 +26,11 @@ from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
     NoisedSpace,
     cosine_schedule,
+    flow_schedule,
     log_snr,
     signal_noise,
     stratified_timesteps,
+    timestep_of,
 )
 from energycomp.components.values import ReadsText, parsed, random_values, read_value, value_of, values_of
 from energycomp.components.weights import AnyWeight, Weight, constant_weights
@@ -63,9 +66,11 @@ __all__ = [
     "cosine_schedule",
     "during",
     "error_scale",
+    "flow_schedule",
     "groups_of",
     "identifies_null",
     "log_snr",
+    "match_snr",
     "mixed_of",
     "native_type",
     "parsed",
@@ -79,6 +84,7 @@ __all__ = [
     "signal_noise",
     "stratified_timesteps",
     "target",
+    "timestep_of",
     "value_of",
     "values_of",
     "weights_of",

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from energycomp.components.component import Leaf, LeafGroup, WeightedSum
 from energycomp.components.prediction import PredictionType, convert
-from energycomp.components.space import signal_noise
 from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weights import LEAST_VALUE, Weight
 from energycomp.errors import NonFiniteError
@@ -54,7 +53,7 @@ def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
 def native_type(composition: WeightedSum) -> PredictionType:
     """The type in which a composition is summed: its groups' own if they share one and the mass is 1, else "epsilon".
 
-    At mass 1 sums of x0 or v predictions are x0 or v predictions; a round trip through eps would divide by
+    At mass 1 sums of x0, v or flow predictions are predictions of that type; a round trip through eps would divide by
     sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule. Where weights vary, the mass has to be 1 at every pixel
     and noise level.
     """
@@ -95,7 +94,7 @@ def predict(
     active = weights_at(composition.terms, timestep, (sample.shape[-2], sample.shape[-1]))
     weights = {id(leaf): weight for leaf, weight in active}
     common = _common_type([leaf for leaf, _ in active], sum(weights.values()))
-    levels = cache(lambda: signal_noise(shared_space(composition.terms).alphas_cumprod, timestep, total.dtype))
+    levels = cache(lambda: shared_space(composition.terms).levels(timestep, total.dtype))
 
     def converted(prediction: Tensor, source: PredictionType, target: PredictionType) -> Tensor:
         return prediction if source == target else convert(prediction, sample, *levels(), source=source, target=target)
@@ -123,7 +122,7 @@ def predict_leaves(
         NonFiniteError: naming the component whose prediction is not finite.
     """
     parts = list(_predictions(composition.terms, sample, timestep))
-    levels = signal_noise(shared_space(composition.terms).alphas_cumprod, timestep, torch.float32)
+    levels = shared_space(composition.terms).levels(timestep)
     known = {
         id(leaf): convert(prediction, sample, *levels, source=source, target=prediction_type)
         for leaf, prediction, source in parts

@@ -19,11 +19,15 @@ __all__ = [
     "check_compatible",
     "check_value_range",
     "cosine_schedule",
+    "flow_schedule",
     "log_snr",
     "signal_noise",
     "stratified_timesteps",
+    "timestep_of",
 ]
 
+LEAST_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
+LEAST_NOISE = 1e-7  # the nearest that float32 comes to 1
 ValueRange = tuple[float, float]
 """(-r, r): the least and greatest number in a clean sample. Images are in (-1, 1)."""
 
@@ -73,6 +77,10 @@ class NoisedSpace:
     def __hash__(self) -> int:
         return hash((self.identity, tuple(self.sample_shape)))
 
+    def levels(self, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, 1, 1)."""
+        return signal_noise(self.alphas_cumprod, timestep, dtype)
+
     def _has_schedule(self, alphas_cumprod: Tensor) -> bool:
         own = self.alphas_cumprod
         if own is alphas_cumprod:
@@ -102,8 +110,9 @@ def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace
                 "components of the same space"
             )
     raise CompositionError(
-        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule; a timestep must "
-        "mean the same noise level for both"
+        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule, so that a timestep "
+        f"means the same noise level for both; match the second to the first: match_snr({second!r}, space), where "
+        "space is the noised_space of the first"
     )
 
 
@@ -114,6 +123,32 @@ def cosine_schedule(steps: int = 1000) -> Tensor:
 
     alphas: Tensor = DDPMScheduler(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2").alphas_cumprod
     return alphas
+
+
+def flow_schedule(steps: int = 1000, shift: float = 1.0) -> Tensor:
+    """alphas_cumprod (T,) of the rectified flow x_t = (1 - t) x0 + t eps, rescaled to preserve the variance.
+
+    The timestep i has the noise level t = shift u / (1 + (shift - 1) u) with u = (i + 1) / T, as in the flow-matching
+    schedulers of diffusers, and alpha_bar = (1 - t)^2 / ((1 - t)^2 + t^2).
+
+    Args:
+        steps: T.
+        shift: above 1 more timesteps are noisy; 3 in Stable Diffusion 3 (Esser et al., 2024).
+
+    Raises:
+        InputError: fewer than 2 steps, or a shift that is not above 0.
+
+    >>> alphas_cumprod = flow_schedule()
+    >>> t = torch.sigmoid(-log_snr(alphas_cumprod, torch.tensor([249.0])) / 2)  # sigma / (signal + sigma)
+    >>> round(t.item(), 4)
+    0.25
+    """
+    if steps < 2 or not 0 < shift < math.inf:
+        raise InputError(f"got steps={steps} and shift={shift}; expected at least 2 steps and a finite shift above 0")
+    u = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    t = shift * u / (1 + (shift - 1) * u)
+    alphas = (1 - t).square() / ((1 - t).square() + t.square())
+    return alphas.clamp(LEAST_ALPHA, 1 - LEAST_NOISE).float()
 
 
 def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
@@ -127,6 +162,20 @@ def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
     t = timestep.to(torch.float64).clamp(0, len(table) - 1)
     low = t.floor().long().clamp(max=len(table) - 2)
     return torch.lerp(table[low], table[low + 1], t - low)
+
+
+def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:
+    """The real timesteps in [0, T - 1], float64, at which `log_snr` is `snr`; the nearest one outside the schedule.
+
+    >>> alphas = torch.tensor([0.9, 0.5, 0.1])
+    >>> timestep_of(alphas, log_snr(alphas, torch.tensor([0.25, 1.75])))
+    tensor([0.2500, 1.7500], dtype=torch.float64)
+    """
+    table = -torch.logit(alphas_cumprod.to(device=snr.device, dtype=torch.float64))  # rises with the timestep
+    wanted = -snr.to(torch.float64).clamp(-table[-1], -table[0])
+    low = (torch.searchsorted(table, wanted, right=True) - 1).clamp(0, len(table) - 2)
+    width = table[low + 1] - table[low]
+    return low + torch.where(width > 0, (wanted - table[low]) / width, 0.0)
 
 
 def signal_noise(alphas_cumprod: Tensor, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.conditioning import Condition
-from energycomp.components.prediction import convert
+from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import signal_noise
 from energycomp.decomposition.decomposer import Parts
 from energycomp.decomposition.latents import latents_for
@@ -143,7 +143,13 @@ class DiffusionDecomposer:
         index = torch.arange(len(noise), device=noise.device).repeat_interleave(copies)
         started = False
 
-        def predict(x: Tensor, timestep: Tensor, _: str) -> Tensor:
+        def predict(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
+            composed = own_prediction(x, timestep)
+            levels = denoiser.noised_space.levels(timestep, composed.dtype)
+            target = cast("PredictionType", kind)
+            return convert(composed, x, *levels, source=denoiser.prediction_type, target=target)
+
+        def own_prediction(x: Tensor, timestep: Tensor) -> Tensor:
             nonlocal started
             if started:
                 return compose_rows(denoiser, trunk(denoiser, x, timestep), condition, owner, weight)

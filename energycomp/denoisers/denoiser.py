@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from energycomp.components.composition import Composable
 from energycomp.components.conditioning import Condition
 from energycomp.components.predict import predict
-from energycomp.components.prediction import PredictionType
+from energycomp.components.prediction import PREDICTION_TYPES, PredictionType
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
+from energycomp.components.space import NoisedSpace, ValueRange, check_value_range, signal_noise
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import CompositionError, InputError
 
@@ -68,7 +68,9 @@ class Denoiser:
     Args:
         network: an `energycomp.denoisers.Network` or `TwoStage` module.
         alphas_cumprod: the noise schedule, shape (T,), falling, in (0, 1).
-        prediction_type: what the network predicts: "epsilon", "sample" (x0) or "v_prediction".
+        prediction_type: what the network predicts: "epsilon", "sample" (x0), "v_prediction" or "flow" (eps - x0). A
+            network that predicts a flow is given samples of it, (1 - t) x0 + t eps; all others variance-preserving
+            ones.
         rule: the rule under which it was trained to be composed; "sum" goes with "epsilon" only.
         sample_shape: (C, H, W) of one sample.
         token_shape: (L, D) of one condition row.
@@ -83,7 +85,7 @@ class Denoiser:
 
     network: nn.Module
     alphas_cumprod: Tensor = attrs.field()
-    prediction_type: PredictionType = attrs.field(validator=attrs.validators.in_(("epsilon", "sample", "v_prediction")))
+    prediction_type: PredictionType = attrs.field(validator=attrs.validators.in_(PREDICTION_TYPES))
     rule: Rule = attrs.field(validator=attrs.validators.in_(("sum", "mean", "product")))
     sample_shape: tuple[int, int, int] = attrs.field(validator=_check_shape)
     token_shape: tuple[int, int] = attrs.field(validator=_check_shape)
@@ -106,7 +108,7 @@ class Denoiser:
         if value == "sum" and self.prediction_type != "epsilon":
             raise InputError(
                 f"got rule 'sum' with prediction type {self.prediction_type!r}; expected 'epsilon', since a sum of "
-                "x0 or v predictions is none; use the rule 'mean' or 'product'"
+                "x0, v or flow predictions is none; use the rule 'mean' or 'product'"
             )
 
     @property
@@ -149,6 +151,16 @@ class Denoiser:
         condition = Condition.cat([leaf.condition.expand(batch).to(sample.device) for leaf in leaves])
         owner = torch.arange(batch, device=sample.device).repeat(len(leaves))
         return rows(self, trunk(self, sample, timestep), condition, owner).split(batch)
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """What the network is given of variance-preserving samples (B, C, H, W) at timesteps (B,).
+
+        Samples of the rectified flow, x / (signal + sigma), under the prediction type "flow"; else the samples.
+        """
+        if self.prediction_type != "flow":
+            return sample
+        signal, sigma = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
+        return sample / (signal + sigma)
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:

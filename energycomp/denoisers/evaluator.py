@@ -155,7 +155,8 @@ def _key(kind: str, denoiser: HasNetwork, sample: Tensor) -> tuple[object, ...]:
 def _features(denoiser: HasNetwork, bare: Trunk) -> tuple[Tensor, ...]:
     network = cast("TwoStage", denoiser.network)
     limit = row_limit(bare.sample.device, denoiser.sample_shape, denoiser.network)
-    chunks = zip(bare.sample.split(limit), bare.timestep.to(bare.sample.dtype).split(limit), strict=True)
+    given = denoiser.scale_model_input(bare.sample, bare.timestep)
+    chunks = zip(given.split(limit), bare.timestep.to(bare.sample.dtype).split(limit), strict=True)
     own = _own_type(denoiser.network, bare.sample.dtype)
     parts = [network.features(s.to(own), t) for s, t in chunks]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
@@ -199,8 +200,10 @@ def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tens
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
     else:
-        sample, timestep = shared.sample[owner], shared.timestep.to(shared.sample.dtype)
-        out = cast("Network", denoiser.network)(sample.to(condition.rows.dtype), timestep[owner], condition)
+        timestep = shared.timestep[owner]
+        sample = denoiser.scale_model_input(shared.sample[owner], timestep)
+        own = cast("Network", denoiser.network)
+        out = own(sample.to(condition.rows.dtype), timestep.to(shared.sample.dtype), condition)
     return out.to(torch.promote_types(out.dtype, torch.float32))
 
 

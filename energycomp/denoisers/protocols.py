@@ -41,6 +41,10 @@ class HasNetwork(Protocol):
         """A `Network` or a `TwoStage`."""
         ...
 
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """What the network is given of variance-preserving samples (B, C, H, W) at timesteps (B,)."""
+        ...
+
     @property
     def sample_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one sample."""

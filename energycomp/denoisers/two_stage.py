@@ -36,6 +36,8 @@ class TwoStageUNet(nn.Module):
         blocks: residual blocks at each resolution of the trunk.
         head_channels, head_blocks: width and depth of the head.
         positions: whether a token holds a place.
+        skip: whether a learned multiple of the noised sample, which depends on the timestep, is added to the
+            prediction. Predictions of eps, v or a flow hold noise, which need not pass through the network then.
 
     >>> net = TwoStageUNet(sample_size=16, channels=(8, 16), head_channels=8)
     >>> features = net.features(torch.zeros(2, 3, 16, 16), torch.tensor([10.0, 500.0]))
@@ -57,6 +59,7 @@ class TwoStageUNet(nn.Module):
         head_channels: int = 64,
         head_blocks: int = 2,
         positions: bool = True,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         if sample_size % (patch * 2 ** (len(channels) - 1)):
@@ -67,7 +70,7 @@ class TwoStageUNet(nn.Module):
         self.config = {
             "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
             "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,
-            "head_blocks": head_blocks, "positions": positions,
+            "head_blocks": head_blocks, "positions": positions, "skip": skip,
         }  # fmt: skip
         folded, width = sample_channels * patch**2, channels[0] * 4
         self.patch, self.positions = patch, positions
@@ -90,6 +93,10 @@ class TwoStageUNet(nn.Module):
         last = nn.Conv2d(head_channels, folded, 3, padding=1)
         nn.init.zeros_(last.weight)
         self.out = nn.Sequential(GroupNorm(8, head_channels), nn.SiLU(), last)
+        self.skip = nn.Linear(width, 1) if skip else None
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
+            nn.init.zeros_(self.skip.bias)
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Head input (B, head_channels, h, w), shared part of the prediction (B, C, H, W), time embedding (B, E)."""
@@ -105,7 +112,10 @@ class TwoStageUNet(nn.Module):
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = self.grow[level](torch.cat([h, skips[level]], dim=1))
             h = self.up[level](h, time)
-        return self.enter(h), F.pixel_shuffle(self.base(h), self.patch), time
+        base = F.pixel_shuffle(self.base(h), self.patch)
+        if self.skip is not None:
+            base = base + self.skip(F.silu(time))[..., None, None] * sample
+        return self.enter(h), base, time
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """Predictions (R, C, H, W): the shared part of the owner plus what this condition adds."""

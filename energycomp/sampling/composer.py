@@ -159,8 +159,8 @@ class Composer(Composable):
             n: the number of samples.
             generator: one, or a seed, or a list of n, to make the result repeatable.
             num_inference_steps: steps of the scheduler.
-            scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule; DDIM when
-                left out. For the default sampler only.
+            scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule or for flow
+                matching, whatever the components predict; DDIM when left out. For the default sampler only.
             sampler: name or object of a sampler that corrects the samples, such as "smc"; the loop of the scheduler
                 when left out. `docs/samplers.md` compares them.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.

@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from energycomp.components.space import ValueRange
+from energycomp.components.prediction import PREDICTION_TYPES
+from energycomp.components.space import LEAST_ALPHA, ValueRange
 from energycomp.errors import CompositionError, InputError
 from energycomp.imports import without_compiler
+from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler, check_flow_instance, is_flow
 from energycomp.sampling.sampler import Scheduler
 
 __all__ = ["compatible_schedulers", "make_scheduler"]
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+VARIANCE_PRESERVING = tuple(kind for kind in PREDICTION_TYPES if kind != "flow")
 # Those that sample a Gaussian correctly and repeatably from its exact prediction, on linear and cosine schedules.
 # tests/sampling compares this list with a trial of every scheduler of diffusers. Those of the second list have no
 # prediction type "sample".
@@ -46,7 +48,6 @@ DEFAULT_SCHEDULER = "DDIMScheduler"
 MAX_SIGMA = 80.0
 MAX_START_ALPHA = 1e-3
 MIN_PNDM_ALPHA = 1e-5
-MIN_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
 
 
 def make_scheduler(
@@ -62,17 +63,21 @@ def make_scheduler(
     prediction type of the composition; where the class does not support that, "v_prediction", which is stable at both
     ends of the schedule, whereas "epsilon" divides by sqrt(alpha_bar). An instance is used as it is configured.
 
+    The flow-matching schedulers come as a `FlowScheduler`, which asks for predictions of a flow, whatever the
+    composition predicts. One that is built takes the noise levels of the composition; an instance its own, with its
+    shift. They do not clip.
+
     Args:
         scheduler: name of a diffusers class, in any case, with or without "Scheduler"; a class; an instance; None for
             DDIM.
         alphas_cumprod: (T,), decreasing, in [0, 1).
-        prediction_type: what the composition predicts: "epsilon", "sample" or "v_prediction".
+        prediction_type: what the composition predicts: "epsilon", "sample", "v_prediction" or "flow".
         value_range: (-r, r), to which x0 is clipped in every step, for classes with `clip_sample` (DDIM, DDPM, Heun);
             None for no clipping.
 
     Raises:
-        InputError: an unknown name, a class for another process than this one, or an instance of PNDM that averages
-            predictions of "epsilon" on a schedule that ends in noise.
+        InputError: an unknown name, a class for another process than these, an instance of PNDM that averages
+            predictions of "epsilon" on a schedule that ends in noise, or one of a flow whose levels are not fixed.
         CompositionError: an instance whose `alphas_cumprod` are not the composition's.
 
     >>> alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
@@ -86,10 +91,16 @@ def make_scheduler(
         raise InputError(f"alphas_cumprod: got shape {tuple(alphas_cumprod.shape)}, expected (T,) falling in [0, 1).")
     if scheduler is None or isinstance(scheduler, str):
         scheduler = _find(scheduler or DEFAULT_SCHEDULER)
+    if isinstance(scheduler, FlowScheduler) and _has_schedule(scheduler, alphas_cumprod):
+        return scheduler
+    if is_flow(scheduler if isinstance(scheduler, type) else type(scheduler)):
+        return _flow(scheduler, alphas_cumprod)
     if not isinstance(scheduler, type):
         _check_instance(scheduler, alphas_cumprod)
         return scheduler
     names = _names(scheduler)
+    if prediction_type == "flow":
+        prediction_type = "v_prediction"
     if names & {*WITHOUT_SAMPLE} and (prediction_type == "sample" or _averages_noise(scheduler, alphas_cumprod)):
         prediction_type = "v_prediction"
     if names & {*SCHEDULERS, *WITHOUT_SAMPLE}:
@@ -100,10 +111,10 @@ def make_scheduler(
 def compatible_schedulers() -> tuple[str, ...]:
     """Names of the diffusers schedulers that sample from a composition.
 
-    >>> "DDIMScheduler" in compatible_schedulers(), "FlowMatchEulerDiscreteScheduler" in compatible_schedulers()
+    >>> "DDIMScheduler" in compatible_schedulers(), "LCMScheduler" in compatible_schedulers()
     (True, False)
     """
-    return tuple(sorted((*SCHEDULERS, *WITHOUT_SAMPLE)))
+    return tuple(sorted((*SCHEDULERS, *WITHOUT_SAMPLE, *FLOW_SCHEDULERS)))
 
 
 def _names(cls: type) -> set[str]:
@@ -136,10 +147,19 @@ def _find(name: str) -> type:
 
 def _incompatible(cls: type) -> InputError:
     return InputError(
-        f"scheduler: {cls.__name__} does not sample from a composition: it is built for another process (flow "
-        "matching, EDM, score SDE, consistency or distilled models, inversion), or what it needs is not installed. "
+        f"scheduler: {cls.__name__} does not sample from a composition: it is built for another process "
+        "(EDM, score SDE, consistency or distilled models, inversion), or what it needs is not installed. "
         f"Use one of {', '.join(compatible_schedulers())}."
     )
+
+
+def _flow(scheduler: Any, alphas_cumprod: Tensor) -> FlowScheduler:
+    """A flow-matching scheduler, given as a class or an instance, over the samples of the composition."""
+    alphas = alphas_cumprod.detach().clamp(min=LEAST_ALPHA)
+    if isinstance(scheduler, type):
+        return FlowScheduler(scheduler(num_train_timesteps=len(alphas)), alphas, own_levels=True)
+    check_flow_instance(scheduler, alphas)
+    return FlowScheduler(scheduler, alphas, own_levels=False)
 
 
 def _check_instance(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
@@ -181,7 +201,7 @@ def _is_plain(scheduler: Scheduler) -> bool:
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     return (
         isinstance(getattr(scheduler, "alphas_cumprod", None), Tensor)
-        and scheduler.config.get("prediction_type") in PREDICTION_TYPES
+        and scheduler.config.get("prediction_type") in VARIANCE_PRESERVING
         and set(needed) <= {"model_output", "timestep", "sample"}
     )
 
@@ -199,7 +219,7 @@ def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, value_range: 
     }
     taken = inspect.signature(cls.__init__).parameters
     options = {key: value for key, value in wanted.items() if key in taken}
-    alphas = alphas_cumprod.detach().to("cpu", torch.float64).clamp(min=MIN_ALPHA)
+    alphas = alphas_cumprod.detach().to("cpu", torch.float64).clamp(min=LEAST_ALPHA)
     scheduler = cls(num_train_timesteps=len(alphas), trained_betas=_betas(alphas), **options)
     # Solvers in sigma = sqrt(1 / alpha_bar - 1) start at its maximum, which is 20000 for a cosine schedule. The first
     # step of Heun is then wrong by orders of magnitude, and ancestral solvers lose the difference of two squares to

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from energycomp.components.conditioning import Condition, Conditioner
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import cosine_schedule, signal_noise
+from energycomp.components.space import cosine_schedule, flow_schedule, signal_noise
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.two_stage import TwoStageUNet
 from energycomp.images import ImageProcessor
@@ -58,8 +58,9 @@ class ClosedForm(nn.Module):
         self.background = nn.Parameter(torch.tensor(BACKGROUND))
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t and the amplitudes of signal and noise in it."""
-        return sample, *signal_noise(self.alphas_cumprod, timestep, sample.dtype)
+        """x_t and the amplitudes of signal and noise in it. A network of a flow is given x_t / (signal + noise)."""
+        signal, noise = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
+        return sample * (signal + noise) if self.kind == "flow" else sample, signal, noise
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """Predictions (R, C, H, W)."""
@@ -73,10 +74,11 @@ class ClosedForm(nn.Module):
         return convert(x0, self.share * sample, signal, noise, source="sample", target=self.kind)
 
 
-def bumps_model(**defaults: Any) -> Model:
-    """Each place adds a coloured Gaussian bump there to a constant background: x0 prediction, product rule, 16x16.
+def bumps_model(*, prediction_type: PredictionType = "sample", **defaults: Any) -> Model:
+    """Each place adds a coloured Gaussian bump there to a constant background: product rule, 16x16.
 
     Args:
+        prediction_type: of the denoiser. Models of a flow have a `flow_schedule`.
         defaults: fields of `Defaults`, in place of those of this model.
 
     >>> model = bumps_model()
@@ -91,7 +93,7 @@ def bumps_model(**defaults: Any) -> Model:
         square = (u - place[:, :1])[:, None, :] ** 2 + (v - place[:, 1:])[:, :, None] ** 2
         return tint[:, None, None] * torch.exp(-square / (2 * 0.12**2))[:, None]
 
-    return _model("bumps", bump, UnitSquare(), "product", "sample", defaults)
+    return _model("bumps", bump, UnitSquare(), "product", prediction_type, defaults)
 
 
 def tinted_model(**defaults: Any) -> Model:
@@ -133,7 +135,7 @@ def labels_model(
         labels: M.
         seed: of the patterns.
         rule: "product" and "sum" add patterns, "mean" averages them.
-        prediction_type: x0 if left out, eps under the rule "sum".
+        prediction_type: x0 if left out, eps under the rule "sum". Models of a flow have a `flow_schedule`.
         components: under the rule "sum", the number of components whose sum is a noise prediction.
         spread: standard deviation of the images about the sum of their patterns. Errors then vary with the noise.
         defaults: fields of `Defaults`, in place of those of this model.
@@ -183,7 +185,7 @@ def _model(
     share: float = 1.0,
     spread: float = 0.0,
 ) -> Model:
-    alphas_cumprod = cosine_schedule()
+    alphas_cumprod = _schedule(kind)
     denoiser = Denoiser(
         network=ClosedForm(pattern, alphas_cumprod, kind, share, spread),
         alphas_cumprod=alphas_cumprod,
@@ -204,8 +206,17 @@ def _model(
     )
 
 
+def _schedule(prediction_type: str) -> Tensor:
+    return flow_schedule() if prediction_type == "flow" else cosine_schedule()
+
+
 def tiny_model(*, rule: str = "product", prediction_type: str = "sample", seed: int = 0, **defaults: Any) -> Model:
     """An untrained two-stage model of 16x16 images that runs in milliseconds. Its weights are random but fixed.
+
+    Args:
+        rule, prediction_type: of the denoiser. Models of a flow have a `flow_schedule`, all others the cosine one.
+        seed: of the weights.
+        defaults: fields of `Defaults`, in place of those of this model.
 
     >>> tiny_model()(0.5, 0.5)
     tiny(0.5, 0.5)
@@ -218,7 +229,7 @@ def tiny_model(*, rule: str = "product", prediction_type: str = "sample", seed: 
                 torch.nn.init.normal_(parameter, std=0.1)
     denoiser = Denoiser(
         network=network.eval(),
-        alphas_cumprod=cosine_schedule(),
+        alphas_cumprod=_schedule(prediction_type),
         prediction_type=cast("PredictionType", prediction_type),
         rule=cast("Rule", rule),
         sample_shape=(3, SIZE, SIZE),

@@ -19,7 +19,7 @@ from energycomp.errors import InputError
 from energycomp.testing import cosine_schedule, stripes_model, tiny_model
 
 ALPHAS = cosine_schedule()
-TYPES = ("epsilon", "sample", "v_prediction")
+TYPES = ("epsilon", "sample", "v_prediction", "flow")
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(TYPES, TYPES)))
@@ -27,7 +27,7 @@ def test_every_conversion_against_the_definitions(source: str, target: str) -> N
     generator = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(4, 3, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     a, s = signal_noise(ALPHAS, torch.tensor([5.0, 200.5, 600.0, 950.0]), torch.float64)
-    truth = {"epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0}
+    truth = {"epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0, "flow": eps - x0}
     got = convert(truth[source], a * x0 + s * eps, a, s, source=source, target=target)  # type: ignore[arg-type]
     torch.testing.assert_close(got, truth[target], rtol=1e-9, atol=1e-9)
 
@@ -69,7 +69,7 @@ def test_schedules_that_cannot_be(alphas: Tensor) -> None:
         attrs.evolve(tiny_model().denoiser, alphas_cumprod=alphas)
 
 
-@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["sample", "v_prediction", "flow"])
 def test_sum_is_for_noise_predictions_only(kind: str) -> None:
     with pytest.raises(InputError, match="rule 'sum'"):
         tiny_model(rule="sum", prediction_type=kind)

@@ -26,6 +26,7 @@ from energycomp.testing import Gaussian, tiny_model
 
 CASES = [
     ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
+    ("product", "flow"), ("mean", "flow"),
     ("mean", "epsilon"), ("mean", "sample"), ("mean", "v_prediction"), ("sum", "epsilon"),
 ]  # fmt: skip
 PLACES = torch.tensor([[0.1, 0.2], [0.5, 0.9], [0.7, 0.3]])
@@ -67,14 +68,15 @@ def one_by_one(composition: Composition, sample: Tensor, timestep: Tensor) -> Te
     for leaf, weight in composition.terms.items():
         for b in range(len(sample)):
             x, t = sample[b : b + 1], timestep[b : b + 1]
+            a, s = signal_noise(leaf.denoiser.alphas_cumprod, t, torch.float64)
+            kind = leaf.denoiser.prediction_type
+            given = (x / (a + s)).float() if kind == "flow" else x  # (1 - t) x0 + t eps with t = s / (a + s)
             row = leaf.condition.expand(len(sample))[b : b + 1]
             network = cast("Any", leaf.denoiser.network)
             if isinstance(network, OneStage):
-                out = network(x, t, row)
+                out = network(given, t, row)
             else:
-                out = network.head(network.features(x, t), row, torch.tensor([0]))
-            a, s = signal_noise(leaf.denoiser.alphas_cumprod, t, torch.float64)
-            kind = leaf.denoiser.prediction_type
+                out = network.head(network.features(given, t), row, torch.tensor([0]))
             total[b] += weight * convert(out.double(), x.double(), a, s, source=kind, target="epsilon")[0]
     return total
 
@@ -95,7 +97,7 @@ def test_batched_is_looped_and_rows_are_counted(rule: Any, kind: str, two_stage:
         assert close(got.double(), one_by_one(composition, sample, timestep))
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
 @torch.no_grad()
 def test_weights_of_any_mass(kind: str) -> None:
     a, b, _ = leaves(denoiser("product", kind))

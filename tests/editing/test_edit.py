@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp import Composition, Model, Solution
+from energycomp.components import cosine_schedule, flow_schedule
 from energycomp.denoisers import count_rows
 from energycomp.editing import difference, edit, repaint
 from energycomp.editing.repaint import DRAWS
@@ -31,9 +32,9 @@ class Places(UnitSquare):
         return {"x": float(value[0]), "y": float(value[1])}
 
 
-@pytest.fixture
-def model() -> Model:
-    return bumps_model(num_inference_steps=10, solver="pursuit")
+@pytest.fixture(params=["sample", "flow"])
+def model(request: Any) -> Model:
+    return bumps_model(num_inference_steps=10, solver="pursuit", prediction_type=request.param)
 
 
 def answer(values: Tensor = PLACES) -> Solution:
@@ -176,9 +177,14 @@ def test_repaint_holds_what_is_not_free_and_runs_nothing_for_it(model: Model) ->
     assert spent.rows == 4 * (3 + 1)
 
 
-@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
-def test_repaint_samples_what_is_free(scheduler: str) -> None:
-    target = Composition.of(Gaussian(torch.full((1, 4, 4), -0.5), 1e-6, sample_shape=(1, 4, 4)))
+@pytest.mark.parametrize("schedule", [cosine_schedule(), flow_schedule()], ids=["cosine", "flow"])
+@pytest.mark.parametrize(
+    "scheduler",
+    ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"],
+)
+def test_repaint_samples_what_is_free(scheduler: str, schedule: Tensor) -> None:
+    gaussian = Gaussian(torch.full((1, 4, 4), -0.5), 1e-6, sample_shape=(1, 4, 4), alphas_cumprod=schedule)
+    target = Composition.of(gaussian)
     left = (torch.arange(4) < 2).float().expand(1, 1, 4, 4)
     painted = repaint(
         target, torch.full((1, 1, 4, 4), 0.5), left, num_inference_steps=20, scheduler=scheduler, progress=False

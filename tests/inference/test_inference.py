@@ -21,6 +21,7 @@ CASES = [
     ("product", "sample"),
     ("product", "epsilon"),
     ("mean", "v_prediction"),
+    ("product", "flow"),
     ("mean", "sample"),
     ("sum", "epsilon"),
 ]
@@ -145,6 +146,7 @@ def test_the_planted_answer_has_no_error() -> None:
         (bumps_model(), torch.rand(3, 2, generator=seeded())),
         (labels_model(6), torch.tensor([5, 0, 3])),
         (labels_model(6, rule="mean", prediction_type="v_prediction"), torch.tensor([5, 0, 3])),
+        (labels_model(6, prediction_type="flow"), torch.tensor([5, 0, 3])),
         (labels_model(6, rule="sum", components=3), torch.tensor([5, 0, 3])),
     ):
         problem = make_problem(planted(model, values), model)

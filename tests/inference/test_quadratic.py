@@ -24,6 +24,7 @@ from energycomp.testing import tiny_model
 
 CASES = [
     ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
+    ("product", "flow"), ("mean", "flow"),
     ("mean", "epsilon"), ("mean", "sample"), ("mean", "v_prediction"), ("sum", "epsilon"),
 ]  # fmt: skip
 M, S = 4, 3
@@ -67,7 +68,7 @@ def test_every_subset_against_brute_force(rule: Any, kind: str) -> None:
             torch.testing.assert_close(form.weighted_errors(weights)[0], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
 @torch.no_grad()
 def test_real_weights_under_the_product_rule(kind: str) -> None:
     denoiser, observation, bank = setting("product", kind)
@@ -80,7 +81,7 @@ def test_real_weights_under_the_product_rule(kind: str) -> None:
         torch.testing.assert_close(form.weighted_errors(torch.tensor([weights]))[0], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
 def test_errors_of_all_types_are_errors_of_eps(kind: Any) -> None:
     denoiser, observation, bank = setting("product", "epsilon")
     alphas = denoiser.alphas_cumprod
@@ -89,7 +90,7 @@ def test_errors_of_all_types_are_errors_of_eps(kind: Any) -> None:
     a, s = torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt()
     eps = (bank.noise + off).double()
     x0 = (noised - s * eps) / a
-    prediction = {"epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0}[kind]
+    prediction = {"epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0, "flow": eps - x0}[kind]
     wanted = target(observation, bank.noise, alphas, bank.timestep, kind)
     got = (prediction - wanted).flatten(1).square().sum(1) * error_scale(alphas, bank.timestep, kind)
     torch.testing.assert_close(got, off.double().flatten(1).square().sum(1), rtol=1e-4, atol=1e-6)

@@ -38,7 +38,9 @@ def test_an_image_that_lacks_a_component_comes_last() -> None:
     assert ranking.components == (a, b)
 
 
-@pytest.mark.parametrize(("rule", "kind"), [("product", "epsilon"), ("product", "sample"), ("mean", "v_prediction")])
+@pytest.mark.parametrize(
+    ("rule", "kind"), [("product", "epsilon"), ("product", "sample"), ("product", "flow"), ("mean", "v_prediction")]
+)
 def test_a_lift_is_the_error_of_the_composition_without_a_component_minus_its_error(rule: Any, kind: str) -> None:
     model = tiny_model(rule=rule, prediction_type=kind)
     leaves = [model(0.2, 0.3), model(0.7, 0.8), model(0.5, 0.1)]

@@ -113,7 +113,8 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "kind"), [("product", "sample"), ("product", "v_prediction"), ("mean", "epsilon"), ("sum", "epsilon")]
+    ("rule", "kind"),
+    [("product", "sample"), ("product", "v_prediction"), ("product", "flow"), ("mean", "epsilon"), ("sum", "epsilon")],
 )
 def test_planted_pictures_are_what_the_composition_predicts(rule: Any, kind: Any) -> None:
     from energycomp.denoisers import predict

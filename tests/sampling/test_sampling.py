@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from energycomp.components import flow_schedule
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling import compatible_schedulers, make_scheduler, sample
+from energycomp.sampling.flow import FLOW_SCHEDULERS
 
 M, S = 0.3, 0.5
 T = 1000
@@ -19,10 +21,12 @@ SCHEDULES = {
     "linear": torch.cumprod(1 - torch.linspace(1e-4, 0.02, T, dtype=torch.float64), 0).float(),
     "scaled": torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2, 0).float(),
 }
+SCHEDULES["flow"] = flow_schedule()
 COSINE = SCHEDULES["cosine"]
 NAMES = compatible_schedulers()
 # How far the standard deviation may be off after 10 and 50 steps, for solvers of first order and for the others.
 FIRST_ORDER = {"DDIM", "DDPM", "DDIMParallel", "DDPMParallel", "EulerDiscrete", "EulerAncestralDiscrete"}
+FIRST_ORDER |= {"FlowMatchEulerDiscrete", "LTXEulerAncestralRF"}
 TOLERANCE = {10: (0.35, 0.28), 50: (0.12, 0.05)}
 Predict = Callable[[Tensor, Tensor, str], Tensor]
 
@@ -51,7 +55,8 @@ def gaussian(alphas: Tensor) -> Predict:
         a, b = torch.sigmoid(snr), torch.sigmoid(-snr)
         centred = (x - a.sqrt() * M) / (a * S**2 + b)
         x0, eps = M + S**2 * a.sqrt() * centred, b.sqrt() * centred
-        return {"sample": x0, "epsilon": eps, "v_prediction": a.sqrt() * eps - b.sqrt() * x0}[kind].to(x)
+        v = a.sqrt() * eps - b.sqrt() * x0
+        return {"sample": x0, "epsilon": eps, "v_prediction": v, "flow": eps - x0}[kind].to(x)
 
     return predict
 
@@ -60,13 +65,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "flow"])
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_the_gaussian(name: str, schedule: str, kind: str) -> None:
     alphas = SCHEDULES[schedule]
     scheduler = make_scheduler(name, alphas, prediction_type=kind)
-    assert scheduler.config.prediction_type in (kind, "v_prediction")
+    own = ("flow",) if name in FLOW_SCHEDULERS else (kind, "v_prediction")
+    assert scheduler.config.prediction_type in own
     for steps, tolerances in TOLERANCE.items():
         x = sample(
             gaussian(alphas), (1024, 1, 1, 2), scheduler, num_inference_steps=steps, generator=seeded(), progress=False
@@ -83,6 +89,7 @@ def test_pndm_does_not_average_noise_on_a_schedule_that_ends_in_noise() -> None:
         "cosine": "v_prediction",
         "linear": "epsilon",
         "scaled": "epsilon",
+        "flow": "v_prediction",
     }
     noisy = diffusers.PNDMScheduler(beta_schedule="squaredcos_cap_v2", skip_prk_steps=True)
     with pytest.raises(InputError, match=r"got a PNDMScheduler with the prediction type 'epsilon'.*'v_prediction'"):
@@ -143,7 +150,7 @@ def test_every_other_scheduler_is_refused(name: str) -> None:
 def test_compatible_schedulers_cover_the_common_ones() -> None:
     common = "DDIM DDPM DPMSolverMultistep EulerDiscrete EulerAncestralDiscrete HeunDiscrete KDPM2Discrete LMSDiscrete"
     assert {f"{name}Scheduler" for name in (*common.split(), "PNDM", "UniPCMultistep")} <= set(NAMES)
-    assert not {"LCMScheduler", "TCDScheduler", "DDIMInverseScheduler", "FlowMatchEulerDiscreteScheduler"} & set(NAMES)
+    assert not {"LCMScheduler", "TCDScheduler", "DDIMInverseScheduler", "FlowMatchLCMScheduler"} & set(NAMES)
 
 
 @pytest.mark.parametrize("given", ["ddim", "DDIM", "ddimscheduler", "DDIMScheduler", None, diffusers.DDIMScheduler])
@@ -288,7 +295,6 @@ def test_not_finite_names_the_step() -> None:
         (int, InputError, "int does not sample"),
         (diffusers.DDIMScheduler(), CompositionError, r"got a DDIMScheduler whose alphas_cumprod fall from 0.9999"),
         (diffusers.DDIMScheduler(num_train_timesteps=10), CompositionError, "in 10 timesteps, expected"),
-        (diffusers.FlowMatchEulerDiscreteScheduler(), InputError, "does not sample from a composition"),
         (3, InputError, "int does not sample from a composition"),
     ],
 )

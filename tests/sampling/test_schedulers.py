@@ -11,10 +11,12 @@ import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from energycomp.components.prediction import PREDICTION_TYPES
 from energycomp.sampling import compatible_schedulers, make_scheduler, sample
+from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler
 from energycomp.sampling.schedulers import (
-    PREDICTION_TYPES,
     SCHEDULERS,
+    VARIANCE_PRESERVING,
     WITHOUT_SAMPLE,
     _build,
     _has_schedule,
@@ -35,7 +37,8 @@ def predict(x: Tensor, timestep: Tensor, prediction_type: str) -> Tensor:
         a = torch.sigmoid(torch.lerp(log_snr[low], log_snr[high], (timestep % 1).double()))[:, None, None, None]
     residual = (x - a.sqrt() * M) / (a * S**2 + 1 - a)
     x0, eps = M + S**2 * a.sqrt() * residual, (1 - a).sqrt() * residual
-    return {"sample": x0, "epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * x0}[prediction_type].to(x)
+    v = a.sqrt() * eps - (1 - a).sqrt() * x0
+    return {"sample": x0, "epsilon": eps, "v_prediction": v, "flow": eps - x0}[prediction_type].to(x)
 
 
 def samples_a_gaussian(cls: Any, prediction_type: str) -> bool:
@@ -51,9 +54,15 @@ def samples_a_gaussian(cls: Any, prediction_type: str) -> bool:
         try:
             if not issubclass(cls, SchedulerMixin):
                 return False
-            scheduler = _build(cls, ALPHAS_CUMPROD, prediction_type, None)
-            if not (_is_plain(scheduler) and _has_schedule(scheduler, ALPHAS_CUMPROD)):
-                return False
+            if prediction_type == "flow":
+                inner = cls()
+                if hasattr(inner, "alphas_cumprod"):  # it is variance preserving, or exploding
+                    return False
+                scheduler: Any = FlowScheduler(inner, ALPHAS_CUMPROD, own_levels=True)
+            else:
+                scheduler = _build(cls, ALPHAS_CUMPROD, prediction_type, None)
+                if not (_is_plain(scheduler) and _has_schedule(scheduler, ALPHAS_CUMPROD)):
+                    return False
             x = sample(
                 predict,
                 (1024, 1, 1, 1),
@@ -72,9 +81,11 @@ def samples_a_gaussian(cls: Any, prediction_type: str) -> bool:
 def test_the_list_is_what_a_trial_finds(name: str) -> None:
     found = [kind for kind in PREDICTION_TYPES if samples_a_gaussian(getattr(diffusers, name), kind)]
     if name in SCHEDULERS:
-        assert found == list(PREDICTION_TYPES)
+        assert found == list(VARIANCE_PRESERVING)
     elif name in WITHOUT_SAMPLE:
         assert found == ["epsilon", "v_prediction"]
+    elif name in FLOW_SCHEDULERS:
+        assert found == ["flow"]
     else:
         assert found == []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from energycomp.sampling import Composer, Target, make_scheduler
 from energycomp.sampling import sample as follow
 from energycomp.testing import Gaussian, tiny_model
 
-KINDS = ["epsilon", "sample", "v_prediction"]
+KINDS = ["epsilon", "sample", "v_prediction", "flow"]
 MASK = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
 COLUMN = torch.arange(16).expand(16, 16)
 
@@ -95,7 +95,7 @@ def test_a_component_without_weight_at_a_step_costs_no_row(case: str) -> None:
         assert (spent.rows, spent.trunks, target.evaluations) == (4 * active, 4, 4 * active)
 
 
-@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["sample", "v_prediction", "flow"])
 @pytest.mark.parametrize("case", CASES)
 def test_samples_follow_the_sum_of_every_step(case: str, kind: PredictionType) -> None:
     leaves = models(kind)
@@ -111,8 +111,8 @@ def test_samples_follow_the_sum_of_every_step(case: str, kind: PredictionType) -
     ddim = make_scheduler(None, alphas_cumprod, prediction_type=kind, value_range=(-1.0, 1.0))
 
     def predicted(x: Tensor, timestep: Tensor, wanted: str) -> Tensor:
-        assert wanted == kind  # the mass is 1 everywhere
-        return by_hand(case, leaves, x, timestep, kind).float()
+        assert wanted == ("v_prediction" if kind == "flow" else kind)  # the mass is 1 everywhere
+        return by_hand(case, leaves, x, timestep, cast("PredictionType", wanted)).float()
 
     expected = follow(predicted, (2, 3, 16, 16), ddim, num_inference_steps=10, generator=0, progress=False)
     torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)

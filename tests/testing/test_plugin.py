@@ -156,6 +156,7 @@ class Shifted:
 @clevr
 def test_a_model_conforms() -> None:
     check_model(tiny_model(solver=plugins.names("solvers")[0]))
+    check_model(tiny_model(solver=plugins.names("solvers")[0], prediction_type="flow"))
 
 
 @clevr

@@ -34,7 +34,7 @@ def rivals(model: Model) -> tuple[Rivals, torch.Tensor]:
     return Rivals(model.conditioner(added), owner, dropped, used), added
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
 @torch.no_grad()
 def test_against_the_definition(kind: Any, batch: Any) -> None:
     model = tiny_model(prediction_type=kind)

@@ -15,7 +15,7 @@ from energycomp.training import denoising_loss
 
 CASES = [
     ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
-    ("mean", "sample"), ("mean", "v_prediction"), ("sum", "epsilon"),
+    ("product", "flow"), ("mean", "sample"), ("mean", "v_prediction"), ("mean", "flow"), ("sum", "epsilon"),
 ]  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
 @torch.no_grad()
 def test_a_perfect_predictor_has_no_loss(kind: Any) -> None:
     model = labels_model(6, prediction_type=kind)
@@ -77,7 +77,9 @@ def test_against_the_definition(rule: Any, kind: Any, gamma: float | None) -> No
         eps = predict(composition, x, timestep[b : b + 1])
         error = float((eps[0] - noise[b]).square().mean())  # |eps - eps_hat|^2 per number
         snr = float(torch.exp(log_snr(alphas, timestep[b : b + 1])))
-        own = {"epsilon": 1.0, "sample": snr, "v_prediction": snr / (1 + snr)}[kind]  # one of the own type in eps
+        own = {"epsilon": 1.0, "sample": snr, "v_prediction": snr / (1 + snr), "flow": snr / (1 + snr**0.5) ** 2}[
+            kind
+        ]  # one of the own type in eps
         weight = own if gamma is None else max(own * min(1.0, gamma / snr), floor)
         total += weight * error / own
     assert float(got) == pytest.approx(total / batch, rel=1e-4)

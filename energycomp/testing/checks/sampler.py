@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energycomp.components.composition import Composition
 from energycomp.components.gaussian import Gaussian
+from energycomp.components.space import flow_schedule
 from energycomp.errors import NonFiniteError
 from energycomp.sampling.report import Sampled, Sampler
 from energycomp.sampling.target import Target
@@ -41,7 +42,8 @@ class _Counted(Gaussian):
 def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
     """Checks a sampler on Gaussians and their products, whose mean and variance are known.
 
-    Samples must have the known mean and variance for one Gaussian, and for a product whose scores are exact at every
+    Samples must have the known mean and variance for one Gaussian, under the cosine schedule and under that of a
+    rectified flow, and for a product whose scores are exact at every
     noise level (all factors as wide as u). The sampler must give the same samples for the same generator seed, leave
     the global random state unchanged, draw one sample, call back after every step, report the component evaluations
     that ran, and name a component whose prediction is NaN in a `NonFiniteError`.
@@ -61,6 +63,7 @@ def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
     name = type(sampler).__name__
     state = torch.get_rng_state()
     _check_moments(sampler, Composition.of(_gaussian(0.4, 0.25)), 0.4, 0.25)
+    _check_moments(sampler, Composition.of(_gaussian(0.4, 0.25, alphas_cumprod=flow_schedule())), 0.4, 0.25)
     _check_moments(sampler, _product(0.5, -0.2, 0.25, u=0.25), 0.3, 0.25)
     if exact:
         # precisions 4 + 4 - 1, and precisions times means 4 - 0.8

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 
-from energycomp.components import Conditioner, cosine_schedule
+from energycomp.components import Conditioner, cosine_schedule, flow_schedule
 from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
@@ -16,7 +16,7 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
-__all__ = ["clevr", "clevr_places", "objects", "paper", "places"]
+__all__ = ["clevr", "clevr_places", "flow_from", "objects", "paper", "places", "places_flow"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -28,22 +28,29 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
         pretrained: load the weights of this package, which exist for "default".
         options: options of the preset; for "paper": `vae`, a path or hub id.
     """
-    return _preset({"default": objects, "paper": paper}, "objects", preset, pretrained, options)
+    return _preset({"default": objects, "paper": paper}, {"default": "objects"}, preset, pretrained, options)
 
 
 def clevr_places(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
     """The model of places: `model(0.3, 0.4)` is a component for an object at this position.
 
     Args:
-        preset, pretrained, options: as of `clevr`; "default" is `places`.
+        preset: "default" is `places`; "flow" is `places_flow`, its twin by flow matching; "paper" as of `clevr`.
+        pretrained: load the weights of this package, which exist for "default" and "flow".
+        options: as of `clevr`.
     """
-    return _preset({"default": places, "paper": paper}, "places", preset, pretrained, options)
+    folders = {"default": "places", "flow": "places_flow"}
+    return _preset({"default": places, "flow": places_flow, "paper": paper}, folders, preset, pretrained, options)
 
 
 def _preset(
-    presets: Mapping[str, Callable[..., Model]], folder: str, preset: str, pretrained: bool, options: Mapping[str, Any]
+    presets: Mapping[str, Callable[..., Model]],
+    folders: Mapping[str, str],
+    preset: str,
+    pretrained: bool,
+    options: Mapping[str, Any],
 ) -> Model:
-    """The model of a preset; the weights of "default" are in a folder of this package."""
+    """The model of a preset; the weights of those in `folders` are in a folder of this package."""
     if preset not in presets:
         raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
     if unknown := options.keys() - ({"vae"} if preset == "paper" else set()):
@@ -52,17 +59,36 @@ def _preset(
         )
     if not pretrained:
         return presets[preset](**options)
-    if preset != "default":
+    if preset not in folders:
         raise InputError(
-            f"got preset {preset!r} with pretrained weights, which are not in this package; expected 'default', or "
-            "pretrained=False; train it: energycomp train clevr --preset paper"
+            f"got preset {preset!r} with pretrained weights, which are not in this package; expected "
+            f"{' or '.join(map(repr, folders))}, or pretrained=False; train it: energycomp train clevr --preset paper"
         )
-    return shipped("energycomp_clevr", folder)
+    return shipped("energycomp_clevr", folders[preset])
 
 
 def places() -> Model:
     """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
     return _small(Coordinates(), "coordinates")
+
+
+def places_flow() -> Model:
+    """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample."""
+    model = _small(Coordinates(), "coordinates", skip=True)
+    denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
+    return attrs.evolve(model, denoiser=denoiser)
+
+
+def flow_from(model: Model) -> Model:
+    """`places_flow` that starts with the features of a model of places which predicts x0; its skip connection is new.
+
+    A flow is eps - x0, so the last convolutions change their sign.
+    """
+    made, weights = places_flow(), model.denoiser.network.state_dict()
+    last = ("base.weight", "base.bias", "out.2.weight", "out.2.bias")
+    weights |= {name: -weights[name] for name in last}
+    made.denoiser.network.load_state_dict(weights, strict=False)
+    return made
 
 
 def objects() -> Model:
@@ -71,7 +97,7 @@ def objects() -> Model:
     return attrs.evolve(model, defaults=attrs.evolve(model.defaults, attribute_guidance=2.0))
 
 
-def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1) -> Model:
+def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, skip: bool = False) -> Model:
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64,
@@ -81,6 +107,7 @@ def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1) ->
         blocks=blocks,
         head_channels=64,
         head_blocks=2,
+        skip=skip,
     )
     denoiser = Denoiser(
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]

@@ -18,6 +18,7 @@ from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.training import FitConfig, Loss, Recipe, Step, collate, denoising_loss, start
 from energycomp_clevr.model import clevr_places as build
+from energycomp_clevr.model import flow_from
 from energycomp_datasets.clevr.layout import read, render_arrays
 from energycomp_datasets.clevr.records import Record
 
@@ -35,14 +36,16 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
 
 
 def clevr_places(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
-    """The recipe of the shipped weights of places (preset "default"), or of the thesis (preset "paper").
+    """The recipe of the shipped weights of places (presets "default" and "flow"), or of the thesis (preset "paper").
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
-        init: a model to start from.
-        preset: "default" or "paper".
+        init: a model to start from; under "flow" also one that predicts x0, such as `clevr-places`, see `flow_from`.
+        preset: "default"; "flow", which is the same but for the prediction type and the schedule; or "paper".
         options: of the preset.
     """
+    if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
+        init = flow_from(init)
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
     if data:
         scenes = scenes_of(data, model.processor, lambda record: record.coordinates)

@@ -12,7 +12,7 @@ from energycomp import Composer
 from energycomp.errors import CompositionError, InputError
 from energycomp.plugins import find, listing
 from energycomp.sampling import Sampler
-from energycomp.testing import Gaussian, check_sampler, labels_model, tiny_model
+from energycomp.testing import Gaussian, check_sampler, labels_model, planted, tiny_model
 from energycomp_samplers.hmc import HMC
 from energycomp_samplers.langevin import Langevin
 from energycomp_samplers.mala import MALA
@@ -92,6 +92,21 @@ def test_generators_of_each_sample(sampler: Any) -> None:
     torch.testing.assert_close(drawn(both, sampler, 2, generator=[3, 4])[1:], drawn(both, sampler, 1, generator=[4]))
     with pytest.raises(InputError, match="one per sample"):
         drawn(both, sampler, 3, generator=[3, 4])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_flow_models_are_sampled(sampler: str) -> None:
+    """Patterns of both labels on the background, from predictions of a flow."""
+    model = labels_model(3, prediction_type="flow", spread=0.1)
+    both = model(0) & model(2)
+    component = model(0) | model(2) if sampler == "mixture" else both & ~model(1) if sampler == "rejection" else both
+    samples = Composer(component).sample(
+        2, sampler=sampler, num_inference_steps=20, generator=0, output_type="latent", progress=False
+    )
+    assert torch.isfinite(samples).all()
+    if component is both:
+        expected = planted(model, torch.tensor([0, 2]))
+        assert float((samples - expected).square().mean().sqrt()) < 0.25
 
 
 def test_a_swarm_takes_one_generator() -> None:

@@ -38,6 +38,7 @@ RULES = [
     ("product", "epsilon"),
     ("mean", "sample"),
     ("mean", "v_prediction"),
+    ("product", "flow"),
     ("sum", "epsilon"),
 ]
 

@@ -30,7 +30,9 @@ def noisy(model: Model, values: Tensor, scale: float, seed: int = 0) -> Tensor:
     return planted(model, values) + scale * torch.randn(1, 3, 16, 16, generator=seeded(seed))
 
 
-@pytest.mark.parametrize(("rule", "kind"), [("product", "sample"), ("mean", "v_prediction"), ("sum", "epsilon")])
+@pytest.mark.parametrize(
+    ("rule", "kind"), [("product", "sample"), ("product", "flow"), ("mean", "v_prediction"), ("sum", "epsilon")]
+)
 def test_whole_shares_are_values(rule: Any, kind: Any) -> None:
     model = labels_model(5, rule=rule, prediction_type=kind)
     problem = make_problem(noisy(model, torch.tensor([1, 4]), 0.5), model)

@@ -1,0 +1,78 @@
+"""Composed samples of a flow-matching model and of its diffusion twin at equal budgets, and of both together.
+
+python benchmarks/sampling/flow.py [-n 16] [--counts 1,3,5] [--steps 10 20 50] [--only diffusion] [-o flow.png]
+
+Objects are composed at K places of held-out scenes, drawn by the schedulers of each model, and read back by one reader.
+"both" is 0.5 of the diffusion composition and 0.5 of the flow composition, matched to its schedule: it costs the
+network evaluations of both. Every layout has a seed of its own. Results in `--records` are taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common.ways import HELD_OUT, SHOWN, Way, identity, recorded, sampling_options, write_rows
+from benchmarks.sampling.composed_samples import summary
+from energycomp import Model, infer, load, match_snr
+from energycomp_datasets.clevr.layout import render_arrays
+
+SCHEDULERS = {
+    "diffusion": ("ddim", "dpmsolvermultistep"),
+    "flow": ("flowmatcheulerdiscrete", "dpmsolvermultistep"),
+    "both": ("ddim",),
+}
+
+
+def compositions(diffusion: Model, flow: Model, places: Tensor) -> dict[str, Any]:
+    """Objects at the places (K, 2), composed by each model and by half of each."""
+    single, other = diffusion.compose(places), flow.compose(places)
+    both = 0.5 * single + 0.5 * match_snr(other, diffusion.denoiser.noised_space)
+    return {"diffusion": single, "flow": other, "both": both}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints one JSON line for each count and way."""
+    parser = sampling_options(__doc__, records="runs/flow_samples", scenes="layouts")
+    parser.add_argument("--diffusion", default="clevr-places", help="registered name or folder")
+    parser.add_argument("--flow", default="clevr-places-flow", help="registered name or folder")
+    parser.add_argument("--reader", default="clevr-places", help="model that reads all samples")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50], help="steps of the default ways")
+    parser.add_argument("--only", nargs="+", choices=SCHEDULERS, default=list(SCHEDULERS), help="kinds that are drawn")
+    parser.set_defaults(n=16, counts="1,3,5")
+    options = parser.parse_args(arguments)
+    models = {kind: load(name) for kind, name in (("diffusion", options.diffusion), ("flow", options.flow))}
+    reader = load(options.reader)
+
+    def read(image: Tensor) -> Any:
+        return infer(image, reader).conditions.tolist()
+
+    names = {kind: identity(kind, models[kind]) for kind in models}
+    names["both"] = "-".join(names.values())
+    shown: list[Path] = []
+    for count in map(int, options.counts.split(",")):
+        _, places = render_arrays(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        made = [compositions(**models, places=place) for place in places]
+        for kind in options.only:
+            own = [Way(scheduler, steps) for scheduler in SCHEDULERS[kind] for steps in options.steps]
+            for way in options.ways or own:
+                folder = options.records / f"{names[kind]}-{count}-{way}-{options.seed}"
+                seeds = range(options.seed, options.seed + options.n)
+                rows = tqdm(list(zip(made, seeds, strict=True)), desc=f"{count} objects, {kind}, {way}")
+                found = [recorded(folder / str(seed), way, reader, one[kind], seed, read) for one, seed in rows]
+                line = {"objects": count, "model": kind, "way": str(way), "samples": options.n, "seed": options.seed}
+                print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
+                shown += [folder / f"{seed}.png" for seed in seeds[:SHOWN]]
+    if options.o:
+        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Components of another noise schedule: they are predicted at the timestep of equal log-SNR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
+from energycomp.components.composition import Composable, Composition
+from energycomp.components.mixture import Mixture
+from energycomp.components.predict import group_of, predict
+from energycomp.components.prediction import PredictionType
+from energycomp.components.rules import Rule
+from energycomp.components.space import NoisedSpace, check_compatible, log_snr, timestep_of
+from energycomp.components.terms import Terms
+
+__all__ = ["match_snr"]
+
+
+def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
+    """A component of another noise schedule as one of this space, so that both can be composed.
+
+    Variance-preserving samples of two schedules are the same samples x = s x0 + sigma eps where their log-SNR is the
+    same. So each leaf is predicted at the timestep of its own schedule with the log-SNR of the given timestep
+    (`timestep_of`), whatever its prediction type, and a flow model composes with a diffusion model over the same
+    pixels or latents. Costs what the component costs: leaves of one denoiser stay one batch. At levels beyond the ends
+    of its own schedule a leaf is predicted at the end.
+
+    A leaf is matched to equal spaces once: the unconditional leaf of a matched component merges and cancels in sums.
+
+    Args:
+        component: a leaf, a composition or a mixture.
+        space: where it is to be composed, such as the `noised_space` of another component.
+
+    Returns:
+        A leaf or a composition; the component itself where its space is the given one.
+
+    Raises:
+        CompositionError: a space of another identity, sample shape or value range.
+
+    >>> from energycomp.components import cosine_schedule, flow_schedule
+    >>> from energycomp.testing import Gaussian
+    >>> diffusion = Gaussian(0.5, name="diffusion", alphas_cumprod=cosine_schedule())
+    >>> flow = Gaussian(0.5, name="flow", alphas_cumprod=flow_schedule())
+    >>> both = 0.5 * diffusion + 0.5 * match_snr(flow, diffusion.noised_space)
+    >>> both
+    0.5 diffusion + 0.5 flow
+    >>> sample, timestep = torch.ones(1, 1, 1, 1), torch.tensor([300.0])
+    >>> torch.allclose(both.eps(sample, timestep), diffusion.eps(sample, timestep))
+    True
+    """
+    own = component.noised_space
+    if own == space:
+        return component
+    check_compatible((component, attrs.evolve(own, alphas_cumprod=space.alphas_cumprod)), ("the target", space))
+    if isinstance(component, Mixture):
+        return attrs.evolve(component, components=[match_snr(part, space) for part in component.components])
+    terms = Composition.of(component).terms
+    if len(terms) == 1 and next(iter(terms)) is component:
+        return _matched(component, space)
+    return Composition(Terms((match_snr(leaf, space), weight) for leaf, weight in terms.items()))
+
+
+@attrs.frozen(eq=False)
+class _Group:
+    """The group of matched leaves: that of the leaves themselves, at other timesteps."""
+
+    inner: LeafGroup
+    space: NoisedSpace
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """That of the leaves: samples and noise levels are the same, and so are predictions of any type."""
+        return self.inner.prediction_type
+
+    @property
+    def rule(self) -> Rule | None:
+        """That of the leaves."""
+        return self.inner.rule
+
+    @property
+    def device(self) -> torch.device | None:
+        """That of the leaves."""
+        return self.inner.device
+
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor] | None:
+        """That of the leaves."""
+        return self.inner.decode
+
+    def predict(self, leaves: Sequence[_Matched], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
+        """One prediction (B, C, H, W) per leaf, in one batch for each schedule."""
+        found: dict[int, Tensor] = {}
+        for members in _by_schedule(leaves):
+            inner = [leaf.component for leaf in members]
+            predictions = self.inner.predict(inner, sample, members[0].own_timestep(timestep))
+            found |= {id(leaf): prediction for leaf, prediction in zip(members, predictions, strict=True)}
+        return [found[id(leaf)] for leaf in leaves]
+
+
+def _by_schedule(leaves: Sequence[_Matched]) -> list[list[_Matched]]:
+    """The leaves by schedule. Those of a denoiser share one; components that predict themselves may not."""
+    schedules: list[list[_Matched]] = []
+    for leaf in leaves:
+        space = leaf.component.noised_space
+        same = (members for members in schedules if members[0].component.noised_space == space)
+        if (members := next(same, None)) is None:
+            schedules.append([leaf])
+        else:
+            members.append(leaf)
+    return schedules
+
+
+@attrs.frozen(eq=False, repr=False)
+class _Matched(Composable):
+    """A leaf at the timesteps of equal log-SNR of its own schedule."""
+
+    component: Any
+    group: _Group
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """The space that it was matched to."""
+        return self.group.space
+
+    @property
+    def unconditional(self) -> Any:
+        """The unconditional leaf of the component, matched to the same space; None where it has none."""
+        unit = getattr(self.component, "unconditional", None)
+        return None if unit is None else match_snr(unit, self.group.space)
+
+    def own_timestep(self, timestep: Tensor) -> Tensor:
+        """Timesteps (B,) of the component with the log-SNR of timesteps of the space."""
+        snr = log_snr(self.group.space.alphas_cumprod, timestep)
+        return timestep_of(self.component.noised_space.alphas_cumprod, snr).to(timestep.dtype)
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Noise prediction (B, C, H, W)."""
+        return predict(self, sample, timestep)
+
+    def __repr__(self) -> str:
+        return repr(self.component)
+
+
+@attrs.frozen(eq=False, repr=False)
+class _MatchedEnergy(_Matched):
+    """A matched leaf whose component has an energy."""
+
+    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Energies (B,)."""
+        found: Tensor = self.component.energy(sample, self.own_timestep(timestep))
+        return found
+
+
+# Values hold what their keys are the ids of, so that an id is not used again while its entry is there.
+_groups: WeakValueDictionary[tuple[int, NoisedSpace], _Group] = WeakValueDictionary()
+_leaves: WeakValueDictionary[tuple[int, int], _Matched] = WeakValueDictionary()
+
+
+def _matched(leaf: Any, space: NoisedSpace) -> _Matched:
+    inner = group_of(leaf)
+    group = _groups.setdefault((id(inner), space), _Group(inner, space))
+    kind = _MatchedEnergy if isinstance(leaf, HasEnergy) else _Matched
+    return _leaves.setdefault((id(leaf), id(group)), kind(leaf, group))

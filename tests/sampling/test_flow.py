@@ -1,0 +1,194 @@
+"""Flow matching: its schedulers, levels and samples, and components of two schedules, against closed forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+from torch import Tensor
+
+from energycomp import Composer, match_snr
+from energycomp.components import Composition, cosine_schedule, flow_schedule, log_snr, timestep_of
+from energycomp.denoisers import count_rows
+from energycomp.errors import CompositionError, InputError
+from energycomp.sampling import make_scheduler, sample
+from energycomp.testing import Gaussian, check_component, labels_model, tiny_model
+
+FLOW = flow_schedule()
+SCALED = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
+
+
+def level(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
+    """t of (1 - t) x0 + t eps."""
+    return torch.sigmoid(-log_snr(alphas_cumprod, timestep) / 2)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+def test_the_schedule_has_the_levels_of_diffusers(shift: float) -> None:
+    levels = FlowMatchEulerDiscreteScheduler(shift=shift).sigmas.flip(0).double()
+    torch.testing.assert_close(level(flow_schedule(1000, shift), torch.arange(1000.0)), levels, atol=4e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 1}, {"shift": 0.0}, {"shift": float("inf")}, {"shift": -1.0}])
+def test_schedules_that_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected at least 2 steps and a finite shift above 0"):
+        flow_schedule(**wrong)
+
+
+def test_timesteps_of_equal_log_snr() -> None:
+    timestep = torch.tensor([0.0, 0.5, 250.3, 998.7, 999.0])
+    torch.testing.assert_close(timestep_of(FLOW, log_snr(FLOW, timestep)).float(), timestep, atol=1e-3, rtol=0)
+    other = timestep_of(cosine_schedule(), log_snr(FLOW, timestep[2:4]))
+    torch.testing.assert_close(log_snr(cosine_schedule(), other), log_snr(FLOW, timestep[2:4]), atol=1e-6, rtol=1e-6)
+    assert timestep_of(SCALED, torch.tensor([50.0, -50.0])).tolist() == [0.0, 999.0]
+    flat = torch.tensor([0.9, 0.5, 0.5, 0.1])
+    assert float(log_snr(flat, timestep_of(flat, torch.tensor([0.0])))) == 0.0
+
+
+@pytest.mark.parametrize("flow", [True, False])
+@pytest.mark.parametrize(
+    "scheduler",
+    [FlowMatchEulerDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(shift=3.0), "flowmatchheundiscrete"],
+)
+def test_samples_of_a_gaussian_are_the_affine_map_of_its_noise(scheduler: Any, flow: bool) -> None:
+    """The probability-flow ODE takes noise z to mean + std z, whatever the path."""
+    gaussian = Gaussian(0.3, 0.25, sample_shape=(1, 1, 2), alphas_cumprod=FLOW if flow else cosine_schedule())
+    made = make_scheduler(scheduler, gaussian.alphas_cumprod, prediction_type="epsilon")
+    noise = torch.linspace(-2, 2, 8).view(4, 1, 1, 2)
+
+    def predict(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
+        assert kind == "flow"
+        signal, sigma = gaussian.noised_space.levels(timestep)
+        eps = gaussian.eps(x, timestep)
+        return eps - (x - sigma * eps) / signal
+
+    x = sample(predict, noise.shape, made, num_inference_steps=200, initial=noise, progress=False)
+    torch.testing.assert_close(x, 0.3 + 0.5 * noise, atol=0.02, rtol=0)
+
+
+def test_euler_is_the_loop_of_diffusers_bit_for_bit() -> None:
+    """A flow model in a pipeline's own loop, with its shift and the network's own samples."""
+    model = tiny_model(prediction_type="flow")
+    leaf, network = model(0.3, 0.6), model.denoiser.network
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(6)
+    x = noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for t in scheduler.timesteps:
+        own = (t - 1).expand(2)  # diffusers counts timesteps from 1
+        with torch.no_grad():
+            features = network.features(x, own)
+            v = network.head(features, leaf.condition.expand(2), torch.arange(2))
+        x = scheduler.step(v, t, x, return_dict=False)[0]
+    got = Composer(leaf).sample(
+        2,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        num_inference_steps=6,
+        generator=0,
+        output_type="latent",
+        progress=False,
+    )
+    torch.testing.assert_close(got, x, atol=2e-3, rtol=1e-3)
+    assert not torch.allclose(got, noise, atol=0.1)
+
+
+@pytest.mark.parametrize("scheduler", [None, "dpmsolvermultistep", "unipcmultistep", "euler discrete".replace(" ", "")])
+def test_variance_preserving_samplers_sample_from_flows(scheduler: str | None) -> None:
+    model = labels_model(4, prediction_type="flow")
+    with count_rows() as spent:
+        got = Composer([model(1), model(3)]).sample(
+            2, scheduler=scheduler, num_inference_steps=20, generator=0, output_type="latent", progress=False
+        )
+    network: Any = model.denoiser.network
+    expected = network.background + network.pattern(model.conditioner(torch.tensor([1, 3])).rows[:, 0]).sum(0)
+    torch.testing.assert_close(got, expected.expand_as(got).detach(), atol=0.02, rtol=0)
+    assert spent.rows == 2 * 3 * 20
+
+
+def test_built_levels_are_trailing_timesteps_of_the_composition() -> None:
+    for name, calls in (("flowmatcheulerdiscrete", 1), ("FlowMatchHeunDiscreteScheduler", 2)):
+        made = make_scheduler(name, FLOW, prediction_type="flow")
+        made.set_timesteps(4)
+        assert made.timesteps.tolist() == pytest.approx([999.0, *([749.0] * calls + [499.0] * calls + [249.0] * calls)])
+        assert made.inner.sigmas.tolist()[-1] == 0.0
+        assert make_scheduler(made, FLOW, prediction_type="flow") is made
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "shift depends on the resolution"),
+        (FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "invert_sigmas=True"),
+        (FlowMatchEulerDiscreteScheduler(), r"starts at the noise level 1, .* ends at 0.9"),
+    ],
+)
+def test_flow_schedulers_that_do_not_fit(scheduler: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_scheduler(scheduler, SCALED, prediction_type="epsilon")
+    assert make_scheduler(type(scheduler), SCALED, prediction_type="epsilon").own_levels
+
+
+def both(**options: Any) -> tuple[Gaussian, Gaussian]:
+    return tuple(  # type: ignore[return-value]
+        Gaussian(mean, variance, name=name, alphas_cumprod=alphas, sample_shape=(1, 2, 2), **options)
+        for name, alphas, mean, variance in (("vp", cosine_schedule(), 0.5, 0.3), ("flow", FLOW, -0.2, 0.3))
+    )
+
+
+def test_matched_components_are_those_of_one_schedule() -> None:
+    vp, flow = both()
+    same = Gaussian(-0.2, 0.3, sample_shape=(1, 2, 2))  # of the schedule of vp
+    matched = match_snr(flow, vp.noised_space)
+    x, timestep = torch.randn(4, 1, 2, 2), torch.tensor([1.0, 120.5, 700.0, 990.0])
+    torch.testing.assert_close(matched.eps(x, timestep), same.eps(x, timestep), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(matched.energy(x, timestep), same.energy(x, timestep), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close((vp - 2 * matched).eps(x, timestep), (vp - 2 * same).eps(x, timestep), atol=1e-3, rtol=0)
+    mixed, expected = vp | matched, vp | same
+    torch.testing.assert_close(mixed.eps(x, timestep), expected.eps(x, timestep), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        match_snr(vp | vp, FLOW_SPACE).eps(x, timestep), match_snr(vp, FLOW_SPACE).eps(x, timestep)
+    )
+    check_component(matched)
+
+
+FLOW_SPACE = both()[1].noised_space
+
+
+def test_samples_of_two_schedules_are_those_of_one() -> None:
+    vp, flow = both()
+    composer = Composer(0.5 * vp + 0.5 * match_snr(flow, vp.noised_space))
+    x = composer.sample(512, scheduler="dpmsolvermultistep", generator=0, output_type="latent", progress=False)
+    assert (float(x.mean()), float(x.std())) == pytest.approx((0.15, 0.3**0.5), abs=0.03)
+
+
+def test_matched_leaves_of_a_denoiser_are_one_batch_and_share_u() -> None:
+    vp, flow = tiny_model(seed=1), tiny_model(prediction_type="flow")
+    space = vp.denoiser.noised_space
+    a, b = (match_snr(flow(x, x), space) for x in (0.2, 0.7))
+    assert match_snr(flow(0.2, 0.2), space).unconditional is a.unconditional is b.unconditional
+    assert match_snr(a, space) is a
+    assert repr(a & b) == "-u + tiny(0.2, 0.2) + tiny(0.7, 0.7)"
+    whole = Composer(0.5 * (vp(0.1, 0.1) & vp(0.5, 0.5)) + 0.5 * (a & b))
+    with count_rows() as spent:
+        images = whole.sample(2, num_inference_steps=4, generator=0, output_type="pt", progress=False)
+    assert (spent.rows, spent.trunks) == (2 * 4 * 6, 2 * 4 * 2)  # two trunks per sample and step: one per denoiser
+    assert torch.isfinite(images).all()
+    together = match_snr(flow(0.2, 0.2) & flow(0.7, 0.7), space)
+    x, timestep = torch.randn(1, 3, 16, 16), torch.tensor([400.0])
+    assert torch.equal(together.eps(x, timestep), (a & b).eps(x, timestep))
+
+
+def test_other_schedules_name_match_snr() -> None:
+    vp, flow = both()
+    with pytest.raises(CompositionError, match=r"got vp and flow with different .*match_snr\(flow, space\)"):
+        Composition.of(vp) + flow
+    other = Gaussian(alphas_cumprod=FLOW, sample_shape=(1, 2, 3))
+    with pytest.raises(CompositionError, match="expected one sample_shape"):
+        match_snr(other, vp.noised_space)
+
+
+def test_ddim_instance_with_another_schedule_is_refused() -> None:
+    with pytest.raises(CompositionError, match="expected the composition's"):
+        make_scheduler(DDIMScheduler(), FLOW, prediction_type="flow")
+    assert make_scheduler(FlowMatchHeunDiscreteScheduler(shift=2.0), FLOW, prediction_type="flow").inner.order == 2
