@@ -32,9 +32,7 @@ _switching = RLock()
 
 def adapter_of(pipe: Any, family: Family) -> Adapt | None:
     """What `Model.with_lora` calls for the models of a pipeline; None for one that takes no LoRA."""
-    if not hasattr(pipe, "load_lora_weights"):
-        return None
-    return _Adapter(pipe, family)
+    return _Adapter(pipe, family) if hasattr(pipe, "load_lora_weights") else None
 
 
 @attrs.frozen(eq=False)
@@ -72,8 +70,9 @@ class _Adapter:
         parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
         before = [(part, _active(part)) for part in parts]
         try:
-            _check(given, self.pipe)
-            self.pipe.load_lora_weights(given, adapter_name=name, use_safetensors=True, local_files_only=True)
+            _check(self.pipe.lora_state_dict(given), self.pipe)
+            with _silent():
+                self.pipe.load_lora_weights(given, adapter_name=name, use_safetensors=True, local_files_only=True)
             if not any(name in layer.scaling for layer in _layers(network)):
                 raise InputError(f"no weights for the {self.family.network}")  # noqa: TRY301 - one line for all causes
         except Exception as error:  # diffusers and peft raise many kinds
@@ -136,6 +135,19 @@ class _Encoder(nn.Module):
 
 
 @contextmanager
+def _silent() -> Iterator[None]:
+    """Diffusers reports of each part that the weights are not for it, and an error before it raises it."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
 def _switched_on(parts: tuple[nn.Module, ...], names: tuple[str, ...]) -> Iterator[None]:
     """Adapters are active in the block, beside those that are active already."""
     if not names:
@@ -178,12 +190,11 @@ def _file(source: str) -> Path:
     return own[0]
 
 
-def _check(given: str | dict[str, Tensor], pipe: Any) -> None:
+def _check(state: Any, pipe: Any) -> None:
     """Raises `InputError` for weights of layers that the pipeline does not have, or of another width.
 
     peft reports hundreds of them, and keeps what fits.
     """
-    state = pipe.lora_state_dict(given)
     weights = state[0] if isinstance(state, tuple) else state
     for key, weight in weights.items():
         half = next((half for half in HALVES if key.endswith(half)), None)

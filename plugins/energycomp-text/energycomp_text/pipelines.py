@@ -14,7 +14,7 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, HubSource, Model, VAECodec, is_folder, load
 from energycomp.plugins import find, names
 from energycomp_text.families import Family, Opened, Settings
-from energycomp_text.families.places import execution_device
+from energycomp_text.families.prompted import device_of
 from energycomp_text.families.reading import files_of, read_pipeline
 from energycomp_text.families.schedules import noise_schedule
 from energycomp_text.folders import HOW_TO_GET, INDEX, WANTED, read_json
@@ -149,7 +149,7 @@ def _model(
     codec = VAECodec.of(vae, latent_size=side, source=source)
     settings = Settings(codec.image_size, settings.max_sequence_length, settings.embedded_guidance)
     schedule, kind = noise_schedule(pipe.scheduler, flow=family.flow, tokens=(side // family.patch) ** 2)
-    schedule = schedule.to(execution_device(network))
+    schedule = schedule.to(device_of(network))
     words = {"template": template, "concepts": tuple(concepts)}
     opened = Opened(pipe, family, settings, source or IN_MEMORY, schedule, words)
     made, conditioner = family.build(opened)

@@ -58,7 +58,12 @@ def family() -> Family:
             "tokenizer_2": "T5Tokenizer",
         },
         network="transformer",
-        build=Prompted(encode=encode, predict=predict, token_shape=lambda pipe, own: (own.max_sequence_length, pipe.transformer.config.joint_attention_dim), tokenizer="tokenizer_2"),
+        build=Prompted(
+            encode=encode,
+            predict=predict,
+            token_shape=lambda pipe, own: (own.max_sequence_length, pipe.transformer.config.joint_attention_dim),
+            tokenizer="tokenizer_2",
+        ),
         flow=True,
         guidance_scale=1.0,
         num_inference_steps=28,

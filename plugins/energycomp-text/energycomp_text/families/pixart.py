@@ -53,7 +53,11 @@ def family() -> Family:
             "tokenizer": "T5Tokenizer",
         },
         network="transformer",
-        build=Prompted(encode=encode, predict=predict, token_shape=lambda pipe, own: (own.max_sequence_length, pipe.transformer.config.caption_channels)),
+        build=Prompted(
+            encode=encode,
+            predict=predict,
+            token_shape=lambda pipe, own: (own.max_sequence_length, pipe.transformer.config.caption_channels),
+        ),
         guidance_scale=4.5,
         num_inference_steps=20,
         defaults=Settings(max_sequence_length=300),

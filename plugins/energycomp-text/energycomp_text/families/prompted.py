@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from energycomp.components import Condition, log_snr
 from energycomp.errors import InputError
+from energycomp.models import execution_device
 from energycomp_text.encoders import HubTokenizer
 from energycomp_text.families.family import Opened, Settings
-from energycomp_text.families.places import execution_device, move
 from energycomp_text.text import Text
 
-__all__ = ["Characters", "PipelineNetwork", "PromptEncoder", "Prompted"]
+__all__ = ["Characters", "PipelineNetwork", "PromptEncoder", "Prompted", "device_of"]
 
 LONGEST = 2048  # characters of a prompt
 AT_ONCE = 8  # prompts that are encoded
@@ -105,6 +105,11 @@ class Prompted:
         return PipelineNetwork(opened, self, encoder.null), text
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network computes."""
+    return execution_device(network) or next(network.parameters()).device
+
+
 class PromptEncoder(nn.Module):
     """Prompts to condition rows by the text encoders of a pipeline, which stay the pipeline's own."""
 
@@ -124,14 +129,14 @@ class PromptEncoder(nn.Module):
     def null(self) -> Condition:
         """The unconditional row."""
         pipe, settings = self.opened.pipe, self.opened.settings
-        self._move(execution_device(self.opened.network))
+        self._move(device_of(self.opened.network))
         return self.own.encode(pipe, [""], settings) if self.own.null is None else self.own.null(pipe, settings)
 
     def _move(self, device: torch.device) -> None:
         """Brings the text encoders to a device, unless the pipeline decides where they are."""
         for name, part in self.opened.pipe.components.items():
-            if name.startswith("text_encoder") and part is not None:
-                move(part, device)
+            if name.startswith("text_encoder") and part is not None and execution_device(part) is None:
+                part.to(device)
 
 
 class PipelineNetwork(nn.Module):
@@ -150,7 +155,7 @@ class PipelineNetwork(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        return execution_device(self.part)
+        return device_of(self.part)
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Predictions (R, C, h, w), on the device of the samples."""

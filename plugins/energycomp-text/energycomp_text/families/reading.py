@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from energycomp.errors import EnergycompError, InputError, NotFoundError, first_line
+from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp_text.families.family import Family
 from energycomp_text.folders import HOW_TO_GET, INDEX, check_size, complete, read_json
 
 __all__ = ["files_of", "read_pipeline"]
 
 MAX_TIMESTEPS = 100_000
+# Pipelines warn of other values; the scheduler of a composition is made anew.
+SCHEDULER = {"DDIMScheduler": {"clip_sample": False, "steps_offset": 1}}
 SHARD = "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].safetensors"
 
 
@@ -25,7 +27,10 @@ def files_of(family: Family) -> tuple[str, ...]:
             found += [f"{part}/*"]
         else:
             stem = f"{part}/{_stem(part)}"
-            found += [f"{part}/config.json", *(stem + end for end in (".safetensors", ".safetensors.index.json", SHARD))]
+            found += [
+                f"{part}/config.json",
+                *(stem + end for end in (".safetensors", ".safetensors.index.json", SHARD)),
+            ]
     return tuple(found)
 
 
@@ -58,7 +63,9 @@ def _part(folder: Path, family: Family, source: str, dtype: torch.dtype) -> Any:
     cls = getattr(diffusers, name, None) or getattr(transformers, name)
     try:
         if folder.name == "scheduler":
-            return cls.from_config(_checked_steps(read_json(folder / "scheduler_config.json")))
+            return cls.from_config(
+                _checked_steps(read_json(folder / "scheduler_config.json")), **SCHEDULER.get(name, {})
+            )
         if folder.name.startswith("tokenizer"):
             return cls.from_pretrained(folder, local_files_only=True)
         return _network(cls, folder, dtype)

@@ -58,7 +58,12 @@ def family() -> Family:
             "tokenizer_2": "CLIPTokenizer",
         },
         network="unet",
-        build=Prompted(encode=encode, predict=predict, token_shape=lambda pipe, _: (pipe.tokenizer.model_max_length, pipe.unet.config.cross_attention_dim), null=null),
+        build=Prompted(
+            encode=encode,
+            predict=predict,
+            token_shape=lambda pipe, _: (pipe.tokenizer.model_max_length, pipe.unet.config.cross_attention_dim),
+            null=null,
+        ),
         guidance_scale=5.0,
         index=("force_zeros_for_empty_prompt",),
         given={"add_watermarker": False},
