@@ -146,7 +146,7 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     own = _own_type(denoiser.network, shared.sample.dtype)
     if own == torch.float16 and shared.sample.device.type == "cpu":
         raise InputError(
-            "got a network in float16 on the CPU, which computes in bfloat16 or float32; load it with dtype='bfloat16', "
+            "got a network in float16 on the CPU; expected bfloat16 or float32 there; load it with dtype='bfloat16', "
             "or move it to an accelerator"
         )
     condition = condition.to(shared.sample.device, own)

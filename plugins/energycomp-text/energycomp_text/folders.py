@@ -69,11 +69,9 @@ def check_size(make: Callable[[], object], weights: Path) -> None:
 def _files(weights: Path) -> list[Path]:
     """The file of weights, or those that its index names, which lie beside it."""
     index = weights.with_name(f"{weights.name}.index.json")
-    if weights.is_file() or not index.is_file():
-        names = {weights.name}
-    else:
-        names = set(read_json(index)["weight_map"].values())
-    files = [weights.with_name(name) for name in sorted(names)]
+    single = weights.is_file() or not index.is_file()
+    names = [weights.name] if single else sorted(set(read_json(index)["weight_map"].values()))
+    files = [weights.with_name(name) for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         raise FileNotFoundError(f"no file named {missing[0]}")
     return files

@@ -215,8 +215,8 @@ class Text:
         """
         if self.row_shape is not None:
             raise InputError(
-                "got weights of words for a pipeline with several text encoders or T5; expected Stable Diffusion 1.x or "
-                "2.x, or the included model; compose prompts with weights: 1.2 * sd('a cat') & sd('rain')"
+                "got weights of words for a pipeline of several text encoders; expected Stable Diffusion 1.x or 2.x, "
+                "or the included model; compose prompts with weights: 1.2 * sd('a cat') & sd('rain')"
             )
         device = next(self.encoder.parameters()).device
         ids, nothing = self.tokenizer(prompt).to(device), self.tokenizer("").to(device)

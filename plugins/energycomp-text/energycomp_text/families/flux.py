@@ -1,7 +1,7 @@
 """FLUX.1: a flow-matching transformer over packed latents, T5 and the pooled vector of CLIP.
 
-FLUX.1 dev is guidance-distilled: its guidance scale is an input of the network, the setting `embedded_guidance`, and one
-prompt needs no unconditional row. In compositions u is the empty prompt at the same embedded guidance.
+FLUX.1 dev is guidance-distilled: its guidance scale is an input of the network, the setting `embedded_guidance`, and
+one prompt needs no unconditional row. In compositions u is the empty prompt at the same embedded guidance.
 """
 
 from __future__ import annotations
