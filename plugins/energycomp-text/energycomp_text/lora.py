@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -136,13 +137,15 @@ class _Encoder(nn.Module):
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Diffusers reports of each part that the weights are not for it, and an error before it raises it."""
+    """Without what diffusers and peft report: parts that weights are not for, second adapters, errors that follow."""
     from diffusers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)
 
