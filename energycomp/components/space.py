@@ -20,6 +20,7 @@ __all__ = [
     "check_value_range",
     "cosine_schedule",
     "flow_schedule",
+    "flow_time",
     "log_snr",
     "signal_noise",
     "stratified_timesteps",
@@ -138,10 +139,8 @@ def flow_schedule(steps: int = 1000, shift: float = 1.0) -> Tensor:
     Raises:
         InputError: fewer than 2 steps, or a shift that is not above 0.
 
-    >>> alphas_cumprod = flow_schedule()
-    >>> t = torch.sigmoid(-log_snr(alphas_cumprod, torch.tensor([249.0])) / 2)  # sigma / (signal + sigma)
-    >>> round(t.item(), 4)
-    0.25
+    >>> flow_schedule().shape, round(flow_time(flow_schedule(shift=3.0), torch.tensor([249.0])).item(), 3)
+    (torch.Size([1000]), 0.5)
     """
     if steps < 2 or not 0 < shift < math.inf:
         raise InputError(f"got steps={steps} and shift={shift}; expected at least 2 steps and a finite shift above 0")
@@ -162,6 +161,17 @@ def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
     t = timestep.to(torch.float64).clamp(0, len(table) - 1)
     low = t.floor().long().clamp(max=len(table) - 2)
     return torch.lerp(table[low], table[low + 1], t - low)
+
+
+def flow_time(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
+    """t = sigma / (signal + sigma) at real timesteps (B,), in float64: the time of the rectified flow with their SNR.
+
+    Networks of other libraries are conditioned on it, or on 1000 times it, where ours take the timestep.
+
+    >>> flow_time(flow_schedule(), torch.tensor([249.0, 999.0])).round(decimals=3)
+    tensor([0.2500, 1.0000], dtype=torch.float64)
+    """
+    return torch.sigmoid(-log_snr(alphas_cumprod, timestep) / 2)
 
 
 def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:

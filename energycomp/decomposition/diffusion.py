@@ -10,7 +10,6 @@ from torch import Tensor
 
 from energycomp.components.conditioning import Condition
 from energycomp.components.prediction import PredictionType, convert
-from energycomp.components.space import signal_noise
 from energycomp.decomposition.decomposer import Parts
 from energycomp.decomposition.latents import latents_for
 from energycomp.denoisers.denoiser import compose_rows
@@ -181,7 +180,7 @@ class DiffusionDecomposer:
         denoiser, device = self.model.denoiser, shared.sample.device
         null = Condition.unconditional(*denoiser.token_shape, rows=len(shared), device=device)
         u = rows(denoiser, shared, null, torch.arange(len(shared), device=device))
-        levels = signal_noise(denoiser.alphas_cumprod, shared.timestep, u.dtype)
+        levels = denoiser.noised_space.levels(shared.timestep, u.dtype)
         return convert(u, shared.sample, *levels, source=denoiser.prediction_type, target="sample")
 
     def _noise(self, batch: int, generator: Generator) -> Tensor:

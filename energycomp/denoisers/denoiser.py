@@ -16,7 +16,7 @@ from energycomp.components.conditioning import Condition
 from energycomp.components.predict import predict
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import NoisedSpace, ValueRange, check_value_range, signal_noise
+from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.denoisers.protocols import Placed
 from energycomp.errors import CompositionError, InputError
@@ -164,7 +164,7 @@ class Denoiser:
         """
         if self.prediction_type != "flow":
             return sample
-        signal, sigma = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
+        signal, sigma = self.noised_space.levels(timestep, sample.dtype)
         return sample / (signal + sigma)
 
     @property

@@ -10,7 +10,6 @@ from torch import Tensor
 from energycomp.components.composition import Composition
 from energycomp.components.predict import native_type, predict
 from energycomp.components.prediction import convert
-from energycomp.components.space import signal_noise
 from energycomp.inference.noise import draw_bank
 from energycomp.sampling.sampler import sample
 from energycomp.sampling.schedulers import make_scheduler
@@ -59,7 +58,7 @@ def repaint(
     alphas_cumprod = space.alphas_cumprod
 
     def held(x_t: Tensor, timestep: Tensor, prediction_type: Any) -> Tensor:
-        signal, noise = signal_noise(alphas_cumprod, timestep, x_t.dtype)
+        signal, noise = space.levels(timestep, x_t.dtype)
         free = freedom > (timestep / len(alphas_cumprod))[:, None, None, None]
         x0 = picture.expand_as(x_t)
         if bool(free.any()):
@@ -100,9 +99,10 @@ def difference(
         generator: or a seed, makes the result repeatable.
     """
     change = before - after
-    alphas_cumprod = change.noised_space.alphas_cumprod
+    space = change.noised_space
+    alphas_cumprod = space.alphas_cumprod
     shape = (picture.shape[1], picture.shape[2], picture.shape[3])
     bank = draw_bank(draws, shape, alphas_cumprod, timesteps=timesteps, generator=generator)
-    signal, noise = signal_noise(alphas_cumprod, bank.timestep, picture.dtype)
+    signal, noise = space.levels(bank.timestep, picture.dtype)
     eps = predict(change, bank.noised(picture, alphas_cumprod), bank.timestep)
     return (eps * noise / signal).square().mean((0, 1), keepdim=True).sqrt()

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.space import log_snr, timestep_of
+from energycomp.components.space import flow_time, timestep_of
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 from energycomp.seeds import Generator
@@ -48,7 +48,7 @@ class FlowScheduler:
     >>> from energycomp.components import flow_schedule
     >>> scheduler = FlowScheduler(FlowMatchEulerDiscreteScheduler(), flow_schedule(), own_levels=True)
     >>> scheduler.set_timesteps(4)
-    >>> scheduler.timesteps
+    >>> scheduler.timesteps.round()
     tensor([999., 749., 499., 249.])
     """
 
@@ -73,7 +73,7 @@ class FlowScheduler:
         if self.own_levels:
             T = len(self.alphas_cumprod)
             trailing = (T - torch.arange(num_inference_steps) * (T / num_inference_steps)).round() - 1
-            levels = torch.sigmoid(-log_snr(self.alphas_cumprod.cpu(), trailing) / 2).to(self.inner.sigmas)
+            levels = flow_time(self.alphas_cumprod.cpu(), trailing).to(self.inner.sigmas)
             # A solver of second order is asked twice at every level but the first.
             levels = torch.cat([levels[:1], levels[1:].repeat_interleave(self.inner.order)])
             self.inner.timesteps = levels * self.inner.config.num_train_timesteps
@@ -130,7 +130,7 @@ def check_flow_instance(scheduler: Any, alphas_cumprod: Tensor) -> None:
     if config.get("invert_sigmas"):
         raise InputError(f"scheduler: got a {name} with invert_sigmas=True; expected False; give the class or its name")
     last = float(alphas_cumprod[-1])
-    noisiest = float(torch.sigmoid(-torch.logit(alphas_cumprod[-1].double()) / 2))
+    noisiest = float(flow_time(alphas_cumprod, torch.tensor([len(alphas_cumprod) - 1.0])))
     start = float(getattr(scheduler, "sigma_max", 1.0))
     if last > NOISE_ENDS and start > noisiest + LEVEL_TOLERANCE:
         raise InputError(

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchH
 from torch import Tensor
 
 from energycomp import Composer, match_snr
-from energycomp.components import Composition, cosine_schedule, flow_schedule, log_snr, timestep_of
+from energycomp.components import Composition, cosine_schedule, flow_schedule, flow_time, log_snr, timestep_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import make_scheduler, sample
@@ -20,15 +20,12 @@ FLOW = flow_schedule()
 SCALED = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
 
 
-def level(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
-    """t of (1 - t) x0 + t eps."""
-    return torch.sigmoid(-log_snr(alphas_cumprod, timestep) / 2)
-
-
 @pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
 def test_the_schedule_has_the_levels_of_diffusers(shift: float) -> None:
     levels = FlowMatchEulerDiscreteScheduler(shift=shift).sigmas.flip(0).double()
-    torch.testing.assert_close(level(flow_schedule(1000, shift), torch.arange(1000.0)), levels, atol=4e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        flow_time(flow_schedule(1000, shift), torch.arange(1000.0)), levels, atol=4e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 1}, {"shift": 0.0}, {"shift": float("inf")}, {"shift": -1.0}])

@@ -8,7 +8,7 @@ import torch
 
 from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.composition import Composition
-from energycomp.components.space import NoisedSpace, signal_noise
+from energycomp.components.space import NoisedSpace
 from energycomp.testing.checks.expect import expect, expect_close, expect_same_state
 
 __all__ = ["check_component"]
@@ -67,5 +67,5 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
         energy = component.energy(free, timestep)
         expect(energy.shape == (3,), f"energies of shape {tuple(energy.shape)}", "(3,), one per sample", "sum the rest")
         (gradient,) = torch.autograd.grad(energy.sum(), free)
-        _, sigma = signal_noise(schedule, timestep, sample.dtype)
+        _, sigma = space.levels(timestep, sample.dtype)
         expect_close(gradient * sigma, batched, tolerance, "sigma times the gradient of the energy", "eps")

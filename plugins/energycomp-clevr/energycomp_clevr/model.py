@@ -16,7 +16,7 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
-__all__ = ["clevr", "clevr_places", "flow_from", "objects", "paper", "places", "places_flow"]
+__all__ = ["clevr", "clevr_places", "clevr_places_flow", "flow_from", "objects", "paper", "places", "places_flow"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -41,6 +41,15 @@ def clevr_places(*, preset: str = "default", pretrained: bool = True, **options:
     """
     folders = {"default": "places", "flow": "places_flow"}
     return _preset({"default": places, "flow": places_flow, "paper": paper}, folders, preset, pretrained, options)
+
+
+def clevr_places_flow(*, preset: str = "flow", pretrained: bool = True, **options: Any) -> Model:
+    """The flow-matching twin of `clevr_places`, with its weights.
+
+    Args:
+        preset, pretrained, options: as of `clevr_places`.
+    """
+    return clevr_places(preset=preset, pretrained=pretrained, **options)
 
 
 def _preset(

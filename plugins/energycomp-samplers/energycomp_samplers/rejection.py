@@ -20,7 +20,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, signal_noise
+from energycomp.components import Composition
 from energycomp.errors import CompositionError
 from energycomp.fields import one_of, whole
 from energycomp.inference.noise import NoiseBank, draw_bank
@@ -168,7 +168,7 @@ class Judge:
             part = self.bank[start : start + size]
             eps = part.noise.to(samples).repeat_interleave(count, dim=0)
             rows = part.timestep.to(samples).repeat_interleave(count)
-            signal, sigma = signal_noise(space.alphas_cumprod, rows, samples.dtype)
+            signal, sigma = space.levels(rows, samples.dtype)
             predictions = self.target.predict(signal * seen.repeat(len(part), 1, 1, 1) + sigma * eps, rows)
             composed = torch.einsum("jk,k...->j...", self.weights.to(samples), predictions)
             errors = sum_of_squares(eps - composed).unflatten(1, (len(part), count))
