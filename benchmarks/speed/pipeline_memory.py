@@ -1,6 +1,6 @@
 """Memory of text-to-image pipelines: computed for the weights of known ones, and measured while one is loaded.
 
-python benchmarks/speed/pipeline_memory.py [--width 320]
+python benchmarks/speed/pipeline_memory.py [--width 384]
 
 The first table counts the parameters of the configs of published pipelines, on the meta device, so that nothing is
 downloaded and no weight is made. The second saves a pipeline of each family with random weights, whose width is given,
@@ -138,9 +138,18 @@ def computed() -> list[list[str]]:
     return rows
 
 
-def measured(width: int) -> list[list[str]]:
-    from diffusers import UNet2DConditionModel
+def wider(name: str, width: int) -> dict[str, Any]:
+    """What the config of a tiny network is changed to."""
+    if name in ("sd", "sdxl"):
+        return {"block_out_channels": (width, 2 * width), "norm_num_groups": 8}
+    layers = {"num_layers": 12}
+    if name == "flux":
+        return {**layers, "num_attention_heads": width // 16}
+    own = {"sd3": "caption_projection_dim", "pixart": "cross_attention_dim"}[name]
+    return {**layers, "num_attention_heads": width // 8, own: width}
 
+
+def measured(width: int) -> list[list[str]]:
     from energycomp_text.testing import TINY
 
     rows = []
@@ -148,11 +157,7 @@ def measured(width: int) -> list[list[str]]:
         pipe = make()
         part = "unet" if hasattr(pipe, "unet") else "transformer"
         config = dict(getattr(pipe, part).config)
-        if part == "unet":
-            large = UNet2DConditionModel.from_config({**config, "block_out_channels": (width, 2 * width)})
-        else:
-            large = type(getattr(pipe, part)).from_config({**config, "num_layers": width * width // 12})
-        pipe.register_modules(**{part: large})
+        pipe.register_modules(**{part: type(getattr(pipe, part)).from_config({**config, **wider(name, width)})})
         with tempfile.TemporaryDirectory() as folder:
             pipe.save_pretrained(Path(folder) / name)
             size = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
@@ -164,12 +169,13 @@ def measured(width: int) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=320, help="channels of the pipelines that are loaded")
+    parser.add_argument("--width", type=int, default=384, help="channels of the pipelines that are loaded")
     options = parser.parse_args()
     head = ["pipeline", "network, 1e9", "encoders, 1e9", "VAE, 1e9"]
-    table([*head, "network, GiB", "encoders, GiB", "VAE, GiB", "all, GiB"], computed())
-    print()
-    table(["family", "files, MiB", "peak, MiB", "peak / files"], measured(options.width))
+    sizes = [*head, "network, GiB", "encoders, GiB", "VAE, GiB", "all, GiB"]
+    print(table(sizes, computed(), "Computed from configs; GiB in bfloat16."), flush=True)
+    loaded = ["family", "files, MiB", "peak, MiB", "peak / files"]
+    print(table(loaded, measured(options.width), "Measured with random weights in float32, in a process each."))
 
 
 if __name__ == "__main__":

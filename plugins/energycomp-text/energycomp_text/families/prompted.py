@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components import Condition, log_snr
+from energycomp.components import Condition, flow_time
 from energycomp.errors import InputError
 from energycomp.models import execution_device
 from energycomp_text.encoders import HubTokenizer
@@ -171,9 +171,7 @@ class PipelineNetwork(nn.Module):
         if not self.opened.family.flow:
             return timestep
         schedule = self.opened.alphas_cumprod
-        level = torch.sigmoid(-log_snr(schedule, timestep) / 2)  # sigma / (signal + sigma)
-        level = torch.where(timestep < len(schedule) - 1, level, 1.0)  # the last number stands for pure noise
-        return (level * len(schedule)).to(timestep.dtype)
+        return (len(schedule) * flow_time(schedule, timestep)).to(timestep.dtype)
 
     def _null_row(self) -> Condition:
         if self._null is None:
