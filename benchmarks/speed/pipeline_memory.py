@@ -4,13 +4,13 @@ python benchmarks/speed/pipeline_memory.py [--width 384]
 
 The first table counts the parameters of the configs of published pipelines, on the meta device, so that nothing is
 downloaded and no weight is made. The second saves a pipeline of each family with random weights, whose width is given,
-and loads it in a new process: the peak of its memory beyond that of the same imports, and the size of its files.
+and loads it in a new process: the peak of its memory, without that of files that are mapped, beyond that of the same
+imports, and the size of its files. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,15 +24,30 @@ from benchmarks.common.measure import table
 
 GIB = 2**30
 PEAK = """
-import resource, sys, torch
-import energycomp, energycomp_text.families.reading, energycomp_text.pipelines, diffusers, transformers
+import sys, threading, time, torch
+import energycomp
 from energycomp_text.testing import TINY
-with torch.no_grad():
-    [make() for make in TINY.values()]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-model = energycomp.load(sys.argv[1], **({"image_size": 64} if "flux" in sys.argv[1] else {}))
-touched = sum(float(p.sum()) for p in model.denoiser.network.parameters())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+def anonymous():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+
+def watch():
+    while not done:
+        seen.append(anonymous())
+        time.sleep(0.002)
+
+name = sys.argv[1].split("/")[-1]
+options = {"image_size": 64} if name in ("flux", "zimage") else {}
+TINY[name]().save_pretrained(sys.argv[1] + "-tiny")
+energycomp.load(sys.argv[1] + "-tiny", **options)  # imports what loading imports
+before, seen, done = anonymous(), [], False
+thread = threading.Thread(target=watch)
+thread.start()
+model = energycomp.load(sys.argv[1], **options)
+after, done = anonymous(), True
+thread.join()
+print(max(*seen, after) - before, after - before)
 """
 
 
@@ -142,6 +157,8 @@ def wider(name: str, width: int) -> dict[str, Any]:
     """What the config of a tiny network is changed to."""
     if name in ("sd", "sdxl"):
         return {"block_out_channels": (width, 2 * width), "norm_num_groups": 8}
+    if name == "zimage":
+        return {"dim": width, "n_layers": 12, "n_heads": width // 16, "n_kv_heads": width // 16}
     layers = {"num_layers": 12}
     if name == "flux":
         return {**layers, "num_attention_heads": width // 16}
@@ -162,8 +179,9 @@ def measured(width: int) -> list[list[str]]:
             pipe.save_pretrained(Path(folder) / name)
             size = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
             run = [sys.executable, "-c", PEAK, str(Path(folder) / name)]
-            peak = int(json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)) * 1024  # noqa: S603
-        rows.append([name, f"{size / 2**20:.0f}", f"{peak / 2**20:.0f}", f"{peak / size:.2f}"])
+            printed = subprocess.run(run, check=True, capture_output=True, text=True).stdout  # noqa: S603
+        peak, kept = (int(number) * 1024 for number in printed.split())
+        rows.append([name, *(f"{number / 2**20:.0f}" for number in (size, peak, kept)), f"{peak / size:.2f}"])
     return rows
 
 
@@ -174,7 +192,7 @@ def main() -> None:
     head = ["pipeline", "network, 1e9", "encoders, 1e9", "VAE, 1e9"]
     sizes = [*head, "network, GiB", "encoders, GiB", "VAE, GiB", "all, GiB"]
     print(table(sizes, computed(), "Computed from configs; GiB in bfloat16."), flush=True)
-    loaded = ["family", "files, MiB", "peak, MiB", "peak / files"]
+    loaded = ["family", "files, MiB", "peak, MiB", "kept, MiB", "peak / files"]
     print(table(loaded, measured(options.width), "Measured with random weights in float32, in a process each."))
 
 

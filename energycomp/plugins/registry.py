@@ -80,7 +80,7 @@ FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
         "loaders": ("model_index.json",),
         "families": (
             "FluxPipeline", "PixArtSigmaPipeline", "StableDiffusion3Pipeline", "StableDiffusionPipeline",
-            "StableDiffusionXLPipeline",
+            "StableDiffusionXLPipeline", "ZImagePipeline",
         ),
     },
 }  # fmt: skip

@@ -45,6 +45,7 @@ def energycomp_register_families() -> Mapping[str, Callable[..., object]]:
         "StableDiffusion3Pipeline": lazy("energycomp_text.families.sd3:family"),
         "StableDiffusionPipeline": lazy("energycomp_text.families.sd:family"),
         "StableDiffusionXLPipeline": lazy("energycomp_text.families.sdxl:family"),
+        "ZImagePipeline": lazy("energycomp_text.families.zimage:family"),
     }
 
 

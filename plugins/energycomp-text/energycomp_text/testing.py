@@ -17,6 +17,7 @@ __all__ = [
     "tiny_sdxl",
     "tiny_t5_tokenizer",
     "tiny_tokenizer",
+    "tiny_zimage",
 ]
 
 LENGTH = 32
@@ -149,6 +150,34 @@ def tiny_pixart(*, seed: int = 0) -> Any:
     )  # fmt: skip
 
 
+def tiny_zimage(*, seed: int = 0) -> Any:
+    """A `ZImagePipeline` for images of any size."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    tokenizer = _qwen_tokenizer()
+    with _seeded(seed):
+        transformer = ZImageTransformer2DModel(
+            all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=1, n_refiner_layers=1,
+            n_heads=2, n_kv_heads=2, cap_feat_dim=16, axes_dims=[8, 4, 4], axes_lens=[512, 32, 32],
+        )  # fmt: skip
+        for token in (transformer.x_pad_token, transformer.cap_pad_token):
+            torch.nn.init.normal_(token)
+        vae = _vae(shift_factor=0.1)
+        text_encoder = Qwen3Model(
+            Qwen3Config(
+                hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, head_dim=8,
+                num_key_value_heads=2, vocab_size=len(tokenizer), max_position_embeddings=512,
+            )
+        )  # fmt: skip
+    return _quiet(
+        ZImagePipeline(
+            vae=vae, transformer=transformer.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        )
+    )  # fmt: skip
+
+
 def tiny_lora(pipe: Any, *, seed: int = 0, rank: int = 2, encoder: bool = False) -> dict[str, torch.Tensor]:
     """Random LoRA weights for the attention of a pipeline's network, and of its first text encoder.
 
@@ -174,6 +203,7 @@ TINY: dict[str, Callable[[], Any]] = {
     "sd3": tiny_sd3,
     "flux": tiny_flux,
     "pixart": tiny_pixart,
+    "zimage": tiny_zimage,
 }
 
 
@@ -234,6 +264,17 @@ def _diffusion_scheduler(prediction_type: str = "epsilon") -> Any:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1, prediction_type=prediction_type,
     )  # fmt: skip
+
+
+def _qwen_tokenizer() -> Any:
+    """A tokenizer of bytes with a chat template."""
+    from transformers import Qwen2Tokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    vocabulary = {token: index for index, token in enumerate([*bytes_to_unicode().values(), "<|endoftext|>"])}
+    made = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=512)
+    made.chat_template = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
+    return made
 
 
 def _quiet(pipe: Any) -> Any:

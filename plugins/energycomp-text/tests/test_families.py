@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "flux": {"image_size": SIZE, "max_sequence_length": 48},
     "sd3": {"max_sequence_length": 40},
     "pixart": {"max_sequence_length": 40},
+    "zimage": {"image_size": SIZE, "max_sequence_length": 48},
 }
 CALLS: dict[str, dict[str, Any]] = {
     "sd": {"guidance_scale": SCALE},
@@ -44,6 +45,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "pixart": {
         "guidance_scale": SCALE, "max_sequence_length": 40, "use_resolution_binning": False, "clean_caption": False,
     },
+    "zimage": {"guidance_scale": SCALE - 1, "height": SIZE, "width": SIZE, "max_sequence_length": 48},
 }  # fmt: skip
 OTHERS = tuple(name for name in TINY if name != "sd")
 
@@ -59,8 +61,9 @@ class Case:
 
     @property
     def scheduler(self) -> Any:
-        """That of the pipeline. The shift of FLUX depends on the size of the image, and is that of the model."""
-        return "FlowMatchEulerDiscreteScheduler" if self.name == "flux" else self.pipe.scheduler
+        """That of the pipeline. A shift that depends on the size of the image is that of the model."""
+        shifted = self.name in ("flux", "zimage")
+        return "FlowMatchEulerDiscreteScheduler" if shifted else self.pipe.scheduler
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -442,4 +445,4 @@ def test_a_family_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_families_are_found_by_the_class_of_their_pipeline() -> None:
     found = [find("families", name)() for name in names("families") if name != "OwnPipeline"]
     assert [one.pipeline for one in found] == [name for name in names("families") if name != "OwnPipeline"]
-    assert sum(isinstance(one.build, Prompted) for one in found) == 4
+    assert sum(isinstance(one.build, Prompted) for one in found) == 5

@@ -20,7 +20,7 @@ from energycomp.models import Model
 from energycomp_text import from_pipeline
 from energycomp_text.testing import TINY, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sdxl
 
-OPTIONS: dict[str, dict[str, Any]] = {"flux": {"image_size": 32}}
+OPTIONS: dict[str, dict[str, Any]] = {"flux": {"image_size": 32}, "zimage": {"image_size": 32}}
 TAKERS = tuple(name for name in TINY if name != "pixart")
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs energycomp-text[lora]")
 
