@@ -121,6 +121,23 @@ def pixart() -> Any:
     return PixArtTransformer2DModel(sample_size=128, use_additional_conditions=False)
 
 
+def zimage() -> Any:
+    from diffusers import ZImageTransformer2DModel
+
+    return ZImageTransformer2DModel()
+
+
+def qwen3_4b() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    return Qwen3Model(
+        Qwen3Config(
+            hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32,
+            num_key_value_heads=8, head_dim=128, vocab_size=151936,
+        )
+    )  # fmt: skip
+
+
 PUBLISHED: dict[str, tuple[Callable[[], Any], list[Callable[[], Any]], int]] = {
     "Stable Diffusion 1.5": (sd, [lambda: clip(768, 12, 12)], 4),
     "Stable Diffusion XL": (sdxl, [lambda: clip(768, 12, 12), lambda: clip(1280, 32, 20)], 4),
@@ -135,6 +152,7 @@ PUBLISHED: dict[str, tuple[Callable[[], Any], list[Callable[[], Any]], int]] = {
         [lambda: clip(768, 12, 12), lambda: clip(1280, 32, 20), t5_xxl],
         16,
     ),
+    "Z-Image": (zimage, [qwen3_4b], 16),
     "FLUX.1": (flux, [lambda: clip(768, 12, 12), t5_xxl], 16),
 }
 

@@ -23,7 +23,7 @@ from energycomp.models import Model, execution_device, save_pretrained
 from energycomp.plugins import find, names, register
 from energycomp.testing import check_component
 from energycomp_text import from_pipeline, with_concepts
-from energycomp_text.families import Family, Prompted, pixart
+from energycomp_text.families import Family, Prompted, pixart, zimage
 from energycomp_text.testing import TINY, tiny_flux, tiny_pixart, tiny_sd3, tiny_sdxl
 
 SIZE, SCALE, STEPS = 32, 5.0, 4
@@ -446,3 +446,8 @@ def test_families_are_found_by_the_class_of_their_pipeline() -> None:
     found = [find("families", name)() for name in names("families") if name != "OwnPipeline"]
     assert [one.pipeline for one in found] == [name for name in names("families") if name != "OwnPipeline"]
     assert sum(isinstance(one.build, Prompted) for one in found) == 5
+
+
+def test_the_page_shows_the_file_of_a_family() -> None:
+    page = Path(__file__).parents[3] / "docs/pipelines.md"
+    assert f"```python\n{Path(zimage.__file__).read_text()}```" in page.read_text()
