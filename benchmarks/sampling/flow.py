@@ -1,10 +1,13 @@
 """Composed samples of a flow-matching model and of its diffusion twin at equal budgets, and of both together.
 
-python benchmarks/sampling/flow.py [-n 16] [--counts 1,3,5] [--steps 10 20 50] [--only diffusion] [-o flow.png]
+python benchmarks/sampling/flow.py [-n 12] [--counts 1,3,5] [--steps 5 10 20] [--only diffusion] [-o flow.png]
 
 Objects are composed at K places of held-out scenes, drawn by the schedulers of each model, and read back by one reader.
 "both" is 0.5 of the diffusion composition and 0.5 of the flow composition, matched to its schedule: it costs the
 network evaluations of both. Every layout has a seed of its own. Results in `--records` are taken up again.
+
+With --convergence nothing is read: samples of few steps are compared with those of a fine solution of the same equation
+from the same noise, by the root mean square difference of images in [0, 1].
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.common.ways import HELD_OUT, SHOWN, Way, identity, recorded, sampling_options, write_rows
 from benchmarks.sampling.composed_samples import summary
-from energycomp import Model, infer, load, match_snr
+from energycomp import Composer, Model, infer, load, match_snr
 from energycomp_datasets.clevr.layout import render_arrays
 
 SCHEDULERS = {
@@ -29,6 +32,7 @@ SCHEDULERS = {
     "flow": ("flowmatcheulerdiscrete", "dpmsolvermultistep"),
     "both": ("ddim",),
 }
+REFERENCE = Way("flowmatchheundiscrete", 100)
 
 
 def compositions(diffusion: Model, flow: Model, places: Tensor) -> dict[str, Any]:
@@ -38,15 +42,30 @@ def compositions(diffusion: Model, flow: Model, places: Tensor) -> dict[str, Any
     return {"diffusion": single, "flow": other, "both": both}
 
 
+def convergence(made: Sequence[dict[str, Any]], kind: str, ways: Sequence[Way], seed: int) -> dict[str, float]:
+    """The root mean square difference of the samples of each way from those of 100 steps of Heun's method."""
+    seeds = range(seed, seed + len(made))
+
+    def draw(way: Way) -> Tensor:
+        options = {"scheduler": way.name, "num_inference_steps": way.steps, "output_type": "pt", "progress": False}
+        return torch.cat(
+            [Composer(one[kind]).sample(generator=k, **options) for one, k in zip(made, seeds, strict=True)]
+        )
+
+    fine = draw(REFERENCE)
+    return {str(way): round(float((draw(way) - fine).square().mean().sqrt()), 4) for way in ways}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     parser = sampling_options(__doc__, records="runs/flow_samples", scenes="layouts")
     parser.add_argument("--diffusion", default="clevr-places", help="registered name or folder")
     parser.add_argument("--flow", default="clevr-places-flow", help="registered name or folder")
     parser.add_argument("--reader", default="clevr-places", help="model that reads all samples")
-    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50], help="steps of the default ways")
+    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20], help="steps of the default ways")
     parser.add_argument("--only", nargs="+", choices=SCHEDULERS, default=list(SCHEDULERS), help="kinds that are drawn")
-    parser.set_defaults(n=16, counts="1,3,5")
+    parser.add_argument("--convergence", action="store_true", help="compare samples with those of many steps")
+    parser.set_defaults(n=12, counts="1,3,5")
     options = parser.parse_args(arguments)
     models = {kind: load(name) for kind, name in (("diffusion", options.diffusion), ("flow", options.flow))}
     reader = load(options.reader)
@@ -62,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         made = [compositions(**models, places=place) for place in places]
         for kind in options.only:
             own = [Way(scheduler, steps) for scheduler in SCHEDULERS[kind] for steps in options.steps]
+            if options.convergence:
+                line = {"objects": count, "model": kind, "samples": options.n, "seed": options.seed}
+                print(json.dumps({**line, **convergence(made, kind, options.ways or own, options.seed)}), flush=True)
+                continue
             for way in options.ways or own:
                 folder = options.records / f"{names[kind]}-{count}-{way}-{options.seed}"
                 seeds = range(options.seed, options.seed + options.n)

@@ -1,6 +1,7 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
 from energycomp.sampling.composer import Composer
+from energycomp.sampling.flow import FlowScheduler
 from energycomp.sampling.progress import progress_bar
 from energycomp.sampling.report import Sampled, Sampler, SamplingReport, StepCallback
 from energycomp.sampling.sampler import Generator, Predict, Scheduler, draw_noise, sample
@@ -10,6 +11,7 @@ from energycomp.sampling.target import Target
 
 __all__ = [
     "Composer",
+    "FlowScheduler",
     "Generator",
     "Predict",
     "Sampled",

@@ -113,3 +113,18 @@ def test_gradients_reach_the_place() -> None:
     (gradient,) = torch.autograd.grad(net.head(features, Condition(place), torch.tensor([0])).square().sum(), place)
     assert torch.isfinite(gradient).all()
     assert gradient.ne(0).all()
+
+
+def test_a_skip_connection_adds_a_multiple_of_the_sample() -> None:
+    torch.manual_seed(0)
+    plain, skip = (TwoStageUNet(sample_size=16, channels=(8, 16), head_channels=8, skip=skip) for skip in (False, True))
+    assert not skip.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([10.0, 900.5])
+    before, same = (net.features(sample, timestep)[1] for net in (plain, skip))
+    assert torch.equal(before, same)  # it starts at 0
+    torch.nn.init.normal_(skip.skip.weight)
+    added = skip.features(sample, timestep)[1] - before
+    factor = (added / sample).flatten(1)
+    torch.testing.assert_close(factor, factor[:, :1].expand_as(factor), atol=2e-3, rtol=1e-3)
+    assert not torch.isclose(factor[0, 0], factor[1, 0])  # it depends on the timestep
+    assert TwoStageUNet(**skip.config).config["skip"]

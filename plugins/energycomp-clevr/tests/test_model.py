@@ -14,7 +14,9 @@ from energycomp.sampling import Composer
 from energycomp.testing import check_component, check_conditioner
 from energycomp.training import denoising_loss
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.model import clevr
+from energycomp_clevr.model import clevr, clevr_places, flow_from
+from energycomp_clevr.recipe import clevr_places as recipe
+from energycomp_datasets.clevr.layout import write
 
 
 def test_coordinates_conform() -> None:
@@ -53,6 +55,33 @@ def test_default_conforms_and_loads_again(tmp_path: Path) -> None:
     before, after = (predict(m(0.2, 0.3) & m(0.7, 0.6), sample, timestep) for m in (model, again))
     assert float((after - before).abs().max() / before.abs().max()) < 1e-5
     check_component(again(0.2, 0.3), tolerance=1e-3)
+
+
+@torch.no_grad()
+def test_the_flow_twin_starts_with_the_features_of_a_model_of_x0() -> None:
+    places = clevr_places(pretrained=False)
+    for parameter in places.denoiser.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    made = flow_from(places)
+    assert made.denoiser.prediction_type == "flow"
+    sample, timestep = torch.randn(1, 3, 64, 64), torch.tensor([420.5])
+    row, owner = made.conditioner(torch.tensor([[0.2, 0.3]])), torch.tensor([0])
+    network, other = made.denoiser.network, places.denoiser.network
+    of_flow = network.head(network.features(sample, timestep), row, owner)
+    torch.testing.assert_close(of_flow, -other.head(other.features(sample, timestep), row, owner))
+    network.skip.bias.fill_(2.0)
+    with_skip = network.head(network.features(sample, timestep), row, owner)
+    torch.testing.assert_close(with_skip, of_flow + 2 * sample, atol=1e-4, rtol=1e-4)
+
+
+def test_the_flow_preset_trains_from_either_model(tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    write(scenes, 4, objects=(1, 2), seed=0)
+    for init in (clevr_places(pretrained=False), clevr_places(preset="flow", pretrained=False)):
+        made = recipe(data=scenes, init=init, preset="flow", cache=tmp_path)
+        assert made.model.denoiser.prediction_type == "flow"
+        result = made.run(tmp_path / str(id(init)), steps=2, batch_size=2, progress=False)
+        assert result.loss < 1.0
 
 
 def tiny_vae(folder: Path) -> Path:

@@ -23,6 +23,11 @@ def clevr() -> energycomp.Model:
     return energycomp.load("clevr-places")
 
 
+@pytest.fixture(scope="module")
+def flow() -> energycomp.Model:
+    return energycomp.load("clevr-places-flow")
+
+
 def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float]:
     rate, precision = PerceptionRate(), Precision()
     for example in examples:
@@ -34,7 +39,7 @@ def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float
 
 
 def test_the_weights_are_small_and_registered() -> None:
-    for name, folder in (("clevr", "objects"), ("clevr-places", "places")):
+    for name, folder in (("clevr", "objects"), ("clevr-places", "places"), ("clevr-places-flow", "places_flow")):
         assert find("models", name)().name == "clevr"
         weights = files("energycomp_clevr") / "weights" / folder
         assert sum(len(file.read_bytes()) for file in weights.iterdir()) <= 12_000_000
@@ -66,6 +71,33 @@ def test_composed_objects_are_where_they_were_asked_for(clevr: energycomp.Model)
     images = composer.sample(2, num_inference_steps=20, generator=torch.Generator().manual_seed(0), progress=False)
     rate, _ = read(clevr, [Example(image, conditions=places.tolist()) for image in images])
     assert rate >= 5 / 6
+
+
+def test_the_flow_model_reads_held_out_scenes(flow: energycomp.Model) -> None:
+    assert flow.denoiser.prediction_type == "flow"
+    examples = list(ClevrSource().examples("synthetic:3-8", count=3, seed=11))
+    rate, precision = read(flow, examples)
+    assert rate >= 0.9
+    assert precision >= 0.9
+
+
+@pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_the_flow_model_composes(clevr: energycomp.Model, flow: energycomp.Model, scheduler: str) -> None:
+    places = torch.tensor([[0.25, 0.45], [0.7, 0.4], [0.5, 0.7]])
+    images = energycomp.Composer(flow.compose(places)).sample(
+        2, scheduler=scheduler, num_inference_steps=10, generator=0, progress=False
+    )
+    rate, _ = read(clevr, [Example(image, conditions=places.tolist()) for image in images])
+    assert rate >= 5 / 6
+
+
+def test_both_models_compose_one_scene(clevr: energycomp.Model, flow: energycomp.Model) -> None:
+    places = torch.tensor([[0.25, 0.45], [0.7, 0.4]])
+    other = energycomp.match_snr(flow.compose(places[1:]), clevr.denoiser.noised_space)
+    scene = energycomp.Composer(clevr.leaf(places[:1]) + (other - other.unconditional))
+    images = scene.sample(2, num_inference_steps=20, generator=0, progress=False)
+    rate, _ = read(clevr, [Example(image, conditions=places.tolist()) for image in images])
+    assert rate >= 3 / 4
 
 
 def test_noise_is_foreign(clevr: energycomp.Model) -> None:
