@@ -38,7 +38,7 @@ def watch():
         time.sleep(0.002)
 
 name = sys.argv[1].split("/")[-1]
-options = {"image_size": 64} if name in ("flux", "zimage") else {}
+options = {"dtype": sys.argv[2]} | ({"image_size": 64} if name in ("flux", "zimage") else {})
 TINY[name]().save_pretrained(sys.argv[1] + "-tiny")
 energycomp.load(sys.argv[1] + "-tiny", **options)  # imports what loading imports
 before, seen, done = anonymous(), [], False
@@ -196,10 +196,12 @@ def measured(width: int) -> list[list[str]]:
         with tempfile.TemporaryDirectory() as folder:
             pipe.save_pretrained(Path(folder) / name)
             size = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
-            run = [sys.executable, "-c", PEAK, str(Path(folder) / name)]
-            printed = subprocess.run(run, check=True, capture_output=True, text=True).stdout  # noqa: S603
-        peak, kept = (int(number) * 1024 for number in printed.split())
-        rows.append([name, *(f"{number / 2**20:.0f}" for number in (size, peak, kept)), f"{peak / size:.2f}"])
+            for dtype in ("float32", "bfloat16"):
+                run = [sys.executable, "-c", PEAK, str(Path(folder) / name), dtype]
+                printed = subprocess.run(run, check=True, capture_output=True, text=True).stdout  # noqa: S603
+                peak, kept = (int(number) * 1024 for number in printed.split())
+                numbers = (f"{number / 2**20:.0f}" for number in (size, peak, kept))
+                rows.append([name, dtype, *numbers, f"{peak / size:.2f}"])
     return rows
 
 
@@ -210,8 +212,14 @@ def main() -> None:
     head = ["pipeline", "network, 1e9", "encoders, 1e9", "VAE, 1e9"]
     sizes = [*head, "network, GiB", "encoders, GiB", "VAE, GiB", "all, GiB"]
     print(table(sizes, computed(), "Computed from configs; GiB in bfloat16."), flush=True)
-    loaded = ["family", "files, MiB", "peak, MiB", "kept, MiB", "peak / files"]
-    print(table(loaded, measured(options.width), "Measured with random weights in float32, in a process each."))
+    loaded = ["family", "loaded as", "files, MiB", "peak, MiB", "kept, MiB", "peak / files"]
+    print(
+        table(
+            loaded,
+            measured(options.width),
+            "Measured with random weights in float32 files, in a process each; without the mapped files.",
+        )
+    )
 
 
 if __name__ == "__main__":
