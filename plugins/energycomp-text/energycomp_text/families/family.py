@@ -49,6 +49,11 @@ class Settings:
     max_sequence_length: int | None = attrs.field(default=None, converter=_whole, validator=_check_whole)
     embedded_guidance: float | None = attrs.field(default=None, converter=_number, validator=_check_number)
 
+    @property
+    def length(self) -> int:
+        """`max_sequence_length`; 0 for a family without one."""
+        return self.max_sequence_length or 0
+
 
 @attrs.frozen(eq=False)
 class Opened:

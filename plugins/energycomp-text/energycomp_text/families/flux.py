@@ -21,7 +21,7 @@ __all__ = ["family"]
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     """Tokens of T5, and the pooled vector of CLIP."""
-    rows, pooled, _ = pipe.encode_prompt(prompts, max_sequence_length=settings.max_sequence_length)
+    rows, pooled, _ = pipe.encode_prompt(prompts, max_sequence_length=settings.length)
     return Condition(rows, pooled=pooled)
 
 
@@ -61,7 +61,7 @@ def family() -> Family:
         build=Prompted(
             encode=encode,
             predict=predict,
-            token_shape=lambda pipe, own: (own.max_sequence_length, pipe.transformer.config.joint_attention_dim),
+            token_shape=lambda pipe, own: (own.length, pipe.transformer.config.joint_attention_dim),
             tokenizer="tokenizer_2",
         ),
         flow=True,

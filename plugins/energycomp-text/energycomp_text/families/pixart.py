@@ -16,7 +16,7 @@ __all__ = ["family"]
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     """Tokens of T5, and which of them are no padding."""
     rows, mask, _, _ = pipe.encode_prompt(
-        prompts, do_classifier_free_guidance=False, max_sequence_length=settings.max_sequence_length
+        prompts, do_classifier_free_guidance=False, max_sequence_length=settings.length
     )
     return Condition(rows, mask=mask.bool())
 
@@ -56,7 +56,7 @@ def family() -> Family:
         build=Prompted(
             encode=encode,
             predict=predict,
-            token_shape=lambda pipe, own: (own.max_sequence_length, pipe.transformer.config.caption_channels),
+            token_shape=lambda pipe, own: (own.length, pipe.transformer.config.caption_channels),
         ),
         guidance_scale=4.5,
         num_inference_steps=20,

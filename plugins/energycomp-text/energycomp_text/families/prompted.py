@@ -95,7 +95,7 @@ class Prompted:
         """The network and the conditioner."""
         pipe, settings = opened.pipe, opened.settings
         tokenizer = getattr(pipe, self.tokenizer, None) or pipe.tokenizer
-        characters = Characters(tokenizer, settings.max_sequence_length or int(tokenizer.model_max_length))
+        characters = Characters(tokenizer, settings.length or int(tokenizer.model_max_length))
         encoder = PromptEncoder(opened, self, characters)
         shape = self.token_shape(pipe, settings)
         text = Text(
@@ -150,7 +150,8 @@ class PipelineNetwork(nn.Module):
         super().__init__()
         self.part: Any = opened.network.eval().requires_grad_(requires_grad=False)
         self.opened, self.own = opened, own
-        self._make_null, self._null = null, None
+        self._make_null = null
+        self._null: Condition | None = None
 
     @property
     def device(self) -> torch.device:
@@ -175,5 +176,5 @@ class PipelineNetwork(nn.Module):
 
     def _null_row(self) -> Condition:
         if self._null is None:
-            self._null: Condition | None = self._make_null()
+            self._null = self._make_null()
         return self._null

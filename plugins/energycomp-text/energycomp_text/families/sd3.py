@@ -16,7 +16,7 @@ __all__ = ["family"]
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     """Tokens of CLIP, then those of T5, and the pooled vectors of both CLIP encoders."""
     rows, _, pooled, _ = pipe.encode_prompt(
-        prompts, None, None, do_classifier_free_guidance=False, max_sequence_length=settings.max_sequence_length
+        prompts, None, None, do_classifier_free_guidance=False, max_sequence_length=settings.length
     )
     return Condition(rows, pooled=pooled)
 
@@ -41,7 +41,7 @@ def predict(
 
 def token_shape(pipe: Any, settings: Settings) -> tuple[int, int]:
     """Tokens of CLIP and of T5 one after another."""
-    return pipe.tokenizer_max_length + settings.max_sequence_length, pipe.transformer.config.joint_attention_dim
+    return pipe.tokenizer_max_length + settings.length, pipe.transformer.config.joint_attention_dim
 
 
 def family() -> Family:

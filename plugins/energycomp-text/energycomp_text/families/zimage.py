@@ -16,9 +16,9 @@ __all__ = ["family"]
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     """One row for each prompt: the tokens of the pipeline's own `encode_prompt`, with padding to L, and a mask."""
-    longest = settings.max_sequence_length
-    texts, _ = pipe.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=longest)
-    mask = torch.zeros(len(texts), longest or 0, dtype=torch.bool, device=texts[0].device)
+    length = settings.length
+    texts, _ = pipe.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=length)
+    mask = torch.zeros(len(texts), length, dtype=torch.bool, device=texts[0].device)
     rows = texts[0].new_zeros(*mask.shape, texts[0].shape[1])
     for row, used, text in zip(rows, mask, texts, strict=True):
         row[: len(text)], used[: len(text)] = text, True
@@ -49,7 +49,7 @@ def family() -> Family:
         build=Prompted(
             encode=encode,
             predict=predict,
-            token_shape=lambda pipe, own: (own.max_sequence_length, pipe.transformer.config.cap_feat_dim),
+            token_shape=lambda pipe, own: (own.length, pipe.transformer.config.cap_feat_dim),
         ),
         flow=True,
         guidance_scale=6.0,
