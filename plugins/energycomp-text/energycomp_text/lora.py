@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components import Condition
+from energycomp.denoisers import Placed
 from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.models import HubSource, Model, is_folder
 
@@ -100,6 +101,11 @@ class _Network(nn.Module):
         super().__init__()
         self.inner, self.names = inner, names
         self._parts = tuple(parts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.inner.device if isinstance(self.inner, Placed) else next(self.inner.parameters()).device
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Predictions (R, C, h, w)."""

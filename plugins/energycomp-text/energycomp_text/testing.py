@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -207,18 +208,12 @@ TINY: dict[str, Callable[[], Any]] = {
 }
 
 
-class _seeded:  # noqa: N801 - a context manager
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     """Weights that are drawn in the block depend on the seed only."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed, self._forked = seed, torch.random.fork_rng(devices=[])
-
-    def __enter__(self) -> None:
-        self._forked.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: object) -> None:
-        self._forked.__exit__(*error)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _unet(**options: Any) -> Any:
