@@ -1,4 +1,4 @@
-"""Conditions of components: rows of tokens with a null flag, and the conditioners that make them.
+"""Conditioners: what makes the condition rows of components.
 
 `Conditioner` is what every conditioner has. Optional abilities are protocols of their own, asked for by `isinstance`:
 `FiniteConditioner`, `AttributeConditioner`, `MixedConditioner`, `TextConditioner` and `TrainableConditioner`.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from energycomp.components.condition import Condition
 from energycomp.errors import InputError
 
 __all__ = [
@@ -31,83 +32,6 @@ __all__ = [
     "mixed_of",
     "weights_of",
 ]
-
-
-@attrs.frozen(eq=False)
-class Condition:
-    """R rows of condition tokens, some of which may be the null (unconditional) row.
-
-    The null row is a flag and not a value, because every value, (0, 0) included, may be a legal condition.
-
-    Args:
-        rows: tokens, shape (R, L, D), floating point; the tokens of a null row are ignored.
-        null: which rows are unconditional, shape (R,), bool; by default none.
-
-    Raises:
-        InputError: the shapes do not fit each other.
-
-    >>> c = Condition(torch.zeros(3, 1, 2))
-    >>> len(c), c.shape
-    (3, (1, 2))
-    >>> Condition.cat([c, Condition.unconditional(1, 2)]).null.tolist()
-    [False, False, False, True]
-    """
-
-    rows: Tensor
-    null: Tensor = attrs.field()
-
-    @null.default
-    def _none_is_null(self) -> Tensor:
-        return torch.zeros(self.rows.shape[:1], dtype=torch.bool, device=self.rows.device)
-
-    def __attrs_post_init__(self) -> None:
-        if self.rows.ndim != 3 or not self.rows.is_floating_point():
-            raise InputError(
-                f"got condition rows of shape {tuple(self.rows.shape)} and type {self.rows.dtype}; "
-                "expected floating point (R, L, D); add the row or token dimension"
-            )
-        if self.null.shape != self.rows.shape[:1] or self.null.dtype != torch.bool:
-            raise InputError(
-                f"got null flags of shape {tuple(self.null.shape)} and type {self.null.dtype}; "
-                f"expected bool ({len(self.rows)},), one flag a row"
-            )
-
-    @classmethod
-    def unconditional(cls, tokens: int, width: int, *, rows: int = 1, device: torch.device | None = None) -> Self:
-        """`rows` null rows of shape (tokens, width)."""
-        zeros = torch.zeros(rows, tokens, width, device=device)
-        return cls(zeros, torch.ones(rows, dtype=torch.bool, device=device))
-
-    @classmethod
-    def cat(cls, conditions: Sequence[Condition]) -> Self:
-        """Concatenates rows; all must have the same (L, D)."""
-        shapes = sorted({c.shape for c in conditions})
-        if len(shapes) != 1:
-            raise InputError(f"got conditions of token shapes {shapes}; expected one (L, D) for all; pad the tokens")
-        return cls(torch.cat([c.rows for c in conditions]), torch.cat([c.null for c in conditions]))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(L, D) of one row."""
-        return (self.rows.shape[1], self.rows.shape[2])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Tensor | slice) -> Condition:
-        return Condition(self.rows[index], self.null[index])
-
-    def expand(self, rows: int) -> Condition:
-        """One row repeated without a copy, or itself when it has that many rows."""
-        if len(self) == rows:
-            return self
-        if len(self) != 1:
-            raise InputError(f"got a condition of {len(self)} rows for a batch of {rows}; expected 1 or {rows}")
-        return Condition(self.rows.expand(rows, -1, -1), self.null.expand(rows))
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Condition:
-        """A copy on that device and of that type."""
-        return Condition(self.rows.to(device=device, dtype=dtype), self.null.to(device=device))
 
 
 @runtime_checkable

@@ -166,12 +166,14 @@ def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
 def flow_time(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
     """t = sigma / (signal + sigma) at real timesteps (B,), in float64: the time of the rectified flow with their SNR.
 
-    Networks of other libraries are conditioned on it, or on 1000 times it, where ours take the timestep.
+    Networks of other libraries are conditioned on it, or on 1000 times it, where ours take the timestep. It is 1 where
+    alpha_bar is the least one of a schedule, which stands for 0.
 
     >>> flow_time(flow_schedule(), torch.tensor([249.0, 999.0])).round(decimals=3)
     tensor([0.2500, 1.0000], dtype=torch.float64)
     """
-    return torch.sigmoid(-log_snr(alphas_cumprod, timestep) / 2)
+    snr = log_snr(alphas_cumprod, timestep)
+    return torch.where(snr > math.log(LEAST_ALPHA) + 1e-3, torch.sigmoid(-snr / 2), 1.0)
 
 
 def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:

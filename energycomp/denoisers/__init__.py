@@ -6,7 +6,7 @@ from energycomp.components.space import log_snr, signal_noise
 from energycomp.denoisers.blocks import FiLMBlock, GroupNorm, Stage, place_maps
 from energycomp.denoisers.denoiser import Codec, Conditional, Denoiser, compose_rows
 from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, row_limit, rows, trunk
-from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
+from energycomp.denoisers.protocols import HasNetwork, Network, Placed, TwoStage
 from energycomp.denoisers.two_stage import TwoStageUNet
 from energycomp.denoisers.unets import ConditionUNet, EmbeddingUNet
 
@@ -20,6 +20,7 @@ __all__ = [
     "GroupNorm",
     "HasNetwork",
     "Network",
+    "Placed",
     "PredictionType",
     "RowCount",
     "Stage",

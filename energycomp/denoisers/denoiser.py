@@ -18,6 +18,7 @@ from energycomp.components.prediction import PREDICTION_TYPES, PredictionType
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
+from energycomp.denoisers.protocols import Placed
 from energycomp.errors import CompositionError, InputError
 
 __all__ = ["Codec", "Conditional", "Denoiser", "compose_rows"]
@@ -78,6 +79,7 @@ class Denoiser:
         codec: of latents; pixels when left out.
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
             sampling, except for latents.
+        base: the denoiser whose unconditional leaf it shares, for one that was adapted from it, such as by LoRA.
 
     Raises:
         InputError: when the schedule, the rule or a shape cannot be.
@@ -92,6 +94,7 @@ class Denoiser:
     null_trained: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
+    base: Denoiser | None = None
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
@@ -125,11 +128,13 @@ class Denoiser:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return self.network.device if isinstance(self.network, Placed) else next(self.network.parameters()).device
 
     @property
     def unconditional(self) -> Conditional:
-        """The one unconditional leaf of this denoiser, so that it merges and cancels in sums."""
+        """The one unconditional leaf of this denoiser, or of its base, so that it merges and cancels in sums."""
+        if self.base is not None:
+            return self.base.unconditional
         known: dict[str, Any] = self.__dict__
         if (leaf := known.get("_unconditional")) is not None:
             return cast("Conditional", leaf)

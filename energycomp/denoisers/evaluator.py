@@ -78,12 +78,16 @@ def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Mod
 
 
 def widest(network: nn.Module) -> int:
-    """Channels of the widest convolution; 64 where there is none.
+    """Channels of the widest convolution; without one, a quarter of the widest linear layer, at least 64.
+
+    Networks without convolutions are transformers, whose tokens are patches of 2x2 pixels.
 
     >>> widest(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1)))
     8
     """
-    return max((weight.shape[0] for weight in network.parameters() if weight.ndim == 4), default=64)
+    shapes = [weight.shape for weight in network.parameters() if weight.ndim in (2, 4)]
+    linear = max((64, *(shape[0] // 4 for shape in shapes)))
+    return max((shape[0] for shape in shapes if len(shape) == 4), default=linear)
 
 
 @attrs.frozen(eq=False)
@@ -139,7 +143,13 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     if len(condition) != len(owner):
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
     _count(rows=len(owner))
-    condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
+    own = _own_type(denoiser.network, shared.sample.dtype)
+    if own == torch.float16 and shared.sample.device.type == "cpu":
+        raise InputError(
+            "got a network in float16 on the CPU; expected bfloat16 or float32 there; load it with dtype='bfloat16', "
+            "or move it to an accelerator"
+        )
+    condition = condition.to(shared.sample.device, own)
     gathering = current()
     if gathering is None or torch.is_grad_enabled():
         return _rows(denoiser, shared, condition, owner)

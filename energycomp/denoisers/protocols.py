@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from energycomp.components.conditioning import Condition
 
-__all__ = ["HasNetwork", "Network", "TwoStage"]
+__all__ = ["HasNetwork", "Network", "Placed", "TwoStage"]
 
 
 @runtime_checkable
@@ -30,6 +31,16 @@ class TwoStage(Protocol):
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A network that says where it computes, because its weights may be elsewhere meanwhile: offloaded, or mapped."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples are expected."""
         ...
 
 

@@ -120,9 +120,8 @@ class Problem:
             weights: (N, K, M), shares that sum to 1.
         """
         candidates, count = weights.shape[:2]
-        tokens = self._conditioner(atoms.to(self.device)).rows
-        mixed = torch.einsum("nkm,mld->nkld", weights.to(tokens), tokens)
-        return self._errors(Condition(mixed.flatten(0, 1)), candidates, count, bank)
+        mixed = self._conditioner(atoms.to(self.device)).mixed(weights.flatten(0, 1))
+        return self._errors(mixed, candidates, count, bank)
 
     def baseline_errors(self, bank: NoiseBank) -> Tensor | None:
         """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.

@@ -7,10 +7,12 @@ from energycomp.models.codec import VAECodec
 from energycomp.models.config import config_of
 from energycomp.models.hub import HubSource, is_hub_id
 from energycomp.models.loading import load, model_of, push_to_hub
-from energycomp.models.model import Defaults, Model, checked_model
+from energycomp.models.model import Adapt, Defaults, Model, checked_model
+from energycomp.models.places import execution_device
 from energycomp.models.pretrained import from_pretrained, is_folder, save_pretrained, shipped
 
 __all__ = [
+    "Adapt",
     "Calibration",
     "Defaults",
     "HubSource",
@@ -20,6 +22,7 @@ __all__ = [
     "card",
     "checked_model",
     "config_of",
+    "execution_device",
     "from_pretrained",
     "is_folder",
     "is_hub_id",

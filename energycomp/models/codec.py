@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
@@ -13,6 +15,7 @@ from torch import Tensor
 from energycomp.errors import InputError, NotFoundError
 from energycomp.files import fingerprint
 from energycomp.models.hub import is_hub_id
+from energycomp.models.places import execution_device
 
 __all__ = ["VAECodec"]
 
@@ -26,6 +29,7 @@ class VAECodec:
         image_size: height and width of the images.
         scaling_factor: what latents are multiplied by; 0.18215 for Stable Diffusion 1 and 2.
         channels, reduction: of the latents, (channels, image_size / reduction, image_size / reduction).
+        shift_factor: what is subtracted from latents before they are multiplied; 0 for Stable Diffusion 1 and 2.
 
     Raises:
         InputError: a number that cannot be.
@@ -39,13 +43,16 @@ class VAECodec:
     scaling_factor: float = 0.18215
     channels: int = 4
     reduction: int = 8
+    shift_factor: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         numbers: tuple[Any, ...] = (self.image_size, self.channels, self.reduction)
         scale, source = cast("Any", self.scaling_factor), cast("Any", self.source)
         whole = all(type(n) is int and n >= 1 for n in numbers) and self.image_size >= self.reduction
+        shift = cast("Any", self.shift_factor)
         scaled = isinstance(scale, int | float) and 0 < scale <= 1e300
-        if not (whole and scaled and isinstance(source, str)):
+        shifted = isinstance(shift, int | float) and abs(shift) <= 1e300
+        if not (whole and scaled and shifted and isinstance(source, str)):
             raise InputError(
                 f"got {self}; expected a folder or hub id, whole numbers of at least 1 and a scale above 0; check them"
             )
@@ -65,6 +72,7 @@ class VAECodec:
             source or f"in memory {fingerprint(vae.state_dict())}",
             image_size=latent_size * reduction, reduction=reduction,
             scaling_factor=vae.config.scaling_factor, channels=vae.config.latent_channels,
+            shift_factor=vae.config.get("shift_factor") or 0.0,
         )  # fmt: skip
         codec.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
         return codec
@@ -72,7 +80,8 @@ class VAECodec:
     @property
     def identity(self) -> str:
         """Latents of the same autoencoder and scale can be composed."""
-        return f"vae:{self.source}:{self.scaling_factor}"
+        shift = f":{self.shift_factor}" if self.shift_factor else ""
+        return f"vae:{self.source}:{self.scaling_factor}{shift}"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -108,17 +117,35 @@ class VAECodec:
 
         One picture at a time, as `decode` does: a batch takes the memory of one.
         """
-        vae = self.vae.to(images.device)
-        means = [vae.encode(image.to(vae.dtype)).latent_dist.mean for image in images.split(1)]
-        return (torch.cat(means) * self.scaling_factor).to(images.dtype)
+        with self._placed(images.device) as (vae, device):
+            means = [vae.encode(image.to(device, vae.dtype)).latent_dist.mean for image in images.split(1)]
+        return ((torch.cat(means) - self.shift_factor) * self.scaling_factor).to(images)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
-        vae = self.vae.to(latents.device)
-        parts = (latents / self.scaling_factor).to(vae.dtype).split(1)
-        images = torch.cat([vae.decode(part).sample for part in parts])
-        return images.clamp(-1, 1).to(latents.dtype)
+        with self._placed(latents.device) as (vae, device):
+            parts = (latents / self.scaling_factor + self.shift_factor).to(device, vae.dtype).split(1)
+            images = torch.cat([vae.decode(part).sample for part in parts])
+        return images.clamp(-1, 1).to(latents)
+
+    @contextmanager
+    def _placed(self, device: torch.device) -> Iterator[tuple[Any, torch.device]]:
+        """The module and where it computes: on the device of its input, unless it is offloaded or mapped.
+
+        One in float16 whose config says that it overflows there is in float32 meanwhile, as in pipelines of diffusers.
+        """
+        vae, found = self.vae, execution_device(self.vae)
+        if found is None:
+            vae.to(device)
+        upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast")
+        if upcast:
+            vae.to(dtype=torch.float32)
+        try:
+            yield vae, device if found is None else found
+        finally:
+            if upcast:
+                vae.to(dtype=torch.float16)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, as JSON; a folder by its absolute path."""

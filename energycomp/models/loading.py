@@ -39,15 +39,15 @@ def load(
     """A model: a name that a plugin registers, a folder, or a hub id.
 
     Args:
-        source: "clevr"; a folder that `save_pretrained` wrote, or that of a Stable Diffusion pipeline of diffusers,
-            which energycomp-text reads; or "owner/name" on the hub, of either kind, or "owner/name@revision".
+        source: "clevr"; a folder that `save_pretrained` wrote, or that of a pipeline of diffusers, such as SDXL or
+            FLUX, which energycomp-text reads; or "owner/name" on the hub, of either kind, or "owner/name@revision".
         device: where to put the network.
         dtype: of the network, such as "bfloat16"; float32 when left out. Encoders stay float32.
         revision: of a hub id: a branch, a tag or a commit.
         token: of a private repository of the hub; that of `hf auth login` when left out.
         local_files_only: reads the cache of the hub alone, without the network.
         cache_dir: folder of that cache; the hub's own when left out.
-        options: of a registered model, such as `preset=`.
+        options: of a registered model, such as `preset=`, or of a pipeline, such as `image_size=`.
 
     Raises:
         NotFoundError: there is no such model; the message lists the registered names.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -22,7 +22,10 @@ from energycomp.images import ImageProcessor, decoded, from_unit
 from energycomp.models.calibration import Calibration
 from energycomp.show import html_block, html_lines, html_table
 
-__all__ = ["Defaults", "Model", "checked_model"]
+__all__ = ["Adapt", "Defaults", "Model", "checked_model"]
+
+Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
+"""`(model, source, scale)`: the model with LoRA weights."""
 
 
 _CALIBRATED = {field.name for field in attrs.fields(Calibration)}
@@ -131,6 +134,7 @@ class Model:
         encoder_name: its registered name.
         decomposer_name: the registered name of its decomposer; None for "diffusion" where there is an encoder, and for
             no decomposer where there is none. See `energycomp.decomposition.decomposer_of`.
+        adapt: puts LoRA weights on it, for `with_lora`; None for a network that takes none.
 
     Raises:
         InputError: the conditioner's tokens, or what processor or codec make of a picture, do not fit the denoiser.
@@ -153,6 +157,7 @@ class Model:
     encoder: nn.Module | None = None
     encoder_name: str | None = None
     decomposer_name: str | None = None
+    adapt: Adapt | None = None
 
     def __attrs_post_init__(self) -> None:
         codec, denoiser = self.denoiser.codec, self.denoiser
@@ -225,6 +230,30 @@ class Model:
                 raise InputError(f"got no values under the rule {self.denoiser.rule!r}; expected at least one")
             return Composition.of(self.unconditional)
         return combine([self.guided(value[None], guidance) for value in values], self.denoiser.rule)
+
+    def with_lora(self, source: str | Path | Mapping[str, Tensor], *, scale: float = 1.0) -> Model:
+        """Another model: this one with LoRA weights. Its leaves compose with those of this model by `&`, `+` and `-`.
+
+        `lora_a("x") & lora_b("y")` blends no weights: each prompt is predicted by its own. The networks share their
+        memory, and u of all is that of this model. Costs one call of the network for each LoRA and step; the network
+        evaluations are those of one model.
+
+        Args:
+            source: a safetensors file, a folder or a hub id with one, or tensors by name.
+            scale: of the weights.
+
+        Raises:
+            InputError: a model that takes no LoRA, or weights for another base.
+            NotFoundError: no such file, or the package peft is missing.
+        """
+        if self.adapt is None:
+            raise InputError(
+                f"got LoRA weights for {self.name}; expected a pipeline of diffusers that takes them, such as SDXL; "
+                "load one"
+            )
+        if not _is_number(scale):
+            raise InputError(f"got scale {scale!r}; expected a number, such as 0.8")
+        return self.adapt(self, source, float(scale))
 
     def encode(self, images: Any) -> Tensor:
         """Images, as `processor` takes them, to samples (B, C, H, W): resized, through the codec where there is one."""

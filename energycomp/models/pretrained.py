@@ -51,6 +51,11 @@ def save_pretrained(
     Raises:
         InputError: a codec that is in memory alone.
     """
+    if not hasattr(model.denoiser.network, "config"):
+        raise InputError(
+            f"got {model.name} with a network {type(model.denoiser.network).__name__}, which no name rebuilds; "
+            "expected one of ours; save the pipeline that it is of with its own save_pretrained, and load that folder"
+        )
     config = config_of(model)
     if config["codec"] is not None and not _has_a_place(config["codec"]["source"]):
         raise InputError(

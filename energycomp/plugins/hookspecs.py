@@ -20,6 +20,7 @@ __all__ = [
     "energycomp_register_datasets",
     "energycomp_register_decomposers",
     "energycomp_register_encoders",
+    "energycomp_register_families",
     "energycomp_register_guidances",
     "energycomp_register_loaders",
     "energycomp_register_models",
@@ -44,6 +45,7 @@ Kind = Literal[
     "datasets",
     "recipes",
     "loaders",
+    "families",
     "commands",
 ]
 
@@ -106,6 +108,11 @@ def energycomp_register_recipes() -> Mapping[str, Factory]:
 @hookspec
 def energycomp_register_loaders() -> Mapping[str, Factory]:
     """Readers of other formats, by the file that marks a folder as one: `factory(source, **options) -> Model`."""
+
+
+@hookspec
+def energycomp_register_families() -> Mapping[str, Factory]:
+    """Text-to-image pipelines of diffusers, by their class: `factory() -> energycomp_text.families.Family`."""
 
 
 @hookspec

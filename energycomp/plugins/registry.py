@@ -21,7 +21,7 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError, Plugin
 from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind
 
-__all__ = ["find", "lazy", "listing", "names", "object_of", "register", "reload"]
+__all__ = ["find", "lazy", "listing", "names", "object_of", "register", "reload", "singular_of"]
 
 _lock = threading.RLock()  # loading redirects stdout, which is global to the process
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
@@ -32,6 +32,7 @@ _OWN = PluginInfo("register", "this process", "")
 PARTS: dict[Kind, tuple[str, ...]] = {
     "models": ("denoiser", "conditioner", "processor", "defaults", "to"),
     "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),
+    "families": ("pipeline", "parts", "network", "build", "settings"),
     "decomposers": ("encode", "decode", "parts"),
     "solvers": ("needs", "solve"),
     "samplers": ("sample",),
@@ -78,6 +79,10 @@ FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
         "conditioners": ("text", "words"),
         "recipes": ("text",),
         "loaders": ("model_index.json",),
+        "families": (
+            "FluxPipeline", "PixArtSigmaPipeline", "StableDiffusion3Pipeline", "StableDiffusionPipeline",
+            "StableDiffusionXLPipeline", "ZImagePipeline",
+        ),
     },
 }  # fmt: skip
 
@@ -132,7 +137,7 @@ class _Registered:
     factory: Factory
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        singular = self.kind.removesuffix("s")
+        singular = singular_of(self.kind)
         source = f"the {singular} {self.name!r} of the plugin {self.info}"
         try:
             made = self.factory(*args, **kwargs)
@@ -189,7 +194,7 @@ def object_of(kind: Kind, given: Any) -> Any:
     """
     if isinstance(given, str):
         return find(kind, given)()
-    singular = kind.removesuffix("s")
+    singular = singular_of(kind)
     try:
         made = given() if isinstance(given, type) else given
     except TypeError as error:
@@ -222,7 +227,7 @@ def register(kind: Kind, name: str, factory: Factory) -> None:
     <class 'dict'>
     """
     if any(info is not _OWN for info, _ in _claims(kind).get(name, [])):
-        raise PluginError(f"Got the {kind[:-1]} {name!r}, which a plugin registers. Expected another name.")
+        raise PluginError(f"Got the {singular_of(kind)} {name!r}, which a plugin registers. Expected another name.")
     if not name or not callable(factory):
         raise InputError(f"Got {name!r}: {factory!r}. Expected a name and a callable, such as a class.")
     _own.setdefault(kind, {})[name] = factory
@@ -276,9 +281,18 @@ def _with_conflicts(info: PluginInfo) -> PluginInfo:
     return attrs.evolve(info, conflicts=tuple(found))
 
 
+def singular_of(kind: Kind) -> str:
+    """The word for one object of a kind.
+
+    >>> singular_of("models"), singular_of("families")
+    ('model', 'family')
+    """
+    return "family" if kind == "families" else kind.removesuffix("s")
+
+
 def _conflict(kind: Kind, name: str, infos: list[PluginInfo]) -> str:
     return (
-        f"{len(infos)} plugins register the {kind[:-1]} {name!r}: {' and '.join(map(str, infos))}. "
+        f"{len(infos)} plugins register the {singular_of(kind)} {name!r}: {' and '.join(map(str, infos))}. "
         f"Uninstall one, or switch it off: {DISABLE}={infos[-1].name}"
     )
 
@@ -286,7 +300,7 @@ def _conflict(kind: Kind, name: str, infos: list[PluginInfo]) -> str:
 def _not_found(kind: Kind, name: str) -> str:
     known, infos = names(kind), listing(load=True)
     close = difflib.get_close_matches(name, known, n=3)
-    message = f"No {kind[:-1]} is named {name!r}."
+    message = f"No {singular_of(kind)} is named {name!r}."
     if close:
         message += f" Did you mean {' or '.join(map(repr, close))}?"
     message += f" Known {kind}: {', '.join(known) or 'none'}."

@@ -21,7 +21,7 @@ from energycomp.models.build import on_meta
 from energycomp.models.model import Model
 from energycomp.plugins.discovery import PluginInfo
 from energycomp.plugins.hookspecs import Factory
-from energycomp.plugins.registry import find, listing, names
+from energycomp.plugins.registry import find, listing, names, singular_of
 from energycomp.testing.checks.conditioner import check_conditioner
 from energycomp.testing.checks.dataset import check_dataset, write_images
 from energycomp.testing.checks.decomposer import check_decomposer
@@ -78,7 +78,7 @@ def check_plugin(
         report(check)
     with tqdm(planned, disable=not progress, unit="check", leave=False) as bar:
         for kind, one in bar:
-            what = f"{kind.removesuffix('s')} {one}"
+            what = f"{singular_of(kind)} {one}"
             bar.set_description(what)
             report(Check(what, None, "it did not end"))
             found.append(_run(what, partial(CHECKS.get(kind, _no_check), one)))
@@ -154,6 +154,11 @@ def _check_loader(_: str) -> None:
     raise NotCheckedError("what it reads is not known here")
 
 
+def _check_family(name: str) -> None:
+    made = find("families", name)()
+    expect(made.pipeline == name, f"a family of {made.pipeline!r}", repr(name), "it is looked up by that name")
+
+
 def _check_recipe(name: str) -> None:
     """A recipe on images that the dataset of the same name writes: its own data may take long to make."""
     if name not in names("datasets"):
@@ -204,4 +209,5 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "recipes": _check_recipe,
     "commands": _check_command,
     "loaders": _check_loader,
+    "families": _check_family,
 }

@@ -167,3 +167,70 @@ class Constant(UnitSquare):
 def test_the_conformance_check_finds(conditioner: Conditioner, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_conditioner(conditioner)
+
+
+# Pooled vectors and masks
+
+
+def pooled(rows: int) -> Condition:
+    mask = torch.tensor([[True, False]]).expand(rows, -1)
+    return Condition(torch.rand(rows, 2, 3), pooled=torch.rand(rows, 5), mask=mask)
+
+
+def test_pooled_vectors_and_masks_go_with_their_rows() -> None:
+    one = pooled(3)
+    chosen = one[torch.tensor([2, 0])]
+    assert chosen.pooled is not None
+    assert chosen.mask is not None
+    assert one.pooled is not None
+    assert torch.equal(chosen.pooled, one.pooled[[2, 0]])
+    for changed, rows in ((one[:1].expand(4), 4), (one.to(dtype=torch.float64), 3), (Condition.cat([one, one]), 6)):
+        assert changed.pooled is not None
+        assert changed.mask is not None
+        assert len(changed.pooled) == len(changed.mask) == rows
+        assert changed.mask.dtype == torch.bool
+        assert changed.pooled.dtype == changed.rows.dtype
+
+
+def test_null_rows_need_no_further_parts() -> None:
+    null = Condition.unconditional(2, 3, rows=2)
+    both = Condition.cat([null, pooled(1)])
+    assert both.pooled is not None
+    assert both.pooled[:2].abs().sum() == 0
+    empty = pooled(1)
+    filled = both.filled(empty)
+    assert filled.pooled is not None
+    assert empty.pooled is not None
+    assert torch.equal(filled.pooled[1], empty.pooled[0])
+    assert torch.equal(filled.rows[2], both.rows[2])
+    assert not filled.null.any()
+    alone = null.filled(empty)
+    assert alone.mask is not None
+    assert alone.mask.tolist() == [[True, False]] * 2
+    with pytest.raises(InputError, match="with and without pooled vectors"):
+        Condition.cat([Condition(torch.zeros(1, 2, 3)), pooled(1)])
+
+
+def test_mixtures_of_rows_mix_pooled_vectors_and_use_all_tokens() -> None:
+    two = attrs.evolve(pooled(2), mask=torch.tensor([[True, False], [False, True]]))
+    mixed = two.mixed(torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
+    assert mixed.pooled is not None
+    assert mixed.mask is not None
+    assert two.pooled is not None
+    torch.testing.assert_close(mixed.pooled[0], 0.25 * two.pooled[0] + 0.75 * two.pooled[1])
+    torch.testing.assert_close(mixed.rows[1], two.rows[0])
+    assert mixed.mask.tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"pooled": torch.zeros(3, 5)}, r"pooled vectors of shape \(3, 5\); expected \(2, P\)"),
+        ({"pooled": torch.zeros(2)}, "pooled vectors"),
+        ({"mask": torch.ones(2, 3, dtype=torch.bool)}, r"a mask of shape \(2, 3\).*expected bool \(2, 2\)"),
+        ({"mask": torch.ones(2, 2)}, "type torch.float32"),
+    ],
+)
+def test_further_parts_fit_the_rows(parts: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Condition(torch.zeros(2, 2, 3), **parts)

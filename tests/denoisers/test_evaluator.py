@@ -249,3 +249,36 @@ def test_counters_nest_and_no_rows_cost_nothing() -> None:
         empty = rows(model, shared, Condition(PLACES[:0, None]), torch.tensor([], dtype=torch.long))
     assert empty.shape == (0, 3, 16, 16)
     assert (inner.rows, inner.trunks, outer.rows, outer.trunks) == (3, 0, 3, 2)
+
+
+def test_float16_on_the_cpu_is_refused() -> None:
+    made = tiny_model().denoiser
+    half = attrs.evolve(made, network=made.network.half())
+    with pytest.raises(InputError, match="float16 on the CPU; expected bfloat16 or float32"):
+        half.unconditional.eps(torch.zeros(1, *made.sample_shape), torch.tensor([10.0]))
+
+
+def test_a_network_may_say_where_it_computes() -> None:
+    class Mapped(OneStage):
+        device = torch.device("cuda:1")
+
+    made = tiny_model().denoiser
+    assert attrs.evolve(made, network=Mapped(made.network)).device == torch.device("cuda:1")
+    assert made.device == torch.device("cpu")
+
+
+def test_a_denoiser_shares_the_unconditional_leaf_of_its_base() -> None:
+    model = tiny_model()
+    adapted = attrs.evolve(model.denoiser, network=model.denoiser.network, base=model.denoiser)
+    other = Conditional(adapted, model(0.3, 0.4).condition, name="adapted")
+    assert other.unconditional is model.unconditional
+    sample, timestep = torch.randn(1, *adapted.sample_shape), torch.tensor([100.0])
+    with count_rows() as spent:
+        got = (model(0.1, 0.2) & other).eps(sample, timestep)
+    assert spent.rows == 3
+    torch.testing.assert_close(got, (model(0.1, 0.2) & model(0.3, 0.4)).eps(sample, timestep))
+
+
+def test_the_width_of_a_transformer_is_that_of_its_patches() -> None:
+    assert evaluate.widest(nn.Sequential(nn.Linear(8, 3072), nn.Linear(3072, 8))) == 768
+    assert evaluate.widest(nn.Linear(2, 2)) == 64

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from energycomp.errors import InputError, NotFoundError
-from energycomp.models import VAECodec
+from energycomp.models import VAECodec, execution_device
 
 
 @pytest.fixture
@@ -83,3 +83,37 @@ def test_an_autoencoder_in_memory_is_known_by_its_weights(vae: AutoencoderKL) ->
     vae.register_to_config(scaling_factor=None)
     with pytest.raises(InputError, match="a scale above 0"):
         VAECodec.of(vae, latent_size=8)
+
+
+@torch.no_grad()
+def test_latents_are_shifted_as_in_flux(vae: AutoencoderKL) -> None:
+    vae.register_to_config(shift_factor=0.1, scaling_factor=0.5)
+    codec = VAECodec.of(vae, latent_size=8)
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    latents = codec.encode(images)
+    torch.testing.assert_close(latents, (vae.encode(images).latent_dist.mode() - 0.1) * 0.5)
+    torch.testing.assert_close(codec.decode(latents), vae.decode(latents / 0.5 + 0.1).sample.clamp(-1, 1))
+    assert codec.identity.endswith(":0.5:0.1")
+    with pytest.raises(InputError, match="a scale above 0"):
+        VAECodec("a/b", image_size=16, shift_factor=float("nan"))
+
+
+@torch.no_grad()
+def test_one_that_overflows_in_float16_decodes_in_float32(vae: AutoencoderKL) -> None:
+    latents, kinds = torch.randn(1, 4, 8, 8), []
+    vae.half().decoder.register_forward_pre_hook(lambda _, given: kinds.append(given[0].dtype))
+    images = VAECodec.of(vae, latent_size=8).decode(latents)
+    assert kinds == [torch.float32]
+    assert (images.dtype, vae.dtype) == (torch.float32, torch.float16)
+
+
+@torch.no_grad()
+def test_one_that_is_offloaded_computes_where_its_hook_says(vae: AutoencoderKL) -> None:
+    from accelerate import cpu_offload_with_hook
+
+    latents = torch.randn(1, 4, 8, 8)
+    expected = VAECodec.of(vae, latent_size=8).decode(latents)
+    assert execution_device(vae) is None
+    cpu_offload_with_hook(vae, "cpu")
+    assert execution_device(vae) == torch.device("cpu")
+    torch.testing.assert_close(VAECodec.of(vae, latent_size=8).decode(latents), expected)

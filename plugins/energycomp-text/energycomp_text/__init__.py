@@ -1,4 +1,4 @@
-"""Text: one component per prompt, from a small included model or from any Stable Diffusion pipeline."""
+"""Text: one component per prompt, from a small included model or from a text-to-image pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "energycomp_register_conditioners",
     "energycomp_register_datasets",
+    "energycomp_register_families",
     "energycomp_register_loaders",
     "energycomp_register_models",
     "energycomp_register_recipes",
@@ -25,14 +26,27 @@ with_concepts = lazy("energycomp_text.model:with_concepts")
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The small model with its trained weights, or a Stable Diffusion pipeline."""
+    """The small model with its trained weights, or a pipeline."""
     return {"text": lazy("energycomp_text.model:text")}
 
 
 @hookimpl
 def energycomp_register_loaders() -> Mapping[str, Callable[..., object]]:
-    """Stable Diffusion pipelines of diffusers."""
+    """Text-to-image pipelines of diffusers."""
     return {"model_index.json": lazy("energycomp_text.pipelines:load_model")}
+
+
+@hookimpl
+def energycomp_register_families() -> Mapping[str, Callable[..., object]]:
+    """The classes of pipelines that are read."""
+    return {
+        "FluxPipeline": lazy("energycomp_text.families.flux:family"),
+        "PixArtSigmaPipeline": lazy("energycomp_text.families.pixart:family"),
+        "StableDiffusion3Pipeline": lazy("energycomp_text.families.sd3:family"),
+        "StableDiffusionPipeline": lazy("energycomp_text.families.sd:family"),
+        "StableDiffusionXLPipeline": lazy("energycomp_text.families.sdxl:family"),
+        "ZImagePipeline": lazy("energycomp_text.families.zimage:family"),
+    }
 
 
 @hookimpl

@@ -51,19 +51,30 @@ def check_size(make: Callable[[], object], weights: Path) -> None:
 
     Args:
         make: builds the network from its config; called on torch's meta device.
-        weights: a safetensors file; only the header is read.
+        weights: a safetensors file, or the name of one that is in several; only headers are read.
 
     Raises:
         CheckpointError: the network is larger than the weights.
     """
-    if not weights.is_file():
-        raise FileNotFoundError(f"no file named {weights.name}")
-    with safe_open(weights, "pt") as file:
-        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    sizes: dict[str, list[int]] = {}
+    for part in _files(weights):
+        with safe_open(part, "pt") as file:
+            sizes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     with on_meta():
         held = {name: torch.empty(size) for name, size in sizes.items()}
         with no_larger_than(held, str(weights)):
             make()
+
+
+def _files(weights: Path) -> list[Path]:
+    """The file of weights, or those that its index names, which lie beside it."""
+    index = weights.with_name(f"{weights.name}.index.json")
+    single = weights.is_file() or not index.is_file()
+    names = [weights.name] if single else sorted(set(read_json(index)["weight_map"].values()))
+    files = [weights.with_name(name) for name in names]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"no file named {missing[0]}")
+    return files
 
 
 def complete(loaded: tuple[Any, dict[str, Any]]) -> Any:

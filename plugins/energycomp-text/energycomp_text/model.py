@@ -1,4 +1,4 @@
-"""Models that take text: a small one with its weights, and any Stable Diffusion pipeline."""
+"""Models that take text: a small one with its weights, and pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
     Args:
         preset: "default", 64x64 pixels on a CPU.
         pretrained: with the weights in this package.
-        model: a folder or hub id of a Stable Diffusion pipeline, or a folder of `save_pretrained`, in their place.
-        options: with `model`, `dtype`, such as "bfloat16"; else of `small`.
+        model: a folder or hub id of a pipeline of diffusers, or a folder of `save_pretrained`, in their place.
+        options: with `model`, `dtype`, such as "bfloat16", and the settings of its family, such as `image_size`; else
+            of `small`.
     """
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'; name a model for others: model=FOLDER or hub id")
-    taken = {"dtype"} if model is not None else set() if pretrained else {"encoder"}
+    of_model = {"dtype", "embedded_guidance", "image_size", "max_sequence_length"}
+    taken = of_model if model is not None else set() if pretrained else {"encoder"}
     if unknown := sorted(options.keys() - taken):
-        expected = ", ".join(taken) or "none with the weights of this package; pass pretrained=False, or model="
+        expected = ", ".join(sorted(taken)) or "none with the weights of this package; pass pretrained=False, or model="
         raise InputError(f"got the option {unknown[0]!r}; expected {expected}")
     if model is not None:
         from energycomp_text.pipelines import load_model

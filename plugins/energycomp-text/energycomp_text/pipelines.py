@@ -1,75 +1,83 @@
-"""Stable Diffusion pipelines as models: a fixed class reads each of UNet, VAE, noise schedule and text encoder."""
+"""Text-to-image pipelines of diffusers as models: their family says how they are read and called."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from energycomp.denoisers import ConditionUNet, Denoiser, PredictionType
-from energycomp.errors import InputError, NotFoundError, first_line
+from energycomp.denoisers import Denoiser
+from energycomp.errors import InputError, NotFoundError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, HubSource, Model, VAECodec, is_folder, load
-from energycomp_text.encoders import PIPELINE_FILES, made_text, pipeline_text
-from energycomp_text.folders import HOW_TO_GET, INDEX, WANTED, check_size, complete, read_json
+from energycomp.plugins import find, names
+from energycomp_text.families import Family, Opened, Settings
+from energycomp_text.families.prompted import device_of
+from energycomp_text.families.reading import files_of, read_pipeline
+from energycomp_text.families.schedules import noise_schedule
+from energycomp_text.folders import HOW_TO_GET, INDEX, WANTED, read_json
+from energycomp_text.lora import adapter_of
 from energycomp_text.text import Text
 
 __all__ = ["from_pipeline", "load_model"]
 
-PIPELINES = ("StableDiffusionPipeline",)
-PARTS = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-FILES = (
-    INDEX, "scheduler/scheduler_config.json", *PIPELINE_FILES, "unet/config.json", f"unet/{WEIGHTS}",
-    "vae/config.json", f"vae/{WEIGHTS}",
-)  # fmt: skip
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MAX_TIMESTEPS = 100_000
-LEAST_ALPHA = 1e-9  # a schedule with zero terminal SNR ends at 0, where the log SNR is undefined
+PLAIN = "StableDiffusionPipeline"  # the family of an object that is no pipeline but has the parts of one
+HUB_OPTIONS = ("token", "local_files_only", "cache_dir")
+IN_MEMORY = "in memory"
 
 
 def load_model(
     source: str, *, dtype: str | torch.dtype | None = None, revision: str | None = None, **options: Any
 ) -> Model:
-    """A text-conditioned model in a folder or on the hub: a Stable Diffusion pipeline, or one from `save_pretrained`.
+    """A text-conditioned model in a folder or on the hub: a pipeline of diffusers, or one from `save_pretrained`.
+
+    `_class_name` in the `model_index.json` of a pipeline says its family, by a fixed table. No class or code of the
+    folder is run, and weights are safetensors only.
 
     Args:
         source: a folder, or a hub id, "owner/name" or "owner/name@revision".
         dtype: data type of the networks: "float32" (default), "bfloat16" or "float16".
         revision: of a hub id.
-        options: of a hub id: `token`, `local_files_only` and `cache_dir`, as for `energycomp.load`.
+        options: of a hub id, `token`, `local_files_only` and `cache_dir`, as for `energycomp.load`; of a pipeline, the
+            `energycomp_text.families.Settings` that its family has, such as `image_size`.
 
     Raises:
         NotFoundError: there is no model, or a part is missing.
-        InputError: another kind of pipeline.
+        InputError: another kind of pipeline, or an option that its family does not have.
     """
     local = is_folder(source)
-    hub = None if local else HubSource.parse(source, revision, **options)
+    reading = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    hub = None if local else HubSource.parse(source, revision, **reading)
     if not local and hub is None:
         raise NotFoundError(f"got the model {source!r}, which is no folder and no hub id; {HOW_TO_GET}")
     folder = Path(source).resolve() if hub is None else hub.download((INDEX, "config.json"), WANTED)
     place = str(folder) if hub is None else hub.repo
     if (folder / "config.json").is_file() and not (folder / INDEX).is_file():
-        model = load(place, dtype=dtype, **({} if hub is None else hub.options()))
+        model = load(place, dtype=dtype, **options, **({} if hub is None else hub.options()))
         if not isinstance(model.conditioner, Text):
             raise InputError(
                 f"got {source}, a model that is not conditioned on text; expected one on prompts; load it with "
                 "energycomp.load, or name another"
             )
         return model
-    _check_index(folder, source)
+    family = _family_in(folder, source)
+    settings = family.settings(options)
     if hub is not None:
-        folder = hub.download(FILES, WANTED)
-    return _read(folder, place, _dtype("float32" if dtype is None else dtype))
+        folder = hub.download(files_of(family), WANTED)
+    pipe = read_pipeline(folder, family, place, _dtype("float32" if dtype is None else dtype))
+    return _model(pipe, family, settings, place)
 
 
-def from_pipeline(pipe: Any, *, concepts: Sequence[str] = (), template: str = "a photo of a {}") -> Model:
-    """A model from a Stable Diffusion pipeline of diffusers that is already in memory.
+def from_pipeline(
+    pipe: Any, *, concepts: Sequence[str] = (), template: str = "a photo of a {}", **options: Any
+) -> Model:
+    """A model from a pipeline of diffusers that is already in memory.
 
-    The parts are not copied. The model sets them to eval mode and freezes them.
+    The parts are not copied. The model sets them to eval mode and freezes them. Where the pipeline offloads its parts,
+    has a device map or quantised networks, they stay where they are: the model calls the pipeline's own modules.
 
     Calling the model creates a component: `sd("a photo of a dog") & sd("a photo of a cat")`. Samples are composed under
     the rule product, `&`. Inference uses the rule mean (thesis 5.4.3). Two such models can be composed if their VAEs
@@ -77,92 +85,78 @@ def from_pipeline(pipe: Any, *, concepts: Sequence[str] = (), template: str = "a
     pipeline with its own `save_pretrained`, and load that folder.
 
     Args:
-        pipe: a `StableDiffusionPipeline`, or an object with `unet`, `vae`, `scheduler`, `text_encoder`, `tokenizer`.
+        pipe: a pipeline of a class that a family is for, such as `FluxPipeline`; or an object with `unet`, `vae`,
+            `scheduler`, `text_encoder` and `tokenizer`.
         concepts: the candidates of inference.
         template: the prompt of a concept; {} stands for the concept.
+        options: the `energycomp_text.families.Settings` of its family, such as `image_size`.
 
     Raises:
         InputError: a part is missing, or has another type.
     """
-    parts: dict[str, Any] = {name: getattr(pipe, name, None) for name in PARTS}
-    if missing := [name for name, part in parts.items() if part is None]:
+    family = _family_of(pipe)
+    wanted = [name for name in family.parts if name not in family.optional]
+    if missing := [name for name in wanted if getattr(pipe, name, None) is None]:
         raise InputError(
-            f"got a {type(pipe).__name__} without {', '.join(missing)}; expected a Stable Diffusion pipeline (1.x or "
-            "2.x); load it with these parts"
+            f"got a {type(pipe).__name__} without {', '.join(missing)}; expected a {family.pipeline}; load it with "
+            "these parts"
         )
-    settings = {"source": "in memory", "pooled": False, "length": None}
-    conditioner = made_text(parts["tokenizer"], parts["text_encoder"], settings, template=template, concepts=concepts)
-    return _model(parts["unet"], parts["vae"], parts["scheduler"], conditioner)
+    return _model(pipe, family, family.settings(options), None, concepts=concepts, template=template)
 
 
-def _check_index(folder: Path, source: str) -> None:
+def _family_in(folder: Path, source: str) -> Family:
+    """The family of the pipeline in a folder, by `_class_name` in its index."""
     file = folder / INDEX
     index = read_json(file) if file.is_file() else None
     found = index.get("_class_name") if isinstance(index, dict) else None
     if index is None:
         raise NotFoundError(
-            f"got {source} without {INDEX}; expected the folder of a Stable Diffusion pipeline, as save_pretrained of "
-            f"diffusers writes it, or of a model of energycomp; {HOW_TO_GET}"
+            f"got {source} without {INDEX}; expected the folder of a pipeline of diffusers, as its save_pretrained "
+            f"writes it, or of a model of energycomp; {HOW_TO_GET}"
         )
-    if found not in PIPELINES:
+    if not isinstance(found, str) or found not in names("families"):
+        raise InputError(f"got {source}, a {found}; {_known()}; {HOW_TO_GET}")
+    family: Family = find("families", found)()
+    return family
+
+
+def _family_of(pipe: Any) -> Family:
+    from diffusers import DiffusionPipeline
+
+    known = names("families")
+    found = next((base.__name__ for base in type(pipe).__mro__ if base.__name__ in known), None)
+    if found is None and isinstance(pipe, DiffusionPipeline):
+        raise InputError(f"got a {type(pipe).__name__}; {_known()}; write a family for it: docs/pipelines.md")
+    family: Family = find("families", found or PLAIN)()
+    return family
+
+
+def _known() -> str:
+    return f"expected a pipeline of one of the families {', '.join(names('families'))}"
+
+
+def _model(
+    pipe: Any, family: Family, settings: Settings, source: str | None, *, concepts: Sequence[str] = (),
+    template: str = "a photo of a {}",
+) -> Model:  # fmt: skip
+    network, vae = getattr(pipe, family.network), pipe.vae
+    if (channels := family.latent_channels(network)) != vae.config.latent_channels:
         raise InputError(
-            f"got {source}, a {found}; expected a {' or '.join(PIPELINES)} (1.x or 2.x): one UNet, one text encoder; "
-            f"{HOW_TO_GET}"
-        )
-
-
-def _read(folder: Path, source: str, dtype: torch.dtype) -> Model:
-    """Reads each part of a pipeline from its folder with a fixed class, from safetensors only."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-
-    if missing := [name for name in PARTS if not (folder / name).is_dir()]:
-        raise NotFoundError(
-            f"got {source} without {', '.join(missing)}; expected the folders {', '.join(PARTS)} of a Stable Diffusion "
-            f"pipeline; {HOW_TO_GET}"
-        )
-    conditioner = pipeline_text(folder, source=source, dtype=dtype)
-    try:
-        unet = _network(UNet2DConditionModel, folder / "unet", dtype)
-        vae = _network(AutoencoderKL, folder / "vae", dtype)
-        scheduler = DDIMScheduler.from_config(_checked_steps(read_json(folder / "scheduler" / "scheduler_config.json")))
-    except Exception as error:  # diffusers raises many kinds
-        raise NotFoundError(
-            f"got {source} without a UNet, VAE or scheduler that can be read ({first_line(error)}); expected the "
-            "folders unet, vae and scheduler of a Stable Diffusion pipeline, in safetensors; download it again"
-        ) from error
-    return _model(unet, vae, scheduler, conditioner, source)
-
-
-def _network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    config = read_json(folder / "config.json")
-    check_size(lambda: cls.from_config(config), folder / WEIGHTS)
-    return complete(
-        cls.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-    )
-
-
-def _checked_steps(config: Any) -> Any:
-    steps = config.get("num_train_timesteps", 1000)
-    if type(steps) is not int or not 1 <= steps <= MAX_TIMESTEPS:
-        raise InputError(f"got num_train_timesteps {steps!r}; expected 1 to {MAX_TIMESTEPS:,}")
-    return config
-
-
-def _model(unet: Any, vae: Any, scheduler: Any, conditioner: Text, source: str | None = None) -> Model:
-    if unet.config.in_channels != vae.config.latent_channels:
-        raise InputError(
-            f"got a UNet of {unet.config.in_channels} channels over a VAE of {vae.config.latent_channels}; expected a "
+            f"got a {family.network} of {channels} channels over a VAE of {vae.config.latent_channels}; expected a "
             "text-to-image pipeline; take one that is not for inpainting or depth"
         )
-    codec = VAECodec.of(vae, latent_size=_latent_size(unet), source=source)
-    null = conditioner(conditioner.parse("").to(unet.device)).rows[0]
-    network = ConditionUNet.from_unet(unet, tokens=conditioner.token_shape[0], null=null)
+    side = _latent_side(family, settings, network, vae)
+    codec = VAECodec.of(vae, latent_size=side, source=source)
+    settings = Settings(codec.image_size, settings.max_sequence_length, settings.embedded_guidance)
+    schedule, kind = noise_schedule(pipe.scheduler, flow=family.flow, tokens=(side // family.patch) ** 2)
+    schedule = schedule.to(device_of(network))
+    words = {"template": template, "concepts": tuple(concepts)}
+    opened = Opened(pipe, family, settings, source or IN_MEMORY, schedule, words)
+    made, conditioner = family.build(opened)
     denoiser = Denoiser(
-        network=network.eval().requires_grad_(requires_grad=False),
-        alphas_cumprod=_schedule(scheduler).to(unet.device),
-        prediction_type=_prediction_type(scheduler),
+        network=made,
+        alphas_cumprod=schedule,
+        prediction_type=kind,
         rule="product",
         sample_shape=codec.latent_shape,
         token_shape=conditioner.token_shape,
@@ -173,43 +167,35 @@ def _model(unet: Any, vae: Any, scheduler: Any, conditioner: Text, source: str |
         denoiser=denoiser,
         conditioner=conditioner,
         processor=ImageProcessor(size=(codec.image_size, codec.image_size), resize="crop"),
-        network_name="unet2d_condition",
+        network_name=family.network_name or family.pipeline,
         conditioner_name="text",
-        defaults=Defaults(draws=64, solver="enumerate", counts=(1, 3), reading_rule="mean", guidance_scale=7.5),
-    )
+        defaults=Defaults(
+            draws=64, solver="enumerate", counts=(1, 3), reading_rule="mean",
+            scheduler="FlowMatchEulerDiscreteScheduler" if family.flow else "DDIMScheduler",
+            num_inference_steps=family.num_inference_steps, guidance_scale=family.guidance_scale,
+        ),
+        adapt=adapter_of(pipe, family),
+    )  # fmt: skip
 
 
-def _latent_size(unet: Any) -> int:
-    size = unet.config.sample_size
+def _latent_side(family: Family, settings: Settings, network: Any, vae: Any) -> int:
+    """Height and width of the latents: those that the network was trained for, or those of the chosen images."""
+    if settings.image_size is not None:
+        reduction = 2 ** (len(vae.config.block_out_channels) - 1)
+        if settings.image_size % (reduction * family.patch):
+            raise InputError(
+                f"got image_size {settings.image_size}; expected a multiple of {reduction * family.patch}, of which "
+                f"the latents of a {family.pipeline} are made"
+            )
+        return settings.image_size // reduction
+    size = family.latent_size(network)
     sides = size if isinstance(size, list | tuple) and size else [size]
     if not all(type(side) is int and side >= 1 for side in sides):
         raise InputError(
-            f"got a UNet of sample_size {size!r}; expected the height and width of its latents; add it to its "
-            "config, for example 64 for images of 512x512"
+            f"got a {family.network} of sample_size {size!r}; expected the height and width of its latents; add it to "
+            "its config, for example 64 for images of 512x512"
         )
     return int(min(sides))
-
-
-def _schedule(scheduler: Any) -> Tensor:
-    alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
-    if not isinstance(alphas_cumprod, Tensor):
-        raise InputError(
-            f"got a {type(scheduler).__name__} without alphas_cumprod; expected the scheduler of a diffusion model "
-            "that predicts noise or v; use a pipeline with one, such as DDIM or PNDM; models of flow matching are "
-            "not supported"
-        )
-    return alphas_cumprod.float().clamp(min=LEAST_ALPHA)
-
-
-def _prediction_type(scheduler: Any) -> PredictionType:
-    found = scheduler.config.get("prediction_type")
-    if found not in get_args(PredictionType):
-        raise InputError(
-            f"got a scheduler for predictions of {found!r}; expected one of {', '.join(get_args(PredictionType))}; "
-            "set prediction_type in its config to what its UNet was trained for"
-        )
-    kind: PredictionType = found
-    return kind
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

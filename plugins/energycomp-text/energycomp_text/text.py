@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -18,7 +19,8 @@ from energycomp.errors import InputError
 
 __all__ = ["Text", "Tokenizer"]
 
-CACHED = 512  # prompts whose tokens are kept, beside those of the concepts; one of Stable Diffusion takes 236 kB
+CACHED = 512  # prompts whose tokens are kept, beside those of the concepts; one of Stable Diffusion takes 236 kB,
+MOST_NUMBERS = 64 * 2**20  # and one of FLUX 8 MiB
 AT_ONCE = 64  # prompts that are encoded
 
 
@@ -68,13 +70,14 @@ class Text:
 
     Args:
         tokenizer: texts to ids.
-        encoder: `encoder(ids (R, L), mask (R, L)) -> states (R, L, D)`.
+        encoder: `encoder(ids (R, L), mask (R, L)) -> states (R, L, D)`, or R rows as a `Condition`.
         width: D.
         settings: arguments of the registered factory that made it, as JSON, without `template` and `concepts`.
         pooled: the states are averaged to one token of unit length, as sentence encoders do; else L tokens.
         template: the prompt of a concept, with {} in its place.
         concepts: that `enumerate_support` lists.
         owned: whether the encoder's weights belong to the model, are trained and saved with it.
+        row_shape: (L, D) of a row, where the encoder makes conditions itself; then nothing is pooled.
 
     >>> from energycomp_text.words import words
     >>> text = words(vocabulary=["a", "red", "cube", "ball"], length=4, concepts=["red cube", "red ball"])
@@ -90,7 +93,8 @@ class Text:
     template: str = attrs.field(default="a photo of a {}", converter=_checked)
     concepts: tuple[str, ...] = attrs.field(default=(), converter=_names)
     owned: bool = True
-    _kept: dict[tuple[int, ...], Tensor] = attrs.field(factory=dict, init=False, repr=False)
+    row_shape: tuple[int, int] | None = None
+    _kept: dict[tuple[int, ...], Condition] = attrs.field(factory=dict, init=False, repr=False)
 
     @property
     def module(self) -> nn.Module | None:
@@ -105,6 +109,8 @@ class Text:
     @property
     def token_shape(self) -> tuple[int, int]:
         """(L, D), or (1, D) where states are pooled."""
+        if self.row_shape is not None:
+            return self.row_shape
         return (1 if self.pooled else self.tokenizer.length, self.width)
 
     @property
@@ -180,19 +186,20 @@ class Text:
             return Condition(torch.zeros(0, *self.token_shape, device=values.device))
         if any(weight.requires_grad for weight in self.encoder.parameters()):
             self._kept.clear()
-            return Condition(self._pool(self.states(values), self.tokenizer.mask(values)))
+            return self._encoded(values)
         keys = [tuple(ids) for ids in values.tolist()]
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         for start in range(0, len(missing), AT_ONCE):
             part = missing[start : start + AT_ONCE]
             ids = torch.tensor(part, device=values.device)
             with torch.no_grad():
-                tokens = self._pool(self.states(ids), self.tokenizer.mask(ids))
-            self._kept.update(zip(part, (row.clone() for row in tokens), strict=True))  # a view would keep them all
-        rows = torch.stack([self._kept[key].to(values.device) for key in keys])
-        while len(self._kept) > CACHED + len(self.concepts):
+                made = self._encoded(ids)
+            # A view would keep all of them, so that each row is copied.
+            self._kept.update({key: made[torch.tensor([place])] for place, key in enumerate(part)})
+        rows = Condition.cat([self._kept[key].to(values.device) for key in keys])
+        while len(self._kept) > self._limit + len(self.concepts):
             self._kept.pop(next(iter(self._kept)))
-        return Condition(rows)
+        return rows
 
     def weighted(self, prompt: str, weights: Mapping[str, float]) -> Condition:
         """One row of a prompt in which some words weigh more, as Compel's `cat++` does (1.1 a plus sign).
@@ -206,6 +213,11 @@ class Text:
         >>> words(vocabulary=["a", "cat"]).weighted("a cat", {"cat": 1.21}).rows.shape
         torch.Size([1, 1, 64])
         """
+        if self.row_shape is not None:
+            raise InputError(
+                "got weights of words for a pipeline of several text encoders; expected Stable Diffusion 1.x or 2.x, "
+                "or the included model; compose prompts with weights: 1.2 * sd('a cat') & sd('rain')"
+            )
         device = next(self.encoder.parameters()).device
         ids, nothing = self.tokenizer(prompt).to(device), self.tokenizer("").to(device)
         scale = torch.ones(len(ids), device=device)
@@ -221,6 +233,18 @@ class Text:
         """What the encoder makes of ids (R, L): (R, L, D), float32."""
         encoder = self.encoder.to(ids.device)
         return encoder(ids, self.tokenizer.mask(ids)).float()
+
+    def _encoded(self, ids: Tensor) -> Condition:
+        mask = self.tokenizer.mask(ids)
+        if self.row_shape is None:
+            return Condition(self._pool(self.states(ids), mask))
+        made: Condition = self.encoder(ids, mask)
+        return made
+
+    @property
+    def _limit(self) -> int:
+        """How many prompts are kept beside the concepts: at most 256 MiB of float32 rows, but 8 of any size."""
+        return min(CACHED, max(8, MOST_NUMBERS // math.prod(self.token_shape)))
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         if not self.pooled:

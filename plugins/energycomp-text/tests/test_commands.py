@@ -21,7 +21,7 @@ from energycomp.models import Model, save_pretrained
 from energycomp.testing import tiny_model
 from energycomp_text import with_concepts
 from energycomp_text.model import small
-from energycomp_text.testing import tiny_pipeline
+from energycomp_text.testing import TINY, tiny_pipeline
 
 Run = Callable[..., tuple[int, str, str]]
 PETS = "cat,dog,rabbit"
@@ -181,6 +181,33 @@ def test_sample_of_the_small_model(run: Run, words: None) -> None:
     code, out, _ = run("sample", "text", "a red cube", "a blue sphere", "--not", "green", "-n", 2, "-o", "both.png")
     assert code == 0
     assert out == "-2 u + 3 text(a red cube) + 3 text(a blue sphere) - 3 text(green)\nboth-1.png\nboth-2.png\n"
+
+
+# Other families of pipelines
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "pixart", "zimage"])
+def test_sample_infer_and_rank_with_every_family(run: Run, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    TINY[name]().save_pretrained(folder)
+    given = ["--option", "image_size=32"] + ([] if name == "sdxl" else ["--option", "max_sequence_length=32"])
+    code, out, _ = run(
+        "sample", folder, "a cat", "a dog", *given, "-n", 2, "--steps", 2, "--region", "left half", "--region",
+        "right half", "--dtype", "bfloat16", "-o", "both.png",
+    )  # fmt: skip
+    assert (code, out.splitlines()[-2:]) == (0, ["both-1.png", "both-2.png"])
+    code, out, _ = run("sample", folder, "a cat", *given, "--steps", 2, "--json", "-o", "one.png")
+    assert code == 0
+    scale = energycomp.load(folder, image_size=32).defaults.guidance_scale
+    expected = "text(a cat)" if scale == 1 else f"-{scale - 1:g} u + {scale:g} text(a cat)"
+    assert json.loads(out)["composition"] == expected
+    code, out, _ = run("infer", folder, "both-1.png", "--concepts", "cat,dog", "--count", 1, *given, "--json")
+    assert code == 0
+    assert json.loads(out)["objects"][0]["concept"] in ("cat", "dog")
+    ranked = ["--component", "a cat", "--component", "a dog", "--draws", 2, "--json"]
+    code, out, _ = run("rank", folder, "both-1.png", "both-2.png", *ranked, *given)
+    assert code == 0
+    assert json.loads(out)["rows"] == 2 * 2 * 3  # images, draws, two prompts and u
 
 
 # evaluate

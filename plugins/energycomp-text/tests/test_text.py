@@ -174,7 +174,8 @@ def test_tokens_are_made_and_kept_one_by_one(monkeypatch: pytest.MonkeyPatch) ->
     with encoded(text) as calls:
         rows = text(values).rows
     assert calls == [3, 1]
-    assert all(token.untyped_storage().nbytes() == token.numel() * 4 for token in text._kept.values())
+    kept = [condition.rows for condition in text._kept.values()]
+    assert all(row.untyped_storage().nbytes() == row.numel() * 4 for row in kept)
     torch.testing.assert_close(rows, torch.cat([trained()(value[None]).rows for value in values]))
 
 

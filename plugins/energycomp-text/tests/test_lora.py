@@ -1,0 +1,139 @@
+"""LoRA weights as models: each prompt is predicted by its own weights, and the base is as it was."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import energycomp
+from energycomp import Composer
+from energycomp.denoisers import count_rows
+from energycomp.errors import InputError, NotFoundError
+from energycomp.models import Model
+from energycomp_text import from_pipeline
+from energycomp_text.testing import TINY, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sdxl
+
+OPTIONS: dict[str, dict[str, Any]] = {"flux": {"image_size": 32}, "zimage": {"image_size": 32}}
+TAKERS = tuple(name for name in TINY if name != "pixart")
+needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs energycomp-text[lora]")
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> Any:
+    return tiny_sdxl()
+
+
+def model_of(name: str, pipe: Any) -> Model:
+    return from_pipeline(pipe, **OPTIONS.get(name, {}))
+
+
+@torch.no_grad()
+def eps(component: Any, n: int = 1) -> Tensor:
+    sample = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)).expand(n, -1, -1, -1)
+    return Composer(component + 0).eps(sample, torch.full((n,), 500.0))
+
+
+def refused(error: type[Exception], message: str, act: Callable[[], object]) -> None:
+    with pytest.raises(error, match=message) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+
+
+@needs_peft
+@pytest.mark.parametrize("name", TAKERS)
+def test_a_lora_is_that_of_the_pipeline_and_the_base_stays_as_it_was(name: str) -> None:
+    pipe, other = TINY[name](), TINY[name]()
+    base, encoder = model_of(name, pipe), name in ("sd", "sdxl")
+    before, u = eps(base("a cat")), eps(base.unconditional)
+    lora = base.with_lora(tiny_lora(pipe, seed=1, encoder=encoder), scale=0.7)
+    other.load_lora_weights(tiny_lora(other, seed=1, encoder=encoder), adapter_name="own")
+    other.set_adapters(["own"], [0.7])
+    loaded = model_of(name, other)
+    got = eps(lora("a cat"))
+    torch.testing.assert_close(got, eps(loaded("a cat")), rtol=0, atol=1e-5)
+    assert float((got - before).abs().max()) > 1e-2
+    assert torch.equal(eps(base("a cat")), before)
+    assert torch.equal(eps(base.unconditional), u)
+    assert lora.unconditional is base.unconditional
+    # the guidance of a pipeline with LoRA: its own empty prompt in place of u
+    if name != "sdxl":  # whose unconditional row is zeros
+        torch.testing.assert_close(eps(lora("")), eps(loaded.unconditional), rtol=0, atol=1e-5)
+
+
+@needs_peft
+@pytest.mark.parametrize("name", TAKERS)
+def test_two_loras_compose_without_blending_weights(name: str) -> None:
+    pipe = TINY[name]()
+    base = model_of(name, pipe)
+    first = base.with_lora(tiny_lora(pipe, seed=1))
+    second = base.with_lora(tiny_lora(pipe, seed=2), scale=0.5)
+    a, b, plain, u = (eps(leaf) for leaf in (first("a cat"), second("a dog"), base("rain"), base.unconditional))
+    with count_rows() as spent:
+        got = eps(first("a cat") & second("a dog") & ~base("rain"))
+    torch.testing.assert_close(got, a + b - plain, rtol=0, atol=1e-5)
+    assert spent.rows == 3  # the three prompts; u cancels here
+    with count_rows() as spent:
+        both = eps(first("a cat") & second("a dog"), n=2)
+    torch.testing.assert_close(both, (a + b - u).expand(2, -1, -1, -1), rtol=0, atol=1e-5)
+    assert spent.rows == 2 * 3
+
+
+@needs_peft
+def test_loras_stack_on_one_prompt(sdxl: Any) -> None:
+    base = model_of("sdxl", tiny_sdxl())
+    weights = [tiny_lora(sdxl, seed=seed) for seed in (1, 2)]
+    once, again = base.with_lora(weights[0]), base.with_lora(weights[0], scale=0.0)
+    both = once.with_lora(weights[1])
+    assert float((eps(both("a cat")) - eps(once("a cat"))).abs().max()) > 1e-2
+    torch.testing.assert_close(eps(again("a cat")), eps(base("a cat")), rtol=0, atol=1e-6)
+
+
+@needs_peft
+def test_lora_is_read_and_sampled(tmp_path: Path, sdxl: Any) -> None:
+    tiny_sdxl().save_pretrained(tmp_path / "sdxl")
+    save_file(tiny_lora(sdxl, seed=1), tmp_path / "pytorch_lora_weights.safetensors")
+    base = energycomp.load(tmp_path / "sdxl")
+    named = [base.with_lora(source) for source in (tmp_path / "pytorch_lora_weights.safetensors", str(tmp_path))]
+    assert torch.equal(eps(named[0]("a cat")), eps(named[1]("a cat")))
+    scene = 5.0 * named[0]("a cat") & 5.0 * base("a dog")
+    images = Composer(scene).sample(2, num_inference_steps=2, generator=0, output_type="pt", progress=False)
+    assert images.shape == (2, 3, 32, 32)
+    assert named[0].encode(images * 2 - 1).shape == (2, 4, 16, 16)
+
+
+@needs_peft
+@pytest.mark.parametrize("name", TAKERS)
+def test_loras_for_another_base(name: str) -> None:
+    pipe = TINY[name]()
+    base, other = model_of(name, pipe), tiny_sdxl() if name == "sd" else tiny_pipeline()
+    before = eps(base("a cat"))
+    refused(
+        InputError, "which is no LoRA for this .*Pipeline .*on the same base", lambda: base.with_lora(tiny_lora(other))
+    )
+    refused(InputError, "which is no LoRA", lambda: base.with_lora({"nothing": torch.zeros(2, 2)}))
+    assert torch.equal(eps(base("a cat")), before)
+    fits = base.with_lora(tiny_lora(pipe))
+    assert not torch.equal(eps(fits("a cat")), before)
+
+
+def test_models_that_take_none(tmp_path: Path) -> None:
+    refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: from_pipeline(
+        tiny_pixart(), max_sequence_length=8).with_lora(tmp_path))  # fmt: skip
+    refused(InputError, "expected a pipeline of diffusers", lambda: energycomp.load("text").with_lora(tmp_path))
+
+
+def test_files_that_are_missing(sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = model_of("sdxl", sdxl)
+    refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))  # type: ignore[arg-type]
+    monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: object())
+    refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path))
+    refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "none.safetensors"))
+    monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: None)
+    refused(NotFoundError, r"pip install 'energycomp-text\[lora\]'", lambda: base.with_lora(tiny_lora(sdxl)))
