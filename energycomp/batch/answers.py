@@ -25,10 +25,10 @@ ROWS = 1000  # that are written to a Parquet file at once
 
 
 def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of an answer as values of `COLUMNS`, whose types do not depend on the answer.
+    r"""The record of an answer as values of `COLUMNS`, whose types do not depend on the answer.
 
     >>> columns_of({"count": 0, "objects": [], "warnings": ["one", "two"], "rows": 9})["warnings"]
-    'one\\ntwo'
+    'one\ntwo'
     """
     numbers = {name: math.nan if record.get(name) is None else float(record[name]) for name in NUMBERS}
     row = {**NONE, **record, **numbers, "warnings": "\n".join(record.get("warnings", ()))}

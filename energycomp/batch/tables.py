@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from energycomp.errors import InputError, first_line
 
 __all__ = ["TABLES", "TableRow", "require", "row_count", "table_rows"]
 
-TABLES = {".parquet": "parquet", ".tar": "webdataset"}  # the builder of datasets for each end of a name
+TABLES = frozenset({".parquet", ".tar"})  # the ends of their names
+KEY = "__key__"  # column of a WebDataset
 IMAGE = "image"  # the column that is taken where several hold images
+END = 1024  # bytes, two blocks of zeros
+ROWS = 32  # of a Parquet file that are decoded at once
 INSTALL = "pip install 'energycomp[datasets]'"
 
 
@@ -36,7 +41,7 @@ class TableRow:
 def table_rows(path: str | Path, column: str | None = None) -> Iterator[TableRow]:
     """The images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
 
-    Memory holds a row group of a Parquet file, and a sample of an archive.
+    Memory holds some rows of a Parquet file, or a sample of an archive.
 
     Args:
         path: ends in .parquet or .tar.
@@ -48,13 +53,12 @@ def table_rows(path: str | Path, column: str | None = None) -> Iterator[TableRow
             or several without a choice.
     """
     require("datasets", path)
-    path = Path(path)
-    number = 0
+    path, number = Path(path), 0
     try:
-        data, columns = _opened(path, column)
-        for number, row in enumerate(data):
-            image = next((found for name in columns if (found := _image(row.get(name), path)) is not None), None)
-            yield TableRow(number, str(row.get("__key__", number)), image)
+        for number, row in enumerate((_parquet if path.suffix.lower() == ".parquet" else _archive)(path, column)):
+            key = str(row.pop("__key__", number))
+            image = next((found for cell in row.values() if (found := _image(cell, path)) is not None), None)
+            yield TableRow(number, key, image)
     except InputError:
         raise
     except Exception as error:  # of datasets, pyarrow, tarfile, and the system
@@ -76,56 +80,88 @@ def row_count(path: str | Path) -> int | None:
 
 def require(package: str, path: str | Path) -> None:
     """Raises `InputError` where a package is not installed that a file needs."""
-    from importlib.util import find_spec
+    from importlib import import_module
 
-    if find_spec(package) is None:
-        raise InputError(f"got {path}; expected the package {package} for tables, which is not installed; {INSTALL}")
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"got {path}; expected the package {package} for tables, which is not installed; {INSTALL}"
+        ) from error
 
 
-def _opened(path: Path, column: str | None) -> tuple[Any, Sequence[str]]:
-    """The stream of a table, and the columns in which images are looked for."""
+def _parquet(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
+    """The cells with images of each row. The stream of datasets reads ahead of who takes its rows; this one does not."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def holds_images(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    with parquet.ParquetFile(path) as file:
+        images = {field.name: holds_images(field.type) for field in file.schema_arrow}
+        columns = list(_columns(path, images, column))
+        for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+            yield from batch.to_pylist()
+
+
+def _archive(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
+    """The cells with images of each sample, and `__key__`."""
     import datasets
 
-    given = {"data_files": [glob.escape(str(path.resolve()))], "split": "train", "streaming": True}
-    kind = TABLES[path.suffix.lower()]
-    data = datasets.load_dataset(kind, **given)
-    columns = _columns(path, data.features, column)
-    if kind == "parquet":
-        data = datasets.load_dataset(kind, columns=list(columns), **given)
-    return data.decode(False), columns
+    with _silent():
+        files = [glob.escape(str(path.resolve()))]
+        data = datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True)
+        images = {
+            name: isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
+            for name, feature in data.features.items()
+        }
+        columns = _columns(path, images, column)
+        for row in data.decode(False):
+            yield {name: row.get(name) for name in (KEY, *columns)}
+    with path.open("rb") as file:  # tarfile takes an archive that is cut off for a whole one
+        file.seek(-min(END, path.stat().st_size), os.SEEK_END)
+        if file.read() != bytes(END):
+            raise EOFError("its end is missing")
 
 
-def _columns(path: Path, features: Mapping[str, Any], column: str | None) -> Sequence[str]:
-    """The columns in which images are looked for."""
-    found = [name for name, feature in features.items() if _holds_images(feature)]
+@contextmanager
+def _silent() -> Iterator[None]:
+    """datasets does not log what it also raises."""
+    from datasets.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _columns(path: Path, images: Mapping[str, bool], column: str | None) -> Sequence[str]:
+    """The columns in which images are looked for, of all columns and whether they hold images."""
+    names = ", ".join(name for name in images if not name.startswith("__"))
     if column is not None:
-        if column not in features:
-            raise InputError(f"got --column {column} of {path}; expected one of its columns {', '.join(features)}")
+        if column not in images:
+            raise InputError(f"got --column {column} of {path}; expected one of its columns: {names}")
         return [column]
-    if IMAGE in features:
+    if IMAGE in images:
         return [IMAGE]
-    plain = [name for name in found if "." not in name]  # in an archive, not seg.png beside jpg
-    if not plain or (len(plain) > 1 and "__key__" not in features):
+    plain = [name for name, holds in images.items() if holds and "." not in name]  # not seg.png beside jpg
+    if not plain or (len(plain) > 1 and KEY not in images):
         raise InputError(
-            f"got {path} with {len(plain)} columns of images ({', '.join(features)}); expected one, or one of the name "
-            f"{IMAGE}; choose it by --column"
+            f"got {path} with {len(plain)} columns of images among {names}; expected one, or one of the name {IMAGE}; "
+            "choose it by --column"
         )
     return plain
-
-
-def _holds_images(feature: Any) -> bool:
-    """Whether a column may hold files of images."""
-    import datasets
-
-    if isinstance(feature, Mapping):
-        return "bytes" in feature
-    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
 def _image(value: Any, table: Path) -> bytes | Path | None:
     """The content of a cell; a path is taken from the folder of the table."""
     if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, str):
         return table.parent / value
     return bytes(value) if isinstance(value, bytes | bytearray) else None

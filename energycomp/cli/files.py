@@ -74,7 +74,7 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: b
     from energycomp.batch.tables import TABLES
 
     found: dict[Path, Path] = {}
-    suffixes = SUFFIXES | TABLES.keys() if tables else SUFFIXES
+    suffixes = SUFFIXES | TABLES if tables else SUFFIXES
     for path, listed in _given(paths):
         try:
             is_folder, is_file = path.is_dir(), path.is_file()
@@ -94,7 +94,7 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: b
 
 def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     """The paths, and those of lists, each with whether it is of a list."""
-    for path in (one for path in paths for one in _numbered(path)):
+    for path in (one for given in paths for one in _numbered(given)):
         if not str(path).startswith("@") or path.exists():
             yield path, False
             continue

@@ -50,8 +50,8 @@ def infer(
         list[Path],
         typer.Argument(
             metavar="IMAGE_OR_FOLDER",
-            help="Image files, Parquet files and WebDataset archives (.tar), folders of these, and @LIST: a file with a "
-            "path per line.",
+            help="Image files, Parquet files and WebDataset archives (.tar), folders of these, and @LIST: a file with "
+            "a path per line.",
         ),
     ],
     out: Annotated[
