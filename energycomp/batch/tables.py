@@ -91,7 +91,7 @@ def require(package: str, path: str | Path) -> None:
 
 
 def _parquet(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
-    """The cells with images of each row. The stream of datasets reads ahead of who takes its rows; this one does not."""
+    """The cells with images of each row. The stream of datasets reads ahead of who takes its rows; this does not."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -100,7 +100,7 @@ def _parquet(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
             return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, pre_buffer=False) as file:  # otherwise it keeps all that it has read
         images = {field.name: holds_images(field.type) for field in file.schema_arrow}
         columns = list(_columns(path, images, column))
         for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):

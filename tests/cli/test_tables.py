@@ -200,7 +200,7 @@ def test_which_column_holds_the_images(tmp_path: Path) -> None:
     content = next(files(1))
     named = {"left": [content], "right": [b"other"], "number": [1]}
     parquet.write_table(pa.table(named), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="2 columns of images among left, right, number; .*choose it by --column"):
+    with pytest.raises(InputError, match=r"2 columns of images among left, right, number; .*choose it by --column"):
         next(tables.table_rows(tmp_path / "a.parquet"))
     assert next(tables.table_rows(tmp_path / "a.parquet", "right")).image == b"other"
     with pytest.raises(InputError, match=r"got --column top of .*; expected one of its columns: left, right, number"):
