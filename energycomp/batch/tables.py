@@ -41,7 +41,7 @@ class TableRow:
 def table_rows(path: str | Path, column: str | None = None) -> Iterator[TableRow]:
     """The images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
 
-    Memory holds some rows of a Parquet file, or a sample of an archive.
+    Memory holds a row group of a Parquet file, or a sample of an archive.
 
     Args:
         path: ends in .parquet or .tar.
