@@ -2,9 +2,9 @@
 
 python benchmarks/robustness/keys.py [-n 1000000] [--known 1000]
 
-Writes a results file of n lines, as `energycomp infer -o` writes them, and opens it as that command does when it continues:
-once for a file of answers, and once for a folder, where the names of the marked images are kept, too. Then it looks up some
-answers. Each runs in a process of its own, whose peak memory above the loaded model is printed.
+Writes a results file of n lines, as `energycomp infer -o` writes them, and opens it as that command does when it
+continues: once for a file of answers, and once for a folder, where the names of the marked images are kept, too. Then
+it looks up some answers. Each runs in a process of its own, whose peak memory above the loaded model is printed.
 """
 
 from __future__ import annotations

@@ -86,9 +86,7 @@ class FitConfig:
     sample_every: int | None = _count_or_none("none")
     num_workers: int = _field(lambda value: type(value) is int and value >= 0, "a whole number", default=0)
     log_with: str | None = _field(
-        lambda value: value is None or (isinstance(value, str) and bool(value.strip())),
-        "names of trackers",
-        default=None,
+        lambda value: value is None or (isinstance(value, str) and value != ""), "names of trackers", default=None
     )
 
     def trajectory(self, samples: int) -> dict[str, Any]:
