@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from energycomp.batch.answers import COLUMNS, columns_of
 from energycomp.errors import EnergycompError, InputError
 
 if TYPE_CHECKING:
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from energycomp.models import Model
 
 __all__ = ["Reader"]
-
-NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
-TEXTS = ("objects", "runner_up")  # columns of JSON
-COLUMNS = ("count", *NUMBERS, "out_of_distribution", *TEXTS, "warnings", "rows", "failed")
 
 
 @attrs.define(eq=False)
@@ -141,12 +136,8 @@ class Reader:
         try:
             record = self.read(image).record()
         except EnergycompError as error:
-            lacking = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "warnings": ()}
-            record = {**lacking, "out_of_distribution": False, "failed": str(error)}
-        numbers = {name: math.nan if record.get(name) is None else float(record[name]) for name in NUMBERS}
-        texts = {name: json.dumps(record[name]) for name in TEXTS}
-        row = {**record, **numbers, **texts, "warnings": "\n".join(record["warnings"])}
-        return {"failed": "", **row}
+            record = {"failed": str(error)}
+        return columns_of(record)
 
 
 def _opened(image: Any) -> Any:

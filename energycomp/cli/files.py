@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from PIL import Image
 
@@ -57,24 +60,28 @@ def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int =
         (image if image.mode in FULL else image.convert("RGB")).save(temporary, format="PNG", pnginfo=text)
 
 
-def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[Path, Path]:
+def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: bool = False) -> dict[Path, Path]:
     """The image files of all paths, each once, under its resolved path.
 
     Those of a folder, and of the folders in it, are sorted by name; hidden ones are left out, and so are folders of
     results (with a file results.jsonl, or that of a shard) inside it. `@LIST` stands for the paths in a file, one per
-    line; whether its files can be read is seen when they are.
+    line; whether its files can be read is seen when they are. `{000..003}` stands for the numbers of a range.
 
     Args:
-        without: a folder inside a folder that is left out, such as that of the results.
+        without: a file or folder inside a folder that is left out, such as that of the results.
+        tables: whether Parquet and tar files are taken from folders, too.
     """
+    from energycomp.batch.tables import TABLES
+
     found: dict[Path, Path] = {}
+    suffixes = SUFFIXES | TABLES if tables else SUFFIXES
     for path, listed in _given(paths):
         try:
             is_folder, is_file = path.is_dir(), path.is_file()
         except OSError:  # too long a name
             is_folder = is_file = False
         if is_folder:
-            files = sorted(_inside(path, None if without is None else without.resolve()))
+            files = sorted(_inside(path, None if without is None else without.resolve(), suffixes))
             if not files:
                 raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
         elif is_file or listed:
@@ -87,7 +94,7 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None) -> dict[P
 
 def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     """The paths, and those of lists, each with whether it is of a list."""
-    for path in paths:
+    for path in (one for given in paths for one in _numbered(given)):
         if not str(path).startswith("@") or path.exists():
             yield path, False
             continue
@@ -100,14 +107,28 @@ def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
             ) from error
 
 
-def _inside(folder: Path, without: Path | None) -> Iterator[Path]:
+def _numbered(path: Path) -> Iterator[Path]:
+    """The paths of a range such as shards/{000..003}.tar, which not every shell writes out.
+
+    >>> [str(path) for path in _numbered(Path("{08..10}.tar"))]
+    ['08.tar', '09.tar', '10.tar']
+    """
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", str(path))
+    if found is None or path.exists():
+        yield path
+        return
+    for number in range(int(found[1]), int(found[2]) + 1):
+        yield from _numbered(Path(f"{str(path)[: found.start()]}{number:0{len(found[1])}}{str(path)[found.end() :]}"))
+
+
+def _inside(folder: Path, without: Path | None, suffixes: AbstractSet[str]) -> Iterator[Path]:
     for entry in folder.iterdir():
         if entry.name.startswith("."):
             continue
         if entry.is_dir() and not entry.is_symlink():
             if entry.resolve() != without and not _holds_results(entry):
-                yield from _inside(entry, without)
-        elif entry.suffix.lower() in SUFFIXES:
+                yield from _inside(entry, without, suffixes)
+        elif entry.suffix.lower() in suffixes and entry.resolve() != without:
             yield entry
 
 
@@ -115,31 +136,36 @@ def _holds_results(folder: Path) -> bool:
     return (folder / RESULTS).exists() or any(folder.glob("results-*-of-*.jsonl"))
 
 
-def open_single(path: Path) -> Image.Image:
+def open_single(image: Path | bytes, name: str | None = None) -> Image.Image:
     """Reads an image file that a model is to read as one image; raises `InputError` where `open_image` does.
+
+    Args:
+        image: the file, or its content.
+        name: of the image in errors; the path when left out.
 
     Raises:
         InputError: also for a grid or another figure that `save_png` wrote with several `cells`.
     """
-    from energycomp.images import open_image
+    from energycomp.image_files import decode_image, open_image
 
-    picture = open_image(path)
-    if (cells := _cells(path)) is not None:
+    name = name or (str(image) if isinstance(image, Path) else "bytes")
+    picture = decode_image(image, name) if isinstance(image, bytes) else open_image(image)
+    if (cells := _cells(io.BytesIO(image) if isinstance(image, bytes) else image)) is not None:
         raise InputError(
-            f"got {path}, which energycomp wrote to show {cells} images at once; expected one image; write one file "
+            f"got {name}, which energycomp wrote to show {cells} images at once; expected one image; write one file "
             "per sample (energycomp sample without --grid), or crop the image that you mean"
         )
     return picture
 
 
-def _cells(path: Path) -> str | None:
+def _cells(image: Path | io.BytesIO) -> str | None:
     """How many images a file of `save_png` shows, where it says so."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings(), suppress(UnidentifiedImageError):
         warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used
-        with Image.open(path, formats=("PNG",)) as image:
-            return image.info.get(GRID)
+        with Image.open(image, formats=("PNG",)) as opened:
+            return opened.info.get(GRID)
     return None
 
 

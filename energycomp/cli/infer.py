@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli.files import image_files, make_folder
+from energycomp.cli.inputs import Inputs
 from energycomp.cli.options import (
     Concepts,
     Count,
@@ -29,15 +30,16 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_table
 from energycomp.cli.reading import Images, Reading, Task, redrawn_file
-from energycomp.cli.results import Results
-from energycomp.cli.shards import ShardOption, local_device, shard_of
+from energycomp.cli.results import Output, Results
+from energycomp.cli.shards import Shard, ShardOption, local_device, shard_of
 from energycomp.errors import InputError
 from energycomp.ticking import over_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from energycomp.batch import Pool
+    from energycomp.cli.inputs import Picture
 
 __all__ = ["infer"]
 
@@ -48,11 +50,17 @@ def infer(
         list[Path],
         typer.Argument(
             metavar="IMAGE_OR_FOLDER",
-            help="Image files, folders of image files, and @LIST: a file with a path per line.",
+            help="Image files, Parquet files and WebDataset archives (.tar), folders of these, and @LIST: a file with "
+            "a path per line.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for results.jsonl and one marked image per image, or a file .parquet, .csv or .jsonl.",
+        ),
     ] = None,
     solver: SolverName = None,
     count: Count = None,
@@ -82,6 +90,10 @@ def infer(
         ),
     ] = None,
     shard: ShardOption = None,
+    column: Annotated[
+        str | None,
+        typer.Option(help="Column of the images in Parquet files and archives.", show_default="that of images"),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
     ] = False,
@@ -98,27 +110,31 @@ def infer(
 
     energycomp infer clevr @files.txt --shard 1/4 --quiet -o out
 
+    energycomp infer clevr shards/ -o results.parquet --quiet
+
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
     results.jsonl are not read again.
 
     Several images are read by one process per core. Each --shard appends to a file of its own, such as
-    results-1-of-4.jsonl; energycomp merge makes one of them.
+    results-1-of-4.jsonl; energycomp merge makes one of them. A Parquet or CSV file is written when all images are read.
+    Until then the answers are in a file of JSON lines beside it.
     """
-    if redraw and out is None:
-        raise InputError("got --redraw without -o; expected a folder for the images, such as -o out")
+    output = None if out is None else Output.of(out)
+    if redraw and (output is None or output.folder is None):
+        raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
     if records is not None and as_json:
         raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
     formatted = None if records is None else _record_format(records)
     part = shard_of(shard)
-    pictures = _pictures(images, out)
-    own = part.of(pictures)
+    inputs = _inputs(images, output, column)
+    expected = inputs.expected()
     device = local_device(device)
-    processes = _processes(workers, len(own), device)
+    processes = _processes(workers, expected and part.size(expected), device)
     options = model_options(option, model=source, dtype=dtype)
     known = parse_count(count)
-    folder = None if out is None else make_folder(out, "-o")
+    folder = None if output is None else output.folder
     reading = Reading(model, device, options, concepts, template, solver, known, seed, folder, redraw)
     with _pool(reading, processes) as pool:
         reader = reading.reader()
@@ -132,27 +148,37 @@ def infer(
             **({"options": options} if options else {}),
             **({"conditioner": loaded.conditioner.config()} if takes_words(loaded) else {}),
         }
-        show = _Printer(folder, as_json, formatted, redraw, quiet)
-        with Results(loaded, folder, settings, part) as results:
-            names = [] if folder is None else part.of(results.names(pictures))
-            failed = Images(own, names, reading, results, show, single=len(pictures) == 1).read(reader, pool)
-    if out is None and not as_json and records is None and not quiet:
+        table = output.table if output is not None and part.total == 1 else None
+        with Results(loaded, output, settings, part) as results, _table(table) as write:
+            read = Images(inputs, part, reading, results, _Printer(folder, as_json, formatted, redraw, quiet, write))
+            read.read(reader, pool)
+    if output is None and not as_json and records is None and not quiet:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
-    if failed:
-        typer.echo(f"energycomp: {failed} of {len(own)} images could not be read", err=True)
+    if read.failed:
+        typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
     if part.total > 1:
-        after = (
-            "" if out is None else f". Once all shards have ended, `energycomp merge {out}` makes one file of theirs"
-        )
-        typer.echo(f"energycomp: read {len(own)} of {len(pictures)} images, shard {part}{after}", err=True)
-    if failed and not part.launched:  # a launcher ends the other processes
+        _say_what_follows(read, part, output)
+    if read.failed and not part.launched:  # a launcher ends the other processes
         raise typer.Exit(1)
 
 
-def _processes(workers: int | None, images: int, device: str) -> int:
+def _say_what_follows(read: Images, part: Shard, output: Output | None) -> None:
+    """Says on stderr which images a shard has read, and what makes one result of all shards."""
+    after = ""
+    if output is not None:
+        after = ". Once all shards have ended, " + (
+            f"`energycomp merge {output}` makes one file of theirs"
+            if output.table is None
+            else f"the same command without --shard writes {output}"
+        )
+    typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {part}{after}", err=True)
+
+
+def _processes(workers: int | None, images: int | None, device: str) -> int:
     """The number of processes that read images; a network on a GPU, and a single image, have this process alone."""
     from energycomp.batch import default_processes
 
+    images = sys.maxsize if images is None else images
     if workers is not None:
         return max(1, min(workers, images))
     return default_processes(images) if device == "cpu" else 1
@@ -170,12 +196,27 @@ def _pool(reading: Reading, processes: int) -> Iterator[Pool[Task, dict[str, Any
         yield pool
 
 
-def _pictures(paths: list[Path], out: Path | None) -> list[Path]:
-    """The image files of all paths, each once; none of them may be in the folder of the marked images."""
-    found = image_files(paths, without=out)
-    if out is not None and any(file.parent == out.resolve() for file in found):
-        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
-    return list(found.values())
+def _inputs(paths: list[Path], output: Output | None, column: str | None) -> Inputs:
+    """The images of all paths; none of them may be where the marked images or the answers are written."""
+    if output is None:
+        return Inputs.of(paths, column=column)
+    found = Inputs.of(paths, without=output.folder or output.table, column=column)
+    place = Path(str(output)).resolve()
+    if place in found.files or any(file.parent == place for file in found.files):
+        raise InputError(f"got -o {output}, which holds images that are to be read; expected another place")
+    return found
+
+
+@contextmanager
+def _table(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], object]]:
+    """What writes an answer to a table; None writes nothing."""
+    if path is None:
+        yield lambda _: None
+        return
+    from energycomp.batch.answers import answers_file
+
+    with answers_file(path) as write:
+        yield write
 
 
 def _record_format(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
@@ -191,15 +232,17 @@ def _record_format(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
 
 @attrs.frozen
 class _Printer:
-    """Prints the record of an image, its warnings and its files."""
+    """Prints the record of an image, its warnings and its files; `write` puts it into a table."""
 
     folder: Path | None
     as_json: bool
     formatted: Callable[[list[dict[str, Any]], str], Any] | None
     redraw: bool
     quiet: bool
+    write: Callable[[Mapping[str, Any]], object]
 
-    def __call__(self, path: Path, record: dict[str, Any]) -> None:
+    def __call__(self, picture: Picture, record: dict[str, Any]) -> None:
+        self.write({**record, "image": picture.key})
         if self.quiet and "failed" not in record:
             return
         with over_bar():
@@ -208,27 +251,27 @@ class _Printer:
                 if self.as_json:
                     typer.echo(json.dumps(record))
             else:
-                self._answer(path, record)
+                self._answer(picture, record)
 
-    def _answer(self, path: Path, record: dict[str, Any]) -> None:
+    def _answer(self, picture: Picture, record: dict[str, Any]) -> None:
         for warning in record.get("warnings", ()):  # a line of an earlier version has none
-            typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
+            typer.echo(f"energycomp: warning: {picture}: {warning}", err=True)
         if self.formatted is not None:
-            typer.echo(json.dumps(self.formatted(record["objects"], path.name)))
+            typer.echo(json.dumps(self.formatted(record["objects"], picture.name)))
         elif self.as_json:
             typer.echo(json.dumps(record))
         else:
-            _print_record(path, record)
+            _print_record(picture, record)
             if self.folder is not None and record["picture"]:
                 typer.echo(str(self.folder / record["picture"]))
             if self.folder is not None and self.redraw:
-                typer.echo(str(redrawn_file(self.folder, path, record)))
+                typer.echo(str(redrawn_file(self.folder, picture, record)))
 
 
-def _print_record(path: Path, record: dict[str, Any]) -> None:
+def _print_record(picture: Picture, record: dict[str, Any]) -> None:
     from energycomp.inference import answer_cells, answer_line
 
-    typer.echo(str(path))
+    typer.echo(str(picture))
     if record["objects"]:
         print_table(*answer_cells(record["objects"]))
     typer.echo(answer_line(record))

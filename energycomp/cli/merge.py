@@ -11,7 +11,9 @@ __all__ = ["merge"]
 
 
 def merge(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder -o of energycomp infer.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FOLDER_OR_FILE", help="The -o of energycomp infer: a folder, or a file .jsonl.")
+    ],
 ) -> None:
     """Make one results.jsonl of the results of all shards, sorted by image.
 
@@ -20,8 +22,14 @@ def merge(
     The files of the shards are removed once it is complete. Of several answers for one image and settings, the last is
     kept.
     """
-    from energycomp.cli.files import RESULTS
-    from energycomp.cli.results import merge_results
+    from energycomp.cli.results import Output, merge_results
+    from energycomp.errors import InputError
 
-    lines, files = merge_results(folder)
-    typer.echo(f"{folder / RESULTS}: {lines} images of {files} files")
+    if out.suffix != ".jsonl" and not out.is_dir():
+        raise InputError(
+            f"got {out}; expected a folder or a file .jsonl that energycomp infer wrote; for a Parquet or CSV file, "
+            "repeat that command without --shard"
+        )
+    output = Output.of(out)
+    lines, files = merge_results(output)
+    typer.echo(f"{output.lines}: {lines} images of {files} files")

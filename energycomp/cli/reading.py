@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli.files import open_single, save_png
+from energycomp.cli.files import save_png
 from energycomp.cli.options import load_searchable, over
 from energycomp.cli.output import solution_record
 from energycomp.cli.results import REDRAWN, write_marked
@@ -17,10 +17,12 @@ from energycomp.errors import InputError
 from energycomp.ticking import EVERY_LINE, redrawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from energycomp.batch import Pool, Reader
+    from energycomp.cli.inputs import Inputs, Picture
     from energycomp.cli.results import Results
+    from energycomp.cli.shards import Shard
     from energycomp.models import Model
 
 __all__ = ["Images", "Reading", "Task", "redrawn_file"]
@@ -34,13 +36,13 @@ class Task:
     """An image that is to be read, or whose answer is `known` and is to be drawn."""
 
     index: int
-    path: Path
+    picture: Picture
     head: dict[str, Any]
     name: str
     known: dict[str, Any] | None = None
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.picture)
 
 
 @attrs.frozen
@@ -80,9 +82,9 @@ class Reading:
     def read(self, reader: Reader, task: Task) -> dict[str, Any]:
         """The record of an image, after its files are written; one with `failed` where it cannot be opened."""
         try:
-            image = open_single(task.path)
+            image = task.picture.open()
         except InputError as error:
-            return failure(task.path, str(error))
+            return failure(task.picture, str(error))
         model, record = reader.load(), task.known
         if record is None:
             answer = solution_record(model, reader.read(image))
@@ -91,7 +93,9 @@ class Reading:
                 record["name"] = task.name
                 record["picture"] = write_marked(model, self.folder, task.name, image, answer)
         if self.redraw and self.folder is not None:
-            save_png(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, task.path, record))
+            save_png(
+                _redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, task.picture, record)
+            )
         return record
 
 
@@ -100,53 +104,59 @@ class Images:
     """The images that a process, or a pool of them, reads; they are shown in their order.
 
     Args:
-        paths: of the images.
-        names: of their marked images; None is the file's own name, and no names at all where none are written.
+        inputs: all images.
+        shard: the part of them that is read.
         reading: how they are read.
         results: the known answers, and what keeps the others.
-        show: called with the path and the record of each image.
-        single: whether an image that cannot be opened raises.
+        show: called with each image and its record.
     """
 
-    paths: Sequence[Path]
-    names: Sequence[str | None]
+    inputs: Inputs
+    shard: Shard
     reading: Reading
     results: Results
-    show: Callable[[Path, dict[str, Any]], object]
-    single: bool = False
-    _waiting: dict[int, dict[str, Any]] = attrs.field(factory=dict, init=False)  # after one that is still being read
-    _shown: int = attrs.field(default=0, init=False)
-    _failed: int = attrs.field(default=0, init=False)
+    show: Callable[[Picture, dict[str, Any]], object]
+    total: int = attrs.field(default=0, init=False)  # over all shards
+    shown: int = attrs.field(default=0, init=False)
+    failed: int = attrs.field(default=0, init=False)
+    _waiting: dict[int, tuple[Picture, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
 
-    def read(self, reader: Reader, pool: Pool[Task, dict[str, Any]] | None) -> int:
-        """Reads the images without a known answer, and shows all; returns how many could not be read."""
+    def read(self, reader: Reader, pool: Pool[Task, dict[str, Any]] | None) -> None:
+        """Reads the images without a known answer, and shows all."""
         from tqdm import tqdm
 
         every = 0.1 if sys.stderr.isatty() else EVERY_LINE
-        shown = {"desc": "reading", "unit": "image", "leave": not self.single, "mininterval": every}
-        with tqdm(total=len(self.paths), **shown) as bar, redrawn(bar):
+        looks = {"desc": "reading", "unit": "image", "leave": not self.inputs.single, "mininterval": every}
+        expected = self.inputs.expected()
+        with tqdm(total=expected and self.shard.size(expected), **looks) as bar, redrawn(bar):
             for task, record in self._records(reader, self._tasks(bar), pool):
                 if task.known is None and "failed" not in record:
                     self.results.keep(record)
-                self._put(task.index, record, bar)
-        return self._failed
+                self._put(task.index, task.picture, record, bar)
 
     def _tasks(self, bar: Any) -> Iterator[Task]:
         """The images that are to be read or drawn; the others are shown at once."""
-        folder = self.results.folder
-        for index, path in enumerate(self.paths):
+        names, folder = self.results.names(self.inputs.files.values()), self.results.folder
+        for index, picture in enumerate(self._own()):
             try:
-                head = self.results.head(path)
+                head = self.results.head(picture)
             except InputError as error:
-                self._put(index, failure(path, str(error)), bar)
+                self._put(index, picture, failure(picture, str(error)), bar)
                 continue
             known = self.results.known(head)
             if known is None or (
-                self.reading.redraw and folder is not None and not redrawn_file(folder, path, known).exists()
+                self.reading.redraw and folder is not None and not redrawn_file(folder, picture, known).exists()
             ):
-                yield Task(index, path, head, (self.names[index] if self.names else None) or path.stem, known)
+                name = names.get(picture.source, picture.source.stem)
+                yield Task(index, picture, head, name if picture.row is None else f"{name}/{picture.row_name}", known)
             else:
-                self._put(index, known, bar)
+                self._put(index, picture, known, bar)
+
+    def _own(self) -> Iterator[Picture]:
+        for picture in self.inputs:
+            if self.total % self.shard.total == self.shard.index - 1:
+                yield picture
+            self.total += 1
 
     def _records(
         self, reader: Reader, tasks: Iterable[Task], pool: Pool[Task, dict[str, Any]] | None
@@ -158,29 +168,29 @@ class Images:
         from energycomp.batch import Lost
 
         for task, answer in pool.run(tasks):
-            yield task, failure(task.path, answer.reason) if isinstance(answer, Lost) else answer
+            yield task, failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
 
-    def _put(self, index: int, record: dict[str, Any], bar: Any) -> None:
+    def _put(self, index: int, picture: Picture, record: dict[str, Any], bar: Any) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
         if "failed" in record:
-            if self.single:
+            if self.inputs.single:
                 raise InputError(record["failed"])
-            self._failed += 1
-        self._waiting[index] = record
-        while (ready := self._waiting.pop(self._shown, None)) is not None:
-            self.show(self.paths[self._shown], ready)
-            self._shown += 1
+            self.failed += 1
+        self._waiting[index] = (attrs.evolve(picture, content=None), record)
+        while (ready := self._waiting.pop(self.shown, None)) is not None:
+            self.show(*ready)
+            self.shown += 1
             bar.update()
 
 
-def failure(path: Path, reason: str) -> dict[str, Any]:
+def failure(picture: Picture, reason: str) -> dict[str, Any]:
     """What stands for the record of an image that could not be read."""
-    return {"image": str(path), "failed": reason}
+    return {"image": str(picture), "failed": reason}
 
 
-def redrawn_file(folder: Path, path: Path, record: Mapping[str, Any]) -> Path:
+def redrawn_file(folder: Path, picture: Picture, record: Mapping[str, Any]) -> Path:
     """The file of an image beside samples of its components."""
-    name = record.get("name") or Path(record["picture"] or path.name).stem  # older lines have no name
+    name = record.get("name") or Path(record["picture"] or picture.source.name).stem  # older lines have no name
     return folder / f"{name}{REDRAWN}.png"
 
 

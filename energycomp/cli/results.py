@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from energycomp.cli.files import RESULTS, save_png
+import attrs
+
+from energycomp.cli.files import RESULTS, make_folder, save_png
 from energycomp.cli.lines import Lines, append_line, claimed, records_of
 from energycomp.cli.shards import Shard, shards_of
 from energycomp.errors import InputError
@@ -18,23 +20,65 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from energycomp.cli.inputs import Picture
     from energycomp.models import Model
 
-__all__ = ["REDRAWN", "Records", "Results", "merge_results", "model_fingerprint", "write_marked"]
+__all__ = ["REDRAWN", "Output", "Records", "Results", "merge_results", "model_fingerprint", "write_marked"]
 
 EVALUATION = "evaluation.jsonl"  # the records of `energycomp evaluate`, by image
 REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of its components
+FORMATS = (".jsonl", ".parquet", ".csv")  # of a file of answers
+
+
+@attrs.frozen
+class Output:
+    """Where -o says that answers go.
+
+    Args:
+        lines: the file of JSON lines from which an interrupted run continues.
+        folder: of the marked images; None where none are written.
+        table: Parquet or CSV file that is written when all images are read; None for none.
+    """
+
+    lines: Path
+    folder: Path | None = None
+    table: Path | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> Output:
+        """A folder, or a file in it with one of the ends of `FORMATS`; makes the folder.
+
+        >>> Output.of(Path("found.csv")).lines.name
+        'found.jsonl'
+        """
+        from energycomp.batch.answers import check_table
+
+        if path.suffix.lower() not in FORMATS or path.is_dir():
+            return cls(make_folder(path, "-o") / RESULTS, folder=path)
+        make_folder(path.parent, "-o")
+        if path.suffix.lower() == ".jsonl":
+            return cls(path)
+        check_table(path)
+        return cls(path.with_suffix(".jsonl"), table=path)
+
+    @property
+    def files(self) -> list[Path]:
+        """The file of a process that reads everything, then those of shards."""
+        return [self.lines, *shards_of(self.lines.parent, self.lines.name)]
+
+    def __str__(self) -> str:
+        return str(self.folder or self.table or self.lines)
 
 
 class Results:
-    """The answers in a folder, in results.jsonl: one line per image and settings; the last such line counts.
+    """The answers in a file of JSON lines: one line per image and settings; the last such line counts.
 
     An image is identified by its path and content, the settings by the options of the command and the model's weights.
     Each shard appends to a file of its own, and takes the answers in all files as known.
 
     Args:
         model: the model that reads the images.
-        folder: where the answers are kept; None keeps none.
+        output: where the answers are kept; None keeps none.
         settings: what the answers depend on, as JSON.
         shard: the part of the images that this process reads.
 
@@ -42,8 +86,11 @@ class Results:
         InputError: another process writes the same file.
     """
 
-    def __init__(self, model: Model, folder: Path | None, settings: dict[str, Any], shard: Shard | None = None) -> None:
-        self.model, self.folder, self._shard = model, folder, shard or Shard()
+    def __init__(
+        self, model: Model, output: Output | None, settings: dict[str, Any], shard: Shard | None = None
+    ) -> None:
+        self.model, self._output, self._shard = model, output, shard or Shard()
+        self.folder = None if output is None else output.folder
         self.settings = {**settings, "fingerprint": model_fingerprint(model)}
         self._lines: Lines | None = None
         self._owners: dict[int, int] = {}  # hashes, of the names of marked images and of the images
@@ -53,30 +100,23 @@ class Results:
         """Reads which answers are known; until the end of the block no other process may write the same file."""
         from energycomp.files import remove_stale
 
-        if self.folder is None:
+        if self._output is None:
             return self
-        self.file = self.folder / self._shard.file(RESULTS)
+        self.file = self._output.lines.with_name(self._shard.file(self._output.lines.name))
         with ExitStack() as claim:
             claim.enter_context(claimed(self.file))
-            if self._shard.total == 1 and not shards_of(self.folder, RESULTS):
+            if self.folder is not None and self._shard.total == 1 and len(self._output.files) == 1:
                 remove_stale(self.folder)
-            self._lines = Lines(_files(self.folder), key=_key, seen=self._own)
+            self._lines = Lines(self._output.files, key=_key, seen=self._own if self.folder is not None else None)
             self._claim = claim.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._claim.close()
 
-    def head(self, path: Path) -> dict[str, Any]:
+    def head(self, picture: Picture) -> dict[str, Any]:
         """What identifies the answer for an image; raises `InputError` for an unreadable file."""
-        try:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(
-                f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
-            ) from error
-        return {"image": str(path.resolve()), "sha256": digest, "settings": self.settings}
+        return {"image": picture.key, "sha256": picture.digest(), "settings": self.settings}
 
     def known(self, head: dict[str, Any]) -> dict[str, Any] | None:
         """The line of an image that was read under these settings."""
@@ -84,20 +124,25 @@ class Results:
 
     def keep(self, record: dict[str, Any]) -> None:
         """Appends the answer for an image to the file of this process."""
-        if self.folder is not None:
+        if self._output is not None:
             append_line(self.file, record)
 
-    def names(self, paths: Iterable[Path]) -> list[str | None]:
-        """A name for the marked image of each path: its own, with a number where another image has that name.
+    def names(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Names for the marked images of some paths, by path: with a number where another image has the name of theirs.
 
         They depend on all paths and on the answers in the folder, so that shards with the same paths choose the same
-        names. None, for most, is the file's own name.
+        names. A path that is left out, as most are, has its own name. The name of a table is a folder of its rows.
         """
-        return [None if (name := self._free_name(path)) == path.stem else name for path in paths]
+        if self.folder is None:
+            return {}
+        return {path: name for path in paths if (name := self._free_name(path)) != path.stem}
 
     def _own(self, record: dict[str, Any]) -> None:
-        if name := record.get("name") or Path(record.get("picture") or "").stem:
-            self._owners[hash(name)] = hash(str(record.get("image")))
+        image, name = str(record.get("image")), record.get("name") or Path(record.get("picture") or "").stem
+        if "/" in name:  # a row of a table
+            image, name = image.rpartition("#")[0], name.partition("/")[0]
+        if name:
+            self._owners[hash(name)] = hash(image)
 
     def _free_name(self, path: Path) -> str:
         owner, name, number = hash(str(path.resolve())), path.stem, 1
@@ -119,8 +164,8 @@ def write_marked(model: Model, folder: Path, name: str, image: Image.Image, answ
     return f"{name}.png"
 
 
-def merge_results(folder: Path) -> tuple[int, int]:
-    """Makes one results.jsonl, sorted by image, of the files of all shards; returns its lines and the files it took.
+def merge_results(output: Output) -> tuple[int, int]:
+    """Makes one file of lines, sorted by image, of the files of all shards; returns its lines and the files it took.
 
     Of several lines for one image and settings the last is kept. The files of the shards are removed once it is whole.
 
@@ -129,26 +174,34 @@ def merge_results(folder: Path) -> tuple[int, int]:
     """
     from energycomp.files import atomic_file, remove_stale
 
-    files = _files(folder)
+    files = output.files
     if not any(file.exists() for file in files):
-        raise InputError(f"got {folder}, without results; expected the folder -o of energycomp infer")
+        raise InputError(f"got {output}, without results; expected the -o of energycomp infer")
     with ExitStack() as stack:
         for file in files:
             stack.enter_context(claimed(file))
-        remove_stale(folder)
+        if output.folder is not None:
+            remove_stale(output.folder)
         places: dict[tuple[str, int], tuple[int, int]] = {}  # of the last line, by image and its other keys
         for number, file in enumerate(files):
             for place, record in records_of(file):
                 places[str(record.get("image")), hash(_key(record))] = (number, place)
         streams = [stack.enter_context(file.open("rb")) for file in files]
-        with atomic_file(folder / RESULTS) as temporary, temporary.open("wb") as merged:
-            for key in sorted(places, key=lambda key: (Path(key[0]).parts, places[key])):
+        with atomic_file(output.lines) as temporary, temporary.open("wb") as merged:
+            for key in sorted(places, key=lambda key: (_order(key[0]), places[key])):
                 number, place = places[key]
                 streams[number].seek(place)
                 merged.write(streams[number].readline())
         for file in files[1:]:
             file.unlink()
     return len(places), len(files)
+
+
+def _order(image: str) -> tuple[tuple[str, ...], int, str]:
+    """Files by the parts of their paths, and rows of a table by their number."""
+    found = re.fullmatch(r"(.*)#(\d*)([^#/]*)", image)
+    path, number, rest = found.groups() if found else (image, "", "")
+    return Path(path).parts, int(number or -1), rest
 
 
 class Records:
@@ -203,11 +256,6 @@ def model_fingerprint(model: Model) -> str:
 
     settings = repr((model.defaults, model.processor, model.denoiser.rule))
     return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})
-
-
-def _files(folder: Path) -> list[Path]:
-    """The file of a process that reads everything, then those of shards."""
-    return [folder / RESULTS, *shards_of(folder, RESULTS)]
 
 
 def _alike(name: str) -> list[str]:

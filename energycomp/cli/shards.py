@@ -52,6 +52,14 @@ class Shard:
         """The items of this part."""
         return items[self.index - 1 :: self.total]
 
+    def size(self, items: int) -> int:
+        """How many of so many items this part has.
+
+        >>> Shard(2, 3).size(7), Shard(1, 3).size(7)
+        (2, 3)
+        """
+        return len(range(self.index - 1, items, self.total))
+
     def file(self, name: str) -> str:
         """The name of this part's own file.
 

@@ -16,8 +16,10 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from PIL import Image
+
     from energycomp.models import Model
-    from energycomp.training import Trainable
+    from energycomp.training import FitResult, Trainable
 
 __all__ = ["train"]
 
@@ -38,6 +40,13 @@ def train(
         typer.Option(help="Folder of images, or data file, to train on.", show_default=RECIPES_OWN),
     ] = None,
     init: Annotated[str | None, typer.Option(help="Model to start from: registered name, folder or hub id.")] = None,
+    resume_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Run to continue from its newest checkpoint, or model whose weights to start from: folder or hub id.",
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Preset of the recipe, for example default or paper.")] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.", show_default=RECIPES_OWN)] = (
         None
@@ -62,6 +71,14 @@ def train(
     sample_every: Annotated[
         int, typer.Option(min=0, help="Number of steps between grids of samples; 0 for no grids.")
     ] = 1000,
+    log_with: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACKERS",
+            help="Trackers of accelerate, separated by commas, for example tensorboard or wandb.",
+            show_default="log.jsonl alone",
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the model in half precision.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="all cores")] = None,
     cache: Annotated[
@@ -79,13 +96,20 @@ def train(
 
     energycomp infer runs/mine/model image.png
 
+    energycomp train clevr --resume-from owner/run -o runs/mine --log-with tensorboard
+
     Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, and
-    grids of samples in OUT/samples.
+    grids of samples in OUT/samples. A tracker receives the loss, the learning rate, images and network evaluations per
+    second, and the grids; those of TensorBoard are in OUT/energycomp.
     """
     import torch
 
     from energycomp.plugins import find
+    from energycomp.training.trackers import tracker_names
 
+    tracker_names(log_with)
+    if init is not None and resume_from is not None:
+        raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
     if data is not None and not data.exists() and not data.parent.joinpath(data.name.partition(":")[0]).exists():
         raise InputError(
             f"got --data {data}, which does not exist; expected a folder such as `energycomp data {name}` writes, or a "
@@ -94,8 +118,8 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     factory = find("recipes", name)
-    start = None if init is None else load_model(init, "cpu")
     folder = make_folder(out or Path("runs") / name, "-o")
+    start = _start(init, resume_from, folder)
     recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **parse_options(option))
     chosen: dict[str, Any] = {
         "steps": steps,
@@ -104,11 +128,22 @@ def train(
         "learning_rate": learning_rate,
         "mixed_precision": precision,
         "save_every": save_every,
+        "log_with": log_with,
     }
     options = {key: value for key, value in chosen.items() if value is not None}
     if sample_every:
         options |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
     _run(recipe, folder, {"seed": seed, **options}, half=half)
+
+
+def _start(init: str | None, resume_from: str | None, folder: Path) -> Model | None:
+    """The model to start from; checkpoints to continue from are copied to the folder of the run instead."""
+    from energycomp.training.resume import copy_checkpoints
+
+    if resume_from is not None and copy_checkpoints(resume_from, folder):
+        return None
+    source = init or resume_from
+    return None if source is None else load_model(source, "cpu")
 
 
 def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool) -> None:
@@ -132,9 +167,17 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
     model = recipe.model.to("cpu")
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
     save_pretrained(model, folder / "model", dtype=torch.float16 if half else None)
-    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}, model in {folder / 'model'}")
+    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_speed(result)}, model in {folder / 'model'}")
     use = "decompose" if takes_apart(model) else "infer"
     typer.echo(f"energycomp {use} {folder / 'model'} IMAGE -o {'out' if use == 'infer' else 'strip.png'}")
+
+
+def _speed(result: FitResult) -> str:
+    """The throughput of a run in words; nothing for one that was finished already."""
+    units = {"images_per_second": "images/s", "rows_per_second": "network evaluations/s"}
+    return "".join(
+        f", {result.throughput[name]:.3g} {unit}" for name, unit in units.items() if result.throughput.get(name)
+    )
 
 
 def _how_to_go_on(folder: Path, processes: int) -> str:
@@ -149,7 +192,7 @@ def _how_to_go_on(folder: Path, processes: int) -> str:
     return f"energycomp: {saved}; run the same command again to go on{command}"
 
 
-def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
+def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
     """Writes a grid of samples at a step, from the same compositions and the same noise every time.
 
     The grid has one row per composition. A model that generates whole scenes gets four rows of scenes.
@@ -164,7 +207,7 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
 
     own = sampler_of(model)
 
-    def on_sample(_module: Any, step: int) -> None:
+    def on_sample(_module: Any, step: int) -> Image.Image:
         generator = torch.Generator().manual_seed(0)
         images, columns, names = [], 4, None
         if own is not None:
@@ -177,6 +220,8 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], None]:
                 images += composer.sample(
                     columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
                 )
-        save_png(grid(images, columns, side=SIDE, names=names), folder / f"step-{step:06d}.png", cells=len(images))
+        picture = grid(images, columns, side=SIDE, names=names)
+        save_png(picture, folder / f"step-{step:06d}.png", cells=len(images))
+        return picture
 
     return on_sample

@@ -13,7 +13,7 @@ from energycomp.errors import InputError
 
 __all__ = ["FitConfig", "Step"]
 
-UNRELATED = ("save_every", "keep", "sample_every", "num_workers")  # they may change when a run resumes
+UNRELATED = ("save_every", "keep", "sample_every", "num_workers", "log_with")  # they may change when a run resumes
 
 
 def _field(legal: Callable[[Any], bool], expected: str, **options: Any) -> Any:
@@ -39,7 +39,7 @@ def _number(legal: Callable[[float], bool], expected: str, **options: Any) -> An
 
 @attrs.frozen(kw_only=True)
 class FitConfig:
-    """The settings of `fit`; all but the last four decide the trajectory, and a run resumes with the same ones only.
+    """The settings of `fit`; all but the last five decide the trajectory, and a run resumes with the same ones only.
 
     Args:
         steps: of the optimizer, AdamW.
@@ -57,6 +57,7 @@ class FitConfig:
         keep: number of checkpoints that stay.
         sample_every: steps between calls of `on_sample`; None for none.
         num_workers: processes that load data; 0 for this one.
+        log_with: trackers of accelerate, with commas between them, such as "tensorboard" or "wandb"; None for none.
 
     Raises:
         InputError: a value out of range.
@@ -84,6 +85,9 @@ class FitConfig:
     keep: int = _count(default=2)
     sample_every: int | None = _count_or_none("none")
     num_workers: int = _field(lambda value: type(value) is int and value >= 0, "a whole number", default=0)
+    log_with: str | None = _field(
+        lambda value: value is None or (isinstance(value, str) and value != ""), "names of trackers", default=None
+    )
 
     def trajectory(self, samples: int) -> dict[str, Any]:
         """What decides the weights of a run on so many samples: a checkpoint resumes with equal values only."""

@@ -32,6 +32,7 @@ from energycomp.training.checkpoint import (
 )
 from energycomp.training.config import FitConfig, Step
 from energycomp.training.order import TrainingData, batches, interrupt_flag, step_generator
+from energycomp.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
 
 __all__ = ["FitResult", "Loss", "OnSample", "fit"]
 
@@ -42,12 +43,20 @@ OnSample = Callable[[nn.Module, int], object]
 
 @attrs.frozen(eq=False)
 class FitResult:
-    """What `fit` ends with; `loss` is smoothed, `ema_state` holds the averaged weights `{name: tensor}`."""
+    """What `fit` ends with.
+
+    Args:
+        loss: smoothed.
+        ema_state: the averaged weights `{name: tensor}`.
+        throughput: `images_per_second` and `rows_per_second` (network evaluations) over the steps of this call; empty
+            where the run was finished already.
+    """
 
     step: int
     loss: float
     checkpoint: Path
     ema_state: dict[str, Tensor]
+    throughput: dict[str, float] = attrs.field(factory=dict)
 
 
 def fit(
@@ -82,11 +91,13 @@ def fit(
         config: the settings.
         out: folder of the run.
         on_sample: `on_sample(module, step)` sees the averaged weights, in eval mode, every `config.sample_every` steps.
+            A Pillow image that it returns is given to the trackers.
         collate_fn: makes a batch of items, as of `torch.utils.data.DataLoader`.
         progress: whether to show a bar.
 
     Raises:
-        InputError: a batch larger than `data` or not divisible, a loss that is no scalar.
+        InputError: a batch larger than `data` or not divisible, a loss that is no scalar, a tracker that is not
+            installed or does not start.
         NonFiniteError: the loss or its gradient is not finite; the step is not taken.
         CheckpointError: `out` cannot be written, or was made with other settings or another module.
 
@@ -100,7 +111,7 @@ def fit(
     >>> result.step, result.checkpoint.name
     (4, 'checkpoint-000004.safetensors')
     """
-    accelerator = _accelerator()
+    accelerator = _accelerator(tracker_names(config.log_with), Path(out))
     samples = len(data) if isinstance(data, Sized) else 0
     config.check_batches(samples, accelerator.num_processes)
     run = _Run(
@@ -116,10 +127,15 @@ def fit(
     _resume(run, state)
     if state.step < config.steps:
         module.train()
-        _train(run, state, objective, run.batches(data, state.step, collate_fn))
+        start_trackers(accelerator, config.trajectory(samples))
+        try:
+            _train(run, state, objective, run.batches(data, state.step, collate_fn))
+        finally:
+            stop_trackers(accelerator)
     accelerator.wait_for_everyone()
     checkpoint = run.out / f"checkpoint-{config.steps:06d}.safetensors"
-    return FitResult(config.steps, float(state.loss or 0.0), checkpoint, ema_state(module, state.ema))
+    weights = ema_state(module, state.ema)
+    return FitResult(config.steps, float(state.loss or 0.0), checkpoint, weights, run.throughput.mean)
 
 
 class _Objective(nn.Module):
@@ -148,6 +164,9 @@ class _Run:
     out: Path
     on_sample: OnSample | None
     progress: bool
+    throughput: Throughput = attrs.field(
+        default=attrs.Factory(lambda self: Throughput(self.accelerator.num_processes), takes_self=True)
+    )
 
     @property
     def micro_batches(self) -> int:
@@ -166,13 +185,15 @@ class _Run:
         )  # fmt: skip
 
 
-def _accelerator() -> Accelerator:
+def _accelerator(trackers: list[str], out: Path) -> Accelerator:
     # bf16 is a torch.autocast around the loss: accelerate's precision is one per process, for all runs.
     # find_unused_parameters: a batch may hold no unconditional row, and then its embedding gets no gradient.
     # cpu: without it, accelerate takes processes that torchrun started on a machine without a GPU for strangers.
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no",
+        log_with=trackers or None,
+        project_dir=out,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     # `accelerate launch --cpu` starts one process whatever --num_processes says; the address is all that it leaves.
@@ -230,14 +251,17 @@ def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Itera
     with bar, interrupt_flag() as interrupted:
         while state.step < steps:
             started = time.perf_counter()
-            stop = _step(run, state, objective, batches, interrupted)
+            with run.throughput.step(run.config.batch_size):
+                stop = _step(run, state, objective, batches, interrupted)
             state.seconds += time.perf_counter() - started
+            rate = state.scheduler.get_last_lr()[0]
+            run.accelerator.log({"loss": state.loss, "lr": rate, **run.throughput.rates}, step=state.step)
             bar.update()
-            bar.set_postfix(loss=f"{state.loss:.4g}", lr=f"{state.scheduler.get_last_lr()[0]:.2e}", refresh=False)
+            bar.set_postfix_str(f"{run.throughput}, loss={state.loss:.4g}, lr={rate:.2e}", refresh=False)
             if main and (stop or state.step % run.config.save_every == 0 or state.step == steps):
                 _save(run, state)
             if main and run.on_sample and run.config.sample_every and state.step % run.config.sample_every == 0:
-                _sample(run.on_sample, state)
+                log_samples(run.accelerator, _sample(run.on_sample, state), state.step)
             if stop:
                 raise KeyboardInterrupt
 
@@ -281,7 +305,7 @@ def _save(run: _Run, state: TrainingState) -> None:
     save_checkpoint(run.out, state, run.config.trajectory(run.samples), keep=run.config.keep)
 
 
-def _sample(on_sample: Callable[[nn.Module, int], object], state: TrainingState) -> None:
+def _sample(on_sample: OnSample, state: TrainingState) -> object:
     parameters = list(state.module.parameters())
     modes = {submodule: submodule.training for submodule in state.module.modules()}
     state.ema.store(parameters)
@@ -289,7 +313,7 @@ def _sample(on_sample: Callable[[nn.Module, int], object], state: TrainingState)
         state.ema.copy_to(parameters)
         state.module.eval()
         with torch.no_grad():
-            on_sample(state.module, state.step)
+            return on_sample(state.module, state.step)
     finally:
         state.ema.restore(parameters)
         for submodule, training in modes.items():

@@ -1,5 +1,6 @@
 """`energycomp train` and `energycomp data` on a tiny model."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,22 @@ def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes:
     saved = Path("runs/new/model/model.safetensors").read_bytes()
     assert run(*command)[0] == 0  # a finished run ends at once, with the same model
     assert Path("runs/new/model/model.safetensors").read_bytes() == saved
+
+
+def test_train_goes_on_from_another_run_and_logs_it(run: Run, model: Path, scenes: Path) -> None:
+    command = ["train", "clevr-places", "--data", scenes, "--steps", 2, "--batch-size", 8, "--precision", "no"]
+    command += ["--sample-every", 0, "--save-every", 1]
+    code, out, _ = run(*command, "--resume-from", model, "-o", "one")  # a model: its weights
+    assert code == 0
+    assert re.match(r"2 steps, loss \S+, \S+ images/s, \S+ network evaluations/s, model in one/model\n", out)
+    Path("half").mkdir()
+    Path("one/checkpoint-000001.safetensors").rename("half/checkpoint-000001.safetensors")
+    code, out, err = run(*command, "--resume-from", "half", "-o", "two")
+    assert code == 2
+    assert "checkpoint-000001.safetensors holds other tensors than the module" in err  # that model is a smaller one
+    assert (run(*command, "--init", model, "--resume-from", "half")[0], Path("runs").exists()) == (2, False)
+    code, _, err = run(*command, "--log-with", "neptune")
+    assert (code, "got log_with='neptune'; expected trackers of accelerate" in err) == (2, True)
 
 
 def test_train_says_how_to_go_on_after_ctrl_c(

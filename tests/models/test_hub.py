@@ -25,6 +25,8 @@ from energycomp.cli import app
 from energycomp.errors import CheckpointError, HubError, InputError, NotFoundError
 from energycomp.models import Result, build, card, from_pretrained, push_to_hub, save_pretrained
 from energycomp.testing import UnitSquare, tiny_model
+from energycomp.training import FitConfig, fit
+from energycomp.training.resume import copy_checkpoints
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hub_stand_in import TOKEN, Hub, serve
@@ -134,6 +136,30 @@ def test_an_interrupted_download_goes_on(hub: Hub, model: Model, monkeypatch: py
         energycomp.load("me/tiny")
     hub.cut = False
     assert same(energycomp.load("me/tiny"), model)
+
+
+def test_a_run_goes_on_from_checkpoints_on_the_hub(hub: Hub, model: Model, tmp_path: Path) -> None:
+    data = torch.linspace(-1, 1, 16).view(8, 2)
+    config = FitConfig(steps=4, batch_size=4, learning_rate=1e-2, save_every=2)
+
+    def run(out: Path, **changes: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(2, 2)
+        loss = lambda module, batch, _: module(batch).square().mean()  # noqa: E731
+        return fit(layer, loss, data, config, out=out, progress=False, **changes).ema_state
+
+    whole = run(tmp_path / "whole")
+    half = (tmp_path / "whole/checkpoint-000002.safetensors").read_bytes()
+    api = huggingface_hub.HfApi(token=TOKEN)
+    api.create_repo("me/run")
+    hub.commit("me/run", "main", {"checkpoint-000002.safetensors": half, "log.jsonl": b""})
+    assert copy_checkpoints("me/run", tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["checkpoint-000002.safetensors"]
+    assert all(torch.equal(whole[name], tensor) for name, tensor in run(tmp_path / "new").items())
+    model.push_to_hub("me/tiny", token=TOKEN)
+    assert not copy_checkpoints("me/tiny", tmp_path / "other")  # a model, whose weights `load` takes
+    with pytest.raises(NotFoundError, match=r"'me/absent', which is no folder .*; expected the folder of a run"):
+        copy_checkpoints("me/absent", tmp_path / "other")
 
 
 def test_who_may_not_read(hub: Hub, model: Model) -> None:

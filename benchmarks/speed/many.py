@@ -1,0 +1,91 @@
+"""Network evaluations per second of `infer_many` by the number of images whose evaluations run together.
+
+python benchmarks/speed/many.py [--model clevr-places] [--data synthetic:3-5] [-n 16] [--batch 1 2 4 8 16] [--seed 0]
+
+Reads the same images one by one with `infer`, and in batches with `infer_many`. The answers are compared: the largest
+difference of a number of a component, and the network evaluations of each image, which must be equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from benchmarks.common.measure import table
+from energycomp import infer, load
+from energycomp.files import atomic_file
+from energycomp.inference import OutOfDistributionWarning, Solution, infer_many
+from energycomp.plugins import find
+
+COMMAND = "python benchmarks/speed/many.py"
+
+
+def main() -> None:
+    """Writes many.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a model")
+    parser.add_argument("--data", default="synthetic:3-5")
+    parser.add_argument("-n", type=int, default=16, help="number of images")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="images that run together")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore", OutOfDistributionWarning)
+    model = load(options.model, device=options.device)
+    examples = find("datasets", model.name)().examples(options.data, count=options.n, seed=options.seed)
+    images = [example.image for example in examples]
+    infer(images[0], model, generator=options.seed)  # the first is slower
+    started = time.perf_counter()
+    alone = [infer(image, model, generator=options.seed, progress=False) for image in images]
+    lines = [_line("infer", alone, alone, time.perf_counter() - started)]
+    for size in options.batch:
+        started = time.perf_counter()
+        together = list(infer_many(images, model, batch_size=size, seed=options.seed))
+        lines.append(_line(f"infer_many, B = {size}", together, alone, time.perf_counter() - started))
+    head = (
+        "images together",
+        "NFE per second",
+        "seconds per image",
+        "NFE per image",
+        "largest difference",
+        "equal NFE",
+    )
+    arguments = f"--model {options.model} --data {options.data} -n {options.n} --seed {options.seed}"
+    text = table(head, lines, f"`{COMMAND} {arguments}`: {options.device}, threads: {options.threads}.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with atomic_file(options.out / "many.md") as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _line(name: str, found: list[Solution], alone: list[Solution], seconds: float) -> list[str]:
+    rows = sum(solution.rows for solution in found)
+    equal = sum(one.rows == other.rows for one, other in zip(found, alone, strict=True))
+    differences = [_difference(one, other) for one, other in zip(found, alone, strict=True)]
+    images = len(found)
+    return [
+        name,
+        f"{rows / seconds:,.0f}",
+        f"{seconds / images:.2f}",
+        f"{rows / images:,.0f}",
+        f"{max(differences):.1e}",
+        f"{equal} of {images}",
+    ]
+
+
+def _difference(one: Solution, other: Solution) -> float:
+    """The largest difference of two answers; infinite where their counts differ."""
+    if one.count != other.count:
+        return torch.inf
+    return float((one.conditions - other.conditions).abs().max()) if one.count else 0.0
+
+
+if __name__ == "__main__":
+    main()

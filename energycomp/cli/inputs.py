@@ -1,0 +1,143 @@
+"""The images that a command is given: files, and the rows of tables, one after another."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from energycomp.cli.files import image_files, open_single
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from PIL import Image
+
+__all__ = ["Inputs", "Picture", "is_table"]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file holds images as rows."""
+    from energycomp.batch.tables import TABLES
+
+    return path.suffix.lower() in TABLES
+
+
+@attrs.frozen
+class Picture:
+    """An image that is to be read.
+
+    Args:
+        source: file of the image, or of its table.
+        row: what identifies the image in its table, and its name there; None for a file of its own.
+        content: of a row; the file itself when left out.
+        problem: why there is nothing to open.
+    """
+
+    source: Path
+    row: str | None = None
+    content: bytes | Path | None = attrs.field(default=None, repr=False)
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.source) if self.row is None else f"{self.source}#{self.row}"
+
+    @property
+    def name(self) -> str:
+        """The name of the file, and the row."""
+        return self.source.name if self.row is None else f"{self.source.name}#{self.row}"
+
+    @property
+    def row_name(self) -> str:
+        """The name of a file for the row, without characters that a path cannot have."""
+        return re.sub(r"[^\w-]+", "-", self.row or "").strip("-") or "row"
+
+    @property
+    def key(self) -> str:
+        """What identifies it on this machine."""
+        source = str(self.source.resolve())
+        return source if self.row is None else f"{source}#{self.row}"
+
+    def digest(self) -> str:
+        """sha256 of the image file; raises `InputError` where it cannot be read."""
+        if self.problem is not None:
+            raise InputError(self.problem)
+        if isinstance(self.content, bytes):
+            return hashlib.sha256(self.content).hexdigest()
+        path = self.content or self.source
+        try:
+            with path.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(
+                f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
+            ) from error
+
+    def open(self) -> Image.Image:
+        """The image; raises `InputError` where it cannot be decoded."""
+        return open_single(self.source if self.content is None else self.content, str(self))
+
+
+@attrs.frozen
+class Inputs:
+    """Image files and tables, as given, under their resolved paths; iterating reads the tables.
+
+    Args:
+        files: each once.
+        column: of the images in tables.
+    """
+
+    files: dict[Path, Path]
+    column: str | None = None
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], *, without: Path | None = None, column: str | None = None) -> Inputs:
+        """The files that are meant by paths, folders and lists; see `image_files`.
+
+        Args:
+            without: file or folder of the results.
+        """
+        from energycomp.batch.tables import require
+
+        found = cls(image_files(paths, without=without, tables=True), column)
+        tables = [path for path in found.files.values() if is_table(path)]
+        if tables:
+            require("datasets", tables[0])
+        elif column is not None:
+            raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
+        return found
+
+    @property
+    def single(self) -> bool:
+        """Whether one file is the only image."""
+        return len(self.files) == 1 and not any(map(is_table, self.files))
+
+    def expected(self) -> int | None:
+        """The number of images; None where archives do not say it."""
+        from energycomp.batch.tables import row_count
+
+        counts = [row_count(path) if is_table(path) else 1 for path in self.files]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for path in self.files.values():
+            if is_table(path):
+                yield from _rows(path, self.column)
+            else:
+                yield Picture(path)
+
+
+def _rows(path: Path, column: str | None) -> Iterator[Picture]:
+    """The images of a table; a table that breaks off ends with an image that cannot be read."""
+    from energycomp.batch.tables import table_rows
+
+    try:
+        for row in table_rows(path, column):
+            lacking = f"got row {row.key} of {path} without an image; expected bytes or a path"
+            yield Picture(path, row.key, row.image, None if row.image else lacking)
+    except InputError as error:
+        yield Picture(path, problem=str(error))

@@ -1,0 +1,120 @@
+"""Trackers of accelerate, such as TensorBoard, Weights & Biases and MLflow: numbers and samples of a training run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import numpy as np
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from PIL import Image
+
+from energycomp.denoisers import count_rows
+from energycomp.errors import InputError, first_line
+
+__all__ = ["Throughput", "log_samples", "start_trackers", "stop_trackers", "tracker_names"]
+
+PROJECT = "energycomp"  # under which trackers show the run
+SMOOTHING = 0.9
+
+
+def tracker_names(log_with: str | None) -> list[str]:
+    """The names of trackers in a text with commas between them.
+
+    Raises:
+        InputError: accelerate knows no such tracker, or its package is not installed.
+
+    >>> tracker_names(None)
+    []
+    """
+    names = [name.strip() for name in (log_with or "").split(",") if name.strip()]
+    known, available = sorted(map(str, LOGGER_TYPE_TO_CLASS)), set(map(str, get_available_trackers()))
+    for name in names:
+        if name not in known:
+            raise InputError(f"got log_with={name!r}; expected trackers of accelerate: {', '.join(known)}")
+        if name not in available:
+            raise InputError(
+                f"got log_with={name!r}, whose package is not installed; expected it for this tracker; pip install "
+                f"{name.replace('_', '-')}, or leave it out: log.jsonl is written always"
+            )
+    return names
+
+
+def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+    """Starts the trackers of an accelerator; None among the settings is a text, since not every tracker takes it.
+
+    Raises:
+        InputError: a tracker does not start, such as one without an account.
+    """
+    try:
+        config = {name: "none" if value is None else value for name, value in settings.items()}
+        accelerator.init_trackers(PROJECT, config=config)
+    except Exception as error:  # of the tracker's package
+        names = ", ".join(map(str, accelerator.log_with))
+        raise InputError(
+            f"got log_with={names!r}, which does not start ({type(error).__name__}: {first_line(error)[:200]}); "
+            "expected a tracker that is set up; log in to it, or leave it out"
+        ) from error
+
+
+def stop_trackers(accelerator: Accelerator) -> None:
+    """Completes what trackers write. `Accelerator.end_training` would end the processes of a next run, too."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def log_samples(accelerator: Accelerator, image: object, step: int) -> None:
+    """Gives an image of samples to the trackers that take images; anything else is no image and left out."""
+    if not isinstance(image, Image.Image):
+        return
+    shown = {"samples": np.asarray(image.convert("RGB"))[None]}
+    for tracker in accelerator.trackers:
+        log_images = getattr(tracker, "log_images", None)
+        if log_images is not None:
+            log_images(shown, step=step, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
+
+
+@attrs.define
+class Throughput:
+    """Images and network evaluations per second, over all processes: of the last steps, and of all.
+
+    >>> speed = Throughput()
+    >>> with speed.step(images=8):
+    ...     pass
+    >>> sorted(speed.rates), speed.images
+    (['images_per_second', 'rows_per_second'], 8)
+    """
+
+    processes: int = 1
+    images: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    rates: dict[str, float] = attrs.field(factory=dict)
+
+    @contextmanager
+    def step(self, images: int) -> Iterator[None]:
+        """A step of training on so many images."""
+        started = time.perf_counter()
+        with count_rows() as spent:
+            yield
+        seconds, rows = time.perf_counter() - started, spent.rows * self.processes
+        self.images, self.rows, self.seconds = self.images + images, self.rows + rows, self.seconds + seconds
+        for name, number in (("images_per_second", images), ("rows_per_second", rows)):
+            rate = number / max(seconds, 1e-9)
+            self.rates[name] = SMOOTHING * self.rates.get(name, rate) + (1 - SMOOTHING) * rate
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The rates over all steps; empty before the first."""
+        if not self.seconds:
+            return {}
+        return {"images_per_second": self.images / self.seconds, "rows_per_second": self.rows / self.seconds}
+
+    def __str__(self) -> str:
+        """The rates of the last steps, for a progress bar."""
+        images, rows = (self.rates.get(name, 0.0) for name in ("images_per_second", "rows_per_second"))
+        return f"{images:.3g} images/s" + (f", {rows:.3g} NFE/s" if rows else "")

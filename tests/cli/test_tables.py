@@ -1,0 +1,237 @@
+"""`energycomp infer` on Parquet files and WebDataset archives, and Parquet, CSV and JSON lines as its results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from energycomp.batch import tables
+from energycomp.cli.files import image_files
+from energycomp.cli.inputs import Inputs
+from energycomp.errors import InputError
+
+datasets = pytest.importorskip("datasets")
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+Run = Callable[..., tuple[int, str, str]]
+Fake = Callable[..., list[Any]]
+SUFFIXES = (".parquet", ".tar")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builders of datasets keep a lock in their cache."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def files(count: int, *, side: int = 16) -> Iterator[bytes]:
+    """Image files of random pixels."""
+    draw = np.random.default_rng(0)
+    for _ in range(count):
+        content = io.BytesIO()
+        Image.fromarray(draw.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(content, "PNG")
+        yield content.getvalue()
+
+
+def write(path: Path, contents: Sequence[bytes | None], first: int = 0) -> Path:
+    """A table of image files; None is a row without one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        cells = [{"bytes": content, "path": None} for content in contents]
+        features = datasets.Features({"image": datasets.Image(), "note": datasets.Value("string")})
+        rows = {"image": cells, "note": ["" for _ in cells]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+        return path
+    with tarfile.open(path, "w") as archive:
+        for number, content in enumerate(contents, start=first):
+            for suffix, data in (("png", content), ("json", b'{"note": ""}')):
+                if data is not None:
+                    member = tarfile.TarInfo(f"sub/{number:04d}.{suffix}")
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def lines(file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_gives_the_answers_of_its_files(run: Run, model: Path, tmp_path: Path, suffix: str) -> None:
+    contents = list(files(3))
+    table = write(tmp_path / f"shards/a{suffix}", contents)
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.png").write_bytes(content)
+    assert run("infer", model, table, "-o", "out", "--count", "0-1", "--workers", 2)[0] == 0
+    assert run("infer", model, *(f"{number}.png" for number in range(3)), "-o", "each", "--count", "0-1")[0] == 0
+    rows, alone = ({line["sha256"]: line for line in lines(f"{folder}/results.jsonl")} for folder in ("out", "each"))
+    keys = [f"{number}" if suffix == ".parquet" else f"sub/{number:04d}" for number in range(3)]
+    assert sorted(line["image"] for line in rows.values()) == [f"{table}#{key}" for key in keys]
+    for digest, line in rows.items():
+        assert line["objects"] == alone[digest]["objects"]
+        marked = Path("out", line["picture"])
+        assert marked.parent.name == "a"
+        assert marked.read_bytes() == Path("each", alone[digest]["picture"]).read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_bad_row_is_one_line(run: Run, model: Path, tmp_path: Path, fake_infer: Fake, suffix: str) -> None:
+    fake_infer()
+    good = list(files(3))
+    table = write(tmp_path / f"a{suffix}", [good[0], b"no image", good[1], b"", good[2]])
+    code, out, err = run("infer", model, table, "--json", "--workers", 1)
+    assert code == 1
+    assert ["failed" in json.loads(line) for line in out.splitlines()] == [False, True, False, True, False]
+    key = "1" if suffix == ".parquet" else "sub/0001"
+    assert f"got {table}#{key}, which cannot be decoded" in err
+    assert "without an image; expected bytes or a path" in err
+    assert "2 of 5 images could not be read" in err
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_damaged_table_does_not_end_the_others(
+    run: Run, model: Path, tmp_path: Path, fake_infer: Fake, suffix: str
+) -> None:
+    calls = fake_infer()
+    tables = [write(tmp_path / f"shards/{number}{suffix}", list(files(6)), 6 * number) for number in range(3)]
+    whole = tables[1].read_bytes()
+    tables[1].write_bytes(whole[: len(whole) // 2])
+    code, out, err = run("infer", model, "shards", "--json", "--workers", 1)
+    assert code == 1
+    assert f"got {Path('shards', tables[1].name)}, " in err
+    assert "expected a whole table" in err
+    assert "Traceback" not in err
+    assert len(calls) >= 12
+    assert sum("failed" in json.loads(line) for line in out.splitlines()) == 1
+
+
+def test_shards_split_rows_and_repeated_commands_read_what_is_missing(
+    run: Run, model: Path, tmp_path: Path, fake_infer: Fake
+) -> None:
+    calls = fake_infer()
+    for number in range(2):
+        write(tmp_path / f"shards/{number:03d}.parquet", list(files(5)))
+    command = ["infer", model, "shards/{000..001}.parquet", "-o", "found.parquet", "--workers", 1]
+    code, _, err = run(*command, "--shard", "2/3", "--quiet")
+    assert code == 0
+    assert "read 3 of 10 images, shard 2/3. Once all shards have ended, the same command without --shard writes" in err
+    assert not Path("found.parquet").exists()
+    assert len(lines("found-2-of-3.jsonl")) == 3
+    assert run(*command)[0] == 0
+    assert run(*command)[0] == 0
+    assert len(calls) == 10
+    found = parquet.read_table("found.parquet").to_pylist()
+    assert [row["image"].rpartition("/")[2] for row in found] == [
+        f"{number:03d}.parquet#{row}" for number in range(2) for row in range(5)
+    ]
+    assert {(row["count"], row["rows"], row["failed"]) for row in found} == {(1, 10, "")}
+    assert json.loads(found[0]["objects"])[0]["x"] == 0.5
+    assert json.loads(found[0]["settings"])["model"] == str(model)
+    assert datasets.load_dataset("parquet", data_files="found.parquet", split="train").num_rows == 10
+
+
+def test_files_of_answers_hold_one_row_per_image(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    (pictures / "a/bad.png").touch()
+    for name in ("found.csv", "found.parquet", "found.jsonl"):
+        assert run("infer", model, pictures, "-o", name, "--quiet", "--workers", 1)[0] == 1
+    with Path("found.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(Path(row["image"]).name, row["count"]) for row in rows] == [
+        ("bad.png", "-1"), ("one.png", "1"), ("two.jpg", "1"), ("one.png", "1")
+    ]  # fmt: skip
+    assert "cannot identify image file" in rows[0]["failed"]
+    table = parquet.read_table("found.parquet")
+    assert table.column_names == list(rows[0])
+    assert [Path(name).name for name in table["image"].to_pylist()] == [Path(row["image"]).name for row in rows]
+    assert len(lines("found.jsonl")) == 3
+    assert not [path for path in Path().iterdir() if path.suffix == ".png"]
+
+
+def test_an_interrupted_run_leaves_no_table(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer(fail_at=3)
+    assert run("infer", model, pictures, "-o", "found.csv")[0] == 130
+    assert [path.name for path in Path().glob("*found*")] == ["found.jsonl"]
+    calls = fake_infer()
+    assert run("infer", model, pictures, "-o", "found.csv")[0] == 0
+    assert len(calls) == 1
+
+
+def test_shards_of_a_file_are_merged(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    for shard in ("1/2", "2/2"):
+        assert run("infer", model, pictures, "-o", "found.jsonl", "--shard", shard, "--quiet")[0] == 0
+    assert run("merge", "found.jsonl")[1] == "found.jsonl: 3 images of 3 files\n"
+    assert len(lines("found.jsonl")) == 3
+    code, _, err = run("merge", "found.csv")
+    assert (code, "repeat that command without --shard" in err) == (2, True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, suffix: str) -> None:
+    contents = list(files(150, side=64))  # 12 KB each
+    most = []
+    for times in (2, 6):
+        path = write(tmp_path / f"{times}{suffix}", times * contents)
+        if suffix == ".parquet":
+            parquet.write_table(parquet.read_table(path), path, row_group_size=10)
+        before, peak = pa.total_allocated_bytes(), 0
+        for number, picture in enumerate(Inputs.of([path])):
+            assert picture.content == contents[number % 150]
+            peak = max(peak, pa.total_allocated_bytes() - before)
+        assert number == 150 * times - 1
+        most.append(peak)
+    assert most[1] < 1.5 * most[0] + 100_000
+
+
+def test_which_column_holds_the_images(tmp_path: Path) -> None:
+    content = next(files(1))
+    named = {"left": [content], "right": [b"other"], "number": [1]}
+    parquet.write_table(pa.table(named), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"2 columns of images among left, right, number; .*choose it by --column"):
+        next(tables.table_rows(tmp_path / "a.parquet"))
+    assert next(tables.table_rows(tmp_path / "a.parquet", "right")).image == b"other"
+    with pytest.raises(InputError, match=r"got --column top of .*; expected one of its columns: left, right, number"):
+        next(tables.table_rows(tmp_path / "a.parquet", "top"))
+    (tmp_path / "b.png").write_bytes(content)
+    parquet.write_table(pa.table({"image": ["b.png", None]}), tmp_path / "[b].parquet")  # a path, in a name to escape
+    found = [row.image for row in tables.table_rows(tmp_path / "[b].parquet")]
+    assert found == [tmp_path / "b.png", None]
+    assert [picture.digest() for picture in Inputs.of([tmp_path / "[b].parquet"]) if picture.problem is None]
+
+
+def test_ranges_and_folders(tmp_path: Path) -> None:
+    for name in ("a/00.tar", "a/01.tar", "a/02.png", "a/found.parquet"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    given = [tmp_path / "a"]
+    names = [path.name for path in image_files(given, tables=True, without=tmp_path / "a/found.parquet").values()]
+    assert names == ["00.tar", "01.tar", "02.png"]
+    assert [path.name for path in image_files(given).values()] == ["02.png"]
+    with pytest.raises(InputError, match=r"got .*02.tar, which does not exist"):
+        image_files([tmp_path / "a/{00..02}.tar"], tables=True)
+
+
+def test_without_datasets_one_line_says_what_to_install(run: Run, model: Path, tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "a.parquet").touch()
+    absent = "sys.modules['datasets'] = sys.modules['pyarrow'] = None"
+    block = f"import sys; {absent}; from energycomp.cli import main; main()"
+    for package, arguments in (("datasets", ["a.parquet"]), ("pyarrow", ["pictures", "-o", "found.parquet"])):
+        command = [sys.executable, "-c", block, "infer", str(model), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        expected = f"expected the package {package} for tables, which is not installed; "
+        assert done.stderr == f"energycomp: got {arguments[-1]}; {expected}pip install 'energycomp[datasets]'\n"
