@@ -72,6 +72,7 @@ class SGD:
         A progress bar is shown after 0.5 s.
         """
         generator = as_generator(generator)
+        problem.check_size(self.inits * max(problem.counts[0], 1), self.draws)
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
         others: list[tuple[float, Tensor]] = []
