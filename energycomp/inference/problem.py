@@ -86,7 +86,7 @@ class Problem:
         Raises:
             InputError: no draws, or more than fit into memory.
         """
-        self._check_size(1, n)
+        self.check_size(1, n)
         return draw_bank(
             n,
             self._denoiser.sample_shape,
@@ -150,7 +150,7 @@ class Problem:
 
     def _predictions(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
         """Composed predictions (N, S, C, H, W) of N K conditions."""
-        self._check_size(candidates * count, len(bank))
+        self.check_size(candidates * count, len(bank))
         shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
@@ -173,7 +173,7 @@ class Problem:
         Raises:
             InputError: more atoms and draws than fit into memory.
         """
-        self._check_size(len(atoms), len(bank))
+        self.check_size(len(atoms), len(bank))
         shared, null = self._trunk(bank), self._null(bank) if self.has_empty else None
         with self._count(), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
@@ -205,7 +205,7 @@ class Problem:
                 "leave candidates= out"
             )
 
-    def _check_size(self, values: int, draws: int) -> None:
+    def check_size(self, values: int, draws: int) -> None:
         """Raises `InputError` where predictions of `values` under `draws` would take too much memory."""
         size = self.observation[0].numel()
         if values * draws * size > MAX_NUMBERS:

@@ -148,6 +148,10 @@ class QuadraticForm:
         atoms, wanted = torch.cat([self.atoms, other.atoms]), torch.cat([self.target, other.target])
         return QuadraticForm(b, None, c, atoms=atoms, target=wanted)
 
+    def first(self) -> QuadraticForm:
+        """The form on its first draw alone."""
+        return QuadraticForm(self.b[:1], None, self.c[:1], atoms=self.atoms[:1], target=self.target[:1])
+
     def append(self, other: QuadraticForm) -> QuadraticForm:
         """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""
         if self.target.shape != other.target.shape:

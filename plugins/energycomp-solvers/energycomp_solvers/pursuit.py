@@ -28,7 +28,7 @@ from energycomp_solvers.shared.subsets import add_each, greedy, promising, subse
 __all__ = ["STAGES", "Pursuit", "lattice"]
 
 STAGES = ("lattice", "pursuit", "count", "polish", "comparison")  # of `Solution.trace["rows"]`
-PROMISING = 6  # values of the lattice that stay for each component which one draw finds
+PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
 MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end
 
 
@@ -41,6 +41,39 @@ class _Found:
     chosen: list[int]
     extra: list[int]
     errors: Sequence[float]
+
+
+@attrs.define(eq=False)
+class _Screen:
+    """The lattice on the first draw of a bank, and which of its values are known on all draws."""
+
+    problem: Problem
+    bank: NoiseBank
+    atoms: Tensor
+    form: QuadraticForm
+    admitted: set[int] = attrs.field(factory=set)
+
+    @classmethod
+    def of(cls, problem: Problem, bank: NoiseBank, side: int) -> _Screen:
+        """Costs a row for each value of the lattice."""
+        atoms = lattice(problem.slots[0].support, side, problem.value_shape)
+        return cls(problem, bank, atoms, problem.quadratic(atoms, bank[:1]))
+
+    def best(self, form: QuadraticForm, order: Sequence[int], most: int) -> list[int]:
+        """The values not yet admitted that lower the error of an answer most, on the first draw."""
+        both = self.form.append(form.take(order).first())
+        errors = add_each(both, range(len(self.form), len(both)), self.problem.weighting)
+        return [k for k in errors.argsort().tolist() if k < len(self.form) and k not in self.admitted][:most]
+
+    def admit(self, indices: Sequence[int], atoms: Tensor, form: QuadraticForm | None) -> tuple[Tensor, QuadraticForm]:
+        """Atoms and form with values of the lattice added. Costs a row for each of these and each further draw."""
+        if form is not None and not indices:
+            return atoms, form
+        self.admitted.update(indices)
+        more, known = self.atoms[indices], self.form.take(indices)
+        if len(self.bank) > 1:
+            known = known.cat(self.problem.quadratic(more, self.bank[1:]))
+        return torch.cat([atoms, more]), known if form is None else form.append(known)
 
 
 @attrs.frozen
@@ -85,15 +118,15 @@ class Pursuit:
             none = torch.empty(0, *problem.value_shape, device=problem.device)
             return compared(problem, none, none, most, {}, generator)
         candidates, rows = problem.slots[0].candidates, [problem.rows]
-        if candidates is not None:
-            atoms, bank = candidates, problem.draw(self.draws, generator)
-            form = problem.quadratic(atoms, bank)
-        else:
-            bank = self._low(problem, generator)
-            atoms, form = self._screened(problem, bank)
-        rows.append(problem.rows)
         continuous = candidates is None
-        found = self._pursue(problem, bank, atoms, form) if continuous else self._chosen(problem, atoms, form)
+        if candidates is None:
+            screen = _Screen.of(problem, self._low(problem, generator), self.side)
+            rows.append(problem.rows)
+            found = self._pursue(problem, screen)
+        else:
+            form = problem.quadratic(candidates, problem.draw(self.draws, generator))
+            rows.append(problem.rows)
+            found = self._chosen(problem, candidates, form)
         rows.append(problem.rows)
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
         kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
@@ -114,15 +147,6 @@ class Pursuit:
         """Draws of the lowest third of the timesteps, in their order."""
         return problem.draw(3 * self.draws, generator)[: self.draws]
 
-    def _screened(self, problem: Problem, bank: NoiseBank) -> tuple[Tensor, QuadraticForm]:
-        """The values of the lattice that the first draw finds promising, and the form over them on all draws."""
-        atoms = lattice(problem.slots[0].support, self.side, problem.value_shape)
-        first = problem.quadratic(atoms, bank[:1])
-        best = promising(first, problem.counts, problem.weighting, PROMISING)
-        if len(bank) == 1:
-            return atoms[best], first.take(best)
-        return atoms[best], first.take(best).cat(problem.quadratic(atoms[best], bank[1:]))
-
     def _chosen(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Found:
         """Matching pursuit among given values. Costs no network evaluation."""
         chosen, errors = greedy(form, problem.counts, problem.weighting)
@@ -130,20 +154,27 @@ class Pursuit:
         extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
         return _Found(atoms, form, chosen, extended[len(chosen) :], errors)
 
-    def _pursue(self, problem: Problem, bank: NoiseBank, atoms: Tensor, form: QuadraticForm) -> _Found:
+    def _pursue(self, problem: Problem, screen: _Screen) -> _Found:
         """Newtonized matching pursuit: each value is moved before the next one is added.
 
         A value of the lattice explains only a part of its component, and another one would be added beside it. When
-        one is added the others swap: one value between two components becomes one for each. Costs 3 rows per draw for
-        each value and step of two numbers.
+        one is added the others swap: one value between two components becomes one for each. A component that a
+        misplaced one hid shows once all values are in place, so the lattice is searched again before each addition.
+        Costs 3 rows per draw for each value and step of two numbers, and one for each further value of the lattice.
         """
         (low, high), weighting, reach = problem.counts, problem.weighting, 0.5 / self.side
+        first = promising(screen.form, problem.counts, weighting, PROMISING)
+        bank, (atoms, form) = screen.bank, screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [float(subset_errors(form, [], weighting).mean())]
-        while len(orders) <= min(high + self.extra, len(form)):
+        while len(orders) <= high + self.extra:
             if len(errors) > max(low, errors.index(min(errors)) + max(self.extra, 1)):
                 break
             before, error, moves, order = torch.inf, torch.inf, 0, orders[-1]
+            if order:
+                atoms, form = screen.admit(screen.best(form, order, FURTHER), atoms, form)
+            if len(order) == len(form):
+                break
             order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
             while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):

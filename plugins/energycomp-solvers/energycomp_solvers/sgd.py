@@ -5,6 +5,7 @@ Costs R K network evaluations per draw and step for R initialisations of K compo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -14,27 +15,35 @@ from torch import Tensor
 from torch.distributions import transform_to
 from tqdm import tqdm
 
-from energycomp.fields import number, whole
-from energycomp.inference import Problem, Solution, paired
+from energycomp.fields import number, one_of, whole
+from energycomp.inference import Problem, QuadraticForm, Solution, paired
 from energycomp.seeds import as_generator
+from energycomp_solvers.pursuit import lattice
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.descent import descend
+from energycomp_solvers.shared.starts import random_starts, residual_starts
 
 __all__ = ["SGD"]
 
+MOST_NUMBERS = 2  # of a value for which a lattice is run
 NEAR = 0.05  # values closer than this, in quantiles of the support, are one answer
 
 
 @attrs.frozen
 class SGD:
-    """R random initialisations of every count, descended as one batch, halved in number as they go.
+    """R initialisations of every count, descended as one batch, halved in number as they go.
 
     All initialisations share the noised sample and the trunk of a step, so R of them cost R times the heads only.
     After each of `rounds` equal parts of the steps the better half stays (successive halving); the finalists are
     scored again on fresh draws, which also choose the count.
 
+    The error is flat where no component is near, so random initialisations rarely come to rest at all of them. By
+    default each component starts where the others of its initialisation leave something unexplained, on a lattice.
+
     Args:
         inits: R, initialisations for each count.
+        start: "residual", or "random" as in the thesis; values of more than two numbers always start at random.
+        side: points of the lattice along each dimension.
         steps: gradient steps of the initialisations that survive.
         draws: noise draws per step.
         learning_rate: of Adam in the unconstrained space of the support.
@@ -46,6 +55,8 @@ class SGD:
     needs: ClassVar[Literal["differentiable"]] = "differentiable"
 
     inits: int = attrs.field(default=20, validator=whole(1))
+    start: Literal["residual", "random"] = attrs.field(default="residual", validator=one_of(("residual", "random")))
+    side: int = attrs.field(default=16, validator=whole(2, 65_536))
     steps: int = attrs.field(default=120, validator=whole(1))
     draws: int = attrs.field(default=2, validator=whole(1))
     learning_rate: float = attrs.field(default=0.15, validator=number())
@@ -56,18 +67,22 @@ class SGD:
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads.
 
+        A lattice costs side^D rows more for values of D numbers.
+
         A progress bar is shown after 0.5 s.
         """
         generator = as_generator(generator)
+        problem.check_size(self.inits * max(problem.counts[0], 1), self.draws)
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
         others: list[tuple[float, Tensor]] = []
         trace: dict[str, list[float]] = {"count": [], "error": []}
         counts = range(problem.counts[0], problem.counts[1] + 1)
+        screen = self._screen(problem, generator)
         steps = self.rounds * self._steps_of_round * sum(count > 0 for count in counts)
         with tqdm(total=steps, desc="descent", unit="step", delay=0.5, leave=False) as bar:
             for count in counts:
-                finalists = self._run(problem, count, generator, bar.update)
+                finalists = self._run(problem, count, screen, generator, bar.update)
                 with torch.no_grad():
                     errors = problem.errors(finalists, bank)
                 means = errors.mean(1).tolist()
@@ -82,17 +97,33 @@ class SGD:
         rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
         return compared(problem, best, _unlike(problem, rival, best), len(bank), trace, generator)
 
+    def _screen(self, problem: Problem, generator: torch.Generator | None) -> tuple[Tensor, QuadraticForm] | None:
+        """A lattice and the form over it on one draw of the lowest third of the timesteps, which see places best."""
+        if self.start == "random" or not 1 <= math.prod(problem.value_shape) <= MOST_NUMBERS or not problem.slots:
+            return None
+        atoms = lattice(problem.slots[0].support, self.side, problem.value_shape)
+        return atoms, problem.quadratic(atoms, problem.draw(3, generator)[:1])
+
     @property
     def _steps_of_round(self) -> int:
         return max(1, self.steps // self.rounds)
 
     def _run(
-        self, problem: Problem, count: int, generator: torch.Generator | None, on_step: Callable[[], object]
+        self,
+        problem: Problem,
+        count: int,
+        screen: tuple[Tensor, QuadraticForm] | None,
+        generator: torch.Generator | None,
+        on_step: Callable[[], object],
     ) -> Tensor:
         """Finalists (N, K, *V) of one count."""
         if count == 0:
             return torch.empty(1, 0, *problem.value_shape, device=problem.device)
-        values = _initial(problem, self.inits, count, generator)
+        if screen is None:
+            values = random_starts(problem.slots[0].support, self.inits, count, problem.value_shape, generator)
+        else:
+            values = residual_starts(screen[1], screen[0], self.inits, count, problem.weighting, generator)
+        values = values.to(problem.device)
         for _ in range(self.rounds):
             values, errors = descend(
                 problem,
@@ -106,13 +137,6 @@ class SGD:
             keep = errors.argsort()[: max(min(len(values), 3), len(values) // 2)]
             values = values[keep]
         return values
-
-
-def _initial(problem: Problem, inits: int, count: int, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else torch.device("cpu")
-    quantiles = torch.rand(inits, count, *problem.value_shape, generator=generator, device=device)
-    values: Tensor = transform_to(problem.slots[0].support)(torch.logit(quantiles.clamp(0.02, 0.98)))
-    return values.to(problem.device)
 
 
 def _unlike(problem: Problem, rival: Tensor, values: Tensor) -> Tensor:
