@@ -86,6 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=120, help="of sgd, the same for compound")
     parser.add_argument("--draws", type=int, default=1, help="noise draws of a step, the same for compound")
+    parser.add_argument("--start", choices=("random", "residual"), default="random", help="of sgd and compound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", default="discovery", help="of the table and the picture")
@@ -96,7 +97,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def methods(options: argparse.Namespace) -> list[Method]:
     """The rows of the table, ours first."""
     model, n, few = load(options.model), options.n, min(options.few, options.n)
-    solver = partial(SGD, steps=options.steps, draws=options.draws)
+    solver = partial(SGD, steps=options.steps, draws=options.draws, start=options.start)
+    descent = f"{options.steps}-{options.draws}" + f"-{options.start}" * (options.start != "random")
     found = [Method("pursuit", "ours, pursuit, count given", n, (lambda: composed(model, Pursuit()),))]
     if "ours" in options.methods:
         read = partial(composed, model, Pursuit(), known=False)
@@ -104,10 +106,10 @@ def methods(options: argparse.Namespace) -> list[Method]:
     for inits in options.inits if "sgd" in options.methods else ():
         label = f"ours, sgd, {inits} initialisation{'s' * (inits > 1)}"
         read = partial(composed, model, solver(inits=inits))
-        found.append(Method(f"sgd-{inits}-{options.steps}-{options.draws}", label, few, (read,)))
+        found.append(Method(f"sgd-{inits}-{descent}", label, few, (read,)))
     if "compound" in options.methods:
         inits = options.inits[-1]
-        key = f"{_key('compound')}-{inits}-{options.steps}-{options.draws}"
+        key = f"{_key('compound')}-{inits}-{descent}"
         read = partial(_compound, options.weights, solver(inits=inits))
         found.append(Method(key, f"generative classifier, sgd, {inits} initialisations", few, (read,)))
     for name, label in (("resnet", "ResNet"), ("slot_attention", "Slot Attention")):
@@ -147,7 +149,7 @@ def note(options: argparse.Namespace) -> str:
     """How the table was made."""
     return (
         f"`python benchmarks/inference/discovery.py --data {' '.join(options.data)} -n {options.n} --few {options.few} "
-        f"--steps {options.steps} --draws {options.draws} --seed {options.seed}`: model `{options.model}`, "
+        f"--steps {options.steps} --draws {options.draws} --start {options.start} --seed {options.seed}`: model `{options.model}`, "
         f"{options.threads} thread. Rows and CPU seconds are of one picture; ranges are over training seeds, intervals "
         "over pictures."
     )
