@@ -149,9 +149,9 @@ def note(options: argparse.Namespace) -> str:
     """How the table was made."""
     return (
         f"`python benchmarks/inference/discovery.py --data {' '.join(options.data)} -n {options.n} --few {options.few} "
-        f"--steps {options.steps} --draws {options.draws} --start {options.start} --seed {options.seed}`: model "
-        f"`{options.model}`, {options.threads} thread. Rows and CPU seconds are of one picture; ranges are over training seeds, intervals "
-        "over pictures."
+        f"--steps {options.steps} --draws {options.draws} --start {options.start} --seed {options.seed}`: "
+        f"model `{options.model}`, {options.threads} thread. Rows and CPU seconds are of one picture; "
+        "ranges are over training seeds, intervals over pictures."
     )
 
 
