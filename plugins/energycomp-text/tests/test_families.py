@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from huggingface_hub.utils._paths import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,8 +24,9 @@ from energycomp.models import Model, execution_device, save_pretrained
 from energycomp.plugins import find, names, register
 from energycomp.testing import check_component
 from energycomp_text import from_pipeline, with_concepts
-from energycomp_text.families import Family, Prompted, pixart, zimage
+from energycomp_text.families import Family, Prompted, flux, pixart, zimage
 from energycomp_text.families.prompted import PipelineNetwork
+from energycomp_text.families.reading import files_of
 from energycomp_text.testing import TINY, tiny_flux, tiny_pixart, tiny_sd3, tiny_sdxl
 
 SIZE, SCALE, STEPS = 32, 5.0, 4
@@ -419,6 +421,22 @@ def test_models_of_other_latents_do_not_compose(sdxl: Case) -> None:
     other = from_pipeline(tiny_pixart(seed=5), max_sequence_length=40)
     with pytest.raises(CompositionError, match="with space vae"):
         _ = sdxl.model("a cat") + other("a dog")
+
+
+def test_of_a_repository_only_the_parts_are_fetched() -> None:
+    wanted = [
+        "model_index.json", "scheduler/scheduler_config.json", "tokenizer_2/spiece.model", "transformer/config.json",
+        "transformer/diffusion_pytorch_model-00001-of-00003.safetensors", "text_encoder/model.safetensors",
+        "transformer/diffusion_pytorch_model.safetensors.index.json", "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder_2/model-00002-of-00002.safetensors",
+    ]  # fmt: skip
+    others = [
+        "flux1-dev.safetensors", "README.md", "text_encoder_2/model-00002-of-00002.fp16.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.bin", "image_encoder/config.json",
+        "transformer/own_code.py",
+    ]  # fmt: skip
+    found = filter_repo_objects([*wanted, *others], allow_patterns=list(files_of(flux.family())))
+    assert sorted(found) == sorted(wanted)
 
 
 # Another package's family
