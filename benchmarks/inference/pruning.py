@@ -4,8 +4,8 @@ python benchmarks/inference/pruning.py [--model clevr-places] [--data synthetic:
 
 Algorithm 2 of Li et al. (2023), "Your Diffusion Model is Secretly a Zero-Shot Classifier": all candidates are compared
 on the same few draws of noise, those of the least mean error stay, and the next stage adds draws for them alone, until
-one is left. The candidates are the 256 points of the lattice of `pursuit`, and the count, one, is given to both. An answer
-is right if the point of the lattice that is nearest to it is the nearest one to the object.
+one is left. The candidates are the 256 points of the lattice of `pursuit`, and the count, one, is given to both. An
+answer is right if the point of the lattice that is nearest to it is the nearest one to the object.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def main() -> None:
         head,
         [_line(*one) for one in found.items()],
         f"`{COMMAND} --model {options.model} --data {options.data} -n {options.n} --seed {options.seed}`: Wilson "
-        f"intervals over images; distance in image widths, threads: {options.threads}. The NFE of pursuit include those "
-        "of its comparison of the answer with the runner-up.",
+        f"intervals over images; distance in image widths, threads: {options.threads}. The NFE of pursuit include "
+        "those of its comparison of the answer with the runner-up.",
     )
     options.out.mkdir(parents=True, exist_ok=True)
     with atomic_file(options.out / "pruning.md") as temporary:
