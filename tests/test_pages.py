@@ -42,7 +42,7 @@ QUICKER = {
     r"^(energycomp infer clevr\S* .*)": r"\1 --count 0",
     r"^(energycomp rank .*)": r"\1 --draws 4",
     r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 10",
-    r"^(energycomp evaluate clevr\S* .*)-n 300": r"\1-n 1 --count 0",
+    r"^(energycomp evaluate clevr\S* .*)-n (?:100|300)": r"\1-n 1 --count 0",
     r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
     r"^(energycomp edit .*)": r"\1 --steps 10",
     r"^(energycomp infer clevr .*) --redraw": r"\1",

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
                 shown += [folder / f"{seed}.png" for seed in seeds[:SHOWN]]
     if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n))
+        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=96)
 
 
 if __name__ == "__main__":
