@@ -112,7 +112,7 @@ def energycomp_register_loaders() -> Mapping[str, Factory]:
 
 @hookspec
 def energycomp_register_families() -> Mapping[str, Factory]:
-    """Text-to-image pipelines of diffusers, by their class: `factory() -> energycomp_text.families.Family`."""
+    """Text-to-image pipelines that energycomp-text reads, by their class: `factory() -> Family`."""
 
 
 @hookspec

@@ -323,7 +323,7 @@ def test_a_name_of_a_package_that_is_not_installed(
     with pytest.raises(NotFoundError) as caught:
         plugins.find(kind, name)
     message = str(caught.value)
-    assert message.startswith(f"No {kind[:-1]} is named {name!r}. ")
+    assert message.startswith(f"No {registry.singular_of(kind)} is named {name!r}. ")
     assert message.endswith(f" {name!r} is in a package that is not installed: pip install {distribution}")
 
 
