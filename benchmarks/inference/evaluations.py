@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.common.measure import table
-from energycomp import Model, load
+from energycomp import Model, infer, load
 from energycomp.components import mixed_of
 from energycomp.evaluation import Example, match, true_values
 from energycomp.evaluation.scene_metrics import FOUND_WITHIN
 from energycomp.files import atomic_file
-from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning, infer_sample
+from energycomp.images import to_unit
+from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning
 from energycomp.plugins import find
 from energycomp.seeds import derived_seed
 from energycomp_solvers.pursuit import STAGES
@@ -64,7 +65,8 @@ def numbers_of(model: Model, example: Example, index: int, seed: int) -> list[fl
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)
-        solution = infer_sample(example.image, model, generator=generator)
+        image = to_unit(example.image) if isinstance(example.image, torch.Tensor) else example.image
+        solution = infer(image, model, generator=generator)
     seconds, width = time.perf_counter() - started, None if mixed is None else mixed.support.length
     found = int((match(solution.conditions[:, :width], true[:, :width]) < FOUND_WITHIN).sum())
     stages, fit = list(solution.trace["rows"]), FIT_DRAWS * (solution.count + 1)  # and u

@@ -34,7 +34,6 @@ STAGED = {
     "2 stages": ((256, 1), (16, 16)),
     "3 stages": ((256, 1), (32, 4), (4, 32)),
     "4 stages": ((256, 1), (64, 4), (16, 16), (4, 64)),
-    "4 stages, twice the draws": ((256, 2), (64, 8), (16, 32), (4, 128)),
 }
 Answer = Callable[[Problem, Tensor, torch.Generator], Tensor]
 
@@ -89,7 +88,7 @@ def main() -> None:
     for index, example in enumerate(examples):
         true = true_values(example, model.conditioner)[0]
         for name, way in ways.items():
-            problem = make_problem(model.encode(model.processor(example.image)), model, count=1)
+            problem = make_problem(model.encode(example.image), model, count=1)
             points = lattice(problem.slots[0].support, SIDE, problem.value_shape)
             generator = torch.Generator().manual_seed(derived_seed(options.seed, "example", index))
             answer = way(problem, points, generator)

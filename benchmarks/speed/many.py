@@ -18,6 +18,7 @@ import torch
 from benchmarks.common.measure import table
 from energycomp import infer, load
 from energycomp.files import atomic_file
+from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solution, infer_many
 from energycomp.plugins import find
 
@@ -40,7 +41,7 @@ def main() -> None:
     warnings.simplefilter("ignore", OutOfDistributionWarning)
     model = load(options.model, device=options.device)
     examples = find("datasets", model.name)().examples(options.data, count=options.n, seed=options.seed)
-    images = [example.image for example in examples]
+    images = [to_unit(torch.as_tensor(example.image)) for example in examples]
     infer(images[0], model, generator=options.seed)  # the first is slower
     started = time.perf_counter()
     alone = [infer(image, model, generator=options.seed, progress=False) for image in images]
