@@ -203,7 +203,7 @@ def _inputs(paths: list[Path], output: Output | None, column: str | None) -> Inp
     found = Inputs.of(paths, without=output.folder or output.table, column=column)
     place = Path(str(output)).resolve()
     if place in found.files or any(file.parent == place for file in found.files):
-        raise InputError(f"got -o {output}, which holds images that are to be read; expected another place")
+        raise InputError(f"got -o {output}, which holds images that are to be read; expected another folder or file")
     return found
 
 
