@@ -143,13 +143,7 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     if len(condition) != len(owner):
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
     _count(rows=len(owner))
-    own = _own_type(denoiser.network, shared.sample.dtype)
-    if own == torch.float16 and shared.sample.device.type == "cpu":
-        raise InputError(
-            "got a network in float16 on the CPU; expected bfloat16 or float32 there; load it with dtype='bfloat16', "
-            "or move it to an accelerator"
-        )
-    condition = condition.to(shared.sample.device, own)
+    condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
     gathering = current()
     if gathering is None or torch.is_grad_enabled():
         return _rows(denoiser, shared, condition, owner)

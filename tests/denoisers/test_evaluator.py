@@ -251,13 +251,6 @@ def test_counters_nest_and_no_rows_cost_nothing() -> None:
     assert (inner.rows, inner.trunks, outer.rows, outer.trunks) == (3, 0, 3, 2)
 
 
-def test_float16_on_the_cpu_is_refused() -> None:
-    made = tiny_model().denoiser
-    half = attrs.evolve(made, network=made.network.half())
-    with pytest.raises(InputError, match="float16 on the CPU; expected bfloat16 or float32"):
-        half.unconditional.eps(torch.zeros(1, *made.sample_shape), torch.tensor([10.0]))
-
-
 def test_a_network_may_say_where_it_computes() -> None:
     class Mapped(OneStage):
         device = torch.device("cuda:1")

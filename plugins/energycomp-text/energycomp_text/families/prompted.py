@@ -110,6 +110,15 @@ def device_of(network: nn.Module) -> torch.device:
     return execution_device(network) or next(network.parameters()).device
 
 
+def check_precision(network: Any) -> None:
+    """Raises `InputError` for a network in float16 on the CPU, where it is slow and overflows."""
+    if network.dtype == torch.float16 and device_of(network).type == "cpu":
+        raise InputError(
+            "got a pipeline in float16 on the CPU; expected bfloat16 or float32 there; load it with dtype='bfloat16', "
+            "or move it to an accelerator"
+        )
+
+
 class PromptEncoder(nn.Module):
     """Prompts to condition rows by the text encoders of a pipeline, which stay the pipeline's own."""
 
@@ -121,6 +130,7 @@ class PromptEncoder(nn.Module):
         """Numbers (R, L) of characters to R rows."""
         prompts = [self.characters.text(row) for row in ids.cpu()]
         self._move(ids.device)
+        check_precision(self.opened.network)
         batches = (prompts[start : start + AT_ONCE] for start in range(0, len(prompts), AT_ONCE))
         parts = [self.own.encode(self.opened.pipe, batch, self.opened.settings) for batch in batches]
         return Condition.cat(parts).to(ids.device)
@@ -160,6 +170,7 @@ class PipelineNetwork(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Predictions (R, C, h, w), on the device of the samples."""
+        check_precision(self.part)
         own = self.part.dtype if self.part.dtype.is_floating_point else sample.dtype
         condition = condition.to(dtype=own)
         if bool(condition.null.any()):
