@@ -108,7 +108,7 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["infer", "--redraw"], "without -o"),
+        (["infer", "--redraw"], "without a folder"),
         (["infer", "--format", "faces"], "without scene records"),
         (["infer", "--format", "clevr", "--json"], "expected one of them"),
         (["edit", "--set", "color=red"], "an object's number"),
