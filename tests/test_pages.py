@@ -32,7 +32,6 @@ NOT_RUN = {
     r"^energycomp studio\b": "serves a page until it is stopped",
     r"^energycomp \w+ runs/": "reads a model that a command before it trains",
     r" (CLEVR_v1\.0|clevrtex_full|DIR|multi_dsprites\.npz|photos/)": "reads files of the user",
-    r"(^SD=|\$SD )": "downloads a model",
     r"cmaes|lamps|energycomp-random": "needs a package that the page installs or writes",
 }
 # What makes the other commands quick: few images, and no search for components except in `edit`, which infers as well.
