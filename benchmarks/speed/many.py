@@ -50,14 +50,7 @@ def main() -> None:
         started = _clock()
         together = list(infer_many(images, model, batch_size=size, seed=options.seed))
         lines.append(_line(f"infer_many, B = {size}", together, alone, started))
-    head = (
-        "images together",
-        "NFE per second",
-        "seconds per image",
-        "NFE per image",
-        "largest difference",
-        "equal NFE",
-    )
+    head = ("method", "NFE per s", "NFE per CPU s", "s per image", "NFE per image", "largest difference", "same NFE")
     arguments = f"--model {options.model} --data {options.data} -n {options.n} --seed {options.seed}"
     text = table(head, lines, f"`{COMMAND} {arguments}`: {options.device}, threads: {options.threads}.")
     options.out.mkdir(parents=True, exist_ok=True)
