@@ -26,7 +26,8 @@ from energycomp.files import atomic_file
 from energycomp.inference import Problem, make_problem
 from energycomp.plugins import find
 from energycomp.seeds import derived_seed
-from energycomp_solvers.pursuit import Pursuit, lattice
+from energycomp_solvers.pursuit import Pursuit
+from energycomp_solvers.shared.lattice import lattice
 
 COMMAND = "python benchmarks/inference/pruning.py"
 SIDE = 16

@@ -14,7 +14,6 @@ from typing import ClassVar
 import attrs
 import torch
 from torch import Tensor
-from torch.distributions import constraints, transform_to
 
 from energycomp.errors import InputError
 from energycomp.fields import number, whole
@@ -22,10 +21,11 @@ from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.held_out import HeldOut
+from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
-__all__ = ["STAGES", "Pursuit", "lattice"]
+__all__ = ["STAGES", "Pursuit"]
 
 STAGES = ("lattice", "pursuit", "count", "polish", "comparison")  # of `Solution.trace["rows"]`
 PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
@@ -41,39 +41,6 @@ class _Found:
     chosen: list[int]
     extra: list[int]
     errors: Sequence[float]
-
-
-@attrs.define(eq=False)
-class _Screen:
-    """The lattice on the first draw of a bank, and which of its values are known on all draws."""
-
-    problem: Problem
-    bank: NoiseBank
-    atoms: Tensor
-    form: QuadraticForm
-    admitted: set[int] = attrs.field(factory=set)
-
-    @classmethod
-    def of(cls, problem: Problem, bank: NoiseBank, side: int) -> _Screen:
-        """Costs a row for each value of the lattice."""
-        atoms = lattice(problem.slots[0].support, side, problem.value_shape)
-        return cls(problem, bank, atoms, problem.quadratic(atoms, bank[:1]))
-
-    def best(self, form: QuadraticForm, order: Sequence[int], most: int) -> list[int]:
-        """The values not yet admitted that lower the error of an answer most, on the first draw."""
-        both = self.form.append(form.take(order).first())
-        errors = add_each(both, range(len(self.form), len(both)), self.problem.weighting)
-        return [k for k in errors.argsort().tolist() if k < len(self.form) and k not in self.admitted][:most]
-
-    def admit(self, indices: Sequence[int], atoms: Tensor, form: QuadraticForm | None) -> tuple[Tensor, QuadraticForm]:
-        """Atoms and form with values of the lattice added. Costs a row for each of these and each further draw."""
-        if form is not None and not indices:
-            return atoms, form
-        self.admitted.update(indices)
-        more, known = self.atoms[indices], self.form.take(indices)
-        if len(self.bank) > 1:
-            known = known.cat(self.problem.quadratic(more, self.bank[1:]))
-        return torch.cat([atoms, more]), known if form is None else form.append(known)
 
 
 @attrs.frozen
@@ -120,7 +87,7 @@ class Pursuit:
         candidates, rows = problem.slots[0].candidates, [problem.rows]
         continuous = candidates is None
         if candidates is None:
-            screen = _Screen.of(problem, self._low(problem, generator), self.side)
+            screen = Screen.of(problem, self._low(problem, generator), self.side)
             rows.append(problem.rows)
             found = self._pursue(problem, screen)
         else:
@@ -154,7 +121,7 @@ class Pursuit:
         extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
         return _Found(atoms, form, chosen, extended[len(chosen) :], errors)
 
-    def _pursue(self, problem: Problem, screen: _Screen) -> _Found:
+    def _pursue(self, problem: Problem, screen: Screen) -> _Found:
         """Newtonized matching pursuit: each value is moved before the next one is added.
 
         A value of the lattice explains only a part of its component, and another one would be added beside it. When
@@ -229,21 +196,3 @@ def _parts(draws: int) -> list[int]:
     """A quarter of the draws, another one, and the rest; all at once where that would be fewer than four."""
     first = draws // 4
     return [first, first, draws - 2 * first] if first >= 4 else [draws]
-
-
-def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, ...]) -> Tensor:
-    """side^D values that cover a support evenly (an unbounded one by logistic quantiles): (side^D, D).
-
-    >>> unit = constraints.independent(constraints.unit_interval, 1)
-    >>> lattice(unit, 2, (2,)).tolist()
-    [[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]]
-    """
-    if len(value_shape) != 1 or side ** value_shape[0] > 65_536:
-        raise InputError(
-            f"got values of shape {value_shape} for a lattice of {side} a side; expected one dimension and at most "
-            "65,536 points; pass candidates= or use sgd"
-        )
-    ticks = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    points = torch.cartesian_prod(*[ticks] * value_shape[0]).view(-1, *value_shape)
-    values: Tensor = transform_to(support)(torch.logit(points))
-    return values.float()

@@ -5,7 +5,6 @@ Costs R K network evaluations per draw and step for R initialisations of K compo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -16,11 +15,11 @@ from torch.distributions import transform_to
 from tqdm import tqdm
 
 from energycomp.fields import number, one_of, whole
-from energycomp.inference import Problem, QuadraticForm, Solution, paired
+from energycomp.inference import Problem, Solution, paired
 from energycomp.seeds import as_generator
-from energycomp_solvers.pursuit import lattice
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.descent import descend
+from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.starts import random_starts, residual_starts
 
 __all__ = ["SGD"]
@@ -97,12 +96,12 @@ class SGD:
         rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
         return compared(problem, best, _unlike(problem, rival, best), len(bank), trace, generator)
 
-    def _screen(self, problem: Problem, generator: torch.Generator | None) -> tuple[Tensor, QuadraticForm] | None:
-        """A lattice and the form over it on one draw of the lowest third of the timesteps, which see places best."""
-        if self.start == "random" or not 1 <= math.prod(problem.value_shape) <= MOST_NUMBERS or not problem.slots:
+    def _screen(self, problem: Problem, generator: torch.Generator | None) -> Screen | None:
+        """A lattice on one draw of the lowest third of the timesteps, which see places best; None for random starts."""
+        placed = len(problem.value_shape) == 1 and problem.value_shape[0] <= MOST_NUMBERS
+        if self.start == "random" or not placed or not problem.slots:
             return None
-        atoms = lattice(problem.slots[0].support, self.side, problem.value_shape)
-        return atoms, problem.quadratic(atoms, problem.draw(3, generator)[:1])
+        return Screen.of(problem, problem.draw(3, generator)[:1], self.side)
 
     @property
     def _steps_of_round(self) -> int:
@@ -112,7 +111,7 @@ class SGD:
         self,
         problem: Problem,
         count: int,
-        screen: tuple[Tensor, QuadraticForm] | None,
+        screen: Screen | None,
         generator: torch.Generator | None,
         on_step: Callable[[], object],
     ) -> Tensor:
@@ -122,7 +121,7 @@ class SGD:
         if screen is None:
             values = random_starts(problem.slots[0].support, self.inits, count, problem.value_shape, generator)
         else:
-            values = residual_starts(screen[1], screen[0], self.inits, count, problem.weighting, generator)
+            values = residual_starts(screen.form, screen.atoms, self.inits, count, problem.weighting, generator)
         values = values.to(problem.device)
         for _ in range(self.rounds):
             values, errors = descend(
