@@ -92,8 +92,18 @@ def flow_from(model: Model) -> Model:
     """`places_flow` that starts with the features of a model of places which predicts x0; its skip connection is new.
 
     A flow is eps - x0, so the last convolutions change their sign.
+
+    Raises:
+        InputError: a model with another network.
     """
     made, weights = places_flow(), model.denoiser.network.state_dict()
+    others = {name: part.shape for name, part in weights.items()}
+    own = {name: part.shape for name, part in made.denoiser.network.state_dict().items() if "skip" not in name}
+    if others != own:
+        raise InputError(
+            f"got the model {model.name!r} to start from, whose network differs from that of clevr-places; expected "
+            "clevr-places or clevr-places-flow, or models trained from them; leave --init out"
+        )
     last = ("base.weight", "base.bias", "out.2.weight", "out.2.bias")
     weights |= {name: -weights[name] for name in last}
     made.denoiser.network.load_state_dict(weights, strict=False)

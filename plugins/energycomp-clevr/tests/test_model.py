@@ -74,6 +74,11 @@ def test_the_flow_twin_starts_with_the_features_of_a_model_of_x0() -> None:
     torch.testing.assert_close(with_skip, of_flow + 2 * sample, atol=1e-4, rtol=1e-4)
 
 
+def test_the_flow_twin_cannot_start_from_another_network() -> None:
+    with pytest.raises(InputError, match="got the model 'clevr' to start from"):
+        flow_from(clevr(pretrained=False))
+
+
 def test_the_flow_preset_trains_from_either_model(tmp_path: Path) -> None:
     scenes = tmp_path / "scenes"
     write(scenes, 4, objects=(1, 2), seed=0)
