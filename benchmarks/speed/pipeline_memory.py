@@ -2,10 +2,11 @@
 
 python benchmarks/speed/pipeline_memory.py [--width 384]
 
-The first table counts the parameters of the configs of published pipelines, on the meta device, so that nothing is
-downloaded and no weight is made. The second saves a pipeline of each family with random weights, whose width is given,
-and loads it in a new process: the peak of its memory, without that of files that are mapped, beyond that of the same
-imports, and the size of its files. Linux only.
+The first table counts the parameters of the configs in this file, on the meta device, so that nothing is downloaded and
+no weight is made. They are meant to be those of published pipelines, with whose config files they were not compared.
+The second saves a pipeline of each family with random weights, whose width is given, and loads it in a new process: the
+peak of its memory, without that of files that are mapped, beyond that of the same imports, and the size of its files.
+Linux only.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def qwen3_4b() -> Any:
     )  # fmt: skip
 
 
-PUBLISHED: dict[str, tuple[Callable[[], Any], list[Callable[[], Any]], int]] = {
+CONFIGS: dict[str, tuple[Callable[[], Any], list[Callable[[], Any]], int]] = {
     "Stable Diffusion 1.5": (sd, [lambda: clip(768, 12, 12)], 4),
     "Stable Diffusion XL": (sdxl, [lambda: clip(768, 12, 12), lambda: clip(1280, 32, 20)], 4),
     "PixArt-Sigma": (pixart, [t5_xxl], 4),
@@ -164,7 +165,7 @@ def parameters(make: Callable[[], Any]) -> int:
 
 def computed() -> list[list[str]]:
     rows = []
-    for name, (network, encoders, channels) in PUBLISHED.items():
+    for name, (network, encoders, channels) in CONFIGS.items():
         counts = parameters(network), sum(map(parameters, encoders)), parameters(lambda c=channels: vae(c))
         memory = [f"{2 * count / GIB:.1f}" for count in (*counts, sum(counts))]
         rows.append([name, *(f"{count / 1e9:.2f}" for count in counts), *memory])
@@ -211,7 +212,7 @@ def main() -> None:
     options = parser.parse_args()
     head = ["pipeline", "network, 1e9", "encoders, 1e9", "VAE, 1e9"]
     sizes = [*head, "network, GiB", "encoders, GiB", "VAE, GiB", "all, GiB"]
-    print(table(sizes, computed(), "Computed from configs; GiB in bfloat16."), flush=True)
+    print(table(sizes, computed(), "Computed from the configs in this file; GiB in bfloat16."), flush=True)
     loaded = ["family", "loaded as", "files, MiB", "peak, MiB", "kept, MiB", "peak / files"]
     print(
         table(

@@ -26,6 +26,7 @@ from energycomp.components.regional import regional, within
 from energycomp.components.regions import during, ramp, region
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
+    LEAST_ALPHA,
     NoisedSpace,
     cosine_schedule,
     flow_schedule,
@@ -39,6 +40,7 @@ from energycomp.components.values import ReadsText, parsed, random_values, read_
 from energycomp.components.weights import AnyWeight, Weight, constant_weights
 
 __all__ = [
+    "LEAST_ALPHA",
     "AnyWeight",
     "AttributeConditioner",
     "Composable",

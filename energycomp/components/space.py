@@ -14,6 +14,7 @@ from energycomp.imports import without_compiler
 from energycomp.seeds import as_generator
 
 __all__ = [
+    "LEAST_ALPHA",
     "NoisedSpace",
     "ValueRange",
     "check_compatible",

@@ -19,7 +19,8 @@ from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
-from energycomp.models.model import Defaults, Model
+from energycomp.models.defaults import Defaults
+from energycomp.models.model import Model
 
 __all__ = ["Needs", "Problem", "make_problem"]
 

@@ -15,7 +15,8 @@ from torch.distributions import constraints
 from energycomp.components.conditioning import FiniteConditioner, MixedSupport
 from energycomp.components.values import values_of
 from energycomp.errors import InputError
-from energycomp.models.model import MAX_COUNT, Model
+from energycomp.models.defaults import MAX_COUNT
+from energycomp.models.model import Model
 
 __all__ = ["Slot", "attribute_slots", "count_range", "value_slot"]
 

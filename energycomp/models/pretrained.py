@@ -24,8 +24,9 @@ from energycomp.models.build import conditioner_of, filled, load_weights, networ
 from energycomp.models.card import card
 from energycomp.models.codec import VAECodec
 from energycomp.models.config import CONFIG, config_of, read_config
+from energycomp.models.defaults import Defaults
 from energycomp.models.hub import CARD, is_hub_id
-from energycomp.models.model import Defaults, Model
+from energycomp.models.model import Model
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find, names
 

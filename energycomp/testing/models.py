@@ -16,7 +16,8 @@ from energycomp.components.space import cosine_schedule, flow_schedule, signal_n
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.two_stage import TwoStageUNet
 from energycomp.images import ImageProcessor
-from energycomp.models.model import Defaults, Model
+from energycomp.models.defaults import Defaults
+from energycomp.models.model import Model
 from energycomp.testing.conditioners import Labels, TintedSquare, UnitSquare
 
 __all__ = [

@@ -10,7 +10,8 @@ from energycomp.components.rules import Rule, identifies_null
 from energycomp.components.space import cosine_schedule
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.images import ImageProcessor
-from energycomp.models.model import Defaults, Model
+from energycomp.models.defaults import Defaults
+from energycomp.models.model import Model
 from energycomp.testing.models import BACKGROUND, SIZE
 
 __all__ = ["Stripes", "StripesEncoder", "stripes_model"]

@@ -22,6 +22,7 @@ class Hub:
     Args:
         cut: whether downloads of weights break off half-way.
         private: names of repositories that only the token reads.
+        gated: names of repositories whose files nobody has been given access to.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Hub:
         self.branches: dict[str, dict[str, str]] = {}
         self.blobs: dict[str, bytes] = {}
         self.private: set[str] = set()
+        self.gated: set[str] = set()
         self.cut = False
         self.asked: list[str] = []
         self.url = ""
@@ -176,6 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, repo: str, revision: str, name: str, files: dict[str, bytes]) -> None:
         commit = {"X-Repo-Commit": self.hub.branches[repo].get(revision, revision)}
+        if repo in self.hub.gated:
+            self._fail(403, "GatedRepo", "Access to model is restricted", commit)
+            return
         if name not in files:
             self._fail(404, "EntryNotFound", "Entry not found", commit)
             return

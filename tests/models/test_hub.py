@@ -207,6 +207,38 @@ def test_a_repository_of_something_else(hub: Hub) -> None:
     assert not [line for line in hub.asked if "pytorch_model" in line]
 
 
+def test_pipelines(hub: Hub, tmp_path: Path) -> None:
+    """Those of diffusers: all of the parts and nothing else is fetched, and what is missing is named."""
+    testing = pytest.importorskip("energycomp_text.testing")
+    testing.tiny_pixart().save_pretrained(tmp_path / "pipe")
+    files = {
+        file.relative_to(tmp_path / "pipe").as_posix(): file.read_bytes()
+        for file in (tmp_path / "pipe").rglob("*")
+        if file.is_file()
+    }
+    hub.create("me/pipe")
+    hub.commit("me/pipe", "main", {**files, "whole.safetensors": b"x", "transformer/own_code.py": b"x"})
+    hub.asked.clear()
+    read = energycomp.load("me/pipe", max_sequence_length=8)
+    assert read.denoiser.space.startswith("vae:me/pipe:")
+    assert not [line for line in hub.asked if "whole" in line or "own_code" in line]
+
+    hub.gated.add("me/pipe")
+    for options in ({}, {"token": TOKEN}):
+        with pytest.raises(NotFoundError, match=r"'me/pipe', whose authors give access on request.*hf auth login"):
+            energycomp.load("me/pipe", revision="main", cache_dir=tmp_path / "other", **options)
+    for missing, message in (
+        ("vae/", "got me/less without vae; expected the folders"),
+        ("transformer/diffusion_pytorch_model.safetensors", "no file named diffusion_pytorch_model.safetensors"),
+        ("model_index.json", "got me/less, which holds neither config.json nor model_index.json"),
+    ):
+        hub.create("me/less")
+        hub.commit("me/less", "main", {n: data for n, data in files.items() if not n.startswith(missing)})
+        with pytest.raises(NotFoundError, match=message) as caught:
+            energycomp.load("me/less", cache_dir=tmp_path / missing.replace("/", "-"))
+        assert "\n" not in str(caught.value)
+
+
 def test_a_folder_is_uploaded_as_it_is(hub: Hub, model: Model, tmp_path: Path) -> None:
     save_pretrained(model, tmp_path / "m", dtype=torch.float16, extra={"README.md": "# Of a person"})
     push_to_hub(tmp_path / "m", "me/tiny", token=TOKEN)

@@ -28,6 +28,12 @@ __all__ = ["adapter_of"]
 
 FILE = "pytorch_lora_weights.safetensors"
 HALVES = (".lora_A.weight", ".lora_B.weight")
+# Settings of peft that a file may have; others may import modules, or change the weights of the base.
+SETTINGS = {
+    "alpha_pattern", "base_model_name_or_path", "exclude_modules", "inference_mode", "lora_alpha", "lora_dropout",
+    "peft_type", "peft_version", "r", "rank_pattern", "revision", "target_modules", "task_type", "use_dora",
+    "use_rslora",
+}  # fmt: skip
 _numbers = count(1)
 _switching = RLock()
 
@@ -72,7 +78,11 @@ class _Adapter:
         parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
         before = [(part, _active(part)) for part in parts]
         try:
-            _check(self.pipe.lora_state_dict(given), self.pipe)
+            weights, *_, settings = self.pipe.lora_state_dict(
+                given, use_safetensors=True, local_files_only=True, return_lora_metadata=True
+            )
+            _check_settings(settings, max((len(tensor) for tensor in weights.values() if tensor.ndim), default=0))
+            _check(weights, self.pipe)
             with _silent():
                 self.pipe.load_lora_weights(given, adapter_name=name, use_safetensors=True, local_files_only=True)
             if not any(name in layer.scaling for layer in _layers(network)):
@@ -87,7 +97,7 @@ class _Adapter:
                 for layer in _layers(part):
                     layer.set_adapter(list(active), inference_mode=True)
         for part in parts:
-            part.requires_grad_(requires_grad=False)
+            part.eval().requires_grad_(requires_grad=False)  # the dropout of an adapter begins in training mode
             for layer in _layers(part):
                 if name in layer.scaling:
                     layer.set_scale(name, float(scale))
@@ -199,17 +209,35 @@ def _file(source: str) -> Path:
     return own[0]
 
 
-def _check(state: Any, pipe: Any) -> None:
-    """Raises `InputError` for weights of layers that the pipeline does not have, or of another width.
+def _check_settings(settings: Any, largest: int) -> None:
+    """Raises `InputError` for settings of peft in a file beyond `SETTINGS`, or a rank above that of all weights."""
+    from peft import LoraConfig
+
+    usual = {**vars(LoraConfig()), "init_lora_weights": "gaussian"}
+    for full, value in (settings or {}).items():
+        name = full.rpartition(".")[2]
+        known = name in SETTINGS or value == usual.get(name) or (name, value) == ("init_lora_weights", True)
+        if value and not known:
+            raise InputError(f"it has the setting {name} {value!r:.60}")
+        ranks = [value] if name == "r" else [*value.values()] if name == "rank_pattern" else []
+        if any(type(rank) is not int or rank > largest for rank in ranks):
+            raise InputError(f"it has the setting {name} {value!r:.60}, which is not the rank of its weights")
+
+
+def _check(weights: Mapping[str, Tensor], pipe: Any) -> None:
+    """Raises `InputError` for weights of layers that the pipeline does not have, or of another width, or not finite.
 
     peft reports hundreds of them, and keeps what fits.
     """
-    weights = state[0] if isinstance(state, tuple) else state
     for key, weight in weights.items():
         half = next((half for half in HALVES if key.endswith(half)), None)
         part, _, rest = key.partition(".")
         if half is None or getattr(pipe, part, None) is None:
             continue
+        if not bool(weight.isfinite().all()):
+            raise InputError(f"{rest} is not finite")
+        if key.removesuffix(half) + HALVES[1 - HALVES.index(half)] not in weights:
+            raise InputError(f"it has {rest} without its other half")
         layer = dict(getattr(pipe, part).named_modules()).get(rest.removesuffix(half))
         base = getattr(getattr(layer, "base_layer", layer), "weight", None)
         if base is None:

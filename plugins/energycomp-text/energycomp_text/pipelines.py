@@ -115,7 +115,8 @@ def _family_in(folder: Path, source: str) -> Family:
             f"writes it, or of a model of energycomp; {HOW_TO_GET}"
         )
     if not isinstance(found, str) or found not in names("families"):
-        raise InputError(f"got {source}, a {found}; {_known()}; {HOW_TO_GET}")
+        shown = " ".join(str(found).split())[:60]
+        raise InputError(f"got {source}, a {shown}; {_known()}; {HOW_TO_GET}")
     family: Family = find("families", found)()
     return family
 

@@ -21,7 +21,7 @@ from energycomp.models import Model, save_pretrained
 from energycomp.testing import tiny_model
 from energycomp_text import with_concepts
 from energycomp_text.model import small
-from energycomp_text.testing import TINY, tiny_pipeline
+from energycomp_text.testing import TINY
 
 Run = Callable[..., tuple[int, str, str]]
 PETS = "cat,dog,rabbit"
@@ -29,18 +29,11 @@ LOADED: dict[tuple[Any, ...], Model] = {}
 
 
 @pytest.fixture(scope="module")
-def sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pipelines") / "sd"
-    tiny_pipeline().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def quick(sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pipeline as a model that reads with few draws."""
-    folder = tmp_path_factory.mktemp("models") / "quick"
-    save_pretrained(with_draws(energycomp.load(sd), 3), folder)
-    return folder
+    made = tmp_path_factory.mktemp("models") / "quick"
+    save_pretrained(with_draws(energycomp.load(folder), 3), made)
+    return made
 
 
 def with_draws(model: Model, draws: int) -> Model:
@@ -166,10 +159,10 @@ def test_sample_composes_prompts(run: Run, quick: Path, arguments: list[Any], co
         assert image.size == (32, 32)
 
 
-def test_sample_is_what_the_composer_samples(run: Run, sd: Path) -> None:
-    code, _, _ = run("sample", "text", "a cat", "a dog", "--model", sd, "--steps", 2, "--seed", 5, "-o", "made.png")
+def test_sample_is_what_the_composer_samples(run: Run, folder: Path) -> None:
+    code, _, _ = run("sample", "text", "a cat", "a dog", "--model", folder, "--steps", 2, "--seed", 5, "-o", "made.png")
     assert code == 0
-    model = energycomp.load(sd)
+    model = energycomp.load(folder)
     expected = Composer(7.5 * model("a cat") & 7.5 * model("a dog")).sample(
         generator=torch.Generator().manual_seed(5), num_inference_steps=2, progress=False
     )
@@ -279,8 +272,8 @@ def test_a_hub_id_without_a_network(run: Run, photo: Path, monkeypatch: pytest.M
     assert "could not be read from the hub" in line(err)
 
 
-def test_a_pipeline_without_concepts(run: Run, sd: Path, photo: Path) -> None:
-    code, _, err = run("infer", "text", photo, "--model", sd)
+def test_a_pipeline_without_concepts(run: Run, folder: Path, photo: Path) -> None:
+    code, _, err = run("infer", "text", photo, "--model", folder)
     assert code == 2
     assert "--concepts cat,dog,rabbit" in line(err)
 

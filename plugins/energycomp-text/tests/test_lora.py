@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +124,80 @@ def test_loras_for_another_base(name: str) -> None:
     assert torch.equal(eps(base("a cat")), before)
     fits = base.with_lora(tiny_lora(pipe))
     assert not torch.equal(eps(fits("a cat")), before)
+
+
+@needs_peft
+def test_the_scale_that_a_file_names_is_kept(sdxl: Any, tmp_path: Path) -> None:
+    """As training scripts write it: all settings of peft, of which the weights say the rank only."""
+    from peft import LoraConfig
+
+    base, weights = model_of("sdxl", sdxl), tiny_lora(sdxl, seed=1)
+    config = LoraConfig(
+        r=2, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights="gaussian", lora_dropout=0.1
+    ).to_dict()
+    named = {f"unet.{name}": sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+    save_file(weights, tmp_path / "x.safetensors", metadata={"lora_adapter_metadata": json.dumps(named)})
+    got = eps(base.with_lora(tmp_path / "x.safetensors")("a cat"))
+    torch.testing.assert_close(got, eps(base.with_lora(weights, scale=2.0)("a cat")), rtol=0, atol=1e-5)
+
+
+class Evil:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@needs_peft
+def test_files_that_are_pickles(sdxl: Any, tmp_path: Path) -> None:
+    base = model_of("sdxl", sdxl)
+    for name in ("own.safetensors", "own.bin", "folder/pytorch_lora_weights.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    refused(InputError, "which is no LoRA", lambda: base.with_lora(tmp_path / "own.safetensors"))
+    refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "own.bin"))
+    refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path / "folder"))
+    assert not (tmp_path / "ran").exists()
+
+
+@needs_peft
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"megatron_config": {"a": 1}, "megatron_core": "own_classes"}, "the setting megatron_config"),
+        ({"megatron_core": "own_classes"}, "the setting megatron_core 'own_classes'"),
+        ({"init_lora_weights": "pissa"}, "the setting init_lora_weights 'pissa'"),
+        ({"r": 10**9}, "the setting r 1000000000, which is not the rank"),
+        ({"rank_pattern": {"to_q": 10**9}}, "the setting rank_pattern"),
+        ({"rank_pattern": [1]}, "is no LoRA"),
+    ],
+)
+def test_settings_that_a_file_may_not_have(
+    sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], message: str
+) -> None:
+    """peft makes weights of the rank `r`, may import the module `megatron_core`, and with "pissa" changes the base."""
+    base = model_of("sdxl", sdxl)
+    (tmp_path / "own_classes.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    full = {f"unet.{name}": value for name, value in ({"r": 2, "target_modules": ["to_q", "to_v"]} | settings).items()}
+    file = tmp_path / "own.safetensors"
+    save_file(tiny_lora(sdxl), file, metadata={"lora_adapter_metadata": json.dumps(full)})
+    refused(InputError, message, lambda: base.with_lora(file))
+    assert not (tmp_path / "ran").exists()
+    assert "own_classes" not in sys.modules
+
+
+@needs_peft
+def test_weights_that_are_not_finite_or_lack_a_half(sdxl: Any) -> None:
+    base, weights = model_of("sdxl", sdxl), tiny_lora(sdxl)
+    first = min(weights)
+    refused(InputError, "lora_A.weight is not finite", lambda: base.with_lora(
+        weights | {first: torch.full_like(weights[first], float("nan"))}))  # fmt: skip
+    refused(InputError, "lora_B.weight without its other half", lambda: base.with_lora(
+        {name: tensor for name, tensor in weights.items() if name != first}))  # fmt: skip
 
 
 def test_models_that_take_none(tmp_path: Path) -> None:

@@ -21,13 +21,7 @@ def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     return Condition(rows, mask=mask.bool())
 
 
-def predict(
-    pipe: Any,
-    sample: Tensor,
-    timestep: Tensor,
-    condition: Condition,
-    settings: Settings,  # noqa: ARG001 - the transformer has no further input
-) -> Tensor:
+def predict(pipe: Any, sample: Tensor, timestep: Tensor, condition: Condition, _: Settings) -> Tensor:
     """The transformer's noise; it predicts a variance, too, which samplers here do not use."""
     assert condition.mask is not None  # noqa: S101 - for the type checker
     both: Tensor = pipe.transformer(

@@ -16,7 +16,7 @@ from energycomp_text.encoders import HubTokenizer
 from energycomp_text.families.family import Opened, Settings
 from energycomp_text.text import Text
 
-__all__ = ["Characters", "PipelineNetwork", "PromptEncoder", "Prompted", "device_of"]
+__all__ = ["Characters", "PipelineNetwork", "PromptEncoder", "Prompted", "check_precision", "device_of"]
 
 LONGEST = 2048  # characters of a prompt
 AT_ONCE = 8  # prompts that are encoded

@@ -67,7 +67,7 @@ def _part(folder: Path, family: Family, source: str, dtype: torch.dtype) -> Any:
                 _checked_steps(read_json(folder / "scheduler_config.json")), **SCHEDULER.get(name, {})
             )
         if folder.name.startswith("tokenizer"):
-            return cls.from_pretrained(folder, local_files_only=True)
+            return _checked_length(cls.from_pretrained(folder, local_files_only=True))
         return _network(cls, folder, dtype)
     except Exception as error:  # both libraries raise many kinds
         raise NotFoundError(
@@ -93,6 +93,13 @@ def _made(cls: Any, config: Any) -> Any:
 
 def _stem(part: str) -> str:
     return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+
+
+def _checked_length(tokenizer: Any) -> Any:
+    length = tokenizer.model_max_length
+    if type(length) is not int or length < 1:
+        raise InputError(f"got model_max_length {length!r:.40}; expected at least 1")
+    return tokenizer
 
 
 def _checked_steps(config: Any) -> Any:

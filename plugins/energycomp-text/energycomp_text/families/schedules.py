@@ -7,14 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from energycomp.components import flow_schedule
+from energycomp.components import LEAST_ALPHA, flow_schedule
 from energycomp.denoisers import PredictionType
-from energycomp.errors import InputError
+from energycomp.errors import InputError, first_line
 
 __all__ = ["noise_schedule"]
 
 DIFFUSION = ("epsilon", "sample", "v_prediction")
-LEAST_ALPHA = 1e-9  # a schedule with zero terminal SNR ends at 0, where the log SNR is undefined
 
 
 def noise_schedule(scheduler: Any, *, flow: bool, tokens: int) -> tuple[Tensor, PredictionType]:
@@ -42,6 +41,7 @@ def noise_schedule(scheduler: Any, *, flow: bool, tokens: int) -> tuple[Tensor, 
             "set prediction_type in its config to what its UNet was trained for"
         )
     kind: PredictionType = found
+    # A schedule with zero terminal SNR ends at 0, where the log SNR is undefined.
     return alphas_cumprod.float().clamp(min=LEAST_ALPHA), kind
 
 
@@ -61,5 +61,11 @@ def _shift(scheduler: Any, tokens: int) -> float:
         return float(config.shift)
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    mu = low + (high - low) * (tokens - few) / (many - few)
-    return float(mu if config.get("time_shift_type") == "linear" else math.exp(mu))
+    try:
+        mu = low + (high - low) * (tokens - few) / (many - few)
+        return float(mu if config.get("time_shift_type") == "linear" else math.exp(mu))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise InputError(
+            f"got a shift from {low!r:.40} to {high!r:.40} between {few!r:.40} and {many!r:.40} patches for {tokens:,} "
+            f"({first_line(error)}); expected numbers; check image_size and the config of the scheduler"
+        ) from error

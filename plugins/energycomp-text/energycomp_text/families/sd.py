@@ -11,7 +11,7 @@ from energycomp.denoisers import ConditionUNet
 from energycomp.models import execution_device
 from energycomp_text.encoders import made_text
 from energycomp_text.families.family import Family, Opened, Settings
-from energycomp_text.families.prompted import Prompted
+from energycomp_text.families.prompted import Prompted, check_precision
 from energycomp_text.text import Text
 
 __all__ = ["family"]
@@ -45,7 +45,13 @@ def build(opened: Opened) -> tuple[nn.Module, Text]:
     text = made_text(pipe.tokenizer, pipe.text_encoder, settings, **opened.words)
     null = text(text.parse("").to(pipe.unet.device)).rows[0]
     network = ConditionUNet.from_unet(pipe.unet, tokens=text.token_shape[0], null=null)
+    network.register_forward_pre_hook(_check_precision)
     return network.eval().requires_grad_(requires_grad=False), text
+
+
+def _check_precision(network: Any, _: Any) -> None:
+    """As in the other families; the hook is the model's, so that the pipeline itself runs as before."""
+    check_precision(network.unet)
 
 
 def family() -> Family:

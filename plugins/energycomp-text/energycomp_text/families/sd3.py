@@ -21,13 +21,7 @@ def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     return Condition(rows, pooled=pooled)
 
 
-def predict(
-    pipe: Any,
-    sample: Tensor,
-    timestep: Tensor,
-    condition: Condition,
-    settings: Settings,  # noqa: ARG001 - the transformer has no further input
-) -> Tensor:
+def predict(pipe: Any, sample: Tensor, timestep: Tensor, condition: Condition, _: Settings) -> Tensor:
     """The transformer's velocity."""
     prediction: Tensor = pipe.transformer(
         hidden_states=sample,
