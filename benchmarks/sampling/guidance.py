@@ -3,8 +3,9 @@
 python benchmarks/sampling/guidance.py [-n 32] [--scales 3 7.5] [--guidances cfg apg] [--way ddim@25] [-o guidance.png]
 
 The compositions are `A & B`, of pairs of concepts of the model `text`, one per sample of a batch. `found` is the share
-of the prompts that are found, with the number two known and 16 draws. `clipped` is the share of pixels with a channel
-at an end of its range: colours that a guidance saturates. Results in `--records` are taken up again.
+of the prompts that are found, with the number two known and 16 draws; `found_gain` is its difference from that of cfg,
+on the same pairs and noise. `clipped` is the share of pixels with a channel at an end of its range: colours that a
+guidance saturates. Results in `--records` are taken up again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from energycomp.sampling import made_guidance
 from energycomp_solvers.enumerate import Enumerate
 
 BATCH, DRAWS = 8, 16
+BASE = "cfg"
 END = 1 / 255
 
 
@@ -49,21 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = load(options.model)
     folder, shown = options.records / f"{identity(options.model, model)}-{options.way}-{options.seed}", []
+    chosen = pairs(options.n, options.seed)
+
+    def rows_of(name: str, scale: float) -> list[dict[str, Any]]:
+        place = folder / f"{name}-{scale:g}"
+        return [
+            row
+            for start in tqdm(range(0, options.n, BATCH), desc=place.name)
+            for row in _batch(place, model, chosen, range(options.n)[start : start + BATCH], (name, scale), options)
+        ]
+
     for scale in options.scales:
         for name in options.guidances:
-            place = folder / f"{name}-{scale:g}"
-            chosen = pairs(options.n, options.seed)
-            rows = [
-                row
-                for start in tqdm(range(0, options.n, BATCH), desc=place.name)
-                for row in _batch(place, model, chosen, range(options.n)[start : start + BATCH], (name, scale), options)
-            ]
+            rows = rows_of(name, scale)
             line: dict[str, Any] = {"guidance": name, "scale": scale, "way": str(options.way), "samples": options.n}
             for key in ("found", "clipped"):
                 line[key], line[f"{key}_interval"] = mean_interval(torch.tensor([row[key] for row in rows]))
+            if BASE in options.guidances and name != BASE:
+                gains = [row["found"] - other["found"] for row, other in zip(rows, rows_of(BASE, scale), strict=True)]
+                line["found_gain"], line["found_gain_interval"] = mean_interval(torch.tensor(gains))
             line["rows_per_sample"] = round(sum(row["rows"] for row in rows) / options.n, 1)
             print(json.dumps({**line, "seed": options.seed}), flush=True)
-            shown += [place / f"{k}.png" for k in range(min(SHOWN, options.n))]
+            shown += [folder / f"{name}-{scale:g}" / f"{k}.png" for k in range(min(SHOWN, options.n))]
     if options.o:
         write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=96)
 

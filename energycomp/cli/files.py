@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["check_png", "image_files", "make_folder", "open_single", "save_png"]
+__all__ = ["check_png", "image_files", "make_folder", "open_single", "sample_files", "save_png", "save_samples"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 FULL = ("L", "RGB", "RGBA")  # modes of images that a PNG file keeps as they are; a palette is none of them
 RESULTS = "results.jsonl"  # marks a folder that `energycomp infer` wrote
+SIDE = 128  # px, the least side of an image in a grid of samples
 GRID = "energycomp:grid"  # text in a PNG file that shows several images: how many
 
 
@@ -58,6 +59,36 @@ def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int =
     make_folder(path.parent, option)
     with atomic_file(path) as temporary:
         (image if image.mode in FULL else image.convert("RGB")).save(temporary, format="PNG", pnginfo=text)
+
+
+def sample_files(out: Path, n: int, as_grid: bool) -> list[Path]:
+    """The files of n samples: one for a grid, otherwise one per sample, with numbers of equal width."""
+    from energycomp.show import FORMATS
+
+    if as_grid and n == 1:
+        raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
+    if as_grid and out.suffix.lower() in FORMATS.keys() - {".png"}:
+        raise InputError(f"got --grid with {out}; expected a PNG file, which says that it shows several images")
+    check_png(out, formats=tuple(FORMATS))
+    if as_grid or n == 1:
+        return [out]
+    files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
+    for file in files:
+        check_png(file, formats=tuple(FORMATS))
+    return files
+
+
+def save_samples(images: Sequence[Image.Image], files: Sequence[Path]) -> None:
+    """Writes each image to its file, or all to one file as a grid."""
+    from energycomp.show import save_image
+    from energycomp.viz import grid
+
+    if len(files) < len(images):
+        save_png(grid(images, side=SIDE), files[0], cells=len(images))
+        return
+    for image, file in zip(images, files, strict=True):
+        make_folder(file.parent, "-o")
+        save_image(image, file)
 
 
 def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: bool = False) -> dict[Path, Path]:

@@ -64,7 +64,15 @@ def read_guidance(text: str | None, scale: float | None) -> tuple[float | None, 
 
 
 def guided_by(name: str, scale: float | None, model: Model) -> dict[str, Any]:
-    """Keywords of `Composer.sample`; the scale is that of the model's components where none is given."""
+    """Keywords of `Composer.sample`; the scale is that of the model's components where none is given.
+
+    Raises:
+        NotFoundError: a name that no plugin registers.
+        InputError: no scale, of a model whose own is 1.
+    """
+    from energycomp.plugins import find
+
+    find("guidances", name)
     scale = model.defaults.guidance_scale if scale is None else scale
     if scale == 1.0:
         raise InputError(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import attrs
 import typer
 
-from energycomp.cli.files import check_png, make_folder, save_png
+from energycomp.cli.files import sample_files, save_samples
 from energycomp.cli.guidance import (
     GuidanceScale,
     Guided,
@@ -35,7 +33,8 @@ from energycomp.cli.options import (
     read_component,
     takes_words,
 )
-from energycomp.cli.output import print_report, ranking_record, wrong_components
+from energycomp.cli.output import print_report
+from energycomp.cli.sampled import sampled
 from energycomp.cli.weights import From, Numbers, Regions, Until, component_weights
 from energycomp.errors import InputError
 
@@ -44,13 +43,10 @@ if TYPE_CHECKING:
 
     from energycomp.components import AnyWeight, Composition
     from energycomp.denoisers import Conditional
-    from energycomp.inference import Ranking
     from energycomp.models import Model
-    from energycomp.sampling import Composer, SamplingReport
+    from energycomp.sampling import Composer
 
 __all__ = ["sample"]
-
-SIDE = 128  # px, the least side of an image in a grid
 
 
 def sample(
@@ -166,7 +162,7 @@ def sample(
         )
     sets = component_sets(components, others=bool(at or stated or without))
     n *= len(sets)
-    files = _files(out, n, as_grid)
+    files = sample_files(out, n, as_grid)
     given = {
         "the component": [text for texts in sets for text in texts],
         "--at": at,
@@ -206,31 +202,14 @@ def sample(
             "num_inference_steps": steps or loaded.defaults.num_inference_steps,
             "mixed_precision": precision,
         }
-        images, report, notes = _sampled(composers, n, (best_of, until_complete), loaded, options, with_report)
-    _save(images, files)
+        images, report, notes = sampled(composers, n, (best_of, until_complete), loaded, options, with_report)
+    save_samples(images, files)
     if show:
         for file in files:
             typer.launch(str(file))
     names = [str(file) for file in files]
     written = {"path": names[0]} if len(names) == 1 else {"paths": names}
     print_report({**written, **report, "n": n, "seed": seed}, [*notes, *names], as_json)
-
-
-def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
-    """The files to write: one for a grid, otherwise one per sample, with numbers of equal width."""
-    from energycomp.show import FORMATS
-
-    if as_grid and n == 1:
-        raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
-    if as_grid and out.suffix.lower() in FORMATS.keys() - {".png"}:
-        raise InputError(f"got --grid with {out}; expected a PNG file, which says that it shows several images")
-    check_png(out, formats=tuple(FORMATS))
-    if as_grid or n == 1:
-        return [out]
-    files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
-    for file in files:
-        check_png(file, formats=tuple(FORMATS))
-    return files
 
 
 def _generator(seed: int) -> Any:
@@ -281,68 +260,3 @@ def _compose(
     remaining = iter(parts)
     each = [[*islice(remaining, size), *ruled_out] for size in sizes]
     return [Composer(own) if own else Composer(model.unconditional) for own in each]
-
-
-def _sampled(
-    composers: list[Composer], n: int, best: tuple[int, bool], model: Model, options: dict[str, Any], with_report: bool
-) -> tuple[list[Any], dict[str, Any], list[str]]:
-    """Samples, the best of several where that is asked for; what is reported of them as JSON and as lines."""
-    from energycomp.components import per_sample
-    from energycomp.inference import sample_best
-    from energycomp.sampling import Composer
-
-    best_of, until_complete = best
-    notes = [repr(composer.composition) for composer in composers]
-    report: dict[str, Any] = {"composition": notes[0]} if len(notes) == 1 else {"compositions": [*notes]}
-    composer = composers[0] if len(composers) == 1 else Composer(per_sample(composers))
-
-    def noted(run: SamplingReport) -> None:
-        for warning in run.warnings:
-            typer.echo(f"energycomp: warning: {warning}", err=True)
-        if with_report:
-            report["report"] = attrs.asdict(run) | {"warnings": run.warnings}
-            notes.append(json.dumps(report["report"]))
-
-    if best_of == 1:
-        return composer.sample(n, report=noted, **options), report, notes
-    chosen = sample_best(
-        composer, n, best_of=best_of, until_complete=until_complete, model=model, report=noted, **options
-    )
-    report["best_of"] = {
-        "best_of": best_of,
-        "complete": chosen.complete,
-        "kept": [ranking_record(chosen.ranking, i) for i in chosen.kept],
-        "dropped": [ranking_record(chosen.ranking, i) for i in chosen.dropped],
-        "rows_per_sample": chosen.rows_per_sample,
-    }
-    if chosen.complete < n:
-        lacks = _reasons(chosen.ranking, chosen.kept[chosen.complete :])
-        typer.echo(
-            f"energycomp: warning: {n - chosen.complete} of {n} kept samples: {lacks}; raise --best-of", err=True
-        )
-    complete, drawn = int(chosen.ranking.complete.sum()), len(chosen.ranking.lift)
-    kept = f"kept {n} of {drawn} samples; {complete} show every component"
-    dropped = [f"dropped {len(chosen.dropped)}: {_reasons(chosen.ranking, chosen.dropped)}"] if chosen.dropped else []
-    cost = f"{chosen.rows_per_sample:,.0f} network evaluations per kept sample"
-    return chosen.images, report, [*notes, kept, *dropped, cost]
-
-
-def _reasons(ranking: Ranking, indices: Sequence[int]) -> str:
-    """How many of some images lack or wrongly show which components, or are complete and of a smaller least lift."""
-    from collections import Counter
-
-    counts = Counter(", ".join(wrong_components(ranking, i)) or "complete, of smaller least lift" for i in indices)
-    return "; ".join(f"{count} {reason}" for reason, count in counts.most_common())
-
-
-def _save(images: list[Any], files: list[Path]) -> None:
-    """Writes each image to its file, or all to one file as a grid."""
-    from energycomp.show import save_image
-    from energycomp.viz import grid
-
-    if len(files) < len(images):
-        save_png(grid(images, side=SIDE), files[0], cells=len(images))
-        return
-    for image, file in zip(images, files, strict=True):
-        make_folder(file.parent, "-o")
-        save_image(image, file)

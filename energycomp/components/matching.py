@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 import attrs
-import torch
 from torch import Tensor
 
-from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
+from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.composition import Composable, Composition
 from energycomp.components.mixture import Mixture
-from energycomp.components.predict import group_of, predict
-from energycomp.components.prediction import PredictionType
-from energycomp.components.rules import Rule
+from energycomp.components.predict import group_of, predict, predict_group
 from energycomp.components.space import NoisedSpace, check_compatible, log_snr, timestep_of
 from energycomp.components.terms import Terms
+from energycomp.components.wrapped import WrappedGroup
+from energycomp.errors import InputError
 
 __all__ = ["match_snr"]
 
@@ -42,6 +41,7 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
 
     Raises:
         CompositionError: a space of another identity, sample shape or value range.
+        InputError: another object than a `NoisedSpace`.
 
     >>> from energycomp.components import cosine_schedule, flow_schedule
     >>> from energycomp.testing import Gaussian
@@ -54,52 +54,39 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
     >>> torch.allclose(both.eps(sample, timestep), diffusion.eps(sample, timestep))
     True
     """
-    own = component.noised_space
+    if not isinstance(space, NoisedSpace):
+        raise InputError(
+            f"got an object of {type(space).__name__} as the space; expected a NoisedSpace; give the `noised_space` of "
+            "the other component"
+        )
+    whole = Composition.of(component)
+    own = whole.noised_space
     if own == space:
         return component
     check_compatible((component, attrs.evolve(own, alphas_cumprod=space.alphas_cumprod)), ("the target", space))
     if isinstance(component, Mixture):
         return attrs.evolve(component, components=[match_snr(part, space) for part in component.components])
-    terms = Composition.of(component).terms
-    if len(terms) == 1 and next(iter(terms)) is component:
+    if len(whole.terms) == 1 and next(iter(whole.terms)) is component:
         return _matched(component, space)
-    return Composition(Terms((match_snr(leaf, space), weight) for leaf, weight in terms.items()))
+    return Composition(Terms((match_snr(leaf, space), weight) for leaf, weight in whole.terms.items()))
 
 
 @attrs.frozen(eq=False)
-class _Group:
-    """The group of matched leaves: that of the leaves themselves, at other timesteps."""
+class _Group(WrappedGroup):
+    """The group of matched leaves. Samples and noise levels are the same, and so are predictions of any type."""
 
-    inner: LeafGroup
     space: NoisedSpace
 
-    @property
-    def prediction_type(self) -> PredictionType:
-        """That of the leaves: samples and noise levels are the same, and so are predictions of any type."""
-        return self.inner.prediction_type
-
-    @property
-    def rule(self) -> Rule | None:
-        """That of the leaves."""
-        return self.inner.rule
-
-    @property
-    def device(self) -> torch.device | None:
-        """That of the leaves."""
-        return self.inner.device
-
-    @property
-    def decode(self) -> Callable[[Tensor], Tensor] | None:
-        """That of the leaves."""
-        return self.inner.decode
-
-    def predict(self, leaves: Sequence[_Matched], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
-        """One prediction (B, C, H, W) per leaf, in one batch for each schedule."""
+    def predictions(
+        self, leaves: Sequence[_Matched], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        """One prediction per leaf at its own timesteps, in one batch for each schedule."""
         found: dict[int, Tensor] = {}
+        of = {id(leaf): owner for leaf, owner in zip(leaves, owners, strict=True)}
         for members in _by_schedule(leaves):
-            inner = [leaf.component for leaf in members]
-            predictions = self.inner.predict(inner, sample, members[0].own_timestep(timestep))
-            found |= {id(leaf): prediction for leaf, prediction in zip(members, predictions, strict=True)}
+            inner, own = [leaf.component for leaf in members], [of[id(leaf)] for leaf in members]
+            predicted = predict_group(self.inner, inner, own, sample, members[0].own_timestep(timestep))
+            found |= {id(leaf): prediction for leaf, prediction in zip(members, predicted, strict=True)}
         return [found[id(leaf)] for leaf in leaves]
 
 

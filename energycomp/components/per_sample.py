@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -57,7 +57,8 @@ def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
         compositions: components of one noised space.
 
     Raises:
-        CompositionError: none, components of different spaces, or compositions that are made by `per_sample`.
+        CompositionError: no list, an empty one, components of different spaces, or compositions that are made by
+            `per_sample`.
 
     >>> from energycomp.components import Gaussian
     >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((0.5, "a"), (1.0, "b"), (2.0, "c")))
@@ -66,6 +67,10 @@ def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
     >>> per_sample([a, b]).eps(torch.zeros(2, 1, 1, 1), torch.zeros(2)).shape
     torch.Size([2, 1, 1, 1])
     """
+    if not isinstance(compositions, Iterable):
+        raise CompositionError(
+            f"got {compositions!r}; expected a list of compositions, one for each sample; give `[a, b]`"
+        )
     parts = [Composition.of(composition) for composition in compositions]
     if not parts:
         raise CompositionError("got no compositions; expected one for each sample; give at least one")

@@ -24,6 +24,7 @@ __all__ = [
     "native_type",
     "predict",
     "predict_all",
+    "predict_group",
     "predict_leaves",
 ]
 
@@ -209,14 +210,18 @@ def _predictions(leaves: Sequence[tuple[Any, Tensor | None]], sample: Tensor, ti
     owners = {id(leaf): None if owner is None else owner.to(sample.device) for leaf, owner in leaves}
     for group, members in grouped(leaf for leaf, _ in leaves):
         of = [owners[id(leaf)] for leaf in members]
-        for leaf, owner, prediction in zip(members, of, _of_group(group, members, of, sample, timestep), strict=True):
+        predicted = predict_group(group, members, of, sample, timestep)
+        for leaf, owner, prediction in zip(members, of, predicted, strict=True):
             yield _Part(leaf, owner, prediction, group.prediction_type)
 
 
-def _of_group(
+def predict_group(
     group: LeafGroup, members: Sequence[Any], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
 ) -> Sequence[Tensor]:
-    """The predictions of the leaves of a group, each for its own samples."""
+    """The predictions of the leaves of a group, each for its own samples (N_k,) of the batch; None for all of them.
+
+    Costs one batch where the group is a `RaggedGroup` or all leaves count for all samples, else one per leaf.
+    """
     if all(owner is None for owner in owners):
         return group.predict(members, sample, timestep)
     everyone = torch.arange(len(sample), device=sample.device)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import EnergyComponent, LeafGroup, RaggedGroup
+from energycomp.components.component import EnergyComponent
 from energycomp.components.composition import Composable, Composition, combine
-from energycomp.components.predict import group_of, predict
-from energycomp.components.prediction import PredictionType
+from energycomp.components.predict import group_of, predict, predict_group
 from energycomp.components.regions import during, region
-from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import Weight
+from energycomp.components.wrapped import WrappedGroup
 from energycomp.errors import InputError
+from energycomp.fields import is_number
 
 __all__ = ["regional", "within"]
 
@@ -28,54 +28,46 @@ NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0
 
 @attrs.frozen(eq=False)
 class _View:
-    """What is seen of noised samples: x_t inside a region, and a noised background outside."""
+    """What is seen of noised samples: x_t inside a region, and a noised background outside.
+
+    The noise of the background is always the same. A prediction is then a function of x_t and t, as that of any leaf:
+    it is repeatable, does not depend on the batch, and suits solvers that compare the predictions of several steps.
+    """
 
     where: Weight
     space: NoisedSpace
     background: Tensor  # (C, H, W)
+    noise: Tensor = attrs.field(init=False)
+
+    @noise.default
+    def _drawn(self) -> Tensor:
+        return torch.randn(self.background.shape, generator=torch.Generator().manual_seed(0))
 
     def of(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The view (B, C, H, W) of samples at timesteps (B,). The noise of the background is always the same."""
+        """The view (B, C, H, W) of samples at timesteps (B,)."""
         inside = self.where.at(timestep.new_zeros(1).cpu(), (sample.shape[-2], sample.shape[-1])).to(sample)
         signal, sigma = self.space.levels(timestep, sample.dtype)
-        noise = torch.randn(sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)
-        return inside * sample + (1.0 - inside) * (signal * self.background.to(sample) + sigma * noise)
+        return inside * sample + (1.0 - inside) * (signal * self.background.to(sample) + sigma * self.noise.to(sample))
 
 
 @attrs.frozen(eq=False)
-class _Group:
-    """Leaves of one group that see one view."""
+class _Group(WrappedGroup):
+    """Leaves of one group, each of which has a view. All views are one batch."""
 
-    inner: LeafGroup
-    view: _View
-
-    @property
-    def prediction_type(self) -> PredictionType:
-        return self.inner.prediction_type
-
-    @property
-    def rule(self) -> Rule | None:
-        return self.inner.rule
-
-    @property
-    def device(self) -> torch.device | None:
-        return self.inner.device
-
-    @property
-    def decode(self) -> Callable[[Tensor], Tensor] | None:
-        return self.inner.decode
-
-    def predict(self, leaves: Sequence[_Within], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
-        return self.inner.predict([leaf.inner for leaf in leaves], self.view.of(sample, timestep), timestep)
-
-    def predict_some(
-        self, leaves: Sequence[_Within], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
+    def predictions(
+        self, leaves: Sequence[_Within], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        seen, inner = self.view.of(sample, timestep), [leaf.inner for leaf in leaves]
-        if isinstance(self.inner, RaggedGroup):
-            return self.inner.predict_some(inner, owners, seen, timestep)
-        pairs = zip(inner, owners, strict=True)
-        return [self.inner.predict([leaf], seen[owner], timestep[owner])[0] for leaf, owner in pairs]
+        inner, views = [leaf.inner for leaf in leaves], {id(leaf.view): leaf.view for leaf in leaves}
+        seen = [view.of(sample, timestep) for view in views.values()]
+        if len(views) == 1:
+            return predict_group(self.inner, inner, owners, seen[0], timestep)
+        starts = {view: number * len(sample) for number, view in enumerate(views)}
+        everyone = torch.arange(len(sample), device=sample.device)
+        own = [
+            starts[id(leaf.view)] + (everyone if owner is None else owner)
+            for leaf, owner in zip(leaves, owners, strict=True)
+        ]
+        return predict_group(self.inner, inner, own, torch.cat(seen), timestep.repeat(len(views)))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -83,6 +75,7 @@ class _Within(Composable):
     """A leaf that sees a view."""
 
     inner: Any
+    view: _View
     group: _Group
 
     @property
@@ -99,14 +92,15 @@ class _Within(Composable):
         return predict(self, sample, timestep)
 
     def __repr__(self) -> str:
-        return f"{self.inner!r} within {self.group.view.where!r}"
+        return f"{self.inner!r} within {self.view.where!r}"
 
 
 def within(where: Any, component: EnergyComponent, *, background: Tensor | None = None) -> Composition:
     """A component whose leaves see a noised image inside a region only, and a noised background elsewhere.
 
     Its prediction is meant for the region: multiply it by `region(where)`. A component that sees the whole image counts
-    objects in other regions as its own. Costs the network evaluations of the component, in a batch of its own.
+    objects in other regions as its own. Costs the network evaluations of the component, in a batch of its own; the
+    components of `regional` are one batch.
 
     Args:
         where: as for `region`, or a `Weight` that varies over pixels only.
@@ -122,21 +116,42 @@ def within(where: Any, component: EnergyComponent, *, background: Tensor | None 
     >>> region("left half") * within("left half", 2 * model(0.2, 0.2) & model.unconditional)
     -[left half] u within [left half] + 2 [left half] tiny(0.2, 0.2) within [left half]
     """
-    whole = Composition.of(component)
+    whole, place = Composition.of(component), _place(where)
+    return _seen(whole, place, _background(whole, background), {})
+
+
+def _place(where: Any) -> Weight:
+    """A region as a weight that varies over pixels only."""
     place = where if isinstance(where, Weight) else region(where)
     if place.samples is not None or place.edges:
         raise InputError(f"got the region {place!r}; expected a weight that varies over pixels only; use `region`")
-    shape = tuple(whole.noised_space.sample_shape)
-    if background is not None and tuple(background.shape) != shape:
+    return place
+
+
+def _background(composition: Composition, background: Any) -> Tensor:
+    """The given background (C, H, W), or the mean sample."""
+    if background is None:
+        return _mean(composition)
+    shape = tuple(composition.noised_space.sample_shape)
+    if not isinstance(background, Tensor):
+        raise InputError(
+            f"got an object of {type(background).__name__} as the background; expected a tensor of shape {shape}; "
+            "encode an image"
+        )
+    if tuple(background.shape) != shape:
         raise InputError(f"got a background of shape {tuple(background.shape)}; expected {shape}; encode an image")
-    view = _View(place, whole.noised_space, _mean(whole) if background is None else background)
-    groups: dict[int, _Group] = {}
-    return Composition([(_Within(leaf, _group(leaf, view, groups)), weight) for leaf, weight in whole.terms.items()])
+    return background
 
 
-def _group(leaf: Any, view: _View, groups: dict[int, _Group]) -> _Group:
-    inner = group_of(leaf)
-    return groups.setdefault(id(inner), _Group(inner, view))
+def _seen(composition: Composition, place: Weight, background: Tensor, groups: dict[int, _Group]) -> Composition:
+    """A composition whose leaves see a region. `groups` are those of leaves that are predicted in one batch with it."""
+    view = _View(place, composition.noised_space, background)
+
+    def leaf_within(leaf: Any) -> _Within:
+        inner = group_of(leaf)
+        return _Within(leaf, view, groups.setdefault(id(inner), _Group(inner)))
+
+    return Composition([(leaf_within(leaf), weight) for leaf, weight in composition.terms.items()])
 
 
 @torch.no_grad()
@@ -167,29 +182,34 @@ def regional(
     whose component has weights other than 1.
 
     Args:
-        parts: regions m_k that do not overlap, as for `region`, with the components C_k.
+        parts: pairs of a region m_k, as for `within`, and a component C_k. Regions should not overlap; where they do,
+            their components are added as by `&`.
         apart_until: the share of the trajectory in which components see their own region only; 0 for none.
         background: as for `within`.
 
     Raises:
-        InputError: no parts, or a share outside [0, 1].
+        InputError: no parts, a region that varies over samples or the trajectory, a share outside [0, 1], or a
+            background of another shape.
 
     >>> from energycomp.testing import tiny_model
     >>> model = tiny_model()
     >>> regional([("left half", model(0.2, 0.2)), ("right half", model(0.8, 0.8))], apart_until=0.0)
     [left half] tiny(0.2, 0.2) + [right half] tiny(0.8, 0.8)
     """
-    if not parts:
-        raise InputError("got no parts; expected pairs of a region and a component; give at least one")
-    if not 0.0 <= apart_until <= 1.0:
+    given: Any = parts
+    if not (isinstance(given, Sequence) and given and all(isinstance(p, Sequence) and len(p) == 2 for p in given)):
+        raise InputError(
+            f"got the parts {parts!r}; expected a list of pairs of a region and a component, at least one; change it"
+        )
+    if not (is_number(apart_until) and 0.0 <= apart_until <= 1.0):
         raise InputError(f"got apart_until={apart_until!r}; expected a share of the trajectory in [0, 1]; change it")
-    regions = [where if isinstance(where, Weight) else region(where) for where, _ in parts]
+    regions = [_place(where) for where, _ in parts]
     whole = [combine([component], "product") for _, component in parts]
     together = _side_by_side(regions, whole)
     if apart_until == 0.0:
         return together
-    seen = _mean(together) if background is None else background
-    apart = _side_by_side(regions, [within(m, c, background=seen) for m, c in zip(regions, whole, strict=True)])
+    ground, groups = _background(together, background), dict[int, _Group]()
+    apart = _side_by_side(regions, [_seen(c, m, ground, groups) for m, c in zip(regions, whole, strict=True)])
     if apart_until == 1.0:
         return apart
     first, then = during(until=apart_until), during(from_=apart_until)

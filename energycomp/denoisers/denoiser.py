@@ -172,11 +172,15 @@ class Denoiser:
     ) -> Sequence[Tensor]:
         """Predictions (N_k, C, H, W) of leaves for some of the B samples: those whose indices are `owners[k]` (N_k,).
 
+        The rows of a condition take turns, so that the B samples may be several views of as many samples as it has.
         Costs sum_k N_k rows, in one batch, and one trunk pass per sample that a leaf is predicted for.
         """
-        batch = len(sample)
-        conditions = [leaf.condition.expand(batch).to(sample.device) for leaf in leaves]
-        condition = Condition.cat([one[owner] for one, owner in zip(conditions, owners, strict=True)])
+        conditions = [leaf.condition.to(sample.device) for leaf in leaves]
+        if wrong := [len(one) for one in conditions if not len(one) or len(sample) % len(one)]:
+            raise InputError(
+                f"got a condition of {wrong[0]} rows for a batch of {len(sample)}; expected 1 or {len(sample)}"
+            )
+        condition = Condition.cat([one[owner % len(one)] for one, owner in zip(conditions, owners, strict=True)])
         used, owner = torch.cat([*owners]).unique(return_inverse=True)
         predicted = rows(self, trunk(self, sample[used], timestep[used]), condition, owner)
         return predicted.split([len(own) for own in owners])

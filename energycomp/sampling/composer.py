@@ -174,8 +174,8 @@ class Composer(Composable):
             sampler: name or object of a sampler that corrects the samples, such as "smc"; the loop of the scheduler
                 when left out. `docs/samplers.md` compares them.
             guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
-                the whole composition away from that of the unconditional leaf. Others than "cfg" and "interval" are for
-                the default sampler only. `docs/guidance.md` has their formulas.
+                the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
+                sampler only. `docs/guidance.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),

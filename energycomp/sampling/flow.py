@@ -60,12 +60,13 @@ class FlowScheduler:
 
     @property
     def config(self) -> Any:
-        """The prediction type and the number of timesteps, as in the config of a scheduler."""
+        """The prediction type and the number of timesteps of the composition, as in the config of a scheduler."""
         with without_compiler():
             from diffusers.configuration_utils import FrozenDict
 
-        steps = int(self.inner.config.num_train_timesteps)
-        return FrozenDict({"prediction_type": "flow", "num_train_timesteps": steps, "clip_sample": False})
+        return FrozenDict(
+            {"prediction_type": "flow", "num_train_timesteps": len(self.alphas_cumprod), "clip_sample": False}
+        )
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
         """Sets the noise levels of a run, and the timesteps of the composition with their log-SNR."""

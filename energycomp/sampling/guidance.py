@@ -61,7 +61,7 @@ class Guidance(Protocol):
 
 @runtime_checkable
 class LinearGuidance(Protocol):
-    """A guidance that is a composition: the weights of its leaves say all, so that every sampler takes it."""
+    """A guidance that is a composition: the weights of its leaves say all. Samplers take it where they take these."""
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """The guided composition."""
@@ -100,7 +100,8 @@ class ClassifierFree:
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """u + s R(C)."""
-        return combine([self.scale * Composition.of(composition)], "product")
+        whole = Composition.of(composition)
+        return combine([self.scale * whole, whole.unconditional], "product")  # u stays where the scale is 0
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         """The formula."""
@@ -224,7 +225,7 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
     if guidance is None and scale is None:
         return None
     if guidance is None or isinstance(guidance, str):
-        made = find("guidances", guidance or "cfg")
+        made = find("guidances", "cfg" if guidance is None else guidance)
         return made() if scale is None else made(scale=scale)
     if scale is not None:
         raise InputError(

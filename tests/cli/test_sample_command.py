@@ -217,6 +217,7 @@ def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
     ("options", "text"),
     [
         (["0.3,0.5", "--guidance", "apgg", "--guidance-scale", "3"], "Did you mean 'apg'"),
+        (["0.3,0.5", "--guidance", "apgg"], "Did you mean 'apg'"),
         (["0.3,0.5", "--guidance", "apg"], "at the scale 1, which changes nothing"),
         (["0.3,0.5", "--guidance", "2", "--guidance-scale", "3"], "expected a name, such as --guidance apg"),
         (["0.3,0.5", "--guidance", "apg", "--guidance-scale", "nan"], "expected a finite number"),

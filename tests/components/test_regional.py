@@ -76,6 +76,52 @@ def test_it_costs_one_more_row_while_components_are_apart(until: float, rows: in
     assert spent.rows == reports[0].evaluations == rows
 
 
+class Calls:
+    """Counts how often the head of a network runs."""
+
+    def __init__(self, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.head = 0, network.head
+        monkeypatch.setattr(network, "head", self)
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        self.count += 1
+        found: Tensor = self.head(*arguments)
+        return found
+
+
+def test_components_of_all_regions_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, _ = leaves()
+    ground = torch.zeros(3, 16, 16)
+    whole = regional([("left half", 3 * a), ("right half", 2 * b)], background=ground)
+    calls = Calls(a.denoiser.network, monkeypatch)
+    with count_rows() as spent:
+        whole.eps(torch.randn(2, 3, 16, 16), torch.tensor([900.0, 800.0]))
+    assert (calls.count, spent.rows, spent.trunks) == (1, 2 * 4, 2 * 2)  # a trunk per sample and view
+
+
+def test_leaves_with_one_value_per_sample_are_in_regions() -> None:
+    model = tiny_model(rule="product")
+    values = torch.tensor([[0.1, 0.2], [0.5, 0.6], [0.9, 0.3]])
+    ground = torch.rand(3, 16, 16)
+    x, at = torch.randn(3, 3, 16, 16), torch.tensor([900.0, 800.0, 700.0])
+
+    def whole(leaf: Any) -> Composition:
+        return regional([("left half", 3 * leaf), ("right half", 2 * model(0.4, 0.4))], background=ground)
+
+    got = whole(model.leaf(values)).eps(x, at).detach()
+    for i, value in enumerate(values):
+        close(got[i : i + 1], whole(model.leaf(value[None])).eps(x[i : i + 1], at[i : i + 1]).detach())
+    with pytest.raises(InputError, match="got a condition of 3 rows for a batch of 4"):
+        whole(model.leaf(values)).eps(x[:2], at[:2])
+
+
+def test_regions_that_overlap_are_added() -> None:
+    a, b, _ = leaves()
+    x, at = torch.randn(1, 3, 16, 16), torch.tensor([100.0])
+    got = regional([("all", 2 * a), ("all", b)], background=torch.zeros(3, 16, 16)).eps(x, at)
+    close(got.detach(), (2 * a & b).eps(x, at).detach())
+
+
 def test_regional_compositions_are_batched_and_guided() -> None:
     a, b, u = leaves()
     ground = torch.zeros(3, 16, 16)
@@ -89,9 +135,9 @@ def test_regional_compositions_are_batched_and_guided() -> None:
 
 def test_the_background_is_the_mean_sample() -> None:
     u = Gaussian(0.3, 0.25, name="u", unconditional="self", sample_shape=(1, 4, 4))
-    expected = u.noised_space
-    assert float(_mean(Composition.of(u)).mean()) == pytest.approx(0.3, abs=0.1)
-    assert _mean(Composition.of(u)).shape == expected.sample_shape
+    mean = _mean(Composition.of(u))
+    assert mean.shape == (1, 4, 4)
+    assert float(mean.mean()) == pytest.approx(0.3, abs=0.1)
 
 
 def test_pixels_follow_the_component_of_their_region() -> None:
@@ -111,8 +157,16 @@ def test_pixels_follow_the_component_of_their_region() -> None:
         (lambda a: within(LEFT * ramp(), a), "varies over pixels only"),
         (lambda a: within("left half", a, background=torch.zeros(3, 8, 8)), r"got a background of shape \(3, 8, 8\)"),
         (lambda a: within("left side", a), "got the region 'left side'"),
-        (lambda a: regional([]), "got no parts"),
+        (lambda a: within("left half", a, background=[0.0]), "got an object of list as the background"),
+        (lambda a: regional([]), "expected a list of pairs"),
+        (lambda a: regional([a, a]), "expected a list of pairs"),
+        (lambda a: regional([("left half",)]), "expected a list of pairs"),
+        (lambda a: regional({"left half": a}), "expected a list of pairs"),
+        (lambda a: regional([(torch.ones(2, 4, 4), a)]), r"got a mask of shape \(2, 4, 4\)"),
+        (lambda a: regional([(during(until=0.5), a)], apart_until=0.0), "varies over pixels only"),
         (lambda a: regional([("left half", a)], apart_until=2.0), "got apart_until=2.0"),
+        (lambda a: regional([("left half", a)], apart_until="all"), "got apart_until='all'"),
+        (lambda a: regional([("all", a)], background=torch.zeros(3, 8, 8)), r"got a background of shape \(3, 8, 8\)"),
     ],
 )
 def test_what_has_no_meaning_is_refused(make: Any, text: str) -> None:

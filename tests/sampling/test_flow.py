@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from torch import Tensor
 
-from energycomp import Composer, match_snr
+from energycomp import Composer, match_snr, per_sample
 from energycomp.components import Composition, cosine_schedule, flow_schedule, flow_time, log_snr, timestep_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
@@ -47,7 +47,12 @@ def test_timesteps_of_equal_log_snr() -> None:
 @pytest.mark.parametrize("flow", [True, False])
 @pytest.mark.parametrize(
     "scheduler",
-    [FlowMatchEulerDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(shift=3.0), "flowmatchheundiscrete"],
+    [
+        FlowMatchEulerDiscreteScheduler(),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        FlowMatchEulerDiscreteScheduler(num_train_timesteps=100),  # fewer than the composition
+        "flowmatchheundiscrete",
+    ],
 )
 def test_samples_of_a_gaussian_are_the_affine_map_of_its_noise(scheduler: Any, flow: bool) -> None:
     """The probability-flow ODE takes noise z to mean + std z, whatever the path."""
@@ -90,7 +95,7 @@ def test_euler_is_the_loop_of_diffusers_bit_for_bit() -> None:
     assert not torch.allclose(got, noise, atol=0.1)
 
 
-@pytest.mark.parametrize("scheduler", [None, "dpmsolvermultistep", "unipcmultistep", "euler discrete".replace(" ", "")])
+@pytest.mark.parametrize("scheduler", [None, "dpmsolvermultistep", "unipcmultistep", "eulerdiscrete"])
 def test_variance_preserving_samplers_sample_from_flows(scheduler: str | None) -> None:
     model = labels_model(4, prediction_type="flow")
     with count_rows() as spent:
@@ -176,6 +181,19 @@ def test_matched_leaves_of_a_denoiser_are_one_batch_and_share_u() -> None:
     assert torch.equal(together.eps(x, timestep), (a & b).eps(x, timestep))
 
 
+def test_matched_leaves_of_some_samples_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    vp, flow = tiny_model(seed=1), tiny_model(prediction_type="flow")
+    a, b = (match_snr(flow(x, x), vp.denoiser.noised_space) for x in (0.2, 0.7))
+    x, timestep = torch.randn(2, 3, 16, 16), torch.tensor([400.0, 900.0])
+    expected = torch.cat([one.eps(x[i : i + 1], timestep[i : i + 1]) for i, one in enumerate((a & b, 2 * a))])
+    network: Any = flow.denoiser.network
+    calls, head = [], network.head
+    monkeypatch.setattr(network, "head", lambda *arguments: calls.append(1) or head(*arguments))
+    with count_rows() as spent:
+        torch.testing.assert_close(per_sample([a & b, 2 * a]).eps(x, timestep), expected, atol=1e-4, rtol=1e-4)
+    assert (len(calls), spent.rows) == (1, 3 + 1)
+
+
 def test_other_schedules_name_match_snr() -> None:
     vp, flow = both()
     with pytest.raises(CompositionError, match=r"got vp and flow with different .*match_snr\(flow, space\)"):
@@ -183,6 +201,10 @@ def test_other_schedules_name_match_snr() -> None:
     other = Gaussian(alphas_cumprod=FLOW, sample_shape=(1, 2, 3))
     with pytest.raises(CompositionError, match="expected one sample_shape"):
         match_snr(other, vp.noised_space)
+    with pytest.raises(InputError, match="got an object of Gaussian as the space; expected a NoisedSpace"):
+        match_snr(flow, vp)  # type: ignore[arg-type]
+    with pytest.raises(CompositionError, match="got str; expected a component"):
+        match_snr("flow", vp.noised_space)  # type: ignore[arg-type]
 
 
 def test_ddim_instance_with_another_schedule_is_refused() -> None:

@@ -158,6 +158,8 @@ def test_a_scale_alone_is_classifier_free_guidance() -> None:
     expected = sampled(3 * a & 3 * b & u)
     close(sampled(a & b, guidance_scale=3.0), expected)
     close(sampled(a & b, guidance="cfg", guidance_scale=3.0), expected)
+    assert repr(ClassifierFree(3.0).weighted(a & b)) == repr(3 * a & 3 * b)
+    close(sampled(a & b, guidance_scale=0.0), sampled(u))
     assert made_guidance(None) is None
     assert made_guidance("interval", 2.0) == interval(2.0)
 
@@ -182,11 +184,13 @@ def test_zero_star_has_no_velocity_at_first() -> None:
     ("options", "error", "text"),
     [
         ({"guidance": "apgg"}, NotFoundError, "Did you mean 'apg'"),
+        ({"guidance": ""}, NotFoundError, "No guidance is named ''"),
         ({"guidance": 3.0}, InputError, "got an object of float as guidance; expected one of the registered names apg"),
         ({"guidance": ZeroStar}, InputError, "call the class"),
         ({"guidance": ZeroStar(3.0), "guidance_scale": 2.0}, InputError, "leave guidance_scale out"),
         ({"guidance": "apg", "guidance_scale": float("nan")}, InputError, "got scale nan; expected a finite number"),
         ({"guidance": "apg", "sampler": "smc"}, InputError, "expected 'cfg', which is a composition"),
+        ({"guidance": "interval", "sampler": "smc"}, InputError, "varies over pixels or the noise level"),
         ({"guidance": SkipLayerGuidance(skip_layer_guidance_layers=[0])}, InputError, "over pred_cond and pred_uncond"),
     ],
 )
@@ -210,4 +214,5 @@ def test_options_are_checked(broken: dict[str, Any]) -> None:
 
 def test_other_guiders_of_diffusers_are_taken_as_they_are() -> None:
     a, _, _ = leaves()
-    assert sampled(a, guidance=TangentialClassifierFreeGuidance(guidance_scale=3.0)).shape == (1, 3, 16, 16)
+    guided = sampled(a, guidance=TangentialClassifierFreeGuidance(guidance_scale=3.0))
+    assert float((guided - sampled(a)).abs().max()) > 1e-3

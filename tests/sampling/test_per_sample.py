@@ -21,7 +21,7 @@ STEPS = 5
 
 
 def compositions(kind: str = "sample") -> list[Any]:
-    """Of 3, 2, 4, 1 and 3 or 2 leaves; the last is one prompt at first and another after."""
+    """Of as many leaves at a step as `LEAVES`; the last is one prompt at first and another after."""
     model = tiny_model(rule="product", prediction_type=kind)
     a, b, c, u = model(0.2, 0.2), model(0.8, 0.7), model(0.5, 0.1), model.unconditional
     halves = region("left half") * 2 * a & region("right half") * c
@@ -182,6 +182,10 @@ def test_what_has_no_meaning_is_refused() -> None:
     a, b = Gaussian(0.0, name="a"), Gaussian(1.0, name="b")
     with pytest.raises(CompositionError, match="got no compositions"):
         per_sample([])
+    with pytest.raises(CompositionError, match="expected a list of compositions"):
+        per_sample(a)  # type: ignore[arg-type]
+    with pytest.raises(CompositionError, match="got a with space gaussian and tiny"):
+        per_sample([a, tiny_model()(0.2, 0.2)])
     with pytest.raises(CompositionError, match="one list of all compositions"):
         per_sample([per_sample([a, b]), a])
     with pytest.raises(CompositionError, match="for 2 and 3 samples"):
