@@ -80,6 +80,17 @@ def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentPars
     return parser
 
 
+def reading_arguments(description: str | None, *, n: int, model: str) -> argparse.ArgumentParser:
+    """The options of benchmarks that read n images; `model` says what it has to be."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clevr-places", help=f"registered name or folder of {model}")
+    parser.add_argument("-n", type=int, default=n, help="number of images of each data set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
+    return parser
+
+
 def looped_row(network: Any, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
     """One component as peers run it: the whole network, trunk included, for a batch under one condition."""
     batch = torch.arange(len(sample))
@@ -173,14 +184,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
 
 
-def write(path: Path, text: str, figure: Figure) -> None:
-    """The markdown and the picture beside each other; prints the first."""
+def write(path: Path, text: str, figure: Figure | None = None) -> None:
+    """The markdown, and the picture beside it where there is one; prints the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path.with_suffix(".md")) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
-    FigureCanvasAgg(figure)
-    with atomic_file(path.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    if figure is not None:
+        FigureCanvasAgg(figure)
+        with atomic_file(path.with_suffix(".png")) as temporary:
+            figure.savefig(temporary, format="png", dpi=100)
     print(text)
 
 

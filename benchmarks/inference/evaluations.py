@@ -9,19 +9,16 @@ of a model that has some, and the draws that measure fit and typicality.
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
-from pathlib import Path
 
 import torch
 
-from benchmarks.common.measure import table
+from benchmarks.common.measure import reading_arguments, table, write
 from energycomp import Model, infer, load
 from energycomp.components import mixed_of
 from energycomp.evaluation import Example, match, true_values
 from energycomp.evaluation.scene_metrics import FOUND_WITHIN
-from energycomp.files import atomic_file
 from energycomp.images import to_unit
 from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning
 from energycomp.plugins import find
@@ -34,13 +31,8 @@ COMMAND = "python benchmarks/inference/evaluations.py"
 
 def main() -> None:
     """Writes evaluations.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a model with pursuit")
+    parser = reading_arguments(__doc__, n=20, model="a model with pursuit")
     parser.add_argument("--data", nargs="+", default=["synthetic:3-5", "synthetic:6-8"])
-    parser.add_argument("-n", type=int, default=20, help="images of each data set")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, lines = load(options.model), []
@@ -52,10 +44,7 @@ def main() -> None:
         lines.append([data, f"{objects:.1f}", f"{found / objects:.3f}", *shown, f"{seconds:.2g}"])
     arguments = f"--model {options.model} --data {' '.join(options.data)} -n {options.n} --seed {options.seed}"
     text = table(HEAD, lines, f"`{COMMAND} {arguments}`: means over images, threads: {options.threads}.")
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / "evaluations.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    write(options.out / "evaluations", text)
 
 
 def numbers_of(model: Model, example: Example, index: int, seed: int) -> list[float]:

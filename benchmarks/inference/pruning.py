@@ -11,18 +11,15 @@ lie between two points, the table also counts answers within 1/16 of the object,
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from benchmarks.common.measure import table
+from benchmarks.common.measure import reading_arguments, table, write
 from energycomp import load
 from energycomp.evaluation import true_values
-from energycomp.files import atomic_file
 from energycomp.inference import Problem, make_problem
 from energycomp.plugins import find
 from energycomp.seeds import derived_seed
@@ -71,13 +68,8 @@ def pursued(problem: Problem, points: Tensor, generator: torch.Generator) -> Ten
 
 def main() -> None:
     """Writes pruning.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a model of places")
+    parser = reading_arguments(__doc__, n=100, model="a model of places")
     parser.add_argument("--data", default="synthetic:1", help="images of one object")
-    parser.add_argument("-n", type=int, default=100, help="number of images")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load(options.model)
@@ -104,10 +96,7 @@ def main() -> None:
         f"intervals over images; distance in image widths, threads: {options.threads}. The NFE of pursuit include "
         "those of its comparison of the answer with the runner-up.",
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / "pruning.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    write(options.out / "pruning", text)
 
 
 def _line(name: str, rows: list[tuple[float, float, float]]) -> list[str]:

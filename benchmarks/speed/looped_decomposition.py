@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -20,7 +19,6 @@ from benchmarks.common.measure import LOOPED, OURS, Timed, looped_row
 from energycomp import Model, load
 from energycomp.components import Condition
 from energycomp.decomposition import DiffusionDecomposer
-from energycomp.files import atomic_file
 from energycomp.plugins import find
 from energycomp.sampling import make_scheduler, sample
 
@@ -94,10 +92,7 @@ def main() -> None:
         f"{options.repeats} turns. The pictures differ by at most {gap:.0e}."
     )
     text = measure.table(("way", "seconds", "rows", "trunk passes", "speed-up"), rows, note)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / "looped_decomposition.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    measure.write(options.out / "looped_decomposition", text)
 
 
 if __name__ == "__main__":

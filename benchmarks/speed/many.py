@@ -8,16 +8,13 @@ difference of a number of a component, and the network evaluations of each image
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
-from pathlib import Path
 
 import torch
 
-from benchmarks.common.measure import table
+from benchmarks.common.measure import reading_arguments, table, write
 from energycomp import infer, load
-from energycomp.files import atomic_file
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solution, infer_many
 from energycomp.plugins import find
@@ -27,15 +24,10 @@ COMMAND = "python benchmarks/speed/many.py"
 
 def main() -> None:
     """Writes many.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a model")
+    parser = reading_arguments(__doc__, n=16, model="a model")
     parser.add_argument("--data", default="synthetic:3-5")
-    parser.add_argument("-n", type=int, default=16, help="number of images")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="images that run together")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", OutOfDistributionWarning)
@@ -53,10 +45,7 @@ def main() -> None:
     head = ("method", "NFE per s", "NFE per CPU s", "s per image", "NFE per image", "largest difference", "same NFE")
     arguments = f"--model {options.model} --data {options.data} -n {options.n} --seed {options.seed}"
     text = table(head, lines, f"`{COMMAND} {arguments}`: {options.device}, threads: {options.threads}.")
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / "many.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    write(options.out / "many", text)
 
 
 def _clock() -> tuple[float, float]:

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.common.measure import table
+from benchmarks.common.measure import table, write
 from energycomp import load
 from energycomp.denoisers import predict
-from energycomp.files import atomic_file
 
 GROUPS = {
     "convolutions": ("mkldnn_convolution", "convolution", "thnn_conv2d", "slow_conv2d"),
@@ -81,10 +80,7 @@ def main() -> None:
     note = f"`python benchmarks/speed/where_time_goes.py{compiled}`: one prediction, {setting}."
     text = table(["part", "share of CPU time"], [[name, f"{share:.0%}"] for name, share in shares.items()], note)
     text += "\n" + table(["variant", "ms, median", "speed-up", "largest difference"], rows, note)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / "where_time_goes.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    write(options.out / "where_time_goes", text)
 
 
 def milliseconds(way: Callable[[], Any], repeats: int = 40) -> str:

@@ -10,10 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from energycomp.batch.tables import require
 from energycomp.files import atomic_file
 
-__all__ = ["COLUMNS", "answers_file", "check_table", "columns_of"]
+__all__ = ["COLUMNS", "answers_file", "columns_of"]
 
 NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
 TEXTS = ("objects", "runner_up")  # columns of JSON
@@ -33,12 +32,6 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {name: math.nan if record.get(name) is None else float(record[name]) for name in NUMBERS}
     row = {**NONE, **record, **numbers, "warnings": "\n".join(record.get("warnings", ()))}
     return {name: json.dumps(row[name]) if name in TEXTS else row[name] for name in COLUMNS}
-
-
-def check_table(path: Path) -> None:
-    """Raises `InputError` where a table cannot be written, for lack of pyarrow."""
-    if path.suffix.lower() == ".parquet":
-        require("pyarrow", path)
 
 
 @contextmanager

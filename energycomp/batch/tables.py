@@ -15,7 +15,8 @@ from energycomp.errors import InputError, first_line
 
 __all__ = ["TABLES", "TableRow", "require", "row_count", "table_rows"]
 
-TABLES = frozenset({".parquet", ".tar"})  # the ends of their names
+PACKAGES = {".parquet": "pyarrow", ".tar": "datasets"}  # that a file of each kind needs
+TABLES = frozenset(PACKAGES)  # the ends of their names
 KEY = "__key__"  # column of a WebDataset
 IMAGE = "image"  # the column that is taken where several hold images
 END = 1024  # bytes, two blocks of zeros
@@ -30,12 +31,14 @@ class TableRow:
     Args:
         number: of the row, from 0.
         key: what identifies it in its table: `__key__` of a WebDataset, otherwise its number.
-        image: the bytes of an image file, the path of one, or None where the row has neither.
+        image: the bytes of an image file, or the path of one in the folder of the table; None where there is neither.
+        problem: why there is no image.
     """
 
     number: int
     key: str
     image: bytes | Path | None
+    problem: str | None = None
 
 
 def table_rows(path: str | Path, column: str | None = None) -> Iterator[TableRow]:
@@ -49,19 +52,17 @@ def table_rows(path: str | Path, column: str | None = None) -> Iterator[TableRow
             the suffix of a file, such as `jpg`; when left out, the first image of each sample is taken.
 
     Raises:
-        InputError: datasets is not installed; the table cannot be read, at first or from some row on; no such column,
-            or several without a choice.
+        InputError: pyarrow is not installed, or datasets for an archive; the table cannot be read, at first or from
+            some row on; no such column, or several without a choice.
     """
-    require("datasets", path)
+    require(path)
     path, number = Path(path), 0
     try:
         for number, row in enumerate((_parquet if path.suffix.lower() == ".parquet" else _archive)(path, column)):
-            key = str(row.pop("__key__", number))
-            image = next((found for cell in row.values() if (found := _image(cell, path)) is not None), None)
-            yield TableRow(number, key, image)
+            yield _row(number, row, path)
     except InputError:
         raise
-    except Exception as error:  # of datasets, pyarrow, tarfile, and the system
+    except Exception as error:  # damaged files in an archive fail in decoders of datasets, with errors of any type
         where = f"after row {number}" if number else "which cannot be read"
         raise InputError(f"got {path}, {where} ({first_line(error)[:200]}); expected a whole table") from error
 
@@ -70,18 +71,21 @@ def row_count(path: str | Path) -> int | None:
     """The number of rows of a Parquet file; None for an archive, and for a file that cannot be read."""
     if Path(path).suffix.lower() != ".parquet":
         return None
-    try:
-        from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
+    try:
         return int(parquet.read_metadata(path).num_rows)
-    except Exception:  # whoever reads its rows says why
+    except (ArrowException, OSError):  # whoever reads its rows says why
         return None
 
 
-def require(package: str, path: str | Path) -> None:
-    """Raises `InputError` where a package is not installed that a file needs."""
+def require(path: str | Path) -> None:
+    """Raises `InputError` where the package is not installed that a Parquet file or an archive needs."""
     from importlib import import_module
 
+    package = PACKAGES.get(Path(path).suffix.lower())
+    if package is None:
+        return
     try:
         import_module(package)
     except ImportError as error:
@@ -158,10 +162,25 @@ def _columns(path: Path, images: Mapping[str, bool], column: str | None) -> Sequ
     return plain
 
 
-def _image(value: Any, table: Path) -> bytes | Path | None:
-    """The content of a cell; a path is taken from the folder of the table."""
+def _row(number: int, cells: dict[str, Any], table: Path) -> TableRow:
+    """A row; a path in it names a file in the folder of the table, so that a table of somebody else opens no other."""
+    key = str(cells.pop(KEY, number))
+    image = next((found for cell in cells.values() if (found := _image(cell)) is not None), None)
+    if not image:
+        return TableRow(number, key, None, f"got row {key} of {table} without an image; expected bytes or a path")
+    if isinstance(image, bytes):
+        return TableRow(number, key, image)
+    folder, path = (Path(os.path.normpath(one)) for one in (table.parent.absolute(), table.parent.absolute() / image))
+    if path.is_relative_to(folder) and "\0" not in image:
+        return TableRow(number, key, path)
+    outside = f"got row {key} of {table} with the path {image!r}; expected one in the folder of the table"
+    return TableRow(number, key, None, f"{outside}; write paths to a file and give that as @FILE")
+
+
+def _image(value: Any) -> bytes | str | None:
+    """The content of a cell: bytes, or a path."""
     if isinstance(value, Mapping):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, str):
-        return table.parent / value
+        return value
     return bytes(value) if isinstance(value, bytes | bytearray) else None

@@ -141,14 +141,20 @@ def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
 def _numbered(path: Path) -> Iterator[Path]:
     """The paths of a range such as shards/{000..003}.tar, which not every shell writes out.
 
+    Raises:
+        InputError: the range ends before it begins.
+
     >>> [str(path) for path in _numbered(Path("{08..10}.tar"))]
     ['08.tar', '09.tar', '10.tar']
     """
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", str(path))
-    if found is None or path.exists():
+    found = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}", str(path))
+    if found is None or os.path.lexists(path):
         yield path
         return
-    for number in range(int(found[1]), int(found[2]) + 1):
+    first, last = int(found[1]), int(found[2])
+    if first > last:
+        raise InputError(f"got {path}, a range that ends before it begins; expected {{{found[2]}..{found[1]}}}")
+    for number in range(first, last + 1):  # whoever takes the paths stops at the first that does not exist
         yield from _numbered(Path(f"{str(path)[: found.start()]}{number:0{len(found[1])}}{str(path)[found.end() :]}"))
 
 

@@ -105,9 +105,9 @@ class Inputs:
 
         found = cls(image_files(paths, without=without, tables=True), column)
         tables = [path for path in found.files.values() if is_table(path)]
-        if tables:
-            require("datasets", tables[0])
-        elif column is not None:
+        for table in {path.suffix.lower(): path for path in tables}.values():  # one of each kind
+            require(table)
+        if column is not None and not tables:
             raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
         return found
 
@@ -137,7 +137,6 @@ def _rows(path: Path, column: str | None) -> Iterator[Picture]:
 
     try:
         for row in table_rows(path, column):
-            lacking = f"got row {row.key} of {path} without an image; expected bytes or a path"
-            yield Picture(path, row.key, row.image, None if row.image else lacking)
+            yield Picture(path, row.key, row.image, row.problem)
     except InputError as error:
         yield Picture(path, problem=str(error))

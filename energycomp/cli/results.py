@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from energycomp.cli.files import RESULTS, make_folder, save_png
-from energycomp.cli.lines import Lines, append_line, claimed, records_of
+from energycomp.cli.lines import PLACE_BITS, Lines, append_line, claimed, records_of
 from energycomp.cli.shards import Shard, shards_of
 from energycomp.errors import InputError
 
@@ -51,14 +53,14 @@ class Output:
         >>> Output.of(Path("found.csv")).lines.name
         'found.jsonl'
         """
-        from energycomp.batch.answers import check_table
+        from energycomp.batch.tables import require
 
         if path.suffix.lower() not in FORMATS or path.is_dir():
             return cls(make_folder(path, "-o") / RESULTS, folder=path)
         make_folder(path.parent, "-o")
         if path.suffix.lower() == ".jsonl":
             return cls(path)
-        check_table(path)
+        require(path)
         return cls(path.with_suffix(".jsonl"), table=path)
 
     @property
@@ -182,26 +184,36 @@ def merge_results(output: Output) -> tuple[int, int]:
             stack.enter_context(claimed(file))
         if output.folder is not None:
             remove_stale(output.folder)
-        places: dict[tuple[str, int], tuple[int, int]] = {}  # of the last line, by image and its other keys
+        images, keys, places = [], array("q"), array("Q")  # of each line
         for number, file in enumerate(files):
             for place, record in records_of(file):
-                places[str(record.get("image")), hash(_key(record))] = (number, place)
-        streams = [stack.enter_context(file.open("rb")) for file in files]
+                images.append(_order(str(record.get("image"))))
+                keys.append(hash(_key(record)))
+                places.append(number << PLACE_BITS | place)
+        streams, count = [stack.enter_context(file.open("rb")) for file in files], 0
         with atomic_file(output.lines) as temporary, temporary.open("wb") as merged:
-            for key in sorted(places, key=lambda key: (_order(key[0]), places[key])):
-                number, place = places[key]
-                streams[number].seek(place)
-                merged.write(streams[number].readline())
+            for _, lines in groupby(sorted(range(len(images)), key=images.__getitem__), key=images.__getitem__):
+                last = {keys[line]: line for line in lines}
+                for line in sorted(last.values()):
+                    stream = streams[places[line] >> PLACE_BITS]
+                    stream.seek(places[line] & ((1 << PLACE_BITS) - 1))
+                    merged.write(stream.readline())
+                count += len(last)
         for file in files[1:]:
             file.unlink()
-    return len(places), len(files)
+    return count, len(files)
 
 
-def _order(image: str) -> tuple[tuple[str, ...], int, str]:
-    """Files by the parts of their paths, and rows of a table by their number."""
-    found = re.fullmatch(r"(.*)#(\d*)([^#/]*)", image)
+def _order(image: str) -> str:
+    """Sorts files by the parts of their paths, and the rows of a table by their number.
+
+    >>> sorted(["a.tar#10", "a.tar#9", "a/b", "a-b"], key=_order)
+    ['a/b', 'a-b', 'a.tar#9', 'a.tar#10']
+    """
+    found = re.fullmatch(r"(.*)#0*(\d*)([^#/]*)", image)
     path, number, rest = found.groups() if found else (image, "", "")
-    return Path(path).parts, int(number or -1), rest
+    row = f"\0\0{len(number):03d}{number}{rest}" if found else ""
+    return path.replace("/", "\0") + row
 
 
 class Records:

@@ -53,8 +53,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """What a `config.json` says.
 
     Raises:
-        CheckpointError: it is too large, no JSON, of another format, or has other keys than `config_of` gives.
+        CheckpointError: there is none, it is too large, no JSON, of another format, or has other keys than `config_of`
+            gives.
     """
+    if not path.is_file():
+        raise CheckpointError(f"got {path.parent} without {path.name}; expected what save_pretrained writes")
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"got {path} of {path.stat().st_size:,} bytes; expected at most {MAX_CONFIG_BYTES:,}")
     try:

@@ -26,6 +26,7 @@ __all__ = [
     "load_checkpoint",
     "newest_checkpoint",
     "prune_checkpoints",
+    "read_checkpoint",
     "rewind_log",
     "save_checkpoint",
 ]
@@ -72,7 +73,7 @@ def ema_weights(path: str | Path) -> dict[str, Tensor]:
     Traceback (most recent call last):
     energycomp.errors.CheckpointError: Cannot read run/checkpoint-000500.safetensors: ...
     """
-    return _read(Path(path))[1]["ema"]
+    return read_checkpoint(Path(path))[1]["ema"]
 
 
 def newest_checkpoint(out: str | Path) -> Path | None:
@@ -83,7 +84,7 @@ def newest_checkpoint(out: str | Path) -> Path | None:
     """
     for _, path in sorted(_checkpoints(Path(out)), reverse=True):
         try:
-            _read(path)
+            read_checkpoint(path)
         except CheckpointError as error:
             warnings.warn(f"Passing over a checkpoint. {error}", stacklevel=2)
         else:
@@ -169,7 +170,7 @@ def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Map
     3
     """
     path = Path(path)
-    content, tensors = _read(path)
+    content, tensors = read_checkpoint(path)
     advice = "Use the same values to resume it, or another `out` to start a new run."
     problem = f"{path} belongs to a run with other hyperparameters"
     _check_same(problem, content["hyperparameters"], hyperparameters, advice)
@@ -232,7 +233,7 @@ def rewind_log(out: str | Path, step: int) -> None:
         temporary.write_text("".join(kept), encoding="utf-8")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """The JSON of a checkpoint, and its tensors `{module, ema, optimizer: {name: tensor}}`, verified."""
     tensors = read_tensors(path)
     with safe_open(path, "pt") as file:

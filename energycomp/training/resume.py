@@ -9,7 +9,7 @@ from pathlib import Path
 from energycomp.errors import NotFoundError
 from energycomp.files import atomic_file
 from energycomp.models.hub import HubSource
-from energycomp.training.checkpoint import newest_checkpoint
+from energycomp.training.checkpoint import newest_checkpoint, read_checkpoint
 
 __all__ = ["copy_checkpoints"]
 
@@ -30,7 +30,7 @@ def copy_checkpoints(source: str, out: Path) -> bool:
     Raises:
         NotFoundError: the source is none of these.
         HubError: the download broke off.
-        CheckpointError: `out` cannot be written.
+        CheckpointError: the checkpoint that `source` names is damaged, or `out` cannot be written.
     """
     folders = _folders(source)
     if os.environ.get("RANK", "0") == "0":
@@ -47,6 +47,9 @@ def _folders(source: str) -> dict[str, Path]:
     """The newest whole checkpoint of each part of a run, by the name of its folder."""
     path = Path(source)
     if path.is_file():
+        if not path.match(PATTERN):
+            raise NotFoundError(f"got {source!r}, a file that is no checkpoint; expected {EXPECTED}")
+        read_checkpoint(path)
         return {".": path}
     if not path.is_dir():
         hub = HubSource.parse(source)

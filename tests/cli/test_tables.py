@@ -222,14 +222,46 @@ def test_ranges_and_folders(tmp_path: Path) -> None:
     assert names == ["00.tar", "01.tar", "02.png"]
     assert [path.name for path in image_files(given).values()] == ["02.png"]
     with pytest.raises(InputError, match=r"got .*02.tar, which does not exist"):
-        image_files([tmp_path / "a/{00..02}.tar"], tables=True)
+        image_files([tmp_path / "a/{00..99999999999}.tar"], tables=True)
+    with pytest.raises(InputError, match=r"got .*, a range that ends before it begins; expected \{0\.\.9\}"):
+        image_files([tmp_path / "a/{9..0}.tar"], tables=True)
+    with pytest.raises(InputError, match="which does not exist"):
+        image_files([tmp_path / f"{'a' * 5000}{{0..{'9' * 5000}}}.tar"], tables=True)
+
+
+def test_paths_of_a_table_stay_in_its_folder(run: Run, model: Path, tmp_path: Path, fake_infer: Fake) -> None:
+    calls = fake_infer()
+    content = next(files(1))
+    for name in ("secret.png", "in/own.png", "in/sub/own.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    inside = ["own.png", "sub/../sub/own.png", str(tmp_path / "in/own.png")]
+    outside = ["../secret.png", str(tmp_path / "secret.png"), "sub/../../secret.png", "own.png\0", "/dev/zero"]
+    parquet.write_table(pa.table({"image": inside + outside}), tmp_path / "in/a.parquet")
+    code, out, err = run("infer", model, "in/a.parquet", "--json", "--workers", 1)
+    assert (code, len(calls)) == (1, len(inside))
+    assert ["failed" in json.loads(line) for line in out.splitlines()] == [False] * 3 + [True] * 5
+    assert "got row 3 of in/a.parquet with the path '../secret.png'; expected one in the folder of the table; " in err
+
+
+def test_a_parquet_file_needs_no_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.parquet", list(files(2)))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert len(list(Inputs.of([path]))) == 2
+    with pytest.raises(InputError, match="expected the package datasets"):
+        tables.require("a.tar")
 
 
 def test_without_datasets_one_line_says_what_to_install(run: Run, model: Path, tmp_path: Path, pictures: Path) -> None:
-    (tmp_path / "a.parquet").touch()
+    for suffix in SUFFIXES:
+        (tmp_path / f"a{suffix}").touch()
     absent = "sys.modules['datasets'] = sys.modules['pyarrow'] = None"
     block = f"import sys; {absent}; from energycomp.cli import main; main()"
-    for package, arguments in (("datasets", ["a.parquet"]), ("pyarrow", ["pictures", "-o", "found.parquet"])):
+    for package, arguments in (
+        ("datasets", ["a.tar"]),
+        ("pyarrow", ["a.parquet"]),
+        ("pyarrow", ["pictures", "-o", "found.parquet"]),
+    ):
         command = [sys.executable, "-c", block, "infer", str(model), *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 2

@@ -153,6 +153,13 @@ def test_altered_and_missing_files(tmp_path: Path, model: Model, name: str) -> N
         load(tmp_path / "m")
 
 
+def test_a_folder_with_a_manifest_that_is_no_model(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "m") as temporary:
+        (temporary / "images.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"got .*m without config\.json; expected what save_pretrained writes"):
+        load(tmp_path / "m")
+
+
 @pytest.mark.parametrize("text", ["no json", "[1, 2]", "[" * 100_000, '"x"'])
 def test_config_that_is_no_config(tmp_path: Path, text: str) -> None:
     with atomic_directory(tmp_path / "m") as temporary:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from energycomp.denoisers import count_rows
-from energycomp.errors import InputError, NotFoundError
+from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.testing import tiny_model
 from energycomp.training import FitConfig, denoising_loss, fit
 from energycomp.training.resume import copy_checkpoints
@@ -104,6 +104,11 @@ def test_a_run_goes_on_in_another_folder(tmp_path: Path) -> None:
 
 def test_sources_without_checkpoints(tmp_path: Path) -> None:
     assert not copy_checkpoints(str(tmp_path), tmp_path / "new")
+    for name, message in (("a.png", "a file that is no checkpoint"), ("checkpoint-000001.safetensors", "Cannot read")):
+        (tmp_path / name).write_bytes(b"no tensors")
+        with pytest.raises((NotFoundError, CheckpointError), match=message):
+            copy_checkpoints(str(tmp_path / name), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(NotFoundError, match=r"got './absent', which does not exist; expected the folder of a run"):
         copy_checkpoints("./absent", tmp_path / "new")
     assert PartialState().num_processes == 1
