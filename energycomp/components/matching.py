@@ -43,6 +43,7 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
         CompositionError: a space of another identity, sample shape or value range.
         InputError: another object than a `NoisedSpace`.
 
+    >>> import torch
     >>> from energycomp.components import cosine_schedule, flow_schedule
     >>> from energycomp.testing import Gaussian
     >>> diffusion = Gaussian(0.5, name="diffusion", alphas_cumprod=cosine_schedule())
