@@ -106,7 +106,11 @@ def followed(
     done: Callable[[Any, float], Any],
     failed: Callable[[str], Any],
 ) -> Iterator[Any]:
-    """The updates of the page while a task runs: those of `running` that are not None, then one of the others."""
+    """The updates of the page while a task runs: those of `running` that are not None, then one of the others.
+
+    The last one changes nothing: Gradio sends it again when the iterator has ended, and by then the user may have changed
+    something else.
+    """
     for event in worker.run(session, task):
         if isinstance(event, Running):
             if (update := running(event)) is not None:
@@ -115,3 +119,4 @@ def followed(
             yield done(event.result, event.seconds)
         elif isinstance(event, Failed):
             yield failed(event.message)
+    yield gr.skip()

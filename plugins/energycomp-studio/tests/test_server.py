@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from PIL import Image
 from energycomp import infer, plugins
 from energycomp.errors import InputError
 from energycomp.testing import check_plugin, planted, tinted_model
+from energycomp_studio.parts import followed
 from energycomp_studio.pictures import MAX_UPLOAD, data_url, uploaded
 from energycomp_studio.reading import Reading, read, scene_read, table
 from energycomp_studio.scene import Item, Scene, Settings
@@ -290,3 +292,11 @@ def test_a_choice_of_other_parts_is_refused() -> None:
     for wrong in (None, {}, {"chosen": [[True]]}, {"chosen": [[True, False], [True, False]]}, {"chosen": 3}):
         with pytest.raises(InputError, match="got a choice of other parts"):
             choice(wrong, [2])
+
+
+def test_the_last_update_changes_nothing() -> None:
+    """Gradio sends it once more when a task has ended, after what the user did meanwhile."""
+    updates = followed(
+        Worker(), "tab", lambda _: "drawn", running=lambda _: None, done=lambda found, _: found, failed=str
+    )
+    assert list(updates) == ["drawn", gr.skip()]
