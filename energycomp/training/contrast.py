@@ -58,6 +58,7 @@ def contrastive_loss(
     module: nn.Module | None = None,
     gamma: float = 4.0,
     floor: float = 0.02,
+    timestep_power: float = 1.0,
     generator: int | torch.Generator | None = None,
 ) -> Tensor:
     """`denoising_loss` plus `weight` times the mean over samples of -log sigmoid(beta margin) of their rivals.
@@ -71,7 +72,7 @@ def contrastive_loss(
         weight: of the rivals; 1 takes J, the sum over numbers, and the logarithm as they are.
         beta: inverse temperature.
         module: the network to call in place of the denoiser's own.
-        gamma, floor: weights of the error, see `denoising_loss`.
+        gamma, floor, timestep_power: weights of the error and the draw of timesteps, see `denoising_loss`.
         generator: draws timesteps and noise.
 
     Returns:
@@ -93,7 +94,8 @@ def contrastive_loss(
     generator = as_generator(generator)
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
     schedule, kind, batch = denoiser.alphas_cumprod.to(samples.device), denoiser.prediction_type, len(samples)
-    timestep = stratified_timesteps(batch, 0.0, float(len(schedule)), generator=generator).to(samples.device)
+    timestep = stratified_timesteps(batch, 0.0, float(len(schedule)), power=timestep_power, generator=generator)
+    timestep = timestep.to(samples.device)
     noise = randn_tensor(samples.shape, generator=generator, device=samples.device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
     null = Condition.unconditional(*denoiser.token_shape, rows=batch, device=samples.device)

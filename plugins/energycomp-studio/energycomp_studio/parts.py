@@ -108,8 +108,7 @@ def followed(
 ) -> Iterator[Any]:
     """The updates of the page while a task runs: those of `running` that are not None, then one of the others.
 
-    The last one changes nothing: Gradio sends it again when the iterator has ended, and by then the user may have changed
-    something else.
+    The last one changes nothing: Gradio sends it again when the iterator has ended, after what the user did meanwhile.
     """
     for event in worker.run(session, task):
         if isinstance(event, Running):

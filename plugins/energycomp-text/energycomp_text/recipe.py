@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 from tqdm import tqdm
 
-from energycomp.components import Condition
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import to_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, start
+from energycomp.training import FitConfig, Loss, Recipe, Step, augment, contrastive_loss, denoising_loss, start
 from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs
 from energycomp_datasets.solids.source import read
 from energycomp_text.model import small
+from energycomp_text.rivals import Concepts
 from energycomp_text.text import Text
 
 __all__ = ["captions", "scene", "text"]
@@ -29,6 +30,9 @@ DRAWN = 20_000
 ALONE = 0.2  # share of training pictures with one object
 BOTH = 0.2  # share of captions of two objects that name both
 EMPTY = 0.15  # share of captions that are left out
+BETA = 2.0  # inverse temperature of the contrastive loss
+# What a picture shows matters where the noise hides it: noisy timesteps come often and weigh much.
+NOISY: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
 
 
 def scene(index: int, seed: int = 0, *, alone: float = ALONE) -> tuple[list[str], Tensor]:
@@ -77,6 +81,8 @@ def text(
     cache: Path,
     alone: float | str = ALONE,
     both: float | str = BOTH,
+    composed: float | str = 0.0,
+    contrast: float | str = 0.0,
     **options: Any,
 ) -> Recipe:
     """The recipe of the shipped weights.
@@ -87,6 +93,8 @@ def text(
         preset: "default".
         alone: the share of drawn pictures with one object.
         both: the share of captions of two objects that name both.
+        composed: the share of pictures whose concepts are composed, one caption each, in place of one caption.
+        contrast: weight of the contrastive loss of these; 0 leaves it out.
         options: of the model: `encoder`, "words" or "minilm".
     """
     if preset != "default":
@@ -94,7 +102,7 @@ def text(
     if options.keys() - {"encoder"} or (options and init is not None):
         where = " with a model to start from" if init is not None else ""
         raise InputError(f"got the option {min(options)!r}{where}; expected encoder, for a new model, or none")
-    mix = {name: share_of(name, given) for name, given in (("alone", alone), ("both", both))}
+    mix = {name: share_of(name, given) for name, given in (("alone", alone), ("both", both), ("composed", composed))}
     model = start(init, partial(small, **options))
     conditioner = model.conditioner
     if not isinstance(conditioner, Text):
@@ -102,12 +110,14 @@ def text(
     if conditioner.module is not None:
         conditioner.module.requires_grad_(requires_grad=True)
     drawn = cache / f"text-world-{mix['alone']:g}.safetensors"
-    pictures, names = _drawn(drawn, mix["alone"]) if data is None else _folder(data, model)
+    pictures, concepts, names = _drawn(drawn, mix["alone"]) if data is None else _folder(data, model)
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
-    loss = _loss(model, names, mix["both"])
-    return Recipe(model=model, module=model.trained, loss=loss, data=pictures, config=config)
+    known = Concepts.of(concepts, names)
+    loss = _loss(model, known, both=mix["both"], composed=mix["composed"], contrast=weight_of("contrast", contrast))
+    data_set: Dataset[dict[str, Tensor]] = StackDataset(image=pictures, concepts=concepts)  # type: ignore[arg-type]
+    return Recipe(model=model, module=model.trained, loss=loss, data=data_set, config=config)
 
 
 def share_of(name: str, given: float | str) -> float:
@@ -121,26 +131,47 @@ def share_of(name: str, given: float | str) -> float:
     return share
 
 
-def _loss(model: Model, names: tuple[str, ...], both: float) -> Loss:
+def weight_of(name: str, given: float | str) -> float:
+    """A weight of 0 or more, as a number or typed."""
+    try:
+        weight = float(given)
+    except ValueError:
+        weight = math.nan
+    if not 0.0 <= weight < math.inf:
+        raise InputError(f"got {name}={given}; expected a weight of 0 or more, such as 20")
+    return weight
+
+
+def _loss(model: Model, known: Concepts, *, both: float, composed: float, contrast: float) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator = step.generator
         images, _ = augment(batch["image"], generator, tint=0.0)
-        said = captions(batch["concepts"].cpu(), names, generator, both=both)
-        ids = torch.cat([conditioner.parse(words or names[0]) for words in said]).to(images.device)
-        null = torch.tensor([words is None for words in said], device=images.device)
-        condition = Condition(conditioner(ids).rows, null)
+        shown = batch["concepts"].cpu()
+        said: list[list[str]] = [
+            [] if one is None else [one] for one in captions(shown, known.names, generator, both=both)
+        ]
+        whole = torch.rand(len(images), generator=generator) < composed
+        shown[~whole] = -1
+        for image in whole.nonzero()[:, 0].tolist():
+            said[image] = [caption([known.names[index]]) for index in shown[image].tolist() if index >= 0]
+        of_row = torch.tensor([image for image, lines in enumerate(said) for _ in lines])
+        values = [conditioner.parse(line) for lines in said for line in lines]
+        condition, owner = conditioner(torch.cat(values).to(images.device)), of_row.to(images.device)
         network = module["network"] if isinstance(module, torch.nn.ModuleDict) else module
-        owner = torch.arange(len(images), device=images.device)
-        # What a picture shows matters where the noise hides it: noisy timesteps come often and weigh much.
-        settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
-        return denoising_loss(denoiser, images, condition, owner, module=network, generator=generator, **settings)
+        settings = {"module": network, "generator": generator, **NOISY}
+        if not contrast:
+            return denoising_loss(denoiser, images, condition, owner, **settings)
+        rows = torch.full_like(shown, -1)
+        rows[shown >= 0] = whole[of_row].nonzero()[:, 0]
+        rivals = known.rivals(shown, rows, conditioner, generator, device=images.device)
+        return contrastive_loss(denoiser, images, condition, owner, rivals, weight=contrast, beta=BETA, **settings)
 
     return loss
 
 
-def _drawn(path: Path, alone: float) -> tuple[Dataset[dict[str, Tensor]], tuple[str, ...]]:
+def _drawn(path: Path, alone: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The training pictures of seed 0, drawn once to disk."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,10 +184,10 @@ def _drawn(path: Path, alone: float) -> tuple[Dataset[dict[str, Tensor]], tuple[
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": images, "concepts": concepts})
     tensors = read_tensors(path)
-    return StackDataset(image=tensors["images"], concepts=tensors["concepts"]), CONCEPTS  # type: ignore[arg-type]
+    return tensors["images"], tensors["concepts"], CONCEPTS
 
 
-def _folder(folder: Path, model: Model) -> tuple[Dataset[dict[str, Tensor]], tuple[str, ...]]:
+def _folder(folder: Path, model: Model) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The pictures of one or two concepts of a folder, at the model's size, in memory."""
     records = [record for record in read(str(folder)) if len(record.concepts) <= 2]
     if not records:
@@ -166,4 +197,4 @@ def _folder(folder: Path, model: Model) -> tuple[Dataset[dict[str, Tensor]], tup
     concepts = torch.full((len(records), 2), -1)
     for row, record in enumerate(records):
         concepts[row, : len(record.concepts)] = torch.tensor([names.index(name) for name in record.concepts])
-    return StackDataset(image=torch.stack(images), concepts=concepts), names  # type: ignore[arg-type]
+    return torch.stack(images), concepts, names
