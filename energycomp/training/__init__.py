@@ -15,7 +15,7 @@ from energycomp.training.contrast import Rivals, contrastive_loss
 from energycomp.training.fit import FitResult, Loss, OnSample, fit
 from energycomp.training.loss import denoising_loss
 from energycomp.training.order import MapStyle, Order, TrainingData, batches, interrupt_flag, step_generator
-from energycomp.training.recipe import Recipe, Trainable, augment, collate, start
+from energycomp.training.recipe import Recipe, Trainable, augment, collate, option_number, start
 
 __all__ = [
     "FitConfig",
@@ -42,6 +42,7 @@ __all__ = [
     "interrupt_flag",
     "load_checkpoint",
     "newest_checkpoint",
+    "option_number",
     "rewind_log",
     "save_checkpoint",
     "start",

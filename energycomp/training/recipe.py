@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -10,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models.model import Model
 from energycomp.seeds import as_generator
@@ -17,7 +19,7 @@ from energycomp.training.config import FitConfig
 from energycomp.training.fit import FitResult, Loss, OnSample, fit
 from energycomp.training.order import TrainingData
 
-__all__ = ["Recipe", "Trainable", "augment", "collate", "start"]
+__all__ = ["Recipe", "Trainable", "augment", "collate", "option_number", "start"]
 
 T = TypeVar("T")
 
@@ -142,3 +144,27 @@ def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         "values": torch.cat([item["values"] for item in items]),
         "owner": torch.repeat_interleave(torch.arange(len(items)), counts),
     }
+
+
+def option_number(name: str, given: float | str, *, most: float = math.inf) -> float:
+    """A number of at least 0, given to a recipe as such or as typed after `--option`.
+
+    Args:
+        name: of the option.
+        given: its value.
+        most: the largest that it can have.
+
+    Raises:
+        InputError: another value.
+
+    >>> option_number("contrast", "0.05")
+    0.05
+    """
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not 0.0 <= number <= most or number == math.inf:
+        bounds = "a number of 0 or more" if most == math.inf else f"a number from 0 to {most:g}"
+        raise InputError(f"got {name}={given}; expected {bounds}; pass for example --option {name}=0.2")
+    return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, start
+from energycomp.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, option_number, start
 from energycomp_datasets.faces.avatars import ATTRIBUTES, avatar, labels_of
 from energycomp_datasets.faces.celeba import Record, read
 from energycomp_faces.contrast import contrast_loss
@@ -80,20 +79,10 @@ def faces(
     return Recipe(
         model=model,
         module=model.denoiser.network,
-        loss=_loss(model, _weight(contrast)),
+        loss=_loss(model, option_number("contrast", contrast)),
         data=_drawn(cache / "faces.safetensors", attributes) if data is None else _folder(data, model, attributes),
         config=config,
     )
-
-
-def _weight(contrast: float | str) -> float:
-    try:
-        weight = float(contrast)
-    except ValueError:
-        weight = math.nan
-    if not 0.0 <= weight < math.inf:
-        raise InputError(f"got contrast={contrast}; expected a weight of 0 or more, such as 0.05")
-    return weight
 
 
 def _loss(model: Model, contrast: float) -> Loss:

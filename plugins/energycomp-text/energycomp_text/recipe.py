@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,17 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import to_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, augment, contrastive_loss, denoising_loss, start
+from energycomp.training import (
+    FitConfig,
+    Loss,
+    Recipe,
+    Step,
+    augment,
+    contrastive_loss,
+    denoising_loss,
+    option_number,
+    start,
+)
 from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs
 from energycomp_datasets.solids.source import read
 from energycomp_text.model import small
@@ -102,7 +111,8 @@ def text(
     if options.keys() - {"encoder"} or (options and init is not None):
         where = " with a model to start from" if init is not None else ""
         raise InputError(f"got the option {min(options)!r}{where}; expected encoder, for a new model, or none")
-    mix = {name: share_of(name, given) for name, given in (("alone", alone), ("both", both), ("composed", composed))}
+    shares = {"alone": alone, "both": both, "composed": composed}
+    mix = {name: option_number(name, given, most=1.0) for name, given in shares.items()}
     model = start(init, partial(small, **options))
     conditioner = model.conditioner
     if not isinstance(conditioner, Text):
@@ -115,31 +125,9 @@ def text(
         steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
     known = Concepts.of(concepts, names)
-    loss = _loss(model, known, both=mix["both"], composed=mix["composed"], contrast=weight_of("contrast", contrast))
+    loss = _loss(model, known, both=mix["both"], composed=mix["composed"], contrast=option_number("contrast", contrast))
     data_set: Dataset[dict[str, Tensor]] = StackDataset(image=pictures, concepts=concepts)  # type: ignore[arg-type]
     return Recipe(model=model, module=model.trained, loss=loss, data=data_set, config=config)
-
-
-def share_of(name: str, given: float | str) -> float:
-    """A share in [0, 1], as a number or typed."""
-    try:
-        share = float(given)
-    except ValueError:
-        share = -1.0
-    if not 0.0 <= share <= 1.0:
-        raise InputError(f"got {name}={given}; expected a share from 0 to 1, such as 0.2")
-    return share
-
-
-def weight_of(name: str, given: float | str) -> float:
-    """A weight of 0 or more, as a number or typed."""
-    try:
-        weight = float(given)
-    except ValueError:
-        weight = math.nan
-    if not 0.0 <= weight < math.inf:
-        raise InputError(f"got {name}={given}; expected a weight of 0 or more, such as 20")
-    return weight
 
 
 def _loss(model: Model, known: Concepts, *, both: float, composed: float, contrast: float) -> Loss:
@@ -156,8 +144,9 @@ def _loss(model: Model, known: Concepts, *, both: float, composed: float, contra
         shown[~whole] = -1
         for image in whole.nonzero()[:, 0].tolist():
             said[image] = [caption([known.names[index]]) for index in shown[image].tolist() if index >= 0]
-        of_row = torch.tensor([image for image, lines in enumerate(said) for _ in lines])
-        values = [conditioner.parse(line) for lines in said for line in lines]
+        of_row = torch.tensor([image for image, lines in enumerate(said) for _ in lines], dtype=torch.long)
+        values = [torch.empty(0, *conditioner.value_shape, dtype=torch.long)]
+        values += [conditioner.parse(line) for lines in said for line in lines]
         condition, owner = conditioner(torch.cat(values).to(images.device)), of_row.to(images.device)
         network = module["network"] if isinstance(module, torch.nn.ModuleDict) else module
         settings = {"module": network, "generator": generator, **NOISY}

@@ -138,13 +138,39 @@ def test_the_loss_is_that_of_one_caption_a_picture(folder: Path, monkeypatch: py
     assert options["module"] is denoiser.network
     assert images.shape == (6, 3, 64, 64)
     assert float(images.abs().max()) < 0.3
-    assert condition.null.tolist() == [words is None for words in said]
-    assert owner.tolist() == list(range(6))
-    for row, words in zip(condition.rows, said, strict=True):
-        if words is not None:
-            expected = run.model(words).condition.rows[0]
-            torch.testing.assert_close(row, expected, rtol=0, atol=1e-6)
+    assert not condition.null.any()
+    assert owner.tolist() == [0, 2, 3, 5]  # an image without a caption is left to u
+    for row, words in zip(condition.rows, filter(None, said), strict=True):
+        expected = run.model(words).condition.rows[0]
+        torch.testing.assert_close(row, expected, rtol=0, atol=1e-6)
     assert condition.rows.requires_grad  # the encoder learns
+
+
+def test_composed_images_have_a_row_for_each_concept_and_rivals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, calls = made(folder, composed="0.5", contrast="3"), list[tuple[Any, ...]]()
+    monkeypatch.setattr(recipe, "contrastive_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
+    batch = {"image": torch.full((40, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.tensor([[0, 1]] * 40)}
+    run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0)))
+    ((_, _, condition, owner, rivals, options),) = calls
+    assert (options["weight"], options["beta"]) == (3.0, recipe.BETA)
+    composed = rivals.owner.unique().tolist()
+    assert 12 <= len(composed) <= 28
+    names = [record for record in read(str(folder)) if len(record.concepts) <= 2]
+    known = list(dict.fromkeys(name for record in names for name in record.concepts))[:2]
+    for image in composed:
+        rows = (owner == image).nonzero()[:, 0]
+        for row, name in zip(rows.tolist(), known, strict=True):
+            expected = run.model(f"a {name}").condition.rows[0]
+            torch.testing.assert_close(condition.rows[row], expected, rtol=0, atol=1e-6)
+        dropped = rivals.dropped[rivals.owner == image]
+        assert {int(row) for row in dropped if row >= 0} == set(rows.tolist())
+
+
+def test_a_batch_without_captions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "captions", lambda *_, **__: [None, None])
+    batch = {"image": torch.full((2, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.full((2, 2), -1)}
+    for run in (made(folder), made(folder, composed=0.9, contrast=1)):
+        assert run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0))).isfinite()
 
 
 def test_a_recipe_is_repeatable(folder: Path, tmp_path: Path) -> None:
@@ -213,9 +239,11 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
         ({"preset": "paper"}, "expected 'default'"),
         ({"colour": "red"}, "the option 'colour'; expected encoder"),
         ({"encoder": "clip"}, "'words' or 'minilm'"),
-        ({"alone": "1.5"}, "alone=1.5; expected a share"),
-        ({"both": "half"}, "both=half; expected a share"),
-        ({"both": "nan"}, "both=nan; expected a share"),
+        ({"alone": "1.5"}, "alone=1.5; expected a number from 0 to 1"),
+        ({"both": "half"}, "both=half; expected a number"),
+        ({"both": "nan"}, "both=nan; expected a number"),
+        ({"composed": "2"}, "composed=2; expected a number from 0 to 1"),
+        ({"contrast": "-1"}, "contrast=-1; expected a number of 0 or more"),
         ({"init": "small", "encoder": "words"}, "'encoder' with a model to start from"),
         ({"init": "stripes"}, "expected one on text"),
     ],

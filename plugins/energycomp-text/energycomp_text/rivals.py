@@ -1,0 +1,95 @@
+"""Wrong sets of concepts of an image, which the small model learns to tell from the right one."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import Conditioner
+from energycomp.training import Rivals
+
+__all__ = ["Concepts"]
+
+ALIKE = 0.8  # how often a wrong concept shares a word with the right one, where there is one
+NONE = -1
+
+
+@attrs.frozen(eq=False)
+class Concepts:
+    """The concepts of a data set, and what can be mistaken for what.
+
+    Args:
+        names: of the concepts.
+        seen: (M, M) which pairs the data set shows; no rival is another pair, so that held-out pairs stay unknown.
+
+    >>> data = Concepts.of(torch.tensor([[0, 2], [1, -1]]), ("red cube", "red ball", "blue ball"))
+    >>> data.seen.int().tolist()
+    [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    """
+
+    names: tuple[str, ...]
+    seen: Tensor
+
+    @classmethod
+    def of(cls, shown: Tensor, names: tuple[str, ...]) -> Concepts:
+        """Of images that show concepts (N, 2), as indices into `names` with -1 for none."""
+        pairs = shown[(shown >= 0).all(dim=1)]
+        seen = torch.zeros(len(names), len(names), dtype=torch.bool)
+        seen[pairs[:, 0], pairs[:, 1]] = seen[pairs[:, 1], pairs[:, 0]] = True
+        return cls(names, seen)
+
+    def rivals(
+        self,
+        shown: Tensor,
+        true: Tensor,
+        conditioner: Conditioner,
+        generator: torch.Generator,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> Rivals:
+        """Rivals of sets of one or two concepts: one left out, each replaced by another, and one too many.
+
+        Args:
+            shown: (B, 2) the concepts of each image; those of an image without any have no rivals.
+            true: (B, 2) the index of the row of each concept.
+            conditioner: of text; its concepts have these names.
+            generator: draws the wrong concepts.
+            device: of the rivals.
+        """
+        wrong: list[int] = []
+        found: list[tuple[int, int, int]] = []  # the image, the row that is dropped, the row that is added
+        for image, (concepts, rows) in enumerate(zip(shown.tolist(), true.tolist(), strict=True)):
+            present = [concept for concept in concepts if concept >= 0]
+            for concept, row in zip(concepts, rows, strict=True):
+                others = [other for other in present if other != concept]
+                if concept < 0:
+                    continue
+                if others:
+                    found.append((image, row, NONE))
+                if (instead := self._instead(concept, others, generator)) != NONE:
+                    found.append((image, row, len(wrong)))
+                    wrong.append(instead)
+            if present and (extra := _one_of([c for c in range(len(self.names)) if c not in present], generator)) >= 0:
+                found.append((image, NONE, len(wrong)))
+                wrong.append(extra)
+        owner, dropped, added = torch.tensor(found, dtype=torch.long).reshape(-1, 3).to(device).unbind(1)
+        values = [torch.empty(0, *conditioner.value_shape, dtype=torch.long)]
+        values += [conditioner.parse(concept=self.names[concept]) for concept in wrong]
+        return Rivals(conditioner(torch.cat(values).to(device)), owner=owner, dropped=dropped, added=added)
+
+    def _instead(self, concept: int, others: list[int], generator: torch.Generator) -> int:
+        """Another concept that forms only pairs of the data set with the others; -1 where there is none."""
+        possible = [
+            wrong
+            for wrong in range(len(self.names))
+            if wrong != concept and wrong not in others and all(self.seen[wrong, other] for other in others)
+        ]
+        words = set(self.names[concept].split())
+        alike = [wrong for wrong in possible if words & set(self.names[wrong].split())]
+        chosen = alike if alike and float(torch.rand((), generator=generator)) < ALIKE else possible
+        return _one_of(chosen, generator)
+
+
+def _one_of(options: list[int], generator: torch.Generator) -> int:
+    return options[int(torch.randint(len(options), (), generator=generator))] if options else NONE
