@@ -18,11 +18,12 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The models of CLEVR scenes, of whole objects and of places alone (by diffusion and by flow), with weights."""
+    """The models of CLEVR scenes with their weights: of whole objects, and three of places alone."""
     return {
         "clevr": lazy("energycomp_clevr.model:clevr"),
         "clevr-places": lazy("energycomp_clevr.model:clevr_places"),
         "clevr-places-flow": lazy("energycomp_clevr.model:clevr_places_flow"),
+        "clevr-places-reader": lazy("energycomp_clevr.model:clevr_places_reader"),
     }
 
 

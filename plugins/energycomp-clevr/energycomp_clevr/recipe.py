@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
-from energycomp import training
+from energycomp import load, training
 from energycomp.models import Model
 from energycomp.training import (
     FitConfig,
@@ -19,7 +20,6 @@ from energycomp.training import (
     collate,
     contrastive_loss,
     denoising_loss,
-    option_number,
     start,
 )
 from energycomp_clevr.model import clevr_places as build
@@ -29,6 +29,8 @@ from energycomp_clevr.scenes import plain_scenes, scenes_of, varied_scenes
 
 __all__ = ["augment", "clevr_places"]
 
+RIVALS = 2.0  # weight of telling wrong places apart
+
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and the places of their objects (R, 2)."""
@@ -37,38 +39,39 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
     return images, torch.stack([torch.where(flipped[batch["owner"]], 1 - x, x), y], dim=1)
 
 
-def clevr_places(
-    *, data: Path | None, init: Model | None, preset: str, cache: Path, contrast: float | str = 0.0, **options: Any
-) -> Recipe:
-    """The recipe of the shipped weights of places (presets "default" and "flow"), or of the thesis (preset "paper").
+def clevr_places(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
+    """The recipe of the shipped weights of places (presets "default", "reader", "flow"), or of the thesis ("paper").
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
-        init: a model to start from; under "flow" also one that predicts x0, such as `clevr-places`, see `flow_from`.
-        preset: "default"; "flow", which is the same but for the prediction type and the schedule; or "paper".
-        contrast: weight of the contrastive loss; 0 leaves it out. With it the rendered scenes are varied and crowded.
+        init: a model to start from; under "flow" also one that predicts x0, such as `clevr-places`, see `flow_from`;
+            under "reader" the weights of `clevr-places` when left out.
+        preset: "default"; "reader", with rivals, on varied and crowded scenes; "flow", which is as "default" but for
+            the prediction type and the schedule; or "paper".
         options: of the preset.
     """
+    reads = preset == "reader"
+    if reads and init is None:
+        init = load("clevr-places")
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
         init = flow_from(init)
-    weight = option_number("contrast", contrast)
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
     if data:
         scenes = scenes_of(data, model.processor, lambda record: record.coordinates)
     else:
-        scenes = varied_scenes(cache, numbers=2) if weight else plain_scenes(cache)
+        scenes = varied_scenes(cache, numbers=2) if reads else plain_scenes(cache)
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
+    if reads:
+        config = attrs.evolve(config, steps=4_000, batch_size=24, learning_rate=2e-4)
     if preset == "paper":
         config = FitConfig(steps=80_000, batch_size=128, learning_rate=2e-5, schedule="constant")
-    network = model.denoiser.network
-    return Recipe(
-        model=model, module=network, loss=_loss(model, weight), data=scenes, config=config, collate_fn=collate
-    )
+    loss, network = _loss(model, contrast=RIVALS if reads else 0.0), model.denoiser.network
+    return Recipe(model=model, module=network, loss=loss, data=scenes, config=config, collate_fn=collate)
 
 
-def _loss(model: Model, contrast: float) -> Loss:
+def _loss(model: Model, *, contrast: float) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
