@@ -18,7 +18,7 @@ def quiet() -> Iterator[None]:
     False
     """
     from diffusers.utils import logging as of_diffusers
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as of_transformers
 
     verbosity, no_downloads = of_diffusers.get_verbosity(), are_progress_bars_disabled()

@@ -118,7 +118,7 @@ def test_folders_that_are_no_pipeline(
 
 
 def test_an_empty_folder_says_what_to_get(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="give a hub id, such as .*, or a folder that save_pretrained"):
+    with pytest.raises(NotFoundError, match=r"give a hub id, such as .*, or a folder that save_pretrained"):
         text(model=str(tmp_path))
     with pytest.raises(NotFoundError, match="no folder and no hub id"):
         text(model=str(tmp_path / "nowhere"))
