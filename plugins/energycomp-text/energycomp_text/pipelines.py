@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from energycomp.denoisers import Denoiser
@@ -125,10 +126,19 @@ def _family_of(pipe: Any) -> Family:
     from diffusers import DiffusionPipeline
 
     known = names("families")
+    if isinstance(pipe, str | Path):
+        raise InputError(
+            f"got {str(pipe)!r}; expected a pipeline that is in memory; load one by its folder or hub id with "
+            "energycomp.load"
+        )
+    if isinstance(pipe, type):
+        raise InputError(f"got the class {pipe.__name__}; expected a pipeline; make one with its from_pretrained")
     found = next((base.__name__ for base in type(pipe).__mro__ if base.__name__ in known), None)
     if found is None and isinstance(pipe, DiffusionPipeline):
         raise InputError(f"got a {type(pipe).__name__}; {_known()}; write a family for it: docs/pipelines.md")
     family: Family = find("families", found or PLAIN)()
+    if found is None and not any(hasattr(pipe, part) for part in family.parts):
+        raise InputError(f"got an object of {type(pipe).__name__}; {_known()}; load one with diffusers")
     return family
 
 
@@ -148,10 +158,10 @@ def _model(
         )
     side = _latent_side(family, settings, network, vae)
     codec = VAECodec.of(vae, latent_size=side, source=source)
-    settings = Settings(codec.image_size, settings.max_sequence_length, settings.embedded_guidance)
+    settings = attrs.evolve(settings, image_size=codec.image_size)
     schedule, kind = noise_schedule(pipe.scheduler, flow=family.flow, tokens=(side // family.patch) ** 2)
     schedule = schedule.to(device_of(network))
-    words = {"template": template, "concepts": tuple(concepts)}
+    words = {"template": template, "concepts": concepts}
     opened = Opened(pipe, family, settings, source or IN_MEMORY, schedule, words)
     made, conditioner = family.build(opened)
     denoiser = Denoiser(

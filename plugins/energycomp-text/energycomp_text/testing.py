@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "OPTIONS",
     "TINY",
     "tiny_flux",
     "tiny_lora",
@@ -205,6 +206,15 @@ TINY: dict[str, Callable[[], Any]] = {
     "flux": tiny_flux,
     "pixart": tiny_pixart,
     "zimage": tiny_zimage,
+}
+# Of their models, for images of 32x32 and prompts of few tokens.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sd": {},
+    "sdxl": {},
+    "sd3": {"max_sequence_length": 40},
+    "flux": {"image_size": 32, "max_sequence_length": 48},
+    "pixart": {"max_sequence_length": 40},
+    "zimage": {"image_size": 32, "max_sequence_length": 48},
 }
 
 

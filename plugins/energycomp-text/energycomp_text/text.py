@@ -21,7 +21,7 @@ __all__ = ["Text", "Tokenizer"]
 
 CACHED = 512  # prompts whose tokens are kept, beside those of the concepts; one of Stable Diffusion takes 236 kB,
 MOST_NUMBERS = 64 * 2**20  # and one of FLUX 8 MiB
-AT_ONCE = 64  # prompts that are encoded
+ENCODED_BATCH = 64  # prompts that are encoded before their rows are kept
 
 
 class Tokenizer(Protocol):
@@ -57,9 +57,10 @@ def _checked(template: Any) -> str:
 
 
 def _names(concepts: Any) -> tuple[str, ...]:
-    if isinstance(concepts, str) or not all(isinstance(name, str) and name.strip() for name in concepts):
+    names = concepts if isinstance(concepts, str) else tuple(concepts)
+    if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
         raise InputError(f"got the concepts {concepts!r}; expected a list of words, such as ['cat', 'dog']")
-    return tuple(dict.fromkeys(name.strip() for name in concepts))
+    return tuple(dict.fromkeys(name.strip() for name in names))
 
 
 @attrs.frozen(eq=False)
@@ -189,8 +190,8 @@ class Text:
             return self._encoded(values)
         keys = [tuple(ids) for ids in values.tolist()]
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
-        for start in range(0, len(missing), AT_ONCE):
-            part = missing[start : start + AT_ONCE]
+        for start in range(0, len(missing), ENCODED_BATCH):
+            part = missing[start : start + ENCODED_BATCH]
             ids = torch.tensor(part, device=values.device)
             with torch.no_grad():
                 made = self._encoded(ids)

@@ -16,22 +16,15 @@ from energycomp import Composer, during, infer, rank, region
 from energycomp.components import flow_schedule
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.models import Model, execution_device
+from energycomp.models import Model
 from energycomp.plugins import find, names, register
 from energycomp.testing import check_component
 from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.families import Family, Prompted, pixart, zimage
-from energycomp_text.families.prompted import PipelineNetwork
-from energycomp_text.testing import TINY, tiny_flux, tiny_pixart, tiny_sd3, tiny_sdxl
+from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_pixart, tiny_sd3, tiny_sdxl
 
 SIZE, SCALE, STEPS = 32, 5.0, 4
 PETS = ("cat", "dog", "rabbit", "cow")
-OPTIONS: dict[str, dict[str, Any]] = {
-    "flux": {"image_size": SIZE, "max_sequence_length": 48},
-    "sd3": {"max_sequence_length": 40},
-    "pixart": {"max_sequence_length": 40},
-    "zimage": {"image_size": SIZE, "max_sequence_length": 48},
-}
 CALLS: dict[str, dict[str, Any]] = {
     "sd": {"guidance_scale": SCALE},
     "sdxl": {"guidance_scale": SCALE},
@@ -72,7 +65,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def _case(name: str, folder: Path) -> Case:
     pipe = TINY[name]()
     pipe.save_pretrained(folder / name)
-    model = with_concepts(energycomp.load(folder / name, **OPTIONS.get(name, {})), PETS, template="a {}")
+    model = with_concepts(energycomp.load(folder / name, **OPTIONS[name]), PETS, template="a {}")
     few = attrs.evolve(model.defaults, draws=4)
     return Case(name, pipe, folder / name, attrs.evolve(model, defaults=few))
 
@@ -269,7 +262,7 @@ def test_rank(case: Case) -> None:
 
 
 def test_half_precision_changes_little(case: Case) -> None:
-    half = energycomp.load(case.folder, dtype="bfloat16", **OPTIONS.get(case.name, {}))
+    half = energycomp.load(case.folder, dtype="bfloat16", **OPTIONS[case.name])
     assert {p.dtype for p in half.denoiser.network.parameters()} == {torch.bfloat16}
     sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded()), torch.tensor([500.0])
     one, other = (Composer(m("a cat") & m("a dog")).eps(sample, timestep) for m in (case.model, half))
@@ -290,24 +283,6 @@ def test_nothing_is_encoded_before_it_is_needed(monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):
         latents(model("a cat") & model("a dog"), None)
     assert encoded == [["a cat"], ["a dog"], [""]]
-
-
-@pytest.mark.parametrize("name", ["sd", "flux"])
-def test_parts_that_are_offloaded_stay_with_their_hooks(name: str) -> None:
-    """As `enable_model_cpu_offload` leaves them: the hooks say where parts compute, and nothing else moves them."""
-    from accelerate import cpu_offload_with_hook
-
-    pipe, hook = TINY[name](), None
-    expected = latents(from_pipeline(pipe, **OPTIONS.get(name, {}))("a cat"), None)
-    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    for part in parts:
-        _, hook = cpu_offload_with_hook(part, "cpu", prev_module_hook=hook)
-    model = from_pipeline(pipe, **OPTIONS.get(name, {}))
-    assert [execution_device(part) for part in parts] == [torch.device("cpu")] * len(parts)
-    assert isinstance(model.denoiser.network, PipelineNetwork)
-    assert model.denoiser.device == torch.device("cpu")
-    torch.testing.assert_close(latents(model("a cat"), None), expected)
-    assert model.decode(expected, "pt").shape == (1, 3, SIZE, SIZE)
 
 
 # Another package's family

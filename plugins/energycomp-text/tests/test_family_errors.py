@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +21,9 @@ from energycomp.models import save_pretrained
 from energycomp_text import from_pipeline
 from energycomp_text.families import flux
 from energycomp_text.families.reading import files_of
-from energycomp_text.testing import TINY, tiny_flux, tiny_pixart, tiny_sdxl
+from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_pixart, tiny_sdxl
 
 SIZE = 32
-OPTIONS: dict[str, dict[str, Any]] = {
-    "flux": {"image_size": SIZE, "max_sequence_length": 48},
-    "sd3": {"max_sequence_length": 40},
-    "pixart": {"max_sequence_length": 40},
-    "zimage": {"image_size": SIZE, "max_sequence_length": 48},
-}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +135,7 @@ def test_weights_that_are_missing(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])
 def test_float16_on_the_cpu(name: str) -> None:
     pipe = TINY[name]().to(dtype=torch.float16)
-    model = from_pipeline(pipe, **OPTIONS.get(name, {}))
+    model = from_pipeline(pipe, **OPTIONS[name])
     refused(
         InputError, "float16 on the CPU; expected bfloat16",
         lambda: Composer(model.unconditional + 0).sample(1, num_inference_steps=1, progress=False),
@@ -168,7 +163,7 @@ def test_options_of_the_command_line_are_texts() -> None:
 
 @pytest.mark.parametrize("name", [name for name in TINY if name != "sd"])
 def test_only_models_of_registered_networks_are_saved(name: str, tmp_path: Path) -> None:
-    model = from_pipeline(TINY[name](), **OPTIONS.get(name, {}))
+    model = from_pipeline(TINY[name](), **OPTIONS[name])
     refused(
         InputError, "with its own save_pretrained, and load that folder", lambda: save_pretrained(model, tmp_path / "m")
     )
@@ -193,5 +188,7 @@ def test_of_a_repository_only_the_parts_are_fetched() -> None:
         "vae/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.bin", "image_encoder/config.json",
         "transformer/own_code.py",
     ]  # fmt: skip
-    found = filter_repo_objects([*wanted, *others], allow_patterns=list(files_of(flux.family())))
-    assert sorted(found) == sorted(wanted)
+    page = (Path(__file__).parents[3] / "docs/pipelines.md").read_text()
+    for patterns in (list(files_of(flux.family())), re.findall(r'--include "([^"]+)"', page)):
+        found = set(filter_repo_objects([*wanted, *others], allow_patterns=patterns))
+        assert found - {"image_encoder/config.json"} == set(wanted)

@@ -14,7 +14,7 @@ from energycomp.errors import InputError
 from energycomp.sampling import CompositionGuider
 from energycomp.testing import Gaussian
 from energycomp_text.pipelines import from_pipeline
-from energycomp_text.testing import tiny_pipeline
+from energycomp_text.testing import tiny_pipeline, tiny_sdxl
 
 STEPS = 5
 CASES: dict[str, Any] = {
@@ -73,6 +73,35 @@ def test_a_composition_in_the_loop_of_a_modular_pipeline(case: str, pipe: Any) -
     )  # fmt: skip
     assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
     assert calls == spent[0].evaluations
+
+
+def test_a_composition_in_a_modular_pipeline_of_sdxl() -> None:
+    """The whole `StableDiffusionXLAutoBlocks`; the pooled vectors of the leaves are given by `inputs`."""
+    from diffusers.modular_pipelines import StableDiffusionXLAutoBlocks
+
+    pipe = tiny_sdxl()
+    pipe.scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, steps_offset=0
+    )
+    model = from_pipeline(pipe)
+    a, b = model("a dog"), model("a cat")
+    inputs = {leaf: {"prompt_embeds": leaf.condition.rows, "text_embeds": leaf.condition.pooled} for leaf in (a, b)}
+    modular = StableDiffusionXLAutoBlocks().init_pipeline()
+    for composition in (
+        3 * a & 2 * b,
+        3 * region("left half") * a & 2 * region("right half") * b,
+        during(until=0.5) * a & during(from_=0.5) * b,
+    ):
+        parts = {name: part for name, part in pipe.components.items() if part is not None}
+        modular.update_components(**parts, guider=CompositionGuider(composition, inputs))
+        got = modular(
+            prompt="a dog", height=32, width=32, num_inference_steps=3, output="latents", output_type="latent",
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        expected = Composer(composition).sample(
+            generator=0, num_inference_steps=3, scheduler=pipe.scheduler, output_type="latent", progress=False
+        )
+        assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 def test_the_rows_of_conditions_are_the_prompts_by_default(pipe: Any) -> None:

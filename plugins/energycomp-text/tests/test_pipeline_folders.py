@@ -21,6 +21,7 @@ from energycomp.models import Model, save_pretrained
 from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.model import text
 from energycomp_text.pipelines import load_model
+from energycomp_text.testing import tiny_sdxl
 
 
 def without(name: str) -> Callable[[Path], object]:
@@ -117,7 +118,7 @@ def test_folders_that_are_no_pipeline(
 
 
 def test_an_empty_folder_says_what_to_get(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"hf download .* --local-dir"):
+    with pytest.raises(NotFoundError, match=r"give a hub id, such as .*, or a folder that save_pretrained"):
         text(model=str(tmp_path))
     with pytest.raises(NotFoundError, match="no folder and no hub id"):
         text(model=str(tmp_path / "nowhere"))
@@ -163,6 +164,12 @@ def test_models_that_take_no_text(tmp_path: Path) -> None:
         with_concepts(faces(pretrained=False), ["cat"])
 
 
+def test_concepts_are_not_taken_apart(pipe: Any) -> None:
+    for made in (from_pipeline, lambda pipe, concepts: from_pipeline(tiny_sdxl(), concepts=concepts)):
+        with pytest.raises(InputError, match="got the concepts 'cat'; expected a list of words"):
+            made(pipe, concepts="cat")
+
+
 class Parts:
     """What `from_pipeline` asks a pipeline for, with some of it replaced."""
 
@@ -176,6 +183,15 @@ def test_pipelines_that_lack_a_part_or_have_another(pipe: Any) -> None:
     assert not any(p.requires_grad for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters())
     with pytest.raises(InputError, match="Parts without vae, text_encoder"):
         from_pipeline(Parts(pipe, text_encoder=None, vae=None))
+    for given, message in (
+        (None, "an object of NoneType; expected a pipeline of one of the families"),
+        ({"unet": pipe.unet}, "an object of dict; expected a pipeline"),
+        ("sdxl", "got 'sdxl'; expected a pipeline that is in memory; .* energycomp.load"),
+        (Path("sdxl"), "got 'sdxl'; .* energycomp.load"),
+        (type(pipe), "the class StableDiffusionPipeline; expected a pipeline; make one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            from_pipeline(given)
     with pytest.raises(InputError, match=r"without alphas_cumprod.*flow matching"):
         from_pipeline(Parts(pipe, scheduler=diffusers.FlowMatchEulerDiscreteScheduler()))
     inpainting = diffusers.UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 9})

@@ -149,6 +149,22 @@ def test_a_folder_is_the_pipeline_that_it_is_of(folder: Path, sd: Model) -> None
         )
 
 
+def test_loading_writes_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from diffusers.utils import logging as of_diffusers
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging as of_transformers
+
+    def settings() -> tuple[Any, ...]:
+        bars = [library.is_progress_bar_enabled() for library in (of_diffusers, of_transformers)]
+        return (*bars, are_progress_bars_disabled(), of_diffusers.get_verbosity())
+
+    before = settings()
+    energycomp.load(folder)
+    encoded_text(source=str(folder))
+    assert capfd.readouterr().err == ""
+    assert settings() == before
+
+
 def test_a_pipeline_in_memory_is_known_by_its_vae(folder: Path, sd: Model, tmp_path: Path) -> None:
     """Wherever it was read from: its parts may be others by now."""
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, use_safetensors=True)

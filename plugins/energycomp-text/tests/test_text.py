@@ -168,7 +168,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tokens_are_made_and_kept_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "AT_ONCE", 3)
+    monkeypatch.setattr(text_module, "ENCODED_BATCH", 3)
     text = trained()
     values = torch.cat([text.parse(prompt) for prompt in ("a cat", "a dog", "a catfish", "a photo")])
     with encoded(text) as calls:

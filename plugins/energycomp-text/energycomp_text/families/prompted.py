@@ -18,8 +18,8 @@ from energycomp_text.text import Text
 
 __all__ = ["Characters", "PipelineNetwork", "PromptEncoder", "Prompted", "check_precision", "device_of"]
 
-LONGEST = 2048  # characters of a prompt
-AT_ONCE = 8  # prompts that are encoded
+MOST_CHARACTERS = 2048  # of a prompt
+PIPELINE_BATCH = 8  # prompts that the encoders of a pipeline, such as T5, encode at once
 
 
 @attrs.frozen(eq=False)
@@ -38,7 +38,7 @@ class Characters:
 
     tokenizer: Any
     tokens: int
-    length: int = LONGEST
+    length: int = MOST_CHARACTERS
     size: int = 0x110000
 
     def __attrs_post_init__(self) -> None:
@@ -131,7 +131,7 @@ class PromptEncoder(nn.Module):
         prompts = [self.characters.text(row) for row in ids.cpu()]
         self._move(ids.device)
         check_precision(self.opened.network)
-        batches = (prompts[start : start + AT_ONCE] for start in range(0, len(prompts), AT_ONCE))
+        batches = (prompts[start : start + PIPELINE_BATCH] for start in range(0, len(prompts), PIPELINE_BATCH))
         parts = [self.own.encode(self.opened.pipe, batch, self.opened.settings) for batch in batches]
         return Condition.cat(parts).to(ids.device)
 

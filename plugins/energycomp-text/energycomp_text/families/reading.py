@@ -10,6 +10,7 @@ import torch
 from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp_text.families.family import Family
 from energycomp_text.folders import HOW_TO_GET, INDEX, check_size, complete, read_json
+from energycomp_text.quiet import quiet
 
 __all__ = ["files_of", "read_pipeline"]
 
@@ -79,11 +80,11 @@ def _part(folder: Path, family: Family, source: str, dtype: torch.dtype) -> Any:
 def _network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     config = read_json(folder / "config.json")
     check_size(lambda: _made(cls, config), folder / f"{_stem(folder.name)}.safetensors")
-    return complete(
-        cls.from_pretrained(
+    with quiet():
+        loaded = cls.from_pretrained(
             folder, use_safetensors=True, torch_dtype=dtype, local_files_only=True, output_loading_info=True
         )
-    ).eval()
+    return complete(loaded).eval()
 
 
 def _made(cls: Any, config: Any) -> Any:
