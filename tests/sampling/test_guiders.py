@@ -37,9 +37,9 @@ def flow_leaves() -> tuple[Any, Any, Any]:
 def test_parts_of_the_trajectory_of_a_shifted_flow(case: str) -> None:
     """The timesteps of its scheduler are noise levels, and not indices of the schedule."""
     a, b, u = flow_leaves()
-    composition = (
-        during(until=0.4) * a & during(from_=0.4) * b if case == "one after another" else (1 + 2 * ramp(0.1, 0.9)) * a & u
-    )
+    composition = during(until=0.4) * a & during(from_=0.4) * b
+    if case == "ramp":
+        composition = (1 + 2 * ramp(0.1, 0.9)) * a & u
     scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
     noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     spent: list[Any] = []
