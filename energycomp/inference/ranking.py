@@ -179,7 +179,7 @@ def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional],
         if not isinstance(leaf, Conditional):
             raise CompositionError(
                 f"got {leaf!r}, which is no leaf of a denoiser; expected components of one model; rank each component "
-                "of a mixture by itself"
+                "of a mixture by itself, and components before `match_snr`, `regional` or `within`"
             )
     if len({id(leaf.denoiser) for leaf in whole.terms}) > 1:
         raise CompositionError(
