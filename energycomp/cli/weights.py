@@ -94,7 +94,9 @@ def _each(count: int, option: str, given: list[Value] | None, default: Default) 
         raise InputError(
             f"got {len(given or [])} {option} for {count} components; expected one for all, or one for each, --not last"
         )
-    return [*given] if given and len(given) > 1 else [*(given or [default])] * count
+    if given and len(given) > 1:
+        return [*given]
+    return [given[0] if given else default] * count
 
 
 def _region(text: str) -> AnyWeight:

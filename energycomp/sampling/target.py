@@ -25,7 +25,7 @@ __all__ = ["Target"]
 
 
 def _composition(component: EnergyComponent) -> Composition:
-    return Composition.of(component)
+    return Composition.of(component)  # mypy knows converters that are functions only
 
 
 @attrs.define(eq=False)
