@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 import torch
+from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
+from diffusers.modular_pipelines.modular_pipeline import BlockState
 from torch import Tensor
 
 from energycomp.components.component import EnergyComponent
@@ -17,12 +19,7 @@ from energycomp.components.space import timestep_of
 from energycomp.components.terms import weights_at
 from energycomp.components.weights import Weight, is_constant
 from energycomp.errors import InputError
-from energycomp.imports import without_compiler
 from energycomp.sampling.guidance import Guide
-
-with without_compiler():
-    from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
-    from diffusers.modular_pipelines.modular_pipeline import BlockState
 
 __all__ = ["CompositionGuider", "of_guider"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import attrs
@@ -68,6 +70,12 @@ def test_parts_of_the_trajectory_of_a_shifted_flow(case: str) -> None:
 def _named(guider: Any, leaf: Any) -> str | None:
     name: str | None = guider._names.get(id(leaf))
     return name
+
+
+def test_it_can_be_the_first_import() -> None:
+    """Guiders of diffusers need torch's compiler, which other imports of diffusers leave out."""
+    code = "from energycomp.sampling import CompositionGuider"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_mass_is_looked_at_in_the_pixels_of_the_sample() -> None:
