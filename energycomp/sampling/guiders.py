@@ -128,10 +128,21 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         return self.forward(**{getattr(state, self._identifier_key): state.noise_pred for state in data})
 
     def forward(self, **predictions: Tensor) -> Any:
-        """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave."""
+        """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave.
+
+        Raises:
+            InputError: predictions of another shape, such as the tokens (B, L, D) of some networks, where weights vary
+                over pixels.
+        """
         first = next(iter(predictions.values()))
         total = first.new_zeros(first.shape)
-        for leaf, weight in self._active((first.shape[-2], first.shape[-1])):
+        active = self._active((first.shape[-2], first.shape[-1]))
+        if first.ndim != 4 and any(isinstance(weight, Tensor) for _, weight in active):
+            raise InputError(
+                f"got predictions of shape {tuple(first.shape)} for {self.composition!r}, whose weights vary over "
+                "pixels; expected (B, C, H, W); sample it with a Composer"
+            )
+        for leaf, weight in active:
             part = predictions[self._names[id(leaf)]]
             total = total + part * (weight.to(part) if isinstance(weight, Tensor) else weight)
         return GuiderOutput(pred=total, pred_cond=None, pred_uncond=None)

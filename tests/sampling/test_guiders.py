@@ -89,6 +89,21 @@ def test_mass_is_looked_at_in_the_pixels_of_the_sample() -> None:
     assert guider.num_conditions == 2
 
 
+def test_tokens_have_no_regions() -> None:
+    a, b, _ = leaves()
+    for composition, fits in ((a & b, True), (region("left half") * a & region("right half") * b, False)):
+        guider = CompositionGuider(composition)
+        guider.set_state(step=0, num_inference_steps=STEPS, timestep=torch.tensor(999))
+        states = guider.prepare_inputs({})
+        for state in states:
+            state.noise_pred = torch.ones(1, 64, 12)
+        if fits:
+            assert guider(states).pred.shape == (1, 64, 12)
+        else:
+            with pytest.raises(InputError, match=r"got predictions of shape \(1, 64, 12\)"):
+                guider(states)
+
+
 def test_compositions_that_differ_between_samples_are_refused_at_once() -> None:
     a, b, _ = leaves()
     with pytest.raises(InputError, match="vary over samples; expected one composition"):
