@@ -32,7 +32,7 @@ def is_number(value: Any) -> bool:
     (True, False, False)
     """
     is_real: bool = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return is_real and bool(abs(value) <= 1e300)
+    return is_real and bool(abs(value if isinstance(value, int) else float(value)) <= 1e300)
 
 
 def legal(is_legal: Callable[[Any], bool], expected: str) -> Validator:

@@ -11,11 +11,19 @@ from energycomp.cli.options import MODELS_OWN
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from energycomp.models import Model
 
-__all__ = ["GuidanceScale", "Guided", "attribute_strength", "component_sets", "guided_by", "read_guidance"]
+__all__ = [
+    "GuidanceScale",
+    "Guided",
+    "attribute_strength",
+    "component_sets",
+    "guidance_record",
+    "guided_by",
+    "read_guidance",
+]
 
 SEPARATOR = "/"
 
@@ -80,6 +88,23 @@ def guided_by(name: str, scale: float | None, model: Model) -> dict[str, Any]:
             "give --guidance-scale, such as 2.0"
         )
     return {"guidance": name, "guidance_scale": scale}
+
+
+def guidance_record(guided: Mapping[str, Any], attributes: float | None) -> tuple[dict[str, Any], list[str]]:
+    """The guidance of a run, as JSON and as lines.
+
+    Args:
+        guided: keywords that `guided_by` gives; empty for no guidance by name.
+        attributes: the scale of attributes, where it was given.
+
+    >>> guidance_record({"guidance": "apg", "guidance_scale": 5.0}, None)
+    ({'guidance': 'apg', 'guidance_scale': 5.0}, ['guidance apg, scale 5'])
+    """
+    if guided:
+        return dict(guided), [f"guidance {guided['guidance']}, scale {guided['guidance_scale']:g}"]
+    if attributes is None:
+        return {}, []
+    return {"attribute_guidance": attributes}, [f"guidance of attributes, scale {attributes:g}"]
 
 
 def component_sets(texts: Sequence[str] | None, *, others: bool) -> list[list[str]]:

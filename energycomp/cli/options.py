@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.errors import InputError, first_line
+from energycomp.errors import InputError
 from energycomp.ticking import working
 
 if TYPE_CHECKING:
@@ -109,20 +109,14 @@ def loading(source: str) -> AbstractContextManager[None]:
 
 def load_model(source: str, device: str, **options: Any) -> Model:
     """The model of a name, folder or hub id, on a device that this machine has."""
-    import torch
+    from energycomp.models import check_device, load
 
-    from energycomp.models import load
-
-    expected = "expected cpu, cuda, cuda:0 or mps; leave it out for the CPU"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"got --device {device!r}; {expected}") from error
-    try:
-        torch.zeros(1, device=chosen).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = first_line(error).rstrip(".")
-        raise InputError(f"got --device {device}, which cannot be used here ({reason}); {expected}") from error
+    check_device(device, "--device")
+    if options.get("dtype") == "float16" and device == "cpu":
+        raise InputError(
+            "got dtype float16 on the CPU, where it is slow and overflows; expected bfloat16 or float32 there; give "
+            "another dtype, or a GPU by --device"
+        )
     return load(source, device=device, **options)
 
 

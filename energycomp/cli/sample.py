@@ -14,6 +14,7 @@ from energycomp.cli.guidance import (
     Guided,
     attribute_strength,
     component_sets,
+    guidance_record,
     guided_by,
     read_guidance,
 )
@@ -35,7 +36,7 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_report
 from energycomp.cli.sampled import sampled
-from energycomp.cli.weights import From, Numbers, Regions, Until, component_weights
+from energycomp.cli.weights import From, Numbers, Regions, Until, check_ranked, component_weights
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -169,9 +170,15 @@ def sample(
         "--with": stated,
         "--without": [f"{name}=false" for name in without or []],
     }
+    count = sum(len(texts or []) for texts in [*given.values(), negated])
     with loading(model):
         from energycomp.decomposition import sampler_of
 
+        # What does not depend on the model is refused before it is loaded, which may take minutes.
+        _check_method(sampler, scheduler, guided)
+        parts = component_weights(count, weight, region, start, until)
+        if best_of > 1:
+            check_ranked(parts, sets=len(sets))
         loaded = load_model(model, device, **model_options(option, preset=preset, model=source, dtype=dtype))
     report: dict[str, Any]
     notes: list[str] = []
@@ -190,19 +197,22 @@ def sample(
             loaded, attributes, plain=best_of > 1 or sampler is not None or guided is not None
         )
         leaves, ruled_out = _read(loaded, given, strength), _read(loaded, {"--not": negated})
-        count, default = len(leaves) + len(ruled_out), loaded.defaults.guidance_scale
-        weights = component_weights(count, default if guided is None else 1.0, weight, region, start, until)
+        default = loaded.defaults.guidance_scale if guided is None else 1.0
+        weights = [place * (default if number is None else number) for number, place in parts]
         composers = _compose(
             loaded, leaves, ruled_out, weights, [len(leaves)] if len(sets) == 1 else [len(texts) for texts in sets]
         )
+        guided_options = {} if guided is None else guided_by(guided, guidance_scale, loaded)
         options: dict[str, Any] = {
             **_method(sampler, scheduler, loaded),
-            **({} if guided is None else guided_by(guided, guidance_scale, loaded)),
+            **guided_options,
             "generator": _generator(seed),
             "num_inference_steps": steps or loaded.defaults.num_inference_steps,
             "mixed_precision": precision,
         }
         images, report, notes = sampled(composers, n, (best_of, until_complete), loaded, options, with_report)
+        record, lines = guidance_record(guided_options, attributes)
+        report, notes = {**report, **record}, [*notes, *lines]
     save_samples(images, files)
     if show:
         for file in files:
@@ -218,14 +228,28 @@ def _generator(seed: int) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
+def _check_method(sampler: str | None, scheduler: str | None, guidance: str | None) -> None:
+    """Raises for names that no plugin registers, and for options that exclude each other."""
+    from energycomp.plugins import find
+    from energycomp.sampling import LinearGuidance
+
+    if sampler is not None and scheduler is not None:
+        raise InputError("got --sampler and --scheduler; expected one of them; leave one out")
+    if sampler is not None:
+        find("samplers", sampler)
+    if guidance is not None and not isinstance(find("guidances", guidance)(), LinearGuidance) and sampler is not None:
+        raise InputError(
+            f"got --guidance {guidance} with --sampler {sampler}, which needs a density at every noise level; expected "
+            "'cfg', which is a composition; give --guidance cfg, or leave --sampler out"
+        )
+
+
 def _method(sampler: str | None, scheduler: str | None, model: Model) -> dict[str, Any]:
     """The sampler, or the scheduler of the plain loop, as keywords of `Composer.sample`."""
     from energycomp.plugins import find
 
     if sampler is None:
         return {"scheduler": scheduler or model.defaults.scheduler}
-    if scheduler is not None:
-        raise InputError("got --sampler and --scheduler; expected one of them; leave one out")
     return {"sampler": find("samplers", sampler)(), "scheduler": None}
 
 

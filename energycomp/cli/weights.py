@@ -13,9 +13,10 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from energycomp.components import AnyWeight, Weight
 
-__all__ = ["From", "Numbers", "Regions", "Until", "component_weights"]
+__all__ = ["From", "Numbers", "Regions", "Until", "check_ranked", "component_weights"]
 
 Value = TypeVar("Value")
+Default = TypeVar("Default")
 
 Numbers = Annotated[
     list[float] | None,
@@ -55,31 +56,47 @@ Until = Annotated[
 
 def component_weights(
     count: int,
-    default: float,
     weight: list[float] | None,
     region: list[str] | None,
     start: list[float] | None,
     until: list[float] | None,
-) -> list[AnyWeight]:
-    """The weight of each of `count` components, from options that are given once for all or once for each."""
+) -> list[tuple[float | None, AnyWeight]]:
+    """The weight of each of `count` components, from options that are given once for all or once for each.
+
+    Returns:
+        Pairs of a number, None for that of the model, and what it is multiplied by.
+    """
     for option, values in {"--region": region, "--from": start, "--until": until}.items():
         if values and not count:
             raise InputError(f"got {option} without components; expected at least one; leave {option} out")
-    sizes: list[AnyWeight] = [*_each(count, "--weight", weight, default)]
-    numbers(",".join(map(str, sizes)) or "0", "--weight")
+    sizes = _each(count, "--weight", weight, None)
+    numbers(",".join(map(str, weight or [0])), "--weight")
     regions = {text: _region(text) for text in set(region or [])}  # one file is one mask
-    for i, text in enumerate(_each(count, "--region", region, None)):
-        sizes[i] = sizes[i] if text is None else sizes[i] * regions[text]
+    places = [1.0 if text is None else regions[text] for text in _each(count, "--region", region, None)]
     parts = zip(_each(count, "--from", start, 0.0), _each(count, "--until", until, 1.0), strict=True)
-    return [size * _during(*part) for size, part in zip(sizes, parts, strict=True)]
+    return [(size, place * _during(*part)) for size, place, part in zip(sizes, places, parts, strict=True)]
 
 
-def _each(count: int, option: str, given: list[Value] | None, default: Value) -> list[Value]:
+def check_ranked(weights: list[tuple[float | None, AnyWeight]], *, sets: int) -> None:
+    """Raises for weights and sets of components that --best-of cannot rank."""
+    from energycomp.components import Weight
+
+    if sets > 1 or any(isinstance(place, Weight) for _, place in weights):
+        what = "several compositions" if sets > 1 else "--region, --from or --until"
+        raise InputError(
+            f"got --best-of with {what}; expected one composition whose weights are numbers, which is all that a "
+            "ranking takes; leave --best-of out"
+        )
+
+
+def _each(count: int, option: str, given: list[Value] | None, default: Default) -> list[Value | Default]:
     if len(given or []) not in (0, 1, count):
         raise InputError(
             f"got {len(given or [])} {option} for {count} components; expected one for all, or one for each, --not last"
         )
-    return given if given and len(given) > 1 else (given or [default]) * count
+    if given and len(given) > 1:
+        return [*given]
+    return [given[0] if given else default] * count
 
 
 def _region(text: str) -> AnyWeight:
@@ -90,7 +107,13 @@ def _region(text: str) -> AnyWeight:
     if text.strip() == "all":
         return 1.0
     if text not in REGIONS and Path(text).is_file():
-        return region(open_image(text))
+        try:
+            return region(open_image(text))
+        except InputError as error:
+            raise InputError(
+                f"got --region {text!r}, which cannot be read as a mask ({error}); write the image again, or give a "
+                "box such as 0,0,0.5,1"
+            ) from error
     try:
         return region(text.strip())
     except InputError as error:

@@ -13,10 +13,10 @@ from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.composition import Composable, Composition
 from energycomp.components.mixture import Mixture
 from energycomp.components.predict import group_of, predict, predict_group
-from energycomp.components.space import NoisedSpace, check_compatible, log_snr, timestep_of
+from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
 from energycomp.components.terms import Terms
 from energycomp.components.wrapped import WrappedGroup
-from energycomp.errors import InputError
+from energycomp.errors import CompositionError, InputError
 
 __all__ = ["match_snr"]
 
@@ -64,7 +64,12 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
     own = whole.noised_space
     if own == space:
         return component
-    check_compatible((component, attrs.evolve(own, alphas_cumprod=space.alphas_cumprod)), ("the target", space))
+    if (found := mismatch(own, space)) is not None:
+        what, one, two = found
+        raise CompositionError(
+            f"got {component!r} with {what} {one} for a space with {what} {two}; expected one {what}, since only the "
+            "noise schedule is matched; match components over the same pixels or latents"
+        )
     if isinstance(component, Mixture):
         return attrs.evolve(component, components=[match_snr(part, space) for part in component.components])
     if len(whole.terms) == 1 and next(iter(whole.terms)) is component:

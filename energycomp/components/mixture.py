@@ -14,12 +14,10 @@ from energycomp.components.component import HasEnergy
 from energycomp.components.composition import Composable, Composition
 from energycomp.components.space import NoisedSpace
 from energycomp.components.terms import Terms
-from energycomp.components.weights import AnyWeight, as_weight, constant_weights
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, as_weight, constant_weights
 from energycomp.errors import CompositionError
 
 __all__ = ["Mixture", "mix"]
-
-MASS_TOLERANCE = 1e-6
 
 
 def _compositions(parts: Iterable[Any]) -> tuple[Composition, ...]:
@@ -90,7 +88,7 @@ class Mixture(Composable):
             raise CompositionError("got a mixture of nothing, or of 0; expected components with at least one leaf each")
         leaves = Terms((leaf, 1.0) for part in self.components for leaf in part.terms)
         for part in self.components:
-            if abs((mass := _mass(part)) - 1.0) > MASS_TOLERANCE:
+            if abs((mass := _mass(part)) - 1.0) > LEAST_VALUE:
                 raise CompositionError(
                     f"got {part!r} of mass {mass:g} in a mixture; expected mass 1, since energies of different "
                     "mass are not comparable; choose weights that sum to 1, such as `0.5 * a + 0.5 * b` for `a + b`"
@@ -100,7 +98,7 @@ class Mixture(Composable):
     @property
     def terms(self) -> Mapping[Any, AnyWeight]:
         """The mixture itself, once; raises `CompositionError` where its shares do not sum to 1 yet."""
-        if self.total is not None and self.total < 1.0 - MASS_TOLERANCE:
+        if self.total is not None and self.total < 1.0 - LEAST_VALUE:
             raise CompositionError(
                 f"got {self!r} with shares that sum to {self.total:g}; expected 1; add the rest, such as "
                 f"`... | {1.0 - self.total:g} * c`"
@@ -200,7 +198,7 @@ def mix(parts: Iterable[Any]) -> Mixture:
             "share for every part, or for none; write `0.5 * a | 0.5 * (b | c)`"
         )
     total = sum(1.0 if m.total is None else m.total for m in inner)
-    if total > 1.0 + MASS_TOLERANCE:
+    if total > 1.0 + LEAST_VALUE:
         raise CompositionError(
             f"got {' | '.join(map(repr, given))} with shares that sum to {total:g}; expected 1; choose smaller shares, "
             "such as `0.5 * (a | b) | 0.5 * c`"
@@ -216,8 +214,8 @@ def _opened(part: Any) -> Mixture:
     if not whole.terms:
         return Mixture([whole])  # raises
     share, leaves = _mass(whole), list(whole.terms)
-    is_whole = abs(share - 1.0) <= MASS_TOLERANCE
-    if not is_whole and not MASS_TOLERANCE < share < 1.0:
+    is_whole = abs(share - 1.0) <= LEAST_VALUE
+    if not is_whole and not LEAST_VALUE < share < 1.0:
         raise CompositionError(
             f"got {whole!r} of mass {share:g} in a mixture; expected mass 1, or a share between 0 and 1 for every "
             "part, since energies of different mass are not comparable; write `0.5 * a + 0.5 * b` for `a + b`, and "

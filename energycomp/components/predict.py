@@ -13,7 +13,7 @@ from torch import Tensor
 from energycomp.components.component import Leaf, LeafGroup, RaggedGroup, WeightedSum
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
-from energycomp.components.weights import LEAST_VALUE, Weight
+from energycomp.components.weights import LEAST_VALUE, Weight, is_constant
 from energycomp.errors import NonFiniteError
 
 __all__ = [
@@ -68,15 +68,13 @@ def native_type(composition: WeightedSum) -> PredictionType:
     and noise level.
     """
     mass: Any = sum(composition.terms.values())
-    if isinstance(mass, Weight):
-        _, height, width = shared_space(composition.terms).sample_shape
-        mass = mass.everywhere((height, width))
-    return _common_type(composition.terms, mass)
+    size = shared_space(composition.terms).sample_shape[1:] if isinstance(mass, Weight) else (1, 1)
+    return _common_type(composition.terms, is_one=is_constant(mass, 1.0, size))
 
 
-def _common_type(leaves: Iterable[Any], mass: float | Tensor) -> PredictionType:
+def _common_type(leaves: Iterable[Any], *, is_one: bool) -> PredictionType:
+    """The type in which leaves are summed, from whether their mass is 1."""
     kinds = {group.prediction_type for group, _ in grouped(leaves)}
-    is_one = bool((mass - 1.0).abs().max() < LEAST_VALUE) if isinstance(mass, Tensor) else abs(mass - 1.0) < LEAST_VALUE
     return kinds.pop() if len(kinds) == 1 and is_one else "epsilon"
 
 
@@ -149,7 +147,7 @@ def _summed(
     if not weights:
         return total
     by_leaf = {id(leaf): weight for leaf, weight in weights}
-    common = _common_type([leaf for leaf, _ in weights], sum(by_leaf.values()))
+    common = _common_type([leaf for leaf, _ in weights], is_one=is_constant(sum(by_leaf.values()), 1.0))
     levels = cache(lambda: shared_space(composition.terms).levels(timestep, total.dtype))
 
     def converted(

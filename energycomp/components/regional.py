@@ -14,7 +14,7 @@ from energycomp.components.composition import Composable, Composition, combine
 from energycomp.components.predict import group_of, predict, predict_group
 from energycomp.components.regions import during, region
 from energycomp.components.space import NoisedSpace
-from energycomp.components.weights import Weight
+from energycomp.components.weights import Weight, is_constant
 from energycomp.components.wrapped import WrappedGroup
 from energycomp.errors import InputError
 from energycomp.fields import is_number
@@ -218,10 +218,9 @@ def regional(
 
 def _side_by_side(regions: Sequence[Weight], parts: Sequence[Composition]) -> Composition:
     """sum_k m_k C_k + (1 - sum_k m_k) u, without u where regions cover the image."""
-    rest: Any = 1.0 - sum(regions)
     total = sum((part * m for m, part in zip(regions, parts, strict=True)), Composition([]))
-    if isinstance(rest, Weight):
-        _, height, width = parts[0].noised_space.sample_shape
-        if not bool((rest.everywhere((height, width)).abs() > 1e-6).any()):
-            return total
-    return total + Composition.of(parts[0].unconditional) * rest
+    _, height, width = parts[0].noised_space.sample_shape
+    covered: Any = sum(regions)
+    if is_constant(covered, 1.0, (height, width)):
+        return total
+    return total + Composition.of(parts[0].unconditional) * (1.0 - covered)

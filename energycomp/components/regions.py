@@ -64,9 +64,12 @@ class _Mask:
     values: Tensor  # (1, 1, H, W)
     edges = ()
     samples = None
+    _resized: dict[tuple[int, int], Tensor] = attrs.field(init=False, factory=dict)  # every step asks for the same
 
     def at(self, _: Tensor, size: tuple[int, int], /) -> Tensor:
-        return functional.interpolate(self.values.double(), size, mode="area")
+        if size not in self._resized:
+            self._resized[size] = functional.interpolate(self.values.double(), size, mode="area")
+        return self._resized[size]
 
     def __repr__(self) -> str:
         return f"[mask {self.values.shape[-1]}x{self.values.shape[-2]}]"
@@ -111,7 +114,7 @@ def region(where: str | Sequence[float] | Image.Image | np.ndarray | Tensor) -> 
     Args:
         where: "left half", "right half", "top half", "bottom half" or "all"; a box "x0,y0,x1,y1" or four numbers; or a
             mask: a tensor or array (H, W) or (1, H, W) of booleans, bytes, or numbers in [0, 1], or an image, whose
-            brightness counts.
+            brightness counts: of 8 or 16 bits, or of floats in [0, 1].
 
     Raises:
         InputError: another name or box, a mask of another shape, or with values outside [0, 1].
@@ -144,7 +147,7 @@ def _corners(where: Any) -> tuple[float, float, float, float]:
 def _mask(where: Image.Image | np.ndarray | Tensor) -> Tensor:
     """A mask (1, 1, H, W) of float32 numbers in [0, 1], on the CPU."""
     if isinstance(where, Image.Image):
-        where = np.array(where.convert("L"))
+        where = _brightness(where)
     try:
         values = where.detach().cpu().clone() if isinstance(where, Tensor) else torch.as_tensor(np.array(where))
     except (TypeError, ValueError) as error:  # numpy arrays of other than numbers
@@ -159,6 +162,15 @@ def _mask(where: Image.Image | np.ndarray | Tensor) -> Tensor:
             "in [0, 1]; divide it by its maximum, and multiply the weight by a number"
         )
     return values.reshape(1, 1, *shape[-2:])
+
+
+def _brightness(image: Image.Image) -> np.ndarray:
+    """The brightness (H, W) of an image: bytes, or numbers in [0, 1] of images of more than 8 bits."""
+    if image.mode == "F":
+        return np.array(image)
+    if image.mode.startswith("I"):  # 16 bits; Pillow's `convert` clips them to bytes
+        return np.array(image).astype(np.float32) / 65535.0
+    return np.array(image.convert("L"))
 
 
 def during(from_: float = 0.0, until: float = 1.0) -> Weight:

@@ -7,14 +7,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from energycomp.components.weights import AnyWeight, Weight
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight
 from energycomp.errors import CompositionError
 
 __all__ = ["Rule", "identifies_null", "rule_weights"]
 
 Rule = Literal["sum", "mean", "product"]
-
-LEAST_MASS = 1e-6  # a mean divides by the mass
 
 
 @overload
@@ -52,7 +50,7 @@ def rule_weights(rule: Rule, mass: Any) -> tuple[Any, Any]:
     if rule == "sum":
         return none + 1.0, none
     if rule == "mean":
-        if not isinstance(mass, Weight) and bool((torch.as_tensor(mass).abs() < LEAST_MASS).any()):
+        if not isinstance(mass, Weight) and bool((torch.as_tensor(mass).abs() < LEAST_VALUE).any()):
             raise CompositionError(
                 "got a composition without components under the rule 'mean', or with weights that sum to 0; expected "
                 "at least one component and another sum; use the rule 'sum'"

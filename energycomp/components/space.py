@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -23,9 +24,11 @@ __all__ = [
     "flow_schedule",
     "flow_time",
     "log_snr",
+    "mismatch",
     "signal_noise",
     "stratified_timesteps",
     "timestep_of",
+    "trailing_timesteps",
 ]
 
 LEAST_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
@@ -83,6 +86,11 @@ class NoisedSpace:
         """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, 1, 1)."""
         return signal_noise(self.alphas_cumprod, timestep, dtype)
 
+    @cached_property
+    def order(self) -> tuple[float, ...]:
+        """The numbers of the schedule, by which equal spaces are put in an order."""
+        return tuple(self.alphas_cumprod.tolist())
+
     def _has_schedule(self, alphas_cumprod: Tensor) -> bool:
         own = self.alphas_cumprod
         if own is alphas_cumprod:
@@ -101,21 +109,29 @@ def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace
     (first, space), (second, other) = a, b
     if space == other:
         return
+    if (found := mismatch(space, other)) is not None:
+        what, one, two = found
+        raise CompositionError(
+            f"got {first!r} with {what} {one} and {second!r} with {what} {two}; expected one {what}; compose "
+            "components of the same space"
+        )
+    raise CompositionError(
+        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule, so that a timestep "
+        f"means the same noise level for both; match the second to the first: match_snr({second!r}, space), where "
+        "space is the noised_space of the first"
+    )
+
+
+def mismatch(space: NoisedSpace, other: NoisedSpace) -> tuple[str, object, object] | None:
+    """What two spaces differ in beside their schedules: its name and both values; None if in nothing."""
     for what, one, two in (
         ("space", space.identity, other.identity),
         ("sample_shape", tuple(space.sample_shape), tuple(other.sample_shape)),
         ("value_range", space.value_range, other.value_range),
     ):
         if one != two:
-            raise CompositionError(
-                f"got {first!r} with {what} {one} and {second!r} with {what} {two}; expected one {what}; compose "
-                "components of the same space"
-            )
-    raise CompositionError(
-        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule, so that a timestep "
-        f"means the same noise level for both; match the second to the first: match_snr({second!r}, space), where "
-        "space is the noised_space of the first"
-    )
+            return what, one, two
+    return None
 
 
 def cosine_schedule(steps: int = 1000) -> Tensor:
@@ -175,6 +191,16 @@ def flow_time(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
     """
     snr = log_snr(alphas_cumprod, timestep)
     return torch.where(snr > math.log(LEAST_ALPHA) + 1e-3, torch.sigmoid(-snr / 2), 1.0)
+
+
+def trailing_timesteps(T: int, num_inference_steps: int) -> Tensor:
+    """N timesteps (N,) of a schedule of T, from T - 1 downwards, T / N apart, in float64: "trailing" in diffusers.
+
+    >>> trailing_timesteps(1000, 4)
+    tensor([999., 749., 499., 249.], dtype=torch.float64)
+    """
+    steps = torch.arange(num_inference_steps, dtype=torch.float64) * (T / num_inference_steps)
+    return (T - steps).round() - 1
 
 
 def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def shared_space(leaves: Iterable[Any]) -> NoisedSpace:
     spaces: list[NoisedSpace] = [leaf.noised_space for leaf in leaves]
     if all(space.alphas_cumprod is spaces[0].alphas_cumprod for space in spaces):
         return spaces[0]
-    return min(spaces, key=lambda space: space.alphas_cumprod.tolist())
+    return min(spaces, key=lambda space: space.order)
 
 
 def shared_unconditional(parts: Sequence[Mapping[Any, AnyWeight]]) -> Any:

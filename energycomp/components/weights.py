@@ -21,7 +21,17 @@ from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
 
-__all__ = ["AnyWeight", "Factor", "Weight", "as_weight", "constant_weights", "noise_share", "written"]
+__all__ = [
+    "AnyWeight",
+    "Factor",
+    "Weight",
+    "as_weight",
+    "constant_weights",
+    "is_constant",
+    "noise_share",
+    "scalar",
+    "written",
+]
 
 LEAST_NUMBER = 1e-12  # what rounding leaves of numbers that cancel
 LEAST_VALUE = 1e-6  # what single precision leaves of maps that cancel, such as m and 1 - m
@@ -212,15 +222,40 @@ def as_weight(value: Any) -> float | None:
     >>> as_weight(np.float32(0.5)), as_weight(Tensor([2.0])[0]), as_weight("2")
     (0.5, 2.0, None)
     """
-    scalar = isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0
-    if isinstance(value, Tensor) and scalar and value.requires_grad:
+    if isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad:
         raise CompositionError("got a weight that requires a gradient; expected a number; call `.item()` on it")
-    number = value.item() if scalar else value
+    number = scalar(value)
     if not isinstance(number, Real):
         return None
     if not math.isfinite(number):
         raise CompositionError(f"got the weight {number}; expected a finite number; check how it was computed")
     return float(number)
+
+
+def scalar(value: Any) -> Any:
+    """A tensor or an array without dimensions, or a number of numpy, as a number of Python; anything else as it is.
+
+    >>> scalar(np.float32(0.5)), scalar(Tensor([2.0])[0]), scalar("2")
+    (0.5, 2.0, '2')
+    """
+    return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
+
+
+def is_constant(weight: AnyWeight | Tensor, value: float, size: tuple[int, int] = (1, 1)) -> bool:
+    """Whether a weight is a number at all pixels, noise levels and samples, up to rounding.
+
+    Args:
+        weight: or its values, a tensor.
+        value: the number.
+        size: H, W pixels at which a `Weight` is compared.
+
+    >>> from energycomp.components import region
+    >>> is_constant(1.0, 1.0), is_constant(region("left half"), 1.0, (8, 8))
+    (True, False)
+    """
+    values = weight.everywhere(size) if isinstance(weight, Weight) else weight
+    error = (values - value).abs().max() if isinstance(values, Tensor) else abs(values - value)
+    return bool(error < LEAST_VALUE)
 
 
 def noise_share(timestep: Tensor, steps: int) -> Tensor:

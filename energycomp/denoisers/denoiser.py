@@ -16,7 +16,8 @@ from energycomp.components.conditioning import Condition
 from energycomp.components.predict import predict
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
+from energycomp.components.space import NoisedSpace, ValueRange, check_value_range, signal_noise
+from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.denoisers.protocols import Placed
 from energycomp.errors import CompositionError, InputError
@@ -164,7 +165,7 @@ class Denoiser:
         """
         if self.prediction_type != "flow":
             return sample
-        signal, sigma = self.noised_space.levels(timestep, sample.dtype)
+        signal, sigma = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
         return sample / (signal + sigma)
 
     def predict_some(
@@ -279,7 +280,7 @@ def compose_rows(
     row, null = rule_weights(denoiser.rule, weight.new_zeros(batch).index_add(0, owner, weight))
     weight = weight * row[owner]
     if identifies_null(denoiser.rule):
-        free = (null.abs() > 1e-6).nonzero()[:, 0]
+        free = (null.abs() >= LEAST_VALUE).nonzero()[:, 0]
         u = Condition.unconditional(*denoiser.token_shape, rows=len(free), device=condition.rows.device)
         condition = Condition.cat([condition, u.to(dtype=condition.rows.dtype)])
         weight = torch.cat([weight, null[free]])

@@ -13,7 +13,7 @@ from energycomp.components.component import EnergyComponent
 from energycomp.components.composition import Composition
 from energycomp.components.conditioning import Condition
 from energycomp.components.rules import Rule, identifies_null
-from energycomp.components.weights import constant_weights
+from energycomp.components.weights import constant_weights, is_constant
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
@@ -28,7 +28,6 @@ __all__ = ["Ranking", "rank", "rank_samples", "rankable"]
 
 DRAWS = 32  # the lifts of two objects of `clevr` are then 17 standard errors from 0
 LEVEL = 0.01  # p-value below which a lift is above 0: a component that is missing is taken for shown at this rate
-MASS_TOLERANCE = 1e-6
 
 
 @attrs.frozen(eq=False)
@@ -180,7 +179,7 @@ def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional],
         if not isinstance(leaf, Conditional):
             raise CompositionError(
                 f"got {leaf!r}, which is no leaf of a denoiser; expected components of one model; rank each component "
-                "of a mixture by itself"
+                "of a mixture by itself, and components before `match_snr`, `regional` or `within`"
             )
     if len({id(leaf.denoiser) for leaf in whole.terms}) > 1:
         raise CompositionError(
@@ -204,7 +203,7 @@ def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser:
             f"got {whole!r} under the rule 'sum'; expected 'product' or 'mean'; a sum without one component predicts "
             "no noise, so that no component has a lift"
         )
-    if abs(mass - 1.0) > MASS_TOLERANCE:
+    if not is_constant(mass, 1.0):
         raise CompositionError(
             f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; compose with `&`, "
             "Composer([...]) or model.compose(values)"

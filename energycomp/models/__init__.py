@@ -7,7 +7,7 @@ from energycomp.models.codec import VAECodec
 from energycomp.models.config import config_of
 from energycomp.models.defaults import Defaults
 from energycomp.models.hub import HubSource, is_hub_id
-from energycomp.models.loading import load, model_of, push_to_hub
+from energycomp.models.loading import check_device, load, model_of, push_to_hub
 from energycomp.models.model import Adapt, Model, checked_model
 from energycomp.models.places import execution_device
 from energycomp.models.pretrained import from_pretrained, is_folder, save_pretrained, shipped
@@ -21,6 +21,7 @@ __all__ = [
     "Result",
     "VAECodec",
     "card",
+    "check_device",
     "checked_model",
     "config_of",
     "execution_device",

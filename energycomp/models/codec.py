@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,8 @@ class VAECodec:
     """Stable Diffusion's autoencoder, read from a local folder or the hub when it is first used.
 
     Args:
-        source: folder or hub id; its subfolder "vae" is taken where there is one. Safetensors only.
+        source: folder or hub id, where it is read from; its subfolder "vae" is taken where there is one. Safetensors
+            only. What it can be composed with depends on its weights, see `identity`.
         image_size: height and width of the images.
         scaling_factor: what latents are multiplied by; 0.18215 for Stable Diffusion 1 and 2.
         channels, reduction: of the latents, (channels, image_size / reduction, image_size / reduction).
@@ -64,12 +65,11 @@ class VAECodec:
         Args:
             vae: an `AutoencoderKL`.
             latent_size: height and width of the latents.
-            source: where it was read from; when left out, its weights tell what it can be composed with, and a model
-                with it cannot be saved.
+            source: where it was read from; when left out, a model with it cannot be saved.
         """
         reduction = 2 ** (len(vae.config.block_out_channels) - 1)
         codec = cls(
-            source or f"in memory {fingerprint(vae.state_dict())}",
+            source or "in memory",
             image_size=latent_size * reduction, reduction=reduction,
             scaling_factor=vae.config.scaling_factor, channels=vae.config.latent_channels,
             shift_factor=vae.config.get("shift_factor") or 0.0,
@@ -79,9 +79,18 @@ class VAECodec:
 
     @property
     def identity(self) -> str:
-        """Latents of the same autoencoder and scale can be composed."""
+        """Latents of autoencoders with the same weights and scale can be composed, wherever they were read from.
+
+        Weights are compared in bfloat16, so that copies in float32 and bfloat16 are the same. One that was rounded to
+        float16 is another. The autoencoder is read when this is first asked for.
+        """
         shift = f":{self.shift_factor}" if self.shift_factor else ""
-        return f"vae:{self.source}:{self.scaling_factor}{shift}"
+        return f"vae:{self._weights}:{self.scaling_factor}{shift}"
+
+    @cached_property
+    def _weights(self) -> str:
+        weights = _weights_of(self.vae)
+        return fingerprint({name: weights[name].bfloat16() for name in sorted(weights)})
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -152,3 +161,23 @@ class VAECodec:
         folder = Path(self.source)
         source = str(folder.absolute()) if folder.is_dir() else self.source
         return {**attrs.asdict(self), "source": source}
+
+
+def _weights_of(module: Any) -> Mapping[str, Tensor]:
+    """The weights of a module, those included that accelerate offloads layer by layer.
+
+    Raises:
+        InputError: weights on the meta device that nothing brings back.
+    """
+    weights: Mapping[str, Tensor] = module.state_dict()
+    if any(tensor.is_meta for tensor in weights.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        try:
+            weights = get_state_dict_offloaded_model(module)
+        except ValueError as error:  # nothing holds their numbers
+            raise InputError(
+                "got a VAE on the device 'meta'; expected its weights, which tell what it can be composed with; load "
+                "it with them"
+            ) from error
+    return weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from energycomp.errors import InputError, NotFoundError
+from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.files import MANIFEST
 from energycomp.models.card import card
 from energycomp.models.config import CONFIG
@@ -18,10 +19,11 @@ from energycomp.models.model import Model, checked_model
 from energycomp.models.pretrained import WEIGHTS, from_pretrained, is_folder, save_pretrained
 from energycomp.plugins.registry import find, names
 
-__all__ = ["load", "model_of", "push_to_hub"]
+__all__ = ["check_device", "load", "model_of", "push_to_hub"]
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 PIPELINE = "model_index.json"  # of diffusers
+SINGLE_FILES = (".safetensors", ".ckpt", ".gguf")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -42,7 +44,8 @@ def load(
         source: "clevr"; a folder that `save_pretrained` wrote, or that of a pipeline of diffusers, such as SDXL or
             FLUX, which energycomp-text reads; or "owner/name" on the hub, of either kind, or "owner/name@revision".
         device: where to put the network.
-        dtype: of the network, such as "bfloat16"; float32 when left out. Encoders stay float32.
+        dtype: of the network, such as "bfloat16"; float32 when left out. The encoders of a model of ours stay float32;
+            all parts of a pipeline have it, its text encoders and its VAE included.
         revision: of a hub id: a branch, a tag or a commit.
         token: of a private repository of the hub; that of `hf auth login` when left out.
         local_files_only: reads the cache of the hub alone, without the network.
@@ -51,10 +54,12 @@ def load(
 
     Raises:
         NotFoundError: there is no such model; the message lists the registered names.
+        InputError: an object that is no name, a device that cannot be used, or an option that the model does not have.
         CheckpointError: the files are incomplete, altered, or do not fit.
         HubError: a token that the hub refuses, or a connection that broke off.
     """
-    name, chosen = str(source), _dtype(dtype)
+    name, chosen = _name(source), _dtype(dtype)
+    check_device(device)
     hub = (
         None
         if isinstance(source, Path) or is_folder(name) or name in names("models")
@@ -131,6 +136,37 @@ def push_to_hub(
         return upload(files, repo_id, card=card(loaded, source=repo_id), **options)
 
 
+def _name(source: Any) -> str:
+    """What is asked for, as text."""
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"got an object of {type(source).__name__}; expected a registered name, a folder or a hub id; for a "
+            "pipeline of diffusers in memory call energycomp_text.from_pipeline"
+        )
+    if Path(source).suffix in SINGLE_FILES and not is_folder(source):
+        raise InputError(
+            f"got {source}, a single file of weights; expected a folder or a hub id; read it by from_single_file of "
+            "its pipeline in diffusers, and give that to energycomp_text.from_pipeline"
+        )
+    return str(source)
+
+
+def check_device(device: torch.device | str, argument: str = "device") -> None:
+    """Raises `InputError` for a device that torch cannot use here, which names the argument.
+
+    >>> check_device("quantum")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got device 'quantum', which cannot be used here (...); expected cpu, cuda, ...
+    """
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise InputError(
+            f"got {argument} {str(device)!r}, which cannot be used here ({first_line(error).rstrip('.')}); expected "
+            "cpu, cuda, cuda:0 or mps; leave it out for the CPU"
+        ) from error
+
+
 def _dtype(given: str | torch.dtype | None) -> torch.dtype | None:
     dtype = DTYPES.get(given) if isinstance(given, str) else given
     if (given is None) != (dtype is None) or (dtype is not None and dtype not in DTYPES.values()):
@@ -189,9 +225,23 @@ def _from_folder(
             f"got {source}, which holds neither {CONFIG} nor {PIPELINE}; expected what save_pretrained of energycomp, "
             "or of a pipeline of diffusers, writes; check the path"
         )
+    if not (folder / MANIFEST).exists() and _is_part(folder):
+        raise NotFoundError(
+            f"got {source}, a single network, such as a part of a pipeline of diffusers; expected the whole pipeline; "
+            f"give the folder with {PIPELINE}"
+        )
     if hub is not None and not (folder / MANIFEST).exists():
         raise NotFoundError(
             f"got {source}, a repository without {MANIFEST}; expected one that push_to_hub of energycomp wrote; check "
             "the name"
         )
     return from_pretrained(folder)
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether a folder holds a network of diffusers or of transformers."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and not config.keys().isdisjoint(("_class_name", "architectures"))

@@ -251,8 +251,8 @@ class Composer(Composable):
             return guidance.weighted(self.composition), None
         if not isinstance(sampler, SchedulerSampler):
             raise InputError(
-                f"got the guidance {guidance!r} with a sampler, which needs a density at every noise level; expected "
-                "'cfg', which is a composition; choose it, or leave sampler= out"
+                f"got the guidance {type(guidance).__name__} with a sampler, which needs a density at every noise "
+                "level; expected 'cfg', which is a composition; choose it, or leave sampler= out"
             )
         return self.composition, guidance.guide(num_inference_steps)
 

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.space import flow_time, timestep_of
+from energycomp.components.space import flow_time, timestep_of, trailing_timesteps
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 from energycomp.seeds import Generator
@@ -72,8 +72,7 @@ class FlowScheduler:
         """Sets the noise levels of a run, and the timesteps of the composition with their log-SNR."""
         self.inner.set_timesteps(num_inference_steps, device=device)
         if self.own_levels:
-            T = len(self.alphas_cumprod)
-            trailing = (T - torch.arange(num_inference_steps) * (T / num_inference_steps)).round() - 1
+            trailing = trailing_timesteps(len(self.alphas_cumprod), num_inference_steps)
             levels = flow_time(self.alphas_cumprod.cpu(), trailing).to(self.inner.sigmas)
             # A solver of second order is asked twice at every level but the first.
             levels = torch.cat([levels[:1], levels[1:].repeat_interleave(self.inner.order)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -13,7 +14,7 @@ from energycomp.components.component import EnergyComponent
 from energycomp.components.composition import Composition, combine
 from energycomp.components.prediction import PredictionType
 from energycomp.components.regions import during
-from energycomp.components.weights import AnyWeight, Weight
+from energycomp.components.weights import AnyWeight, Weight, scalar
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.plugins import find, names
@@ -68,18 +69,28 @@ class LinearGuidance(Protocol):
         ...
 
 
-def _number(least: float = float("-inf"), most: float = float("inf"), *, optional: bool = False) -> Any:
-    def check(_: Any, attribute: Any, value: Any) -> None:
-        if not ((optional and value is None) or (is_number(value) and least <= value <= most)):
-            bounds = "a finite number" if most == float("inf") else f"a number from {least:g} to {most:g}"
-            raise InputError(f"got {attribute.name} {value!r}; expected {bounds}{' or None' * optional}; change it")
-
-    return check
+def _check_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> None:
+    if not (is_number(value) and least <= value <= most):
+        bounds = "a finite number" if most == math.inf else f"a number from {least:g} to {most:g}"
+        raise InputError(f"got {name} {value!r}; expected {bounds}; change it")
 
 
-def _scale(_: Any, attribute: Any, value: Any) -> None:
+def _number(least: float = -math.inf, most: float = math.inf) -> Any:
+    """A field that is a number; tensors and arrays without dimensions are taken as numbers of Python."""
+    return {
+        "converter": scalar,
+        "validator": lambda _, attribute, value: _check_number(attribute.name, value, least, most),
+    }
+
+
+def _check_scale(_: Any, attribute: Any, value: Any) -> None:
     if not isinstance(value, Weight):
-        _number()(_, attribute, value)
+        _check_number(attribute.name, value)
+
+
+def _check_limit(_: Any, attribute: Any, value: Any) -> None:
+    if value is not None and not (is_number(value) and value >= 0.0):
+        raise InputError(f"got {attribute.name} {value!r}; expected a number of at least 0, or None; change it")
 
 
 @attrs.frozen
@@ -96,7 +107,7 @@ class ClassifierFree:
     -2 u + 3 tiny(0.2, 0.2)
     """
 
-    scale: AnyWeight = attrs.field(default=SCALE, validator=_scale)
+    scale: AnyWeight = attrs.field(default=SCALE, converter=scalar, validator=_check_scale)
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """u + s R(C)."""
@@ -122,13 +133,14 @@ def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> 
 
     Args:
         scale: inside the interval.
-        start, stop: shares of the trajectory. On the cosine schedule, [0.2, 0.8) is the interval (0.28, 2.9] of sigma
-            that the paper found for EDM2.
+        start, stop: shares of the trajectory. On the cosine schedule, [0.2, 0.8) is the interval (0.34, 3.11] of
+            sigma; the paper found (0.28, 2.9] for EDM2.
 
     >>> interval(3.0)
     ClassifierFree(scale=1 + 2 [0.2 to 0.8])
     """
-    _number()(None, attrs.fields(ClassifierFree).scale, scale)
+    scale = scalar(scale)
+    _check_number("scale", scale)
     return ClassifierFree(1.0 + (scale - 1.0) * during(start, stop))
 
 
@@ -143,8 +155,8 @@ class Rescaled:
         share: phi, the share of the rescaled prediction; 0 is classifier-free guidance.
     """
 
-    scale: float = attrs.field(default=SCALE, validator=_number())
-    share: float = attrs.field(default=0.7, validator=_number(0.0, 1.0))
+    scale: float = attrs.field(default=SCALE, **_number())
+    share: float = attrs.field(default=0.7, **_number(0.0, 1.0))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         """The formula."""
@@ -165,10 +177,10 @@ class AdaptiveProjected:
         norm: r, the greatest length of the difference over all pixels; None for no limit.
     """
 
-    scale: float = attrs.field(default=SCALE, validator=_number())
-    parallel: float = attrs.field(default=0.0, validator=_number())
-    momentum: float = attrs.field(default=-0.5, validator=_number(-1.0, 1.0))
-    norm: float | None = attrs.field(default=15.0, validator=_number(0.0, optional=True))
+    scale: float = attrs.field(default=SCALE, **_number())
+    parallel: float = attrs.field(default=0.0, **_number())
+    momentum: float = attrs.field(default=-0.5, **_number(-1.0, 1.0))
+    norm: float | None = attrs.field(default=15.0, converter=scalar, validator=_check_limit)
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         """The formula with a running difference of its own."""
@@ -195,8 +207,8 @@ class ZeroStar:
             its scale.
     """
 
-    scale: float = attrs.field(default=SCALE, validator=_number())
-    zero_until: float = attrs.field(default=0.04, validator=_number(0.0, 1.0))
+    scale: float = attrs.field(default=SCALE, **_number())
+    zero_until: float = attrs.field(default=0.04, **_number(0.0, 1.0))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         """The formula, after a beginning of zeros."""

@@ -8,26 +8,23 @@ from typing import Any
 
 import attrs
 import torch
+from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
+from diffusers.modular_pipelines.modular_pipeline import BlockState
 from torch import Tensor
 
 from energycomp.components.component import EnergyComponent
 from energycomp.components.composition import Composition
+from energycomp.components.predict import group_of
+from energycomp.components.space import timestep_of
 from energycomp.components.terms import weights_at
-from energycomp.components.weights import Weight
+from energycomp.components.weights import Weight, is_constant
 from energycomp.errors import InputError
-from energycomp.imports import without_compiler
 from energycomp.sampling.guidance import Guide
-
-with without_compiler():
-    from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
-    from diffusers.modular_pipelines.modular_pipeline import BlockState
 
 __all__ = ["CompositionGuider", "of_guider"]
 
 PAIR = ["pred_cond", "pred_uncond"]
 ROUNDING = 1e-6  # of a share times a number of steps
-LEAST_MASS_ERROR = 1e-6
-COARSE = (8, 8)  # pixels at which weights are looked at before there is a prediction
 
 
 @attrs.frozen
@@ -72,7 +69,8 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
             the leaf's condition.
 
     Raises:
-        InputError: a composition of another mass, or a leaf without inputs.
+        InputError: a composition of another mass, or one of `per_sample`; a leaf without inputs, or whose condition has
+            more than rows where `inputs` are left out.
     """
 
     _input_predictions: list[str] = []  # noqa: RUF012 - of the base class
@@ -81,26 +79,31 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         super().__init__()
         self.composition = Composition.of(composition)
         self.register_to_config(composition=repr(self.composition))  # what a pipeline writes of its parts
-        mass = self.composition.mass
-        whole = mass.everywhere(COARSE) if isinstance(mass, Weight) else torch.tensor(mass)
-        error = float((whole - 1.0).abs().max())
-        if error > LEAST_MASS_ERROR:
+        if any(isinstance(weight, Weight) and weight.samples for weight in self.composition.terms.values()):
             raise InputError(
-                f"got {self.composition!r} of mass {mass!r}; expected mass 1 everywhere, since a pipeline may predict "
-                "other than noise; compose with `&`"
+                f"got {self.composition!r}, whose weights vary over samples; expected one composition for all samples "
+                "of a pipeline; sample it with a Composer, or make a guider of each composition"
             )
+        _, height, width = self.composition.noised_space.sample_shape
+        self._size = (height, width)
+        if not is_constant(self.composition.mass, 1.0, self._size):
+            raise InputError(
+                f"got {self.composition!r} of mass {self.composition.mass!r}; expected mass 1 everywhere, since a "
+                "pipeline may predict other than noise; compose with `&`"
+            )
+        self._is_flow = all(group_of(leaf).prediction_type == "flow" for leaf in self.composition.terms)
         self._names = {id(leaf): f"leaf {number}" for number, leaf in enumerate(self.composition.terms)}
         self._inputs = {id(leaf): _own(leaf, inputs) for leaf in self.composition.terms}
 
     @property
     def num_conditions(self) -> int:
         """How often the network runs at this step."""
-        return len(self._active(COARSE))
+        return len(self._active(self._size))
 
     @property
     def is_conditional(self) -> bool:
         """Whether the leaf that runs is not the unconditional one."""
-        active = self._active(COARSE)
+        active = self._active(self._size)
         leaf, _ = active[min(max(self._count_prepared - 1, 0), len(active) - 1)]
         return not _is_unconditional(leaf)
 
@@ -111,7 +114,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
                 **{name: self._value(leaf, name, value) for name, value in data.items()},
                 **{self._identifier_key: self._names[id(leaf)]},
             )
-            for leaf, _ in self._active(COARSE)
+            for leaf, _ in self._active(self._size)
         ]
 
     def _value(self, leaf: Any, name: str, given: Any) -> Any:
@@ -125,10 +128,21 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         return self.forward(**{getattr(state, self._identifier_key): state.noise_pred for state in data})
 
     def forward(self, **predictions: Tensor) -> Any:
-        """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave."""
+        """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave.
+
+        Raises:
+            InputError: predictions of another shape, such as the tokens (B, L, D) of some networks, where weights vary
+                over pixels.
+        """
         first = next(iter(predictions.values()))
         total = first.new_zeros(first.shape)
-        for leaf, weight in self._active((first.shape[-2], first.shape[-1])):
+        active = self._active((first.shape[-2], first.shape[-1]))
+        if first.ndim != 4 and any(isinstance(weight, Tensor) for _, weight in active):
+            raise InputError(
+                f"got predictions of shape {tuple(first.shape)} for {self.composition!r}, whose weights vary over "
+                "pixels; expected (B, C, H, W); sample it with a Composer"
+            )
+        for leaf, weight in active:
             part = predictions[self._names[id(leaf)]]
             total = total + part * (weight.to(part) if isinstance(weight, Tensor) else weight)
         return GuiderOutput(pred=total, pred_cond=None, pred_uncond=None)
@@ -140,7 +154,10 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         """Leaves with their weights at the current step."""
         if self._timestep is None:
             return [(leaf, 1.0) for leaf in self.composition.terms]
-        timestep = self._timestep.reshape(-1)[:1].float()
+        timestep = self._timestep.reshape(-1)[:1].double()
+        if self._is_flow:  # schedulers for flow matching give a noise level, as a share of their timesteps
+            alphas = self.composition.noised_space.alphas_cumprod
+            timestep = timestep_of(alphas, -2 * torch.logit(timestep.to(alphas.device) / len(alphas)))
         return weights_at(self.composition.terms, timestep, size)
 
 
@@ -160,4 +177,11 @@ def _own(leaf: Any, inputs: Mapping[Any, Mapping[str, Tensor]] | None) -> Mappin
     condition = getattr(leaf, "condition", None)
     if condition is None:
         raise InputError(f"got {leaf!r} without a condition; expected a leaf of a model of text; give its `inputs`")
+    more = {"a pooled vector": condition.pooled, "a mask of tokens": condition.mask}
+    if lacking := [name for name, part in more.items() if part is not None]:
+        raise InputError(
+            f"got {leaf!r}, whose network takes {' and '.join(lacking)} beside the rows, and no inputs; expected all "
+            "inputs of its prompt, by the names that the denoising block gives to its guider; give `inputs`, for SDXL "
+            'such as {leaf: {"prompt_embeds": ..., "text_embeds": ...}} with the pooled vector as "text_embeds"'
+        )
     return {"prompt_embeds": condition.rows}

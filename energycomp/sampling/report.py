@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import attrs
 from torch import Tensor
 
-from energycomp.sampling.sampler import Generator
+from energycomp.sampling.sampler import Generator, StepCallback
 from energycomp.sampling.target import Target
 
 __all__ = ["Sampled", "Sampler", "SamplingReport", "StepCallback"]
-
-StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
-"""`callback(step, timestep, {"sample": x_t})`; a mapping that it returns replaces the sample."""
 
 COLLAPSED = 0.1  # effective sample size, as a share of the particles
 STUCK = 0.1  # share of proposals that are accepted

@@ -15,12 +15,14 @@ from energycomp.imports import without_compiler
 from energycomp.sampling.progress import progress_bar
 from energycomp.seeds import Generator, as_generators
 
-__all__ = ["Generator", "Predict", "Scheduler", "draw_noise", "sample"]
+__all__ = ["Generator", "Predict", "Scheduler", "StepCallback", "draw_noise", "sample"]
 
 Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 """`(sample (B, C, H, W), timestep (B,), prediction_type) -> (B, C, H, W)`; the sample is variance preserving."""
 
-Callback: TypeAlias = Callable[[int, float, dict[str, Tensor]], Mapping[str, Tensor] | None]
+StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
+"""`callback(step, timestep, {"sample": x_t})`; a mapping that it returns replaces the sample."""
+
 Scheduler: TypeAlias = Any  # a diffusers SchedulerMixin, which declares neither step nor timesteps
 
 MAX_STRIDE_ERROR = 0.05
@@ -35,7 +37,7 @@ def sample(
     num_inference_steps: int = 50,
     generator: Generator = None,
     initial: Tensor | None = None,
-    callback_on_step_end: Callback | None = None,
+    callback_on_step_end: StepCallback | None = None,
     progress: bool = True,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,

@@ -15,7 +15,7 @@ from energycomp.components.composition import Composition, combine
 from energycomp.components.mixture import Mixture
 from energycomp.components.predict import active_samples, grouped, native_type, predict, predict_all, predict_leaves
 from energycomp.components.prediction import PredictionType, convert
-from energycomp.components.space import NoisedSpace, log_snr
+from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
 from energycomp.components.terms import weights_at
 from energycomp.components.weights import constant_weights, noise_share
 from energycomp.errors import CompositionError, InputError, NonFiniteError
@@ -25,7 +25,7 @@ __all__ = ["Target"]
 
 
 def _composition(component: EnergyComponent) -> Composition:
-    return Composition.of(component)
+    return Composition.of(component)  # mypy knows converters that are functions only
 
 
 @attrs.define(eq=False)
@@ -59,7 +59,7 @@ class Target:
         Raises:
             InputError: a weight that varies over samples, pixels or the noise level; `compose` takes it.
         """
-        instead = "leave sampler= out, which follows weights of any kind"
+        instead = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
         return tuple(constant_weights(self.composition.terms, "this sampler", instead).values())
 
     @property
@@ -163,8 +163,7 @@ class Target:
         T = len(self.noised_space.alphas_cumprod)
         if not 1 <= num_inference_steps <= T:
             raise InputError(f"got num_inference_steps={num_inference_steps}; expected 1 to {T}; change it")
-        steps = torch.arange(num_inference_steps, dtype=torch.float64) * (T / num_inference_steps)
-        return (T - steps).round().to(self.device, torch.float32) - 1
+        return trailing_timesteps(T, num_inference_steps).to(self.device, torch.float32)
 
     @property
     def _whole(self) -> Composition:

@@ -27,6 +27,15 @@ REFUSED = {
     "sample: weight NaN": ("sample MODEL --at 0,0 --weight nan", "got --weight 'nan'"),
     "sample: region": ("sample MODEL 0,0 --region left", "got --region 'left'; expected all, left half, right half"),
     "sample: box": ("sample MODEL 0,0 --region 0.5,0,0.5,1", "a box x0,y0,x1,y1 with 0 <= x0 < x1 <= 1"),
+    "sample: mask that is no image": (
+        "sample MODEL 0,0 --region file",
+        "got --region 'file', which cannot be read",
+    ),
+    "sample: sampler and guidance": (
+        "sample MODEL 0,0 --guidance apg --sampler smc",
+        "got --guidance apg with --sampler smc, which needs a density",
+    ),
+    "sample: float16": ("sample MODEL 0,0 --dtype float16", "got dtype float16 on the CPU"),
     "sample: mask": ("sample MODEL 0,0 --region notes.png", "got --region 'notes.png'; expected all"),
     "sample: regions": ("sample MODEL 0,0 --region all --region all", "2 --region for 1 components"),
     "sample: region of nothing": ("sample MODEL --region all", "got --region without components"),
@@ -34,8 +43,8 @@ REFUSED = {
     "sample: until": ("sample MODEL 0,0 --until 1.5", "got --from 0 and --until 1.5; expected shares of"),
     "sample: until NaN": ("sample MODEL 0,0 --until nan", "with 0 <= from < until <= 1"),
     "sample: froms": ("sample MODEL 0,0 --from 0 --from 0.1", "2 --from for 1 components"),
-    "sample: region and sampler": ("sample MODEL 0,0 --until 0.4 --sampler smc", "expected a number, which is all"),
-    "sample: region and best": ("sample MODEL 0,0 --until 0.4 --best-of 2", "is all that a ranking takes"),
+    "sample: region and sampler": ("sample MODEL 0,0 --until 0.4 --sampler smc", "(sampler= or --sampler)"),
+    "sample: region and best": ("sample MODEL 0,0 --until 0.4 --best-of 2", "got --best-of with --region, --from or"),
     "sample: sampler": ("sample MODEL 0,0 --sampler nobody", "Known samplers"),
     "sample: sampler and scheduler": ("sample MODEL 0,0 --sampler smc --scheduler ddim", "expected one of them"),
     "sample: no png": ("sample MODEL -o scene.gif", "a PNG, JPEG or WebP file"),
@@ -57,8 +66,8 @@ REFUSED = {
     "sample: folder": ("sample ./nobody", "no folder"),
     "sample: scheduler": ("sample MODEL --scheduler nobody", "DDIMScheduler"),
     "sample: steps": ("sample MODEL --steps 0", "Invalid value for '--steps'"),
-    "sample: cuda": ("sample MODEL --device cuda:99", "got --device cuda:99"),
-    "sample: device": ("sample MODEL --device quantum", "got --device 'quantum'; expected cpu"),
+    "sample: cuda": ("sample MODEL --device cuda:99", "got --device 'cuda:99', which cannot be used"),
+    "sample: device": ("sample MODEL --device quantum", "expected cpu, cuda, cuda:0 or mps"),
     "infer: nothing": ("infer MODEL nothing.png", "nothing.png, which does not exist"),
     "infer: empty folder": ("infer MODEL empty", "empty without an image"),
     "infer: no picture": ("infer MODEL file", "cannot identify image file"),
@@ -111,6 +120,26 @@ def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, com
         assert len(re.findall(r"^(?!energycomp: (?:loading|warning)).*$", err.rstrip("\n"), flags=re.MULTILINE)) == 1
     allowed = {"picture.png", "grid.png", "file", "empty", *(["runs"] if command.startswith("train") else [])}
     assert {path.name for path in Path().iterdir()} <= allowed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--dtype float16", "--region left", "--region file", "--from 2", "--weight 1 --weight 2", "--guidance apgg",
+        "--sampler nobody", "--guidance apg --sampler smc", "--sampler smc --scheduler ddim", "--until 0.4 --best-of 2",
+    ],
+)  # fmt: skip
+def test_what_needs_no_model_is_refused_before_it_is_loaded(
+    run: Run, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr("energycomp.models.load", load)
+    Path("file").write_text("no picture")
+    code, out, err = run("sample", "clevr", "0,0", *options.split())
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("energycomp: ")
 
 
 MISSING = {

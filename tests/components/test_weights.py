@@ -94,6 +94,23 @@ def test_masks_of_all_kinds_are_averaged_over_pixels() -> None:
     assert values(region(torch.eye(2)), (4, 4))[0].tolist() == [[1, 1, 0, 0]] * 2 + [[0, 0, 1, 1]] * 2
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.uint16, np.int32], ids=lambda kind: kind.__name__)
+def test_masks_of_images_with_more_than_8_bits(kind: Any) -> None:
+    """Pillow's `convert` clips them to bytes, and would take 0.5 for 0 or for 1."""
+    top = 1.0 if kind is np.float32 else 65535
+    image = Image.fromarray(np.full((4, 4), 0.5 * top).astype(kind))
+    assert image.mode in ("F", "I;16", "I")
+    assert float(values(region(image), (1, 1))[0]) == pytest.approx(0.5, abs=1e-4)
+    with pytest.raises(InputError, match="got a mask with values from"):
+        region(Image.fromarray(np.full((4, 4), -1).astype(np.int32)))
+
+
+def test_a_mask_is_resized_once_for_each_size() -> None:
+    (((mask,), _),) = region(torch.rand(9, 9)).parts
+    assert mask.at(SHARES, (4, 4)) is mask.at(SHARES, (4, 4))
+    assert mask.at(SHARES, (2, 4)).shape == (1, 1, 2, 4)
+
+
 @pytest.mark.parametrize("steps", [1, 3, 7, 10, 30, 50, 61, 1000])
 def test_a_schedule_counts_steps_as_they_are_written(steps: int) -> None:
     timesteps = Target(A).timesteps(steps)

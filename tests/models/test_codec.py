@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from energycomp.errors import InputError, NotFoundError
+from energycomp.errors import CompositionError, InputError, NotFoundError
 from energycomp.models import VAECodec, execution_device
+from energycomp.testing import Gaussian
 
 
 @pytest.fixture
@@ -79,10 +82,46 @@ def test_an_autoencoder_in_memory_is_known_by_its_weights(vae: AutoencoderKL) ->
     assert again.identity != codec.identity
     again.vae.load_state_dict(vae.state_dict())
     assert VAECodec.of(again.vae, latent_size=8).identity == codec.identity
-    assert VAECodec.of(vae, latent_size=8, source="some/vae").identity == "vae:some/vae:0.18215"
+    assert VAECodec.of(vae, latent_size=8, source="some/vae").identity == codec.identity
     vae.register_to_config(scaling_factor=None)
     with pytest.raises(InputError, match="a scale above 0"):
         VAECodec.of(vae, latent_size=8)
+
+
+def leaf_over(codec: VAECodec) -> Any:
+    """A component over the latents of a codec."""
+    return Gaussian(0.0, sample_shape=codec.latent_shape, space=codec.identity)
+
+
+def test_one_autoencoder_of_two_folders_composes(tmp_path: Path, vae: AutoencoderKL) -> None:
+    vae.save_pretrained(tmp_path / "one" / "vae")
+    vae.save_pretrained(tmp_path / "two" / "vae")
+    vae.bfloat16().save_pretrained(tmp_path / "half")
+    vae.float().decoder.conv_out.bias.data[0] += 1
+    vae.save_pretrained(tmp_path / "other")
+    one, *same, other = (
+        leaf_over(VAECodec(str(tmp_path / name), image_size=16, reduction=2))
+        for name in ("one", "two", "half", "other")
+    )
+    for leaf in same:
+        assert len((one + leaf).terms) == 2
+    with pytest.raises(CompositionError, match="expected one space"):
+        _ = one + other
+
+
+@torch.no_grad()
+def test_one_that_is_offloaded_layer_by_layer_has_the_same_identity(vae: AutoencoderKL) -> None:
+    """As by `enable_sequential_cpu_offload`, which leaves tensors on the meta device."""
+    from accelerate import cpu_offload
+
+    codec = VAECodec.of(copy.deepcopy(vae), latent_size=8)
+    cpu_offload(vae, torch.device("cpu"))
+    offloaded, latents = VAECodec.of(vae, latent_size=8), torch.randn(1, 4, 8, 8)
+    assert next(vae.parameters()).is_meta
+    assert offloaded.identity == codec.identity
+    torch.testing.assert_close(offloaded.decode(latents), codec.decode(latents))
+    with pytest.raises(InputError, match="on the device 'meta'"):
+        _ = VAECodec.of(AutoencoderKL.from_config(vae.config).to("meta"), latent_size=8).identity
 
 
 @torch.no_grad()

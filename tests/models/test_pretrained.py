@@ -86,8 +86,10 @@ def test_a_model_over_latents_keeps_its_codec(tmp_path: Path, model: Model) -> N
         model, denoiser=attrs.evolve(model.denoiser, codec=VAECodec("some/vae", image_size=128, channels=3))
     )
     save_pretrained(coded, tmp_path / "m")
-    again = from_pretrained(tmp_path / "m")
-    assert again.denoiser.space == coded.denoiser.space == "vae:some/vae:0.18215"
+    again, codec = from_pretrained(tmp_path / "m").denoiser.codec, coded.denoiser.codec
+    assert isinstance(again, VAECodec)
+    assert isinstance(codec, VAECodec)
+    assert again.config() == codec.config()
 
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], type[Exception], str]] = {
@@ -229,6 +231,36 @@ def test_a_pipeline_is_read_by_the_loader_of_its_marker_file(
     for source in (tmp_path, "owner/name"):
         with pytest.raises(NotFoundError, match=r"a pipeline of diffusers.*pip install energycomp-text"):
             load(source)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (3, r"got an object of int; .* call energycomp_text\.from_pipeline"),
+        ("sdxl.safetensors", "a single file of weights; .* from_single_file"),
+    ],
+)
+def test_what_is_no_name_is_refused_in_one_line(given: Any, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        load(given)
+
+
+def test_a_device_that_is_not_there_is_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    save_pretrained(model, tmp_path / "m")
+    monkeypatch.setattr("energycomp.models.loading.torch.zeros", absent)
+    with pytest.raises(InputError, match=r"got device 'cuda', .*CUDA enabled\); expected cpu, cuda"):
+        load(tmp_path / "m", device="cuda")
+
+
+@pytest.mark.parametrize("config", [{"_class_name": "UNet2DConditionModel"}, {"architectures": ["CLIPTextModel"]}])
+def test_a_part_of_a_pipeline_is_named(tmp_path: Path, config: dict[str, Any]) -> None:
+    """It is no model of ours that is damaged, and must not be deleted."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NotFoundError, match=r"a part of a pipeline .* give the folder with model_index\.json"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("source", ["in memory 1", "nowhere", "../vae"])

@@ -34,6 +34,12 @@ def test_schedules_that_cannot_be(wrong: dict[str, Any]) -> None:
         flow_schedule(**wrong)
 
 
+def test_matching_names_what_differs_beside_the_schedule() -> None:
+    pixels, other = Gaussian(alphas_cumprod=FLOW), Gaussian(sample_shape=(1, 1, 2))
+    with pytest.raises(CompositionError, match=r"got gaussian with sample_shape \(1, 1, 1\) for a space with"):
+        match_snr(pixels, other.noised_space)
+
+
 def test_timesteps_of_equal_log_snr() -> None:
     timestep = torch.tensor([0.0, 0.5, 250.3, 998.7, 999.0])
     torch.testing.assert_close(timestep_of(FLOW, log_snr(FLOW, timestep)).float(), timestep, atol=1e-3, rtol=0)

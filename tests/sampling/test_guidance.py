@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.guiders import (
@@ -162,6 +163,13 @@ def test_a_scale_alone_is_classifier_free_guidance() -> None:
     close(sampled(a & b, guidance_scale=0.0), sampled(u))
     assert made_guidance(None) is None
     assert made_guidance("interval", 2.0) == interval(2.0)
+
+
+@pytest.mark.parametrize("scale", [np.float32(3.0), torch.tensor(3.0), np.array(3.0)])
+@pytest.mark.filterwarnings("error")  # numpy warns where float32 is compared with numbers beyond its range
+def test_numbers_of_other_libraries_are_scales(scale: Any) -> None:
+    for name in NAMES:
+        assert repr(made_guidance(name, scale)) == repr(made_guidance(name, 3.0))
 
 
 def test_linear_guidance_goes_to_every_sampler() -> None:

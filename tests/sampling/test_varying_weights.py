@@ -158,6 +158,9 @@ def test_pixels_follow_their_own_component() -> None:
 def test_samplers_of_distributions_refuse_before_they_run(name: str) -> None:
     a, b, _ = models("sample")
     for whole in (region("left half") * a & b, 2 * a & ~(during(until=0.4) * b)):
-        with count_rows() as spent, pytest.raises(InputError, match="all that this sampler takes; leave sampler= out"):
+        with (
+            count_rows() as spent,
+            pytest.raises(InputError, match="all that this sampler takes; leave the sampler out"),
+        ):
             Composer(whole).sample(2, sampler=name, num_inference_steps=2, progress=False)
         assert spent.rows == 0

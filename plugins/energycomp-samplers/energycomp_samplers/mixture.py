@@ -84,8 +84,8 @@ def _mixture_of(composition: Composition) -> Mixture:
             mixture: Mixture = leaves[0]
             return mixture
         raise CompositionError(
-            f"got {composition!r}, a sum with a mixture in it; expected a mixture alone, such as `(a & c) | (b & c)`; "
-            "write the mixture last"
+            f"got {composition!r}, a sum with a mixture in it; expected a mixture alone; write the mixture last, "
+            "such as `(a & c) | (b & c)`; with guidance, guide each part: `(3 * a & u) | (3 * b & u)`"
         )
     return Mixture([composition])
 
