@@ -87,18 +87,14 @@ class _Adapter:
         name = f"energycomp_{next(_numbers)}"
         parts = _parts(self.pipe)
         with _switching:
-            before = [(part, _active(part)) for part in parts]
             try:
-                self._load(given, name)
+                with _activity_kept(parts):
+                    self._load(given, name)
             except Exception as error:  # diffusers and peft raise many kinds
                 _delete(self.pipe, name)
                 raise InputError(
                     f"got {shown}, LoRA weights that this {self.family.pipeline} cannot load: {reason_of(error)}"
                 ) from error
-            finally:
-                for part, active in before:
-                    for layer in _layers(part):
-                        layer.set_adapter(list(active), inference_mode=True)
             for part in parts:
                 part.eval().requires_grad_(requires_grad=False)  # the dropout of an adapter begins in training mode
                 for layer in _layers(part):
@@ -170,6 +166,18 @@ class _Encoder(nn.Module):
         """What the encoder makes of ids (R, L)."""
         with _switched_on(self._parts, self.held):
             return self.inner(ids, mask)
+
+
+@contextmanager
+def _activity_kept(parts: list[nn.Module]) -> Iterator[None]:
+    """Adapters are active after the block as they were before it; those that come in it are not."""
+    before = [(part, _active(part)) for part in parts]
+    try:
+        yield
+    finally:
+        for part, active in before:
+            for layer in _layers(part):
+                layer.set_adapter(list(active), inference_mode=True)
 
 
 @contextmanager

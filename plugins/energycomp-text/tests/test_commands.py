@@ -262,7 +262,7 @@ def test_a_model_folder_that_is_none(run: Run, photo: Path, tmp_path: Path) -> N
             code, out, err = run(*command, "--model", name)
             assert (code, out) == (2, "")
             assert expected in line(err)
-            assert "--local-dir" in line(err)
+            assert "give a hub id, such as" in line(err)
 
 
 def test_a_hub_id_without_a_network(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,7 +270,9 @@ def test_refused_weights_leave_nothing_behind() -> None:
     assert held(pipe) == before
     pipe.load_lora_weights(weights, adapter_name="own")
     before = held(pipe)
-    refused(InputError, "no weights of the unet", lambda: base.with_lora(encoder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refused(InputError, "no weights of the unet", lambda: base.with_lora(encoder))
     assert held(pipe) == before
     assert pipe.get_active_adapters() == ["own"]
 
