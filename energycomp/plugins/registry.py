@@ -45,7 +45,7 @@ PARTS: dict[Kind, tuple[str, ...]] = {
 # What the packages that are developed together with energycomp register, for the error "not installed".
 FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
     "energycomp-clevr": {
-        "models": ("clevr", "clevr-places", "clevr-places-flow", "clevr-places-reader"),
+        "models": ("clevr", "clevr-places", "clevr-places-flow"),
         "conditioners": ("coordinates", "objects"),
         "recipes": ("clevr", "clevr-places"),
     },

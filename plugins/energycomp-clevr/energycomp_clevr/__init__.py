@@ -18,12 +18,11 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The models of CLEVR scenes with their weights: of whole objects, and three of places alone."""
+    """The models of CLEVR scenes, of whole objects and of places alone (by diffusion and by flow), with weights."""
     return {
         "clevr": lazy("energycomp_clevr.model:clevr"),
         "clevr-places": lazy("energycomp_clevr.model:clevr_places"),
         "clevr-places-flow": lazy("energycomp_clevr.model:clevr_places_flow"),
-        "clevr-places-reader": lazy("energycomp_clevr.model:clevr_places_reader"),
     }
 
 

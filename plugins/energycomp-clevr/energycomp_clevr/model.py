@@ -16,17 +16,7 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
-__all__ = [
-    "clevr",
-    "clevr_places",
-    "clevr_places_flow",
-    "clevr_places_reader",
-    "flow_from",
-    "objects",
-    "paper",
-    "places",
-    "places_flow",
-]
+__all__ = ["clevr", "clevr_places", "clevr_places_flow", "flow_from", "objects", "paper", "places", "places_flow"]
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -45,23 +35,12 @@ def clevr_places(*, preset: str = "default", pretrained: bool = True, **options:
     """The model of places: `model(0.3, 0.4)` is a component for an object at this position.
 
     Args:
-        preset: "default" is `places`; "reader" is the same, trained further to tell wrong places apart; "flow" is
-            `places_flow`, its twin by flow matching; "paper" as of `clevr`.
-        pretrained: load the weights of this package, which exist for all but "paper".
+        preset: "default" is `places`; "flow" is `places_flow`, its twin by flow matching; "paper" as of `clevr`.
+        pretrained: load the weights of this package, which exist for "default" and "flow".
         options: as of `clevr`.
     """
-    folders = {"default": "places", "reader": "places_reader", "flow": "places_flow"}
-    made = {"default": places, "reader": places, "flow": places_flow, "paper": paper}
-    return _preset(made, folders, preset, pretrained, options)
-
-
-def clevr_places_reader(*, preset: str = "reader", pretrained: bool = True, **options: Any) -> Model:
-    """The model of places that reads best: `clevr_places` after further training on wrong places.
-
-    Args:
-        preset, pretrained, options: as of `clevr_places`.
-    """
-    return clevr_places(preset=preset, pretrained=pretrained, **options)
+    folders = {"default": "places", "flow": "places_flow"}
+    return _preset({"default": places, "flow": places_flow, "paper": paper}, folders, preset, pretrained, options)
 
 
 def clevr_places_flow(*, preset: str = "flow", pretrained: bool = True, **options: Any) -> Model:

@@ -40,14 +40,14 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
 
 
 def clevr_places(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
-    """The recipe of the shipped weights of places (presets "default", "reader", "flow"), or of the thesis ("paper").
+    """The recipe of the shipped weights of places (presets "default" and "flow"), with rivals, or of the thesis.
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
         init: a model to start from; under "flow" also one that predicts x0, such as `clevr-places`, see `flow_from`;
             under "reader" the weights of `clevr-places` when left out.
-        preset: "default"; "reader", with rivals, on varied and crowded scenes; "flow", which is as "default" but for
-            the prediction type and the schedule; or "paper".
+        preset: "default"; "flow", which is the same but for the prediction type and the schedule; "reader", with rivals
+            on varied and crowded scenes; or "paper".
         options: of the preset.
     """
     reads = preset == "reader"
@@ -55,7 +55,7 @@ def clevr_places(*, data: Path | None, init: Model | None, preset: str, cache: P
         init = load("clevr-places")
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
         init = flow_from(init)
-    model = start(init, partial(build, preset=preset, pretrained=False, **options))
+    model = start(init, partial(build, preset="default" if reads else preset, pretrained=False, **options))
     if data:
         scenes = scenes_of(data, model.processor, lambda record: record.coordinates)
     else:
