@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,8 +12,7 @@ from energycomp.errors import InputError
 from energycomp.models import load, save_pretrained
 from energycomp.sampling import Composer
 from energycomp.testing import check_component, check_conditioner
-from energycomp.training import contrastive_loss, denoising_loss
-from energycomp_clevr import recipe as clevr_recipe
+from energycomp.training import denoising_loss
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr, clevr_places, flow_from
 from energycomp_clevr.recipe import clevr_places as recipe
@@ -89,24 +87,6 @@ def test_the_flow_preset_trains_from_either_model(tmp_path: Path) -> None:
         assert made.model.denoiser.prediction_type == "flow"
         result = made.run(tmp_path / str(id(init)), steps=2, batch_size=2, progress=False)
         assert result.loss < 1.0
-
-
-def test_the_reader_starts_from_the_weights_of_places_and_learns_with_rivals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scenes, weights = tmp_path / "scenes", []
-    write(scenes, 4, objects=(1, 2), seed=0)
-    made = recipe(data=scenes, init=None, preset="reader", cache=tmp_path)
-    start = load("clevr-places").denoiser.network.state_dict()
-    assert all(tensor.equal(start[name]) for name, tensor in made.module.state_dict().items())
-
-    def recorded(*given: Any, weight: float, **options: Any) -> torch.Tensor:
-        weights.append(weight)
-        return contrastive_loss(*given, weight=weight, **options)
-
-    monkeypatch.setattr(clevr_recipe, "contrastive_loss", recorded)
-    assert made.run(tmp_path / "run", steps=2, batch_size=2, progress=False).loss < 1.0
-    assert weights == [clevr_recipe.RIVALS] * 2
 
 
 def tiny_vae(folder: Path) -> Path:
