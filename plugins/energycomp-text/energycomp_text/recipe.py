@@ -113,6 +113,7 @@ def text(
         raise InputError(f"got the option {min(options)!r}{where}; expected encoder, for a new model, or none")
     shares = {"alone": alone, "both": both, "composed": composed}
     mix = {name: option_number(name, given, most=1.0) for name, given in shares.items()}
+    weight = option_number("contrast", contrast)
     model = start(init, partial(small, **options))
     conditioner = model.conditioner
     if not isinstance(conditioner, Text):
@@ -125,7 +126,7 @@ def text(
         steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
     known = Concepts.of(concepts, names)
-    loss = _loss(model, known, both=mix["both"], composed=mix["composed"], contrast=option_number("contrast", contrast))
+    loss = _loss(model, known, both=mix["both"], composed=mix["composed"], contrast=weight)
     data_set: Dataset[dict[str, Tensor]] = StackDataset(image=pictures, concepts=concepts)  # type: ignore[arg-type]
     return Recipe(model=model, module=model.trained, loss=loss, data=data_set, config=config)
 

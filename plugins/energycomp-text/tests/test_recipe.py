@@ -258,6 +258,13 @@ def test_what_cannot_be_trained(folder: Path, options: dict[str, Any], message: 
         )
 
 
+def test_options_are_checked_before_pictures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "_drawn", lambda *_: pytest.fail("drawn"))
+    for options in ({"contrast": "abc"}, {"composed": "2"}, {"alone": "half"}):
+        with pytest.raises(InputError, match="expected a number"):
+            made(None, cache=tmp_path, **options)
+
+
 def test_data_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="which is not a folder"):
         made(tmp_path / "nowhere")
