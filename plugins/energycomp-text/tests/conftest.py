@@ -1,4 +1,4 @@
-"""What the tests share: a tiny Stable Diffusion pipeline, and its folder."""
+"""What the tests share: a tiny Stable Diffusion pipeline, and the folder of the pipeline that a file of tests has."""
 
 from pathlib import Path
 from typing import Any

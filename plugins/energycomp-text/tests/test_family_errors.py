@@ -31,13 +31,6 @@ def pipe() -> Any:
     return tiny_sdxl()
 
 
-@pytest.fixture(scope="module")
-def folder(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pipelines") / "sdxl"
-    pipe.save_pretrained(path)
-    return path
-
-
 def seeded(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
