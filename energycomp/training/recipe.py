@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
@@ -95,14 +96,20 @@ def start(init: T | None, build: Callable[[], T]) -> T:
 
 
 def augment(
-    images: Tensor, generator: int | torch.Generator, *, exposure: float = 0.05, tint: float = 0.02
+    images: Tensor,
+    generator: int | torch.Generator,
+    *,
+    exposure: float = 0.05,
+    tint: float = 0.02,
+    jitter: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint of a batch of images.
+    """Random flips, exposure, tint and position of a batch of images.
 
     Args:
         images: (B, 3, H, W), uint8.
         generator: draws whether each is flipped, its exposure and its tint, on the CPU.
         exposure, tint: standard deviations of a factor of brightness, and of what is added to each channel.
+        jitter: the most by which an image is moved and scaled, as a share of its size; its edge fills what that bares.
 
     Returns:
         Images (B, 3, H, W) in [-1, 1], and which are flipped left to right, (B,) bool.
@@ -122,6 +129,14 @@ def augment(
     scaled = (scaled + 1) * (1 + exposure * random(1)) - 1
     if tint:
         scaled = scaled + tint * random(3)
+    if jitter:
+        zoom, right, down = 1 + jitter * (2 * torch.rand(3, size, generator=generator) - 1)
+        zero = torch.zeros(size)
+        moves = torch.stack(
+            [torch.stack([zoom, zero, 2 * right - 2], 1), torch.stack([zero, zoom, 2 * down - 2], 1)], 1
+        )
+        grid = functional.affine_grid(moves.to(device), list(scaled.shape), align_corners=False)
+        scaled = functional.grid_sample(scaled, grid, padding_mode="border", align_corners=False)
     return scaled.clamp(-1, 1).contiguous(memory_format=torch.channels_last), flipped
 
 

@@ -23,6 +23,7 @@ def contrast_loss(
     *,
     weight: float,
     beta: float = 0.25,
+    timestep_power: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The denoising error of compositions of yes/no labels, plus `weight` times -log p(label | image, other labels).
@@ -40,7 +41,8 @@ def contrast_loss(
         owner: (R,) the sample of each label.
         weight: loss weight of the second term.
         beta: inverse temperature of one draw.
-        generator: draws timesteps, T U^0.5, and noise.
+        timestep_power: of the timesteps, T U^power.
+        generator: draws timesteps and noise.
 
     Returns:
         A scalar. Costs 2 R + B network evaluations.
@@ -50,7 +52,7 @@ def contrast_loss(
             f"got a denoiser that predicts {denoiser.prediction_type!r} under the rule {denoiser.rule!r}; expected "
             "'sample' and 'product'; train it with contrast=0"
         )
-    noisy = noised(denoiser, samples, generator)
+    noisy = noised(denoiser, samples, generator, timestep_power=timestep_power)
     batch, device = len(samples), samples.device
     condition = Condition.cat(
         [conditioner(values), conditioner(values ^ 1), Condition.unconditional(*denoiser.token_shape, rows=batch)]
@@ -73,10 +75,12 @@ class Noisy:
     snr: Tensor
 
 
-def noised(denoiser: Denoiser, samples: Tensor, generator: torch.Generator | None = None) -> Noisy:
-    """Samples at timesteps T U^0.5, stratified over the batch, because labels matter at high noise."""
+def noised(
+    denoiser: Denoiser, samples: Tensor, generator: torch.Generator | None = None, *, timestep_power: float = 0.5
+) -> Noisy:
+    """Samples at timesteps T U^power, stratified over the batch: 0.5 prefers high noise."""
     batch, schedule, device = len(samples), denoiser.alphas_cumprod.to(samples.device), samples.device
-    timestep = stratified_timesteps(batch, 0.0, len(schedule), power=0.5, generator=generator).to(device)
+    timestep = stratified_timesteps(batch, 0.0, len(schedule), power=timestep_power, generator=generator).to(device)
     noise = torch.randn(samples.shape, generator=generator).to(device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
     return Noisy(signal * samples + sigma * noise, timestep, torch.exp(log_snr(schedule, timestep)).float())

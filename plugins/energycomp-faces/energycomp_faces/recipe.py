@@ -27,6 +27,7 @@ from energycomp_faces.model import faces as build
 __all__ = ["Folder", "faces", "subsets"]
 
 DRAWN = 24_000
+TIMESTEP_POWER = 0.5
 GROUP = "a"  # the other group of hair and beards stays out of distribution
 
 
@@ -58,7 +59,15 @@ def subsets(values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 
 
 def faces(
-    *, data: Path | None, init: Model | None, preset: str, cache: Path, contrast: float | str = 0.0, **options: Any
+    *,
+    data: Path | None,
+    init: Model | None,
+    preset: str,
+    cache: Path,
+    contrast: float | str = 0.0,
+    timestep_power: float | str = TIMESTEP_POWER,
+    vary: float | str = 1.0,
+    **options: Any,
 ) -> Recipe:
     """The recipe of the shipped weights (preset "default"), or of the thesis (preset "paper").
 
@@ -67,6 +76,8 @@ def faces(
         init: a model to start from.
         preset: "default" or "paper".
         contrast: weight of `contrast_loss`; 0 leaves it out.
+        timestep_power: timesteps are drawn as T U^power: 0.5 prefers noise, 1 is uniform.
+        vary: how much exposure, tint and, above 1, position vary; 1 is the shipped weights'.
         options: of the preset; `attributes` names columns of the folder's table.
     """
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
@@ -76,28 +87,44 @@ def faces(
     )
     if preset == "paper":
         config = FitConfig(steps=30_000, batch_size=128, learning_rate=2e-5, schedule="constant")
+    loss = _loss(
+        model,
+        contrast=option_number("contrast", contrast),
+        power=option_number("timestep_power", timestep_power),
+        vary=option_number("vary", vary),
+    )
     return Recipe(
         model=model,
         module=model.denoiser.network,
-        loss=_loss(model, option_number("contrast", contrast)),
+        loss=loss,
         data=_drawn(cache / "faces.safetensors", attributes) if data is None else _folder(data, model, attributes),
         config=config,
     )
 
 
-def _loss(model: Model, contrast: float) -> Loss:
+def _loss(model: Model, *, contrast: float, power: float, vary: float) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
+    varied = {"exposure": 0.05 * vary, "tint": 0.02 * vary, "jitter": 0.03 * max(vary - 1, 0.0)}
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator = step.generator
-        images, _ = augment(batch["image"], generator)
+        images, _ = augment(batch["image"], generator, **varied)
         values, owner = subsets(batch["values"], generator)
         samples = images if denoiser.codec is None else denoiser.codec.encode(images)
         if contrast:
             trained = attrs.evolve(denoiser, network=module)
-            return contrast_loss(trained, conditioner, samples, values, owner, weight=contrast, generator=generator)
+            return contrast_loss(
+                trained,
+                conditioner,
+                samples,
+                values,
+                owner,
+                weight=contrast,
+                timestep_power=power,
+                generator=generator,
+            )
         # Labels of a whole picture matter where the noise hides it: noisy timesteps come often and weigh much.
-        settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
+        settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": power}
         return denoising_loss(
             denoiser, samples, conditioner(values), owner, module=module, generator=generator, **settings
         )

@@ -41,7 +41,8 @@ BOTH = 0.2  # share of captions of two objects that name both
 EMPTY = 0.15  # share of captions that are left out
 BETA = 2.0  # inverse temperature of the contrastive loss
 # What a picture shows matters where the noise hides it: noisy timesteps come often and weigh much.
-NOISY: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
+NOISY: dict[str, Any] = {"gamma": 1.0, "floor": 0.5}
+TIMESTEP_POWER = 0.5
 
 
 def scene(index: int, seed: int = 0, *, alone: float = ALONE) -> tuple[list[str], Tensor]:
@@ -92,6 +93,7 @@ def text(
     both: float | str = BOTH,
     composed: float | str = 0.0,
     contrast: float | str = 0.0,
+    timestep_power: float | str = TIMESTEP_POWER,
     **options: Any,
 ) -> Recipe:
     """The recipe of the shipped weights.
@@ -104,6 +106,7 @@ def text(
         both: the share of captions of two objects that name both.
         composed: the share of pictures whose concepts are composed, one caption each, in place of one caption.
         contrast: weight of the contrastive loss of these; 0 leaves it out.
+        timestep_power: timesteps are drawn as T U^power: 0.5 prefers noise, 1 is uniform.
         options: of the model: `encoder`, "words" or "minilm".
     """
     if preset != "default":
@@ -113,7 +116,7 @@ def text(
         raise InputError(f"got the option {min(options)!r}{where}; expected encoder, for a new model, or none")
     shares = {"alone": alone, "both": both, "composed": composed}
     mix = {name: option_number(name, given, most=1.0) for name, given in shares.items()}
-    weight = option_number("contrast", contrast)
+    weight, power = option_number("contrast", contrast), option_number("timestep_power", timestep_power)
     model = start(init, partial(small, **options))
     conditioner = model.conditioner
     if not isinstance(conditioner, Text):
@@ -126,12 +129,14 @@ def text(
         steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
     known = Concepts.of(concepts, names)
-    loss = _loss(model, known, both=mix["both"], composed=mix["composed"], contrast=weight)
+    loss = _loss(model, known, both=mix["both"], composed=mix["composed"], contrast=weight, timestep_power=power)
     data_set: Dataset[dict[str, Tensor]] = StackDataset(image=pictures, concepts=concepts)  # type: ignore[arg-type]
     return Recipe(model=model, module=model.trained, loss=loss, data=data_set, config=config)
 
 
-def _loss(model: Model, known: Concepts, *, both: float, composed: float, contrast: float) -> Loss:
+def _loss(
+    model: Model, known: Concepts, *, both: float, composed: float, contrast: float, timestep_power: float
+) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
@@ -150,7 +155,7 @@ def _loss(model: Model, known: Concepts, *, both: float, composed: float, contra
         values += [conditioner.parse(line) for lines in said for line in lines]
         condition, owner = conditioner(torch.cat(values).to(images.device)), of_row.to(images.device)
         network = module["network"] if isinstance(module, torch.nn.ModuleDict) else module
-        settings = {"module": network, "generator": generator, **NOISY}
+        settings = {"module": network, "generator": generator, "timestep_power": timestep_power, **NOISY}
         if not contrast:
             return denoising_loss(denoiser, images, condition, owner, **settings)
         rows = torch.full_like(shown, -1)

@@ -147,12 +147,12 @@ def test_the_loss_is_that_of_one_caption_a_picture(folder: Path, monkeypatch: py
 
 
 def test_composed_images_have_a_row_for_each_concept_and_rivals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, calls = made(folder, composed="0.5", contrast="3"), list[tuple[Any, ...]]()
+    run, calls = made(folder, composed="0.5", contrast="3", timestep_power="1"), list[tuple[Any, ...]]()
     monkeypatch.setattr(recipe, "contrastive_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
     batch = {"image": torch.full((40, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.tensor([[0, 1]] * 40)}
     run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0)))
     ((_, _, condition, owner, rivals, options),) = calls
-    assert (options["weight"], options["beta"]) == (3.0, recipe.BETA)
+    assert (options["weight"], options["beta"], options["timestep_power"]) == (3.0, recipe.BETA, 1.0)
     composed = rivals.owner.unique().tolist()
     assert 12 <= len(composed) <= 28
     names = [record for record in read(str(folder)) if len(record.concepts) <= 2]
@@ -244,6 +244,7 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
         ({"both": "nan"}, "both=nan; expected a number"),
         ({"composed": "2"}, "composed=2; expected a number from 0 to 1"),
         ({"contrast": "-1"}, "contrast=-1; expected a number of 0 or more"),
+        ({"timestep_power": "low"}, "timestep_power=low; expected a number"),
         ({"init": "small", "encoder": "words"}, "'encoder' with a model to start from"),
         ({"init": "stripes"}, "expected one on text"),
     ],
