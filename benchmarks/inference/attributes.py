@@ -37,6 +37,7 @@ from energycomp_solvers.enumerate import Enumerate
 
 COLUMNS = (Column("all three right", ExactMatch(), ".1%"), Column("labels right", AttributeAccuracy(), ".1%"))
 SHAPE = ()  # of a label
+BASELINES = ("classifier", "resnet")
 LABELLED = Labels(dict.fromkeys(EVERY, BINARY))
 
 
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.train:
         ours = recipe(options.cache)
         for name, baseline in LABELS.items():
+            if not any(name.startswith(chosen) for chosen in options.methods):
+                continue
             for seed in baseline.seeds:
                 train(name, baseline, seed, options.weights, ours)
     chosen = methods(options)
@@ -67,6 +70,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models", nargs="+", default=["faces"], help="names or folders of ours; the first is compared"
     )
+    parser.add_argument(
+        "--methods", nargs="+", default=list(BASELINES), choices=BASELINES, help="the baselines beside ours"
+    )
     parser.add_argument("--weights", type=Path, default=Path("runs/baselines/faces"), help="folder of the baselines")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the training faces")
     parser.add_argument(
@@ -86,17 +92,21 @@ def methods(options: argparse.Namespace) -> list[Method]:
         model = load(name)
         label = f"ours, `{name}`"
         found.append(Method(f"ours-{fingerprint(model)}", label, options.n, (partial(composed, model),)))
-    model = untrained(pretrained=False)
-    network = LABELS["classifier"].trained("classifier", options.weights, 0)
-    model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network))
-    ways = (("classifier", "generative classifier", (ATTRIBUTES,)), ("variant", "the same, label by label", _each()))
-    for key, label, asked in ways:
-        found.append(Method(f"{key}-{fingerprint(model)}", label, options.n, (partial(classified, model, asked),)))
-    seeds = LABELS["resnet"].seeds
-    readers = tuple(partial(_regressed, options.weights, seed) for seed in seeds)
-    found.append(
-        Method(f"resnet-{LABELS['resnet'].settings['steps']}", f"ResNet, {len(seeds)} seeds", options.n, readers)
-    )
+    if "classifier" in options.methods:
+        model = untrained(pretrained=False)
+        network = LABELS["classifier"].trained("classifier", options.weights, 0)
+        model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network))
+        ways = (
+            ("classifier", "generative classifier", (ATTRIBUTES,)),
+            ("variant", "the same, label by label", _each()),
+        )
+        for key, label, asked in ways:
+            found.append(Method(f"{key}-{fingerprint(model)}", label, options.n, (partial(classified, model, asked),)))
+    if "resnet" in options.methods:
+        seeds = LABELS["resnet"].seeds
+        readers = tuple(partial(_regressed, options.weights, seed) for seed in seeds)
+        key, label = f"resnet-{LABELS['resnet'].settings['steps']}", f"ResNet, {len(seeds)} seeds"
+        found.append(Method(key, label, options.n, readers))
     return found
 
 
@@ -154,8 +164,9 @@ def read(chosen: Sequence[Method], data: str, options: argparse.Namespace) -> di
 
 def note(options: argparse.Namespace) -> str:
     """How the table was made."""
+    chosen = "" if tuple(options.methods) == BASELINES else f" --methods {' '.join(options.methods)}"
     return (
-        f"`python benchmarks/inference/attributes.py --models {' '.join(options.models)} --data "
+        f"`python benchmarks/inference/attributes.py --models {' '.join(options.models)}{chosen} --data "
         f"{' '.join(options.data)} -n {options.n} --seed {options.seed}`: {', '.join(ATTRIBUTES)}; "
         f"{options.threads} thread. Network evaluations and CPU seconds are per image; ranges are over training "
         "seeds, intervals over images."

@@ -1,9 +1,12 @@
 """Fit the inverse temperature of the posteriors softmax(-beta J), and measure their calibration error.
 
-python benchmarks/inference/fit_beta.py [--model faces] [--data synthetic] [-n 200] [--seed 1000] [-o FOLDER]
+python benchmarks/inference/fit_beta.py [--model faces] [--data synthetic] [-n 200] [--seed 1000] [--changed]
+    [--timesteps LOW HIGH] [-o FOLDER]
 
-beta minimises the mean -log p of the true values, per attribute, or of the true set if an image has a set of values.
-The calibration error (15 bins) is measured on the same number of other images. `-o` saves the model with beta.
+With `--changed`, images are turned, scaled, moved, lit and tinted otherwise, blurred and made noisy, so that beta does
+not trust the model as much as on images like those of its training. beta minimises the mean -log p of the true values,
+per attribute, or of the true set if an image has a set of values. The calibration error (15 bins) is measured on the
+same number of other images. `-o` saves the model with beta, and with the timesteps of its draws, if they are given.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import attrs
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
+from torch.nn import functional
 from torchmetrics.functional.classification import binary_calibration_error
 from tqdm import tqdm
 
@@ -40,11 +44,19 @@ def main() -> None:
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("-n", type=int, default=200, help="pictures to fit on, and as many to judge on")
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--changed", action="store_true", help="fit on changed images")
+    parser.add_argument("--timesteps", nargs=2, type=float, default=None, help="of the draws; those of the model")
     parser.add_argument("-o", "--out", type=Path, default=None, help="save the model with its beta here")
     options = parser.parse_args()
     model = load(options.model)
+    if options.timesteps:
+        defaults = attrs.evolve(model.defaults, timesteps=tuple(options.timesteps))
+        model = attrs.evolve(model, defaults=defaults)
     source = find("datasets", options.source or model.name)()
-    examples = source.examples(options.data, count=2 * options.n, seed=options.seed)
+    examples = list(source.examples(options.data, count=2 * options.n, seed=options.seed))
+    if options.changed:
+        generator = torch.Generator().manual_seed(options.seed)
+        examples = [attrs.evolve(one, image=changed(one.image, generator)) for one in examples]
     of_sets = groups_of(model.conditioner) is None
     read = sets if of_sets else table
     tables = [read(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
@@ -57,10 +69,28 @@ def main() -> None:
     error = float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))
     accuracy = float(right.double().mean())
     result = {"beta": beta, "calibration_error": error, "accuracy": accuracy, "pictures": len(judging)}
-    print(json.dumps({**result, "data": options.data, "seed": options.seed}))
+    print(json.dumps({**result, "data": options.data, "changed": options.changed, "seed": options.seed}))
     if options.out:
         defaults = attrs.evolve(model.defaults, beta=beta)
         save_pretrained(attrs.evolve(model, defaults=defaults), options.out, dtype=torch.float16)
+
+
+def changed(image: Tensor, generator: torch.Generator) -> Tensor:
+    """An image (3, H, W) in [-1, 1] as no training image is: turned by up to 15 degrees, scaled, moved, and so on."""
+
+    def between(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    angle, zoom, lit = between(-math.pi / 12, math.pi / 12), between(0.85, 1.2), between(0.7, 1.3)
+    turned = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2) * zoom
+    move = torch.cat([turned, between(-0.15, 0.15, 2, 1)], 1)[None]
+    grid = functional.affine_grid(move, [1, *image.shape], align_corners=False)
+    shown = functional.grid_sample(image[None], grid, padding_mode="border", align_corners=False)
+    shown = (shown + 1) * lit - 1 + between(-0.2, 0.2, 1, 3, 1, 1)
+    blurred = functional.avg_pool2d(functional.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    shown = torch.lerp(shown, blurred, between(0, 0.5))
+    noise = between(0, 0.1) * torch.randn(shown.shape, generator=generator)
+    return (shown + noise)[0].clamp(-1, 1)
 
 
 def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]], list[int]]:

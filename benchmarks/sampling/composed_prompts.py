@@ -1,4 +1,4 @@
-"""Sample composed, negated and weighted prompts in several ways, and read the samples with the same model.
+"""Sample composed, negated and weighted prompts in several ways, and read the samples with the same model or another.
 
 python benchmarks/sampling/composed_prompts.py [-n 32] [--scale 1.5] [--ways ddim@50 ddpm@100x4] [-o composed.png]
 
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each case and way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="text", help="registered name or folder")
+    parser.add_argument("--reader", default=None, help="registered name or folder of the model that reads the samples")
     parser.add_argument("-n", type=int, default=32, help="samples of each case")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--scale", type=float, default=None, help="weight of every prompt; the model's own")
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", type=Path, default=None, help="a picture of the first 8 samples of each line")
     options = parser.parse_args(arguments)
     model = load(options.model)
+    reader = load(options.reader) if options.reader else model
     scale = options.scale or model.defaults.guidance_scale
     shown: list[Path] = []
     lines: list[str] = []
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for way in options.ways or [Way.of(model)]:
             folder = options.records / f"{model.name}-{name}-{scale:g}-{way}-{options.seed}"
             rows = [
-                recorded(folder / str(k), way, model, case.composition, options.seed + k, partial(share, model, case))
+                recorded(folder / str(k), way, model, case.composition, options.seed + k, partial(share, reader, case))
                 for k, case in enumerate(tqdm(cases, desc=f"{name}, {way}"))
             ]
             found, interval = mean_interval(torch.tensor([row["read"] for row in rows]))
