@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -104,7 +105,8 @@ def text(
         preset: "default".
         alone: the share of drawn pictures with one object.
         both: the share of captions of two objects that name both.
-        composed: the share of pictures whose concepts are composed, one caption each, in place of one caption.
+        composed: the share of pictures whose concepts are composed, one caption each, in place of one caption. Where
+            it is not 0, the model samples with weights of 1, as it is trained, and not of 3.
         contrast: weight of the contrastive loss of these; 0 leaves it out.
         timestep_power: timesteps are drawn as T U^power: 0.5 prefers noise, 1 is uniform.
         options: of the model: `encoder`, "words" or "minilm".
@@ -118,6 +120,8 @@ def text(
     mix = {name: option_number(name, given, most=1.0) for name, given in shares.items()}
     weight, power = option_number("contrast", contrast), option_number("timestep_power", timestep_power)
     model = start(init, partial(small, **options))
+    if mix["composed"]:
+        model = attrs.evolve(model, defaults=attrs.evolve(model.defaults, guidance_scale=1.0))
     conditioner = model.conditioner
     if not isinstance(conditioner, Text):
         raise InputError(f"got a model conditioned on {conditioner}; expected one on text")

@@ -155,6 +155,8 @@ def test_composed_images_have_a_row_for_each_concept_and_rivals(folder: Path, mo
     assert (options["weight"], options["beta"], options["timestep_power"]) == (3.0, recipe.BETA, 1.0)
     composed = rivals.owner.unique().tolist()
     assert 12 <= len(composed) <= 28
+    assert run.model.defaults.guidance_scale == 1.0
+    assert made(folder).model.defaults.guidance_scale == 3.0
     names = [record for record in read(str(folder)) if len(record.concepts) <= 2]
     known = list(dict.fromkeys(name for record in names for name in record.concepts))[:2]
     for image in composed:
