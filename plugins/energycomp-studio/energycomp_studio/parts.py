@@ -19,6 +19,7 @@ __all__ = [
     "chooser",
     "code",
     "editor",
+    "finally_shown",
     "followed",
     "session_of",
     "static",
@@ -108,7 +109,8 @@ def followed(
 ) -> Iterator[Any]:
     """The updates of the page while a task runs: those of `running` that are not None, then one of the others.
 
-    The last one changes nothing: Gradio sends it again when the iterator has ended, after what the user did meanwhile.
+    Gradio sends the last one again when the iterator has ended, after what the user did meanwhile. What a user can
+    change is therefore shown by `finally_shown`.
     """
     for event in worker.run(session, task):
         if isinstance(event, Running):
@@ -118,4 +120,19 @@ def followed(
             yield done(event.result, event.seconds)
         elif isinstance(event, Failed):
             yield failed(event.message)
-    yield gr.skip()
+
+
+def finally_shown(event: Any, result: Any, outputs: list[Any]) -> None:
+    """Shows the updates of `outputs` that a task leaves in the state `result`, once, when it has ended.
+
+    Args:
+        event: of Gradio, which starts the task.
+        result: the state; None where the task failed.
+        outputs: the components that are changed.
+    """
+
+    def shown(updates: tuple[Any, ...] | None) -> Any:
+        updates = updates or (gr.skip(),) * len(outputs)
+        return updates if len(outputs) > 1 else updates[0]
+
+    event.then(shown, [result], outputs, trigger_mode="multiple", **FREE)

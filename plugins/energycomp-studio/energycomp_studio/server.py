@@ -17,7 +17,7 @@ import attrs
 from energycomp.errors import InputError
 from energycomp_studio.pictures import MAX_UPLOAD
 
-__all__ = ["Guard", "application", "running", "serve"]
+__all__ = ["Guard", "OpenStream", "application", "running", "serve"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,6 +29,8 @@ MAX_BODY = MAX_UPLOAD * 4 // 3 + 2_000_000  # bytes of a request: an upload in b
 PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
 FOLDERS = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/")
 CALLS = {"queue/join", "queue/data", "cancel", "reset", "startup-events", "app_id", "theme.css"}
+STREAM = "/gradio_api/queue/data"
+CLOSING = b'"msg":"close_stream"'  # inside a string of a message, the quotes would be escaped
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; form-action 'self'"
@@ -88,6 +90,35 @@ class Guard:
         except _TooLargeError:
             if not started:
                 await _answer(send, 413, f"a request is at most {MAX_BODY:,} bytes")
+
+
+@attrs.frozen
+class OpenStream:
+    """An ASGI application around Gradio whose stream of updates stays open as long as the page does.
+
+    Gradio closes the stream after the last task. What the page starts while that message is on its way would be
+    answered into a stream that nobody reads, until the page starts something else.
+    """
+
+    inner: Any
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["path"].rstrip("/") != STREAM:
+            await self.inner(scope, receive, send)
+            return
+        started, closing = False, True
+
+        async def kept(message: MutableMapping[str, Any]) -> None:
+            nonlocal started, closing
+            again = message["type"] == "http.response.start" and started
+            started, closing = True, closing or CLOSING in message.get("body", b"")
+            if not (again or closing):
+                await send(message)
+
+        while closing:
+            closing = False
+            await self.inner(dict(scope), receive, kept)
 
 
 def _refusal(scope: Scope) -> tuple[int, str] | None:
@@ -153,7 +184,7 @@ def application(model: str, *, device: str = "cpu") -> Guard:
         head=f"<style>{static('frame.css')}</style>",  # gradio limits `css` to what is inside of its frame
         show_error=False,
     )
-    return Guard(api)
+    return Guard(OpenStream(api))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import threading
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 import torch
 from PIL import Image
@@ -18,11 +18,10 @@ from PIL import Image
 from energycomp import infer, plugins
 from energycomp.errors import InputError
 from energycomp.testing import check_plugin, planted, tinted_model
-from energycomp_studio.parts import followed
 from energycomp_studio.pictures import MAX_UPLOAD, data_url, uploaded
 from energycomp_studio.reading import Reading, read, scene_read, table
 from energycomp_studio.scene import Item, Scene, Settings
-from energycomp_studio.server import MAX_BODY, running
+from energycomp_studio.server import MAX_BODY, OpenStream, running
 from energycomp_studio.tabs.decompose import choice
 from energycomp_studio.tabs.read import repainted
 from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
@@ -294,9 +293,19 @@ def test_a_choice_of_other_parts_is_refused() -> None:
             choice(wrong, [2])
 
 
-def test_the_last_update_changes_nothing() -> None:
-    """Gradio sends it once more when a task has ended, after what the user did meanwhile."""
-    updates = followed(
-        Worker(), "tab", lambda _: "drawn", running=lambda _: None, done=lambda found, _: found, failed=str
-    )
-    assert list(updates) == ["drawn", gr.skip()]
+def test_the_stream_of_updates_stays_open() -> None:
+    """What Gradio puts into the queue after it has closed the stream reaches the page, in one response."""
+    waiting, sent = [[b'{"msg":"a"}', b'{"msg":"close_stream"}'], [b'{"msg":"b"}']], []
+
+    async def gradio(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        for body in waiting.pop(0):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", message["type"]))
+
+    scope = {"type": "http", "path": "/gradio_api/queue/data"}
+    asyncio.run(OpenStream(gradio)(scope, send, send))
+    assert sent == ["http.response.start", b'{"msg":"a"}', b'{"msg":"b"}', b""]

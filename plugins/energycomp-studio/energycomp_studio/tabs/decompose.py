@@ -15,7 +15,18 @@ from energycomp.decomposition import decompose, decomposer_of, recombine
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import to_output
 from energycomp_studio.library import Library
-from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, followed, session_of, stopper, tiles
+from energycomp_studio.parts import (
+    FREE,
+    NETWORK,
+    QUIET,
+    chooser,
+    code,
+    finally_shown,
+    followed,
+    session_of,
+    stopper,
+    tiles,
+)
 from energycomp_studio.pictures import data_url, enlarged, uploaded
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Worker
@@ -109,12 +120,12 @@ class _Decompose:
             listed = [one for one in kept if one is not None]
             chosen = [[(k + j) % len(listed) == 0 for j in range(len(one.shown))] for k, one in enumerate(listed)]
             update = gr.update(tiles=[list(one.shown) for one in listed], value={"chosen": chosen})
-            return update, f"{len(found.shown)} parts in {seconds:.0f} s", kept
+            return gr.skip(), kept, (update, f"{len(found.shown)} parts in {seconds:.0f} s")
 
         yield from followed(
             self.worker, session_of(request), task, done=done,
-            running=lambda event: (gr.skip(), f"{event.reported or 'decomposing'}, {event.seconds:.0f} s", gr.skip()),
-            failed=lambda message: (gr.skip(), message, gr.skip()),
+            running=lambda event: (f"{event.reported or 'decomposing'}, {event.seconds:.0f} s", gr.skip(), None),
+            failed=lambda message: (message, gr.skip(), None),
         )  # fmt: skip
 
     def mix(self, value: Any, name: str, seed: Any, state: list[Any], request: gr.Request) -> Iterator[tuple[Any, ...]]:
@@ -155,7 +166,7 @@ def decompose_tab(library: Library, worker: Worker) -> None:
     """The components of the tab."""
     own = _Decompose(library, worker)
     start = next((name for name in PREFERRED if name in library.names), library.first)
-    state = gr.State([None] * IMAGES, time_to_live=FORGOTTEN)
+    state, found = gr.State([None] * IMAGES, time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
     with gr.Row():
         model = gr.Dropdown(library.names, value=start, label="Model", min_width=180, elem_id="parts-model")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="parts-seed")
@@ -175,7 +186,8 @@ def decompose_tab(library: Library, worker: Worker) -> None:
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
     for k, picture in enumerate(pictures):
         place = gr.State(k)
-        picture.taken(own.take, [picture, model, seed, state, place], [parts, note, state], **once, **NETWORK)
+        taken = picture.taken(own.take, [picture, model, seed, state, place], [note, state, found], **once, **NETWORK)
+        finally_shown(taken, found, [parts, note])
     mixing: dict[str, Any] = {"inputs": [parts, model, seed, state], "outputs": [result, note, python, shell]}
     gr.on([compose.click, parts.input], own.mix, **mixing, **QUIET, **NETWORK)
     stop.click(stopper(worker), None, None, **FREE)

@@ -16,7 +16,18 @@ from energycomp.models import Model
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell
-from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, editor, followed, session_of, stopper
+from energycomp_studio.parts import (
+    FREE,
+    NETWORK,
+    QUIET,
+    chooser,
+    code,
+    editor,
+    finally_shown,
+    followed,
+    session_of,
+    stopper,
+)
 from energycomp_studio.pictures import data_url, enlarged, heat, uploaded
 from energycomp_studio.reading import Reading, Stage, described, read, scene_read, table
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
@@ -83,7 +94,7 @@ class _Read:
         try:
             picture = uploaded(url)
         except EnergycompError as error:
-            yield gr.update(status=str(error)), gr.skip(), gr.skip(), gr.skip()
+            yield gr.update(status=str(error)), gr.skip(), gr.skip(), gr.skip(), None
             return
         yield from self._read(lambda model, report: picture, name, seed, request)  # noqa: ARG005
 
@@ -113,12 +124,12 @@ class _Read:
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
             update = self._shown(reading, model, f"{reading.solution.count} found in {seconds:.0f} s")
-            return update, table(reading, model), gr.skip(), [reading]
+            return gr.skip(), gr.skip(), gr.skip(), [reading], (update, table(reading, model))
 
-        yield gr.update(value={"items": [], "final": True}, status="waiting for its turn ..."), "", "", []
+        yield gr.update(value={"items": [], "final": True}, status="waiting for its turn ..."), "", "", [], None
         yield from followed(
             self.worker, session_of(request), task, running=running, done=done,
-            failed=lambda message: (gr.update(status=message), gr.skip(), gr.skip(), gr.skip()),
+            failed=lambda message: (gr.update(status=message), gr.skip(), gr.skip(), gr.skip(), None),
         )  # fmt: skip
 
     def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
@@ -135,7 +146,7 @@ class _Read:
             scene = scene_read(described(what[1].values, what[0]))
             stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
             shown = {"value": {**scene.as_json(), "final": True}}
-        return gr.update(**shown, status=f"{stage[0]}, {event.seconds:.0f} s"), gr.skip(), search, gr.skip()
+        return gr.update(**shown, status=f"{stage[0]}, {event.seconds:.0f} s"), gr.skip(), search, gr.skip(), None
 
     def _shown(self, reading: Reading, model: Model, status: str) -> Any:
         scene = {**scene_read(reading.described).as_json(), "final": True}
@@ -160,7 +171,7 @@ class _Read:
     ) -> Iterator[tuple[Any, ...]]:
         """Repaints what was changed."""
         if not history:
-            yield gr.update(status="got no image; drop one first"), gr.skip()
+            yield gr.update(status="got no image; drop one first"), gr.skip(), None
             return
 
         def task(_: Any) -> tuple[Model, Reading]:
@@ -169,12 +180,13 @@ class _Read:
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
-            return self._shown(reading, model, f"repainted in {seconds:.0f} s"), [*history, reading][-KEPT:]
+            update = self._shown(reading, model, f"repainted in {seconds:.0f} s")
+            return gr.skip(), [*history, reading][-KEPT:], (update,)
 
         yield from followed(
             self.worker, session_of(request), task, done=done,
-            running=lambda event: (gr.update(status=f"repainting, {event.seconds:.0f} s"), gr.skip()),
-            failed=lambda message: (gr.update(status=message), gr.skip()),
+            running=lambda event: (gr.update(status=f"repainting, {event.seconds:.0f} s"), gr.skip(), None),
+            failed=lambda message: (gr.update(status=message), gr.skip(), None),
         )  # fmt: skip
 
     def undo(self, name: str, history: list[Reading]) -> tuple[Any, ...]:
@@ -196,7 +208,7 @@ class _Seen:
 def read_tab(library: Library, worker: Worker) -> None:
     """The components of the tab."""
     own = _Read(library, worker)
-    history = gr.State([], time_to_live=FORGOTTEN)
+    history, result = gr.State([], time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
     with gr.Row():
         model = gr.Dropdown(library.names, value=library.first, label="Model", min_width=180, elem_id="read-model")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="read-seed")
@@ -213,11 +225,17 @@ def read_tab(library: Library, worker: Worker) -> None:
         searched = gr.HTML("", elem_id="read-maps")
     with gr.Accordion("The same changes in code", open=False, elem_id="read-code"):
         python, shell = code("Python", "python"), code("Shell", "shell")
-    shown = [scene, answer, searched, history]
+    shown = [scene, answer, searched, history, result]
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
-    picture.taken(own.take, [picture, model, seed], shown, **once, **NETWORK)
-    example.click(own.example, [model, seed], shown, **once, **NETWORK)
-    paint.click(own.repaint, [scene, model, seed, steps, history], [scene, history], **once, **NETWORK)
+    for event, task, inputs in (
+        (picture.taken, own.take, [picture, model, seed]),
+        (example.click, own.example, [model, seed]),
+    ):
+        finally_shown(event(task, inputs, shown, **once, **NETWORK), result, [scene, answer])
+    painted = paint.click(
+        own.repaint, [scene, model, seed, steps, history], [scene, history, result], **once, **NETWORK
+    )
+    finally_shown(painted, result, [scene])
     undo.click(own.undo, [model, history], [scene, history], **FREE)
     gr.on(
         [scene.edit, history.change, steps.input, seed.change],
