@@ -75,7 +75,7 @@ FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
     "energycomp-solvers": {"solvers": ("beam", "enumerate", "pursuit", "relaxed", "sgd", "weights")},
     "energycomp-studio": {"commands": ("studio",)},
     "energycomp-text": {
-        "models": ("text",),
+        "models": ("text", "text-composed"),
         "conditioners": ("text", "words"),
         "recipes": ("text",),
         "loaders": ("model_index.json",),

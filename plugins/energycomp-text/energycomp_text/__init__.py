@@ -26,8 +26,11 @@ with_concepts = lazy("energycomp_text.model:with_concepts")
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The small model with its trained weights, or a pipeline."""
-    return {"text": lazy("energycomp_text.model:text")}
+    """The small model with its trained weights, or a pipeline; and the small model after training with compositions."""
+    return {
+        "text": lazy("energycomp_text.model:text"),
+        "text-composed": lazy("energycomp_text.model:text_composed"),
+    }
 
 
 @hookimpl

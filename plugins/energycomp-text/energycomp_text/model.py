@@ -17,7 +17,7 @@ from energycomp_datasets.solids.solids import CONCEPTS, SHAPES, SIZE, TINTS
 from energycomp_text.text import Text
 from energycomp_text.words import words
 
-__all__ = ["own_words", "small", "text", "with_concepts"]
+__all__ = ["own_words", "small", "text", "text_composed", "with_concepts"]
 
 LENGTH = 48  # words of a caption that names every concept
 
@@ -45,7 +45,21 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
         return load_model(str(model), **options)
     if not pretrained:
         return small(**options)
-    return shipped("energycomp_text")
+    return shipped("energycomp_text", "text")
+
+
+def text_composed(*, preset: str = "default", pretrained: bool = True) -> Model:
+    """The model `text` after further training with composed prompts, which it reads and samples with weights of 1.
+
+    Args:
+        preset: "default".
+        pretrained: with the weights in this package; else as `text`.
+    """
+    if not pretrained:
+        return text(preset=preset, pretrained=False)
+    if preset != "default":
+        raise InputError(f"got preset {preset!r}; expected 'default'")
+    return shipped("energycomp_text", "composed")
 
 
 def with_concepts(model: Model, concepts: Sequence[str], *, template: str | None = None) -> Model:
