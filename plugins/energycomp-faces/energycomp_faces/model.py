@@ -63,7 +63,14 @@ def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
         sample_shape=(3, 64, 64),
         token_shape=labels.token_shape,
     )
-    defaults = Defaults(timesteps=(0.0, 600.0), gamma=4.0, draws=32, solver="enumerate", counts=(0, len(attributes)))
+    defaults = Defaults(
+        timesteps=(0.0, 600.0),
+        gamma=4.0,
+        draws=32,
+        solver="enumerate",
+        counts=(0, len(attributes)),
+        scheduler="DDPMScheduler",
+    )
     return _model(denoiser, labels, defaults, (64, 64), "two_stage")
 
 
