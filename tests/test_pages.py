@@ -45,7 +45,7 @@ QUICKER = {
     r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
     r"^(energycomp edit .*)": r"\1 --steps 10",
     r"^(energycomp infer clevr .*) --redraw": r"\1",
-    r"^(energycomp evaluate text) -n 200 ": r"\1 -n 1 ",
+    r"^(energycomp evaluate text-composed) -n 200 ": r"\1 -n 1 ",
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2",
 }
