@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.ways import Way, mean_interval, recorded
+from benchmarks.common.ways import Way, identity, mean_interval, recorded
 from energycomp import Model, infer, load
 from energycomp.files import atomic_file
 from energycomp.viz import grid
@@ -67,13 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = load(options.model)
     reader = load(options.reader) if options.reader else model
+    models = identity(options.model, model)
+    if options.reader:
+        models += f"-read-by-{identity(options.reader, reader)}"
     scale = options.scale or model.defaults.guidance_scale
     shown: list[Path] = []
     lines: list[str] = []
     for name in options.cases:
         cases = [make(model, name, names, scale) for names in sets(name, options.n, options.seed)]
         for way in options.ways or [Way.of(model)]:
-            folder = options.records / f"{model.name}-{name}-{scale:g}-{way}-{options.seed}"
+            folder = options.records / f"{models}-{name}-{scale:g}-{way}-{options.seed}"
             rows = [
                 recorded(folder / str(k), way, model, case.composition, options.seed + k, partial(share, reader, case))
                 for k, case in enumerate(tqdm(cases, desc=f"{name}, {way}"))

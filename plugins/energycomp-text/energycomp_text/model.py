@@ -32,13 +32,8 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
         options: with `model`, `dtype`, such as "bfloat16", and the settings of its family, such as `image_size`; else
             of `small`.
     """
-    if preset != "default":
-        raise InputError(f"got preset {preset!r}; expected 'default'; name a model for others: model=FOLDER or hub id")
     of_model = {"dtype", "embedded_guidance", "image_size", "max_sequence_length"}
-    taken = of_model if model is not None else set() if pretrained else {"encoder"}
-    if unknown := sorted(options.keys() - taken):
-        expected = ", ".join(sorted(taken)) or "none with the weights of this package; pass pretrained=False, or model="
-        raise InputError(f"got the option {unknown[0]!r}; expected {expected}")
+    _check(preset, options, of_model if model is not None else set() if pretrained else {"encoder"})
     if model is not None:
         from energycomp_text.pipelines import load_model
 
@@ -48,18 +43,25 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
     return shipped("energycomp_text", "text")
 
 
-def text_composed(*, preset: str = "default", pretrained: bool = True) -> Model:
+def text_composed(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
     """The model `text` after further training with composed prompts, which it reads and samples with weights of 1.
 
     Args:
         preset: "default".
-        pretrained: with the weights in this package; else as `text`.
+        pretrained: with the weights in this package.
+        options: of `small`, without the weights.
     """
-    if not pretrained:
-        return text(preset=preset, pretrained=False)
+    _check(preset, options, set() if pretrained else {"encoder"})
+    return shipped("energycomp_text", "composed") if pretrained else small(**options)
+
+
+def _check(preset: str, options: dict[str, Any], taken: set[str]) -> None:
+    """Raises `InputError` for another preset, or for an option that is not among those that are taken."""
     if preset != "default":
-        raise InputError(f"got preset {preset!r}; expected 'default'")
-    return shipped("energycomp_text", "composed")
+        raise InputError(f"got preset {preset!r}; expected 'default'; name a model for others: model=FOLDER or hub id")
+    if unknown := sorted(options.keys() - taken):
+        expected = ", ".join(sorted(taken)) or "none with the weights of this package; pass pretrained=False, or model= of text"
+        raise InputError(f"got the option {unknown[0]!r}; expected {expected}")
 
 
 def with_concepts(model: Model, concepts: Sequence[str], *, template: str | None = None) -> Model:

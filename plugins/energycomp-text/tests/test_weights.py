@@ -9,6 +9,7 @@ import torch
 
 import energycomp
 from energycomp import Composer
+from energycomp.errors import InputError
 from energycomp.evaluation import true_values
 from energycomp.images import to_unit
 from energycomp.models import Model
@@ -47,6 +48,12 @@ def test_held_out_pairs_are_read(model: Model, name: str) -> None:
         assert solution.probability is not None
         assert bool(((solution.probability > 0) & (solution.probability <= 1)).all())
     assert found >= AT_LEAST[name]
+
+
+def test_other_options_are_refused(name: str) -> None:
+    for wrong in ({"preset": "paper"}, {"encoder": "words"}):
+        with pytest.raises(InputError, match="expected"):
+            energycomp.load(name, **wrong)
 
 
 def test_colours_of_composed_prompts_are_shown(model: Model) -> None:
