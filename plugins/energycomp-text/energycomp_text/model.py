@@ -60,7 +60,7 @@ def _check(preset: str, options: dict[str, Any], taken: set[str]) -> None:
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'; name a model for others: model=FOLDER or hub id")
     if unknown := sorted(options.keys() - taken):
-        expected = ", ".join(sorted(taken)) or "none with the weights of this package; pass pretrained=False, or model= of text"
+        expected = ", ".join(sorted(taken)) or "none with these weights; pass pretrained=False, or model= of text"
         raise InputError(f"got the option {unknown[0]!r}; expected {expected}")
 
 
