@@ -1,16 +1,18 @@
 """Measure whether latents separate independent factors: MIG and MCC beside a beta-VAE (thesis Table 4.2).
 
-python benchmarks/decomposition/disentanglement.py [--models lit] [--kl 4e-4 1.5e-3] [--steps 5000] [-n 5000] [--seed 0]
-    [-o runs/benchmarks]
+python benchmarks/decomposition/disentanglement.py [--models lit] [--kl 4e-4 1.5e-3] [--covariance 0] [--steps 5000]
+    [--seeds 0] [-n 5000] [--seed 0] [-o runs/benchmarks]
 
 The beta-VAE has the encoder of the model, the same number of latent dimensions and the same number of training images.
-For the first model, single latents are exchanged between two images, and each result is compared with images in which
-one factor is exchanged instead.
+One is trained for each of --seeds; with --covariance it gets the covariance term of the model as well (DIP-VAE). For
+the first model, single latents are exchanged between two images, and each result is compared with images in which one
+factor is exchanged instead.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from energycomp.viz import grid
 from energycomp_datasets.shapes.disentanglement import information_gaps, matched_correlations
 from energycomp_datasets.shapes.lit import FACTORS, factors, render
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_decomp.loss import covariance
 from energycomp_decomp.networks import FactorsEncoder
 
 COMMAND = "python benchmarks/decomposition/disentanglement.py"
@@ -55,15 +58,16 @@ class BetaVAE(nn.Module):
         pictures: Tensor = self.grow(self.enter(latents).unflatten(1, (64, 8, 8)))
         return pictures
 
-    def loss(self, pictures: Tensor, kl_weight: float, generator: torch.Generator) -> Tensor:
-        """Squared error and divergence, weighted as in `factors_loss`."""
+    def loss(self, pictures: Tensor, kl_weight: float, covariance_weight: float, generator: torch.Generator) -> Tensor:
+        """Squared error, divergence and covariance, weighted as in `factors_loss`."""
         mean, log_variance = (part[:, 0] for part in self.encoder.posterior(pictures))
         drawn = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=generator)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
-        return F.mse_loss(self.decode(drawn), pictures) + kl_weight * divergence
+        error = F.mse_loss(self.decode(drawn), pictures)
+        return error + kl_weight * divergence + covariance_weight * covariance(mean)
 
 
-def trained(width: int, kl_weight: float, steps: int, seed: int, out: Path) -> BetaVAE:
+def trained(width: int, kl_weight: float, covariance_weight: float, steps: int, seed: int, out: Path) -> BetaVAE:
     """A beta-VAE; a finished run is read again."""
     images = torch.cat([render(part) for part in factors(DRAWN, seed=0).split(500)])
     with torch.random.fork_rng(devices=[]):
@@ -71,7 +75,7 @@ def trained(width: int, kl_weight: float, steps: int, seed: int, out: Path) -> B
         model = BetaVAE(width)
 
     def loss(module: Any, batch: tuple[Tensor], step: Step) -> Tensor:
-        return module.loss(batch[0], kl_weight, step.generator)  # type: ignore[no-any-return]
+        return module.loss(batch[0], kl_weight, covariance_weight, step.generator)  # type: ignore[no-any-return]
 
     config = FitConfig(
         steps=steps, batch_size=32, learning_rate=1e-3, warmup_fraction=0.02, ema_decay=0.998, seed=seed,
@@ -127,9 +131,11 @@ def main() -> None:
     """Writes disentanglement.md, exchanged.md and exchanged.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["lit"], help="names or folders")
-    parser.add_argument("--kl", nargs="+", type=float, default=[4e-4, 1.5e-3], help="prices of a beta-VAE each")
+    parser.add_argument("--kl", nargs="+", type=float, default=[4e-4, 1.5e-3], help="of the KL term")
+    parser.add_argument("--covariance", nargs="+", type=float, default=[0.0], help="of that term")
     parser.add_argument("--steps", type=int, default=5000, help="of a beta-VAE")
-    parser.add_argument("-n", type=int, default=5000, help="pictures")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of beta-VAEs")
+    parser.add_argument("-n", type=int, default=5000, help="images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
@@ -145,16 +151,20 @@ def main() -> None:
         said = latents[..., : latents.shape[2] - encoder.config["name_width"]].flatten(1)
         rows.append(row(Path(name).parent.name if "/" in name else name, said, true, _error(whole, pictures)))
         width = said.shape[1]
-    for kl_weight in options.kl:
+    for kl_weight, covariance_weight, seed in product(options.kl, options.covariance, options.seeds):
+        folder = options.out / f"vae-{width}-{kl_weight:g}-{covariance_weight:g}-{seed}"
         with torch.enable_grad():
-            vae = trained(width, kl_weight, options.steps, options.seed, options.out / f"vae-{width}-{kl_weight:g}")
+            vae = trained(width, kl_weight, covariance_weight, options.steps, seed, folder)
         latents = torch.cat([vae.encoder(part)[:, 0] for part in pictures.split(500)])
         error = _error(vae.decode(latents[:SHOWN]), pictures)
-        rows.append(row(f"beta-VAE, {kl_weight:g}", latents, true, error))
+        kind = f"beta-VAE, {kl_weight:g}" if not covariance_weight else f"DIP-VAE, {kl_weight:g}, {covariance_weight:g}"
+        rows.append(row(f"{kind}, seed {seed}", latents, true, error))
+    kinds = (("--kl", options.kl), ("--covariance", options.covariance), ("--seeds", options.seeds))
+    given = " ".join(f"{name} {' '.join(map(str, values))}" for name, values in (("--models", options.models), *kinds))
     note = (
-        f"`{COMMAND} --models {' '.join(options.models)} --kl {' '.join(map(str, options.kl))} --steps {options.steps} "
-        f"-n {options.n} --seed {options.seed}`: {options.n} fresh pictures of one lit object, {width} latent "
-        f"dimensions, MIG with 20 bins; the error is that of {SHOWN} reconstructions. One training seed each."
+        f"`{COMMAND} {given} --steps {options.steps} -n {options.n} --seed {options.seed}`: {options.n} held-out "
+        f"images of one lit object, {width} latent dimensions, MIG with 20 bins; the error is over {SHOWN} "
+        "reconstructions."
     )
     columns = ("model", "MIG, %", "MCC, %", "mean squared error", "dimensions in use")
     text = measure.table((*columns, *(f"{name}: gap / correlation" for name in FACTORS)), rows, note)
@@ -164,8 +174,9 @@ def main() -> None:
     print(text)
     found, shown = exchanged(DiffusionDecomposer(load(options.models[0])), options.seed)
     note = (
-        f"`{COMMAND} --models {options.models[0]} --seed {options.seed}`: {PAIRS} pairs of fresh pictures; one gets a "
-        "latent of the other. It is explained by the factors, out of all 32 sets, whose exchange comes nearest."
+        f"`{COMMAND} --models {options.models[0]} --seed {options.seed}`: {PAIRS} pairs of held-out images. One image "
+        "gets a latent of the other. Of all 32 sets of factors, the change is attributed to the set whose exchange "
+        "gives the nearest image."
     )
     text = measure.table(("latent", "at most one factor", "what changes most often"), found, note)
     with atomic_file(options.out / "exchanged.md") as temporary:

@@ -12,7 +12,7 @@ from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
 from energycomp_decomp.networks import FactorsEncoder, PartsUNet
 
-__all__ = ["factors_loss", "imbalance", "orthogonality", "overlap", "parts_loss", "spread"]
+__all__ = ["covariance", "factors_loss", "imbalance", "orthogonality", "overlap", "parts_loss", "spread"]
 
 
 def parts_loss(
@@ -69,12 +69,13 @@ def factors_loss(
     encoder: FactorsEncoder,
     samples: Tensor,
     *,
-    kl_weight: float = 7e-4,
+    kl_weight: float = 1.1e-3,
     swap_weight: float = 0.03,
+    covariance_weight: float = 0.1,
     timestep_power: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The squared error of the composed prediction, with two terms that make latents encode independent factors.
+    """The squared error of the composed prediction, with three terms that make latents encode independent factors.
 
     Args:
         denoiser: predicts x0 under the product rule.
@@ -84,6 +85,7 @@ def factors_loss(
         swap_weight: of the swap term. Half of the batch exchanges content vectors between images at random; the network
             predicts the recombined images from noise, and the term is the squared error of the content vectors that
             the encoder reads from them.
+        covariance_weight: of `covariance`, without which two latents may share two factors.
         timestep_power: as for `parts_loss`.
         generator: draws timesteps, noise, content vectors and permutations.
 
@@ -94,7 +96,7 @@ def factors_loss(
     drawn = mean + (log_variance / 2).exp() * _normal(mean, generator)
     _, error = _denoised(denoiser, encoder.latents(drawn), samples, timestep_power, generator)
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2)).mean() / 2
-    total = error + kl_weight * divergence
+    total = error + kl_weight * divergence + covariance_weight * covariance(mean.flatten(1))
     if swap_weight:
         half = len(samples) // 2
         mixed = torch.stack([part[torch.randperm(half, generator=generator)] for part in mean[:half].unbind(1)], dim=1)
@@ -150,6 +152,21 @@ def orthogonality(latents: Tensor) -> Tensor:
     square = (directions @ directions.mT).square()
     parts = latents.shape[1]
     return (square.sum((1, 2)) - square.diagonal(dim1=1, dim2=2).sum(1)).mean() / max(parts * (parts - 1), 1)
+
+
+def covariance(codes: Tensor) -> Tensor:
+    """Covariance between dimensions of codes (B, D): the mean of its squares over pairs of them.
+
+    As in DIP-VAE (Kumar et al., 2018, eq. 6), without the term of the variances.
+
+    >>> apart = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> covariance(apart).item(), covariance(2 * apart[:, :1].expand(-1, 2)).item()
+    (0.0, 1.0)
+    """
+    count, dimensions = codes.shape
+    centred = codes - codes.mean(0)
+    square = (centred.T @ centred / count).square()
+    return (square.sum() - square.diagonal().sum()) / max(dimensions * (dimensions - 1), 1)
 
 
 def overlap(added: Tensor) -> Tensor:

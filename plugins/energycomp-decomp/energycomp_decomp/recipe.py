@@ -27,7 +27,7 @@ __all__ = ["decomp", "lit"]
 
 BATCH, STEPS, LIT_STEPS = 32, 11_000, 3_000
 REGULARIZATION = {"overlap": 2.0, "imbalance": 0.1, "spread": 1.0}  # loss weights of objects
-LIT_REGULARIZATION = {"kl": 7e-4, "swap": 0.03}  # loss weights of factors
+LIT_REGULARIZATION = {"kl": 1.1e-3, "swap": 0.03, "covariance": 0.1}  # loss weights of factors
 WARM_UP = (0.15, 0.5)  # shares of the steps between which the loss weights of factors grow from 0
 NOISY = 0.7  # share of the steps with mostly noisy timesteps
 
@@ -92,8 +92,8 @@ def lit(*, data: Path | None, init: Model | None, preset: str, cache: Path, **op
         init: a model to start from.
         preset: "default".
         cache: not used.
-        options: of the model, `parts`, `width` of a content vector and `size`; and `kl` and `swap`, the loss weights of
-            `factors_loss`.
+        options: of the model, `parts`, `width` of a content vector and `size`; and `kl`, `swap` and `covariance`, the
+            loss weights of `factors_loss`.
     """
     del cache
     weights = {f"{name}_weight": _weight(name, options.pop(name, value)) for name, value in LIT_REGULARIZATION.items()}

@@ -18,7 +18,7 @@ from energycomp.models import Model, save_pretrained
 from energycomp.testing import check_encoder, check_network, check_recipe, tiny_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.shapes.training import Pictures
-from energycomp_decomp.loss import factors_loss, imbalance, orthogonality, overlap, parts_loss, spread
+from energycomp_decomp.loss import covariance, factors_loss, imbalance, orthogonality, overlap, parts_loss, spread
 from energycomp_decomp.model import decomp, default, full, untrained_lit
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 from energycomp_decomp.recipe import decomp as train_recipe
@@ -184,6 +184,12 @@ def test_the_loss_of_factors() -> None:
     divergence = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum((1, 2)).mean()
     priced = loss(kl_weight=0.1, swap_weight=0.0) - loss(kl_weight=0.0, swap_weight=0.0)
     assert torch.allclose(priced, 0.1 * divergence, rtol=1e-3)
+    plain = loss(kl_weight=0.0, swap_weight=0.0, covariance_weight=0.0)
+    correlated = loss(kl_weight=0.0, swap_weight=0.0, covariance_weight=0.5) - plain
+    table = torch.cov(mean.flatten(1).T, correction=0)
+    expected = (table.square().sum() - table.diagonal().square().sum()) / (6 * 5)
+    assert torch.allclose(covariance(mean.flatten(1)), expected, rtol=1e-4)
+    assert torch.allclose(correlated, 0.5 * expected, rtol=1e-2, atol=1e-7)
     with count_rows() as spent:
         swapped = loss(kl_weight=0.0, swap_weight=1.0)
     assert (spent.rows, spent.trunks) == (6 * 3, 6)
