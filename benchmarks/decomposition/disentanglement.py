@@ -75,7 +75,8 @@ def trained(width: int, kl_weight: float, covariance_weight: float, steps: int, 
         model = BetaVAE(width)
 
     def loss(module: Any, batch: tuple[Tensor], step: Step) -> Tensor:
-        return module.loss(batch[0], kl_weight, covariance_weight, step.generator)  # type: ignore[no-any-return]
+        value: Tensor = module.loss(batch[0], kl_weight, covariance_weight, step.generator)
+        return value
 
     config = FitConfig(
         steps=steps, batch_size=32, learning_rate=1e-3, warmup_fraction=0.02, ema_decay=0.998, seed=seed,
@@ -131,12 +132,12 @@ def main() -> None:
     """Writes disentanglement.md, exchanged.md and exchanged.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["lit"], help="names or folders")
-    parser.add_argument("--kl", nargs="+", type=float, default=[4e-4, 1.5e-3], help="of the KL term")
-    parser.add_argument("--covariance", nargs="+", type=float, default=[0.0], help="of that term")
-    parser.add_argument("--steps", type=int, default=5000, help="of a beta-VAE")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of beta-VAEs")
+    parser.add_argument("--kl", nargs="+", type=float, default=[4e-4, 1.5e-3], help="its loss weight in a VAE")
+    parser.add_argument("--covariance", nargs="+", type=float, default=[0.0], help="its loss weight in a VAE")
+    parser.add_argument("--steps", type=int, default=5000, help="of a VAE")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the VAEs")
     parser.add_argument("-n", type=int, default=5000, help="images")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the images")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     torch.set_num_threads(1)
