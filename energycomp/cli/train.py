@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from energycomp.cli.options import Seed, load_model, parse_options
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from PIL import Image
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 RECIPES_OWN = "the recipe's"  # shown as the default where a recipe has one
+COMMON = ("data", "init", "preset", "cache")  # arguments of every recipe
 SIDE = 128  # px, the least side of an image in a grid of samples
 
 
@@ -120,7 +122,11 @@ def train(
     factory = find("recipes", name)
     folder = make_folder(out or Path("runs") / name, "-o")
     start = _start(init, resume_from, folder)
-    recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **parse_options(option))
+    given = parse_options(option)
+    try:
+        recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **given)
+    except InputError as error:
+        raise _with_own_options(error, factory, given) from error
     chosen: dict[str, Any] = {
         "steps": steps,
         "batch_size": batch_size,
@@ -134,6 +140,14 @@ def train(
     if sample_every:
         options |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
     _run(recipe, folder, {"seed": seed, **options}, half=half)
+
+
+def _with_own_options(error: InputError, factory: Callable[..., Trainable], given: Collection[str]) -> InputError:
+    """The error of a recipe; one about an unknown option lists those of the model, and here also the recipe's own."""
+    own = [name for name, each in signature(factory).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    own = [name for name in own if name not in COMMON]
+    unknown = any(repr(name) in str(error) for name in set(given) - set(own))
+    return InputError(f"{error}; the recipe itself has {', '.join(own)}") if unknown and own else error
 
 
 def _start(init: str | None, resume_from: str | None, folder: Path) -> Model | None:

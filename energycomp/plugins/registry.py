@@ -106,6 +106,10 @@ class _Lazy:
             ) from error
         return factory
 
+    @property
+    def __wrapped__(self) -> Factory:  # `inspect.signature` shows that of the target
+        return self.load()
+
     def __repr__(self) -> str:
         return f"lazy({self.target!r})"
 
@@ -157,6 +161,10 @@ class _Registered:
                 f"Report it to the authors of {self.info.distribution}."
             )
         return made
+
+    @property
+    def __wrapped__(self) -> Factory:
+        return self.factory
 
     def __repr__(self) -> str:
         return repr(self.factory)

@@ -97,6 +97,10 @@ REFUSED = {
     "train: data": ("train clevr --data nobody", "got --data nobody"),
     "train: no scenes": ("train clevr --data empty", "expected the layout of CLEVR"),
     "train: start": ("train clevr --data empty --init ./nobody", "no folder"),
+    "train: option": (
+        "train lit --option covarianc=1",
+        "got the option 'covarianc'; expected one of parts, width, size; the recipe itself has kl, swap, covariance",
+    ),
     "train: precision": ("train clevr --precision fp8", "Invalid value for '--precision'"),
     "data: dataset": ("data nobody -o new", "Known datasets: clevr"),
     "data: there already": ("data clevr -o .", "there already"),

@@ -1,5 +1,6 @@
 """Discovery and look-up with distributions on disk: each fault of a plugin, next to a plugin that works."""
 
+import inspect
 import re
 import sys
 import textwrap
@@ -199,6 +200,10 @@ def test_lazy_refuses_what_is_no_target(target: str) -> None:
 def test_lazy_says_what_did_not_import(target: str) -> None:
     with pytest.raises(PluginError, match=target):
         plugins.lazy(target)()
+
+
+def test_a_factory_shows_the_signature_of_its_target() -> None:
+    assert "init" in inspect.signature(plugins.find("recipes", "clevr")).parameters
 
 
 def test_lazy_passes_the_factory_s_own_error_on() -> None:

@@ -27,7 +27,6 @@ __all__ = ["decomp", "lit"]
 
 BATCH, STEPS, LIT_STEPS = 32, 11_000, 3_000
 REGULARIZATION = {"overlap": 2.0, "imbalance": 0.1, "spread": 1.0}  # loss weights of objects
-LIT_REGULARIZATION = {"kl": 1.1e-3, "swap": 0.03, "covariance": 0.1}  # loss weights of factors
 WARM_UP = (0.15, 0.5)  # shares of the steps between which the loss weights of factors grow from 0
 NOISY = 0.7  # share of the steps with mostly noisy timesteps
 
@@ -84,7 +83,17 @@ def decomp(
     return Recipe(model=model, module=model.trained, loss=loss, data=shown, config=config)
 
 
-def lit(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
+def lit(
+    *,
+    data: Path | None,
+    init: Model | None,
+    preset: str,
+    cache: Path,
+    kl: float | str = 1.1e-3,
+    swap: float | str = 0.03,
+    covariance: float | str = 0.1,
+    **options: Any,
+) -> Recipe:
     """Decomposition into factors of the whole image.
 
     Args:
@@ -92,11 +101,12 @@ def lit(*, data: Path | None, init: Model | None, preset: str, cache: Path, **op
         init: a model to start from.
         preset: "default".
         cache: not used.
-        options: of the model, `parts`, `width` of a content vector and `size`; and `kl`, `swap` and `covariance`, the
-            loss weights of `factors_loss`.
+        kl, swap, covariance: loss weights of `factors_loss`.
+        options: of the model: `parts`, `width` of a content vector and `size`.
     """
     del cache
-    weights = {f"{name}_weight": _weight(name, options.pop(name, value)) for name, value in LIT_REGULARIZATION.items()}
+    given = {"kl": kl, "swap": swap, "covariance": covariance}
+    weights = {f"{name}_weight": _weight(name, value) for name, value in given.items()}
     model = _start(init, FactorsEncoder, partial(build_lit, preset=preset, pretrained=False), options)
     shown = in_folder(data, model.processor) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
     base: Any = model.denoiser.network.base
