@@ -24,6 +24,7 @@ def parts_loss(
     imbalance_weight: float = 0.1,
     spread_weight: float = 1.0,
     orthogonality_weight: float = 0.0,
+    radius: float = 0.0,
     timestep_power: float = 0.25,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -38,6 +39,7 @@ def parts_loss(
         imbalance_weight: of `imbalance`, without which a latent may remain unused.
         spread_weight: of `spread`, without which one part may show two objects.
         orthogonality_weight: of `orthogonality`, which applies to the latents themselves.
+        radius: of an object, for `spread`.
         timestep_power: timesteps are T U^power, stratified over the batch. Near T the image is hidden by noise, so that
             the prediction depends on the latents; a low power trains the latents, a higher one the steps that refine
             edges.
@@ -61,7 +63,8 @@ def parts_loss(
         )
     base: Any = denoiser.network.base
     added = predicted - base
-    return error + overlap_weight * overlap(added) + imbalance_weight * imbalance(added) + spread_weight * spread(added)
+    wide = spread_weight * spread(added, radius)
+    return error + overlap_weight * overlap(added) + imbalance_weight * imbalance(added) + wide
 
 
 def factors_loss(
@@ -196,20 +199,22 @@ def imbalance(added: Tensor) -> Tensor:
     return use.var(correction=0) / use.mean().square().clamp(min=1e-8)
 
 
-def spread(added: Tensor) -> Tensor:
-    """Extent of parts (B, K, C, H, W): the mean of sum over k of g_k |p - c_k|^2, with g = mean |h| over channels.
+def spread(added: Tensor, radius: float = 0.0) -> Tensor:
+    """Extent of parts (B, K, C, H, W): the mean of sum over k of g_k max(|p - c_k|^2 - r^2, 0), g = mean |h|.
 
     p is the position of a pixel in [0, 1], and c_k the centre of g_k. Two objects in one part increase it with their
-    distance.
+    distance. Within the radius r of the centre nothing is penalised: a single object of that size is not shrunk.
 
     >>> corners = torch.zeros(1, 2, 1, 2, 2)
     >>> corners[:, 0, :, 0, 0] = corners[:, 1, :, 1, 1] = 1.0
     >>> spread(corners).item(), spread(corners.sum(1, keepdim=True)).item()
     (0.0, 0.0625)
+    >>> spread(corners.sum(1, keepdim=True), radius=0.5).item()
+    0.0
     """
     g = added.abs().mean(2)
     v, u = ((torch.arange(n, device=g.device) + 0.5) / n for n in g.shape[-2:])
     mass = g.sum((2, 3)).clamp(min=1e-6)
     y, x = (g.sum(3) * v).sum(2) / mass, (g.sum(2) * u).sum(2) / mass
     square = (v - y[..., None]).square()[..., :, None] + (u - x[..., None]).square()[..., None, :]
-    return (g * square).sum(1).mean()
+    return (g * (square - radius**2).clamp(min=0)).sum(1).mean()

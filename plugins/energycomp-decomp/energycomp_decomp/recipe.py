@@ -43,6 +43,7 @@ def decomp(
     imbalance: str | None = None,
     spread: str | None = None,
     orthogonality: str = "0",
+    radius: str = "0",
     **options: Any,
 ) -> Recipe:
     """Decomposition into objects; the recipe of the shipped weights.
@@ -57,6 +58,7 @@ def decomp(
         overlap, imbalance, spread: loss weights of the regularization terms of `parts_loss`; by default those of the
             preset.
         orthogonality: loss weight of similar latents of one image, 0 for none.
+        radius: of an object as a share of the image, for `spread`, which is 0 up to it and then is used to the end.
         options: of the model: `parts`, one more than the objects of an image, `width` of a latent, `size` in pixels,
             `prediction`, sample or epsilon.
     """
@@ -78,6 +80,7 @@ def decomp(
         for name, text in given.items()
     }
     weights["orthogonality_weight"] = _weight("orthogonality", orthogonality)
+    weights["radius"] = _weight("radius", radius)
     rate = 2e-3 if denoiser.rule == "product" else 1e-3
     loss, config = _loss(model, weights), _config(STEPS, rate)
     return Recipe(model=model, module=model.trained, loss=loss, data=shown, config=config)
@@ -133,8 +136,10 @@ def _config(steps: int, learning_rate: float) -> FitConfig:
 
 def _loss(model: Model, weights: Mapping[str, float]) -> Loss:
     """The loss of a batch of images; more noise hides the first ones than the others."""
-    # The terms that separate parts also shrink them; the steps that refine edges do without.
-    later = {**weights, "imbalance_weight": 0.0, "spread_weight": 0.0}
+    # The terms that separate parts also shrink them; the steps that refine edges do without. Within a radius `spread`
+    # does not.
+    shrinking = ("imbalance_weight",) if weights["radius"] else ("imbalance_weight", "spread_weight")
+    later = {**weights, **dict.fromkeys(shrinking, 0.0)}
 
     def loss(module: Any, batch: Tensor, step: Step) -> Tensor:
         samples, network = _samples(batch), module["network"]

@@ -235,17 +235,22 @@ def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> 
     assert torch.equal(again.model.denoiser.network.base, model.denoiser.network.base)  # type: ignore[arg-type]
 
 
-def test_a_run_turns_from_noisy_pictures_to_clear_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("options", "last"), [({}, 0.0), ({"radius": "0.2"}, 1.0)])
+def test_a_run_turns_from_noisy_pictures_to_clear_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], last: float
+) -> None:
     ShapesSource().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
-    recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, size="16")
-    powers = []
+    recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, size="16", **options)
+    powers, spreads = [], []
 
-    def loss(*args: object, timestep_power: float, **kwargs: object) -> Tensor:
+    def loss(*args: object, timestep_power: float, spread_weight: float, **kwargs: object) -> Tensor:
         powers.append(timestep_power)
-        return parts_loss(*args, timestep_power=timestep_power, **kwargs)  # type: ignore[arg-type]
+        spreads.append(spread_weight)
+        return parts_loss(*args, timestep_power=timestep_power, spread_weight=spread_weight, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr("energycomp_decomp.recipe.parts_loss", loss)
     recipe.run(tmp_path / "run", steps=10, progress=False)
+    assert spreads == [1.0] * 7 + [last] * 3
     assert powers == [0.25] * 7 + [0.6] * 3
 
 
