@@ -67,20 +67,20 @@ def decomp(
     if init is None and data is None and world != "a":
         model = attrs.evolve(model, name=f"{model.name}-{world}")  # by which `evaluate` finds the data
     denoiser = model.denoiser
+    parts = denoiser.rule == "product" and denoiser.prediction_type == "sample"
+    given = {"overlap": overlap, "imbalance": imbalance, "spread": spread}
+    weights = {
+        f"{name}_weight": REGULARIZATION[name] * parts if text is None else _non_negative(name, text)
+        for name, text in given.items()
+    }
+    weights["orthogonality_weight"] = _non_negative("orthogonality", orthogonality)
+    weights["radius"] = _non_negative("radius", radius)
     shown = (
         in_folder(data, model.processor) if data is not None else drawn_shapes(world, objects, denoiser.sample_shape[1])
     )
-    parts = denoiser.rule == "product" and denoiser.prediction_type == "sample"
     if init is None and parts:
         base: Any = denoiser.network.base
         base.copy_(shown.median())
-    given = {"overlap": overlap, "imbalance": imbalance, "spread": spread}
-    weights = {
-        f"{name}_weight": REGULARIZATION[name] * parts if text is None else _weight(name, text)
-        for name, text in given.items()
-    }
-    weights["orthogonality_weight"] = _weight("orthogonality", orthogonality)
-    weights["radius"] = _weight("radius", radius)
     rate = 2e-3 if denoiser.rule == "product" else 1e-3
     loss, config = _loss(model, weights), _config(STEPS, rate)
     return Recipe(model=model, module=model.trained, loss=loss, data=shown, config=config)
@@ -109,7 +109,7 @@ def lit(
     """
     del cache
     given = {"kl": kl, "swap": swap, "covariance": covariance}
-    weights = {f"{name}_weight": _weight(name, value) for name, value in given.items()}
+    weights = {f"{name}_weight": _non_negative(name, value) for name, value in given.items()}
     model = _start(init, FactorsEncoder, partial(build_lit, preset=preset, pretrained=False), options)
     shown = in_folder(data, model.processor) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
     base: Any = model.denoiser.network.base
@@ -175,11 +175,11 @@ def _samples(batch: Tensor) -> Tensor:
     return from_bytes(batch).contiguous(memory_format=torch.channels_last)
 
 
-def _weight(name: str, text: Any) -> float:
+def _non_negative(name: str, text: Any) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise InputError(f"got {name}={text}; expected a loss weight, a number of at least 0")
+        raise InputError(f"got {name}={text}; expected a number of at least 0")
     return value
