@@ -9,7 +9,8 @@ energycomp train decomp --steps 700 --precision bf16 -o runs/x0-several
 energycomp train decomp --steps 700 --precision bf16 --option parts=1 --option width=80 -o runs/x0-one
 energycomp train decomp --steps 700 --precision bf16 --option prediction=epsilon -o runs/eps-several
 
-The thesis' own network and rule: energycomp train decomp --preset thesis --steps 500 -o runs/thesis
+The thesis' own network and rule: energycomp train decomp --preset thesis --steps 5000
+    --precision bf16 -o runs/thesis
 """
 
 from __future__ import annotations
