@@ -15,7 +15,7 @@ from energycomp.cli.options import Seed, load_model, parse_options
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from PIL import Image
 
@@ -126,7 +126,10 @@ def train(
     try:
         recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **given)
     except InputError as error:
-        raise _with_own_options(error, factory, given) from error
+        own = _own_options(factory)
+        if own and any(repr(name) in str(error) for name in given.keys() - set(own)):
+            raise InputError(f"{error}; the recipe itself has {', '.join(own)}") from error
+        raise
     chosen: dict[str, Any] = {
         "steps": steps,
         "batch_size": batch_size,
@@ -142,12 +145,10 @@ def train(
     _run(recipe, folder, {"seed": seed, **options}, half=half)
 
 
-def _with_own_options(error: InputError, factory: Callable[..., Trainable], given: Collection[str]) -> InputError:
-    """The error of a recipe; one about an unknown option lists those of the model, and here also the recipe's own."""
-    own = [name for name, each in signature(factory).parameters.items() if each.kind is each.KEYWORD_ONLY]
-    own = [name for name in own if name not in COMMON]
-    unknown = any(repr(name) in str(error) for name in set(given) - set(own))
-    return InputError(f"{error}; the recipe itself has {', '.join(own)}") if unknown and own else error
+def _own_options(factory: Callable[..., Trainable]) -> list[str]:
+    """The options of a recipe beside those of its model: its arguments by keyword that not every recipe has."""
+    parameters = signature(factory).parameters.values()
+    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]
 
 
 def _start(init: str | None, resume_from: str | None, folder: Path) -> Model | None:

@@ -105,11 +105,22 @@ def test_prices_against_loops() -> None:
     use = np.array([float(g[:, k].mean()) for k in range(3)])
     assert float(imbalance(added)) == pytest.approx(use.var() / use.mean() ** 2)
     places = np.array([((j + 0.5) / 4, (i + 0.5) / 4) for i in range(4) for j in range(4)])
-    total = 0.0
-    for weights in g.flatten(0, 1).flatten(1).numpy():
-        centre = (weights[:, None] * places).sum(0) / weights.sum()
-        total += (weights * ((places - centre) ** 2).sum(1)).sum()
-    assert float(spread(added)) == pytest.approx(total / (2 * 16), rel=1e-5)
+    for radius in (0.0, 0.4):
+        total = 0.0
+        for weights in g.flatten(0, 1).flatten(1).numpy():
+            centre = (weights[:, None] * places).sum(0) / weights.sum()
+            total += (weights * np.maximum(((places - centre) ** 2).sum(1) - radius**2, 0)).sum()
+        assert float(spread(added, radius)) == pytest.approx(total / (2 * 16), rel=1e-5)
+
+
+def test_the_radius_lowers_the_loss(model: Model) -> None:
+    samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
+
+    def loss(radius: float) -> float:
+        generator = torch.Generator().manual_seed(5)
+        return float(parts_loss(model.denoiser, latents, samples, radius=radius, generator=generator))
+
+    assert loss(0.0) > loss(0.3) > loss(1.0)
 
 
 def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
