@@ -193,13 +193,20 @@ def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: M
         name: tensor.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+    path = Path(path)
+    # A killed process leaves what safetensors writes, under a drawn name; `remove_stale` knows the name of the folder.
+    folder = _beside(path, "tmp")
     try:
-        Path(path).touch()
-        mode = Path(path).stat().st_mode  # 0666 without the umask; safetensors makes a new file of mode 0600
-        save_file(copies, path, None if metadata is None else dict(metadata))
-        Path(path).chmod(mode)
+        path.touch()
+        mode = path.stat().st_mode  # 0666 without the umask; safetensors makes a new file of mode 0600
+        folder.mkdir()
+        save_file(copies, folder / path.name, None if metadata is None else dict(metadata))
+        (folder / path.name).chmod(mode)
+        (folder / path.name).replace(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"Cannot write {path}: {error}. Check the free space and the permissions.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_tensors(path: str | Path) -> dict[str, "Tensor"]:

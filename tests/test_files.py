@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -153,6 +154,22 @@ def test_stale_names_of_a_killed_process_go(model: Path) -> None:
     assert len(remove_stale(out)) == 2
     assert names(out) == ["model"]
     verify(model)
+
+
+def test_what_safetensors_has_half_written_goes_too(model: Path) -> None:
+    script = (
+        "import resource, signal, sys, torch; from pathlib import Path\n"
+        "from energycomp.files import atomic_file, write_tensors\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # so that the write beyond the limit kills the process\n"
+        "with atomic_file(sys.argv[1]) as file: write_tensors(file, {'weight': torch.zeros(10_000)})\n"
+    )
+    out = model.parent
+    run = subprocess.run([sys.executable, "-c", script, str(out / "a.safetensors")], check=False)
+    assert run.returncode == -signal.SIGXFSZ
+    assert list(out.rglob(".tmp*"))
+    assert len(remove_stale(out)) == 2
+    assert names(out) == ["model"]
 
 
 @pytest.mark.parametrize("moment", ["os.rename", "os.mkdir", "open", "shutil.rmtree"])
