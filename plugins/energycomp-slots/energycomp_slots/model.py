@@ -29,7 +29,8 @@ PAPER: dict[str, Any] = {
     "global_stride": 1,
     "shuffle": False,
 }
-NUMBERS = ("slots", "width", "channels", "size", "iterations", "global_width", "hidden", "global_hidden")
+NUMBERS = ("slots", "width", "channels", "size", "iterations", "global_width", "hidden", "global_hidden",
+           "prior_hidden")  # fmt: skip
 SWITCHES = ("share_weights", "share_initial", "plain")
 
 
@@ -41,8 +42,8 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
         pretrained: with the weights in this package, those of the default preset.
         world: of the weights: "arrow", Arrow Room, or "sprites".
         options: of an untrained model: `slots`, `width`, `channels`, `size`, `iterations`, `global_width`, `sigma_x`,
-            `prior` (normal, diffusion); for ablations also `slots_from` (attention, mlp, transformer), `share_weights`,
-            `share_initial` and `plain`.
+            `prior` (normal, diffusion), `prior_hidden`; for ablations also `slots_from` (attention, mlp, transformer),
+            `share_weights`, `share_initial` and `plain`.
     """
     if preset not in ("default", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default' or 'paper'")

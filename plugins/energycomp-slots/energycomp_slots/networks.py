@@ -22,7 +22,7 @@ CENTRE, STRETCH = -0.2, 2.0  # inputs in [-1, 1] are normalized to (x - CENTRE) 
 LIMITS = {
     "sample_size": (16, 1024), "slots": (1, 256), "width": (1, 4096), "channels": (1, 4096), "stride": (1, 4),
     "iterations": (1, 64), "hidden": (1, 4096), "global_width": (1, 4096), "global_hidden": (1, 4096),
-    "global_stride": (1, 4), "decoder_channels": (1, 4096),
+    "global_stride": (1, 4), "decoder_channels": (1, 4096), "prior_hidden": (1, 4096),
 }  # fmt: skip
 CHOICES: dict[str, tuple[Any, ...]] = {
     "prior": ("normal", "diffusion"),
@@ -68,6 +68,7 @@ class SlotVAE(nn.Module):
         shuffle: whether the last upsampling is a PixelShuffle, which costs less than a transposed convolution.
         sigma_x: standard deviation of a pixel, in brightness of [-1, 1].
         prior: of z_g: "normal", or "diffusion", which is fitted after training.
+        prior_hidden: of the layers of that diffusion.
         slots_from: the module that maps z_g to slots: "attention", or "mlp" or "transformer" as an ablation.
         share_weights: whether both paths share the slot attention.
         share_initial: whether both paths start from the same noise.
@@ -101,6 +102,7 @@ class SlotVAE(nn.Module):
         shuffle: bool = True,
         sigma_x: float = 0.2,
         prior: str = "diffusion",
+        prior_hidden: int = 384,
         slots_from: str = "attention",
         share_weights: bool = True,
         share_initial: bool = True,
@@ -111,8 +113,8 @@ class SlotVAE(nn.Module):
             "sample_size": sample_size, "slots": slots, "width": width, "channels": channels, "kernels": list(kernels),
             "stride": stride, "iterations": iterations, "hidden": hidden, "global_width": global_width,
             "global_hidden": global_hidden, "global_stride": global_stride, "decoder_channels": decoder_channels,
-            "shuffle": shuffle, "sigma_x": sigma_x, "prior": prior, "slots_from": slots_from,
-            "share_weights": share_weights, "share_initial": share_initial, "plain": plain,
+            "shuffle": shuffle, "sigma_x": sigma_x, "prior": prior, "prior_hidden": prior_hidden,
+            "slots_from": slots_from, "share_weights": share_weights, "share_initial": share_initial, "plain": plain,
         }  # fmt: skip
         _check(self.config)
         self.slots, self.width, self.sigma_x, self.plain = slots, width, sigma_x, plain
@@ -142,7 +144,7 @@ class SlotVAE(nn.Module):
         )
         self.global_head = nn.Linear(global_hidden, 2 * global_width)
         self.leave = Deconvolutions(self.side, global_width, channels, global_hidden)
-        self.prior = LatentPrior(global_width) if prior == "diffusion" else None
+        self.prior = LatentPrior(global_width, hidden=prior_hidden) if prior == "diffusion" else None
         self.own: nn.Module | None = None
         if slots_from == "mlp":
             self.own = nn.Sequential(

@@ -32,7 +32,8 @@ __all__ = ["Phase", "Phases", "other_scenes", "phases", "slots"]
 
 BATCH, CHUNK, TRIALS = 24, 250, 2
 WARM_UP, HIGHEST = 0.04, 0.5  # weight of the KL term of slots after the restarts, and its maximum
-ABOUT_SCENES = ("slots_from", "share_weights", "share_initial", "prior", "global_width", "global_hidden")
+ABOUT_PRIOR = ("prior_hidden",)
+ABOUT_SCENES = ("slots_from", "share_weights", "share_initial", "prior", "global_width", "global_hidden", *ABOUT_PRIOR)
 SCENES = ("enter", "global_head", "leave", "own")  # the modules of the global latent
 MAKING = ("generation", "together", "prior")  # phases in which scenes can be shown
 
@@ -113,7 +114,8 @@ def slots(
 
     Args:
         data: a folder of images, or an npz or h5 file of a public data set; by default drawn images of a world.
-        init: a model to start from; with options, only its slots of images, and scenes are trained again.
+        init: a model to start from; with options, only its slots of images, and scenes are trained again; with
+            `prior_hidden` alone, all of it but the prior of scenes.
         preset: "default" or "paper".
         cache: not used; images are drawn again.
         world: of the drawn images: "arrow", "sprites" or "rooms".
@@ -138,7 +140,7 @@ def slots(
             model, name="slots" if world == "arrow" else f"slots-{world}"
         )  # `evaluate` finds data by it
     shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor)
-    todo = phases(cast("SlotVAE", model.denoiser.network), _checked_rise(rise))[_skipped(init, options) :]
+    todo = _todo(phases(cast("SlotVAE", model.denoiser.network), _checked_rise(rise)), init, options)
     config = FitConfig(
         steps=sum(phase.steps for phase in todo), batch_size=BATCH, learning_rate=todo[0].learning_rate,
         weight_decay=0.0, warmup_fraction=0.02, mixed_precision="bf16",
@@ -159,6 +161,8 @@ def _checked_rise(text: str | float) -> float:
 def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
     """A model that reads slots from pictures as `init` does, and is untrained in making scenes of a global latent.
 
+    With options of the prior alone, only the prior is untrained.
+
     Raises:
         InputError: options of how pictures are read.
     """
@@ -170,8 +174,9 @@ def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
     network = cast("SlotVAE", _slots_of(init).denoiser.network)
     config = {**network.config, **checked_options(options)}
     made = untrained(size=config.pop("sample_size"), name=init.name, **config)
+    anew = ("prior",) if _prior_alone(options) else (*SCENES, "prior")
     kept = network.state_dict().items()
-    tensors = {name: tensor for name, tensor in kept if name.partition(".")[0] not in (*SCENES, "prior")}
+    tensors = {name: tensor for name, tensor in kept if name.partition(".")[0] not in anew}
     made.denoiser.network.load_state_dict(tensors, strict=False)
     return made
 
@@ -182,9 +187,19 @@ def _slots_of(init: Model) -> Model:
     return init
 
 
-def _skipped(init: Model | None, options: Mapping[str, Any]) -> int:
-    """How many phases are left out: none; the trials; or all before scenes are learned."""
-    return 0 if init is None else TRIALS + bool(options)
+def _todo(whole: tuple[Phase, ...], init: Model | None, options: Mapping[str, Any]) -> tuple[Phase, ...]:
+    """All phases; all but the trials; those in which scenes are learned; or that of the prior."""
+    if init is None:
+        return whole
+    if not _prior_alone(options):
+        return whole[TRIALS + bool(options) :]
+    if whole[-1].name != "prior":
+        raise InputError(f"got {' and '.join(options)} with --init {init.name}, which has no diffusion as its prior")
+    return whole[-1:]
+
+
+def _prior_alone(options: Mapping[str, Any]) -> bool:
+    return bool(options) and options.keys() <= set(ABOUT_PRIOR)
 
 
 @attrs.frozen(eq=False, kw_only=True)

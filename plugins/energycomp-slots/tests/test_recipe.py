@@ -98,6 +98,19 @@ def test_other_ways_to_make_scenes_begin_from_the_slots_of_a_model(folder: Path)
             recipe(folder, init=first, **options)
 
 
+def test_another_prior_leaves_the_rest_as_it_is(folder: Path, tmp_path: Path) -> None:
+    first = recipe(folder, **TINY).model
+    made = recipe(folder, init=first, prior_hidden="24")
+    made.run(tmp_path, steps=2, progress=False)
+    old, new = first.trained.state_dict(), made.model.trained.state_dict()
+    changed = {name.partition(".")[0] for name in old if old[name].shape != new[name].shape}
+    assert changed == {"prior"}
+    assert all(torch.equal(old[name], new[name]) for name in old if not name.startswith("prior."))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "samples"] == ["prior"]
+    with pytest.raises(InputError, match="no diffusion"):
+        recipe(folder, init=recipe(folder, **TINY, prior="normal").model, prior_hidden="24")
+
+
 def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no slots"):
         recipe(folder, init=stripes_model())
