@@ -2,6 +2,7 @@
 
 python benchmarks/decomposition/slots.py separating [-n 300] [--seed 0] [--models slots slots-sprites runs/plain/model]
 python benchmarks/decomposition/slots.py scenes [-n 500] [--seed 0] [--models slots runs/slots-mlp/model]
+python benchmarks/decomposition/slots.py distances [-n 500] [--seed 0] [--models slots-sprites]
 python benchmarks/decomposition/slots.py more [-n 100] [--seed 0] [--models slots-sprites]
 python benchmarks/decomposition/slots.py traversing [-n 20] [--seed 0] [--models slots]
 
@@ -29,7 +30,8 @@ from energycomp.files import atomic_file
 from energycomp.plugins import find
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.classifier import classifier_accuracy, load_classifier
-from energycomp_datasets.shapes.perceptual import FrechetDistance
+from energycomp_datasets.shapes.features import shape_features
+from energycomp_datasets.shapes.perceptual import FeatureNetwork, FrechetDistance
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_slots.decomposer import SlotDecomposer
 
@@ -40,6 +42,7 @@ ENDS = (-2.0, 2.0)
 MODELS = {
     "separating": ("slots", "slots-sprites"),
     "scenes": ("slots",),
+    "distances": ("slots-sprites",),
     "more": ("slots-sprites",),
     "traversing": ("slots",),
 }
@@ -89,33 +92,52 @@ def separated(decomposer: SlotDecomposer, spec: str, n: int, seed: int) -> dict[
     }
 
 
-def judged(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
-    """What becomes of structure: of pictures made again, through the global latent, and of new scenes."""
-    network, judge = decomposer.network, load_classifier()
-    rooms = arrow_rooms(np.random.default_rng([HELD_OUT, seed]), n)
+def made(decomposer: SlotDecomposer, images: Tensor, seed: int) -> dict[str, Tensor]:
+    """Pictures made again, through the global latent too, and as many new scenes."""
+    network, n = decomposer.network, len(images)
     generator = torch.Generator().manual_seed(seed)
-    latents = decomposer.encode(rooms.images, generator=generator)
+    latents = decomposer.encode(images, generator=generator)
     noise = torch.randn(n, decomposer.slots, network.width, generator=generator)
-    through = network.generate(network.summarise(network.encode(rooms.images))[0], noise)[0][0]
+    through = network.generate(network.summarise(network.encode(images))[0], noise)[0][0]
     plain = network.generate(torch.randn(n, network.global_width, generator=generator), noise)[0][0]
-    made = decomposer.decode(decomposer.scenes(n, generator=torch.Generator().manual_seed(seed)))
+    return {
+        "made again": decomposer.decode(latents),
+        "through z_g": decomposer.decode(through),
+        "scenes, z_g normal": decomposer.decode(plain),
+        "scenes": decomposer.decode(decomposer.scenes(n, generator=torch.Generator().manual_seed(seed))),
+    }
+
+
+def judged(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
+    """What becomes of the structure of arrow rooms."""
+    rooms, judge = arrow_rooms(np.random.default_rng([HELD_OUT, seed]), n), load_classifier()
+    pictures = made(decomposer, rooms.images, seed)
 
     def verdicts(pictures: Tensor) -> str:
         shares = torch.bincount(judge.verdicts(pictures), minlength=3) / len(pictures)
         return " / ".join(f"{100 * float(share):.1f}" for share in shares)
 
     return {
-        "made again": verdicts(decomposer.decode(latents)),
-        "through z_g": verdicts(decomposer.decode(through)),
-        "scenes, z_g normal": verdicts(decomposer.decode(plain)),
-        "scenes": verdicts(made),
-        "FID": f"{distance(rooms.images, made):.1f}",
+        **{name: verdicts(each) for name, each in pictures.items()},
+        "FID": f"{distance(JudgeFeatures().eval(), rooms.images, pictures['scenes']):.1f}",
     }
 
 
-def distance(real: Tensor, made: Tensor) -> float:
-    """FID of two sets of pictures in the features of the judge."""
-    frechet = FrechetDistance(JudgeFeatures().eval())
+def sprites(n: int, seed: int) -> Tensor:
+    """Held-out pictures (n, 3, 32, 32) of shapes."""
+    examples = find("datasets", "slots-sprites")().examples("synthetic", count=n, seed=seed)
+    return torch.stack([example.image for example in examples])
+
+
+def compared(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
+    """How far pictures of shapes are from held-out ones that were not encoded."""
+    pictures, real = made(decomposer, sprites(n, seed), seed), sprites(n, seed + 1)
+    return {name: f"{distance(shape_features(), real, each):.2f}" for name, each in pictures.items()}
+
+
+def distance(features: FeatureNetwork, real: Tensor, made: Tensor) -> float:
+    """FID of two sets of pictures."""
+    frechet = FrechetDistance(features)
     frechet.update(real, real=True)
     frechet.update(made, real=False)
     return float(frechet.compute())
@@ -158,9 +180,9 @@ def table(rows: Mapping[str, Mapping[str, str]], note: str, path: Path) -> None:
 
 @torch.no_grad()
 def main() -> None:
-    """Writes separating.md, scenes.md, more.md or traversing.md."""
+    """Writes separating.md, scenes.md, distances.md, more.md or traversing.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("separating", "scenes", "more", "traversing"))
+    parser.add_argument("what", choices=tuple(MODELS))
     parser.add_argument("-n", type=int, default=300, help="pictures, or scenes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", nargs="+", help="names and folders")
@@ -185,7 +207,14 @@ def main() -> None:
         note = (
             f"{command}: {options.n} pictures or scenes; right / wrong / invalid in per cent, by a judge that is right "
             f"about {accuracy:.2f} % of {JUDGED:,} held-out renders. FID in the judge's features, to as many renders; "
-            f"of other renders it is {distance(*sets):.1f}."
+            f"of other renders it is {distance(JudgeFeatures().eval(), *sets):.1f}."
+        )
+    elif options.what == "distances":
+        rows = {name: compared(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
+        other = distance(shape_features(), *(sprites(options.n, options.seed + k) for k in range(2)))
+        note = (
+            f"{command}: FID to {options.n} other held-out pictures, in the features of the counting network; "
+            f"of as many held-out pictures it is {other:.2f}."
         )
     elif options.what == "traversing":
         rows = {name: traversed(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
