@@ -95,6 +95,12 @@ def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) ->
     assert ("weights/model.safetensors" in " ".join(names)) == ("lamps" in folder)
 
 
+def test_the_included_weights_are_at_most_60_mb() -> None:
+    files = list(ROOT.glob("plugins/*/energycomp_*/weights/**/*.safetensors"))
+    assert len(files) >= 13
+    assert sum(file.stat().st_size for file in files) <= 60_000_000
+
+
 @pytest.mark.parametrize("package", ["clevr", "decomp", "faces", "slots", "text"])
 def test_a_model_needs_the_packages_of_what_it_names_by_default(package: str) -> None:
     project = metadata(ROOT / f"plugins/energycomp-{package}/pyproject.toml")

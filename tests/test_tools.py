@@ -55,7 +55,7 @@ def test_a_build_and_what_it_holds(tmp_path: Path) -> None:
     assert (tmp_path / "energycomp_slots-0.2.0.tar.gz").is_file()
     held = build_all.summary(wheel)
     assert (held.name, held.cards, held.entry_points, held.licence) == ("energycomp_slots", 2, True, True)
-    assert held.weights > 9_000_000
+    assert held.weights > 8_000_000
 
 
 def test_an_environment_that_knows_nothing_else(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Fit the inverse temperature of the posteriors softmax(-beta J), and measure their calibration error.
 
 python benchmarks/inference/fit_beta.py [--model faces] [--data synthetic] [-n 200] [--seed 1000] [--changed]
-    [--timesteps LOW HIGH] [-o FOLDER]
+    [--log] [--timesteps LOW HIGH] [-o FOLDER]
 
 With `--changed`, images are turned, scaled, moved, lit and tinted otherwise, blurred and made noisy, so that beta does
-not trust the model as much as on images like those of its training. beta minimises the mean -log p of the true values,
+not trust the model as much as on images like those of its training. With `--log`, the posteriors are
+softmax(-beta log J), which depend on ratios of errors only. beta minimises the mean -log p of the true values,
 per attribute, or of the true set if an image has a set of values. The calibration error (15 bins) is measured on the
 same number of other images. `-o` saves the model with beta, and with the timesteps of its draws, if they are given.
 """
@@ -45,13 +46,14 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=200, help="pictures to fit on, and as many to judge on")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--changed", action="store_true", help="fit on changed images")
+    parser.add_argument("--log", action="store_true", help="posteriors of the logarithm of errors")
     parser.add_argument("--timesteps", nargs=2, type=float, default=None, help="of the draws; those of the model")
     parser.add_argument("-o", "--out", type=Path, default=None, help="save the model with its beta here")
     options = parser.parse_args()
     model = load(options.model)
-    if options.timesteps:
-        defaults = attrs.evolve(model.defaults, timesteps=tuple(options.timesteps))
-        model = attrs.evolve(model, defaults=defaults)
+    timesteps = tuple(options.timesteps) if options.timesteps else model.defaults.timesteps
+    defaults = attrs.evolve(model.defaults, timesteps=timesteps, log_errors=options.log)
+    model = attrs.evolve(model, defaults=defaults)
     source = find("datasets", options.source or model.name)()
     examples = list(source.examples(options.data, count=2 * options.n, seed=options.seed))
     if options.changed:
@@ -68,11 +70,18 @@ def main() -> None:
     right = torch.cat([right for _, right in pairs])
     error = float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))
     accuracy = float(right.double().mean())
-    result = {"beta": beta, "calibration_error": error, "accuracy": accuracy, "pictures": len(judging)}
+    result = {
+        "beta": beta,
+        "log_errors": options.log,
+        "calibration_error": error,
+        "accuracy": accuracy,
+        "pictures": len(judging),
+    }
     print(json.dumps({**result, "data": options.data, "changed": options.changed, "seed": options.seed}))
     if options.out:
-        defaults = attrs.evolve(model.defaults, beta=beta)
-        save_pretrained(attrs.evolve(model, defaults=defaults), options.out, dtype=torch.float16)
+        save_pretrained(
+            attrs.evolve(model, defaults=attrs.evolve(defaults, beta=beta)), options.out, dtype=torch.float16
+        )
 
 
 def changed(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -94,23 +103,24 @@ def changed(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]], list[int]]:
-    """The errors of all answers to a picture, its slots, and its true values."""
+    """The energies of all answers to a picture, its slots, and its true values."""
     problem = make_problem(model.encode(example.image), model)
     atoms, slots = dictionary(problem)
     form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
     errors = all_errors(form, slots, problem.weighting(len(slots)))
-    return errors, slots, [int(value) for value in true_values(example, model.conditioner)]
+    return problem.energies(errors), slots, [int(value) for value in true_values(example, model.conditioner)]
 
 
 def sets(model: Model, example: Any, seed: int) -> tuple[list[tuple[Tensor, Tensor]], list[int], int]:
-    """The answers (N, K) of each count to a picture with their errors (N,), the true one, sorted, and M."""
+    """The answers (N, K) of each count to a picture with their energies (N,), the true one, sorted, and M."""
     problem = make_problem(model.encode(example.image), model)
     atoms, slots = dictionary(problem)
     form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
     seen = []
     for count in range(problem.counts[0], problem.counts[1] + 1):
         chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
-        seen.append((chosen, form.mean().errors_of_each(chosen, problem.weighting(count))[0]))
+        errors = form.mean().errors_of_each(chosen, problem.weighting(count))[0]
+        seen.append((chosen, problem.energies(errors)))
     return (
         seen,
         sorted(atoms.tolist().index(value) for value in true_values(example, model.conditioner).tolist()),
@@ -141,7 +151,7 @@ def fitted(tables: Sequence[tuple[Any, ...]], chance: Callable[..., Tensor] | No
         chances = torch.cat([asked(*one, beta=math.exp(log_beta)) for one in tables])
         return float(-chances.clamp(min=1e-12).log().mean())
 
-    return math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e2)), method="bounded").x)
+    return math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e4)), method="bounded").x)
 
 
 def true_chance(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> Tensor:

@@ -14,6 +14,8 @@ rivals those that are not yet RULED_OUT. J is the mean over all draws.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 from torch import Tensor
@@ -40,8 +42,10 @@ class ObjectWords:
     values: Tensor
     errors: tuple[Tensor, ...]
 
-    def certainty(self, beta: float | None) -> Tensor:
-        """The posterior (K, A) of the words that were found, softmax(-beta J) over those of an attribute; NaN for None.
+    def certainty(self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The posterior (K, A) of the words that were found, softmax(-beta E) over those of an attribute; NaN for None.
+
+        `energies` is that of the problem; by default E are the errors.
 
         >>> found = ObjectWords(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
         >>> found.certainty(1.0)
@@ -49,7 +53,8 @@ class ObjectWords:
         """
         if beta is None:
             return torch.full((len(self.values), len(self.errors)), torch.nan)
-        return torch.stack([torch.softmax(-beta * errors, dim=1).amax(1) for errors in self.errors], dim=1).float()
+        of_words = self.errors if energies is None else tuple(map(energies, self.errors))
+        return torch.stack([torch.softmax(-beta * each, dim=1).amax(1) for each in of_words], dim=1).float()
 
 
 def read_attributes(
@@ -77,7 +82,7 @@ def read_attributes(
     errors = [torch.zeros(len(places), number, dtype=torch.float64) for number in problem.words]
     drawn = 0
     for sweep in range(sweeps if len(places) else 0):
-        open_words = [_undecided(known, problem.beta if sweep else None) for known in errors]
+        open_words = [_undecided(problem.energies(known), problem.beta if sweep else None) for known in errors]
         if not any(bool(words.any()) for words in open_words):
             break
         search = _Search(problem, values, problem.draw(draws * 2**sweep, generator))
@@ -87,11 +92,11 @@ def read_attributes(
     return ObjectWords(values, tuple(errors))
 
 
-def _undecided(errors: Tensor, beta: float | None) -> Tensor:
+def _undecided(energies: Tensor, beta: float | None) -> Tensor:
     """Which words (K, n) are still in question; without an inverse temperature all of them."""
     if beta is None:
-        return torch.ones_like(errors, dtype=torch.bool)
-    posterior = torch.softmax(-beta * errors, dim=1)
+        return torch.ones_like(energies, dtype=torch.bool)
+    posterior = torch.softmax(-beta * energies, dim=1)
     return (posterior > RULED_OUT) & (posterior.amax(1, keepdim=True) < SURE)
 
 

@@ -108,7 +108,7 @@ def infer_sample(
     if problem.words and attributes:
         words = read_attributes(problem, solution.conditions, generator=generator)
         values = refine_numbers(problem, words.values, generator=generator)
-        solution = attrs.evolve(solution, conditions=values, certainty=words.certainty(problem.beta))
+        solution = attrs.evolve(solution, conditions=values, certainty=words.certainty(problem.beta, problem.energies))
     judged = _judged(_ordered(solution, problem), problem, model, generator)
     return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
 

@@ -44,7 +44,7 @@ class Problem:
         distinct: whether all values of an answer must differ.
         value_shape: V; of a conditioner with attributes that are left open, that of its continuous numbers.
         default_draws: how many draws an inference averages over unless the solver wants another number.
-        beta: inverse temperature of posteriors, softmax(-beta J); None where the model has none.
+        beta: inverse temperature of posteriors, softmax(-beta `energies(J)`); None where the model has none.
         words: how many each attribute of a `MixedConditioner` has; () for any other, and where candidates are given.
 
     >>> from energycomp.testing import tiny_model
@@ -70,6 +70,15 @@ class Problem:
     _spent: RowCount = attrs.field(factory=RowCount)
     _trunks: WeakKeyDictionary[NoiseBank, Trunk] = attrs.field(factory=WeakKeyDictionary)
     _nulls: WeakKeyDictionary[NoiseBank, Tensor] = attrs.field(factory=WeakKeyDictionary)
+
+    def energies(self, errors: Tensor) -> Tensor:
+        """What posteriors softmax(-beta E) are of, from errors J of any shape: J itself, or log J.
+
+        With log J the posterior is that of normal prediction errors whose variance is unknown and takes its most likely
+        value, with beta = n / 2 for n independent numbers: only the ratio of errors counts.
+        """
+        tiny = torch.finfo(errors.dtype).tiny  # of an answer without any error
+        return errors.clamp(min=tiny).log() if self._defaults.log_errors else errors
 
     @property
     def rows(self) -> int:

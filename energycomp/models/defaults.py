@@ -70,6 +70,8 @@ class Defaults:
         distinct: whether the components of one picture differ in their values.
         calibration: errors that answers leave on held-out images, for `Solution.typicality`; None if not measured.
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
+        log_errors: whether posteriors are softmax(-beta log J): those of prediction errors of unknown variance, which
+            trust an image less if every answer leaves a large error.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line.
         attribute_guidance: how strongly attributes are drawn where a person does not say, see `Model.compose`.
@@ -97,6 +99,7 @@ class Defaults:
         default=None, converter=_calibration, validator=_legal(_is_calibration, "None or a Calibration")
     )
     beta: float | None = attrs.field(default=None, validator=_legal(_is_positive_or_none, "None or a number > 0"))
+    log_errors: bool = attrs.field(default=False, validator=_legal(lambda v: isinstance(v, bool), "True or False"))
     reading_rule: Rule | None = attrs.field(
         default=None, validator=_legal(lambda v: v in (None, "sum", "mean", "product"), "None, sum, mean or product")
     )

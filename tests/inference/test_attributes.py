@@ -13,7 +13,7 @@ from energycomp.components import mixed_of
 from energycomp.editing import edit
 from energycomp.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
 from energycomp.images import to_unit
-from energycomp.inference.attributes import DRAWS, SWEEPS, read_attributes
+from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
 
@@ -49,6 +49,11 @@ def test_no_object_has_no_attributes() -> None:
     found = read_attributes(make_problem(planted(MODEL, TRUE), MODEL), TRUE[:0, :2], generator=0)
     assert found.values.shape == (0, 4)
     assert found.certainty(8.0).shape == (0, 2)
+
+
+def test_certainty_of_logarithms_is_that_of_ratios() -> None:
+    found = ObjectWords(torch.zeros(1, 3), (torch.tensor([[2.0, 6.0]]),))
+    assert found.certainty(1.0, torch.log).tolist() == [[pytest.approx(0.75)]]
 
 
 def test_infer_returns_whole_objects() -> None:

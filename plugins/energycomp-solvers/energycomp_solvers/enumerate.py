@@ -106,7 +106,7 @@ class Enumerate:
         form = terms.mean()
         low, high = problem.counts
         if low == high and not problem.exchangeable and len(slots) and len(set(chain(*slots))) == sum(map(len, slots)):
-            return _of_attributes(all_errors(form, slots, problem.weighting(high)), slots, problem.beta)
+            return _of_attributes(all_errors(form, slots, problem.weighting(high)), slots, problem)
         best: list[tuple[float, list[int]]] = []
         seen: list[tuple[Tensor, Tensor]] = []
         for count in range(low, high + 1):
@@ -117,20 +117,20 @@ class Enumerate:
                 best += [(float(e), row) for e, row in zip(least.values, rows, strict=True)]
                 best = sorted(best)[:2]
                 if problem.beta is not None and problem.exchangeable:
-                    seen.append((chosen, errors))
+                    seen.append((chosen, problem.energies(errors)))
         if not seen or problem.beta is None:
             return best, None
         return best, memberships(seen, len(form), problem.beta)[best[0][1]]
 
 
 def _of_attributes(
-    errors: Tensor, slots: list[list[int]], beta: float | None
+    errors: Tensor, slots: list[list[int]], problem: Problem
 ) -> tuple[list[tuple[float, list[int]]], Tensor | None]:
     least = errors.topk(min(2, len(errors)), largest=False)
     best = [(float(e), unravel(int(index), slots)) for e, index in zip(least.values, least.indices, strict=True)]
-    if beta is None:
+    if problem.beta is None:
         return best, None
-    posteriors = marginals(errors, list(map(len, slots)), beta)
+    posteriors = marginals(problem.energies(errors), list(map(len, slots)), problem.beta)
     places = [slot.index(atom) for slot, atom in zip(slots, best[0][1], strict=True)]
     return best, torch.stack([p[place] for p, place in zip(posteriors, places, strict=True)])
 

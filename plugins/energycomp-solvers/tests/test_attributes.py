@@ -105,6 +105,20 @@ def test_probabilities_need_a_beta_and_fall_with_noise() -> None:
     assert bool(((clear <= 1) & (clear >= 0.5)).all())
 
 
+def test_with_logarithms_only_the_ratio_of_errors_counts() -> None:
+    model = attributes_model(4, beta=3.0, log_errors=True)
+    problem = make_problem(noisy(model, TRUE, 1.0), model)
+    errors = torch.rand(16, dtype=torch.float64, generator=seeded()) + 1.0
+    one, other = (marginals(problem.energies(scale * errors), [2] * 4, 3.0) for scale in (1.0, 50.0))
+    assert all(torch.allclose(p, q) for p, q in zip(one, other, strict=True))
+    joint = errors**-3.0 / (errors**-3.0).sum()
+    assert torch.allclose(one[0], joint.view(2, 8).sum(1))
+    assert bool(problem.energies(torch.zeros(1)).isfinite())
+    solution = Enumerate(draws=8).solve(problem, generator=seeded())
+    assert solution.probability is not None
+    assert bool(((solution.probability > 0.5) & (solution.probability < 1.0)).all())
+
+
 @pytest.mark.parametrize("solver", [Beam(draws=6), Weights(draws=6)], ids=str)
 def test_other_solvers_find_the_exact_answer_of_a_clear_picture(solver: Any) -> None:
     model = attributes_model(4)

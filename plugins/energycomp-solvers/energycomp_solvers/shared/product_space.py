@@ -56,13 +56,13 @@ def unravel(index: int, slots: Sequence[Sequence[int]]) -> list[int]:
     return atoms[::-1]
 
 
-def marginals(errors: Tensor, sizes: Sequence[int], beta: float) -> list[Tensor]:
-    """The posterior of each slot's values, (M_k,) each: softmax(-beta J) over all choices, summed over the others.
+def marginals(energies: Tensor, sizes: Sequence[int], beta: float) -> list[Tensor]:
+    """The posterior of each slot's values, (M_k,) each: softmax(-beta E) over all choices, summed over the others.
 
     >>> [p.tolist() for p in marginals(torch.tensor([0.0, 0.0, 1e9, 1e9]), [2, 2], beta=1.0)]
     [[1.0, 0.0], [0.5, 0.5]]
     """
-    joint = torch.softmax(-beta * errors.double(), 0)
+    joint = torch.softmax(-beta * energies.double(), 0)
     found, after = [], len(joint)
     for size in sizes:
         after //= size

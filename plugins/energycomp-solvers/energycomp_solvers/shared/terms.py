@@ -30,16 +30,16 @@ def terms_of(problem: Problem, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
 
 
 def memberships(seen: Sequence[tuple[Tensor, Tensor]], atoms: int, beta: float) -> Tensor:
-    """The posterior probability (M,) of each atom to be in the answer, p = softmax(-beta J) over all answers.
+    """The posterior probability (M,) of each atom to be in the answer, p = softmax(-beta E) over all answers.
 
     Args:
-        seen: atoms (N, K) of answers, and their errors (N,); K of one group of answers may differ from another's.
+        seen: atoms (N, K) of answers, and their energies (N,); K of one group of answers may differ from another's.
 
     >>> memberships([(torch.tensor([[0], [1]]), torch.zeros(2)), (torch.tensor([[0, 1]]), torch.zeros(1))], 2, 1.0)
     tensor([0.6667, 0.6667])
     """
-    posterior = torch.softmax(-beta * torch.cat([errors for _, errors in seen]), 0)
+    posterior = torch.softmax(-beta * torch.cat([energies for _, energies in seen]), 0)
     total = posterior.new_zeros(atoms)
-    for (chosen, _), share in zip(seen, posterior.split([len(errors) for _, errors in seen]), strict=True):
+    for (chosen, _), share in zip(seen, posterior.split([len(energies) for _, energies in seen]), strict=True):
         total.index_add_(0, chosen.flatten(), share.repeat_interleave(chosen.shape[1]))
     return total
