@@ -7,9 +7,9 @@ Notation: variable -> symbol
     prior       (K, n) the mean error of each word over the draws of earlier sweeps
 
 Coordinate descent: attribute after attribute, and within one object after object, a_kj = argmin_w J(..., v_k(w), ...),
-until no object changes. The posterior of a word is softmax(-beta J). Each further sweep has new draws, twice as many.
-It knows the other attributes, and spends the draws on uncertain words alone: those that are not yet SURE, and of their
-rivals those that are not yet RULED_OUT. J is the mean over all draws.
+until no object changes. The posterior of a word is softmax(-beta E), with E of `Problem.energies`. Each further sweep
+has new draws, twice as many. It knows the other attributes, and spends the draws on uncertain words alone: those that
+are not yet SURE, and of their rivals those that are not yet RULED_OUT. J is the mean over all draws.
 """
 
 from __future__ import annotations

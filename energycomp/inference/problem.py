@@ -76,6 +76,10 @@ class Problem:
 
         With log J the posterior is that of normal prediction errors whose variance is unknown and takes its most likely
         value, with beta = n / 2 for n independent numbers: only the ratio of errors counts.
+
+        >>> from energycomp.testing import tiny_model
+        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).energies(torch.tensor([1.0, 4.0]))
+        tensor([1., 4.])
         """
         tiny = torch.finfo(errors.dtype).tiny  # of an answer without any error
         return errors.clamp(min=tiny).log() if self._defaults.log_errors else errors

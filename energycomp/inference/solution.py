@@ -57,7 +57,8 @@ class Solution:
             `energycomp.models.Calibration`; None for a model without calibration. Filled in by `infer`.
         out_of_distribution: whether the typicality is below `OUT_OF_DISTRIBUTION`; filled in by `infer`.
         component_gain: (K,) how much the error rises without each component, or None.
-        probability: (K,) the posterior of each component's value, softmax(-beta J) over all answers, or None.
+        probability: (K,) the posterior of each component's value, softmax(-beta J) over all answers, or None where the
+            model has no inverse temperature; with log J in place of J if it has `Defaults.log_errors`.
         certainty: (K, A) the posterior of the word of each attribute, of a conditioner with attributes that may be left
             open; NaN where the model has no inverse temperature. None for any other. Filled in by `infer`.
         at_count_limit: whether the count is an end of the range that was searched, so that the true count may be
