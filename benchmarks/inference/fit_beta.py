@@ -6,8 +6,9 @@ python benchmarks/inference/fit_beta.py [--model faces] [--data synthetic] [-n 2
 With `--changed`, images are turned, scaled, moved, lit and tinted otherwise, blurred and made noisy, so that beta does
 not trust the model as much as on images like those of its training. With `--log`, the posteriors are
 softmax(-beta log J), which depend on ratios of errors only. beta minimises the mean -log p of the true values,
-per attribute, or of the true set if an image has a set of values. The calibration error (15 bins) is measured on the
-same number of other images. `-o` saves the model with beta, and with the timesteps of its draws, if they are given.
+per attribute, or of the true set if an image has a set of values. That mean and the calibration error (15 bins) are
+measured on the same number of other images. `-o` saves the model with beta, and with the timesteps of its draws, if
+they are given.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def main() -> None:
     tables = [read(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
     fitting, judging = tables[: options.n], tables[options.n :]
 
-    beta = fitted(fitting, set_chance if of_sets else true_chance)
+    asked = set_chance if of_sets else true_chance
+    beta = fitted(fitting, asked)
     pairs = [found_members(*one, beta=beta) if of_sets else sure_chances(*one, beta=beta) for one in judging]
     confidence = torch.cat([chance for chance, _ in pairs])
     right = torch.cat([right for _, right in pairs])
@@ -73,6 +75,7 @@ def main() -> None:
     result = {
         "beta": beta,
         "log_errors": options.log,
+        "negative_log_likelihood": mean_surprise(judging, asked, beta),
         "calibration_error": error,
         "accuracy": accuracy,
         "pictures": len(judging),
@@ -145,13 +148,17 @@ def found_members(
 
 def fitted(tables: Sequence[tuple[Any, ...]], chance: Callable[..., Tensor] | None = None) -> float:
     """The beta under which the true answers to some pictures are most likely, of attributes unless told otherwise."""
-    asked = chance or true_chance
 
     def loss(log_beta: float) -> float:
-        chances = torch.cat([asked(*one, beta=math.exp(log_beta)) for one in tables])
-        return float(-chances.clamp(min=1e-12).log().mean())
+        return mean_surprise(tables, chance or true_chance, math.exp(log_beta))
 
     return math.exp(minimize_scalar(loss, bounds=(math.log(1e-5), math.log(1e4)), method="bounded").x)
+
+
+def mean_surprise(tables: Sequence[tuple[Any, ...]], chance: Callable[..., Tensor], beta: float) -> float:
+    """The mean -log p of the true answers to some pictures."""
+    chances = torch.cat([chance(*one, beta=beta) for one in tables])
+    return float(-chances.clamp(min=1e-12).log().mean())
 
 
 def true_chance(errors: Tensor, slots: list[list[int]], true: list[int], *, beta: float) -> Tensor:
