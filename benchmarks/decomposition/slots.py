@@ -131,8 +131,8 @@ def sprites(n: int, seed: int) -> Tensor:
 
 def compared(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
     """How far pictures of shapes are from held-out ones that were not encoded."""
-    pictures, real = made(decomposer, sprites(n, seed), seed), sprites(n, seed + 1)
-    return {name: f"{distance(shape_features(), real, each):.2f}" for name, each in pictures.items()}
+    pictures, real, features = made(decomposer, sprites(n, seed), seed), sprites(n, seed + 1), shape_features()
+    return {name: f"{distance(features, real, each):.2f}" for name, each in pictures.items()}
 
 
 def distance(features: FeatureNetwork, real: Tensor, made: Tensor) -> float:

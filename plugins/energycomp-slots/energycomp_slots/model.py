@@ -29,8 +29,17 @@ PAPER: dict[str, Any] = {
     "global_stride": 1,
     "shuffle": False,
 }
-NUMBERS = ("slots", "width", "channels", "size", "iterations", "global_width", "hidden", "global_hidden",
-           "prior_hidden")  # fmt: skip
+NUMBERS = (
+    "slots",
+    "width",
+    "channels",
+    "size",
+    "iterations",
+    "global_width",
+    "hidden",
+    "global_hidden",
+    "prior_hidden",
+)
 SWITCHES = ("share_weights", "share_initial", "plain")
 
 

@@ -32,8 +32,8 @@ __all__ = ["Phase", "Phases", "other_scenes", "phases", "slots"]
 
 BATCH, CHUNK, TRIALS = 24, 250, 2
 WARM_UP, HIGHEST = 0.04, 0.5  # weight of the KL term of slots after the restarts, and its maximum
-ABOUT_PRIOR = ("prior_hidden",)
-ABOUT_SCENES = ("slots_from", "share_weights", "share_initial", "prior", "global_width", "global_hidden", *ABOUT_PRIOR)
+PRIOR_ALONE = {"prior_hidden"}  # options that change nothing but the prior of scenes
+ABOUT_SCENES = ("slots_from", "share_weights", "share_initial", "prior", "global_width", "global_hidden", *PRIOR_ALONE)
 SCENES = ("enter", "global_head", "leave", "own")  # the modules of the global latent
 MAKING = ("generation", "together", "prior")  # phases in which scenes can be shown
 
@@ -174,7 +174,7 @@ def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
     network = cast("SlotVAE", _slots_of(init).denoiser.network)
     config = {**network.config, **checked_options(options)}
     made = untrained(size=config.pop("sample_size"), name=init.name, **config)
-    anew = ("prior",) if _prior_alone(options) else (*SCENES, "prior")
+    anew = ("prior",) if options.keys() == PRIOR_ALONE else (*SCENES, "prior")
     kept = network.state_dict().items()
     tensors = {name: tensor for name, tensor in kept if name.partition(".")[0] not in anew}
     made.denoiser.network.load_state_dict(tensors, strict=False)
@@ -191,15 +191,13 @@ def _todo(whole: tuple[Phase, ...], init: Model | None, options: Mapping[str, An
     """All phases; all but the trials; those in which scenes are learned; or that of the prior."""
     if init is None:
         return whole
-    if not _prior_alone(options):
+    if options.keys() != PRIOR_ALONE:
         return whole[TRIALS + bool(options) :]
     if whole[-1].name != "prior":
-        raise InputError(f"got {' and '.join(options)} with --init {init.name}, which has no diffusion as its prior")
+        raise InputError(
+            f"got prior_hidden with --init {init.name}, which has no diffusion prior; expected one that has"
+        )
     return whole[-1:]
-
-
-def _prior_alone(options: Mapping[str, Any]) -> bool:
-    return bool(options) and options.keys() <= set(ABOUT_PRIOR)
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -107,7 +107,7 @@ def test_another_prior_leaves_the_rest_as_it_is(folder: Path, tmp_path: Path) ->
     assert changed == {"prior"}
     assert all(torch.equal(old[name], new[name]) for name in old if not name.startswith("prior."))
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "samples"] == ["prior"]
-    with pytest.raises(InputError, match="no diffusion"):
+    with pytest.raises(InputError, match="no diffusion prior"):
         recipe(folder, init=recipe(folder, **TINY, prior="normal").model, prior_hidden="24")
 
 
