@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli.files import check_png, open_single, save_png
-from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, load_model, loading
+from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, Views, load_model, loading, with_views
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 from energycomp.ticking import working
@@ -30,6 +30,7 @@ def decompose(
     images: Images,
     out: Png = Path("strip.png"),
     steps: Steps = None,
+    views: Views = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -50,7 +51,7 @@ def decompose(
         from energycomp.decomposition.decomposer import decompose_samples
         from energycomp.viz import strip
 
-        opened, loaded, decomposer = open_images(images, model, device)
+        opened, loaded, decomposer = open_images(images, model, device, views)
     batch = loaded.processor(opened)
     generator = torch.Generator().manual_seed(seed)
     with working("energycomp: decomposing ..."):
@@ -93,6 +94,7 @@ def recombine(
     ],
     out: Png = Path("recombined.png"),
     steps: Steps = None,
+    views: Views = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -112,7 +114,7 @@ def recombine(
     with loading(model):
         from energycomp.decomposition import recombine as choose
 
-        opened, _, decomposer = open_images(images, model, device)
+        opened, _, decomposer = open_images(images, model, device, views)
     sources = list(decomposer.encode(opened).split(1))
     latents = choose(sources, [[part for part, _ in parts] for parts in chosen])
     weights = [weight for parts in chosen for _, weight in parts]
@@ -124,6 +126,7 @@ def add(
     images: Images,
     out: Png = Path("added.png"),
     steps: Steps = None,
+    views: Views = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -136,17 +139,19 @@ def add(
     with loading(model):
         from energycomp.decomposition import add as join
 
-        opened, _, decomposer = open_images(images, model, device)
+        opened, _, decomposer = open_images(images, model, device, views)
     latents = join(*decomposer.encode(opened).split(1))
     _decode(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)
 
 
-def open_images(images: list[Path], model: str, device: str) -> tuple[list[Any], Model, Decomposer]:
+def open_images(
+    images: list[Path], model: str, device: str, views: int | None = None
+) -> tuple[list[Any], Model, Decomposer]:
     """The images of files, the model of a name, and its decomposer."""
     from energycomp.decomposition import decomposer_of
 
     opened = [open_single(path) for path in images]
-    loaded = load_model(model, device)
+    loaded = with_views(load_model(model, device), views)
     return opened, loaded, decomposer_of(loaded)
 
 

@@ -22,12 +22,14 @@ from energycomp.cli.options import (
     SolverName,
     Source,
     Template,
+    Views,
     load_model,
     loading,
     model_options,
     over,
     parse_count,
     takes_words,
+    with_views,
 )
 from energycomp.cli.output import print_json, print_table
 from energycomp.cli.results import Records, model_fingerprint
@@ -58,6 +60,7 @@ def evaluate(
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Maximum number of images.")] = 300,
     solver: SolverName = None,
+    views: Views = None,
     count: Annotated[
         str | None,
         typer.Option(
@@ -90,7 +93,7 @@ def evaluate(
 
     energycomp evaluate faces --data synthetic:shifted -n 300
 
-    energycomp evaluate decomp -n 200 --json
+    energycomp evaluate decomp -n 200 --views 1 --json
 
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
 
@@ -113,7 +116,7 @@ def evaluate(
         known = parse_count(count, true=True)
         chosen = None if solver is None else find("solvers", solver)()
         options = model_options(option, model=source, dtype=dtype)
-        loaded = load_model(model, local_device(device), **options)
+        loaded = with_views(load_model(model, local_device(device), **options), views)
         examples = find("datasets", dataset or loaded.name)()
         if takes_words(loaded) and isinstance(examples, HasConcepts):
             loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)

@@ -35,6 +35,7 @@ __all__ = [
     "Source",
     "Steps",
     "Template",
+    "Views",
     "load_model",
     "load_searchable",
     "loading",
@@ -46,6 +47,7 @@ __all__ = [
     "read_component",
     "read_text",
     "takes_words",
+    "with_views",
 ]
 
 MODELS_OWN = "the model's"  # shown as the default where a model has one
@@ -74,6 +76,15 @@ Steps = Annotated[
 ]
 SolverName = Annotated[
     str | None, typer.Option(help="Name of a registered solver, for example pursuit.", show_default=MODELS_OWN)
+]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=8,
+        help="Number of turned and mirrored views among which latents are searched; 1 for those of the encoder.",
+        show_default=MODELS_OWN,
+    ),
 ]
 Options = Annotated[
     list[str] | None,
@@ -171,6 +182,19 @@ def over(model: Model, concepts: str | None, template: str | None) -> Model:
         )
     names = conditioner.concepts if concepts is None else [name for name in concepts.split(",") if name.strip()]
     return attrs.evolve(model, conditioner=conditioner.with_concepts(names, template=template))
+
+
+def with_views(model: Model, views: int | None) -> Model:
+    """The model with --views in place of its own number of views."""
+    import attrs
+
+    if views is None:
+        return model
+    if model.encoder is None or model.decomposer_name is not None:
+        raise InputError(
+            f"got --views with {model.name}, which does not decompose images by the latents of an encoder; leave it out"
+        )
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, views=views))
 
 
 def read_text(model: Model, text: str, option: str) -> Tensor:

@@ -10,7 +10,7 @@ import typer
 
 from energycomp.cli.decompose import open_images
 from energycomp.cli.files import check_png, save_png
-from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, loading
+from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Views, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 from energycomp.ticking import working
@@ -37,6 +37,7 @@ def traverse(
         int, typer.Option(min=2, max=64, help="Number of values, evenly spaced from the first to the last.")
     ] = 7,
     out: Png = Path("traverse.png"),
+    views: Views = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -63,7 +64,7 @@ def traverse(
         from energycomp.decomposition import strongest_dimensions, traverse_dimension
         from energycomp.viz import traversal
 
-        opened, loaded, decomposer = open_images([image], model, device)
+        opened, loaded, decomposer = open_images([image], model, device, views)
     batch = loaded.processor(opened)
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
     with working("energycomp: changing one dimension after another ..."):

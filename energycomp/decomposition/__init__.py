@@ -24,6 +24,7 @@ from energycomp.decomposition.latents import (
     traverse,
 )
 from energycomp.decomposition.traversal import Traversal, strongest_dimensions, traverse_dimension
+from energycomp.decomposition.views import search_latents
 
 __all__ = [
     "EXPLAINED",
@@ -45,6 +46,7 @@ __all__ = [
     "latents_for",
     "recombine",
     "sampler_of",
+    "search_latents",
     "strongest_dimensions",
     "swap",
     "takes_apart",

@@ -12,6 +12,7 @@ from energycomp.components.conditioning import Condition
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.decomposition.decomposer import Parts
 from energycomp.decomposition.latents import latents_for
+from energycomp.decomposition.views import VIEWS, search_latents
 from energycomp.denoisers.denoiser import compose_rows
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import InputError
@@ -32,9 +33,12 @@ class DiffusionDecomposer:
     Args:
         model: with an encoder, whose latents are values of its conditioner.
         threshold: of masks, in brightness of [-1, 1]; see `parts`.
+        views: of the image, 1 to 8, among which latents are searched; see `search_latents`. 1 gives the encoder's
+            latents. By default the model's own number.
 
     Raises:
-        InputError: the model has no encoder.
+        InputError: the model has no encoder; or `views` is not from 1 to 8, or more than 1 for a model that does not
+            predict x0 under the product rule.
 
     >>> from energycomp.testing import stripes_model
     >>> stripes = DiffusionDecomposer(stripes_model(parts=2))
@@ -47,6 +51,7 @@ class DiffusionDecomposer:
 
     model: Model = attrs.field()
     threshold: float = MASK_THRESHOLD
+    views: int = attrs.field()
 
     @model.validator
     def _check_model(self, _: Any, model: Model) -> None:
@@ -56,17 +61,38 @@ class DiffusionDecomposer:
                 "'decomp', or train one: energycomp train decomp --data FOLDER"
             )
 
+    @views.default
+    def _views_of_the_model(self) -> int:
+        return checked_model(self.model).defaults.views
+
+    @views.validator
+    def _check_views(self, _: Any, views: int) -> None:
+        if type(views) is not int or not 1 <= views <= len(VIEWS):
+            raise InputError(f"got views={views!r}; expected a whole number from 1 to {len(VIEWS)}")
+        denoiser = self.model.denoiser
+        if views > 1 and (denoiser.rule != "product" or denoiser.prediction_type != "sample"):
+            raise InputError(
+                f"got views={views} with the model {self.model.name!r}, which predicts {denoiser.prediction_type!r} "
+                f"under the rule {denoiser.rule!r}; expected 'sample' under 'product', which at full noise show each "
+                "part alone; set views=1"
+            )
+
     @torch.no_grad()
     def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (B, K, D) of images. The encoder draws no random numbers."""
+        """Latents (B, K, D) of images. No random numbers are drawn from `generator`."""
         del generator
         encoder = cast("torch.nn.Module", self.model.encoder)
         training = encoder.training
+        samples = self.model.encode(images)
         try:
-            latents: Tensor = encoder.eval()(self.model.encode(images))
+            encoder.eval()
+            if self.views == 1:
+                latents: Tensor = encoder(samples)
+                return latents
+            found = [search_latents(self.model, one, encoder, views=self.views) for one in samples.split(1)]
         finally:
             encoder.train(training)
-        return latents
+        return torch.cat(found)
 
     def decode(
         self,

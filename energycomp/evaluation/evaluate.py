@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from energycomp.components.conditioning import mixed_of
 from energycomp.decomposition.decomposer import Decomposer, Decomposition, decompose_samples, decomposer_of
+from energycomp.decomposition.diffusion import DiffusionDecomposer
 from energycomp.errors import InputError
 from energycomp.evaluation.data import Example, true_values
 from energycomp.evaluation.records import (
@@ -248,11 +249,17 @@ def evaluate_parts(
         values=values if scenes is None else {**values, **scenes(decomposer)},
         intervals={name: ends for part in parts for name, ends in part.intervals(seed).items()},
         model=model.name,
-        solver=type(decomposer if model.encoder is None else model.encoder).__name__,
+        solver=type(decomposer if model.encoder is None else model.encoder).__name__ + _searched(decomposer),
         data=data,
         seed=seed,
         **totals,
     )
+
+
+def _searched(decomposer: Decomposer) -> str:
+    """The number of views that a decomposer searches, as the name of its solver ends."""
+    views = decomposer.views if isinstance(decomposer, DiffusionDecomposer) else 1
+    return "" if views == 1 else f", {views} views"
 
 
 def _over(

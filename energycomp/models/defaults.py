@@ -42,6 +42,10 @@ def _is_count(value: Any, least: int = 1) -> bool:
     return type(value) is int and least <= value <= MAX_COUNT
 
 
+def _is_views(value: Any) -> bool:
+    return _is_count(value) and value <= 8
+
+
 def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(map(legal, value)) and 0 <= value[0] <= value[1]
 
@@ -75,6 +79,7 @@ class Defaults:
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line.
         attribute_guidance: how strongly attributes are drawn where a person does not say, see `Model.compose`.
+        views: how many turned and mirrored views of an image a decomposition searches, 1 to 8; see `search_latents`.
     """
 
     timesteps: tuple[float, float] | None = attrs.field(
@@ -105,3 +110,4 @@ class Defaults:
     )
     guidance_scale: float = attrs.field(default=1.0, validator=_legal(_is_positive, "a number > 0"))
     attribute_guidance: float = attrs.field(default=1.0, validator=_legal(_is_positive, "a number > 0"))
+    views: int = attrs.field(default=1, validator=_legal(_is_views, "a whole number from 1 to 8"))

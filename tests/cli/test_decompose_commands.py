@@ -197,6 +197,20 @@ def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
     assert "--solver or --count" in err
 
 
+def test_views_are_searched_where_asked_for(run: Any) -> None:
+    plugins.register("datasets", "stripes", Source)
+    rows = [
+        json.loads(run("decompose", "./model", "a.png", *views, "--json")[1])["rows"] for views in ((), ("--views", 2))
+    ]
+    assert rows[1] - rows[0] == 5 * 2 * K + 4 * K + 1 + 4 * 3
+    code, out, err = run("evaluate", "./model", "-n", 2, "--views", 2, "--json")
+    assert code == 0, err
+    assert json.loads(out)["solver"] == "StripesEncoder, 2 views"
+    for command in (("recombine", "--take", "0,1"), ("add",), ("traverse", "--part", 0, "--dim", 1)):
+        code, _, err = run(command[0], "./model", "a.png", *command[1:], "--views", 2)
+        assert code == 0, err
+
+
 # A model that names a decomposer, which makes scenes
 
 
@@ -329,6 +343,7 @@ BAD = {
     "one take": ("recombine ./model a.png b.png --take 0", "got 1 --take for 2 images"),
     "a factor that is no number": ("recombine ./model a.png --take 0*x", "got --take '0*x'"),
     "words": ("recombine ./model a.png --take left", "got --take 'left'"),
+    "views without an encoder": ("decompose ./tiny a.png --views 2", "got --views with tiny"),
     "no such part": ("recombine ./model a.png --take 0,4", "from 0 to 3"),
     "part of four": ("traverse ./model a.png --part 4", "got part 4 of an image of 4 parts; expected 0 to 3"),
     "number of four": ("traverse ./model a.png --part 0 --dim 4", "got dimension 4 of latents of 4 numbers"),

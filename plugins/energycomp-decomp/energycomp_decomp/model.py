@@ -92,6 +92,7 @@ def default(*, parts: int = 5, width: int = 16, size: int = SIZE, prediction: st
         width=width,
         rule="product",
         prediction=prediction,
+        views=8 if prediction == "sample" else 1,
     )
 
 
@@ -151,6 +152,7 @@ def _model(
     width: int,
     rule: Rule,
     prediction: str,
+    views: int = 1,
 ) -> Model:
     kinds: dict[str, Literal["sample", "epsilon"]] = {"sample": "sample", "epsilon": "epsilon"}
     if prediction not in kinds:
@@ -178,6 +180,7 @@ def _model(
             solver="sgd",
             counts=(int(rule != "product"), parts),
             distinct=False,
+            views=views,
         ),
         encoder=encoder.to(memory_format=torch.channels_last),
         encoder_name=encoder_name,

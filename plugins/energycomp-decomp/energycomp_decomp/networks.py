@@ -18,6 +18,7 @@ __all__ = ["FactorsEncoder", "PartsEncoder", "PartsUNet"]
 
 MOMENTUM = 0.01
 FLOOR = -3.0  # least log variance of a content vector: with less noise, one number may encode several factors
+CEILING = 5.0  # greatest log variance: before the KL divergence counts, that of an unused latent grows without end
 BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the position that a latent predicts
 
 
@@ -136,10 +137,14 @@ class FactorsEncoder(nn.Module):
         return self.latents(self.posterior(samples)[0])
 
     def posterior(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance, at least -3, of the content vectors, (B, K, D - N) each."""
+        """Mean and log variance, from -3 to 5, of the content vectors, (B, K, D - N) each.
+
+        At the upper bound the gradient of the log variance is not 0, so that the KL divergence can reduce it.
+        """
         both = self.out(self.body(F.pixel_unshuffle(samples, self.fold)).flatten(1)).unflatten(1, (self.parts, -1))
         mean, log_variance = both.float().chunk(2, dim=-1)
-        return mean, FLOOR + F.softplus(log_variance)
+        log_variance = FLOOR + F.softplus(log_variance)
+        return mean, log_variance + (log_variance.clamp(max=CEILING) - log_variance).detach()
 
     def latents(self, content: Tensor) -> Tensor:
         """Latents (B, K, D) of content vectors (B, K, D - N)."""

@@ -45,6 +45,20 @@ def test_objects_are_found(name: str) -> None:
     assert report.values["mse"] < report.values["mse_baseline"] / 5
 
 
+def test_views_show_objects_that_the_encoder_gives_one_latent(model: Model) -> None:
+    images = ShapesSource().examples("synthetic:4", count=57, seed=0)
+    examples = [images[index] for index in (45, 56)]
+    found = {}
+    for views in (1, 8):
+        defaults = attrs.evolve(model.defaults, num_inference_steps=10, views=views)
+        report = evaluate_parts(
+            attrs.evolve(model, defaults=defaults), examples, ShapesSource().metrics(), progress=False
+        )
+        found[views] = report.values["recall"]
+    assert found[1] <= 0.75
+    assert found[8] == 1.0
+
+
 def test_factors_are_told_apart() -> None:
     true = factors(500, HELD_OUT)
     latents = energycomp.DiffusionDecomposer(energycomp.load("lit")).encode(render(true))

@@ -1,0 +1,96 @@
+"""Latents by search: an image is also encoded turned and mirrored, and the latents that explain it best are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from energycomp.components.conditioning import Condition
+from energycomp.denoisers.denoiser import Denoiser, compose_rows
+from energycomp.denoisers.evaluator import Trunk, rows, trunk
+from energycomp.models.model import Model
+
+__all__ = ["VIEWS", "search_latents", "turn", "turn_back"]
+
+# Quarter turns, and whether a mirror image follows. The first four keep the shape of any image.
+VIEWS = ((0, False), (0, True), (2, False), (2, True), (1, False), (3, False), (1, True), (3, True))
+LEVELS = (1.0, 0.9, 0.8, 0.7)  # shares of T at which latents are compared: noise hides most of the image
+
+
+def turn(images: Tensor, view: tuple[int, bool]) -> Tensor:
+    """Images (..., H, W) in a view of `VIEWS`.
+
+    >>> turn(torch.tensor([[1, 2], [3, 4]]), (1, True))
+    tensor([[4, 2],
+            [3, 1]])
+    """
+    turned = images.rot90(view[0], (-2, -1))
+    return turned.flip(-1) if view[1] else turned
+
+
+def turn_back(images: Tensor, view: tuple[int, bool]) -> Tensor:
+    """The inverse of `turn`.
+
+    >>> image = torch.rand(3, 4, 4)
+    >>> all(torch.equal(turn_back(turn(image, view), view), image) for view in VIEWS)
+    True
+    """
+    return (images.flip(-1) if view[1] else images).rot90(-view[0], (-2, -1))
+
+
+def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tensor], *, views: int) -> Tensor:
+    """Latents (1, K, D) of a sample (1, C, H, W): those of the encoder, or of a view that explain the sample better.
+
+    An encoder that gives one latent to two objects often keeps them apart in a mirrored image. Latents of a view encode
+    mirrored places, so each part that they show is turned back and encoded alone. Of its latents, the one that
+    differs most from those of an image without parts is the latent of the part. Then the candidates of all views are
+    compared by their denoising error on the sample itself, with the same noise for all.
+
+    Args:
+        model: under the product rule, predicting x0.
+        encode: samples (B, C, H, W) to latents (B, K, D).
+        views: how many of `VIEWS`; images that are not square have at most 4.
+
+    Returns:
+        The candidate with the least error, which is at most the encoder's. Costs V + V K + 1 encodings, and
+        5 V K + 4 K + 1 network evaluations (under the product rule, 4 (V + 1) more), for V views.
+    """
+    denoiser = model.denoiser
+    chosen = VIEWS[: views if sample.shape[2] == sample.shape[3] else min(views, 4)]
+    noise = torch.randn(len(LEVELS), *sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)
+    seen = encode(torch.cat([turn(sample, view) for view in chosen]))
+    count = seen.shape[1]
+    nothing, shown = _shown(denoiser, model.conditioner(seen.flatten(0, 1)), noise[:1])
+    alone = [turn_back(parts, view) for parts, view in zip(shown.split(count), chosen, strict=True)]
+    own = encode(torch.cat(alone))
+    row = (own - encode(nothing)).square().sum(2).argmax(1)
+    turned = own[torch.arange(len(own), device=row.device), row].view_as(seen)
+    candidates = torch.cat([seen[:1], turned])
+    errors = _errors(denoiser, model.conditioner(candidates.flatten(0, 1)), len(candidates), sample, noise)
+    return candidates[errors.argmin()][None]
+
+
+def _shown(denoiser: Denoiser, condition: Condition, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions of x0 at full noise (1, C, H, W): without parts (1, C, H, W), and of each part alone (R, C, H, W)."""
+    timestep = torch.full((1,), float(len(denoiser.alphas_cumprod)), device=noise.device)
+    null = Condition.unconditional(*denoiser.token_shape, rows=1, device=noise.device)
+    every = Condition.cat([null.to(dtype=condition.rows.dtype), condition])
+    owner = torch.zeros(len(every), dtype=torch.long, device=noise.device)
+    predicted = rows(denoiser, trunk(denoiser, noise, timestep), every, owner)
+    return predicted[:1], predicted[1:]
+
+
+def _errors(denoiser: Denoiser, condition: Condition, candidates: int, sample: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared errors of x0 (N,) over all `LEVELS`, of N candidates of R / N condition rows each."""
+    levels, device = len(LEVELS), sample.device
+    timestep = torch.tensor(LEVELS, device=device) * len(denoiser.alphas_cumprod)
+    signal, sigma = denoiser.noised_space.levels(timestep, sample.dtype)
+    once = trunk(denoiser, signal * sample + sigma * noise, timestep)
+    level = torch.arange(levels, device=device).repeat_interleave(candidates)
+    features = None if once.features is None else tuple(part[level] for part in once.features)
+    shared = Trunk(once.sample[level], timestep[level], features)
+    owner = torch.arange(levels * candidates, device=device).repeat_interleave(len(condition) // candidates)
+    composed = compose_rows(denoiser, shared, Condition.cat([condition] * levels), owner)
+    return (composed - sample).square().mean((1, 2, 3)).unflatten(0, (levels, candidates)).mean(0)
