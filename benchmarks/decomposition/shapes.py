@@ -1,6 +1,7 @@
 """Are the shapes of a decomposition right? Reconstructions, and each part alone, are read by the counting network.
 
-python benchmarks/decomposition/shapes.py [--models decomp decomp-b] [-n 500] [--seed 0] [-o runs/benchmarks]
+python benchmarks/decomposition/shapes.py [--models decomp decomp-b] [-n 500] [--views 1] [--seed 0]
+    [-o runs/benchmarks]
 
 The counting network in energycomp-datasets was trained on drawn images; the row "the images themselves" is its ceiling.
 """
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -19,7 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.common import measure
 from energycomp import load
-from energycomp.decomposition import decomposer_of
+from energycomp.decomposition import DiffusionDecomposer
 from energycomp.files import atomic_file
 from energycomp_datasets.shapes.features import LABELS, SHAPES, counts_of, shape_features
 from energycomp_datasets.shapes.shapes import WORLDS, Scene, render
@@ -58,10 +60,12 @@ def pairs_of(masks: Tensor, scene: Scene) -> list[tuple[int, int]]:
 
 
 @torch.no_grad()
-def rows(name: str, count: int, seed: int) -> list[list[str]]:
+def rows(name: str, count: int, seed: int, views: int | None = None) -> list[list[str]]:
     """What is drawn, and what the model makes of it."""
-    decomposer = decomposer_of(load(name))
-    world = "b" if decomposer.model.name.endswith("-b") else "a"  # type: ignore[attr-defined]
+    decomposer = DiffusionDecomposer(load(name))
+    if views is not None:
+        decomposer = attrs.evolve(decomposer, views=views)
+    world = "b" if decomposer.model.name.endswith("-b") else "a"
     scenes = [draw(index, HELD_OUT + seed, world=world) for index in range(count)]
     images = torch.stack([scene.image for scene in scenes])
     generator = torch.Generator().manual_seed(seed)
@@ -102,16 +106,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["decomp", "decomp-b"], help="names or folders")
     parser.add_argument("-n", type=int, default=500, help="images")
+    parser.add_argument("--views", type=int, help="of an image, among which latents are searched; those of the model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    lines = [line for name in options.models for line in rows(name, options.n, options.seed)]
+    lines = [line for name in options.models for line in rows(name, options.n, options.seed, options.views)]
+    views = "" if options.views is None else f" --views {options.views}"
     note = (
-        f"`{COMMAND} --models {' '.join(options.models)} -n {options.n} --seed {options.seed}`: {options.n} held-out "
-        "images of the model's world, read by the counting network of energycomp-datasets. A part counts if its mask "
-        f"covers an object at an intersection over union of {FOUND}."
+        f"`{COMMAND} --models {' '.join(options.models)} -n {options.n}{views} --seed {options.seed}`: {options.n} "
+        "held-out images of the model's world, read by the counting network of energycomp-datasets. A part counts if "
+        f"its mask covers an object at an intersection over union of {FOUND}."
     )
     text = measure.table(COLUMNS, lines, note)
     options.out.mkdir(parents=True, exist_ok=True)
