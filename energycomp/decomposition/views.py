@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from energycomp.components.conditioning import Condition
-from energycomp.denoisers.denoiser import Denoiser, compose_rows
+from energycomp.components.rules import rule_weights
+from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.models.model import Model
 
@@ -55,7 +56,7 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
 
     Returns:
         The candidate with the least error, which is at most the encoder's. Costs V + V K + 1 encodings, and
-        5 V K + 4 K + 1 network evaluations (under the product rule, 4 (V + 1) more), for V views.
+        5 V K + 4 K + 5 network evaluations for V views.
     """
     denoiser = model.denoiser
     chosen = VIEWS[: views if sample.shape[2] == sample.shape[3] else min(views, 4)]
@@ -75,22 +76,26 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
 def _shown(denoiser: Denoiser, condition: Condition, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions of x0 at full noise (1, C, H, W): without parts (1, C, H, W), and of each part alone (R, C, H, W)."""
     timestep = torch.full((1,), float(len(denoiser.alphas_cumprod)), device=noise.device)
-    null = Condition.unconditional(*denoiser.token_shape, rows=1, device=noise.device)
-    every = Condition.cat([null.to(dtype=condition.rows.dtype), condition])
-    owner = torch.zeros(len(every), dtype=torch.long, device=noise.device)
-    predicted = rows(denoiser, trunk(denoiser, noise, timestep), every, owner)
-    return predicted[:1], predicted[1:]
+    nothing, parts = _predicted(denoiser, condition, trunk(denoiser, noise, timestep))
+    return nothing, parts[0]
 
 
 def _errors(denoiser: Denoiser, condition: Condition, candidates: int, sample: Tensor, noise: Tensor) -> Tensor:
     """Mean squared errors of x0 (N,) over all `LEVELS`, of N candidates of R / N condition rows each."""
-    levels, device = len(LEVELS), sample.device
-    timestep = torch.tensor(LEVELS, device=device) * len(denoiser.alphas_cumprod)
+    timestep = torch.tensor(LEVELS, device=sample.device) * len(denoiser.alphas_cumprod)
     signal, sigma = denoiser.noised_space.levels(timestep, sample.dtype)
-    once = trunk(denoiser, signal * sample + sigma * noise, timestep)
-    level = torch.arange(levels, device=device).repeat_interleave(candidates)
-    features = None if once.features is None else tuple(part[level] for part in once.features)
-    shared = Trunk(once.sample[level], timestep[level], features)
-    owner = torch.arange(levels * candidates, device=device).repeat_interleave(len(condition) // candidates)
-    composed = compose_rows(denoiser, shared, Condition.cat([condition] * levels), owner)
-    return (composed - sample).square().mean((1, 2, 3)).unflatten(0, (levels, candidates)).mean(0)
+    nothing, parts = _predicted(denoiser, condition, trunk(denoiser, signal * sample + sigma * noise, timestep))
+    parts = parts.unflatten(1, (candidates, -1))
+    row, null = rule_weights(denoiser.rule, float(parts.shape[2]))
+    composed = row * parts.sum(2) + null * nothing[:, None]
+    return (composed - sample).square().mean((0, 2, 3, 4))
+
+
+def _predicted(denoiser: Denoiser, condition: Condition, shared: Trunk) -> tuple[Tensor, Tensor]:
+    """Predictions for L noised samples: without a condition (L, C, H, W), and under each of R (L, R, C, H, W)."""
+    levels, device = len(shared), shared.sample.device
+    null = Condition.unconditional(*denoiser.token_shape, rows=1, device=device)
+    every = Condition.cat([null.to(dtype=condition.rows.dtype), condition])
+    owner = torch.arange(levels, device=device).repeat_interleave(len(every))
+    predicted = rows(denoiser, shared, Condition.cat([every] * levels), owner).unflatten(0, (levels, -1))
+    return predicted[:, 0], predicted[:, 1:]

@@ -202,7 +202,7 @@ def test_views_are_searched_where_asked_for(run: Any) -> None:
     rows = [
         json.loads(run("decompose", "./model", "a.png", *views, "--json")[1])["rows"] for views in ((), ("--views", 2))
     ]
-    assert rows[1] - rows[0] == 5 * 2 * K + 4 * K + 1 + 4 * 3
+    assert rows[1] - rows[0] == 5 * 2 * K + 4 * K + 5
     code, out, err = run("evaluate", "./model", "-n", 2, "--views", 2, "--json")
     assert code == 0, err
     assert json.loads(out)["solver"] == "StripesEncoder, 2 views"
