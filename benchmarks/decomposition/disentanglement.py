@@ -135,7 +135,9 @@ def main() -> None:
     parser.add_argument("--kl", nargs="+", type=float, default=[4e-4, 1.5e-3], help="its loss weight in a VAE")
     parser.add_argument("--covariance", nargs="+", type=float, default=[0.0], help="its loss weight in a VAE")
     parser.add_argument("--steps", type=int, default=5000, help="of a VAE")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the VAEs")
+    parser.add_argument(
+        "--seeds", nargs="*", type=int, default=[0], help="of the VAEs; none is trained without a value"
+    )
     parser.add_argument("-n", type=int, default=5000, help="images")
     parser.add_argument("--seed", type=int, default=0, help="of the images")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
@@ -161,7 +163,9 @@ def main() -> None:
         kind = f"beta-VAE, {kl_weight:g}" if not covariance_weight else f"DIP-VAE, {kl_weight:g}, {covariance_weight:g}"
         rows.append(row(f"{kind}, seed {seed}", latents, true, error))
     kinds = (("--kl", options.kl), ("--covariance", options.covariance), ("--seeds", options.seeds))
-    given = " ".join(f"{name} {' '.join(map(str, values))}" for name, values in (("--models", options.models), *kinds))
+    given = " ".join(
+        f"{name} {' '.join(map(str, values))}".rstrip() for name, values in (("--models", options.models), *kinds)
+    )
     note = (
         f"`{COMMAND} {given} --steps {options.steps} -n {options.n} --seed {options.seed}`: {options.n} held-out "
         f"images of one lit object, {width} latent dimensions, MIG with 20 bins; the error is over {SHOWN} "
