@@ -49,6 +49,8 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
     differs most from those of an image without parts is the latent of the part. Then the candidates of all views are
     compared by their denoising error on the sample itself, with the same noise for all.
 
+    Rows of the result are in no order, so latents that are told apart by their row, such as factors, are not searched.
+
     Args:
         model: under the product rule, predicting x0.
         encode: samples (B, C, H, W) to latents (B, K, D).

@@ -9,6 +9,7 @@ from energycomp.errors import InputError
 from energycomp.evaluation import evaluate_parts
 from energycomp_datasets.shapes.lit import FACTORS, LitSource
 from energycomp_decomp.model import lit, untrained_lit
+from energycomp_decomp.networks import FactorsEncoder
 
 
 def test_evaluation_gives_mig_and_mcc() -> None:
@@ -27,3 +28,14 @@ def test_options() -> None:
     for options in ({"preset": "paper"}, {"parts": 3}, {"pretrained": False, "colour": 1}):
         with pytest.raises(InputError, match="expected"):
             lit(**options)  # type: ignore[arg-type]
+
+
+def test_the_variance_of_an_unused_latent_is_bounded() -> None:
+    encoder = FactorsEncoder(sample_size=16, parts=2, token_width=3, name_width=1, channels=[8, 8, 8])
+    with torch.no_grad():
+        encoder.out.bias.view(2, -1)[:, 2:].fill_(60.0)  # log variances: exp(57) would end a run
+    log_variance = encoder.posterior(torch.zeros(4, 3, 16, 16))[1]
+    assert torch.equal(log_variance, torch.full_like(log_variance, 5.0))
+    (log_variance.exp() - log_variance).sum().backward()
+    assert encoder.out.bias.grad is not None
+    assert float(encoder.out.bias.grad.view(2, -1)[:, 2:].min()) > 0  # descent lowers them
