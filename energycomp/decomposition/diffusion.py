@@ -12,7 +12,7 @@ from energycomp.components.conditioning import Condition
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.decomposition.decomposer import Parts
 from energycomp.decomposition.latents import latents_for
-from energycomp.decomposition.views import VIEWS, search_latents
+from energycomp.decomposition.views import check_views, search_latents
 from energycomp.denoisers.denoiser import compose_rows
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import InputError
@@ -67,15 +67,7 @@ class DiffusionDecomposer:
 
     @views.validator
     def _check_views(self, _: Any, views: int) -> None:
-        if type(views) is not int or not 1 <= views <= len(VIEWS):
-            raise InputError(f"got views={views!r}; expected a whole number from 1 to {len(VIEWS)}")
-        denoiser = self.model.denoiser
-        if views > 1 and (denoiser.rule != "product" or denoiser.prediction_type != "sample"):
-            raise InputError(
-                f"got views={views} with the model {self.model.name!r}, which predicts {denoiser.prediction_type!r} "
-                f"under the rule {denoiser.rule!r}; expected 'sample' under 'product', which at full noise show each "
-                "part alone; set views=1"
-            )
+        check_views(self.model, views)
 
     @torch.no_grad()
     def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:

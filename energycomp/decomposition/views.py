@@ -11,9 +11,10 @@ from energycomp.components.conditioning import Condition
 from energycomp.components.rules import rule_weights
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
+from energycomp.errors import InputError
 from energycomp.models.model import Model
 
-__all__ = ["VIEWS", "search_latents", "turn", "turn_back"]
+__all__ = ["VIEWS", "check_views", "search_latents", "turn", "turn_back"]
 
 # Quarter turns, and whether a mirror image follows. The first four keep the shape of any image.
 VIEWS = ((0, False), (0, True), (2, False), (2, True), (1, False), (3, False), (1, True), (3, True))
@@ -41,6 +42,20 @@ def turn_back(images: Tensor, view: tuple[int, bool]) -> Tensor:
     return (images.flip(-1) if view[1] else images).rot90(-view[0], (-2, -1))
 
 
+def check_views(model: Model, views: int) -> None:
+    """Raises `InputError` for a number that is not from 1 to 8, or is more than 1 where latents cannot be searched."""
+    if type(views) is not int or not 1 <= views <= len(VIEWS):
+        raise InputError(f"got views={views!r}; expected a whole number from 1 to {len(VIEWS)}")
+    denoiser = model.denoiser
+    if views > 1 and (denoiser.rule != "product" or denoiser.prediction_type != "sample"):
+        raise InputError(
+            f"got views={views} with the model {model.name!r}, which predicts {denoiser.prediction_type!r} under the "
+            f"rule {denoiser.rule!r}; expected 'sample' under 'product', which at full noise show each part alone; set "
+            "views=1"
+        )
+
+
+@torch.no_grad()
 def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tensor], *, views: int) -> Tensor:
     """Latents (1, K, D) of a sample (1, C, H, W): those of the encoder, or of a view that explain the sample better.
 
@@ -59,7 +74,18 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
     Returns:
         The candidate with the least error, which is at most the encoder's. Costs V + V K + 1 encodings, and
         5 V K + 4 K + 5 network evaluations for V views.
+
+    Raises:
+        InputError: another model or number of views, or more than one sample.
+
+    >>> from energycomp.testing import stripes_model
+    >>> stripes = stripes_model(parts=2)
+    >>> search_latents(stripes, torch.zeros(1, 3, 16, 16), stripes.encoder, views=2).shape
+    torch.Size([1, 2, 4])
     """
+    check_views(model, views)
+    if len(sample) != 1:
+        raise InputError(f"got {len(sample)} samples; expected one, (1, C, H, W); search them one by one")
     denoiser = model.denoiser
     chosen = VIEWS[: views if sample.shape[2] == sample.shape[3] else min(views, 4)]
     noise = torch.randn(len(LEVELS), *sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)

@@ -119,3 +119,6 @@ def test_another_rule_or_prediction_is_refused() -> None:
         with pytest.raises(InputError, match="set views=1"):
             DiffusionDecomposer(other, views=2)
         assert DiffusionDecomposer(other).views == 1
+    encoder: Any = model.encoder
+    with pytest.raises(InputError, match="got 2 samples"):
+        search_latents(model, image().expand(2, -1, -1, -1), encoder, views=2)
