@@ -42,6 +42,8 @@ def decompose(
     The PNG has two rows per image. The first shows the image, its reconstruction from all parts, and the parts alone,
     numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. If
     the parts explain little of an image, it is out of distribution, and a warning is printed.
+
+    A model may search turned and mirrored views of an image for the latents that explain it best; --views 1 is faster.
     """
     check_png(out)
     with loading(model):
@@ -144,9 +146,7 @@ def add(
     _decode(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)
 
 
-def open_images(
-    images: list[Path], model: str, device: str, views: int | None = None
-) -> tuple[list[Any], Model, Decomposer]:
+def open_images(images: list[Path], model: str, device: str, views: int | None) -> tuple[list[Any], Model, Decomposer]:
     """The images of files, the model of a name, and its decomposer."""
     from energycomp.decomposition import decomposer_of
 

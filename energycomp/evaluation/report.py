@@ -32,8 +32,8 @@ class Report:
         rows_per_image: network evaluations per image.
         seconds_per_image: wall-clock time, decoding of the image included.
         images: number of images.
-        model, solver, data, seed: what was evaluated. For a decomposition, the solver is the encoder, or the decomposer
-            of a model without an encoder.
+        model, solver, data, seed: what was evaluated. For a decomposition, the solver is the encoder with the
+            number of views that are searched, or the decomposer of a model without an encoder.
     """
 
     values: Mapping[str, float]
