@@ -16,16 +16,29 @@ from energycomp import training
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, collate, denoising_loss, start
+from energycomp.training import (
+    FitConfig,
+    Loss,
+    Recipe,
+    Step,
+    collate,
+    contrastive_loss,
+    denoising_loss,
+    option_number,
+    start,
+)
 from energycomp_clevr.model import clevr_places as build
 from energycomp_clevr.model import flow_from
-from energycomp_datasets.clevr.layout import read, render_arrays
+from energycomp_clevr.rivals import draw_rivals
+from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import Record
+from energycomp_datasets.clevr.scenes import CLEVR, Variety
 
 __all__ = ["augment", "clevr_places", "scenes_of"]
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
+CROWDED = Variety(side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -35,40 +48,54 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
     return images, torch.stack([torch.where(flipped[batch["owner"]], 1 - x, x), y], dim=1)
 
 
-def clevr_places(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
+def clevr_places(
+    *,
+    data: Path | None,
+    init: Model | None,
+    preset: str,
+    cache: Path,
+    crowded: float | str = 0.0,
+    contrast: float | str = 0.0,
+    **options: Any,
+) -> Recipe:
     """The recipe of the shipped weights of places (presets "default" and "flow"), or of the thesis (preset "paper").
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
         init: a model to start from; under "flow" also one that predicts x0, such as `clevr-places`, see `flow_from`.
         preset: "default"; "flow", which is the same but for the prediction type and the schedule; or "paper".
+        crowded: share of the rendered scenes in which 3 to 5 objects stand close and cover each other.
+        contrast: weight of telling scenes with an object left out, too many or moved apart, see `contrastive_loss`.
         options: of the preset.
     """
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
         init = flow_from(init)
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
-    if data:
-        scenes = scenes_of(data, model.processor, lambda record: record.coordinates)
-    else:
-        scenes = _rendered(cache / "clevr-scenes.safetensors")
+    share, weight = option_number("crowded", crowded, most=1.0), option_number("contrast", contrast)
+    scenes = scenes_of(data, model.processor, lambda record: record.coordinates) if data else _rendered(cache, share)
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
     if preset == "paper":
         config = FitConfig(steps=80_000, batch_size=128, learning_rate=2e-5, schedule="constant")
     network = model.denoiser.network
-    return Recipe(model=model, module=network, loss=_loss(model), data=scenes, config=config, collate_fn=collate)
+    return Recipe(
+        model=model, module=network, loss=_loss(model, weight), data=scenes, config=config, collate_fn=collate
+    )
 
 
-def _loss(model: Model) -> Loss:
+def _loss(model: Model, contrast: float) -> Loss:
     denoiser, conditioner = model.denoiser, model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         images, values = augment(batch, step.generator)
         samples = images if denoiser.codec is None else denoiser.codec.encode(images)
-        return denoising_loss(
-            denoiser, samples, conditioner(values), batch["owner"], module=module, generator=step.generator
-        )
+        condition, owner = conditioner(values), batch["owner"]
+        given: dict[str, Any] = {"module": module, "generator": step.generator}
+        if contrast:
+            rivals = draw_rivals(values, owner, len(images), conditioner, step.generator)
+            return contrastive_loss(denoiser, samples, condition, owner, rivals, weight=contrast, **given)
+        return denoising_loss(denoiser, samples, condition, owner, **given)
 
     return loss
 
@@ -78,15 +105,19 @@ def _scenes(images: Tensor, values: Tensor, counts: Tensor) -> Dataset[dict[str,
     return StackDataset(image=images, values=values.split(counts.tolist()))  # type: ignore[arg-type]
 
 
-def _rendered(path: Path) -> Dataset[dict[str, Tensor]]:
-    """The training scenes of seed 0, rendered once to disk."""
+def _rendered(cache: Path, crowded: float) -> Dataset[dict[str, Tensor]]:
+    """The training scenes of seed 0, and a share of crowded ones of seed 1, rendered once to disk."""
+    path = cache / ("clevr-scenes.safetensors" if not crowded else f"clevr-scenes-{crowded:g}.safetensors")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images, values, chunk = [], [], 250
-        for start in tqdm(range(0, RENDERED, chunk), desc=f"rendering {RENDERED:,} scenes", unit_scale=chunk):
-            some, places = render_arrays(chunk, objects=OBJECTS, seed=0, start=start)
+        close = round(RENDERED * crowded / chunk) * chunk
+        kinds = ((RENDERED - close, OBJECTS, CLEVR), (close, (3, 5), CROWDED))
+        chunks = [(seed, *kind[1:], at) for seed, kind in enumerate(kinds) for at in range(0, kind[0], chunk)]
+        for seed, objects, variety, at in tqdm(chunks, desc="rendering scenes", unit_scale=chunk):
+            some, found = render_objects(chunk, objects=objects, seed=seed, start=at, variety=variety)
             images.append(some)
-            values += places
+            values += [one[:, :2] for one in found]
         counts = torch.tensor([len(v) for v in values])
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})

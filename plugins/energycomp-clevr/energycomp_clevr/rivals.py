@@ -1,4 +1,4 @@
-"""Wrong descriptions of a scene, which the model of whole objects learns to tell from the right one."""
+"""Wrong descriptions of a scene, which a model learns to tell from the right one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ BESIDE, MOVED = 0.08, 0.04  # how far from an object a wrong one is put, and a m
 def draw_rivals(
     values: Tensor, owner: Tensor, scenes: int, conditioner: Conditioner, generator: torch.Generator
 ) -> Rivals:
-    """Rivals of scenes with objects (R, 6): an object left out, one too many or moved, and ones with a wrong word.
+    """Rivals of scenes with R objects: an object left out, one too many or moved, and ones with a wrong word.
 
     Args:
-        values: (R, 6) of all objects, attributes that are open as 0.
+        values: of all objects: (R, 6) with attributes that are open as 0, or (R, 2) places, which have no words.
         owner: (R,) the scene of each.
         scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
     """
     every = torch.arange(len(values))
-    swapped, wrong = _swapped(values, owner, scenes, generator)
+    swapped, wrong = every[:0], values[:0]
+    if values.shape[1] > 2:
+        swapped, wrong = _swapped(values, owner, scenes, generator)
     parents, extra_owner, extra = _misplaced(values, owner, scenes, generator)
     added = torch.cat([wrong, extra])
     none = torch.full_like(every, -1)
@@ -64,8 +66,8 @@ def _swapped(values: Tensor, owner: Tensor, scenes: int, generator: torch.Genera
 
 def _misplaced(values: Tensor, owner: Tensor, scenes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """One object a scene, beside another one, moved or anywhere: which it replaces (-1: none), the scenes, values."""
-    parents, found = torch.full((scenes,), -1), torch.rand(scenes, 6, generator=generator)
-    codes = 1 + (found[:, 2:] * torch.tensor(WORDS)).long()
+    parents, found = torch.full((scenes,), -1), torch.rand(scenes, values.shape[1], generator=generator)
+    codes = 1 + (found[:, 2:] * torch.tensor(WORDS)[: values.shape[1] - 2]).long()
     found[:, 2:] = codes.to(found.dtype)
     for scene in range(scenes):
         own = (owner == scene).nonzero()[:, 0]

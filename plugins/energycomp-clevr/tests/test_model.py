@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
@@ -13,10 +14,12 @@ from energycomp.models import load, save_pretrained
 from energycomp.sampling import Composer
 from energycomp.testing import check_component, check_conditioner
 from energycomp.training import denoising_loss
+from energycomp_clevr import recipe as recipes
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr, clevr_places, flow_from
 from energycomp_clevr.recipe import clevr_places as recipe
 from energycomp_datasets.clevr.layout import write
+from energycomp_datasets.clevr.scenes import Variety
 
 
 def test_coordinates_conform() -> None:
@@ -87,6 +90,28 @@ def test_the_flow_preset_trains_from_either_model(tmp_path: Path) -> None:
         assert made.model.denoiser.prediction_type == "flow"
         result = made.run(tmp_path / str(id(init)), steps=2, batch_size=2, progress=False)
         assert result.loss < 1.0
+
+
+def test_crowded_scenes_and_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "RENDERED", 500)
+    drawn: list[tuple[int, int, tuple[int, int]]] = []
+
+    def rendered(
+        count: int, *, objects: tuple[int, int], seed: int, start: int, variety: Variety
+    ) -> tuple[Tensor, list[Tensor]]:
+        drawn.append((seed, start, objects))
+        assert (variety.side < 6) == (seed == 1)
+        return torch.zeros(count, 3, 64, 64, dtype=torch.uint8), [torch.full((2, 6), 0.5)] * count
+
+    monkeypatch.setattr(recipes, "render_objects", rendered)
+    made = recipe(data=None, init=None, preset="default", cache=tmp_path, crowded="0.5", contrast="2")
+    assert drawn == [(0, 0, (0, 5)), (1, 0, (3, 5))]
+    assert made.data[0]["values"].shape == (2, 2)
+    assert made.run(tmp_path / "run", steps=1, batch_size=2, progress=False).loss > 1.0  # the rivals are in it
+    recipe(data=None, init=None, preset="default", cache=tmp_path, crowded=0.5)
+    assert len(drawn) == 2  # once
+    with pytest.raises(InputError, match="crowded=2; expected a number from 0 to 1"):
+        recipe(data=None, init=None, preset="default", cache=tmp_path, crowded=2)
 
 
 def tiny_vae(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import torch
 
 from energycomp.components import Condition
 from energycomp.training import Rivals
+from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.rivals import SWAPS, WORDS, draw_rivals
 
@@ -62,3 +63,12 @@ def test_scenes_without_objects() -> None:
     assert rivals.owner.tolist() == [0, 1, 2]
     assert rivals.dropped.tolist() == [-1] * 3
     assert len(new) == 3
+
+
+def test_places_have_no_words() -> None:
+    owner = torch.arange(40) // 4
+    rivals = draw_rivals(torch.rand(40, 2), owner, 12, Coordinates(), torch.Generator().manual_seed(0))
+    assert rivals.dropped[:40].tolist() == list(range(40))
+    assert rivals.added[:40].tolist() == [-1] * 40
+    assert rivals.owner[40:].tolist() == list(range(12))  # one object too many or moved in each scene
+    assert len(rivals.condition) == 12
