@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, StackDataset
 from tqdm import tqdm
 
 from energycomp import training
+from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
@@ -32,7 +33,7 @@ from energycomp_clevr.model import flow_from
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import Record
-from energycomp_datasets.clevr.scenes import CLEVR, Variety
+from energycomp_datasets.clevr.scenes import Variety
 
 __all__ = ["augment", "clevr_places", "scenes_of"]
 
@@ -54,7 +55,9 @@ def clevr_places(
     init: Model | None,
     preset: str,
     cache: Path,
+    scenes: int | str = RENDERED,
     crowded: float | str = 0.0,
+    textured: float | str = 0.0,
     contrast: float | str = 0.0,
     **options: Any,
 ) -> Recipe:
@@ -64,15 +67,22 @@ def clevr_places(
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
         init: a model to start from; under "flow" also one that predicts x0, such as `clevr-places`, see `flow_from`.
         preset: "default"; "flow", which is the same but for the prediction type and the schedule; or "paper".
+        scenes: how many are rendered.
         crowded: share of the rendered scenes in which 3 to 5 objects stand close and cover each other.
+        textured: share of those with textures and more shapes, of 0 to 5 objects.
         contrast: weight of telling scenes with an object left out, too many or moved apart, see `contrastive_loss`.
         options: of the preset.
     """
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
         init = flow_from(init)
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
-    share, weight = option_number("crowded", crowded, most=1.0), option_number("contrast", contrast)
-    scenes = scenes_of(data, model.processor, lambda record: record.coordinates) if data else _rendered(cache, share)
+    weight, count = option_number("contrast", contrast), round(option_number("scenes", scenes))
+    given = {"crowded": crowded, "textured": textured}
+    shares = {name: option_number(name, share, most=1.0) for name, share in given.items()}
+    if data:
+        pictures = scenes_of(data, model.processor, lambda record: record.coordinates)
+    else:
+        pictures = _rendered(cache, count, **shares)
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
@@ -80,7 +90,7 @@ def clevr_places(
         config = FitConfig(steps=80_000, batch_size=128, learning_rate=2e-5, schedule="constant")
     network = model.denoiser.network
     return Recipe(
-        model=model, module=network, loss=_loss(model, weight), data=scenes, config=config, collate_fn=collate
+        model=model, module=network, loss=_loss(model, weight), data=pictures, config=config, collate_fn=collate
     )
 
 
@@ -105,19 +115,36 @@ def _scenes(images: Tensor, values: Tensor, counts: Tensor) -> Dataset[dict[str,
     return StackDataset(image=images, values=values.split(counts.tolist()))  # type: ignore[arg-type]
 
 
-def _rendered(cache: Path, crowded: float) -> Dataset[dict[str, Tensor]]:
-    """The training scenes of seed 0, and a share of crowded ones of seed 1, rendered once to disk."""
-    path = cache / ("clevr-scenes.safetensors" if not crowded else f"clevr-scenes-{crowded:g}.safetensors")
+def _rendered(cache: Path, count: int, *, crowded: float, textured: float) -> Dataset[dict[str, Tensor]]:
+    """The training scenes of seed 0, crowded ones of seed 1 and textured ones of seed 2, rendered once to disk."""
+    if count < 1 or crowded + textured > 1:
+        raise InputError(
+            f"got scenes={count}, crowded={crowded:g} and textured={textured:g}; expected at least one scene, and "
+            "shares that add up to 1 at most"
+        )
+    mix = {"scenes": (count, RENDERED), "crowded": (crowded, 0.0), "textured": (textured, 0.0)}
+    named = [f"{name}-{share:g}" for name, (share, usual) in mix.items() if share != usual]
+    path = cache / ("-".join(["clevr-scenes", *named]) + ".safetensors")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images, values, chunk = [], [], 250
-        close = round(RENDERED * crowded / chunk) * chunk
-        kinds = ((RENDERED - close, OBJECTS, CLEVR), (close, (3, 5), CROWDED))
-        chunks = [(seed, *kind[1:], at) for seed, kind in enumerate(kinds) for at in range(0, kind[0], chunk)]
-        for seed, objects, variety, at in tqdm(chunks, desc="rendering scenes", unit_scale=chunk):
-            some, found = render_objects(chunk, objects=objects, seed=seed, start=at, variety=variety)
-            images.append(some)
-            values += [one[:, :2] for one in found]
+        close, painted = round(count * crowded), round(count * textured)
+        kinds: list[tuple[int, tuple[int, int], dict[str, Any]]] = [
+            (count - close - painted, OBJECTS, {}),
+            (close, (3, 5), {"variety": CROWDED}),
+            (painted, OBJECTS, {"textured": True}),
+        ]
+        chunks = [
+            (min(chunk, number - at), {"objects": objects, "seed": seed, "start": at, **kind})
+            for seed, (number, objects, kind) in enumerate(kinds)
+            for at in range(0, number, chunk)
+        ]
+        with tqdm(total=count, desc="rendering scenes") as bar:
+            for number, chosen in chunks:
+                some, found = render_objects(number, **chosen)
+                images.append(some)
+                values += [one[:, :2] for one in found]
+                bar.update(number)
         counts = torch.tensor([len(v) for v in values])
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})

@@ -19,7 +19,6 @@ from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr, clevr_places, flow_from
 from energycomp_clevr.recipe import clevr_places as recipe
 from energycomp_datasets.clevr.layout import write
-from energycomp_datasets.clevr.scenes import Variety
 
 
 def test_coordinates_conform() -> None:
@@ -92,26 +91,30 @@ def test_the_flow_preset_trains_from_either_model(tmp_path: Path) -> None:
         assert result.loss < 1.0
 
 
-def test_crowded_scenes_and_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "RENDERED", 500)
-    drawn: list[tuple[int, int, tuple[int, int]]] = []
+def test_kinds_of_scenes_and_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, object]] = []
 
-    def rendered(
-        count: int, *, objects: tuple[int, int], seed: int, start: int, variety: Variety
-    ) -> tuple[Tensor, list[Tensor]]:
-        drawn.append((seed, start, objects))
-        assert (variety.side < 6) == (seed == 1)
+    def rendered(count: int, **kind: object) -> tuple[Tensor, list[Tensor]]:
+        drawn.append({"count": count, **kind})
         return torch.zeros(count, 3, 64, 64, dtype=torch.uint8), [torch.full((2, 6), 0.5)] * count
 
     monkeypatch.setattr(recipes, "render_objects", rendered)
-    made = recipe(data=None, init=None, preset="default", cache=tmp_path, crowded="0.5", contrast="2")
-    assert drawn == [(0, 0, (0, 5)), (1, 0, (3, 5))]
+    asked = {"data": None, "init": None, "preset": "default", "cache": tmp_path, "scenes": "400"}
+    made = recipe(**asked, crowded="0.2", textured="0.1", contrast="2")
+    assert drawn == [
+        {"count": 250, "start": 0, "seed": 0, "objects": (0, 5)},
+        {"count": 30, "start": 250, "seed": 0, "objects": (0, 5)},
+        {"count": 80, "start": 0, "seed": 1, "objects": (3, 5), "variety": recipes.CROWDED},
+        {"count": 40, "start": 0, "seed": 2, "objects": (0, 5), "textured": True},
+    ]
     assert made.data[0]["values"].shape == (2, 2)
     assert made.run(tmp_path / "run", steps=1, batch_size=2, progress=False).loss > 1.0  # the rivals are in it
-    recipe(data=None, init=None, preset="default", cache=tmp_path, crowded=0.5)
-    assert len(drawn) == 2  # once
-    with pytest.raises(InputError, match="crowded=2; expected a number from 0 to 1"):
-        recipe(data=None, init=None, preset="default", cache=tmp_path, crowded=2)
+    recipe(**asked, crowded=0.2, textured=0.1)
+    assert len(drawn) == 4  # once
+    wrong: dict[str, object]
+    for wrong in ({"crowded": 2}, {"crowded": 0.6, "textured": 0.6}, {"scenes": 0}, {"scenes": "many"}):
+        with pytest.raises(InputError, match=r"got .*(crowded|scenes)=.*expected"):
+            recipe(**asked | wrong)
 
 
 def tiny_vae(folder: Path) -> Path:

@@ -70,6 +70,7 @@ def render_objects(
     size: int = 64,
     start: int = 0,
     variety: Variety = CLEVR,
+    textured: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
     """Images `(N, 3, size, size)` uint8 and the objects (`(K, 6)` float32 each, see `object_values`) from `start` on.
 
@@ -80,7 +81,7 @@ def render_objects(
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
     values = []
     for row in range(count):
-        scene = scene_of(seed, start + row, objects, variety=variety)
+        scene = scene_of(seed, start + row, objects, textured, variety)
         images[row] = to_bytes(render(scene, (size, size)))
         values.append(object_values(scene))
     return images, values
