@@ -70,7 +70,7 @@ def clevr_places(
         scenes: how many are rendered.
         crowded: share of the rendered scenes in which 3 to 5 objects stand close and cover each other.
         textured: share of those with textures and more shapes, of 0 to 5 objects.
-        contrast: weight of telling scenes with an object left out, too many or moved apart, see `contrastive_loss`.
+        contrast: weight of rivals, scenes with an object left out, too many or moved; see `contrastive_loss`.
         options: of the preset.
     """
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":

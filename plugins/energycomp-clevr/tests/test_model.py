@@ -100,7 +100,7 @@ def test_kinds_of_scenes_and_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(recipes, "render_objects", rendered)
     asked = {"data": None, "init": None, "preset": "default", "cache": tmp_path, "scenes": "400"}
-    made = recipe(**asked, crowded="0.2", textured="0.1", contrast="2")
+    made = recipe(**asked, crowded="0.2", textured="0.1", contrast="1000")
     assert drawn == [
         {"count": 250, "start": 0, "seed": 0, "objects": (0, 5)},
         {"count": 30, "start": 250, "seed": 0, "objects": (0, 5)},
@@ -108,9 +108,12 @@ def test_kinds_of_scenes_and_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         {"count": 40, "start": 0, "seed": 2, "objects": (0, 5), "textured": True},
     ]
     assert made.data[0]["values"].shape == (2, 2)
-    assert made.run(tmp_path / "run", steps=1, batch_size=2, progress=False).loss > 1.0  # the rivals are in it
-    recipe(**asked, crowded=0.2, textured=0.1)
+    plain = recipe(**asked, crowded=0.2, textured=0.1)
     assert len(drawn) == 4  # once
+    first, second = (
+        one.run(tmp_path / str(id(one)), steps=1, batch_size=2, progress=False).loss for one in (made, plain)
+    )
+    assert first > second + 0.1  # by the rivals
     wrong: dict[str, object]
     for wrong in ({"crowded": 2}, {"crowded": 0.6, "textured": 0.6}, {"scenes": 0}, {"scenes": "many"}):
         with pytest.raises(InputError, match=r"got .*(crowded|scenes)=.*expected"):
