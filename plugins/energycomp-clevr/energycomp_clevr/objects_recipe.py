@@ -9,18 +9,14 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, StackDataset
-from tqdm import tqdm
 
 from energycomp import load, training
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.models import Model
 from energycomp.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 from energycomp_clevr.model import clevr as build
-from energycomp_clevr.recipe import clevr_places, scenes_of
+from energycomp_clevr.recipe import clevr_places, rendered, scenes_of
 from energycomp_clevr.rivals import draw_rivals
-from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.clevr.records import Record
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, Variety
 
@@ -29,7 +25,10 @@ __all__ = ["augment", "clevr", "widened"]
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
 WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
 CROWDED = attrs.evolve(WIDE, side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
-RENDERED = ((12_000, OBJECTS, WIDE), (12_000, (3, 5), CROWDED))
+RENDERED: tuple[tuple[int, dict[str, Any]], ...] = (
+    (12_000, {"objects": OBJECTS, "variety": WIDE}),
+    (12_000, {"objects": (3, 5), "variety": CROWDED}),
+)
 RIVALS = 2.0  # weight of telling wrong descriptions apart
 OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open
 
@@ -66,7 +65,10 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
     if preset == "paper":
         return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)
     model = start(None, partial(build, preset=preset, pretrained=False, **options))
-    scenes = scenes_of(data, model.processor, _values) if data else _rendered(cache / "clevr-described.safetensors")
+    if data:
+        scenes = scenes_of(data, model.processor, _values)
+    else:
+        scenes = rendered(cache / "clevr-described.safetensors", RENDERED, columns=6)
     model = widened(load("clevr-places") if init is None else init, model)
     config = FitConfig(
         steps=8_000,
@@ -122,25 +124,3 @@ def _values(record: Record) -> Tensor:
         [words.index(one[name]) + 1 if name in one else 0 for name, words in ATTRIBUTES.items()] for one in described
     ]
     return torch.cat([record.coordinates, torch.tensor(codes).reshape(-1, len(ATTRIBUTES))], dim=1)
-
-
-def _rendered(path: Path) -> Dataset[dict[str, Tensor]]:
-    """The training scenes of seed 0, rendered once to disk."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images, values, chunk = [], [], 250
-        chunks = [
-            (seed, objects, variety, start)
-            for seed, (count, objects, variety) in enumerate(RENDERED)
-            for start in range(0, count, chunk)
-        ]
-        for seed, objects, variety, start in tqdm(chunks, desc="rendering scenes", unit_scale=chunk):
-            some, found = render_objects(chunk, objects=objects, seed=seed, start=start, variety=variety)
-            images.append(some)
-            values += found
-        counts = torch.tensor([len(v) for v in values])
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
-    tensors = read_tensors(path)
-    values = tensors["values"].split(tensors["counts"].tolist())
-    return StackDataset(image=tensors["images"], values=values)  # type: ignore[arg-type]

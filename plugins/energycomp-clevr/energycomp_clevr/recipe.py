@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, StackDataset
 from tqdm import tqdm
 
 from energycomp import training
@@ -35,7 +34,7 @@ from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import Record
 from energycomp_datasets.clevr.scenes import Variety
 
-__all__ = ["augment", "clevr_places", "scenes_of"]
+__all__ = ["augment", "clevr_places", "rendered", "scenes_of"]
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
@@ -82,7 +81,7 @@ def clevr_places(
     if data:
         pictures = scenes_of(data, model.processor, lambda record: record.coordinates)
     else:
-        pictures = _rendered(cache, count, **shares)
+        pictures = _places(cache, count, **shares)
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
@@ -110,13 +109,14 @@ def _loss(model: Model, contrast: float) -> Loss:
     return loss
 
 
-def _scenes(images: Tensor, values: Tensor, counts: Tensor) -> Dataset[dict[str, Tensor]]:
+def _scenes(images: Tensor, values: Tensor, counts: Tensor) -> list[dict[str, Tensor]]:
     """Images (N, 3, H, W) uint8 with their objects: `values` (R, D), of which each image has a count."""
-    return StackDataset(image=images, values=values.split(counts.tolist()))  # type: ignore[arg-type]
+    objects = values.split(counts.tolist())
+    return [{"image": image, "values": some} for image, some in zip(images, objects, strict=True)]
 
 
-def _rendered(cache: Path, count: int, *, crowded: float, textured: float) -> Dataset[dict[str, Tensor]]:
-    """The training scenes of seed 0, crowded ones of seed 1 and textured ones of seed 2, rendered once to disk."""
+def _places(cache: Path, count: int, *, crowded: float, textured: float) -> list[dict[str, Tensor]]:
+    """The places of scenes that are plain (seed 0), crowded (seed 1) and textured (seed 2)."""
     if count < 1 or crowded + textured > 1:
         raise InputError(
             f"got scenes={count}, crowded={crowded:g} and textured={textured:g}; expected at least one scene, and "
@@ -124,27 +124,33 @@ def _rendered(cache: Path, count: int, *, crowded: float, textured: float) -> Da
         )
     mix = {"scenes": (count, RENDERED), "crowded": (crowded, 0.0), "textured": (textured, 0.0)}
     named = [f"{name}-{share:g}" for name, (share, usual) in mix.items() if share != usual]
-    path = cache / ("-".join(["clevr-scenes", *named]) + ".safetensors")
+    close, painted = round(count * crowded), round(count * textured)
+    kinds: list[tuple[int, dict[str, Any]]] = [
+        (count - close - painted, {"objects": OBJECTS}),
+        (close, {"objects": (3, 5), "variety": CROWDED}),
+        (painted, {"objects": OBJECTS, "textured": True}),
+    ]
+    return rendered(cache / ("-".join(["clevr-scenes", *named]) + ".safetensors"), kinds, columns=2)
+
+
+def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns: int) -> list[dict[str, Tensor]]:
+    """Training scenes, rendered once to disk.
+
+    Args:
+        path: of the file that keeps them.
+        kinds: how many of each kind, and what `render_objects` takes for it; the place in the list is the seed.
+        columns: how many of the six values of an object are kept: 2 are its place.
+    """
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images, values, chunk = [], [], 250
-        close, painted = round(count * crowded), round(count * textured)
-        kinds: list[tuple[int, tuple[int, int], dict[str, Any]]] = [
-            (count - close - painted, OBJECTS, {}),
-            (close, (3, 5), {"variety": CROWDED}),
-            (painted, OBJECTS, {"textured": True}),
-        ]
-        chunks = [
-            (min(chunk, number - at), {"objects": objects, "seed": seed, "start": at, **kind})
-            for seed, (number, objects, kind) in enumerate(kinds)
-            for at in range(0, number, chunk)
-        ]
-        with tqdm(total=count, desc="rendering scenes") as bar:
-            for number, chosen in chunks:
-                some, found = render_objects(number, **chosen)
-                images.append(some)
-                values += [one[:, :2] for one in found]
-                bar.update(number)
+        with tqdm(total=sum(number for number, _ in kinds), desc="rendering scenes") as bar:
+            for seed, (number, kind) in enumerate(kinds):
+                for start in range(0, number, chunk):
+                    some, found = render_objects(min(chunk, number - start), seed=seed, start=start, **kind)
+                    images.append(some)
+                    values += [one[:, :columns] for one in found]
+                    bar.update(len(some))
         counts = torch.tensor([len(v) for v in values])
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
@@ -152,9 +158,7 @@ def _rendered(cache: Path, count: int, *, crowded: float, textured: float) -> Da
     return _scenes(tensors["images"], tensors["values"], tensors["counts"])
 
 
-def scenes_of(
-    folder: Path, processor: ImageProcessor, values: Callable[[Record], Tensor]
-) -> Dataset[dict[str, Tensor]]:
+def scenes_of(folder: Path, processor: ImageProcessor, values: Callable[[Record], Tensor]) -> list[dict[str, Tensor]]:
     """Pictures of a folder in CLEVR's layout, at the model's size, in memory; `values` (K, D) of each record."""
     records = read(folder)
     images = [to_bytes(processor(record.path)[0]) for record in tqdm(records, desc="reading")]

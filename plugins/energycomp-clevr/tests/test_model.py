@@ -94,11 +94,11 @@ def test_the_flow_preset_trains_from_either_model(tmp_path: Path) -> None:
 def test_kinds_of_scenes_and_rivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[dict[str, object]] = []
 
-    def rendered(count: int, **kind: object) -> tuple[Tensor, list[Tensor]]:
+    def render(count: int, **kind: object) -> tuple[Tensor, list[Tensor]]:
         drawn.append({"count": count, **kind})
         return torch.zeros(count, 3, 64, 64, dtype=torch.uint8), [torch.full((2, 6), 0.5)] * count
 
-    monkeypatch.setattr(recipes, "render_objects", rendered)
+    monkeypatch.setattr(recipes, "render_objects", render)
     asked = {"data": None, "init": None, "preset": "default", "cache": tmp_path, "scenes": "400"}
     made = recipe(**asked, crowded="0.2", textured="0.1", contrast="1000")
     assert drawn == [

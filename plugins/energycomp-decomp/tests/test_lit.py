@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,9 +27,10 @@ def test_evaluation_gives_mig_and_mcc() -> None:
 
 
 def test_options() -> None:
-    for options in ({"preset": "paper"}, {"parts": 3}, {"pretrained": False, "colour": 1}):
+    wrong: dict[str, Any]
+    for wrong in ({"preset": "paper"}, {"parts": 3}, {"pretrained": False, "colour": 1}):
         with pytest.raises(InputError, match="expected"):
-            lit(**options)  # type: ignore[arg-type]
+            lit(**wrong)
 
 
 def test_the_variance_of_an_unused_latent_is_bounded() -> None:
