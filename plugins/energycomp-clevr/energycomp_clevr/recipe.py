@@ -109,12 +109,6 @@ def _loss(model: Model, contrast: float) -> Loss:
     return loss
 
 
-def _scenes(images: Tensor, values: Tensor, counts: Tensor) -> list[dict[str, Tensor]]:
-    """Images (N, 3, H, W) uint8 with their objects: `values` (R, D), of which each image has a count."""
-    objects = values.split(counts.tolist())
-    return [{"image": image, "values": some} for image, some in zip(images, objects, strict=True)]
-
-
 def _places(cache: Path, count: int, *, crowded: float, textured: float) -> list[dict[str, Tensor]]:
     """The places of scenes that are plain (seed 0), crowded (seed 1) and textured (seed 2)."""
     if count < 1 or crowded + textured > 1:
@@ -155,12 +149,13 @@ def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
     tensors = read_tensors(path)
-    return _scenes(tensors["images"], tensors["values"], tensors["counts"])
+    objects = tensors["values"].split(tensors["counts"].tolist())
+    return [{"image": image, "values": some} for image, some in zip(tensors["images"], objects, strict=True)]
 
 
 def scenes_of(folder: Path, processor: ImageProcessor, values: Callable[[Record], Tensor]) -> list[dict[str, Tensor]]:
     """Pictures of a folder in CLEVR's layout, at the model's size, in memory; `values` (K, D) of each record."""
-    records = read(folder)
-    images = [to_bytes(processor(record.path)[0]) for record in tqdm(records, desc="reading")]
-    counts = torch.tensor([record.count for record in records])
-    return _scenes(torch.stack(images), torch.cat([values(record) for record in records]), counts)
+    return [
+        {"image": to_bytes(processor(record.path)[0]), "values": values(record)}
+        for record in tqdm(read(folder), desc="reading")
+    ]
