@@ -82,7 +82,7 @@ def answered(records: Sequence[Record], shape: Sequence[int], training: slice = 
 def head(columns: Sequence[Column]) -> list[str]:
     """Names of what `table_rows` gives."""
     first, *others = [column.name for column in columns]
-    return ["data", "method", "n", first, "minus ours (95 %)", *others, "rows", "CPU s"]
+    return ["data", "method", "n", first, "minus ours (95 %)", *others, "NFE", "CPU s"]
 
 
 def table_rows(

@@ -38,7 +38,7 @@ from energycomp_text import with_concepts
 from energycomp_text.classifiers import Guess, compound, individual, weighted
 from energycomp_text.text import Text
 
-COLUMNS = (Column("set exactly right", ExactSet(), ".1%"), Column("concepts found", ConceptRecall(), ".1%"))
+COLUMNS = (Column("set exactly correct", ExactSet(), ".1%"), Column("concepts found", ConceptRecall(), ".1%"))
 SGD_SHARES = (1, 20)  # steps of gradient descent for each draw of least squares
 Find = Callable[[Model, Tensor, NoiseBank, int], Guess]
 

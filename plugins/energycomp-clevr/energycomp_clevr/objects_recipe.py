@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -15,19 +14,16 @@ from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 from energycomp_clevr.model import clevr as build
-from energycomp_clevr.recipe import clevr_places, rendered, scenes_of
+from energycomp_clevr.recipe import OBJECTS, WIDE, WIDE_CROWDED, clevr_places, rendered, scenes_of
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.records import Record
-from energycomp_datasets.clevr.scenes import ATTRIBUTES, Variety
+from energycomp_datasets.clevr.scenes import ATTRIBUTES
 
 __all__ = ["augment", "clevr", "widened"]
 
-OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
-WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
-CROWDED = attrs.evolve(WIDE, side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
 RENDERED: tuple[tuple[int, dict[str, Any]], ...] = (
     (12_000, {"objects": OBJECTS, "variety": WIDE}),
-    (12_000, {"objects": (3, 5), "variety": CROWDED}),
+    (12_000, {"objects": (3, 5), "variety": WIDE_CROWDED}),
 )
 RIVALS = 2.0  # weight of telling wrong descriptions apart
 OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -34,11 +35,13 @@ from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import Record
 from energycomp_datasets.clevr.scenes import Variety
 
-__all__ = ["augment", "clevr_places", "rendered", "scenes_of"]
+__all__ = ["OBJECTS", "WIDE", "WIDE_CROWDED", "augment", "clevr_places", "rendered", "scenes_of"]
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
 CROWDED = Variety(side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
+WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
+WIDE_CROWDED = attrs.evolve(CROWDED, camera=WIDE.camera, lights=WIDE.lights, sizes=WIDE.sizes)
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -57,6 +60,7 @@ def clevr_places(
     scenes: int | str = RENDERED,
     crowded: float | str = 0.0,
     textured: float | str = 0.0,
+    varied: float | str = 0.0,
     contrast: float | str = 0.0,
     **options: Any,
 ) -> Recipe:
@@ -69,6 +73,7 @@ def clevr_places(
         scenes: how many are rendered.
         crowded: share of the rendered scenes in which 3 to 5 objects stand close and cover each other.
         textured: share of those with textures and more shapes, of 0 to 5 objects.
+        varied: share of those that vary beyond CLEVR in camera, lights and sizes; half of them are crowded.
         contrast: weight of rivals, scenes with an object left out, too many or moved; see `contrastive_loss`.
         options: of the preset.
     """
@@ -76,7 +81,7 @@ def clevr_places(
         init = flow_from(init)
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
     weight, count = option_number("contrast", contrast), round(option_number("scenes", scenes))
-    given = {"crowded": crowded, "textured": textured}
+    given = {"crowded": crowded, "textured": textured, "varied": varied}
     shares = {name: option_number(name, share, most=1.0) for name, share in given.items()}
     if data:
         pictures = scenes_of(data, model.processor, lambda record: record.coordinates)
@@ -109,20 +114,24 @@ def _loss(model: Model, contrast: float) -> Loss:
     return loss
 
 
-def _places(cache: Path, count: int, *, crowded: float, textured: float) -> list[dict[str, Tensor]]:
-    """The places of scenes that are plain (seed 0), crowded (seed 1) and textured (seed 2)."""
-    if count < 1 or crowded + textured > 1:
+def _places(cache: Path, count: int, *, crowded: float, textured: float, varied: float) -> list[dict[str, Tensor]]:
+    """The places of scenes: plain (seed 0), crowded (1), textured (2), varied (3), and varied and crowded ones (4)."""
+    mix = {"crowded": crowded, "textured": textured, "varied": varied}
+    if count < 1 or sum(mix.values()) > 1:
+        shares = ", ".join(f"{name}={share:g}" for name, share in mix.items())
         raise InputError(
-            f"got scenes={count}, crowded={crowded:g} and textured={textured:g}; expected at least one scene, and "
-            "shares that add up to 1 at most"
+            f"got scenes={count}, {shares}; expected at least one scene, and shares that add up to 1 at most"
         )
-    mix = {"scenes": (count, RENDERED), "crowded": (crowded, 0.0), "textured": (textured, 0.0)}
-    named = [f"{name}-{share:g}" for name, (share, usual) in mix.items() if share != usual]
-    close, painted = round(count * crowded), round(count * textured)
+    named = [f"{name}-{share:g}" for name, share in mix.items() if share]
+    if count != RENDERED:
+        named.insert(0, f"scenes-{count}")
+    close, painted, wide = (round(count * share) for share in mix.values())
     kinds: list[tuple[int, dict[str, Any]]] = [
-        (count - close - painted, {"objects": OBJECTS}),
+        (count - close - painted - wide, {"objects": OBJECTS}),
         (close, {"objects": (3, 5), "variety": CROWDED}),
         (painted, {"objects": OBJECTS, "textured": True}),
+        (wide - wide // 2, {"objects": OBJECTS, "variety": WIDE}),
+        (wide // 2, {"objects": (3, 5), "variety": WIDE_CROWDED}),
     ]
     return rendered(cache / ("-".join(["clevr-scenes", *named]) + ".safetensors"), kinds, columns=2)
 
