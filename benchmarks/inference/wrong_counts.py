@@ -45,6 +45,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model, solver = load(options.model), Pursuit(side=options.side)
     examples = find("datasets", model.name)().examples(options.data, count=options.n, seed=options.seed)
+    if not examples:
+        parser.error(f"got no images of {options.data}; expected at least one; change -n or --data")
     faults, rows = Counter[str](), 0
     for index, example in enumerate(tqdm(examples, desc="reading")):
         fault, spent = read(model, solver, example, derived_seed(options.seed, "example", index))
