@@ -117,7 +117,7 @@ def _loss(model: Model, contrast: float) -> Loss:
 def _places(cache: Path, count: int, *, crowded: float, textured: float, varied: float) -> list[dict[str, Tensor]]:
     """The places of scenes: plain (seed 0), crowded (1), textured (2), varied (3), and varied and crowded ones (4)."""
     mix = {"crowded": crowded, "textured": textured, "varied": varied}
-    if count < 1 or sum(mix.values()) > 1:
+    if count < 1 or sum(mix.values()) > 1 + 1e-9:
         shares = ", ".join(f"{name}={share:g}" for name, share in mix.items())
         raise InputError(
             f"got scenes={count}, {shares}; expected at least one scene, and shares that add up to 1 at most"
