@@ -15,14 +15,12 @@ from collections import Counter
 
 import attrs
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.measure import reading_arguments
 from energycomp import Model, infer, load
-from energycomp.evaluation import Example, true_values
-from energycomp.evaluation.scene_metrics import FOUND_WITHIN
+from energycomp.evaluation import Example, near_pairs, true_values
 from energycomp.images import to_unit
 from energycomp.inference import make_problem
 from energycomp.inference.infer import OutOfDistributionWarning
@@ -78,10 +76,9 @@ def read(model: Model, solver: Pursuit, example: Example, seed: int) -> tuple[st
 
 def _corrected(answer: Tensor, true: Tensor) -> list[int]:
     """Indices into both: the places of the answer that are objects, and the objects that it lacks."""
-    cost = (answer[:, None] - true[None]).square().mean(2)
-    pairs = [(i, j) for i, j in zip(*linear_sum_assignment(cost.numpy()), strict=True) if cost[i, j] < FOUND_WITHIN]
-    lacking = set(range(len(true))) - {j for _, j in pairs}
-    return [*(int(i) for i, _ in pairs), *(len(answer) + j for j in sorted(lacking))]
+    rows, columns = near_pairs(answer, true)
+    lacking = sorted(set(range(len(true))) - set(columns.tolist()))
+    return [*rows.tolist(), *(len(answer) + column for column in lacking)]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from tqdm import tqdm
 
@@ -34,7 +33,7 @@ from benchmarks.common.ways import SHOWN, identity, mean_interval, write_rows
 from energycomp import Model, edit, infer, load
 from energycomp.components import MixedConditioner, mixed_of
 from energycomp.errors import InputError
-from energycomp.evaluation import FOUND_WITHIN, parse_range
+from energycomp.evaluation import near_pairs, parse_range
 from energycomp.files import atomic_file
 from energycomp.images import as_picture, from_bytes
 from energycomp_datasets.clevr.layout import render_objects
@@ -153,11 +152,9 @@ def marked(row: dict[str, Any], mixed: MixedConditioner) -> dict[str, float]:
 
 def words_right(asked: Tensor, read: Tensor, numbers: int) -> Tensor:
     """Which words of each asked object (K, A) are read at its place; none where no object is read there."""
-    cost = (asked[:, None, :numbers] - read[None, :, :numbers]).square().mean(2)
-    rows, columns = map(torch.as_tensor, linear_sum_assignment(cost.clamp(max=FOUND_WITHIN).numpy()))
+    rows, columns = near_pairs(asked[:, :numbers], read[:, :numbers])
     right = torch.zeros(len(asked), asked.shape[1] - numbers, dtype=torch.bool)
-    near = cost[rows, columns] < FOUND_WITHIN
-    right[rows] = (asked[rows, numbers:] == read[columns, numbers:]) & near[:, None]
+    right[rows] = asked[rows, numbers:] == read[columns, numbers:]
     return right
 
 

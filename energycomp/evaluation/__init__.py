@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         PerceptionRate,
         Precision,
         match,
+        near_pairs,
     )
 
 _NAMES = {
@@ -53,6 +54,7 @@ _NAMES = {
         "PerceptionRate",
         "Precision",
         "match",
+        "near_pairs",
     ),
 }
 
@@ -84,6 +86,7 @@ __all__ = [
     "evaluate_parts",
     "match",
     "match_masks",
+    "near_pairs",
     "parse_range",
     "true_values",
 ]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from energycomp.components.conditioning import MixedConditioner
-from energycomp.evaluation.scene_metrics import FOUND_WITHIN
+from energycomp.evaluation.scene_metrics import near_pairs
 
 __all__ = ["AttributeAccuracy", "AttributeCalibration", "attribute_metrics"]
 
@@ -60,7 +59,7 @@ class AttributeAccuracy(Metric):
     def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
         """Adds images: found values (K', D + A) and true values (K, D + A) of each."""
         for f, t in zip(found, true, strict=True):
-            rows, columns = _matched(f, t, self.numbers)
+            rows, columns = near_pairs(f[:, : self.numbers], t[:, : self.numbers])
             right = _right(f[rows, self.numbers :], t[columns, self.numbers :])
             self.right += right[:, self.attributes].all(1).sum()
             self.matched += len(rows)
@@ -95,7 +94,7 @@ class AttributeCalibration(Metric):
         for f, t, c in zip(found, true, certainty, strict=True):
             if c is None or bool(c.isnan().any()):
                 continue
-            rows, columns = _matched(f, t, self.numbers)
+            rows, columns = near_pairs(f[:, : self.numbers], t[:, : self.numbers])
             right = _right(f[rows, self.numbers :], t[columns, self.numbers :])[:, self.attribute]
             sure = c[rows, self.attribute].double()
             place = (sure * BINS).long().clamp(max=BINS - 1)
@@ -106,14 +105,6 @@ class AttributeCalibration(Metric):
     def compute(self) -> Tensor:
         """In [0, 1]; NaN without certainties."""
         return (self.right - self.certain).abs().sum() / self.matched.sum()
-
-
-def _matched(found: Tensor, true: Tensor, numbers: int) -> tuple[Tensor, Tensor]:
-    """The rows of found and of true values whose places match: as many pairs as possible are near."""
-    cost = (found[:, None, :numbers] - true[None, :, :numbers]).square().mean(2)
-    rows, columns = map(torch.as_tensor, linear_sum_assignment(cost.clamp(max=FOUND_WITHIN).numpy()))
-    near = cost[rows, columns] < FOUND_WITHIN
-    return rows[near], columns[near]
 
 
 def _right(found: Tensor, true: Tensor) -> Tensor:
