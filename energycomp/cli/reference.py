@@ -66,7 +66,8 @@ def _marked(text: str) -> str:
 
 def _broken(example: str) -> str:
     """A command on lines that a page shows without scrolling."""
-    glued = re.sub(r" (-\S+) (?=[^-])", " \\1\0", example)  # an option stays with its value
+    quoted = re.sub(r'"[^"]*"', lambda found: found[0].replace(" ", "\0"), example)
+    glued = re.sub(r" (-\S+) (?=[^-])", " \\1\0", quoted)  # an option stays with its value
     lines = wrap(glued, WIDTH, break_long_words=False, break_on_hyphens=False)
     return " \\\n    ".join(lines).replace("\0", " ")
 
@@ -81,7 +82,8 @@ def _row(parameter: Any, context: Any) -> str | None:
     kind = kind.removesuffix(">").removeprefix("list[").removesuffix("]").removesuffix(" range")
     if kind and parameter.param_type_name == "option":
         names += f" {'{' + kind.replace('|', ',') + '}' if '|' in kind else kind.upper()}"
-    default = brackets.removesuffix("]").partition(";")[0].removeprefix("default: ")
+    notes = [note.strip() for note in brackets.removesuffix("]").split(";")]
+    default = next((note for note in notes if not re.search("[<>]=?", note)), "").removeprefix("default: ")
     cells = f"`{names}`", _marked(text).replace("*", r"\*"), default.removeprefix("(").removesuffix(")")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

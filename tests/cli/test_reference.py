@@ -49,3 +49,9 @@ def test_the_examples_of_a_section_can_be_parsed(name: str) -> None:
 def test_tables_have_three_columns() -> None:
     rows = [line for text in SECTIONS.values() for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+
+
+def test_quoted_words_stay_on_one_line_and_no_default_is_a_range() -> None:
+    page = reference()
+    assert all(line.count('"') % 2 == 0 for line in page.splitlines() if line.endswith("\\"))
+    assert not re.search(r"\| x[<>]=?\S+ \|$", page, flags=re.MULTILINE)
