@@ -170,7 +170,7 @@ class ImageProcessor:
         return ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
 
     def _from_tensor(self, images: Tensor) -> Tensor:
-        batch = _checked(images, (self.channels,), bounded=self.bounded)
+        batch = _checked(images, (self.channels,), bounded=self.bounded).float()
         if tuple(batch.shape[2:]) == self.size:
             return batch
         if not self.bounded:

@@ -89,12 +89,17 @@ def _cells(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
             raise InputError(
                 f"got images of shape {tuple(images.shape)}; expected (B, 3, H, W) or (B, 1, H, W) in [-1, 1]"
             )
-        levels = images.detach().float().cpu().add(1).div(2).clamp(0, 1).mul(255).byte()
+        levels = _bytes(images.detach().float().cpu())
         return [to_pil_image(level.expand(3, -1, -1)) for level in levels]
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
         raise InputError(f"got images of sizes {sizes}; expected one size for a grid; resize them")
     return [image.convert("RGB") for image in images]
+
+
+def _bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8, rounded."""
+    return images.add(1).mul(127.5).clamp(0, 255).round().byte()
 
 
 def _enlarged(image: Image.Image, side: int) -> Image.Image:
@@ -244,7 +249,7 @@ def strip(
     lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
     if masks is not None:
         masks = masks.detach().cpu().bool()
-        levels = pictures.add(1).mul(127.5).clamp(0, 255).round().byte()
+        levels = _bytes(pictures)
         marked = [
             draw_segmentation_masks(image, some, alpha=0.6, colors=_hues(count))
             for image, some in zip(levels, masks, strict=True)

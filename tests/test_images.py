@@ -143,6 +143,7 @@ def test_several_pictures() -> None:
     out = PROCESS([Image.new("RGB", (9, 9)), tensor, np.zeros((4, 4, 3), dtype=np.uint8)])
     assert out.shape == (4, 3, 8, 8)
     assert torch.equal(out[1:3], tensor)
+    assert PROCESS(tensor.double()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("size", [(0, 8), (8,), (8, 8, 3), (-1, 8)])

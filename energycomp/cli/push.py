@@ -32,10 +32,10 @@ def push(
 
     energycomp sample owner/name "0.3,0.45" "0.7,0.6" -o scene.png
     """
-    loading(model)
-    import torch
+    with loading(model):
+        import torch
 
-    from energycomp.models import push_to_hub
+        from energycomp.models import push_to_hub
 
     dtype = torch.float16 if half else None
     url = push_to_hub(model, repo, private=private or None, commit_message=message, revision=revision, dtype=dtype)

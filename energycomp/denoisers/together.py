@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TypeVar
 
 import attrs
+import torch
 from torch import Tensor
 
 __all__ = ["Gathering", "current", "run_together"]
@@ -17,7 +18,7 @@ __all__ = ["Gathering", "current", "run_together"]
 T = TypeVar("T")
 
 Batched = Callable[[Sequence[tuple[object, ...]]], Sequence[Tensor | tuple[Tensor, ...]]]
-"""Runs the arguments of several calls as one, and returns the result of each."""
+"""Runs the arguments of several calls as one, without gradients, and returns the result of each."""
 
 _gathering: ContextVar[Gathering | None] = ContextVar("gathering", default=None)
 
@@ -77,7 +78,9 @@ class Gathering:
             groups[call.key].append(call)
         for group in groups.values():
             try:
-                for call, result in zip(group, group[0].batched([c.arguments for c in group]), strict=True):
+                with torch.no_grad():  # of this thread, which may not be one that called
+                    results = group[0].batched([call.arguments for call in group])
+                for call, result in zip(group, results, strict=True):
                     call.result = result
             except BaseException as error:
                 for call in group:

@@ -114,8 +114,8 @@ def edit(
 
     The regions of removed and added components are sampled from noise, as is that of a component whose attributes
     change. The region of a moved component is copied to its new place and sampled from the noise level `strength`, so
-    that it keeps its appearance. All other pixels stay as they are. The cost is that of `infer`, 2 DRAWS (K + 1)
-    network evaluations per change, and K + 1 per step.
+    that it keeps its appearance. All other pixels stay as they are. The cost is that of `infer`, 2 DRAWS network
+    evaluations for each of the K components and for each that is moved or added, and K + 1 per step.
 
     Args:
         image: one image, as `infer` takes it, a float tensor in [0, 1].

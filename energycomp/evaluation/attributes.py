@@ -33,7 +33,7 @@ def attribute_metrics(conditioner: MixedConditioner) -> MetricCollection:
 
 
 class AttributeAccuracy(Metric):
-    """Found objects whose attributes are right, over all objects that were found (see `PerceptionRate`).
+    """Found objects whose attributes are right, over all objects that were found (see `near_pairs`).
 
     Args:
         numbers: D, how many numbers of a value are the place.

@@ -100,7 +100,7 @@ def _undecided(energies: Tensor, beta: float | None) -> Tensor:
     return (posterior > RULED_OUT) & (posterior.amax(1, keepdim=True) < SURE)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Search:
     """The values of all objects, and the quadratic form over them."""
 

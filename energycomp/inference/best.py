@@ -98,6 +98,8 @@ def sample_best(
         raise InputError(f"got n={n} and best_of={best_of}; expected at least 1 of each")
     if output_type not in OUTPUT_TYPES:
         raise InputError(f"got output_type {output_type!r}; expected one of {', '.join(map(repr, OUTPUT_TYPES))}")
+    if "return_dict" in options:
+        raise InputError("got return_dict for sample_best, which returns BestSamples; leave it out")
     composer = Composer(composition)
     denoiser, _, _ = rankable(composer)
     generators = as_generators(generator)

@@ -38,14 +38,6 @@ class NoiseBank:
     def __getitem__(self, index: Tensor | slice) -> NoiseBank:
         return NoiseBank(self.timestep[index], self.noise[index], self.weight[index])
 
-    def extend(self, other: NoiseBank) -> NoiseBank:
-        """The draws of both banks, these first."""
-        return NoiseBank(
-            torch.cat([self.timestep, other.timestep]),
-            torch.cat([self.noise, other.noise]),
-            torch.cat([self.weight, other.weight]),
-        )
-
     def noised(self, observation: Tensor, alphas_cumprod: Tensor) -> Tensor:
         """x_t of one observation (1, C, H, W) for every draw: (S, C, H, W)."""
         signal, noise = signal_noise(alphas_cumprod, self.timestep, observation.dtype)

@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 
 from energycomp.components.rules import Rule
+from energycomp.fields import MOST
 from energycomp.fields import legal as _legal
 from energycomp.models.calibration import Calibration
 
 __all__ = ["MAX_COUNT", "Defaults", "is_number", "is_text"]
 
 _CALIBRATED = {field.name for field in attrs.fields(Calibration)}
-MAX_COUNT = 100_000  # of draws, of steps and of components
+MAX_COUNT = MOST  # of draws, of steps and of components
 
 
 def _pair(value: Any) -> Any:
@@ -30,8 +31,8 @@ def _is_calibration(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that a float holds."""
-    return isinstance(value, int | float) and abs(value) <= 1e300  # neither NaN nor an integer beyond floats
+    """Whether a value is a number that config.json holds: one of Python, and neither NaN nor beyond floats."""
+    return type(value) in (int, float) and abs(value) <= 1e300
 
 
 def _is_positive_or_none(value: Any) -> bool:

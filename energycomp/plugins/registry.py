@@ -28,7 +28,7 @@ _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this 
 _OWN = PluginInfo("register", "this process", "")
 
 # Attributes that an object must have. Networks, encoders and conditioners are not listed: their arguments come from a
-# config.json, and the code that reads the file reports errors together with its path.
+# config.json, and the code that reads the file reports errors together with its path. "a or b": one of them.
 PARTS: dict[Kind, tuple[str, ...]] = {
     "models": ("denoiser", "conditioner", "processor", "defaults", "to"),
     "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),
@@ -36,7 +36,7 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "decomposers": ("encode", "decode", "parts"),
     "solvers": ("needs", "solve"),
     "samplers": ("sample",),
-    "guidances": ("guide",),
+    "guidances": ("guide or weighted",),
     "datasets": ("examples", "write", "metrics"),
     "recipes": ("model", "config", "run"),
     "commands": ("__call__",),
@@ -154,7 +154,7 @@ class _Registered:
                 f"Got {type(error).__name__} from {source}: {error}. Expected a {singular}. Check the options that "
                 f"were given to it, or report it to the authors of {self.info.distribution}."
             ) from error
-        missing = [part for part in PARTS[self.kind] if not hasattr(made, part)]
+        missing = _missing(self.kind, made)
         if missing:
             raise PluginError(
                 f"Got a {type(made).__name__} without {', '.join(missing)} from {source}. Expected a {singular}. "
@@ -207,13 +207,18 @@ def object_of(kind: Kind, given: Any) -> Any:
         made = given() if isinstance(given, type) else given
     except TypeError as error:
         raise InputError(f"Got the class {given.__name__}: {error}. Expected an object: call the class.") from error
-    missing = [part for part in PARTS[kind] if not hasattr(made, part)]
+    missing = _missing(kind, made)
     if missing:
         raise InputError(
             f"Got an object of {type(made).__name__} without {', '.join(missing)}. Expected a {singular}: an object, "
             f"or one of the registered names {', '.join(names(kind))}."
         )
     return made
+
+
+def _missing(kind: Kind, made: Any) -> list[str]:
+    """The parts that an object of a kind lacks."""
+    return [part for part in PARTS[kind] if not any(hasattr(made, name) for name in part.split(" or "))]
 
 
 def names(kind: Kind) -> tuple[str, ...]:

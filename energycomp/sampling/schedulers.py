@@ -91,7 +91,8 @@ def make_scheduler(
         raise InputError(f"alphas_cumprod: got shape {tuple(alphas_cumprod.shape)}, expected (T,) falling in [0, 1).")
     if scheduler is None or isinstance(scheduler, str):
         scheduler = _find(scheduler or DEFAULT_SCHEDULER)
-    if isinstance(scheduler, FlowScheduler) and _has_schedule(scheduler, alphas_cumprod):
+    if isinstance(scheduler, FlowScheduler):
+        _check_schedule(scheduler, alphas_cumprod)
         return scheduler
     if is_flow(scheduler if isinstance(scheduler, type) else type(scheduler)):
         return _flow(scheduler, alphas_cumprod)
@@ -165,12 +166,7 @@ def _flow(scheduler: Any, alphas_cumprod: Tensor) -> FlowScheduler:
 def _check_instance(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
     if not _is_plain(scheduler):
         raise _incompatible(type(scheduler))
-    if not _has_schedule(scheduler, alphas_cumprod):
-        raise CompositionError(
-            f"scheduler: got a {type(scheduler).__name__} whose alphas_cumprod {_describe(scheduler.alphas_cumprod)}, "
-            f"expected the composition's, which {_describe(alphas_cumprod)}. Give the class or its name to have it "
-            "built with the composition's schedule."
-        )
+    _check_schedule(scheduler, alphas_cumprod)
     if scheduler.config.prediction_type == "epsilon" and _averages_noise(type(scheduler), alphas_cumprod):
         raise InputError(
             f"scheduler: got a {type(scheduler).__name__} with the prediction type 'epsilon' on a schedule whose "
@@ -185,6 +181,15 @@ def _has_schedule(scheduler: Scheduler, alphas_cumprod: Tensor) -> bool:
     both = min(len(got), len(expected))  # the longer one may have further timesteps of pure noise
     rest = torch.cat([got[both:], expected[both:]])
     return torch.allclose(got[:both], expected[:both], rtol=0, atol=1e-4) and bool((rest < 2e-4).all())
+
+
+def _check_schedule(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
+    if not _has_schedule(scheduler, alphas_cumprod):
+        raise CompositionError(
+            f"scheduler: got a {type(scheduler).__name__} whose alphas_cumprod {_describe(scheduler.alphas_cumprod)}, "
+            f"expected the composition's, which {_describe(alphas_cumprod)}. Give the class or its name to have it "
+            "built with the composition's schedule."
+        )
 
 
 def _describe(alphas_cumprod: Tensor) -> str:

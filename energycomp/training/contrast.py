@@ -61,7 +61,7 @@ def contrastive_loss(
     timestep_power: float = 1.0,
     generator: int | torch.Generator | None = None,
 ) -> Tensor:
-    """`denoising_loss` plus `weight` times the mean over samples of -log sigmoid(beta margin) of their rivals.
+    """`denoising_loss` plus `weight` times -log sigmoid(beta margin) of the rivals, summed, per sample and number.
 
     Args:
         denoiser: of the rule product.

@@ -100,3 +100,16 @@ def test_no_images_and_a_batch_of_none() -> None:
     assert list(infer_many([], model)) == []
     with pytest.raises(InputError, match="batch_size=0"):
         list(infer_many(images(model), model, batch_size=0))
+
+
+def test_calls_run_without_gradients_whoever_serves_them() -> None:
+    """The task that ends first serves the others in a thread where gradients are on."""
+    model = tiny_model()
+    x, t = torch.zeros(1, *model.denoiser.sample_shape), torch.tensor([10.0])
+
+    def call() -> torch.Tensor:
+        with torch.no_grad():
+            return model(0.2, 0.3).eps(x, t)
+
+    found = run_together([call, call, lambda: torch.zeros(())])
+    assert not any(one.requires_grad for one in found)

@@ -49,14 +49,12 @@ def test_repeatable_and_apart_from_the_global_state() -> None:
     assert not torch.equal(a.noise, c.noise)
 
 
-def test_extend_and_index() -> None:
-    a, b = draw(3, 1, gamma=1.0), draw(2, 2, gamma=1.0)
-    both = a.extend(b)
-    assert len(both) == 5
-    again = both[torch.tensor([3, 4])]
+def test_some_draws_of_a_bank() -> None:
+    bank = draw(5, 1, gamma=1.0)
+    some = bank[torch.tensor([3, 4])]
     for name in ("timestep", "noise", "weight"):
-        assert torch.equal(getattr(again, name), getattr(b, name))
-    assert len(both[1:]) == 4
+        assert torch.equal(getattr(some, name), getattr(bank, name)[3:])
+    assert len(bank[1:]) == 4
 
 
 def test_noised() -> None:

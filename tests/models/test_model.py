@@ -102,6 +102,7 @@ def test_defaults() -> None:
         assert Defaults(reading_rule=rule).reading_rule == rule  # type: ignore[arg-type]
     for wrong, message in (
         ({"reading_rule": "max"}, "expected None, sum, mean or product"),
+        ({"gamma": True}, "None or a number > 0"),
         *(
             ({name: scale}, "a number > 0")
             for name in ("guidance_scale", "attribute_guidance")

@@ -224,3 +224,14 @@ def test_other_guiders_of_diffusers_are_taken_as_they_are() -> None:
     a, _, _ = leaves()
     guided = sampled(a, guidance=TangentialClassifierFreeGuidance(guidance_scale=3.0))
     assert float((guided - sampled(a)).abs().max()) > 1e-3
+
+
+def test_a_registered_guidance_may_be_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubled:
+        def weighted(self, composition: Any) -> Any:
+            return 2 * composition
+
+    monkeypatch.setattr("energycomp.plugins.registry._own", {})
+    plugins.register("guidances", "doubled", Doubled)
+    a, _, _ = leaves()
+    close(sampled(a, guidance="doubled"), sampled(2 * a))

@@ -8,10 +8,13 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from energycomp.components import flow_schedule
 from energycomp.components.prediction import PREDICTION_TYPES
+from energycomp.errors import CompositionError
 from energycomp.sampling import compatible_schedulers, make_scheduler, sample
 from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler
 from energycomp.sampling.schedulers import (
@@ -101,3 +104,9 @@ def test_a_subclass_is_built_like_its_base() -> None:
     scheduler = make_scheduler(Own, ALPHAS_CUMPROD, prediction_type="sample")
     assert type(scheduler) is Own
     assert scheduler.config.prediction_type == "sample"
+
+
+def test_a_flow_scheduler_of_another_schedule_is_refused_for_that() -> None:
+    other = FlowScheduler(FlowMatchEulerDiscreteScheduler(), flow_schedule(), own_levels=True)
+    with pytest.raises(CompositionError, match="got a FlowScheduler whose alphas_cumprod"):
+        make_scheduler(other, ALPHAS_CUMPROD, prediction_type="sample")

@@ -138,7 +138,7 @@ class Moves(Protocol):
         ...
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Chain:
     """The moves of one run: the step size of each group, and the rate of acceptance at each timestep.
 

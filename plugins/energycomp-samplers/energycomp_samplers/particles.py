@@ -29,16 +29,16 @@ def systematic(log_weights: Tensor, count: int, generator: Generator) -> Tensor:
     >>> systematic(torch.tensor([[0.0, -100.0, 0.0]]), 2, torch.Generator().manual_seed(0))
     tensor([[0, 2]])
     """
-    start = uniform((len(log_weights), 1), generator)
+    start = uniform((len(log_weights), 1), generator, log_weights.device).cpu()
     points = (torch.arange(count) + start) / count
     edges = torch.softmax(log_weights.double().cpu(), dim=1).cumsum(dim=1)
     places = torch.searchsorted(edges, points).clamp(max=log_weights.shape[1] - 1)
     return places.to(log_weights.device)
 
 
-def uniform(shape: tuple[int, ...], generator: Generator, device: torch.device | None = None) -> Tensor:
-    """Uniform numbers in (0, 1), of one generator or of one for each row."""
-    return torch.special.ndtr(draw_noise(shape, generator=generator).double()).to(device)
+def uniform(shape: tuple[int, ...], generator: Generator, device: torch.device) -> Tensor:
+    """Uniform numbers in (0, 1) on a device, of one generator or of one for each row."""
+    return torch.special.ndtr(draw_noise(shape, generator=generator, device=device).double())
 
 
 def taken(values: Tensor, places: Tensor) -> Tensor:

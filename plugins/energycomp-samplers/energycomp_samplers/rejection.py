@@ -23,7 +23,7 @@ from torch import Tensor
 from energycomp.components import Composition
 from energycomp.errors import CompositionError
 from energycomp.fields import one_of, whole
-from energycomp.inference.noise import NoiseBank, draw_bank
+from energycomp.inference import NoiseBank, draw_bank
 from energycomp.plugins import object_of
 from energycomp.sampling import Generator, Sampled, Sampler, SchedulerSampler, StepCallback, Target
 from energycomp.seeds import as_generators

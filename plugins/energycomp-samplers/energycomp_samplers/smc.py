@@ -231,7 +231,7 @@ class _Product:
         return (self._scale(level) * sum_of_squares(y - centre) - backward) / (2.0 * level.beta)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Run:
     """The log weights of a run, and what the report says of them."""
 

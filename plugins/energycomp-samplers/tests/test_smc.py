@@ -13,6 +13,7 @@ from energycomp import Composer
 from energycomp.components import Composition, Mixture
 from energycomp.sampling import SamplingReport, Target
 from energycomp.testing import Gaussian
+from energycomp_samplers import particles
 from energycomp_samplers.kernels import levels, predicted
 from energycomp_samplers.particles import effective_sample_size, systematic, taken
 from energycomp_samplers.smc import SMC, _Product
@@ -189,3 +190,15 @@ def test_samples_of_a_swarm_are_in_no_order() -> None:
     assert reports[0].resampled
     neighbours = (x[1:] - x.mean()) @ (x[:-1] - x.mean()) / len(x) / x.var()
     assert abs(neighbours) < 0.1
+
+
+def test_random_numbers_are_drawn_on_the_device_of_the_particles(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices, original = list[torch.device](), particles.draw_noise
+
+    def noted(*given: Any, device: torch.device, **options: Any) -> Tensor:
+        devices.append(device)
+        return original(*given, device=device, **options)
+
+    monkeypatch.setattr(particles, "draw_noise", noted)  # a generator of a GPU draws nothing on the CPU
+    drawn(Gaussian(0.0, 1.0), SMC(particles=2), n=4, steps=3)
+    assert set(devices) == {torch.device("cpu")}

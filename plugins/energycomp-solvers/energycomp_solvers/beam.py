@@ -29,7 +29,7 @@ class Beam:
     A partial answer is a composition as well, so its error is known from the quadratic form.
 
     Args:
-        width: partial answers that are kept.
+        width: partial answers that are kept, at least 2 of them: the best and the one it is compared with.
         draws: draws that select; the problem's default.
         fresh_draws: fresh draws that compare the best with the second best; as many.
     """

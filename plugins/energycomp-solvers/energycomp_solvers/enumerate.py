@@ -88,7 +88,8 @@ class Enumerate:
         halves = [QuadraticForm.empty(len(atoms)) for _ in range(2)]
         banks: list[int] = []
         while True:
-            banks.append(min(max(LEAST // 2, sum(banks)), most - sum(banks)))
+            left, bank = most - sum(banks), max(LEAST // 2, sum(banks))
+            banks.append(left if left <= bank + 1 else bank)  # a bank of one draw would have no standard error
             halves = [half.cat(terms_of(problem, atoms, problem.draw(banks[-1], generator))) for half in halves]
             selected = [self._two_best(problem, half, slots)[0] for half in halves]
             fresh, found = compare_halves(halves, selected, problem.weighting, banks)

@@ -20,6 +20,7 @@ from energycomp.fields import number, whole
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
+from energycomp_solvers.shared.configurations import counts_without_repeats
 from energycomp_solvers.shared.held_out import HeldOut
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
@@ -91,6 +92,7 @@ class Pursuit:
             rows.append(problem.rows)
             found = self._pursue(problem, screen)
         else:
+            counts_without_repeats(problem, len(candidates))
             form = problem.quadratic(candidates, problem.draw(self.draws, generator))
             rows.append(problem.rows)
             found = self._chosen(problem, candidates, form)

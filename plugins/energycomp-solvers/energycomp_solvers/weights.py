@@ -15,7 +15,7 @@ from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, QuadraticForm, Solution, nonnegative
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
-from energycomp_solvers.shared.configurations import dictionary
+from energycomp_solvers.shared.configurations import counts_without_repeats, dictionary
 from energycomp_solvers.shared.terms import terms_of
 
 __all__ = ["Weights"]
@@ -49,6 +49,7 @@ class Weights:
         """Costs M + 1 rows for each draw of the fit, or each step, and at most 2 K + 1 for each draw that compares."""
         generator = as_generator(generator)
         atoms, slots = dictionary(problem)
+        low, high = counts_without_repeats(problem, len(atoms)) if problem.exchangeable else problem.counts
         draws = self.draws or problem.default_draws
         if self.method == "nnls":
             terms = terms_of(problem, atoms, problem.draw(draws, generator)).mean()
@@ -57,7 +58,7 @@ class Weights:
             terms, weights = _stepped(problem, atoms, self.steps, self.learning_rate, generator)
         answers = [
             answer
-            for count in range(problem.counts[0], problem.counts[1] + 1)
+            for count in range(low, high + 1)
             if count or problem.has_empty
             for answer in _answers(problem, slots, weights, count)
         ]
@@ -71,11 +72,11 @@ class Weights:
 def _stepped(
     problem: Problem, atoms: Tensor, steps: int, learning_rate: float, generator: torch.Generator | None
 ) -> tuple[QuadraticForm, Tensor]:
-    """The form of all draws, and the weights >= 0 (M,) after a step on each, from half the weights of the rule."""
+    """The mean form of all draws, and the weights >= 0 (M,) after a step on each, from half the weights of the rule."""
     free = torch.full((len(atoms),), problem.weighting(len(atoms)) / 2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([free], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 10)
-    seen = QuadraticForm.empty(len(atoms))
+    b, gram, c = (torch.zeros(1, *shape, dtype=torch.float64) for shape in ((len(atoms),), (len(atoms),) * 2, ()))
     for _ in range(steps):
         step = terms_of(problem, atoms, problem.draw(1, generator))
         (free.grad,) = torch.autograd.grad(step.weighted_errors(free[None]).sum(), free)
@@ -83,8 +84,8 @@ def _stepped(
             optimizer.step()
             schedule.step()
             free.clamp_(min=0)
-        seen = seen.cat(step)
-    return seen, free.detach()
+        b, gram, c = b + step.b / steps, gram + step.gram() / steps, c + step.c / steps
+    return QuadraticForm(b, gram, c), free.detach()
 
 
 def _answers(problem: Problem, slots: list[list[int]], weights: Tensor, count: int) -> list[list[int]]:

@@ -23,7 +23,7 @@ from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.relaxed import Relaxed
 from energycomp_solvers.sgd import SGD
 from energycomp_solvers.shared import configurations, number_of_configurations
-from energycomp_solvers.weights import Weights
+from energycomp_solvers.weights import Weights, _stepped
 
 SOLVERS = {
     "pursuit": Pursuit,
@@ -264,3 +264,45 @@ def test_draws_in_memory_at_a_time_change_no_answer(monkeypatch: pytest.MonkeyPa
     parts = Enumerate(draws=12).solve(problem, generator=seeded())
     assert torch.equal(whole.conditions, parts.conditions)
     assert parts.error == pytest.approx(whole.error)
+
+
+def test_an_answer_that_repeats_a_value_counts_once_in_its_posterior() -> None:
+    model = labels_model(3, distinct=False, beta=1.0)
+    problem = make_problem(planted(model, torch.tensor([2, 2])), model, count=2)
+    solution = Enumerate(draws=4).solve(problem, generator=seeded())
+    assert solution.conditions.tolist() == [2, 2]
+    assert solution.probability is not None
+    assert float(solution.probability.max()) <= 1.0
+
+
+@pytest.mark.parametrize("solver", [Weights(), Weights(method="sgd", steps=3), Pursuit()], ids=repr)
+def test_solvers_that_repeat_no_value_answer_within_the_counts_or_say_what_to_use(solver: Any) -> None:
+    model = labels_model(2, distinct=False)
+    observation = planted(model, torch.tensor([0, 1]))
+    solution = solver.solve(make_problem(observation, model, count=(1, 3)), generator=seeded())
+    assert sorted(solution.conditions.tolist()) == [0, 1]
+    assert solution.runner_up is None or sorted(solution.runner_up.tolist()) != [0, 1]
+    with pytest.raises(InputError, match="at least 3 components and 2 values; expected as many values"):
+        solver.solve(make_problem(observation, model, count=3), generator=seeded())
+
+
+@pytest.mark.parametrize("draws", [9, 16, 17, 33])
+def test_early_stopping_compares_with_any_number_of_draws(draws: int) -> None:
+    model = labels_model(4, spread=0.5)
+    problem = make_problem(planted(model, torch.tensor([1])), model, count=1)
+    solution = Enumerate(draws=draws, p_value=1e-300).solve(problem, generator=seeded())
+    assert solution.p_value is not None
+    assert solution.p_value < 1e-3
+    assert solution.stderr < float("inf")
+
+
+def test_gradient_steps_on_weights_average_over_their_draws() -> None:
+    model = labels_model(3)
+    problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
+    atoms = torch.arange(3)
+    form, weights = _stepped(problem, atoms, 30, 0.05, seeded())
+    generator = seeded()
+    banks = [problem.draw(1, generator) for _ in range(30)]
+    expected = [problem.errors(torch.tensor([[0, 1]]), bank).item() for bank in banks]
+    assert float(form.errors([0, 1])) == pytest.approx(sum(expected) / 30, rel=1e-4)
+    assert weights.argsort(descending=True)[:2].sort().values.tolist() == [0, 2]

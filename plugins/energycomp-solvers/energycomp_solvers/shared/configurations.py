@@ -9,9 +9,10 @@ from math import comb, prod
 import torch
 from torch import Tensor
 
+from energycomp.errors import InputError
 from energycomp.inference import Problem
 
-__all__ = ["configurations", "dictionary", "number_of_configurations"]
+__all__ = ["configurations", "counts_without_repeats", "dictionary", "number_of_configurations"]
 
 
 def dictionary(problem: Problem) -> tuple[Tensor, list[list[int]]]:
@@ -22,6 +23,21 @@ def dictionary(problem: Problem) -> tuple[Tensor, list[list[int]]]:
     atoms, index = torch.unique(torch.cat(listed), dim=0, return_inverse=True)
     parts = index.split([len(values) for values in listed])
     return atoms, [part.tolist() for part in parts]
+
+
+def counts_without_repeats(problem: Problem, values: int) -> tuple[int, int]:
+    """Least and greatest number of components of answers that take each of some exchangeable values once at most.
+
+    Raises:
+        InputError: the least number is greater than that of the values.
+    """
+    low, high = problem.counts
+    if low > values:
+        raise InputError(
+            f"got at least {low} components and {values} values; expected as many values, since this solver repeats "
+            "none; use enumerate or beam, or change count="
+        )
+    return low, min(high, values)
 
 
 def configurations(problem: Problem, slots: Sequence[Sequence[int]], count: int) -> Iterator[tuple[int, ...]]:

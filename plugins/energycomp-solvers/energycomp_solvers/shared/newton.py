@@ -37,7 +37,7 @@ def newton_step(
     *,
     reach: float,
 ) -> tuple[Tensor, QuadraticForm, list[int]]:
-    """Moves some of the chosen atoms at once. Costs D + 1 rows for each and draw, and 2 for u.
+    """Moves some of the chosen atoms at once. Costs D + 1 rows for each and draw, and at most 1 for u.
 
     Args:
         atoms: (M, D), over which `form` is on the draws of `bank`.

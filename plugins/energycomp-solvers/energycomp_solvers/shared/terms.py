@@ -37,9 +37,12 @@ def memberships(seen: Sequence[tuple[Tensor, Tensor]], atoms: int, beta: float) 
 
     >>> memberships([(torch.tensor([[0], [1]]), torch.zeros(2)), (torch.tensor([[0, 1]]), torch.zeros(1))], 2, 1.0)
     tensor([0.6667, 0.6667])
+    >>> memberships([(torch.tensor([[0, 0], [0, 1]]), torch.zeros(2))], 2, 1.0)
+    tensor([1.0000, 0.5000])
     """
     posterior = torch.softmax(-beta * torch.cat([energies for _, energies in seen]), 0)
     total = posterior.new_zeros(atoms)
     for (chosen, _), share in zip(seen, posterior.split([len(energies) for _, energies in seen]), strict=True):
-        total.index_add_(0, chosen.flatten(), share.repeat_interleave(chosen.shape[1]))
+        repeats = (chosen[:, :, None] == chosen[:, None]).tril(-1).any(2)  # an answer counts once
+        total.index_add_(0, chosen.flatten(), (share[:, None] * ~repeats).flatten())
     return total
