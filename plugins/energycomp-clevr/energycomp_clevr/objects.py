@@ -87,14 +87,15 @@ class Objects:
                     f"got {found[name]!r} and {word!r} in {text!r}; expected one {name}; leave one of them out"
                 )
             found[name] = word
-        numbers = [part.strip() for part in (place if at else text).split(",")]
-        if len(numbers) != 2 or not all(re.fullmatch(r"(?:x=|y=)?[-+.\deE]+", part) for part in numbers):
+        number = r"[-+.\deE]+"
+        numbers = re.fullmatch(rf"\s*(?:x=)?({number})\s*,\s*(?:y=)?({number})\s*", place if at else text)
+        if numbers is None:
             raise InputError(
                 f"got {text!r}; expected a place, alone or after a description, such as 0.3,0.45 or "
                 "'large red metal cube at 0.3,0.45'"
             )
         try:
-            x, y = (float(part.removeprefix("x=").removeprefix("y=")) for part in numbers)
+            x, y = map(float, numbers.groups())
         except ValueError as error:
             raise InputError(f"got the place {place or text!r}; expected two numbers in [0, 1], as 0.3,0.45") from error
         return self.parse(x, y, **found)

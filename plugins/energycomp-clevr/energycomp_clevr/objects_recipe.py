@@ -82,7 +82,10 @@ def widened(trained: Model, model: Model) -> Model:
     """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
     known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
     shared = [name for name in own if name in known and name != "token.0.weight"]
-    if "token.0.weight" not in known or any(known[name].shape != own[name].shape for name in shared):
+    kind = (trained.denoiser.prediction_type, trained.denoiser.rule)
+    others = any(known[name].shape != own[name].shape for name in shared) or bool(known.keys() - own.keys())
+    narrow = known.get("token.0.weight", torch.empty(0, 0)).shape[-1]
+    if others or not 0 < narrow <= own["token.0.weight"].shape[1] or kind != ("sample", "product"):
         raise InputError(
             f"got the model {trained.name} to start from, which has another network; expected clevr, clevr-places or "
             "one that was trained from them; leave --init out"

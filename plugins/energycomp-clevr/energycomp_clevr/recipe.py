@@ -64,7 +64,10 @@ def clevr_places(
     contrast: float | str = 0.0,
     **options: Any,
 ) -> Recipe:
-    """The recipe of the shipped weights of places (presets "default" and "flow"), or of the thesis (preset "paper").
+    """The recipe of the shipped weights of places (presets "default" and "flow"), or of the thesis' network ("paper").
+
+    Under "paper", too, errors are weighted as `denoising_loss` does by default, and images vary in exposure and tint.
+    The thesis has neither.
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.

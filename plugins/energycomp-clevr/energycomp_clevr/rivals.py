@@ -26,7 +26,9 @@ def draw_rivals(
         values: of all objects: (R, 6) with attributes that are open as 0, or (R, 2) places, which have no words.
         owner: (R,) the scene of each.
         scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
+        generator: of the CPU.
     """
+    device, values, owner = values.device, values.cpu(), owner.cpu()
     every = torch.arange(len(values))
     swapped, wrong = every[:0], values[:0]
     if values.shape[1] > 2:
@@ -35,10 +37,10 @@ def draw_rivals(
     added = torch.cat([wrong, extra])
     none = torch.full_like(every, -1)
     return Rivals(
-        condition=conditioner(added),
-        owner=torch.cat([owner, owner[swapped], extra_owner]),
-        dropped=torch.cat([every, swapped, parents]),
-        added=torch.cat([none, torch.arange(len(added))]),
+        condition=conditioner(added.to(device)),
+        owner=torch.cat([owner, owner[swapped], extra_owner]).to(device),
+        dropped=torch.cat([every, swapped, parents]).to(device),
+        added=torch.cat([none, torch.arange(len(added))]).to(device),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from energycomp.errors import InputError
 from energycomp.evaluation import true_values
 from energycomp.testing import check_conditioner, tiny_model
-from energycomp_clevr.model import objects, places
+from energycomp_clevr.model import objects, places, places_flow
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.objects_recipe import augment, clevr, widened
 from energycomp_datasets.clevr.layout import write
@@ -53,6 +53,7 @@ def test_descriptions(text: str, described: dict[str, Any]) -> None:
         ("large small cube at 0.3,0.4", "expected one size"),
         ("red cube", "expected a place"),
         ("red cube at 0.3", "expected a place"),
+        ("red cube at y=0.3,x=0.45", "expected a place"),
         ("cube at 2,3", "in \\[0, 1\\]"),
         ("cube at 0.3,nan", "expected a place"),
         ("cube at 1e,0.3", "expected"),
@@ -105,8 +106,9 @@ def test_a_folder_of_scenes_is_training_data(tmp_path: Path) -> None:
         assert recipe.data[number]["values"].equal(true_values(example, OBJECTS))
     thesis = clevr(data=tmp_path, init=tiny_model(), preset="paper", cache=tmp_path / "cache")
     assert thesis.data[0]["values"].shape[1] == 2  # places
-    with pytest.raises(InputError, match="got the model tiny to start from, which has another network"):
-        clevr(data=tmp_path, init=tiny_model(), preset="default", cache=tmp_path / "cache")
+    for other in (tiny_model(), places_flow()):
+        with pytest.raises(InputError, match=f"got the model {other.name} to start from, which has another network"):
+            clevr(data=tmp_path, init=other, preset="default", cache=tmp_path / "cache")
 
 
 def test_presets_of_the_recipe(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from energycomp.errors import InputError
 from energycomp.evaluation import Example
 from energycomp.files import atomic_file
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, to_bytes
 
-__all__ = ["IMAGES", "Pictures", "image_files", "in_folder", "masks_of", "to_bytes", "write_examples", "write_png"]
+__all__ = ["IMAGES", "Pictures", "image_files", "in_folder", "masks_of", "write_examples", "write_png"]
 
 IMAGES, MASKS = "images", "masks"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -100,8 +100,3 @@ def write_png(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         Image.fromarray(array).save(temporary, format="PNG")
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8."""
-    return ((images + 1) * 127.5).round().byte()

@@ -55,6 +55,16 @@ def test_several_splits_and_a_test_split_without_scenes(folder: Path) -> None:
     assert [record.path.parent.name for record in read(folder)] == ["train"] * 3 + ["val"]
 
 
+def test_attributes_that_a_record_does_not_say_are_left_open(folder: Path) -> None:
+    file = folder / "scenes" / "CLEVR_train_scenes.json"
+    scenes = json.loads(file.read_text())
+    del scenes["scenes"][0]["objects"][0]["material"]
+    file.write_text(json.dumps(scenes))
+    first, second, *_ = read(folder)
+    assert first.attributes[0].keys() == {"size", "color", "shape"}
+    assert first.attributes[1].keys() == second.attributes[0].keys() == {"size", "color", "material", "shape"}
+
+
 def test_arrays_do_not_depend_on_the_order() -> None:
     images, coordinates = render_arrays(3, seed=7, size=16)
     later, later_coordinates = render_arrays(1, seed=7, size=16, start=2)

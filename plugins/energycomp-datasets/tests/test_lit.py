@@ -9,6 +9,7 @@ import torch
 
 from energycomp.errors import InputError
 from energycomp_datasets.shapes.lit import LitSource, factors, render
+from energycomp_datasets.synthetic import WRITTEN
 
 
 def test_factors_are_independent_and_uniform() -> None:
@@ -40,7 +41,12 @@ def test_written_and_read(tmp_path: Path) -> None:
     source = LitSource()
     source.write(tmp_path, count=3, seed=1, options="", progress=lambda _: None)
     read = source.examples(str(tmp_path), count=2, seed=0)
-    assert torch.allclose(torch.stack([example.factors for example in read]), factors(3, seed=1)[:2], atol=1e-5)
+    assert torch.allclose(
+        torch.stack([example.factors for example in read]), factors(3, seed=WRITTEN + 1)[:2], atol=1e-5
+    )
+    (tmp_path / "images" / "000001.png").unlink()
+    with pytest.raises(InputError, match=r"3 rows in factors.csv and 2 images; expected a row for each image"):
+        source.examples(str(tmp_path), count=2, seed=0)
     (tmp_path / "factors.csv").write_text("light\n1,2\n")
     with pytest.raises(InputError, match=r"factors\.csv"):
         source.examples(str(tmp_path), count=2, seed=0)

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from energycomp.errors import InputError
 from energycomp.evaluation import DataSource
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, from_bytes
 from energycomp.testing import check_dataset
 from energycomp_datasets.rooms import training
 from energycomp_datasets.rooms.arrow_room import arrow_rooms, layout, render
@@ -22,7 +24,7 @@ from energycomp_datasets.rooms.mask_files import examples_in, images_in, mask_fi
 from energycomp_datasets.rooms.source import ArrowSource, RoomsSource, SpritesSource, arrow_room, room
 from energycomp_datasets.rooms.training import drawn, in_file
 from energycomp_datasets.shapes.source import draw
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
 SOURCES: list[DataSource] = [ArrowSource(), SpritesSource(), RoomsSource()]
 
@@ -49,6 +51,22 @@ def test_true_masks_are_found_whole(source: DataSource) -> None:
     metrics.update(true, true)
     found = {name: float(value) for name, value in metrics.compute().items()}
     assert found == {"ari_fg": 1.0, "slots_used": pytest.approx(np.mean([len(masks) for masks in true]))}
+
+
+@pytest.mark.parametrize(
+    ("source", "training"),
+    [
+        (ArrowSource(), lambda: arrow_room(0, 0).image),
+        (SpritesSource(), lambda: draw(0, 0).image),
+        (RoomsSource(), lambda: room(0, 0).image),
+    ],
+    ids=["arrow", "sprites", "rooms"],
+)
+def test_a_folder_holds_neither_training_nor_held_out_images(source: Any, training: Any, tmp_path: Path) -> None:
+    source.write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
+    written = from_bytes(pil_to_tensor(Image.open(tmp_path / "images" / "000001.png")))
+    for other in (training(), source.examples("synthetic", count=1, seed=0)[0].image):
+        assert float((written - other).abs().max()) > 0.1
 
 
 def test_held_out_pictures_are_others_than_those_that_are_written() -> None:
@@ -85,7 +103,7 @@ def test_arrow_rooms_are_written_without_options(tmp_path: Path) -> None:
         ArrowSource().write(tmp_path, count=1, seed=0, options="3", progress=lambda _: None)
     ArrowSource().write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
     (example,) = ArrowSource().examples(str(tmp_path), count=1, seed=0)
-    assert torch.equal(example.masks, arrow_room(0, 0).masks)
+    assert torch.equal(example.masks, arrow_room(0, WRITTEN).masks)
 
 
 class Sampler:
@@ -295,4 +313,4 @@ def test_training_pictures_of_ones_own(path: Path) -> None:
 def test_training_pictures_of_a_folder(tmp_path: Path) -> None:
     RoomsSource().write(tmp_path, count=2, seed=3, options="2", progress=lambda _: None)
     found = in_file(tmp_path, ImageProcessor(size=(32, 32))).images
-    assert torch.equal(found[1], ((room(1, 3, counts=(2, 2)).image + 1) * 127.5).round().byte())
+    assert torch.equal(found[1], ((room(1, WRITTEN + 3, counts=(2, 2)).image + 1) * 127.5).round().byte())

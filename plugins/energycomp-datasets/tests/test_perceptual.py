@@ -189,3 +189,9 @@ def test_too_few_pictures() -> None:
         distance.compute()
     with pytest.raises(InputError, match="expected 1 or more of 2 or more"):
         KernelDistance(network(), subset_size=1)
+
+
+def test_images_of_float64_are_read() -> None:
+    a, b = pictures(2, 0), pictures(2, 1)
+    both = (perceptual_distance(Pixels().eval(), a, b), perceptual_distance(Pixels().eval(), a.double(), b.double()))
+    assert torch.allclose(*(one.double() for one in both))

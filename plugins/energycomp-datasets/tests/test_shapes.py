@@ -15,7 +15,7 @@ from energycomp.testing import check_dataset
 from energycomp_datasets.pictures import image_files
 from energycomp_datasets.shapes.shapes import DISTANCES, GROUND, SIZE, WORLDS, layout, render, scene
 from energycomp_datasets.shapes.source import ShapesSource, draw
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
 # Of a shape in a circle of radius 1.
 AREAS = {
@@ -105,7 +105,7 @@ def test_a_folder_is_read_as_it_was_written(tmp_path: Path) -> None:
     source.write(tmp_path, count=3, seed=5, options="b", progress=seen.append)
     assert seen == [1, 2, 3]
     for index, example in enumerate(source.examples(str(tmp_path), count=9, seed=0)):
-        made = draw(index, 5, world="b")
+        made = draw(index, WRITTEN + 5, world="b")
         array = ((made.image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         assert np.array_equal(np.asarray(Image.open(example.image)), array)
         assert torch.equal(example.masks, made.masks)

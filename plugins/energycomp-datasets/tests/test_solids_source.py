@@ -19,7 +19,7 @@ from energycomp.testing import check_dataset
 from energycomp_datasets.solids import source as source_module
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
 from energycomp_datasets.solids.source import KINDS, TextSource, drawn, read
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
 
 def said(example: Example) -> set[str]:
@@ -76,7 +76,7 @@ def test_a_folder_is_read_as_it_was_written(tmp_path: Path, options: str) -> Non
     source.write(tmp_path, count=4, seed=5, options=options, progress=seen.append)
     assert seen == [1, 2, 3, 4]
     kind = f"synthetic:{options}" if options else "synthetic"
-    expected = {f"{index:06d}.png": drawn(index, 5, kind) for index in range(4)}
+    expected = {f"{index:06d}.png": drawn(index, WRITTEN + 5, kind) for index in range(4)}
     examples = source.examples(str(tmp_path), count=9, seed=0)
     assert len(examples) == 4
     for example in examples:

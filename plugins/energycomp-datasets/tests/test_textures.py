@@ -14,7 +14,7 @@ from energycomp_datasets.clevr.scenes import Scene, project, sample_scene
 from energycomp_datasets.clevr.shading import ground_albedo, surface_albedos
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.clevr.textures import LATTICE, PATTERNS, _noise, paint, sample_textures
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -185,7 +185,7 @@ def test_ranges_that_cannot_be(spec: str) -> None:
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     ClevrSource().write(tmp_path, count=1, seed=4, options="textured:3", progress=lambda done: None)
-    scene = scene_of(4, 0, (3, 3), textured=True)
+    scene = scene_of(WRITTEN + 4, 0, (3, 3), textured=True)
     (record,) = read(tmp_path)
     assert torch.allclose(record.coordinates, project(scene.positions, scene.camera), atol=1e-5)
     (content,) = json.loads((tmp_path / "scenes/CLEVR_train_scenes.json").read_text())["scenes"]

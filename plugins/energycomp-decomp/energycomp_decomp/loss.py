@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from energycomp.components import Condition, rule_weights, signal_noise, stratified_timesteps, target
@@ -101,8 +102,10 @@ def factors_loss(
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2)).mean() / 2
     total = error + kl_weight * divergence + covariance_weight * covariance(mean.flatten(1))
     if swap_weight:
-        half = len(samples) // 2
-        mixed = torch.stack([part[torch.randperm(half, generator=generator)] for part in mean[:half].unbind(1)], dim=1)
+        half = (len(samples) + 1) // 2
+        draws = torch.device("cpu") if generator is None else generator.device
+        orders = (torch.randperm(half, generator=generator, device=draws).to(mean.device) for _ in range(mean.shape[1]))
+        mixed = torch.stack([part[order] for part, order in zip(mean[:half].unbind(1), orders, strict=True)], dim=1)
         timestep = torch.full((half,), float(len(denoiser.alphas_cumprod)), device=samples.device)
         _, made = _composed(denoiser, encoder.latents(mixed), _normal(samples[:half], generator), timestep)
         total = total + swap_weight * (encoder.posterior(made)[0] - mixed).square().mean()
@@ -142,7 +145,7 @@ def _composed(denoiser: Denoiser, latents: Tensor, noised: Tensor, timestep: Ten
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(like.shape, generator=generator).to(like.device)
+    return randn_tensor(like.shape, generator=generator, device=like.device)
 
 
 def orthogonality(latents: Tensor) -> Tensor:

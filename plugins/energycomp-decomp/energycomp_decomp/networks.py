@@ -23,7 +23,7 @@ BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the position that a lat
 
 
 class PartsEncoder(nn.Module):
-    """Samples (B, C, H, W) to K latents each, (B, K, D), normalized to mean 0 and variance 1 over the training images.
+    """Samples (B, C, H, W) to K latents each, (B, K, D).
 
     Convolutions to H/8 x W/8 cells are followed by one linear map, so that position determines which latent encodes an
     object. Each latent then attends to the cells of a finer resolution. In training the encoder updates running

@@ -67,7 +67,7 @@ def part_weights(
     if generator is None:
         generator = torch.Generator()
         generator.seed()
-    seed = generator.initial_seed()
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     forms = []
     for index, (sample, rows) in enumerate(zip(samples, latents, strict=True)):
         bank = draw_bank(

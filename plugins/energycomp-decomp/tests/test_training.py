@@ -279,3 +279,9 @@ def test_models_and_recipes_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"one\.png"):
         train_recipe(data=tmp_path, init=None, preset="default", cache=tmp_path)
+
+
+def test_factors_of_a_single_image_are_swapped_with_itself() -> None:
+    model = untrained_lit(parts=3, width=2, size=16)
+    encoder = cast("FactorsEncoder", model.encoder)
+    assert factors_loss(model.denoiser, encoder, torch.zeros(1, 3, 16, 16), swap_weight=1.0).isfinite()

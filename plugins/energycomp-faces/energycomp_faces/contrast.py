@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional
 
@@ -54,9 +55,8 @@ def contrast_loss(
         )
     noisy = noised(denoiser, samples, generator, timestep_power=timestep_power)
     batch, device = len(samples), samples.device
-    condition = Condition.cat(
-        [conditioner(values), conditioner(values ^ 1), Condition.unconditional(*denoiser.token_shape, rows=batch)]
-    )
+    unconditional = Condition.unconditional(*denoiser.token_shape, rows=batch, device=device)
+    condition = Condition.cat([conditioner(values), conditioner(values ^ 1), unconditional])
     owners = torch.cat([owner, owner, torch.arange(batch, device=device)])
     predicted = rows(denoiser, trunk(denoiser, noisy.sample, noisy.timestep), condition, owners)
     true, flipped, free = predicted.split([len(values), len(values), batch])
@@ -81,7 +81,7 @@ def noised(
     """Samples at timesteps T U^power, stratified over the batch: 0.5 prefers high noise."""
     batch, schedule, device = len(samples), denoiser.alphas_cumprod.to(samples.device), samples.device
     timestep = stratified_timesteps(batch, 0.0, len(schedule), power=timestep_power, generator=generator).to(device)
-    noise = torch.randn(samples.shape, generator=generator).to(device)
+    noise = randn_tensor(samples.shape, generator=generator, device=device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
     return Noisy(signal * samples + sigma * noise, timestep, torch.exp(log_snr(schedule, timestep)).float())
 

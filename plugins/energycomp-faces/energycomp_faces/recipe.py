@@ -69,7 +69,10 @@ def faces(
     vary: float | str = 1.0,
     **options: Any,
 ) -> Recipe:
-    """The recipe of the shipped weights (preset "default"), or of the thesis (preset "paper").
+    """The recipe of the shipped weights (preset "default"), or of the network of the thesis (preset "paper").
+
+    Under "paper", too, noisy timesteps come often and weigh much, and images vary in exposure and tint; the thesis has
+    neither.
 
     Args:
         data: a folder in CelebA's layout; drawn faces when left out, made once and kept under `cache`.

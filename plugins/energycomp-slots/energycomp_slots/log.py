@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.decomposition import decomposer_of
@@ -15,6 +14,7 @@ from energycomp.files import atomic_file
 from energycomp.images import from_bytes
 from energycomp.models import Model
 from energycomp.viz import strip
+from energycomp_datasets.pictures import Pictures
 from energycomp_slots.loss import Terms
 
 __all__ = ["TrainingLog"]
@@ -30,12 +30,12 @@ class TrainingLog:
     Args:
         out: folder of the run.
         model: the model in training.
-        data: images (3, H, W) uint8; the first four are shown.
+        data: images (3, H, W) uint8; the first four are shown, or all of fewer.
     """
 
-    def __init__(self, out: Path, model: Model, data: Dataset[torch.Tensor]) -> None:
+    def __init__(self, out: Path, model: Model, data: Pictures) -> None:
         self.out, self.model = out, model
-        self.shown = from_bytes(torch.stack([data[k] for k in range(SHOWN)]))
+        self.shown = from_bytes(torch.stack([data[k] for k in range(min(SHOWN, len(data)))]))
         self.phase, self.started, self.terms = "", 0, dict[str, float]()
 
     def begin(self, phase: str, step: int) -> None:

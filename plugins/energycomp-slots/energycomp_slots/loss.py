@@ -21,7 +21,7 @@ class LossWeights:
         slots: of KL(q(z_s|x) || N(0, I)) (eq. 3.6).
         matched: of KL(q(z_s|x) || p(z_s|z_g)) (eq. 3.5); 0 skips the generative path.
         scene: beta, of KL(q(z_g|x) || N(0, I)).
-        features: of the squared distance between the feature maps of the two paths.
+        features: of the mean squared difference of the feature maps of the two paths.
     """
 
     slots: float = 0.5
@@ -59,7 +59,7 @@ def slot_loss(
 
     # Notation: network.sigma_x -> sigma_x; weights.scene -> beta
     -log N(x; decode(z_s), sigma_x^2) + weights.slots KL(q(z_s|x) || N(0, I))
-    + weights.matched KL(q(z_s|x) || p(z_s|z_g)) + beta KL(q(z_g|x) || N(0, I)) + weights.features |f - f_x|^2,
+    + weights.matched KL(q(z_s|x) || p(z_s|z_g)) + beta KL(q(z_g|x) || N(0, I)) + weights.features mean (f - f_x)^2,
     up to a constant; the last term is not in Wang (2026).
 
     Args:

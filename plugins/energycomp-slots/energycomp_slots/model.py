@@ -50,9 +50,9 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
         preset: "default", 32x32 pixels on a CPU; "paper", the sizes of section 3.6.3 of Wang (2026), 128x128 pixels.
         pretrained: with the weights in this package, those of the default preset.
         world: of the weights: "arrow", Arrow Room, or "sprites".
-        options: of an untrained model: `slots`, `width`, `channels`, `size`, `iterations`, `global_width`, `sigma_x`,
-            `prior` (normal, diffusion), `prior_hidden`; for ablations also `slots_from` (attention, mlp, transformer),
-            `share_weights`, `share_initial` and `plain`.
+        options: of an untrained model: `slots`, `width`, `channels`, `hidden`, `size`, `iterations`, `global_width`,
+            `global_hidden`, `sigma_x`, `prior` (normal, diffusion), `prior_hidden`; for ablations also `slots_from`
+            (attention, mlp, transformer), `share_weights`, `share_initial` and `plain`.
     """
     if preset not in ("default", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default' or 'paper'")

@@ -50,7 +50,7 @@ class LatentPrior(nn.Module):
     def measure(self, latents: Tensor) -> None:
         """Takes mean and spread of each number from latents (N, L): what is diffused has mean 0 and variance 1."""
         self.mean.copy_(latents.mean(0))
-        self.spread.copy_(latents.std(0).clamp_min(1e-3))
+        self.spread.copy_(latents.std(0, correction=int(len(latents) > 1)).clamp_min(1e-3))
 
     def velocity(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """v (B, L) of noised latents (B, L) at timesteps (B,): unlike eps, it tells of latents at full noise, too."""

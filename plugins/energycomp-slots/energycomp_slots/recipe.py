@@ -285,7 +285,9 @@ def _learning(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]
 def _latents(network: SlotVAE, data: Pictures) -> Tensor:
     """Means of q(z_g | x) of all pictures, (N, L), by which the prior measures what it learns."""
     chunks = tqdm(range(0, len(data), CHUNK), desc="reading scenes", delay=2, leave=False)
-    means = torch.cat([network.summarise(network.encode(_samples(data.images[k : k + CHUNK])))[0] for k in chunks])
+    device = next(network.parameters()).device
+    parts = (_samples(data.images[k : k + CHUNK]).to(device) for k in chunks)
+    means = torch.cat([network.summarise(network.encode(part))[0].cpu() for part in parts])
     cast("LatentPrior", network.prior).measure(means)
     return means
 

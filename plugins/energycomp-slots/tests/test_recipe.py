@@ -121,3 +121,10 @@ def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None
     (tmp_path / "few").mkdir()
     with pytest.raises(InputError, match="without images"):
         recipe(tmp_path / "few")
+
+
+def test_a_folder_of_one_image_trains(tmp_path: Path) -> None:
+    ArrowSource().write(tmp_path / "one", count=1, seed=0, options="", progress=lambda _: None)
+    made = recipe(tmp_path / "one", **TINY)
+    result = made.run(tmp_path / "run", steps=20, sample_every=20, progress=False)
+    assert all(tensor.isfinite().all() for tensor in result.ema_state.values())

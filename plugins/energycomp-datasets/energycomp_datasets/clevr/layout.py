@@ -11,12 +11,13 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
+from energycomp.images import to_bytes
 from energycomp_datasets.clevr import clevrtex
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, MORE_SHAPES, SHAPES, camera_basis, project, unproject
 from energycomp_datasets.clevr.records import Record, centres
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
-from energycomp_datasets.pictures import to_bytes, write_png
+from energycomp_datasets.pictures import write_png
 
 FRAME = (480, 320)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
 
@@ -38,7 +39,6 @@ def scene_of(
     return sample_scene(count, generator, textured, variety)
 
 
-@torch.no_grad()
 def render_arrays(
     count: int,
     objects: tuple[int, int] = (3, 5),
@@ -53,13 +53,8 @@ def render_arrays(
     >>> images.shape, images.dtype, len(coordinates)
     (torch.Size([2, 3, 32, 32]), torch.uint8, 2)
     """
-    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
-    coordinates = []
-    for row in range(count):
-        scene = scene_of(seed, start + row, objects, textured)
-        images[row] = to_bytes(render(scene, (size, size)))
-        coordinates.append(project(scene.positions, scene.camera))
-    return images, coordinates
+    images, values = render_objects(count, objects, seed, size, start, textured=textured)
+    return images, [value[:, :2] for value in values]
 
 
 @torch.no_grad()
@@ -90,7 +85,8 @@ def render_objects(
 def object_values(scene: Scene) -> Tensor:
     """The objects of a scene `(K, 6)`: x and y in [0, 1], then the places, from 1, of size, colour, material, shape.
 
-    The words are those of `ATTRIBUTES`; 0 would be an attribute that is not known.
+    The words are those of `ATTRIBUTES`; 0 would be an attribute that is not known. The shapes of textured scenes are
+    those of `SHAPES + MORE_SHAPES`, for which `ATTRIBUTES` has no words.
 
     >>> object_values(scene_of(0, 7, (2, 2)))[:, 2:].int().tolist()
     [[2, 3, 2, 2], [1, 5, 1, 1]]
@@ -181,7 +177,7 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
             coordinates = centres(scene["objects"], FRAME)
             path = _inside(folder / "images", scene.get("split", split), scene["image_filename"])
             words = tuple(_words(entry) for entry in scene["objects"])
-            known = words if all(len(one) == len(ATTRIBUTES) for one in words) else ()
+            known = words if any(words) else ()
             records.append(Record(path=path, coordinates=coordinates, count=len(coordinates), attributes=known))
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

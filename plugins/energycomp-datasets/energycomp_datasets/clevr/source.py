@@ -14,7 +14,7 @@ from energycomp.errors import InputError
 from energycomp.evaluation import Example, Generated, parse_range
 from energycomp_datasets.clevr.layout import described_record, render_arrays, render_objects, scan, write
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
-from energycomp_datasets.synthetic import HELD_OUT, synthetic
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -55,7 +55,7 @@ class ClevrSource:
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5" or "textured:3-5"."""
         objects, textured = _kind(options)
-        write(folder, count, objects=objects, seed=seed, progress=progress, textured=textured)
+        write(folder, count, objects=objects, seed=WRITTEN + seed, progress=progress, textured=textured)
 
     def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
         """The objects of an image as an entry of "scenes" in the official layout, see `described_record`."""

@@ -16,7 +16,7 @@ from energycomp.evaluation import Example, Generated
 from energycomp_datasets.faces.avatars import ATTRIBUTES, GROUPS, PERSONA_ATTRIBUTES, avatar, labels_of, persona
 from energycomp_datasets.faces.celeba import PICTURES, attributes_of, read, write_table
 from energycomp_datasets.pictures import write_png
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -52,7 +52,7 @@ class FacesSource:
         """
         if spec in KINDS:
             return Generated(count, partial(_drawn, seed=HELD_OUT + seed, group=KINDS[spec]))
-        if spec.startswith("synthetic"):
+        if spec.startswith("synthetic") and not Path(spec).is_dir():
             raise InputError(f"got {spec}; expected one of {', '.join(KINDS)}, or a folder in CelebA's layout")
         attributes = attributes_of(spec)
         records = read(spec, attributes, most=count)
@@ -68,7 +68,7 @@ class FacesSource:
             raise InputError(f"got the group {group!r}; expected one of {', '.join(GROUPS)}")
         rows = []
         for index in range(count):
-            image, labels = draw(index, seed, group, size=128)
+            image, labels = draw(index, WRITTEN + seed, group, size=128)
             name = f"{index + 1:06d}.png"
             write_png(folder / PICTURES / name, image)
             rows.append((name, labels.tolist()))

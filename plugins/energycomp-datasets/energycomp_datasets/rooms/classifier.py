@@ -118,7 +118,7 @@ def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
     """
     seed = int(torch.randint(HELD_OUT, (), generator=step.generator))
     with torch.autocast(batch.device.type, enabled=False):  # rendering stays in float32
-        rendered, labels, _ = labelled(len(batch), seed=seed).tensors
+        rendered, labels, _ = (part.to(batch.device) for part in labelled(len(batch), seed=seed).tensors)
     samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
     shapes, target, valid = (logits.float() for logits in network(samples))
     there = labels[:, -1].bool()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from energycomp_datasets.pictures import to_bytes
+from energycomp.images import to_bytes
 from energycomp_datasets.rooms.arrow_room import (
     FLOOR,
     FRONT,

@@ -63,6 +63,7 @@ def render(rooms: Tensor, solids: Tensor, *, size: int = SIZE) -> tuple[Tensor, 
     >>> images.shape, masks.any((2, 3)).tolist()
     (torch.Size([1, 3, 32, 32]), [[True, True, False]])
     """
+    rooms, solids = rooms.float(), solids.float()
     axis = (torch.arange(size) + 0.5) / size
     v, u = torch.meshgrid(axis, axis, indexing="ij")
     images = _ground(rooms, u, v)

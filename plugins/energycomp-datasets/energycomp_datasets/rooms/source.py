@@ -21,7 +21,7 @@ from energycomp_datasets.rooms.classifier import classifier_accuracy, structure_
 from energycomp_datasets.rooms.mask_files import examples_in, mask_file
 from energycomp_datasets.rooms.rooms import MOST, layout, render
 from energycomp_datasets.shapes.source import ShapesSource
-from energycomp_datasets.synthetic import HELD_OUT, synthetic
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -79,7 +79,7 @@ class ArrowSource:
         """As `write_examples` does; there are no `options`."""
         if options:
             raise InputError(f"got the options {options!r}; expected none: arrow rooms are of one kind")
-        write_examples(folder, Generated(count, partial(arrow_room, seed=seed)), progress)
+        write_examples(folder, Generated(count, partial(arrow_room, seed=WRITTEN + seed)), progress)
 
     def metrics(self) -> MetricCollection:
         """Foreground ARI of the slots, and the number of slots that are used."""
@@ -137,7 +137,8 @@ class RoomsSource:
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """As `write_examples` does; `options` such as 2 or 1-3."""
-        write_examples(folder, Generated(count, partial(room, seed=seed, counts=_counts(options))), progress)
+        made = Generated(count, partial(room, seed=WRITTEN + seed, counts=_counts(options)))
+        write_examples(folder, made, progress)
 
     def metrics(self) -> MetricCollection:
         """Foreground ARI of the slots, and the number of slots that are used."""

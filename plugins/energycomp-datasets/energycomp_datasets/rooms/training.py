@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor
-from energycomp_datasets.pictures import Pictures, in_folder, to_bytes
+from energycomp.images import ImageProcessor, to_bytes
+from energycomp_datasets.pictures import Pictures, in_folder
 from energycomp_datasets.rooms import rooms
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.mask_files import images_in, mask_file

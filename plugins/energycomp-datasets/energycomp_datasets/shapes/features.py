@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.images import to_bytes
 from energycomp.models import load_weights
 from energycomp.training import Step
-from energycomp_datasets.pictures import to_bytes
 from energycomp_datasets.shapes.shapes import SIZE, WORLDS, layout, render
 
 __all__ = ["LABELS", "ShapeFeatures", "counts_loss", "counts_of", "labelled", "save_features", "shape_features"]

@@ -14,9 +14,10 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.evaluation import Example, Generated
 from energycomp.files import atomic_file
-from energycomp_datasets.pictures import IMAGES, image_files, to_bytes, write_png
+from energycomp.images import to_bytes
+from energycomp_datasets.pictures import IMAGES, image_files, write_png
 from energycomp_datasets.shapes.shapes import DISTANCES
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -101,16 +102,19 @@ class LitSource:
         if spec == "synthetic":
             values = factors(count, HELD_OUT + seed)
             return Generated(count, partial(_drawn, values=values))
-        paths, values = image_files(spec)[:count], _table(Path(spec))
-        if len(values) < len(paths):
-            raise InputError(f"got {spec} with {len(values)} rows in {TABLE}; expected one for each of its images")
-        return [Example(path, name=path.name, factors=row) for path, row in zip(paths, values, strict=False)]
+        paths, values = image_files(spec), _table(Path(spec))
+        if len(values) != len(paths):
+            raise InputError(
+                f"got {spec} with {len(values)} rows in {TABLE} and {len(paths)} images; expected a row for each image"
+            )
+        pairs = zip(paths[:count], values, strict=False)
+        return [Example(path, name=path.name, factors=row) for path, row in pairs]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """Images in `images/`, and `factors.csv`, one line per image in the order of names; there are no `options`."""
         if options:
             raise InputError(f"got the option {options!r}; expected none; leave it out")
-        values = factors(count, seed)
+        values = factors(count, WRITTEN + seed)
         for index in range(count):
             array = to_bytes(render(values[index : index + 1])[0]).permute(1, 2, 0).numpy()
             write_png(folder / IMAGES / f"{index + 1:06d}.png", array)
@@ -120,7 +124,7 @@ class LitSource:
             temporary.write_text("\n".join(lines) + "\n")
 
     def metrics(self) -> MetricCollection:
-        """How latents and factors correspond: MIG and MCC."""
+        """How latents and factors correspond: MIG and MCC, in which the shape counts as a number from 0 to 2."""
         from torchmetrics import MetricCollection
 
         from energycomp_datasets.shapes.disentanglement import MeanCorrelation, MutualInformationGap

@@ -66,7 +66,7 @@ def perceptual_distance(network: FeatureNetwork, images: Tensor, others: Tensor)
     _check(network, others)
     distances = []
     # Notation: a, b -> y, y0, the activations of a layer.
-    for a, b in zip(network.layers(images), network.layers(others), strict=True):
+    for a, b in zip(network.layers(images.float()), network.layers(others.float()), strict=True):
         difference = F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)
         distances.append(difference.square().sum(1).mean((1, 2)))
     return _finite(torch.stack(distances).mean(0))
@@ -192,7 +192,7 @@ class _Features(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         _check(self.network, images)
-        features = self.network(images)
+        features = self.network(images.float())
         if features.shape != (len(images), self.num_features):
             raise InputError(
                 f"got features {tuple(features.shape)}; expected {(len(images), self.num_features)}, the images and "

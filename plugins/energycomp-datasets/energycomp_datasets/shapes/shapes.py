@@ -101,6 +101,7 @@ def render(objects: Tensor, *, world: str = "a", size: int = SIZE) -> tuple[Tens
     An edge covers the share of a pixel that lies inside. A mask holds the pixels of which an object shows more than
     half; where two touch, the later one is in front.
     """
+    objects = objects.float()
     batch, count = objects.shape[:2]
     axis = (torch.arange(size) + 0.5) / size
     v, u = torch.meshgrid(axis, axis, indexing="ij")

@@ -14,7 +14,7 @@ from energycomp.errors import InputError
 from energycomp.evaluation import Example, Generated, parse_range
 from energycomp_datasets.pictures import image_files, masks_of, write_examples
 from energycomp_datasets.shapes.shapes import WORLDS, Scene, scene
-from energycomp_datasets.synthetic import HELD_OUT, synthetic
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -56,7 +56,9 @@ class ShapesSource:
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """As `write_examples` does; `options` such as b, 3 or b:2-4."""
         world, counts = _kind(options, self.world)
-        write_examples(folder, Generated(count, partial(_drawn, seed=seed, world=world, counts=counts)), progress)
+        write_examples(
+            folder, Generated(count, partial(_drawn, seed=WRITTEN + seed, world=world, counts=counts)), progress
+        )
 
     def metrics(self) -> MetricCollection:
         """Recall of objects at IoU 0.5, and their mean IoU."""

@@ -7,7 +7,8 @@ import torch
 from tqdm import tqdm
 
 from energycomp.evaluation import parse_range
-from energycomp_datasets.pictures import Pictures, to_bytes
+from energycomp.images import to_bytes
+from energycomp_datasets.pictures import Pictures
 from energycomp_datasets.shapes.lit import factors
 from energycomp_datasets.shapes.lit import render as render_lit
 from energycomp_datasets.shapes.shapes import layout, render
@@ -18,7 +19,7 @@ DRAWN = 20_000
 
 
 def drawn_shapes(world: str, objects: str, size: int) -> Pictures:
-    """Images of a world; `objects` is the number of objects per image, or a range of equally frequent numbers."""
+    """Images of a world; `objects` is the number of objects per image, or a range of about equally frequent numbers."""
     low, high = parse_range(objects, greatest=5)
     chunks, chunk = [], 500
     for start in tqdm(range(0, DRAWN, chunk), desc=f"rendering {DRAWN:,} images", delay=2, leave=False):

@@ -17,15 +17,15 @@ from energycomp.errors import InputError
 from energycomp.evaluation import Example, Generated
 from energycomp.files import atomic_file
 from energycomp.images import to_output
+from energycomp_datasets.pictures import SUFFIXES
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, picture, seen_pairs
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 __all__ = ["Record", "TextSource", "drawn", "read", "unseen_triples"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 KINDS = ("synthetic", "synthetic:seen", "synthetic:1", "synthetic:3")
 
 
@@ -113,7 +113,7 @@ class TextSource:
 
     def concepts(self, spec: str) -> Sequence[str]:
         """The concepts that the images of a spec show."""
-        if spec.startswith("synthetic"):
+        if spec in KINDS:
             return CONCEPTS
         return tuple(dict.fromkeys(name for record in read(spec) for name in record.concepts))
 
@@ -125,7 +125,7 @@ class TextSource:
         """
         if spec in KINDS:
             return Generated(count, partial(_example, seed=HELD_OUT + seed, kind=spec))
-        if spec.startswith("synthetic"):
+        if spec.startswith("synthetic") and not Path(spec).is_dir():
             raise InputError(f"got {spec}; expected one of {', '.join(KINDS)}, or a folder")
         return [
             Example(record.path, name=str(record.path), conditions=_conditions(record.concepts))
@@ -139,7 +139,7 @@ class TextSource:
             known = ", ".join(name.partition(":")[2] for name in KINDS[1:])
             raise InputError(f"got the options {options!r}; expected one of {known}, or none")
         for index in range(count):
-            names, image = drawn(index, seed, kind)
+            names, image = drawn(index, WRITTEN + seed, kind)
             place = folder / ",".join(names)
             place.mkdir(parents=True, exist_ok=True)
             with atomic_file(place / f"{index:06d}.png") as temporary:

@@ -99,6 +99,8 @@ class CometDecomposer:
         return LatentEnergy(self.model.unconditional)
 
     def _descended(self, latents: Tensor, start: Tensor, steps: int | None) -> Tensor:
+        if steps is not None and steps < 1:
+            raise InputError(f"got num_inference_steps={steps}; expected at least 1; change it")
         found = descend(self.model.denoiser, latents, start, steps=steps or self.steps, step_size=self.step_size)
         return found[-1].clamp(-1, 1)
 

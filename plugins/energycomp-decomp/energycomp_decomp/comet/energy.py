@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import attrs
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -185,6 +186,6 @@ def comet_loss(
     Returns:
         A scalar. Costs B K network evaluations per step, each differentiated twice.
     """
-    start = torch.randn(samples.shape, generator=generator).to(samples.device)
+    start = randn_tensor(samples.shape, generator=generator, device=samples.device)
     found = descend(denoiser, latents, start, steps=steps, step_size=step_size)
     return torch.stack([(x - samples).square().mean() for x in found]).mean()
