@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
-from energycomp.errors import CheckpointError
+from energycomp.errors import CheckpointError, EnergycompError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ Entry = TypeVar("Entry")
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
 SUFFIX = "[0-9a-f]" * 16
+MOST_OF_NAME = 50  # characters of the name of a file in that of its temporary one; a name has 255 bytes at most
 # Files beside a model that people and the hub add and change, such as the model card. Nothing here reads them.
 DOCUMENTS = frozenset({".bib", ".cff", ".gif", ".jpeg", ".jpg", ".md", ".pdf", ".png", ".svg", ".txt", ".webp"})
 NAMED_DOCUMENTS = frozenset({".gitattributes", ".gitignore", "LICENSE", "NOTICE"})
@@ -52,7 +53,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     ['log.txt']
     """
     path = Path(path)
-    temporary = _beside(path, "tmp")
+    temporary = _beside(path.with_name(path.name[:MOST_OF_NAME]), "tmp")
     try:
         with _our_errors(path):
             temporary.touch()
@@ -254,6 +255,8 @@ def _beside(path: Path, kind: str) -> Path:
 def _our_errors(path: Path) -> Iterator[None]:
     try:
         yield
+    except (EnergycompError, BrokenPipeError):
+        raise
     except OSError as error:
         raise CheckpointError(
             f"Cannot write {path}: {error}. Expected a writable folder with free space; "

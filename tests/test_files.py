@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from energycomp.errors import CheckpointError
+from energycomp.errors import CheckpointError, HubError
 from energycomp.files import atomic_directory, atomic_file, read_tensors, remove_stale, verify, write_tensors
 
 
@@ -228,3 +228,15 @@ def test_weights_have_the_mode_of_other_files(tmp_path: Path) -> None:
         os.umask(old)
     modes = {path.stem: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"new": 0o644, "kept": 0o640}
+
+
+def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / f"{'é' * 125}.png") as temporary:
+        temporary.write_bytes(b"whole")
+    assert [len(file.name.encode()) for file in tmp_path.iterdir()] == [254]
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError("the reader has ended"), HubError("refused")])
+def test_errors_of_the_block_that_are_no_errors_of_the_file_stay(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)), atomic_file(tmp_path / "answers.csv"):
+        raise error

@@ -55,7 +55,8 @@ def answers_file(path: Path) -> Iterator[Callable[[Mapping[str, Any]], object]]:
         if path.suffix.lower() == ".parquet":
             yield stack.enter_context(_parquet(temporary))
             return
-        writer = csv.DictWriter(stack.enter_context(temporary.open("w", encoding="utf-8", newline="")), FILE)
+        text = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        writer = csv.DictWriter(stack.enter_context(text), FILE)
         writer.writeheader()
 
         def write(record: Mapping[str, Any]) -> None:

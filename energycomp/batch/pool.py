@@ -120,6 +120,7 @@ class Pool(Generic[T, R]):
                     continue
                 if kind == "ready":
                     worker.ready = True
+                    self._send(worker)
                 elif kind == "raised":
                     raise answer
                 else:
@@ -136,8 +137,13 @@ class Pool(Generic[T, R]):
             worker = self._start()
             self._workers.append(worker)
         worker.task = task
-        with suppress(OSError):  # it has ended, which `run` sees
-            worker.connection.send(task[0])
+        if worker.ready:  # another one would let this process wait until it has loaded its model
+            self._send(worker)
+
+    def _send(self, worker: _Worker[T]) -> None:
+        if worker.task is not None:
+            with suppress(OSError):  # it has ended, which `run` sees
+                worker.connection.send(worker.task[0])
 
     def _start(self) -> _Worker[T]:
         ours, theirs = self._context.Pipe()

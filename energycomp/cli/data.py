@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from energycomp.cli.files import make_folder
+from energycomp.cli.files import check_folder, make_folder
 from energycomp.cli.options import Seed, loading
 from energycomp.errors import InputError
 from energycomp.ticking import redrawn
@@ -40,11 +40,14 @@ def data(
     from energycomp.files import atomic_directory
     from energycomp.plugins import find
 
-    make_folder(out.parent, "-o")
+    check_folder(out.parent, "-o", path=out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"got -o {out}, which is there already; expected a new or empty folder; name another")
+    if out.exists() and out.samefile("."):  # it cannot be replaced
+        raise InputError(f"got -o {out}, the folder you are in; expected a new folder, or another empty one; name one")
     with loading(name):
         source = find("datasets", name)()
+    make_folder(out.parent, "-o")
     with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image", delay=1) as bar, redrawn(bar):
 
         def progress(done: int) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,7 +113,8 @@ def edit(
     with working(f"energycomp: reading {image} ..."):
         solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
     for number, words in changes.items():
-        moved[number] = _with_words(loaded, solution.conditions[_index(number, solution, loaded)], words, number)
+        values = [solution.conditions[_index(number, solution, loaded)], *moved.get(number, ())]
+        moved[number] = _with_words(loaded, values, words, number)
     edited = run(
         picture,
         loaded,
@@ -158,15 +162,16 @@ def _changes(texts: list[str]) -> dict[int, dict[str, str]]:
     return changes
 
 
-def _with_words(model: Model, value: Tensor, words: dict[str, str], number: int) -> Tensor:
-    """The value with other words, in the place that it has."""
+def _with_words(model: Model, values: Sequence[Tensor], words: dict[str, str], number: int) -> Tensor:
+    """The last value, such as that of --move, with other words; what it leaves open is that of the value before."""
     from energycomp.components import mixed_of, parsed
 
     mixed = mixed_of(model.conditioner)
     if mixed is None or not words.keys() <= mixed.attributes.keys():
         known = "none" if mixed is None else ", ".join(mixed.attributes)
         raise InputError(f"got --set {number} of {', '.join(words)}; expected attributes of {model.name}: {known}")
-    return parsed(model.conditioner, **{**model.conditioner.describe(value), **words})
+    described = reduce(operator.or_, map(model.conditioner.describe, values))
+    return parsed(model.conditioner, **{**described, **words})
 
 
 def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:

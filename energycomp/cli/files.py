@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["check_png", "image_files", "make_folder", "open_single", "sample_files", "save_png", "save_samples"]
+__all__ = [
+    "check_folder",
+    "check_png",
+    "image_files",
+    "make_folder",
+    "open_single",
+    "sample_files",
+    "save_png",
+    "save_samples",
+]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 FULL = ("L", "RGB", "RGBA")  # modes of images that a PNG file keeps as they are; a palette is none of them
@@ -36,11 +45,28 @@ def check_png(path: Path, option: str = "-o", *, formats: Sequence[str] = (".png
         if path.suffix.lower() not in formats:
             example = path.with_suffix(".png") if path.stem[:1].isalnum() else "image.png"
             raise InputError(f"got {option} {path}; expected the name of {kind}, such as {example}")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
     except OSError as error:  # such as too long a name
         raise InputError(f"got {option} {path}, which cannot be a file ({error.strerror}); choose another") from error
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"got {option} {path}; expected {kind} in a folder that can be written; {folder} is not")
+    check_folder(path.parent, option, path=path, expected=f"{kind} in a folder that can be written")
+
+
+def check_folder(
+    folder: Path, option: str, *, path: Path | None = None, expected: str = "a folder that can be written"
+) -> None:
+    """Raises `InputError` where a folder cannot be made or written, before any work; creates nothing.
+
+    Args:
+        path: what the option names; the folder when left out.
+        expected: what the option expects.
+    """
+    try:
+        known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    except OSError as error:
+        raise InputError(
+            f"got {option} {path or folder}, which cannot be made ({error.strerror}); expected {expected}"
+        ) from error
+    if not known.is_dir() or not os.access(known, os.W_OK):
+        raise InputError(f"got {option} {path or folder}; expected {expected}; {known} is not")
 
 
 def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int = 1) -> None:
@@ -112,7 +138,13 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: b
         except OSError:  # too long a name
             is_folder = is_file = False
         if is_folder:
-            files = sorted(_inside(path, None if without is None else without.resolve(), suffixes))
+            try:
+                files = sorted(_inside(path, None if without is None else without.resolve(), suffixes))
+            except OSError as error:
+                raise InputError(
+                    f"got {path}, in which {error.filename} cannot be read ({error.strerror}); check its permissions, "
+                    "or name the folders in it"
+                ) from error
             if not files:
                 raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
         elif is_file or listed:
@@ -131,7 +163,12 @@ def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
             continue
         try:
             with Path(str(path)[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
-                yield from ((Path(line.rstrip("\r\n")), True) for line in lines if line.strip())
+                for line in filter(str.strip, lines):
+                    if "\0" in line:
+                        raise InputError(
+                            f"got {path}, a file that is no text; expected @ and a file with a path per line"
+                        )
+                    yield Path(line.rstrip("\r\n")), True
         except OSError as error:
             raise InputError(
                 f"got {path}, whose list cannot be read ({error.strerror}); expected @ and a file with a path per line"

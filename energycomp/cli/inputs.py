@@ -70,6 +70,8 @@ class Picture:
             return hashlib.sha256(self.content).hexdigest()
         path = self.content or self.source
         try:
+            if path.exists() and not path.is_file():
+                raise InputError(f"got {path}, which is no regular file; expected an image file")
             with path.open("rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:

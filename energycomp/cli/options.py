@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -142,8 +143,11 @@ def load_searchable(source: str, device: str, **options: Any) -> Model:
     return loaded
 
 
-def parse_options(pairs: list[str] | None) -> dict[str, str]:
+def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source", "device")) -> dict[str, str]:
     """Values of --option by name.
+
+    Args:
+        taken: names of arguments that the command gives itself.
 
     >>> parse_options(["model=folder", "dtype=bfloat16"])
     {'model': 'folder', 'dtype': 'bfloat16'}
@@ -151,6 +155,10 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or []:
         if not pair.partition("=")[0].isidentifier() or "=" not in pair:
             raise InputError(f"got --option {pair!r}; expected NAME=VALUE, such as vae=FOLDER")
+        if pair.partition("=")[0] in taken:
+            raise InputError(
+                f"got --option {pair}; expected none of {', '.join(taken)}, which the command gives itself"
+            )
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}
 
 

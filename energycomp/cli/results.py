@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from energycomp.cli.files import RESULTS, make_folder, save_png
+from energycomp.cli.files import RESULTS, check_folder, make_folder, save_png
 from energycomp.cli.lines import PLACE_BITS, Lines, append_line, claimed, records_of
 from energycomp.cli.shards import Shard, shards_of
 from energycomp.errors import InputError
@@ -48,7 +48,7 @@ class Output:
 
     @classmethod
     def of(cls, path: Path) -> Output:
-        """A folder, or a file in it with one of the ends of `FORMATS`; makes the folder.
+        """A folder, or a file in it with one of the ends of `FORMATS`; the folder may be missing.
 
         >>> Output.of(Path("found.csv")).lines.name
         'found.jsonl'
@@ -56,8 +56,9 @@ class Output:
         from energycomp.batch.tables import require
 
         if path.suffix.lower() not in FORMATS or path.is_dir():
-            return cls(make_folder(path, "-o") / RESULTS, folder=path)
-        make_folder(path.parent, "-o")
+            check_folder(path, "-o")
+            return cls(path / RESULTS, folder=path)
+        check_folder(path.parent, "-o", path=path)
         if path.suffix.lower() == ".jsonl":
             return cls(path)
         require(path)
@@ -104,7 +105,8 @@ class Results:
 
         if self._output is None:
             return self
-        self.file = self._output.lines.with_name(self._shard.file(self._output.lines.name))
+        folder = make_folder(self._output.lines.parent, "-o")
+        self.file = folder / self._shard.file(self._output.lines.name)
         with ExitStack() as claim:
             claim.enter_context(claimed(self.file))
             if self.folder is not None and self._shard.total == 1 and len(self._output.files) == 1:
@@ -246,6 +248,9 @@ class Records:
 
     def _read(self, file: Path) -> None:
         lines = [record for _, record in records_of(file)]
+        if file == self.file and len(lines) == 1 and lines[0].get("settings") != self._settings:
+            file.write_bytes(b"")  # a run that was refused before its first image
+            lines = []
         if lines and (earlier := lines[0].get("settings")) != self._settings:
             known = earlier if isinstance(earlier, dict) else {}
             differ = [name for name in {**known, **self._settings} if known.get(name) != self._settings.get(name)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.cli.files import make_folder, save_png
+from energycomp.cli.files import check_folder, make_folder, save_png
 from energycomp.cli.options import Seed, load_model, parse_options
 from energycomp.errors import InputError
 
@@ -119,10 +119,10 @@ def train(
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    factory = find("recipes", name)
-    folder = make_folder(out or Path("runs") / name, "-o")
+    factory, folder = find("recipes", name), out or Path("runs") / name
+    check_folder(folder, "-o")
+    given = parse_options(option, taken=COMMON)
     start = _start(init, resume_from, folder)
-    given = parse_options(option)
     try:
         recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **given)
     except InputError as error:
@@ -140,6 +140,7 @@ def train(
         "log_with": log_with,
     }
     options = {key: value for key, value in chosen.items() if value is not None}
+    make_folder(folder, "-o")
     if sample_every:
         options |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
     _run(recipe, folder, {"seed": seed, **options}, half=half)

@@ -87,7 +87,7 @@ def card(
         "## Use",
         f"```console\n$ pip install {' '.join(_packages(model))}\n```",
         f'```python\nimport energycomp\n\nmodel = energycomp.load("{source}")\n```',
-        *(f"## {heading}\n\n{text.strip()}" for heading, text in (sections or {"": MISSING}).items() if heading),
+        *(f"## {heading}\n\n{text.strip()}" for heading, text in (sections or {}).items()),
         *([] if sections else [MISSING]),
         "## Model",
         _table(["item", "value"], list(model.facts().items())),

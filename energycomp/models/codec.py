@@ -104,7 +104,14 @@ class VAECodec:
 
         try:
             nested = self._is_nested()
-            vae = AutoencoderKL.from_pretrained(self.source, subfolder="vae" if nested else None, use_safetensors=True)
+            try:
+                vae = AutoencoderKL.from_pretrained(
+                    self.source, subfolder="vae" if nested else None, use_safetensors=True
+                )
+            except OSError:
+                if not nested or Path(self.source).is_dir():
+                    raise
+                vae = AutoencoderKL.from_pretrained(self.source, use_safetensors=True)  # a repository of a VAE alone
         except Exception as error:  # diffusers raises many kinds for files that are no autoencoder
             raise NotFoundError(
                 f"got the VAE {self.source!r}, which is no folder or hub id of one ({error}); expected "

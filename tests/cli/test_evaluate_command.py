@@ -118,3 +118,13 @@ def test_evaluate_refuses_a_folder_of_other_settings(
     )
     assert err.splitlines()[-1].startswith(expected)
     assert Path("out/evaluation.jsonl").read_bytes() == kept
+
+
+def test_a_run_that_was_refused_before_its_first_image_is_corrected_in_its_folder(run: Run, tmp_path: Path) -> None:
+    save_pretrained(tiny_model(solver="pursuit"), tmp_path / "model")
+    command = ["evaluate", "./model", "--data", "synthetic", "-n", "1", "-o", "out"]
+    code, _, _ = run(*command, "--source", "faces")
+    assert code == 2
+    assert Path("out/evaluation.jsonl").read_text().count("\n") == 1  # its settings
+    code, _, err = run(*command, "--source", "clevr")
+    assert code == 0, err

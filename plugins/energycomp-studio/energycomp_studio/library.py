@@ -7,7 +7,6 @@ import threading
 import attrs
 
 from energycomp import load
-from energycomp.decomposition import takes_apart
 from energycomp.models import Model
 from energycomp.plugins import names
 
@@ -43,7 +42,3 @@ class Library:
     def is_loaded(self, name: str) -> bool:
         """Whether `model` returns at once."""
         return name in self._loaded
-
-    def takes_apart(self, name: str) -> bool:
-        """Whether a model decomposes images."""
-        return takes_apart(self.model(name))

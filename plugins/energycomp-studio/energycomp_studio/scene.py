@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
 from energycomp import Composer
@@ -255,8 +254,3 @@ def changes(read: Sequence[Mapping[str, Any]], scene: Scene) -> Changes:
 
 def _same(given: Mapping[str, Any], read: Mapping[str, Any]) -> bool:
     return {k: v for k, v in given.items() if v != ""} == dict(read)
-
-
-def stacked(items: Sequence[Item], model: Model) -> list[Tensor]:
-    """The values (*V) of items."""
-    return [torch.atleast_1d(value(item, model))[0] for item in items]

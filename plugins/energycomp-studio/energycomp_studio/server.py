@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from energycomp.errors import InputError
+from energycomp.plugins import names
 from energycomp_studio.pictures import MAX_UPLOAD
 
 __all__ = ["Guard", "OpenStream", "application", "running", "serve"]
@@ -231,8 +232,8 @@ def _config(guarded: Guard) -> Any:
 
 
 def _absolute(model: str) -> str:
-    """A folder by its full path, since the working folder changes; a name or a hub id as it is."""
-    return os.path.abspath(model) if os.path.isdir(model) else model  # noqa: PTH100, PTH112
+    """A folder by its full path, since the working folder changes; a registered name or a hub id as it is."""
+    return os.path.abspath(model) if model not in names("models") and os.path.isdir(model) else model  # noqa: PTH100, PTH112
 
 
 def _listening(port: int) -> socket.socket:
@@ -240,6 +241,7 @@ def _listening(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # a browser that opens before the server is ready waits
     except OSError as error:
         listener.close()
         raise InputError(f"got --port {port}, which cannot be used ({error.strerror}); name another, or 0") from error

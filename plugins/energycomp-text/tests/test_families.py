@@ -152,6 +152,8 @@ def test_stable_diffusion_3_without_t5(tmp_path: Path) -> None:
     got = latents(SCALE * model("a cat") & model.unconditional, pipe.scheduler)
     assert float((got - expected).abs().max()) < 1e-4 * float(expected.std())
     assert model("a cat").condition.shape == (32 + 8, 64)
+    with pytest.raises(InputError, match=f"expected at most {pipe.tokenizer.model_max_length}; shorten it"):
+        model("abcdefgh " * pipe.tokenizer.model_max_length)
 
 
 def test_the_unconditional_row_of_sdxl_is_zeros_or_the_empty_prompt() -> None:

@@ -86,8 +86,9 @@ def _files(count: int) -> list[str]:
 
 @attrs.frozen(eq=False)
 class _Parts:
-    """The parts of one image: its latents (1, K, D), and each part as a data URL."""
+    """The parts of one image: the name of the model, its latents (1, K, D), and each part as a data URL."""
 
+    model: str
     latents: Tensor
     shown: tuple[str, ...]
 
@@ -111,11 +112,11 @@ class _Decompose:
             report("decomposing")
             found = decompose([picture], decomposer_of(model), generator=Settings(seed).seed)
             images = to_output(found.parts.images[0], "pil")
-            return _Parts(found.latents, tuple(data_url(enlarged(one, TILE)) for one in images))
+            return _Parts(name, found.latents, tuple(data_url(enlarged(one, TILE)) for one in images))
 
         def done(found: _Parts, seconds: float) -> tuple[Any, ...]:
             kept = [found if k == place else one for k, one in enumerate(state)]
-            if len({one.latents.shape[1:] for one in kept if one is not None}) > 1:  # of another model
+            if len({one.model for one in kept if one is not None}) > 1:
                 kept = [found if k == place else None for k in range(IMAGES)]
             listed = [one for one in kept if one is not None]
             chosen = [[(k + j) % len(listed) == 0 for j in range(len(one.shown))] for k, one in enumerate(listed)]
@@ -129,8 +130,9 @@ class _Decompose:
         )  # fmt: skip
 
     def mix(self, value: Any, name: str, seed: Any, state: list[Any], request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """The image of the chosen parts."""
+        """The image of the chosen parts, by the model that they are of."""
         listed, same = [one for one in state if one is not None], (gr.skip(),) * 2
+        name = listed[0].model if listed else name
         try:
             if not listed:
                 raise InputError("got no parts; expected an image; drop one first")

@@ -47,7 +47,12 @@ class Characters:
     def __call__(self, text: str) -> Tensor:
         """Numbers (L,) of a text with padding; raises `InputError` if it has too many tokens."""
         tokens = len(self.tokenizer(text)["input_ids"])
-        if tokens > self.tokens or len(text) > self.length:
+        if len(text) > self.length:
+            raise InputError(
+                f"got a prompt of {len(text)} characters, {text[:60]!r}...; expected at most {self.length}; shorten "
+                "it, or compose several prompts with &"
+            )
+        if tokens > self.tokens:
             raise InputError(
                 f"got a prompt of {tokens} tokens, {text[:60]!r}...; expected at most {self.tokens}; shorten it, or "
                 "compose several prompts with &"
@@ -94,8 +99,9 @@ class Prompted:
     def __call__(self, opened: Opened) -> tuple[nn.Module, Text]:
         """The network and the conditioner."""
         pipe, settings = opened.pipe, opened.settings
-        tokenizer = getattr(pipe, self.tokenizer, None) or pipe.tokenizer
-        characters = Characters(tokenizer, settings.length or int(tokenizer.model_max_length))
+        own = getattr(pipe, self.tokenizer, None)
+        tokenizer, length = (pipe.tokenizer, None) if own is None else (own, settings.length)
+        characters = Characters(tokenizer, length or int(tokenizer.model_max_length))
         encoder = PromptEncoder(opened, self, characters)
         shape = self.token_shape(pipe, settings)
         text = Text(
