@@ -53,8 +53,14 @@ class Picture:
 
     @property
     def row_name(self) -> str:
-        """The name of a file for the row, without characters that a path cannot have."""
-        return re.sub(r"[^\w-]+", "-", self.row or "").strip("-") or "row"
+        """The name of a file for the row: its own, or one without the characters that a path cannot have.
+
+        >>> Picture(Path("a.tar"), "7").row_name, Picture(Path("a.tar"), "cat/7").row_name
+        ('7', 'cat-7-1b8c97')
+        """
+        row = self.row or ""
+        name = re.sub(r"[^\w-]+", "-", row).strip("-")[:100] or "row"
+        return name if name == row else f"{name}-{hashlib.sha256(row.encode()).hexdigest()[:6]}"
 
     @property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from inspect import signature
@@ -112,7 +113,7 @@ def train(
     tracker_names(log_with)
     if init is not None and resume_from is not None:
         raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
-    if data is not None and not data.exists() and not data.parent.joinpath(data.name.partition(":")[0]).exists():
+    if data is not None and not any(map(os.path.exists, (data, data.parent / data.name.partition(":")[0]))):
         raise InputError(
             f"got --data {data}, which does not exist; expected a folder such as `energycomp data {name}` writes, or a "
             "file where the recipe reads one"

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from energycomp.errors import NotFoundError
+from energycomp.errors import CheckpointError, NotFoundError
 from energycomp.files import atomic_file
 from energycomp.models.hub import HubSource
 from energycomp.training.checkpoint import newest_checkpoint, read_checkpoint
@@ -37,7 +37,10 @@ def copy_checkpoints(source: str, out: Path) -> bool:
         for name, checkpoint in folders.items():
             target = out / name
             if newest_checkpoint(target) is None:
-                target.mkdir(parents=True, exist_ok=True)
+                try:
+                    target.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise CheckpointError(f"Cannot make {target}: {error}. Name another folder.") from error
                 with atomic_file(target / checkpoint.name) as temporary:
                     shutil.copyfile(checkpoint, temporary)
     return bool(folders)
@@ -46,12 +49,12 @@ def copy_checkpoints(source: str, out: Path) -> bool:
 def _folders(source: str) -> dict[str, Path]:
     """The newest whole checkpoint of each part of a run, by the name of its folder."""
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - False for a name that is too long
         if not path.match(PATTERN):
             raise NotFoundError(f"got {source!r}, a file that is no checkpoint; expected {EXPECTED}")
         read_checkpoint(path)
         return {".": path}
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112
         hub = HubSource.parse(source)
         if hub is None:
             raise NotFoundError(f"got {source!r}, which does not exist; expected {EXPECTED}")

@@ -6,16 +6,14 @@ import base64
 import binascii
 import io
 import re
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from energycomp.cli.files import open_single
 from energycomp.errors import InputError
-from energycomp.images import open_image
 
 __all__ = ["MAX_UPLOAD", "data_url", "enlarged", "heat", "uploaded"]
 
@@ -28,7 +26,7 @@ def uploaded(url: Any) -> Image.Image:
     """The image of a data URL that a browser made of a file, scaled down to 1,024 pixels.
 
     Raises:
-        InputError: more than 10 MB, not an image, or whatever `energycomp.images.open_image` refuses.
+        InputError: more than 10 MB, not an image, or whatever `energycomp infer` refuses, such as a grid.
 
     >>> uploaded(data_url(Image.new("RGB", (8, 6), "red"))).size
     (8, 6)
@@ -42,13 +40,7 @@ def uploaded(url: Any) -> Image.Image:
         content = base64.b64decode(url[head.end() :], validate=True)
     except binascii.Error as error:
         raise InputError(f"got a damaged upload ({error}); expected an image file; drop it again") from error
-    with tempfile.TemporaryDirectory(prefix="energycomp-studio-") as folder:
-        path = Path(folder) / "upload"
-        path.write_bytes(content)
-        try:
-            picture = open_image(path)
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), "the file")) from error
+    picture = open_single(content, "the file")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
     return picture
 
