@@ -188,6 +188,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     scene = scene_of(WRITTEN + 4, 0, (3, 3), textured=True)
     (record,) = read(tmp_path)
     assert torch.allclose(record.coordinates, project(scene.positions, scene.camera), atol=1e-5)
+    assert record.attributes == ()
     (content,) = json.loads((tmp_path / "scenes/CLEVR_train_scenes.json").read_text())["scenes"]
     assert content["ground_texture"] == scene.textures.ground.pattern
     assert [entry["texture"] for entry in content["objects"]] == [t.pattern for t in scene.textures.objects]

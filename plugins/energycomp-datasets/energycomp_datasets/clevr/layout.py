@@ -193,8 +193,12 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
 
 
 def _words(entry: Mapping[str, Any]) -> dict[str, str]:
-    """The attributes of an object of a record, those that CLEVR has."""
-    return {name: entry[name] for name, words in ATTRIBUTES.items() if entry.get(name) in words}
+    """The attributes of an object of a record, those that CLEVR has; a texture hides colour and material."""
+    return (
+        {}
+        if "texture" in entry
+        else {name: entry[name] for name, words in ATTRIBUTES.items() if entry.get(name) in words}
+    )
 
 
 def _inside(folder: Path, *parts: str) -> Path:
