@@ -13,6 +13,7 @@ from energycomp.testing import tiny_model
 from energycomp.training import denoising_loss
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_datasets.faces.source import FacesSource, draw
+from energycomp_datasets.synthetic import WRITTEN
 from energycomp_faces.model import default, faces, paper
 from energycomp_faces.recipe import faces as train_recipe
 from energycomp_faces.recipe import subsets
@@ -54,7 +55,7 @@ def test_values_are_those_of_the_model_that_is_evaluated(tmp_path: Path) -> None
     source, labels_of = FacesSource(), default(attributes=("suit", "young", "Smiling")).conditioner
     source.write(tmp_path, count=2, seed=5, options="", progress=lambda _: None)
     for example, index in zip(source.examples(str(tmp_path), count=2, seed=0), range(2), strict=True):
-        _, labels = draw(index, 5, "a")
+        _, labels = draw(index, WRITTEN + 5, "a")
         has = dict(zip(ATTRIBUTES, labels.tolist(), strict=True))
         assert true_values(example, labels_of).tolist() == [0 + has["suit"], 4 + has["smiling"]]
     (drawn,) = source.examples("synthetic:style", count=1, seed=0)
