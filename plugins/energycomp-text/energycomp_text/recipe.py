@@ -28,7 +28,7 @@ from energycomp.training import (
     option_number,
     start,
 )
-from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs
+from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs, seen_triples
 from energycomp_datasets.solids.source import read
 from energycomp_text.model import small
 from energycomp_text.rivals import Concepts
@@ -38,7 +38,7 @@ __all__ = ["captions", "scene", "text"]
 
 DRAWN = 20_000
 ALONE = 0.2  # share of training pictures with one object
-BOTH = 0.2  # share of captions of two objects that name both
+BOTH = 0.2  # share of captions of several objects that name them all
 EMPTY = 0.15  # share of captions that are left out
 BETA = 2.0  # inverse temperature of the contrastive loss
 # What a picture shows matters where the noise hides it: noisy timesteps come often and weigh much.
@@ -46,21 +46,25 @@ NOISY: dict[str, Any] = {"gamma": 1.0, "floor": 0.5}
 TIMESTEP_POWER = 0.5
 
 
-def scene(index: int, seed: int = 0, *, alone: float = ALONE) -> tuple[list[str], Tensor]:
-    """Training picture number `index`: the concepts of one or two objects, and the picture (3, H, W).
+def scene(index: int, seed: int = 0, *, alone: float = ALONE, three: float = 0.0) -> tuple[list[str], Tensor]:
+    """Training picture number `index`: the concepts of one to three objects, and the picture (3, H, W).
 
     Args:
         alone: the share of pictures with one object.
+        three: the share of pictures with three objects, without a held-out pair.
 
     >>> names, image = scene(0)
     >>> len(names) in (1, 2), image.shape
     (True, torch.Size([3, 64, 64]))
     """
     rng = np.random.default_rng([seed, index])
-    if rng.random() < alone:
-        names = [CONCEPTS[int(rng.integers(len(CONCEPTS)))]]
-    else:
-        names = list(seen_pairs()[int(rng.integers(len(seen_pairs())))])
+    drawn = float(rng.random())
+    sets: tuple[tuple[str, ...], ...] = seen_pairs()
+    if drawn < alone:
+        sets = tuple((name,) for name in CONCEPTS)
+    elif drawn >= 1 - three:
+        sets = seen_triples()
+    names = list(sets[int(rng.integers(len(sets)))])
     return names, picture(names, rng)
 
 
@@ -72,14 +76,15 @@ def captions(
     Captions of pictures say what is in them and seldom everything.
 
     Args:
-        concepts: (B, 2) indices into `names`, -1 for none.
-        both: the share of captions of two objects that name both.
+        concepts: (B, K) indices into `names`, -1 for none.
+        both: the share of captions of several objects that name them all.
     """
     drawn = torch.rand(len(concepts), 3, generator=generator).tolist()
     made: list[str | None] = []
     for shown, (empty, named, order) in zip(concepts.tolist(), drawn, strict=True):
         known = [names[index] for index in shown if index >= 0]
-        ordered = known[::-1] if order < 0.5 else known
+        turn = int((1 - order) * len(known)) % max(len(known), 1)
+        ordered = known[turn:] + known[:turn]
         made.append(None if empty < EMPTY else caption(ordered if named < both else ordered[:1]))
     return made
 
@@ -91,6 +96,7 @@ def text(
     preset: str,
     cache: Path,
     alone: float | str = ALONE,
+    three: float | str = 0.0,
     both: float | str = BOTH,
     composed: float | str = 0.0,
     contrast: float | str = 0.0,
@@ -104,7 +110,8 @@ def text(
         init: a model to start from.
         preset: "default".
         alone: the share of drawn pictures with one object.
-        both: the share of captions of two objects that name both.
+        three: the share of drawn pictures with three objects, of which every pair is one that others show.
+        both: the share of captions of several objects that name them all.
         composed: the share of pictures whose concepts are composed, one caption each, in place of one caption. Where
             it is not 0, the model samples with weights of 1, as it is trained, and not of 3.
         contrast: weight of the contrastive loss of these; 0 leaves it out.
@@ -116,8 +123,12 @@ def text(
     if options.keys() - {"encoder"} or (options and init is not None):
         where = " with a model to start from" if init is not None else ""
         raise InputError(f"got the option {min(options)!r}{where}; expected encoder, for a new model, or none")
-    shares = {"alone": alone, "both": both, "composed": composed}
+    shares = {"alone": alone, "three": three, "both": both, "composed": composed}
     mix = {name: option_number(name, given, most=1.0) for name, given in shares.items()}
+    if mix["alone"] + mix["three"] > 1 + 1e-9:
+        raise InputError(
+            f"got alone={mix['alone']:g} and three={mix['three']:g}; expected shares that add up to 1 at most"
+        )
     weight, power = option_number("contrast", contrast), option_number("timestep_power", timestep_power)
     model = start(init, partial(small, **options))
     if mix["composed"]:
@@ -127,8 +138,7 @@ def text(
         raise InputError(f"got a model conditioned on {conditioner}; expected one on text")
     if conditioner.module is not None:
         conditioner.module.requires_grad_(requires_grad=True)
-    drawn = cache / f"text-world-{mix['alone']:g}.safetensors"
-    pictures, concepts, names = _drawn(drawn, mix["alone"]) if data is None else _folder(data, model)
+    pictures, concepts, names = _drawn(cache, mix["alone"], mix["three"]) if data is None else _folder(data, model)
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
@@ -170,14 +180,15 @@ def _loss(
     return loss
 
 
-def _drawn(path: Path, alone: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _drawn(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The training pictures of seed 0, drawn once to disk."""
+    path = cache / f"text-world-{alone:g}{f'-{three:g}' if three else ''}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images = torch.empty(DRAWN, 3, 64, 64, dtype=torch.uint8)
-        concepts = torch.full((DRAWN, 2), -1)
+        concepts = torch.full((DRAWN, 3 if three else 2), -1)
         for index in tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} pictures"):
-            names, image = scene(index, alone=alone)
+            names, image = scene(index, alone=alone, three=three)
             images[index] = to_bytes(image)
             concepts[index, : len(names)] = torch.tensor([CONCEPTS.index(name) for name in names])
         with atomic_file(path) as temporary:

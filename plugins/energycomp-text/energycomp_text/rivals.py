@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import attrs
 import torch
 from torch import Tensor
@@ -11,7 +13,6 @@ from energycomp.training import Rivals
 
 __all__ = ["Concepts"]
 
-ALIKE = 0.8  # how often a wrong concept shares a word with the right one, where there is one
 NONE = -1
 
 
@@ -33,8 +34,9 @@ class Concepts:
 
     @classmethod
     def of(cls, shown: Tensor, names: tuple[str, ...]) -> Concepts:
-        """Of images that show concepts (N, 2), as indices into `names` with -1 for none."""
-        pairs = shown[(shown >= 0).all(dim=1)]
+        """Of images that show concepts (N, K), as indices into `names` with -1 for none."""
+        pairs = torch.cat([shown[:, list(pair)] for pair in combinations(range(shown.shape[1]), 2)])
+        pairs = pairs[(pairs >= 0).all(dim=1)]
         seen = torch.zeros(len(names), len(names), dtype=torch.bool)
         seen[pairs[:, 0], pairs[:, 1]] = seen[pairs[:, 1], pairs[:, 0]] = True
         return cls(names, seen)
@@ -48,11 +50,13 @@ class Concepts:
         *,
         device: torch.device | str = "cpu",
     ) -> Rivals:
-        """Rivals of sets of one or two concepts: one left out, each replaced by another, and one too many.
+        """Rivals of sets of concepts: one left out, each replaced by others, and one too many.
+
+        Concepts that share a word with the right one are mistaken for it most: each of its words stays in one of them.
 
         Args:
-            shown: (B, 2) the concepts of each image; those of an image without any have no rivals.
-            true: (B, 2) the index of the row of each concept.
+            shown: (B, K) the concepts of each image; those of an image without any have no rivals.
+            true: (B, K) the index of the row of each concept.
             conditioner: of text; its concepts have these names.
             generator: draws the wrong concepts.
             device: of the rivals.
@@ -67,7 +71,7 @@ class Concepts:
                     continue
                 if others:
                     found.append((image, row, NONE))
-                if (instead := self._instead(concept, others, generator)) != NONE:
+                for instead in self._instead(concept, others, generator):
                     found.append((image, row, len(wrong)))
                     wrong.append(instead)
             if present and (extra := _one_of([c for c in range(len(self.names)) if c not in present], generator)) >= 0:
@@ -78,17 +82,17 @@ class Concepts:
         values += [conditioner.parse(concept=self.names[concept]) for concept in wrong]
         return Rivals(conditioner(torch.cat(values).to(device)), owner=owner, dropped=dropped, added=added)
 
-    def _instead(self, concept: int, others: list[int], generator: torch.Generator) -> int:
-        """Another concept that forms only pairs of the data set with the others; -1 where there is none."""
+    def _instead(self, concept: int, others: list[int], generator: torch.Generator) -> list[int]:
+        """Other concepts that form only pairs of the data set with the others: one for each word, or any."""
         possible = [
             wrong
             for wrong in range(len(self.names))
             if wrong != concept and wrong not in others and all(self.seen[wrong, other] for other in others)
         ]
-        words = set(self.names[concept].split())
-        alike = [wrong for wrong in possible if words & set(self.names[wrong].split())]
-        chosen = alike if alike and float(torch.rand((), generator=generator)) < ALIKE else possible
-        return _one_of(chosen, generator)
+        words = dict.fromkeys(self.names[concept].split())
+        alike = [[wrong for wrong in possible if word in self.names[wrong].split()] for word in words]
+        chosen = [_one_of(wrong, generator) for wrong in alike if wrong]
+        return list(dict.fromkeys(chosen)) or ([_one_of(possible, generator)] if possible else [])
 
 
 def _one_of(options: list[int], generator: torch.Generator) -> int:

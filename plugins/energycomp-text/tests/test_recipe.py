@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -208,11 +209,11 @@ def test_only_pictures_of_one_or_two_concepts_are_taken(tmp_path: Path) -> None:
 
 def test_pictures_are_drawn_once_for_each_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "DRAWN", 6)
-    for alone in (0.5, 1.0):
-        pictures = shown(made(None, cache=tmp_path / "new", alone=str(alone)))
+    for alone, three in ((0.5, 0.4), (0.5, 0.0), (1.0, 0.0)):
+        pictures = shown(made(None, cache=tmp_path / "new", alone=str(alone), three=str(three)))
         assert len(pictures) == 6
         for index in range(6):
-            names, image = scene(index, alone=alone)
+            names, image = scene(index, alone=alone, three=three)
             item = pictures[index]
             assert [CONCEPTS[k] for k in item["concepts"].tolist() if k >= 0] == names
             assert float((item["image"].float() / 127.5 - 1 - image).abs().max()) <= 0.51 / 127.5
@@ -220,7 +221,24 @@ def test_pictures_are_drawn_once_for_each_mix(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(recipe, "scene", lambda *_, **__: pytest.fail("drawn again"))
     again = shown(made(None, cache=tmp_path / "new", alone="1"))
     assert all(again[index]["image"].equal(pictures[index]["image"]) for index in range(6))
-    assert len(list((tmp_path / "new").iterdir())) == 2
+    assert len(list((tmp_path / "new").iterdir())) == 3
+
+
+def test_scenes_of_three_have_no_held_out_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "picture", lambda names, rng: torch.zeros(3, 64, 64))
+    held_out = {frozenset(pair) for pair in held_out_pairs()}
+    scenes = [scene(index, alone=0.25, three=0.5)[0] for index in range(200)]
+    shares = Counter(map(len, scenes))
+    assert shares[1] / 200 == pytest.approx(0.25, abs=0.08)
+    assert shares[3] / 200 == pytest.approx(0.5, abs=0.08)
+    assert held_out.isdisjoint(frozenset(pair) for names in scenes for pair in combinations(names, 2))
+
+
+def test_a_caption_of_three_names_all_or_any_one() -> None:
+    concepts = torch.tensor([[0, 5, 10]] * 300)
+    named = [words.split(" and ") for words in captions(concepts, CONCEPTS, torch.Generator().manual_seed(0)) if words]
+    assert Counter(map(len, named)).keys() == {1, 3}
+    assert {words[0] for words in named if len(words) == 1} == {f"a {CONCEPTS[k]}" for k in (0, 5, 10)}
 
 
 def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> None:
@@ -241,6 +259,8 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
         ({"preset": "paper"}, "expected 'default'"),
         ({"colour": "red"}, "the option 'colour'; expected encoder"),
         ({"encoder": "clip"}, "'words' or 'minilm'"),
+        ({"alone": "0.6", "three": "0.5"}, "alone=0.6 and three=0.5; expected shares that add up to 1 at most"),
+        ({"three": "-0.1"}, "three=-0.1; expected a number from 0 to 1"),
         ({"alone": "1.5"}, "alone=1.5; expected a number from 0 to 1"),
         ({"both": "half"}, "both=half; expected a number"),
         ({"both": "nan"}, "both=nan; expected a number"),

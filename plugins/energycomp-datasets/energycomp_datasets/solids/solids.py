@@ -16,7 +16,17 @@ from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import COLORS, Scene, id_buffer, sample_lighting
 
-__all__ = ["CONCEPTS", "SHAPES", "SIZE", "TINTS", "caption", "held_out_pairs", "picture", "seen_pairs"]
+__all__ = [
+    "CONCEPTS",
+    "SHAPES",
+    "SIZE",
+    "TINTS",
+    "caption",
+    "held_out_pairs",
+    "picture",
+    "seen_pairs",
+    "seen_triples",
+]
 
 SIZE = 64
 TINTS = ("red", "blue", "green", "yellow")
@@ -63,6 +73,13 @@ def held_out_pairs() -> tuple[tuple[str, str], ...]:
 def seen_pairs() -> tuple[tuple[str, str], ...]:
     """The other pairs, which training images show."""
     return tuple(pair for pair in combinations(CONCEPTS, 2) if pair not in held_out_pairs())
+
+
+@cache
+def seen_triples() -> tuple[tuple[str, str, str], ...]:
+    """Sets of three concepts without a held-out pair."""
+    seen = set(seen_pairs())
+    return tuple(names for names in combinations(CONCEPTS, 3) if seen.issuperset(combinations(names, 2)))
 
 
 @torch.no_grad()
