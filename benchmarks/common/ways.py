@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import json
 import re
@@ -159,14 +160,15 @@ def recorded(
     """Draws and reads one sample: what is "read", and the network evaluations of drawing it, "rows".
 
     Both are written to PATH.json, and the sample to PATH.png; they are taken from there if they exist. What was read in
-    the same image for another way is not read again.
+    the same image for another way is not read again: its folder is named as that of PATH, but for the way.
     """
     record = path.with_suffix(".json")
     if not record.exists():
         with count_rows() as spent:
             image = way.draw(model, composition, seed)
         _save(image, path.with_suffix(".png"))
-        same = [other for other in path.parent.parent.glob(f"*/{path.name}.json") if _shows(other, path)]
+        ways = "*".join(map(glob.escape, path.parent.name.split(str(way))))  # of the same models, read by the same one
+        same = [other for other in path.parent.parent.glob(f"{ways}/{path.name}.json") if _shows(other, path)]
         answer = json.loads(same[0].read_text())["read"] if same else read(image)
         with atomic_file(record) as temporary:
             temporary.write_text(json.dumps({"read": answer, "rows": spent.rows}))

@@ -57,13 +57,16 @@ def test_other_options_are_refused(name: str) -> None:
 
 
 def test_colours_of_composed_prompts_are_shown(model: Model) -> None:
-    def colours(components: list[str]) -> dict[str, bool]:
+    def colours(components: list[str]) -> dict[str, float]:
+        """The share of pixels that are clearly red or blue. A prompt does not say that there is nothing else."""
         composer = Composer([model(prompt) for prompt in components])
         generator = torch.Generator().manual_seed(0)
         images = composer.sample(4, generator=generator, num_inference_steps=12, output_type="pt", progress=False)
         red, green, blue = images.unbind(1)
         strong = {"red": red - torch.maximum(green, blue), "blue": blue - torch.maximum(red, green)}
-        return {name: float((excess > 0.125).float().mean()) > 0.01 for name, excess in strong.items()}
+        return {name: float((excess > 0.125).float().mean()) for name, excess in strong.items()}
 
-    assert colours(["a red cube"]) == {"red": True, "blue": False}
-    assert colours(["a red cube", "a blue sphere"]) == {"red": True, "blue": True}
+    alone, both = colours(["a red cube"]), colours(["a red cube", "a blue sphere"])
+    assert alone["red"] > 0.01
+    assert min(both.values()) > 0.01
+    assert both["blue"] > 1.5 * alone["blue"]
