@@ -205,6 +205,9 @@ def test_a_drawn_sample_is_the_recorded_one(models: dict[str, str], tmp_path: Pa
     one = drawn(tmp_path / "a" / "0", way, model, composition, 5)
     recorded(tmp_path / "b" / "0", way, model, composition, 5, lambda image: list(image.shape))
     assert one.read_bytes() == (tmp_path / "b" / "0.png").read_bytes()
+    for reader, answer in (("one", 1), ("another", 2)):  # of the same image
+        row = recorded(tmp_path / f"{reader}-{way}-0" / "0", way, model, composition, 5, lambda _, read=answer: read)
+        assert row["read"] == answer
     other = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=small(places()).denoiser.network))
     assert folder_of(tmp_path, "x", model, 2, way, 0) != folder_of(tmp_path, "x", other, 2, way, 0)
 
