@@ -22,7 +22,8 @@ class Concepts:
 
     Args:
         names: of the concepts.
-        seen: (M, M) which pairs the data set shows; no rival is another pair, so that held-out pairs stay unknown.
+        seen: (M, M) which pairs the data set shows; no concept is replaced so that another pair forms; one too many may
+            form one.
 
     >>> data = Concepts.of(torch.tensor([[0, 2], [1, -1]]), ("red cube", "red ball", "blue ball"))
     >>> data.seen.int().tolist()

@@ -1,4 +1,4 @@
-"""Wrong sets of concepts: each differs in one concept, and none is a pair that was held out."""
+"""Wrong sets of concepts: each differs in one concept, and no replaced one forms a pair that was held out."""
 
 from __future__ import annotations
 
