@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.cli.files import open_single
 from energycomp.errors import InputError
+from energycomp.image_files import decode_image
 
 __all__ = ["MAX_UPLOAD", "data_url", "enlarged", "heat", "uploaded"]
 
@@ -26,7 +26,7 @@ def uploaded(url: Any) -> Image.Image:
     """The image of a data URL that a browser made of a file, scaled down to 1,024 pixels.
 
     Raises:
-        InputError: more than 10 MB, not an image, or whatever `energycomp infer` refuses, such as a grid.
+        InputError: more than 10 MB, not an image, or whatever `decode_image` refuses.
 
     >>> uploaded(data_url(Image.new("RGB", (8, 6), "red"))).size
     (8, 6)
@@ -40,7 +40,7 @@ def uploaded(url: Any) -> Image.Image:
         content = base64.b64decode(url[head.end() :], validate=True)
     except binascii.Error as error:
         raise InputError(f"got a damaged upload ({error}); expected an image file; drop it again") from error
-    picture = open_single(content, "the file")
+    picture = decode_image(content, "the file")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
     return picture
 
