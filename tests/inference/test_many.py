@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from energycomp import infer
 from energycomp.denoisers import count_rows, evaluator
-from energycomp.denoisers.together import run_together
+from energycomp.denoisers.together import Gathering, run_together
 from energycomp.errors import InputError
 from energycomp.inference import infer_many
 from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
@@ -103,13 +105,19 @@ def test_no_images_and_a_batch_of_none() -> None:
 
 
 def test_calls_run_without_gradients_whoever_serves_them() -> None:
-    """The task that ends first serves the others in a thread where gradients are on."""
-    model = tiny_model()
-    x, t = torch.zeros(1, *model.denoiser.sample_shape), torch.tensor([10.0])
+    """A thread that ends serves the others, although gradients are on in it."""
+    seen = list[bool]()
 
-    def call() -> torch.Tensor:
-        with torch.no_grad():
-            return model(0.2, 0.3).eps(x, t)
+    def batched(arguments: Any) -> list[torch.Tensor]:
+        seen.append(torch.is_grad_enabled())
+        return [torch.zeros(()) for _ in arguments]
 
-    found = run_together([call, call, lambda: torch.zeros(())])
-    assert not any(one.requires_grad for one in found)
+    gathering = Gathering(2)
+    caller = Thread(target=gathering.call, args=(("key",), batched))
+    caller.start()
+    while not gathering._waiting:
+        time.sleep(0.001)
+    gathering.leave()
+    caller.join()
+    assert torch.is_grad_enabled()
+    assert seen == [False]

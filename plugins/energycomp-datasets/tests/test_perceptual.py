@@ -191,7 +191,22 @@ def test_too_few_pictures() -> None:
         KernelDistance(network(), subset_size=1)
 
 
+class Convolved(Pixels):
+    """Layers and features of weights, which take float32 only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(images).flatten(1)
+
+    def layers(self, images: Tensor) -> list[Tensor]:
+        return [self.convolution(images)]
+
+
 def test_images_of_float64_are_read() -> None:
-    a, b = pictures(2, 0), pictures(2, 1)
-    both = (perceptual_distance(Pixels().eval(), a, b), perceptual_distance(Pixels().eval(), a.double(), b.double()))
-    assert torch.allclose(*(one.double() for one in both))
+    network, a, b = Convolved().eval(), pictures(4, 0), pictures(4, 1)
+    assert perceptual_distance(network, a.double(), b.double()).equal(perceptual_distance(network, a, b))
+    metric = FrechetDistance(network)
+    metric.update(a.double(), real=True)
