@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from benchmarks.common.ways import Way, drawn, folder_of, recorded
 from benchmarks.inference import average_precision as precision
 from benchmarks.inference.average_precision import Located, figures, judged, located, true_points
-from benchmarks.sampling import attribute_edits, described_quality, described_scenes, scene_features
+from benchmarks.sampling import described_quality, described_scenes, scene_features
 from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, rendered_again
 from benchmarks.sampling.scene_features import LABELS, SceneFeatures, counts_of
 from energycomp import Model
@@ -210,33 +210,3 @@ def test_a_drawn_sample_is_the_recorded_one(models: dict[str, str], tmp_path: Pa
         assert row["read"] == answer
     other = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=small(places()).denoiser.network))
     assert folder_of(tmp_path, "x", model, 2, way, 0) != folder_of(tmp_path, "x", other, 2, way, 0)
-
-
-def test_attribute_edits(
-    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ["-n", "2", "--model", models["objects"], "--records", str(tmp_path), "-o", str(tmp_path / "a.png")]
-    attribute_edits.main(arguments)
-    (line,) = lines(capsys)
-    assert line["outside_identical"] == 1.0
-    assert line["rows_per_edit"] > 0
-    assert line["shape_as_asked"] is None  # two scenes: size and colour
-    records = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("*.json"))]
-    for k, record in enumerate(records):
-        before, asked = torch.tensor(record["before"]), torch.tensor(record["asked"])
-        assert (before != asked).nonzero().tolist() == [[record["number"], 2 + k]]
-    monkeypatch.setattr(attribute_edits, "infer", None)  # everything is recorded
-    attribute_edits.main(arguments)
-    assert lines(capsys) == [line]
-
-
-def test_an_edit_that_spoils_its_surroundings_is_seen(models: dict[str, str]) -> None:
-    mixed: Any = load(models["objects"]).conditioner
-    asked = [[0.2, 0.2, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 1.0, 1.0, 1.0, 1.0], [0.8, 0.8, 1.0, 4.0, 1.0, 1.0]]
-    read = [[0.2, 0.2, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 2.0, 1.0, 1.0, 1.0], [0.8, 0.8, 1.0, 4.0, 1.0, 1.0]]
-    row = {"attribute": 1, "number": 2, "asked": asked, "read": read, "outside_identical": False}
-    expected = {"as_asked": 1.0, "whole_as_asked": 1.0, "others_unchanged": 0.5, "outside_identical": 0.0}
-    assert attribute_edits.marked(row, mixed) == expected
-    missing = attribute_edits.marked({**row, "read": read[:2]}, mixed)
-    assert (missing["as_asked"], missing["others_unchanged"]) == (0.0, 0.5)
-    assert attribute_edits.marked({**row, "read": []}, mixed)["others_unchanged"] == 0.0
