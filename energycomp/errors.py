@@ -1,17 +1,5 @@
 """The exceptions of energycomp. Every message says what was got, what was expected and what to do."""
 
-__all__ = [
-    "CheckpointError",
-    "CompositionError",
-    "EnergycompError",
-    "HubError",
-    "InputError",
-    "NonFiniteError",
-    "NotFoundError",
-    "PluginError",
-    "first_line",
-]
-
 
 class EnergycompError(Exception):
     """Base of all errors that energycomp raises on purpose; the CLI prints its message without a traceback."""

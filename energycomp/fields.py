@@ -9,8 +9,6 @@ import numpy as np
 
 from energycomp.errors import InputError
 
-__all__ = ["is_number", "is_whole", "legal", "number", "one_of", "whole"]
-
 Validator = Callable[[Any, Any, Any], None]
 
 MOST = 100_000  # of draws, of steps, of restarts

@@ -15,17 +15,6 @@ from energycomp.errors import CheckpointError, EnergycompError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "MANIFEST",
-    "atomic_directory",
-    "atomic_file",
-    "fingerprint",
-    "read_tensors",
-    "remove_stale",
-    "verify",
-    "write_tensors",
-]
-
 Entry = TypeVar("Entry")
 
 MANIFEST = "manifest.json"

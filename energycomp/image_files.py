@@ -14,8 +14,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from energycomp.errors import InputError
 
-__all__ = ["as_rgb", "decode_image", "open_image"]
-
 # Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 24_500_000  # at most 10 bytes each while an image is decoded, 20 for WebP and CMYK: 245 MB

@@ -16,18 +16,6 @@ from torch.nn import functional as F
 from energycomp.errors import InputError
 from energycomp.image_files import MAX_PIXELS, as_rgb, open_image
 
-__all__ = [
-    "ImageProcessor",
-    "as_picture",
-    "decoded",
-    "from_bytes",
-    "from_unit",
-    "open_image",
-    "to_bytes",
-    "to_output",
-    "to_unit",
-]
-
 GREY, RGB = 1, 3  # channels
 TOLERANCE = 1e-3  # of the ends of a range, for rounding
 

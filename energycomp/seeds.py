@@ -11,8 +11,6 @@ import torch
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
 
-__all__ = ["Generator", "as_generator", "as_generators", "as_seed", "derived_seed"]
-
 Generator: TypeAlias = int | torch.Generator | Sequence[int | torch.Generator] | None
 """One generator or seed, or one for each sample of a batch; None for neither."""
 

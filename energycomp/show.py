@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
-__all__ = [
-    "as_text",
-    "cell",
-    "html_block",
-    "html_image",
-    "html_lines",
-    "html_table",
-    "open_window",
-    "png",
-    "rich_table",
-    "save_image",
-    "table_cells",
-]
-
 SHOWN = 6  # numbers of a list that a table shows as a whole
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY: dict[str, dict[str, int]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": 1}}

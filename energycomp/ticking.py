@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["EVERY_LINE", "over_bar", "redrawn", "ticking", "working"]
-
 EVERY = 0.5  # seconds between two drawings of a bar
 EVERY_LINE = 10.0  # the same in a log file, where each drawing is a line
 

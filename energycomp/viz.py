@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
     from torch import Tensor
 
-__all__ = ["grid", "overlay", "strip", "traversal"]
-
 SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
 LETTERS = 13  # px, the size of letters beside small images

@@ -12,8 +12,6 @@ from typing import Any
 
 from energycomp.files import atomic_file
 
-__all__ = ["COLUMNS", "answers_file", "columns_of"]
-
 NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
 TEXTS = ("objects", "runner_up")  # columns of JSON
 COLUMNS = ("count", *NUMBERS, "out_of_distribution", *TEXTS, "warnings", "rows", "failed")

@@ -18,8 +18,6 @@ import attrs
 
 from energycomp.errors import EnergycompError, InputError
 
-__all__ = ["Lost", "Pool", "default_processes"]
-
 # Read by the OpenMP of torch when it is imported.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 MEMORY = 2**30  # bytes that a process takes: 0.6 GiB with a model of 5 million parameters, and some room

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from energycomp.inference import Solution
     from energycomp.models import Model
 
-__all__ = ["Reader"]
-
 
 @attrs.define(eq=False)
 class Reader:

@@ -13,8 +13,6 @@ import attrs
 
 from energycomp.errors import InputError, first_line
 
-__all__ = ["TABLES", "TableRow", "require", "row_count", "table_rows"]
-
 PACKAGES = {".parquet": "pyarrow", ".tar": "datasets"}  # that a file of each kind needs
 TABLES = frozenset(PACKAGES)  # the ends of their names
 KEY = "__key__"  # column of a WebDataset

@@ -33,8 +33,6 @@ from energycomp.cli.train import train
 from energycomp.cli.traverse import traverse
 from energycomp.errors import EnergycompError
 
-__all__ = ["app", "main"]
-
 
 class _Commands(TyperGroup):
     """The commands of this package, then those that plugins register.

@@ -13,8 +13,6 @@ from typing import Any
 from energycomp.errors import NotFoundError
 from energycomp.plugins import listing
 
-__all__ = ["check_in_process"]
-
 LIMIT = 600.0  # seconds
 CHILD = "import sys; from energycomp.cli.check import _check; _check(*sys.argv[1:])"
 DONE = "done"

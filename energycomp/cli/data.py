@@ -12,8 +12,6 @@ from energycomp.cli.options import Seed, loading
 from energycomp.errors import InputError
 from energycomp.ticking import redrawn
 
-__all__ = ["data"]
-
 
 def data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered dataset.")],

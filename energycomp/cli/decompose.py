@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer, Decomposition
     from energycomp.models import Model
 
-__all__ = ["add", "decompose", "open_images", "recombine"]
-
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]
 
 

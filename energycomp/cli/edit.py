@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from energycomp.inference import Solution
     from energycomp.models import Model
 
-__all__ = ["edit"]
-
 
 def edit(
     model: ModelName,

@@ -9,8 +9,6 @@ from typing import Any
 from energycomp.cli.options import AsJson
 from energycomp.cli.output import print_json, print_table
 
-__all__ = ["env"]
-
 PACKAGES = (
     "energycomp",
     "torch",

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from energycomp.evaluation import Report
     from energycomp.models import Model
 
-__all__ = ["evaluate"]
-
 REPORT = "report.json"
 
 

@@ -18,17 +18,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = [
-    "check_folder",
-    "check_png",
-    "image_files",
-    "make_folder",
-    "open_single",
-    "sample_files",
-    "save_png",
-    "save_samples",
-]
-
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 FULL = ("L", "RGB", "RGBA")  # modes of images that a PNG file keeps as they are; a palette is none of them
 RESULTS = "results.jsonl"  # marks a folder that `energycomp infer` wrote

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
 
     from energycomp.models import Model
 
-__all__ = [
-    "GuidanceScale",
-    "Guided",
-    "attribute_strength",
-    "component_sets",
-    "guidance_record",
-    "guided_by",
-    "read_guidance",
-]
-
 SEPARATOR = "/"
 
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from energycomp.batch import Pool
     from energycomp.cli.inputs import Picture
 
-__all__ = ["infer"]
-
 
 def infer(
     model: ModelName,

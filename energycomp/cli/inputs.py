@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["Inputs", "Picture", "is_table"]
-
 
 def is_table(path: Path) -> bool:
     """Whether a file holds images as rows."""

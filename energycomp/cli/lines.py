@@ -14,8 +14,6 @@ from energycomp.errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["PLACE_BITS", "Lines", "append_line", "claimed", "read_lines", "records_of"]
-
 BLOCK = 65536  # bytes that are read at once to find the end of the last line
 PLACE_BITS = 48  # of a file; those above hold its number
 

@@ -22,35 +22,6 @@ if TYPE_CHECKING:
     from energycomp.denoisers import Conditional
     from energycomp.models import Model
 
-__all__ = [
-    "AsJson",
-    "Concepts",
-    "Count",
-    "Device",
-    "Dtype",
-    "ModelName",
-    "Options",
-    "Png",
-    "Seed",
-    "SolverName",
-    "Source",
-    "Steps",
-    "Template",
-    "Views",
-    "load_model",
-    "load_searchable",
-    "loading",
-    "model_options",
-    "numbers",
-    "over",
-    "parse_count",
-    "parse_options",
-    "read_component",
-    "read_text",
-    "takes_words",
-    "with_views",
-]
-
 MODELS_OWN = "the model's"  # shown as the default where a model has one
 
 

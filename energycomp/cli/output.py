@@ -13,15 +13,6 @@ if TYPE_CHECKING:
     from energycomp.inference import Ranking, Solution
     from energycomp.models import Model
 
-__all__ = [
-    "print_json",
-    "print_report",
-    "print_table",
-    "ranking_record",
-    "solution_record",
-    "wrong_components",
-]
-
 
 def print_report(report: Any, lines: Sequence[str], as_json: bool) -> None:
     """Prints the report as one line of JSON, or its text lines."""

@@ -13,8 +13,6 @@ from energycomp.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from energycomp.plugins import PluginInfo
 
-__all__ = ["plugins"]
-
 
 def plugins(
     check: Annotated[

@@ -9,8 +9,6 @@ import typer
 from energycomp.cli.options import AsJson, ModelName, loading
 from energycomp.cli.output import print_report
 
-__all__ = ["push"]
-
 
 def push(
     model: ModelName,

@@ -26,8 +26,6 @@ from energycomp.ticking import working
 if TYPE_CHECKING:
     from energycomp.inference import Ranking
 
-__all__ = ["rank"]
-
 
 def rank(
     model: ModelName,

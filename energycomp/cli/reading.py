@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from energycomp.cli.shards import Shard
     from energycomp.models import Model
 
-__all__ = ["Images", "Reading", "Task", "redrawn_file"]
-
 SAMPLES = 3  # of the components of an image
 JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
 

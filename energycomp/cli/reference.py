@@ -13,8 +13,6 @@ import typer
 
 from energycomp.cli.app import app
 
-__all__ = ["reference"]
-
 WIDTH = 74  # characters of a line of an example
 
 HEAD = """# Command line

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from energycomp.cli.inputs import Picture
     from energycomp.models import Model
 
-__all__ = ["REDRAWN", "Output", "Records", "Results", "merge_results", "model_fingerprint", "write_marked"]
-
 EVALUATION = "evaluation.jsonl"  # the records of `energycomp evaluate`, by image
 REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of its components
 FORMATS = (".jsonl", ".parquet", ".csv")  # of a file of answers

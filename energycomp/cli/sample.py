@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from energycomp.models import Model
     from energycomp.sampling import Composer
 
-__all__ = ["sample"]
-
 
 def sample(
     model: ModelName,

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from energycomp.models import Model
     from energycomp.sampling import Composer, SamplingReport
 
-__all__ = ["sampled"]
-
 
 def sampled(
     composers: list[Composer], n: int, best: tuple[int, bool], model: Model, options: dict[str, Any], with_report: bool

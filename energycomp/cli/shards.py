@@ -15,8 +15,6 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Shard", "ShardOption", "local_device", "shard_of", "shards_of"]
-
 # What a launcher sets: rank and number of processes. torchrun, and accelerate launch; srun, not the script of a batch.
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")  # rank on this machine

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from energycomp.models import Model
     from energycomp.training import FitResult, Trainable
 
-__all__ = ["train"]
-
 RECIPES_OWN = "the recipe's"  # shown as the default where a recipe has one
 COMMON = ("data", "init", "preset", "cache")  # arguments of every recipe
 SIDE = 128  # px, the least side of an image in a grid of samples

@@ -18,8 +18,6 @@ from energycomp.ticking import working
 if TYPE_CHECKING:
     from energycomp.decomposition import Traversal
 
-__all__ = ["traverse"]
-
 
 def traverse(
     model: ModelName,

@@ -13,8 +13,6 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from energycomp.components import AnyWeight, Weight
 
-__all__ = ["From", "Numbers", "Regions", "Until", "check_ranked", "component_weights"]
-
 Value = TypeVar("Value")
 Default = TypeVar("Default")
 

@@ -2,9 +2,9 @@
 
 from energycomp.components.component import EnergyComponent, HasEnergy, Leaf, LeafGroup, RaggedGroup, WeightedSum
 from energycomp.components.composition import Composable, Composition, combine
+from energycomp.components.condition import Condition
 from energycomp.components.conditioning import (
     AttributeConditioner,
-    Condition,
     Conditioner,
     FiniteConditioner,
     Latents,

@@ -13,8 +13,6 @@ from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import AnyWeight
 
-__all__ = ["EnergyComponent", "HasEnergy", "Leaf", "LeafGroup", "RaggedGroup", "WeightedSum"]
-
 
 @runtime_checkable
 class EnergyComponent(Protocol):

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 else:
     _Component = object
 
-__all__ = ["Composable", "Composition", "combine", "is_term"]
-
 
 class Composable(_Component):
     """The operators of components. They are arithmetic on energies, not Boolean algebra.

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 
-__all__ = ["Condition"]
-
 
 @attrs.frozen(eq=False)
 class Condition:

@@ -18,21 +18,6 @@ from torch.distributions import constraints
 from energycomp.components.condition import Condition
 from energycomp.errors import InputError
 
-__all__ = [
-    "AttributeConditioner",
-    "Condition",
-    "Conditioner",
-    "FiniteConditioner",
-    "Latents",
-    "MixedConditioner",
-    "MixedSupport",
-    "TextConditioner",
-    "TrainableConditioner",
-    "groups_of",
-    "mixed_of",
-    "weights_of",
-]
-
 
 @runtime_checkable
 class Conditioner(Protocol):

@@ -11,8 +11,6 @@ from torch import Tensor
 from energycomp.components.composition import Composable
 from energycomp.components.space import NoisedSpace, ValueRange, cosine_schedule, log_snr
 
-__all__ = ["Gaussian"]
-
 
 @attrs.frozen(eq=False, repr=False)
 class Gaussian(Composable):

@@ -18,8 +18,6 @@ from energycomp.components.terms import Terms
 from energycomp.components.wrapped import WrappedGroup
 from energycomp.errors import CompositionError, InputError
 
-__all__ = ["match_snr"]
-
 
 def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
     """A component of another noise schedule as one of this space, so that both can be composed.

@@ -17,8 +17,6 @@ from energycomp.components.terms import Terms
 from energycomp.components.weights import LEAST_VALUE, AnyWeight, as_weight, constant_weights
 from energycomp.errors import CompositionError
 
-__all__ = ["Mixture", "mix"]
-
 
 def _compositions(parts: Iterable[Any]) -> tuple[Composition, ...]:
     return tuple(map(Composition.of, parts))

@@ -14,8 +14,6 @@ from energycomp.components.composition import Composition
 from energycomp.components.weights import AnyWeight, Weight
 from energycomp.errors import CompositionError, InputError
 
-__all__ = ["per_sample"]
-
 SHOWN = 4  # numbers in a formula
 
 

@@ -16,18 +16,6 @@ from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weights import LEAST_VALUE, Weight, is_constant
 from energycomp.errors import NonFiniteError
 
-__all__ = [
-    "Independent",
-    "active_samples",
-    "group_of",
-    "grouped",
-    "native_type",
-    "predict",
-    "predict_all",
-    "predict_group",
-    "predict_leaves",
-]
-
 
 @attrs.frozen
 class Independent:

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from energycomp.components.space import log_snr, signal_noise
 
-__all__ = ["PREDICTION_TYPES", "PredictionType", "convert", "error_scale", "target"]
-
 PredictionType = Literal["epsilon", "sample", "v_prediction", "flow"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction", "flow")
 

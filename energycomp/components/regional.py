@@ -19,8 +19,6 @@ from energycomp.components.wrapped import WrappedGroup
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 
-__all__ = ["regional", "within"]
-
 APART_UNTIL = 0.7
 MEAN_OF = 8  # samples of noise, whose predictions are averaged to a background
 NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0

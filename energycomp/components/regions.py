@@ -16,8 +16,6 @@ from energycomp.components.weights import Weight
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 
-__all__ = ["REGIONS", "during", "ramp", "region"]
-
 REGIONS = {
     "all": (0.0, 0.0, 1.0, 1.0),
     "left half": (0.0, 0.0, 0.5, 1.0),

@@ -10,8 +10,6 @@ from torch import Tensor
 from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight
 from energycomp.errors import CompositionError
 
-__all__ = ["Rule", "identifies_null", "rule_weights"]
-
 Rule = Literal["sum", "mean", "product"]
 
 

@@ -14,23 +14,6 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.imports import without_compiler
 from energycomp.seeds import as_generator
 
-__all__ = [
-    "LEAST_ALPHA",
-    "NoisedSpace",
-    "ValueRange",
-    "check_compatible",
-    "check_value_range",
-    "cosine_schedule",
-    "flow_schedule",
-    "flow_time",
-    "log_snr",
-    "mismatch",
-    "signal_noise",
-    "stratified_timesteps",
-    "timestep_of",
-    "trailing_timesteps",
-]
-
 LEAST_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
 LEAST_NOISE = 1e-7  # the nearest that float32 comes to 1
 ValueRange = tuple[float, float]

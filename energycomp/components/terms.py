@@ -11,8 +11,6 @@ from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, noise_share, written
 from energycomp.errors import CompositionError
 
-__all__ = ["Terms", "added", "formula", "shared_space", "shared_unconditional", "weights_at"]
-
 LEAST_WEIGHT = 1e-12  # what rounding leaves of leaves that cancel
 
 

@@ -15,8 +15,6 @@ from energycomp.components.conditioning import Conditioner, FiniteConditioner, M
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
-__all__ = ["ReadsText", "parsed", "random_values", "read_value", "value_of", "values_of"]
-
 
 @runtime_checkable
 class ReadsText(Protocol):

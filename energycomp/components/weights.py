@@ -21,18 +21,6 @@ from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
 
-__all__ = [
-    "AnyWeight",
-    "Factor",
-    "Weight",
-    "as_weight",
-    "constant_weights",
-    "is_constant",
-    "noise_share",
-    "scalar",
-    "written",
-]
-
 LEAST_NUMBER = 1e-12  # what rounding leaves of numbers that cancel
 LEAST_VALUE = 1e-6  # what single precision leaves of maps that cancel, such as m and 1 - m
 

@@ -14,8 +14,6 @@ from energycomp.components.component import LeafGroup
 from energycomp.components.prediction import PredictionType
 from energycomp.components.rules import Rule
 
-__all__ = ["WrappedGroup"]
-
 
 @attrs.frozen(eq=False)
 class WrappedGroup(ABC):

@@ -21,17 +21,6 @@ from energycomp.models.model import Model
 from energycomp.plugins.registry import find
 from energycomp.seeds import Generator, as_generators
 
-__all__ = [
-    "Decomposer",
-    "Decomposition",
-    "Parts",
-    "SceneDecomposer",
-    "decompose",
-    "decomposer_of",
-    "sampler_of",
-    "takes_apart",
-]
-
 DEFAULT = "diffusion"  # the decomposer of a model with an encoder that names none
 
 

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.decomposition.decomposer import Parts
 from energycomp.decomposition.latents import latents_for
@@ -20,8 +20,6 @@ from energycomp.models.model import Model, checked_model
 from energycomp.sampling.sampler import draw_noise, sample
 from energycomp.sampling.schedulers import make_scheduler
 from energycomp.seeds import Generator, as_generators
-
-__all__ = ["MASK_THRESHOLD", "DiffusionDecomposer"]
 
 MASK_THRESHOLD = 0.3  # of brightness in [-1, 1]: a mask holds the pixels that differ from the reference by more
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["EXPLAINED", "explained_variance"]
-
 EXPLAINED = 0.5  # share of the variance below which an image is out of distribution
 PLAIN = 1e-2  # variance of brightness in [-1, 1] below which an image counts as one colour
 

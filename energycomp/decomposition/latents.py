@@ -11,18 +11,6 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.models.model import Model
 
-__all__ = [
-    "add",
-    "add_one_at_a_time",
-    "checked",
-    "edit",
-    "interpolate",
-    "latents_for",
-    "recombine",
-    "swap",
-    "traverse",
-]
-
 
 def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tensor:
     """Selected rows of several images as the latents of one image.

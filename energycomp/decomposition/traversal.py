@@ -13,8 +13,6 @@ from energycomp.decomposition.latents import traverse
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
-__all__ = ["Traversal", "strongest_dimensions", "traverse_dimension"]
-
 CHUNK = 32  # images that are decoded at once
 
 

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["FiLMBlock", "GroupNorm", "Stage", "place_maps"]
-
 
 class Stage(nn.ModuleList):
     """Blocks one after the other under one embedding."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components.composition import Composable
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.components.predict import predict
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType
 from energycomp.components.rules import Rule, identifies_null, rule_weights
@@ -21,8 +21,6 @@ from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.denoisers.protocols import Placed
 from energycomp.errors import CompositionError, InputError
-
-__all__ = ["Codec", "Conditional", "Denoiser", "compose_rows"]
 
 MAX_NUMBERS = 100_000_000  # in a sample or a condition row: beyond any that memory is taken for
 

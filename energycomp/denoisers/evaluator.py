@@ -14,12 +14,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
 from energycomp.denoisers.together import current
 from energycomp.errors import InputError
-
-__all__ = ["RowCount", "Trunk", "count_rows", "row_limit", "rows", "trunk"]
 
 
 @attrs.define

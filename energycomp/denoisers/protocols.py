@@ -7,9 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Condition
-
-__all__ = ["HasNetwork", "Network", "Placed", "TwoStage"]
+from energycomp.components.condition import Condition
 
 
 @runtime_checkable

@@ -13,8 +13,6 @@ import attrs
 import torch
 from torch import Tensor
 
-__all__ = ["Gathering", "current", "run_together"]
-
 T = TypeVar("T")
 
 Batched = Callable[[Sequence[tuple[object, ...]]], Sequence[Tensor | tuple[Tensor, ...]]]

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.denoisers.blocks import FiLMBlock, GroupNorm, Stage, place_maps
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 
 with without_compiler():
     from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-
-__all__ = ["TwoStageUNet"]
 
 
 class TwoStageUNet(nn.Module):

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNet2DModel
-
-__all__ = ["ConditionUNet", "EmbeddingUNet"]
 
 
 class ConditionUNet(nn.Module):

@@ -29,8 +29,6 @@ from energycomp.seeds import as_generator
 from energycomp.show import html_block, html_image, html_lines, html_table, open_window, png
 from energycomp.viz import SIDE, grid
 
-__all__ = ["Edit", "edit"]
-
 CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
 STAYS = 0.3  # the same for a component that stays, which keeps its pixels
 SEEN = (0.7, 0.95)  # shares of the schedule at which an object of the image differs most from its absence

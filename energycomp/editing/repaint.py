@@ -14,8 +14,6 @@ from energycomp.inference.noise import draw_bank
 from energycomp.sampling.sampler import sample
 from energycomp.sampling.schedulers import make_scheduler
 
-__all__ = ["DRAWS", "difference", "repaint"]
-
 DRAWS = 8  # draws of the noise bank that a difference is averaged over
 
 

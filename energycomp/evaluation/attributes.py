@@ -11,8 +11,6 @@ from torchmetrics import Metric, MetricCollection
 from energycomp.components.conditioning import MixedConditioner
 from energycomp.evaluation.scene_metrics import near_pairs
 
-__all__ = ["AttributeAccuracy", "AttributeCalibration", "attribute_metrics"]
-
 BINS = 10
 
 

@@ -20,8 +20,6 @@ from energycomp.models.model import Model
 from energycomp.seeds import derived_seed
 from energycomp.ticking import ticking
 
-__all__ = ["calibrate"]
-
 LEAST = 10  # images of a count; fewer tell nothing about its tail
 
 

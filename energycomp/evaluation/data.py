@@ -19,17 +19,6 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = [
-    "DataSource",
-    "Example",
-    "Generated",
-    "HasConcepts",
-    "HasSceneRecords",
-    "HasSceneScores",
-    "parse_range",
-    "true_values",
-]
-
 
 def _all(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
     return None if given is None else tuple(given)

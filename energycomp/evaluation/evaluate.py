@@ -38,8 +38,6 @@ from energycomp.ticking import ticking
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["evaluate", "evaluate_parts"]
-
 R = TypeVar("R")
 
 

@@ -12,8 +12,6 @@ from torchmetrics import MeanMetric
 
 from energycomp.errors import InputError
 
-__all__ = ["ForegroundARI", "MaskIoU", "MaskRecall", "SlotsUsed", "adjusted_rand_index", "match_masks"]
-
 
 def match_masks(found: Tensor, true: Tensor) -> Tensor:
     """Intersection over union (K,) of each true mask with its matched found mask; 0 for a true mask without a match.

@@ -16,16 +16,6 @@ from energycomp.errors import InputError
 from energycomp.evaluation.data import Example
 from energycomp.files import fingerprint
 
-__all__ = [
-    "check_record",
-    "example_fingerprint",
-    "from_bits",
-    "from_numbers",
-    "records_by_index",
-    "to_bits",
-    "to_numbers",
-]
-
 
 def to_numbers(values: Tensor | None) -> Any:
     """Numbers as nested lists, with None for those that JSON does not have; None for None.

@@ -16,8 +16,6 @@ from energycomp.seeds import derived_seed
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
-__all__ = ["Report", "Scores", "bootstrap"]
-
 RESAMPLES = 1000
 LEVEL = 0.95
 

@@ -11,17 +11,6 @@ from torchmetrics import MeanMetric, Metric
 
 from energycomp.errors import InputError
 
-__all__ = [
-    "FOUND_WITHIN",
-    "CountAccuracy",
-    "EstimationError",
-    "ExactSet",
-    "PerceptionRate",
-    "Precision",
-    "match",
-    "near_pairs",
-]
-
 FOUND_WITHIN = 0.002  # mean squared difference below which an object counts as found (thesis 5.4.1)
 
 

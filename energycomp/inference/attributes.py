@@ -24,8 +24,6 @@ from energycomp.inference.noise import NoiseBank
 from energycomp.inference.problem import Problem
 from energycomp.inference.quadratic import QuadraticForm
 
-__all__ = ["ObjectWords", "read_attributes"]
-
 DRAWS, SWEEPS, ROUNDS = 6, 3, 4
 SURE, RULED_OUT = 0.99, 0.002  # posteriors of words that are not evaluated again
 

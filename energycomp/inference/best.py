@@ -18,8 +18,6 @@ from energycomp.models.model import Model
 from energycomp.sampling.composer import Composer
 from energycomp.seeds import Generator, as_generators
 
-__all__ = ["BestSamples", "sample_best"]
-
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 
-__all__ = ["paired", "standard_error"]
-
 ROUNDING = 1e-6  # of an error: differences below it come from float32 and not from the image
 
 

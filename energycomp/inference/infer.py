@@ -25,8 +25,6 @@ from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_generator
 from energycomp.ticking import working
 
-__all__ = ["OutOfDistributionWarning", "infer", "infer_sample"]
-
 FIT_DRAWS = 16  # draws that measure fit and typicality
 
 

@@ -15,8 +15,6 @@ from energycomp.models.loading import model_of
 from energycomp.models.model import Model
 from energycomp.plugins.registry import object_of
 
-__all__ = ["infer_many"]
-
 
 def infer_many(
     images: Iterable[Any],

@@ -13,8 +13,6 @@ from energycomp.denoisers.evaluator import Trunk, trunk
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
-__all__ = ["NoiseBank", "draw_bank", "noised_trunk", "residual_errors", "residuals"]
-
 
 @attrs.frozen(eq=False)
 class NoiseBank:

@@ -11,7 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.conditioning import Condition, Conditioner, groups_of, mixed_of
+from energycomp.components.condition import Condition
+from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
 from energycomp.components.rules import identifies_null, rule_weights
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
@@ -21,8 +22,6 @@ from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
-
-__all__ = ["Needs", "Problem", "make_problem"]
 
 Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
 

@@ -9,15 +9,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.components.prediction import error_scale, target
 from energycomp.components.rules import identifies_null
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import Trunk, rows
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, noised_trunk
-
-__all__ = ["QuadraticForm", "nonnegative", "quadratic_form"]
 
 SLICE = 2048  # numbers of an atom widened to float64 at a time: a slice of a dictionary stays in the cache
 

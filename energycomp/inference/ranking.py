@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energycomp.components.component import EnergyComponent
 from energycomp.components.composition import Composition
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.components.rules import Rule, identifies_null
 from energycomp.components.weights import constant_weights, is_constant
 from energycomp.denoisers.denoiser import Conditional, Denoiser
@@ -23,8 +23,6 @@ from energycomp.inference.noise import NoiseBank, draw_bank
 from energycomp.inference.problem import MAX_NUMBERS
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.models.model import Model, checked_model
-
-__all__ = ["Ranking", "rank", "rank_samples", "rankable"]
 
 DRAWS = 32  # the lifts of two objects of `clevr` are then 17 standard errors from 0
 LEVEL = 0.01  # p-value below which a lift is above 0: a component that is missing is taken for shown at this rate

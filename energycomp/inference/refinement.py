@@ -17,8 +17,6 @@ from torch.distributions import transform_to
 
 from energycomp.inference.problem import Problem
 
-__all__ = ["refine_numbers"]
-
 DRAWS, STEP, EDGE = 6, 0.02, 1e-4
 
 

@@ -18,8 +18,6 @@ from energycomp.errors import InputError
 from energycomp.models.defaults import MAX_COUNT
 from energycomp.models.model import Model
 
-__all__ = ["Slot", "attribute_slots", "count_range", "value_slot"]
-
 
 @attrs.frozen(eq=False)
 class Slot:

@@ -28,8 +28,6 @@ from energycomp.show import (
 )
 from energycomp.viz import SIDE
 
-__all__ = ["OUT_OF_DISTRIBUTION", "Solution", "Solver", "answer_cells", "answer_line"]
-
 NOTEBOOK = 320  # px, the shorter side of an image in a notebook
 OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms
 

@@ -16,8 +16,6 @@ from energycomp.images import as_picture
 from energycomp.models.model import Model
 from energycomp.viz import SIDE, overlay
 
-__all__ = ["View", "as_row", "view_of"]
-
 MAX_SIDE = 1024  # px of an image that is kept
 
 

@@ -18,8 +18,6 @@ from energycomp.errors import CheckpointError
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find
 
-__all__ = ["conditioner_of", "filled", "load_weights", "network_of", "no_larger_than", "on_meta"]
-
 INITIALISERS = "torch.nn.init"
 IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 
-__all__ = ["Calibration", "log_errors"]
-
 WINDOW = 8  # the spatial maximum is taken over squares of a side of 1/8 of the image
 TAILS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # whose scores are stored
 

@@ -17,8 +17,6 @@ from energycomp.plugins.registry import listing
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-__all__ = ["Result", "card"]
-
 TAGS = ("energycomp", "compositional-generation", "energy-based-model")
 MISSING = "<!-- Describe training data, intended use and limits here. The hub keeps a card that you edit. -->"
 

@@ -17,8 +17,6 @@ from energycomp.files import fingerprint
 from energycomp.models.hub import is_hub_id
 from energycomp.models.places import execution_device
 
-__all__ = ["VAECodec"]
-
 
 @attrs.define(eq=False, frozen=True, slots=False)
 class VAECodec:

@@ -11,8 +11,6 @@ import attrs
 from energycomp.errors import CheckpointError
 from energycomp.models.model import Model
 
-__all__ = ["CONFIG", "config_of", "read_config"]
-
 CONFIG = "config.json"
 FORMAT = 1
 MAX_CONFIG_BYTES = 1_000_000

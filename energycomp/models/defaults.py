@@ -12,8 +12,6 @@ from energycomp.fields import MOST
 from energycomp.fields import legal as _legal
 from energycomp.models.calibration import Calibration
 
-__all__ = ["MAX_COUNT", "Defaults", "is_number", "is_text"]
-
 _CALIBRATED = {field.name for field in attrs.fields(Calibration)}
 MAX_COUNT = MOST  # of draws, of steps and of components
 

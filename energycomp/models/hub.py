@@ -11,8 +11,6 @@ import attrs
 
 from energycomp.errors import HubError, InputError, NotFoundError, first_line
 
-__all__ = ["CARD", "HubSource", "is_hub_id", "upload"]
-
 CARD = "README.md"
 LOG_IN = "log in with `hf auth login`, or pass token="
 NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"

@@ -19,8 +19,6 @@ from energycomp.models.model import Model, checked_model
 from energycomp.models.pretrained import WEIGHTS, from_pretrained, is_folder, save_pretrained
 from energycomp.plugins.registry import find, names
 
-__all__ = ["check_device", "load", "model_of", "push_to_hub"]
-
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 PIPELINE = "model_index.json"  # of diffusers
 SINGLE_FILES = (".safetensors", ".ckpt", ".gguf")

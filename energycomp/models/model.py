@@ -21,8 +21,6 @@ from energycomp.images import ImageProcessor, decoded, from_unit
 from energycomp.models.defaults import Defaults, is_number, is_text
 from energycomp.show import html_block, html_lines, html_table
 
-__all__ = ["Adapt", "Model", "checked_model"]
-
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
 """`(model, source, scale)`: the model with LoRA weights."""
 

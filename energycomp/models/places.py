@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["execution_device"]
-
 
 def execution_device(module: nn.Module) -> torch.device | None:
     """Where a module computes that accelerate offloads or maps, or that is quantised; None if `to` may move it.

@@ -14,7 +14,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.conditioning import Condition, weights_of
+from energycomp.components.condition import Condition
+from energycomp.components.conditioning import weights_of
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NotFoundError
@@ -29,8 +30,6 @@ from energycomp.models.hub import CARD, is_hub_id
 from energycomp.models.model import Model
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find, names
-
-__all__ = ["WEIGHTS", "from_pretrained", "is_folder", "save_pretrained", "shipped"]
 
 MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
 WEIGHTS = "model.safetensors"

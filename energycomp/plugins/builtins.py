@@ -7,14 +7,6 @@ from collections.abc import Mapping
 from energycomp.plugins.hookspecs import Factory, hookimpl
 from energycomp.plugins.registry import lazy
 
-__all__ = [
-    "energycomp_register_conditioners",
-    "energycomp_register_decomposers",
-    "energycomp_register_guidances",
-    "energycomp_register_networks",
-    "energycomp_register_samplers",
-]
-
 
 @hookimpl
 def energycomp_register_conditioners() -> Mapping[str, Factory]:

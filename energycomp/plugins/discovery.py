@@ -17,8 +17,6 @@ from energycomp.errors import PluginError
 from energycomp.plugins import hookspecs
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind
 
-__all__ = ["DISABLE", "ONLY", "Plugin", "PluginInfo", "installed", "load_plugin"]
-
 GROUP = "energycomp"
 HOOKS = ", ".join(f"energycomp_register_{kind}" for kind in KINDS)
 CORE = "energycomp.plugins.builtins"

@@ -11,27 +11,6 @@ from typing import Any, Literal, get_args
 
 import pluggy
 
-__all__ = [
-    "KINDS",
-    "Factory",
-    "Kind",
-    "energycomp_register_commands",
-    "energycomp_register_conditioners",
-    "energycomp_register_datasets",
-    "energycomp_register_decomposers",
-    "energycomp_register_encoders",
-    "energycomp_register_families",
-    "energycomp_register_guidances",
-    "energycomp_register_loaders",
-    "energycomp_register_models",
-    "energycomp_register_networks",
-    "energycomp_register_recipes",
-    "energycomp_register_samplers",
-    "energycomp_register_solvers",
-    "hookimpl",
-    "hookspec",
-]
-
 Factory = Callable[..., Any]
 Kind = Literal[
     "models",

@@ -21,8 +21,6 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError, Plugin
 from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind
 
-__all__ = ["find", "lazy", "listing", "names", "object_of", "register", "reload", "singular_of"]
-
 _lock = threading.RLock()  # loading redirects stdout, which is global to the process
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
 _OWN = PluginInfo("register", "this process", "")

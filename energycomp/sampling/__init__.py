@@ -19,11 +19,12 @@ from energycomp.sampling.guidance import (
     made_guidance,
 )
 from energycomp.sampling.progress import progress_bar
-from energycomp.sampling.report import Sampled, Sampler, SamplingReport, StepCallback
-from energycomp.sampling.sampler import Generator, Predict, Scheduler, draw_noise, sample
+from energycomp.sampling.report import Sampled, Sampler, SamplingReport
+from energycomp.sampling.sampler import Predict, Scheduler, StepCallback, draw_noise, sample
 from energycomp.sampling.scheduled import SchedulerSampler
 from energycomp.sampling.schedulers import compatible_schedulers, make_scheduler
 from energycomp.sampling.target import Target
+from energycomp.seeds import Generator
 
 if TYPE_CHECKING:
     from energycomp.sampling.guiders import CompositionGuider

@@ -25,12 +25,11 @@ from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.sampling.guidance import Guidance, Guide, LinearGuidance, made_guidance
 from energycomp.sampling.progress import bar_options, check_bar_options
-from energycomp.sampling.report import Sampler, SamplingReport, StepCallback
-from energycomp.sampling.sampler import Generator
+from energycomp.sampling.report import Sampler, SamplingReport
+from energycomp.sampling.sampler import StepCallback
 from energycomp.sampling.scheduled import SchedulerSampler
 from energycomp.sampling.target import Target
-
-__all__ = ["Composer", "Images"]
+from energycomp.seeds import Generator
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""

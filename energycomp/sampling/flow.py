@@ -19,8 +19,6 @@ from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 from energycomp.seeds import Generator
 
-__all__ = ["FLOW_SCHEDULERS", "FlowScheduler", "check_flow_instance", "is_flow"]
-
 # tests/sampling compares this list with a trial of every scheduler of diffusers.
 FLOW_SCHEDULERS = (
     "FlowMatchEulerDiscreteScheduler",

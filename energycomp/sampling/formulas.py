@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["adaptive_projected", "classifier_free", "rescaled", "zero_star"]
-
 LEAST = 1e-12  # of what is divided by
 
 

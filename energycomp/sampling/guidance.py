@@ -20,18 +20,6 @@ from energycomp.fields import is_number
 from energycomp.plugins import find, names
 from energycomp.sampling.formulas import adaptive_projected, classifier_free, rescaled, zero_star
 
-__all__ = [
-    "AdaptiveProjected",
-    "ClassifierFree",
-    "Guidance",
-    "Guide",
-    "LinearGuidance",
-    "Rescaled",
-    "ZeroStar",
-    "interval",
-    "made_guidance",
-]
-
 SCALE = 7.5  # the default of diffusers' guiders
 
 Combine: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]

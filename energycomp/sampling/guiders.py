@@ -21,8 +21,6 @@ from energycomp.components.weights import Weight, is_constant
 from energycomp.errors import InputError
 from energycomp.sampling.guidance import Guide
 
-__all__ = ["CompositionGuider", "of_guider"]
-
 PAIR = ["pred_cond", "pred_uncond"]
 ROUNDING = 1e-6  # of a share times a number of steps
 

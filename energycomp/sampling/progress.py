@@ -12,8 +12,6 @@ from tqdm import tqdm
 
 from energycomp.errors import InputError
 
-__all__ = ["bar_options", "check_bar_options", "progress_bar"]
-
 T = TypeVar("T")
 
 OPTIONS = frozenset(inspect.signature(tqdm.__init__).parameters) - {"self", "iterable", "total", "kwargs"}

@@ -8,10 +8,9 @@ from typing import Protocol, runtime_checkable
 import attrs
 from torch import Tensor
 
-from energycomp.sampling.sampler import Generator, StepCallback
+from energycomp.sampling.sampler import StepCallback
 from energycomp.sampling.target import Target
-
-__all__ = ["Sampled", "Sampler", "SamplingReport", "StepCallback"]
+from energycomp.seeds import Generator
 
 COLLAPSED = 0.1  # effective sample size, as a share of the particles
 STUCK = 0.1  # share of proposals that are accepted

@@ -15,8 +15,6 @@ from energycomp.imports import without_compiler
 from energycomp.sampling.progress import progress_bar
 from energycomp.seeds import Generator, as_generators
 
-__all__ = ["Generator", "Predict", "Scheduler", "StepCallback", "draw_noise", "sample"]
-
 Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 """`(sample (B, C, H, W), timestep (B,), prediction_type) -> (B, C, H, W)`; the sample is variance preserving."""
 

@@ -8,12 +8,11 @@ import attrs
 from torch import Tensor
 
 from energycomp.components.prediction import PredictionType
-from energycomp.sampling.report import Sampled, SamplingReport, StepCallback
-from energycomp.sampling.sampler import Generator, sample
+from energycomp.sampling.report import Sampled, SamplingReport
+from energycomp.sampling.sampler import StepCallback, sample
 from energycomp.sampling.schedulers import make_scheduler
 from energycomp.sampling.target import Target
-
-__all__ = ["SchedulerSampler"]
+from energycomp.seeds import Generator
 
 
 @attrs.frozen

@@ -18,8 +18,6 @@ from energycomp.imports import without_compiler
 from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler, check_flow_instance, is_flow
 from energycomp.sampling.sampler import Scheduler
 
-__all__ = ["compatible_schedulers", "make_scheduler"]
-
 VARIANCE_PRESERVING = tuple(kind for kind in PREDICTION_TYPES if kind != "flow")
 # Those that sample a Gaussian correctly and repeatably from its exact prediction, on linear and cosine schedules.
 # tests/sampling compares this list with a trial of every scheduler of diffusers. Those of the second list have no

@@ -21,8 +21,6 @@ from energycomp.components.weights import constant_weights, noise_share
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide
 
-__all__ = ["Target"]
-
 
 def _composition(component: EnergyComponent) -> Composition:
     return Composition.of(component)  # mypy knows converters that are functions only

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from energycomp.components.conditioning import Condition, MixedSupport
+from energycomp.components.condition import Condition
+from energycomp.components.conditioning import MixedSupport
 from energycomp.errors import InputError
-
-__all__ = ["Labels", "TintedSquare", "UnitSquare"]
 
 
 @attrs.frozen

@@ -9,7 +9,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Condition, Conditioner
+from energycomp.components.condition import Condition
+from energycomp.components.conditioning import Conditioner
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import cosine_schedule, flow_schedule, signal_noise
@@ -19,15 +20,6 @@ from energycomp.images import ImageProcessor
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.testing.conditioners import Labels, TintedSquare, UnitSquare
-
-__all__ = [
-    "attributes_model",
-    "bumps_model",
-    "labels_model",
-    "planted",
-    "tinted_model",
-    "tiny_model",
-]
 
 SIZE = 16
 BACKGROUND = -0.2

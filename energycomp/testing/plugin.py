@@ -34,8 +34,6 @@ from energycomp.testing.checks.sampler import check_sampler
 from energycomp.testing.checks.solver import check_solver
 from energycomp.testing.stripes import stripes_model
 
-__all__ = ["CHECKS", "Check", "check_plugin"]
-
 
 @attrs.frozen
 class Check:

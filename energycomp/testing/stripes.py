@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Condition, Latents
+from energycomp.components.condition import Condition
+from energycomp.components.conditioning import Latents
 from energycomp.components.rules import Rule, identifies_null
 from energycomp.components.space import cosine_schedule
 from energycomp.denoisers.denoiser import Denoiser
@@ -13,8 +14,6 @@ from energycomp.images import ImageProcessor
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.testing.models import BACKGROUND, SIZE
-
-__all__ = ["Stripes", "StripesEncoder", "stripes_model"]
 
 
 class StripesEncoder(nn.Module):

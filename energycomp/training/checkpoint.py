@@ -18,19 +18,6 @@ from torch import Tensor, nn
 from energycomp.errors import CheckpointError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 
-__all__ = [
-    "TrainingState",
-    "append_log",
-    "ema_state",
-    "ema_weights",
-    "load_checkpoint",
-    "newest_checkpoint",
-    "prune_checkpoints",
-    "read_checkpoint",
-    "rewind_log",
-    "save_checkpoint",
-]
-
 LOG = "log.jsonl"
 
 

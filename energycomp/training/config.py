@@ -11,8 +11,6 @@ import torch
 
 from energycomp.errors import InputError
 
-__all__ = ["FitConfig", "Step"]
-
 UNRELATED = ("save_every", "keep", "sample_every", "num_workers", "log_with")  # they may change when a run resumes
 
 

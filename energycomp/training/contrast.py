@@ -18,15 +18,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.components.prediction import error_scale, target
 from energycomp.components.space import log_snr, signal_noise, stratified_timesteps
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import rows, trunk
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
-
-__all__ = ["Rivals", "contrastive_loss"]
 
 
 @attrs.frozen(eq=False)

@@ -34,8 +34,6 @@ from energycomp.training.config import FitConfig, Step
 from energycomp.training.order import TrainingData, batches, interrupt_flag, step_generator
 from energycomp.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
 
-__all__ = ["FitResult", "Loss", "OnSample", "fit"]
-
 SMOOTHING = 0.98
 Loss = Callable[[nn.Module, Any, Step], Tensor]
 OnSample = Callable[[nn.Module, int], object]

@@ -7,15 +7,13 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Condition
+from energycomp.components.condition import Condition
 from energycomp.components.prediction import error_scale, target
 from energycomp.components.space import log_snr, signal_noise, stratified_timesteps
 from energycomp.denoisers.denoiser import Denoiser, compose_rows
 from energycomp.denoisers.evaluator import trunk
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
-
-__all__ = ["denoising_loss"]
 
 
 def denoising_loss(

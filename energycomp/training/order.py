@@ -14,8 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from energycomp.seeds import derived_seed
 from energycomp.training.config import FitConfig
 
-__all__ = ["MapStyle", "Order", "TrainingData", "batches", "interrupt_flag", "step_generator"]
-
 
 class MapStyle(Protocol):
     """Items by index, such as a list or a tensor."""

@@ -20,8 +20,6 @@ from energycomp.training.config import FitConfig
 from energycomp.training.fit import FitResult, Loss, OnSample, fit
 from energycomp.training.order import TrainingData
 
-__all__ = ["Recipe", "Trainable", "augment", "collate", "option_number", "start"]
-
 T = TypeVar("T")
 
 

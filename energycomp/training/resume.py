@@ -11,8 +11,6 @@ from energycomp.files import atomic_file
 from energycomp.models.hub import HubSource
 from energycomp.training.checkpoint import newest_checkpoint, read_checkpoint
 
-__all__ = ["copy_checkpoints"]
-
 PATTERN = "checkpoint-*.safetensors"
 EXPECTED = "the folder of a run, one of its checkpoints, or the hub id of a repository with them"
 

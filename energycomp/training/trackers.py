@@ -16,8 +16,6 @@ from PIL import Image
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError, first_line
 
-__all__ = ["Throughput", "log_samples", "start_trackers", "stop_trackers", "tracker_names"]
-
 PROJECT = "energycomp"  # under which trackers show the run
 SMOOTHING = 0.9
 

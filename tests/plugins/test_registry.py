@@ -307,7 +307,7 @@ def test_what_a_factory_says_about_its_arguments_passes(install: Install) -> Non
 
 
 def test_every_kind_has_a_hook() -> None:
-    hooks = {name for name in hookspecs.__all__ if name.startswith("energycomp_")}
+    hooks = {name for name in vars(hookspecs) if name.startswith("energycomp_")}
     assert hooks == {f"energycomp_register_{kind}" for kind in plugins.KINDS}
 
 

@@ -11,8 +11,6 @@ from energycomp.components.composition import Composition
 from energycomp.components.space import NoisedSpace
 from energycomp.testing.checks.expect import expect, expect_close, expect_same_state
 
-__all__ = ["check_component"]
-
 
 def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
     """Checks an energy component, leaf or composition on random samples.

@@ -13,8 +13,6 @@ from energycomp.components.conditioning import Conditioner, FiniteConditioner, M
 from energycomp.components.values import parsed, random_values
 from energycomp.testing.checks.expect import expect, expect_refusal
 
-__all__ = ["check_conditioner", "legal_values"]
-
 ROUNDING = 1e-5  # of the greatest token: a smaller change comes from float32 and not from the values
 
 

@@ -17,8 +17,6 @@ from energycomp.evaluation.data import DataSource, Example, true_values
 from energycomp.images import ImageProcessor
 from energycomp.testing.checks.expect import NotCheckedError, expect, expect_refusal
 
-__all__ = ["check_dataset", "write_images"]
-
 
 def check_dataset(source: DataSource, conditioner: Conditioner | None = None) -> None:
     """Checks a data source: two images, written twice, are identical, are read again, and fit its metrics.

@@ -10,8 +10,6 @@ from torch import Tensor
 from energycomp.decomposition.decomposer import Decomposer, Parts, SceneDecomposer
 from energycomp.testing.checks.expect import expect, expect_close, expect_refusal, expect_same_state
 
-__all__ = ["check_decomposer"]
-
 STEPS = 2  # of a chain: shapes and repeatability do not depend on more
 
 

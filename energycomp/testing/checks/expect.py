@@ -9,8 +9,6 @@ from torch import Tensor
 
 from energycomp.errors import EnergycompError, InputError
 
-__all__ = ["ConformanceError", "NotCheckedError", "expect", "expect_close", "expect_refusal", "expect_same_state"]
-
 
 class ConformanceError(EnergycompError, AssertionError):
     """An object does not do what its protocol promises."""

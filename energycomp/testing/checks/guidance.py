@@ -10,8 +10,6 @@ from torch import Tensor
 from energycomp.sampling.guidance import Guidance
 from energycomp.testing.checks.expect import expect, expect_same_state
 
-__all__ = ["check_guidance"]
-
 SHAPE = (3, 2, 4, 4)
 STEPS = 4
 

@@ -20,8 +20,6 @@ from energycomp.testing.checks.conditioner import check_conditioner, legal_value
 from energycomp.testing.checks.decomposer import check_decomposer
 from energycomp.testing.checks.expect import expect
 
-__all__ = ["check_model"]
-
 TOLERANCE = 1e-3  # float32 convolutions sum in another order when the batch changes
 
 

@@ -13,8 +13,6 @@ from energycomp.models.build import on_meta
 from energycomp.plugins.hookspecs import Factory
 from energycomp.testing.checks.expect import expect, expect_close, expect_same_state
 
-__all__ = ["check_encoder", "check_network", "check_rebuilt"]
-
 
 def check_network(factory: Factory, **config: Any) -> None:
     """Checks that a network is built from its arguments, and once more from its `config`. Allocates no memory.

@@ -11,8 +11,6 @@ from energycomp.models.build import load_weights
 from energycomp.testing.checks.expect import expect
 from energycomp.training.recipe import Trainable
 
-__all__ = ["check_recipe"]
-
 
 def check_recipe(recipe: Trainable) -> None:
     """Checks a recipe: it trains for two steps, and the resulting weights fit its model.

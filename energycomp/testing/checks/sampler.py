@@ -16,8 +16,6 @@ from energycomp.sampling.report import Sampled, Sampler
 from energycomp.sampling.target import Target
 from energycomp.testing.checks.expect import ConformanceError, expect, expect_same_state
 
-__all__ = ["check_sampler"]
-
 SHAPE = (1, 1, 2)
 SAMPLES, STEPS = 1000, 50
 

@@ -16,8 +16,6 @@ from energycomp.models.model import Model
 from energycomp.testing.checks.expect import expect, expect_refusal, expect_same_state
 from energycomp.testing.models import bumps_model, labels_model, planted
 
-__all__ = ["check_solver"]
-
 
 def check_solver(solver: Solver, *, tolerance: float = FOUND_WITHIN) -> None:
     """Checks a solver on images whose exact answer is known: bumps at real-valued places, and finite labels.

@@ -12,8 +12,6 @@ from torch.distributions import constraints
 from energycomp.components import Condition
 from energycomp.errors import InputError
 
-__all__ = ["Coordinates"]
-
 
 @attrs.frozen
 class Coordinates:

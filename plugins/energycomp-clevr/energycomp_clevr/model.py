@@ -16,8 +16,6 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
-__all__ = ["clevr", "clevr_places", "clevr_places_flow", "flow_from", "objects", "paper", "places", "places_flow"]
-
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
     """The model of CLEVR scenes: `clevr(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.

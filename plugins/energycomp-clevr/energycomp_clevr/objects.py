@@ -17,8 +17,6 @@ from energycomp.errors import InputError
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 
-__all__ = ["Objects"]
-
 ANYTHING = "object"  # in a description without a shape
 
 

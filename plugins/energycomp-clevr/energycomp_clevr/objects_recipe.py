@@ -19,8 +19,6 @@ from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.records import Record
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 
-__all__ = ["augment", "clevr", "widened"]
-
 RENDERED: tuple[tuple[int, dict[str, Any]], ...] = (
     (12_000, {"objects": OBJECTS, "variety": WIDE}),
     (12_000, {"objects": (3, 5), "variety": WIDE_CROWDED}),

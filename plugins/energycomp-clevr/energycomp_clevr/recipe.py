@@ -35,8 +35,6 @@ from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import Record
 from energycomp_datasets.clevr.scenes import Variety
 
-__all__ = ["OBJECTS", "WIDE", "WIDE_CROWDED", "augment", "clevr_places", "rendered", "scenes_of"]
-
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
 CROWDED = Variety(side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other

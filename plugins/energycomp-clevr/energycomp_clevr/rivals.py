@@ -9,8 +9,6 @@ from energycomp.components import Conditioner
 from energycomp.training import Rivals
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 
-__all__ = ["draw_rivals"]
-
 WORDS = tuple(map(len, ATTRIBUTES.values()))
 SWAPS = 2  # objects of a scene with a wrong word
 MIXED_UP = (0.1, 0.2, 0.3, 0.4)  # how often a wrong size, colour, material and shape is tried

@@ -17,8 +17,6 @@ from energycomp.evaluation import Example
 from energycomp.files import atomic_file
 from energycomp.images import ImageProcessor, to_bytes
 
-__all__ = ["IMAGES", "Pictures", "image_files", "in_folder", "masks_of", "write_examples", "write_png"]
-
 IMAGES, MASKS = "images", "masks"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["HELD_OUT", "WRITTEN", "synthetic"]
-
 HELD_OUT = 1_000_000_000  # added to the seed of evaluation images, so that no training image is among them
 WRITTEN = 2_000_000_000  # added to the seed of images in folders, which are neither training nor evaluation images
 

@@ -13,8 +13,6 @@ from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
 from energycomp_decomp.networks import FactorsEncoder, PartsUNet
 
-__all__ = ["covariance", "factors_loss", "imbalance", "orthogonality", "overlap", "parts_loss", "spread"]
-
 
 def parts_loss(
     denoiser: Denoiser,

@@ -16,8 +16,6 @@ from energycomp.models import Defaults, Model, shipped
 from energycomp_datasets.shapes.shapes import SIZE
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 
-__all__ = ["decomp", "decomp_b", "default", "full", "lit", "untrained_lit", "whole_numbers"]
-
 PRETRAINED = ("a", "b")
 IDENTITY = 7  # numbers of the identity embedding of a factor
 PAPER: dict[str, Any] = {

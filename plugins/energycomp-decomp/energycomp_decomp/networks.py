@@ -14,8 +14,6 @@ from energycomp.components import Condition
 from energycomp.denoisers import FiLMBlock, GroupNorm, Stage, place_maps
 from energycomp.errors import InputError
 
-__all__ = ["FactorsEncoder", "PartsEncoder", "PartsUNet"]
-
 MOMENTUM = 0.01
 FLOOR = -3.0  # least log variance of a content vector: with less noise, one number may encode several factors
 CEILING = 5.0  # greatest log variance: before the KL divergence counts, that of an unused latent grows without end

@@ -15,8 +15,6 @@ from energycomp.inference import QuadraticForm, draw_bank, nonnegative, quadrati
 from energycomp.models import Model
 from energycomp.seeds import as_generator, derived_seed
 
-__all__ = ["PartWeights", "part_weights"]
-
 
 @attrs.frozen(eq=False)
 class PartWeights:

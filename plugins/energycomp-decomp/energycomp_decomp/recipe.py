@@ -23,8 +23,6 @@ from energycomp_decomp.model import decomp as build
 from energycomp_decomp.model import lit as build_lit
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 
-__all__ = ["decomp", "lit"]
-
 BATCH, STEPS, LIT_STEPS = 32, 11_000, 3_000
 REGULARIZATION = {"overlap": 2.0, "imbalance": 0.1, "spread": 1.0}  # loss weights of objects
 WARM_UP = (0.15, 0.5)  # shares of the steps between which the loss weights of factors grow from 0

@@ -12,8 +12,6 @@ from energycomp.components import Condition, Conditioner, log_snr, rule_weights,
 from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
 
-__all__ = ["Noisy", "contrast_loss", "judged", "noised"]
-
 
 def contrast_loss(
     denoiser: Denoiser,

@@ -13,8 +13,6 @@ from torch.distributions import constraints
 from energycomp.components import Condition
 from energycomp.errors import InputError
 
-__all__ = ["Labels"]
-
 BINARY = ("no", "yes")
 
 

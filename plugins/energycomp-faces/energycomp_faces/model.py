@@ -14,8 +14,6 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_faces.labels import BINARY, Labels
 
-__all__ = ["default", "faces", "paper"]
-
 PAPER_ATTRIBUTES = ("black_hair", "eyeglasses", "smiling")
 
 

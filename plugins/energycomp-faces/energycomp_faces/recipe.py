@@ -24,8 +24,6 @@ from energycomp_datasets.faces.celeba import Record, read
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import faces as build
 
-__all__ = ["Folder", "faces", "subsets"]
-
 DRAWN = 24_000
 TIMESTEP_POWER = 0.5
 GROUP = "a"  # the other group of hair and beards stays out of distribution

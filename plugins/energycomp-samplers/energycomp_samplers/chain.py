@@ -29,8 +29,6 @@ from torch import Tensor
 from energycomp.sampling import Target
 from energycomp_samplers.kernels import Level, predicted, total_energy
 
-__all__ = ["Chain", "Density", "Moves", "State", "Test"]
-
 RATE = 0.2  # how fast log c follows the acceptance
 Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 Test: TypeAlias = Literal["score", "energy"]

@@ -32,8 +32,6 @@ from energycomp_samplers.chain import Density, State, Test
 from energycomp_samplers.kernels import sum_of_squares
 from energycomp_samplers.smc import SMC
 
-__all__ = ["HMC", "annealed_hmc"]
-
 SHARE = legal(lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1")
 
 

@@ -26,17 +26,6 @@ from energycomp.denoisers import Conditional
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.sampling import StepCallback, Target, progress_bar
 
-__all__ = [
-    "Level",
-    "called_back",
-    "check_densities",
-    "clipped",
-    "levels",
-    "predicted",
-    "sum_of_squares",
-    "total_energy",
-]
-
 
 @attrs.frozen
 class Level:

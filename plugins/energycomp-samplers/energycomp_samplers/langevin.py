@@ -25,8 +25,6 @@ from energycomp.fields import number, whole
 from energycomp_samplers.chain import Density, State
 from energycomp_samplers.smc import SMC
 
-__all__ = ["Langevin", "annealed_langevin"]
-
 
 @attrs.frozen
 class Langevin:

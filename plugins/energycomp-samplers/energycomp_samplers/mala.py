@@ -26,8 +26,6 @@ from energycomp_samplers.chain import Density, State, Test
 from energycomp_samplers.kernels import sum_of_squares
 from energycomp_samplers.smc import SMC
 
-__all__ = ["MALA", "annealed_mala"]
-
 
 @attrs.frozen
 class MALA:

@@ -26,8 +26,6 @@ from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback
 from energycomp.seeds import as_generators
 from energycomp_samplers.kernels import called_back, check_densities, clipped, levels, predicted, sum_of_squares
 
-__all__ = ["MixtureSampler"]
-
 
 @attrs.frozen
 class MixtureSampler:

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from energycomp.sampling import Generator, draw_noise
 
-__all__ = ["effective_sample_size", "systematic", "taken", "uniform"]
-
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2 as a share of the particles, (G,), for log weights (G, P).

@@ -30,8 +30,6 @@ from energycomp.seeds import as_generators
 from energycomp_samplers.kernels import called_back, check_densities, clipped, levels, predicted
 from energycomp_samplers.residuals import Residuals, residuals
 
-__all__ = ["Perpendicular"]
-
 LEAST = 1e-12  # <r, r> / <u, u> below which there is no direction to be orthogonal to
 
 

@@ -30,8 +30,6 @@ from energycomp.seeds import as_generators
 from energycomp_samplers.kernels import check_densities, sum_of_squares
 from energycomp_samplers.residuals import Residuals, residuals
 
-__all__ = ["Rejection"]
-
 OVER = ("positive", "unconditional")
 ROWS = 64  # noised samples in one batch of predictions
 

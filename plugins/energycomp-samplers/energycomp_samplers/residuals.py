@@ -19,8 +19,6 @@ import attrs
 from energycomp.components import Composition, constant_weights
 from energycomp.errors import CompositionError
 
-__all__ = ["Residuals", "residuals"]
-
 MASS_TOLERANCE = 1e-6
 
 

@@ -56,8 +56,6 @@ from energycomp_samplers.kernels import (
 )
 from energycomp_samplers.particles import effective_sample_size, systematic, taken, uniform
 
-__all__ = ["SMC"]
-
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
 WEIGHTS = ("rne", "fkc", "energy", "none")
 MOVES = legal(

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["HEADS", "SlotAttention", "SlotTransformer"]
-
 HEADS = 4  # of a transformer
 
 

@@ -13,8 +13,6 @@ from energycomp.components import Condition
 from energycomp.errors import InputError
 from energycomp.fields import whole
 
-__all__ = ["Scenes"]
-
 
 @attrs.frozen
 class Scenes:

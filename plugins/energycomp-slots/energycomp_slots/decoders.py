@@ -9,8 +9,6 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Deconvolutions", "Drawn", "SlotDecoder", "places"]
-
 
 @attrs.frozen(eq=False)
 class Drawn:

@@ -17,8 +17,6 @@ from energycomp.seeds import as_generator
 from energycomp_slots.decoders import Drawn
 from energycomp_slots.networks import SlotVAE
 
-__all__ = ["SlotAutoencoder", "SlotDecomposer", "decomposer"]
-
 MAX_SLOTS = 256
 CHUNK = 64  # images per network call
 

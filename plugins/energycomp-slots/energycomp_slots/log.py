@@ -17,8 +17,6 @@ from energycomp.viz import strip
 from energycomp_datasets.pictures import Pictures
 from energycomp_slots.loss import Terms
 
-__all__ = ["TrainingLog"]
-
 SHOWN = 4  # images
 SMOOTHING = 0.98  # of the running mean of each term
 COLLAPSED = 1.5  # slots in use; below it a single slot explains the whole image

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from energycomp_slots.networks import SlotVAE
 
-__all__ = ["LossWeights", "Terms", "generation_loss", "kl_normal", "slot_loss"]
-
 
 @attrs.frozen
 class LossWeights:

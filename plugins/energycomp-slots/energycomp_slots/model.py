@@ -12,8 +12,6 @@ from energycomp.models import Defaults, Model, shipped
 from energycomp_slots.conditioner import Scenes
 from energycomp_slots.networks import SlotVAE
 
-__all__ = ["slots", "sprites", "untrained"]
-
 WORLDS = ("arrow", "sprites")
 # Section 3.6.3 of Wang (2026): four convolutions of 64 channels at full size, deconvolutions of stride 2 and kernel 5.
 PAPER: dict[str, Any] = {

@@ -16,8 +16,6 @@ from energycomp_slots.attention import HEADS, SlotAttention, SlotTransformer
 from energycomp_slots.decoders import Deconvolutions, Drawn, SlotDecoder, places
 from energycomp_slots.prior import LatentPrior
 
-__all__ = ["CHOICES", "SlotVAE"]
-
 CENTRE, STRETCH = -0.2, 2.0  # inputs in [-1, 1] are normalized to (x - CENTRE) * STRETCH
 LIMITS = {
     "sample_size": (16, 1024), "slots": (1, 256), "width": (1, 4096), "channels": (1, 4096), "stride": (1, 4),

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from energycomp.components import cosine_schedule, signal_noise, stratified_timesteps
 from energycomp.sampling import make_scheduler, sample
 
-__all__ = ["LatentPrior"]
-
 STEPS = 50
 
 

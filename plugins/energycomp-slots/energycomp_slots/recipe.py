@@ -28,8 +28,6 @@ from energycomp_slots.model import slots as build
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.prior import LatentPrior
 
-__all__ = ["Phase", "Phases", "other_scenes", "phases", "slots"]
-
 BATCH, CHUNK, TRIALS = 24, 250, 2
 WARM_UP, HIGHEST = 0.04, 0.5  # weight of the KL term of slots after the restarts, and its maximum
 PRIOR_ALONE = {"prior_hidden"}  # options that change nothing but the prior of scenes

@@ -17,8 +17,6 @@ from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import dictionary
 
-__all__ = ["Beam"]
-
 Ranked = list[tuple[float, tuple[int, ...]]]  # mean error and atoms of partial answers
 
 

@@ -22,8 +22,6 @@ from energycomp_solvers.shared.configurations import configurations, dictionary,
 from energycomp_solvers.shared.product_space import all_errors, marginals, unravel
 from energycomp_solvers.shared.terms import memberships, terms_of
 
-__all__ = ["Enumerate"]
-
 LEAST = 16  # draws before an early answer, half of them to select and half to compare
 
 

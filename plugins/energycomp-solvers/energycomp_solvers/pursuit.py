@@ -26,8 +26,6 @@ from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
-__all__ = ["STAGES", "Pursuit"]
-
 STAGES = ("lattice", "pursuit", "count", "polish", "comparison")  # of `Solution.trace["rows"]`
 PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
 MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end

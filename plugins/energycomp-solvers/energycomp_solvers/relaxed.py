@@ -21,8 +21,6 @@ from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import dictionary
 from energycomp_solvers.shared.subsets import subset_errors
 
-__all__ = ["Relaxed", "descend_shares", "nearest_shares"]
-
 Mix = Literal["tokens", "predictions"]
 
 

@@ -22,8 +22,6 @@ from energycomp_solvers.shared.descent import descend
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.starts import random_starts, residual_starts
 
-__all__ = ["SGD"]
-
 MOST_NUMBERS = 2  # of a value for which a lattice is run
 NEAR = 0.05  # values closer than this, in quantiles of the support, are one answer
 

@@ -18,8 +18,6 @@ from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import counts_without_repeats, dictionary
 from energycomp_solvers.shared.terms import terms_of
 
-__all__ = ["Weights"]
-
 
 @attrs.frozen
 class Weights:

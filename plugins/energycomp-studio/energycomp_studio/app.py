@@ -11,8 +11,6 @@ from energycomp_studio.tabs.decompose import decompose_tab
 from energycomp_studio.tabs.read import read_tab
 from energycomp_studio.worker import Worker
 
-__all__ = ["build"]
-
 
 def build(model: str, *, device: str = "cpu") -> gr.Blocks:
     """The page.

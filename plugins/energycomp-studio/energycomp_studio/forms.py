@@ -10,8 +10,6 @@ import attrs
 from energycomp.components import FiniteConditioner, TextConditioner, groups_of, mixed_of, random_values
 from energycomp.models import Model
 
-__all__ = ["Form", "form_of"]
-
 Kind = Literal["places", "labels", "texts"]
 
 SUGGESTED = 200  # values that are suggested at most

@@ -10,8 +10,6 @@ from energycomp import load
 from energycomp.models import Model
 from energycomp.plugins import names
 
-__all__ = ["Library"]
-
 
 @attrs.define
 class Library:

@@ -9,8 +9,6 @@ from typing import Any
 from energycomp.models import Model
 from energycomp_studio.scene import Changes, Item, Scene, Settings, strength, text_of, value
 
-__all__ = ["edit_python", "edit_shell", "python_lines", "shell_line"]
-
 
 def python_lines(scene: Scene, model: Model, source: str, settings: Settings) -> str:
     """A script that makes the image.

@@ -12,21 +12,6 @@ from energycomp_studio.forms import Form
 from energycomp_studio.pictures import MAX_UPLOAD
 from energycomp_studio.worker import Done, Failed, Running, Worker
 
-__all__ = [
-    "FREE",
-    "NETWORK",
-    "QUIET",
-    "chooser",
-    "code",
-    "editor",
-    "finally_shown",
-    "followed",
-    "session_of",
-    "static",
-    "stopper",
-    "tiles",
-]
-
 EMPTY = Form("texts").as_json()
 NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}  # one task runs, the others wait
 # What needs no network does not wait. It is queued as well, since the server has no path past the queue.

@@ -15,8 +15,6 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.image_files import decode_image
 
-__all__ = ["MAX_UPLOAD", "data_url", "enlarged", "heat", "uploaded"]
-
 MAX_UPLOAD = 10_000_000  # bytes of an image file
 MAX_SHOWN = 1_024  # px, the longer side of an image that is kept
 SHOWN = 256  # px, to which smaller images are enlarged

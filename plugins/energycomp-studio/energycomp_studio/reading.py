@@ -20,8 +20,6 @@ from energycomp.models import Model
 from energycomp.plugins import find
 from energycomp_studio.scene import Item, Scene
 
-__all__ = ["Reading", "Stage", "read", "scene_read", "table"]
-
 MAPS = 4  # maps of the search that are shown at most
 GUESSED = 0.25  # share of the first gain that the next component of a guess has at least
 

@@ -22,8 +22,6 @@ from energycomp.components import Composable, ReadsText, mixed_of, parsed, read_
 from energycomp.errors import InputError
 from energycomp.models import Model
 
-__all__ = ["Changes", "Item", "Scene", "Settings", "changes", "component", "scene_of", "strength", "text_of", "value"]
-
 MAX_ITEMS = 32
 MAX_TEXT = 2_000  # characters of a prompt
 MAX_STEPS = 1_000

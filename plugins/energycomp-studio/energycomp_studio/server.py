@@ -18,8 +18,6 @@ from energycomp.errors import InputError
 from energycomp.plugins import names
 from energycomp_studio.pictures import MAX_UPLOAD
 
-__all__ = ["Guard", "OpenStream", "application", "running", "serve"]
-
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -16,8 +16,6 @@ import torch
 
 from energycomp.errors import EnergycompError
 
-__all__ = ["Done", "Failed", "Report", "Running", "StoppedError", "Worker"]
-
 T = TypeVar("T")
 Report: TypeAlias = Callable[[Any], None]
 

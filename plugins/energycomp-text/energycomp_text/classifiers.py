@@ -15,8 +15,6 @@ from energycomp.inference import NoiseBank, quadratic_form
 from energycomp.models import Model
 from energycomp_text.text import Text
 
-__all__ = ["Guess", "compound", "compound_prompt", "individual", "single_errors", "weighted"]
-
 EMPHASIS = 1.1**2  # the weight of two plus signs in Compel
 CHUNK = 512  # rows per batch
 

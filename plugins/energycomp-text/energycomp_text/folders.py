@@ -13,8 +13,6 @@ from safetensors import safe_open
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.models import HubSource, no_larger_than, on_meta
 
-__all__ = ["HOW_TO_GET", "INDEX", "WANTED", "check_size", "complete", "download", "read_json"]
-
 INDEX = "model_index.json"
 HOW_TO_GET = (
     "give a hub id, such as stable-diffusion-v1-5/stable-diffusion-v1-5, of which only the required files are "

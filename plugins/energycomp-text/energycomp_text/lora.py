@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from energycomp.models import Adapt
     from energycomp_text.families import Family
 
-__all__ = ["adapter_of"]
-
 _numbers = count(1)
 _switching = Lock()  # held while adapters are switched, loaded or removed
 _unused: deque[tuple[Any, str]] = deque()  # pipelines and adapters that no model has any more

@@ -12,8 +12,6 @@ from torch import Tensor
 from energycomp.errors import InputError, NotFoundError
 from energycomp.models import HubSource, is_folder
 
-__all__ = ["check_settings", "check_weights", "file_of", "reason_of", "short_name"]
-
 STEM = "pytorch_lora_weights"  # of the file that diffusers writes
 HALVES = (".lora_A.weight", ".lora_B.weight")
 # Settings of peft that a file may have; others may import modules, or change the weights of the base.

@@ -13,11 +13,10 @@ from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, shipped
-from energycomp_datasets.solids.solids import CONCEPTS, SHAPES, SIZE, TINTS
+from energycomp_datasets.clevr.geometry import SHAPES
+from energycomp_datasets.solids.solids import CONCEPTS, SIZE, TINTS
 from energycomp_text.text import Text
 from energycomp_text.words import words
-
-__all__ = ["own_words", "small", "text", "text_composed", "with_concepts"]
 
 LENGTH = 48  # words of a caption that names every concept
 

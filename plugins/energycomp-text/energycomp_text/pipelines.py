@@ -22,8 +22,6 @@ from energycomp_text.folders import HOW_TO_GET, INDEX, WANTED, read_json
 from energycomp_text.lora import adapter_of
 from energycomp_text.text import Text
 
-__all__ = ["from_pipeline", "load_model"]
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PLAIN = "StableDiffusionPipeline"  # the family of an object that is no pipeline but has the parts of one
 HUB_OPTIONS = ("token", "local_files_only", "cache_dir")

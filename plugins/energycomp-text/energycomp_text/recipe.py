@@ -34,8 +34,6 @@ from energycomp_text.model import small
 from energycomp_text.rivals import Concepts
 from energycomp_text.text import Text
 
-__all__ = ["captions", "scene", "text"]
-
 DRAWN = 20_000
 ALONE = 0.2  # share of training pictures with one object
 BOTH = 0.2  # share of captions of several objects that name them all

@@ -11,8 +11,6 @@ from torch import Tensor
 from energycomp.components import Conditioner
 from energycomp.training import Rivals
 
-__all__ = ["Concepts"]
-
 NONE = -1
 
 

@@ -8,20 +8,6 @@ from typing import Any
 
 import torch
 
-__all__ = [
-    "OPTIONS",
-    "TINY",
-    "tiny_flux",
-    "tiny_lora",
-    "tiny_pipeline",
-    "tiny_pixart",
-    "tiny_sd3",
-    "tiny_sdxl",
-    "tiny_t5_tokenizer",
-    "tiny_tokenizer",
-    "tiny_zimage",
-]
-
 LENGTH = 32
 WIDTH = 32
 

@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from energycomp.components import Condition
 from energycomp.errors import InputError
 
-__all__ = ["Text", "Tokenizer"]
-
 CACHED = 512  # prompts whose tokens are kept, beside those of the concepts; one of Stable Diffusion takes 236 kB,
 MOST_NUMBERS = 64 * 2**20  # and one of FLUX 8 MiB
 ENCODED_BATCH = 64  # prompts that are encoded before their rows are kept

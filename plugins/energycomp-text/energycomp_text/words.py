@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from energycomp.errors import InputError
 from energycomp_text.text import Text
 
-__all__ = ["WordEncoder", "Words", "words"]
-
 PAD = 0
 MAX_WORDS = 100_000
 MAX_LENGTH = 1_000

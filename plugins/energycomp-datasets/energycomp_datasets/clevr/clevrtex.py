@@ -9,8 +9,6 @@ from typing import Any
 from energycomp.errors import InputError
 from energycomp_datasets.clevr.records import Record, centres
 
-__all__ = ["FRAME", "images", "scenes"]
-
 FRAME = (320, 240)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
 NAME = re.compile(r"CLEVRTEX_[A-Za-z]+_[0-9]{6}\.(png|json)")  # not the masks, CLEVRTEX_full_000000_flat.png
 DEPTH = 2  # a chunk, a variant's folder of chunks, or the folder that holds the variants

@@ -8,8 +8,6 @@ import attrs
 import torch
 from torch import Tensor
 
-__all__ = ["Record", "centres"]
-
 
 @attrs.frozen(eq=False)
 class Record:

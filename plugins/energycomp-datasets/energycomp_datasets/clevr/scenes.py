@@ -22,24 +22,6 @@ from energycomp_datasets.clevr.geometry import (
 )
 from energycomp_datasets.clevr.textures import Textures, sample_textures
 
-__all__ = [
-    "ATTRIBUTES",
-    "COLORS",
-    "MATERIALS",
-    "MORE_SHAPES",
-    "SHAPES",
-    "SIZES",
-    "Lighting",
-    "Scene",
-    "Variety",
-    "default_lighting",
-    "id_buffer",
-    "project",
-    "sample_lighting",
-    "sample_scene",
-    "scene_from_record",
-]
-
 COLORS = {
     "gray": (87, 87, 87),
     "red": (173, 35, 35),

@@ -19,8 +19,6 @@ from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["ClevrSource"]
-
 
 class ClevrSource:
     """Images with their objects: {"x": 0.3, "y": 0.4}, in [0, 1], and size, color, material and shape where known.

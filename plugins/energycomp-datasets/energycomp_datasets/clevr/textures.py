@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["PATTERNS", "Texture", "Textures", "paint", "sample_textures"]
-
 PATTERNS = ("stripes", "checks", "dots", "noise", "marble", "bricks", "planks")
 TURNED = ("stripes", "noise", "marble")  # the others stay upright: faces would cut their cells to slivers
 LATTICE = 8  # the noise's period, in cells

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["ATTRIBUTES", "GROUPS", "PERSONA_ATTRIBUTES", "avatar", "labels_of", "persona"]
-
 ATTRIBUTES = (
     "black_hair", "long_hair", "wavy_hair", "eyeglasses", "smiling", "beard", "pale_skin", "frowning", "closed_eyes",
     "suit", "dark_clothes", "dark_background",

@@ -14,8 +14,6 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 
-__all__ = ["PICTURES", "Record", "attributes_of", "column", "read", "write_table"]
-
 PICTURES, TABLE = "img_align_celeba", "list_attr_celeba.txt"
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryCalibrationError
 
-__all__ = ["AttributeAccuracy", "CalibrationError", "ExactMatch"]
-
 
 class AttributeAccuracy(MeanMetric):
     """Attributes inferred correctly, over all known attributes of all images.

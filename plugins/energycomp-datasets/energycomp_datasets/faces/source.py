@@ -21,8 +21,6 @@ from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["FacesSource", "draw"]
-
 KINDS = {"synthetic": "a", "synthetic:shifted": "b", "synthetic:style": None}
 BINARY = ("no", "yes")
 

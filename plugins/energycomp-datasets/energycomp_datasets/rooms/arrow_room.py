@@ -11,8 +11,6 @@ from torch import Tensor
 
 from energycomp_datasets.shapes.shapes import DISTANCES
 
-__all__ = ["PLACES", "SHAPES", "SIZE", "ArrowRooms", "arrow_rooms", "layout", "render"]
-
 SIZE = 32
 SHAPES = ("circle", "triangle", "cross")
 PLACES = ((0.17, 0.27), (0.5, 0.27), (0.83, 0.27))  # (x, y) in [0, 1], about which the objects stand

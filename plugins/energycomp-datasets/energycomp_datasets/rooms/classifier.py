@@ -19,17 +19,6 @@ from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE
 from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, labelled
 from energycomp_datasets.synthetic import HELD_OUT
 
-__all__ = [
-    "Classifier",
-    "Reading",
-    "classifier_accuracy",
-    "classifier_loss",
-    "confusion",
-    "load_classifier",
-    "save_classifier",
-    "structure_accuracy",
-]
-
 WEIGHTS = "model.safetensors"
 OBJECTS = 3
 CHUNK = 250  # images per batch

@@ -25,8 +25,6 @@ from energycomp_datasets.rooms.arrow_room import (
     render,
 )
 
-__all__ = ["CORRUPTIONS", "INVALID", "RIGHT", "VERDICTS", "WRONG", "corrupted", "labelled"]
-
 VERDICTS = ("right", "wrong", "invalid")
 RIGHT, WRONG, INVALID = range(3)
 CHUNK = 300  # images that are rendered at once

@@ -18,8 +18,6 @@ import torch
 from energycomp.errors import InputError
 from energycomp.evaluation import Example
 
-__all__ = ["MaskFile", "examples_in", "images_in", "mask_file"]
-
 SPEC = re.compile(r"(.+\.(npz|h5|hdf5))(?::([0-9]{1,2}))?", re.IGNORECASE)
 IMAGES, MASKS = ("image", "images", "imgs"), ("mask", "masks")
 ROOMS = "objectsroom"  # in a file's name, without what separates words

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 
-__all__ = ["MOST", "SIZE", "SOLIDS", "layout", "render"]
-
 SIZE = 32
 MOST = 3  # solids
 WIDTH = (0.14, 0.18)  # half the width of a solid in front, over the image's side

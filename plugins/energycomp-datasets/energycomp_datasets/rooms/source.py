@@ -26,8 +26,6 @@ from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["ArrowSource", "RoomsSource", "SpritesSource", "arrow_room", "read", "room"]
-
 SPRITES = ShapesSource("a")
 COUNTS = (1, MOST)
 AT_ONCE = 50  # sampled scenes per batch

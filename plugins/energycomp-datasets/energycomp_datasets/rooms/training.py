@@ -18,8 +18,6 @@ from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.mask_files import images_in, mask_file
 from energycomp_datasets.shapes import shapes
 
-__all__ = ["DRAWN", "WORLDS", "drawn", "in_file"]
-
 DRAWN = 30_000
 LARGEST = 128  # greatest side of a rendered image, px, so that all fit in memory
 MOST = 100_000  # images of a file

@@ -14,15 +14,6 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from energycomp.errors import InputError
 
-__all__ = [
-    "MeanCorrelation",
-    "MutualInformationGap",
-    "entropies",
-    "information_gaps",
-    "matched_correlations",
-    "mutual_information",
-]
-
 BINS = 20
 Over = Literal["dimensions", "parts"]
 

@@ -19,8 +19,6 @@ from energycomp.models import load_weights
 from energycomp.training import Step
 from energycomp_datasets.shapes.shapes import SIZE, WORLDS, layout, render
 
-__all__ = ["LABELS", "ShapeFeatures", "counts_loss", "counts_of", "labelled", "save_features", "shape_features"]
-
 KINDS = ("a", "b")  # worlds
 COUNTS = (1, 5)  # of objects
 CELLS = 8  # of 4x4 pixels, about those that an object covers

@@ -22,8 +22,6 @@ from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["FACTORS", "LitSource", "factors", "render"]
-
 FACTORS = ("light", "ground", "colour", "shape", "size")
 SHAPES = ("circle", "square", "triangle")
 SIZES = (0.4, 0.75)  # radius of the circle around the object, over half the image's side

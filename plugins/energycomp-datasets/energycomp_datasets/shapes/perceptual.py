@@ -14,14 +14,6 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from energycomp.errors import InputError, NonFiniteError
 
-__all__ = [
-    "FeatureNetwork",
-    "FrechetDistance",
-    "KernelDistance",
-    "PerceptualDistance",
-    "perceptual_distance",
-]
-
 SLACK = 1e-4  # how far beyond [-1, 1] an image may reach
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 
-__all__ = ["DISTANCES", "GROUND", "SIZE", "WORLDS", "Scene", "World", "layout", "render", "scene"]
-
 SIZE = 32
 GROUND = (-0.80, -0.78, -0.72)  # red, green, blue of every world, so that parts of one fit into another
 RADIUS = (4.5, 6.0)  # px, of the circle around a shape

@@ -19,8 +19,6 @@ from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["ShapesSource", "draw", "shapes_b"]
-
 COUNTS = (2, 4)
 
 

@@ -13,8 +13,6 @@ from energycomp_datasets.shapes.lit import factors
 from energycomp_datasets.shapes.lit import render as render_lit
 from energycomp_datasets.shapes.shapes import layout, render
 
-__all__ = ["drawn_lit", "drawn_shapes"]
-
 DRAWN = 20_000
 
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-__all__ = ["ConceptRecall"]
-
 
 class ConceptRecall(MeanMetric):
     """True concepts that were found, over all of all images.

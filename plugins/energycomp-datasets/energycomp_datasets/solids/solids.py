@@ -16,18 +16,6 @@ from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import COLORS, Scene, id_buffer, sample_lighting
 
-__all__ = [
-    "CONCEPTS",
-    "SHAPES",
-    "SIZE",
-    "TINTS",
-    "caption",
-    "held_out_pairs",
-    "picture",
-    "seen_pairs",
-    "seen_triples",
-]
-
 SIZE = 64
 TINTS = ("red", "blue", "green", "yellow")
 CONCEPTS = tuple(f"{tint} {shape}" for tint in TINTS for shape in SHAPES)

@@ -24,8 +24,6 @@ from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-__all__ = ["Record", "TextSource", "drawn", "read", "unseen_triples"]
-
 KINDS = ("synthetic", "synthetic:seen", "synthetic:1", "synthetic:3")
 
 

@@ -19,8 +19,6 @@ from energycomp.models import Model
 from energycomp.sampling import Generator, draw_noise
 from energycomp_decomp.comet.energy import STEP_SIZE, EnergyNet, LatentEnergy, descend
 
-__all__ = ["CometDecomposer"]
-
 
 @attrs.define(eq=False, frozen=True, slots=False)
 class CometDecomposer:

@@ -17,8 +17,6 @@ from energycomp.components import Composable, Condition, NoisedSpace, rule_weigh
 from energycomp.denoisers import Conditional, Denoiser, rows, trunk
 from energycomp.errors import InputError
 
-__all__ = ["EnergyNet", "LatentEnergy", "comet_loss", "descend"]
-
 STEPS, STEP_SIZE = 4, 0.5
 
 

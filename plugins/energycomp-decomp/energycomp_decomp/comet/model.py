@@ -12,8 +12,6 @@ from energycomp_datasets.shapes.shapes import SIZE
 from energycomp_decomp.comet.energy import STEPS, EnergyNet
 from energycomp_decomp.networks import PartsEncoder
 
-__all__ = ["untrained"]
-
 # Two entries, the fewest of a schedule, at which sigma is 1: eps is the gradient of the energy. No diffusion model has
 # this schedule, so that none is composed with energies, which have no timestep.
 SCHEDULE = (1e-7, 1e-7)

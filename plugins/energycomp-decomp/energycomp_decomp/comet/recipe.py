@@ -19,8 +19,6 @@ from energycomp_decomp.comet.energy import EnergyNet, comet_loss
 from energycomp_decomp.comet.model import untrained
 from energycomp_decomp.model import whole_numbers
 
-__all__ = ["comet"]
-
 BATCH, STEPS = 32, 1_200
 
 

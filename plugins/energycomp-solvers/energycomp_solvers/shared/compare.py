@@ -11,8 +11,6 @@ from torch import Tensor
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired, standard_error
 from energycomp_solvers.shared.subsets import subset_errors
 
-__all__ = ["compare_halves", "compared", "errors_of", "ranked_solution"]
-
 Gap: TypeAlias = tuple[float | None, float | None, float | None]
 
 NO_GAP: Gap = (None, None, None)

@@ -12,8 +12,6 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.inference import Problem
 
-__all__ = ["configurations", "counts_without_repeats", "dictionary", "number_of_configurations"]
-
 
 def dictionary(problem: Problem) -> tuple[Tensor, list[list[int]]]:
     """Distinct values (M, *V) over all slots, and the indices that each slot may take."""

@@ -10,8 +10,6 @@ from torch.distributions import transform_to
 
 from energycomp.inference import Problem
 
-__all__ = ["descend"]
-
 
 def descend(
     problem: Problem,

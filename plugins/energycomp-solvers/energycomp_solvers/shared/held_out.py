@@ -11,8 +11,6 @@ from torch import Tensor
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
 from energycomp_solvers.shared.subsets import subset_errors
 
-__all__ = ["HeldOut"]
-
 HOPELESS = 0.95  # a test above this p-value ends, too
 EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
 

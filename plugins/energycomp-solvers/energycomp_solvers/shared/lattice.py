@@ -14,8 +14,6 @@ from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import add_each
 
-__all__ = ["Screen", "lattice"]
-
 
 @attrs.define(eq=False)
 class Screen:

@@ -22,8 +22,6 @@ from torch.distributions import constraints, transform_to
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import subset_errors
 
-__all__ = ["is_apart", "newton_step"]
-
 STEP, EDGE, DAMPING = 0.01, 1e-3, 1e-3
 
 

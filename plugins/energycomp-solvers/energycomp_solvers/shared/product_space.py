@@ -9,8 +9,6 @@ from torch import Tensor
 
 from energycomp.inference import QuadraticForm
 
-__all__ = ["all_errors", "marginals", "unravel"]
-
 
 def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: float = 1.0) -> Tensor:
     """The mean error of every choice of one atom per slot, (M_1 ... M_K,), in the order of `itertools.product`.

@@ -11,8 +11,6 @@ from torch.distributions import constraints, transform_to
 from energycomp.inference import QuadraticForm
 from energycomp_solvers.shared.subsets import Weighting, add_each, subset_errors
 
-__all__ = ["random_starts", "residual_starts"]
-
 HOTTEST = 0.3  # temperature of the last initialisation, in units of the greatest fall of the error
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from energycomp.inference import QuadraticForm
 
-__all__ = ["add_each", "greedy", "promising", "subset_errors", "swap"]
-
 Weighting = Callable[[int], float]
 
 

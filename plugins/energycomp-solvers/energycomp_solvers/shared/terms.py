@@ -10,8 +10,6 @@ from tqdm import tqdm
 
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
 
-__all__ = ["memberships", "terms_of"]
-
 AT_ONCE = 8  # draws whose predictions are in memory
 
 

@@ -23,8 +23,6 @@ from energycomp_studio.pictures import data_url, enlarged
 from energycomp_studio.scene import Item, Scene, Settings, component, scene_of, strength
 from energycomp_studio.worker import Running, Worker
 
-__all__ = ["compose_tab", "first_scene", "sampled"]
-
 DRAFT = 5  # steps while an object is dragged
 STEPS = 20  # steps of a model whose components are places; any other model takes its own number
 PLAIN = "scheduler of the model"

@@ -31,8 +31,6 @@ from energycomp_studio.pictures import data_url, enlarged, uploaded
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Worker
 
-__all__ = ["choice", "decompose_tab", "recombine_python", "recombine_shell"]
-
 IMAGES = 2
 TILE = 96  # px
 FORGOTTEN = 3_600  # s after which the parts of a browser tab are forgotten

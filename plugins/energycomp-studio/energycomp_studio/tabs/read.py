@@ -34,8 +34,6 @@ from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
 from energycomp_studio.tabs.compose import first_scene, sampled
 from energycomp_studio.worker import Running, Worker
 
-__all__ = ["read_tab"]
-
 STAGES = {
     "guess": "a first guess: {} objects; looking closer",
     "places": "{} places; reading more",

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from energycomp.errors import InputError
 from energycomp_text.text import Text
 
-__all__ = ["Family", "Opened", "Settings"]
-
 
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value

@@ -16,8 +16,6 @@ from energycomp.components import Condition
 from energycomp_text.families.family import Family, Settings
 from energycomp_text.families.prompted import Prompted
 
-__all__ = ["family"]
-
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     """Tokens of T5, and the pooled vector of CLIP."""

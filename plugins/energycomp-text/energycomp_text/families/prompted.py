@@ -16,8 +16,6 @@ from energycomp_text.encoders import HubTokenizer
 from energycomp_text.families.family import Opened, Settings
 from energycomp_text.text import Text
 
-__all__ = ["Characters", "PipelineNetwork", "PromptEncoder", "Prompted", "check_precision", "device_of"]
-
 MOST_CHARACTERS = 2048  # of a prompt
 PIPELINE_BATCH = 8  # prompts that the encoders of a pipeline, such as T5, encode at once
 

@@ -12,8 +12,6 @@ from energycomp_text.families.family import Family
 from energycomp_text.folders import HOW_TO_GET, INDEX, check_size, complete, read_json
 from energycomp_text.quiet import quiet
 
-__all__ = ["files_of", "read_pipeline"]
-
 MAX_TIMESTEPS = 100_000
 # Pipelines warn of other values; the scheduler of a composition is made anew.
 SCHEDULER = {"DDIMScheduler": {"clip_sample": False, "steps_offset": 1}}

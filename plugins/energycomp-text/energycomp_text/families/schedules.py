@@ -11,8 +11,6 @@ from energycomp.components import LEAST_ALPHA, flow_schedule
 from energycomp.denoisers import PredictionType
 from energycomp.errors import InputError, first_line
 
-__all__ = ["noise_schedule"]
-
 DIFFUSION = ("epsilon", "sample", "v_prediction")
 
 

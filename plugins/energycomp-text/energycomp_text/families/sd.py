@@ -14,8 +14,6 @@ from energycomp_text.families.family import Family, Opened, Settings
 from energycomp_text.families.prompted import Prompted, check_precision
 from energycomp_text.text import Text
 
-__all__ = ["family"]
-
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:  # noqa: ARG001 - CLIP has one length
     """Tokens of the encoder."""

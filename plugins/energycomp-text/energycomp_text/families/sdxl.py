@@ -12,8 +12,6 @@ from energycomp.components import Condition
 from energycomp_text.families.family import Family, Settings
 from energycomp_text.families.prompted import Prompted
 
-__all__ = ["family"]
-
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:  # noqa: ARG001 - CLIP has one length
     """Tokens of both encoders side by side, and the pooled vector of the second."""

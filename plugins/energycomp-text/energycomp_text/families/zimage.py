@@ -11,8 +11,6 @@ from energycomp.components import Condition
 from energycomp_text.families.family import Family, Settings
 from energycomp_text.families.prompted import Prompted
 
-__all__ = ["family"]
-
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     """One row for each prompt: the tokens of the pipeline's own `encode_prompt`, with padding to L, and a mask."""
