@@ -47,6 +47,7 @@ QUICKER = {
     r"^(energycomp infer clevr .*) --redraw": r"\1",
     r"^(energycomp evaluate text-composed) -n 200 ": r"\1 -n 1 ",
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
+    r"^(energycomp evaluate decomp .*)-n 100": r"\1-n 1 --views 1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2",
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->

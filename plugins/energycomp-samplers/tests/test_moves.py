@@ -223,7 +223,7 @@ def test_what_moves_refuse() -> None:
 
 @pytest.mark.parametrize("moves", [MALA(), HMC(), Langevin()], ids=str)
 def test_moves_between_weighted_steps(moves: Any) -> None:
-    """Two modes times a Gaussian over u: 0.86 +- 0.41 (docs/benchmarks/samplers.md)."""
+    """Two modes times a Gaussian over u: 0.86 +- 0.41 (docs/benchmarks/generating.md)."""
     u = Gaussian(0.0, 1.0, unconditional="self")
     two = Gaussian(-1.0, 0.09, unconditional=u) | Gaussian(1.0, 0.09, unconditional=u)
     x = Composer(two & Gaussian(0.5, 0.25, unconditional=u)).sample(

@@ -65,7 +65,7 @@ def test_the_weight_is_the_ratio_of_the_kernels_for_every_proposed_sample(total:
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_product_that_plain_sampling_gets_wrong(weights: Any) -> None:
-    """Two modes times a Gaussian over u: 0.86 +- 0.41, plain samples 0.53 +- 0.67 (docs/benchmarks/samplers.md)."""
+    """Two modes times a Gaussian over u: 0.86 +- 0.41, plain samples 0.53 +- 0.67 (docs/benchmarks/generating.md)."""
     u = Gaussian(0.0, 1.0, unconditional="self")
     two = Gaussian(-1.0, 0.09, unconditional=u) | Gaussian(1.0, 0.09, unconditional=u)
     x, report = drawn(two & Gaussian(0.5, 0.25, unconditional=u), SMC(weights=weights))
