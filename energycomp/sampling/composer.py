@@ -162,7 +162,7 @@ class Composer(Composable):
         follow the product of the components' densities in general. They do where components act on different
         coordinates that are independent in u, or are Gaussians with the variance of u. Mixtures of normalised energies
         are right, too, and a composition that was trained as a whole follows its training data. Samples of several
-        closed forms under the rule "sum" are one point. `docs/benchmarks/generating.md` measures how far off samples are.
+        closed forms under the rule "sum" are one point. `docs/benchmarks/generating.md` measures the deviation.
 
         Args:
             n: the number of samples; 1 when left out, or the number of compositions of `per_sample`.
