@@ -1,8 +1,8 @@
-"""Draw the pictures of the start page and of the gallery, and the card that other sites show for a link.
+"""Draw the pictures of the start page, and the card that other sites show for a link.
 
-python benchmarks/gallery.py [--only start growing attributes prompts] [--seed 0] [-o docs/images]
+python benchmarks/gallery.py [--only start growing attributes] [--seed 0] [-o docs/images]
 
-Writes `start.png` and, cut to 1200x630, `../assets/card.png`; `growing.png`, `attributes.png` and `prompts.png`.
+Writes `start.png` and, cut to 1200x630, `../assets/card.png`; `growing.png` and `attributes.png`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HELD_OUT = 2_000_000_000
 def main() -> None:
     """Writes the pictures."""
     drawings: dict[str, Callable[[int], Image.Image]] = {
-        "start": start, "growing": growing, "attributes": attributes, "prompts": prompts,
+        "start": start, "growing": growing, "attributes": attributes,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(drawings), default=list(drawings))
@@ -77,21 +77,6 @@ def attributes(seed: int) -> Image.Image:
     sets = [FACE[:number] for number in range(1, 1 + len(FACE))]
     drawn = [sample(combine([faces(**{name: True}) for name in names], "product"), faces, seed) for names in sets]
     return grid([large(face, 192) for face in drawn], columns=4, captions=[f"+ {names[-1]}" for names in sets])
-
-
-def prompts(seed: int) -> Image.Image:
-    """Two prompts, their product, and one without the other, from the same noise."""
-    text = load("text")
-    scale = text.defaults.guidance_scale
-    red, blue = (scale * text(prompt) for prompt in ("a red cube", "a blue sphere"))
-    both = text("a red cube and a blue sphere")
-    cases = {
-        "a red cube": red & text.unconditional,
-        "a blue sphere": blue & text.unconditional,
-        "both prompts": red & blue,
-        "both & ~a blue sphere": (scale * both) & ~blue,
-    }
-    return grid([large(sample(case, text, seed), 192) for case in cases.values()], columns=4, captions=list(cases))
 
 
 def described(words: Sequence[str], seed: int) -> Image.Image:
