@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -105,12 +104,3 @@ def test_the_template_refuses_a_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="Two lower-case words or more"):
         make(tmp_path / "new", name=name)
     assert not (tmp_path / "new").exists()
-
-
-def test_the_guide_shows_code_that_is_there() -> None:
-    section = (ROOT / "docs" / "plugin_examples.md").read_text(encoding="utf-8").split("## CMA-ES")[1]
-    sources = [path.read_text(encoding="utf-8") for path in (EXAMPLES / "energycomp-cmaes").rglob("*.py")]
-    known = {line.strip() for source in sources for line in source.splitlines()}
-    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
-    assert blocks
-    assert {line.strip() for block in blocks for line in block.splitlines()} <= known

@@ -19,8 +19,19 @@ class EnergyComponent(Protocol):
     """Anything that predicts noise: eps_k(x, t) = sigma_t grad_x E_k(x, t) (thesis eq. 2.33).
 
     These two members are all that a component of your own needs to be composed; derive it from `energycomp.Composable`
-    for the operators. Components are keys of a composition, compared by identity.
-    One with an attribute `unconditional`, a component whose own is itself, can be used with `&` and `~`.
+    for the operators. Components are keys of a composition, compared by identity: use `attrs.frozen(eq=False)`.
+    One with an attribute `unconditional`, a component whose own is itself, can be used with `&` and `~`. One with an
+    energy (`HasEnergy`) can be mixed with `|`. Its `__repr__` is its name in formulas and errors. Every component
+    counts as 1 in the mass. It is not registered; `energycomp.testing.check_component` checks it.
+
+    >>> from energycomp.components import Composable, cosine_schedule, signal_noise
+    >>> class White(Composable):
+    ...     noised_space = NoisedSpace(cosine_schedule(), (3, 8, 8))  # to add it to a scene, that of the scene
+    ...
+    ...     def eps(self, sample, timestep):  # E = |x|^2 / 2 at every noise level
+    ...         return signal_noise(self.noised_space.alphas_cumprod, timestep)[1].to(sample) * sample
+    >>> isinstance(White(), EnergyComponent)
+    True
     """
 
     @property

@@ -23,13 +23,15 @@ from energycomp.errors import InputError
 class Conditioner(Protocol):
     """Turns values that a person or a solver handles (a position, labels, a prompt) into condition rows.
 
-    `value_shape` is the shape V of one value. `support` is the constraint that a value satisfies;
-    `torch.distributions.transform_to(support)` maps unconstrained numbers to legal values for gradient solvers.
+    The unconditional row is not a value: the denoiser makes it. On the command line a component is split at commas, and
+    `parse` gets the parts: `red` is a string, `0.3,0.5` are two floats and `size=2` is a keyword. A method
+    `read(text) -> Tensor` takes the whole text instead, and returns a value (1, *V).
+    `energycomp.testing.check_conditioner` checks a conditioner.
     """
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """V, the shape of one value."""
+        """V, the shape of one value: () for a label, (2,) for a position."""
         ...
 
     @property
@@ -39,7 +41,7 @@ class Conditioner(Protocol):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The set of legal values."""
+        """The set of legal values; gradient solvers use `torch.distributions.transform_to(support)`."""
         ...
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -47,7 +49,7 @@ class Conditioner(Protocol):
         ...
 
     def describe(self, value: Tensor) -> Any:
-        """One value of shape V as readable JSON data."""
+        """One value of shape V as JSON; `parse` takes a dict as keywords, a list as arguments, all else as one."""
         ...
 
     def config(self) -> dict[str, Any]:

@@ -44,7 +44,29 @@ class Decomposer(Protocol):
     """Encodes images as latents of their parts, and decodes latents to images.
 
     `num_inference_steps` defaults to the decomposer's own number. A decomposer without steps or without random numbers
-    accepts both arguments and ignores them.
+    accepts both arguments and ignores them. Latents of another width are refused. A model names its decomposer by
+    `Model(decomposer_name=...)`. `energycomp.testing.check_decomposer` checks one.
+
+    >>> from energycomp.images import ImageProcessor
+    >>> class Bands:
+    ...     # a latent is the position of a vertical band and its mean colour
+    ...
+    ...     def encode(self, images, *, generator=None):
+    ...         colour = ImageProcessor(size=(32, 32))(images).unflatten(3, (4, -1)).mean((2, 4)).transpose(1, 2)
+    ...         position = torch.linspace(0, 0.75, 4).expand(len(colour), -1)
+    ...         return torch.cat([position[..., None], colour], dim=2)  # (B, 4, 4)
+    ...
+    ...     def decode(self, latents, *, generator=None, num_inference_steps=None):
+    ...         return self.parts(latents).whole
+    ...
+    ...     def parts(self, latents, *, generator=None, num_inference_steps=None):
+    ...         place = torch.arange(32) / 32
+    ...         inside = (place >= latents[..., :1]) & (place < latents[..., :1] + 0.25)  # (B, K, W)
+    ...         masks = inside[:, :, None].expand(-1, -1, 32, -1)
+    ...         images = masks[:, :, None] * latents[..., 1:, None, None]
+    ...         return Parts(images=images, masks=masks, whole=images.sum(1).clamp(-1, 1))
+    >>> decompose(torch.rand(1, 3, 32, 32), Bands()).parts.images.shape
+    torch.Size([1, 4, 3, 32, 32])
     """
 
     def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:

@@ -12,16 +12,25 @@ from energycomp.components.condition import Condition
 
 @runtime_checkable
 class Network(Protocol):
-    """A network of one stage: every row pays for the whole of it."""
+    """A network of one stage: every row costs an evaluation of the whole of it.
+
+    It is a `torch.nn.Module` with an attribute `config`, the keyword arguments that it was made with, as JSON: loading
+    a model calls the registered factory with them. The tokens of rows with `condition.null` are zeros; the network
+    gives these rows a meaning of their own. `energycomp.testing.check_network` builds a network whose arguments all
+    have default values, and checks it.
+    """
 
     def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Prediction (R, C, H, W) for samples (R, C, H, W) at timesteps (R,) under R conditions."""
+        """Prediction (R, C, H, W) for samples (R, C, H, W) at timesteps (R,) under R conditions.
+
+        Timesteps are real numbers in [0, T]. The type of the prediction is the `prediction_type` of the `Denoiser`.
+        """
         ...
 
 
 @runtime_checkable
 class TwoStage(Protocol):
-    """A network whose trunk is shared by all conditions of one noised sample."""
+    """A network whose trunk is shared by all conditions of one noised sample; a module with `config` as a `Network`."""
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
         """The trunk: B noised samples (B, C, H, W) at timesteps (B,) to tensors whose first dimension is B."""

@@ -79,22 +79,43 @@ class Generated(Sequence[Example]):
 
 
 class DataSource(Protocol):
-    """The data of a plugin: examples for evaluation, and files for training. See also the optional abilities below."""
+    """The data of a plugin: examples for evaluation, and files for training.
+
+    Optional abilities are `HasConcepts`, `HasSceneScores` and `HasSceneRecords`. `energycomp.testing.check_dataset`
+    checks a source.
+    """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """At most `count` examples of "synthetic...", which are rendered, or of a folder; raises `InputError`."""
+        """At most `count` examples, for `energycomp evaluate --data SPEC -n COUNT --seed SEED`.
+
+        Args:
+            spec: "synthetic" or "synthetic:..." for images that are drawn, or the path of a folder.
+            count: the greatest number of examples.
+            seed: decides every random number: the same seed gives the same images. Draw training images with others.
+
+        Raises:
+            InputError: a folder that cannot be read.
+        """
         ...
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
-        """Writes `count` examples in the layout that `examples` reads; the source defines its `options`."""
+        """Writes `count` examples that `examples(str(folder), ...)` reads, for `energycomp data NAME`.
+
+        Args:
+            folder: exists and is empty.
+            count: number of examples.
+            seed: as of `examples`.
+            options: the text of `--objects`, "" by default.
+            progress: called with the number of images after each of them.
+        """
         ...
 
     def metrics(self) -> MetricCollection:
         """Metrics whose `update` takes two lists with one tensor per image: first what was found, then what is true.
 
         The tensors are values (K, *V) of the conditioner, masks (K, H, W), or latents (K, D) and factors (1, F).
-        A metric whose `update` names a third argument, `probability`, gets the posterior (K,) of each found value, or
-        None.
+        A metric gets an interval if its states are sums. One whose `update` names a third argument, `probability`, gets
+        the posterior (K,) of each found value, or None.
         """
         ...
 

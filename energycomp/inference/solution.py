@@ -257,12 +257,17 @@ class Solver(Protocol):
 
     `needs`, a class attribute, states the slots that it takes; `infer` checks it before any row is spent: "finite"
     (values are listed), "continuous", "differentiable" (continuous, for gradient descent) or None (any). A plain
-    `needs = "finite"` is enough: type checkers take it for a string.
+    `needs = "finite"` is enough: type checkers take it for a string. Its options are the arguments of its constructor,
+    all with default values. `energycomp.testing.check_solver` checks a solver.
     """
 
     @property
     def needs(self) -> str | None: ...
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        """The best answer found."""
+        """The best answer found; all random numbers come from the generator.
+
+        A `Solution` needs its first five fields, and a runner-up the comparison by `energycomp.inference.paired`.
+        Errors are those on draws that did not select the answer; `rows` is `problem.rows`.
+        """
         ...

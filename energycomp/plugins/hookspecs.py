@@ -1,4 +1,4 @@
-"""The hooks that a plugin may implement. `docs/plugins.md` is the guide, `docs/plugin_objects.md` has the protocols.
+"""The hooks that a plugin may implement. `docs/plugins.md` is the guide, `docs/api/protocols.md` has the protocols.
 
 A hook takes no argument and returns `{name: factory}`. Return `energycomp.plugins.lazy("package.module:attribute")` as
 the factory: then looking up a name imports no torch. To add a hook, add a function here and its kind to `Kind`.
@@ -51,7 +51,11 @@ def energycomp_register_conditioners() -> Mapping[str, Factory]:
 
 @hookspec
 def energycomp_register_encoders() -> Mapping[str, Factory]:
-    """Encoders, samples to latents (B, K, D), that a `config.json` names: `factory(**config) -> torch.nn.Module`."""
+    """Encoders that a `config.json` names: `factory(**config) -> torch.nn.Module`.
+
+    A module with an attribute `config`, as a network, whose `forward` maps samples (B, C, H, W) to latents (B, K, D).
+    `energycomp.testing.check_encoder` checks it.
+    """
 
 
 @hookspec
@@ -81,7 +85,13 @@ def energycomp_register_datasets() -> Mapping[str, Factory]:
 
 @hookspec
 def energycomp_register_recipes() -> Mapping[str, Factory]:
-    """Recipes that `energycomp train` runs: `factory(*, data, init, preset, cache) -> Recipe`."""
+    """Recipes that `energycomp train` runs: `factory(*, data, init, preset, cache) -> Recipe`.
+
+    `data` is the path of a folder or file of images, or None for the recipe's own. `init` is a model to start from, or
+    None. `preset` is a name, "default" unless a person gives one. `cache` is a folder, which may not exist yet, for
+    data that takes long to make. `--option NAME=VALUE` adds arguments, as strings. `energycomp.testing.check_recipe`
+    trains for two steps.
+    """
 
 
 @hookspec

@@ -41,7 +41,11 @@ class Guide:
 
 @runtime_checkable
 class Guidance(Protocol):
-    """How the predictions of a composition and of its unconditional leaf become one."""
+    """How the predictions of a composition and of its unconditional leaf become one.
+
+    The registered factory takes `scale`. A guidance that is a weighted sum can be a `LinearGuidance`, too.
+    `energycomp.testing.check_guidance` checks one.
+    """
 
     def guide(self, num_inference_steps: int, /) -> Guide:
         """The guidance for one run of N steps, without what other runs have seen."""

@@ -71,7 +71,12 @@ class Sampled:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """An algorithm that draws samples of a composition."""
+    """An algorithm that draws samples of a composition.
+
+    Its options are the arguments of its constructor, all with default values. `energycomp.testing.check_sampler`
+    compares it with Gaussians and their products; `exact=True` also with a product that the sum of the scores does not
+    sample.
+    """
 
     def sample(
         self,

@@ -31,7 +31,7 @@ from energycomp.training.resume import copy_checkpoints
 sys.path.insert(0, str(Path(__file__).parent))
 from hub_stand_in import TOKEN, Hub, serve
 
-PAGE = Path(__file__).parents[2] / "docs" / "hub.md"
+PAGE = Path(__file__).parents[2] / "docs" / "share.md"
 FILES = ["README.md", "config.json", "manifest.json", "model.safetensors"]
 
 
@@ -345,13 +345,14 @@ def test_what_a_card_says(model: Model) -> None:
 
 
 def test_the_page(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All blocks of docs/hub.md, also those that need an account."""
+    """All blocks on the hub, also those that need an account."""
     pytest.importorskip("energycomp_clevr")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     names: dict[str, Any] = {"__name__": "hub"}
+    section = PAGE.read_text(encoding="utf-8").split("## The hub")[1]
     save_pretrained(energycomp.load("clevr-places"), tmp_path / "model")
-    for language, block in re.findall(r"```(console|python)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+    for language, block in re.findall(r"```(console|python)\n(.*?)```", section, flags=re.DOTALL):
         if language == "python":
             exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102 - the page is ours
             continue

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import runpy
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
@@ -22,7 +20,7 @@ from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT
 
-PAGE = Path(__file__).parents[3] / "docs" / "recombine.md"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -81,22 +79,8 @@ def test_all_parts_of_two_pictures_are_shown_together(model: Model) -> None:
     assert float((shown[0] - expected).square().mean()) < float(alone) / 4
 
 
-def test_the_page_on_recombining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder, name in (("drawn", "decomp"), ("other", "decomp-b")):
-        Path(folder).mkdir()
-        find("datasets", name)().write(Path(folder), count=2, seed=7, options="", progress=lambda _: None)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 3
-    names: dict[str, Any] = {}
-    exec(compile("\n".join(blocks), str(PAGE), "exec"), names)  # noqa: S102 - the page is ours
-    for name in ("both", "mixed"):
-        assert tuple(names[name].shape) == (1, 3, 32, 32)
-    assert tuple(names["empty"].shape) == (2, 5)
-
-
 def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(PAGE.parents[1] / "examples" / "parts_of_pictures.py"))
+    runpy.run_path(str(ROOT / "examples" / "parts_of_pictures.py"))
     assert capsys.readouterr().out == "parts that show something: [2, 2]\n"
     assert {path.name for path in tmp_path.iterdir()} == {"strip.png", "both.png"}
