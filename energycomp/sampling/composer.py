@@ -171,10 +171,10 @@ class Composer(Composable):
             scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule or for flow
                 matching, whatever the components predict; DDIM when left out. For the default sampler only.
             sampler: name or object of a sampler that corrects the samples, such as "smc"; the loop of the scheduler
-                when left out. `docs/samplers.md` compares them.
+                when left out. `docs/sampling.md` compares them.
             guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
                 the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
-                sampler only. `docs/guidance.md` has their formulas.
+                sampler only. `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),

@@ -27,7 +27,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The script, and for each page a file that hands its solver to `infer`."""
     folder = tmp_path_factory.mktemp("pages")
     use = "import energycomp\nenergycomp.infer('scene.png', energycomp.load('clevr'), solver=RandomSearch(tries=3))\n"
-    for name, page in (("readme", "README.md"), ("guide", "docs/solvers.md")):
+    for name, page in (("readme", "README.md"), ("guide", "docs/read.md")):
         (folder / f"{name}_solver.py").write_text(solver_of(page) + "\n\n" + use)
     return [str(Path(__file__).with_name("user_script.py")), *map(str, sorted(folder.iterdir()))]
 
@@ -39,7 +39,7 @@ def test_a_typed_script_and_the_solvers_of_the_pages(scripts: list[str]) -> None
     assert code == 0, report + errors
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/solvers.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/read.md"])
 def test_the_solver_of_a_page_conforms(page: str) -> None:
     names: dict[str, type] = {}
     exec(compile(solver_of(page), page, "exec"), names)  # noqa: S102 - the pages are ours
