@@ -26,7 +26,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Commands that are not run, by a pattern of their text, and why.
 NOT_RUN = {
     r"^(make|git|pip|copier|cd|pytest) ": "downloads or installs packages, or tests what it has installed",
-    r"^python (-m )?(benchmarks|examples)[/.]": "measures for minutes or longer",
     r"^accelerate launch ": "starts several processes",
     r"^energycomp train ": "trains for minutes or longer",
     r"^energycomp studio\b": "serves a page until it is stopped",
