@@ -1,134 +1,62 @@
 """Image models that are sums of energies: compose, decompose and understand images.
 
-The public names are resolved at first use, so that importing energycomp imports no torch.
+The names below are resolved at first use, so that importing energycomp imports no torch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from energycomp.imports import first_use
+from energycomp.imports import first_use, moved
 
 if TYPE_CHECKING:
     from energycomp.components import (
-        Composable,
-        Composition,
-        Condition,
-        Conditioner,
-        EnergyComponent,
-        HasEnergy,
-        during,
-        match_snr,
-        per_sample,
-        ramp,
-        region,
-        regional,
-        within,
+        Composable as Composable,
+        Composition as Composition,
+        Condition as Condition,
+        Conditioner as Conditioner,
+        EnergyComponent as EnergyComponent,
+        HasEnergy as HasEnergy,
+        during as during,
+        match_snr as match_snr,
+        per_sample as per_sample,
+        ramp as ramp,
+        region as region,
+        regional as regional,
+        within as within,
     )
-    from energycomp.decomposition import Decomposer, DiffusionDecomposer, decompose, decomposer_of
-    from energycomp.denoisers import Conditional, Denoiser
-    from energycomp.editing.edit import Edit, edit
+    from energycomp.decomposition import (
+        Decomposer as Decomposer,
+        DiffusionDecomposer as DiffusionDecomposer,
+        decompose as decompose,
+        decomposer_of as decomposer_of,
+    )
+    from energycomp.denoisers import Conditional as Conditional, Denoiser as Denoiser
+    from energycomp.editing.edit import Edit as Edit, edit as edit
     from energycomp.inference import (
-        BestSamples,
-        NoiseBank,
-        Problem,
-        Ranking,
-        Slot,
-        Solution,
-        Solver,
-        rank,
-        sample_best,
+        BestSamples as BestSamples,
+        NoiseBank as NoiseBank,
+        Problem as Problem,
+        Ranking as Ranking,
+        Slot as Slot,
+        Solution as Solution,
+        Solver as Solver,
+        rank as rank,
+        sample_best as sample_best,
     )
-    from energycomp.inference.infer import infer
-    from energycomp.models import Model, load
-    from energycomp.plugins import hookimpl
-    from energycomp.sampling import Composer
-    from energycomp.training import denoising_loss
-    from energycomp.training.fit import fit
+    from energycomp.inference.infer import infer as infer
+    from energycomp.models import Model as Model, load as load
+    from energycomp.plugins import hookimpl as hookimpl
+    from energycomp.sampling import Composer as Composer
 
 __version__ = "0.2.0"
 
-_NAMES = {
-    "components": (
-        "Composable",
-        "Composition",
-        "Condition",
-        "Conditioner",
-        "EnergyComponent",
-        "HasEnergy",
-        "during",
-        "match_snr",
-        "per_sample",
-        "ramp",
-        "region",
-        "regional",
-        "within",
-    ),
-    "decomposition": ("Decomposer", "DiffusionDecomposer", "decompose", "decomposer_of"),
-    "denoisers": ("Conditional", "Denoiser"),
-    "editing": ("Edit", "edit"),
-    "inference": (
-        "BestSamples",
-        "NoiseBank",
-        "Problem",
-        "Ranking",
-        "Slot",
-        "Solution",
-        "Solver",
-        "infer",
-        "rank",
-        "sample_best",
-    ),
-    "models": ("Model", "load"),
-    "plugins": ("hookimpl",),
-    "sampling": ("Composer",),
-    "training": ("denoising_loss", "fit"),
-}
-
-# Written out, since type checkers do not run code: a name that is missing here counts as private.
-__all__ = [
-    "BestSamples",
-    "Composable",
-    "Composer",
-    "Composition",
-    "Condition",
-    "Conditional",
-    "Conditioner",
-    "Decomposer",
-    "Denoiser",
-    "DiffusionDecomposer",
-    "Edit",
-    "EnergyComponent",
-    "HasEnergy",
-    "Model",
-    "NoiseBank",
-    "Problem",
-    "Ranking",
-    "Slot",
-    "Solution",
-    "Solver",
-    "__version__",
-    "decompose",
-    "decomposer_of",
-    "denoising_loss",
-    "during",
-    "edit",
-    "fit",
-    "hookimpl",
-    "infer",
-    "load",
-    "match_snr",
-    "per_sample",
-    "ramp",
-    "rank",
-    "region",
-    "regional",
-    "sample_best",
-    "within",
-]
+_own, __all__ = first_use(__name__, __file__)
+_moved = moved(__name__, "energycomp_lab.training")
 
 
-__getattr__ = first_use(__name__, _NAMES)
+def __getattr__(name: str) -> Any:
+    return _moved(name) if name in {"denoising_loss", "fit"} else _own(name)
 
 
 def __dir__() -> list[str]:

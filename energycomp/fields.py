@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,3 +68,16 @@ def number(*, above: float = 0.0, most: float | None = None) -> Validator:
 def one_of(values: Sequence[str]) -> Validator:
     """One of some words."""
     return legal(lambda v: isinstance(v, str) and v in values, " or ".join(map(repr, values)))
+
+
+def parse_range(text: str, *, least: int = 0, greatest: int = 64) -> tuple[int, int]:
+    """A range of counts such as "3-5" or "4" as (3, 5) or (4, 4).
+
+    >>> parse_range("3-5"), parse_range("4")
+    ((3, 5), (4, 4))
+    """
+    found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", text)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (-1, -1)
+    if found is None or not least <= low <= high <= greatest:
+        raise InputError(f"got the range {text!r}; expected two counts from {least} to {greatest}, such as 3-5, or one")
+    return low, high

@@ -1,35 +1,69 @@
-"""Imports that cost less: names at first use, and diffusers without torch's compiler."""
+"""Imports: names at first use, names that moved, and diffusers without torch's compiler."""
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 COMPILER = "torch._dynamo"
 
 
-def first_use(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package that imports a name when it is first used.
+def first_use(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]:
+    """The `__getattr__` and the `__all__` of a package whose names are imported when they are first used.
+
+    The names are those that `if TYPE_CHECKING:` in the file imports for type checkers, so that they are written once.
+    No module has the name of what is resolved: Python binds a module that it imports to its package, and
+    `__getattr__` would not be called.
 
     Args:
         package: `__name__` of the package.
-        names: the names of each module of the package. No module has the name of what is resolved: Python binds a
-            module that it imports to its package, and this function would not be called.
+        file: `__file__` of the package.
 
-    >>> resolve = first_use("energycomp", {"errors": ["InputError"]})
-    >>> resolve("InputError")
-    <class 'energycomp.errors.InputError'>
+    >>> import energycomp
+    >>> resolve, names = first_use("energycomp", energycomp.__file__)
+    >>> "infer" in names, resolve("Composer").__module__
+    (True, 'energycomp.sampling.composer')
     """
-    modules = {name: module for module, own in names.items() for name in own}
+    body = ast.parse(Path(file).read_text(encoding="utf-8")).body
+    block = next(node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imported = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    modules = {alias.asname or alias.name: str(node.module) for node in imported for alias in node.names}
 
     def resolve(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{modules[name]}"), name)
+        value = getattr(import_module(modules[name]), name)
         setattr(sys.modules[package], name, value)  # the next look-up does not come here
+        return value
+
+    return resolve, sorted(modules)
+
+
+def moved(old: str, new: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module whose names moved to another package: they are found there, with a warning.
+
+    Args:
+        old: `__name__` of the module.
+        new: where its names are now, for example `energycomp_lab.training`.
+    """
+
+    def resolve(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        distribution = new.partition(".")[0].replace("_", "-")
+        try:
+            value = getattr(import_module(new), name)
+        except ModuleNotFoundError as error:
+            if error.name != new.partition(".")[0]:
+                raise
+            raise ImportError(f"got {old}.{name}, which is in {new} now; pip install {distribution}") from error
+        warnings.warn(f"{old}.{name} is {new}.{name} now, in {distribution}", DeprecationWarning, stacklevel=2)
         return value
 
     return resolve

@@ -20,10 +20,10 @@ from rich.table import Table
 
 import energycomp
 from energycomp.cli import save_png
-from energycomp.evaluation import true_values
 from energycomp.images import to_output
 from energycomp.plugins import find
 from energycomp.viz import grid, overlay, strip
+from energycomp_lab.evaluation import true_values
 
 OBJECTS = (
     "large red metal cube at 0.25,0.45",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from energycomp.batch import Reader
-from energycomp.evaluation import parse_range
+from energycomp_lab.evaluation import parse_range
 
 PROCESSES = 2
 BATCH = 4  # images

@@ -23,8 +23,8 @@ from energycomp.denoisers import ConditionUNet, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, load_weights, save_pretrained
-from energycomp.training import FitConfig, Step, collate
 from energycomp.viz import grid
+from energycomp_lab.training import FitConfig, Step, collate, denoising_loss, fit
 
 COLOURS = {"red": (0.9, -0.7, -0.7), "green": (-0.7, 0.6, -0.7), "blue": (-0.6, -0.4, 1.0), "yellow": (0.9, 0.8, -0.7)}
 SIZE = 32
@@ -135,13 +135,13 @@ def train(model: Model, steps: int, out: Path) -> None:
 
     def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         condition = model.conditioner(batch["values"])
-        return energycomp.denoising_loss(
+        return denoising_loss(
             model.denoiser, batch["image"], condition, batch["owner"], module=module, generator=step.generator
         )
 
     config = FitConfig(steps=steps, batch_size=16, learning_rate=4e-3, warmup_fraction=0.1, ema_decay=0.95)
     scenes = [scene(index) for index in range(1000)]
-    result = energycomp.fit(model.denoiser.network, loss, scenes, config, out=out, collate_fn=collate)
+    result = fit(model.denoiser.network, loss, scenes, config, out=out, collate_fn=collate)
     load_weights(model.denoiser.network, result.ema_state, str(result.checkpoint))
     model.denoiser.network.eval()
 

@@ -104,7 +104,8 @@ def test_the_included_weights_are_at_most_60_mb() -> None:
 @pytest.mark.parametrize("package", ["clevr", "decomp", "faces", "slots", "text"])
 def test_a_model_needs_the_packages_of_what_it_names_by_default(package: str) -> None:
     project = metadata(ROOT / f"plugins/energycomp-{package}/pyproject.toml")
-    needed = {re.split(r"[<>=\[]", requirement)[0] for requirement in project["dependencies"]}
+    trains = project["optional-dependencies"]["train"]
+    needed = {re.split(r"[<>=\[]", requirement)[0] for requirement in [*project["dependencies"], *trains]}
     folder = ROOT / f"plugins/energycomp-{package}"
     configs = [json.loads(path.read_text()) for path in folder.rglob("weights/**/config.json")]
     solvers = {config["defaults"]["solver"] for config in configs}

@@ -15,8 +15,8 @@ from torch import nn
 from energycomp import cli
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
-from energycomp.training import FitConfig, fit
 from energycomp_datasets.clevr.layout import write
+from energycomp_lab.training import FitConfig, fit
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "robustness"))
 import reliability_cases as cases
@@ -94,7 +94,7 @@ def test_ctrl_c_says_the_command_that_goes_on(
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr("energycomp.cli.train._sampler", lambda *_: interrupt)
+        patched.setattr("energycomp_lab.commands.train._sampler", lambda *_: interrupt)
         code, said = run(command.format("run"))
     assert code == 130
     assert "my run/checkpoint-000003.safetensors is saved" in said

@@ -18,8 +18,8 @@ from benchmarks.baselines.readers import Method, Reader
 from benchmarks.baselines.scores import Answer, paired_difference, score
 from energycomp.cli import append_line, read_lines
 from energycomp.components import Conditioner
-from energycomp.evaluation import Example, true_values
 from energycomp.seeds import derived_seed
+from energycomp_lab.evaluation import Example, true_values
 
 __all__ = ["Column", "Record", "answered", "bars", "head", "read_all", "table_rows"]
 

@@ -12,10 +12,10 @@ from benchmarks.baselines.label_sets import label_sets, set_loss
 from benchmarks.baselines.resnet import ResNet
 from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
-from energycomp.training import Recipe, Step, augment
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_faces.model import faces as untrained
 from energycomp_faces.recipe import faces
+from energycomp_lab.training import Recipe, Step, augment
 
 __all__ = ["LABELS", "recipe"]
 

@@ -15,10 +15,10 @@ from energycomp import Model
 from energycomp.components import Condition
 from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
-from energycomp.training import Step, augment, denoising_loss
 from energycomp_faces.contrast import judged, noised
 from energycomp_faces.labels import BINARY
 from energycomp_faces.recipe import subsets
+from energycomp_lab.training import Step, augment, denoising_loss
 
 __all__ = ["LabelSets", "label_sets", "set_loss"]
 

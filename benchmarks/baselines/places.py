@@ -14,9 +14,9 @@ from benchmarks.baselines.resnet import ResNet
 from benchmarks.baselines.slot_attention import SlotAttention
 from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
-from energycomp.training import Recipe, Step, denoising_loss
 from energycomp_clevr.model import clevr_places as untrained
 from energycomp_clevr.recipe import augment, clevr_places
+from energycomp_lab.training import Recipe, Step, denoising_loss
 
 __all__ = ["PLACES", "recipe"]
 

@@ -38,7 +38,7 @@ def paired_difference(
     Both are resampled by the same pictures, so that what makes a picture hard cancels.
 
     Args:
-        metric: a function of sums over pictures, as those of `energycomp.evaluation.scene_metrics`.
+        metric: a function of sums over pictures, as those of `energycomp_lab.evaluation.scene_metrics`.
         answers, others: of the same pictures in the same order.
     """
     if len(answers) != len(others) or any(

@@ -10,10 +10,9 @@ import attrs
 import torch
 from torch import nn
 
-from energycomp import fit
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
-from energycomp.training import Loss, Recipe
+from energycomp_lab.training import Loss, Recipe, fit
 
 __all__ = ["QUICK", "Baseline", "train", "weights_of"]
 

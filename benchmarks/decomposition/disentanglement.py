@@ -22,16 +22,16 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from benchmarks.common import measure
-from energycomp import DiffusionDecomposer, fit, load
+from energycomp import DiffusionDecomposer, load
 from energycomp.denoisers import GroupNorm
 from energycomp.files import atomic_file
-from energycomp.training import FitConfig, Step, ema_weights
 from energycomp.viz import grid
 from energycomp_datasets.shapes.disentanglement import information_gaps, matched_correlations
 from energycomp_datasets.shapes.lit import FACTORS, factors, render
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp.loss import covariance
 from energycomp_decomp.networks import FactorsEncoder
+from energycomp_lab.training import FitConfig, Step, ema_weights, fit
 
 COMMAND = "python benchmarks/decomposition/disentanglement.py"
 DRAWN = 20_000

@@ -25,7 +25,6 @@ from benchmarks.common import measure
 from energycomp import Composer, Decomposer, load
 from energycomp.components import Composition, combine
 from energycomp.decomposition import add, decomposer_of
-from energycomp.evaluation import MaskRecall
 from energycomp.files import atomic_file
 from energycomp.viz import grid
 from energycomp_datasets.shapes.features import shape_features
@@ -34,6 +33,7 @@ from energycomp_datasets.shapes.shapes import GROUND, SIZE, Scene, layout, rende
 from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp.comet import CometDecomposer
+from energycomp_lab.evaluation import MaskRecall
 
 COMMAND = "python benchmarks/decomposition/recombination.py"
 CLEAR, TRIES = 1, 100  # pixels between objects at least; places that are tried for one

@@ -27,11 +27,11 @@ from tqdm import tqdm
 from benchmarks.common import measure
 from energycomp import load
 from energycomp.decomposition import Parts, decomposer_of
-from energycomp.evaluation import Example, MaskIoU, MaskRecall
 from energycomp.files import atomic_file
 from energycomp.plugins import find
 from energycomp_datasets.shapes.features import shape_features
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, PerceptualDistance
+from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall
 
 COMMAND = "python benchmarks/decomposition/reconstruction.py"
 COLUMNS = ("model", "rule, prediction, parts", "MSE", "LPIPS", "FID", "KID", "recall", "IoU", "seconds")

@@ -25,7 +25,6 @@ from tqdm import tqdm
 from benchmarks.common import measure
 from energycomp import load
 from energycomp.decomposition import traverse
-from energycomp.evaluation import ForegroundARI, SlotsUsed, bootstrap
 from energycomp.files import atomic_file
 from energycomp.plugins import find
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
@@ -33,6 +32,7 @@ from energycomp_datasets.rooms.classifier import classifier_accuracy, load_class
 from energycomp_datasets.shapes.features import shape_features
 from energycomp_datasets.shapes.perceptual import FeatureNetwork, FrechetDistance
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.evaluation import ForegroundARI, SlotsUsed, bootstrap
 from energycomp_slots.decomposer import SlotDecomposer
 
 COMMAND = "python benchmarks/decomposition/slots.py"

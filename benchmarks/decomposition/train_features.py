@@ -17,7 +17,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from energycomp.files import atomic_file
-from energycomp.training import FitConfig, fit
 from energycomp_datasets.shapes.features import (
     LABELS,
     SHAPES,
@@ -28,6 +27,7 @@ from energycomp_datasets.shapes.features import (
     shape_features,
 )
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.training import FitConfig, fit
 
 DRAWN = 30_000
 BATCH, RATE = 64, 2e-3

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from energycomp.files import atomic_file
-from energycomp.training import FitConfig, fit
 from energycomp_datasets.rooms.classifier import (
     Classifier,
     classifier_loss,
@@ -27,6 +26,7 @@ from energycomp_datasets.rooms.classifier import (
 )
 from energycomp_datasets.rooms.corruptions import CORRUPTIONS, INVALID, VERDICTS, corrupted
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.training import FitConfig, fit
 
 BATCH, RATE = 128, 2e-3
 SPOILED = 300  # held-out pictures of each way to fail

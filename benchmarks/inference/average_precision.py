@@ -38,12 +38,13 @@ from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, parse_range, true_values
+from energycomp.fields import parse_range
 from energycomp.images import to_unit
 from energycomp.seeds import derived_seed
 from energycomp_datasets.clevr.layout import described_record, scene_of
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
+from energycomp_lab.evaluation import Example, true_values
 
 THRESHOLDS = (float("inf"), 1.0, 0.5, 0.25, 0.125)  # scene units
 RESAMPLES = 1000

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from energycomp import Model, load
-from energycomp.evaluation import Example, calibrate
 from energycomp.models import save_pretrained
 from energycomp.plugins import find
+from energycomp_lab.evaluation import Example, calibrate
 
 
 def main() -> None:

@@ -26,10 +26,10 @@ from benchmarks.baselines.scores import paired_difference
 from benchmarks.baselines.training import train
 from benchmarks.common.measure import table, write
 from energycomp import load
-from energycomp.evaluation import EstimationError, PerceptionRate, Precision
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr_places as untrained
 from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_lab.evaluation import EstimationError, PerceptionRate, Precision
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.sgd import SGD
 

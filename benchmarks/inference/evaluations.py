@@ -17,12 +17,12 @@ import torch
 from benchmarks.common.measure import reading_arguments, table, write
 from energycomp import Model, infer, load
 from energycomp.components import mixed_of
-from energycomp.evaluation import Example, match, true_values
-from energycomp.evaluation.scene_metrics import FOUND_WITHIN
 from energycomp.images import to_unit
 from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning
 from energycomp.plugins import find
 from energycomp.seeds import derived_seed
+from energycomp_lab.evaluation import Example, match, true_values
+from energycomp_lab.evaluation.scene_metrics import FOUND_WITHIN
 from energycomp_solvers.pursuit import STAGES
 
 HEAD = ("data", "objects", "found", *STAGES, "attributes", "fit", "NFE", "NFE per object", "s")

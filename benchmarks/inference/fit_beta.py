@@ -31,10 +31,10 @@ from tqdm import tqdm
 
 from energycomp import load
 from energycomp.components import groups_of
-from energycomp.evaluation import true_values
 from energycomp.inference import make_problem
 from energycomp.models import Model, save_pretrained
 from energycomp.plugins import find
+from energycomp_lab.evaluation import true_values
 from energycomp_solvers.shared import all_errors, configurations, dictionary, marginals, memberships
 
 

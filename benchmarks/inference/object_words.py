@@ -20,10 +20,10 @@ from tqdm import tqdm
 from energycomp import load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
-from energycomp.evaluation import AttributeCalibration, true_values
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import ObjectWords, read_attributes
 from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_lab.evaluation import AttributeCalibration, true_values
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from benchmarks.common import measure
 from benchmarks.inference.foreign import foreign_images
 from energycomp import Model, infer, load
-from energycomp.evaluation import true_values
 from energycomp.images import to_unit
 from energycomp.inference import Problem, make_problem, paired, standard_error
 from energycomp.plugins import find
 from energycomp.testing import attributes_model, labels_model, planted
+from energycomp_lab.evaluation import true_values
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit
 

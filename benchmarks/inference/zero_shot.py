@@ -29,10 +29,10 @@ from benchmarks.common.answers import fingerprint
 from benchmarks.common.measure import table, write
 from energycomp import Model, NoiseBank, load
 from energycomp.components import Rule
-from energycomp.evaluation import ExactSet
 from energycomp.inference import Problem, make_problem
 from energycomp_datasets.solids.metrics import ConceptRecall
 from energycomp_datasets.solids.source import TextSource
+from energycomp_lab.evaluation import ExactSet
 from energycomp_solvers.weights import Weights
 from energycomp_text import with_concepts
 from energycomp_text.classifiers import Guess, compound, individual, weighted

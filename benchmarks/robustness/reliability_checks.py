@@ -16,7 +16,7 @@ from reliability_run import BATCH, KEEP, STEPS
 
 from energycomp.errors import CheckpointError
 from energycomp.files import read_tensors
-from energycomp.training import ema_weights
+from energycomp_lab.training import ema_weights
 
 RUN = Path(__file__).with_name("reliability_run.py")
 FINAL = f"checkpoint-{STEPS:06d}.safetensors"

@@ -1,4 +1,4 @@
-"""The run that reliability.py disturbs: a small denoiser under `energycomp.fit`.
+"""The run that reliability.py disturbs: a small denoiser under `energycomp_lab.training.fit`.
 
 python benchmarks/robustness/reliability_run.py OUT
 
@@ -50,7 +50,7 @@ def train(out: Path) -> list[int]:
     from torch.utils.data import TensorDataset
 
     from energycomp.testing import tiny_model
-    from energycomp.training import FitConfig, Step, denoising_loss, fit
+    from energycomp_lab.training import FitConfig, Step, denoising_loss, fit
 
     model, rows = tiny_model(), list[int]()
     generator = torch.Generator().manual_seed(0)

@@ -29,8 +29,8 @@ from benchmarks.common.ways import (
     write_rows,
 )
 from energycomp import Model, infer, load
-from energycomp.evaluation import PerceptionRate
 from energycomp_datasets.clevr.layout import render_arrays
+from energycomp_lab.evaluation import PerceptionRate
 
 
 def summary(found: Sequence[Mapping[str, Any]], asked: Tensor) -> dict[str, float]:

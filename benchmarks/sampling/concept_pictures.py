@@ -18,11 +18,11 @@ from torch import Tensor
 
 from energycomp import Composer, Model, infer, load
 from energycomp.denoisers import predict, signal_noise
-from energycomp.evaluation import true_values
 from energycomp.images import to_unit
 from energycomp.inference import make_problem
 from energycomp.plugins import find
 from energycomp.testing import Gaussian
+from energycomp_lab.evaluation import true_values
 
 A, B = (0.3, 0.5), (0.7, 0.6)
 LARGE = 140_000  # bytes

@@ -29,7 +29,6 @@ from tqdm import tqdm
 from benchmarks.common.ways import HELD_OUT, SHOWN, Way, described_scene, drawn, folder_of, sampling_options, write_rows
 from benchmarks.sampling.scene_features import DRAWN, FOLDER, SIZE, STEPS, SceneFeatures, scene_features
 from energycomp import Model, load
-from energycomp.evaluation import bootstrap
 from energycomp.images import ImageProcessor, from_bytes, to_bytes, to_output
 from energycomp.seeds import derived_seed
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, unproject
@@ -37,6 +36,7 @@ from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import CLEVR, SIZES, Scene, sample_lighting
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance
+from energycomp_lab.evaluation import bootstrap
 
 OTHERS = 50_000_000  # added to the seed: renders of other descriptions
 SUBSETS = 100

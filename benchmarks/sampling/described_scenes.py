@@ -32,8 +32,8 @@ from benchmarks.common.ways import (
 from energycomp import infer, load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
-from energycomp.evaluation import AttributeAccuracy, PerceptionRate, attribute_metrics
 from energycomp_datasets.clevr.layout import render_objects
+from energycomp_lab.evaluation import AttributeAccuracy, PerceptionRate, attribute_metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,11 +23,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp import edit, infer, load
-from energycomp.evaluation import FOUND_WITHIN, match, parse_range
+from energycomp.fields import parse_range
 from energycomp.files import atomic_file
 from energycomp.images import to_unit
 from energycomp.viz import grid
 from energycomp_datasets.clevr.layout import render_arrays
+from energycomp_lab.evaluation import FOUND_WITHIN, match
 
 HELD_OUT = 2_100_000_000  # added to the seed: scenes that neither training nor another benchmark has
 

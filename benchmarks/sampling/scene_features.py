@@ -26,10 +26,10 @@ from tqdm import tqdm
 from energycomp.files import atomic_directory, fingerprint, read_tensors, verify, write_tensors
 from energycomp.images import from_bytes
 from energycomp.models import load_weights
-from energycomp.training import FitConfig, Step, fit
 from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.training import FitConfig, Step, fit
 
 SIZE = 64
 OBJECTS = (1, 8)  # of a scene

@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmarks.common import measure
 from benchmarks.common.measure import LOOPED, OURS, Ways, looped_row
 from energycomp import Model, load
-from energycomp.evaluation import true_values
 from energycomp.inference import make_problem, residual_errors
 from energycomp.plugins import find
+from energycomp_lab.evaluation import true_values
 
 CASES = ("2^4", "2^8", "2^16")
 LARGE = 2**12  # label sets beyond which the looped way runs a part only

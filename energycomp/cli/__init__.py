@@ -1,7 +1,71 @@
-"""The command line, one file per command; `--help` imports neither torch nor diffusers."""
+"""The command line, one file per command; `--help` imports neither torch nor diffusers.
+
+What the commands of plugins share with ours is importable from here.
+"""
 
 from energycomp.cli.app import app, main
-from energycomp.cli.files import save_png
+from energycomp.cli.files import check_folder, make_folder, save_png
 from energycomp.cli.lines import append_line, read_lines
+from energycomp.cli.options import (
+    MODELS_OWN,
+    AsJson,
+    Concepts,
+    Device,
+    Dtype,
+    ModelName,
+    Options,
+    Seed,
+    SolverName,
+    Source,
+    Template,
+    Views,
+    load_model,
+    loading,
+    model_options,
+    over,
+    parse_count,
+    parse_options,
+    takes_words,
+    with_views,
+)
+from energycomp.cli.output import print_json, print_table
+from energycomp.cli.results import Records, model_fingerprint
+from energycomp.cli.shards import Shard, ShardOption, local_device, shard_of
 
-__all__ = ["app", "append_line", "main", "read_lines", "save_png"]
+__all__ = [
+    "MODELS_OWN",
+    "AsJson",
+    "Concepts",
+    "Device",
+    "Dtype",
+    "ModelName",
+    "Options",
+    "Records",
+    "Seed",
+    "Shard",
+    "ShardOption",
+    "SolverName",
+    "Source",
+    "Template",
+    "Views",
+    "app",
+    "append_line",
+    "check_folder",
+    "load_model",
+    "loading",
+    "local_device",
+    "main",
+    "make_folder",
+    "model_fingerprint",
+    "model_options",
+    "over",
+    "parse_count",
+    "parse_options",
+    "print_json",
+    "print_table",
+    "read_lines",
+    "save_png",
+    "shard_of",
+    "takes_words",
+    "with_views",
+]

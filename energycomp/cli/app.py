@@ -18,18 +18,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from energycomp import __version__
-from energycomp.cli.data import data
 from energycomp.cli.decompose import add, decompose, recombine
 from energycomp.cli.edit import edit
 from energycomp.cli.env import env
-from energycomp.cli.evaluate import evaluate
 from energycomp.cli.infer import infer
 from energycomp.cli.merge import merge
 from energycomp.cli.plugins import plugins
 from energycomp.cli.push import push
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
-from energycomp.cli.train import train
 from energycomp.cli.traverse import traverse
 from energycomp.errors import EnergycompError
 
@@ -38,7 +35,7 @@ class _Commands(TyperGroup):
     """The commands of this package, then those that plugins register.
 
     Plugins are discovered for --help and for a name that is not a command of this package. A plugin's command is
-    imported when it is run.
+    imported when it is run, and when its help is shown.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -47,7 +44,10 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in self.commands or cmd_name not in _plugin_commands():
             return super().get_command(ctx, cmd_name)
-        return TyperCommand(cmd_name, help=f"Command of a plugin; see `energycomp {cmd_name} --help`.")
+        try:
+            return _plugin_command(cmd_name)
+        except EnergycompError:
+            return TyperCommand(cmd_name, help="Failed to import; see `energycomp plugins`.")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands and (args[0] in _plugin_commands() or _is_ours(args[0])):
@@ -101,10 +101,7 @@ for command in (
     recombine,
     add,
     traverse,
-    evaluate,
-    train,
     push,
-    data,
     plugins,
     env,
 ):

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterator, Sequence, Set as AbstractSet
 
     from PIL import Image
 

@@ -219,7 +219,7 @@ def _table(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], object]]
 
 def _record_format(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
     """What writes the objects of an image in the layout of a dataset."""
-    from energycomp.evaluation import HasSceneRecords
+    from energycomp.inference import HasSceneRecords
     from energycomp.plugins import find
 
     source = find("datasets", name)()

@@ -211,6 +211,6 @@ def parse_count(text: str | None, *, true: bool = False) -> tuple[int, int] | Li
     """A count "4" as (4, 4), a range "3-8" as (3, 8) and, where `true` allows it, "true" as itself."""
     if text is None or (true and text == "true"):
         return text  # type: ignore[return-value]
-    from energycomp.evaluation import parse_range
+    from energycomp.fields import parse_range
 
     return parse_range(text)

@@ -22,7 +22,7 @@ class EnergyComponent(Protocol):
     for the operators. Components are keys of a composition, compared by identity: use `attrs.frozen(eq=False)`.
     One with an attribute `unconditional`, a component whose own is itself, can be used with `&` and `~`. One with an
     energy (`HasEnergy`) can be mixed with `|`. Its `__repr__` is its name in formulas and errors. Every component
-    counts as 1 in the mass. It is not registered; `energycomp.testing.check_component` checks it.
+    counts as 1 in the mass. It is not registered; `energycomp_lab.checks.check_component` checks it.
 
     >>> from energycomp.components import Composable, cosine_schedule, signal_noise
     >>> class White(Composable):

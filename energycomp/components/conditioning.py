@@ -26,7 +26,7 @@ class Conditioner(Protocol):
     The unconditional row is not a value: the denoiser makes it. On the command line a component is split at commas, and
     `parse` gets the parts: `red` is a string, `0.3,0.5` are two floats and `size=2` is a keyword. A method
     `read(text) -> Tensor` takes the whole text instead, and returns a value (1, *V).
-    `energycomp.testing.check_conditioner` checks a conditioner.
+    `energycomp_lab.checks.check_conditioner` checks a conditioner.
     """
 
     @property

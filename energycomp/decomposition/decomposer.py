@@ -45,7 +45,7 @@ class Decomposer(Protocol):
 
     `num_inference_steps` defaults to the decomposer's own number. A decomposer without steps or without random numbers
     accepts both arguments and ignores them. Latents of another width are refused. A model names its decomposer by
-    `Model(decomposer_name=...)`. `energycomp.testing.check_decomposer` checks one.
+    `Model(decomposer_name=...)`. `energycomp_lab.checks.check_decomposer` checks one.
 
     >>> from energycomp.images import ImageProcessor
     >>> class Bands:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
-from threading import Condition as Signal
-from threading import Thread
+from threading import Condition as Signal, Thread
 from typing import TypeVar
 
 import attrs

@@ -258,7 +258,7 @@ class Solver(Protocol):
     `needs`, a class attribute, states the slots that it takes; `infer` checks it before any row is spent: "finite"
     (values are listed), "continuous", "differentiable" (continuous, for gradient descent) or None (any). A plain
     `needs = "finite"` is enough: type checkers take it for a string. Its options are the arguments of its constructor,
-    all with default values. `energycomp.testing.check_solver` checks a solver.
+    all with default values. `energycomp_lab.checks.check_solver` checks a solver.
     """
 
     @property
@@ -270,4 +270,13 @@ class Solver(Protocol):
         A `Solution` needs its first five fields, and a runner-up the comparison by `energycomp.inference.paired`.
         Errors are those on draws that did not select the answer; `rows` is `problem.rows`.
         """
+        ...
+
+
+@runtime_checkable
+class HasSceneRecords(Protocol):
+    """A data source with a file format for the objects of an image."""
+
+    def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+        """The record of the image `name` as JSON; the conditions are as in `Example`. Raises `InputError`."""
         ...

@@ -79,7 +79,7 @@ class Calibration:
             raise InputError(
                 f"got a calibration of the counts {self.counts} with {len(self.mean)} means, {len(self.std)} "
                 f"deviations and {len(self.scores)} scores; expected two finite numbers for each count, deviations "
-                f"above 0 and {len(TAILS)} scores; make one with `energycomp.evaluation.calibrate`"
+                f"above 0 and {len(TAILS)} scores; make one with `energycomp_lab.evaluation.calibrate`"
             )
 
     @classmethod

@@ -8,8 +8,7 @@ from typing import Any
 import attrs
 
 from energycomp.components.rules import Rule
-from energycomp.fields import MOST
-from energycomp.fields import legal as _legal
+from energycomp.fields import MOST, legal as _legal
 from energycomp.models.calibration import Calibration
 
 _CALIBRATED = {field.name for field in attrs.fields(Calibration)}

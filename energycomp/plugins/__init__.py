@@ -2,7 +2,7 @@
 
 from energycomp.plugins.discovery import PluginInfo
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind, hookimpl, hookspec
-from energycomp.plugins.registry import find, lazy, listing, names, object_of, register, reload
+from energycomp.plugins.registry import find, lazy, listing, names, object_of, register, reload, singular_of
 
 __all__ = [
     "KINDS",
@@ -18,4 +18,5 @@ __all__ = [
     "object_of",
     "register",
     "reload",
+    "singular_of",
 ]

@@ -54,7 +54,7 @@ def energycomp_register_encoders() -> Mapping[str, Factory]:
     """Encoders that a `config.json` names: `factory(**config) -> torch.nn.Module`.
 
     A module with an attribute `config`, as a network, whose `forward` maps samples (B, C, H, W) to latents (B, K, D).
-    `energycomp.testing.check_encoder` checks it.
+    `energycomp_lab.checks.check_encoder` checks it.
     """
 
 
@@ -89,7 +89,7 @@ def energycomp_register_recipes() -> Mapping[str, Factory]:
 
     `data` is the path of a folder or file of images, or None for the recipe's own. `init` is a model to start from, or
     None. `preset` is a name, "default" unless a person gives one. `cache` is a folder, which may not exist yet, for
-    data that takes long to make. `--option NAME=VALUE` adds arguments, as strings. `energycomp.testing.check_recipe`
+    data that takes long to make. `--option NAME=VALUE` adds arguments, as strings. `energycomp_lab.checks.check_recipe`
     trains for two steps.
     """
 

@@ -60,6 +60,7 @@ FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
         "recipes": ("comet", "decomp", "lit"),
     },
     "energycomp-faces": {"models": ("faces",), "conditioners": ("labels",), "recipes": ("faces",)},
+    "energycomp-lab": {"commands": ("check", "data", "evaluate", "train")},
     "energycomp-samplers": {
         "samplers": ("hmc", "langevin", "mala", "mixture", "perpendicular", "rejection", "smc")
     },
@@ -98,6 +99,12 @@ class _Lazy:
         try:
             factory: Factory = operator.attrgetter(path)(importlib.import_module(module))
         except (Exception, SystemExit) as error:
+            missing = (getattr(error, "name", None) or "").partition(".")[0]
+            if isinstance(error, ModuleNotFoundError) and missing.startswith("energycomp_"):
+                needed = missing.replace("_", "-")
+                raise PluginError(
+                    f"Got {self.target!r}, which needs {needed}. Expected it to be installed: pip install {needed}."
+                ) from error
             raise PluginError(
                 f"Got {type(error).__name__} from {self.target!r}: {error}. Expected a module that imports and holds "
                 f"{path!r}. Report it to the authors of {module.partition('.')[0]}, or install what it needs."

@@ -58,4 +58,4 @@ __all__ = [
     "sample",
 ]
 
-__getattr__ = first_use(__name__, {"guiders": ("CompositionGuider",)})
+__getattr__, _ = first_use(__name__, __file__)

@@ -44,7 +44,7 @@ class Guidance(Protocol):
     """How the predictions of a composition and of its unconditional leaf become one.
 
     The registered factory takes `scale`. A guidance that is a weighted sum can be a `LinearGuidance`, too.
-    `energycomp.testing.check_guidance` checks one.
+    `energycomp_lab.checks.check_guidance` checks one.
     """
 
     def guide(self, num_inference_steps: int, /) -> Guide:

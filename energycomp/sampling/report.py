@@ -73,7 +73,7 @@ class Sampled:
 class Sampler(Protocol):
     """An algorithm that draws samples of a composition.
 
-    Its options are the arguments of its constructor, all with default values. `energycomp.testing.check_sampler`
+    Its options are the arguments of its constructor, all with default values. `energycomp_lab.checks.check_sampler`
     compares it with Gaussians and their products; `exact=True` also with a product that the sum of the scores does not
     sample.
     """

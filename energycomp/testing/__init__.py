@@ -1,21 +1,8 @@
-"""Conformance checks for plugins, and models in closed form to test samplers and solvers against."""
+"""Models and conditioners in closed form to test samplers and solvers against."""
 
 from energycomp.components.gaussian import Gaussian
 from energycomp.components.space import cosine_schedule
-from energycomp.testing.checks import (
-    ConformanceError,
-    check_component,
-    check_conditioner,
-    check_dataset,
-    check_decomposer,
-    check_encoder,
-    check_guidance,
-    check_model,
-    check_network,
-    check_recipe,
-    check_sampler,
-    check_solver,
-)
+from energycomp.imports import moved
 from energycomp.testing.conditioners import Labels, TintedSquare, UnitSquare
 from energycomp.testing.models import (
     attributes_model,
@@ -25,12 +12,9 @@ from energycomp.testing.models import (
     tinted_model,
     tiny_model,
 )
-from energycomp.testing.plugin import Check, check_plugin
 from energycomp.testing.stripes import StripesEncoder, stripes_model
 
 __all__ = [
-    "Check",
-    "ConformanceError",
     "Gaussian",
     "Labels",
     "StripesEncoder",
@@ -38,18 +22,6 @@ __all__ = [
     "UnitSquare",
     "attributes_model",
     "bumps_model",
-    "check_component",
-    "check_conditioner",
-    "check_dataset",
-    "check_decomposer",
-    "check_encoder",
-    "check_guidance",
-    "check_model",
-    "check_network",
-    "check_plugin",
-    "check_recipe",
-    "check_sampler",
-    "check_solver",
     "cosine_schedule",
     "labels_model",
     "planted",
@@ -57,3 +29,5 @@ __all__ = [
     "tinted_model",
     "tiny_model",
 ]
+
+__getattr__ = moved(__name__, "energycomp_lab.checks")

@@ -16,9 +16,9 @@ from energycomp.components import combine
 from energycomp.denoisers import count_rows, log_snr, predict
 from energycomp.errors import InputError
 from energycomp.files import write_tensors
-from energycomp.training import Step
 from energycomp_faces.contrast import noised
 from energycomp_faces.model import default
+from energycomp_lab.training import Step
 from energycomp_solvers.shared import unravel
 
 NAMES = ("smiling", "beard", "suit")

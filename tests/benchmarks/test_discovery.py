@@ -17,8 +17,8 @@ from benchmarks.baselines.slot_attention import SlotAttention
 from benchmarks.inference import discovery
 from energycomp.components import Condition
 from energycomp.errors import InputError
-from energycomp.evaluation import PerceptionRate
 from energycomp.files import write_tensors
+from energycomp_lab.evaluation import PerceptionRate
 
 
 @pytest.fixture

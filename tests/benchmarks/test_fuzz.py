@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from benchmarks.common.memory import resident
 from benchmarks.robustness import fuzz_attacks, fuzz_images, fuzz_models, fuzz_mutations
 from benchmarks.robustness.fuzz_watch import Tally, WrongError
 from energycomp.cli.options import numbers
 from energycomp.errors import InputError
-from energycomp.evaluation import parse_range
+from energycomp.fields import parse_range
 
 SOUND = fuzz_images.sound_images()
 

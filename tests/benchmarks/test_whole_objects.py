@@ -22,12 +22,12 @@ from energycomp import Model
 from energycomp.cli import read_lines
 from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import InputError
-from energycomp.evaluation import true_values
 from energycomp.images import from_bytes
 from energycomp.models import load, save_pretrained
 from energycomp_clevr.model import objects, places
 from energycomp_datasets.clevr.layout import render_objects, write
 from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_lab.evaluation import true_values
 
 
 def small(model: Model) -> Model:

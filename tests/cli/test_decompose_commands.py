@@ -17,14 +17,14 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from energycomp import plugins
-from energycomp.cli.train import _sampler
 from energycomp.decomposition import Parts, decomposer_of, sampler_of, takes_apart
-from energycomp.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate_parts
 from energycomp.models import Model, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
 from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp_lab.commands.train import _sampler
+from energycomp_lab.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate_parts
 
 K = 4
 LINE = 20  # px, the heads of a figure

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp import Composer
-from energycomp import rank as ranked
+from energycomp import Composer, rank as ranked
 from energycomp.models import Model
 from energycomp.testing import bumps_model, planted
 

@@ -16,7 +16,8 @@ from energycomp.components import Composable, Composition, Condition, EnergyComp
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError
 from energycomp.sampling import Composer
-from energycomp.testing import Gaussian, check_component, cosine_schedule, tiny_model
+from energycomp.testing import Gaussian, cosine_schedule, tiny_model
+from energycomp_lab.checks import check_component
 
 U = Gaussian(0.0, name="u", unconditional="self")
 A, B, C = (Gaussian(mean, name=name, unconditional=U) for name, mean in (("a", 1.0), ("b", -2.0), ("c", 0.5)))

@@ -20,7 +20,8 @@ from energycomp.components import (
     weights_of,
 )
 from energycomp.errors import InputError
-from energycomp.testing import Labels, UnitSquare, check_conditioner
+from energycomp.testing import Labels, UnitSquare
+from energycomp_lab.checks import check_conditioner
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(3), torch.zeros(3, 2), torch.zeros(2, 1, 2, 1), torch.tensor(1.0)])

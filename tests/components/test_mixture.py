@@ -17,7 +17,8 @@ from energycomp.components import Composition, EnergyComponent, HasEnergy, Mixtu
 from energycomp.denoisers import signal_noise
 from energycomp.errors import CompositionError
 from energycomp.sampling import Composer
-from energycomp.testing import Gaussian, check_component, cosine_schedule, tiny_model
+from energycomp.testing import Gaussian, cosine_schedule, tiny_model
+from energycomp_lab.checks import check_component
 
 A, B, C = (Gaussian(mean, name=name) for name, mean in (("a", 1.0), ("b", -2.0), ("c", 0.5)))
 

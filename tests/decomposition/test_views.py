@@ -16,9 +16,10 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.models import Defaults, Model
-from energycomp.testing import check_decomposer, stripes_model
+from energycomp.testing import stripes_model
 from energycomp.testing.models import BACKGROUND, SIZE
 from energycomp.testing.stripes import StripesEncoder
+from energycomp_lab.checks import check_decomposer
 
 K = 4
 

@@ -19,8 +19,7 @@ from energycomp.components import (
     predict,
     signal_noise,
 )
-from energycomp.denoisers import Conditional, Denoiser, compose_rows, count_rows, rows, trunk
-from energycomp.denoisers import evaluator as evaluate
+from energycomp.denoisers import Conditional, Denoiser, compose_rows, count_rows, evaluator as evaluate, rows, trunk
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.testing import Gaussian, tiny_model
 

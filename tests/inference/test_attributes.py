@@ -11,11 +11,11 @@ from torchmetrics import MetricCollection
 from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.editing import edit
-from energycomp.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
 from energycomp.images import to_unit
 from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
+from energycomp_lab.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
 
 MODEL = tinted_model(beta=8.0)
 TRUE = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.55, 0.4, 2.0, 1.0], [0.7, 0.8, 3.0, 1.0]])  # two of them overlap

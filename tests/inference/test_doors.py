@@ -18,13 +18,13 @@ from torchmetrics import MetricCollection
 from energycomp.decomposition import DiffusionDecomposer, decompose, decomposer_of
 from energycomp.editing import edit
 from energycomp.errors import EnergycompError, InputError, NotFoundError
-from energycomp.evaluation import CountAccuracy, Example, evaluate, evaluate_parts
 from energycomp.images import to_unit
 from energycomp.inference import Problem, Solution, infer, make_problem, rank
 from energycomp.models import Defaults, Model, save_pretrained
 from energycomp.plugins import register, registry
 from energycomp.sampling import Composer
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model, tiny_model
+from energycomp_lab.evaluation import CountAccuracy, Example, evaluate, evaluate_parts
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])
 LABELS = torch.tensor([2, 5])
@@ -256,7 +256,7 @@ def banked(generator: Any) -> Tensor:
 
 
 def trained(generator: Any) -> Tensor:
-    from energycomp.training import denoising_loss
+    from energycomp_lab.training import denoising_loss
 
     model = bumps_model()
     rows, owner = model.conditioner(PLACES), torch.tensor([0, 0])

@@ -18,7 +18,8 @@ from energycomp.denoisers import Denoiser, predict
 from energycomp.errors import CheckpointError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import Model, build, load, save_pretrained
-from energycomp.testing import ConformanceError, UnitSquare, check_conditioner, tiny_model
+from energycomp.testing import UnitSquare, tiny_model
+from energycomp_lab.checks import ConformanceError, check_conditioner
 
 
 class Learned:

@@ -25,8 +25,8 @@ from energycomp.cli import app
 from energycomp.errors import CheckpointError, HubError, InputError, NotFoundError
 from energycomp.models import Result, build, card, from_pretrained, push_to_hub, save_pretrained
 from energycomp.testing import UnitSquare, tiny_model
-from energycomp.training import FitConfig, fit
-from energycomp.training.resume import copy_checkpoints
+from energycomp_lab.training import FitConfig, fit
+from energycomp_lab.training.resume import copy_checkpoints
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hub_stand_in import TOKEN, Hub, serve

@@ -19,7 +19,7 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Model, load, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import UnitSquare, tiny_model
-from energycomp.training import FitConfig, collate
+from energycomp_lab.training import FitConfig, collate, denoising_loss, fit
 
 
 class Pointwise(nn.Module):
@@ -71,7 +71,7 @@ def test_made_trained_sampled_saved_and_loaded(tmp_path: Path, shape: tuple[int,
 
     def loss(module: nn.Module, batch: Any, step: Any) -> Tensor:
         condition = model.conditioner(batch["values"])
-        return energycomp.denoising_loss(
+        return denoising_loss(
             model.denoiser,
             model.encode(batch["image"]),
             condition,
@@ -80,7 +80,7 @@ def test_made_trained_sampled_saved_and_loaded(tmp_path: Path, shape: tuple[int,
             generator=step.generator,
         )
 
-    energycomp.fit(
+    fit(
         model.denoiser.network,
         loss,
         data,

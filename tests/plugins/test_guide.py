@@ -11,12 +11,12 @@ import pytest
 
 from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Problem, Solution, Solver, plugins, testing
 from energycomp.denoisers import Network, TwoStage
-from energycomp.evaluation import DataSource, Example
 from energycomp.inference import QuadraticForm
 from energycomp.plugins import hookspecs
 from energycomp.sampling import Guidance, Guide, Sampler, SamplingReport, Target
 from energycomp.testing import plugin
-from energycomp.training import Recipe, Trainable
+from energycomp_lab.evaluation import DataSource, Example
+from energycomp_lab.training import Recipe, Trainable
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "plugins.md").read_text(encoding="utf-8")

@@ -14,7 +14,8 @@ from energycomp.components import Composition, cosine_schedule, flow_schedule, f
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import make_scheduler, sample
-from energycomp.testing import Gaussian, check_component, labels_model, tiny_model
+from energycomp.testing import Gaussian, labels_model, tiny_model
+from energycomp_lab.checks import check_component
 
 FLOW = flow_schedule()
 SCALED = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()

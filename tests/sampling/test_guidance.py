@@ -27,7 +27,8 @@ from energycomp.sampling import (
     interval,
     made_guidance,
 )
-from energycomp.testing import Gaussian, check_guidance, tiny_model
+from energycomp.testing import Gaussian, tiny_model
+from energycomp_lab.checks import check_guidance
 
 NAMES = ["apg", "cfg", "interval", "rescale", "zero-star"]
 STEPS = 5

@@ -15,7 +15,8 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError, NotFoundError
 from energycomp.plugins import find, register
 from energycomp.sampling import Sampled, Sampler, SamplingReport, SchedulerSampler, Target, make_scheduler, sample
-from energycomp.testing import ConformanceError, Gaussian, bumps_model, check_sampler, tiny_model
+from energycomp.testing import Gaussian, bumps_model, tiny_model
+from energycomp_lab.checks import ConformanceError, check_sampler
 
 
 def drawn(composer: Composer, **options: Any) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 from energycomp.components import Composition, PredictionType, during, predict, ramp, region
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.sampling import Composer, Target, make_scheduler
-from energycomp.sampling import sample as follow
+from energycomp.sampling import Composer, Target, make_scheduler, sample as follow
 from energycomp.testing import Gaussian, tiny_model
 
 KINDS = ["epsilon", "sample", "v_prediction", "flow"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from energycomp.testing import check_solver
+from energycomp_lab.checks import check_solver
 
 mypy = pytest.importorskip("mypy.api")
 

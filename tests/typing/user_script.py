@@ -27,12 +27,12 @@ from energycomp import (
 )
 from energycomp.components import Composable, Gaussian, Mixture, NoisedSpace, cosine_schedule, signal_noise
 from energycomp.errors import EnergycompError, InputError
-from energycomp.evaluation import DataSource, Example, Report, evaluate, true_values
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, save_pretrained
 from energycomp.plugins import Factory, lazy, register
-from energycomp.testing import check_component, check_conditioner, check_solver
-from energycomp.training import FitConfig, Recipe, Step, collate, start
+from energycomp_lab.checks import check_component, check_conditioner, check_solver
+from energycomp_lab.evaluation import DataSource, Example, Report, evaluate, true_values
+from energycomp_lab.training import FitConfig, Recipe, Step, collate, denoising_loss, fit, start
 
 
 class First:
@@ -142,12 +142,12 @@ def own_recipe(*, data: Path | None, init: Model | None, preset: str, cache: Pat
 
     def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         condition = model.conditioner(batch["values"])
-        return energycomp.denoising_loss(
+        return denoising_loss(
             model.denoiser, batch["image"], condition, batch["owner"], module=module, generator=step.generator
         )
 
     config = FitConfig(steps=2, batch_size=2, learning_rate=1e-3)
-    energycomp.fit(model.denoiser.network, loss, images, config, out="run", collate_fn=collate)
+    fit(model.denoiser.network, loss, images, config, out="run", collate_fn=collate)
     return Recipe(model=model, module=model.trained, loss=loss, data=images, config=config, collate_fn=collate)
 
 

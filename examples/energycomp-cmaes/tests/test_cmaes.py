@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from energycomp import infer, plugins
-from energycomp.evaluation import match
 from energycomp.inference import make_problem
-from energycomp.testing import bumps_model, check_solver, planted
+from energycomp.testing import bumps_model, planted
+from energycomp_lab.checks import check_solver
+from energycomp_lab.evaluation import match
 
 from energycomp_cmaes.cmaes import CMAES
 

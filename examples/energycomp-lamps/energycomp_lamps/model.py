@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from energycomp import Condition, Denoiser, Model, denoising_loss
+from energycomp import Condition, Denoiser, Model
 from energycomp.components import cosine_schedule
 from energycomp.errors import InputError
-from energycomp.evaluation import true_values
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, shipped
-from energycomp.training import FitConfig, Recipe, Step, collate, start
+from energycomp_lab.evaluation import true_values
+from energycomp_lab.training import FitConfig, Recipe, Step, collate, denoising_loss, start
 from torch import Tensor, nn
 
 from energycomp_lamps.scenes import NAMES, SIZE, Colours, Lamps

@@ -8,8 +8,8 @@ import pytest
 import torch
 from energycomp import plugins
 from energycomp.errors import InputError
-from energycomp.testing import (
-    attributes_model,
+from energycomp.testing import attributes_model
+from energycomp_lab.checks import (
     check_component,
     check_conditioner,
     check_dataset,

@@ -15,9 +15,15 @@ from torch.distributions import constraints
 from energycomp.components import Condition, MixedSupport
 from energycomp.errors import InputError
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_datasets.clevr.scenes import ATTRIBUTES
 
 ANYTHING = "object"  # in a description without a shape
+
+ATTRIBUTES = {
+    "size": ("small", "large"),
+    "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
+    "material": ("rubber", "metal"),
+    "shape": ("cube", "sphere", "cylinder"),
+}  # the words of CLEVR, in the order of their codes
 
 
 @attrs.frozen

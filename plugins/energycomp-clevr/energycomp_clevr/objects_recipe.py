@@ -12,12 +12,12 @@ from torch import Tensor
 from energycomp import load, training
 from energycomp.errors import InputError
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 from energycomp_clevr.model import clevr as build
+from energycomp_clevr.objects import ATTRIBUTES
 from energycomp_clevr.recipe import OBJECTS, WIDE, WIDE_CROWDED, clevr_places, rendered, scenes_of
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.records import Record
-from energycomp_datasets.clevr.scenes import ATTRIBUTES
+from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 
 RENDERED: tuple[tuple[int, dict[str, Any]], ...] = (
     (12_000, {"objects": OBJECTS, "variety": WIDE}),

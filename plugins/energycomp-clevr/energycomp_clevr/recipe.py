@@ -17,7 +17,12 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
-from energycomp.training import (
+from energycomp_clevr.model import clevr_places as build, flow_from
+from energycomp_clevr.rivals import draw_rivals
+from energycomp_datasets.clevr.layout import read, render_objects
+from energycomp_datasets.clevr.records import Record
+from energycomp_datasets.clevr.scenes import Variety
+from energycomp_lab.training import (
     FitConfig,
     Loss,
     Recipe,
@@ -28,12 +33,6 @@ from energycomp.training import (
     option_number,
     start,
 )
-from energycomp_clevr.model import clevr_places as build
-from energycomp_clevr.model import flow_from
-from energycomp_clevr.rivals import draw_rivals
-from energycomp_datasets.clevr.layout import read, render_objects
-from energycomp_datasets.clevr.records import Record
-from energycomp_datasets.clevr.scenes import Variety
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Conditioner
-from energycomp.training import Rivals
-from energycomp_datasets.clevr.scenes import ATTRIBUTES
+from energycomp_clevr.objects import ATTRIBUTES
+from energycomp_lab.training import Rivals
 
 WORDS = tuple(map(len, ATTRIBUTES.values()))
 SWAPS = 2  # objects of a scene with a wrong word

@@ -12,13 +12,13 @@ from energycomp.denoisers import count_rows, predict
 from energycomp.errors import InputError
 from energycomp.models import load, save_pretrained
 from energycomp.sampling import Composer
-from energycomp.testing import check_component, check_conditioner
-from energycomp.training import denoising_loss
 from energycomp_clevr import recipe as recipes
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr, clevr_places, flow_from
 from energycomp_clevr.recipe import clevr_places as recipe
 from energycomp_datasets.clevr.layout import write
+from energycomp_lab.checks import check_component, check_conditioner
+from energycomp_lab.training import denoising_loss
 
 
 def test_coordinates_conform() -> None:

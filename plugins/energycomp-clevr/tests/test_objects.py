@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.evaluation import true_values
-from energycomp.testing import check_conditioner, tiny_model
+from energycomp.testing import tiny_model
 from energycomp_clevr.model import objects, places, places_flow
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.objects_recipe import augment, clevr, widened
 from energycomp_datasets.clevr.layout import write
 from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_lab.checks import check_conditioner
+from energycomp_lab.evaluation import true_values
 
 OBJECTS = Objects()
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 import energycomp
 from energycomp.cli import app
-from energycomp.evaluation import true_values
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import read_attributes
 from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_lab.evaluation import true_values
 
 TEXTS = ("large red rubber cube at 0.3,0.5", "small blue metal sphere at 0.7,0.55")
 

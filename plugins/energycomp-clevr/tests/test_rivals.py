@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from energycomp.components import Condition
-from energycomp.training import Rivals
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.rivals import SWAPS, WORDS, draw_rivals
+from energycomp_lab.training import Rivals
 
 
 class _Recorded(Objects):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import energycomp
-from energycomp.evaluation import Example, PerceptionRate, Precision, true_values
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.plugins import find
 from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_lab.evaluation import Example, PerceptionRate, Precision, true_values
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "clevr_real_dev"
 

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example
 from energycomp.files import atomic_file
 from energycomp.images import ImageProcessor, to_bytes
+from energycomp_lab.evaluation import Example
 
 IMAGES, MASKS = "images", "masks"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")

@@ -13,7 +13,6 @@ from scipy.ndimage import gaussian_filter
 
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors
-from energycomp.training import FitConfig, fit
 from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout, render
 from energycomp_datasets.rooms.classifier import (
     Classifier,
@@ -38,6 +37,7 @@ from energycomp_datasets.rooms.corruptions import (
     labelled,
 )
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.training import FitConfig, fit
 
 WEIGHTS = Path(str(files("energycomp_datasets") / "weights" / "classifier"))
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from energycomp.errors import CheckpointError
 from energycomp.files import read_tensors
-from energycomp.training import FitConfig, fit
 from energycomp_datasets.shapes.features import (
     LABELS,
     ShapeFeatures,
@@ -26,6 +25,7 @@ from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistanc
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.training import FitConfig, fit
 
 WEIGHTS = Path(str(files("energycomp_datasets") / "weights" / "features"))
 

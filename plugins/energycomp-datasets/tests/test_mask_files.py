@@ -15,9 +15,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from energycomp.errors import InputError
-from energycomp.evaluation import DataSource
 from energycomp.images import ImageProcessor, from_bytes
-from energycomp.testing import check_dataset
 from energycomp_datasets.rooms import training
 from energycomp_datasets.rooms.arrow_room import arrow_rooms, layout, render
 from energycomp_datasets.rooms.mask_files import examples_in, images_in, mask_file
@@ -25,6 +23,8 @@ from energycomp_datasets.rooms.source import ArrowSource, RoomsSource, SpritesSo
 from energycomp_datasets.rooms.training import drawn, in_file
 from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
+from energycomp_lab.checks import check_dataset
+from energycomp_lab.evaluation import DataSource
 
 SOURCES: list[DataSource] = [ArrowSource(), SpritesSource(), RoomsSource()]
 

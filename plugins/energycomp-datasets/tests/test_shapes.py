@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.testing import check_dataset
 from energycomp_datasets.pictures import image_files
 from energycomp_datasets.shapes.shapes import DISTANCES, GROUND, SIZE, WORLDS, layout, render, scene
 from energycomp_datasets.shapes.source import ShapesSource, draw
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
+from energycomp_lab.checks import check_dataset
 
 # Of a shape in a circle of radius 1.
 AREAS = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.evaluation import ExactSet, bootstrap
 from energycomp_datasets.solids.metrics import ConceptRecall
+from energycomp_lab.evaluation import ExactSet, bootstrap
 
 GENERATOR = torch.Generator().manual_seed(0)
 

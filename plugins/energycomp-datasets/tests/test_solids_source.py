@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example
 from energycomp.images import ImageProcessor
-from energycomp.testing import check_dataset
 from energycomp_datasets.solids import source as source_module
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
 from energycomp_datasets.solids.source import KINDS, TextSource, drawn, read
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
+from energycomp_lab.checks import check_dataset
+from energycomp_lab.evaluation import Example
 
 
 def said(example: Example) -> set[str]:

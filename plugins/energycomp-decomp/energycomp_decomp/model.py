@@ -13,7 +13,6 @@ from energycomp.denoisers import Denoiser, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, shipped
-from energycomp_datasets.shapes.shapes import SIZE
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 
 PRETRAINED = ("a", "b")
@@ -79,7 +78,7 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
     return _shipped("lit")
 
 
-def default(*, parts: int = 5, width: int = 16, size: int = SIZE, prediction: str = "sample") -> Model:
+def default(*, parts: int = 5, width: int = 16, size: int = 32, prediction: str = "sample") -> Model:
     """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image."""
     return _model(
         "decomp",
@@ -98,7 +97,7 @@ def full(
     *,
     parts: int = 5,
     width: int = 16,
-    size: int = SIZE,
+    size: int = 32,
     prediction: str = "sample",
     channels: tuple[int, ...] = (16, 32, 64),
     encoder: tuple[int, ...] = (32, 64, 128, 256),
@@ -125,7 +124,7 @@ def full(
     return _model("decomp", network, "unet2d", reads, "parts", width=width, rule="mean", prediction=prediction)
 
 
-def untrained_lit(*, parts: int = 6, width: int = 1, size: int = SIZE) -> Model:
+def untrained_lit(*, parts: int = 6, width: int = 1, size: int = 32) -> Model:
     """Untrained: each of `parts` latents is a content vector of `width` numbers and a 7-d identity embedding."""
     token_width = width + IDENTITY
     return _model(

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, start
 from energycomp_datasets.pictures import in_folder
 from energycomp_datasets.shapes.training import drawn_lit, drawn_shapes
 from energycomp_decomp.loss import factors_loss, parts_loss
-from energycomp_decomp.model import decomp as build
-from energycomp_decomp.model import lit as build_lit
+from energycomp_decomp.model import decomp as build, lit as build_lit
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
+from energycomp_lab.training import FitConfig, Loss, Recipe, Step, start
 
 BATCH, STEPS, LIT_STEPS = 32, 11_000, 3_000
 REGULARIZATION = {"overlap": 2.0, "imbalance": 0.1, "spread": 1.0}  # loss weights of objects

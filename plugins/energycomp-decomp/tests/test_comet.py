@@ -16,11 +16,12 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.models import save_pretrained
 from energycomp.sampling import Composer
-from energycomp.testing import check_component, check_model, check_network, check_recipe, stripes_model
+from energycomp.testing import stripes_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_decomp.comet import CometDecomposer, untrained
 from energycomp_decomp.comet.energy import EnergyNet, comet_loss, descend
 from energycomp_decomp.comet.recipe import comet as train_recipe
+from energycomp_lab.checks import check_component, check_model, check_network, check_recipe
 
 WIDTH, SIZE = 4, 16
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.evaluation import evaluate_parts
 from energycomp_datasets.shapes.lit import FACTORS, LitSource
 from energycomp_decomp.model import lit, untrained_lit
 from energycomp_decomp.networks import FactorsEncoder
+from energycomp_lab.evaluation import evaluate_parts
 
 
 def test_evaluation_gives_mig_and_mcc() -> None:

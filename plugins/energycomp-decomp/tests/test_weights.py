@@ -11,14 +11,14 @@ import torch
 
 import energycomp
 from energycomp.decomposition import add, recombine
-from energycomp.evaluation import evaluate_parts
 from energycomp.models import Model
 from energycomp.plugins import find
-from energycomp.testing import check_model
 from energycomp_datasets.shapes.disentanglement import matched_correlations
 from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.checks import check_model
+from energycomp_lab.evaluation import evaluate_parts
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,9 +11,12 @@ from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped
-from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_faces.labels import BINARY, Labels
 
+ATTRIBUTES = (
+    "black_hair", "long_hair", "wavy_hair", "eyeglasses", "smiling", "beard", "pale_skin", "frowning", "closed_eyes",
+    "suit", "dark_clothes", "dark_background",
+)  # fmt: skip
 PAPER_ATTRIBUTES = ("black_hair", "eyeglasses", "smiling")
 
 

@@ -18,11 +18,11 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, option_number, start
 from energycomp_datasets.faces.avatars import ATTRIBUTES, avatar, labels_of
 from energycomp_datasets.faces.celeba import Record, read
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import faces as build
+from energycomp_lab.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, option_number, start
 
 DRAWN = 24_000
 TIMESTEP_POWER = 0.5

@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.evaluation import true_values
 from energycomp.testing import tiny_model
-from energycomp.training import denoising_loss
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_datasets.faces.source import FacesSource, draw
 from energycomp_datasets.synthetic import WRITTEN
 from energycomp_faces.model import default, faces, paper
-from energycomp_faces.recipe import faces as train_recipe
-from energycomp_faces.recipe import subsets
+from energycomp_faces.recipe import faces as train_recipe, subsets
+from energycomp_lab.evaluation import true_values
+from energycomp_lab.training import denoising_loss
 
 
 def test_subsets_are_even_in_size_and_belong_to_their_sample() -> None:

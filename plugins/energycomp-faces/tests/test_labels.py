@@ -9,8 +9,8 @@ import torch
 
 from energycomp.components import AttributeConditioner
 from energycomp.errors import InputError
-from energycomp.testing import check_conditioner
 from energycomp_faces.labels import BINARY, Labels
+from energycomp_lab.checks import check_conditioner
 
 HAIR = Labels({"smiling": BINARY, "hair": ("black", "fair", "red")})
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import energycomp
-from energycomp.evaluation import true_values
 from energycomp.images import to_unit
 from energycomp.inference import infer
 from energycomp.models import Model
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_datasets.faces.source import FacesSource
+from energycomp_lab.evaluation import true_values
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from energycomp import Composer
 from energycomp.errors import CompositionError, InputError
 from energycomp.plugins import find, listing
 from energycomp.sampling import Sampler
-from energycomp.testing import Gaussian, check_sampler, labels_model, planted, tiny_model
+from energycomp.testing import Gaussian, labels_model, planted, tiny_model
+from energycomp_lab.checks import check_sampler
 from energycomp_samplers.hmc import HMC
 from energycomp_samplers.langevin import Langevin
 from energycomp_samplers.mala import MALA

@@ -18,13 +18,12 @@ from tqdm import tqdm
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
 from energycomp_datasets.pictures import Pictures
 from energycomp_datasets.rooms.training import drawn, in_file
+from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
 from energycomp_slots.log import TrainingLog
 from energycomp_slots.loss import LossWeights, Terms, generation_loss, slot_loss
-from energycomp_slots.model import checked_options, untrained
-from energycomp_slots.model import slots as build
+from energycomp_slots.model import checked_options, slots as build, untrained
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.prior import LatentPrior
 
@@ -217,7 +216,7 @@ class Phases:
     def run(
         self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
     ) -> FitResult:
-        """As `energycomp.training.Recipe.run`; changes hold for every phase."""
+        """As `energycomp_lab.training.Recipe.run`; changes hold for every phase."""
         out, whole, network = Path(out), attrs.evolve(self.config, **changes), self._network
         log, started, result, best = TrainingLog(out, self.model, self.data), 0, None, math.inf
         chosen = network.state_dict()

@@ -13,7 +13,7 @@ from energycomp.decomposition import SceneDecomposer, decomposer_of, sampler_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.sampling import Composer
-from energycomp.testing import check_component, check_decomposer, check_model, check_network
+from energycomp_lab.checks import check_component, check_decomposer, check_model, check_network
 from energycomp_slots.attention import SlotAttention
 from energycomp_slots.decomposer import SlotAutoencoder, SlotDecomposer
 from energycomp_slots.loss import LossWeights, generation_loss, kl_normal, slot_loss

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 import energycomp
 from energycomp.cli.app import app
 from energycomp.decomposition import traverse
-from energycomp.evaluation import evaluate_parts
 from energycomp.plugins import find
-from energycomp.testing import check_model
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.classifier import load_classifier, structure_accuracy
+from energycomp_lab.checks import check_model
+from energycomp_lab.evaluation import evaluate_parts
 from energycomp_slots.decomposer import SlotDecomposer
 
 ROOT = Path(__file__).parents[3]

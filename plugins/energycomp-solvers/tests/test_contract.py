@@ -16,7 +16,8 @@ from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import Problem, Slot, Solution, Solver, infer, make_problem
 from energycomp.plugins import find, listing
-from energycomp.testing import bumps_model, check_solver, labels_model, planted, tiny_model
+from energycomp.testing import bumps_model, labels_model, planted, tiny_model
+from energycomp_lab.checks import check_solver
 from energycomp_solvers.beam import Beam
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit

@@ -13,11 +13,13 @@ from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, shipped
-from energycomp_datasets.clevr.geometry import SHAPES
-from energycomp_datasets.solids.solids import CONCEPTS, SIZE, TINTS
 from energycomp_text.text import Text
 from energycomp_text.words import words
 
+SIZE = 64
+TINTS = ("red", "blue", "green", "yellow")
+SHAPES = ("cube", "sphere", "cylinder")
+CONCEPTS = tuple(f"{tint} {shape}" for tint in TINTS for shape in SHAPES)
 LENGTH = 48  # words of a caption that names every concept
 
 

@@ -17,7 +17,9 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import to_bytes
 from energycomp.models import Model
-from energycomp.training import (
+from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs, seen_triples
+from energycomp_datasets.solids.source import read
+from energycomp_lab.training import (
     FitConfig,
     Loss,
     Recipe,
@@ -28,8 +30,6 @@ from energycomp.training import (
     option_number,
     start,
 )
-from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs, seen_triples
-from energycomp_datasets.solids.source import read
 from energycomp_text.model import small
 from energycomp_text.rivals import Concepts
 from energycomp_text.text import Text

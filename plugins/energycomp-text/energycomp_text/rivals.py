@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Conditioner
-from energycomp.training import Rivals
+from energycomp_lab.training import Rivals
 
 NONE = -1
 

@@ -229,8 +229,8 @@ def test_evaluate_a_folder(run: Run, quick: Path, photos: Path) -> None:
 
 
 def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Path) -> None:
-    from energycomp.evaluation import evaluate, true_values
     from energycomp_datasets.solids.source import TextSource
+    from energycomp_lab.evaluation import evaluate, true_values
 
     _, out, _ = run("evaluate", quick, "--data", photos, "--template", "the {}", "--json")
     model = with_concepts(energycomp.load(quick), ["cat", "dog", "rabbit"], template="the {}")

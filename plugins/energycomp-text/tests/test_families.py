@@ -18,7 +18,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp.plugins import find, names, register
-from energycomp.testing import check_component
+from energycomp_lab.checks import check_component
 from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.families import Family, Prompted, pixart, zimage
 from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_pixart, tiny_sd3, tiny_sdxl

@@ -23,7 +23,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.images import to_unit
 from energycomp.inference import make_problem
 from energycomp.models import Model, save_pretrained
-from energycomp.testing import check_component, check_model
+from energycomp_lab.checks import check_component, check_model
 from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.encoders import encoded_text
 from energycomp_text.model import text

@@ -14,10 +14,10 @@ import torch
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, from_pretrained, load_weights, save_pretrained
-from energycomp.testing import check_recipe
-from energycomp.training import Step, augment
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
 from energycomp_datasets.solids.source import TextSource, read
+from energycomp_lab.checks import check_recipe
+from energycomp_lab.training import Step, augment
 from energycomp_text import recipe
 from energycomp_text.model import small
 from energycomp_text.recipe import ALONE, BOTH, EMPTY, captions, scene

@@ -17,9 +17,8 @@ from energycomp.components import TextConditioner, TrainableConditioner
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import from_pretrained, save_pretrained
-from energycomp.testing import check_conditioner, check_model
-from energycomp_text import text as text_module
-from energycomp_text import with_concepts
+from energycomp_lab.checks import check_conditioner, check_model
+from energycomp_text import text as text_module, with_concepts
 from energycomp_text.encoders import made_text
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline

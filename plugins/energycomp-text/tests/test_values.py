@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, true_values
-from energycomp.testing import check_dataset, tiny_model
+from energycomp.testing import tiny_model
 from energycomp_datasets.solids.source import TextSource
+from energycomp_lab.checks import check_dataset
+from energycomp_lab.evaluation import Example, true_values
 from energycomp_text import from_pipeline
 from energycomp_text.model import own_words
 from energycomp_text.testing import tiny_pipeline

@@ -10,11 +10,11 @@ import torch
 import energycomp
 from energycomp import Composer
 from energycomp.errors import InputError
-from energycomp.evaluation import true_values
 from energycomp.images import to_unit
 from energycomp.models import Model
 from energycomp_datasets.solids.solids import CONCEPTS
 from energycomp_datasets.solids.source import TextSource
+from energycomp_lab.evaluation import true_values
 
 FOLDERS = {"text": "text", "text-composed": "composed"}
 AT_LEAST = {"text": 7, "text-composed": 8}  # concepts found of 10; 1.7 by chance

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated, parse_range
+from energycomp.fields import parse_range
 from energycomp_datasets.clevr.layout import described_record, render_arrays, render_objects, scan, write
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
+from energycomp_lab.evaluation import Example, Generated
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -63,7 +64,7 @@ class ClevrSource:
         """Perception rate, precision, estimation error and count accuracy."""
         from torchmetrics import MetricCollection
 
-        from energycomp.evaluation import CountAccuracy, EstimationError, PerceptionRate, Precision
+        from energycomp_lab.evaluation import CountAccuracy, EstimationError, PerceptionRate, Precision
 
         return MetricCollection(
             {

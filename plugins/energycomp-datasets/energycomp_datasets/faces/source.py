@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated
 from energycomp_datasets.faces.avatars import ATTRIBUTES, GROUPS, PERSONA_ATTRIBUTES, avatar, labels_of, persona
 from energycomp_datasets.faces.celeba import PICTURES, attributes_of, read, write_table
 from energycomp_datasets.pictures import write_png
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
+from energycomp_lab.evaluation import Example, Generated
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

@@ -14,10 +14,10 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import from_bytes
 from energycomp.models import load_weights
-from energycomp.training import Step
 from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE
 from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, labelled
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.training import Step
 
 WEIGHTS = "model.safetensors"
 OBJECTS = 3

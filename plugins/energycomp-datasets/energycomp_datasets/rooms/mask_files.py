@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example
+from energycomp_lab.evaluation import Example
 
 SPEC = re.compile(r"(.+\.(npz|h5|hdf5))(?::([0-9]{1,2}))?", re.IGNORECASE)
 IMAGES, MASKS = ("image", "images", "imgs"), ("mask", "masks")

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated, parse_range
+from energycomp.fields import parse_range
 from energycomp_datasets.pictures import write_examples
 from energycomp_datasets.rooms.arrow_room import SIZE, arrow_rooms
 from energycomp_datasets.rooms.classifier import classifier_accuracy, structure_accuracy
@@ -22,6 +22,7 @@ from energycomp_datasets.rooms.mask_files import examples_in, mask_file
 from energycomp_datasets.rooms.rooms import MOST, layout, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
+from energycomp_lab.evaluation import Example, Generated
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -158,7 +159,7 @@ def read(spec: str, *, count: int) -> Sequence[Example]:
 def _metrics() -> MetricCollection:
     from torchmetrics import MetricCollection
 
-    from energycomp.evaluation import ForegroundARI, SlotsUsed
+    from energycomp_lab.evaluation import ForegroundARI, SlotsUsed
 
     return MetricCollection({"ari_fg": ForegroundARI(), "slots_used": SlotsUsed()}, compute_groups=False)
 

@@ -16,8 +16,8 @@ from torch.utils.data import TensorDataset
 from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import to_bytes
 from energycomp.models import load_weights
-from energycomp.training import Step
 from energycomp_datasets.shapes.shapes import SIZE, WORLDS, layout, render
+from energycomp_lab.training import Step
 
 KINDS = ("a", "b")  # worlds
 COUNTS = (1, 5)  # of objects

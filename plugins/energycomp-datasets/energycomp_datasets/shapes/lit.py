@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated
 from energycomp.files import atomic_file
 from energycomp.images import to_bytes
 from energycomp_datasets.pictures import IMAGES, image_files, write_png
 from energycomp_datasets.shapes.shapes import DISTANCES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
+from energycomp_lab.evaluation import Example, Generated
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

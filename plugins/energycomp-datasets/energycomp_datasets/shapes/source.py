@@ -11,10 +11,11 @@ import attrs
 import numpy as np
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated, parse_range
+from energycomp.fields import parse_range
 from energycomp_datasets.pictures import image_files, masks_of, write_examples
 from energycomp_datasets.shapes.shapes import WORLDS, Scene, scene
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
+from energycomp_lab.evaluation import Example, Generated
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -62,7 +63,7 @@ class ShapesSource:
         """Recall of objects at IoU 0.5, and their mean IoU."""
         from torchmetrics import MetricCollection
 
-        from energycomp.evaluation import MaskIoU, MaskRecall
+        from energycomp_lab.evaluation import MaskIoU, MaskRecall
 
         return MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
 

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from energycomp.evaluation import parse_range
+from energycomp.fields import parse_range
 from energycomp.images import to_bytes
 from energycomp_datasets.pictures import Pictures
-from energycomp_datasets.shapes.lit import factors
-from energycomp_datasets.shapes.lit import render as render_lit
+from energycomp_datasets.shapes.lit import factors, render as render_lit
 from energycomp_datasets.shapes.shapes import layout, render
 
 DRAWN = 20_000

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from energycomp.errors import InputError
-from energycomp.evaluation import Example, Generated
 from energycomp.files import atomic_file
 from energycomp.images import to_output
 from energycomp_datasets.pictures import SUFFIXES
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, picture, seen_pairs
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
+from energycomp_lab.evaluation import Example, Generated
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -148,8 +148,8 @@ class TextSource:
         """Share of images whose set is exactly right, and recall of concepts."""
         from torchmetrics import MetricCollection
 
-        from energycomp.evaluation import ExactSet
         from energycomp_datasets.solids.metrics import ConceptRecall
+        from energycomp_lab.evaluation import ExactSet
 
         return MetricCollection({"exact_match": ExactSet(), "recall": ConceptRecall()}, compute_groups=False)
 

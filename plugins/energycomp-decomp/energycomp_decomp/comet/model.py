@@ -8,7 +8,6 @@ from energycomp.components import Latents
 from energycomp.denoisers import Denoiser
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model
-from energycomp_datasets.shapes.shapes import SIZE
 from energycomp_decomp.comet.energy import STEPS, EnergyNet
 from energycomp_decomp.networks import PartsEncoder
 
@@ -17,7 +16,7 @@ from energycomp_decomp.networks import PartsEncoder
 SCHEDULE = (1e-7, 1e-7)
 
 
-def untrained(*, parts: int = 5, width: int = 16, size: int = SIZE) -> Model:
+def untrained(*, parts: int = 5, width: int = 16, size: int = 32) -> Model:
     """An untrained model.
 
     Args:

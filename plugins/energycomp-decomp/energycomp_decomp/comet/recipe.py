@@ -12,12 +12,12 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
-from energycomp.training import FitConfig, Loss, Recipe, Step, start
 from energycomp_datasets.pictures import in_folder
 from energycomp_datasets.shapes.training import drawn_shapes
 from energycomp_decomp.comet.energy import EnergyNet, comet_loss
 from energycomp_decomp.comet.model import untrained
 from energycomp_decomp.model import whole_numbers
+from energycomp_lab.training import FitConfig, Loss, Recipe, Step, start
 
 BATCH, STEPS = 32, 1_200
 

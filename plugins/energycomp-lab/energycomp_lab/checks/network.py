@@ -1,0 +1,80 @@
+"""The conformance checks of modules that a `config.json` names: networks and encoders."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from energycomp.denoisers import TwoStage
+from energycomp.models import on_meta
+from energycomp.plugins import Factory
+from energycomp_lab.checks.expect import expect, expect_close, expect_same_state
+
+
+def check_network(factory: Factory, **config: Any) -> None:
+    """Checks that a network is built from its arguments, and once more from its `config`. Allocates no memory.
+
+    Raises:
+        ConformanceError: the first fault that is found.
+
+    >>> from energycomp.plugins import find
+    >>> check_network(find("networks", "two_stage"), sample_size=16, channels=[8, 16], head_channels=8)
+    """
+    with on_meta():
+        network = factory(**config)
+        name = type(network).__name__
+        expect(isinstance(network, nn.Module), f"a {name}", "a torch.nn.Module", "derive it from one")
+        stages = isinstance(network, TwoStage) or type(network).forward is not nn.Module.forward
+        hint = "see `energycomp.denoisers.TwoStage`"
+        expect(stages, f"{name} without forward", "features and head, or forward", hint)
+        check_rebuilt(network, factory)
+
+
+def check_rebuilt(network: nn.Module, factory: Factory) -> None:
+    """Checks that `factory(**network.config)` has weights of the same names and shapes."""
+    name = type(network).__name__
+    expect(hasattr(network, "config"), f"{name} without config", "the arguments that it was made with", "keep them")
+    again = factory(**json.loads(json.dumps(dict(cast("Any", network).config))))
+    shapes, others = ({k: v.shape for k, v in net.state_dict().items()} for net in (network, again))
+    expect(shapes == others, f"other weights in {name}(**config)", "the same names and shapes", "complete its config")
+
+
+@torch.no_grad()
+def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | None = None) -> None:
+    """Checks an encoder on random samples, in evaluation mode.
+
+    Latents must have the shape (B, K, D), be finite, be the same for a batch as for single samples, and draw no global
+    random numbers. `config` must hold the arguments of the constructor.
+
+    Args:
+        sample_shape: (C, H, W) of the input; from `sample_channels` and `sample_size` of its config if left out.
+
+    Raises:
+        ConformanceError: the first fault that is found.
+
+    >>> from energycomp.testing import StripesEncoder
+    >>> check_encoder(StripesEncoder())
+    """
+    name, given = type(encoder).__name__, getattr(encoder, "config", None)
+    expect(given is not None, f"a {name} without config", "the arguments that it was made with", "keep them")
+    config: dict[str, Any] = dict(given or {})
+    if sample_shape is None:
+        known = {"sample_channels", "sample_size"} <= config.keys()
+        expect(known, f"a config of {name} without sample_channels and sample_size", "both", "pass sample_shape=")
+        sample_shape = (config["sample_channels"], config["sample_size"], config["sample_size"])
+    mode, state = encoder.training, torch.get_rng_state()
+    samples = torch.randn(3, *sample_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        encoder.eval()
+        latents = encoder(samples)
+        looped = torch.cat([encoder(samples[i : i + 1]) for i in range(3)])
+    finally:
+        encoder.train(mode)
+    shaped = isinstance(latents, Tensor) and latents.ndim == 3 and len(latents) == 3 and latents.numel() > 0
+    expect(shaped, f"latents {tuple(getattr(latents, 'shape', ()))} of 3 samples", "(3, K, D)", "one row per part")
+    expect(bool(torch.isfinite(latents).all()), "latents with NaN or infinity", "finite numbers", "check the layers")
+    expect_same_state(state)
+    expect_close(latents, looped, 1e-3, "latents of a batch", "those of its samples one by one")

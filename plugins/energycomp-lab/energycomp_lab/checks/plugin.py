@@ -1,0 +1,208 @@
+"""The conformance check of an installed plugin: everything that it registers is made and used as energycomp uses it.
+
+`energycomp plugins --check NAME` shows what `check_plugin` finds. A check for another kind of object is a file in
+`checks` and a line in `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import attrs
+from tqdm import tqdm
+
+from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
+from energycomp.models import Model, on_meta
+from energycomp.plugins import Factory, PluginInfo, find, listing, names, singular_of
+from energycomp.testing import stripes_model
+from energycomp_lab.checks.conditioner import check_conditioner
+from energycomp_lab.checks.dataset import check_dataset, write_images
+from energycomp_lab.checks.decomposer import check_decomposer
+from energycomp_lab.checks.expect import NotCheckedError, expect
+from energycomp_lab.checks.guidance import check_guidance
+from energycomp_lab.checks.model import check_model
+from energycomp_lab.checks.network import check_encoder, check_network, check_rebuilt
+from energycomp_lab.checks.recipe import check_recipe
+from energycomp_lab.checks.sampler import check_sampler
+from energycomp_lab.checks.solver import check_solver
+
+
+@attrs.frozen
+class Check:
+    """One check and its result: `passed` is None if it could not be checked, and `reason` says why."""
+
+    what: str
+    passed: bool | None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def check_plugin(
+    name: str, *, progress: bool = False, report: Callable[[Check], object] | None = None
+) -> tuple[Check, ...]:
+    """Checks an installed plugin: its import, then everything that it registers.
+
+    Args:
+        name: of an entry point or a distribution.
+        progress: whether to show a progress bar.
+        report: called before each check, with passed=None, and after it, with the result.
+
+    Raises:
+        NotFoundError: no plugin of that name is installed.
+
+    >>> for check in check_plugin("core")[:4]:
+    ...     print(check.what, check.passed)
+    import True
+    import is quick and light True
+    names are unique True
+    network two_stage True
+    """
+    infos = listing(load=True)
+    chosen = [info for info in infos if info.is_named(name)]
+    if not chosen:
+        raise NotFoundError(f"No plugin named {name!r} is installed. Installed: {', '.join(map(str, infos))}.")
+    found = [check for info in chosen for check in _check_import(info)]
+    planned = [(kind, one) for info in chosen for kind in info.registered for one in info.registered[kind]]
+    report = report or _ignore
+    for check in found:
+        report(check)
+    with tqdm(planned, disable=not progress, unit="check", leave=False) as bar:
+        for kind, one in bar:
+            what = f"{singular_of(kind)} {one}"
+            bar.set_description(what)
+            report(Check(what, None, "it did not end"))
+            found.append(_run(what, partial(CHECKS.get(kind, _no_check), one)))
+            report(found[-1])
+    return tuple(found)
+
+
+def _ignore(check: Check) -> None:
+    """Reports nothing."""
+
+
+def _check_import(info: PluginInfo) -> Iterator[Check]:
+    if info.off:
+        yield Check("import", None, f"it is switched off by {info.off}")
+        return
+    yield Check("import", info.error is None, info.error or "")
+    if info.error is None:
+        yield Check("import is quick and light", not info.warnings, "; ".join(info.warnings))
+        yield Check("names are unique", not info.conflicts, " ".join(info.conflicts))
+
+
+def _run(what: str, check: Callable[[], object]) -> Check:
+    start = time.perf_counter()
+    passed: bool | None = True
+    reason = ""
+    try:
+        check()
+    except NotCheckedError as error:
+        passed, reason = None, str(error)
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        known = isinstance(error, EnergycompError)
+        passed, reason = False, str(error) if known else f"{type(error).__name__}: {error}"
+    return Check(what, passed, reason, round(time.perf_counter() - start, 2))
+
+
+def _check_network(name: str) -> None:
+    factory = find("networks", name)
+    with on_meta():
+        _built(factory)
+    check_network(factory)
+
+
+def _check_conditioner(name: str) -> None:
+    factory = find("conditioners", name)
+    check_conditioner(_built(factory), factory=factory)
+
+
+def _check_encoder(name: str) -> None:
+    factory = find("encoders", name)
+    check_encoder(_built(factory))
+    with on_meta():
+        check_rebuilt(factory(), factory)
+
+
+def _built(factory: Factory) -> Any:
+    """An object whose arguments come from a config, and are unknown here."""
+    try:
+        return factory()
+    except PluginError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise NotCheckedError(f"it needs arguments that are not known here ({reason})") from error
+
+
+def _check_dataset(name: str) -> None:
+    """A dataset with the conditioner of the model of the same name, which is evaluated on it."""
+    model = cast("Model", find("models", name)(pretrained=False)) if name in names("models") else None
+    check_dataset(find("datasets", name)(), None if model is None else model.conditioner)
+
+
+def _check_loader(_: str) -> None:
+    raise NotCheckedError("what it reads is not known here")
+
+
+def _check_family(name: str) -> None:
+    made = find("families", name)()
+    expect(made.pipeline == name, f"a family of {made.pipeline!r}", repr(name), "it is looked up by that name")
+
+
+def _check_recipe(name: str) -> None:
+    """A recipe on images that the dataset of the same name writes: its own data may take long to make."""
+    if name not in names("datasets"):
+        raise NotCheckedError(f"no dataset {name!r} makes images for it")
+    source, factory = find("datasets", name)(), find("recipes", name)
+    with TemporaryDirectory() as folder:
+        for count in (4, 32):
+            images = Path(folder) / str(count)
+            write_images(source, images, count)
+            try:
+                check_recipe(factory(data=images, init=None, preset="default", cache=Path(folder) / "cache"))
+            except InputError as error:  # the recipe or its training may need more images
+                refused = error
+            else:
+                return
+    raise NotCheckedError(f"it does not train on {count} images ({refused})")
+
+
+def _check_command(name: str) -> None:
+    command = find("commands", name)()
+    expect(bool(command.__doc__), f"the command {name} without a docstring", "a docstring", "it is shown by --help")
+
+
+def _check_decomposer(name: str) -> None:
+    """A decomposer with the model of the same name, or with stripes if it takes any model."""
+    model = find("models", name)() if name in names("models") else stripes_model()
+    try:
+        decomposer = find("decomposers", name)(model)
+    except InputError as error:
+        raise NotCheckedError(f"there is no model {name!r} to check it with ({error})") from error
+    check_decomposer(decomposer)
+
+
+def _no_check(name: str) -> None:
+    raise NotCheckedError(f"there is no check for {name}")
+
+
+CHECKS: dict[str, Callable[[str], None]] = {
+    "models": lambda name: check_model(find("models", name)()),
+    "networks": _check_network,
+    "conditioners": _check_conditioner,
+    "encoders": _check_encoder,
+    "decomposers": _check_decomposer,
+    "solvers": lambda name: check_solver(find("solvers", name)()),
+    "guidances": lambda name: check_guidance(find("guidances", name)()),
+    "samplers": lambda name: check_sampler(find("samplers", name)()),
+    "datasets": _check_dataset,
+    "recipes": _check_recipe,
+    "commands": _check_command,
+    "loaders": _check_loader,
+    "families": _check_family,
+}

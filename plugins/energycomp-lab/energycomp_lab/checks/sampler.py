@@ -1,0 +1,153 @@
+"""The conformance check of samplers, on products of Gaussians whose mean and variance are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import Composition, Gaussian, flow_schedule
+from energycomp.errors import NonFiniteError
+from energycomp.sampling import Sampled, Sampler, Target
+from energycomp_lab.checks.expect import ConformanceError, expect, expect_same_state
+
+SHAPE = (1, 1, 2)
+SAMPLES, STEPS = 1000, 50
+
+
+@attrs.frozen(eq=False, repr=False)
+class _Counted(Gaussian):
+    """A Gaussian that counts the samples for which it is asked; from `broken_below` on it predicts NaN."""
+
+    asked: list[int] = attrs.field(factory=list)
+    broken_below: float = -1.0
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        self.asked.append(len(sample))
+        broken = bool((timestep < self.broken_below).any())
+        return super().eps(sample, timestep) + (torch.nan if broken else 0.0)
+
+    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        self.asked.append(len(sample))
+        return super().energy(sample, timestep)
+
+
+def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
+    """Checks a sampler on Gaussians and their products, whose mean and variance are known.
+
+    Samples must have the known mean and variance for one Gaussian, under the cosine schedule and under that of a
+    rectified flow, and for a product whose scores are exact at every
+    noise level (all factors as wide as u). The sampler must give the same samples for the same generator seed, leave
+    the global random state unchanged, draw one sample, call back after every step, report the component evaluations
+    that ran, and name a component whose prediction is NaN in a `NonFiniteError`.
+
+    Args:
+        exact: whether a product of other widths must be right, too. The sum of scores is not its score.
+
+    Raises:
+        ConformanceError: the first fault that is found.
+
+    >>> from energycomp.sampling import SchedulerSampler
+    >>> check_sampler(SchedulerSampler())
+    >>> check_sampler(SchedulerSampler(), exact=True)
+    Traceback (most recent call last):
+    energycomp_lab.checks.expect.ConformanceError: got variance 0.0... from SchedulerSampler for a + b - u; ...
+    """
+    name = type(sampler).__name__
+    state = torch.get_rng_state()
+    _check_moments(sampler, Composition.of(_gaussian(0.4, 0.25)), 0.4, 0.25)
+    _check_moments(sampler, Composition.of(_gaussian(0.4, 0.25, alphas_cumprod=flow_schedule())), 0.4, 0.25)
+    _check_moments(sampler, _product(0.5, -0.2, 0.25, u=0.25), 0.3, 0.25)
+    if exact:
+        # precisions 4 + 4 - 1, and precisions times means 4 - 0.8
+        _check_moments(sampler, _product(1.0, -0.2, 0.25, u=1.0), 3.2 / 7, 1 / 7)
+    expect_same_state(state, f" by {name}")
+    _check_repeats(sampler)
+    _check_steps(sampler)
+    _check_broken(sampler)
+
+
+def _gaussian(mean: float, variance: float, name: str = "a", **options: Any) -> _Counted:
+    return _Counted(mean, variance, name, SHAPE, **options)
+
+
+def _product(first: float, second: float, variance: float, *, u: float) -> Composition:
+    none = _gaussian(0.0, u, "u", unconditional="self")
+    a, b = (_gaussian(m, variance, name, unconditional=none) for m, name in ((first, "a"), (second, "b")))
+    return a + b - none
+
+
+def _run(sampler: Sampler, target: Target, n: int, seed: int = 0, **options: Any) -> Sampled:
+    with torch.no_grad():
+        sampled = sampler.sample(
+            target,
+            n,
+            num_inference_steps=options.pop("num_inference_steps", 10),
+            generator=torch.Generator().manual_seed(seed),
+            progress=False,
+            **options,
+        )
+    name, shape = type(sampler).__name__, (n, *SHAPE)
+    made = f"samples {tuple(sampled.samples.shape)} of {name}"
+    expect(tuple(sampled.samples.shape) == shape, made, f"{shape}", "return n samples (n, C, H, W)")
+    finite = bool(torch.isfinite(sampled.samples).all())
+    expect(finite, f"samples of {name} with NaN or infinity", "finite numbers", "check both ends of t")
+    return sampled
+
+
+def _check_moments(sampler: Sampler, composition: Composition, mean: float, variance: float) -> None:
+    x = _run(sampler, Target(composition), SAMPLES, num_inference_steps=STEPS).samples.double()
+    what = f"from {type(sampler).__name__} for {composition!r}"
+    found = float(x.var())
+    # The bounds allow for an effective sample size of half the samples, and for the error of 50 steps.
+    expect(abs(found / variance - 1) < 0.15, f"variance {found:.3f} {what}", f"{variance:.3f}", "check the noise added")
+    off = abs(float(x.mean()) - mean)
+    expect(off < 0.15 * variance**0.5, f"mean {float(x.mean()):.3f} {what}", f"{mean:.3f}", "check the kernels")
+
+
+def _check_repeats(sampler: Sampler) -> None:
+    target = Target(_product(0.5, -0.2, 0.25, u=0.5))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        first = _run(sampler, target, 8, seed=3).samples
+        torch.manual_seed(2)
+        again, other = (_run(sampler, target, 8, seed=seed).samples for seed in (3, 4))
+    name = type(sampler).__name__
+    same = torch.equal(first, again)
+    expect(same, f"two results of {name} for one generator seed", "the same samples", "draw all noise from generator=")
+    expect(not torch.equal(first, other), f"the same samples of {name} for two seeds", "others", "use generator=")
+
+
+def _check_steps(sampler: Sampler) -> None:
+    composition, steps = _product(0.5, -0.2, 0.25, u=0.5), []
+
+    def callback(step: int, _: Any, tensors: dict[str, Tensor]) -> None:
+        expect("sample" in tensors, f"{sorted(tensors)} in the callback", "'sample'", "pass the sample")
+        steps.append(step)
+
+    name, target = type(sampler).__name__, Target(composition)
+    report = _run(sampler, target, 1, callback_on_step_end=callback).report
+    called = steps == list(range(10))
+    expect(called, f"callbacks at steps {steps} of {name}", "0 to 9 for 10 steps", "call it after every step")
+    asked = sum(sum(leaf.asked) for leaf in composition.terms)
+    costs = f"{report.evaluations} evaluations reported by {name}"
+    expect(report.evaluations == asked, costs, f"{asked}, which ran", "count with `target.evaluations`")
+
+
+def _check_broken(sampler: Sampler) -> None:
+    none = _gaussian(0.0, 1.0, "u", unconditional="self")
+    broken = _gaussian(0.0, 1.0, "broken", broken_below=500.0, unconditional=none)
+    what = f"{type(sampler).__name__} for a component that predicts NaN"
+    try:
+        _run(sampler, Target(_gaussian(0.0, 1.0, unconditional=none) & broken), 2)
+    except NonFiniteError as error:
+        named = "broken" in str(error)
+        expect(named, f"{error} from {what}", "the name of the component", "predict with `target.predict`")
+    except Exception as error:
+        raise ConformanceError(
+            f"got {type(error).__name__} from {what}; expected NonFiniteError; check first"
+        ) from error
+    else:
+        raise ConformanceError(f"got samples from {what}; expected NonFiniteError; predict with `target.predict`")

@@ -1,0 +1,54 @@
+"""`energycomp data`: images with known components, written to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from energycomp.cli import Seed, check_folder, loading, make_folder
+from energycomp.errors import InputError
+from energycomp.ticking import redrawn
+
+
+def data(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered dataset.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to create. It must be new or empty.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1000,
+    objects: Annotated[
+        str,
+        typer.Option(
+            help="Content of the images, as the dataset defines it, for example 3-5 or textured:3-5 for clevr."
+        ),
+    ] = "",
+    seed: Seed = 0,
+) -> None:
+    """Write images and their annotations, for training and evaluation.
+
+    energycomp data clevr -n 1000 --objects 3-5 -o scenes
+
+    energycomp train clevr --data scenes -o runs/mine
+
+    The folder is created once all images are written.
+    """
+    from tqdm import tqdm
+
+    from energycomp.files import atomic_directory
+    from energycomp.plugins import find
+
+    check_folder(out.parent, "-o", path=out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"got -o {out}, which is there already; expected a new or empty folder; name another")
+    if out.exists() and out.samefile("."):  # it cannot be replaced
+        raise InputError(f"got -o {out}, the folder you are in; expected a new folder, or another empty one; name one")
+    with loading(name):
+        source = find("datasets", name)()
+    make_folder(out.parent, "-o")
+    with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image", delay=1) as bar, redrawn(bar):
+
+        def progress(done: int) -> None:
+            bar.update(done - bar.n)
+
+        source.write(temporary, count=n, seed=seed, options=objects, progress=progress)
+    typer.echo(str(out))

@@ -1,0 +1,218 @@
+"""`energycomp evaluate`: metrics of a model on images with known components or masks."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from energycomp.cli import (
+    MODELS_OWN,
+    AsJson,
+    Concepts,
+    Device,
+    Dtype,
+    ModelName,
+    Options,
+    Records,
+    Seed,
+    Shard,
+    ShardOption,
+    SolverName,
+    Source,
+    Template,
+    Views,
+    load_model,
+    loading,
+    local_device,
+    make_folder,
+    model_fingerprint,
+    model_options,
+    over,
+    parse_count,
+    print_json,
+    print_table,
+    shard_of,
+    takes_words,
+    with_views,
+)
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from energycomp.decomposition import Decomposer
+    from energycomp.models import Model
+    from energycomp_lab.evaluation import Report
+
+REPORT = "report.json"
+
+
+def evaluate(
+    model: ModelName,
+    data: Annotated[
+        str,
+        typer.Option(help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8."),
+    ] = "synthetic",
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for evaluation.jsonl, with one line per image, and report.json."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Maximum number of images.")] = 300,
+    solver: SolverName = None,
+    views: Views = None,
+    count: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of components in an image: 4, or a range 3-8, or true for the true number of each image.",
+            show_default=MODELS_OWN,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--source", help="Name of a registered dataset.", show_default="the dataset of the model's name"),
+    ] = None,
+    concepts: Concepts = None,
+    template: Template = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Number of generated scenes to score, for models that generate whole scenes.")
+    ] = 500,
+    option: Options = None,
+    source: Source = None,
+    dtype: Dtype = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    shard: ShardOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well a model reads or decomposes images, with 95 % confidence intervals over images.
+
+    energycomp evaluate clevr --data synthetic:3-5 -n 300 -o out
+
+    energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
+
+    energycomp evaluate faces --data synthetic:shifted -n 300
+
+    energycomp evaluate decomp -n 200 --views 1 --json
+
+    energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
+
+    If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
+    interrupted run continues: images in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its
+    own; the same command without --shard then evaluates what is missing and writes the report.
+    """
+    part = shard_of(shard)
+    if part.total > 1 and out is None:
+        raise InputError(
+            f"got shard {part} without -o; expected a folder for the records of all shards, such as -o out"
+        )
+    with loading(model):
+        from energycomp.decomposition import takes_apart
+        from energycomp.files import atomic_file
+        from energycomp.plugins import find
+        from energycomp_lab.evaluation import HasConcepts, evaluate as run, evaluate_parts
+
+        known = parse_count(count, true=True)
+        chosen = None if solver is None else find("solvers", solver)()
+        options = model_options(option, model=source, dtype=dtype)
+        loaded = with_views(load_model(model, local_device(device), **options), views)
+        examples = find("datasets", dataset or loaded.name)()
+        if takes_words(loaded) and isinstance(examples, HasConcepts):
+            loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
+            _check_known(loaded, examples.concepts(data))
+        else:
+            loaded = over(loaded, concepts, template)
+        shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
+    decomposes = takes_apart(loaded)
+    if decomposes and (chosen is not None or known is not None):
+        raise InputError(f"got --solver or --count with {model}, which decomposes images; leave them out")
+    settings = {
+        "model": model,
+        "option": options,
+        "data": data,
+        "source": dataset or loaded.name,
+        "n": n,
+        "solver": solver or (None if decomposes else loaded.defaults.solver),
+        "count": known,
+        "samples": samples if decomposes else None,
+        "seed": seed,
+        "concepts": loaded.conditioner.config() if takes_words(loaded) else None,
+        "weights": model_fingerprint(loaded),
+    }
+
+    def report_of(**kept: Any) -> Report:
+        if decomposes:
+            scenes = _scene_scores(loaded, examples, count=samples, seed=seed) if part.total == 1 else None
+            return evaluate_parts(loaded, shown, metrics, seed=seed, data=data, scenes=scenes, **kept)
+        return run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data, **kept)
+
+    if out is None:
+        report = report_of()
+    else:
+        with Records(make_folder(out, "-o"), settings, part) as records:
+            kept = {"known": records.known, "on_record": records.append}
+            if part.total > 1:
+                _evaluate_part(part, len(shown), report_of, kept)
+                return
+            report = report_of(**kept)
+        with atomic_file(out / REPORT) as temporary:
+            temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    if as_json:
+        print_json(report.as_dict())
+        return
+    _print_table(report)
+    if out is not None:
+        typer.echo(str(out / REPORT))
+
+
+def _evaluate_part(part: Shard, images: int, report_of: Callable[..., Report], kept: dict[str, Any]) -> None:
+    """Evaluates the images of a shard, whose records are a part of those that a report needs."""
+    indices = part.of(range(images))
+    if len(indices):
+        report_of(part=indices, **kept)
+    typer.echo(
+        f"energycomp: evaluated {len(indices)} of {images} images, shard {part}. Once all shards have ended, the same "
+        "command without --shard writes the report.",
+        err=True,
+    )
+
+
+def _check_known(model: Model, shown: Sequence[str]) -> None:
+    """Raises `InputError` for images of a concept that the model does not choose among."""
+    known: Any = model.conditioner
+    if missing := [name for name in shown if name not in known.concepts]:
+        raise InputError(
+            f"got images of {missing[0]}, which is not among the concepts {', '.join(known.concepts)}; expected all "
+            "that the images show; add it to --concepts, or leave --concepts out"
+        )
+
+
+def _scene_scores(
+    model: Model, source: Any, *, count: int, seed: int
+) -> Callable[[Decomposer], Mapping[str, float]] | None:
+    """Scores of scenes that the model generates; None where it generates none, or the dataset has no scores."""
+    from energycomp.decomposition import sampler_of
+    from energycomp_lab.evaluation import HasSceneScores
+
+    if not isinstance(source, HasSceneScores) or not count or sampler_of(model) is None:
+        return None
+    return lambda decomposer: source.scene_scores(decomposer, count=count, seed=seed)
+
+
+def _print_table(report: Report) -> None:
+    def shown(value: float) -> str:
+        return "" if math.isnan(value) else f"{value:.4g}"
+
+    rows = []
+    for name, value in report.values.items():
+        ends = report.intervals.get(name)
+        interval = f"{shown(ends[0])} to {shown(ends[1])}" if ends and not math.isnan(ends[0]) else ""
+        rows.append((name.replace("_", " "), shown(value), interval))
+    if report.rows_per_image:
+        rows.append(("NFE per image", f"{report.rows_per_image:,.0f}", ""))
+    rows.append(("seconds per image", f"{report.seconds_per_image:.2f}", ""))
+    typer.echo(f"{report.model} on {report.data}, {report.images} images, solver {report.solver}, seed {report.seed}")
+    print_table(["", "value", "95 % interval"], rows)

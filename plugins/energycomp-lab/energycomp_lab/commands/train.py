@@ -1,0 +1,241 @@
+"""`energycomp train`: runs a recipe and stores the model that it trains."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from energycomp.cli import Seed, check_folder, load_model, make_folder, parse_options, save_png
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+
+    from energycomp.models import Model
+    from energycomp_lab.training import FitResult, Trainable
+
+RECIPES_OWN = "the recipe's"  # shown as the default where a recipe has one
+COMMON = ("data", "init", "preset", "cache")  # arguments of every recipe
+SIDE = 128  # px, the least side of an image in a grid of samples
+
+
+def train(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered recipe.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Folder of the run, with checkpoints, samples and the model.", show_default="runs/NAME"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images, or data file, to train on.", show_default=RECIPES_OWN),
+    ] = None,
+    init: Annotated[str | None, typer.Option(help="Model to start from: registered name, folder or hub id.")] = None,
+    resume_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Run to continue from its newest checkpoint, or model whose weights to start from: folder or hub id.",
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Preset of the recipe, for example default or paper.")] = "default",
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.", show_default=RECIPES_OWN)] = (
+        None
+    ),
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Number of images per step, over all processes.", show_default=RECIPES_OWN)
+    ] = None,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of parts of a batch, for gradient accumulation.", show_default="the number of processes"
+        ),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=RECIPES_OWN)] = None,
+    precision: Annotated[
+        Literal["no", "bf16"] | None,
+        typer.Option(help="Mixed precision of the networks; bf16 is faster.", show_default=RECIPES_OWN),
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Number of steps between checkpoints.", show_default="500")
+    ] = (None),
+    sample_every: Annotated[
+        int, typer.Option(min=0, help="Number of steps between grids of samples; 0 for no grids.")
+    ] = 1000,
+    log_with: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACKERS",
+            help="Trackers of accelerate, separated by commas, for example tensorboard or wandb.",
+            show_default="log.jsonl alone",
+        ),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the model in half precision.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="all cores")] = None,
+    cache: Annotated[
+        Path, typer.Option(envvar="ENERGYCOMP_CACHE", help="Folder in which the recipe caches generated data.")
+    ] = Path("~/.cache/energycomp"),
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Argument of the recipe, for example vae=FOLDER. Repeatable."),
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Train a model, on your own images or on those of the recipe.
+
+    energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
+
+    energycomp infer runs/mine/model image.png
+
+    energycomp train clevr --resume-from owner/run -o runs/mine --log-with tensorboard
+
+    Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, and
+    grids of samples in OUT/samples. A tracker receives the loss, the learning rate, images and network evaluations per
+    second, and the grids; those of TensorBoard are in OUT/energycomp.
+    """
+    import torch
+
+    from energycomp.plugins import find
+    from energycomp_lab.training.trackers import tracker_names
+
+    tracker_names(log_with)
+    if init is not None and resume_from is not None:
+        raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
+    if data is not None and not any(map(os.path.exists, (data, data.parent / data.name.partition(":")[0]))):
+        raise InputError(
+            f"got --data {data}, which does not exist; expected a folder such as `energycomp data {name}` writes, or a "
+            "file where the recipe reads one"
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    factory, folder = find("recipes", name), out or Path("runs") / name
+    check_folder(folder, "-o")
+    given = parse_options(option, taken=COMMON)
+    start = _start(init, resume_from, folder)
+    try:
+        recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **given)
+    except InputError as error:
+        own = _own_options(factory)
+        if own and any(repr(name) in str(error) for name in given.keys() - set(own)):
+            raise InputError(f"{error}; the recipe itself has {', '.join(own)}") from error
+        raise
+    chosen: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "micro_batches": micro_batches,
+        "learning_rate": learning_rate,
+        "mixed_precision": precision,
+        "save_every": save_every,
+        "log_with": log_with,
+    }
+    options = {key: value for key, value in chosen.items() if value is not None}
+    make_folder(folder, "-o")
+    if sample_every:
+        options |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
+    _run(recipe, folder, {"seed": seed, **options}, half=half)
+
+
+def _own_options(factory: Callable[..., Trainable]) -> list[str]:
+    """The options of a recipe beside those of its model: its arguments by keyword that not every recipe has."""
+    parameters = signature(factory).parameters.values()
+    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]
+
+
+def _start(init: str | None, resume_from: str | None, folder: Path) -> Model | None:
+    """The model to start from; checkpoints to continue from are copied to the folder of the run instead."""
+    from energycomp_lab.training.resume import copy_checkpoints
+
+    if resume_from is not None and copy_checkpoints(resume_from, folder):
+        return None
+    source = init or resume_from
+    return None if source is None else load_model(source, "cpu")
+
+
+def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool) -> None:
+    """Trains, then process 0 stores the averaged weights as a model."""
+    import torch
+    from accelerate import PartialState
+
+    from energycomp.decomposition import takes_apart
+    from energycomp.files import remove_stale
+    from energycomp.models import load_weights, save_pretrained
+
+    try:
+        result = recipe.run(folder, **options)
+    except KeyboardInterrupt:
+        if PartialState().is_main_process:
+            typer.echo(_how_to_go_on(folder, PartialState().num_processes), err=True)
+        raise
+    if not PartialState().is_main_process:
+        return
+    remove_stale(folder / "samples")
+    model = recipe.model.to("cpu")
+    load_weights(model.trained, result.ema_state, str(result.checkpoint))
+    save_pretrained(model, folder / "model", dtype=torch.float16 if half else None)
+    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_speed(result)}, model in {folder / 'model'}")
+    use = "decompose" if takes_apart(model) else "infer"
+    typer.echo(f"energycomp {use} {folder / 'model'} IMAGE -o {'out' if use == 'infer' else 'strip.png'}")
+
+
+def _speed(result: FitResult) -> str:
+    """The throughput of a run in words; nothing for one that was finished already."""
+    units = {"images_per_second": "images/s", "rows_per_second": "network evaluations/s"}
+    return "".join(
+        f", {result.throughput[name]:.3g} {unit}" for name, unit in units.items() if result.throughput.get(name)
+    )
+
+
+def _how_to_go_on(folder: Path, processes: int) -> str:
+    from energycomp_lab.training import newest_checkpoint
+
+    parts = sorted(
+        (path for path in folder.glob("*/") if newest_checkpoint(path)), key=lambda path: path.stat().st_mtime
+    )
+    newest = newest_checkpoint(parts[-1] if parts else folder)  # a recipe of several runs has a folder for each
+    saved = f"{newest} is saved" if newest else f"no checkpoint is in {folder} yet"
+    command = "" if processes > 1 else f": {shlex.join(['energycomp', *sys.argv[1:]])}"
+    return f"energycomp: {saved}; run the same command again to go on{command}"
+
+
+def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
+    """Writes a grid of samples at a step, from the same compositions and the same noise every time.
+
+    The grid has one row per composition. A model that generates whole scenes gets four rows of scenes.
+    """
+    import torch
+
+    from energycomp.components import random_values
+    from energycomp.decomposition import sampler_of
+    from energycomp.images import to_output
+    from energycomp.sampling import Composer
+    from energycomp.viz import grid
+
+    own = sampler_of(model)
+
+    def on_sample(_module: Any, step: int) -> Image.Image:
+        generator = torch.Generator().manual_seed(0)
+        images, columns, names = [], 4, None
+        if own is not None:
+            images = to_output(own(4 * columns, generator=generator), "pil")
+        else:
+            counts = (0, 1, 3, 5) if model.denoiser.rule == "product" else (1, 3, 5)
+            names = [f"{count} component{'' if count == 1 else 's'}" for count in counts]
+            for count in counts:
+                composer = Composer(model.compose(random_values(model.conditioner, count, generator=generator)))
+                images += composer.sample(
+                    columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
+                )
+        picture = grid(images, columns, side=SIDE, names=names)
+        save_png(picture, folder / f"step-{step:06d}.png", cells=len(images))
+        return picture
+
+    return on_sample

@@ -1,0 +1,79 @@
+"""Evaluate: data sources, metrics of scenes and masks, reports with intervals.
+
+The metrics are resolved at first use, since importing torchmetrics takes seconds, and most commands measure nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from energycomp.imports import first_use
+from energycomp_lab.evaluation.calibrate import calibrate
+from energycomp_lab.evaluation.data import (
+    DataSource,
+    Example,
+    Generated,
+    HasConcepts,
+    HasSceneScores,
+    true_values,
+)
+from energycomp_lab.evaluation.evaluate import evaluate, evaluate_parts
+from energycomp_lab.evaluation.report import Report, bootstrap
+
+if TYPE_CHECKING:
+    from energycomp_lab.evaluation.attributes import AttributeAccuracy, AttributeCalibration, attribute_metrics
+    from energycomp_lab.evaluation.mask_metrics import (
+        ForegroundARI,
+        MaskIoU,
+        MaskRecall,
+        SlotsUsed,
+        adjusted_rand_index,
+        match_masks,
+    )
+    from energycomp_lab.evaluation.scene_metrics import (
+        FOUND_WITHIN,
+        CountAccuracy,
+        EstimationError,
+        ExactSet,
+        PerceptionRate,
+        Precision,
+        match,
+        near_pairs,
+    )
+
+__getattr__, _ = first_use(__name__, __file__)
+
+__all__ = [
+    "FOUND_WITHIN",
+    "AttributeAccuracy",
+    "AttributeCalibration",
+    "CountAccuracy",
+    "DataSource",
+    "EstimationError",
+    "ExactSet",
+    "Example",
+    "ForegroundARI",
+    "Generated",
+    "HasConcepts",
+    "HasSceneScores",
+    "MaskIoU",
+    "MaskRecall",
+    "PerceptionRate",
+    "Precision",
+    "Report",
+    "SlotsUsed",
+    "adjusted_rand_index",
+    "attribute_metrics",
+    "bootstrap",
+    "calibrate",
+    "evaluate",
+    "evaluate_parts",
+    "match",
+    "match_masks",
+    "near_pairs",
+    "true_values",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,63 @@
+"""Calibrate a model: how unusual an error is, measured on images that were held out of its training."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning, Solver, infer_sample, make_problem
+from energycomp.models import Calibration, Model, log_errors
+from energycomp.seeds import derived_seed
+from energycomp.ticking import ticking
+from energycomp_lab.evaluation.data import Example
+
+LEAST = 10  # images of a count; fewer tell nothing about its tail
+
+
+def calibrate(
+    model: Model, examples: Sequence[Example], *, solver: Solver | None = None, seed: int = 0, progress: bool = True
+) -> Model:
+    """The model with a calibration, so that `infer` tells how unusual an image is (`Solution.typicality`).
+
+    Every example is read once. Counts that fewer than 10 answers have are left out.
+
+    Args:
+        examples: held-out images of the kind that the model was trained on, of all counts that it is to be used for.
+        solver: the solver of the model's defaults when left out.
+        seed: of the draws.
+        progress: whether to show a progress bar.
+
+    Raises:
+        InputError: fewer than 10 images of every count.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> images = [planted(bumps_model(), torch.rand(1, 2))[0] for _ in range(12)]
+    >>> class Middle:
+    ...     needs = None
+    ...     def solve(self, problem, *, generator=None):
+    ...         from energycomp import Solution
+    ...         return Solution(torch.full((1, 2), 0.5), 1, error=0.0, stderr=0.0, rows=0)
+    >>> calibrated = calibrate(bumps_model(), [Example(image) for image in images], solver=Middle(), progress=False)
+    >>> calibrated.defaults.calibration.counts, calibrated.defaults.calibration.images
+    ((1,), 12)
+    """
+    found: dict[int, list[Tensor]] = defaultdict(list)
+    for index, example in enumerate(ticking(examples, disable=not progress, desc="calibrating", unit="image")):
+        generator = torch.Generator().manual_seed(derived_seed(seed, "calibration", index))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutOfDistributionWarning)
+            solution = infer_sample(example.image, model, solver=solver, generator=generator)
+        problem = make_problem(model.encode(example.image), model)
+        left = problem.residuals(solution.conditions, problem.draw(FIT_DRAWS, generator))
+        found[solution.count].append(log_errors(left))
+    kept = {count: torch.stack(values) for count, values in found.items() if len(values) >= LEAST}
+    if not kept:
+        sizes = {count: len(values) for count, values in sorted(found.items())}
+        raise InputError(f"got {sizes} images by count; expected at least {LEAST} of one count; give more examples")
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, calibration=Calibration.of(kept)))

@@ -1,0 +1,116 @@
+"""A denoising loss with rivals: compositions with one wrong component must explain the sample worse.
+
+Notation: variable -> symbol
+    residual    r = eps_hat - eps of the true composition, in the network's own prediction type
+    change      d = what a rival adds to the prediction: the effect of its own row, less that of the row it replaces
+    margin      J(rival) - J(true) = lambda (2 r.d + |d|^2)
+
+A model that was trained to denoise alone has never seen a wrong condition beside a sample: where noise is low, it
+reads the sample and not the condition, so that a wrong one costs little. The classifier softmax(-beta J) of thesis 5.2
+is therefore trained with the prediction: -log sigmoid(beta margin) for each rival.
+"""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from energycomp.components import Condition, error_scale, log_snr, signal_noise, stratified_timesteps, target
+from energycomp.denoisers import Denoiser, rows, trunk
+from energycomp.errors import InputError
+from energycomp.seeds import as_generator
+
+
+@attrs.frozen(eq=False)
+class Rivals:
+    """Wrong compositions, each the true one of a sample with one row replaced, left out or added.
+
+    Args:
+        condition: M rows to add; all rivals together need no more than these.
+        owner: (M',) the sample of each rival.
+        dropped: (M',) the index of the true row that it goes without; -1 for none.
+        added: (M',) the index in `condition` of the row it has instead; -1 for none.
+    """
+
+    condition: Condition
+    owner: Tensor
+    dropped: Tensor
+    added: Tensor
+
+
+def contrastive_loss(
+    denoiser: Denoiser,
+    samples: Tensor,
+    condition: Condition,
+    owner: Tensor,
+    rivals: Rivals,
+    *,
+    weight: float = 1.0,
+    beta: float = 1.0,
+    module: nn.Module | None = None,
+    gamma: float = 4.0,
+    floor: float = 0.02,
+    timestep_power: float = 1.0,
+    generator: int | torch.Generator | None = None,
+) -> Tensor:
+    """`denoising_loss` plus `weight` times -log sigmoid(beta margin) of the rivals, summed, per sample and number.
+
+    Args:
+        denoiser: of the rule product.
+        samples: x0, (B, C, H, W).
+        condition: R flat rows over all samples.
+        owner: (R,) the sample that each row belongs to.
+        rivals: the wrong compositions.
+        weight: of the rivals; 1 takes J, the sum over numbers, and the logarithm as they are.
+        beta: inverse temperature.
+        module: the network to call in place of the denoiser's own.
+        gamma, floor, timestep_power: weights of the error and the draw of timesteps, see `denoising_loss`.
+        generator: draws timesteps and noise.
+
+    Returns:
+        A scalar, mean over samples and numbers. Costs R + M rows, and one for each sample.
+
+    Raises:
+        InputError: a denoiser of another rule.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> rows, owner = model.conditioner(torch.rand(3, 2)), torch.tensor([0, 0, 1])
+    >>> moved, first = model.conditioner(torch.rand(1, 2)), torch.tensor([0])
+    >>> rivals = Rivals(moved, owner=first, dropped=first, added=first)
+    >>> contrastive_loss(model.denoiser, torch.zeros(2, 3, 16, 16), rows, owner, rivals).ndim
+    0
+    """
+    if denoiser.rule != "product":
+        raise InputError(f"got a denoiser of the rule {denoiser.rule!r}; expected 'product'; use denoising_loss")
+    generator = as_generator(generator)
+    denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
+    schedule, kind, batch = denoiser.alphas_cumprod.to(samples.device), denoiser.prediction_type, len(samples)
+    timestep = stratified_timesteps(batch, 0.0, float(len(schedule)), power=timestep_power, generator=generator)
+    timestep = timestep.to(samples.device)
+    noise = randn_tensor(samples.shape, generator=generator, device=samples.device)
+    signal, sigma = signal_noise(schedule, timestep, samples.dtype)
+    null = Condition.unconditional(*denoiser.token_shape, rows=batch, device=samples.device)
+    everything = Condition.cat([condition, rivals.condition, null.to(dtype=condition.rows.dtype)])
+    added_owner = owner.new_zeros(len(rivals.condition))
+    has = rivals.added >= 0
+    added_owner[rivals.added[has]] = rivals.owner[has]
+    owners = torch.cat([owner, added_owner, torch.arange(batch, device=owner.device)])
+    shared = trunk(denoiser, signal * samples + sigma * noise, timestep)
+    predictions = rows(denoiser, shared, everything, owners).float().flatten(1)
+    u = predictions[-batch:]
+    effects = predictions[:-batch] - u[owners[:-batch]]
+    true, others = effects[: len(owner)], effects[len(owner) :]
+
+    residual = u.index_add(0, owner, true) - target(samples, noise, schedule, timestep, kind).flatten(1)
+    scale = error_scale(schedule, timestep, kind)
+    scale = (scale * (gamma * torch.exp(-log_snr(schedule, timestep))).clamp(max=1.0)).float()
+    loss = (residual.square().mean(1) * scale.clamp(min=floor)).mean()
+
+    zero = true.new_zeros(1, true.shape[1])
+    change = torch.cat([others, zero])[rivals.added] - torch.cat([true, zero])[rivals.dropped]
+    margin = scale[rivals.owner] * ((2 * residual[rivals.owner] + change) * change).sum(1)
+    return loss + weight * F.softplus(-beta * margin).sum() / (batch * residual.shape[1])

@@ -1,0 +1,318 @@
+"""fit(): one training loop on accelerate; a step draws from (seed, step) alone, so that a run resumes bit for bit."""
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sized
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import send_to_device
+from diffusers.optimization import get_constant_schedule_with_warmup
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from energycomp.errors import CheckpointError, InputError, NonFiniteError
+from energycomp.files import remove_stale
+from energycomp_lab.training.checkpoint import (
+    TrainingState,
+    append_log,
+    ema_state,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    rewind_log,
+    save_checkpoint,
+)
+from energycomp_lab.training.config import FitConfig, Step
+from energycomp_lab.training.order import TrainingData, batches, interrupt_flag, step_generator
+from energycomp_lab.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
+
+SMOOTHING = 0.98
+Loss = Callable[[nn.Module, Any, Step], Tensor]
+OnSample = Callable[[nn.Module, int], object]
+
+
+@attrs.frozen(eq=False)
+class FitResult:
+    """What `fit` ends with.
+
+    Args:
+        loss: smoothed.
+        ema_state: the averaged weights `{name: tensor}`.
+        throughput: `images_per_second` and `rows_per_second` (network evaluations) over the steps of this call; empty
+            where the run was finished already.
+    """
+
+    step: int
+    loss: float
+    checkpoint: Path
+    ema_state: dict[str, Tensor]
+    throughput: dict[str, float] = attrs.field(factory=dict)
+
+
+def fit(
+    module: nn.Module,
+    loss: Loss,
+    data: TrainingData,
+    config: FitConfig,
+    *,
+    out: str | Path,
+    on_sample: OnSample | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Trains `module` in place with AdamW, or resumes from the newest whole checkpoint in `out`.
+
+    A run that was killed at any moment resumes to the weights of an uninterrupted one; a finished one returns at once.
+
+    A batch of `config.batch_size` runs as `config.micro_batches` equal parts whose gradients are averaged. Under
+    `accelerate launch` each process takes its share of the parts, so the result depends on their number and not on the
+    number of processes. Process 0 alone writes, samples and shows the progress.
+
+    `out` receives `checkpoint-<step>.safetensors` every `config.save_every` steps and at the end, of which the newest
+    `config.keep` stay, and with each a line of `log.jsonl`. Ctrl-C completes the step, saves and raises
+    KeyboardInterrupt; a second one raises at once. In memory the parameters are held three more times: two moments and
+    the average (diffusers' EMAModel).
+
+    Args:
+        module: that is trained.
+        loss: `loss(module, batch, step)`, a scalar, the mean over its batch. It draws from `step.generator`.
+        data: map-style; `data[i]` is the same at every call, so augmentation belongs into the loss. An epoch's order
+            follows from (seed, epoch).
+        config: the settings.
+        out: folder of the run.
+        on_sample: `on_sample(module, step)` sees the averaged weights, in eval mode, every `config.sample_every` steps.
+            A Pillow image that it returns is given to the trackers.
+        collate_fn: makes a batch of items, as of `torch.utils.data.DataLoader`.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: a batch larger than `data` or not divisible, a loss that is no scalar, a tracker that is not
+            installed or does not start.
+        NonFiniteError: the loss or its gradient is not finite; the step is not taken.
+        CheckpointError: `out` cannot be written, or was made with other settings or another module.
+
+    >>> import tempfile
+    >>> def loss(module, batch, step):
+    ...     noise = torch.randn(batch.shape, generator=step.generator)
+    ...     return (module(batch + noise) - batch).square().mean()
+    >>> config = FitConfig(steps=4, batch_size=8, learning_rate=1e-2)
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     result = fit(nn.Linear(2, 2), loss, torch.randn(16, 2), config, out=out, progress=False)
+    >>> result.step, result.checkpoint.name
+    (4, 'checkpoint-000004.safetensors')
+    """
+    accelerator = _accelerator(tracker_names(config.log_with), Path(out))
+    samples = len(data) if isinstance(data, Sized) else 0
+    config.check_batches(samples, accelerator.num_processes)
+    run = _Run(
+        accelerator=accelerator,
+        config=attrs.evolve(config, micro_batches=config.micro_batches or accelerator.num_processes),
+        samples=samples,
+        out=Path(out),
+        on_sample=on_sample,
+        progress=progress,
+    )
+    objective = accelerator.prepare_model(_Objective(module, loss, config.mixed_precision))
+    state = _initial_state(module, config)
+    _resume(run, state)
+    if state.step < config.steps:
+        module.train()
+        start_trackers(accelerator, config.trajectory(samples))
+        try:
+            _train(run, state, objective, run.batches(data, state.step, collate_fn))
+        finally:
+            stop_trackers(accelerator)
+    accelerator.wait_for_everyone()
+    checkpoint = run.out / f"checkpoint-{config.steps:06d}.safetensors"
+    weights = ema_state(module, state.ema)
+    return FitResult(config.steps, float(state.loss or 0.0), checkpoint, weights, run.throughput.mean)
+
+
+class _Objective(nn.Module):
+    """The loss as a module: DistributedDataParallel sees one forward pass, whichever methods of `module` it calls."""
+
+    def __init__(self, module: nn.Module, loss: Loss, mixed_precision: str) -> None:
+        super().__init__()
+        self.module = module
+        self.loss = loss
+        self.mixed_precision = mixed_precision
+
+    def forward(self, batch: Any, step: Step, device: str) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=self.mixed_precision == "bf16"):
+            value: object = self.loss(self.module, batch, step)
+        if not isinstance(value, Tensor) or value.ndim != 0 or not value.requires_grad:
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"the loss returned {got}; expected a scalar tensor that requires grad; return the mean")
+        return value.float()
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class _Run:
+    accelerator: Accelerator
+    config: FitConfig
+    samples: int
+    out: Path
+    on_sample: OnSample | None
+    progress: bool
+    throughput: Throughput = attrs.field(
+        default=attrs.Factory(lambda self: Throughput(self.accelerator.num_processes), takes_self=True)
+    )
+
+    @property
+    def micro_batches(self) -> int:
+        return self.config.micro_batches or self.accelerator.num_processes
+
+    @property
+    def parts(self) -> range:
+        """The micro batches of each batch that this process takes."""
+        count = self.micro_batches // self.accelerator.num_processes
+        return range(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
+
+    def batches(self, data: TrainingData, start: int, collate_fn: Callable[[list[Any]], Any] | None) -> Iterator[Any]:
+        return batches(
+            self.config, data, samples=self.samples, parts=self.parts, micro_batches=self.micro_batches, start=start,
+            collate_fn=collate_fn,
+        )  # fmt: skip
+
+
+def _accelerator(trackers: list[str], out: Path) -> Accelerator:
+    # bf16 is a torch.autocast around the loss: accelerate's precision is one per process, for all runs.
+    # find_unused_parameters: a batch may hold no unconditional row, and then its embedding gets no gradient.
+    # cpu: without it, accelerate takes processes that torchrun started on a machine without a GPU for strangers.
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="no",
+        log_with=trackers or None,
+        project_dir=out,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    # `accelerate launch --cpu` starts one process whatever --num_processes says; the address is all that it leaves.
+    alone = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
+    if alone or os.environ.get("WORLD_SIZE", "1") != str(accelerator.num_processes):
+        warnings.warn(
+            f"Training with {accelerator.num_processes} process, where the environment asks for more. Launch them with "
+            "`accelerate launch --multi_gpu --num_processes 2`, on CPUs too, or with torchrun.",
+            stacklevel=3,
+        )
+    return accelerator
+
+
+def _initial_state(module: nn.Module, config: FitConfig) -> TrainingState:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise InputError("got a module with no parameter that requires grad; expected at least one; unfreeze some")
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    warmup = config.warmup_fraction * config.steps
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    if config.schedule == "constant":
+        scheduler = get_constant_schedule_with_warmup(optimizer, math.ceil(warmup))
+    else:
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=config.learning_rate,
+            total_steps=config.steps,
+            pct_start=config.warmup_fraction if warmup > 1.5 else 0.0,  # at exactly one step torch divides by zero
+            cycle_momentum=False,
+        )
+    return TrainingState(module, optimizer, scheduler, EMAModel(module.parameters(), decay=config.ema_decay))
+
+
+def _resume(run: _Run, state: TrainingState) -> None:
+    if run.accelerator.is_main_process:
+        try:
+            run.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"Cannot make {run.out}: {error}. Name a folder that can be written.") from error
+        remove_stale(run.out)
+    run.accelerator.wait_for_everyone()
+    if path := newest_checkpoint(run.out):
+        load_checkpoint(path, state, run.config.trajectory(run.samples))
+    if run.accelerator.is_main_process:
+        if state.step < run.config.steps:
+            rewind_log(run.out, state.step)
+        else:  # a run killed in its last save may have left a checkpoint too many
+            prune_checkpoints(run.out, state.step, keep=run.config.keep)
+
+
+def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Iterator[Any]) -> None:
+    main = run.accelerator.is_main_process
+    steps = run.config.steps
+    bar = tqdm(total=steps, initial=state.step, disable=not (run.progress and main), dynamic_ncols=True)
+    with bar, interrupt_flag() as interrupted:
+        while state.step < steps:
+            started = time.perf_counter()
+            with run.throughput.step(run.config.batch_size):
+                stop = _step(run, state, objective, batches, interrupted)
+            state.seconds += time.perf_counter() - started
+            rate = state.scheduler.get_last_lr()[0]
+            run.accelerator.log({"loss": state.loss, "lr": rate, **run.throughput.rates}, step=state.step)
+            bar.update()
+            bar.set_postfix_str(f"{run.throughput}, loss={state.loss:.4g}, lr={rate:.2e}", refresh=False)
+            if main and (stop or state.step % run.config.save_every == 0 or state.step == steps):
+                _save(run, state)
+            if main and run.on_sample and run.config.sample_every and state.step % run.config.sample_every == 0:
+                log_samples(run.accelerator, _sample(run.on_sample, state), state.step)
+            if stop:
+                raise KeyboardInterrupt
+
+
+def _step(
+    run: _Run, state: TrainingState, objective: nn.Module, batches: Iterator[Any], interrupted: list[bool]
+) -> bool:
+    """One step of the optimizer; returns whether any process was interrupted."""
+    device = run.accelerator.device
+    state.optimizer.zero_grad()
+    total = torch.zeros(2, device=device)
+    for part in run.parts:
+        batch = send_to_device(next(batches), device)
+        sync = nullcontext() if part == run.parts[-1] else run.accelerator.no_sync(objective)
+        with sync, step_generator(run.config.seed, state.step, part, device) as generator:
+            value = objective(batch, Step(state.step, run.config.steps, generator), device.type) / len(run.parts)
+            run.accelerator.backward(value)
+        total[0] += value.detach()
+    total[1] = float(bool(interrupted))
+    loss, stop = run.accelerator.reduce(total, "mean").tolist()
+    trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    norm = run.accelerator.clip_grad_norm_(trained, run.config.max_grad_norm).item()
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm} (the loss is {loss:.4g})"
+        raise NonFiniteError(
+            f"At step {state.step + 1} the {what}, expected finite numbers; the step was not taken. "
+            "Lower learning_rate, train with mixed_precision='no', or look for such numbers in the data."
+        )
+    state.optimizer.step()
+    state.scheduler.step()
+    state.ema.step(state.module.parameters())
+    state.step += 1
+    state.loss = loss if state.loss is None else SMOOTHING * state.loss + (1 - SMOOTHING) * loss
+    return stop > 0
+
+
+def _save(run: _Run, state: TrainingState) -> None:
+    if state.loss is not None and (state.best is None or state.loss < state.best["loss"]):
+        state.best = {"step": state.step, "loss": state.loss}
+    append_log(run.out, state)
+    save_checkpoint(run.out, state, run.config.trajectory(run.samples), keep=run.config.keep)
+
+
+def _sample(on_sample: OnSample, state: TrainingState) -> object:
+    parameters = list(state.module.parameters())
+    modes = {submodule: submodule.training for submodule in state.module.modules()}
+    state.ema.store(parameters)
+    try:
+        state.ema.copy_to(parameters)
+        state.module.eval()
+        with torch.no_grad():
+            return on_sample(state.module, state.step)
+    finally:
+        state.ema.restore(parameters)
+        for submodule, training in modes.items():
+            submodule.training = training

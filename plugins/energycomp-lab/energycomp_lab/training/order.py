@@ -1,0 +1,132 @@
+"""The samples and random numbers of each training step, which follow from (seed, step) alone."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Protocol, cast
+
+import attrs
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from energycomp.seeds import derived_seed
+from energycomp_lab.training.config import FitConfig
+
+
+class MapStyle(Protocol):
+    """Items by index, such as a list or a tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+TrainingData = Dataset[Any] | MapStyle  # torch declares no `__len__` for a Dataset; `fit` asks for one
+
+
+@attrs.frozen
+class Order:
+    """The samples of the micro batches `parts` (of `micro_batches` in a batch) for the steps from `start` to `steps`.
+
+    Each epoch has its own permutation of all `samples`, from (seed, epoch); its incomplete last batch is dropped.
+
+    >>> whole = Order(samples=7, batch_size=4, micro_batches=2, parts=range(2), start=0, steps=3, seed=0)
+    >>> second = Order(samples=7, batch_size=4, micro_batches=2, parts=range(1, 2), start=1, steps=3, seed=0)
+    >>> [len(rows) for rows in whole], list(second) == list(whole)[3::2]
+    ([2, 2, 2, 2, 2, 2], True)
+    """
+
+    samples: int
+    batch_size: int
+    micro_batches: int
+    parts: range
+    start: int
+    steps: int
+    seed: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.batch_size // self.micro_batches
+        permuted, order = -1, torch.empty(0)
+        for step in range(self.start, self.steps):
+            epoch, position = divmod(step, self.samples // self.batch_size)
+            if epoch != permuted:
+                generator = torch.Generator().manual_seed(derived_seed(self.seed, "epoch", epoch))
+                permuted, order = epoch, torch.randperm(self.samples, generator=generator)
+            for part in self.parts:
+                first = position * self.batch_size + part * size
+                yield order[first : first + size].tolist()
+
+
+def batches(
+    config: FitConfig,
+    data: TrainingData,
+    *,
+    samples: int,
+    parts: range,
+    micro_batches: int,
+    start: int,
+    collate_fn: Callable[[list[Any]], Any] | None,
+) -> Iterator[Any]:
+    """The micro batches `parts` of all the steps from `start`, collated and on the CPU."""
+    loader = DataLoader(
+        cast("Dataset[Any]", data),
+        batch_sampler=Order(
+            samples=samples,
+            batch_size=config.batch_size,
+            micro_batches=micro_batches,
+            parts=parts,
+            start=start,
+            steps=config.steps,
+            seed=config.seed,
+        ),
+        collate_fn=collate_fn,
+        num_workers=config.num_workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_interrupt,
+        generator=torch.Generator(),  # otherwise torch's own one is moved on
+    )
+    return iter(loader)
+
+
+@contextmanager
+def step_generator(seed: int, step: int, part: int, device: torch.device) -> Iterator[torch.Generator]:
+    """The CPU generator of one micro batch. Dropout takes no generator: until the block ends it finds torch's own
+    seeded too, which are then put back.
+
+    >>> with step_generator(0, 3, 0, torch.device("cpu")) as generator:
+    ...     generator.device
+    device(type='cpu')
+    """
+    own = derived_seed(seed, "step", step, part)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(derived_seed(own))
+        if cuda:
+            torch.cuda.manual_seed(derived_seed(own))
+        yield torch.Generator().manual_seed(own)
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[list[bool]]:
+    """A list that the first Ctrl-C fills, so that the step at hand is completed; the second one acts as usual."""
+    flag: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def handler(_signal: int, _frame: FrameType | None) -> None:
+        flag.append(True)
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _ignore_interrupt(_worker: int) -> None:
+    """Ctrl-C reaches the workers too, whose batches the last step still needs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

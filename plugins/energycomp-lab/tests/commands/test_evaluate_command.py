@@ -1,0 +1,130 @@
+"""`energycomp evaluate` on a tiny model."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp.inference import Problem, Solution
+from energycomp.models import save_pretrained
+from energycomp.testing import tiny_model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_evaluate_reports_every_number(run: Run, model: Path, scenes: Path, as_json: bool) -> None:
+    arguments = ["--data", f"{scenes}:2-3", "-n", 3, "--source", "clevr", "--count", "true"]
+    code, out, _ = run("evaluate", model, *arguments, *(["--json"] if as_json else []))
+    assert code == 0
+    if not as_json:
+        for shown in ("perception rate", "95 % interval", "seconds per image", "3 images", "count accuracy    │ 1"):
+            assert shown in out
+        return
+    report = json.loads(out)
+    names = {"perception_rate", "precision", "estimation_error", "count_accuracy"}
+    assert names | {"rows_per_image", "seconds_per_image", "images", "intervals"} <= report.keys()
+    assert report["intervals"].keys() == names
+    assert (report["images"], report["count_accuracy"]) == (3, 1.0)
+
+
+def test_evaluate_takes_rendered_scenes_and_another_solver(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Middle:
+        needs = None
+
+        def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+            return Solution(torch.full((3, 2), 0.5), 3, error=0.0, stderr=0.0, rows=0)
+
+    monkeypatch.setattr("energycomp.plugins.find", finder(solvers={"middle": Middle}))
+    arguments = ["--data", "synthetic:3", "-n", 2, "--source", "clevr", "--solver", "middle", "--json"]
+    code, out, _ = run("evaluate", model, *arguments)
+    assert code == 0
+    assert (json.loads(out)["solver"], json.loads(out)["count_accuracy"]) == ("Middle", 1.0)
+
+
+def finder(**added: dict[str, Any]) -> Callable[[str, str], Any]:
+    from energycomp.plugins import find
+
+    return lambda kind, name: added.get(kind, {}).get(name) or find(kind, name)  # type: ignore[arg-type]
+
+
+def test_evaluate_goes_on_where_it_was_interrupted(
+    run: Run, model: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from energycomp.inference import infer
+
+    command = ["evaluate", model, "--data", scenes, "-n", 4, "--source", "clevr", "--count", "1-2"]
+    assert run(*command, "-o", "whole")[0] == 0
+    calls: list[Any] = []
+
+    def stopped(*arguments: Any, **options: Any) -> Solution:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return infer(*arguments, **options)
+
+    monkeypatch.setattr(sys.modules["energycomp_lab.evaluation.evaluate"], "infer_sample", stopped)
+    code, out, err = run(*command, "-o", "out")
+    assert (code, out) == (130, "")
+    records = Path("out/evaluation.jsonl")
+    assert len(records.read_text().splitlines()) == 1 + 2  # the settings, and two images
+    assert not Path("out/report.json").exists()
+    with records.open("a") as file:
+        file.write('{"index": 2, "con')
+    code, out, err = run(*command, "-o", "out")
+    assert code == 0, err
+    assert out.endswith("out/report.json\n")
+    assert len(calls) == 3 + 2
+    whole, continued = (json.loads(Path(folder, "report.json").read_text()) for folder in ("whole", "out"))
+    for report in (whole, continued):
+        del report["seconds_per_image"]
+    assert continued == whole
+    printed = json.loads(run(*command, "-o", "out", "--json")[1])
+    assert printed == json.loads(Path("out/report.json").read_text())
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--seed", "1"], "seed"),
+        (["--count", "1"], "count"),
+        (["-n", "2"], "n"),
+        (["--solver", "sgd"], "solver"),
+        (["--data", "synthetic:1"], "data"),
+        (["weights"], "weights"),
+    ],
+)
+def test_evaluate_refuses_a_folder_of_other_settings(
+    run: Run, tmp_path: Path, scenes: Path, change: list[str], named: str
+) -> None:
+    save_pretrained(tiny_model(solver="pursuit"), tmp_path / "model")
+    command = ["evaluate", "./model", "--data", scenes, "-n", 1, "--source", "clevr", "-o", "out"]
+    assert run(*command)[0] == 0
+    kept = Path("out/evaluation.jsonl").read_bytes()
+    if change == ["weights"]:
+        save_pretrained(tiny_model(solver="pursuit", seed=1), tmp_path / "model")
+        change = []
+    code, out, err = run(*command, *change)
+    assert (code, out) == (2, "")
+    expected = (
+        f"energycomp: got -o out, which holds an evaluation with other settings ({named}); expected the same ones"
+    )
+    assert err.splitlines()[-1].startswith(expected)
+    assert Path("out/evaluation.jsonl").read_bytes() == kept
+
+
+def test_a_run_that_was_refused_before_its_first_image_is_corrected_in_its_folder(run: Run, tmp_path: Path) -> None:
+    save_pretrained(tiny_model(solver="pursuit"), tmp_path / "model")
+    command = ["evaluate", "./model", "--data", "synthetic", "-n", "1", "-o", "out"]
+    code, _, _ = run(*command, "--source", "faces")
+    assert code == 2
+    assert Path("out/evaluation.jsonl").read_text().count("\n") == 1  # its settings
+    code, _, err = run(*command, "--source", "clevr")
+    assert code == 0, err

@@ -1,0 +1,398 @@
+"""A run is the same run however often it is cut; what it averages, saves and refuses is checked by hand."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from energycomp.errors import CheckpointError, EnergycompError, InputError, NonFiniteError
+from energycomp_lab.training import FitConfig, FitResult, Loss, Step, ema_weights, fit
+
+DATA = torch.linspace(-1, 1, 100).reshape(50, 2)
+TINY: dict[str, Any] = {"steps": 12, "batch_size": 8, "learning_rate": 1e-2, "save_every": 5}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first = nn.Linear(2, 8)
+        self.dropout = nn.Dropout(0.1)
+        self.last = nn.Linear(8, 2)
+        self.null = nn.Parameter(torch.zeros(2))
+        self.register_buffer("calls", torch.tensor(0))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+
+    def head(self, sample: Tensor) -> Tensor:
+        self.calls += 1
+        return self.last(self.dropout(torch.tanh(self.first(sample))))
+
+
+def denoise(module: Tiny, batch: Tensor, step: Step) -> Tensor:
+    noise = torch.randn(batch.shape, generator=step.generator)
+    sample = batch + noise
+    if torch.rand((), generator=step.generator) < 0.3:
+        sample = sample + module.null
+    return (module.head(sample) - batch).square().mean()
+
+
+class StopError(Exception):
+    """Ends a run in the middle of a step."""
+
+
+def stop_at(call: int) -> Loss:
+    calls = 0
+
+    def loss(module: Tiny, batch: Tensor, step: Step) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise StopError
+        return denoise(module, batch, step)
+
+    return loss
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def run(
+    module: nn.Module, loss: Loss, out: Path, *, data: Any = DATA, on_sample: Any = None, **changes: Any
+) -> FitResult:
+    return fit(module, loss, data, FitConfig(**{**TINY, **changes}), out=out, on_sample=on_sample, progress=False)
+
+
+def train(out: Path, loss: Loss = denoise, **changes: Any) -> tuple[Tiny, FitResult]:
+    module = Tiny()
+    return module, run(module, loss, out, **changes)
+
+
+def checkpoints(out: Path) -> list[str]:
+    return sorted(path.stem for path in out.glob("checkpoint-*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"schedule": "constant", "warmup_fraction": 0.3},
+        {"mixed_precision": "bf16"},
+        {"micro_batches": 4, "warmup_fraction": 0.0},
+        {"num_workers": 1},
+        {"batch_size": 48},
+        {"steps": 10, "warmup_fraction": 0.1},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_is_bit_identical(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, expected = train(tmp_path / "whole", **changes)
+    with pytest.raises(StopError):
+        train(tmp_path / "cut", stop_at(8 * changes.get("micro_batches", 1)), **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        module, result = train(tmp_path / "cut", **changes)
+    assert same(module.state_dict(), whole.state_dict())
+    assert same(result.ema_state, expected.ema_state)
+    assert (result.step, result.loss) == (expected.step, expected.loss)
+    logs = [[json.loads(line) for line in (out / "log.jsonl").open()] for out in (tmp_path / "whole", tmp_path / "cut")]
+    assert [{**line, "seconds": 0} for line in logs[0]] == [{**line, "seconds": 0} for line in logs[1]]
+
+
+def test_ema_is_the_average_by_hand(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    def loss(module: nn.Linear, batch: Tensor, step: Step) -> Tensor:
+        seen.append(module.weight.detach().clone())
+        return (module(batch) - batch).square().mean()
+
+    module = nn.Linear(2, 2)
+    result = run(module, loss, tmp_path, ema_decay=0.4)
+    average = seen[0]
+    for step, weight in enumerate([*seen[1:], module.weight.detach()], start=0):
+        decay = min((1 + step) / (10 + step), 0.4) if step else 0.0
+        average = decay * average + (1 - decay) * weight
+    torch.testing.assert_close(result.ema_state["weight"], average)
+    assert same(ema_weights(result.checkpoint), result.ema_state)
+
+
+def test_one_step_is_adamw_on_the_clipped_gradient(tmp_path: Path) -> None:
+    module, reference = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    reference.load_state_dict(module.state_dict())
+
+    def loss(module: nn.Linear, batch: Tensor, step: Step) -> Tensor:
+        return 100 * module(batch).square().mean()
+
+    recipe: dict[str, Any] = {"schedule": "constant", "warmup_fraction": 0.0, "weight_decay": 0.1, "max_grad_norm": 0.5}
+    run(module, loss, tmp_path, **recipe, steps=1, batch_size=50)
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-2, weight_decay=0.1)
+    loss(reference, DATA, Step(0, 1, torch.Generator())).backward()
+    nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
+    optimizer.step()
+    torch.testing.assert_close(module.weight, reference.weight)
+
+
+def test_each_epoch_shows_every_row_once_in_its_own_order(tmp_path: Path) -> None:
+    rows: list[int] = []
+
+    def loss(module: nn.Linear, batch: Tensor, step: Step) -> Tensor:
+        rows.extend(batch[:, 0].long().tolist())
+        return module(batch).square().mean()
+
+    data = torch.stack([torch.arange(20.0), torch.zeros(20)], dim=1)
+    run(nn.Linear(2, 1), loss, tmp_path, data=data, steps=10, batch_size=4)
+    first, second = rows[:20], rows[20:]
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+
+
+def test_checkpoints_are_pruned_and_a_finished_run_returns_at_once(tmp_path: Path) -> None:
+    _, result = train(tmp_path, save_every=2, keep=3)
+    assert checkpoints(tmp_path) == ["checkpoint-000008", "checkpoint-000010", "checkpoint-000012"]
+    assert result.checkpoint == tmp_path / "checkpoint-000012.safetensors"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(f"{name}.safetensors" for name in checkpoints(tmp_path)),
+        "log.jsonl",
+    ]
+    module, again = train(tmp_path, stop_at(1))
+    assert same(again.ema_state, result.ema_state)
+    assert (again.loss, again.checkpoint) == (result.loss, result.checkpoint)
+    assert not same(module.state_dict(), Tiny().state_dict())
+
+
+def truncated(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def flipped(place: float) -> Any:
+    """Flips a bit at a share of the file."""
+
+    def flip(content: bytes) -> bytes:
+        changed = bytearray(content)
+        changed[round(place * (len(content) - 1))] ^= 1
+        return bytes(changed)
+
+    return flip
+
+
+def other_loss(content: bytes) -> bytes:
+    """A digit of the JSON in the header."""
+    place = content.index(b'seconds\\": ') + len('seconds\\": ')
+    return content[:place] + (b"1" if content[place : place + 1] != b"1" else b"2") + content[place + 1 :]
+
+
+DAMAGES = [
+    truncated, other_loss, lambda _: b"", lambda content: content[:-1] + b"}" * 2,
+    *map(flipped, (0.0, 0.01, 0.3, 0.5, 0.8, 0.95, 1.0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_altered_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, damage: Any) -> None:
+    whole, result = train(tmp_path)
+    result.checkpoint.write_bytes(damage(result.checkpoint.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"checkpoint-000012\.safetensors"):
+        ema_weights(result.checkpoint)
+    with pytest.warns(UserWarning, match=r"Passing over.*checkpoint-000012"):
+        module, _ = train(tmp_path)
+    assert same(module.state_dict(), whole.state_dict())
+    ema_weights(result.checkpoint)
+
+
+def test_every_flipped_bit_of_a_header_is_refused(tmp_path: Path) -> None:
+    _, result = train(tmp_path)
+    content = result.checkpoint.read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    for place in [*range(9), *range(9, length, 61), *range(length - 12, length)]:
+        for bit in (0, 3, 6):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            result.checkpoint.write_bytes(damaged)
+            with pytest.raises(CheckpointError):
+                ema_weights(result.checkpoint)
+
+
+def test_moments_of_parameters_that_had_a_gradient_and_of_those_that_had_none(tmp_path: Path) -> None:
+    class Late(Tiny):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last)
+
+    def loss(module: Late, batch: Tensor, step: Step) -> Tensor:
+        error = denoise(module, batch, step)
+        late = module.conv(batch.new_ones(1, 1, 4, 4)).square().mean() if step.number >= 6 else 0.0
+        return error + late
+
+    def cut(module: Late, batch: Tensor, step: Step) -> Tensor:
+        if step.number == 5:
+            raise StopError
+        return loss(module, batch, step)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        modules = [Late() for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    start = {name: tensor.clone() for name, tensor in modules[0].state_dict().items()}
+    run(modules[0], loss, tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(modules[1], cut, tmp_path / "cut")
+    modules[1].load_state_dict(start)
+    run(modules[1], loss, tmp_path / "cut")
+    assert same(modules[0].state_dict(), modules[1].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 13}, "steps: got 13, the checkpoint has 12"),
+        ({"batch_size": 4}, "batch_size: got 4, the checkpoint has 8"),
+        ({"learning_rate": 0.5}, "learning_rate: got 0.5"),
+        ({"seed": 1}, "seed: got 1"),
+        ({"mixed_precision": "bf16"}, "mixed_precision: got 'bf16'"),
+        ({"micro_batches": 2}, "micro_batches: got 2"),
+    ],
+)
+def test_other_hyperparameters_do_not_resume(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    train(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        train(tmp_path, **changes)
+
+
+def test_other_modules_and_data_do_not_resume(tmp_path: Path) -> None:
+    train(tmp_path)
+    module = Tiny()
+    module.last = nn.Linear(8, 3)
+    module.extra = nn.Parameter(torch.zeros(1))
+    with pytest.raises(CheckpointError, match=r"extra only in the module.*last\.bias: got \(\(3,\)"):
+        run(module, denoise, tmp_path)
+    with pytest.raises(CheckpointError, match="samples: got 49, the checkpoint has 50"):
+        run(Tiny(), denoise, tmp_path, data=DATA[:49])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path, bad: float) -> None:
+    calls = 0
+
+    def loss(module: Tiny, batch: Tensor, step: Step) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return denoise(module, batch, step) * (bad if calls == 7 else 1.0)
+
+    with pytest.raises(NonFiniteError, match="At step 7 the loss is"):
+        train(tmp_path, loss)
+    assert checkpoints(tmp_path) == ["checkpoint-000005"]
+
+
+def test_a_gradient_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
+    def loss(module: nn.Linear, batch: Tensor, step: Step) -> Tensor:
+        return (module.weight * 0).sum().sqrt()
+
+    module = nn.Linear(2, 2)
+    before = module.weight.detach().clone()
+    with pytest.raises(NonFiniteError, match="At step 1 the gradient norm is"):
+        run(module, loss, tmp_path)
+    assert torch.equal(module.weight, before)
+
+
+def test_ctrl_c_completes_the_step_and_saves(tmp_path: Path) -> None:
+    calls = 0
+
+    def loss(module: Tiny, batch: Tensor, step: Step) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return denoise(module, batch, step)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", loss)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert checkpoints(tmp_path / "cut") == ["checkpoint-000005", "checkpoint-000007"]
+    module, _ = train(tmp_path / "cut")
+    whole, _ = train(tmp_path / "whole")
+    assert same(module.state_dict(), whole.state_dict())
+
+
+def test_on_sample_sees_the_average_and_changes_nothing(tmp_path: Path) -> None:
+    seen: dict[int, dict[str, Tensor]] = {}
+
+    def on_sample(module: nn.Module, step: int) -> None:
+        assert not module.training
+        assert not torch.is_grad_enabled()
+        torch.rand(3)
+        seen[step] = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    sampled, result = train(tmp_path / "sampled", sample_every=4, on_sample=on_sample)
+    plain, _ = train(tmp_path / "plain")
+    assert sorted(seen) == [4, 8, 12]
+    assert same(seen[12], result.ema_state)
+    assert same(sampled.state_dict(), plain.state_dict())
+    assert sampled.training
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 51}, "50 samples; expected at least batch_size=51"),
+        ({"micro_batches": 3}, "micro_batches=3 on 1 processes"),
+        ({"learning_rate": math.nan}, "learning_rate"),
+        ({"schedule": "cosine"}, "one_cycle"),
+        ({"mixed_precision": "fp16"}, "bf16"),
+        ({"keep": 0}, "keep"),
+        ({"steps": "many"}, "steps"),
+        ({"save_every": 0}, "save_every"),
+        ({"num_workers": -1}, "num_workers"),
+        ({"warmup_fraction": 1.0}, "warmup_fraction"),
+        ({"sample_every": 0}, "sample_every"),
+        ({"micro_batches": True}, "micro_batches"),
+        ({"loss": lambda module, batch, step: module.head(batch)}, r"tensor of shape \(8, 2\); expected a scalar"),
+        ({"loss": lambda module, batch, step: 1.0}, "returned float; expected a scalar"),
+    ],
+)
+def test_bad_input(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(tmp_path / "out", **changes)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/out")):
+        with pytest.raises(EnergycompError, match="Cannot make"):
+            train(out)
+
+
+def test_a_loss_is_told_the_step_of_the_run(tmp_path: Path) -> None:
+    told: list[tuple[int, float]] = []
+
+    def loss(module: Tiny, batch: Tensor, step: Step) -> Tensor:
+        told.append((step.number, step.fraction))
+        return denoise(module, batch, step)
+
+    with pytest.raises(StopError):
+        train(tmp_path, stop_at(8))
+    train(tmp_path, loss)
+    assert told == [(number, number / 12) for number in range(5, 12)]
+
+
+def test_a_checkpoint_too_many_goes_even_when_the_run_is_done(tmp_path: Path) -> None:
+    _, result = train(tmp_path)
+    (tmp_path / "checkpoint-000005.safetensors").write_bytes(result.checkpoint.read_bytes())
+    assert len(checkpoints(tmp_path)) == 3
+    train(tmp_path, stop_at(1))
+    assert checkpoints(tmp_path) == ["checkpoint-000010", "checkpoint-000012"]

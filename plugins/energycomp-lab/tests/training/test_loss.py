@@ -1,0 +1,149 @@
+"""The denoising loss against its definition, written out for every sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp.components import Composition, Condition, combine, log_snr, predict, signal_noise
+from energycomp.denoisers import Conditional, count_rows
+from energycomp.errors import InputError
+from energycomp.testing import bumps_model, labels_model, planted, tiny_model
+from energycomp_lab.training import denoising_loss
+
+CASES = [
+    ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
+    ("product", "flow"), ("mean", "sample"), ("mean", "v_prediction"), ("mean", "flow"), ("sum", "epsilon"),
+]  # fmt: skip
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
+@torch.no_grad()
+def test_a_perfect_predictor_has_no_loss(kind: Any) -> None:
+    model = labels_model(6, prediction_type=kind)
+    values = [torch.tensor([1, 4]), torch.tensor([], dtype=torch.long), torch.tensor([0, 2, 5]), torch.tensor([3])]
+    samples = torch.cat([planted(model, v) for v in values])
+    owner = torch.tensor([0, 0, 2, 2, 2, 3])
+
+    def loss(which: torch.Tensor) -> float:
+        return float(
+            denoising_loss(model.denoiser, which, model.conditioner(torch.cat(values)), owner, generator=seeded())
+        )
+
+    assert loss(samples) < 1e-8
+    assert loss(samples + 0.1) > 1e-3
+
+
+@pytest.mark.parametrize("gamma", [None, 4.0])
+@pytest.mark.parametrize(("rule", "kind"), CASES)
+@torch.no_grad()
+def test_against_the_definition(rule: Any, kind: Any, gamma: float | None) -> None:
+    model = tiny_model(rule=rule, prediction_type=kind)
+    denoiser, alphas = model.denoiser, model.denoiser.alphas_cumprod
+    counts, floor = ([2, 1, 0, 3] if rule == "product" else [2, 1, 1, 3]), 0.3
+    batch = len(counts)
+    samples, places = torch.rand(batch, 3, 16, 16) * 2 - 1, torch.rand(sum(counts), 2)
+    owner = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts))
+    with count_rows() as spent:
+        got = denoising_loss(
+            denoiser,
+            samples,
+            model.conditioner(places),
+            owner,
+            gamma=gamma,
+            floor=floor,
+            timesteps=(100, 900),
+            generator=seeded(),
+        )
+    free = sum(c != 1 for c in counts) if rule == "product" else 0
+    assert (spent.rows, spent.trunks) == (sum(counts) + free, batch)
+
+    generator = seeded()
+    place = torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
+    timestep = 100 + 800 * place / batch
+    noise = torch.randn(samples.shape, generator=generator)
+    a, s = signal_noise(alphas, timestep)
+    total = 0.0
+    for b, part in enumerate(places.split(counts)):
+        leaves = [Conditional(denoiser, Condition(p.view(1, 1, 2))) for p in part]
+        composition = combine(leaves, rule) if leaves else Composition.of(denoiser.unconditional)
+        x = (a[b] * samples[b] + s[b] * noise[b])[None]
+        eps = predict(composition, x, timestep[b : b + 1])
+        error = float((eps[0] - noise[b]).square().mean())  # |eps - eps_hat|^2 per number
+        snr = float(torch.exp(log_snr(alphas, timestep[b : b + 1])))
+        own = {"epsilon": 1.0, "sample": snr, "v_prediction": snr / (1 + snr), "flow": snr / (1 + snr**0.5) ** 2}[
+            kind
+        ]  # one of the own type in eps
+        weight = own if gamma is None else max(own * min(1.0, gamma / snr), floor)
+        total += weight * error / own
+    assert float(got) == pytest.approx(total / batch, rel=1e-4)
+
+
+def test_gradients_and_another_module() -> None:
+    model, other = tiny_model(), tiny_model(seed=1)
+    batch = (torch.rand(2, 3, 16, 16), model.conditioner(torch.rand(2, 2)), torch.tensor([0, 0]))
+    own, theirs = (denoising_loss(m.denoiser, *batch, generator=seeded()) for m in (model, other))
+    swapped = denoising_loss(model.denoiser, *batch, module=other.denoiser.network, generator=seeded())
+    assert float(swapped) == float(theirs) != float(own)
+    swapped.backward()
+    assert all(p.grad is None for p in model.denoiser.network.parameters())
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in other.denoiser.network.parameters())
+
+
+def test_a_step_of_descent_lowers_the_loss() -> None:
+    model = tiny_model()
+    batch = (torch.zeros(8, 3, 16, 16), model.conditioner(torch.rand(8, 2)), torch.arange(8))
+    optimizer = torch.optim.AdamW(model.denoiser.network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(15):
+        loss = denoising_loss(model.denoiser, *batch, generator=seeded())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_global_state_is_left_alone() -> None:
+    model = bumps_model()
+    state = torch.get_rng_state()
+    denoising_loss(
+        model.denoiser, torch.zeros(2, 3, 16, 16), model.conditioner(torch.zeros(2, 2)), torch.tensor([0, 1]),
+        generator=seeded(),
+    )  # fmt: skip
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_shapes_that_do_not_fit() -> None:
+    model = tiny_model()
+    for samples, owner in (
+        (torch.zeros(3, 16, 16), torch.tensor([0])),
+        (torch.zeros(1, 3, 16, 16), torch.tensor([0, 0])),
+    ):
+        with pytest.raises(InputError, match="one owner a row"):
+            denoising_loss(model.denoiser, samples, model.conditioner(torch.rand(1, 2)), owner)
+
+
+@torch.no_grad()
+def test_a_power_below_one_draws_noisy_timesteps_more_often() -> None:
+    model, seen = tiny_model(), []
+    features = model.denoiser.network.features
+
+    def watched(sample: torch.Tensor, timestep: torch.Tensor) -> Any:
+        seen.append(timestep)
+        return features(sample, timestep)
+
+    model.denoiser.network.features = watched  # type: ignore[method-assign, assignment]
+    rows, owner = model.conditioner(torch.rand(64, 2)), torch.arange(64)
+    for power in (1.0, 0.5):
+        denoising_loss(
+            model.denoiser, torch.zeros(64, 3, 16, 16), rows, owner, timestep_power=power, generator=seeded()
+        )
+    even, noisy = (torch.cat([t for t in seen if len(t)]).reshape(2, -1) / len(model.denoiser.alphas_cumprod)).double()
+    assert torch.allclose(noisy, even.sqrt(), atol=1e-5)
