@@ -45,9 +45,11 @@ class _Commands(TyperGroup):
         if cmd_name in self.commands or cmd_name not in _plugin_commands():
             return super().get_command(ctx, cmd_name)
         try:
-            return _plugin_command(cmd_name)
+            command = _plugin_command(cmd_name)
         except EnergycompError:
             return TyperCommand(cmd_name, help="Failed to import; see `energycomp plugins`.")
+        command.name = cmd_name
+        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands and (args[0] in _plugin_commands() or _is_ours(args[0])):

@@ -214,7 +214,7 @@ def alone(
 
     def choose(name: str) -> Run:
         faulty = "twin-one,twin-two" if name.startswith("twin") else f"energycomp-{name}"
-        monkeypatch.setenv("ENERGYCOMP_PLUGINS", f"{faulty},clevr,solvers")
+        monkeypatch.setenv("ENERGYCOMP_PLUGINS", f"{faulty},clevr,solvers,lab")
         plugins.reload()
         return call
 

@@ -9,12 +9,13 @@ from typing import Any
 import attrs
 import pytest
 
-from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Problem, Solution, Solver, plugins, testing
+from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Problem, Solution, Solver, plugins
 from energycomp.denoisers import Network, TwoStage
 from energycomp.inference import QuadraticForm
 from energycomp.plugins import hookspecs
 from energycomp.sampling import Guidance, Guide, Sampler, SamplingReport, Target
-from energycomp.testing import plugin
+from energycomp_lab import checks
+from energycomp_lab.checks import plugin
 from energycomp_lab.evaluation import DataSource, Example
 from energycomp_lab.training import Recipe, Trainable
 
@@ -69,6 +70,6 @@ def test_every_kind_has_a_check() -> None:
     assert set(plugins.KINDS) <= set(plugin.CHECKS)
 
 
-@pytest.mark.parametrize("check", [name for name in testing.__all__ if name.startswith("check_")])
+@pytest.mark.parametrize("check", [name for name in checks.__all__ if name.startswith("check_")])
 def test_every_check_is_documented(check: str) -> None:
     assert f"`{check}" in GUIDE

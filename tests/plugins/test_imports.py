@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
 import energycomp
+from energycomp.imports import moved
 
 # Printed by the child itself when it ends, whatever it ran before.
 HEAVY = """
@@ -41,10 +43,23 @@ def test_every_public_name_resolves(name: str) -> None:
     assert name in dir(energycomp)
 
 
-def test_type_checkers_and_python_see_the_same_names() -> None:
-    assert set(energycomp.__all__) == {*(name for names in energycomp._NAMES.values() for name in names), "__version__"}
-
-
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Compozer'"):
         _ = energycomp.Compozer
+
+
+def test_names_that_moved_are_found_with_a_warning() -> None:
+    from energycomp_lab.checks import check_solver
+    from energycomp_lab.evaluation import evaluate
+    from energycomp_lab.training import denoising_loss
+
+    with pytest.warns(DeprecationWarning, match=r"energycomp_lab\.training\.denoising_loss now, in energycomp-lab"):
+        assert energycomp.denoising_loss is denoising_loss
+    for module, name, expected in (("evaluation", "evaluate", evaluate), ("testing", "check_solver", check_solver)):
+        with pytest.warns(DeprecationWarning, match="now, in energycomp-lab"):
+            assert getattr(import_module(f"energycomp.{module}"), name) is expected
+
+
+def test_without_the_package_the_way_there_is_named() -> None:
+    with pytest.raises(ImportError, match="pip install energycomp-nowhere"):
+        moved("energycomp.training", "energycomp_nowhere.training")("fit")

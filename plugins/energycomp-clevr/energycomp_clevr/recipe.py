@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from energycomp import training
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
@@ -22,6 +21,7 @@ from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import Record
 from energycomp_datasets.clevr.scenes import Variety
+from energycomp_lab import training
 from energycomp_lab.training import (
     FitConfig,
     Loss,

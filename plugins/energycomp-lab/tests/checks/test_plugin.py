@@ -19,7 +19,7 @@ from energycomp import plugins
 from energycomp.components import Condition
 from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import EnergycompError, InputError, NotFoundError
-from energycomp.testing import UnitSquare, plugin as conformance, tiny_model
+from energycomp.testing import UnitSquare, tiny_model
 from energycomp_lab.checks import (
     ConformanceError,
     check_dataset,
@@ -27,6 +27,7 @@ from energycomp_lab.checks import (
     check_network,
     check_plugin,
     check_recipe,
+    plugin as conformance,
 )
 from energycomp_lab.checks.expect import NotCheckedError
 from energycomp_lab.evaluation import CountAccuracy, Example

@@ -15,7 +15,7 @@ from energycomp_datasets.clevr.layout import read, write
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes: Path, pictures: Path) -> None:
+def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes: Path) -> None:
     command = ["train", "clevr-places", "--data", scenes, "--init", model, "--steps", 4, "--batch-size", 8]
     command += ["-o", "runs/new", "--sample-every", 2, "--save-every", 2]
     command += ["--precision", "no", "--learning-rate", 1e-3, "--half"]
@@ -29,7 +29,7 @@ def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes:
     trained = load(Path("runs/new/model"))
     before, after = load(model).denoiser.network.state_dict(), trained.denoiser.network.state_dict()
     assert any(not torch.equal(before[name].half().float(), after[name]) for name in before)
-    assert run("infer", "runs/new/model", pictures / "b/one.png", "--count", "1")[0] == 0
+    assert run("infer", "runs/new/model", next((scenes / "images").rglob("*.png")), "--count", "1")[0] == 0
     saved = Path("runs/new/model/model.safetensors").read_bytes()
     assert run(*command)[0] == 0  # a finished run ends at once, with the same model
     assert Path("runs/new/model/model.safetensors").read_bytes() == saved

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from energycomp.cli import check
 from energycomp.errors import NotFoundError
+from energycomp_lab.commands import check
 
 Install = Callable[..., None]
 
