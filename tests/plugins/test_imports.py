@@ -62,4 +62,4 @@ def test_names_that_moved_are_found_with_a_warning() -> None:
 
 def test_without_the_package_the_way_there_is_named() -> None:
     with pytest.raises(ImportError, match="pip install energycomp-nowhere"):
-        moved("energycomp.training", "energycomp_nowhere.training")("fit")
+        moved("energycomp_lab.training", "energycomp_nowhere.training")("fit")
