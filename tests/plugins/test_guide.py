@@ -22,7 +22,7 @@ from energycomp_lab.training import Recipe, Trainable
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "plugins.md").read_text(encoding="utf-8")
 PROTOCOLS = (DOCS / "api" / "protocols.md").read_text(encoding="utf-8")
-LISTED = set(re.findall(r"^::: energycomp\.\w+\.(\w+)$", PROTOCOLS, flags=re.MULTILINE))
+LISTED = set(re.findall(r"^::: energycomp\w*\.\w+\.(\w+)$", PROTOCOLS, flags=re.MULTILINE))
 
 
 def members(made: type) -> dict[str, Any]:
