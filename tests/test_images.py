@@ -19,54 +19,6 @@ from energycomp.images import ImageProcessor, as_picture, from_bytes, open_image
 PROCESS = ImageProcessor(size=(8, 8))
 
 
-def level(value: float) -> float:
-    return value / 127.5 - 1
-
-
-@pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
-    [
-        ("L", 51, (51, 51, 51)),
-        ("RGB", (10, 20, 30), (10, 20, 30)),
-        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),  # what is transparent is white
-        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
-        ("LA", (40, 255), (40, 40, 40)),
-        ("P", 0, (0, 0, 0)),
-        ("1", 1, (255, 255, 255)),
-        ("CMYK", (0, 0, 0, 255), (0, 0, 0)),
-    ],
-)
-def test_modes(tmp_path: Path, mode: str, colour: Any, expected: tuple[int, int, int]) -> None:
-    file = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
-    Image.new(mode, (20, 12), colour).save(file)
-    for given in (file, str(file), Image.open(file)):
-        out = PROCESS(given)
-        assert out.shape == (1, 3, 8, 8)
-        assert out[0].mean((1, 2)).tolist() == pytest.approx([level(v) for v in expected], abs=1e-5)
-
-
-@pytest.mark.parametrize("value", [0, 32768, 65535])
-def test_sixteen_bits_keep_their_brightness(tmp_path: Path, value: int) -> None:
-    file = tmp_path / "deep.png"
-    Image.fromarray(np.full((9, 9), value, dtype=np.uint16)).save(file)
-    assert float(PROCESS(file).mean()) == pytest.approx(value / 65535 * 2 - 1, abs=0.01)
-
-
-def test_palette_with_transparency(tmp_path: Path) -> None:
-    file = tmp_path / "palette.png"
-    picture = Image.new("P", (8, 8), 1)
-    picture.putpalette([255, 0, 0, 0, 255, 0])
-    picture.save(file, transparency=1)
-    assert PROCESS(file).min() == 1
-
-
-def test_first_frame_of_an_animation(tmp_path: Path) -> None:
-    file = tmp_path / "animated.gif"
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("black", "white", "red")]
-    frames[0].save(file, save_all=True, append_images=frames[1:])
-    assert PROCESS(file).max() == pytest.approx(-1, abs=0.02)
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 def test_odd_sizes(size: tuple[int, int], resize: Any) -> None:

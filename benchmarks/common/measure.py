@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common.memory import reset_peak, resident
 from energycomp import Model
 from energycomp.cli import append_line, read_lines
 from energycomp.components import Condition
@@ -127,10 +127,23 @@ def peak_memory(script: str, options: argparse.Namespace, case: str, way: str) -
     return float(json.loads(done.stdout.splitlines()[-1])["megabytes"])
 
 
+def resident(*, peak: bool = False) -> int:
+    """Bytes of this process in memory, or the most since its peak began; 0 where there is no /proc.
+
+    `ru_maxrss` would include what the parent held at the fork.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:" if peak else "VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 def child(way: Callable[[], Any]) -> None:
     """Runs one way and prints how far memory rose above what was resident before."""
     before = resident()
-    reset_peak()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     way()
     print(json.dumps({"megabytes": (resident(peak=True) - before) / 1e6}))
 

@@ -1,6 +1,6 @@
 """Draws the images of the page about the studio: desktop and phone, light and dark.
 
-python benchmarks/studio/screenshots.py [-o docs/images]
+python docs/scripts/screenshots.py [-o docs/images]
 
 Needs playwright and Chromium: pip install playwright, apt-get install chromium.
 """

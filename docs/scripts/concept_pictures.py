@@ -1,6 +1,6 @@
 """Draw the images of docs/concepts.md: the sum, and the three questions.
 
-python benchmarks/sampling/concept_pictures.py [-o docs/images] [--only sum generate decompose understand]
+python docs/scripts/concept_pictures.py [-o docs/images] [--only sum generate decompose understand]
 """
 
 from __future__ import annotations
