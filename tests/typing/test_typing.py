@@ -1,4 +1,4 @@
-"""A user's script, the solvers of README and guide, and the examples pass mypy --strict; every package is py.typed."""
+"""A user's script, the solver of the README, and the examples pass mypy --strict; every package is py.typed."""
 
 from __future__ import annotations
 
@@ -16,33 +16,31 @@ ROOT = Path(__file__).parents[2]
 PROJECTS = [path for folder in (".", "plugins/*", "examples/*") for path in ROOT.glob(f"{folder}/pyproject.toml")]
 
 
-def solver_of(page: str) -> str:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+def solver() -> str:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     (block,) = (block for block in blocks if "class RandomSearch" in block)
     return block
 
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The script, and for each page a file that hands its solver to `infer`."""
-    folder = tmp_path_factory.mktemp("pages")
+    """The script, and a file that hands the solver to `infer`."""
+    readme = tmp_path_factory.mktemp("pages") / "readme_solver.py"
     use = "import energycomp\nenergycomp.infer('scene.png', energycomp.load('clevr'), solver=RandomSearch(tries=3))\n"
-    for name, page in (("readme", "README.md"), ("guide", "docs/read.md")):
-        (folder / f"{name}_solver.py").write_text(solver_of(page) + "\n\n" + use)
-    return [str(Path(__file__).with_name("user_script.py")), *map(str, sorted(folder.iterdir()))]
+    readme.write_text(solver() + "\n\n" + use)
+    return [str(Path(__file__).with_name("user_script.py")), str(readme)]
 
 
-def test_a_typed_script_and_the_solvers_of_the_pages(scripts: list[str]) -> None:
+def test_a_typed_script_and_the_solver_of_the_readme(scripts: list[str]) -> None:
     """With the project's own settings, which are strict: they share its cache, so that this takes seconds."""
     assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["strict"]
     report, errors, code = mypy.run(["--config-file", str(ROOT / "pyproject.toml"), *scripts])
     assert code == 0, report + errors
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/read.md"])
-def test_the_solver_of_a_page_conforms(page: str) -> None:
+def test_the_solver_of_the_readme_conforms() -> None:
     names: dict[str, type] = {}
-    exec(compile(solver_of(page), page, "exec"), names)  # noqa: S102 - the pages are ours
+    exec(compile(solver(), "README.md", "exec"), names)  # noqa: S102 - the page is ours
     check_solver(names["RandomSearch"](), tolerance=0.03)
 
 
