@@ -20,9 +20,8 @@ from rich.table import Table
 
 import energycomp
 from energycomp.cli import save_png
-from energycomp.images import to_output
+from energycomp.images import grid, overlay, strip, to_output
 from energycomp.plugins import find
-from energycomp.viz import grid, overlay, strip
 from energycomp_lab.evaluation import true_values
 
 OBJECTS = (

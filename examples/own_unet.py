@@ -21,9 +21,8 @@ import energycomp
 from energycomp import Condition, Denoiser, Model, plugins
 from energycomp.denoisers import ConditionUNet, EmbeddingUNet
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, grid
 from energycomp.models import Defaults, load_weights, save_pretrained
-from energycomp.viz import grid
 from energycomp_lab.training import FitConfig, Step, collate, denoising_loss, fit
 
 COLOURS = {"red": (0.9, -0.7, -0.7), "green": (-0.7, 0.6, -0.7), "blue": (-0.6, -0.4, 1.0), "yellow": (0.9, 0.8, -0.7)}

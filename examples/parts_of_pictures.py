@@ -4,9 +4,8 @@ import torch
 
 import energycomp
 from energycomp.decomposition import add
-from energycomp.images import to_output
+from energycomp.images import strip, to_output
 from energycomp.plugins import find
-from energycomp.viz import strip
 from energycomp_decomp.part_weights import part_weights
 
 decomp = energycomp.DiffusionDecomposer(energycomp.load("decomp"))

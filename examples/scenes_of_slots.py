@@ -4,7 +4,7 @@ import torch
 
 import energycomp
 from energycomp.decomposition import traverse
-from energycomp.viz import grid, strip
+from energycomp.images import grid, strip
 
 slots = energycomp.decomposer_of(energycomp.load("slots"))
 scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))

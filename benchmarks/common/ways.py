@@ -20,9 +20,8 @@ from energycomp import Composer, Model, sample_best
 from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file, fingerprint
-from energycomp.images import to_output
+from energycomp.images import grid, to_output
 from energycomp.sampling import compatible_schedulers
-from energycomp.viz import grid
 
 __all__ = [
     "HELD_OUT",

@@ -25,7 +25,7 @@ from benchmarks.common import measure
 from energycomp import DiffusionDecomposer, load
 from energycomp.denoisers import GroupNorm
 from energycomp.files import atomic_file
-from energycomp.viz import grid
+from energycomp.images import grid
 from energycomp_datasets.shapes.disentanglement import information_gaps, matched_correlations
 from energycomp_datasets.shapes.lit import FACTORS, factors, render
 from energycomp_datasets.synthetic import HELD_OUT

@@ -26,7 +26,7 @@ from energycomp import Composer, Decomposer, load
 from energycomp.components import Composition, combine
 from energycomp.decomposition import add, decomposer_of
 from energycomp.files import atomic_file
-from energycomp.viz import grid
+from energycomp.images import grid
 from energycomp_datasets.shapes.features import shape_features
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance
 from energycomp_datasets.shapes.shapes import GROUND, SIZE, Scene, layout, render

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks.common.ways import Way, identity, mean_interval, recorded
 from energycomp import Model, infer, load
 from energycomp.files import atomic_file
-from energycomp.viz import grid
+from energycomp.images import grid
 from energycomp_datasets.solids.solids import CONCEPTS, seen_pairs
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_text.classifiers import compound_prompt

@@ -25,8 +25,7 @@ from tqdm import tqdm
 from energycomp import edit, infer, load
 from energycomp.fields import parse_range
 from energycomp.files import atomic_file
-from energycomp.images import to_unit
-from energycomp.viz import grid
+from energycomp.images import grid, to_unit
 from energycomp_datasets.clevr.layout import render_arrays
 from energycomp_lab.evaluation import FOUND_WITHIN, match
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from energycomp import Composer, decompose, infer, load
 from energycomp.components import combine
 from energycomp.files import atomic_file
-from energycomp.images import to_output
-from energycomp.viz import grid
+from energycomp.images import grid, to_output
 from energycomp_datasets.clevr.layout import render_arrays
 from energycomp_datasets.shapes.source import draw
 

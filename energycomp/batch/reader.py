@@ -140,7 +140,7 @@ class Reader:
 
 def _opened(image: Any) -> Any:
     """An image as `infer` takes it: bytes are decoded."""
-    from energycomp.image_files import decode_image
+    from energycomp.images import decode_image
 
     if isinstance(image, Mapping):
         content, path = image.get("bytes"), image.get("path")

@@ -49,7 +49,7 @@ def decompose(
 
         from energycomp.decomposition import EXPLAINED, explained_variance
         from energycomp.decomposition.decomposer import decompose_samples
-        from energycomp.viz import strip
+        from energycomp.images import strip
 
         opened, loaded, decomposer = open_images(images, model, device, views)
     batch = loaded.processor(opened)

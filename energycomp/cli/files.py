@@ -77,7 +77,7 @@ def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int =
 
 def sample_files(out: Path, n: int, as_grid: bool) -> list[Path]:
     """The files of n samples: one for a grid, otherwise one per sample, with numbers of equal width."""
-    from energycomp.show import FORMATS
+    from energycomp.images import FORMATS
 
     if as_grid and n == 1:
         raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
@@ -94,8 +94,7 @@ def sample_files(out: Path, n: int, as_grid: bool) -> list[Path]:
 
 def save_samples(images: Sequence[Image.Image], files: Sequence[Path]) -> None:
     """Writes each image to its file, or all to one file as a grid."""
-    from energycomp.show import save_image
-    from energycomp.viz import grid
+    from energycomp.images import grid, save_image
 
     if len(files) < len(images):
         save_png(grid(images, side=SIDE), files[0], cells=len(images))
@@ -208,7 +207,7 @@ def open_single(image: Path | bytes, name: str | None = None) -> Image.Image:
     Raises:
         InputError: also for a grid or another figure that `save_png` wrote with several `cells`.
     """
-    from energycomp.image_files import decode_image, open_image
+    from energycomp.images import decode_image, open_image
 
     name = name or (str(image) if isinstance(image, Path) else "bytes")
     picture = decode_image(image, name) if isinstance(image, bytes) else open_image(image)

@@ -28,7 +28,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Prints rows of text under a header; no columns, no header. What is not text already is printed as it is."""
     from rich.console import Console
 
-    from energycomp.show import rich_table
+    from energycomp.images import rich_table
 
     Console().print(rich_table(columns, rows))
 

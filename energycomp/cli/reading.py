@@ -202,8 +202,8 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
     import torch
 
     from energycomp.components import value_of
+    from energycomp.images import grid
     from energycomp.sampling import Composer
-    from energycomp.viz import grid
 
     described = [{name: one[name] for name in one if name not in JUDGED} for one in objects]
     values = [value_of(model.conditioner, one) for one in described]

@@ -60,7 +60,7 @@ def traverse(
         import torch
 
         from energycomp.decomposition import strongest_dimensions, traverse_dimension
-        from energycomp.viz import traversal
+        from energycomp.images import traversal
 
         opened, loaded, decomposer = open_images([image], model, device, views)
     batch = loaded.processor(opened)

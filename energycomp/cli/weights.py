@@ -100,7 +100,7 @@ def _each(count: int, option: str, given: list[Value] | None, default: Default) 
 def _region(text: str) -> AnyWeight:
     from energycomp.components import region
     from energycomp.components.regions import REGIONS
-    from energycomp.image_files import open_image
+    from energycomp.images import open_image
 
     if text.strip() == "all":
         return 1.0

@@ -19,15 +19,14 @@ from energycomp.denoisers.denoiser import Conditional
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
-from energycomp.images import as_picture
+from energycomp.images import as_picture, grid, html_block, html_image, html_lines, html_table, open_window, png
+from energycomp.images.draw import SIDE
 from energycomp.inference.infer import infer_sample
 from energycomp.inference.solution import Solution, Solver, answer_cells
 from energycomp.inference.view import View, view_of
 from energycomp.models.loading import model_of
 from energycomp.models.model import Model
 from energycomp.seeds import as_generator
-from energycomp.show import html_block, html_image, html_lines, html_table, open_window, png
-from energycomp.viz import SIDE, grid
 
 CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
 STAYS = 0.3  # the same for a component that stays, which keeps its pixels

@@ -12,9 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.inference.problem import Problem
-from energycomp.inference.view import View, as_row
-from energycomp.show import (
+from energycomp.images import (
     as_text,
     html_block,
     html_image,
@@ -26,7 +24,9 @@ from energycomp.show import (
     save_image,
     table_cells,
 )
-from energycomp.viz import SIDE
+from energycomp.images.draw import SIDE
+from energycomp.inference.problem import Problem
+from energycomp.inference.view import View, as_row
 
 NOTEBOOK = 320  # px, the shorter side of an image in a notebook
 OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms

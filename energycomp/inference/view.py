@@ -12,9 +12,9 @@ from torch import Tensor
 
 from energycomp.components.conditioning import mixed_of
 from energycomp.errors import InputError
-from energycomp.images import as_picture
+from energycomp.images import as_picture, overlay
+from energycomp.images.draw import SIDE
 from energycomp.models.model import Model
-from energycomp.viz import SIDE, overlay
 
 MAX_SIDE = 1024  # px of an image that is kept
 
@@ -61,7 +61,7 @@ class View:
         if self.image is None:
             raise InputError(
                 "got a result without its image; expected one of `infer` or `edit` for an image; draw it with "
-                "energycomp.viz.overlay(image, places)"
+                "energycomp.images.overlay(image, places)"
             )
         return overlay(self.image, self.places, side=side)
 

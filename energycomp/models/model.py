@@ -17,9 +17,8 @@ from energycomp.components.values import parsed, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.fields import legal as _legal
-from energycomp.images import ImageProcessor, decoded, from_unit
+from energycomp.images import ImageProcessor, decoded, from_unit, html_block, html_lines, html_table
 from energycomp.models.defaults import Defaults, is_number, is_text
-from energycomp.show import html_block, html_lines, html_table
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
 """`(model, source, scale)`: the model with LoRA weights."""

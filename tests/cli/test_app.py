@@ -196,7 +196,7 @@ def test_a_plugin_command_does_not_replace_one_of_ours(monkeypatch: pytest.Monke
 
 def test_every_command_is_light_until_it_runs() -> None:
     code = (
-        "import sys, energycomp.cli.app, energycomp.viz, energycomp.cli.output\n"
+        "import sys, energycomp.cli.app, energycomp.images, energycomp.cli.output\n"
         "print(sorted({'torch', 'diffusers', 'matplotlib', 'PIL', 'tqdm', 'torchmetrics'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from energycomp import cli
 from energycomp.cli.files import image_files
 from energycomp.errors import InputError
-from energycomp.show import cell, save_image
+from energycomp.images import cell, save_image
 
 
 def test_folders_are_searched_recursively_without_results_and_hidden_files(tmp_path: Path) -> None:

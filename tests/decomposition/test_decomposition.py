@@ -31,14 +31,13 @@ from energycomp.decomposition import (
 from energycomp.denoisers import count_rows, predict
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors, write_tensors
-from energycomp.images import to_unit
+from energycomp.images import strip, to_unit
 from energycomp.models import Model, save_pretrained
 from energycomp.plugins import registry
 from energycomp.sampling import make_scheduler, sample
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
 from energycomp.testing.stripes import Stripes, StripesEncoder
-from energycomp.viz import strip
 from energycomp_lab.checks import ConformanceError, check_encoder
 from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall, evaluate_parts, match_masks
 

@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 
 import energycomp
+from energycomp import images
 from energycomp.imports import moved
 
 # Printed by the child itself when it ends, whatever it ran before.
@@ -58,6 +59,8 @@ def test_names_that_moved_are_found_with_a_warning() -> None:
     for module, name, expected in (("evaluation", "evaluate", evaluate), ("testing", "check_solver", check_solver)):
         with pytest.warns(DeprecationWarning, match="now, in energycomp-lab"):
             assert getattr(import_module(f"energycomp.{module}"), name) is expected
+    with pytest.warns(DeprecationWarning, match=r"is energycomp\.images\.grid now"):
+        assert import_module("energycomp.viz").grid is images.grid
 
 
 def test_without_the_package_the_way_there_is_named() -> None:

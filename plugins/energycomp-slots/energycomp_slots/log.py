@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from energycomp.decomposition import decomposer_of
 from energycomp.files import atomic_file
-from energycomp.images import from_bytes
+from energycomp.images import from_bytes, strip
 from energycomp.models import Model
-from energycomp.viz import strip
 from energycomp_datasets.pictures import Pictures
 from energycomp_slots.loss import Terms
 

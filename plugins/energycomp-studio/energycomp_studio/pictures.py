@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.image_files import decode_image
+from energycomp.images import decode_image
 
 MAX_UPLOAD = 10_000_000  # bytes of an image file
 MAX_SHOWN = 1_024  # px, the longer side of an image that is kept

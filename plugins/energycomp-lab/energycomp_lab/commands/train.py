@@ -215,9 +215,8 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
 
     from energycomp.components import random_values
     from energycomp.decomposition import sampler_of
-    from energycomp.images import to_output
+    from energycomp.images import grid, to_output
     from energycomp.sampling import Composer
-    from energycomp.viz import grid
 
     own = sampler_of(model)
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.viz import EDGE, FOUND, TRUE, grid, overlay, strip, traversal
+from energycomp.images.draw import EDGE, FOUND, TRUE, grid, overlay, strip, traversal
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageShow
 from torch import Tensor
 
-from energycomp import Composer, Model, Solution, edit, infer, show
+from energycomp import Composer, Model, Solution, edit, images as shown, infer
 from energycomp.components import Gaussian
 from energycomp.errors import InputError
 from energycomp.images import to_unit
@@ -71,15 +71,15 @@ def picture(html: str) -> Image.Image:
 
 
 def test_what_a_plugin_says_stays_text() -> None:
-    columns, cells = show.table_cells([{EVIL: EVIL, "n": 1}])
+    columns, cells = shown.table_cells([{EVIL: EVIL, "n": 1}])
     page = checked(
-        show.html_block(
-            show.html_image(Image.new("RGB", (4, 2)), EVIL), show.html_table(columns, cells), show.html_lines([EVIL])
+        shown.html_block(
+            shown.html_image(Image.new("RGB", (4, 2)), EVIL), shown.html_table(columns, cells), shown.html_lines([EVIL])
         )
     )
     assert page.text == EVIL + "n" + EVIL + "1" + EVIL
     assert [attributes["alt"] for tag, attributes in page.elements if tag == "img"] == [EVIL]
-    assert "[red]" in show.as_text(show.rich_table(["[red]a"], [["[bold]b"]]))  # no markup of rich either
+    assert "[red]" in shown.as_text(shown.rich_table(["[red]a"], [["[bold]b"]]))  # no markup of rich either
 
 
 @pytest.mark.parametrize(
@@ -97,22 +97,22 @@ def test_what_a_plugin_says_stays_text() -> None:
     ],
 )
 def test_a_cell(value: Any, expected: str) -> None:
-    assert show.cell(value) == expected
+    assert shown.cell(value) == expected
 
 
 def test_a_table_of_rows_that_differ_has_every_column_once() -> None:
     rows = [{"x": 1, "gain": 2}, {}, {"x": 1, "shape": "cube", "gain": 2}, {"size": "large", "gain": 3}]
-    columns, cells = show.table_cells(rows)
+    columns, cells = shown.table_cells(rows)
     assert sorted(columns) == ["gain", "shape", "size", "x"]
     assert columns[-1] == "gain"
     assert cells[1] == ["", "", "", ""]
-    text = show.as_text(show.rich_table(columns, cells))
+    text = shown.as_text(shown.rich_table(columns, cells))
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
 @pytest.mark.parametrize("name", ["a.png", "b.JPG", "c.webp"])
 def test_an_image_is_saved_by_the_end_of_its_name(tmp_path: Path, name: str) -> None:
-    show.save_image(Image.new("RGB", (4, 2), "red"), tmp_path / name)
+    shown.save_image(Image.new("RGB", (4, 2), "red"), tmp_path / name)
     with Image.open(tmp_path / name) as image:
         assert (image.size, image.mode) == ((4, 2), "RGB")
     assert len(list(tmp_path.iterdir())) == 1
@@ -120,14 +120,14 @@ def test_an_image_is_saved_by_the_end_of_its_name(tmp_path: Path, name: str) -> 
 
 def test_another_name_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="such as image"):
-        show.save_image(Image.new("RGB", (4, 2)), tmp_path / "a.gif")
+        shown.save_image(Image.new("RGB", (4, 2)), tmp_path / "a.gif")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_without_a_window_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageShow, "_viewers", [])
     with pytest.raises(InputError, match="without a program that shows it"):
-        show.open_window(Image.new("RGB", (4, 2)))
+        shown.open_window(Image.new("RGB", (4, 2)))
 
 
 # Solutions
@@ -355,8 +355,8 @@ def test_a_model_of_attributes_lists_their_words() -> None:
 def test_compositions_are_formulas_in_one_line() -> None:
     model = bumps_model()
     both = model(0.2, 0.3) & ~model(0.7, 0.8)
-    for shown in (both, Composer(both), model.unconditional, model(0.2, 0.3) | model(0.7, 0.8), Gaussian(0.0)):
-        assert "\n" not in repr(shown)
+    for one in (both, Composer(both), model.unconditional, model(0.2, 0.3) | model(0.7, 0.8), Gaussian(0.0)):
+        assert "\n" not in repr(one)
 
 
 def test_an_answer_that_is_not_to_be_trusted_says_so_on_every_view() -> None:

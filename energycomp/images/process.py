@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.errors import InputError
-from energycomp.image_files import MAX_PIXELS, as_rgb, open_image
+from energycomp.images.read import MAX_PIXELS, as_rgb, open_image
 
 GREY, RGB = 1, 3  # channels
 TOLERANCE = 1e-3  # of the ends of a range, for rounding

@@ -1,0 +1,39 @@
+"""Images: read, brought to the size of a model, drawn as figures, shown in a notebook, and saved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from energycomp.imports import first_use
+
+if TYPE_CHECKING:
+    from energycomp.images.draw import grid as grid, overlay as overlay, strip as strip, traversal as traversal
+    from energycomp.images.process import (
+        ImageProcessor as ImageProcessor,
+        as_picture as as_picture,
+        decoded as decoded,
+        from_bytes as from_bytes,
+        from_unit as from_unit,
+        to_bytes as to_bytes,
+        to_output as to_output,
+        to_unit as to_unit,
+    )
+    from energycomp.images.read import decode_image as decode_image, open_image as open_image
+    from energycomp.images.save import (
+        FORMATS as FORMATS,
+        open_window as open_window,
+        png as png,
+        save_image as save_image,
+    )
+    from energycomp.images.show import (
+        as_text as as_text,
+        cell as cell,
+        html_block as html_block,
+        html_image as html_image,
+        html_lines as html_lines,
+        html_table as html_table,
+        rich_table as rich_table,
+        table_cells as table_cells,
+    )
+
+__getattr__, __all__ = first_use(__name__, __file__)
