@@ -5,6 +5,7 @@
    with `--with-dependencies`, are installed truly.
 3. In an empty folder: the Python of the README, `energycomp sample`, `infer`, `data` and `train`, and the time of
    `import energycomp`.
+4. The same Python, `sample` and `infer` with the wheels of `pip install energycomp-clevr` alone.
 
 It needs hatchling and hatch-fancy-pypi-readme, and no network but for `--with-dependencies`.
 """
@@ -20,18 +21,23 @@ import sysconfig
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
-COMMANDS = (
+READING = (
     "sample clevr '0.3,0.45' '0.7,0.6' --steps 20 -o scene.png",
     "infer clevr scene.png --count 2 -o out",
+)
+COMMANDS = (
+    *READING,
     "data decomp -n 64 -o shapes",
     "train decomp --data shapes --steps 2 --batch-size 2 --sample-every 0 -o run",
     "plugins",
 )
+ALONE = ("energycomp", "energycomp_solvers", "energycomp_clevr")  # energycomp-clevr and what it depends on
 WHERE = "import pathlib, energycomp, energycomp_clevr as other; print(energycomp.__file__, other.__file__)"
 SECONDS = "import time; t = time.perf_counter(); import energycomp; print(time.perf_counter() - t)"
 
@@ -86,15 +92,16 @@ def environment(folder: Path, wheels: list[Path], *, with_dependencies: bool) ->
     return python
 
 
-def try_out(python: Path, folder: Path) -> float:
+def try_out(python: Path, folder: Path, commands: Sequence[str]) -> float:
     """Runs what a newcomer runs in an empty folder; returns the seconds of `import energycomp`."""
+    folder.mkdir()
     places = _python(python, folder, WHERE).split()
     if not all(Path(place).is_relative_to(python.parents[1]) for place in places):
         raise SystemExit(f"got {' and '.join(places)}; expected the packages of the new environment")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = re.findall(r"```python\n(import energycomp\n.*?)```", readme, flags=re.DOTALL)[0]
     _timed("Python of the README", python, folder, block)
-    for command in COMMANDS:
+    for command in commands:
         code = f"import shlex, sys; from energycomp.cli import main; sys.argv[1:] = shlex.split({command!r}); main()"
         _timed(f"energycomp {command}", python, folder, code)
     return min(float(_python(python, folder, SECONDS)) for _ in range(5))
@@ -133,9 +140,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.build_only:
         return
     with tempfile.TemporaryDirectory() as folder:
-        python = environment(Path(folder) / "venv", wheels, with_dependencies=options.with_dependencies)
-        (empty := Path(folder) / "empty").mkdir()
-        seconds = try_out(python, empty)
+        true = options.with_dependencies
+        python = environment(Path(folder) / "venv", wheels, with_dependencies=true)
+        seconds = try_out(python, Path(folder) / "empty", COMMANDS)
+        few = [wheel for wheel in wheels if wheel.name.split("-")[0] in ALONE]
+        print(f"{' '.join(ALONE)} alone:", flush=True)
+        try_out(environment(Path(folder) / "few", few, with_dependencies=true), Path(folder) / "alone", READING)
     print(f"{seconds:6.2f} s  import energycomp, the least of 5")
 
 
