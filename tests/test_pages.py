@@ -134,7 +134,7 @@ RUN = [
 
 
 @pytest.mark.skipif(
-    not registry.FIRST_PARTY.keys() <= {info.distribution for info in plugins.listing(load=True) if not info.error},
+    not {*plugins.first_party()} <= {info.distribution for info in plugins.listing(load=True) if not info.error},
     reason="the pages use all packages of the repository",
 )
 @pytest.mark.parametrize("page", RUN, ids=name)

@@ -11,10 +11,15 @@ import pytest
 from huggingface_hub import ModelCard
 
 from energycomp.files import MANIFEST
-from energycomp.plugins.registry import FIRST_PARTY
+from energycomp.plugins import first_party, listing
 
 ROOT = Path(__file__).parents[1]
-MODELS = {name: package for package, kinds in FIRST_PARTY.items() for name in kinds.get("models", ())}
+MODELS = {
+    name: info.distribution
+    for info in listing(load=True)
+    if info.distribution in first_party()
+    for name in info.registered.get("models", ())
+}
 CARDS = {path.stem: path for path in ROOT.glob("plugins/*/cards/*.toml")}
 
 
@@ -50,7 +55,7 @@ def test_a_build_and_what_it_holds(tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     pytest.importorskip("hatch_fancy_pypi_readme")
     build_all = script("build_all")
-    assert {path.name for path in build_all.PACKAGES[1:]} == FIRST_PARTY.keys()
+    assert {path.name for path in build_all.PACKAGES[1:]} == {*first_party()}
     (wheel,) = build_all.build([ROOT / "plugins" / "energycomp-slots"], tmp_path)
     assert (tmp_path / "energycomp_slots-0.2.0.tar.gz").is_file()
     held = build_all.summary(wheel)

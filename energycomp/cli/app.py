@@ -52,22 +52,20 @@ class _Commands(TyperGroup):
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands and (args[0] in _plugin_commands() or _is_ours(args[0])):
-            return args[0], _plugin_command(args[0]), args[1:]
-        return super().resolve_command(ctx, args)
+        name = args[0] if args else "-"
+        if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        if name not in _plugin_commands():
+            from energycomp.plugins import not_found
+
+            raise not_found("commands", name, self.list_commands(ctx))
+        return name, _plugin_command(name), args[1:]
 
 
 def _plugin_commands() -> tuple[str, ...]:
     from energycomp.plugins import names
 
     return names("commands")
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a package that is developed together with energycomp has this command: if it is missing, it is named."""
-    from energycomp.plugins.registry import FIRST_PARTY
-
-    return any(name in theirs.get("commands", ()) for theirs in FIRST_PARTY.values())
 
 
 def _plugin_command(name: str) -> Any:

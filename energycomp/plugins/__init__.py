@@ -2,7 +2,18 @@
 
 from energycomp.plugins.discovery import PluginInfo
 from energycomp.plugins.hookspecs import KINDS, Factory, Kind, hookimpl, hookspec
-from energycomp.plugins.registry import find, lazy, listing, names, object_of, register, reload, singular_of
+from energycomp.plugins.registry import (
+    find,
+    first_party,
+    lazy,
+    listing,
+    names,
+    not_found,
+    object_of,
+    register,
+    reload,
+    singular_of,
+)
 
 __all__ = [
     "KINDS",
@@ -10,11 +21,13 @@ __all__ = [
     "Kind",
     "PluginInfo",
     "find",
+    "first_party",
     "hookimpl",
     "hookspec",
     "lazy",
     "listing",
     "names",
+    "not_found",
     "object_of",
     "register",
     "reload",

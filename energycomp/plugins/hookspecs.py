@@ -24,7 +24,6 @@ Kind = Literal[
     "datasets",
     "recipes",
     "loaders",
-    "families",
     "commands",
 ]
 
@@ -97,11 +96,6 @@ def energycomp_register_recipes() -> Mapping[str, Factory]:
 @hookspec
 def energycomp_register_loaders() -> Mapping[str, Factory]:
     """Readers of other formats, by the file that marks a folder as one: `factory(source, **options) -> Model`."""
-
-
-@hookspec
-def energycomp_register_families() -> Mapping[str, Factory]:
-    """Text-to-image pipelines that energycomp-text reads, by their class: `factory() -> Family`."""
 
 
 @hookspec

