@@ -5,7 +5,7 @@ The names below are resolved at first use, so that importing energycomp imports 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use, moved
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
         per_sample as per_sample,
         ramp as ramp,
         region as region,
-        regional as regional,
-        within as within,
     )
     from energycomp.decomposition import (
         Decomposer as Decomposer,
@@ -52,11 +50,11 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _own, __all__ = first_use(__name__, __file__)
-_moved = moved(__name__, "energycomp_lab.training")
 
-
-def __getattr__(name: str) -> Any:
-    return _moved(name) if name in {"denoising_loss", "fit"} else _own(name)
+LAB, SAMPLERS = "energycomp_lab.training", "energycomp_samplers"
+__getattr__ = moved(
+    __name__, {"fit": LAB, "denoising_loss": LAB, "regional": SAMPLERS, "within": SAMPLERS}, otherwise=_own
+)
 
 
 def __dir__() -> list[str]:

@@ -33,11 +33,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.ways import SHOWN, Way, folder_of, mean_interval, recorded, write_rows
-from energycomp import Composition, Model, load, region, regional
+from energycomp import Composition, Model, load, region
 from energycomp.components import predict_leaves
 from energycomp.images import to_output
 from energycomp.inference import draw_bank
 from energycomp_datasets.solids.solids import CONCEPTS, picture
+from energycomp_samplers import regional
 
 WEIGHTS = ("number", "region", "regional")
 HALVES = ("left half", "right half")

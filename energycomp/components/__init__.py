@@ -1,7 +1,7 @@
 """What is added: components, their algebra, the space they live in and the conditions they stand under."""
 
+from energycomp.components.algebra import Composable, Composition, Mixture, combine
 from energycomp.components.component import EnergyComponent, HasEnergy, Leaf, LeafGroup, RaggedGroup, WeightedSum
-from energycomp.components.composition import Composable, Composition, combine
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import (
     AttributeConditioner,
@@ -17,12 +17,19 @@ from energycomp.components.conditioning import (
     weights_of,
 )
 from energycomp.components.gaussian import Gaussian
-from energycomp.components.matching import match_snr
-from energycomp.components.mixture import Mixture
+from energycomp.components.match_snr import match_snr
 from energycomp.components.per_sample import per_sample
-from energycomp.components.predict import active_samples, native_type, predict, predict_all, predict_leaves
+from energycomp.components.predict import (
+    WrappedGroup,
+    active_samples,
+    group_of,
+    native_type,
+    predict,
+    predict_all,
+    predict_group,
+    predict_leaves,
+)
 from energycomp.components.prediction import PredictionType, convert, error_scale, target
-from energycomp.components.regional import regional, within
 from energycomp.components.regions import during, ramp, region
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
@@ -37,7 +44,8 @@ from energycomp.components.space import (
     timestep_of,
 )
 from energycomp.components.values import ReadsText, parsed, random_values, read_value, value_of, values_of
-from energycomp.components.weights import AnyWeight, Weight, constant_weights
+from energycomp.components.weights import AnyWeight, Weight, constant_weights, is_constant
+from energycomp.imports import moved
 
 __all__ = [
     "LEAST_ALPHA",
@@ -66,6 +74,7 @@ __all__ = [
     "TrainableConditioner",
     "Weight",
     "WeightedSum",
+    "WrappedGroup",
     "active_samples",
     "combine",
     "constant_weights",
@@ -75,8 +84,10 @@ __all__ = [
     "error_scale",
     "flow_schedule",
     "flow_time",
+    "group_of",
     "groups_of",
     "identifies_null",
+    "is_constant",
     "log_snr",
     "match_snr",
     "mixed_of",
@@ -85,12 +96,12 @@ __all__ = [
     "per_sample",
     "predict",
     "predict_all",
+    "predict_group",
     "predict_leaves",
     "ramp",
     "random_values",
     "read_value",
     "region",
-    "regional",
     "rule_weights",
     "signal_noise",
     "stratified_timesteps",
@@ -99,5 +110,6 @@ __all__ = [
     "value_of",
     "values_of",
     "weights_of",
-    "within",
 ]
+
+__getattr__ = moved(__name__, {"regional": "energycomp_samplers", "within": "energycomp_samplers"})

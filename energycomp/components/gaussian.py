@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.composition import Composable
+from energycomp.components.algebra import Composable
 from energycomp.components.space import NoisedSpace, ValueRange, cosine_schedule, log_snr
 
 

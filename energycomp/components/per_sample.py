@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components.algebra import Composition
 from energycomp.components.component import EnergyComponent
-from energycomp.components.composition import Composition
 from energycomp.components.weights import AnyWeight, Weight
 from energycomp.errors import CompositionError, InputError
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import attrs
@@ -32,6 +34,38 @@ class Independent:
 
 
 _INDEPENDENT = Independent()
+
+
+@attrs.frozen(eq=False)
+class WrappedGroup(ABC):
+    """The group of leaves that wrap leaves of another group, and change the samples or timesteps that these are given.
+
+    Args:
+        inner: the group of the wrapped leaves, whose predictions are returned.
+    """
+
+    inner: LeafGroup
+
+    prediction_type = property(attrgetter("inner.prediction_type"))
+    rule = property(attrgetter("inner.rule"))
+    device = property(attrgetter("inner.device"))
+    decode = property(attrgetter("inner.decode"))
+
+    @abstractmethod
+    def predictions(
+        self, leaves: Sequence[Any], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        """As `predict_some`; an owner of None stands for all samples."""
+
+    def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
+        """As `LeafGroup.predict`."""
+        return self.predictions(leaves, [None] * len(leaves), sample, timestep)
+
+    def predict_some(
+        self, leaves: Sequence[Any], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        """As `RaggedGroup.predict_some`."""
+        return self.predictions(leaves, owners, sample, timestep)
 
 
 def group_of(leaf: Any) -> LeafGroup:

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.composition import Composable
+from energycomp.components.algebra import Composable
 from energycomp.components.condition import Condition
 from energycomp.components.predict import predict
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.components.composition import Composition, combine
+from energycomp.components.algebra import Composition, combine
 from energycomp.components.conditioning import mixed_of
 from energycomp.components.values import value_of
 from energycomp.denoisers.denoiser import Conditional

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.components.composition import Composition
+from energycomp.components.algebra import Composition
 from energycomp.components.predict import native_type, predict
 from energycomp.components.prediction import convert
 from energycomp.inference.noise import draw_bank

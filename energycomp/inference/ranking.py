@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components.algebra import Composition
 from energycomp.components.component import EnergyComponent
-from energycomp.components.composition import Composition
 from energycomp.components.condition import Condition
 from energycomp.components.rules import Rule, identifies_null
 from energycomp.components.weights import constant_weights, is_constant

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.composition import Composition, combine
+from energycomp.components.algebra import Composition, combine
 from energycomp.components.conditioning import Conditioner, mixed_of, weights_of
 from energycomp.components.values import parsed, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.component import EnergyComponent
-from energycomp.components.composition import Composable, Composition, combine
 from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace

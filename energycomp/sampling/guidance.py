@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components.algebra import Composition, combine
 from energycomp.components.component import EnergyComponent
-from energycomp.components.composition import Composition, combine
 from energycomp.components.prediction import PredictionType
 from energycomp.components.regions import during
 from energycomp.components.weights import AnyWeight, Weight, scalar

@@ -12,8 +12,8 @@ from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from diffusers.modular_pipelines.modular_pipeline import BlockState
 from torch import Tensor
 
+from energycomp.components.algebra import Composition
 from energycomp.components.component import EnergyComponent
-from energycomp.components.composition import Composition
 from energycomp.components.predict import group_of
 from energycomp.components.space import timestep_of
 from energycomp.components.terms import weights_at

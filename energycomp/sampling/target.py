@@ -10,9 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components.algebra import Composition, Mixture, combine
 from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
-from energycomp.components.composition import Composition, combine
-from energycomp.components.mixture import Mixture
 from energycomp.components.predict import active_samples, grouped, native_type, predict, predict_all, predict_leaves
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps

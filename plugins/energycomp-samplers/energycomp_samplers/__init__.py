@@ -1,15 +1,20 @@
-"""Samplers of composed distributions: products, mixtures and negations. One algorithm a file."""
+"""Samplers of composed distributions: products, mixtures and negations, one algorithm a file. Components by region."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["energycomp_register_samplers"]
+    from energycomp_samplers.by_region import regional as regional, within as within
+
+__all__ = ["energycomp_register_samplers", "regional", "within"]
+
+__getattr__, _ = first_use(__name__, __file__)
 
 
 @hookimpl

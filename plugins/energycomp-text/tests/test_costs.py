@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from energycomp import Composer, during, per_sample, region, regional
+from energycomp import Composer, during, per_sample, region
 from energycomp.denoisers import count_rows
 from energycomp.models import Model
+from energycomp_samplers import regional
 from energycomp_text import from_pipeline
 
 STEPS = 10

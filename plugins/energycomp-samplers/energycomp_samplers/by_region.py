@@ -9,13 +9,21 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import EnergyComponent
-from energycomp.components.composition import Composable, Composition, combine
-from energycomp.components.predict import group_of, predict, predict_group
-from energycomp.components.regions import during, region
-from energycomp.components.space import NoisedSpace
-from energycomp.components.weights import Weight, is_constant
-from energycomp.components.wrapped import WrappedGroup
+from energycomp.components import (
+    Composable,
+    Composition,
+    EnergyComponent,
+    NoisedSpace,
+    Weight,
+    WrappedGroup,
+    combine,
+    during,
+    group_of,
+    is_constant,
+    predict,
+    predict_group,
+    region,
+)
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 

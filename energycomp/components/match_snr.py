@@ -9,13 +9,11 @@ from weakref import WeakValueDictionary
 import attrs
 from torch import Tensor
 
+from energycomp.components.algebra import Composable, Composition, Mixture
 from energycomp.components.component import EnergyComponent, HasEnergy
-from energycomp.components.composition import Composable, Composition
-from energycomp.components.mixture import Mixture
-from energycomp.components.predict import group_of, predict, predict_group
+from energycomp.components.predict import WrappedGroup, group_of, predict, predict_group
 from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
 from energycomp.components.terms import Terms
-from energycomp.components.wrapped import WrappedGroup
 from energycomp.errors import CompositionError, InputError
 
 
@@ -77,34 +75,21 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
 
 @attrs.frozen(eq=False)
 class _Group(WrappedGroup):
-    """The group of matched leaves. Samples and noise levels are the same, and so are predictions of any type."""
+    """The group of matched leaves of one schedule: the same samples, noise levels and predictions, other timesteps."""
 
+    own: NoisedSpace
     space: NoisedSpace
+
+    def own_timestep(self, timestep: Tensor) -> Tensor:
+        """Timesteps (B,) of the components with the log-SNR of timesteps of the space."""
+        snr = log_snr(self.space.alphas_cumprod, timestep)
+        return timestep_of(self.own.alphas_cumprod, snr).to(timestep.dtype)
 
     def predictions(
         self, leaves: Sequence[_Matched], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        """One prediction per leaf at its own timesteps, in one batch for each schedule."""
-        found: dict[int, Tensor] = {}
-        of = {id(leaf): owner for leaf, owner in zip(leaves, owners, strict=True)}
-        for members in _by_schedule(leaves):
-            inner, own = [leaf.component for leaf in members], [of[id(leaf)] for leaf in members]
-            predicted = predict_group(self.inner, inner, own, sample, members[0].own_timestep(timestep))
-            found |= {id(leaf): prediction for leaf, prediction in zip(members, predicted, strict=True)}
-        return [found[id(leaf)] for leaf in leaves]
-
-
-def _by_schedule(leaves: Sequence[_Matched]) -> list[list[_Matched]]:
-    """The leaves by schedule. Those of a denoiser share one; components that predict themselves may not."""
-    schedules: list[list[_Matched]] = []
-    for leaf in leaves:
-        space = leaf.component.noised_space
-        same = (members for members in schedules if members[0].component.noised_space == space)
-        if (members := next(same, None)) is None:
-            schedules.append([leaf])
-        else:
-            members.append(leaf)
-    return schedules
+        inner = [leaf.component for leaf in leaves]
+        return predict_group(self.inner, inner, owners, sample, self.own_timestep(timestep))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -125,11 +110,6 @@ class _Matched(Composable):
         unit = getattr(self.component, "unconditional", None)
         return None if unit is None else match_snr(unit, self.group.space)
 
-    def own_timestep(self, timestep: Tensor) -> Tensor:
-        """Timesteps (B,) of the component with the log-SNR of timesteps of the space."""
-        snr = log_snr(self.group.space.alphas_cumprod, timestep)
-        return timestep_of(self.component.noised_space.alphas_cumprod, snr).to(timestep.dtype)
-
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, C, H, W)."""
         return predict(self, sample, timestep)
@@ -144,17 +124,17 @@ class _MatchedEnergy(_Matched):
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Energies (B,)."""
-        found: Tensor = self.component.energy(sample, self.own_timestep(timestep))
+        found: Tensor = self.component.energy(sample, self.group.own_timestep(timestep))
         return found
 
 
 # Values hold what their keys are the ids of, so that an id is not used again while its entry is there.
-_groups: WeakValueDictionary[tuple[int, NoisedSpace], _Group] = WeakValueDictionary()
+_groups: WeakValueDictionary[tuple[int, NoisedSpace, NoisedSpace], _Group] = WeakValueDictionary()
 _leaves: WeakValueDictionary[tuple[int, int], _Matched] = WeakValueDictionary()
 
 
 def _matched(leaf: Any, space: NoisedSpace) -> _Matched:
-    inner = group_of(leaf)
-    group = _groups.setdefault((id(inner), space), _Group(inner, space))
+    inner, own = group_of(leaf), leaf.noised_space
+    group = _groups.setdefault((id(inner), own, space), _Group(inner, own, space))
     kind = _MatchedEnergy if isinstance(leaf, HasEnergy) else _Matched
     return _leaves.setdefault((id(leaf), id(group)), kind(leaf, group))

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import Composer, Composition, during, per_sample, ramp, region, regional, within
+from energycomp import Composer, Composition, during, per_sample, ramp, region
 from energycomp.components import native_type, predict
-from energycomp.components.regional import _mean
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.testing import Gaussian, tiny_model
+from energycomp_samplers import regional, within
+from energycomp_samplers.by_region import _mean
 
 LEFT, RIGHT = region("left half"), region("right half")
 COLUMN = torch.arange(16).expand(16, 16)
