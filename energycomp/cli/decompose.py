@@ -12,7 +12,7 @@ from energycomp.cli.files import check_png, open_single, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, Views, load_model, loading, with_views
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
-from energycomp.ticking import working
+from energycomp.progress import working
 
 if TYPE_CHECKING:
     from torch import Tensor

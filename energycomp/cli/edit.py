@@ -27,7 +27,6 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
-from energycomp.ticking import working
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,8 +107,7 @@ def edit(
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(seed)
-    with working(f"energycomp: reading {image} ..."):
-        solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
+    solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
     for number, words in changes.items():
         values = [solution.conditions[_index(number, solution, loaded)], *moved.get(number, ())]
         moved[number] = _with_words(loaded, values, words, number)
@@ -179,7 +177,7 @@ def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
-        solution = infer(picture, model, progress=False, **options)
+        solution = infer(picture, model, **options)
     for warning in solution.warnings:
         typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
     return solution

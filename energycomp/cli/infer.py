@@ -33,7 +33,7 @@ from energycomp.cli.reading import Images, Reading, Task, redrawn_file
 from energycomp.cli.results import Output, Results
 from energycomp.cli.shards import Shard, ShardOption, local_device, shard_of
 from energycomp.errors import InputError
-from energycomp.ticking import over_bar
+from energycomp.progress import over_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from energycomp.errors import InputError
-from energycomp.ticking import working
+from energycomp.progress import working
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,7 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
 from energycomp.errors import InputError
-from energycomp.ticking import working
+from energycomp.progress import working
 
 if TYPE_CHECKING:
     from energycomp.inference import Ranking

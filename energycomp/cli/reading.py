@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from energycomp.cli.options import load_searchable, over
 from energycomp.cli.output import solution_record
 from energycomp.cli.results import REDRAWN, write_marked
 from energycomp.errors import InputError
-from energycomp.ticking import EVERY_LINE, redrawn
+from energycomp.progress import Bar, counting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,18 +120,15 @@ class Images:
 
     def read(self, reader: Reader, pool: Pool[Task, dict[str, Any]] | None) -> None:
         """Reads the images without a known answer, and shows all."""
-        from tqdm import tqdm
-
-        every = 0.1 if sys.stderr.isatty() else EVERY_LINE
-        looks = {"desc": "reading", "unit": "image", "leave": not self.inputs.single, "mininterval": every}
         expected = self.inputs.expected()
-        with tqdm(total=expected and self.shard.size(expected), **looks) as bar, redrawn(bar):
+        total = expected and self.shard.size(expected)
+        with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
             for task, record in self._records(reader, self._tasks(bar), pool):
                 if task.known is None and "failed" not in record:
                     self.results.keep(record)
                 self._put(task.index, task.picture, record, bar)
 
-    def _tasks(self, bar: Any) -> Iterator[Task]:
+    def _tasks(self, bar: Bar) -> Iterator[Task]:
         """The images that are to be read or drawn; the others are shown at once."""
         names, folder = self.results.names(self.inputs.files.values()), self.results.folder
         for index, picture in enumerate(self._own()):
@@ -168,7 +164,7 @@ class Images:
         for task, answer in pool.run(tasks):
             yield task, failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
 
-    def _put(self, index: int, picture: Picture, record: dict[str, Any], bar: Any) -> None:
+    def _put(self, index: int, picture: Picture, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
         if "failed" in record:
             if self.inputs.single:
@@ -178,7 +174,7 @@ class Images:
         while (ready := self._waiting.pop(self.shown, None)) is not None:
             self.show(*ready)
             self.shown += 1
-            bar.update()
+            bar.advance()
 
 
 def failure(picture: Picture, reason: str) -> dict[str, Any]:

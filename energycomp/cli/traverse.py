@@ -13,7 +13,7 @@ from energycomp.cli.files import check_png, save_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Views, loading
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
-from energycomp.ticking import working
+from energycomp.progress import working
 
 if TYPE_CHECKING:
     from energycomp.decomposition import Traversal

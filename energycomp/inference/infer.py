@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from energycomp.models.calibration import log_errors
 from energycomp.models.loading import model_of
 from energycomp.models.model import Model
 from energycomp.plugins.registry import object_of
+from energycomp.progress import display, working
 from energycomp.seeds import as_generator
-from energycomp.ticking import working
 
 FIT_DRAWS = 16  # draws that measure fit and typicality
 
@@ -57,7 +56,7 @@ def infer(
         attributes: whether the attributes of the components are read once they are found, for a conditioner that has
             some, see `MixedConditioner`; else they are left open.
         generator: or a seed, makes the answer repeatable; 0 when left out.
-        progress: whether a clock runs in a terminal, until the image is read.
+        progress: whether a terminal shows a clock and the bars of the solver.
 
     Returns:
         The solution, with `fit`, `typicality`, `out_of_distribution`, `at_count_limit` and `view` filled in.
@@ -71,7 +70,7 @@ def infer(
     Warns:
         OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
     """
-    with working("energycomp: reading ...") if progress else nullcontext():
+    with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)
         return infer_sample(
             model.given(image),

@@ -18,7 +18,6 @@ from energycomp.sampling.guidance import (
     interval,
     made_guidance,
 )
-from energycomp.sampling.progress import progress_bar
 from energycomp.sampling.report import Sampled, Sampler, SamplingReport
 from energycomp.sampling.sampler import Predict, Scheduler, StepCallback, draw_noise, sample
 from energycomp.sampling.scheduled import SchedulerSampler
@@ -54,7 +53,6 @@ __all__ = [
     "interval",
     "made_guidance",
     "make_scheduler",
-    "progress_bar",
     "sample",
 ]
 

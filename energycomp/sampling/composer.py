@@ -23,8 +23,8 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
+from energycomp.progress import check_options, display
 from energycomp.sampling.guidance import Guidance, Guide, LinearGuidance, made_guidance
-from energycomp.sampling.progress import bar_options, check_bar_options
 from energycomp.sampling.report import Sampler, SamplingReport
 from energycomp.sampling.sampler import StepCallback
 from energycomp.sampling.scheduled import SchedulerSampler
@@ -211,7 +211,7 @@ class Composer(Composable):
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         composition, guide = self._guided(made_guidance(guidance, guidance_scale), chosen, num_inference_steps)
         target = Target(composition, mixed_precision, guide)
-        with torch.no_grad(), bar_options(self._bar):
+        with torch.no_grad(), display(show=progress, **self._bar):
             sampled = chosen.sample(
                 target,
                 n,
@@ -237,7 +237,7 @@ class Composer(Composable):
         Raises:
             InputError: a name that tqdm does not have.
         """
-        check_bar_options(options)
+        check_options(options)
         self._bar = options
 
     def _guided(

@@ -96,6 +96,6 @@ class Sampler(Protocol):
             num_inference_steps: noise levels on the way.
             generator: one, or a seed; or one per sample, which the sampler may refuse; None draws a fresh seed.
             callback_on_step_end: called after every step.
-            progress: whether to show a bar, see `progress_bar`.
+            progress: whether to show a bar, see `energycomp.progress`.
         """
         ...

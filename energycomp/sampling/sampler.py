@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.imports import without_compiler
-from energycomp.sampling.progress import progress_bar
+from energycomp.progress import progress as shown
 from energycomp.seeds import Generator, as_generators
 
 Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
@@ -80,7 +80,7 @@ def sample(
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": generator} if "generator" in accepted else {}
     count = len(scheduler.timesteps)
-    for step, t in enumerate(progress_bar(scheduler.timesteps, progress)):
+    for step, t in enumerate(shown(scheduler.timesteps, "sampling", show=progress)):
         where = f"in step {step + 1} of {count} (timestep {float(t):g})"
         scaled = scheduler.scale_model_input(x, t).to(dtype)
         timestep = t.to(scaled.device, torch.float32).expand(len(x))

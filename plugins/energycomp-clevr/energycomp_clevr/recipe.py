@@ -10,12 +10,12 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
+from energycomp.progress import counting, progress
 from energycomp_clevr.model import clevr_places as build, flow_from
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import read, render_objects
@@ -147,13 +147,13 @@ def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images, values, chunk = [], [], 250
-        with tqdm(total=sum(number for number, _ in kinds), desc="rendering scenes") as bar:
+        with counting("rendering scenes", sum(number for number, _ in kinds)) as bar:
             for seed, (number, kind) in enumerate(kinds):
                 for start in range(0, number, chunk):
                     some, found = render_objects(min(chunk, number - start), seed=seed, start=start, **kind)
                     images.append(some)
                     values += [one[:, :columns] for one in found]
-                    bar.update(len(some))
+                    bar.advance(len(some))
         counts = torch.tensor([len(v) for v in values])
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
@@ -166,5 +166,5 @@ def scenes_of(folder: Path, processor: ImageProcessor, values: Callable[[Record]
     """Pictures of a folder in CLEVR's layout, at the model's size, in memory; `values` (K, D) of each record."""
     return [
         {"image": to_bytes(processor(record.path)[0]), "values": values(record)}
-        for record in tqdm(read(folder), desc="reading")
+        for record in progress(read(folder), "reading")
     ]

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp.images import ImageProcessor, to_bytes
+from energycomp.progress import progress
 from energycomp_lab.evaluation import Example
 
 IMAGES, MASKS = "images", "masks"
@@ -44,7 +44,7 @@ def in_folder(folder: Path, processor: ImageProcessor) -> Pictures:
     Raises:
         InputError: no such folder, or no image in it.
     """
-    images = [to_bytes(processor(path)[0]) for path in tqdm(image_files(folder), desc="reading", delay=2)]
+    images = [to_bytes(processor(path)[0]) for path in progress(image_files(folder), "reading")]
     return Pictures(torch.stack(images))
 
 

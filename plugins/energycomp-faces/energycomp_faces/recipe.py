@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
-from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
+from energycomp.progress import progress
 from energycomp_datasets.faces.avatars import ATTRIBUTES, avatar, labels_of
 from energycomp_datasets.faces.celeba import Record, read
 from energycomp_faces.contrast import contrast_loss
@@ -155,7 +155,7 @@ def _drawn(path: Path, attributes: Sequence[str]) -> Dataset[dict[str, Tensor]]:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         images, labels = [], []
-        for index in tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} faces"):
+        for index in progress(range(DRAWN), f"drawing {DRAWN:,} faces"):
             rng = np.random.default_rng([0, index])
             labels.append(labels_of(rng))
             images.append(avatar(labels[-1], rng, group=GROUP).transpose(2, 0, 1))

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError, NonFiniteError
-from energycomp.sampling import StepCallback, Target, progress_bar
+from energycomp.progress import progress as shown
+from energycomp.sampling import StepCallback, Target
 
 
 @attrs.frozen
@@ -66,7 +67,7 @@ def levels(target: Target, num_inference_steps: int, *, progress: bool) -> Itera
     """The steps of a run, from the noisiest timestep to clean samples, with a progress bar after half a second."""
     timesteps = target.timesteps(num_inference_steps)
     alphas = [*torch.sigmoid(target.log_snr(timesteps)).tolist(), 1.0]
-    for step, t in enumerate(progress_bar(timesteps.tolist(), progress)):
+    for step, t in enumerate(shown(timesteps.tolist(), "sampling", show=progress)):
         yield Level(step, t, alphas[step], alphas[step + 1])
 
 

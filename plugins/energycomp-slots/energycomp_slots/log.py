@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from energycomp.decomposition import decomposer_of
 from energycomp.files import atomic_file
 from energycomp.images import from_bytes, strip
 from energycomp.models import Model
+from energycomp.progress import over_bar
 from energycomp_datasets.pictures import Pictures
 from energycomp_slots.loss import Terms
 
@@ -54,7 +55,8 @@ class TrainingLog:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.terms.items())
         used = self.terms.get("used", math.inf)
         warning = "; slots collapse: the weight of the KL term of slots grows too fast" if used < COLLAPSED else ""
-        tqdm.write(f"step {step:,}, {self.phase}: {shown}{warning}")
+        with over_bar():
+            sys.stdout.write(f"step {step:,}, {self.phase}: {shown}{warning}\n")
         decomposer = decomposer_of(self.model)
         parts = decomposer.parts(decomposer.encode(self.shown))
         folder = self.out / "samples"

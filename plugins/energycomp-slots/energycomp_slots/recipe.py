@@ -13,11 +13,11 @@ import attrs
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
+from energycomp.progress import progress
 from energycomp_datasets.pictures import Pictures
 from energycomp_datasets.rooms.training import drawn, in_file
 from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
@@ -281,7 +281,7 @@ def _learning(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]
 @torch.no_grad()
 def _latents(network: SlotVAE, data: Pictures) -> Tensor:
     """Means of q(z_g | x) of all pictures, (N, L), by which the prior measures what it learns."""
-    chunks = tqdm(range(0, len(data), CHUNK), desc="reading scenes", delay=2, leave=False)
+    chunks = progress(range(0, len(data), CHUNK), "reading scenes")
     device = next(network.parameters()).device
     parts = (_samples(data.images[k : k + CHUNK]).to(device) for k in chunks)
     means = torch.cat([network.summarise(network.encode(part))[0].cpu() for part in parts])

@@ -12,10 +12,10 @@ import attrs
 import torch
 from torch import Tensor
 from torch.distributions import transform_to
-from tqdm import tqdm
 
 from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, Solution, paired
+from energycomp.progress import counting
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.descent import descend
@@ -77,9 +77,9 @@ class SGD:
         counts = range(problem.counts[0], problem.counts[1] + 1)
         screen = self._screen(problem, generator)
         steps = self.rounds * self._steps_of_round * sum(count > 0 for count in counts)
-        with tqdm(total=steps, desc="descent", unit="step", delay=0.5, leave=False) as bar:
+        with counting("descent", steps, unit="step") as bar:
             for count in counts:
-                finalists = self._run(problem, count, screen, generator, bar.update)
+                finalists = self._run(problem, count, screen, generator, bar.advance)
                 with torch.no_grad():
                     errors = problem.errors(finalists, bank)
                 means = errors.mean(1).tolist()

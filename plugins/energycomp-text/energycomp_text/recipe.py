@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
-from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import to_bytes
 from energycomp.models import Model
+from energycomp.progress import progress
 from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs, seen_triples
 from energycomp_datasets.solids.source import read
 from energycomp_lab.training import (
@@ -185,7 +185,7 @@ def _drawn(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tup
         path.parent.mkdir(parents=True, exist_ok=True)
         images = torch.empty(DRAWN, 3, 64, 64, dtype=torch.uint8)
         concepts = torch.full((DRAWN, 3 if three else 2), -1)
-        for index in tqdm(range(DRAWN), desc=f"drawing {DRAWN:,} pictures"):
+        for index in progress(range(DRAWN), f"drawing {DRAWN:,} pictures"):
             names, image = scene(index, alone=alone, three=three)
             images[index] = to_bytes(image)
             concepts[index, : len(names)] = torch.tensor([CONCEPTS.index(name) for name in names])
@@ -201,7 +201,7 @@ def _folder(folder: Path, model: Model) -> tuple[Tensor, Tensor, tuple[str, ...]
     if not records:
         raise InputError(f"got {folder} without pictures of one or two concepts; expected some to train on")
     names = tuple(dict.fromkeys(name for record in records for name in record.concepts))
-    images = [to_bytes(model.processor(record.path)[0]) for record in tqdm(records, desc="reading")]
+    images = [to_bytes(model.processor(record.path)[0]) for record in progress(records, "reading")]
     concepts = torch.full((len(records), 2), -1)
     for row, record in enumerate(records):
         concepts[row, : len(record.concepts)] = torch.tensor([names.index(name) for name in record.concepts])

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_bytes
+from energycomp.progress import progress
 from energycomp_datasets.pictures import Pictures, in_folder
 from energycomp_datasets.rooms import rooms
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
@@ -37,7 +37,7 @@ def drawn(world: str, size: int) -> Pictures:
         raise InputError(
             f"got {size}x{size} pixels; expected at most {LARGEST}x{LARGEST} for rendered images; pass --data"
         )
-    starts = tqdm(range(0, DRAWN, CHUNK), desc=f"rendering {DRAWN:,} images", delay=2, leave=False)
+    starts = progress(range(0, DRAWN, CHUNK), f"rendering {DRAWN:,} images")
     return Pictures(torch.cat([to_bytes(WORLDS[world](start, min(CHUNK, DRAWN - start), size)) for start in starts]))
 
 
@@ -50,7 +50,7 @@ def in_file(path: Path, processor: ImageProcessor) -> Pictures:
     file = mask_file(path)
     if file is None:
         return in_folder(path, processor)
-    read = [to_bytes(processor(list(part))) for part in tqdm(images_in(file.path, most=MOST), desc="reading", delay=2)]
+    read = [to_bytes(processor(list(part))) for part in progress(images_in(file.path, most=MOST), "reading")]
     return Pictures(torch.cat(read))
 
 

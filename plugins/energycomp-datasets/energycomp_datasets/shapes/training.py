@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from energycomp.fields import parse_range
 from energycomp.images import to_bytes
+from energycomp.progress import progress
 from energycomp_datasets.pictures import Pictures
 from energycomp_datasets.shapes.lit import factors, render as render_lit
 from energycomp_datasets.shapes.shapes import layout, render
@@ -19,7 +19,7 @@ def drawn_shapes(world: str, objects: str, size: int) -> Pictures:
     """Images of a world; `objects` is the number of objects per image, or a range of about equally frequent numbers."""
     low, high = parse_range(objects, greatest=5)
     chunks, chunk = [], 500
-    for start in tqdm(range(0, DRAWN, chunk), desc=f"rendering {DRAWN:,} images", delay=2, leave=False):
+    for start in progress(range(0, DRAWN, chunk), f"rendering {DRAWN:,} images"):
         count = low + start // chunk % (high - low + 1)
         drawn = [layout(np.random.default_rng([0, start + k]), count, world=world) for k in range(chunk)]
         images, _ = render(torch.from_numpy(np.stack(drawn)).float(), world=world, size=size)

@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import attrs
-from tqdm import tqdm
 
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
 from energycomp.models import Model, on_meta
 from energycomp.plugins import Factory, PluginInfo, find, listing, names, singular_of
+from energycomp.progress import counting
 from energycomp.testing import stripes_model
 from energycomp_lab.checks.conditioner import check_conditioner
 from energycomp_lab.checks.dataset import check_dataset, write_images
@@ -71,13 +71,14 @@ def check_plugin(
     report = report or _ignore
     for check in found:
         report(check)
-    with tqdm(planned, disable=not progress, unit="check", leave=False) as bar:
-        for kind, one in bar:
+    with counting("checking", len(planned), unit="check", show=progress) as bar:
+        for kind, one in planned:
             what = f"{singular_of(kind)} {one}"
-            bar.set_description(what)
+            bar.note(what)
             report(Check(what, None, "it did not end"))
             found.append(_run(what, partial(CHECKS.get(kind, _no_check), one)))
             report(found[-1])
+            bar.advance()
     return tuple(found)
 
 

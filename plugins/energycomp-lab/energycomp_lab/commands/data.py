@@ -9,7 +9,7 @@ import typer
 
 from energycomp.cli import Seed, check_folder, loading, make_folder
 from energycomp.errors import InputError
-from energycomp.ticking import redrawn
+from energycomp.progress import counting
 
 
 def data(
@@ -32,8 +32,6 @@ def data(
 
     The folder is created once all images are written.
     """
-    from tqdm import tqdm
-
     from energycomp.files import atomic_directory
     from energycomp.plugins import find
 
@@ -45,10 +43,10 @@ def data(
     with loading(name):
         source = find("datasets", name)()
     make_folder(out.parent, "-o")
-    with atomic_directory(out) as temporary, tqdm(total=n, desc="writing", unit="image", delay=1) as bar, redrawn(bar):
+    with atomic_directory(out) as temporary, counting("writing", n, unit="image", leave=True) as bar:
 
         def progress(done: int) -> None:
-            bar.update(done - bar.n)
+            bar.advance(done - bar.done)
 
         source.write(temporary, count=n, seed=seed, options=objects, progress=progress)
     typer.echo(str(out))

@@ -13,8 +13,8 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning, Solver, infer_sample, make_problem
 from energycomp.models import Calibration, Model, log_errors
+from energycomp.progress import progress as shown
 from energycomp.seeds import derived_seed
-from energycomp.ticking import ticking
 from energycomp_lab.evaluation.data import Example
 
 LEAST = 10  # images of a count; fewer tell nothing about its tail
@@ -48,7 +48,7 @@ def calibrate(
     ((1,), 12)
     """
     found: dict[int, list[Tensor]] = defaultdict(list)
-    for index, example in enumerate(ticking(examples, disable=not progress, desc="calibrating", unit="image")):
+    for index, example in enumerate(shown(examples, "calibrating", unit="image", show=progress, leave=True)):
         generator = torch.Generator().manual_seed(derived_seed(seed, "calibration", index))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from energycomp.components import mixed_of
 from energycomp.decomposition import Decomposer, Decomposition, DiffusionDecomposer, decompose_samples, decomposer_of
@@ -18,8 +17,8 @@ from energycomp.errors import InputError
 from energycomp.inference import OutOfDistributionWarning, Solution, Solver, infer_sample
 from energycomp.models import Model, model_of
 from energycomp.plugins import object_of
+from energycomp.progress import progress as shown
 from energycomp.seeds import as_seed, derived_seed
-from energycomp.ticking import ticking
 from energycomp_lab.evaluation.data import Example, true_values
 from energycomp_lab.evaluation.records import (
     check_record,
@@ -198,7 +197,7 @@ def evaluate_parts(
     scores = Scores(metrics)
     errors = {name: Scores(MetricCollection({name: MeanMetric()})) for name in ("mse", "mse_baseline")}
     average = torch.zeros(1, 3, *model.processor.size)
-    for example in tqdm(_checked(examples), disable=not progress, desc="reading", unit="image", delay=2, leave=False):
+    for example in shown(_checked(examples), "reading", unit="image", show=progress):
         average += model.processor(example.image) / len(examples)
 
     def true_of(example: Example) -> Tensor:
@@ -279,7 +278,7 @@ def _over(
     indices = range(len(examples)) if part is None else part
     if not len(indices) or not all(0 <= index < len(examples) for index in indices):
         raise InputError(f"got part {indices!r:.60} of {len(examples)} examples; expected indices below that number")
-    for index in ticking(indices, disable=not progress, desc="evaluating", unit="image"):
+    for index in shown(indices, "evaluating", unit="image", show=progress, leave=True):
         example = examples[index]
         if index in records:
             record = records[index]

@@ -16,10 +16,10 @@ from accelerate.utils import send_to_device
 from diffusers.optimization import get_constant_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from energycomp.errors import CheckpointError, InputError, NonFiniteError
 from energycomp.files import remove_stale
+from energycomp.progress import counting
 from energycomp_lab.training.checkpoint import (
     TrainingState,
     append_log,
@@ -245,8 +245,8 @@ def _resume(run: _Run, state: TrainingState) -> None:
 def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Iterator[Any]) -> None:
     main = run.accelerator.is_main_process
     steps = run.config.steps
-    bar = tqdm(total=steps, initial=state.step, disable=not (run.progress and main), dynamic_ncols=True)
-    with bar, interrupt_flag() as interrupted:
+    shown = counting("training", steps, done=state.step, unit="step", show=run.progress and main, leave=True)
+    with shown as bar, interrupt_flag() as interrupted:
         while state.step < steps:
             started = time.perf_counter()
             with run.throughput.step(run.config.batch_size):
@@ -254,8 +254,8 @@ def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Itera
             state.seconds += time.perf_counter() - started
             rate = state.scheduler.get_last_lr()[0]
             run.accelerator.log({"loss": state.loss, "lr": rate, **run.throughput.rates}, step=state.step)
-            bar.update()
-            bar.set_postfix_str(f"{run.throughput}, loss={state.loss:.4g}, lr={rate:.2e}", refresh=False)
+            bar.advance()
+            bar.note(f"{run.throughput}, loss={state.loss:.4g}, lr={rate:.2e}")
             if main and (stop or state.step % run.config.save_every == 0 or state.step == steps):
                 _save(run, state)
             if main and run.on_sample and run.config.sample_every and state.step % run.config.sample_every == 0:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
+from energycomp.progress import progress
 
 AT_ONCE = 8  # draws whose predictions are in memory
 
@@ -19,11 +19,8 @@ def terms_of(problem: Problem, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
     Costs M + 1 rows per draw. A progress bar is shown after 0.5 s.
     """
     form = QuadraticForm.empty(len(atoms))
-    with tqdm(total=len(bank), desc="draws", unit="draw", delay=0.5, leave=False) as bar:
-        for start in range(0, len(bank), AT_ONCE):
-            part = problem.quadratic(atoms, bank[start : start + AT_ONCE]).without_atoms()
-            form = form.cat(part)
-            bar.update(part.draws)
+    for start in progress(range(0, len(bank), AT_ONCE), f"{AT_ONCE} draws at a time"):
+        form = form.cat(problem.quadratic(atoms, bank[start : start + AT_ONCE]).without_atoms())
     return form
 
 

@@ -11,10 +11,10 @@ import termios
 
 SLOW = """
 import time
-from energycomp.ticking import ticking, working
+from energycomp.progress import progress, working
 with working("loading it ..."):
     time.sleep(1.2)
-for _ in ticking([1], desc="reading"):
+for _ in progress([1], "reading", leave=True):
     time.sleep(1.2)
 """
 
@@ -45,3 +45,24 @@ def test_a_log_has_no_clock() -> None:
     done = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, check=True)
     assert "loading" not in done.stderr
     assert done.stderr.count("reading:   0%") == 1
+
+
+NESTED = """
+import time
+from energycomp.progress import display, progress, working
+with display(show=SHOW), working("outer ..."):
+    for _ in progress(range(2), "inner"):
+        time.sleep(0.6)
+"""
+
+
+def test_nothing_is_shown_where_progress_is_off() -> None:
+    assert "inner" in shown_in_a_terminal(NESTED.replace("SHOW", "True"))
+    assert shown_in_a_terminal(NESTED.replace("SHOW", "False")) == ""
+
+
+def test_what_is_quick_has_no_bar_and_a_bar_that_was_shown_is_cleared() -> None:
+    quick = "from energycomp.progress import progress\nfor _ in progress(range(99), 'quick'): pass"
+    assert "quick" not in shown_in_a_terminal(quick)
+    text = shown_in_a_terminal(NESTED.replace("SHOW", "True"))
+    assert text.rstrip("\r").endswith(" ")

@@ -1,0 +1,183 @@
+"""One display of progress: a bar over items, a bar that is advanced by hand, and a clock.
+
+Nothing else in energycomp and its plugins imports tqdm, so that another display is another version of this file. Bars
+are shown in a terminal for what takes over half a second, with a clock that runs while one item takes long. A log file
+gets a drawing every 10 s, and no clock.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+import attrs
+
+from energycomp.errors import InputError
+
+DELAY = 0.5  # seconds until a bar is shown
+EVERY = 0.5  # seconds between two drawings of a bar in a terminal, while nothing advances it
+EVERY_LINE = 10.0  # seconds between two drawings in a log file
+
+T = TypeVar("T")
+
+_options: ContextVar[Mapping[str, Any]] = ContextVar("options of the bars", default={})  # noqa: B039 - never changed
+
+
+@attrs.frozen
+class Bar:
+    """A progress bar, as a loop sees it."""
+
+    _drawn: Any
+
+    @property
+    def done(self) -> int:
+        """How many items are done; 0 where nothing is shown."""
+        return int(self._drawn.n)
+
+    def advance(self, n: int = 1) -> None:
+        """Counts n more items as done."""
+        self._drawn.update(n)
+
+    def note(self, text: str) -> None:
+        """Writes a text at the end of the bar, the next time it is drawn."""
+        self._drawn.set_postfix_str(text, refresh=False)
+
+
+def progress(items: Iterable[T], what: str, *, unit: str = "it", show: bool = True, leave: bool = False) -> Iterator[T]:
+    """The items, behind a progress bar.
+
+    Args:
+        what: is done with the items, for example "reading".
+        unit: one item.
+        show: False for no bar.
+        leave: shows the bar from the first item on, and leaves it on the screen.
+
+    >>> list(progress(range(3), "counting", show=False))
+    [0, 1, 2]
+    """
+    total = len(items) if isinstance(items, Sized) else None
+    with counting(what, total, unit=unit, show=show, leave=leave) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+@contextmanager
+def counting(
+    what: str, total: int | None, *, done: int = 0, unit: str = "it", show: bool = True, leave: bool = False
+) -> Iterator[Bar]:
+    """A progress bar for what is no loop over items: it is advanced by hand.
+
+    Args:
+        total: number of items; None where nobody knows.
+        done: how many are done before.
+        what, unit, show, leave: as of `progress`.
+
+    >>> with counting("reading", 2, show=False) as bar:
+    ...     bar.advance(2)
+    """
+    from tqdm import tqdm
+
+    options = {
+        "desc": what,
+        "unit": unit,
+        "leave": leave,
+        "delay": 0 if leave else DELAY,
+        "mininterval": 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else EVERY_LINE,
+        "dynamic_ncols": True,
+        **_options.get(),
+    }
+    if not show:
+        options["disable"] = True
+    with tqdm(total=total, initial=done, **options) as drawn, _redrawn(drawn):
+        yield Bar(drawn)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows in a terminal what is being done, with a clock, until it is done; nothing in a log file.
+
+    >>> with working("energycomp: reading scene.png ..."):
+    ...     pass
+    """
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() or _options.get().get("disable")
+    with tqdm(bar_format="{desc} {elapsed}", desc=what, leave=False, disable=hidden) as drawn, _redrawn(drawn):
+        yield
+
+
+@contextmanager
+def display(*, show: bool = True, **options: Any) -> Iterator[None]:
+    """Shows the bars and clocks in the block with these options of tqdm; none where `show` is false.
+
+    >>> with display(show=False):
+    ...     list(progress([1, 2], "silent"))
+    [1, 2]
+    """
+    outer = _options.get()
+    hidden = {"disable": True} if outer.get("disable") or not show else {}
+    token = _options.set({**outer, **options, **hidden})
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises `InputError` for a name that tqdm does not have.
+
+    >>> check_options({"desc": "images", "leave": True})
+    """
+    from tqdm import tqdm
+
+    known = inspect.signature(tqdm.__init__).parameters.keys() - {"self", "iterable", "total", "initial", "kwargs"}
+    if unknown := sorted(options.keys() - known):
+        raise InputError(
+            f"got {', '.join(unknown)} for a progress bar; expected options of tqdm: {', '.join(sorted(known))}; "
+            "such as set_progress_bar_config(disable=True)"
+        )
+
+
+@contextmanager
+def over_bar() -> Iterator[None]:
+    """What is printed in the block does not run into a progress bar in a terminal.
+
+    >>> with over_bar():
+    ...     print("read")
+    read
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stdout):
+        yield
+
+
+@contextmanager
+def _redrawn(drawn: Any) -> Iterator[None]:
+    """Draws a bar again and again in a terminal, so that its clock runs."""
+    if drawn.disable or not sys.stderr.isatty():
+        yield
+        return
+    ended = Event()
+
+    def redraw() -> None:
+        while not ended.wait(max(EVERY, drawn.delay)):
+            drawn.delay = 0  # tqdm clears at the end what it believes to have shown
+            drawn.refresh()
+
+    thread = Thread(target=redraw, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
