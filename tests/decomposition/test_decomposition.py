@@ -39,7 +39,7 @@ from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
 from energycomp.testing.stripes import Stripes, StripesEncoder
 from energycomp_lab.checks import ConformanceError, check_encoder
-from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall, evaluate_parts, match_masks
+from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall, evaluate, match_masks
 
 K, STEPS = 4, 5
 RULES: tuple[Any, ...] = ("product", "mean")
@@ -337,12 +337,12 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "masks": (lambda: match_masks(torch.zeros(1, 2, 2), torch.zeros(1, 3, 3)), "got masks"),
     "strip": (lambda: strip(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 3, 4, 4)), "decompose"),
     "values": (
-        lambda: evaluate_parts(
+        lambda: evaluate(
             stripes_model(), [Example(torch.zeros(3, 16, 16), conditions=[(0.5, 0.5)])], MetricCollection([MaskIoU()])
         ),
         "expected the masks",
     ),
-    "no examples": (lambda: evaluate_parts(stripes_model(), [], MetricCollection([MaskIoU()])), "no examples"),
+    "no examples": (lambda: evaluate(stripes_model(), [], MetricCollection([MaskIoU()])), "no examples"),
 }
 
 
@@ -378,7 +378,7 @@ def test_evaluation_counts_what_is_found_and_compares_with_the_mean_picture() ->
     masks[2] = torch.cat([masks[2], torch.ones(1, 16, 16, dtype=torch.bool)])  # one that nothing finds
     examples = [Example(picture, masks=mask) for picture, mask in zip(pictures, masks, strict=True)]
     metrics = MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
-    report = evaluate_parts(stripes_model(), examples, metrics, progress=False)
+    report = evaluate(stripes_model(), examples, metrics, progress=False)
     assert report.values["recall"] == pytest.approx(10 / 11)
     assert report.values["iou"] == pytest.approx(10 / 11)
     assert report.values["mse"] == pytest.approx(0, abs=1e-9)
@@ -391,7 +391,7 @@ def test_evaluation_counts_what_is_found_and_compares_with_the_mean_picture() ->
 
 def test_pictures_without_masks_have_no_recall() -> None:
     examples = [Example(torch.rand(3, 16, 16), masks=torch.zeros(0, 1, 1, dtype=torch.bool))]
-    report = evaluate_parts(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
+    report = evaluate(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
     assert report.as_dict()["recall"] is None
     assert report.values["mse"] > 0
 

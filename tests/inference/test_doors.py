@@ -24,7 +24,7 @@ from energycomp.models import Defaults, Model, save_pretrained
 from energycomp.plugins import register, registry
 from energycomp.sampling import Composer
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model, tiny_model
-from energycomp_lab.evaluation import CountAccuracy, Example, evaluate, evaluate_parts
+from energycomp_lab.evaluation import CountAccuracy, Example, evaluate
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])
 LABELS = torch.tensor([2, 5])
@@ -158,9 +158,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no model": (lambda: places(model=None), MODEL),
     "no edited model": (lambda: edit(torch.zeros(3, 16, 16), 3, remove=[0]), MODEL),  # type: ignore[arg-type]
     "no evaluated model": (lambda: scored(model=3), MODEL),
-    "no evaluated decomposer": (
-        lambda: evaluate_parts(3, [Example(torch.zeros(3, 8, 8))], MetricCollection({})),  # type: ignore[arg-type]
-        MODEL,
+    "a solver that is to decompose": (
+        lambda: evaluate(stripes_model(), [Example(torch.zeros(3, 8, 8))], MetricCollection({}), solver="first"),
+        "a solver or a count with stripes, which decomposes images",
     ),
     "no decomposing model": (lambda: decompose(torch.zeros(3, 16, 16), 3), MODEL),  # type: ignore[arg-type]
     "a decomposer's class": (lambda: decompose(torch.zeros(3, 16, 16), DiffusionDecomposer), MODEL),  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from energycomp.errors import InputError
 from energycomp_datasets.shapes.lit import FACTORS, LitSource
 from energycomp_decomp.model import lit, untrained_lit
 from energycomp_decomp.networks import FactorsEncoder
-from energycomp_lab.evaluation import evaluate_parts
+from energycomp_lab.evaluation import evaluate
 
 
 def test_evaluation_gives_mig_and_mcc() -> None:
@@ -20,7 +20,7 @@ def test_evaluation_gives_mig_and_mcc() -> None:
         model = untrained_lit(parts=2, width=1)
     source = LitSource()
     examples = source.examples("synthetic", count=6, seed=0)
-    report = evaluate_parts(model, examples, source.metrics(), progress=False)
+    report = evaluate(model, examples, source.metrics(), progress=False)
     assert {"mig", "mcc", "mse", "mse_baseline"} <= report.values.keys()
     assert 0 <= report.values["mig"] <= 1
     assert len(FACTORS) == len(examples[0].factors)

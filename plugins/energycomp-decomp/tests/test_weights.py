@@ -18,7 +18,7 @@ from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.checks import check_model
-from energycomp_lab.evaluation import evaluate_parts
+from energycomp_lab.evaluation import evaluate
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,7 +38,7 @@ def test_objects_are_found(name: str) -> None:
     model, source = energycomp.load(name), find("datasets", name)()
     quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=10))
     examples = source.examples("synthetic", count=8, seed=1)
-    report = evaluate_parts(quick, examples, source.metrics(), progress=False)
+    report = evaluate(quick, examples, source.metrics(), progress=False)
     assert report.values["recall"] > 0.75
     assert report.values["mse"] < report.values["mse_baseline"] / 5
 
@@ -49,9 +49,7 @@ def test_views_show_objects_that_the_encoder_gives_one_latent(model: Model) -> N
     found = {}
     for views in (1, 8):
         defaults = attrs.evolve(model.defaults, num_inference_steps=10, views=views)
-        report = evaluate_parts(
-            attrs.evolve(model, defaults=defaults), examples, ShapesSource().metrics(), progress=False
-        )
+        report = evaluate(attrs.evolve(model, defaults=defaults), examples, ShapesSource().metrics(), progress=False)
         found[views] = report.values["recall"]
     assert found[1] <= 0.75
     assert found[8] == 1.0

@@ -21,7 +21,7 @@ from energycomp.plugins import find
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.classifier import load_classifier, structure_accuracy
 from energycomp_lab.checks import check_model
-from energycomp_lab.evaluation import evaluate_parts
+from energycomp_lab.evaluation import evaluate
 from energycomp_slots.decomposer import SlotDecomposer
 
 ROOT = Path(__file__).parents[3]
@@ -55,7 +55,7 @@ def run(*arguments: str) -> dict[str, Any]:
 def test_slots_are_objects(name: str) -> None:
     model, source = energycomp.load(name), find("datasets", name)()
     examples = source.examples("synthetic", count=60, seed=1)
-    report = evaluate_parts(model, examples, source.metrics(), seed=1, progress=False)
+    report = evaluate(model, examples, source.metrics(), seed=1, progress=False)
     assert report.values["ari_fg"] > 0.9
     assert report.values["mse"] < report.values["mse_baseline"] / 10
 

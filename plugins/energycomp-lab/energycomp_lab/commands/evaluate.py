@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,6 @@ from energycomp.cli import (
     Options,
     Records,
     Seed,
-    Shard,
     ShardOption,
     SolverName,
     Source,
@@ -42,9 +42,8 @@ from energycomp.cli import (
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from energycomp.decomposition import Decomposer
     from energycomp.models import Model
     from energycomp_lab.evaluation import Report
 
@@ -113,49 +112,57 @@ def evaluate(
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
         from energycomp.plugins import find
-        from energycomp_lab.evaluation import HasConcepts, evaluate as run, evaluate_parts
+        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, evaluate as run
 
         known = parse_count(count, true=True)
         chosen = None if solver is None else find("solvers", solver)()
         options = model_options(option, model=source, dtype=dtype)
         loaded = with_views(load_model(model, local_device(device), **options), views)
-        examples = find("datasets", dataset or loaded.name)()
-        if takes_words(loaded) and isinstance(examples, HasConcepts):
-            loaded = over(loaded, concepts or ",".join(examples.concepts(data)), template)
-            _check_known(loaded, examples.concepts(data))
-        else:
-            loaded = over(loaded, concepts, template)
-        shown, metrics = examples.examples(data, count=n, seed=seed), examples.metrics()
-    decomposes = takes_apart(loaded)
-    if decomposes and (chosen is not None or known is not None):
-        raise InputError(f"got --solver or --count with {model}, which decomposes images; leave them out")
-    settings = {
-        "model": model,
-        "option": options,
-        "data": data,
-        "source": dataset or loaded.name,
-        "n": n,
-        "solver": solver or (None if decomposes else loaded.defaults.solver),
-        "count": known,
-        "samples": samples if decomposes else None,
-        "seed": seed,
-        "concepts": loaded.conditioner.config() if takes_words(loaded) else None,
-        "weights": model_fingerprint(loaded),
-    }
-
-    def report_of(**kept: Any) -> Report:
-        if decomposes:
-            scenes = _scene_scores(loaded, examples, count=samples, seed=seed) if part.total == 1 else None
-            return evaluate_parts(loaded, shown, metrics, seed=seed, data=data, scenes=scenes, **kept)
-        return run(loaded, shown, metrics, solver=chosen, count=known, seed=seed, data=data, **kept)
-
+        images_of = dataset or loaded.name
+        images: Any = find("datasets", images_of)()
+        words = images.concepts(data) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
+        loaded = over(loaded, concepts or ",".join(words) or concepts, template)
+        _check_known(loaded, words)
+        examples, decomposes = images.examples(data, count=n, seed=seed), takes_apart(loaded)
+    scored = isinstance(images, HasSceneScores) and samples and part.total == 1
+    report_of = partial(
+        run,
+        loaded,
+        examples,
+        images.metrics(),
+        solver=chosen,
+        count=known,
+        seed=seed,
+        data=data,
+        scenes=partial(images.scene_scores, count=samples, seed=seed) if scored else None,
+    )
     if out is None:
         report = report_of()
     else:
+        settings = {
+            "model": model,
+            "option": options,
+            "data": data,
+            "source": images_of,
+            "n": n,
+            "solver": solver or (None if decomposes else loaded.defaults.solver),
+            "count": known,
+            "samples": samples if decomposes else None,
+            "seed": seed,
+            "concepts": loaded.conditioner.config() if takes_words(loaded) else None,
+            "weights": model_fingerprint(loaded),
+        }
         with Records(make_folder(out, "-o"), settings, part) as records:
-            kept = {"known": records.known, "on_record": records.append}
-            if part.total > 1:
-                _evaluate_part(part, len(shown), report_of, kept)
+            kept: dict[str, Any] = {"known": records.known, "on_record": records.append}
+            if part.total > 1:  # its records are a part of those that a report needs
+                indices = part.of(range(len(examples)))
+                if len(indices):
+                    report_of(part=indices, **kept)
+                typer.echo(
+                    f"energycomp: evaluated {len(indices)} of {len(examples)} images, shard {part}. Once all shards "
+                    "have ended, the same command without --shard writes the report.",
+                    err=True,
+                )
                 return
             report = report_of(**kept)
         with atomic_file(out / REPORT) as temporary:
@@ -168,18 +175,6 @@ def evaluate(
         typer.echo(str(out / REPORT))
 
 
-def _evaluate_part(part: Shard, images: int, report_of: Callable[..., Report], kept: dict[str, Any]) -> None:
-    """Evaluates the images of a shard, whose records are a part of those that a report needs."""
-    indices = part.of(range(images))
-    if len(indices):
-        report_of(part=indices, **kept)
-    typer.echo(
-        f"energycomp: evaluated {len(indices)} of {images} images, shard {part}. Once all shards have ended, the same "
-        "command without --shard writes the report.",
-        err=True,
-    )
-
-
 def _check_known(model: Model, shown: Sequence[str]) -> None:
     """Raises `InputError` for images of a concept that the model does not choose among."""
     known: Any = model.conditioner
@@ -188,18 +183,6 @@ def _check_known(model: Model, shown: Sequence[str]) -> None:
             f"got images of {missing[0]}, which is not among the concepts {', '.join(known.concepts)}; expected all "
             "that the images show; add it to --concepts, or leave --concepts out"
         )
-
-
-def _scene_scores(
-    model: Model, source: Any, *, count: int, seed: int
-) -> Callable[[Decomposer], Mapping[str, float]] | None:
-    """Scores of scenes that the model generates; None where it generates none, or the dataset has no scores."""
-    from energycomp.decomposition import sampler_of
-    from energycomp_lab.evaluation import HasSceneScores
-
-    if not isinstance(source, HasSceneScores) or not count or sampler_of(model) is None:
-        return None
-    return lambda decomposer: source.scene_scores(decomposer, count=count, seed=seed)
 
 
 def _print_table(report: Report) -> None:

@@ -22,7 +22,7 @@ LEVEL = 0.95
 
 @attrs.frozen(eq=False)
 class Report:
-    """What `evaluate` and `evaluate_parts` return.
+    """What `evaluate` returns.
 
     Args:
         values: metrics over all images.

@@ -69,7 +69,7 @@ def test_evaluate_goes_on_where_it_was_interrupted(
             raise KeyboardInterrupt
         return infer(*arguments, **options)
 
-    monkeypatch.setattr(sys.modules["energycomp_lab.evaluation.evaluate"], "infer_sample", stopped)
+    monkeypatch.setattr(sys.modules["energycomp_lab.evaluation.tasks"], "infer_sample", stopped)
     code, out, err = run(*command, "-o", "out")
     assert (code, out) == (130, "")
     records = Path("out/evaluation.jsonl")

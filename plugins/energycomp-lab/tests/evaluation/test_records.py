@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from energycomp.errors import InputError
 from energycomp.testing import stripes_model, tinted_model, tiny_model
-from energycomp_lab.evaluation import EstimationError, Example, MaskIoU, Report, evaluate, evaluate_parts
+from energycomp_lab.evaluation import EstimationError, Example, MaskIoU, Report, evaluate
 from energycomp_lab.evaluation.records import from_numbers, to_numbers
 
 Run = Callable[..., Report]
@@ -36,7 +36,7 @@ def attributes(**options: Any) -> Report:
 def masks(**options: Any) -> Report:
     stripe = torch.arange(16).expand(1, 16, 16) < 4
     examples = [Example(image, masks=stripe) for image in IMAGES]
-    return evaluate_parts(stripes_model(), examples, MetricCollection([MaskIoU()]), progress=False, **options)
+    return evaluate(stripes_model(), examples, MetricCollection([MaskIoU()]), progress=False, **options)
 
 
 def factors(**options: Any) -> Report:
@@ -47,7 +47,7 @@ def factors(**options: Any) -> Report:
         def update(self, found: list[torch.Tensor], true: list[torch.Tensor]) -> None:  # type: ignore[override]
             super().update(found[0].mean() - true[0].mean())
 
-    return evaluate_parts(model, examples, MetricCollection({"latents": LatentMean()}), progress=False, **options)
+    return evaluate(model, examples, MetricCollection({"latents": LatentMean()}), progress=False, **options)
 
 
 def figures(report: Report) -> str:
