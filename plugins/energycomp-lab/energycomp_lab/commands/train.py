@@ -195,7 +195,7 @@ def _speed(result: FitResult) -> str:
 
 
 def _how_to_go_on(folder: Path, processes: int) -> str:
-    from energycomp_lab.training import newest_checkpoint
+    from energycomp_lab.training.checkpoint import newest_checkpoint
 
     parts = sorted(
         (path for path in folder.glob("*/") if newest_checkpoint(path)), key=lambda path: path.stat().st_mtime

@@ -1,20 +1,12 @@
-"""Train: one loop that resumes bit for bit, its loss and its checkpoints."""
+"""Train: one loop that resumes bit for bit, its losses, and recipes."""
 
-from energycomp_lab.training.checkpoint import (
-    TrainingState,
-    append_log,
-    ema_state,
-    ema_weights,
-    load_checkpoint,
-    newest_checkpoint,
-    rewind_log,
-    save_checkpoint,
-)
+from energycomp.imports import moved
+from energycomp_lab.training.checkpoint import ema_weights
 from energycomp_lab.training.config import FitConfig, Step
 from energycomp_lab.training.contrast import Rivals, contrastive_loss
 from energycomp_lab.training.fit import FitResult, Loss, OnSample, fit
 from energycomp_lab.training.loss import denoising_loss
-from energycomp_lab.training.order import MapStyle, Order, TrainingData, batches, interrupt_flag, step_generator
+from energycomp_lab.training.order import MapStyle, TrainingData
 from energycomp_lab.training.recipe import Recipe, Trainable, augment, collate, option_number, start
 
 __all__ = [
@@ -23,28 +15,25 @@ __all__ = [
     "Loss",
     "MapStyle",
     "OnSample",
-    "Order",
     "Recipe",
     "Rivals",
     "Step",
     "Trainable",
     "TrainingData",
-    "TrainingState",
-    "append_log",
     "augment",
-    "batches",
     "collate",
     "contrastive_loss",
     "denoising_loss",
-    "ema_state",
     "ema_weights",
     "fit",
-    "interrupt_flag",
-    "load_checkpoint",
-    "newest_checkpoint",
     "option_number",
-    "rewind_log",
-    "save_checkpoint",
     "start",
-    "step_generator",
 ]
+
+# What the loop alone uses was public here; it stays for one release.
+_CHECKPOINTS = ("TrainingState", "append_log", "ema_state", "load_checkpoint", "newest_checkpoint", "rewind_log")
+_INTERIOR = {
+    "energycomp_lab.training.checkpoint": (*_CHECKPOINTS, "save_checkpoint"),
+    "energycomp_lab.training.order": ("Order", "batches", "interrupt_flag", "step_generator"),
+}
+__getattr__ = moved(__name__, {name: module for module, names in _INTERIOR.items() for name in names})

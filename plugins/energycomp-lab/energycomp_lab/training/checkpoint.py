@@ -36,13 +36,7 @@ class TrainingState:
 
 
 def ema_state(module: nn.Module, ema: EMAModel) -> dict[str, Tensor]:
-    """The `state_dict` of a module with its parameters averaged: `{name: tensor}`, buffers as they are.
-
-    >>> module = nn.Linear(2, 1)
-    >>> averaged = ema_state(module, EMAModel(module.parameters()))
-    >>> averaged.keys() == module.state_dict().keys()
-    True
-    """
+    """The `state_dict` of a module with its parameters averaged: `{name: tensor}`, buffers as they are."""
     averages = {id(p): average for p, average in zip(module.parameters(), ema.shadow_params, strict=True)}
     averaged = {name: averages[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
     return {name: averaged.get(name, tensor).detach().clone() for name, tensor in module.state_dict().items()}
@@ -64,11 +58,7 @@ def ema_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def newest_checkpoint(out: str | Path) -> Path | None:
-    """The checkpoint of `out` with the highest step that verifies, or None; a warning names each damaged one.
-
-    >>> newest_checkpoint("absent") is None
-    True
-    """
+    """The checkpoint of `out` with the highest step that verifies, or None; a warning names each damaged one."""
     for _, path in sorted(_checkpoints(Path(out)), reverse=True):
         try:
             read_checkpoint(path)
@@ -83,22 +73,7 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     """Writes `out/checkpoint-<step>.safetensors`, then removes all but the newest `keep` checkpoints.
 
     The file holds weights, averages and the optimizer's moments as tensors, and the rest as JSON in its metadata, with
-    a sha256 over both. It has a temporary name until it is complete.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        CheckpointError: it cannot be written; the older checkpoints are as they were.
-
-    >>> import tempfile
-    >>> module = nn.Linear(2, 1)
-    >>> optimizer = torch.optim.AdamW(module.parameters())
-    >>> scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    >>> state = TrainingState(module, optimizer, scheduler, EMAModel(module.parameters()), step=3)
-    >>> with tempfile.TemporaryDirectory() as out:
-    ...     save_checkpoint(out, state, {"seed": 0}, keep=1).name
-    'checkpoint-000003.safetensors'
+    a sha256 over both. `CheckpointError` where it cannot be written; the older checkpoints are as they were.
     """
     path = Path(out) / f"checkpoint-{state.step:06d}.safetensors"
     optimizer = state.optimizer.state_dict()
@@ -123,11 +98,7 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
 
 
 def prune_checkpoints(out: str | Path, step: int, *, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints up to `step`, and those of later steps, which are damaged.
-
-    Raises:
-        CheckpointError: a file cannot be removed.
-    """
+    """Removes all but the newest `keep` checkpoints up to `step`, and those of later steps, which are damaged."""
     found = sorted(_checkpoints(Path(out)))
     kept = [path for number, path in found if number <= step][-keep:]
     for _, path in found:
@@ -139,23 +110,7 @@ def prune_checkpoints(out: str | Path, step: int, *, keep: int) -> None:
 
 
 def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Mapping[str, Any]) -> None:
-    """Puts a checkpoint into `state`, in place.
-
-    Raises:
-        CheckpointError: it is damaged, or has other hyperparameters or another set of tensors; `state` is unchanged.
-
-    >>> import tempfile
-    >>> module = nn.Linear(2, 1)
-    >>> optimizer = torch.optim.AdamW(module.parameters())
-    >>> scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    >>> state = TrainingState(module, optimizer, scheduler, EMAModel(module.parameters()), step=3)
-    >>> with tempfile.TemporaryDirectory() as out:
-    ...     path = save_checkpoint(out, state, {"seed": 0}, keep=1)
-    ...     state.step = 4
-    ...     load_checkpoint(path, state, {"seed": 0})
-    ...     state.step
-    3
-    """
+    """Puts a checkpoint into `state`, in place, unless it is damaged or of other hyperparameters or tensors."""
     path = Path(path)
     content, tensors = read_checkpoint(path)
     advice = "Use the same values to resume it, or another `out` to start a new run."
@@ -176,11 +131,7 @@ def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Map
 
 
 def append_log(out: str | Path, state: TrainingState) -> None:
-    """Adds `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
+    """Adds `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training."""
     path = Path(out) / LOG
     rate = state.scheduler.get_last_lr()[0]
     line = {"step": state.step, "loss": state.loss, "lr": rate, "seconds": round(state.seconds, 3)}
@@ -192,18 +143,7 @@ def append_log(out: str | Path, state: TrainingState) -> None:
 
 
 def rewind_log(out: str | Path, step: int) -> None:
-    r"""Drops the lines of `out/log.jsonl` after `step`, and one that a killed run left half written.
-
-    Raises:
-        CheckpointError: the file cannot be read or written.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as out:
-    ...     _ = (Path(out) / "log.jsonl").write_text('{"step": 5}\n{"step": 10}\n{"st')
-    ...     rewind_log(out, 5)
-    ...     (Path(out) / "log.jsonl").read_text()
-    '{"step": 5}\n'
-    """
+    """Drops the lines of `out/log.jsonl` after `step`, and one that a killed run left half written."""
     path = Path(out) / LOG
     if not path.exists():
         return

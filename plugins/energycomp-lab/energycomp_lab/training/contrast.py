@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import attrs
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.components import Condition, error_scale, log_snr, signal_noise, stratified_timesteps, target
-from energycomp.denoisers import Denoiser, rows, trunk
+from energycomp.components import Condition
+from energycomp.denoisers import Denoiser, rows
 from energycomp.errors import InputError
-from energycomp.seeds import as_generator
+from energycomp_lab.training.loss import error_weight, noised
 
 
 @attrs.frozen(eq=False)
@@ -60,15 +59,10 @@ def contrastive_loss(
 
     Args:
         denoiser: of the rule product.
-        samples: x0, (B, C, H, W).
-        condition: R flat rows over all samples.
-        owner: (R,) the sample that each row belongs to.
         rivals: the wrong compositions.
         weight: of the rivals; 1 takes J, the sum over numbers, and the logarithm as they are.
         beta: inverse temperature.
-        module: the network to call in place of the denoiser's own.
-        gamma, floor, timestep_power: weights of the error and the draw of timesteps, see `denoising_loss`.
-        generator: draws timesteps and noise.
+        samples, condition, owner, module, gamma, floor, timestep_power, generator: as of `denoising_loss`.
 
     Returns:
         A scalar, mean over samples and numbers. Costs R + M rows, and one for each sample.
@@ -86,28 +80,22 @@ def contrastive_loss(
     """
     if denoiser.rule != "product":
         raise InputError(f"got a denoiser of the rule {denoiser.rule!r}; expected 'product'; use denoising_loss")
-    generator = as_generator(generator)
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
-    schedule, kind, batch = denoiser.alphas_cumprod.to(samples.device), denoiser.prediction_type, len(samples)
-    timestep = stratified_timesteps(batch, 0.0, float(len(schedule)), power=timestep_power, generator=generator)
-    timestep = timestep.to(samples.device)
-    noise = randn_tensor(samples.shape, generator=generator, device=samples.device)
-    signal, sigma = signal_noise(schedule, timestep, samples.dtype)
+    shared, goal, timestep = noised(denoiser, samples, None, timestep_power, generator)
+    batch = len(samples)
     null = Condition.unconditional(*denoiser.token_shape, rows=batch, device=samples.device)
     everything = Condition.cat([condition, rivals.condition, null.to(dtype=condition.rows.dtype)])
     added_owner = owner.new_zeros(len(rivals.condition))
     has = rivals.added >= 0
     added_owner[rivals.added[has]] = rivals.owner[has]
     owners = torch.cat([owner, added_owner, torch.arange(batch, device=owner.device)])
-    shared = trunk(denoiser, signal * samples + sigma * noise, timestep)
     predictions = rows(denoiser, shared, everything, owners).float().flatten(1)
     u = predictions[-batch:]
     effects = predictions[:-batch] - u[owners[:-batch]]
     true, others = effects[: len(owner)], effects[len(owner) :]
 
-    residual = u.index_add(0, owner, true) - target(samples, noise, schedule, timestep, kind).flatten(1)
-    scale = error_scale(schedule, timestep, kind)
-    scale = (scale * (gamma * torch.exp(-log_snr(schedule, timestep))).clamp(max=1.0)).float()
+    residual = u.index_add(0, owner, true) - goal.flatten(1)
+    scale = error_weight(denoiser, timestep, gamma).float()
     loss = (residual.square().mean(1) * scale.clamp(min=floor)).mean()
 
     zero = true.new_zeros(1, true.shape[1])

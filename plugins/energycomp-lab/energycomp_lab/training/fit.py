@@ -31,7 +31,7 @@ from energycomp_lab.training.checkpoint import (
     save_checkpoint,
 )
 from energycomp_lab.training.config import FitConfig, Step
-from energycomp_lab.training.order import TrainingData, batches, interrupt_flag, step_generator
+from energycomp_lab.training.order import Order, TrainingData, batches, interrupt_flag, step_generator
 from energycomp_lab.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
 
 SMOOTHING = 0.98
@@ -119,6 +119,7 @@ def fit(
         out=Path(out),
         on_sample=on_sample,
         progress=progress,
+        throughput=Throughput(accelerator.num_processes),
     )
     objective = accelerator.prepare_model(_Objective(module, loss, config.mixed_precision))
     state = _initial_state(module, config)
@@ -127,7 +128,8 @@ def fit(
         module.train()
         start_trackers(accelerator, config.trajectory(samples))
         try:
-            _train(run, state, objective, run.batches(data, state.step, collate_fn))
+            order = Order(run.config, samples, run.parts, state.step)
+            _train(run, state, objective, batches(data, order, collate_fn))
         finally:
             stop_trackers(accelerator)
     accelerator.wait_for_everyone()
@@ -156,31 +158,21 @@ class _Objective(nn.Module):
 
 @attrs.frozen(eq=False, kw_only=True)
 class _Run:
+    """What stays the same from step to step; `config.micro_batches` is a number."""
+
     accelerator: Accelerator
     config: FitConfig
     samples: int
     out: Path
     on_sample: OnSample | None
     progress: bool
-    throughput: Throughput = attrs.field(
-        default=attrs.Factory(lambda self: Throughput(self.accelerator.num_processes), takes_self=True)
-    )
-
-    @property
-    def micro_batches(self) -> int:
-        return self.config.micro_batches or self.accelerator.num_processes
+    throughput: Throughput
 
     @property
     def parts(self) -> range:
         """The micro batches of each batch that this process takes."""
-        count = self.micro_batches // self.accelerator.num_processes
+        count = (self.config.micro_batches or 1) // self.accelerator.num_processes
         return range(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
-
-    def batches(self, data: TrainingData, start: int, collate_fn: Callable[[list[Any]], Any] | None) -> Iterator[Any]:
-        return batches(
-            self.config, data, samples=self.samples, parts=self.parts, micro_batches=self.micro_batches, start=start,
-            collate_fn=collate_fn,
-        )  # fmt: skip
 
 
 def _accelerator(trackers: list[str], out: Path) -> Accelerator:

@@ -8,7 +8,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from energycomp.components import Condition, error_scale, log_snr, signal_noise, stratified_timesteps, target
-from energycomp.denoisers import Denoiser, compose_rows, trunk
+from energycomp.denoisers import Denoiser, Trunk, compose_rows, trunk
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
@@ -58,16 +58,34 @@ def denoising_loss(
             f"got samples {tuple(samples.shape)}, {len(condition)} rows and {len(owner)} owners; expected (B, C, H, W) "
             "and one owner a row"
         )
-    generator = as_generator(generator)
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
-    schedule, kind, batch = denoiser.alphas_cumprod.to(samples.device), denoiser.prediction_type, len(samples)
+    shared, goal, timestep = noised(denoiser, samples, timesteps, timestep_power, generator)
+    error = (compose_rows(denoiser, shared, condition, owner) - goal).square().flatten(1).mean(1)
+    weight = error_weight(denoiser, timestep, gamma)
+    weight = weight if gamma is None else weight.clamp(min=floor)
+    return (error * weight.to(error.dtype)).mean()
+
+
+def noised(
+    denoiser: Denoiser,
+    samples: Tensor,
+    timesteps: tuple[float, float] | None,
+    power: float,
+    generator: int | torch.Generator | None,
+) -> tuple[Trunk, Tensor, Tensor]:
+    """The trunk of samples with noise, what the network should predict of each, and their timesteps (B,)."""
+    generator = as_generator(generator)
+    schedule = denoiser.alphas_cumprod.to(samples.device)
     low, high = timesteps or (0.0, float(len(schedule)))
-    timestep = stratified_timesteps(batch, low, high, power=timestep_power, generator=generator).to(samples.device)
+    timestep = stratified_timesteps(len(samples), low, high, power=power, generator=generator).to(samples.device)
     noise = randn_tensor(samples.shape, generator=generator, device=samples.device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
-    composed = compose_rows(denoiser, trunk(denoiser, signal * samples + sigma * noise, timestep), condition, owner)
-    weight = error_scale(schedule, timestep, kind)
-    if gamma is not None:
-        weight = (weight * (gamma * torch.exp(-log_snr(schedule, timestep))).clamp(max=1.0)).clamp(min=floor)
-    error = (composed - target(samples, noise, schedule, timestep, kind)).square().flatten(1).mean(1)
-    return (error * weight.to(error.dtype)).mean()
+    shared = trunk(denoiser, signal * samples + sigma * noise, timestep)
+    return shared, target(samples, noise, schedule, timestep, denoiser.prediction_type), timestep
+
+
+def error_weight(denoiser: Denoiser, timestep: Tensor, gamma: float | None) -> Tensor:
+    """The factors (B,) of squared errors of the network's own prediction: min(SNR, gamma) on x0; 1 on eps for None."""
+    schedule = denoiser.alphas_cumprod.to(timestep.device)
+    scale = error_scale(schedule, timestep, denoiser.prediction_type)
+    return scale if gamma is None else scale * (gamma * torch.exp(-log_snr(schedule, timestep))).clamp(max=1.0)

@@ -28,61 +28,42 @@ TrainingData = Dataset[Any] | MapStyle  # torch declares no `__len__` for a Data
 
 @attrs.frozen
 class Order:
-    """The samples of the micro batches `parts` (of `micro_batches` in a batch) for the steps from `start` to `steps`.
+    """The indices of the micro batches `parts` of each batch, for the steps from `start` on.
 
     Each epoch has its own permutation of all `samples`, from (seed, epoch); its incomplete last batch is dropped.
 
-    >>> whole = Order(samples=7, batch_size=4, micro_batches=2, parts=range(2), start=0, steps=3, seed=0)
-    >>> second = Order(samples=7, batch_size=4, micro_batches=2, parts=range(1, 2), start=1, steps=3, seed=0)
+    >>> config = FitConfig(steps=3, batch_size=4, micro_batches=2, learning_rate=1.0)
+    >>> whole, second = Order(config, 7, range(2), start=0), Order(config, 7, range(1, 2), start=1)
     >>> [len(rows) for rows in whole], list(second) == list(whole)[3::2]
     ([2, 2, 2, 2, 2, 2], True)
     """
 
+    config: FitConfig
     samples: int
-    batch_size: int
-    micro_batches: int
     parts: range
     start: int
-    steps: int
-    seed: int
 
     def __iter__(self) -> Iterator[list[int]]:
-        size = self.batch_size // self.micro_batches
+        batch = self.config.batch_size
+        size = batch // (self.config.micro_batches or 1)
         permuted, order = -1, torch.empty(0)
-        for step in range(self.start, self.steps):
-            epoch, position = divmod(step, self.samples // self.batch_size)
+        for step in range(self.start, self.config.steps):
+            epoch, position = divmod(step, self.samples // batch)
             if epoch != permuted:
-                generator = torch.Generator().manual_seed(derived_seed(self.seed, "epoch", epoch))
+                generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "epoch", epoch))
                 permuted, order = epoch, torch.randperm(self.samples, generator=generator)
             for part in self.parts:
-                first = position * self.batch_size + part * size
+                first = position * batch + part * size
                 yield order[first : first + size].tolist()
 
 
-def batches(
-    config: FitConfig,
-    data: TrainingData,
-    *,
-    samples: int,
-    parts: range,
-    micro_batches: int,
-    start: int,
-    collate_fn: Callable[[list[Any]], Any] | None,
-) -> Iterator[Any]:
-    """The micro batches `parts` of all the steps from `start`, collated and on the CPU."""
+def batches(data: TrainingData, order: Order, collate_fn: Callable[[list[Any]], Any] | None) -> Iterator[Any]:
+    """The micro batches of an order, collated and on the CPU."""
     loader = DataLoader(
         cast("Dataset[Any]", data),
-        batch_sampler=Order(
-            samples=samples,
-            batch_size=config.batch_size,
-            micro_batches=micro_batches,
-            parts=parts,
-            start=start,
-            steps=config.steps,
-            seed=config.seed,
-        ),
+        batch_sampler=order,
         collate_fn=collate_fn,
-        num_workers=config.num_workers,
+        num_workers=order.config.num_workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_interrupt,
         generator=torch.Generator(),  # otherwise torch's own one is moved on
@@ -94,10 +75,6 @@ def batches(
 def step_generator(seed: int, step: int, part: int, device: torch.device) -> Iterator[torch.Generator]:
     """The CPU generator of one micro batch. Dropout takes no generator: until the block ends it finds torch's own
     seeded too, which are then put back.
-
-    >>> with step_generator(0, 3, 0, torch.device("cpu")) as generator:
-    ...     generator.device
-    device(type='cpu')
     """
     own = derived_seed(seed, "step", step, part)
     cuda = device.type == "cuda"

@@ -78,19 +78,18 @@ def log_samples(accelerator: Accelerator, image: object, step: int) -> None:
 
 @attrs.define
 class Throughput:
-    """Images and network evaluations per second, over all processes: of the last steps, and of all.
+    """Images and network evaluations per second, over all processes: of the last steps (`rates`), and of all (`mean`).
 
     >>> speed = Throughput()
     >>> with speed.step(images=8):
     ...     pass
-    >>> sorted(speed.rates), speed.images
+    >>> sorted(speed.rates), speed.totals["images_per_second"]
     (['images_per_second', 'rows_per_second'], 8)
     """
 
     processes: int = 1
-    images: int = 0
-    rows: int = 0
     seconds: float = 0.0
+    totals: dict[str, int] = attrs.field(factory=dict)
     rates: dict[str, float] = attrs.field(factory=dict)
 
     @contextmanager
@@ -99,18 +98,16 @@ class Throughput:
         started = time.perf_counter()
         with count_rows() as spent:
             yield
-        seconds, rows = time.perf_counter() - started, spent.rows * self.processes
-        self.images, self.rows, self.seconds = self.images + images, self.rows + rows, self.seconds + seconds
-        for name, number in (("images_per_second", images), ("rows_per_second", rows)):
-            rate = number / max(seconds, 1e-9)
-            self.rates[name] = SMOOTHING * self.rates.get(name, rate) + (1 - SMOOTHING) * rate
+        seconds = max(time.perf_counter() - started, 1e-9)
+        self.seconds += seconds
+        for name, number in (("images_per_second", images), ("rows_per_second", spent.rows * self.processes)):
+            self.totals[name] = self.totals.get(name, 0) + number
+            self.rates[name] = SMOOTHING * self.rates.get(name, number / seconds) + (1 - SMOOTHING) * number / seconds
 
     @property
     def mean(self) -> dict[str, float]:
         """The rates over all steps; empty before the first."""
-        if not self.seconds:
-            return {}
-        return {"images_per_second": self.images / self.seconds, "rows_per_second": self.rows / self.seconds}
+        return {name: number / self.seconds for name, number in self.totals.items()}
 
     def __str__(self) -> str:
         """The rates of the last steps, for a progress bar."""

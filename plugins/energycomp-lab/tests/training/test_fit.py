@@ -102,6 +102,8 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, changes: dict[str, Any])
     whole, expected = train(tmp_path / "whole", **changes)
     with pytest.raises(StopError):
         train(tmp_path / "cut", stop_at(8 * changes.get("micro_batches", 1)), **changes)
+    with (tmp_path / "cut" / "log.jsonl").open("a") as log:
+        log.write('{"step": 10, "loss": 1.0}\n{"st')  # of a run that was killed between its log and its checkpoint
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
         module, result = train(tmp_path / "cut", **changes)
