@@ -81,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"got the model {options.model}; expected one of whole objects with certainties")
     examples = ClevrSource().examples(options.data, count=options.n, seed=options.seed)
     values = [true_values(example, model.conditioner) for example in examples]
-    numbers = mixed.support.length
-    if not all(bool((one[:, numbers:] > 0).all()) for one in values):
+    words = [mixed.support.split(one)[1] for one in values]
+    if not all(bool((one > 0).all()) for one in words):
         raise InputError(f"got {options.data}, where words of objects are not known; expected size, color and so on")
     points = [true_points(options.data, k, example, options.seed) for k, example in enumerate(examples)]
-    true = [Located(one[:, numbers:], at, torch.ones(len(one))) for one, at in zip(values, points, strict=True)]
+    true = [Located(one, at, torch.ones(len(one))) for one, at in zip(words, points, strict=True)]
     line: dict[str, Any] = {"data": options.data, "images": len(true), "objects": sum(map(len, values))}
     line |= {"seed": options.seed, "places": "true" if options.true_places else "read"}
     if options.true_places:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from energycomp import load
-from energycomp.components import mixed_of
+from energycomp.components import MixedSupport, mixed_of
 from energycomp.errors import InputError
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import ObjectWords, read_attributes
@@ -37,26 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
-    numbers, rows = mixed.support.length, 0
+    support, rows = mixed.support, 0
     read: list[tuple[ObjectWords, Tensor]] = []
     examples = ClevrSource().examples(options.data, count=options.n, seed=options.seed)
     for example in tqdm(examples, desc="reading"):
         true = true_values(example, model.conditioner)
         problem = make_problem(model.encode(example.image), model)
-        read.append((read_attributes(problem, true[:, :numbers], generator=options.seed), true))
+        read.append((read_attributes(problem, support.split(true)[0], generator=options.seed), true))
         rows += problem.rows
-    right = torch.cat([found.values[:, numbers:] == true[:, numbers:] for found, true in read]).double()
-    beta = fitted(read, numbers)
+    right = torch.cat([support.split(found.values)[1] == support.split(true)[1] for found, true in read]).double()
+    beta = fitted(read, support)
     names = list(mixed.attributes)
     line: dict[str, object] = {"data": options.data, "images": len(read), "objects": len(right), "seed": options.seed}
     line |= {f"{name}_accuracy": round(float(right[:, k].mean()), 4) for k, name in enumerate(names)}
     line |= {"all_attributes": round(float(right.prod(1).mean()), 4), "rows_per_object": round(rows / len(right), 1)}
     line |= {"beta": round(beta, 3)}
-    line |= {f"{name}_calibration_error": calibration(read, numbers, k, beta) for k, name in enumerate(names)}
+    line |= {f"{name}_calibration_error": calibration(read, support, k, beta) for k, name in enumerate(names)}
     print(json.dumps(line), flush=True)
 
 
-def fitted(read: Sequence[tuple[ObjectWords, Tensor]], numbers: int) -> float:
+def fitted(read: Sequence[tuple[ObjectWords, Tensor]], support: MixedSupport) -> float:
     """The beta of the least negative log-likelihood of the true words."""
 
     def loss(log_beta: float) -> float:
@@ -64,15 +64,17 @@ def fitted(read: Sequence[tuple[ObjectWords, Tensor]], numbers: int) -> float:
         for found, true in read:
             for k, errors in enumerate(found.errors):
                 logits = torch.log_softmax(-(10.0**log_beta) * errors, dim=1)
-                total -= float(logits[torch.arange(len(true)), true[:, numbers + k].long() - 1].sum())
+                total -= float(logits[torch.arange(len(true)), support.split(true)[1][:, k].long() - 1].sum())
         return total
 
     return float(10.0 ** minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
 
 
-def calibration(read: Sequence[tuple[ObjectWords, Tensor]], numbers: int, attribute: int, beta: float) -> float:
+def calibration(
+    read: Sequence[tuple[ObjectWords, Tensor]], support: MixedSupport, attribute: int, beta: float
+) -> float:
     """The expected calibration error of an attribute."""
-    metric = AttributeCalibration(numbers, attribute)
+    metric = AttributeCalibration(support, attribute)
     for found, true in read:
         metric.update([found.values], [true], certainty=[found.certainty(beta)])
     return round(float(metric.compute()), 4)

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
-    numbers = mixed.support.length
+    split = mixed.support.split
 
     def read(image: Tensor) -> Any:
         return infer(image, model).conditions.tolist()
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = [torch.tensor(row["read"]).reshape(-1, described[0].shape[1]) for row in rows]
             rates = [PerceptionRate() for _ in found]
             for rate, one, true in zip(rates, found, described, strict=True):
-                rate.update([one[:, :numbers]], [true[:, :numbers]])
+                rate.update([split(one)[0]], [split(true)[0]])
             metrics = attribute_metrics(mixed)
             line: dict[str, Any] = {"objects": count, "way": str(way), "samples": options.n, "seed": options.seed}
             line["found"], line["found_interval"] = mean_interval(torch.stack([rate.compute() for rate in rates]))

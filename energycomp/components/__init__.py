@@ -9,7 +9,6 @@ from energycomp.components.conditioning import (
     FiniteConditioner,
     Latents,
     MixedConditioner,
-    MixedSupport,
     TextConditioner,
     TrainableConditioner,
     groups_of,
@@ -43,6 +42,7 @@ from energycomp.components.space import (
     stratified_timesteps,
     timestep_of,
 )
+from energycomp.components.support import MixedSupport, from_quantiles, to_quantiles
 from energycomp.components.values import ReadsText, parsed, random_values, read_value, value_of, values_of
 from energycomp.components.weights import AnyWeight, Weight, constant_weights, is_constant
 from energycomp.imports import moved
@@ -84,6 +84,7 @@ __all__ = [
     "error_scale",
     "flow_schedule",
     "flow_time",
+    "from_quantiles",
     "group_of",
     "groups_of",
     "identifies_null",
@@ -107,6 +108,7 @@ __all__ = [
     "stratified_timesteps",
     "target",
     "timestep_of",
+    "to_quantiles",
     "value_of",
     "values_of",
     "weights_of",

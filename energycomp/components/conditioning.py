@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from energycomp.components.condition import Condition
+from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
 
 
@@ -78,35 +79,6 @@ class AttributeConditioner(FiniteConditioner, Protocol):
     def groups(self) -> tuple[Tensor, ...] | None:
         """The values of each attribute, (M_k, *V); None where the constructor was given no attributes."""
         ...
-
-
-@attrs.frozen
-class MixedSupport(constraints.Constraint):
-    """Values of continuous numbers, then of one whole number for each attribute: 1 to n, or 0 where it is left open.
-
-    Args:
-        continuous: what the first numbers satisfy.
-        length: how many they are.
-        words: n for each attribute.
-
-    >>> support = MixedSupport(constraints.independent(constraints.unit_interval, 1), 2, (3,))
-    >>> support.check(torch.tensor([[0.5, 0.5, 3.0], [0.5, 0.5, 0.0], [0.5, 0.5, 4.0], [0.5, 1.5, 1.0]]))
-    tensor([ True,  True, False, False])
-    """
-
-    is_discrete = False
-    event_dim = 1
-
-    continuous: constraints.Constraint
-    length: int
-    words: tuple[int, ...]
-
-    def check(self, value: Tensor) -> Tensor:
-        """Whether values (..., D + A) are legal, (...)."""
-        numbers, codes = value[..., : self.length], value[..., self.length :]
-        most = torch.tensor(self.words, dtype=codes.dtype, device=codes.device)
-        legal = (codes == codes.round()) & (codes >= 0) & (codes <= most)
-        return self.continuous.check(numbers) & legal.all(-1)
 
 
 @runtime_checkable

@@ -9,9 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import transform_to
 
-from energycomp.components.conditioning import Conditioner, FiniteConditioner, MixedSupport, mixed_of
+from energycomp.components.conditioning import Conditioner, FiniteConditioner, mixed_of
+from energycomp.components.support import MixedSupport, random_numbers
+from energycomp.components.weights import scalar
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
@@ -47,7 +48,7 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
             if not _is_legal(conditioner, whole):
                 raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}; change it")
             return _typed(conditioner, whole).reshape(1, *shape)
-    return conditioner.parse(*map(_plain, args), **{name: _plain(arg) for name, arg in kwargs.items()})
+    return conditioner.parse(*map(scalar, args), **{name: scalar(arg) for name, arg in kwargs.items()})
 
 
 def value_of(conditioner: Conditioner, given: Any) -> Tensor:
@@ -134,12 +135,6 @@ def _typed(conditioner: Conditioner, values: Tensor) -> Tensor:
     return values if values.is_floating_point() else values.float()
 
 
-def _plain(argument: Any) -> Any:
-    """An element of a tensor or an array as a number of Python."""
-    is_element = isinstance(argument, Tensor | np.ndarray) and argument.ndim == 0
-    return argument.item() if is_element or isinstance(argument, np.generic) else argument
-
-
 def read_value(conditioner: Conditioner, text: str) -> Tensor:
     """The text of one component, as typed on a command line, as a value (1, *V).
 
@@ -195,9 +190,5 @@ def random_values(conditioner: Conditioner, count: int, *, generator: int | torc
         return legal[torch.randint(len(legal), (count,), generator=generator)]
     support = conditioner.support
     if isinstance(support, MixedSupport):
-        numbers: Tensor = transform_to(support.continuous)(torch.randn(count, support.length, generator=generator))
-        codes = [torch.randint(n + 1, (count, 1), generator=generator).to(numbers) for n in support.words]
-        return torch.cat([numbers, *codes], dim=1)
-    free = torch.randn(count, *conditioner.value_shape, generator=generator)
-    values: Tensor = transform_to(support)(free)
-    return values
+        return support.sample(count, generator)
+    return random_numbers(support, (count, *conditioner.value_shape), generator)

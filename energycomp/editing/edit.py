@@ -21,9 +21,8 @@ from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
 from energycomp.images import as_picture, grid, html_block, html_image, html_lines, html_table, open_window, png
 from energycomp.images.draw import SIDE
-from energycomp.inference.infer import infer_sample
-from energycomp.inference.solution import Solution, Solver, answer_cells
-from energycomp.inference.view import View, view_of
+from energycomp.inference.infer import Search
+from energycomp.inference.solution import Solution, Solver, View, answer_cells, view_of
 from energycomp.models.loading import model_of
 from energycomp.models.model import Model
 from energycomp.seeds import as_generator
@@ -150,7 +149,7 @@ def edit(
         raise InputError(f"got num_inference_steps={num_inference_steps}; expected at least 1, such as 50")
     image = model.given(image)
     if solution is None:
-        solution = infer_sample(image, model, solver=solver, count=count, generator=generator)
+        solution = Search(solver, count).read(image, model, generator)
     plan = _plan(solution.conditions, model, {} if move is None else move, remove, add)
     composition = model.compose(plan.values, guidance=model.defaults.attribute_guidance)
     with count_rows() as spent, torch.no_grad():
@@ -277,16 +276,13 @@ def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
 def _is_another(old: Tensor, new: Tensor, model: Model) -> bool:
     """Whether attributes of the component change, so that nothing of its appearance is kept."""
     mixed = mixed_of(model.conditioner)
-    return mixed is not None and not old[mixed.support.length :].equal(new[mixed.support.length :])
+    return mixed is not None and not mixed.support.split(old)[1].equal(mixed.support.split(new)[1])
 
 
 def _kept_words(old: Tensor, new: Tensor, model: Model) -> Tensor:
     """The new value, with the old attributes where it leaves them open."""
     mixed = mixed_of(model.conditioner)
-    if mixed is None:
-        return new
-    is_open = (new == 0) & (torch.arange(len(new), device=new.device) >= mixed.support.length)
-    return torch.where(is_open, old, new)
+    return new if mixed is None else mixed.support.kept(old, new)
 
 
 def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:

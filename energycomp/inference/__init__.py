@@ -1,23 +1,22 @@
 """Understand: which conditions, and how many, explain an image."""
 
-from energycomp.inference.best import BestSamples, sample_best
-from energycomp.inference.comparison import paired, standard_error
-from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning, infer, infer_sample
-from energycomp.inference.many import infer_many
+from energycomp.inference.compare import paired, standard_error
+from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning, Search, infer, infer_many
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.problem import Needs, Problem, make_problem
 from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
-from energycomp.inference.ranking import Ranking, rank
+from energycomp.inference.ranking import BestSamples, Ranking, rank, sample_best
 from energycomp.inference.slots import Slot
 from energycomp.inference.solution import (
     OUT_OF_DISTRIBUTION,
     HasSceneRecords,
     Solution,
     Solver,
+    View,
     answer_cells,
     answer_line,
+    view_of,
 )
-from energycomp.inference.view import View, view_of
 
 __all__ = [
     "FIT_DRAWS",
@@ -30,6 +29,7 @@ __all__ = [
     "Problem",
     "QuadraticForm",
     "Ranking",
+    "Search",
     "Slot",
     "Solution",
     "Solver",
@@ -39,7 +39,6 @@ __all__ = [
     "draw_bank",
     "infer",
     "infer_many",
-    "infer_sample",
     "make_problem",
     "noised_trunk",
     "nonnegative",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,11 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
-from energycomp.inference.attributes import read_attributes
+from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.problem import Problem, make_problem
-from energycomp.inference.refinement import refine_numbers
-from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver
-from energycomp.inference.view import view_of
+from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
 from energycomp.models.calibration import log_errors
 from energycomp.models.loading import model_of
 from energycomp.models.model import Model
@@ -72,42 +73,79 @@ def infer(
     """
     with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)
-        return infer_sample(
-            model.given(image),
-            model,
-            solver=solver,
-            count=count,
-            candidates=candidates,
-            attributes=attributes,
-            generator=generator,
-        )
+        return Search(solver, count, candidates, attributes).read(model.given(image), model, generator)
 
 
-def infer_sample(
-    image: Any,
-    model: Model,
+@attrs.frozen(eq=False)
+class Search:
+    """How images are read: the arguments of `infer` that are the same for all of them.
+
+    Args:
+        solver, count, candidates, attributes: as `infer` takes them.
+    """
+
+    solver: Solver | type[Solver] | str | None = None
+    count: int | Sequence[int] | None = None
+    candidates: Any = None
+    attributes: bool = True
+
+    def read(self, image: Any, model: Model, generator: int | torch.Generator | None = None) -> Solution:
+        """The solution for one image as the model's processor takes it: float tensors are in [-1, 1]."""
+        solver: Solver = object_of("solvers", model.defaults.solver if self.solver is None else self.solver)
+        generator = as_generator(0 if generator is None else generator)
+        observation = model.encode(image)
+        if len(observation) != 1:
+            raise InputError(f"got {len(observation)} images; expected one; call infer for each")
+        problem = make_problem(observation, model, count=self.count, candidates=self.candidates)
+        problem.check(solver.needs, type(solver).__name__)
+        solution = solver.solve(problem, generator=generator)
+        if problem.mixed is not None and self.attributes:
+            words = read_attributes(problem, solution.conditions, generator=generator)
+            values = refine_numbers(problem, words.values, generator=generator)
+            certainty = words.certainty(problem.beta, problem.energies)
+            solution = attrs.evolve(solution, conditions=values, certainty=certainty)
+        judged = _judged(_ordered(solution, problem), problem, model, generator)
+        return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
+
+
+def infer_many(
+    images: Iterable[Any],
+    model: Model | str | Path,
     *,
+    batch_size: int = 8,
     solver: Solver | type[Solver] | str | None = None,
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     attributes: bool = True,
-    generator: int | torch.Generator | None = None,
-) -> Solution:
-    """`infer` of an image as the model's processor takes it: float tensors are in [-1, 1]."""
-    chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
-    generator = as_generator(0 if generator is None else generator)
-    observation = model.encode(image)
-    if len(observation) != 1:
-        raise InputError(f"got {len(observation)} images; expected one; call infer for each")
-    problem = make_problem(observation, model, count=count, candidates=candidates)
-    problem.check(chosen.needs, type(chosen).__name__)
-    solution = chosen.solve(problem, generator=generator)
-    if problem.words and attributes:
-        words = read_attributes(problem, solution.conditions, generator=generator)
-        values = refine_numbers(problem, words.values, generator=generator)
-        solution = attrs.evolve(solution, conditions=values, certainty=words.certainty(problem.beta, problem.energies))
-    judged = _judged(_ordered(solution, problem), problem, model, generator)
-    return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
+    seed: int = 0,
+) -> Iterator[Solution]:
+    """Solutions of several images, one after another; the network evaluations of a batch of images run together.
+
+    Each answer is that of `infer(image, model, generator=seed)`, up to rounding in the network, and costs as many
+    network evaluations. Evaluations with gradients run image by image. It is meant for accelerators; on a CPU,
+    `energycomp infer --workers` uses all cores.
+
+    Args:
+        images, model, solver, count, candidates, attributes: as `infer` takes them.
+        batch_size: images whose evaluations run together. Each holds its predictions in memory.
+        seed: of each image, so that an answer does not depend on the other images.
+
+    Raises:
+        InputError: as `infer`, for the first image that raises it; solutions of earlier batches are out by then.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> model = bumps_model(solver="pursuit")
+    >>> images = [planted(model, torch.tensor(places)) / 2 + 0.5 for places in ([[0.2, 0.2]], [[0.3, 0.7], [0.8, 0.3]])]
+    >>> [solution.count for solution in infer_many([image[0] for image in images], model)]
+    [1, 2]
+    """
+    if batch_size < 1:
+        raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
+    options = {"solver": solver, "count": count, "candidates": candidates, "attributes": attributes}
+    read = partial(infer, model=model_of(model), generator=seed, progress=False, **options)
+    left = iter(images)
+    while batch := list(islice(left, batch_size)):
+        yield from run_together([partial(read, image) for image in batch])
 
 
 def _ordered(solution: Solution, problem: Problem) -> Solution:

@@ -14,6 +14,7 @@ from torch import Tensor
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
 from energycomp.components.rules import identifies_null, rule_weights
+from energycomp.components.support import MixedSupport
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, rows
 from energycomp.errors import InputError
@@ -44,7 +45,8 @@ class Problem:
         value_shape: V; of a conditioner with attributes that are left open, that of its continuous numbers.
         default_draws: how many draws an inference averages over unless the solver wants another number.
         beta: inverse temperature of posteriors, softmax(-beta `energies(J)`); None where the model has none.
-        words: how many each attribute of a `MixedConditioner` has; () for any other, and where candidates are given.
+        mixed: the support of a `MixedConditioner`, whose numbers are sought with all attributes open; None for any
+            other, and where candidates are given.
 
     >>> from energycomp.testing import tiny_model
     >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
@@ -64,7 +66,7 @@ class Problem:
     _denoiser: Denoiser
     _conditioner: Conditioner
     _defaults: Defaults
-    words: tuple[int, ...] = ()
+    mixed: MixedSupport | None = None
     _has_baseline: bool = True
     _spent: RowCount = attrs.field(factory=RowCount)
     _trunks: WeakKeyDictionary[NoiseBank, Trunk] = attrs.field(factory=WeakKeyDictionary)
@@ -286,7 +288,7 @@ def make_problem(
     problem = _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
     if candidates is not None or (mixed := mixed_of(model.conditioner)) is None:
         return problem
-    return attrs.evolve(problem, value_shape=(mixed.support.length,), words=mixed.support.words)
+    return attrs.evolve(problem, value_shape=(mixed.support.length,), mixed=mixed.support)
 
 
 def _problem(

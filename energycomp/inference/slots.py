@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.components.conditioning import FiniteConditioner, MixedSupport
+from energycomp.components.conditioning import FiniteConditioner
+from energycomp.components.support import MixedSupport
 from energycomp.components.values import values_of
 from energycomp.errors import InputError
 from energycomp.models.defaults import MAX_COUNT

@@ -109,12 +109,11 @@ class Model:
         It has mass 1, and is c itself where `guidance` s is 1, or where the value has no attributes.
         """
         leaf, mixed = self.leaf(value, name), mixed_of(self.conditioner)
-        if mixed is None or guidance == 1.0 or not value[:, mixed.support.length :].any():
+        if mixed is None or guidance == 1.0 or not mixed.support.split(value)[1].any():
             return leaf
-        opened = value.clone()
-        opened[:, mixed.support.length :] = 0.0
-        place = _short(opened[:, : mixed.support.length])
-        return guidance * leaf + (1.0 - guidance) * self.leaf(opened, f"{self.name}({place})")
+        numbers, _ = mixed.support.split(value)
+        opened = self.leaf(mixed.support.opened(numbers), f"{self.name}({_short(numbers)})")
+        return guidance * leaf + (1.0 - guidance) * opened
 
     def compose(self, values: Any, *, guidance: float = 1.0) -> Composition:
         """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from energycomp.components.condition import Condition
-from energycomp.components.conditioning import MixedSupport
+from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
 
 

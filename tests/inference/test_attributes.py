@@ -1,4 +1,4 @@
-"""Attributes of found objects: read by enumeration on the quadratic form, measured, edited and printed."""
+"""Attributes of found objects: read by enumeration on the quadratic form, measured, edited; and refined places."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.editing import edit
 from energycomp.images import to_unit
-from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes
+from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes, refine_numbers
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
 from energycomp_lab.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
 
 MODEL = tinted_model(beta=8.0)
 TRUE = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.55, 0.4, 2.0, 1.0], [0.7, 0.8, 3.0, 1.0]])  # two of them overlap
+PLAIN = tinted_model()
+CLOSE = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.4, 0.4, 2.0, 1.0], [0.7, 0.8, 3.0, 1.0]])  # the first two overlap
 
 
 def test_reads_the_words_of_every_object() -> None:
@@ -88,7 +90,8 @@ def test_accuracy_is_over_found_objects() -> None:
     found, true = TRUE.clone(), TRUE.clone()
     found[0, 2] = 3.0  # a wrong tint
     found[1, :2] = 0.0  # not found
-    tint, both = AttributeAccuracy(2, [0]), AttributeAccuracy(2, [0, 1])
+    support = MODEL.conditioner.support
+    tint, both = AttributeAccuracy(support, [0]), AttributeAccuracy(support, [0, 1])
     for metric in (tint, both):
         metric.update([found], [true])
         assert metric.compute() == 0.5
@@ -99,7 +102,7 @@ def test_accuracy_is_over_found_objects() -> None:
 
 
 def test_calibration_compares_certainty_with_what_is_right() -> None:
-    calibration = AttributeCalibration(2, 0)
+    calibration = AttributeCalibration(MODEL.conditioner.support, 0)
     found = TRUE.clone()
     found[0, 2] = 3.0
     calibration.update([found], [TRUE], certainty=[torch.full((3, 2), 0.95)])
@@ -126,3 +129,37 @@ def test_labels_with_attributes_have_no_continuous_numbers() -> None:
 
     assert mixed_of(Named(4)) is None
     assert mixed_of(MODEL.conditioner) is MODEL.conditioner
+
+
+def test_places_come_nearer_and_words_stay() -> None:
+    shift = torch.tensor([[0.015, -0.01], [-0.01, 0.01], [0.005, 0.015]])
+    start = CLOSE.clone()
+    start[:, :2] += shift
+    problem = make_problem(planted(PLAIN, CLOSE), PLAIN)
+    refined = refine_numbers(problem, start, generator=0)
+    assert (refined - CLOSE)[:, :2].norm(dim=1).max() < 0.3 * shift.norm(dim=1).min()
+    assert refined[:, 2:].equal(CLOSE[:, 2:])
+    assert problem.rows == DRAWS * (3 * 5 + 1)
+
+
+@pytest.mark.parametrize("place", [[0.0, 1.0], [1.0, 0.0], [0.999999, 0.5]])
+def test_places_stay_inside(place: list[float]) -> None:
+    start = torch.tensor([[*place, 1.0, 1.0]])
+    refined = refine_numbers(make_problem(planted(PLAIN, CLOSE), PLAIN), start, generator=0)
+    assert bool(PLAIN.conditioner.support.check(refined).all())
+    assert (refined - start).abs().max() < 0.05
+
+
+def test_no_object_costs_nothing() -> None:
+    problem = make_problem(planted(PLAIN, CLOSE), PLAIN)
+    assert refine_numbers(problem, CLOSE[:0], generator=0).shape == (0, 4)
+    assert problem.rows == 0
+
+
+def test_infer_refines_places() -> None:
+    image = planted(PLAIN, CLOSE)
+    found, opened = (
+        infer(to_unit(image), PLAIN, solver="pursuit", attributes=a).conditions[:, :2] for a in (True, False)
+    )
+    nearer, before = ((places - CLOSE[:, :2]).norm(dim=1).mean() for places in (found, opened))
+    assert nearer < before

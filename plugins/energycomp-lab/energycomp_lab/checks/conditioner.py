@@ -77,15 +77,13 @@ def _check_attributes(conditioner: MixedConditioner, values: Tensor) -> None:
     support, name = conditioner.support, type(conditioner).__name__
     counted = tuple(len(words) for words in conditioner.attributes.values())
     expect(counted == support.words, f"{support.words} words in the support of {name}", f"{counted}", "make them agree")
-    places = values[:, : support.length]
-    opened = torch.cat([places, torch.zeros_like(values[:, support.length :])], dim=1)
+    (places, _), opened = support.split(values), support.opened(values)
     same = torch.equal(conditioner(places).rows, conditioner(opened).rows)
     expect(same, f"other rows of {name} for numbers alone", "those with all attributes open", "take both shapes")
     for place, (attribute, words) in enumerate(conditioner.attributes.items()):
         rows = []
-        for code, word in enumerate(words, start=1):
-            value = opened[:1].clone()
-            value[:, support.length + place] = code
+        for code, word in enumerate(words):
+            value = support.worded(opened[:1], place, code)
             rows.append(conditioner(value).rows)
             shown = conditioner.describe(value[0])
             known = isinstance(shown, Mapping) and shown.get(attribute) == word

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from energycomp.components import MixedConditioner
+from energycomp.components import MixedConditioner, MixedSupport
 from energycomp_lab.evaluation.scene_metrics import near_pairs
 
 BINS = 10
@@ -21,12 +21,12 @@ def attribute_metrics(conditioner: MixedConditioner) -> MetricCollection:
     >>> sorted(attribute_metrics(TintedSquare()))[:3]
     ['all_attributes', 'tint_accuracy', 'tint_calibration_error']
     """
-    numbers, names = conditioner.support.length, list(conditioner.attributes)
+    support, names = conditioner.support, list(conditioner.attributes)
     found: dict[str, Metric | MetricCollection] = {}
     for k, name in enumerate(names):
-        found[f"{name}_accuracy"] = AttributeAccuracy(numbers, [k])
-        found[f"{name}_calibration_error"] = AttributeCalibration(numbers, k)
-    found["all_attributes"] = AttributeAccuracy(numbers, range(len(names)))
+        found[f"{name}_accuracy"] = AttributeAccuracy(support, [k])
+        found[f"{name}_calibration_error"] = AttributeCalibration(support, k)
+    found["all_attributes"] = AttributeAccuracy(support, range(len(names)))
     return MetricCollection(found, compute_groups=False)
 
 
@@ -34,11 +34,13 @@ class AttributeAccuracy(Metric):
     """Found objects whose attributes are right, over all objects that were found (see `near_pairs`).
 
     Args:
-        numbers: D, how many numbers of a value are the place.
+        support: of the values.
         attributes: those that must all be right; an attribute that is not known of the true object counts as right.
 
-    >>> accuracy = AttributeAccuracy(2, [0])
-    >>> accuracy.update([torch.tensor([[0.5, 0.5, 1.0], [0.1, 0.1, 2.0]])], [torch.tensor([[0.5, 0.5, 1.0]])])
+    >>> from energycomp.testing import TintedSquare
+    >>> accuracy = AttributeAccuracy(TintedSquare().support, [0])
+    >>> found, true = torch.tensor([[0.5, 0.5, 1.0, 0.0], [0.1, 0.1, 2.0, 0.0]]), torch.tensor([[0.5, 0.5, 1.0, 2.0]])
+    >>> accuracy.update([found], [true])
     >>> accuracy.compute().item()
     1.0
     """
@@ -48,17 +50,16 @@ class AttributeAccuracy(Metric):
     right: Tensor
     matched: Tensor
 
-    def __init__(self, numbers: int, attributes: Sequence[int]) -> None:
+    def __init__(self, support: MixedSupport, attributes: Sequence[int]) -> None:
         super().__init__()
-        self.numbers, self.attributes = numbers, list(attributes)
+        self.support, self.attributes = support, list(attributes)
         for name in ("right", "matched"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
         """Adds images: found values (K', D + A) and true values (K, D + A) of each."""
         for f, t in zip(found, true, strict=True):
-            rows, columns = near_pairs(f[:, : self.numbers], t[:, : self.numbers])
-            right = _right(f[rows, self.numbers :], t[columns, self.numbers :])
+            rows, right = _right(self.support, f, t)
             self.right += right[:, self.attributes].all(1).sum()
             self.matched += len(rows)
 
@@ -71,7 +72,7 @@ class AttributeCalibration(Metric):
     """Expected calibration error of an attribute: |share that is right - mean certainty| over ten bins of certainty.
 
     Args:
-        numbers: D.
+        support: of the values.
         attribute: its place among the attributes.
     """
 
@@ -81,9 +82,9 @@ class AttributeCalibration(Metric):
     certain: Tensor
     matched: Tensor
 
-    def __init__(self, numbers: int, attribute: int) -> None:
+    def __init__(self, support: MixedSupport, attribute: int) -> None:
         super().__init__()
-        self.numbers, self.attribute = numbers, attribute
+        self.support, self.attribute = support, attribute
         for name in ("right", "certain", "matched"):
             self.add_state(name, torch.zeros(BINS, dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -92,8 +93,8 @@ class AttributeCalibration(Metric):
         for f, t, c in zip(found, true, certainty, strict=True):
             if c is None or bool(c.isnan().any()):
                 continue
-            rows, columns = near_pairs(f[:, : self.numbers], t[:, : self.numbers])
-            right = _right(f[rows, self.numbers :], t[columns, self.numbers :])[:, self.attribute]
+            rows, each = _right(self.support, f, t)
+            right = each[:, self.attribute]
             sure = c[rows, self.attribute].double()
             place = (sure * BINS).long().clamp(max=BINS - 1)
             self.right.index_add_(0, place, right.double())
@@ -105,6 +106,9 @@ class AttributeCalibration(Metric):
         return (self.right - self.certain).abs().sum() / self.matched.sum()
 
 
-def _right(found: Tensor, true: Tensor) -> Tensor:
-    """Which attributes (N, A) are those of the true objects, or are not known of them."""
-    return (found == true) | (true == 0)
+def _right(support: MixedSupport, found: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """The found objects (N,) that are near true ones, and which of their attributes (N, A) are right, or not known."""
+    (places, codes), (true_places, true_codes) = support.split(found), support.split(true)
+    rows, columns = near_pairs(places, true_places)
+    known = true_codes[columns]
+    return rows, (codes[rows] == known) | (known == 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning, Solver, infer_sample, make_problem
+from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning, Search, Solver, make_problem
 from energycomp.models import Calibration, Model, log_errors
 from energycomp.progress import progress as shown
 from energycomp.seeds import derived_seed
@@ -52,7 +52,7 @@ def calibrate(
         generator = torch.Generator().manual_seed(derived_seed(seed, "calibration", index))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)
-            solution = infer_sample(example.image, model, solver=solver, generator=generator)
+            solution = Search(solver).read(example.image, model, generator)
         problem = make_problem(model.encode(example.image), model)
         left = problem.residuals(solution.conditions, problem.draw(FIT_DRAWS, generator))
         found[solution.count].append(log_errors(left))

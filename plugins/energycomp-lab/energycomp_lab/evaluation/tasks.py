@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from energycomp.components import mixed_of
 from energycomp.decomposition import Decomposition, DiffusionDecomposer, decompose_samples, decomposer_of
 from energycomp.errors import InputError
-from energycomp.inference import OutOfDistributionWarning, Solution, Solver, infer_sample
+from energycomp.inference import OutOfDistributionWarning, Search, Solution, Solver
 from energycomp.models import Model
 from energycomp.plugins import object_of
 from energycomp.progress import progress as shown
@@ -69,7 +69,7 @@ class Conditions:
         count = len(true) if isinstance(self.count, str) and self.count == "true" else self.count
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # the metrics measure how wrong the answers are
-            found = infer_sample(example.image, self.model, solver=self.chosen, count=count, generator=generator)
+            found = Search(self.chosen, count).read(example.image, self.model, generator)
         return found, {
             "true": to_numbers(true),
             "conditions": to_numbers(found.conditions),
@@ -84,8 +84,8 @@ class Conditions:
         if self.mixed is None:
             self.scores[0].update([found], [true], probability=[probability])
             return
-        numbers = self.mixed.support.length
-        self.scores[0].update([found[:, :numbers]], [true[:, :numbers]], probability=[probability])
+        split = self.mixed.support.split
+        self.scores[0].update([split(found)[0]], [split(true)[0]], probability=[probability])
         certainty = from_numbers(record["certainty"], len(self.mixed.attributes))
         self.scores[1].update([found], [true], certainty=[certainty])
 

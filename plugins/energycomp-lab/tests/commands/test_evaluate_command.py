@@ -1,7 +1,6 @@
 """`energycomp evaluate` on a tiny model."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from energycomp.inference import Problem, Solution
+from energycomp.inference import Problem, Search, Solution
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 
@@ -57,8 +56,7 @@ def finder(**added: dict[str, Any]) -> Callable[[str, str], Any]:
 def test_evaluate_goes_on_where_it_was_interrupted(
     run: Run, model: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from energycomp.inference import infer
-
+    read = Search.read
     command = ["evaluate", model, "--data", scenes, "-n", 4, "--source", "clevr", "--count", "1-2"]
     assert run(*command, "-o", "whole")[0] == 0
     calls: list[Any] = []
@@ -67,9 +65,9 @@ def test_evaluate_goes_on_where_it_was_interrupted(
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return infer(*arguments, **options)
+        return read(*arguments, **options)
 
-    monkeypatch.setattr(sys.modules["energycomp_lab.evaluation.tasks"], "infer_sample", stopped)
+    monkeypatch.setattr(Search, "read", stopped)
     code, out, err = run(*command, "-o", "out")
     assert (code, out) == (130, "")
     records = Path("out/evaluation.jsonl")

@@ -8,8 +8,9 @@ from functools import cached_property
 import attrs
 import torch
 from torch import Tensor
-from torch.distributions import constraints, transform_to
+from torch.distributions import constraints
 
+from energycomp.components import from_quantiles
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import add_each
@@ -75,5 +76,4 @@ def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, 
         )
     ticks = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     points = torch.cartesian_prod(*[ticks] * value_shape[0]).view(-1, *value_shape)
-    values: Tensor = transform_to(support)(torch.logit(points))
-    return values.float()
+    return from_quantiles(support, points).float()

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints, transform_to
+from torch.distributions import constraints
 
+from energycomp.components import from_quantiles, to_quantiles
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import subset_errors
 
@@ -49,9 +50,9 @@ def newton_step(
     support, weight, count = problem.slots[0].support, problem.weighting(len(chosen)), len(chosen)
     if not places:
         return atoms, form, list(chosen)
-    q = _quantiles(support, atoms[[chosen[k] for k in places]])
+    q = to_quantiles(support, atoms[[chosen[k] for k in places]], edge=EDGE)
     steps = STEP * (1 - 2 * (q > 0.5).double())  # towards the middle: (k, D)
-    near = _values(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), atoms)
+    near = from_quantiles(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), edge=EDGE).to(atoms)
     mean = form.take(list(chosen)).append(problem.quadratic(near, bank)).mean()
     b, gram, size = mean.b[0].cpu(), mean.gram()[0].cpu(), steps.cpu().flatten()
 
@@ -65,7 +66,7 @@ def newton_step(
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean() + 1e-12)
     moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
 
-    values = _values(support, q + moves.to(q), atoms)
+    values = from_quantiles(support, q + moves.to(q), edge=EDGE).to(atoms)
     both = form.append(problem.quadratic(values, bank))
     moved = list(chosen)
     for new, place in enumerate(places):
@@ -83,13 +84,5 @@ def is_apart(support: constraints.Constraint, value: Tensor, others: Tensor, rea
     """
     if not len(others):
         return True
-    return bool(((_quantiles(support, value) - _quantiles(support, others)).abs().amax(1) > reach).all())
-
-
-def _quantiles(support: constraints.Constraint, values: Tensor) -> Tensor:
-    return torch.sigmoid(transform_to(support).inv(values.double())).clamp(EDGE, 1 - EDGE)
-
-
-def _values(support: constraints.Constraint, q: Tensor, like: Tensor) -> Tensor:
-    values: Tensor = transform_to(support)(torch.logit(q.clamp(EDGE, 1 - EDGE)))
-    return values.to(like)
+    own, other = (to_quantiles(support, given, edge=EDGE) for given in (value, others))
+    return bool(((own - other).abs().amax(1) > reach).all())

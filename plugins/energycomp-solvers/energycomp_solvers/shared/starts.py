@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints, transform_to
+from torch.distributions import constraints
 
+from energycomp.components import from_quantiles
 from energycomp.inference import QuadraticForm
 from energycomp_solvers.shared.subsets import Weighting, add_each, subset_errors
 
@@ -29,8 +30,7 @@ def random_starts(
     """
     device = generator.device if generator is not None else torch.device("cpu")
     quantiles = torch.rand(inits, count, *value_shape, generator=generator, device=device)
-    values: Tensor = transform_to(support)(torch.logit(quantiles.clamp(0.02, 0.98)))
-    return values
+    return from_quantiles(support, quantiles, edge=0.02)
 
 
 def residual_starts(
