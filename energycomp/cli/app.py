@@ -28,10 +28,43 @@ from energycomp.cli.push import push
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
 from energycomp.cli.traverse import traverse
-from energycomp.errors import EnergycompError
+from energycomp.errors import EnergycompError, InputError
+
+MOVED = {  # options of earlier versions: what to write instead
+    **dict.fromkeys(
+        ("--weight", "--region", "--from", "--until"), "a component: 'a red cube * 7.5 @ left half, 0-0.4'"
+    ),
+    **dict.fromkeys(("--at", "--with", "--without"), "a component: 0.3,0.5 or smiling or smiling=false"),
+    **{f"--{name}": f"--option {name}=..." for name in ("model", "dtype", "preset", "concepts", "template")},
+    "--report": "--json",
+    "--until-complete": "--best-of alone",
+    "--show": "a viewer of your system",
+}
 
 
-class _Commands(TyperGroup):
+class _Quiet:
+    """Help without a type of flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in found:
+            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                parameter.metavar = ""
+        return found
+
+
+class Command(_Quiet, TyperCommand):
+    """A command, which says where an option of earlier versions is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        for name in (arg.partition("=")[0] for arg in args):
+            if name in MOVED.keys() - known:
+                raise InputError(f"got {name}, an option of earlier versions; expected {MOVED[name]}")
+        return super().parse_args(ctx, args)
+
+
+class _Commands(_Quiet, TyperGroup):
     """The commands of this package, then those that plugins register.
 
     Plugins are discovered for --help and for a name that is not a command of this package. A plugin's command is
@@ -47,7 +80,7 @@ class _Commands(TyperGroup):
         try:
             command = _plugin_command(cmd_name)
         except EnergycompError:
-            return TyperCommand(cmd_name, help="Failed to import; see `energycomp plugins`.")
+            return Command(cmd_name, help="Failed to import; see `energycomp plugins`.")
         command.name = cmd_name
         return command
 
@@ -75,7 +108,7 @@ def _plugin_command(name: str) -> Any:
     made = find("commands", name)()
     if not isinstance(made, typer.Typer):
         function, made = made, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        made.command(name)(function)
+        made.command(name, cls=Command)(function)
     return typer.main.get_command(made)
 
 
@@ -105,7 +138,7 @@ for command in (
     plugins,
     env,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,18 +16,21 @@ from energycomp.progress import working
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from energycomp.components import Composition
-    from energycomp.denoisers import Conditional
     from energycomp.models import Model
+    from energycomp.plugins import Kind
 
 MODELS_OWN = "the model's"  # shown as the default where a model has one
 
 
-def _models(incomplete: str) -> list[str]:
-    """Registered models, for the completion of a shell."""
-    from energycomp.plugins import names
+def registered(kind: Kind) -> Callable[[str], list[str]]:
+    """The registered names of a kind, such as "models", for the completion of a shell."""
 
-    return [name for name in names("models") if name.startswith(incomplete)]
+    def complete(incomplete: str) -> list[str]:
+        from energycomp.plugins import names
+
+        return [name for name in names(kind) if name.startswith(incomplete)]
+
+    return complete
 
 
 ModelName = Annotated[
@@ -37,8 +38,12 @@ ModelName = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="Registered name, folder or hub id (owner/name or owner/name@revision) of a model.",
-        autocompletion=_models,
+        autocompletion=registered("models"),
     ),
+]
+Not = Annotated[
+    list[str] | None,
+    typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
 ]
 Png = Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")]
 Device = Annotated[str, typer.Option(help="Torch device that runs the networks: cpu, cuda, cuda:1 or mps.")]
@@ -47,7 +52,12 @@ Steps = Annotated[
     int | None, typer.Option(min=1, help="Number of scheduler steps (num_inference_steps).", show_default=MODELS_OWN)
 ]
 SolverName = Annotated[
-    str | None, typer.Option(help="Name of a registered solver, for example pursuit.", show_default=MODELS_OWN)
+    str | None,
+    typer.Option(
+        help="Name of a registered solver, for example pursuit.",
+        show_default=MODELS_OWN,
+        autocompletion=registered("solvers"),
+    ),
 ]
 Views = Annotated[
     int | None,
@@ -63,15 +73,12 @@ Options = Annotated[
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
-        help="Argument of a registered model, for example model=FOLDER or dtype=bfloat16. Repeatable.",
+        help="Argument of the model: model=FOLDER, dtype=bfloat16, preset=NAME; for a model of prompts "
+        "concepts=cat,dog and template='a {}', what infer chooses among. Repeatable.",
     ),
 ]
 Source = Annotated[str | None, typer.Option("--model", hidden=True, help="Alias of --option model=VALUE.")]
 Dtype = Annotated[str | None, typer.Option(hidden=True, help="Alias of --option dtype=VALUE.")]
-Count = Annotated[
-    str | None,
-    typer.Option(help="Number of components in an image: 4, or a range 3-8.", show_default=MODELS_OWN),
-]
 Concepts = Annotated[
     str | None,
     typer.Option(help="Concepts to choose among, separated by commas: cat,dog,rabbit. For models of prompts."),
@@ -79,6 +86,10 @@ Concepts = Annotated[
 Template = Annotated[
     str | None,
     typer.Option(help="Prompt with {} for the concept, for example 'a photo of a {}'. For models of prompts."),
+]
+Count = Annotated[
+    str | None,
+    typer.Option(help="Number of components in an image: 4, or a range 3-8.", show_default=MODELS_OWN),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -91,16 +102,17 @@ def loading(source: str) -> AbstractContextManager[None]:
 
 
 def load_model(source: str, device: str, **options: Any) -> Model:
-    """The model of a name, folder or hub id, on a device that this machine has."""
+    """The model of a name, folder or hub id, on a device that this machine has; with the arguments of --option."""
     from energycomp.models import check_device, load
 
+    concepts, template = options.pop("concepts", None), options.pop("template", None)
     check_device(device, "--device")
     if options.get("dtype") == "float16" and device == "cpu":
         raise InputError(
             "got dtype float16 on the CPU, where it is slow and overflows; expected bfloat16 or float32 there; give "
             "another dtype, or a GPU by --device"
         )
-    return load(source, device=device, **options)
+    return over(load(source, device=device, **options), concepts, template)
 
 
 def load_searchable(source: str, device: str, **options: Any) -> Model:
@@ -146,7 +158,7 @@ def takes_words(model: Model) -> bool:
 
 
 def over(model: Model, concepts: str | None, template: str | None) -> Model:
-    """The model over the concepts of --concepts, prompted by --template."""
+    """The model over concepts with commas between them, prompted by a template."""
     import attrs
 
     from energycomp.components import TextConditioner
@@ -156,11 +168,21 @@ def over(model: Model, concepts: str | None, template: str | None) -> Model:
     conditioner = model.conditioner
     if not isinstance(conditioner, TextConditioner):
         raise InputError(
-            f"got {'--concepts' if concepts is not None else '--template'} with {model.name}, whose components are not "
-            "said in words; leave it out, or use a model of text"
+            f"got {'template' if concepts is None else 'concepts'} with {model.name}, whose components are not said in "
+            "words; leave it out, or use a model of text"
         )
     names = conditioner.concepts if concepts is None else [name for name in concepts.split(",") if name.strip()]
     return attrs.evolve(model, conditioner=conditioner.with_concepts(names, template=template))
+
+
+def read_text(model: Model, text: str, option: str) -> Tensor:
+    """The text of a component as a value (1, *V) of the model's conditioner."""
+    from energycomp.components import read_value
+
+    try:
+        return read_value(model.conditioner, text)
+    except InputError as error:
+        raise InputError(f"got {option} {text!r}, which is not a component of {model.name}: {error}") from error
 
 
 def with_views(model: Model, views: int | None) -> Model:
@@ -174,37 +196,6 @@ def with_views(model: Model, views: int | None) -> Model:
             f"got --views with {model.name}, which does not decompose images by the latents of an encoder; leave it out"
         )
     return attrs.evolve(model, defaults=attrs.evolve(model.defaults, views=views))
-
-
-def read_text(model: Model, text: str, option: str) -> Tensor:
-    """The text of a component as a value (1, *V) of the model's conditioner."""
-    from energycomp.components import read_value
-
-    try:
-        return read_value(model.conditioner, text)
-    except InputError as error:
-        raise InputError(f"got {option} {text!r}, which is not a component of {model.name}: {error}") from error
-
-
-def read_component(model: Model, text: str, option: str, guidance: float = 1.0) -> Conditional | Composition:
-    """The component that a text describes, for example "0.3,0.5", "smiling" or "a red cube"; see `Model.guided`."""
-    name = f"{model.name}({re.sub(r',(?! )', ', ', text.strip())})"
-    return model.guided(read_text(model, text, option), guidance, name)
-
-
-def numbers(text: str, option: str) -> tuple[float, ...]:
-    """Numbers with commas between them as floats.
-
-    >>> numbers("0.3, 0.5", "--at")
-    (0.3, 0.5)
-    """
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(map(math.isfinite, values)):
-        raise InputError(f"got {option} {text!r}; expected finite numbers and commas between them, such as 0.3,0.5")
-    return values
 
 
 def parse_count(text: str | None, *, true: bool = False) -> tuple[int, int] | Literal["true"] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,8 +11,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from energycomp.inference import Ranking, Solution
+    from energycomp.inference import BestSamples, Ranking, Solution
     from energycomp.models import Model
+    from energycomp.sampling import SamplingReport
 
 
 def print_report(report: Any, lines: Sequence[str], as_json: bool) -> None:
@@ -44,6 +46,49 @@ def solution_record(model: Model, solution: Solution) -> dict[str, Any]:
     return solution.record()
 
 
+def print_warnings(runs: Sequence[SamplingReport]) -> None:
+    """Prints the warnings of samplers on stderr, each once."""
+    for warning in dict.fromkeys(warning for run in runs for warning in run.warnings):
+        typer.echo(f"energycomp: warning: {warning}", err=True)
+
+
+def run_record(run: SamplingReport) -> dict[str, Any]:
+    """What a sampler reports, as JSON."""
+    import attrs
+
+    return attrs.asdict(run) | {"warnings": run.warnings}
+
+
+def run_line(run: SamplingReport) -> str:
+    """What a sampler reports, in a line: what it cost, its least effective sample size, and how many it rejected."""
+    said = [f"{run.evaluations:,} network evaluations"]
+    said += [f"effective sample size at least {min(run.ess):.0%} of the particles"] if run.ess else []
+    said += [f"kept {run.kept} of {run.drawn} samples"] if run.drawn is not None else []
+    return ", ".join(said)
+
+
+def best_record(best: BestSamples) -> dict[str, Any]:
+    """Which samples were kept, and what each shows, as JSON."""
+    return {
+        "complete": best.complete,
+        "kept": [ranking_record(best.ranking, i) for i in best.kept],
+        "dropped": [ranking_record(best.ranking, i) for i in best.dropped],
+        "rows_per_sample": best.rows_per_sample,
+    }
+
+
+def best_lines(best: BestSamples) -> list[str]:
+    """Which samples were kept, in lines, and a warning on stderr where some of them lack a component."""
+    n = len(best.kept)
+    if best.complete < n:
+        lacks = _reasons(best.ranking, best.kept[best.complete :])
+        typer.echo(f"energycomp: warning: {n - best.complete} of {n} kept samples: {lacks}; raise --best-of", err=True)
+    complete, drawn = int(best.ranking.complete.sum()), len(best.ranking.lift)
+    kept = f"kept {n} of {drawn} samples; {complete} show every component"
+    dropped = [f"dropped {len(best.dropped)}: {_reasons(best.ranking, best.dropped)}"] if best.dropped else []
+    return [kept, *dropped, f"{best.rows_per_sample:,.0f} network evaluations per kept sample"]
+
+
 def ranking_record(ranking: Ranking, index: int) -> dict[str, Any]:
     """What one image of a ranking shows, as JSON."""
     columns = zip(
@@ -63,3 +108,9 @@ def wrong_components(ranking: Ranking, index: int) -> list[str]:
     """What is wrong with an image of a ranking: components that it lacks, and negated ones that it shows."""
     lacks = [f"without {name}" for name in ranking.missing[index]]
     return lacks + [f"with {name}" for name in ranking.unwanted[index]]
+
+
+def _reasons(ranking: Ranking, indices: Sequence[int]) -> str:
+    """How many of some images lack or wrongly show which components, or are complete and of a smaller least lift."""
+    counts = Counter(", ".join(wrong_components(ranking, i)) or "complete, of smaller least lift" for i in indices)
+    return "; ".join(f"{count} {reason}" for reason, count in counts.most_common())

@@ -12,12 +12,12 @@ from energycomp.cli.options import (
     AsJson,
     Device,
     ModelName,
+    Not,
     Options,
     Seed,
     load_searchable,
     loading,
-    model_options,
-    read_component,
+    parse_options,
 )
 from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
 from energycomp.errors import InputError
@@ -40,10 +40,7 @@ def rank(
             help="Component that images should show: 0.3,0.5 or smiling. Repeatable.",
         ),
     ] = None,
-    negated: Annotated[
-        list[str] | None,
-        typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
-    ] = None,
+    negated: Not = None,
     draws: Annotated[int, typer.Option(min=2, help="Number of noise draws that a lift averages over.")] = 32,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -67,9 +64,9 @@ def rank(
         from energycomp.sampling import Composer
 
         pictures: list[Any] = [open_single(path) for path in paths]
-        loaded = load_searchable(model, device, **model_options(option))
-    parts: list[Any] = [read_component(loaded, text, "--component") for text in component or []]
-    parts += [~read_component(loaded, text, "--not") for text in negated or []]
+        loaded = load_searchable(model, device, **parse_options(option))
+    parts: list[Any] = [loaded.read(text, weight=1.0) for text in component or []]
+    parts += [~loaded.read(text, weight=1.0) for text in negated or []]
     with working("energycomp: ranking ..."):
         ranking = run(pictures, Composer(parts), model=loaded, draws=draws, generator=seed)
     if as_json:

@@ -43,6 +43,7 @@ from energycomp.components.space import (
     timestep_of,
 )
 from energycomp.components.support import MixedSupport, from_quantiles, to_quantiles
+from energycomp.components.text import WeightedText, weighted
 from energycomp.components.values import ReadsText, parsed, random_values, read_value, value_of, values_of
 from energycomp.components.weights import AnyWeight, Weight, constant_weights, is_constant
 from energycomp.imports import moved
@@ -74,6 +75,7 @@ __all__ = [
     "TrainableConditioner",
     "Weight",
     "WeightedSum",
+    "WeightedText",
     "WrappedGroup",
     "active_samples",
     "combine",
@@ -111,6 +113,7 @@ __all__ = [
     "to_quantiles",
     "value_of",
     "values_of",
+    "weighted",
     "weights_of",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from energycomp.components.algebra import Composition, combine
 from energycomp.components.conditioning import Conditioner, mixed_of, weights_of
-from energycomp.components.values import parsed, values_of
+from energycomp.components.text import weighted
+from energycomp.components.values import parsed, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.fields import legal as _legal
@@ -92,6 +94,32 @@ class Model:
             return self.leaf(value)
         shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
         return self.leaf(value, name=f"{self.name}({shown})")
+
+    def read(self, text: str, *, weight: float | None = None, guidance: float = 1.0) -> Composition:
+        """A component as it is written on the command line, with its weight, see `energycomp.components.weighted`.
+
+        Args:
+            text: such as "0.3,0.5", "a red cube * 7.5", or "smiling @ left half, 0-0.4".
+            weight: where the text has none; `Defaults.guidance_scale` when left out.
+            guidance: how strongly attributes are drawn, see `compose`.
+
+        Raises:
+            InputError: a text that is none of the model's components, or of a weight.
+
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().read("0.3,0.4 * 2 @ left half, 0-0.4")
+        2 [0 to 0.4] [left half] tiny(0.3, 0.4)
+        """
+        found = weighted(text)
+        try:
+            value = read_value(self.conditioner, found.text)
+        except InputError as error:
+            raise InputError(
+                f"got the component {found.text!r}, which is not a component of {self.name}: {error}"
+            ) from error
+        name = f"{self.name}({re.sub(r',(?! )', ', ', found.text)})"
+        default = self.defaults.guidance_scale if weight is None else weight
+        return self.guided(value, guidance, name) * found.weight(default)
 
     def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
         """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""

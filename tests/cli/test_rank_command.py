@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_rank_as_json_agrees_with_the_function(run: Run, model: Model) -> None:
     [
         (["images"], "got no component; expected --component or --not"),
         (["missing.png", "--component", "0.2,0.3"], "got missing.png, which does not exist"),
-        (["images", "--component", "red"], "got --component 'red', which is not a component of bumps"),
+        (["images", "--component", "red"], "got the component 'red', which is not a component of bumps"),
     ],
 )
 def test_rank_refuses(run: Run, arguments: list[str], message: str) -> None:
@@ -84,8 +84,8 @@ def test_rank_refuses(run: Run, arguments: list[str], message: str) -> None:
 
 def sampled_in_turn(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
     """Replaces the sampler by one that draws the images a, both, none, a, both, none, ..."""
-    kinds: list[Any] = list(samples(model).values())
-    monkeypatch.setattr(Composer, "sample", lambda _, n, **__: torch.cat([kinds[k % 3] for k in range(n)]))
+    kinds = cycle(samples(model).values())
+    monkeypatch.setattr(Composer, "sample", lambda _, n, **__: torch.cat([*islice(kinds, n)]))
 
 
 def test_best_of_keeps_what_shows_every_component(run: Run, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

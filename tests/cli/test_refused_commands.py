@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,36 +16,50 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 REFUSED = {
-    "sample: one number": ("sample MODEL --at 0.3", "two numbers x, y"),
-    "sample: outside": ("sample MODEL --at 0.3,1.5", "two numbers x, y"),
-    "sample: NaN": ("sample MODEL --at nan,0.5", "got --at 'nan,0.5'"),
-    "sample: words": ("sample MODEL --not left,top", "got --not 'left,top'"),
-    "sample: component": ("sample MODEL 0.3,0.5 0.3,1.5", "got the component '0.3,1.5'"),
+    "sample: one number": ("sample MODEL 0.3", "two numbers x, y"),
+    "sample: outside": ("sample MODEL 0.3,1.5", "got the component '0.3,1.5', which is not a component of tiny"),
+    "sample: NaN": ("sample MODEL nan,0.5", "got the component 'nan,0.5'"),
+    "sample: words": ("sample MODEL --not left,top", "got the component 'left,top'"),
+    "sample: second": ("sample MODEL 0.3,0.5 0.3,1.5*2", "got the component '0.3,1.5'"),
     "sample: no component": ("sample MODEL 0.3,,0.5", "got the component '0.3,,0.5'"),
     "sample: option": ("sample MODEL --option model", "got --option 'model'; expected NAME=VALUE"),
     "sample: option of a folder": ("sample MODEL --option preset=paper", "got preset with"),
-    "sample: weights": ("sample MODEL --at 0,0 --weight 1 --weight 2", "2 --weight for 1 components"),
-    "sample: weight NaN": ("sample MODEL --at 0,0 --weight nan", "got --weight 'nan'"),
-    "sample: region": ("sample MODEL 0,0 --region left", "got --region 'left'; expected all, left half, right half"),
-    "sample: box": ("sample MODEL 0,0 --region 0.5,0,0.5,1", "a box x0,y0,x1,y1 with 0 <= x0 < x1 <= 1"),
-    "sample: mask that is no image": (
-        "sample MODEL 0,0 --region file",
-        "got --region 'file', which cannot be read",
+    "sample: old weights": (
+        "sample MODEL 0,0 --weight 1",
+        "got --weight, an option of earlier versions; expected a component: '",
     ),
+    "sample: weight": ("sample MODEL '0,0 * b'", "got '* b' in '0,0 * b'; expected a finite number, such as * 7.5"),
+    "sample: weight NaN": ("sample MODEL '0,0 * nan'", "got '* nan'"),
+    "sample: weight of nothing": ("sample MODEL *2", "got '*2'; expected a component in front"),
+    "sample: region": (
+        "sample MODEL '0,0 @ left'",
+        "got '@ left' in '0,0 @ left'; expected all, left half, right half",
+    ),
+    "sample: box": ("sample MODEL '0,0 @ 0.5,0,0.5,1'", "a box x0,y0,x1,y1 with 0 <= x0 < x1 <= 1"),
+    "sample: region of --not": ("sample MODEL --not '0,0 @ left'", "got '@ left'"),
+    "sample: region of nothing": ("sample MODEL '@ all'", "got '@ all'; expected a component in front"),
+    "sample: mask that is no image": ("sample MODEL '0,0 @ file'", "file, which cannot be decoded (cannot identify"),
+    "sample: no mask": ("sample MODEL '0,0 @ notes.png'", "got '@ notes.png' in '0,0 @ notes.png'; expected all"),
+    "sample: weight behind a region": ("sample MODEL '0,0 @ all * 2'", "got '@ all * 2'"),
+    "sample: shares": ("sample MODEL '0,0 @ 0.5-0.5'", "got the share 0.5-0.5 in '0,0 @ 0.5-0.5'; expected FROM-TO"),
+    "sample: share above 1": ("sample MODEL '0,0 @ 0-1.5'", "with 0 <= FROM < TO <= 1, such as 0-0.4"),
+    "sample: share NaN": ("sample MODEL '0,0 @ 0-nan'", "or a share of the trajectory such as 0-0.4"),
     "sample: sampler and guidance": (
         "sample MODEL 0,0 --guidance apg --sampler smc",
         "got --guidance apg with --sampler smc, which needs a density",
     ),
-    "sample: float16": ("sample MODEL 0,0 --dtype float16", "got dtype float16 on the CPU"),
-    "sample: mask": ("sample MODEL 0,0 --region notes.png", "got --region 'notes.png'; expected all"),
-    "sample: regions": ("sample MODEL 0,0 --region all --region all", "2 --region for 1 components"),
-    "sample: region of nothing": ("sample MODEL --region all", "got --region without components"),
-    "sample: from": ("sample MODEL 0,0 --from 0.5 --until 0.5", "got --from 0.5 and --until 0.5; expected shares of"),
-    "sample: until": ("sample MODEL 0,0 --until 1.5", "got --from 0 and --until 1.5; expected shares of"),
-    "sample: until NaN": ("sample MODEL 0,0 --until nan", "with 0 <= from < until <= 1"),
-    "sample: froms": ("sample MODEL 0,0 --from 0 --from 0.1", "2 --from for 1 components"),
-    "sample: region and sampler": ("sample MODEL 0,0 --until 0.4 --sampler smc", "(sampler= or --sampler)"),
-    "sample: region and best": ("sample MODEL 0,0 --until 0.4 --best-of 2", "got --best-of with --region, --from or"),
+    "sample: guidance by a number": ("sample MODEL 0,0 --guidance 2.0", "No guidance is named '2.0'"),
+    "sample: attributes of places": (
+        "sample MODEL 0,0 --attribute-guidance 2",
+        "got --attribute-guidance 2.0 with tiny; expected a number above 0, and a model of components with attributes",
+    ),
+    "sample: attributes and best": ("sample MODEL 0,0 --attribute-guidance 2 --best-of 2", "components as they are"),
+    "sample: float16": ("sample MODEL 0,0 --option dtype=float16", "got dtype float16 on the CPU"),
+    "sample: region and sampler": ("sample MODEL '0,0 @ 0-0.4' --sampler smc", "(sampler= or --sampler)"),
+    "sample: region and best": (
+        "sample MODEL '0,0 @ 0-0.4' --best-of 2",
+        "got --best-of with the component '0,0 @ 0-0.4'; expected one composition whose weights are numbers",
+    ),
     "sample: sampler": ("sample MODEL 0,0 --sampler nobody", "Known samplers"),
     "sample: sampler and scheduler": ("sample MODEL 0,0 --sampler smc --scheduler ddim", "expected one of them"),
     "sample: no png": ("sample MODEL -o scene.gif", "a PNG, JPEG or WebP file"),
@@ -123,10 +138,10 @@ def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, com
     save_png(Image.new("RGB", (32, 32)), Path("grid.png"), cells=4)
     Path("file").write_text("no picture")
     Path("empty").mkdir()
-    code, out, err = run(*(str(model) if word == "MODEL" else word for word in command.split()))
+    code, out, err = run(*(str(model) if word == "MODEL" else word for word in shlex.split(command)))
     assert (code, out) == (2, "")
     assert reason in err
-    if "Invalid value" not in reason:
+    if not re.match("Invalid value", reason):
         assert err.startswith("energycomp: ")
         assert len(re.findall(r"^(?!energycomp: (?:loading|warning)).*$", err.rstrip("\n"), flags=re.MULTILINE)) == 1
     assert {path.name for path in Path().iterdir()} == {"picture.png", "grid.png", "file", "empty"}
@@ -135,8 +150,9 @@ def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, com
 @pytest.mark.parametrize(
     "options",
     [
-        "--dtype float16", "--region left", "--region file", "--from 2", "--weight 1 --weight 2", "--guidance apgg",
-        "--sampler nobody", "--guidance apg --sampler smc", "--sampler smc --scheduler ddim", "--until 0.4 --best-of 2",
+        "--option dtype=float16", "'0,0 @ left'", "'0,0 @ file'", "'0,0 @ 2-3'", "'0,0 * b'", "--guidance apgg",
+        "--sampler nobody", "--guidance apg --sampler smc", "--sampler smc --scheduler ddim",
+        "'1,1 @ 0-0.4' --best-of 2",
     ],
 )  # fmt: skip
 def test_what_needs_no_model_is_refused_before_it_is_loaded(
@@ -147,7 +163,7 @@ def test_what_needs_no_model_is_refused_before_it_is_loaded(
 
     monkeypatch.setattr("energycomp.models.load", load)
     Path("file").write_text("no picture")
-    code, out, err = run("sample", "clevr", "0,0", *options.split())
+    code, out, err = run("sample", "clevr", "0,0", *shlex.split(options))
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("energycomp: ")
 

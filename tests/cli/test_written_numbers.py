@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from energycomp.cli.options import numbers
+from energycomp.components import weighted
 from energycomp.errors import InputError
 from energycomp.fields import parse_range
 
@@ -42,12 +42,13 @@ def test_ranges_that_a_person_writes(text: str) -> None:
 
 @REPEATABLE
 @given(WRITTEN)
-def test_numbers_that_a_person_writes(text: str) -> None:
-    found = ours(lambda: numbers(text, "--at"))
-    assert found is None or (len(found) == text.count(",") + 1 and bool(np.isfinite(found).all()))
+def test_weights_that_a_person_writes(text: str) -> None:
+    found = ours(lambda: weighted(f"a * {text}"))
+    assert found is None or math.isfinite(found.weight()) or " @ " in text
 
 
 @REPEATABLE
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-def test_numbers_are_read_as_written(values: list[float]) -> None:
-    assert numbers(",".join(map(repr, values)), "--at") == tuple(values)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([" * ", "*", " *  "]))
+def test_weights_are_read_as_written(value: float, sign: str) -> None:
+    found = weighted(f"0.3,0.5{sign}{value!r}")
+    assert (found.text, found.number, found.place) == ("0.3,0.5", value, 1.0)

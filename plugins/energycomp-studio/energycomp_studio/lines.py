@@ -93,18 +93,15 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
     >>> from energycomp.testing import bumps_model
     >>> scene = Scene((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
     >>> shell_line(scene, bumps_model(), "bumps", Settings())
-    'energycomp sample bumps 0.2,0.3 --not 0.5,0.5 --weight 1.0 --weight 2.0 --steps 20 --seed 0 -o scene.png'
+    "energycomp sample bumps 0.2,0.3 --not '0.5,0.5 * 2.0' --steps 20 --seed 0 -o scene.png"
     """
     if len(scene.alternatives) > 1:
         return "# the command line has no |, use the Python lines"
     items = scene.alternatives[0] if scene.items else ()
     words = ["energycomp", "sample", source]
     for item in items:
-        words += ["--not", text_of(item, model)] if item.negated else [text_of(item, model)]
-    if any(item.weight != model.defaults.guidance_scale for item in items):
-        weights = {item.weight for item in items}
-        shown = [items[0].weight] if len(weights) == 1 else [item.weight for item in items]
-        words += [word for weight in shown for word in ("--weight", str(weight))]
+        weight = "" if item.weight == model.defaults.guidance_scale else f" * {item.weight}"
+        words += ["--not"] * item.negated + [text_of(item, model) + weight]
     if settings.sampler is not None:
         words += ["--sampler", settings.sampler]
     elif settings.scheduler not in (None, model.defaults.scheduler):

@@ -157,7 +157,7 @@ def test_fields_change_the_scene(new_page: Any) -> None:
     expect(python(page)).to_contain_text("& ~model(0.7, 0.6")
     changed(page, lambda: rows(page).first.get_by_label("weight of 1").fill("2"))
     expect(python(page)).to_contain_text("2.0 * model(0.3")
-    expect(page.locator("#compose-code .cm-content").nth(2)).to_contain_text("--weight 2.0 --weight 1.0")
+    expect(page.locator("#compose-code .cm-content").nth(2)).to_contain_text(" * 2.0'")
 
 
 def test_errors_are_one_line_and_the_scene_stays(new_page: Any) -> None:

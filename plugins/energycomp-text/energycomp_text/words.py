@@ -59,7 +59,7 @@ class Words:
             raise InputError(
                 f"got the word {unknown[0]!r} in {text!r}; expected words of {', '.join(sorted(self.vocabulary))}, the "
                 "vocabulary of this model; for others load a text-to-image model: energycomp.load('FOLDER or hub id'), "
-                "or --model on the command line, for example stable-diffusion-v1-5/stable-diffusion-v1-5"
+                "or --option model= on the command line, for example stable-diffusion-v1-5/stable-diffusion-v1-5"
             )
         if len(found) > self.length:
             raise InputError(f"got {len(found)} words in {text!r}; expected at most {self.length}; shorten it")

@@ -259,7 +259,7 @@ def test_prompts_that_are_too_long(clip: Text) -> None:
 
 
 def test_an_unknown_word_names_the_way_to_another_model() -> None:
-    with pytest.raises(InputError, match=r"'rabbit' in 'a rabbit'.*--model"):
+    with pytest.raises(InputError, match=r"'rabbit' in 'a rabbit'.*--option model="):
         trained().parse("a rabbit")
 
 

@@ -37,5 +37,5 @@ def test_a_model_of_something_else() -> None:
 
 
 def test_concepts_that_a_model_of_few_words_does_not_know() -> None:
-    with pytest.raises(InputError, match=r"'cat' in 'a cat'.*--model"):
+    with pytest.raises(InputError, match=r"'cat' in 'a cat'.*--option model="):
         true_values(concepts("cat"), own_words())

@@ -37,7 +37,7 @@ def test_numbers_that_are_no_words_are_passed_over() -> None:
 
 @pytest.mark.parametrize(("text", "unknown"), [("a red ball", "ball"), ("a red-cube", "red-cube"), ("rot!", "rot!")])
 def test_a_word_that_is_unknown(text: str, unknown: str) -> None:
-    with pytest.raises(InputError, match=f"{unknown!r}.*expected words of a, and, blue, cube, red.*--model"):
+    with pytest.raises(InputError, match=f"{unknown!r}.*expected words of a, and, blue, cube, red.*--option model="):
         SOLIDS(text)
 
 
