@@ -124,8 +124,10 @@ def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         cli.main()
 
 
-def test_an_unknown_command_is_exit_code_2() -> None:
-    assert runner.invoke(cli.app, ["no-such-command"]).exit_code == 2
+def test_an_unknown_command_is_exit_code_2(run: Run) -> None:
+    code, _, err = run("no-such-command")
+    assert code == 2
+    assert err.startswith("energycomp: No command is named 'no-such-command'. Known commands: sample, infer")
 
 
 # Commands of plugins
