@@ -28,7 +28,7 @@ from energycomp.components.predict import (
     predict_group,
     predict_leaves,
 )
-from energycomp.components.prediction import PredictionType, convert, error_scale, target
+from energycomp.components.prediction import PredictionType, convert, default_gamma, error_scale, target
 from energycomp.components.regions import during, ramp, region
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import (
@@ -82,6 +82,7 @@ __all__ = [
     "constant_weights",
     "convert",
     "cosine_schedule",
+    "default_gamma",
     "during",
     "error_scale",
     "flow_schedule",

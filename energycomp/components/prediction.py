@@ -9,15 +9,50 @@ Notation: variable -> symbol
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
+import attrs
 import torch
 from torch import Tensor
 
 from energycomp.components.space import log_snr, signal_noise
 
 PredictionType = Literal["epsilon", "sample", "v_prediction", "flow"]
-PREDICTION_TYPES: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction", "flow")
+PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
+
+
+@attrs.frozen
+class _Kind:
+    """All that a prediction type is.
+
+    Args:
+        combined: the prediction as a x0 + b eps: a, b and the determinant a sigma - b s of its equation and that of the
+            sample, from s and sigma.
+        error_scale: what a squared error is multiplied by to be one of eps, from the log-SNR.
+        norm: what a variance-preserving sample is divided by before the network sees it, from s and sigma.
+        gamma: of the weights min(1, gamma / SNR) of draws that read an image, unless a model has its own.
+        scheduled_as: the type that schedulers of diffusers are given instead.
+    """
+
+    combined: Callable[[Any, Any], tuple[Any, Any, Any]]
+    error_scale: Callable[[Tensor], Tensor]
+    norm: Callable[[Tensor, Tensor], Tensor] | None = None
+    gamma: float | None = None
+    scheduled_as: PredictionType | None = None
+
+
+_KINDS: dict[PredictionType, _Kind] = {
+    "epsilon": _Kind(lambda s, _: (0.0, 1.0, -s), torch.ones_like),
+    "sample": _Kind(lambda _, sigma: (1.0, 0.0, sigma), torch.exp, gamma=1.0),
+    "v_prediction": _Kind(lambda s, sigma: (-sigma, s, -1.0), torch.sigmoid),
+    "flow": _Kind(
+        lambda s, sigma: (-1.0, 1.0, -(s + sigma)),
+        lambda snr: torch.sigmoid(snr / 2).square(),
+        norm=lambda s, sigma: s + sigma,
+        scheduled_as="v_prediction",
+    ),
+}
 
 
 def convert(
@@ -37,33 +72,16 @@ def convert(
     """
     if source == target:
         return prediction
-    (a, b, divisor), (c, d, factor) = _combination(source, signal, noise), _combination(target, signal, noise)
+    (a, b, divisor), (c, d, factor) = (_KINDS[kind].combined(signal, noise) for kind in (source, target))
     return (factor * prediction + (a * d - b * c) * sample) / divisor
-
-
-def _combination(kind: PredictionType, signal: Tensor, noise: Tensor) -> tuple[Any, Any, Any]:
-    """A prediction as a x0 + b eps: a, b and the determinant a sigma - b s of the equations."""
-    if kind == "epsilon":
-        return 0.0, 1.0, -signal
-    if kind == "sample":
-        return 1.0, 0.0, noise
-    if kind == "v_prediction":
-        return -noise, signal, -1.0
-    return -1.0, 1.0, -(signal + noise)
 
 
 def target(
     x0: Tensor, noise: Tensor, alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType
 ) -> Tensor:
     """The prediction of the given type that has no error, for clean samples x0 and their noise, (B, C, H, W)."""
-    if prediction_type == "epsilon":
-        return noise
-    if prediction_type == "sample":
-        return x0.expand_as(noise)
-    if prediction_type == "flow":
-        return noise - x0
-    a, s = signal_noise(alphas_cumprod, timestep, noise.dtype)
-    return a * noise - s * x0
+    a, b, _ = _KINDS[prediction_type].combined(*signal_noise(alphas_cumprod, timestep, noise.dtype))
+    return a * x0 + b * noise
 
 
 def error_scale(alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType) -> Tensor:
@@ -72,9 +90,26 @@ def error_scale(alphas_cumprod: Tensor, timestep: Tensor, prediction_type: Predi
     |eps - eps_hat|^2 = SNR |x0 - x0_hat|^2 = |v - v_hat|^2 alpha_bar, and (1 - t)^2 times the squared error of a flow,
     with 1 - t = s / (s + sigma).
     """
-    snr = log_snr(alphas_cumprod, timestep)
-    if prediction_type == "epsilon":
-        return torch.ones_like(snr)
-    if prediction_type == "flow":
-        return torch.sigmoid(snr / 2).square()
-    return torch.exp(snr) if prediction_type == "sample" else torch.sigmoid(snr)
+    return _KINDS[prediction_type].error_scale(log_snr(alphas_cumprod, timestep))
+
+
+def input_norm(
+    alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType, dtype: torch.dtype
+) -> Tensor | None:
+    """What variance-preserving samples are divided by before a network sees them: s + sigma for a flow, else None."""
+    norm = _KINDS[prediction_type].norm
+    return None if norm is None else norm(*signal_noise(alphas_cumprod, timestep, dtype))
+
+
+def default_gamma(prediction_type: PredictionType) -> float | None:
+    """Gamma of the weights min(1, gamma / SNR) of draws that read an image: 1 for x0; None for the weight 1.
+
+    >>> default_gamma("sample"), default_gamma("epsilon")
+    (1.0, None)
+    """
+    return _KINDS[prediction_type].gamma
+
+
+def scheduled_as(prediction_type: PredictionType) -> PredictionType:
+    """The type that schedulers of variance-preserving samples are asked to take: itself, or v for a flow."""
+    return _KINDS[prediction_type].scheduled_as or prediction_type

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
+from energycomp.fields import legal
 from energycomp.imports import without_compiler
 from energycomp.seeds import as_generator
 
@@ -20,14 +21,16 @@ ValueRange = tuple[float, float]
 """(-r, r): the least and greatest number in a clean sample. Images are in (-1, 1)."""
 
 
-def check_value_range(_: Any, attribute: Any, value: Any) -> None:
-    """An attrs validator: None, or (-r, r) with a finite r > 0."""
+def _is_range(value: Any) -> bool:
     numbers = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-    if value is not None and not (numbers and 0 < value[1] < math.inf and value[0] == -value[1]):
-        raise InputError(
-            f"got {attribute.name} {value!r}; expected (-r, r) with a finite r > 0, since schedulers clip "
-            "symmetrically, or None for data that are not clipped; centre the data on 0"
-        )
+    return numbers and 0 < value[1] < math.inf and value[0] == -value[1]
+
+
+check_value_range = legal(
+    lambda value: value is None or _is_range(value),
+    "(-r, r) with a finite r > 0, since schedulers clip symmetrically, or None for data that are not clipped; centre "
+    "the data on 0",
+)
 
 
 @attrs.frozen(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
 import attrs
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from energycomp.components.algebra import Composable
 from energycomp.components.condition import Condition
 from energycomp.components.predict import predict
-from energycomp.components.prediction import PREDICTION_TYPES, PredictionType
+from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import NoisedSpace, ValueRange, check_value_range, signal_noise
+from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.denoisers.protocols import Placed
 from energycomp.errors import CompositionError, InputError
+from energycomp.fields import Validator, legal, one_of
 
 MAX_NUMBERS = 100_000_000  # in a sample or a condition row: beyond any that memory is taken for
 
@@ -51,14 +52,14 @@ class Codec(Protocol):
         ...
 
 
-def _check_shape(_: Any, attribute: Any, value: Any) -> None:
-    dimensions = {"sample_shape": "(C, H, W)", "token_shape": "(L, D)"}[attribute.name]
-    legal = isinstance(value, tuple) and len(value) == dimensions.count(",") + 1
-    if not legal or not all(type(n) is int and n >= 1 for n in value) or math.prod(value) > MAX_NUMBERS:
-        raise InputError(
-            f"got {attribute.name} {value!r}; expected {dimensions}, positive integers whose product is at most "
-            f"{MAX_NUMBERS:,}; take it from the network"
-        )
+def _shape(dimensions: str) -> Validator:
+    count = dimensions.count(",") + 1
+
+    def is_shape(value: Any) -> bool:
+        whole = isinstance(value, tuple) and len(value) == count and all(type(n) is int and n >= 1 for n in value)
+        return whole and math.prod(value) <= MAX_NUMBERS
+
+    return legal(is_shape, f"{dimensions}, positive integers whose product is at most {MAX_NUMBERS:,}")
 
 
 @attrs.define(eq=False, frozen=True, slots=False, repr=False)
@@ -86,10 +87,10 @@ class Denoiser:
 
     network: nn.Module
     alphas_cumprod: Tensor = attrs.field()
-    prediction_type: PredictionType = attrs.field(validator=attrs.validators.in_(PREDICTION_TYPES))
-    rule: Rule = attrs.field(validator=attrs.validators.in_(("sum", "mean", "product")))
-    sample_shape: tuple[int, int, int] = attrs.field(validator=_check_shape)
-    token_shape: tuple[int, int] = attrs.field(validator=_check_shape)
+    prediction_type: PredictionType = attrs.field(validator=one_of(PREDICTION_TYPES))
+    rule: Rule = attrs.field(validator=one_of(get_args(Rule)))
+    sample_shape: tuple[int, int, int] = attrs.field(validator=_shape("(C, H, W)"))
+    token_shape: tuple[int, int] = attrs.field(validator=_shape("(L, D)"))
     null_trained: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
@@ -161,10 +162,8 @@ class Denoiser:
 
         Samples of the rectified flow, x / (signal + sigma), under the prediction type "flow"; else the samples.
         """
-        if self.prediction_type != "flow":
-            return sample
-        signal, sigma = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
-        return sample / (signal + sigma)
+        norm = input_norm(self.alphas_cumprod, timestep, self.prediction_type, sample.dtype)
+        return sample if norm is None else sample / norm
 
     def predict_some(
         self, leaves: Sequence[Conditional], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor

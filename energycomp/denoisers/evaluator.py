@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
-from energycomp.denoisers.together import current
+from energycomp.denoisers.together import called
 from energycomp.errors import InputError
 
 
@@ -116,15 +116,11 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
         raise InputError(
             f"got timesteps {tuple(timestep.shape)} for {len(sample)} samples; expected one per sample, (B,)"
         )
-    if not isinstance(denoiser.network, TwoStage):
-        return Trunk(sample, timestep, None)
-    _count(trunks=len(sample))
     bare = Trunk(sample, timestep, None)
-    gathering = current()
-    if gathering is None or torch.is_grad_enabled():
-        return attrs.evolve(bare, features=_features(denoiser, bare))
-    found = gathering.call(_key("trunk", denoiser, sample), partial(_features_of_all, denoiser), bare)
-    return attrs.evolve(bare, features=cast("tuple[Tensor, ...]", found))
+    if not isinstance(denoiser.network, TwoStage):
+        return bare
+    _count(trunks=len(sample))
+    return attrs.evolve(bare, features=called(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
 
 
 def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
@@ -142,11 +138,8 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
     _count(rows=len(owner))
     condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
-    gathering = current()
-    if gathering is None or torch.is_grad_enabled():
-        return _rows(denoiser, shared, condition, owner)
     key = _key("rows", denoiser, shared.sample)
-    return cast("Tensor", gathering.call(key, partial(_rows_of_all, denoiser), shared, condition, owner))
+    return called(key, partial(_rows_of_all, denoiser), shared, condition, owner)
 
 
 def _key(kind: str, denoiser: HasNetwork, sample: Tensor) -> tuple[object, ...]:
@@ -154,22 +147,17 @@ def _key(kind: str, denoiser: HasNetwork, sample: Tensor) -> tuple[object, ...]:
     return kind, denoiser.network, sample.shape[1:], sample.dtype, sample.device
 
 
-def _features(denoiser: HasNetwork, bare: Trunk) -> tuple[Tensor, ...]:
-    network = cast("TwoStage", denoiser.network)
-    limit = row_limit(bare.sample.device, denoiser.sample_shape, denoiser.network)
-    given = denoiser.scale_model_input(bare.sample, bare.timestep)
-    chunks = zip(given.split(limit), bare.timestep.to(bare.sample.dtype).split(limit), strict=True)
-    own = _own_type(denoiser.network, bare.sample.dtype)
-    parts = [network.features(s.to(own), t) for s, t in chunks]
-    return parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
-
-
-def _features_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
+def _features(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
     """The features of several trunks, which run as one."""
-    trunks = [call[0] for call in calls]
-    sizes = [len(one) for one in trunks]
-    split = [part.split(sizes) for part in _features(denoiser, _joined_trunks(trunks))]
-    return list(zip(*split, strict=True))
+    network, trunks = cast("TwoStage", denoiser.network), [bare for (bare,) in calls]
+    whole = _joined_trunks(trunks)
+    limit = row_limit(whole.sample.device, denoiser.sample_shape, denoiser.network)
+    given = denoiser.scale_model_input(whole.sample, whole.timestep)
+    chunks = zip(given.split(limit), whole.timestep.to(whole.sample.dtype).split(limit), strict=True)
+    own = _own_type(denoiser.network, whole.sample.dtype)
+    parts = [network.features(s.to(own), t) for s, t in chunks]
+    joined = parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
+    return list(zip(*(part.split([len(one) for one in trunks]) for part in joined), strict=True))
 
 
 def _rows_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
@@ -185,6 +173,8 @@ def _rows_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk, Condition, T
 
 
 def _joined_trunks(trunks: Sequence[Trunk]) -> Trunk:
+    if len(trunks) == 1:
+        return trunks[0]
     features = [one.features for one in trunks if one.features is not None]
     joined = tuple(torch.cat(group) for group in zip(*features, strict=True)) if features else None
     return Trunk(torch.cat([one.sample for one in trunks]), torch.cat([one.timestep for one in trunks]), joined)

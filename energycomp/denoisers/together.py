@@ -4,85 +4,80 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
-from threading import Condition as Signal, Thread
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
-import attrs
 import torch
-from torch import Tensor
 
 T = TypeVar("T")
 
-Batched = Callable[[Sequence[tuple[object, ...]]], Sequence[Tensor | tuple[Tensor, ...]]]
-"""Runs the arguments of several calls as one, without gradients, and returns the result of each."""
+Batched = Callable[[Sequence[tuple[Any, ...]]], Sequence[T]]
+"""Runs the arguments of several calls as one, and returns the result of each."""
 
 _gathering: ContextVar[Gathering | None] = ContextVar("gathering", default=None)
 
 
-def current() -> Gathering | None:
-    """The gathering that this thread belongs to, if any."""
-    return _gathering.get()
-
-
-@attrs.define(eq=False)
-class _Call:
-    """A call that waits for the others."""
-
-    key: tuple[object, ...]
-    batched: Batched
-    arguments: tuple[object, ...]
-    result: Tensor | tuple[Tensor, ...] | None = None
-    error: BaseException | None = None
-
-
 class Gathering:
-    """Threads whose calls run as one batch, once each thread that is left waits for one.
+    """Threads whose calls run as one batch, without gradients, once each thread that is left waits for one.
 
     Args:
         members: number of threads.
     """
 
     def __init__(self, members: int) -> None:
-        self._left = members
-        self._waiting: list[_Call] = []
-        self._served = Signal()
+        self._left, self._stopped, self._lock = members, False, Lock()
+        self._waiting: list[tuple[object, Batched[Any], tuple[Any, ...], Future[Any]]] = []
 
-    def call(self, key: tuple[object, ...], batched: Batched, *arguments: object) -> Tensor | tuple[Tensor, ...]:
+    def call(self, key: object, batched: Batched[T], *arguments: Any) -> T:
         """The result of a call, which runs in one batch with the calls of the same key that others wait for."""
-        mine = _Call(key, batched, arguments)
-        with self._served:
-            self._waiting.append(mine)
+        result = Future[T]()
+        with self._lock:
+            if self._stopped:
+                raise KeyboardInterrupt
+            self._waiting.append((key, batched, arguments, result))
             self._serve_if_complete()
-            self._served.wait_for(lambda: mine.result is not None or mine.error is not None)
-        if mine.error is not None:
-            raise mine.error
-        assert mine.result is not None  # noqa: S101 - for the type checker
-        return mine.result
+        return result.result()
 
     def leave(self) -> None:
         """A thread has ended; the others no longer wait for it."""
-        with self._served:
+        with self._lock:
             self._left -= 1
             self._serve_if_complete()
 
+    def stop(self) -> None:
+        """Ends every thread at its next call."""
+        self._stopped = True
+
     def _serve_if_complete(self) -> None:
-        if len(self._waiting) < self._left or not self._waiting:
+        if len(self._waiting) < self._left:
             return
-        calls, self._waiting = self._waiting, []
-        groups: dict[tuple[object, ...], list[_Call]] = defaultdict(list)
-        for call in calls:
-            groups[call.key].append(call)
-        for group in groups.values():
+        groups = defaultdict(list)
+        for key, batched, arguments, result in self._waiting:
+            groups[key].append((batched, arguments, result))
+        self._waiting = []
+        for calls in groups.values():
             try:
                 with torch.no_grad():  # of this thread, which may not be one that called
-                    results = group[0].batched([call.arguments for call in group])
-                for call, result in zip(group, results, strict=True):
-                    call.result = result
+                    found = calls[0][0]([arguments for _, arguments, _ in calls])
             except BaseException as error:
-                for call in group:
-                    call.error = error
-        self._served.notify_all()
+                for _, _, result in calls:
+                    result.set_exception(error)
+            else:
+                for (_, _, result), one in zip(calls, found, strict=True):
+                    result.set_result(one)
+
+
+def called(key: object, batched: Batched[T], *arguments: Any) -> T:
+    """The result of a call: with the calls of other threads in one batch inside `run_together`, else alone.
+
+    Calls with gradients run alone.
+    """
+    gathering = _gathering.get()
+    if gathering is None or torch.is_grad_enabled():
+        return batched([arguments])[0]
+    return gathering.call(key, batched, *arguments)
 
 
 def run_together(tasks: Sequence[Callable[[], T]]) -> list[T]:
@@ -97,23 +92,19 @@ def run_together(tasks: Sequence[Callable[[], T]]) -> list[T]:
     [1, 2]
     """
     gathering = Gathering(len(tasks))
-    results: list[T | None] = [None] * len(tasks)
-    errors: dict[int, BaseException] = {}
 
-    def run(number: int) -> None:
+    def run(task: Callable[[], T]) -> T:
         _gathering.set(gathering)
         try:
-            results[number] = tasks[number]()
-        except BaseException as error:
-            errors[number] = error
+            return task()
         finally:
             gathering.leave()
 
-    threads = [Thread(target=copy_context().run, args=(run, k), daemon=True) for k in range(len(tasks))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[min(errors)]
-    return results  # type: ignore[return-value]  # each task has set its own
+    with ThreadPoolExecutor(len(tasks) or 1) as pool:
+        results = [pool.submit(copy_context().run, run, task) for task in tasks]
+        try:
+            wait(results)
+        except BaseException:  # Ctrl-C
+            gathering.stop()
+            raise
+    return [result.result() for result in results]

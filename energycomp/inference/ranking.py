@@ -13,6 +13,7 @@ from torch import Tensor
 from energycomp.components.algebra import Composition
 from energycomp.components.component import EnergyComponent
 from energycomp.components.condition import Condition
+from energycomp.components.prediction import default_gamma
 from energycomp.components.rules import Rule, identifies_null
 from energycomp.components.weights import constant_weights, is_constant
 from energycomp.denoisers.denoiser import Conditional, Denoiser
@@ -241,13 +242,12 @@ def _bank(
     most = MAX_NUMBERS // ((components + 1) * math.prod(denoiser.sample_shape))
     if not 2 <= draws <= most:
         raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
-    clamp = 1.0 if denoiser.prediction_type == "sample" else None
     return draw_bank(
         draws,
         denoiser.sample_shape,
         denoiser.alphas_cumprod,
         timesteps=None if model is None else model.defaults.timesteps,
-        gamma=clamp if model is None else model.defaults.gamma,
+        gamma=default_gamma(denoiser.prediction_type) if model is None else model.defaults.gamma,
         generator=0 if generator is None else generator,
     )
 

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from energycomp.components.prediction import PREDICTION_TYPES
+from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, scheduled_as
 from energycomp.components.space import LEAST_ALPHA, ValueRange
 from energycomp.errors import CompositionError, InputError
 from energycomp.imports import without_compiler
 from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler, check_flow_instance, is_flow
 from energycomp.sampling.sampler import Scheduler
 
-VARIANCE_PRESERVING = tuple(kind for kind in PREDICTION_TYPES if kind != "flow")
+VARIANCE_PRESERVING = tuple(kind for kind in PREDICTION_TYPES if scheduled_as(kind) == kind)
 # Those that sample a Gaussian correctly and repeatably from its exact prediction, on linear and cosine schedules.
 # tests/sampling compares this list with a trial of every scheduler of diffusers. Those of the second list have no
 # prediction type "sample".
@@ -52,7 +52,7 @@ def make_scheduler(
     scheduler: str | type | Scheduler | None,
     alphas_cumprod: Tensor,
     *,
-    prediction_type: str,
+    prediction_type: PredictionType,
     value_range: ValueRange | None = None,
 ) -> Scheduler:
     """The scheduler that samples from a composition with the noise schedule `alphas_cumprod (T,)`.
@@ -98,8 +98,7 @@ def make_scheduler(
         _check_instance(scheduler, alphas_cumprod)
         return scheduler
     names = _names(scheduler)
-    if prediction_type == "flow":
-        prediction_type = "v_prediction"
+    prediction_type = scheduled_as(prediction_type)
     if names & {*WITHOUT_SAMPLE} and (prediction_type == "sample" or _averages_noise(scheduler, alphas_cumprod)):
         prediction_type = "v_prediction"
     if names & {*SCHEDULERS, *WITHOUT_SAMPLE}:

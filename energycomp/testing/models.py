@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner
-from energycomp.components.prediction import PredictionType, convert
+from energycomp.components.prediction import PredictionType, convert, input_norm
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import cosine_schedule, flow_schedule, signal_noise
 from energycomp.denoisers.denoiser import Denoiser
@@ -53,7 +53,8 @@ class ClosedForm(nn.Module):
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t and the amplitudes of signal and noise in it. A network of a flow is given x_t / (signal + noise)."""
         signal, noise = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
-        return sample * (signal + noise) if self.kind == "flow" else sample, signal, noise
+        norm = input_norm(self.alphas_cumprod, timestep, self.kind, sample.dtype)
+        return sample if norm is None else sample * norm, signal, noise
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """Predictions (R, C, H, W)."""

@@ -73,7 +73,7 @@ def test_spaces_are_equal_where_components_compose() -> None:
 
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (1.0, -1.0), (-math.inf, math.inf), (0.0, 0.0), 1.0, ("a", "b")])
 def test_value_ranges_that_cannot_be(value_range: Any) -> None:
-    with pytest.raises(InputError, match=r"got value_range .*expected \(-r, r\).*centre the data"):
+    with pytest.raises(InputError, match=r"got value_range=.*expected \(-r, r\).*centre the data"):
         NoisedSpace(cosine_schedule(), (1, 2, 2), value_range=value_range)
 
 

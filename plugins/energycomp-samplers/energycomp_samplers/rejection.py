@@ -20,7 +20,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition
+from energycomp.components import Composition, default_gamma
 from energycomp.errors import CompositionError
 from energycomp.fields import one_of, whole
 from energycomp.inference import NoiseBank, draw_bank
@@ -150,7 +150,7 @@ class Judge:
             options.draws,
             space.sample_shape,
             space.alphas_cumprod,
-            gamma=1.0 if inner.prediction_type == "sample" else None,
+            gamma=default_gamma(inner.prediction_type),
             generator=0 if isinstance(generator, list) else generator,
         )
         weights = [[one.terms.get(leaf, 0.0) for leaf in leaves.terms] for one in compositions]
