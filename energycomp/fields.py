@@ -34,7 +34,16 @@ def is_number(value: Any) -> bool:
     return is_real and bool(abs(value if isinstance(value, int) else float(value)) <= 1e300)
 
 
-def legal(is_legal: Callable[[Any], bool], expected: str) -> Validator:
+def plain(_: Any, __: Any, value: Any) -> Any:
+    """The `value_serializer` of `attrs.asdict` that gives numbers of NumPy as those of Python, which JSON takes.
+
+    >>> plain(None, None, np.int64(3))
+    3
+    """
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def legal(is_legal: Callable[[Any], bool], expected: str, *, or_none: bool = False) -> Validator:
     """A validator that raises `InputError` where `is_legal(value)` is false.
 
     >>> import attrs
@@ -45,29 +54,52 @@ def legal(is_legal: Callable[[Any], bool], expected: str) -> Validator:
     Traceback (most recent call last):
     energycomp.errors.InputError: got draws=0 for Search; expected a whole number from 1 to 100,000; change draws=
     """
+    expected += ", or None" if or_none else ""
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
-        if not is_legal(value):
+        if not (is_legal(value) or (or_none and value is None)):
             name = attribute.alias or attribute.name
             raise InputError(f"got {name}={value!r} for {type(instance).__name__}; expected {expected}; change {name}=")
 
     return check
 
 
-def whole(least: int, most: int = MOST) -> Validator:
-    """A whole number from `least` to `most`."""
-    return legal(lambda v: is_whole(v) and least <= v <= most, f"a whole number from {least:,} to {most:,}")
+TEXT = legal(lambda value: isinstance(value, str), "a text")
+FLAG = legal(lambda value: isinstance(value, bool), "True or False")
+FINITE = legal(is_number, "a finite number")
 
 
-def number(*, above: float = 0.0, most: float | None = None) -> Validator:
-    """A number above `above`, and at most `most` where that is given."""
-    expected = f"a number above {above:g}" + ("" if most is None else f", at most {most:g}")
-    return legal(lambda v: is_number(v) and above < v and (most is None or v <= most), expected)
+def whole(least: int, most: int | None = MOST, *, or_none: bool = False) -> Validator:
+    """A whole number from `least` to `most`; without an upper bound where that is None."""
+    expected = f"a whole number of at least {least:,}" if most is None else f"a whole number from {least:,} to {most:,}"
+    return legal(lambda v: is_whole(v) and least <= v and (most is None or v <= most), expected, or_none=or_none)
 
 
-def one_of(values: Sequence[str]) -> Validator:
+def number(
+    *,
+    above: float = 0.0,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    or_none: bool = False,
+) -> Validator:
+    """A finite number above `above`, or of at least `least`; and at most `most`, or below `below`, where given."""
+
+    def fits(v: Any) -> bool:
+        low = is_number(v) and (v > above if least is None else v >= least)
+        return low and (most is None or v <= most) and (below is None or v < below)
+
+    end = "" if most is None and below is None else f"{most:g}" if below is None else f"below {below:g}"
+    if least is None:
+        expected = f"a number above {above:g}" + (end and f", {'at most ' if below is None else ''}{end}")
+    else:
+        expected = f"a number from {least:g} to {end}" if end else f"a number of at least {least:g}"
+    return legal(fits, expected, or_none=or_none)
+
+
+def one_of(values: Sequence[str], *, or_none: bool = False) -> Validator:
     """One of some words."""
-    return legal(lambda v: isinstance(v, str) and v in values, " or ".join(map(repr, values)))
+    return legal(lambda v: isinstance(v, str) and v in values, " or ".join(map(repr, values)), or_none=or_none)
 
 
 def parse_range(text: str, *, least: int = 0, greatest: int = 64) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.denoisers.protocols import Placed
 from energycomp.errors import CompositionError, InputError
-from energycomp.fields import Validator, legal, one_of
+from energycomp.fields import FLAG, Validator, legal, one_of
 
 MAX_NUMBERS = 100_000_000  # in a sample or a condition row: beyond any that memory is taken for
 
@@ -91,7 +91,7 @@ class Denoiser:
     rule: Rule = attrs.field(validator=one_of(get_args(Rule)))
     sample_shape: tuple[int, int, int] = attrs.field(validator=_shape("(C, H, W)"))
     token_shape: tuple[int, int] = attrs.field(validator=_shape("(L, D)"))
-    null_trained: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    null_trained: bool = attrs.field(default=True, validator=FLAG)
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
     base: Denoiser | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.errors import InputError
+from energycomp.fields import FLAG, one_of, whole
 from energycomp.images.read import MAX_PIXELS, as_rgb, open_image
 
 GREY, RGB = 1, 3  # channels
@@ -66,11 +67,6 @@ def _size(value: Any) -> tuple[int, int]:
     return (value[0], value[1])
 
 
-def _check_channels(_: Any, attribute: Any, value: Any) -> None:
-    if type(value) is not int or value < 1:
-        raise InputError(f"got {attribute.name} {value!r}; expected a whole number of at least 1, such as 3 for colour")
-
-
 @attrs.frozen
 class ImageProcessor:
     """Resizes images to the size of a model; or checks tensors that are not images.
@@ -90,11 +86,9 @@ class ImageProcessor:
     """
 
     size: tuple[int, int] = attrs.field(converter=_size)
-    resize: Literal["squash", "crop"] = attrs.field(
-        default="squash", validator=attrs.validators.in_(("squash", "crop"))
-    )
-    channels: int = attrs.field(default=RGB, validator=_check_channels)
-    bounded: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    resize: Literal["squash", "crop"] = attrs.field(default="squash", validator=one_of(("squash", "crop")))
+    channels: int = attrs.field(default=RGB, validator=whole(1, None))
+    bounded: bool = attrs.field(default=True, validator=FLAG)
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:

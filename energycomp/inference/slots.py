@@ -16,7 +16,7 @@ from energycomp.components.conditioning import FiniteConditioner
 from energycomp.components.support import MixedSupport
 from energycomp.components.values import values_of
 from energycomp.errors import InputError
-from energycomp.models.defaults import MAX_COUNT
+from energycomp.fields import MOST
 from energycomp.models.model import Model
 
 
@@ -93,10 +93,8 @@ def count_range(count: Any) -> tuple[int, int]:
         raise InputError(
             f"got count={count!r}; expected a whole number, or least and greatest, such as 3 or (2, 4); change count="
         ) from error
-    if not 0 <= low <= high <= MAX_COUNT:
-        raise InputError(
-            f"got counts from {low} to {high}; expected 0 <= least <= greatest <= {MAX_COUNT:,}; change count="
-        )
+    if not 0 <= low <= high <= MOST:
+        raise InputError(f"got counts from {low} to {high}; expected 0 <= least <= greatest <= {MOST:,}; change count=")
     return low, high
 
 

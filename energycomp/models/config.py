@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from energycomp.errors import CheckpointError
+from energycomp.fields import plain
 from energycomp.models.model import Model
 
 CONFIG = "config.json"
@@ -37,8 +38,8 @@ def config_of(model: Model) -> dict[str, Any]:
         "conditioner": {"name": model.conditioner_name, "config": model.conditioner.config()},
         "denoiser": {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()},
         "codec": None if denoiser.codec is None else denoiser.codec.config(),
-        "processor": attrs.asdict(model.processor),
-        "defaults": attrs.asdict(model.defaults),
+        "processor": attrs.asdict(model.processor, value_serializer=plain),
+        "defaults": attrs.asdict(model.defaults, value_serializer=plain),
     }
     if model.encoder is not None:
         config["encoder"] = {"name": model.encoder_name, "config": dict(model.encoder.config)}  # type: ignore[arg-type]

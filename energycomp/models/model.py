@@ -18,9 +18,9 @@ from energycomp.components.text import weighted
 from energycomp.components.values import parsed, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
-from energycomp.fields import legal as _legal
+from energycomp.fields import TEXT, is_number
 from energycomp.images import ImageProcessor, decoded, from_unit, html_block, html_lines, html_table
-from energycomp.models.defaults import Defaults, is_number, is_text
+from energycomp.models.defaults import Defaults
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
 """`(model, source, scale)`: the model with LoRA weights."""
@@ -56,7 +56,7 @@ class Model:
     -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
     """
 
-    name: str = attrs.field(validator=_legal(is_text, "a text"))
+    name: str = attrs.field(validator=TEXT)
     denoiser: Denoiser
     conditioner: Conditioner
     processor: ImageProcessor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -16,11 +15,13 @@ from energycomp.components.prediction import PredictionType
 from energycomp.components.regions import during
 from energycomp.components.weights import AnyWeight, Weight, scalar
 from energycomp.errors import InputError
-from energycomp.fields import is_number
+from energycomp.fields import FINITE, is_number, legal, number
 from energycomp.plugins import find, names
 from energycomp.sampling.formulas import adaptive_projected, classifier_free, rescaled, zero_star
 
 SCALE = 7.5  # the default of diffusers' guiders
+
+SCALES = legal(lambda value: isinstance(value, Weight) or is_number(value), "a finite number, or a Weight")
 
 Combine: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(cond (B, C, H, W), uncond (B, C, H, W), share (B,)) -> (B, C, H, W)`."""
@@ -61,30 +62,6 @@ class LinearGuidance(Protocol):
         ...
 
 
-def _check_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> None:
-    if not (is_number(value) and least <= value <= most):
-        bounds = "a finite number" if most == math.inf else f"a number from {least:g} to {most:g}"
-        raise InputError(f"got {name} {value!r}; expected {bounds}; change it")
-
-
-def _number(least: float = -math.inf, most: float = math.inf) -> Any:
-    """A field that is a number; tensors and arrays without dimensions are taken as numbers of Python."""
-    return {
-        "converter": scalar,
-        "validator": lambda _, attribute, value: _check_number(attribute.name, value, least, most),
-    }
-
-
-def _check_scale(_: Any, attribute: Any, value: Any) -> None:
-    if not isinstance(value, Weight):
-        _check_number(attribute.name, value)
-
-
-def _check_limit(_: Any, attribute: Any, value: Any) -> None:
-    if value is not None and not (is_number(value) and value >= 0.0):
-        raise InputError(f"got {attribute.name} {value!r}; expected a number of at least 0, or None; change it")
-
-
 @attrs.frozen
 class ClassifierFree:
     """Classifier-free guidance (Ho and Salimans, 2021): `scale * composition & u`. The names `cfg` and `interval`.
@@ -99,7 +76,11 @@ class ClassifierFree:
     -2 u + 3 tiny(0.2, 0.2)
     """
 
-    scale: AnyWeight = attrs.field(default=SCALE, converter=scalar, validator=_check_scale)
+    scale: AnyWeight = attrs.field(
+        default=SCALE,
+        converter=scalar,
+        validator=SCALES,
+    )
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """u + s R(C)."""
@@ -132,7 +113,8 @@ def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> 
     ClassifierFree(scale=1 + 2 [0.2 to 0.8])
     """
     scale = scalar(scale)
-    _check_number("scale", scale)
+    if not is_number(scale):
+        raise InputError(f"got scale={scale!r}; expected a finite number; change it")
     return ClassifierFree(1.0 + (scale - 1.0) * during(start, stop))
 
 
@@ -147,8 +129,8 @@ class Rescaled:
         share: phi, the share of the rescaled prediction; 0 is classifier-free guidance.
     """
 
-    scale: float = attrs.field(default=SCALE, **_number())
-    share: float = attrs.field(default=0.7, **_number(0.0, 1.0))
+    scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
+    share: float = attrs.field(default=0.7, converter=scalar, validator=number(least=0, most=1))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         """The formula."""
@@ -169,10 +151,10 @@ class AdaptiveProjected:
         norm: r, the greatest length of the difference over all pixels; None for no limit.
     """
 
-    scale: float = attrs.field(default=SCALE, **_number())
-    parallel: float = attrs.field(default=0.0, **_number())
-    momentum: float = attrs.field(default=-0.5, **_number(-1.0, 1.0))
-    norm: float | None = attrs.field(default=15.0, converter=scalar, validator=_check_limit)
+    scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
+    parallel: float = attrs.field(default=0.0, converter=scalar, validator=FINITE)
+    momentum: float = attrs.field(default=-0.5, converter=scalar, validator=number(least=-1, most=1))
+    norm: float | None = attrs.field(default=15.0, converter=scalar, validator=number(least=0, or_none=True))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         """The formula with a running difference of its own."""
@@ -199,8 +181,8 @@ class ZeroStar:
             its scale.
     """
 
-    scale: float = attrs.field(default=SCALE, **_number())
-    zero_until: float = attrs.field(default=0.04, **_number(0.0, 1.0))
+    scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
+    zero_until: float = attrs.field(default=0.04, converter=scalar, validator=number(least=0, most=1))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         """The formula, after a beginning of zeros."""

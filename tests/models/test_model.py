@@ -95,16 +95,16 @@ def test_a_codec_is_used_on_both_ways() -> None:
 def test_defaults() -> None:
     assert Defaults(timesteps=[1, 2], counts=[0, 3]).counts == (0, 3)  # type: ignore[arg-type]
     for wrong in ({"draws": 0}, {"num_inference_steps": 0}):
-        with pytest.raises(ValueError, match=">= 1"):
+        with pytest.raises(ValueError, match="a whole number from 1"):
             Defaults(**wrong)
     assert (Defaults().reading_rule, Defaults().guidance_scale) == (None, 1.0)
     for rule in ("sum", "mean", "product"):
         assert Defaults(reading_rule=rule).reading_rule == rule  # type: ignore[arg-type]
     for wrong, message in (
-        ({"reading_rule": "max"}, "expected None, sum, mean or product"),
-        ({"gamma": True}, "None or a number > 0"),
+        ({"reading_rule": "max"}, "expected 'sum' or 'mean' or 'product', or None"),
+        ({"gamma": True}, "a number above 0, or None"),
         *(
-            ({name: scale}, "a number > 0")
+            ({name: scale}, "a number above 0")
             for name in ("guidance_scale", "attribute_guidance")
             for scale in (0.0, -1.0, None, "7", float("nan"))
         ),

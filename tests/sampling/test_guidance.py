@@ -197,7 +197,11 @@ def test_zero_star_has_no_velocity_at_first() -> None:
         ({"guidance": 3.0}, InputError, "got an object of float as guidance; expected one of the registered names apg"),
         ({"guidance": ZeroStar}, InputError, "call the class"),
         ({"guidance": ZeroStar(3.0), "guidance_scale": 2.0}, InputError, "leave guidance_scale out"),
-        ({"guidance": "apg", "guidance_scale": float("nan")}, InputError, "got scale nan; expected a finite number"),
+        (
+            {"guidance": "apg", "guidance_scale": float("nan")},
+            InputError,
+            "got scale=nan for AdaptiveProjected; expected a finite",
+        ),
         ({"guidance": "apg", "sampler": "smc"}, InputError, "expected 'cfg', which is a composition"),
         ({"guidance": "interval", "sampler": "smc"}, InputError, "varies over pixels or the noise level"),
         ({"guidance": SkipLayerGuidance(skip_layer_guidance_layers=[0])}, InputError, "over pred_cond and pred_uncond"),

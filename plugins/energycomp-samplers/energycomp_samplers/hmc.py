@@ -27,12 +27,12 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.fields import is_number, legal, number, one_of, whole
+from energycomp.fields import number, one_of, whole
 from energycomp_samplers.chain import Density, State, Test
 from energycomp_samplers.kernels import sum_of_squares
 from energycomp_samplers.smc import SMC
 
-SHARE = legal(lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1")
+SHARE = number(least=0, below=1)
 
 
 @attrs.frozen

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
-from energycomp.fields import is_number, legal, number, one_of, whole
+from energycomp.fields import legal, number, one_of, whole
 from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
 from energycomp_samplers.chain import Chain, Moves
@@ -61,7 +61,6 @@ WEIGHTS = ("rne", "fkc", "energy", "none")
 MOVES = legal(
     lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
 )
-TIMESTEP = legal(lambda value: is_number(value) and value >= 0, "a timestep, 0 or more")
 
 
 @attrs.frozen
@@ -91,7 +90,7 @@ class SMC:
     weights: Literal["rne", "fkc", "energy", "none"] = attrs.field(default="rne", validator=one_of(WEIGHTS))
     particles: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
     resample_below: float = attrs.field(default=0.5, validator=number(most=1))
-    resample_above: float | None = attrs.field(default=None, validator=attrs.validators.optional(TIMESTEP))
+    resample_above: float | None = attrs.field(default=None, validator=number(least=0, or_none=True))
     clamp: float = attrs.field(default=10.0, validator=number())
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
 

@@ -10,7 +10,6 @@ An item list a, b, ~c, | d is the composition (a & b & ~c) | d.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from energycomp import Composer
 from energycomp.components import Composable, ReadsText, mixed_of, parsed, read_value, value_of
 from energycomp.errors import InputError
+from energycomp.fields import is_number
 from energycomp.models import Model
 
 MAX_ITEMS = 32
@@ -36,11 +36,7 @@ def _given(value: Any) -> dict[str, str | float]:
 
 
 def _is_field(field: Any) -> bool:
-    return (isinstance(field, str) and len(field) <= MAX_TEXT) or _is_number(field)
-
-
-def _is_number(given: Any) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+    return (isinstance(field, str) and len(field) <= MAX_TEXT) or is_number(field)
 
 
 @attrs.frozen
@@ -111,7 +107,7 @@ def scene_of(data: Any) -> Scene:
 
 def _item(one: Mapping[str, Any]) -> Item:
     weight, origin = one.get("weight", 1.0), one.get("origin")
-    if not _is_number(weight) or abs(weight) > 100:
+    if not is_number(weight) or abs(weight) > 100:
         raise InputError(f"got the weight {weight!r}; expected a number between -100 and 100; change it")
     if origin is not None and (type(origin) is not int or not 0 <= origin < MAX_ITEMS):
         raise InputError(f"got the origin {origin!r}; expected a number of a component; read the image again")

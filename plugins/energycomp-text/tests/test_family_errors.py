@@ -139,9 +139,9 @@ def test_float16_on_the_cpu(name: str) -> None:
     ("options", "message"),
     [
         ({"image_size": 30}, "image_size 30; expected a multiple of 4"),
-        ({"image_size": "large"}, "image_size 'large'; expected a whole number"),
-        ({"max_sequence_length": 0}, "max_sequence_length 0; expected a whole number"),
-        ({"embedded_guidance": -1.0}, "embedded_guidance -1.0; expected a number"),
+        ({"image_size": "large"}, "image_size='large' for Settings; expected a whole number"),
+        ({"max_sequence_length": 0}, "max_sequence_length=0 for Settings; expected a whole number"),
+        ({"embedded_guidance": -1.0}, "embedded_guidance=-1.0 for Settings; expected a number"),
         ({"guidance": 1.0}, "the option 'guidance' with a FluxPipeline; expected image_size, max_sequence_length"),
     ],
 )

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
 import torch
 
 from energycomp.errors import InputError
+from energycomp.fields import is_whole, legal, number, one_of, plain, whole
 
 UNRELATED = ("save_every", "keep", "sample_every", "num_workers", "log_with")  # they may change when a run resumes
-
-
-def _field(legal: Callable[[Any], bool], expected: str, **options: Any) -> Any:
-    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not legal(value):
-            raise InputError(f"got {attribute.name}={value!r}; expected {expected}; pass a value in that range")
-
-    return attrs.field(validator=check, **options)
-
-
-def _count(**options: Any) -> Any:
-    return _field(lambda value: type(value) is int and value >= 1, "a whole number of at least 1", **options)
-
-
-def _count_or_none(expected: str) -> Any:
-    legal: Callable[[Any], bool] = lambda value: value is None or (type(value) is int and value >= 1)  # noqa: E731
-    return _field(legal, f"a whole number of at least 1, or None for {expected}", default=None)
-
-
-def _number(legal: Callable[[float], bool], expected: str, **options: Any) -> Any:
-    return _field(lambda value: isinstance(value, int | float) and legal(value), expected, **options)
 
 
 @attrs.frozen(kw_only=True)
@@ -64,32 +42,32 @@ class FitConfig:
     'one_cycle'
     """
 
-    steps: int = _count()
-    batch_size: int = _count()
-    learning_rate: float = _number(lambda value: 0 < value < math.inf, "a number above 0")
-    weight_decay: float = _number(lambda value: 0 <= value < math.inf, "a number of at least 0", default=0.01)
-    schedule: Literal["one_cycle", "constant"] = _field(
-        lambda value: value in ("one_cycle", "constant"), "'one_cycle' or 'constant'", default="one_cycle"
+    steps: int = attrs.field(validator=whole(1, None))
+    batch_size: int = attrs.field(validator=whole(1, None))
+    learning_rate: float = attrs.field(validator=number())
+    weight_decay: float = attrs.field(default=0.01, validator=number(least=0))
+    schedule: Literal["one_cycle", "constant"] = attrs.field(
+        default="one_cycle", validator=one_of(("one_cycle", "constant"))
     )
-    warmup_fraction: float = _number(lambda value: 0 <= value < 1, "a share from 0 to below 1", default=0.05)
-    max_grad_norm: float = _number(lambda value: value > 0, "a number above 0", default=1.0)
-    ema_decay: float = _number(lambda value: 0 <= value <= 1, "a number from 0 to 1", default=0.999)
-    mixed_precision: Literal["no", "bf16"] = _field(
-        lambda value: value in ("no", "bf16"), "'no' or 'bf16'", default="no"
-    )
-    micro_batches: int | None = _count_or_none("one per process")
-    seed: int = _field(lambda value: type(value) is int, "a whole number", default=0)
-    save_every: int = _count(default=500)
-    keep: int = _count(default=2)
-    sample_every: int | None = _count_or_none("none")
-    num_workers: int = _field(lambda value: type(value) is int and value >= 0, "a whole number", default=0)
-    log_with: str | None = _field(
-        lambda value: value is None or (isinstance(value, str) and value != ""), "names of trackers", default=None
+    warmup_fraction: float = attrs.field(default=0.05, validator=number(least=0, below=1))
+    max_grad_norm: float = attrs.field(default=1.0, validator=number())
+    ema_decay: float = attrs.field(default=0.999, validator=number(least=0, most=1))
+    mixed_precision: Literal["no", "bf16"] = attrs.field(default="no", validator=one_of(("no", "bf16")))
+    micro_batches: int | None = attrs.field(default=None, validator=whole(1, None, or_none=True))
+    seed: int = attrs.field(default=0, validator=legal(is_whole, "a whole number"))
+    save_every: int = attrs.field(default=500, validator=whole(1, None))
+    keep: int = attrs.field(default=2, validator=whole(1, None))
+    sample_every: int | None = attrs.field(default=None, validator=whole(1, None, or_none=True))
+    num_workers: int = attrs.field(default=0, validator=whole(0, None))
+    log_with: str | None = attrs.field(
+        default=None, validator=legal(lambda v: isinstance(v, str) and v != "", "names of trackers", or_none=True)
     )
 
     def trajectory(self, samples: int) -> dict[str, Any]:
         """What decides the weights of a run on so many samples: a checkpoint resumes with equal values only."""
-        settings = attrs.asdict(self, filter=lambda attribute, _: attribute.name not in UNRELATED)
+        settings = attrs.asdict(
+            self, filter=lambda attribute, _: attribute.name not in UNRELATED, value_serializer=plain
+        )
         return {**settings, "samples": samples}
 
     def check_batches(self, samples: int, processes: int) -> None:

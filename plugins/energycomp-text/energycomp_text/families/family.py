@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from energycomp.errors import InputError
+from energycomp.fields import number, whole
 from energycomp_text.text import Text
 
 
@@ -23,16 +24,6 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _check_whole(_: Any, attribute: Any, value: Any) -> None:
-    if value is not None and (type(value) is not int or not 1 <= value <= 100_000):
-        raise InputError(f"got {attribute.name} {value!r}; expected a whole number of at least 1, such as 512")
-
-
-def _check_number(_: Any, attribute: Any, value: Any) -> None:
-    if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1e6):
-        raise InputError(f"got {attribute.name} {value!r}; expected a number of at least 0, such as 3.5")
-
-
 @attrs.frozen
 class Settings:
     """What may be chosen when a pipeline is loaded; each is the family's own where it is left out.
@@ -43,9 +34,11 @@ class Settings:
         embedded_guidance: the guidance scale that a guidance-distilled network takes as an input.
     """
 
-    image_size: int | None = attrs.field(default=None, converter=_whole, validator=_check_whole)
-    max_sequence_length: int | None = attrs.field(default=None, converter=_whole, validator=_check_whole)
-    embedded_guidance: float | None = attrs.field(default=None, converter=_number, validator=_check_number)
+    image_size: int | None = attrs.field(default=None, converter=_whole, validator=whole(1, or_none=True))
+    max_sequence_length: int | None = attrs.field(default=None, converter=_whole, validator=whole(1, or_none=True))
+    embedded_guidance: float | None = attrs.field(
+        default=None, converter=_number, validator=number(least=0, most=1e6, or_none=True)
+    )
 
     @property
     def length(self) -> int:
