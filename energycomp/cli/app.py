@@ -1,8 +1,7 @@
 """The command line: Typer commands over the public API.
 
-A command is a function in a file of this package, or comes from a plugin; this file only lists them. Exit codes: 0 for
-success; 1 where some of several images or checks failed, and for unexpected errors, with a traceback; 2 for input that
-energycomp or the parser refuses; 130 after Ctrl-C.
+A command is a function in a file of this package, or comes from a plugin; this file only lists them. An error that is
+not foreseen has a traceback and the exit code 1.
 """
 
 from __future__ import annotations
@@ -18,16 +17,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from energycomp import __version__
-from energycomp.cli.decompose import add, decompose, recombine
+from energycomp.cli.decompose import decompose, recombine, traverse
 from energycomp.cli.edit import edit
 from energycomp.cli.env import env
 from energycomp.cli.infer import infer
 from energycomp.cli.merge import merge
 from energycomp.cli.plugins import plugins
-from energycomp.cli.push import push
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
-from energycomp.cli.traverse import traverse
 from energycomp.errors import EnergycompError, InputError
 
 MOVED = {  # options of earlier versions: what to write instead
@@ -40,10 +37,15 @@ MOVED = {  # options of earlier versions: what to write instead
     "--until-complete": "--best-of alone",
     "--show": "a viewer of your system",
 }
+MOVED_COMMANDS = {"add": "recombine --take all", "push": "Model.push_to_hub in Python, or hf upload"}
 
 
 class _Quiet:
-    """Help without a type of flags."""
+    """Help without a type of flags, and with whole sentences in a list of commands."""
+
+    def get_short_help_str(self, limit: int = 200) -> str:
+        text: str = super().get_short_help_str(limit)  # type: ignore[misc]
+        return text
 
     def get_params(self, ctx: Any) -> list[Any]:
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -88,6 +90,8 @@ class _Commands(_Quiet, TyperGroup):
         name = args[0] if args else "-"
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
+        if name in MOVED_COMMANDS:
+            raise InputError(f"got {name}, a command of earlier versions; expected {MOVED_COMMANDS[name]}")
         if name not in _plugin_commands():
             from energycomp.plugins import not_found
 
@@ -117,8 +121,9 @@ app = typer.Typer(
     cls=_Commands,
     help=(
         "Image models as sums of energies: compose, decompose and understand images.\n\n"
-        'energycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png\n\n'
-        "energycomp infer clevr scene.png"
+        '```sh\nenergycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png\nenergycomp infer clevr scene.png\n```\n\n'
+        "Plugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 for "
+        "input that is refused, with the reason in one line, and 130 after Ctrl-C."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -132,9 +137,7 @@ for command in (
     edit,
     decompose,
     recombine,
-    add,
     traverse,
-    push,
     plugins,
     env,
 ):

@@ -1,7 +1,8 @@
-"""`energycomp decompose`, `recombine` and `add`: images into parts, and parts of several images into one."""
+"""`energycomp decompose`, `recombine` and `traverse`: images into parts, and images of parts that were changed."""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +16,7 @@ from energycomp.errors import InputError
 from energycomp.progress import working
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from energycomp.decomposition import Decomposer, Decomposition
+    from energycomp.decomposition import Decomposer, Decomposition, Traversal
     from energycomp.models import Model
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]
@@ -35,7 +34,9 @@ def decompose(
 ) -> None:
     """Decompose images into parts, without labels.
 
+    ```sh
     energycomp decompose decomp scene.png -o strip.png
+    ```
 
     The PNG has two rows per image. The first shows the image, its reconstruction from all parts, and the parts alone,
     numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. If
@@ -47,24 +48,20 @@ def decompose(
     with loading(model):
         import torch
 
-        from energycomp.decomposition import EXPLAINED, explained_variance
-        from energycomp.decomposition.decomposer import decompose_samples
+        from energycomp.decomposition import EXPLAINED, decompose_samples, explained_variance
         from energycomp.images import strip
 
-        opened, loaded, decomposer = open_images(images, model, device, views)
-    batch = loaded.processor(opened)
-    generator = torch.Generator().manual_seed(seed)
+        opened, loaded, decomposer = _opened(images, model, device, views)
+    batch, generator = loaded.processor(opened), torch.Generator().manual_seed(seed)
     with working("energycomp: decomposing ..."):
         found = decompose_samples(batch, decomposer, generator=generator, num_inference_steps=steps)
-    whole = found.parts.whole.cpu()
-    cells = len(batch) * (found.parts.images.shape[1] + 2)
-    figure = strip(batch, whole, found.parts.images, found.parts.masks, names=[path.stem for path in images])
-    save_png(figure, out, cells=cells)
+    whole, parts = found.parts.whole.cpu(), found.parts.images
+    figure = strip(batch, whole, parts, found.parts.masks, names=[path.stem for path in images])
+    save_png(figure, out, cells=len(batch) * (parts.shape[1] + 2))
     errors = (whole - batch).square().flatten(1).mean(1).tolist()
-    shares = explained_variance(batch, whole)
     entries: list[dict[str, Any]] = [
         {"image": str(path), "error": error, "explained": share, "parts": _covered(found, index)}
-        for index, (path, error, share) in enumerate(zip(images, errors, shares, strict=True))
+        for index, (path, error, share) in enumerate(zip(images, errors, explained_variance(batch, whole), strict=True))
     ]
     for entry in entries:
         if entry["explained"] is not None and entry["explained"] < EXPLAINED:
@@ -89,7 +86,7 @@ def recombine(
         typer.Option(
             "--take",
             metavar="PARTS",
-            help="Parts of one image: 0,1 or 0,1*0.5 or none. Given once per image, in the order of the images.",
+            help="Parts of an image: 0,1 or 0,1*0.5 or all or none. Given once for all images, or once for each.",
         ),
     ],
     out: Png = Path("recombined.png"),
@@ -101,76 +98,35 @@ def recombine(
 ) -> None:
     """Compose one image from parts of several images.
 
+    ```sh
     energycomp recombine decomp a.png b.png --take 0,1 --take 2,3 -o both.png
-
+    energycomp recombine decomp a.png b.png --take all -o all.png
     energycomp recombine decomp a.png b.png --take 0,1*0.5 --take none -o weaker.png
+    ```
 
     Parts are numbered from 0, as `energycomp decompose` shows them. A factor scales the weight of a part.
     """
-    chosen = [_weighted(text) for text in take]
-    if len(chosen) != len(images):
-        raise InputError(f"got {len(chosen)} --take for {len(images)} images; expected one for each, in their order")
+    if len(take) not in (1, len(images)):
+        raise InputError(f"got {len(take)} --take for {len(images)} images; expected one, or one each in their order")
     check_png(out)
     with loading(model):
-        from energycomp.decomposition import recombine as choose
+        import torch
 
-        opened, _, decomposer = open_images(images, model, device, views)
+        from energycomp.decomposition import DiffusionDecomposer, recombine as choose
+        from energycomp.denoisers import count_rows
+        from energycomp.images import to_output
+
+        chosen = [_parts(text) for text in (take if len(take) > 1 else take * len(images))]
+        opened, _, decomposer = _opened(images, model, device, views)
     sources = list(decomposer.encode(opened).split(1))
-    latents = choose(sources, [[part for part, _ in parts] for parts in chosen])
-    weights = [weight for parts in chosen for _, weight in parts]
-    _decode(decomposer, latents, out, weights=weights, steps=steps, seed=seed, as_json=as_json)
-
-
-def add(
-    model: ModelName,
-    images: Images,
-    out: Png = Path("added.png"),
-    steps: Steps = None,
-    views: Views = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    as_json: AsJson = False,
-) -> None:
-    """Compose one image from all parts of several images.
-
-    energycomp add decomp a.png b.png -o both.png
-    """
-    check_png(out)
-    with loading(model):
-        from energycomp.decomposition import add as join
-
-        opened, _, decomposer = open_images(images, model, device, views)
-    latents = join(*decomposer.encode(opened).split(1))
-    _decode(decomposer, latents, out, steps=steps, seed=seed, as_json=as_json)
-
-
-def open_images(images: list[Path], model: str, device: str, views: int | None) -> tuple[list[Any], Model, Decomposer]:
-    """The images of files, the model of a name, and its decomposer."""
-    from energycomp.decomposition import decomposer_of
-
-    opened = [open_single(path) for path in images]
-    loaded = with_views(load_model(model, device), views)
-    return opened, loaded, decomposer_of(loaded)
-
-
-def _decode(
-    decomposer: Decomposer,
-    latents: Tensor,
-    out: Path,
-    *,
-    weights: list[float] | None = None,
-    steps: int | None,
-    seed: int,
-    as_json: bool,
-) -> None:
-    import torch
-
-    from energycomp.decomposition import DiffusionDecomposer
-    from energycomp.denoisers import count_rows
-    from energycomp.images import to_output
-
+    taken = [
+        [(k, 1.0) for k in range(one.shape[1])] if parts is None else parts
+        for one, parts in zip(sources, chosen, strict=True)
+    ]
+    latents = choose(sources, [[number for number, _ in parts] for parts in taken])
+    weights = [weight for parts in taken for _, weight in parts]
     further: dict[str, Any] = {}
-    if weights is not None and any(weight != 1 for weight in weights):
+    if any(weight != 1 for weight in weights):
         if not isinstance(decomposer, DiffusionDecomposer):
             raise InputError(
                 f"got factors for a {type(decomposer).__name__}, which has no weights; expected parts without factors"
@@ -182,6 +138,74 @@ def _decode(
     save_png(to_output(made, "pil")[0], out)
     report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows, "seed": seed}
     print_report(report, [f"{latents.shape[1]} parts", str(out)], as_json)
+
+
+def traverse(
+    model: ModelName,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file to decompose.")],
+    part: Annotated[int, typer.Option("--part", "--slot", min=0, help="Number of the part that changes, from 0.")],
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Dimension of the part's latent, from 0.", show_default="the six that change the image most"
+        ),
+    ] = None,
+    start: Annotated[float, typer.Option("--from", help="First value of the dimension.")] = -2.0,
+    stop: Annotated[float, typer.Option("--to", help="Last value of the dimension.")] = 2.0,
+    steps: Annotated[
+        int, typer.Option(min=2, max=64, help="Number of values, evenly spaced from the first to the last.")
+    ] = 7,
+    out: Png = Path("traverse.png"),
+    views: Views = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a dimension of a part's latent encodes: images with several values of it.
+
+    ```sh
+    energycomp traverse decomp scene.png --part 2 --dim 5 -o traverse.png
+    energycomp traverse decomp scene.png --part 2 --dim 5 --from -1 --to 1 --steps 5
+    energycomp traverse decomp scene.png --part 2 -o most.png
+    ```
+
+    The PNG has one row per dimension: the image, then the reconstruction at each value. The report gives the mean
+    change of brightness from the first value to the last, as a share of its range, inside and outside the part's
+    mask. Without --dim, every dimension is tried at both ends, and the six that change the image most are shown.
+    Parts are numbered from 0, as `energycomp decompose` shows them.
+    """
+    check_png(out)
+    if not (math.isfinite(start) and math.isfinite(stop)) or start == stop:
+        raise InputError(f"got --from {start:g} and --to {stop:g}; expected two finite numbers that differ")
+    with loading(model):
+        import torch
+
+        from energycomp.decomposition import strongest_dimensions, traverse_dimension
+        from energycomp.images import traversal
+
+        opened, loaded, decomposer = _opened([image], model, device, views)
+    batch = loaded.processor(opened)
+    values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
+    with working("energycomp: changing one dimension after another ..."):
+        latents = decomposer.encode(batch)
+        dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
+        found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
+    whole = torch.stack([row.parts.whole for row in found])
+    figure = traversal(batch, whole, values=values, names=[f"dim {row.dim}" for row in found])
+    save_png(figure, out, cells=len(found) * (steps + 1))
+    changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
+    shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]
+    report = {"path": str(out), "part": part, **shown, "values": values, "seed": seed}
+    print_report(report, [*(_change(part, row) for row in found), str(out)], as_json)
+
+
+def _opened(images: list[Path], model: str, device: str, views: int | None) -> tuple[list[Any], Model, Decomposer]:
+    """The images of files, the model of a name, and its decomposer."""
+    from energycomp.decomposition import decomposer_of
+
+    opened = [open_single(path) for path in images]
+    loaded = with_views(load_model(model, device), views)
+    return opened, loaded, decomposer_of(loaded)
 
 
 def _covered(found: Decomposition, index: int) -> list[float | None]:
@@ -197,14 +221,22 @@ def _recipe(model: Model) -> str:
     return max((name for name in names("recipes") if model.name.startswith(name)), key=len, default="RECIPE")
 
 
-def _weighted(text: str) -> list[tuple[int, float]]:
-    """Parts with their factors: "0,2*0.5" as [(0, 1.0), (2, 0.5)], "none" as []."""
-    if text.strip() == "none":
-        return []
-    found = [
-        re.fullmatch(r"([0-9]{1,5})(?:\*(-?[0-9]{1,4}(?:\.[0-9]{1,6})?))?", part.strip()) for part in text.split(",")
-    ]
-    parts = [(int(match[1]), float(match[2] or 1)) for match in found if match is not None]
-    if len(parts) != len(found):
-        raise InputError(f"got --take {text!r}; expected numbers of parts and commas, such as 0,2 or 0,2*0.5, or none")
-    return parts
+def _parts(text: str) -> list[tuple[int, float]] | None:
+    """Parts with their factors: "0,2*0.5" as [(0, 1.0), (2, 0.5)], "none" as [], and "all" as None."""
+    from energycomp.components import weighted
+
+    if text.strip() in ("all", "none"):
+        return None if text.strip() == "all" else []
+    found = [weighted(part) for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,5}", part.text) and part.place == 1.0 for part in found):
+        raise InputError(
+            f"got --take {text!r}; expected numbers of parts and commas, such as 0,2 or 0,2*0.5, or all, or none"
+        )
+    return [(int(part.text), part.number if part.number is not None else 1.0) for part in found]
+
+
+def _change(part: int, found: Traversal) -> str:
+    inside, outside = found.changed, found.outside
+    where = {"in the image": inside} if outside is None else {"in the part": inside, "outside of it": outside}
+    shares = [f"{100 * share:.3g} % {place}" for place, share in where.items() if share is not None]
+    return f"part {part}, dim {found.dim}: brightness changes by {', '.join(shares)}"

@@ -80,11 +80,11 @@ def edit(
 ) -> None:
     """Find the components of an image, change some, and repaint only the affected region.
 
+    ```sh
     energycomp infer clevr scene.png -o read
-
     energycomp edit clevr scene.png --move 2:0.4,0.6 --remove 1 --add 0.2,0.5 -o out.png
-
     energycomp edit clevr scene.png --set 2:color=red,shape=sphere -o out.png
+    ```
 
     Objects are numbered as `energycomp infer` prints them for the same --seed, --count and --solver. A moved object
     keeps its appearance. An object that is added, or whose attributes change, is sampled anew.
@@ -92,7 +92,8 @@ def edit(
     check_png(out)
     if strip is not None:
         check_png(strip, "--strip")
-    moves, changes = _moves(move or []), _changes(change or [])
+    moves = _numbered(move, "--move", "its new value, such as 2:0.4,0.6")
+    changes = {k: _words(text) for k, text in _numbered(change, "--set", "its words, such as 2:color=red").items()}
     if not (moves or changes or remove or add):
         raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
     with loading(model):
@@ -129,33 +130,25 @@ def edit(
     print_report(_report(edited, out), lines, as_json)
 
 
-def _moves(texts: list[str]) -> dict[int, str]:
-    """The text of the new component for the number of each object that moves."""
-    moves = {}
-    for text in texts:
-        number, colon, value = text.partition(":")
-        if not colon or not number.strip().isdecimal():
-            raise InputError(f"got --move {text!r}; expected an object's number and its new value, such as 2:0.4,0.6")
-        if int(number) in moves:
-            raise InputError(f"got --move {int(number)} twice; expected one value for each object")
-        moves[int(number)] = value
-    return moves
+def _numbered(texts: list[str] | None, option: str, example: str) -> dict[int, str]:
+    """What is said of each object, "2:..." by the object's number."""
+    found: dict[int, str] = {}
+    for text in texts or []:
+        number, colon, said = text.partition(":")
+        if not (colon and number.strip().isdecimal() and said.strip()):
+            raise InputError(f"got {option} {text!r}; expected an object's number and {example}")
+        if int(number) in found:
+            raise InputError(f"got {option} {int(number)} twice; expected one for each object, with commas in between")
+        found[int(number)] = said
+    return found
 
 
-def _changes(texts: list[str]) -> dict[int, dict[str, str]]:
-    """The new words by attribute for the number of each object."""
-    changes: dict[int, dict[str, str]] = {}
-    for text in texts:
-        number, _, words = text.partition(":")
-        pairs = [part.partition("=") for part in words.split(",")]
-        if not number.strip().isdecimal() or not all(name and equals and word for name, equals, word in pairs):
-            raise InputError(f"got --set {text!r}; expected an object's number and its words, such as 2:color=red")
-        if int(number) in changes:
-            raise InputError(
-                f"got --set {int(number)} twice; expected one for each object, such as 2:color=red,size=large"
-            )
-        changes[int(number)] = {name.strip(): word.strip() for name, _, word in pairs}
-    return changes
+def _words(text: str) -> dict[str, str]:
+    """The new words by attribute: "color=red,shape=sphere"."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and word.strip() for name, _, word in pairs):
+        raise InputError(f"got --set {text!r}; expected NAME=WORD and commas, such as color=red,shape=sphere")
+    return {name.strip(): word.strip() for name, _, word in pairs}
 
 
 def _with_words(model: Model, values: Sequence[Tensor], words: dict[str, str], number: int) -> Tensor:

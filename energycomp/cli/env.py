@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from energycomp.cli.options import AsJson
 from energycomp.cli.output import print_json, print_table
 
-PACKAGES = (
-    "energycomp",
-    "torch",
-    "torchvision",
-    "diffusers",
-    "transformers",
-    "accelerate",
-    "safetensors",
-    "huggingface-hub",
-    "numpy",
-    "scipy",
-    "Pillow",
-    "torchmetrics",
-    "pluggy",
-    "typer",
-)
+BESIDE = ("transformers", "accelerate", "torchmetrics")  # of the plugins
 
 
 def env(as_json: AsJson = False) -> None:
     """Show versions, cores, memory and plugins, for a bug report.
 
+    ```sh
     energycomp env --json
+    ```
     """
     report = _report()
     if as_json:
@@ -57,9 +45,14 @@ def _report() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": _cores(),
         "memory_gib": _memory_gib(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": {package: _version(package) for package in ["energycomp", *_required(), *BESIDE]},
         "plugins": [f"{info}{' failed' if info.error else ' off' if info.off else ''}" for info in listing(load=True)],
     }
+
+
+def _required() -> list[str]:
+    """The packages that energycomp needs."""
+    return [re.split("[^A-Za-z0-9_-]", line)[0] for line in requires("energycomp") or [] if "extra ==" not in line]
 
 
 def _version(package: str) -> str | None:

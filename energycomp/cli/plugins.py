@@ -23,7 +23,9 @@ def plugins(
 
     energycomp plugins
 
+    ```sh
     energycomp plugins --check energycomp-clevr
+    ```
 
     A plugin that fails is listed with the reason, and the others still work. To switch one off, set
     ENERGYCOMP_DISABLE_PLUGINS=NAME.

@@ -49,9 +49,10 @@ def rank(
 ) -> None:
     """Rank images by how well they show every component of a composition.
 
+    ```sh
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 8 -o scenes/scene.png
-
     energycomp rank clevr scenes --component 0.3,0.5 --component 0.7,0.6
+    ```
 
     The lift of a component is the denoising error without it minus the error with it. An image shows a component if its
     lift is significantly above 0. Images that show every component come first; then the smallest lift decides.

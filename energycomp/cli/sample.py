@@ -105,30 +105,23 @@ def sample(
 ) -> None:
     """Compose components and sample images of the composition.
 
+    ```sh
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.png
-
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
-
     energycomp sample clevr "0.3,0.5" --not "0.7,0.6" --sampler rejection -o without.png
-
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
-
     energycomp sample faces smiling "black_hair=false" -o face.png
-
     energycomp sample text "a red cube @ left half" "a blue sphere @ right half" -o halves.png
-
     energycomp sample text "a red cube @ 0-0.4" "a blue sphere @ 0.4-1" -o first.png
-
     energycomp sample text "a red cube" "a blue sphere" --guidance apg --guidance-scale 5 -o guided.png
-
     energycomp sample text "a red cube" / "a blue sphere" "a green cube" / "a blue cylinder" -o sets.png
-
     energycomp sample text "a photo of a dog * 7.5" --not "rain * 2" --option model=FOLDER -o dog.png
+    ```
 
     A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Behind it may stand its weight,
-    * NUMBER, and where and when it counts, @ REGION, @ FROM-TO or @ REGION, FROM-TO. A region is left half, right half,
-    top half, bottom half, a box x0,y0,x1,y1 in [0, 1], or an image file as a mask. FROM-TO is a share of the sampling
-    trajectory: 0 is noise, and 1 is the end. Without components, the unconditional prediction is sampled.
+    `* NUMBER`, and where and when it counts: `@ REGION`, `@ FROM-TO` or `@ REGION, FROM-TO`. A region is left half,
+    right half, top half, bottom half, a box x0,y0,x1,y1 in [0, 1], or an image file as a mask. FROM-TO is a share of
+    the sampling trajectory: 0 is noise, and 1 is the end. Without components, the unconditional prediction is sampled.
 
     Several compositions, with / between them, are sampled in one batch: a component of --not is in each of them.
     --guidance moves the prediction of the whole composition away from the unconditional one; the weight of its

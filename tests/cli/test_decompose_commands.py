@@ -166,7 +166,7 @@ def test_parts_of_two_pictures_in_one(run: Any) -> None:
     a, b, both = (np.asarray(Image.open(f"{name}.png")).astype(int) for name in ("a", "b", "out"))
     assert np.abs(both[:, :8] - a[:, :8]).max() <= 1
     assert np.abs(both[:, 8:] - b[:, 8:]).max() <= 1
-    code, out, err = run("add", "./model", "a.png", "b.png", "--json")
+    code, out, err = run("recombine", "./model", "a.png", "b.png", "--take", "all", "-o", "added.png", "--json")
     assert (code, json.loads(out)["parts"]) == (0, 2 * K), err
     ground = 127.5 * (1 + BACKGROUND)
     added = np.asarray(Image.open("added.png")).astype(float)
@@ -206,7 +206,7 @@ def test_views_are_searched_where_asked_for(run: Any) -> None:
     code, out, err = run("evaluate", "./model", "-n", 2, "--views", 2, "--json")
     assert code == 0, err
     assert json.loads(out)["solver"] == "StripesEncoder, 2 views"
-    for command in (("recombine", "--take", "0,1"), ("add",), ("traverse", "--part", 0, "--dim", 1)):
+    for command in (("recombine", "--take", "0,1"), ("traverse", "--part", 0, "--dim", 1)):
         code, _, err = run(command[0], "./model", "a.png", *command[1:], "--views", 2)
         assert code == 0, err
 
@@ -340,7 +340,7 @@ BAD = {
     "no encoder": ("decompose ./tiny a.png", "has no encoder"),
     "no picture": ("decompose ./model nothing.png", "nothing.png, which is no file"),
     "no png": ("decompose ./model a.png -o strip.jpg", "a PNG file"),
-    "one take": ("recombine ./model a.png b.png --take 0", "got 1 --take for 2 images"),
+    "three takes": ("recombine ./model a.png b.png --take 0 --take 1 --take 2", "got 3 --take for 2 images"),
     "a factor that is no number": ("recombine ./model a.png --take 0*x", "got --take '0*x'"),
     "words": ("recombine ./model a.png --take left", "got --take 'left'"),
     "views without an encoder": ("decompose ./tiny a.png --views 2", "got --views with tiny"),

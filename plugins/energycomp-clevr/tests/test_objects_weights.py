@@ -112,7 +112,7 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
         (["infer", "--format", "faces"], "without scene records"),
         (["infer", "--format", "clevr", "--json"], "expected one of them"),
         (["edit", "--set", "color=red"], "an object's number"),
-        (["edit", "--set", "1:color"], "an object's number"),
+        (["edit", "--set", "1:color"], "expected NAME=WORD"),
         (["edit", "--set", "1:color=red", "--set", "1:size=large"], "twice"),
     ],
 )

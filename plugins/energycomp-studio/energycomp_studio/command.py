@@ -20,9 +20,10 @@ def studio(
 
     The page is served to this computer only. Ctrl-C stops it.
 
+    ```sh
     energycomp studio
-
     energycomp studio faces --port 8000
+    ```
     """
     typer.echo("loading the studio ...", err=True)
     from energycomp_studio.server import serve

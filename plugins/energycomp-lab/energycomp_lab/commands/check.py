@@ -28,7 +28,9 @@ def check(
 ) -> None:
     """Check a plugin.
 
+    ```sh
     energycomp check energycomp-clevr
+    ```
 
     Runs everything that the plugin registers: networks are built, solvers solve, models predict and are saved,
     datasets are written, and recipes train for two steps. It runs in a separate process for at most 10 minutes, and

@@ -26,9 +26,10 @@ def data(
 ) -> None:
     """Write images and their annotations, for training and evaluation.
 
+    ```sh
     energycomp data clevr -n 1000 --objects 3-5 -o scenes
-
     energycomp train clevr --data scenes -o runs/mine
+    ```
 
     The folder is created once all images are written.
     """

@@ -89,15 +89,13 @@ def evaluate(
 ) -> None:
     """Measure how well a model reads or decomposes images, with 95 % confidence intervals over images.
 
+    ```sh
     energycomp evaluate clevr --data synthetic:3-5 -n 300 -o out
-
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
-
     energycomp evaluate faces --data synthetic:shifted -n 300
-
     energycomp evaluate decomp -n 200 --views 1 --json
-
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
+    ```
 
     If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
     interrupted run continues: images in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its

@@ -92,11 +92,11 @@ def train(
 ) -> None:
     """Train a model, on your own images or on those of the recipe.
 
+    ```sh
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
-
     energycomp infer runs/mine/model image.png
-
     energycomp train clevr --resume-from owner/run -o runs/mine --log-with tensorboard
+    ```
 
     Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, and
     grids of samples in OUT/samples. A tracker receives the loss, the learning rate, images and network evaluations per
