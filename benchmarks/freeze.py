@@ -120,7 +120,7 @@ def samples() -> dict[str, Any]:
     for name, compose in COMPOSED.items():
         model = energycomp.load(name)
         image = energycomp.Composer(compose(model)).sample(
-            1, generator=torch.Generator().manual_seed(0), num_inference_steps=5, output_type="pt"
+            1, generator=torch.Generator().manual_seed(0), scheduler="ddim", num_inference_steps=5, output_type="pt"
         )
         result[name] = _image(2 * image - 1)
     for name in DECOMPOSED:

@@ -4,7 +4,7 @@ import energycomp
 
 clevr = energycomp.load("clevr")
 scene = energycomp.Composer([clevr(0.3, 0.5), clevr(0.7, 0.6)])
-image = scene.sample(num_inference_steps=25)[0]
+image = scene.sample()[0]
 image.save("scene.png")
 answer = energycomp.infer(image, clevr)
 print(f"{answer.count} objects, fit {answer.fit:.2f}")

@@ -48,7 +48,7 @@ def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
     print(f"\ncomposed-{count}: {'; '.join(OBJECTS[:count])}")
     values = described(model, count)
     scene = energycomp.Composer(model.compose(values))
-    images = scene.sample(SAMPLES, num_inference_steps=25, generator=torch.Generator().manual_seed(count))
+    images = scene.sample(SAMPLES, num_inference_steps=25, generator=count)
     save(grid(images, SAMPLES, side=192), folder / f"composed-{count}.png", cells=SAMPLES)
     save(overlay(images[0], values[:, :2]), folder / f"composed-{count}-asked-for.png")
     first: Image.Image = images[0]

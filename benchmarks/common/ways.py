@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp import Composer, Model, sample_best
-from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file, fingerprint
 from energycomp.images import grid, to_output
@@ -27,7 +26,6 @@ __all__ = [
     "HELD_OUT",
     "SHOWN",
     "Way",
-    "described_scene",
     "drawn",
     "folder_of",
     "identity",
@@ -83,6 +81,7 @@ class Way:
         by = "scheduler" if self.name in schedulers else "sampler"
         generator = torch.Generator().manual_seed(seed)
         options: dict[str, Any] = {by: self.name, "num_inference_steps": self.steps, "progress": False}
+        options |= {"guidance": "attributes", "guidance_scale": model.defaults.attribute_guidance}
         if self.best_of == 1:
             images = Composer(composition).sample(1, generator=generator, output_type="pt", **options)
         else:
@@ -146,11 +145,6 @@ def drawn(path: Path, way: Way, model: Model, composition: Any, seed: int) -> Pa
     if not picture.exists():
         _save(way.draw(model, composition, seed), picture)
     return picture
-
-
-def described_scene(model: Model, values: Tensor) -> Composition:
-    """The composition of objects (K, *V), as `energycomp sample` draws it where nothing is chosen."""
-    return model.compose(values, guidance=model.defaults.attribute_guidance)
 
 
 def recorded(

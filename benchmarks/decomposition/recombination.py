@@ -111,9 +111,9 @@ def crossed(a: Any, b: Any) -> Callable[..., Tensor]:
             total = total + combine(leaves, "product")
         if isinstance(a, CometDecomposer):
             return _descended(Composer(total), a, first, generator)
-        steps = a.model.defaults.num_inference_steps
+        options = {"scheduler": "DDIMScheduler", "num_inference_steps": a.model.defaults.num_inference_steps}
         pictures: Tensor = Composer(total).sample(
-            len(first), num_inference_steps=steps, generator=generator, output_type="latent", progress=False
+            len(first), generator=generator, output_type="latent", progress=False, **options
         )
         return pictures.clamp(-1, 1)
 

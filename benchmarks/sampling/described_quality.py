@@ -26,7 +26,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from benchmarks.common.ways import HELD_OUT, SHOWN, Way, described_scene, drawn, folder_of, sampling_options, write_rows
+from benchmarks.common.ways import HELD_OUT, SHOWN, Way, drawn, folder_of, sampling_options, write_rows
 from benchmarks.sampling.scene_features import DRAWN, FOLDER, SIZE, STEPS, SceneFeatures, scene_features
 from energycomp import Model, load
 from energycomp.images import ImageProcessor, from_bytes, to_bytes, to_output
@@ -148,7 +148,7 @@ def samples(folder: Path, way: Way, model: Model, described: Sequence[Tensor], s
     """Samples (N, 3, 64, 64) of described objects, or of their places for a model of places."""
     (width,) = model.conditioner.value_shape
     files = [
-        drawn(folder / str(k), way, model, described_scene(model, values[:, :width]), seed + k)
+        drawn(folder / str(k), way, model, model.compose(values[:, :width]), seed + k)
         for k, values in enumerate(tqdm(described, desc=f"{len(described[0])} objects, {way}"))
     ]
     return ImageProcessor(size=(SIZE, SIZE))([Image.open(file) for file in files])

@@ -22,7 +22,6 @@ from benchmarks.common.ways import (
     HELD_OUT,
     SHOWN,
     Way,
-    described_scene,
     folder_of,
     mean_interval,
     recorded,
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for way in options.ways or [Way.of(model)]:
             folder = folder_of(options.records, options.model, model, count, way, options.seed)
             rows = [
-                recorded(folder / str(k), way, model, described_scene(model, values), options.seed + k, read)
+                recorded(folder / str(k), way, model, model.compose(values), options.seed + k, read)
                 for k, values in enumerate(tqdm(described, desc=f"{count} objects, {way}"))
             ]
             found = [torch.tensor(row["read"]).reshape(-1, described[0].shape[1]) for row in rows]

@@ -47,6 +47,7 @@ def make_ways(model: Model, case: str, *, n: int, steps: int, seed: int) -> Ways
         return Composer([model.leaf(place[None]) for place in places]).sample(
             n,
             generator=torch.Generator().manual_seed(seed),
+            scheduler="DDIMScheduler",
             num_inference_steps=steps,
             output_type="latent",
             progress=False,

@@ -119,11 +119,8 @@ def draw_generate(model: Model) -> Figure:
     grid = figure.subplots(2, len(columns))
     for column, (title, (scene, below)) in enumerate(columns.items()):
         noise = [torch.Generator().manual_seed(seed) for seed in (9, 6)]
-        images = (
-            Composer(scene)
-            .sample(2, generator=noise, num_inference_steps=30, output_type="latent", progress=False)
-            .clamp(-1, 1)
-        )
+        options = {"scheduler": "DDIMScheduler", "num_inference_steps": 30, "progress": False}
+        images = Composer(scene).sample(2, generator=noise, output_type="latent", **options).clamp(-1, 1)
         show(grid[0, column], images[0], title)
         show(grid[1, column], images[1], below=below)
         grid[0, column].title.set_family("monospace")

@@ -95,7 +95,7 @@ def attributes(options: argparse.Namespace) -> Image.Image:
     faces = load("faces")
     sets = [FACE[:number] for number in range(1, 1 + len(FACE))]
     parts = [combine([faces(**{name: True}) for name in names], "product") for names in sets]
-    drawn = [large(sample(part, faces, options.seed), 192) for part in parts]
+    drawn = [large(Composer(part).sample(generator=options.seed)[0], 192) for part in parts]
     return grid(drawn, columns=4, captions=[f"+ {names[-1]}" for names in sets])
 
 
@@ -148,16 +148,7 @@ def described_values(words: Sequence[str]) -> Tensor:
 
 def described(values: Tensor, seed: int) -> Image.Image:
     """A scene of objects (K, V)."""
-    clevr = load("clevr")
-    return sample(clevr.compose(values, guidance=clevr.defaults.attribute_guidance), clevr, seed)
-
-
-def sample(composition: Any, model: Any, seed: int) -> Image.Image:
-    """A sample as `energycomp sample` draws it."""
-    defaults = model.defaults
-    return Composer(composition).sample(
-        generator=seed, scheduler=defaults.scheduler, num_inference_steps=defaults.num_inference_steps
-    )[0]
+    return Composer(load("clevr").compose(values)).sample(generator=seed)[0]
 
 
 def large(image: Image.Image, side: int = SIDE) -> Image.Image:

@@ -203,15 +203,8 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
 
     described = [{name: one[name] for name in one if name not in JUDGED} for one in objects]
     values = [value_of(model.conditioner, one) for one in described]
-    guidance = model.defaults.attribute_guidance
-    composed = model.compose(torch.cat(values), guidance=guidance) if values else model.unconditional
-    samples = Composer(composed).sample(
-        SAMPLES,
-        generator=torch.Generator().manual_seed(seed),
-        scheduler=model.defaults.scheduler,
-        num_inference_steps=model.defaults.num_inference_steps,
-        progress=False,
-    )
+    composed = model.compose(torch.cat(values)) if values else model.unconditional
+    samples = Composer(composed).sample(SAMPLES, generator=torch.Generator().manual_seed(seed), progress=False)
     seen = model.processor.frame(image).resize(samples[0].size)
     heads = ["image", *(f"sample {number}" for number in range(1, 1 + SAMPLES))]
     return grid([seen, *samples], columns=1 + SAMPLES, side=192, heads=heads)

@@ -76,7 +76,7 @@ def sample(
     attribute_guidance: Annotated[
         float | None,
         typer.Option(
-            help="How strongly attributes are drawn, for example 2.0; 1.0 with --best-of, --guidance or --sampler.",
+            help="How strongly attributes are drawn, for example 2.0; 1.0 with --guidance or --sampler.",
             show_default=MODELS_OWN,
         ),
     ] = None,
@@ -131,16 +131,16 @@ def sample(
     """
     sets, negated = _compositions(components or []), negated or []
     files = sample_files(out, n * len(sets), as_grid)
-    plain = best_of > 1 or sampler is not None  # these take components as they are
     guidance = guidance or (None if guidance_scale is None else "cfg")
     with loading(model):
         _check(sets, negated, best_of, sampler=sampler, scheduler=scheduler, guidance=guidance, scale=guidance_scale)
-        if attribute_guidance is not None and plain:
-            raise InputError("got --attribute-guidance with --best-of or --sampler, which take components as they are")
+        if attribute_guidance is not None and (sampler or guidance):
+            raise InputError(
+                "got --attribute-guidance with --sampler or --guidance; expected one of them; leave one out"
+            )
         loaded = load_model(model, device, **parse_options(option))
         from energycomp.components import per_sample
         from energycomp.decomposition import sampler_of
-        from energycomp.plugins import find
         from energycomp.sampling import Composer
     report: dict[str, Any] = {}
     lines: list[str] = []
@@ -148,20 +148,17 @@ def sample(
         _refuse(context, model)
         images = _scenes(whole_scenes, n, seed)
     else:
-        plain = plain or guidance is not None
-        strength = _strength(loaded, 1.0 if plain and attribute_guidance is None else attribute_guidance)
         weight = None if guidance is None else 1.0
         ruled_out = [~loaded.read(text, weight=weight) for text in negated]
-        parts = [
-            [*(loaded.read(text, weight=weight, guidance=strength) for text in texts), *ruled_out] for texts in sets
-        ]
+        parts = [[*(loaded.read(text, weight=weight) for text in texts), *ruled_out] for texts in sets]
         composers = [Composer(each or loaded.unconditional) for each in parts]
         options: dict[str, Any] = {
+            **_attributes(attribute_guidance, loaded),
             **_guided(guidance, guidance_scale, loaded),
-            "scheduler": None if sampler else scheduler or loaded.defaults.scheduler,
-            "sampler": find("samplers", sampler)() if sampler else None,
+            "scheduler": scheduler,
+            "sampler": sampler,
             "generator": seed,
-            "num_inference_steps": steps or loaded.defaults.num_inference_steps,
+            "num_inference_steps": steps,
             "mixed_precision": precision,
         }
         composer = composers[0] if len(composers) == 1 else Composer(per_sample(composers))
@@ -251,18 +248,18 @@ def _scenes(own: Any, n: int, seed: int) -> list[Any]:
     return images
 
 
-def _strength(model: Model, given: float | None) -> float:
-    """How strongly attributes are drawn."""
+def _attributes(scale: float | None, model: Model) -> dict[str, Any]:
+    """The guidance of attributes as keywords of `Composer.sample`; none where that of the model is taken."""
     from energycomp.components import mixed_of
 
-    if given is None or given == 1.0:
-        return model.defaults.attribute_guidance if given is None else given
-    if mixed_of(model.conditioner) is None or not 0.0 < given < math.inf:
+    if scale is None:
+        return {}
+    if scale != 1.0 and (mixed_of(model.conditioner) is None or not 0.0 < scale < math.inf):
         raise InputError(
-            f"got --attribute-guidance {given} with {model.name}; expected a number above 0, and a model of components "
+            f"got --attribute-guidance {scale} with {model.name}; expected a number above 0, and a model of components "
             "with attributes; weight whole components, as in '0.3,0.5 * 2'"
         )
-    return given
+    return {"guidance": "attributes", "guidance_scale": scale}
 
 
 def _guided(name: str | None, scale: float | None, model: Model) -> dict[str, Any]:

@@ -188,6 +188,41 @@ class _Inverse:
         return f"[1 / ({self.weight!r})]"
 
 
+@attrs.frozen(repr=False)
+class _Positive:
+    """max(w, 0)."""
+
+    weight: Weight
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        return self.weight.edges
+
+    @property
+    def samples(self) -> int | None:
+        return self.weight.samples
+
+    def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
+        return self.weight.at(share, size).clamp(min=0.0)
+
+    def __repr__(self) -> str:
+        return f"[max({self.weight!r}, 0)]"
+
+
+def positive(weight: AnyWeight, size: tuple[int, int]) -> AnyWeight:
+    """max(w, 0): the weight itself where it is nowhere below 0 at H, W pixels, and 0 where it is nowhere above.
+
+    >>> positive(-2.0, (1, 1)), positive(2.0, (1, 1))
+    (0.0, 2.0)
+    """
+    if not isinstance(weight, Weight):
+        return max(weight, 0.0)
+    values = weight.everywhere(size)
+    if bool((values >= 0.0).all()):
+        return weight
+    return Weight([((_Positive(weight),), 1.0)]) if bool((values > 0.0).any()) else 0.0
+
+
 def _parts(value: Any) -> tuple[tuple[tuple[Factor, ...], float], ...] | None:
     """A weight or a number as parts; None for anything else."""
     if isinstance(value, Weight):

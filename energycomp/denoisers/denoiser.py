@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, cast, get_args
 
@@ -80,6 +80,7 @@ class Denoiser:
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
             sampling, except for latents.
         base: the denoiser whose unconditional leaf it shares, for one that was adapted from it, such as by LoRA.
+        sampling: keywords of `Composer.sample` for the unconditional leaf, from the first model with this denoiser.
 
     Raises:
         InputError: when the schedule, the rule or a shape cannot be.
@@ -95,6 +96,7 @@ class Denoiser:
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
     base: Denoiser | None = None
+    sampling: dict[str, Any] = attrs.field(factory=dict, init=False)
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
@@ -144,7 +146,7 @@ class Denoiser:
                 "null_trained; compose with `+`, or train with the empty composition among the examples"
             )
         null = Condition.unconditional(*self.token_shape, device=self.device)
-        made = Conditional(self, null, name="u")
+        made = Conditional(self, null, name="u", sampling=self.sampling)
         return cast("Conditional", known.setdefault("_unconditional", made))  # atomic: the first thread's leaf stays
 
     def predict(self, leaves: Sequence[Conditional], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
@@ -214,6 +216,8 @@ class Conditional(Composable):
         denoiser: the network with its schedule; see `energycomp.denoisers.Denoiser`.
         condition: 1 row for a whole batch, or B rows, one per sample.
         name: what `repr` and errors call it.
+        sampling: keywords that `Composer.sample` takes where a person says nothing else: those of the model.
+        opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -222,6 +226,8 @@ class Conditional(Composable):
     denoiser: Denoiser
     condition: Condition
     name: str = "component"
+    sampling: Mapping[str, Any] = attrs.field(factory=dict)
+    opened: Condition | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

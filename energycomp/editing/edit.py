@@ -25,6 +25,7 @@ from energycomp.inference.infer import Search
 from energycomp.inference.solution import Solution, Solver, View, answer_cells, view_of
 from energycomp.models.loading import model_of
 from energycomp.models.model import Model
+from energycomp.sampling.guidance import AttributeGuidance
 from energycomp.seeds import as_generator
 
 CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
@@ -151,7 +152,7 @@ def edit(
     if solution is None:
         solution = Search(solver, count).read(image, model, generator)
     plan = _plan(solution.conditions, model, {} if move is None else move, remove, add)
-    composition = model.compose(plan.values, guidance=model.defaults.attribute_guidance)
+    composition = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(plan.values))
     with count_rows() as spent, torch.no_grad():
         start, freedom = _prepare(model.encode(image), model, plan, strength, generator)
         edited = repaint(

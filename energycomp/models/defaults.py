@@ -38,6 +38,7 @@ class Defaults:
         counts: least and greatest number of components that is looked for.
         scheduler: diffusers scheduler for sampling.
         num_inference_steps: its steps.
+        sampler: registered name of a sampler that samples in place of the scheduler; None for the scheduler.
         distinct: whether the components of one picture differ in their values.
         calibration: errors that answers leave on held-out images, for `Solution.typicality`; None if not measured.
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
@@ -45,7 +46,7 @@ class Defaults:
             trust an image less if every answer leaves a large error.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line.
-        attribute_guidance: how strongly attributes are drawn where a person does not say, see `Model.compose`.
+        attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
         views: how many turned and mirrored views of an image a decomposition searches, 1 to 8; see `search_latents`.
     """
 
@@ -66,6 +67,9 @@ class Defaults:
         default="DDIMScheduler", validator=legal(lambda v: isinstance(v, str), "the name of a class")
     )
     num_inference_steps: int = attrs.field(default=50, validator=whole(1))
+    sampler: str | None = attrs.field(
+        default=None, validator=legal(lambda v: isinstance(v, str), "a registered name", or_none=True)
+    )
     distinct: bool = attrs.field(default=True, validator=FLAG)
     calibration: Calibration | None = attrs.field(
         default=None,

@@ -71,6 +71,8 @@ class Model:
     def __attrs_post_init__(self) -> None:
         codec, denoiser = self.denoiser.codec, self.denoiser
         made = self.processor.sample_shape if codec is None else tuple(codec.latent_shape)
+        if not denoiser.sampling:
+            denoiser.sampling.update(self.sampling())
         for what, got, expected in (
             ("samples of the image processor or codec", made, tuple(denoiser.sample_shape)),
             ("tokens of the conditioner", tuple(self.conditioner.token_shape), tuple(denoiser.token_shape)),
@@ -95,13 +97,12 @@ class Model:
         shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
         return self.leaf(value, name=f"{self.name}({shown})")
 
-    def read(self, text: str, *, weight: float | None = None, guidance: float = 1.0) -> Composition:
+    def read(self, text: str, *, weight: float | None = None) -> Composition:
         """A component as it is written on the command line, with its weight, see `energycomp.components.weighted`.
 
         Args:
             text: such as "0.3,0.5", "a red cube * 7.5", or "smiling @ left half, 0-0.4".
             weight: where the text has none; `Defaults.guidance_scale` when left out.
-            guidance: how strongly attributes are drawn, see `compose`.
 
         Raises:
             InputError: a text that is none of the model's components, or of a weight.
@@ -119,37 +120,42 @@ class Model:
             ) from error
         name = f"{self.name}({re.sub(r',(?! )', ', ', found.text)})"
         default = self.defaults.guidance_scale if weight is None else weight
-        return self.guided(value, guidance, name) * found.weight(default)
+        return self.leaf(value, name) * found.weight(default)
 
     def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
         """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""
-        condition = self.conditioner(value.to(self.denoiser.device))
-        return Conditional(self.denoiser, condition, name=name or f"{self.name}({_short(value)})")
+        value = value.to(self.denoiser.device)
+        mixed, opened = mixed_of(self.conditioner), None
+        if mixed is not None:
+            numbers, words = mixed.support.split(value)
+            opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
+        return Conditional(
+            self.denoiser, self.conditioner(value), name or f"{self.name}({_short(value)})", self.sampling(), opened
+        )
 
     @property
     def unconditional(self) -> Conditional:
         """The unconditional leaf u."""
         return self.denoiser.unconditional
 
-    def guided(self, value: Tensor, guidance: float, name: str | None = None) -> Conditional | Composition:
-        """s c + (1 - s) c_open: a component c of one value (1, *V), and the same one with its attributes left open.
+    def sampling(self) -> dict[str, Any]:
+        """How it is best sampled, as keywords of `Composer.sample`: what that takes for its components by default.
 
-        It has mass 1, and is c itself where `guidance` s is 1, or where the value has no attributes.
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().sampling()
+        {'scheduler': 'DDIMScheduler', 'num_inference_steps': 50}
         """
-        leaf, mixed = self.leaf(value, name), mixed_of(self.conditioner)
-        if mixed is None or guidance == 1.0 or not mixed.support.split(value)[1].any():
-            return leaf
-        numbers, _ = mixed.support.split(value)
-        opened = self.leaf(mixed.support.opened(numbers), f"{self.name}({_short(numbers)})")
-        return guidance * leaf + (1.0 - guidance) * opened
+        own = self.defaults
+        method = {"scheduler": own.scheduler} if own.sampler is None else {"sampler": own.sampler}
+        guidance = {"guidance": "attributes", "guidance_scale": own.attribute_guidance}
+        has_guidance = own.attribute_guidance != 1.0 and mixed_of(self.conditioner) is not None
+        return {**method, "num_inference_steps": own.num_inference_steps, **(guidance if has_guidance else {})}
 
-    def compose(self, values: Any, *, guidance: float = 1.0) -> Composition:
+    def compose(self, values: Any) -> Composition:
         """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only.
 
         Args:
             values: such as `Solution.conditions`; a tensor, an array, or a list of what the model is called with.
-            guidance: above 1, attributes are drawn more strongly than they were learned: classifier-free guidance
-                (Ho and Salimans, 2021) of each component, towards its attributes. Costs one more row a component.
 
         Raises:
             InputError: a value that the conditioner does not have, or none under another rule than product.
@@ -163,7 +169,7 @@ class Model:
             if self.denoiser.rule != "product":
                 raise InputError(f"got no values under the rule {self.denoiser.rule!r}; expected at least one")
             return Composition.of(self.unconditional)
-        return combine([self.guided(value[None], guidance) for value in values], self.denoiser.rule)
+        return combine([self.leaf(value[None]) for value in values], self.denoiser.rule)
 
     def with_lora(self, source: str | Path | Mapping[str, Tensor], *, scale: float = 1.0) -> Model:
         """Another model: this one with LoRA weights. Its leaves compose with those of this model by `&`, `+` and `-`.
@@ -236,7 +242,7 @@ class Model:
             "network": f"{type(denoiser.network).__name__}, {self._size:,} parameters",
             "prediction": f"{denoiser.prediction_type}, {len(denoiser.alphas_cumprod):,} timesteps",
             "rule": denoiser.rule,
-            "sampling": f"{defaults.scheduler}, {defaults.num_inference_steps} steps",
+            "sampling": f"{defaults.sampler or defaults.scheduler}, {defaults.num_inference_steps} steps",
             "inference": f"{defaults.solver}, {defaults.counts[0]} to {defaults.counts[1]} components",
         }
 

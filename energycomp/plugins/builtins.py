@@ -25,6 +25,7 @@ def energycomp_register_guidances() -> Mapping[str, Factory]:
     """Classifier-free guidance and what improves on it; formulas in `energycomp.sampling.formulas`."""
     return {
         "apg": lazy("energycomp.sampling.guidance:AdaptiveProjected"),
+        "attributes": lazy("energycomp.sampling.guidance:AttributeGuidance"),
         "cfg": lazy("energycomp.sampling.guidance:ClassifierFree"),
         "interval": lazy("energycomp.sampling.guidance:interval"),
         "rescale": lazy("energycomp.sampling.guidance:Rescaled"),

@@ -9,6 +9,7 @@ from energycomp.sampling.composer import Composer
 from energycomp.sampling.flow import FlowScheduler
 from energycomp.sampling.guidance import (
     AdaptiveProjected,
+    AttributeGuidance,
     ClassifierFree,
     Guidance,
     Guide,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptiveProjected",
+    "AttributeGuidance",
     "ClassifierFree",
     "Composer",
     "CompositionGuider",

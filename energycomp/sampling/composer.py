@@ -19,6 +19,7 @@ from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import AnyWeight, Weight
+from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
@@ -28,7 +29,7 @@ from energycomp.sampling.guidance import Guidance, Guide, LinearGuidance, made_g
 from energycomp.sampling.report import Sampler, SamplingReport
 from energycomp.sampling.sampler import StepCallback
 from energycomp.sampling.scheduled import SchedulerSampler
-from energycomp.sampling.target import Target
+from energycomp.sampling.target import Target, inner_leaves
 from energycomp.seeds import Generator
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
@@ -39,7 +40,7 @@ class _Options(TypedDict, total=False):
     """Keywords of `Composer.sample` that do not change the type of its result."""
 
     generator: Generator
-    num_inference_steps: int
+    num_inference_steps: int | None
     scheduler: Any
     sampler: str | Sampler | None
     guidance: Any
@@ -144,7 +145,7 @@ class Composer(Composable):
         n: int | None = None,
         *,
         generator: Generator = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         scheduler: Any = None,
         sampler: str | Sampler | None = None,
         guidance: Any = None,
@@ -164,14 +165,18 @@ class Composer(Composable):
         are right, too, and a composition that was trained as a whole follows its training data. Samples of several
         closed forms under the rule "sum" are one point. `docs/benchmarks/generating.md` measures the deviation.
 
+        Scheduler or sampler, number of steps and guidance are those of the components' model when left out, see
+        `Model.sampling`: DDIM with 50 steps and no guidance for components without a model, and for those of models
+        that differ in them. A sampler or a guidance that is given replaces the model's guidance, too.
+
         Args:
             n: the number of samples; 1 when left out, or the number of compositions of `per_sample`.
             generator: one, or a seed, or a list of n, to make the result repeatable.
-            num_inference_steps: steps of the scheduler.
+            num_inference_steps: steps of the scheduler; by default the model's.
             scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule or for flow
-                matching, whatever the components predict; DDIM when left out. For the default sampler only.
-            sampler: name or object of a sampler that corrects the samples, such as "smc"; the loop of the scheduler
-                when left out. `docs/sampling.md` compares them.
+                matching, whatever the components predict; by default the model's. For the default sampler only.
+            sampler: name or object of a sampler that corrects the samples, such as "smc"; by default the model's, or
+                the loop of the scheduler. `docs/sampling.md` compares them.
             guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
                 the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
                 sampler only. `docs/sampling.md` has their formulas.
@@ -193,6 +198,13 @@ class Composer(Composable):
             InputError: an option that cannot be, before anything is run.
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
+        own = _model_options(self.composition)
+        if guidance is None and guidance_scale is None and sampler is None:
+            guidance, guidance_scale = own.get("guidance"), own.get("guidance_scale")
+        if sampler is None and scheduler is None:
+            sampler, scheduler = own.get("sampler"), own.get("scheduler")
+        if num_inference_steps is None:
+            num_inference_steps = own.get("num_inference_steps", 50)
         n = _batch(self.composition) if n is None else n
         if not (is_whole(n) and is_whole(num_inference_steps)):
             raise InputError(
@@ -267,6 +279,14 @@ class Composer(Composable):
             return {"sample": changed[0] if changed else given}
 
         return called
+
+
+def _model_options(composition: Composition) -> Mapping[str, Any]:
+    """Keywords of `sample` on which the models of all leaves agree; u, which models may share, counts alone."""
+    leaves = [leaf for leaf in inner_leaves(composition) if isinstance(leaf, Conditional) and leaf.sampling]
+    conditioned = [leaf for leaf in leaves if leaf.sampling is not leaf.denoiser.sampling]
+    options = [leaf.sampling for leaf in conditioned or leaves]
+    return options[0] if options and all(one == options[0] for one in options) else {}
 
 
 def _batch(composition: Composition) -> int:

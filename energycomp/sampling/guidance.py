@@ -13,7 +13,8 @@ from energycomp.components.algebra import Composition, combine
 from energycomp.components.component import EnergyComponent
 from energycomp.components.prediction import PredictionType
 from energycomp.components.regions import during
-from energycomp.components.weights import AnyWeight, Weight, scalar
+from energycomp.components.weights import AnyWeight, Weight, positive, scalar
+from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import FINITE, is_number, legal, number
 from energycomp.plugins import find, names
@@ -97,6 +98,42 @@ class ClassifierFree:
             return classifier_free(cond, uncond, self.scale.at(share, (height, width)).to(cond))
 
         return Guide(combine)
+
+
+@attrs.frozen
+class AttributeGuidance:
+    """Attributes are drawn more strongly than they were learned: classifier-free guidance of each component towards
+    its attributes, from the same one with its attributes left open. The name `attributes`.
+
+    sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open): components without attributes, and those of weights below 0,
+    stay as they are. The mass stays, too. Costs one more network evaluation a component, sample and step.
+
+    Args:
+        scale: s; 1 changes nothing.
+
+    >>> from energycomp.testing import tinted_model
+    >>> model = tinted_model()
+    >>> AttributeGuidance(2.5).weighted(model(0.2, 0.2, tint="red") & ~model(0.8, 0.8, tint="blue"))
+    u + 2.5 tinted(0.2, 0.2, tint=red) - 1.5 tinted(0.2, 0.2, tint=red) without attributes - tinted(0.8, ...)
+    """
+
+    scale: float = attrs.field(default=2.0, converter=scalar, validator=FINITE)
+
+    def weighted(self, composition: EnergyComponent, /) -> Composition:
+        """The composition with further leaves: those with attributes left open."""
+        whole = Composition.of(composition)
+        if self.scale == 1.0:
+            return whole
+        _, height, width = whole.noised_space.sample_shape
+        terms: list[tuple[Any, AnyWeight]] = []
+        for leaf, weight in whole.terms.items():
+            if not isinstance(leaf, Conditional) or leaf.opened is None:
+                terms.append((leaf, weight))
+                continue
+            above, guided = positive(weight, (height, width)), attrs.evolve(leaf, opened=None)  # once
+            opened = attrs.evolve(guided, condition=leaf.opened, name=f"{leaf.name} without attributes")
+            terms += [(guided, self.scale * above + (weight - above)), (opened, (1.0 - self.scale) * above)]
+        return Composition([(leaf, weight) for leaf, weight in terms if weight != 0.0])
 
 
 def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> ClassifierFree:

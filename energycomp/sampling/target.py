@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -23,6 +23,12 @@ from energycomp.sampling.guidance import Guide
 
 def _composition(component: EnergyComponent) -> Composition:
     return Composition.of(component)  # mypy knows converters that are functions only
+
+
+def inner_leaves(composition: Composition) -> list[Any]:
+    """The leaves of a composition, with those inside a mixture in its place."""
+    inner = [leaf.leaves if isinstance(leaf, Mixture) else Composition.of(leaf) for leaf in composition.terms]
+    return [leaf for part in inner for leaf in part.terms]
 
 
 @attrs.define(eq=False)
@@ -67,11 +73,7 @@ class Target:
     @property
     def groups(self) -> list[LeafGroup]:
         """What predicts the leaves, those inside a mixture included."""
-        groups: dict[int, LeafGroup] = {}
-        for leaf in self.composition.terms:
-            inner = leaf.leaves if isinstance(leaf, Mixture) else Composition.of(leaf)
-            groups |= {id(group): group for group, _ in grouped(inner.terms)}
-        return list(groups.values())
+        return [group for group, _ in grouped(inner_leaves(self.composition))]
 
     @property
     def prediction_type(self) -> PredictionType:

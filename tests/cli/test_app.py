@@ -42,7 +42,7 @@ def test_plugins_json_is_the_listing() -> None:
         "networks": ["two_stage", "unet2d", "unet2d_condition"],
         "conditioners": ["latents"],
         "decomposers": ["diffusion"],
-        "guidances": ["apg", "cfg", "interval", "rescale", "zero-star"],
+        "guidances": ["apg", "attributes", "cfg", "interval", "rescale", "zero-star"],
         "samplers": ["scheduler"],
     }
 

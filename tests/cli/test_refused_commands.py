@@ -54,7 +54,7 @@ REFUSED = {
         "sample MODEL 0,0 --attribute-guidance 2",
         "got --attribute-guidance 2.0 with tiny; expected a number above 0, and a model of components with attributes",
     ),
-    "sample: attributes and best": ("sample MODEL 0,0 --attribute-guidance 2 --best-of 2", "components as they are"),
+    "sample: attributes and sampler": ("sample MODEL 0,0 --attribute-guidance 2 --sampler smc", "expected one of them"),
     "sample: float16": ("sample MODEL 0,0 --option dtype=float16", "got dtype float16 on the CPU"),
     "sample: region and sampler": ("sample MODEL '0,0 @ 0-0.4' --sampler smc", "(sampler= or --sampler)"),
     "sample: region and best": (

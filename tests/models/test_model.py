@@ -13,6 +13,7 @@ from energycomp.components import Composition
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.models import Defaults
+from energycomp.sampling import AttributeGuidance
 from energycomp.testing import labels_model, planted, tinted_model, tiny_model
 
 
@@ -51,14 +52,14 @@ def test_guidance_draws_attributes_more_strongly() -> None:
     values = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.6, 0.5, 0.0, 0.0]])
     x, timestep = torch.randn(1, *model.denoiser.sample_shape), torch.tensor([400.0])
     plain, opened = (model.compose(v).eps(x, timestep) for v in (values, values * torch.tensor([1.0, 1.0, 0.0, 0.0])))
-    guided = model.compose(values, guidance=2.5)
+    guided = AttributeGuidance(2.5).weighted(model.compose(values))
     torch.testing.assert_close(guided.eps(x, timestep), 2.5 * plain - 1.5 * opened, rtol=1e-4, atol=1e-4)
     assert guided.mass == 1.0
     with count_rows() as spent:
         guided.eps(x, timestep)
     assert spent.rows == 4  # both objects, the first with its attributes left open, and u
-    assert repr(model.compose(values, guidance=1.0)) == repr(model.compose(values))
-    assert repr(tiny_model().compose([(0.3, 0.4)])) == repr(tiny_model().compose([(0.3, 0.4)], guidance=2.0))
+    for same in (model.compose(values[1:]), tiny_model().compose([(0.3, 0.4)])):
+        assert dict(AttributeGuidance(2.5).weighted(same).terms) == dict(same.terms)
 
 
 def test_encode_and_decode() -> None:

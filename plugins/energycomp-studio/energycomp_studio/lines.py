@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energycomp.models import Model
-from energycomp_studio.scene import Changes, Item, Scene, Settings, strength, text_of, value
+from energycomp_studio.scene import Changes, Item, Scene, Settings, text_of, value
 
 
 def python_lines(scene: Scene, model: Model, source: str, settings: Settings) -> str:
@@ -20,31 +20,28 @@ def python_lines(scene: Scene, model: Model, source: str, settings: Settings) ->
     <BLANKLINE>
     model = energycomp.load("bumps")
     scene = model(0.2, 0.3) & ~(2.0 * model(0.5, 0.5))
-    image = energycomp.Composer(scene).sample(generator=0, num_inference_steps=20, scheduler="DDIMScheduler")[0]
+    image = energycomp.Composer(scene).sample(generator=0, num_inference_steps=20)[0]
     image.save("scene.png")
     """
-    method = f"sampler={_quoted(settings.sampler)}"
-    if settings.sampler is None:
-        method = f"scheduler={_quoted(settings.scheduler or model.defaults.scheduler)}"
-    options = f"generator={settings.seed}, num_inference_steps={settings.steps}, {method}"
+    chosen = {"sampler": settings.sampler, "scheduler": settings.scheduler}
+    given = {"generator": settings.seed, "num_inference_steps": settings.steps, **chosen}
+    options = ", ".join(f"{name}={_quoted(option)}" for name, option in given.items() if option is not None)
     return "\n".join([
         "import energycomp",
         "",
         f"model = energycomp.load({_quoted(source)})",
-        f"scene = {_expression(scene, model, strength(scene, model, settings))}",
+        f"scene = {_expression(scene, model)}",
         f"image = energycomp.Composer(scene).sample({options})[0]",
         'image.save("scene.png")',
     ])  # fmt: skip
 
 
-def _expression(scene: Scene, model: Model, guidance: float) -> str:
+def _expression(scene: Scene, model: Model) -> str:
     """The composition in Python: `&` under the rule product, a composer of a list under any other."""
     if not scene.items:
         return "model.unconditional"
     alternatives = scene.alternatives
-    if guidance != 1.0 and not any(item.negated or item.weight != 1 for item in scene.items):
-        return f"model.compose([{', '.join(_mapping(item, model) for item in scene.items)}], guidance={guidance})"
-    parts = [[_part(item, model, guidance) for item in items] for items in alternatives]
+    parts = [[_part(item, model) for item in items] for items in alternatives]
     return " | ".join(_joined(part, model, len(alternatives) > 1) for part in parts)
 
 
@@ -54,10 +51,8 @@ def _joined(parts: Sequence[str], model: Model, several: bool) -> str:
     return f"({' & '.join(parts)})" if several and len(parts) > 1 else " & ".join(parts)
 
 
-def _part(item: Item, model: Model, guidance: float) -> str:
+def _part(item: Item, model: Model) -> str:
     call = f"model({_arguments(item, model)})"
-    if guidance != 1.0 and not item.negated:
-        call = f"model.compose([{_mapping(item, model)}], guidance={guidance})"
     weighted = call if item.weight == 1 else f"{item.weight} * {call}"
     if not item.negated:
         return weighted
@@ -104,7 +99,7 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
         words += ["--not"] * item.negated + [text_of(item, model) + weight]
     if settings.sampler is not None:
         words += ["--sampler", settings.sampler]
-    elif settings.scheduler not in (None, model.defaults.scheduler):
+    elif settings.scheduler is not None:
         words += ["--scheduler", str(settings.scheduler)]
     words += ["--steps", str(settings.steps), "--seed", str(settings.seed), "-o", "scene.png"]
     return shlex.join(words)

@@ -17,7 +17,7 @@ import attrs
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Composable, ReadsText, mixed_of, parsed, read_value, value_of
+from energycomp.components import Composable, ReadsText, parsed, read_value, value_of
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.models import Model
@@ -178,17 +178,8 @@ def text_of(item: Item, model: Model) -> str:
     return ",".join([place, *(f"{name}={field}" for name, field in words.items())])
 
 
-def strength(scene: Scene, model: Model, settings: Settings) -> float:
-    """The guidance of attributes that `energycomp sample` chooses: the model's; 1 with a sampler or alternatives."""
-    plain = settings.sampler is not None or len(scene.alternatives) > 1 or mixed_of(model.conditioner) is None
-    return 1.0 if plain else model.defaults.attribute_guidance
-
-
-def component(scene: Scene, model: Model, guidance: float = 1.0) -> Composable:
+def component(scene: Scene, model: Model) -> Composable:
     """The component that a scene stands for: u for none, a mixture for alternatives.
-
-    Args:
-        guidance: of the attributes of components that are not negated, see `Model.guided`.
 
     Raises:
         InputError: an item that the model's conditioner does not have.
@@ -201,18 +192,18 @@ def component(scene: Scene, model: Model, guidance: float = 1.0) -> Composable:
     """
     if not scene.items:
         return model.compose([])
-    whole, *others = (Composer(_parts(items, model, guidance)).composition for items in scene.alternatives)
+    whole, *others = (Composer(_parts(items, model)).composition for items in scene.alternatives)
     mixed: Any = whole
     for other in others:
         mixed = mixed | other
     return mixed
 
 
-def _parts(items: Sequence[Item], model: Model, guidance: float) -> list[Any]:
+def _parts(items: Sequence[Item], model: Model) -> list[Any]:
     parts = []
     for item in items:
         name = f"{model.name}({text_of(item, model)})"
-        part = item.weight * model.guided(value(item, model), 1.0 if item.negated else guidance, name)
+        part = item.weight * model.leaf(value(item, model), name)
         parts.append(~part if item.negated else part)
     return parts
 

@@ -19,7 +19,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.forms import form_of
 from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
-from energycomp_studio.scene import Item, Scene, Settings, changes, component, scene_of, strength
+from energycomp_studio.scene import Item, Scene, Settings, changes, component, scene_of
 from energycomp_studio.tabs.compose import first_scene, sampled
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
@@ -86,14 +86,13 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
 
 def test_the_final_image_has_the_guidance_of_the_model_and_a_draft_does_not() -> None:
     model, scene, settings = plugins.find("models", "guided")(), Scene((Item(RED),)), Settings(steps=2)
-    assert repr(component(scene, model, strength(scene, model, settings))).startswith("2.5 tinted(0.2,0.3,")
+    assert repr(component(scene, model)).startswith("tinted(0.2,0.3,")
     plain, images = sampled(scene, plugins.find("models", "tinted")(), settings, lambda _: None), []
     for draft, cost in ((False, 2 * 2), (True, 2)):
         with count_rows() as spent:
             images.append(sampled(scene, model, settings, lambda _: None, draft=draft))
         assert spent.rows == cost
     assert [image.tobytes() == plain.tobytes() for image in images] == [False, True]
-    assert strength(scene, model, Settings(sampler="smc")) == 1.0
 
 
 def test_alternatives_are_a_mixture_of_compositions() -> None:

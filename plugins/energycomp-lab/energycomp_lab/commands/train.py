@@ -231,7 +231,7 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
             for count in counts:
                 composer = Composer(model.compose(random_values(model.conditioner, count, generator=generator)))
                 images += composer.sample(
-                    columns, generator=generator, num_inference_steps=20, output_type="pil", progress=False
+                    columns, generator=generator, scheduler="ddim", num_inference_steps=20, progress=False
                 )
         picture = grid(images, columns, side=SIDE, names=names)
         save_png(picture, folder / f"step-{step:06d}.png", cells=len(images))

@@ -20,7 +20,7 @@ from energycomp_studio.library import Library
 from energycomp_studio.lines import python_lines, shell_line
 from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of, stopper
 from energycomp_studio.pictures import data_url, enlarged
-from energycomp_studio.scene import Item, Scene, Settings, component, scene_of, strength
+from energycomp_studio.scene import Item, Scene, Settings, component, scene_of
 from energycomp_studio.worker import Running, Worker
 
 DRAFT = 5  # steps while an object is dragged
@@ -39,14 +39,15 @@ def sampled(
     def step(number: int, *_: Any) -> None:
         report(f"step {number + 1} of {settings.steps}")
 
-    guidance = 1.0 if draft else strength(scene, model, settings)
-    return Composer(component(scene, model, guidance)).sample(
+    without_guidance: dict[str, Any] = {"guidance": "attributes", "guidance_scale": 1.0} if draft else {}
+    return Composer(component(scene, model)).sample(
         generator=torch.Generator().manual_seed(settings.seed),
         num_inference_steps=settings.steps,
-        scheduler=settings.scheduler or model.defaults.scheduler if settings.sampler is None else None,
+        scheduler=settings.scheduler,
         sampler=settings.sampler,
         callback_on_step_end=step,
         progress=False,
+        **without_guidance,
     )[0]
 
 
@@ -141,7 +142,7 @@ class _Compose:
         )  # fmt: skip
 
     def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[str, str, str]:
-        formula = repr(component(scene, model, strength(scene, model, settings)))
+        formula = repr(component(scene, model))
         return formula, python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
 
 
