@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from energycomp.components import Composition, EnergyComponent, HasEnergy, NoisedSpace
-from energycomp_lab.checks.expect import expect, expect_close, expect_same_state
+from energycomp_lab.checks.expect import expect, expect_close, expect_same_state, expect_tensor
 
 
 def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
@@ -50,9 +50,7 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
     timestep = torch.tensor([0.1, 0.45, 0.9], device=schedule.device) * (len(schedule) - 1)
     before, state = sample.clone(), torch.get_rng_state()
     batched = eps(sample, timestep)
-    shaped = batched.shape == sample.shape
-    expect(shaped, f"eps of shape {tuple(batched.shape)}", f"{tuple(sample.shape)}", "predict one noise per sample")
-    expect(bool(torch.isfinite(batched).all()), "eps with NaN or infinity", "finite numbers", "check both ends of t")
+    expect_tensor(batched, tuple(sample.shape), "eps", "predict one noise per sample")
     expect(torch.equal(sample, before), "a sample that was changed in place", "unchanged inputs", "copy first")
     looped = torch.cat([eps(sample[i : i + 1], timestep[i : i + 1]) for i in range(3)])
     expect_same_state(state)

@@ -18,7 +18,7 @@ from energycomp.components import (
     random_values,
     weights_of,
 )
-from energycomp_lab.checks.expect import expect, expect_refusal
+from energycomp_lab.checks.expect import expect, expect_refusal, expect_same_weights
 
 ROUNDING = 1e-5  # of the greatest token: a smaller change comes from float32 and not from the values
 
@@ -125,8 +125,7 @@ def _check_rebuilt(conditioner: Conditioner, factory: Callable[..., Any], values
     both = (own is None) == (other is None)
     expect(both, f"weights of {name} or of {again} alone", "of both or neither", "say it in the config")
     if own is not None and other is not None:
-        shapes, others = ({key: weight.shape for key, weight in m.state_dict().items()} for m in (own, other))
-        expect(shapes == others, f"other weights in {again}", "the same names and shapes", "complete its config")
+        expect_same_weights(own, other, again)
         other.load_state_dict(own.state_dict())
     same = torch.equal(rebuilt(values).rows, conditioner(values).rows)
     expect(same, f"other rows from {again}", "the same", "return all arguments of the constructor")

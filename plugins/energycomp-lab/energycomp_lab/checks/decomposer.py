@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from energycomp.decomposition import Decomposer, Parts, SceneDecomposer
-from energycomp_lab.checks.expect import expect, expect_close, expect_refusal, expect_same_state
+from energycomp_lab.checks.expect import expect, expect_close, expect_latents, expect_refusal, expect_same_state
 
 STEPS = 2  # of a chain: shapes and repeatability do not depend on more
 
@@ -35,9 +35,7 @@ def check_decomposer(decomposer: Decomposer, *, images: Any = None) -> None:
     if images is None:
         images = torch.rand(2, 3, 64, 64, generator=_seeded()) * 2 - 1
     latents = decomposer.encode(images, generator=_seeded())
-    shaped = latents.ndim == 3 and len(latents) == 2 and latents.numel() > 0
-    expect(shaped, f"latents {tuple(latents.shape)} of 2 images", "(2, K, D)", "one row per part")
-    expect(bool(torch.isfinite(latents).all()), "latents with NaN or infinity", "finite numbers", "check the layers")
+    expect_latents(latents, 2, "images")
     expect_close(decomposer.encode(images, generator=_seeded()), latents, 1e-4, "latents of a second call", "the same")
     before = latents.clone()
     for chosen in (latents, latents[:, :1], torch.cat([latents, latents[:, :1]], dim=1)):

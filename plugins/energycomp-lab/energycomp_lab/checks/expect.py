@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energycomp.errors import EnergycompError, InputError
 
@@ -22,6 +22,27 @@ def expect(condition: bool, got: str, expected: str, hint: str) -> None:
     """Raises ConformanceError unless the condition holds."""
     if not condition:
         raise ConformanceError(f"got {got}; expected {expected}; {hint}")
+
+
+def expect_tensor(tensor: Tensor, shape: tuple[int, ...], what: str, hint: str) -> None:
+    """Raises ConformanceError unless the tensor has the shape, and finite numbers."""
+    expect(tuple(tensor.shape) == shape, f"{what} of shape {tuple(tensor.shape)}", f"{shape}", hint)
+    finite = bool(torch.isfinite(tensor).all())
+    expect(finite, f"{what} with NaN or infinity", "finite numbers", "check both ends of t, and what is divided")
+
+
+def expect_latents(latents: Any, count: int, what: str) -> None:
+    """Raises ConformanceError unless they are latents (count, K, D), finite."""
+    shaped = isinstance(latents, Tensor) and latents.ndim == 3 and len(latents) == count and latents.numel() > 0
+    shape = tuple(getattr(latents, "shape", ()))
+    expect(shaped, f"latents {shape} of {count} {what}", f"({count}, K, D)", "one row per part")
+    expect(bool(torch.isfinite(latents).all()), "latents with NaN or infinity", "finite numbers", "check the layers")
+
+
+def expect_same_weights(module: nn.Module, other: nn.Module, made: str) -> None:
+    """Raises ConformanceError unless both have weights of the same names and shapes."""
+    shapes, others = ({name: w.shape for name, w in net.state_dict().items()} for net in (module, other))
+    expect(shapes == others, f"other weights in {made}", "the same names and shapes", "complete its config")
 
 
 def expect_close(got: Tensor, expected: Tensor, tolerance: float, what: str, other: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from energycomp.sampling import Guidance
-from energycomp_lab.checks.expect import expect, expect_same_state
+from energycomp_lab.checks.expect import expect, expect_same_state, expect_tensor
 
 SHAPE = (3, 2, 4, 4)
 STEPS = 4
@@ -31,11 +31,8 @@ def check_guidance(guidance: Guidance) -> None:
     pairs = [tuple(torch.randn(2, *SHAPE, generator=generator)) for _ in range(STEPS)]
     guided = _run(guidance, pairs)
     for step, one in enumerate(guided):
-        got = f"a guided prediction {tuple(one.shape)} of {name} at step {step}"
-        expect(tuple(one.shape) == SHAPE, got, f"{SHAPE}", "return one prediction for each sample")
-        expect(
-            bool(torch.isfinite(one).all()), f"{got} with NaN or infinity", "finite numbers", "check what is divided"
-        )
+        what = f"a guided prediction of {name} at step {step}"
+        expect_tensor(one, SHAPE, what, "return one prediction for each sample")
     again = _run(guidance, pairs)
     same = all(torch.equal(one, other) for one, other in zip(guided, again, strict=True))
     expect(same, f"another result of {name} in a second run", "the same", "keep what a run has seen in its `Guide`")

@@ -6,12 +6,12 @@ import json
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from energycomp.denoisers import TwoStage
 from energycomp.models import on_meta
 from energycomp.plugins import Factory
-from energycomp_lab.checks.expect import expect, expect_close, expect_same_state
+from energycomp_lab.checks.expect import expect, expect_close, expect_latents, expect_same_state, expect_same_weights
 
 
 def check_network(factory: Factory, **config: Any) -> None:
@@ -38,8 +38,7 @@ def check_rebuilt(network: nn.Module, factory: Factory) -> None:
     name = type(network).__name__
     expect(hasattr(network, "config"), f"{name} without config", "the arguments that it was made with", "keep them")
     again = factory(**json.loads(json.dumps(dict(cast("Any", network).config))))
-    shapes, others = ({k: v.shape for k, v in net.state_dict().items()} for net in (network, again))
-    expect(shapes == others, f"other weights in {name}(**config)", "the same names and shapes", "complete its config")
+    expect_same_weights(network, again, f"{name}(**config)")
 
 
 @torch.no_grad()
@@ -73,8 +72,6 @@ def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | No
         looped = torch.cat([encoder(samples[i : i + 1]) for i in range(3)])
     finally:
         encoder.train(mode)
-    shaped = isinstance(latents, Tensor) and latents.ndim == 3 and len(latents) == 3 and latents.numel() > 0
-    expect(shaped, f"latents {tuple(getattr(latents, 'shape', ()))} of 3 samples", "(3, K, D)", "one row per part")
-    expect(bool(torch.isfinite(latents).all()), "latents with NaN or infinity", "finite numbers", "check the layers")
+    expect_latents(latents, 3, "samples")
     expect_same_state(state)
     expect_close(latents, looped, 1e-3, "latents of a batch", "those of its samples one by one")

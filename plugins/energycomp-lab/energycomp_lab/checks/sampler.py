@@ -11,7 +11,7 @@ from torch import Tensor
 from energycomp.components import Composition, Gaussian, flow_schedule
 from energycomp.errors import NonFiniteError
 from energycomp.sampling import Sampled, Sampler, Target
-from energycomp_lab.checks.expect import ConformanceError, expect, expect_same_state
+from energycomp_lab.checks.expect import ConformanceError, expect, expect_same_state, expect_tensor
 
 SHAPE = (1, 1, 2)
 SAMPLES, STEPS = 1000, 50
@@ -89,11 +89,8 @@ def _run(sampler: Sampler, target: Target, n: int, seed: int = 0, **options: Any
             progress=False,
             **options,
         )
-    name, shape = type(sampler).__name__, (n, *SHAPE)
-    made = f"samples {tuple(sampled.samples.shape)} of {name}"
-    expect(tuple(sampled.samples.shape) == shape, made, f"{shape}", "return n samples (n, C, H, W)")
-    finite = bool(torch.isfinite(sampled.samples).all())
-    expect(finite, f"samples of {name} with NaN or infinity", "finite numbers", "check both ends of t")
+    what = f"samples of {type(sampler).__name__}"
+    expect_tensor(sampled.samples, (n, *SHAPE), what, "return n samples (n, C, H, W)")
     return sampled
 
 
