@@ -1,4 +1,4 @@
-"""The commands that take pictures apart, on stripes, whose parts are known exactly; scenes of a model; refusals."""
+"""The commands that decompose images, on stripes, whose parts are known exactly; scenes of a model; refusals."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from energycomp import plugins
-from energycomp.decomposition import Parts, decomposer_of, sampler_of, takes_apart
-from energycomp.models import Model, save_pretrained
+from energycomp.decomposition import decomposer_of, sampler_of, takes_apart
+from energycomp.models import save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
-from energycomp.testing.stripes import Stripes, StripesEncoder
-from energycomp_lab.commands.train import _sampler
-from energycomp_lab.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate
+from energycomp.testing.stripes import Stripes, StripesEncoder, StripesPainter, painted_model, striped
 
 K = 4
 LINE = 20  # px, the heads of a figure
@@ -36,69 +33,13 @@ def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "_own", {})
     plugins.register("networks", "stripes", Stripes)
     plugins.register("encoders", "stripes", StripesEncoder)
-    plugins.register("decomposers", "painter", lambda _: Painter())
+    plugins.register("decomposers", "painter", lambda _: StripesPainter())
     yield
     plugins.reload()
 
 
-def striped(colours: Tensor) -> Tensor:
-    """Pictures (B, 3, 16, 16) of stripes with colours (B, K, 3)."""
-    return colours.transpose(1, 2).repeat_interleave(16 // colours.shape[1], 2)[:, :, None].expand(-1, -1, 16, -1)
-
-
 def colours(batch: int, seed: int = 0) -> Tensor:
     return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
-
-
-class Painter:
-    """A decomposer without noise and steps, which makes scenes of its own: a latent is the colour of a stripe."""
-
-    def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
-        return images.unflatten(3, (K, -1)).mean((2, 4)).transpose(1, 2)
-
-    def decode(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Tensor:
-        return striped(latents).clamp(-1, 1)
-
-    def parts(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Parts:
-        count = latents.shape[1]
-        alone = torch.stack([self.decode(latents * (torch.arange(count) == k)[:, None]) for k in range(count)], dim=1)
-        return Parts(alone, self.masks.expand(len(latents), -1, -1, -1), self.decode(latents))
-
-    @property
-    def masks(self) -> Tensor:
-        return (torch.arange(16) * K // 16 == torch.arange(K)[:, None])[:, None].expand(-1, 16, -1)
-
-    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        return striped(torch.rand(n, K, 3, generator=generator))
-
-
-def painted_model() -> Model:
-    """A model without encoder that takes pictures apart and makes scenes."""
-    model = stripes_model()
-    return attrs.evolve(
-        model,
-        name="painted",
-        encoder=None,
-        encoder_name=None,
-        decomposer_name="painter",
-    )
-
-
-class Source:
-    """Stripes with their masks; scenes are judged by their brightness."""
-
-    def examples(self, spec: str, *, count: int, seed: int) -> list[Example]:
-        return [Example(picture, name=spec, masks=Painter().masks) for picture in striped(colours(count, seed))]
-
-    def write(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def metrics(self) -> MetricCollection:
-        metrics = {"recall": MaskRecall(), "iou": MaskIoU(), "ari": ForegroundARI(), "slots": SlotsUsed()}
-        return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
-
-    def scene_scores(self, decomposer: Any, *, count: int, seed: int) -> dict[str, float]:
-        pictures = decomposer.sample(count, generator=torch.Generator().manual_seed(seed))
-        return {"scenes": float(len(pictures)), "brightness": float(pictures.mean())}
 
 
 @pytest.fixture
@@ -183,29 +124,11 @@ def test_recombine_with_a_factor(run: Any) -> None:
     assert np.abs(weak[14] - ground).max() <= 1
 
 
-def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
-    plugins.register("datasets", "stripes", Source)
-    code, out, err = run("evaluate", "./model", "-n", 2, "--json")
-    assert code == 0, err
-    report = json.loads(out)
-    assert (report["recall"], report["iou"], report["ari"], report["slots"], report["images"]) == (1, 1, 1, K, 2)
-    assert report["solver"] == "StripesEncoder"
-    assert "scenes" not in report
-    assert report["mse"] < 1e-9 < report["mse_baseline"]
-    code, _, err = run("evaluate", "./model", "-n", 2, "--count", "3")
-    assert code == 2
-    assert "a solver or a count" in err
-
-
 def test_views_are_searched_where_asked_for(run: Any) -> None:
-    plugins.register("datasets", "stripes", Source)
     rows = [
         json.loads(run("decompose", "./model", "a.png", *views, "--json")[1])["rows"] for views in ((), ("--views", 2))
     ]
     assert rows[1] - rows[0] == 5 * 2 * K + 4 * K + 5
-    code, out, err = run("evaluate", "./model", "-n", 2, "--views", 2, "--json")
-    assert code == 0, err
-    assert json.loads(out)["solver"] == "StripesEncoder, 2 views"
     for command in (("recombine", "--take", "0,1"), ("traverse", "--part", 0, "--dim", 1)):
         code, _, err = run(command[0], "./model", "a.png", *command[1:], "--views", 2)
         assert code == 0, err
@@ -218,39 +141,7 @@ def test_what_takes_pictures_apart_and_what_makes_scenes() -> None:
     models = (tiny_model(), stripes_model(), painted_model())
     assert [takes_apart(model) for model in models] == [False, True, True]
     assert [sampler_of(model) is not None for model in models] == [False, False, True]
-    assert isinstance(decomposer_of(painted_model()), Painter)
-
-
-def test_evaluate_judges_scenes_of_the_model_too(run: Any) -> None:
-    save_pretrained(painted_model(), "./painted")
-    plugins.register("datasets", "painted", Source)
-    code, out, err = run("evaluate", "./painted", "-n", 2, "--samples", 7, "--seed", 3, "--json")
-    assert code == 0, err
-    report = json.loads(out)
-    assert (report["recall"], report["ari"], report["slots"], report["scenes"]) == (1, 1, K, 7)
-    assert report["solver"] == "Painter"
-    expected = Painter().sample(7, generator=torch.Generator().manual_seed(3)).mean()
-    assert report["brightness"] == pytest.approx(float(expected))
-    assert "ari" in report["intervals"]
-    assert "brightness" not in report["intervals"]
-    assert "scenes" not in json.loads(run("evaluate", "./painted", "-n", 1, "--samples", 0, "--json")[1])
-    assert "brightness" in run("evaluate", "./painted", "-n", 1)[1]
-    code, _, err = run("evaluate", "./painted", "-n", 1, "--solver", "pursuit")
-    assert code == 2
-    assert "which decomposes images" in err
-
-
-def test_scenes_get_the_decomposer_that_took_the_pictures_apart() -> None:
-    given: list[Any] = []
-    examples, metrics = Source().examples("", count=1, seed=0), Source().metrics()
-
-    def scenes(decomposer: Any) -> dict[str, float]:
-        given.append(decomposer)
-        return {"fid": 2.0}
-
-    report = evaluate(painted_model(), examples, metrics, progress=False, scenes=scenes)
-    assert report.values["fid"] == report.as_dict()["fid"] == 2
-    assert isinstance(given[0], Painter)
+    assert isinstance(decomposer_of(painted_model()), StripesPainter)
 
 
 def test_sample_makes_whole_scenes(run: Any) -> None:
@@ -258,7 +149,7 @@ def test_sample_makes_whole_scenes(run: Any) -> None:
     code, out, err = run("sample", "./painted", "-n", 3, "--grid", "--seed", 5, "-o", "new/scenes.png", "--json")
     assert (code, json.loads(out)) == (0, {"path": "new/scenes.png", "n": 3, "seed": 5}), err
     pixels = np.asarray(Image.open("new/scenes.png")).astype(float)
-    scenes = Painter().sample(3, generator=torch.Generator().manual_seed(5))
+    scenes = StripesPainter().sample(3, generator=torch.Generator().manual_seed(5))
     expected = 127.5 * (scenes[0].permute(1, 2, 0).numpy() + 1)
     assert np.abs(pixels[2:130, 2:130] - enlarged(expected, 128)).max() <= 2
     code, out, err = run("sample", "./painted", "-o", "one.png")
@@ -269,15 +160,6 @@ def test_sample_makes_whole_scenes(run: Any) -> None:
         assert f"got {name} with ./painted, which generates whole scenes" in err
     assert "got --steps, --scheduler" in run("sample", "./painted", "--steps", 3, "--scheduler", "ddim")[2]
     assert not Path("no.png").exists()
-
-
-def test_training_shows_scenes_of_the_model(tmp_path: Path) -> None:
-    _sampler(painted_model(), tmp_path)(None, 7)
-    grid = np.asarray(Image.open(tmp_path / "step-000007.png")).astype(float)
-    assert grid.shape == (4 * 130 + 2, 4 * 130 + 2, 3)
-    scenes = Painter().sample(16, generator=torch.Generator().manual_seed(0))
-    expected = 127.5 * (scenes[4].permute(1, 2, 0).numpy() + 1)
-    assert np.abs(grid[132:260, 2:130] - enlarged(expected, 128)).max() <= 2
 
 
 # One number of a latent
@@ -326,11 +208,10 @@ def test_traverse_finds_the_numbers_that_change_most(run: Any) -> None:
 def test_traverse_without_masks_or_without_a_pixel(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pretrained(painted_model(), "./painted")
     command = ("traverse", "./painted", "a.png", "--part", 0, "--dim", 0, "--from", 0, "--to", 1)
-    parts = Painter.parts
+    parts = StripesPainter.parts
     for masks, expected in ((None, (1 / 3 / 2 / K, None)), (torch.zeros(7, K, 16, 16).bool(), (None, 1 / 3 / 2 / K))):
-        monkeypatch.setattr(
-            Painter, "parts", lambda *args, masks=masks, **kwargs: attrs.evolve(parts(*args, **kwargs), masks=masks)
-        )
+        masked = lambda *args, masks=masks, **kwargs: attrs.evolve(parts(*args, **kwargs), masks=masks)  # noqa: E731
+        monkeypatch.setattr(StripesPainter, "parts", masked)
         report = json.loads(run(*command, "--json")[1])
         assert (report["changed"], report["outside"]) == pytest.approx(expected)
         assert "4.17 % " in run(*command)[1]
