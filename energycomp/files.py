@@ -8,14 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from energycomp.errors import CheckpointError, EnergycompError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Entry = TypeVar("Entry")
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
@@ -64,13 +62,6 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
     Raises:
         CheckpointError: the folder cannot be written (full disk, read-only or missing parent); `path` is as it was.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_directory(Path(folder) / "model") as temporary:
-    ...         _ = (temporary / "config.json").write_text("{}")
-    ...     sorted(file.name for file in (Path(folder) / "model").iterdir())
-    ['config.json', 'manifest.json']
     """
     path = Path(path)
     temporary, old = _beside(path, "tmp"), _beside(path, "old")
@@ -141,7 +132,8 @@ def verify(path: str | Path) -> None:
     energycomp.errors.CheckpointError: ... is damaged: config.json has 3 bytes, the manifest says 2...
     """
     path = Path(path)
-    manifest, files = _compared(_read_manifest(path)), _compared(_files(path))
+    manifest = {name: entry for name, entry in _read_manifest(path).items() if not _is_document(name)}
+    files = {name: file for name, file in _files(path).items() if not _is_document(name)}
     for problem, names in (("missing", manifest.keys() - files.keys()), ("extra", files.keys() - manifest.keys())):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -149,9 +141,7 @@ def verify(path: str | Path) -> None:
     try:
         for name, file in files.items():
             _check_inside(path, name, file)
-        for name, file in files.items():
-            size = file.stat().st_size
-            if size != manifest[name]["size"]:
+            if (size := file.stat().st_size) != manifest[name]["size"]:
                 raise _damaged(path, f"{name} has {size} bytes, the manifest says {manifest[name]['size']}")
         for name, file in files.items():
             if _sha256(file) != manifest[name]["sha256"]:
@@ -200,15 +190,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: M
 
 
 def read_tensors(path: str | Path) -> dict[str, "Tensor"]:
-    """The tensors of a safetensors file, on the CPU.
-
-    Raises:
-        CheckpointError: the file is absent or no safetensors file.
-
-    >>> read_tensors("absent.safetensors")
-    Traceback (most recent call last):
-    energycomp.errors.CheckpointError: Cannot read absent.safetensors: ...
-    """
+    """The tensors of a safetensors file, on the CPU; raises `CheckpointError` where it is absent or no such file."""
     from safetensors.torch import load_file
 
     if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for its other end
@@ -223,9 +205,8 @@ def fingerprint(tensors: Mapping[str, "Tensor"]) -> str:
     """16 hex digits that are the same for the same names and numbers.
 
     >>> import torch
-    >>> one, other = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
-    >>> fingerprint(one) == fingerprint({"w": torch.zeros(2)}), fingerprint(one) == fingerprint(other)
-    (True, False)
+    >>> fingerprint({"w": torch.zeros(2)}) == fingerprint({"w": torch.ones(2)})
+    False
     """
     import torch
 
@@ -269,13 +250,10 @@ def _sha256(file: Path) -> str:
 
 
 def _files(path: Path) -> dict[str, Path]:
+    """The files in a folder, by their names in its manifest."""
     files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     files.pop(MANIFEST, None)
     return files
-
-
-def _compared(files: Mapping[str, Entry]) -> dict[str, Entry]:
-    return {name: what for name, what in files.items() if not _is_document(name)}
 
 
 def _is_document(name: str) -> bool:
@@ -285,9 +263,8 @@ def _is_document(name: str) -> bool:
     (True, True, False)
     """
     path = PurePosixPath(name)
-    return (
-        path.suffix.lower() in DOCUMENTS or path.name in NAMED_DOCUMENTS or not BOOKKEEPING.isdisjoint(path.parts[:1])
-    )
+    known = path.suffix.lower() in DOCUMENTS or path.name in NAMED_DOCUMENTS
+    return known or not BOOKKEEPING.isdisjoint(path.parts[:1])
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

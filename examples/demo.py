@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import energycomp
-from energycomp.cli import save_png
-from energycomp.images import grid, overlay, strip, to_output
+from energycomp.images import grid, overlay, save_image, strip, to_output
 from energycomp.plugins import find
 from energycomp_lab.evaluation import true_values
 
@@ -119,7 +118,7 @@ def compose_prompts(folder: Path) -> None:
 
 def save(image: Image.Image, path: Path, *, cells: int = 1) -> None:
     """Writes a picture, which shows so many images, and remembers its path for the end."""
-    save_png(image, path, cells=cells)
+    save_image(image, path, cells=cells)
     WRITTEN.append(path)
 
 

@@ -4,7 +4,7 @@ What the commands of plugins share with ours is importable from here.
 """
 
 from energycomp.cli.app import app, main
-from energycomp.cli.files import check_folder, make_folder, save_png
+from energycomp.cli.files import check_folder, make_folder
 from energycomp.cli.lines import append_line, read_lines
 from energycomp.cli.options import (
     MODELS_OWN,
@@ -64,7 +64,6 @@ __all__ = [
     "print_json",
     "print_table",
     "read_lines",
-    "save_png",
     "shard_of",
     "takes_words",
     "with_views",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import check_png, open_single, save_png
+from energycomp.cli.files import check_png
 from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, Views, load_model, loading, with_views
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
@@ -49,7 +49,7 @@ def decompose(
         import torch
 
         from energycomp.decomposition import EXPLAINED, decompose_samples, explained_variance
-        from energycomp.images import strip
+        from energycomp.images import save_image, strip
 
         opened, loaded, decomposer = _opened(images, model, device, views)
     batch, generator = loaded.processor(opened), torch.Generator().manual_seed(seed)
@@ -57,7 +57,7 @@ def decompose(
         found = decompose_samples(batch, decomposer, generator=generator, num_inference_steps=steps)
     whole, parts = found.parts.whole.cpu(), found.parts.images
     figure = strip(batch, whole, parts, found.parts.masks, names=[path.stem for path in images])
-    save_png(figure, out, cells=len(batch) * (parts.shape[1] + 2))
+    save_image(figure, out, cells=len(batch) * (parts.shape[1] + 2))
     errors = (whole - batch).square().flatten(1).mean(1).tolist()
     entries: list[dict[str, Any]] = [
         {"image": str(path), "error": error, "explained": share, "parts": _covered(found, index)}
@@ -114,7 +114,7 @@ def recombine(
 
         from energycomp.decomposition import DiffusionDecomposer, recombine as choose
         from energycomp.denoisers import count_rows
-        from energycomp.images import to_output
+        from energycomp.images import save_image, to_output
 
         chosen = [_parts(text) for text in (take if len(take) > 1 else take * len(images))]
         opened, _, decomposer = _opened(images, model, device, views)
@@ -135,7 +135,7 @@ def recombine(
     with count_rows() as spent:
         generator = torch.Generator().manual_seed(seed)
         made = decomposer.decode(latents, generator=generator, num_inference_steps=steps, **further)
-    save_png(to_output(made, "pil")[0], out)
+    save_image(to_output(made, "pil")[0], out)
     report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows, "seed": seed}
     print_report(report, [f"{latents.shape[1]} parts", str(out)], as_json)
 
@@ -181,7 +181,7 @@ def traverse(
         import torch
 
         from energycomp.decomposition import strongest_dimensions, traverse_dimension
-        from energycomp.images import traversal
+        from energycomp.images import save_image, traversal
 
         opened, loaded, decomposer = _opened([image], model, device, views)
     batch = loaded.processor(opened)
@@ -192,7 +192,7 @@ def traverse(
         found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
     whole = torch.stack([row.parts.whole for row in found])
     figure = traversal(batch, whole, values=values, names=[f"dim {row.dim}" for row in found])
-    save_png(figure, out, cells=len(found) * (steps + 1))
+    save_image(figure, out, cells=len(found) * (steps + 1))
     changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
     shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]
     report = {"path": str(out), "part": part, **shown, "values": values, "seed": seed}
@@ -202,8 +202,9 @@ def traverse(
 def _opened(images: list[Path], model: str, device: str, views: int | None) -> tuple[list[Any], Model, Decomposer]:
     """The images of files, the model of a name, and its decomposer."""
     from energycomp.decomposition import decomposer_of
+    from energycomp.images import open_image
 
-    opened = [open_single(path) for path in images]
+    opened = [open_image(path, single=True) for path in images]
     loaded = with_views(load_model(model, device), views)
     return opened, loaded, decomposer_of(loaded)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import check_png, open_single, save_png
+from energycomp.cli.files import check_png
 from energycomp.cli.options import (
     AsJson,
     Count,
@@ -100,9 +100,10 @@ def edit(
         import torch
 
         from energycomp.editing import edit as run
+        from energycomp.images import open_image, save_image
         from energycomp.plugins import find
 
-        known, picture = parse_count(count), open_single(image)
+        known, picture = parse_count(count), open_image(image, single=True)
         chosen = None if solver is None else find("solvers", solver)()
         loaded = load_searchable(model, device)
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
@@ -123,9 +124,9 @@ def edit(
         num_inference_steps=steps,
         generator=generator,
     )
-    save_png(edited.image, out)
+    save_image(edited.image, out)
     if strip is not None:
-        save_png(edited.picture(), strip, "--strip", cells=2)
+        save_image(edited.picture(), strip, cells=2)
     lines = [str(edited), str(out), *([str(strip)] if strip is not None else [])]
     print_report(_report(edited, out), lines, as_json)
 

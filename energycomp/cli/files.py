@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +12,8 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set as AbstractSet
 
-    from PIL import Image
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-FULL = ("L", "RGB", "RGBA")  # modes of images that a PNG file keeps as they are; a palette is none of them
 RESULTS = "results.jsonl"  # marks a folder that `energycomp infer` wrote
-SIDE = 128  # px, the least side of an image in a grid of samples
-GRID = "energycomp:grid"  # text in a PNG file that shows several images: how many
 
 
 def check_png(path: Path, option: str = "-o", *, formats: Sequence[str] = (".png",)) -> None:
@@ -57,51 +49,21 @@ def check_folder(
         raise InputError(f"got {option} {path or folder}; expected {expected}; {known} is not")
 
 
-def save_png(image: Image.Image, path: Path, option: str = "-o", *, cells: int = 1) -> None:
-    """Writes an image as a complete PNG file of full colour or not at all; makes the folder where it is missing.
-
-    Args:
-        cells: how many images it shows. `open_single` refuses a file that shows several.
-    """
-    from PIL.PngImagePlugin import PngInfo
-
-    from energycomp.files import atomic_file
-
-    text = PngInfo()
-    if cells > 1:
-        text.add_text(GRID, str(cells))
-    make_folder(path.parent, option)
-    with atomic_file(path) as temporary:
-        (image if image.mode in FULL else image.convert("RGB")).save(temporary, format="PNG", pnginfo=text)
-
-
 def sample_files(out: Path, n: int, as_grid: bool) -> list[Path]:
     """The files of n samples: one for a grid, otherwise one per sample, with numbers of equal width."""
-    from energycomp.images import FORMATS
+    from energycomp.images import WRITTEN
 
     if as_grid and n == 1:
         raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
-    if as_grid and out.suffix.lower() in FORMATS.keys() - {".png"}:
+    if as_grid and out.suffix.lower() in set(WRITTEN) - {".png"}:
         raise InputError(f"got --grid with {out}; expected a PNG file, which says that it shows several images")
-    check_png(out, formats=tuple(FORMATS))
+    check_png(out, formats=WRITTEN)
     if as_grid or n == 1:
         return [out]
     files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
     for file in files:
-        check_png(file, formats=tuple(FORMATS))
+        check_png(file, formats=WRITTEN)
     return files
-
-
-def save_samples(images: Sequence[Image.Image], files: Sequence[Path]) -> None:
-    """Writes each image to its file, or all to one file as a grid."""
-    from energycomp.images import grid, save_image
-
-    if len(files) < len(images):
-        save_png(grid(images, side=SIDE), files[0], cells=len(images))
-        return
-    for image, file in zip(images, files, strict=True):
-        make_folder(file.parent, "-o")
-        save_image(image, file)
 
 
 def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: bool = False) -> dict[Path, Path]:
@@ -116,9 +78,10 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: b
         tables: whether Parquet and tar files are taken from folders, too.
     """
     from energycomp.batch.tables import TABLES
+    from energycomp.images import FORMATS
 
     found: dict[Path, Path] = {}
-    suffixes = SUFFIXES | TABLES if tables else SUFFIXES
+    suffixes = FORMATS.keys() | (TABLES if tables else ())
     for path, listed in _given(paths):
         try:
             is_folder, is_file = path.is_dir(), path.is_file()
@@ -195,39 +158,6 @@ def _inside(folder: Path, without: Path | None, suffixes: AbstractSet[str]) -> I
 
 def _holds_results(folder: Path) -> bool:
     return (folder / RESULTS).exists() or any(folder.glob("results-*-of-*.jsonl"))
-
-
-def open_single(image: Path | bytes, name: str | None = None) -> Image.Image:
-    """Reads an image file that a model is to read as one image; raises `InputError` where `open_image` does.
-
-    Args:
-        image: the file, or its content.
-        name: of the image in errors; the path when left out.
-
-    Raises:
-        InputError: also for a grid or another figure that `save_png` wrote with several `cells`.
-    """
-    from energycomp.images import decode_image, open_image
-
-    name = name or (str(image) if isinstance(image, Path) else "bytes")
-    picture = decode_image(image, name) if isinstance(image, bytes) else open_image(image)
-    if (cells := _cells(io.BytesIO(image) if isinstance(image, bytes) else image)) is not None:
-        raise InputError(
-            f"got {name}, which energycomp wrote to show {cells} images at once; expected one image; write one file "
-            "per sample (energycomp sample without --grid), or crop the image that you mean"
-        )
-    return picture
-
-
-def _cells(image: Path | io.BytesIO) -> str | None:
-    """How many images a file of `save_png` shows, where it says so."""
-    from PIL import Image, UnidentifiedImageError
-
-    with warnings.catch_warnings(), suppress(UnidentifiedImageError):
-        warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used
-        with Image.open(image, formats=("PNG",)) as opened:
-            return opened.info.get(GRID)
-    return None
 
 
 def make_folder(folder: Path, option: str) -> Path:

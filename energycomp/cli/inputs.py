@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from energycomp.cli.files import image_files, open_single
+from energycomp.cli.files import image_files
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,11 @@ class Picture:
 
     def open(self) -> Image.Image:
         """The image; raises `InputError` where it cannot be decoded."""
-        return open_single(self.source if self.content is None else self.content, str(self))
+        from energycomp.images import decode_image, open_image
+
+        if isinstance(self.content, bytes):
+            return decode_image(self.content, str(self), single=True)
+        return open_image(self.content or self.source, single=True)
 
 
 @attrs.frozen

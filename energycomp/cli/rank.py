@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import image_files, open_single
+from energycomp.cli.files import image_files
 from energycomp.cli.options import (
     AsJson,
     Device,
@@ -61,10 +61,11 @@ def rank(
         raise InputError("got no component; expected --component or --not, such as --component 0.3,0.5")
     paths = list(image_files(images).values())
     with loading(model):
+        from energycomp.images import open_image
         from energycomp.inference import rank as run
         from energycomp.sampling import Composer
 
-        pictures: list[Any] = [open_single(path) for path in paths]
+        pictures: list[Any] = [open_image(path, single=True) for path in paths]
         loaded = load_searchable(model, device, **parse_options(option))
     parts: list[Any] = [loaded.read(text, weight=1.0) for text in component or []]
     parts += [~loaded.read(text, weight=1.0) for text in negated or []]

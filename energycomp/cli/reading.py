@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli.files import save_png
 from energycomp.cli.options import load_searchable, over
 from energycomp.cli.output import solution_record
 from energycomp.cli.results import REDRAWN, write_marked
@@ -90,7 +89,9 @@ class Reading:
                 record["name"] = task.name
                 record["picture"] = write_marked(model, self.folder, task.name, image, answer)
         if self.redraw and self.folder is not None:
-            save_png(
+            from energycomp.images import save_image
+
+            save_image(
                 _redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, task.picture, record)
             )
         return record

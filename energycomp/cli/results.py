@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from energycomp.cli.files import RESULTS, check_folder, make_folder, save_png
+from energycomp.cli.files import RESULTS, check_folder, make_folder
 from energycomp.cli.lines import PLACE_BITS, Lines, append_line, claimed, records_of
 from energycomp.cli.shards import Shard, shards_of
 from energycomp.errors import InputError
@@ -157,12 +157,13 @@ class Results:
 
 def write_marked(model: Model, folder: Path, name: str, image: Image.Image, answer: dict[str, Any]) -> str | None:
     """Writes the image with a ring at each component; returns its name, or None where components have no places."""
+    from energycomp.images import save_image
     from energycomp.inference import View
 
     view = View(model.processor.frame(image), tuple(answer["objects"]))
     if len(view.places) != answer["count"]:
         return None
-    save_png(view.picture(), folder / f"{name}.png")
+    save_image(view.picture(), folder / f"{name}.png")
     return f"{name}.png"
 
 

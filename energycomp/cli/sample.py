@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.cli.files import sample_files, save_samples
+from energycomp.cli.files import sample_files
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
@@ -141,6 +141,7 @@ def sample(
         loaded = load_model(model, device, **parse_options(option))
         from energycomp.components import per_sample
         from energycomp.decomposition import sampler_of
+        from energycomp.images import save_samples
         from energycomp.sampling import Composer
     report: dict[str, Any] = {}
     lines: list[str] = []

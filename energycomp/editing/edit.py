@@ -19,7 +19,7 @@ from energycomp.denoisers.denoiser import Conditional
 from energycomp.denoisers.evaluator import count_rows
 from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
-from energycomp.images import as_picture, grid, html_block, html_image, html_lines, html_table, open_window, png
+from energycomp.images import as_picture, as_text, grid, html, open_window, png, rich_table
 from energycomp.images.draw import SIDE
 from energycomp.inference.infer import Search
 from energycomp.inference.solution import Solution, Solver, View, answer_cells, view_of
@@ -82,11 +82,9 @@ class Edit:
 
     def _repr_html_(self) -> str:
         columns, cells = answer_cells(self.after.rows)
-        warnings = [f"Warning: {warning}." for warning in self.solution.warnings]
-        return html_block(
-            html_image(self.picture(side=NOTEBOOK), str(self)),
-            (html_table(columns, cells) if cells else "") + html_lines([str(self), *warnings]),
-        )
+        lines = [as_text(rich_table(columns, cells))] if cells else []
+        lines += [f"warning: {warning}" for warning in self.solution.warnings]
+        return html("\n".join([*lines, str(self)]), self.picture(side=NOTEBOOK))
 
     def _repr_png_(self) -> bytes:
         return png(self.picture(side=NOTEBOOK))

@@ -18,20 +18,18 @@ if TYPE_CHECKING:
         to_output as to_output,
         to_unit as to_unit,
     )
-    from energycomp.images.read import decode_image as decode_image, open_image as open_image
+    from energycomp.images.read import FORMATS as FORMATS, decode_image as decode_image, open_image as open_image
     from energycomp.images.save import (
-        FORMATS as FORMATS,
-        open_window as open_window,
+        WRITTEN as WRITTEN,
         png as png,
         save_image as save_image,
+        save_samples as save_samples,
     )
     from energycomp.images.show import (
         as_text as as_text,
         cell as cell,
-        html_block as html_block,
-        html_image as html_image,
-        html_lines as html_lines,
-        html_table as html_table,
+        html as html,
+        open_window as open_window,
         rich_table as rich_table,
         table_cells as table_cells,
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from colorsys import hsv_to_rgb
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.utils import draw_segmentation_masks
 
 from energycomp.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
-    from torch import Tensor
+from energycomp.images.process import from_bytes, to_bytes, to_output
 
 SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
@@ -34,22 +37,17 @@ def grid(
     Args:
         images: (B, 3, H, W), or grey (B, 1, H, W), in [-1, 1], or Pillow images of one size.
         columns: number of columns; by default the grid is about square.
-        padding: px around each image.
+        padding: px around each image; a single image has none.
         side: px; images of a smaller height are enlarged to it by a smooth filter (Lanczos).
         heads: texts above the columns.
         names: texts at the left of the rows.
         captions: texts below the images.
 
-    >>> import torch
     >>> grid(torch.zeros(4, 3, 8, 8), columns=2).size
     (22, 22)
     >>> grid(torch.zeros(4, 3, 8, 8), columns=2, side=64, heads=["before", "after"]).size
     (134, 154)
     """
-    from torch import stack
-    from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-    from torchvision.utils import make_grid
-
     cells = [_enlarged(cell, side) for cell in _cells(images)]
     if not cells or (columns is not None and columns < 1):
         raise InputError(f"got {len(cells)} images in {columns} columns; expected at least one of each")
@@ -58,94 +56,54 @@ def grid(
     for what, given, number in (("heads", heads, columns), ("names", names, rows), ("captions", captions, len(cells))):
         if given is not None and len(given) != number:
             raise InputError(f"got {len(given)} {what}; expected {number}, one each; change their number")
-    size = _letters(cells[0])
-    if captions is not None:
-        cells = [_captioned(cell, text, size) for cell, text in zip(cells, captions, strict=True)]
-    width, height = cells[0].size
-    batch = stack([pil_to_tensor(cell) for cell in cells])
-    # `make_grid` leaves a single image without its padding.
-    picture: Image.Image = to_pil_image(make_grid(batch, nrow=columns, padding=padding, pad_value=255))
+    size = max(LETTERS, cells[0].height // 24)
+    line = round(1.5 * size)
+    (width, height), below = cells[0].size, 0 if captions is None else line
     edge = padding if len(cells) > 1 else 0
-    left, top = 0 if names is None else _width(names, size), 0 if heads is None else _line(size)
-    if not left and not top:
-        return picture
-    framed = _margin(picture, left, top)
+    left, top = edge + (0 if names is None else _width(names, size)), edge + (0 if heads is None else line)
+    right, down = width + edge, height + below + edge  # from one image to the next
+    canvas = Image.new("RGB", (left + columns * right, top + rows * down), "white")
+    for place, cell in enumerate(cells):
+        x, y = left + place % columns * right, top + place // columns * down
+        canvas.paste(cell, (x, y))
+        if captions is not None:
+            _write(canvas, captions[place], (x + width // 2, y + height + line // 2), width, size)
     for column, text in enumerate(heads or ()):
-        _write(framed, text, (left + edge + column * (width + padding) + width // 2, top // 2), width, size)
+        _write(canvas, text, (left + column * right + width // 2, line // 2), width, size)
     for row, text in enumerate(names or ()):
-        _write(framed, text, (left // 2, top + edge + row * (height + padding) + height // 2), left, size)
-    return framed
+        _write(canvas, text, ((left - edge) // 2, top + row * down + (height + below) // 2), left - edge, size)
+    return canvas
 
 
 def _cells(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
     """A batch of images as colour images of one size."""
-    import torch
-    from torchvision.transforms.functional import to_pil_image
-
-    if isinstance(images, torch.Tensor):
+    if isinstance(images, Tensor):
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise InputError(
                 f"got images of shape {tuple(images.shape)}; expected (B, 3, H, W) or (B, 1, H, W) in [-1, 1]"
             )
-        levels = _bytes(images.detach().float().cpu())
-        return [to_pil_image(level.expand(3, -1, -1)) for level in levels]
+        images = to_output(images.float(), "pil")
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
         raise InputError(f"got images of sizes {sizes}; expected one size for a grid; resize them")
     return [image.convert("RGB") for image in images]
 
 
-def _bytes(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8, rounded."""
-    return images.add(1).mul(127.5).clamp(0, 255).round().byte()
-
-
 def _enlarged(image: Image.Image, side: int) -> Image.Image:
     """An image of at least that height, px."""
-    from PIL import Image
-
     if image.height >= side:
         return image
     return image.resize((round(image.width * side / image.height), side), Image.Resampling.LANCZOS)
 
 
-def _margin(image: Image.Image, left: int, top: int, bottom: int = 0) -> Image.Image:
-    """An image with a white margin, px."""
-    from PIL import Image
-
-    canvas = Image.new("RGB", (image.width + left, image.height + top + bottom), "white")
-    canvas.paste(image, (left, top))
-    return canvas
-
-
-def _letters(cell: Image.Image) -> int:
-    """The size of letters beside an image, px."""
-    return max(LETTERS, cell.height // 24)
-
-
-def _line(size: int) -> int:
-    """The height of a line of letters of a size, px."""
-    return round(1.5 * size)
-
-
-def _captioned(image: Image.Image, text: str, size: int) -> Image.Image:
-    canvas = _margin(image, 0, 0, _line(size))
-    _write(canvas, text, (image.width // 2, image.height + _line(size) // 2), image.width, size)
-    return canvas
-
-
 def _width(texts: Sequence[str], size: int) -> int:
     """The width of a margin that the texts fit into, px; longer ones are written smaller."""
-    from PIL import ImageFont
-
     font = ImageFont.load_default(size=size)
     return min(MARGIN * size, math.ceil(max((font.getlength(_one_line(text)) for text in texts), default=0)) + size)
 
 
 def _write(canvas: Image.Image, text: str, place: tuple[int, int], width: int, size: int) -> None:
     """A line of text about a point, in black; a text that is too wide is written smaller, and then cut."""
-    from PIL import ImageDraw, ImageFont
-
     draw, text = ImageDraw.Draw(canvas), _one_line(text)
     fonts = [ImageFont.load_default(size=smaller) for smaller in range(size, LEAST - 1, -1)]
     font = next((font for font in fonts if draw.textlength(text, font) <= width), fonts[-1])
@@ -175,36 +133,44 @@ def overlay(
         truth: true places (K', 2), where they are known.
         side: least length in px of the shorter side of the result.
 
-    >>> from PIL import Image
     >>> overlay(Image.new("RGB", (64, 64)), [[0.5, 0.5]], side=128).size
     (128, 128)
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     found, true = _places(places), _places([] if truth is None else truth)
     if labels is not None and len(labels) != len(found):
         raise InputError(f"got {len(labels)} labels for {len(found)} places; expected one each")
     factor = max(1.0, side / min(image.size))
-    size = (round(image.width * factor), round(image.height * factor))
-    picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    draw, unit = ImageDraw.Draw(picture), min(size) / 480
+    width, height = round(image.width * factor), round(image.height * factor)
+    canvas = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    draw, unit = ImageDraw.Draw(canvas), min(width, height) / 480
     font = ImageFont.load_default(size=max(10.0, 20 * unit))
-    for x, y in true:
-        _cross(draw, x * size[0], y * size[1], unit)
-    for (x, y), label in zip(found, labels or [str(k + 1) for k in range(len(found))], strict=True):
-        _ring(draw, x * size[0], y * size[1], unit)
-        # Beside the ring, on the side where the image has room.
-        right, low = x < 0.9, y < 0.9
+
+    def line(part: float) -> int:
+        return max(1, round(part * unit))
+
+    for x, y in ((x * width, y * height) for x, y in true):
+        for arm, color in ((8 * unit, EDGE), (7 * unit, TRUE)):
+            for turn in (arm, -arm):
+                draw.line((x - arm, y - turn, x + arm, y + turn), fill=color, width=line(5 if color == EDGE else 2))
+    for place, label in zip(found, labels or [str(k + 1) for k in range(len(found))], strict=True):
+        x, y = place[0] * width, place[1] * height
+        for radius, color in ((10 * unit, EDGE), (8.5 * unit, FOUND)):
+            box = (x - radius, y - radius, x + radius, y + radius)
+            draw.ellipse(box, outline=color, width=line(6 if color == EDGE else 3))
+        right, low = (share < 0.9 for share in place)  # the side of the ring on which the image has room for the label
         draw.text(
-            (x * size[0] + (12 if right else -12) * unit, y * size[1] + (10 if low else -10) * unit),
-            label,
-            fill=FOUND,
-            font=font,
-            anchor=("l" if right else "r") + ("t" if low else "b"),
-            stroke_width=max(1, round(2 * unit)),
-            stroke_fill=EDGE,
-        )
-    return picture
+            (x + (12 if right else -12) * unit, y + (10 if low else -10) * unit), label, fill=FOUND, font=font,
+            anchor=("l" if right else "r") + ("t" if low else "b"), stroke_width=line(2), stroke_fill=EDGE,
+        )  # fmt: skip
+    return canvas
+
+
+def _places(places: Any) -> list[tuple[float, float]]:
+    """Pairs of numbers from a tensor, an array or a list; none from an empty one of any shape."""
+    rows = places.tolist() if hasattr(places, "tolist") else [list(place) for place in places]
+    if not all(isinstance(row, list) and len(row) == 2 and all(map(math.isfinite, row)) for row in rows):
+        raise InputError(f"got places {rows}; expected finite (x, y) pairs, (K, 2)")
+    return [(float(x), float(y)) for x, y in rows]
 
 
 def strip(
@@ -228,14 +194,10 @@ def strip(
         side: least height in px of an image in the result; smaller ones are enlarged by a smooth filter.
         names: B texts, one at the left of each image.
 
-    >>> import torch
     >>> some = torch.zeros(1, 3, 8, 8)
     >>> strip(some, some, torch.zeros(1, 4, 3, 8, 8), torch.zeros(1, 4, 8, 8), side=16).size
     (110, 58)
     """
-    import torch
-    from torchvision.utils import draw_segmentation_masks
-
     fits = parts.ndim == 5 and parts[:, 0].shape == pictures.shape == whole.shape and parts.shape[1] > 0
     if not fits or (masks is not None and masks.shape != (*parts.shape[:2], *parts.shape[3:])):
         shapes = [tuple(t.shape) for t in (pictures, whole, parts, *([] if masks is None else [masks]))]
@@ -247,13 +209,13 @@ def strip(
     lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
     if masks is not None:
         masks = masks.detach().cpu().bool()
-        levels = _bytes(pictures)
+        hues = [tuple(round(255 * level) for level in hsv_to_rgb(k / count, 0.9, 1.0)) for k in range(count)]
         marked = [
-            draw_segmentation_masks(image, some, alpha=0.6, colors=_hues(count))
-            for image, some in zip(levels, masks, strict=True)
+            draw_segmentation_masks(image, some, alpha=0.6, colors=hues)
+            for image, some in zip(to_bytes(pictures), masks, strict=True)
         ]
         shown = masks[:, :, None].expand(-1, -1, 3, -1, -1).float() * 2 - 1
-        lines.append(torch.cat([torch.stack(marked)[:, None] / 127.5 - 1, torch.ones_like(whole)[:, None], shown], 1))
+        lines.append(torch.cat([from_bytes(torch.stack(marked))[:, None], torch.ones_like(whole)[:, None], shown], 1))
     heads = ["image", "reconstruction", *(f"part {k}" for k in range(count))]
     rows = None if names is None else [text for name in names for text in (name, "masks")[: len(lines)]]
     cells = torch.stack(lines, dim=1).flatten(0, 2)
@@ -277,45 +239,12 @@ def traversal(
         values: the N values, written above the columns.
         names: R texts, one at the left of each row.
 
-    >>> import torch
     >>> traversal(torch.zeros(1, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8), side=16).size
     (92, 38)
     """
-    import torch
-
     if rows.ndim != 5 or 0 in rows.shape[:2] or picture.shape != (1, *rows.shape[2:]):
         shapes = tuple(picture.shape), tuple(rows.shape)
         raise InputError(f"got a picture and rows of shapes {shapes}; expected (1, 3, H, W) and (R, N, 3, H, W)")
-    picture, rows = (t.detach().float().cpu() for t in (picture, rows))
-    cells = torch.cat([picture.expand(len(rows), 1, -1, -1, -1), rows], dim=1).flatten(0, 1)
+    cells = torch.cat([picture.to(rows).expand(len(rows), 1, -1, -1, -1), rows], dim=1).flatten(0, 1)
     heads = None if values is None else ["image", *(f"{value:.3g}" for value in values)]
     return grid(cells, columns=rows.shape[1] + 1, side=side, heads=heads, names=names)
-
-
-def _hues(count: int) -> list[str | tuple[int, int, int]]:
-    """Bright colours (red, green, blue) in 0 to 255, evenly around the circle of hues."""
-    from colorsys import hsv_to_rgb
-
-    bright = [hsv_to_rgb(k / count, 0.9, 1.0) for k in range(count)]
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in bright]
-
-
-def _places(places: Any) -> list[tuple[float, float]]:
-    """Pairs of numbers from a tensor, an array or a list; none from an empty one of any shape."""
-    rows = places.tolist() if hasattr(places, "tolist") else [list(place) for place in places]
-    if not all(isinstance(row, list) and len(row) == 2 and all(map(math.isfinite, row)) for row in rows):
-        raise InputError(f"got places {rows}; expected finite (x, y) pairs, (K, 2)")
-    return [(float(x), float(y)) for x, y in rows]
-
-
-def _ring(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float) -> None:
-    for radius, width, color in ((10, 6, EDGE), (8.5, 3, FOUND)):
-        box = (x - radius * unit, y - radius * unit, x + radius * unit, y + radius * unit)
-        draw.ellipse(box, outline=color, width=max(1, round(width * unit)))
-
-
-def _cross(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float) -> None:
-    for arm, width, color in ((8, 5, EDGE), (7, 2, TRUE)):
-        for turn in (1, -1):
-            ends = (x - arm * unit, y - arm * turn * unit, x + arm * unit, y + arm * turn * unit)
-            draw.line(ends, fill=color, width=max(1, round(width * unit)))

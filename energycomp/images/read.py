@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from energycomp.errors import InputError
 
 # Of Pillow's formats, those that need no other program (EPS runs Ghostscript) and take known memory.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
+    ".tiff": "TIFF", ".ppm": "PPM",
+}  # fmt: skip
+GRID = "energycomp:grid"  # text in a PNG file that shows several images: how many
 MAX_PIXELS = 24_500_000  # at most 10 bytes each while an image is decoded, 20 for WebP and CMYK: 245 MB
 MAX_SIDE = 65_535  # JPEG's own limit
 MAX_BYTES = 100_000_000  # of a file
@@ -23,12 +27,15 @@ MAX_HEADER_BYTES = 32_000_000  # read before pixels are decoded; a WebP file is 
 BAND = 1_000_000  # pixels that are converted at once
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
+def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.Image:
     """Reads the first frame of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file as an upright RGB image.
 
     Transparent pixels are blended with white. Brightness of 16 bits is rounded to 8; floating-point brightness is in
     [0, 1]. The EXIF orientation is applied. The size is checked before pixels are decoded; decoding takes less than
     256 MB.
+
+    Args:
+        single: refuses a grid, or another figure that `save_image` wrote with several `cells`.
 
     Raises:
         InputError: no such file, not an image, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
@@ -41,36 +48,33 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise InputError(f"got {file}, which is no file ({error}); expected an image; check the path") from error
     if size is None:
         raise InputError(f"got {file}, which is no file; expected an image (PNG, JPEG, ...); check the path")
-    if size > MAX_BYTES:
-        raise InputError(f"got {file} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
-    with _our_errors(str(file)):
-        return _decoded(io.FileIO(file), str(file))
+    return _decoded(lambda: io.FileIO(file), size, str(file), single)
 
 
-def decode_image(content: bytes, name: str = "bytes") -> Image.Image:
-    """An upright RGB image from the bytes of a file of `open_image`, with its limits.
+def decode_image(content: bytes, name: str = "bytes", *, single: bool = False) -> Image.Image:
+    """An upright RGB image from the bytes of a file of `open_image`, with its limits and errors.
 
     Args:
         name: of the image in an error.
-
-    Raises:
-        InputError: not an image, damaged, or too large.
 
     >>> decode_image(b"no image")
     Traceback (most recent call last):
     energycomp.errors.InputError: got bytes, which cannot be decoded (cannot identify image file); expected a whole ...
     """
-    if len(content) > MAX_BYTES:
-        raise InputError(
-            f"got {name} of {len(content):,} bytes; expected an image of at most {MAX_BYTES:,}; compress it"
-        )
-    with _our_errors(name):
-        return _decoded(io.BytesIO(content), name)
+    return _decoded(lambda: io.BytesIO(content), len(content), name, single)
 
 
-def _decoded(raw: io.FileIO | io.BytesIO, name: str) -> Image.Image:
-    with _Limited(raw) as stream, Image.open(stream, formats=FORMATS) as image:
+def _decoded(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str, single: bool) -> Image.Image:
+    if size > MAX_BYTES:
+        raise InputError(f"got {name} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
+    formats = tuple(FORMATS.values())
+    with _our_errors(name), _Limited(opened()) as stream, Image.open(stream, formats=formats) as image:
         _check_size(image, name)
+        if single and GRID in image.info:
+            raise InputError(
+                f"got {name}, which energycomp wrote to show {image.info[GRID]} images at once; expected one image; "
+                "write one file per sample (energycomp sample without --grid), or crop the image that you mean"
+            )
         stream.left = MAX_BYTES
         return _as_rgb(image)
 

@@ -1,19 +1,23 @@
-"""Images to files, and to a window."""
+"""Images to files: PNG, JPEG or WebP, whole or not at all."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
+from energycomp.images.read import FORMATS, GRID
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-QUALITY: dict[str, dict[str, int]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": 1}}
+OPTIONS: dict[str, dict[str, Any]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+WRITTEN = tuple(suffix for suffix, kind in FORMATS.items() if kind in OPTIONS)  # ends of the names of files
+SIDE = 128  # px, the least side of an image in a grid of samples
+FULL = ("L", "RGB", "RGBA")  # modes that files keep as they are; a palette is none of them
 
 
 def png(image: Image.Image) -> bytes:
@@ -23,26 +27,39 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def save_image(image: Image.Image, path: str | Path) -> None:
-    """Writes an image as a complete PNG, JPEG or WebP file, by the end of its name, or not at all.
+def save_image(image: Image.Image, path: str | Path, *, cells: int = 1) -> None:
+    """Writes an image as a complete file of full colour, by the end of its name, or not at all.
+
+    Args:
+        cells: how many images it shows. A PNG file says so, and is refused where one image is read.
 
     Raises:
-        InputError: another end of the name.
+        InputError: another end of the name, or a folder that cannot be made.
         CheckpointError: the file cannot be written.
     """
     path = Path(path)
-    if (kind := FORMATS.get(path.suffix.lower())) is None:
-        raise InputError(f"got {path}; expected a name that ends in {', '.join(FORMATS)}, such as image.png")
+    if path.suffix.lower() not in WRITTEN:
+        raise InputError(f"got {path}; expected a name that ends in {', '.join(WRITTEN)}, such as image.png")
+    kind = FORMATS[path.suffix.lower()]
+    options = OPTIONS[kind]
+    if kind == "PNG" and cells > 1:
+        text = PngInfo()
+        text.add_text(GRID, str(cells))
+        options = {"pnginfo": text}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"got {path}, whose folder cannot be made ({error.strerror}); choose another") from error
     with atomic_file(path) as temporary:
-        image.save(temporary, format=kind, **QUALITY[kind])
+        (image if image.mode in FULL else image.convert("RGB")).save(temporary, format=kind, **options)
 
 
-def open_window(image: Image.Image) -> None:
-    """Opens an image in a window, or in the notebook that runs this; raises `InputError` where nothing can show it."""
-    from PIL import ImageShow
+def save_samples(images: Sequence[Image.Image], files: Sequence[Path]) -> None:
+    """Writes each image to its file, or all to one file as a grid."""
+    from energycomp.images.draw import grid  # torch is imported where it is needed
 
-    if not ImageShow.show(image):
-        raise InputError(
-            "got an image on a machine without a program that shows it; expected one, such as xdg-open; write it to a "
-            "file with its `save`"
-        )
+    if len(files) < len(images):
+        save_image(grid(images, side=SIDE), files[0], cells=len(images))
+        return
+    for image, file in zip(images, files, strict=True):
+        save_image(image, file)

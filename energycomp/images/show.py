@@ -1,26 +1,22 @@
-"""How results show themselves: tables as text and as HTML, images as data URIs and in a window.
-
-The HTML has no scripts, takes its colours from the page, dark or light, and escapes all text. An image is a PNG file
-inside the page, so that a saved notebook needs no other file.
-"""
+"""How results show themselves: tables as text, and text beside an image in a notebook."""
 
 from __future__ import annotations
 
-import base64
 import io
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from PIL import Image, ImageShow
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from energycomp.errors import InputError
 from energycomp.images.save import png
 
-if TYPE_CHECKING:
-    from PIL import Image
-    from rich.table import Table
-
 SHOWN = 6  # numbers of a list that a table shows as a whole
-CELL = "padding:.25em .75em;text-align:left;border-bottom:1px solid #8886"  # a grey that both themes show
-BLOCK = "display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start"
 
 
 def cell(value: Any) -> str:
@@ -59,9 +55,6 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A table for the console: rows of text under a header; no columns, no header. What is not text stays as it is."""
-    from rich.table import Column, Table
-    from rich.text import Text
-
     table = Table(*(Column(Text(column)) for column in columns), show_header=bool(columns))
     for row in rows:
         table.add_row(*(Text(one) if isinstance(one, str) else one for one in row))
@@ -70,48 +63,32 @@ def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
 def as_text(table: Table) -> str:
     """A table as the console shows it, without colours and without the last line break."""
-    from rich.console import Console
-
     file = io.StringIO()
     Console(file=file, force_jupyter=False, force_terminal=False).print(table)
     return file.getvalue().rstrip("\n")
 
 
-def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text under a header as HTML; no columns, no header.
+def html(text: str, image: Image.Image | None = None) -> str:
+    """Text, and an image beside it or above it where the page is narrow, as an element of a page.
 
-    >>> "<td" in html_table(["x"], [["<b>"]]), "<b>" in html_table(["x"], [["<b>"]])
-    (True, False)
+    It has no scripts, takes its colours from the page, dark or light, and escapes the text. The image is a PNG file
+    inside the page, so that a saved notebook needs no other file; its alternative text is the last line.
+
+    >>> html("a < b")
+    '<div style="display:flex;flex-wrap:wrap;gap:1em"><pre style="line-height:normal">a &lt; b</pre></div>'
     """
-
-    def line(tag: str, texts: Iterable[str]) -> str:
-        return "<tr>" + "".join(f'<{tag} style="{CELL}">{escape(text)}</{tag}>' for text in texts) + "</tr>"
-
-    head = f"<thead>{line('th', columns)}</thead>" if columns else ""
-    body = "".join(line("td", row) for row in rows)
-    return f'<table style="border-collapse:collapse;color:inherit">{head}<tbody>{body}</tbody></table>'
-
-
-def html_lines(lines: Iterable[str]) -> str:
-    """One paragraph per line of text.
-
-    >>> html_lines(["a < b"])
-    '<p style="margin:.5em 0">a &lt; b</p>'
-    """
-    return "".join(f'<p style="margin:.5em 0">{escape(line)}</p>' for line in lines)
+    shown = f'<pre style="line-height:normal">{escape(text)}</pre>'
+    if image is not None:
+        source = f"data:image/png;base64,{b64encode(png(image)).decode()}"
+        size = f'width="{image.width}" height="{image.height}" style="max-width:100%;height:auto;margin:0"'
+        shown = f'<div><img src="{source}" alt="{escape(text.splitlines()[-1])}" {size}></div>{shown}'
+    return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{shown}</div>'
 
 
-def html_image(image: Image.Image, alternative: str) -> str:
-    """An image as an element of HTML that holds the file itself; the alternative text says what it shows."""
-    source = f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
-    style = "max-width:100%;height:auto;margin:0"
-    return (
-        f'<img src="{source}" alt="{escape(alternative)}" width="{image.width}" height="{image.height}" '
-        f'style="{style}">'
-    )
-
-
-def html_block(*parts: str) -> str:
-    """Parts beside each other, or below each other where the page is narrow; empty parts are left out."""
-    shown = "".join(f"<div>{part}</div>" for part in parts if part)
-    return f'<div style="{BLOCK}">{shown}</div>'
+def open_window(image: Image.Image) -> None:
+    """Opens an image in a window, or in the notebook that runs this; raises `InputError` where nothing can show it."""
+    if not ImageShow.show(image):
+        raise InputError(
+            "got an image on a machine without a program that shows it; expected one, such as xdg-open; write it to a "
+            "file with its `save`"
+        )

@@ -14,20 +14,7 @@ from torch import Tensor
 
 from energycomp.components.conditioning import mixed_of
 from energycomp.errors import InputError
-from energycomp.images import (
-    as_picture,
-    as_text,
-    html_block,
-    html_image,
-    html_lines,
-    html_table,
-    open_window,
-    overlay,
-    png,
-    rich_table,
-    save_image,
-    table_cells,
-)
+from energycomp.images import as_picture, as_text, html, open_window, overlay, png, rich_table, save_image, table_cells
 from energycomp.images.draw import SIDE
 from energycomp.inference.problem import Problem
 from energycomp.models.model import Model
@@ -247,14 +234,7 @@ class Solution:
         return "\n".join([*table, answer_line(record), *(f"warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        record = self.record()
-        columns, cells = answer_cells(record["objects"])
-        line = answer_line(record)
-        return html_block(
-            "" if self.image is None else html_image(self.picture(side=NOTEBOOK), line),
-            (html_table(columns, cells) if cells else "")
-            + html_lines([line, *(f"Warning: {warning}." for warning in self.warnings)]),
-        )
+        return html(str(self), None if self.image is None else self.picture(side=NOTEBOOK))
 
     def _repr_png_(self) -> bytes | None:
         return None if self.image is None else png(self.picture(side=NOTEBOOK))

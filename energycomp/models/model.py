@@ -19,7 +19,7 @@ from energycomp.components.values import parsed, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.fields import TEXT, is_number
-from energycomp.images import ImageProcessor, decoded, from_unit, html_block, html_lines, html_table
+from energycomp.images import ImageProcessor, as_text, decoded, from_unit, html, rich_table
 from energycomp.models.defaults import Defaults
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
@@ -229,7 +229,7 @@ class Model:
         return f"Model({', '.join([*made, f'{self._size:,} parameters'])})"
 
     def _repr_html_(self) -> str:
-        return html_block(html_lines([f"Model {self.name!r}"]) + html_table([], list(self.facts().items())))
+        return html(f"Model {self.name!r}\n" + as_text(rich_table([], list(self.facts().items()))))
 
     def facts(self) -> dict[str, str]:
         """What it is made of, in words: what a notebook and a model card show."""

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from energycomp import load
-from energycomp.cli.files import save_png
+from energycomp.images import save_image
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 
@@ -137,7 +137,7 @@ def test_infer_reports_a_broken_picture_and_reads_the_rest(
 
 def test_infer_leaves_out_a_grid_among_pictures(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
     fake_infer()
-    save_png(Image.new("RGB", (32, 32)), pictures / "a" / "grid.png", cells=4)
+    save_image(Image.new("RGB", (32, 32)), pictures / "a" / "grid.png", cells=4)
     code, out, err = run("infer", model, pictures / "a", "--json")
     assert code == 1
     assert "1 of 3 images could not be read" in err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from energycomp.cli.files import save_png
+from energycomp.images import save_image
 from energycomp.plugins import registry, reload
 
 Run = Callable[..., tuple[int, str, str]]
@@ -135,8 +135,8 @@ REFUSED = {
 
 @pytest.mark.parametrize(("command", "reason"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, command: str, reason: str) -> None:
-    save_png(Image.new("RGB", (16, 16)), Path("picture.png"))
-    save_png(Image.new("RGB", (32, 32)), Path("grid.png"), cells=4)
+    save_image(Image.new("RGB", (16, 16)), Path("picture.png"))
+    save_image(Image.new("RGB", (32, 32)), Path("grid.png"), cells=4)
     Path("file").write_text("no picture")
     Path("empty").mkdir()
     code, out, err = run(*(str(model) if word == "MODEL" else word for word in shlex.split(command)))

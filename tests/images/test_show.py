@@ -57,7 +57,7 @@ def checked(html: str) -> Page:
     """A page that is closed, without scripts, links and colours that one of the themes does not show."""
     page = Page(html)
     assert page.open == []
-    assert {tag for tag, _ in page.elements} <= {"div", "img", "table", "thead", "tbody", "tr", "th", "td", "p"}
+    assert {tag for tag, _ in page.elements} <= {"div", "img", "pre"}
     for _, attributes in page.elements:
         assert set(attributes) <= {"style", "src", "alt", "width", "height"}
         assert (attributes.get("src") or "data:image/png;base64,").startswith("data:image/png;base64,")
@@ -71,13 +71,8 @@ def picture(html: str) -> Image.Image:
 
 
 def test_what_a_plugin_says_stays_text() -> None:
-    columns, cells = shown.table_cells([{EVIL: EVIL, "n": 1}])
-    page = checked(
-        shown.html_block(
-            shown.html_image(Image.new("RGB", (4, 2)), EVIL), shown.html_table(columns, cells), shown.html_lines([EVIL])
-        )
-    )
-    assert page.text == EVIL + "n" + EVIL + "1" + EVIL
+    page = checked(shown.html(EVIL, Image.new("RGB", (4, 2))))
+    assert page.text == EVIL
     assert [attributes["alt"] for tag, attributes in page.elements if tag == "img"] == [EVIL]
     assert "[red]" in shown.as_text(shown.rich_table(["[red]a"], [["[bold]b"]]))  # no markup of rich either
 
@@ -177,8 +172,7 @@ def test_a_page_shows_the_enlarged_image_and_the_table(solution: Solution) -> No
     html = solution._repr_html_()
     page = checked(html)
     assert picture(html).size == (320, 320)
-    assert [tag for tag, _ in page.elements].count("tr") == 3
-    assert "2 objects, fit " in page.text
+    assert page.text == str(solution)
     assert solution._repr_png_()[:4] == b"\x89PNG"
     marked, plain = solution.picture(side=96), solution.image.resize((96, 96), Image.Resampling.LANCZOS)
     assert marked.size == plain.size
@@ -348,8 +342,7 @@ def test_a_model_without_a_name_or_with_a_bad_one() -> None:
 
 
 def test_a_model_of_attributes_lists_their_words() -> None:
-    text = checked(tinted_model()._repr_html_()).text
-    assert "tintred, green, blue" in text
+    assert "red, green, blue" in checked(tinted_model()._repr_html_()).text
 
 
 def test_compositions_are_formulas_in_one_line() -> None:
@@ -362,4 +355,4 @@ def test_compositions_are_formulas_in_one_line() -> None:
 def test_an_answer_that_is_not_to_be_trusted_says_so_on_every_view() -> None:
     given = BARE["all warnings"]
     assert "3 warnings" in repr(given)
-    assert checked(given._repr_html_()).text.count("Warning: ") == 3
+    assert checked(given._repr_html_()).text.count("warning: ") == 3

@@ -13,12 +13,11 @@ from torch.utils.data import Dataset
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
-from energycomp.images import ImageProcessor, to_bytes
+from energycomp.images import FORMATS, ImageProcessor, to_bytes
 from energycomp.progress import progress
 from energycomp_lab.evaluation import Example
 
 IMAGES, MASKS = "images", "masks"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 class Pictures(Dataset[Tensor]):
@@ -58,7 +57,7 @@ def image_files(folder: str | Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"got {path}, which is not a folder; expected a folder of images; check the path")
     inside = path / IMAGES if (path / IMAGES).is_dir() else path
-    found = sorted(file for file in inside.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(file for file in inside.iterdir() if file.suffix.lower() in FORMATS and file.is_file())
     if not found:
         raise InputError(f"got {inside} without images; expected files such as 1.png; check the path")
     return found

@@ -15,8 +15,7 @@ import torch
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
-from energycomp.images import to_output
-from energycomp_datasets.pictures import SUFFIXES
+from energycomp.images import FORMATS, to_output
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, picture, seen_pairs
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 from energycomp_lab.evaluation import Example, Generated
@@ -69,7 +68,7 @@ def read(spec: str) -> list[Record]:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in FORMATS)
     except OSError as error:
         raise InputError(f"got {folder}, which cannot be read ({error.strerror}); check its permissions") from error
     return [file for file in files if not file.name.startswith(".")]

@@ -44,7 +44,7 @@ def data(
     with loading(name):
         source = find("datasets", name)()
     make_folder(out.parent, "-o")
-    with atomic_directory(out) as temporary, counting("writing", n, unit="image", leave=True) as bar:
+    with atomic_directory(out) as temporary, counting("writing", n, unit="image") as bar:
 
         def progress(done: int) -> None:
             bar.advance(done - bar.done)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.cli import Seed, check_folder, load_model, make_folder, parse_options, save_png
+from energycomp.cli import Seed, check_folder, load_model, make_folder, parse_options
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
 
     from energycomp.components import random_values
     from energycomp.decomposition import sampler_of
-    from energycomp.images import grid, to_output
+    from energycomp.images import grid, save_image, to_output
     from energycomp.sampling import Composer
 
     own = sampler_of(model)
@@ -234,7 +234,7 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
                     columns, generator=generator, scheduler="ddim", num_inference_steps=20, progress=False
                 )
         picture = grid(images, columns, side=SIDE, names=names)
-        save_png(picture, folder / f"step-{step:06d}.png", cells=len(images))
+        save_image(picture, folder / f"step-{step:06d}.png", cells=len(images))
         return picture
 
     return on_sample
