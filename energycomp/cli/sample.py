@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,8 +29,10 @@ from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from energycomp.models import Model
+    from energycomp.sampling import Composer
 
 SEPARATOR = "/"  # between compositions
+ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
 WHOLE_SCENES = {"model", "n", "out", "as_grid", "seed", "device", "option", "as_json"}  # what they take
 
 
@@ -65,20 +67,14 @@ def sample(
     guidance: Annotated[
         str | None,
         typer.Option(
-            help="Name of a guidance: cfg, interval, rescale, apg or zero-star.",
-            show_default="cfg with --guidance-scale",
+            help="Name of a guidance: cfg, interval, rescale, apg, zero-star, or attributes, which draws attributes "
+            "more strongly.",
+            show_default=MODELS_OWN,
             autocompletion=registered("guidances"),
         ),
     ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="Scale of the guidance.", show_default=MODELS_OWN)
-    ] = None,
-    attribute_guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="How strongly attributes are drawn, for example 2.0; 1.0 with --guidance or --sampler.",
-            show_default=MODELS_OWN,
-        ),
+        float | None, typer.Option(help="Scale of the guidance, or of cfg.", show_default=MODELS_OWN)
     ] = None,
     steps: Steps = None,
     scheduler: Annotated[
@@ -133,40 +129,27 @@ def sample(
     files = sample_files(out, n * len(sets), as_grid)
     guidance = guidance or (None if guidance_scale is None else "cfg")
     with loading(model):
-        _check(sets, negated, best_of, sampler=sampler, scheduler=scheduler, guidance=guidance, scale=guidance_scale)
-        if attribute_guidance is not None and (sampler or guidance):
-            raise InputError(
-                "got --attribute-guidance with --sampler or --guidance; expected one of them; leave one out"
-            )
-        loaded = load_model(model, device, **parse_options(option))
-        from energycomp.components import per_sample
         from energycomp.decomposition import sampler_of
         from energycomp.images import save_samples
-        from energycomp.sampling import Composer
+
+        _check(sets, negated, best_of, sampler=sampler, scheduler=scheduler, guidance=guidance, scale=guidance_scale)
+        loaded = load_model(model, device, **parse_options(option))
     report: dict[str, Any] = {}
     lines: list[str] = []
     if (whole_scenes := sampler_of(loaded)) is not None:
         _refuse(context, model)
         images = _scenes(whole_scenes, n, seed)
     else:
-        weight = None if guidance is None else 1.0
-        ruled_out = [~loaded.read(text, weight=weight) for text in negated]
-        parts = [[*(loaded.read(text, weight=weight) for text in texts), *ruled_out] for texts in sets]
-        composers = [Composer(each or loaded.unconditional) for each in parts]
-        options: dict[str, Any] = {
-            **_attributes(attribute_guidance, loaded),
-            **_guided(guidance, guidance_scale, loaded),
+        composers = _composed(loaded, sets, negated, weight=None if guidance in (None, ATTRIBUTES) else 1.0)
+        options = {
             "scheduler": scheduler,
             "sampler": sampler,
-            "generator": seed,
             "num_inference_steps": steps,
             "mixed_precision": precision,
+            "generator": seed,
+            **_guided(guidance, guidance_scale, loaded),
         }
-        composer = composers[0] if len(composers) == 1 else Composer(per_sample(composers))
-        images, report, lines = _sampled(composer, n * len(sets), best_of, loaded, options)
-        written = [repr(each.composition) for each in composers]
-        report = {**({"composition": written[0]} if len(written) == 1 else {"compositions": written}), **report}
-        lines = [*written, *lines]
+        images, report, lines = _sampled(composers, n * len(sets), best_of, loaded, options)
     save_samples(images, files)
     names = [str(file) for file in files]
     report = {**({"path": names[0]} if len(names) == 1 else {"paths": names}), **report, "n": len(images), "seed": seed}
@@ -219,12 +202,15 @@ def _check(
         raise InputError("got --sampler and --scheduler; expected one of them; leave one out")
     if sampler is not None:
         find("samplers", sampler)
-    if scale is not None and not math.isfinite(scale):
-        raise InputError(f"got --guidance-scale {scale}; expected a finite number, such as 3.0; change it")
-    if guidance is not None and not isinstance(find("guidances", guidance)(), LinearGuidance) and sampler is not None:
+    if guidance is not None and re.fullmatch(r"[\d.]+", guidance):
+        raise InputError(
+            f"got --guidance {guidance}; expected a name, as in --guidance attributes --guidance-scale {guidance}"
+        )
+    made = guidance and find("guidances", guidance)(**({} if scale is None else {"scale": scale}))
+    if made and sampler is not None and not isinstance(made, LinearGuidance):
         raise InputError(
             f"got --guidance {guidance} with --sampler {sampler}, which needs a density at every noise level; expected "
-            "'cfg', which is a composition; give --guidance cfg, or leave --sampler out"
+            "cfg, interval or attributes, which are compositions; give one of them, or leave --sampler out"
         )
 
 
@@ -249,47 +235,51 @@ def _scenes(own: Any, n: int, seed: int) -> list[Any]:
     return images
 
 
-def _attributes(scale: float | None, model: Model) -> dict[str, Any]:
-    """The guidance of attributes as keywords of `Composer.sample`; none where that of the model is taken."""
-    from energycomp.components import mixed_of
+def _composed(model: Model, sets: list[list[str]], negated: list[str], weight: float | None) -> list[Composer]:
+    """A composer for each list of components; `weight` is that of components without one, None for the model's."""
+    from energycomp.sampling import Composer
 
-    if scale is None:
-        return {}
-    if scale != 1.0 and (mixed_of(model.conditioner) is None or not 0.0 < scale < math.inf):
-        raise InputError(
-            f"got --attribute-guidance {scale} with {model.name}; expected a number above 0, and a model of components "
-            "with attributes; weight whole components, as in '0.3,0.5 * 2'"
-        )
-    return {"guidance": "attributes", "guidance_scale": scale}
+    ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost
+    parts = [[*(model.read(text, weight=weight) for text in texts), *ruled_out] for texts in sets]
+    return [Composer(each or model.unconditional) for each in parts]
 
 
 def _guided(name: str | None, scale: float | None, model: Model) -> dict[str, Any]:
     """The guidance as keywords of `Composer.sample`; the scale is that of the model where none is given."""
+    from energycomp.components import mixed_of
+
     if name is None:
         return {}
-    scale = model.defaults.guidance_scale if scale is None else scale
-    if scale == 1.0:
+    own = model.defaults.attribute_guidance if name == ATTRIBUTES else model.defaults.guidance_scale
+    scale = own if scale is None else scale
+    if mixed_of(model.conditioner) is None if name == ATTRIBUTES else scale == 1.0:
         raise InputError(
-            f"got --guidance {name} with {model.name} at the scale 1, which changes nothing; expected another scale; "
-            "give --guidance-scale, such as 2.0"
+            f"got --guidance {name} with {model.name} at the scale {scale:g}, which changes nothing; expected a "
+            f"--guidance-scale such as 2.0, and for {ATTRIBUTES} a model whose components have some; change it"
         )
     return {"guidance": name, "guidance_scale": scale}
 
 
 def _sampled(
-    composer: Any, n: int, best_of: int, model: Model, options: dict[str, Any]
+    composers: list[Composer], n: int, best_of: int, model: Model, options: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Samples, or the best of several, and what is reported of them as JSON and as lines."""
+    from energycomp.components import per_sample
     from energycomp.inference import sample_best
+    from energycomp.sampling import Composer
 
     runs: list[Any] = []
-    guided: dict[str, Any] = {name: options[name] for name in ("guidance", "guidance_scale") if name in options}
-    lines = [f"guidance {guided['guidance']}, scale {guided['guidance_scale']:g}"] if guided else []
+    lines = [repr(composer.composition) for composer in composers]
+    report: dict[str, Any] = {"composition": lines[0]} if len(lines) == 1 else {"compositions": [*lines]}
+    if "guidance" in options:
+        report |= {name: options[name] for name in ("guidance", "guidance_scale")}
+        lines.append(f"guidance {options['guidance']}, scale {options['guidance_scale']:g}")
+    composer = composers[0] if len(composers) == 1 else Composer(per_sample(composers))
     if best_of == 1:
         images = composer.sample(n, report=runs.append, **options)
         print_warnings(runs)
-        return images, {**guided, "report": run_record(runs[0])}, [*lines, run_line(runs[0])]
+        return images, {**report, "report": run_record(runs[0])}, [*lines, run_line(runs[0])]
     best = sample_best(composer, n, best_of=best_of, until_complete=True, model=model, report=runs.append, **options)
     print_warnings(runs)
     record = {"best_of": best_of, **best_record(best), "reports": [*map(run_record, runs)]}
-    return best.images, {**guided, "best_of": record}, [*lines, *best_lines(best)]
+    return best.images, {**report, "best_of": record}, [*lines, *best_lines(best)]

@@ -49,12 +49,14 @@ REFUSED = {
         "sample MODEL 0,0 --guidance apg --sampler smc",
         "got --guidance apg with --sampler smc, which needs a density",
     ),
-    "sample: guidance by a number": ("sample MODEL 0,0 --guidance 2.0", "No guidance is named '2.0'"),
-    "sample: attributes of places": (
-        "sample MODEL 0,0 --attribute-guidance 2",
-        "got --attribute-guidance 2.0 with tiny; expected a number above 0, and a model of components with attributes",
+    "sample: guidance by a number": (
+        "sample MODEL 0,0 --guidance 2.0",
+        "expected a name, as in --guidance attributes --guidance-scale 2.0",
     ),
-    "sample: attributes and sampler": ("sample MODEL 0,0 --attribute-guidance 2 --sampler smc", "expected one of them"),
+    "sample: attributes of places": (
+        "sample MODEL 0,0 --guidance attributes",
+        "got --guidance attributes with tiny at the scale 1, which changes nothing",
+    ),
     "sample: float16": ("sample MODEL 0,0 --option dtype=float16", "got dtype float16 on the CPU"),
     "sample: region and sampler": ("sample MODEL '0,0 @ 0-0.4' --sampler smc", "(sampler= or --sampler)"),
     "sample: region and best": (

@@ -201,7 +201,10 @@ def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
         (["0.3,0.5", "--guidance", "apgg"], "Did you mean 'apg'"),
         (["0.3,0.5", "--guidance", "apg"], "at the scale 1, which changes nothing"),
         (["0.3,0.5", "--guidance", "apg", "--guidance-scale", "nan"], "expected a finite number"),
-        (["0.3,0.5", "--guidance", "apg", "--guidance-scale", "3", "--sampler", "smc"], "expected 'cfg'"),
+        (
+            ["0.3,0.5", "--guidance", "apg", "--guidance-scale", "3", "--sampler", "smc"],
+            "expected cfg, interval or attributes",
+        ),
         (["0.3,0.5", "/"], "expected components before and after each '/'"),
         (["/", "0.1,0.2"], "expected components before and after each '/'"),
         (["0.3,0.5", "/", "0.1,0.2", "--best-of", "2"], "got --best-of with several compositions"),

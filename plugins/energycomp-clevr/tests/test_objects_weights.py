@@ -103,9 +103,9 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
     images = []
     for options in (
         [],
-        ["--attribute-guidance", "2"],
-        ["--attribute-guidance", "1"],
-        ["--best-of", "1", "--attribute-guidance", "2.0"],
+        ["--guidance", "attributes"],
+        ["--guidance", "attributes", "--guidance-scale", "1"],
+        ["--best-of", "1", "--guidance", "attributes", "--guidance-scale", "2.0"],
     ):
         result = CliRunner().invoke(app, [*words, *options])
         assert result.exit_code == 0, result.output
@@ -113,9 +113,8 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
         images.append((tmp_path / "a.png").read_bytes())
     assert [image == images[0] for image in images] == [True, True, False, True]
     for options, message in (
-        (["--attribute-guidance", "0"], "a number above 0"),
-        (["--attribute-guidance", "nan"], "a number above 0"),
-        (["--attribute-guidance", "2", "--sampler", "smc"], "expected one of them"),
+        (["--guidance", "attributes", "--guidance-scale", "nan"], "a finite number"),
+        (["--guidance", "2"], "expected a name, as in --guidance attributes --guidance-scale 2"),
     ):
         result = CliRunner().invoke(app, [*words, *options])
         assert result.exit_code != 0
