@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from energycomp.images.read import FORMATS as FORMATS, decode_image as decode_image, open_image as open_image
     from energycomp.images.save import (
         WRITTEN as WRITTEN,
+        data_url as data_url,
         png as png,
         save_image as save_image,
         save_samples as save_samples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, format="PNG")
     return file.getvalue()
+
+
+def data_url(image: Image.Image) -> str:
+    """An image as a PNG file in a URL.
+
+    >>> data_url(Image.new("RGB", (2, 2)))[:22]
+    'data:image/png;base64,'
+    """
+    return "data:image/png;base64," + b64encode(png(image)).decode()
 
 
 def save_image(image: Image.Image, path: str | Path, *, cells: int = 1) -> None:

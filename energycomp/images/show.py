@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from energycomp.errors import InputError
-from energycomp.images.save import png
+from energycomp.images.save import data_url
 
 SHOWN = 6  # numbers of a list that a table shows as a whole
 
@@ -79,9 +78,8 @@ def html(text: str, image: Image.Image | None = None) -> str:
     """
     shown = f'<pre style="line-height:normal">{escape(text)}</pre>'
     if image is not None:
-        source = f"data:image/png;base64,{b64encode(png(image)).decode()}"
         size = f'width="{image.width}" height="{image.height}" style="max-width:100%;height:auto;margin:0"'
-        shown = f'<div><img src="{source}" alt="{escape(text.splitlines()[-1])}" {size}></div>{shown}'
+        shown = f'<div><img src="{data_url(image)}" alt="{escape(text.splitlines()[-1])}" {size}></div>{shown}'
     return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{shown}</div>'
 
 

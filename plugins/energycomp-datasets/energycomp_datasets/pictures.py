@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file
-from energycomp.images import FORMATS, ImageProcessor, to_bytes
+from energycomp.images import FORMATS, ImageProcessor, from_bytes, save_image, to_bytes
 from energycomp.progress import progress
 from energycomp_lab.evaluation import Example
 
@@ -34,7 +33,7 @@ class Pictures(Dataset[Tensor]):
 
     def median(self) -> Tensor:
         """The median of every pixel and channel, (3, H, W) in [-1, 1]."""
-        return torch.stack([channel.median(0).values for channel in self.images.unbind(1)]).float() / 127.5 - 1.0
+        return from_bytes(torch.stack([channel.median(0).values for channel in self.images.unbind(1)]))
 
 
 def in_folder(folder: Path, processor: ImageProcessor) -> Pictures:
@@ -87,13 +86,6 @@ def write_examples(folder: Path, examples: Sequence[Example], progress: Callable
         masks = torch.zeros(0, *image.shape[:2]) if made.masks is None else made.masks
         order = torch.arange(1, len(masks) + 1)[:, None, None]
         numbers = (masks * order).amax(0).byte().numpy() if len(order) else np.zeros(image.shape[:2], np.uint8)
-        write_png(folder / IMAGES / name, image)
-        write_png(folder / MASKS / name, numbers)
+        save_image(Image.fromarray(image), folder / IMAGES / name)
+        save_image(Image.fromarray(numbers), folder / MASKS / name)
         progress(index + 1)
-
-
-def write_png(path: Path, array: np.ndarray) -> None:
-    """Writes an array (H, W, 3) or (H, W) uint8, in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        Image.fromarray(array).save(temporary, format="PNG")

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from energycomp.decomposition import decomposer_of
-from energycomp.files import atomic_file
-from energycomp.images import from_bytes, strip
+from energycomp.images import from_bytes, save_image, strip
 from energycomp.models import Model
 from energycomp.progress import over_bar
 from energycomp_datasets.pictures import Pictures
@@ -59,8 +58,6 @@ class TrainingLog:
             sys.stdout.write(f"step {step:,}, {self.phase}: {shown}{warning}\n")
         decomposer = decomposer_of(self.model)
         parts = decomposer.parts(decomposer.encode(self.shown))
-        folder = self.out / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(folder / f"parts-{step:06d}.png") as temporary:
-            strip(self.shown, parts.whole, parts.images, parts.masks).save(temporary, format="PNG")
+        figure = strip(self.shown, parts.whole, parts.images, parts.masks)
+        save_image(figure, self.out / "samples" / f"parts-{step:06d}.png")
         return step

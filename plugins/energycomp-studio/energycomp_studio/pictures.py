@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import re
 from typing import Any
 
@@ -26,6 +25,7 @@ def uploaded(url: Any) -> Image.Image:
     Raises:
         InputError: more than 10 MB, not an image, or whatever `decode_image` refuses.
 
+    >>> from energycomp.images import data_url
     >>> uploaded(data_url(Image.new("RGB", (8, 6), "red"))).size
     (8, 6)
     """
@@ -41,17 +41,6 @@ def uploaded(url: Any) -> Image.Image:
     picture = decode_image(content, "the file")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
     return picture
-
-
-def data_url(image: Image.Image) -> str:
-    """An image as a PNG in a data URL.
-
-    >>> data_url(Image.new("RGB", (2, 2)))[:22]
-    'data:image/png;base64,'
-    """
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def enlarged(image: Image.Image, side: int = SHOWN) -> Image.Image:

@@ -17,9 +17,10 @@ from PIL import Image
 
 from energycomp import infer, plugins
 from energycomp.errors import InputError
+from energycomp.images import data_url
 from energycomp.testing import planted, tinted_model
 from energycomp_lab.checks import check_plugin
-from energycomp_studio.pictures import MAX_UPLOAD, data_url, uploaded
+from energycomp_studio.pictures import MAX_UPLOAD, uploaded
 from energycomp_studio.reading import Reading, read, scene_read, table
 from energycomp_studio.scene import Item, Scene, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
-from energycomp.images import to_bytes
+from energycomp.images import save_image, to_bytes
 from energycomp_datasets.clevr import clevrtex
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, MORE_SHAPES, SHAPES, camera_basis, project, unproject
 from energycomp_datasets.clevr.records import Record, centres
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
-from energycomp_datasets.pictures import write_png
 
 FRAME = (480, 320)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
 
@@ -126,7 +126,7 @@ def write(
         scene = scene_of(seed, index, objects, textured)
         name = f"CLEVR_{split}_{index:06d}.png"
         array = to_bytes(render(scene, (size[1], size[0]))).permute(1, 2, 0).numpy()
-        write_png(images / name, array)
+        save_image(Image.fromarray(array), images / name)
         records.append(_record(scene, split, index, name))
         if progress is not None:
             progress(index + 1)

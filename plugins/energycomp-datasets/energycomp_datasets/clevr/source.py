@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.fields import parse_range
+from energycomp.images import from_bytes
 from energycomp_datasets.clevr.layout import described_record, render_arrays, render_objects, scan, write
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
@@ -95,7 +96,7 @@ def _rendered(index: int, *, objects: tuple[int, int], textured: bool, seed: int
             for codes in values[:, 2:].tolist()
         ]
         conditions = _objects(values[:, :2], words)
-    return Example(images[0].float() / 127.5 - 1.0, name=f"scene {index}", conditions=conditions)
+    return Example(from_bytes(images[0]), name=f"scene {index}", conditions=conditions)
 
 
 def _objects(coordinates: Tensor, attributes: Sequence[Mapping[str, str]] = ()) -> list[dict[str, Any]]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 import torch
+from PIL import Image
 
 from energycomp.errors import InputError
+from energycomp.images import from_bytes, save_image
 from energycomp_datasets.faces.avatars import ATTRIBUTES, GROUPS, PERSONA_ATTRIBUTES, avatar, labels_of, persona
 from energycomp_datasets.faces.celeba import PICTURES, attributes_of, read, write_table
-from energycomp_datasets.pictures import write_png
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 from energycomp_lab.evaluation import Example, Generated
 
@@ -68,7 +69,7 @@ class FacesSource:
         for index in range(count):
             image, labels = draw(index, WRITTEN + seed, group, size=128)
             name = f"{index + 1:06d}.png"
-            write_png(folder / PICTURES / name, image)
+            save_image(Image.fromarray(image), folder / PICTURES / name)
             rows.append((name, labels.tolist()))
             progress(index + 1)
         write_table(folder, rows)
@@ -91,7 +92,7 @@ class FacesSource:
 
 def _drawn(index: int, *, seed: int, group: str | None) -> Example:
     made, labels = draw(index, seed, group)
-    image = torch.from_numpy(made.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+    image = from_bytes(torch.from_numpy(made.copy()).permute(2, 0, 1))
     known = PERSONA_ATTRIBUTES if group is None else ATTRIBUTES
     values = [
         2 * k + int(label) for k, (name, label) in enumerate(zip(ATTRIBUTES, labels, strict=True)) if name in known

@@ -120,7 +120,7 @@ def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
 def confusion(classifier: Classifier, count: int, *, seed: int) -> Tensor:
     """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns."""
     drawn, _, true = labelled(count, seed=HELD_OUT + seed).tensors
-    found = torch.cat([classifier.verdicts(part.float() / 127.5 - 1) for part in drawn.split(CHUNK)])
+    found = torch.cat([classifier.verdicts(from_bytes(part)) for part in drawn.split(CHUNK)])
     return torch.bincount(true * len(VERDICTS) + found, minlength=len(VERDICTS) ** 2).unflatten(0, (len(VERDICTS), -1))
 
 

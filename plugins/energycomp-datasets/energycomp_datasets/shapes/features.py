@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
-from energycomp.images import to_bytes
+from energycomp.images import from_bytes, to_bytes
 from energycomp.models import load_weights
 from energycomp_datasets.shapes.shapes import SIZE, WORLDS, layout, render
 from energycomp_lab.training import Step
@@ -113,7 +113,7 @@ def counts_loss(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) ->
     """Mean squared error of the counts, a loss for `energycomp.fit`; batches are flipped and turned."""
     pictures, counts = batch
     flip, turn = torch.randint(4, (2,), generator=step.generator).tolist()
-    images = torch.rot90(pictures.flip(3) if flip % 2 else pictures, turn, (2, 3)).float() / 127.5 - 1
+    images = from_bytes(torch.rot90(pictures.flip(3) if flip % 2 else pictures, turn, (2, 3)))
     images = images.contiguous(memory_format=torch.channels_last)
     return F.mse_loss(cast("ShapeFeatures", network).counts(images), counts)
 

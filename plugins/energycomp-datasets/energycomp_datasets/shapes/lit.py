@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
-from energycomp.images import to_bytes
-from energycomp_datasets.pictures import IMAGES, image_files, write_png
+from energycomp.images import save_image, to_bytes
+from energycomp_datasets.pictures import IMAGES, image_files
 from energycomp_datasets.shapes.shapes import DISTANCES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 from energycomp_lab.evaluation import Example, Generated
@@ -115,7 +116,7 @@ class LitSource:
         values = factors(count, WRITTEN + seed)
         for index in range(count):
             array = to_bytes(render(values[index : index + 1])[0]).permute(1, 2, 0).numpy()
-            write_png(folder / IMAGES / f"{index + 1:06d}.png", array)
+            save_image(Image.fromarray(array), folder / IMAGES / f"{index + 1:06d}.png")
             progress(index + 1)
         with atomic_file(folder / TABLE) as temporary:
             lines = [",".join(FACTORS), *(",".join(f"{value:.6g}" for value in row) for row in values.tolist())]

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file
-from energycomp.images import FORMATS, to_output
+from energycomp.images import FORMATS, save_image, to_output
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, picture, seen_pairs
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 from energycomp_lab.evaluation import Example, Generated
@@ -137,10 +136,7 @@ class TextSource:
             raise InputError(f"got the options {options!r}; expected one of {known}, or none")
         for index in range(count):
             names, image = drawn(index, WRITTEN + seed, kind)
-            place = folder / ",".join(names)
-            place.mkdir(parents=True, exist_ok=True)
-            with atomic_file(place / f"{index:06d}.png") as temporary:
-                to_output(image[None], "pil")[0].save(temporary, format="PNG")
+            save_image(to_output(image[None], "pil")[0], folder / ",".join(names) / f"{index:06d}.png")
             progress(index + 1)
 
     def metrics(self) -> MetricCollection:

@@ -13,13 +13,14 @@ from PIL import Image
 from energycomp import Composer
 from energycomp.decomposition import sampler_of
 from energycomp.errors import EnergycompError, InputError
+from energycomp.images import data_url
 from energycomp.models import Model
 from energycomp.plugins import names
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import python_lines, shell_line
 from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of, stopper
-from energycomp_studio.pictures import data_url, enlarged
+from energycomp_studio.pictures import enlarged
 from energycomp_studio.scene import Item, Scene, Settings, component, scene_of
 from energycomp_studio.worker import Running, Worker
 

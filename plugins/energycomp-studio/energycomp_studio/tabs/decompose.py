@@ -13,7 +13,7 @@ from torch import Tensor
 
 from energycomp.decomposition import decompose, decomposer_of, recombine
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import to_output
+from energycomp.images import data_url, to_output
 from energycomp_studio.library import Library
 from energycomp_studio.parts import (
     FREE,
@@ -27,7 +27,7 @@ from energycomp_studio.parts import (
     stopper,
     tiles,
 )
-from energycomp_studio.pictures import data_url, enlarged, uploaded
+from energycomp_studio.pictures import enlarged, uploaded
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Worker
 

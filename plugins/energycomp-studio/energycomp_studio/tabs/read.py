@@ -11,6 +11,7 @@ import gradio as gr
 
 from energycomp import edit
 from energycomp.errors import EnergycompError, InputError
+from energycomp.images import data_url
 from energycomp.inference import Solution
 from energycomp.models import Model
 from energycomp_studio.forms import form_of
@@ -28,7 +29,7 @@ from energycomp_studio.parts import (
     session_of,
     stopper,
 )
-from energycomp_studio.pictures import data_url, enlarged, heat, uploaded
+from energycomp_studio.pictures import enlarged, heat, uploaded
 from energycomp_studio.reading import Reading, Stage, described, read, scene_read, table
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
 from energycomp_studio.tabs.compose import first_scene, sampled
