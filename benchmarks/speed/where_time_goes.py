@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common.measure import table, write
 from energycomp import load
-from energycomp.denoisers import predict
+from energycomp.components import predict
 
 GROUPS = {
     "convolutions": ("mkldnn_convolution", "convolution", "thnn_conv2d", "slow_conv2d"),

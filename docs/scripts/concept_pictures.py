@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp import Composer, Model, infer, load
-from energycomp.denoisers import predict, signal_noise
+from energycomp.components import predict, signal_noise
 from energycomp.images import to_unit
 from energycomp.inference import make_problem
 from energycomp.plugins import find

@@ -40,7 +40,12 @@ class Docstrings(Extension):
             obj.docstring.value = DOCTEST.sub(r"\1```pycon\n\g<0>\n\1```", split)
 
     def on_module_members(self, *, mod: Module, **_: Any) -> None:
-        """Shows constants and types: their text is the comment at the end of the line."""
+        """Lists the names of a face, and shows constants and types: their text is the comment at the end of the line.
+
+        The face of a folder without `__all__` exports what it imports from the modules of the folder.
+        """
+        if mod.is_init_module and mod.exports is None:
+            mod.exports = [name for name, path in mod.imports.items() if path.startswith(f"{mod.path}.")]
         for field in mod.members.values():
             if not isinstance(field, Attribute) or field.name.startswith("_") or field.docstring or not field.lineno:
                 continue

@@ -18,7 +18,7 @@ from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, constant_weights
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, constant_weights, scalar
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -169,17 +169,23 @@ class Composition(Composable):
         >>> (Gaussian(0.0) + Gaussian(0.0)).energy(torch.ones(1, 1, 1, 1), torch.zeros(1)) > 0
         tensor([True])
         """
-        total = sample.new_zeros(len(sample))
-        for leaf, weight in constant_weights(self.terms, "an energy", "use `eps`").items():
-            if not isinstance(leaf, HasEnergy):
-                raise CompositionError(
-                    f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)`; use `eps`"
-                )
-            total = total + weight * leaf.energy(sample, timestep)
-        return total
+        weights = constant_weights(self.terms, "an energy", "use `eps`")
+        known = _energies(weights, sample, timestep, "; use `eps`")
+        none = sample.new_zeros(len(sample))
+        return sum((weight * known[id(leaf)] for leaf, weight in weights.items()), none)
 
     def __repr__(self) -> str:
         return formula(self.terms)
+
+
+def _energies(leaves: Iterable[Any], sample: Tensor, timestep: Tensor, instead: str) -> dict[int, Tensor]:
+    """The energies (B,) of leaves, by their ids."""
+    for leaf in leaves:
+        if not isinstance(leaf, HasEnergy):
+            raise CompositionError(
+                f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)`{instead}"
+            )
+    return {id(leaf): leaf.energy(sample, timestep) for leaf in leaves}
 
 
 def is_term(value: Any) -> bool:
@@ -236,9 +242,8 @@ def _compositions(parts: Iterable[Any]) -> tuple[Composition, ...]:
     return tuple(map(Composition.of, parts))
 
 
-def _floats(weights: Iterable[Any]) -> tuple[Any, ...]:
-    """Numbers as floats; what is none stays, for the error."""
-    return tuple(weight if (number := as_weight(weight)) is None else number for weight in weights)
+def _scalars(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(map(scalar, values))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -280,7 +285,7 @@ class Mixture(Composable):
     """
 
     components: tuple[Composition, ...] = attrs.field(converter=_compositions)
-    log_weights: tuple[float, ...] = attrs.field(converter=_floats)
+    log_weights: tuple[float, ...] = attrs.field(converter=_scalars)
     total: float | None = attrs.field(default=None, kw_only=True)
     leaves: Composition = attrs.field(init=False)
 
@@ -290,7 +295,7 @@ class Mixture(Composable):
 
     @log_weights.validator
     def _check_weights(self, _: Any, value: tuple[Any, ...]) -> None:
-        if len(value) != len(self.components) or not all(isinstance(weight, float) for weight in value):
+        if len(value) != len(self.components) or None in map(as_weight, value):
             count = len(self.components)
             raise CompositionError(f"got {count} components and log weights {value}; expected one finite number each")
 
@@ -301,10 +306,7 @@ class Mixture(Composable):
         leaves = Terms((leaf, 1.0) for part in self.components for leaf in part.terms)
         for part in self.components:
             if abs((mass := _mass(part)) - 1.0) > LEAST_VALUE:
-                raise CompositionError(
-                    f"got {part!r} of mass {mass:g} in a mixture; expected mass 1, since energies of different "
-                    "mass are not comparable; choose weights that sum to 1, such as `0.5 * a + 0.5 * b` for `a + b`"
-                )
+                raise _another_mass(part, mass)
         return Composition(leaves)
 
     @property
@@ -348,15 +350,14 @@ class Mixture(Composable):
     def _logits(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """log w_k - E_k, (K, B)."""
         _ = self.terms  # raises for shares that do not sum to 1
-        for leaf in self.leaves.terms:
-            if not isinstance(leaf, HasEnergy):
-                raise CompositionError(
-                    f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)` for `|`, "
-                    "since only energies tell how much of each there is; use `+`, or `&` where a leaf is "
-                    "unconditional, or sample with sampler='mixture'"
-                )
-        known = {id(leaf): leaf.energy(sample, timestep) for leaf in self.leaves.terms}
-        energies = [sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components]
+        instead = (
+            " for `|`, since only energies tell how much of each there is; use `+`, or `&` where a leaf is "
+            "unconditional, or sample with sampler='mixture'"
+        )
+        known = _energies(self.leaves.terms, sample, timestep, instead)
+        energies: list[Any] = [
+            sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components
+        ]
         return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
 
     @property
@@ -376,6 +377,14 @@ class Mixture(Composable):
 def _mass(part: Composition) -> float:
     instead = "multiply the whole mixture, such as `region(...) * (a | b)`"
     return sum(constant_weights(part.terms, "a part of a mixture", instead).values())
+
+
+def _another_mass(part: Composition, mass: float) -> CompositionError:
+    return CompositionError(
+        f"got {part!r} of mass {mass:g} in a mixture; expected mass 1, or a share between 0 and 1 for every part of "
+        "`|`, since energies of different mass are not comparable; write `0.5 * a + 0.5 * b` for `a + b`, and shares "
+        "that sum to 1, such as `0.4 * a | 0.6 * b`"
+    )
 
 
 def _shared(part: Composition, share: float) -> str:
@@ -428,11 +437,7 @@ def _opened(part: Any) -> Mixture:
     share, leaves = _mass(whole), list(whole.terms)
     is_whole = abs(share - 1.0) <= LEAST_VALUE
     if not is_whole and not LEAST_VALUE < share < 1.0:
-        raise CompositionError(
-            f"got {whole!r} of mass {share:g} in a mixture; expected mass 1, or a share between 0 and 1 for every "
-            "part, since energies of different mass are not comparable; write `0.5 * a + 0.5 * b` for `a + b`, and "
-            "shares that sum to 1, such as `0.4 * a | 0.6 * b`"
-        )
+        raise _another_mass(whole, share)
     if len(leaves) == 1 and isinstance(leaves[0], Mixture):
         mixture: Mixture = leaves[0]
         return mixture if is_whole else _scaled(mixture, share)

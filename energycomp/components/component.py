@@ -37,11 +37,9 @@ class EnergyComponent(Protocol):
     @property
     def noised_space(self) -> NoisedSpace:
         """Where its samples live; components of equal spaces can be composed."""
-        ...
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, C, H, W) for a noised sample (B, C, H, W) at timesteps (B,), real numbers in [0, T]."""
-        ...
 
 
 @runtime_checkable
@@ -50,7 +48,6 @@ class HasEnergy(Protocol):
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Energies (B,) of a noised sample (B, C, H, W) at timesteps (B,)."""
-        ...
 
 
 @runtime_checkable
@@ -60,7 +57,6 @@ class Leaf(Protocol):
     @property
     def group(self) -> LeafGroup:
         """What predicts it."""
-        ...
 
 
 class LeafGroup(Protocol):
@@ -69,26 +65,21 @@ class LeafGroup(Protocol):
     @property
     def prediction_type(self) -> PredictionType:
         """The type of its predictions."""
-        ...
 
     @property
     def rule(self) -> Rule | None:
         """The rule under which its leaves were trained to be composed, or None."""
-        ...
 
     @property
     def device(self) -> torch.device | None:
         """Where samples must be; None where the noise schedule is."""
-        ...
 
     def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
         """One prediction (B, C, H, W) per leaf, of its `prediction_type`."""
-        ...
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:
         """Samples (B, C, H, W) to images (B, 3, H, W) through the codec of their space; None without a codec."""
-        ...
 
 
 @runtime_checkable
@@ -102,7 +93,6 @@ class RaggedGroup(Protocol):
         self, leaves: Sequence[Any], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
         """One prediction (N_k, C, H, W) per leaf, for the samples (N_k,) of a batch (B, C, H, W) that it counts for."""
-        ...
 
 
 class WeightedSum(Protocol):
@@ -111,4 +101,3 @@ class WeightedSum(Protocol):
     @property
     def terms(self) -> Mapping[Any, AnyWeight]:
         """The weight of each leaf."""
-        ...

@@ -33,33 +33,26 @@ class Conditioner(Protocol):
     @property
     def value_shape(self) -> tuple[int, ...]:
         """V, the shape of one value: () for a label, (2,) for a position."""
-        ...
 
     @property
     def token_shape(self) -> tuple[int, int]:
         """(L, D) of one condition row."""
-        ...
 
     @property
     def support(self) -> constraints.Constraint:
         """The set of legal values; gradient solvers use `torch.distributions.transform_to(support)`."""
-        ...
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
         """The arguments of a call such as `clevr(0.3, 0.4)` as one value of shape (1, *V); raises `InputError`."""
-        ...
 
     def describe(self, value: Tensor) -> Any:
         """One value of shape V as JSON; `parse` takes a dict as keywords, a list as arguments, all else as one."""
-        ...
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, as JSON; with the registered name they rebuild the conditioner."""
-        ...
 
     def __call__(self, values: Tensor) -> Condition:
         """Values (R, *V) as R condition rows, differentiable where the values are continuous."""
-        ...
 
 
 @runtime_checkable
@@ -68,7 +61,6 @@ class FiniteConditioner(Conditioner, Protocol):
 
     def enumerate_support(self) -> Tensor:
         """All legal values, (M, *V)."""
-        ...
 
 
 @runtime_checkable
@@ -78,7 +70,6 @@ class AttributeConditioner(FiniteConditioner, Protocol):
     @property
     def groups(self) -> tuple[Tensor, ...] | None:
         """The values of each attribute, (M_k, *V); None where the constructor was given no attributes."""
-        ...
 
 
 @runtime_checkable
@@ -91,12 +82,10 @@ class MixedConditioner(Conditioner, Protocol):
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
         """The words of each attribute, in the order of the value's last numbers, which count them from 1; 0 is open."""
-        ...
 
     @property
     def support(self) -> MixedSupport:
         """The set of legal values."""
-        ...
 
 
 @runtime_checkable
@@ -106,7 +95,6 @@ class TextConditioner(FiniteConditioner, Protocol):
     @property
     def concepts(self) -> tuple[str, ...]:
         """The words that `enumerate_support` lists the prompts of, such as "cat" and "dog"."""
-        ...
 
     def with_concepts(self, concepts: Sequence[str], *, template: str | None = None) -> Conditioner:
         """The same conditioner with other concepts.
@@ -118,7 +106,6 @@ class TextConditioner(FiniteConditioner, Protocol):
         Raises:
             InputError: no concepts, or one that the tokenizer cannot take.
         """
-        ...
 
 
 @runtime_checkable
@@ -128,7 +115,6 @@ class TrainableConditioner(Conditioner, Protocol):
     @property
     def module(self) -> nn.Module | None:
         """The module; None where its weights belong to another model and stay as they are."""
-        ...
 
 
 @attrs.frozen

@@ -45,8 +45,8 @@ class _Box:
         return _covered(y0, y1, height)[None, None, :, None] * _covered(x0, x1, width)
 
     def __repr__(self) -> str:
-        names = [name for name, corners in REGIONS.items() if corners == self.corners]
-        return f"[{names[0] if names else ','.join(f'{corner:g}' for corner in self.corners)}]"
+        box = ",".join(f"{corner:g}" for corner in self.corners)
+        return f"[{next((name for name, corners in REGIONS.items() if corners == self.corners), box)}]"
 
 
 def _covered(low: float, high: float, pixels: int) -> Tensor:
@@ -74,33 +74,21 @@ class _Mask:
 
 
 @attrs.frozen(repr=False)
-class _Interval:
-    """1 for shares of the trajectory in [start, end), 0 elsewhere."""
+class _During:
+    """1 for shares of the trajectory in [start, end), 0 elsewhere; or a ramp: 0 before, 1 after, and linear between."""
 
     edges: tuple[float, float]
+    is_ramp: bool = False
     samples = None
 
     def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
         start, end = self.edges
+        if self.is_ramp:
+            return ((share.double() - start) / (end - start)).clamp(0.0, 1.0)[:, None, None, None]
         return ((share >= start) & (share < end)).double()[:, None, None, None]
 
     def __repr__(self) -> str:
-        return "[{:g} to {:g}]".format(*self.edges)
-
-
-@attrs.frozen(repr=False)
-class _Ramp:
-    """0 up to a share of the trajectory, 1 from another one on, and linear between."""
-
-    edges: tuple[float, float]
-    samples = None
-
-    def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
-        start, end = self.edges
-        return ((share.double() - start) / (end - start)).clamp(0.0, 1.0)[:, None, None, None]
-
-    def __repr__(self) -> str:
-        return "[ramp {:g} to {:g}]".format(*self.edges)
+        return f"[{'ramp ' if self.is_ramp else ''}{self.edges[0]:g} to {self.edges[1]:g}]"
 
 
 def region(where: str | Sequence[float] | Image.Image | np.ndarray | Tensor) -> Weight:
@@ -134,12 +122,11 @@ def _corners(where: Any) -> tuple[float, float, float, float]:
         numbers = [float(part) for part in where.split(",")] if isinstance(where, str) else [*where]
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) != 4 or not all(map(is_number, numbers)):
-        raise InputError(f"got the region {where!r}; expected {EXPECTED}; change it")
-    x0, y0, x1, y1 = map(float, numbers)
-    if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
-        raise InputError(f"got the region {where!r}; expected {EXPECTED}; change it")
-    return x0, y0, x1, y1
+    if len(numbers) == 4 and all(map(is_number, numbers)):
+        x0, y0, x1, y1 = map(float, numbers)
+        if 0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0:
+            return x0, y0, x1, y1
+    raise InputError(f"got the region {where!r}; expected {EXPECTED}; change it")
 
 
 def _mask(where: Image.Image | np.ndarray | Tensor) -> Tensor:
@@ -187,7 +174,7 @@ def during(from_: float = 0.0, until: float = 1.0) -> Weight:
     >>> during(until=0.4), during(0.2, 0.6)
     ([0 to 0.4], [0.2 to 0.6])
     """
-    return Weight([((_Interval(_shares("during", from_, until)),), 1.0)])
+    return Weight([((_During(_shares("during", from_, until)),), 1.0)])
 
 
 def ramp(from_: float = 0.0, until: float = 1.0) -> Weight:
@@ -199,7 +186,7 @@ def ramp(from_: float = 0.0, until: float = 1.0) -> Weight:
     >>> ramp(0.2, 0.6).at(torch.tensor([0.1, 0.4, 0.9]), (1, 1)).flatten()
     tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    return Weight([((_Ramp(_shares("ramp", from_, until)),), 1.0)])
+    return Weight([((_During(_shares("ramp", from_, until), is_ramp=True),), 1.0)])
 
 
 def _shares(name: str, from_: Any, until: Any) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,19 +13,10 @@ from energycomp.errors import CompositionError
 Rule = Literal["sum", "mean", "product"]
 
 
-@overload
-def rule_weights(rule: Rule, mass: float) -> tuple[float, float]: ...
+W = TypeVar("W", bound="AnyWeight | Tensor")
 
 
-@overload
-def rule_weights(rule: Rule, mass: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-@overload
-def rule_weights(rule: Rule, mass: AnyWeight) -> tuple[AnyWeight, AnyWeight]: ...
-
-
-def rule_weights(rule: Rule, mass: Any) -> tuple[Any, Any]:
+def rule_weights(rule: Rule, mass: W) -> tuple[W, W]:
     """The weight of each row and the weight of the null row u, for rows whose own weights sum to `mass`.
 
     | rule    | row      | null     | thesis                      |
@@ -44,18 +35,19 @@ def rule_weights(rule: Rule, mass: Any) -> tuple[Any, Any]:
     >>> [rule_weights(rule, 4.0) for rule in ("sum", "mean", "product")]
     [(1.0, 0.0), (0.25, 0.0), (1.0, -3.0)]
     """
-    none = mass * 0.0
+    total: Any = mass
+    none = total * 0.0
     if rule == "sum":
         return none + 1.0, none
     if rule == "mean":
-        if not isinstance(mass, Weight) and bool((torch.as_tensor(mass).abs() < LEAST_VALUE).any()):
+        if not isinstance(total, Weight) and bool((torch.as_tensor(total).abs() < LEAST_VALUE).any()):
             raise CompositionError(
                 "got a composition without components under the rule 'mean', or with weights that sum to 0; expected "
                 "at least one component and another sum; use the rule 'sum'"
             )
-        return 1.0 / mass, none
+        return 1.0 / total, none
     if rule == "product":
-        return none + 1.0, 1.0 - mass
+        return none + 1.0, 1.0 - total
     raise CompositionError(f"got rule {rule!r}; expected 'sum', 'mean' or 'product'")
 
 

@@ -87,15 +87,11 @@ class NoisedSpace:
 
 
 def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace]) -> None:
-    """Raises `CompositionError`, naming both components, where their noised spaces differ.
-
-    Args:
-        a, b: a component and its space.
-    """
+    """Raises `CompositionError`, naming both components, where the noised spaces of two pairs differ."""
     (first, space), (second, other) = a, b
     if space == other:
         return
-    if (found := mismatch(space, other)) is not None:
+    if found := mismatch(space, other):
         what, one, two = found
         raise CompositionError(
             f"got {first!r} with {what} {one} and {second!r} with {what} {two}; expected one {what}; compose "

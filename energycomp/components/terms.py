@@ -8,10 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from energycomp.components.space import NoisedSpace
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, noise_share, written
+from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, Weight, noise_share, written
 from energycomp.errors import CompositionError
-
-LEAST_WEIGHT = 1e-12  # what rounding leaves of leaves that cancel
 
 
 class Terms(Mapping[Any, AnyWeight]):
@@ -43,7 +41,8 @@ class Terms(Mapping[Any, AnyWeight]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return _weights(self) == _weights(other)
+        own, theirs = ({id(leaf): weight for leaf, weight in terms.items()} for terms in (self, other))
+        return own == theirs
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -57,10 +56,6 @@ class Terms(Mapping[Any, AnyWeight]):
         self._pairs = {id(leaf): (leaf, weight) for leaf, weight in pairs}
 
 
-def _weights(terms: Mapping[Any, AnyWeight]) -> dict[int, AnyWeight]:
-    return {id(leaf): weight for leaf, weight in terms.items()}
-
-
 def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
     """The sum of weighted sums, each times a weight; leaves that cancel are dropped.
 
@@ -72,11 +67,8 @@ def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
         for leaf, weight in terms.items():
             _, before = total.get(id(leaf), (leaf, 0.0))
             total[id(leaf)] = (leaf, before + scale * weight)
-    return Terms((leaf, weight) for leaf, weight in total.values() if not _vanishes(weight))
-
-
-def _vanishes(weight: AnyWeight) -> bool:
-    return not isinstance(weight, Weight) and abs(weight) <= LEAST_WEIGHT
+    kept = (pair for pair in total.values() if isinstance(pair[1], Weight) or abs(pair[1]) > LEAST_NUMBER)
+    return Terms(kept)
 
 
 def weights_at(
@@ -104,7 +96,7 @@ def _collapsed(values: Tensor) -> float | Tensor:
     low, high = float(values.min()), float(values.max())
     if max(abs(low), abs(high)) < LEAST_VALUE:
         return 0.0
-    return low if high - low <= LEAST_WEIGHT else values
+    return low if high - low <= LEAST_NUMBER else values
 
 
 def formula(terms: Mapping[Any, AnyWeight]) -> str:

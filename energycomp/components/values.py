@@ -23,7 +23,6 @@ class ReadsText(Protocol):
 
     def read(self, text: str) -> Tensor:
         """The text of one component as a value (1, *V); raises `InputError`."""
-        ...
 
 
 def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:

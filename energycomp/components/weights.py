@@ -33,16 +33,13 @@ class Factor(Protocol):
     @property
     def edges(self) -> tuple[float, ...]:
         """The shares of the trajectory at which it is not smooth."""
-        ...
 
     @property
     def samples(self) -> int | None:
         """The number of samples that it has a value of each for; None if it is the same for all."""
-        ...
 
     def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
         """Values in float64 for shares (B,) and H, W pixels: (B, 1, 1, 1), (1, 1, H, W), or a shape between."""
-        ...
 
 
 def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> tuple[tuple[tuple[Factor, ...], float], ...]:
@@ -79,9 +76,7 @@ class Weight:
         parts = _parts(other)
         return NotImplemented if parts is None else _simple(Weight((*self.parts, *parts)))
 
-    def __radd__(self, other: Any) -> AnyWeight:
-        parts = _parts(other)
-        return NotImplemented if parts is None else _simple(Weight((*parts, *self.parts)))
+    __radd__ = __add__
 
     def __neg__(self) -> AnyWeight:
         return self * -1.0
@@ -265,12 +260,7 @@ def scalar(value: Any) -> Any:
 
 
 def is_constant(weight: AnyWeight | Tensor, value: float, size: tuple[int, int] = (1, 1)) -> bool:
-    """Whether a weight is a number at all pixels, noise levels and samples, up to rounding.
-
-    Args:
-        weight: or its values, a tensor.
-        value: the number.
-        size: H, W pixels at which a `Weight` is compared.
+    """Whether a weight, or a tensor of its values, is a number at all H, W pixels, noise levels and samples.
 
     >>> from energycomp.components import region
     >>> is_constant(1.0, 1.0), is_constant(region("left half"), 1.0, (8, 8))
@@ -294,28 +284,15 @@ def noise_share(timestep: Tensor, steps: int) -> Tensor:
 
 
 def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) -> Mapping[Any, float]:
-    """The weights of a composition as numbers.
-
-    Args:
-        terms: the weight of each leaf.
-        user: what needs numbers.
-        instead: what to do where they are none.
-
-    Raises:
-        InputError: a weight that varies over samples, pixels or the noise level.
-    """
-    numbers = {id(leaf): weight for leaf, weight in terms.items() if not isinstance(weight, Weight)}
-    if len(numbers) < len(terms):
-        varying = next(weight for weight in terms.values() if isinstance(weight, Weight))
-        raise InputError(
-            f"got the weight {varying!r}, which varies over {_varies_over(varying)}; expected a number, which is all "
-            f"that {user} takes; {instead}"
-        )
+    """The weights of leaves as numbers, which is all that `user` takes; raises `InputError` where one varies."""
+    for weight in terms.values():
+        if isinstance(weight, Weight):
+            over = "pixels or the noise level" if weight.samples is None else "samples"
+            raise InputError(
+                f"got the weight {weight!r}, which varies over {over}; expected a number, which is all that {user} "
+                f"takes; {instead}"
+            )
     return terms  # type: ignore[return-value]  # all are numbers
-
-
-def _varies_over(weight: Weight) -> str:
-    return "pixels or the noise level" if weight.samples is None else "samples"
 
 
 def written(parts: Iterable[tuple[float, str]]) -> str:

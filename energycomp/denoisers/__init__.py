@@ -1,41 +1,34 @@
 """A network as components: denoisers, the evaluator that runs them, and networks that plugins share."""
 
-from energycomp.components.predict import native_type, predict
-from energycomp.components.prediction import PredictionType, convert
-from energycomp.components.space import log_snr, signal_noise
-from energycomp.denoisers.blocks import FiLMBlock, GroupNorm, Stage, place_maps
-from energycomp.denoisers.denoiser import Codec, Conditional, Denoiser, compose_rows
-from energycomp.denoisers.evaluator import RowCount, Trunk, count_rows, row_limit, rows, trunk
-from energycomp.denoisers.protocols import HasNetwork, Network, Placed, TwoStage
-from energycomp.denoisers.two_stage import TwoStageUNet
-from energycomp.denoisers.unets import ConditionUNet, EmbeddingUNet
+from energycomp.denoisers.blocks import (
+    FiLMBlock as FiLMBlock,
+    GroupNorm as GroupNorm,
+    Stage as Stage,
+    place_maps as place_maps,
+)
+from energycomp.denoisers.denoiser import (
+    Codec as Codec,
+    Conditional as Conditional,
+    Denoiser as Denoiser,
+    compose_rows as compose_rows,
+)
+from energycomp.denoisers.evaluator import (
+    RowCount as RowCount,
+    Trunk as Trunk,
+    count_rows as count_rows,
+    row_limit as row_limit,
+    rows as rows,
+    trunk as trunk,
+)
+from energycomp.denoisers.protocols import (
+    HasNetwork as HasNetwork,
+    Network as Network,
+    Placed as Placed,
+    TwoStage as TwoStage,
+)
+from energycomp.denoisers.two_stage import TwoStageUNet as TwoStageUNet
+from energycomp.denoisers.unets import ConditionUNet as ConditionUNet, EmbeddingUNet as EmbeddingUNet
+from energycomp.imports import moved
 
-__all__ = [
-    "Codec",
-    "ConditionUNet",
-    "Conditional",
-    "Denoiser",
-    "EmbeddingUNet",
-    "FiLMBlock",
-    "GroupNorm",
-    "HasNetwork",
-    "Network",
-    "Placed",
-    "PredictionType",
-    "RowCount",
-    "Stage",
-    "Trunk",
-    "TwoStage",
-    "TwoStageUNet",
-    "compose_rows",
-    "convert",
-    "count_rows",
-    "log_snr",
-    "native_type",
-    "place_maps",
-    "predict",
-    "row_limit",
-    "rows",
-    "signal_noise",
-    "trunk",
-]
+MOVED = ("PredictionType", "convert", "log_snr", "native_type", "predict", "signal_noise")
+__getattr__ = moved(__name__, dict.fromkeys(MOVED, "energycomp.components"))

@@ -32,24 +32,19 @@ class Codec(Protocol):
     @property
     def identity(self) -> str:
         """Latents of codecs of the same identity can be composed."""
-        ...
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w)."""
-        ...
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to the posterior mean of their scaled latents (B, C, h, w)."""
-        ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) to images (B, 3, H, W)."""
-        ...
 
     def config(self) -> dict[str, Any]:
         """Where the codec comes from, as JSON."""
-        ...
 
 
 def _shape(dimensions: str) -> Validator:

@@ -25,7 +25,6 @@ class Network(Protocol):
 
         Timesteps are real numbers in [0, T]. The type of the prediction is the `prediction_type` of the `Denoiser`.
         """
-        ...
 
 
 @runtime_checkable
@@ -34,11 +33,9 @@ class TwoStage(Protocol):
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
         """The trunk: B noised samples (B, C, H, W) at timesteps (B,) to tensors whose first dimension is B."""
-        ...
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
-        ...
 
 
 @runtime_checkable
@@ -48,7 +45,6 @@ class Placed(Protocol):
     @property
     def device(self) -> torch.device:
         """Where samples are expected."""
-        ...
 
 
 class HasNetwork(Protocol):
@@ -57,13 +53,10 @@ class HasNetwork(Protocol):
     @property
     def network(self) -> nn.Module:
         """A `Network` or a `TwoStage`."""
-        ...
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """What the network is given of variance-preserving samples (B, C, H, W) at timesteps (B,)."""
-        ...
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one sample."""
-        ...

@@ -1,53 +1,40 @@
 """Understand: which conditions, and how many, explain an image."""
 
-from energycomp.inference.compare import paired, standard_error
-from energycomp.inference.infer import FIT_DRAWS, OutOfDistributionWarning, Search, infer, infer_many
-from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
-from energycomp.inference.problem import Needs, Problem, make_problem
-from energycomp.inference.quadratic import QuadraticForm, nonnegative, quadratic_form
-from energycomp.inference.ranking import BestSamples, Ranking, rank, sample_best
-from energycomp.inference.slots import Slot
-from energycomp.inference.solution import (
-    OUT_OF_DISTRIBUTION,
-    HasSceneRecords,
-    Solution,
-    Solver,
-    View,
-    answer_cells,
-    answer_line,
-    view_of,
+from energycomp.inference.compare import paired as paired, standard_error as standard_error
+from energycomp.inference.infer import (
+    FIT_DRAWS as FIT_DRAWS,
+    OutOfDistributionWarning as OutOfDistributionWarning,
+    Search as Search,
+    infer as infer,
+    infer_many as infer_many,
 )
-
-__all__ = [
-    "FIT_DRAWS",
-    "OUT_OF_DISTRIBUTION",
-    "BestSamples",
-    "HasSceneRecords",
-    "Needs",
-    "NoiseBank",
-    "OutOfDistributionWarning",
-    "Problem",
-    "QuadraticForm",
-    "Ranking",
-    "Search",
-    "Slot",
-    "Solution",
-    "Solver",
-    "View",
-    "answer_cells",
-    "answer_line",
-    "draw_bank",
-    "infer",
-    "infer_many",
-    "make_problem",
-    "noised_trunk",
-    "nonnegative",
-    "paired",
-    "quadratic_form",
-    "rank",
-    "residual_errors",
-    "residuals",
-    "sample_best",
-    "standard_error",
-    "view_of",
-]
+from energycomp.inference.noise import (
+    NoiseBank as NoiseBank,
+    draw_bank as draw_bank,
+    noised_trunk as noised_trunk,
+    residual_errors as residual_errors,
+    residuals as residuals,
+)
+from energycomp.inference.problem import Needs as Needs, Problem as Problem, make_problem as make_problem
+from energycomp.inference.quadratic import (
+    QuadraticForm as QuadraticForm,
+    nonnegative as nonnegative,
+    quadratic_form as quadratic_form,
+)
+from energycomp.inference.ranking import (
+    BestSamples as BestSamples,
+    Ranking as Ranking,
+    rank as rank,
+    sample_best as sample_best,
+)
+from energycomp.inference.slots import Slot as Slot
+from energycomp.inference.solution import (
+    OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION,
+    HasSceneRecords as HasSceneRecords,
+    Solution as Solution,
+    Solver as Solver,
+    View as View,
+    answer_cells as answer_cells,
+    answer_line as answer_line,
+    view_of as view_of,
+)

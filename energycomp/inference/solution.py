@@ -350,7 +350,6 @@ class Solver(Protocol):
         A `Solution` needs its first five fields, and a runner-up the comparison by `energycomp.inference.paired`.
         Errors are those on draws that did not select the answer; `rows` is `problem.rows`.
         """
-        ...
 
 
 @runtime_checkable
@@ -359,4 +358,3 @@ class HasSceneRecords(Protocol):
 
     def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
         """The record of the image `name` as JSON; the conditions are as in `Example`. Raises `InputError`."""
-        ...

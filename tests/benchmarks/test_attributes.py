@@ -12,8 +12,8 @@ from benchmarks.baselines.faces import LABELS
 from benchmarks.baselines.label_sets import LabelSets, label_sets, set_loss
 from benchmarks.inference import attributes
 from benchmarks.inference.fit_beta import fitted, found_members, set_chance
-from energycomp.components import combine
-from energycomp.denoisers import count_rows, log_snr, predict
+from energycomp.components import combine, log_snr, predict
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.files import write_tensors
 from energycomp_faces.contrast import noised

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Mixture
-from energycomp.denoisers import signal_noise
+from energycomp.components import Mixture, signal_noise
 from energycomp.testing import Gaussian
 
 SHAPE = (2, 1, 2)

@@ -13,8 +13,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from torch import Tensor
 
-from energycomp.components import Composition, EnergyComponent, HasEnergy, Mixture
-from energycomp.denoisers import signal_noise
+from energycomp.components import Composition, EnergyComponent, HasEnergy, Mixture, signal_noise
 from energycomp.errors import CompositionError
 from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, cosine_schedule, tiny_model

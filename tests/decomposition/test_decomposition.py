@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from energycomp import Decomposer, DiffusionDecomposer, decompose, load, plugins, region
-from energycomp.components import Composition
+from energycomp.components import Composition, predict
 from energycomp.decomposition import (
     MASK_THRESHOLD,
     Parts,
@@ -28,7 +28,7 @@ from energycomp.decomposition import (
     swap,
     traverse,
 )
-from energycomp.denoisers import count_rows, predict
+from energycomp.denoisers import count_rows
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors, write_tensors
 from energycomp.images import strip, to_unit

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition
-from energycomp.denoisers import convert, log_snr, signal_noise
+from energycomp.components import Condition, convert, log_snr, signal_noise
 from energycomp.errors import InputError
 from energycomp.testing import cosine_schedule, stripes_model, tiny_model
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.denoisers import count_rows, predict
+from energycomp.components import predict
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from energycomp.denoisers import log_snr, signal_noise
+from energycomp.components import log_snr, signal_noise
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, draw_bank
 from energycomp.testing import cosine_schedule

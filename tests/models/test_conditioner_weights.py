@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.cli.results import Results
-from energycomp.components import Condition, weights_of
-from energycomp.denoisers import Denoiser, predict
+from energycomp.components import Condition, predict, weights_of
+from energycomp.denoisers import Denoiser
 from energycomp.errors import CheckpointError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import Model, build, load, save_pretrained

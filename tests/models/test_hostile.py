@@ -30,7 +30,8 @@ from huggingface_hub.constants import HF_HOME
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from energycomp import Composer, Model, infer, load
-from energycomp.denoisers import ConditionUNet, predict
+from energycomp.components import predict
+from energycomp.denoisers import ConditionUNet
 from energycomp.errors import EnergycompError
 from energycomp.files import read_tensors
 from energycomp.models import VAECodec, from_pretrained, save_pretrained

@@ -119,7 +119,7 @@ def test_defaults() -> None:
     [("product", "sample"), ("product", "v_prediction"), ("product", "flow"), ("mean", "epsilon"), ("sum", "epsilon")],
 )
 def test_planted_pictures_are_what_the_composition_predicts(rule: Any, kind: Any) -> None:
-    from energycomp.denoisers import predict
+    from energycomp.components import predict
 
     model = labels_model(5, rule=rule, prediction_type=kind)
     values = torch.tensor([3, 1])

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import torch
 
-from energycomp.denoisers import predict
+from energycomp.components import predict
 from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import (

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.denoisers import count_rows, predict
+from energycomp.components import predict
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import load, save_pretrained
 from energycomp.sampling import Composer

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import energycomp
-from energycomp.components import combine
-from energycomp.denoisers import count_rows, predict, signal_noise
+from energycomp.components import combine, predict, signal_noise
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model, save_pretrained
 from energycomp.testing import tiny_model

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from energycomp.components import combine
-from energycomp.denoisers import count_rows, log_snr, predict, signal_noise
+from energycomp.components import combine, log_snr, predict, signal_noise
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_faces.contrast import contrast_loss

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Condition
-from energycomp.denoisers import Conditional, count_rows, predict
+from energycomp.components import Composition, Condition, predict
+from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, make_problem
 from energycomp.models import Model

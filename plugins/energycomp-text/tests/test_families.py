@@ -16,8 +16,8 @@ from torch import Tensor
 
 import energycomp
 from energycomp import Composer, during, infer, rank, region
-from energycomp.components import flow_schedule
-from energycomp.denoisers import count_rows, predict
+from energycomp.components import flow_schedule, predict
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import make_problem
 from energycomp.models import Model

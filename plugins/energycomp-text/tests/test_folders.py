@@ -20,8 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import energycomp
 from energycomp import Composer, infer
-from energycomp.components import Composition
-from energycomp.denoisers import predict
+from energycomp.components import Composition, predict
 from energycomp.errors import CompositionError, EnergycompError, InputError, NotFoundError
 from energycomp.images import to_unit
 from energycomp.models import Model, save_pretrained

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from energycomp.components import LEAST_ALPHA, flow_schedule
-from energycomp.denoisers import PredictionType
+from energycomp.components import LEAST_ALPHA, PredictionType, flow_schedule
 from energycomp.errors import InputError, first_line
 
 DIFFUSION = ("epsilon", "sample", "v_prediction")
