@@ -39,23 +39,16 @@ def as_picture(image: Any) -> Image.Image:
         picture: Image.Image = to_output(batch, "pil")[0]
         return picture.convert("RGB")
     if isinstance(image, np.ndarray):
-        image = _from_array(image)
+        expected = "expected uint8 (H, W, 3), channels last, none of them empty; use a float tensor (3, H, W)"
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise InputError(f"got an array of {image.dtype} {image.shape}; {expected}")
+        try:
+            image = Image.fromarray(image)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"got an array of shape {image.shape}; {expected}") from error
     if not isinstance(image, Image.Image):
         raise InputError(f"got {type(image).__name__}; expected a path, Pillow image, uint8 array or tensor")
     return as_rgb(image)
-
-
-def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise InputError(
-            f"got an array of {array.dtype} {array.shape}; expected uint8 (H, W, 3); use a float tensor (3, H, W)"
-        )
-    try:
-        return Image.fromarray(array)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"got an array of shape {array.shape}; expected (H, W, 3), channels last, none of them empty"
-        ) from error
 
 
 def _size(value: Any) -> tuple[int, int]:
