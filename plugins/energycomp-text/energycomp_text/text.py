@@ -129,8 +129,8 @@ class Text:
         """The prompts of all concepts (M, L)."""
         if not self.concepts:
             raise InputError(
-                "got no concepts to choose among; expected some; say which: --concepts cat,dog,rabbit on the command "
-                "line, or energycomp_text.with_concepts(model, ['cat', 'dog'])"
+                "got no concepts to choose among; expected some; say which: --option concepts=cat,dog,rabbit on the "
+                "command line, or energycomp_text.with_concepts(model, ['cat', 'dog'])"
             )
         return torch.tensor(list(self._named))
 

@@ -92,7 +92,18 @@ def line(err: str) -> str:
 
 def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> None:
     code, out, _ = run(
-        "infer", "text", photo, "--option", f"model={quick}", "--concepts", PETS, "--count", 2, "--seed", 3, "--json"
+        "infer",
+        "text",
+        photo,
+        "--option",
+        f"model={quick}",
+        "--option",
+        f"concepts={PETS}",
+        "--count",
+        2,
+        "--seed",
+        3,
+        "--json",
     )
     assert code == 0
     model = with_concepts(energycomp.load(quick), PETS.split(","))
@@ -110,7 +121,9 @@ def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> N
 
 
 def test_infer_prints_the_concepts(run: Run, quick: Path, photo: Path) -> None:
-    code, out, _ = run("infer", quick, photo, "--concepts", " dog , cat", "--template", "the {}", "--count", "2")
+    code, out, _ = run(
+        "infer", quick, photo, "--option", "concepts= dog , cat", "--option", "template=the {}", "--count", "2"
+    )
     assert code == 0
     assert all(word in out for word in ("concept", "cat", "dog", "2 objects"))
 
@@ -119,7 +132,18 @@ def test_infer_reads_again_where_the_question_is_another(run: Run, quick: Path, 
     rows = []
     for concepts, template in ((PETS, "a {}"), (PETS, "a {}"), ("cat,dog", "a {}"), (PETS, "the {}")):
         code, out, _ = run(
-            "infer", quick, photo, "--concepts", concepts, "--template", template, "--count", 1, "-o", "out", "--json"
+            "infer",
+            quick,
+            photo,
+            "--option",
+            f"concepts={concepts}",
+            "--option",
+            f"template={template}",
+            "--count",
+            1,
+            "-o",
+            "out",
+            "--json",
         )
         assert code == 0
         rows.append(json.loads(out))
@@ -129,7 +153,7 @@ def test_infer_reads_again_where_the_question_is_another(run: Run, quick: Path, 
 
 
 def test_infer_of_the_small_model(run: Run, words: None, photo: Path) -> None:
-    code, out, _ = run("infer", "text", photo, "--concepts", "red cube,blue sphere", "--count", "1-2", "--json")
+    code, out, _ = run("infer", "text", photo, "--option", "concepts=red cube,blue sphere", "--count", "1-2", "--json")
     assert code == 0
     assert {entry["concept"] for entry in json.loads(out)["objects"]} <= {"red cube", "blue sphere"}
 
@@ -197,7 +221,7 @@ def test_sample_infer_and_rank_with_every_family(run: Run, name: str, tmp_path: 
     scale = energycomp.load(folder, image_size=32).defaults.guidance_scale
     expected = "text(a cat)" if scale == 1 else f"-{scale - 1:g} u + {scale:g} text(a cat)"
     assert json.loads(out)["composition"] == expected
-    code, out, _ = run("infer", folder, "both-1.png", "--concepts", "cat,dog", "--count", 1, *given, "--json")
+    code, out, _ = run("infer", folder, "both-1.png", "--option", "concepts=cat,dog", "--count", 1, *given, "--json")
     assert code == 0
     assert json.loads(out)["objects"][0]["concept"] in ("cat", "dog")
     ranked = ["--component", "a cat", "--component", "a dog", "--draws", 2, "--json"]
@@ -226,7 +250,7 @@ def test_evaluate_a_folder(run: Run, quick: Path, photos: Path) -> None:
     assert {"exact_match", "recall", "rows_per_image", "seconds_per_image", "images"} <= report.keys()
     assert report["images"] == 3
     assert 0 <= report["exact_match"] <= report["recall"] <= 1
-    code, out, _ = run(*command[:4], *command[6:], "-n", 1, "--concepts", "cat,dog,rabbit,cow,fox")
+    code, out, _ = run(*command[:4], *command[6:], "-n", 1, "--option", "concepts=cat,dog,rabbit,cow,fox")
     assert json.loads(out)["images"] == 1
     assert json.loads(out)["rows_per_image"] > report["rows_per_image"]  # more to choose among
 
@@ -235,7 +259,7 @@ def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Pa
     from energycomp_datasets.solids.source import TextSource
     from energycomp_lab.evaluation import evaluate, true_values
 
-    _, out, _ = run("evaluate", quick, "--data", photos, "--template", "the {}", "--json")
+    _, out, _ = run("evaluate", quick, "--data", photos, "--option", "template=the {}", "--json")
     model = with_concepts(energycomp.load(quick), ["cat", "dog", "rabbit"], template="the {}")
     source = TextSource()
     found: list[bool] = []
@@ -261,7 +285,7 @@ def test_evaluate_the_world_of_the_small_model(run: Run, words: None) -> None:
 def test_a_model_folder_that_is_none(run: Run, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, expected in (("empty", "without model_index.json"), ("nowhere/at/all", "no folder and no hub id")):
-        for command in (("infer", "text", photo, "--concepts", PETS), ("sample", "text", "a cat")):
+        for command in (("infer", "text", photo, "--option", f"concepts={PETS}"), ("sample", "text", "a cat")):
             code, out, err = run(*command, "--option", f"model={name}")
             assert (code, out) == (2, "")
             assert expected in line(err)
@@ -270,7 +294,9 @@ def test_a_model_folder_that_is_none(run: Run, photo: Path, tmp_path: Path) -> N
 
 def test_a_hub_id_without_a_network(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    code, _, err = run("infer", "text", photo, "--option", "model=nobody/nothing-of-the-kind", "--concepts", PETS)
+    code, _, err = run(
+        "infer", "text", photo, "--option", "model=nobody/nothing-of-the-kind", "--option", f"concepts={PETS}"
+    )
     assert code == 2
     assert "could not be read from the hub" in line(err)
 
@@ -278,18 +304,18 @@ def test_a_hub_id_without_a_network(run: Run, photo: Path, monkeypatch: pytest.M
 def test_a_pipeline_without_concepts(run: Run, folder: Path, photo: Path) -> None:
     code, _, err = run("infer", "text", photo, "--option", f"model={folder}")
     assert code == 2
-    assert "--concepts cat,dog,rabbit" in line(err)
+    assert "--option concepts=cat,dog,rabbit" in line(err)
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--concepts", ","], "expected at least one"),
-        (["--concepts", "Cat,cat"], "whose prompts are the same"),
-        (["--concepts", PETS, "--template", "a photo"], "expected a text with one {}"),
-        (["--concepts", "a" * 40], "at most 32"),
-        (["--concepts", PETS, "--count", "4"], "expected as many"),
-        (["--template", "the {}"], "expected at least one"),
+        (["--option", "concepts=,"], "expected at least one"),
+        (["--option", "concepts=Cat,cat"], "whose prompts are the same"),
+        (["--option", f"concepts={PETS}", "--option", "template=a photo"], "expected a text with one {}"),
+        (["--option", f"concepts={'a' * 40}"], "at most 32"),
+        (["--option", f"concepts={PETS}", "--count", "4"], "expected as many"),
+        (["--option", "template=the {}"], "expected at least one"),
     ],
 )
 def test_concepts_that_cannot_be(run: Run, quick: Path, photo: Path, options: list[str], expected: str) -> None:
@@ -300,10 +326,10 @@ def test_concepts_that_cannot_be(run: Run, quick: Path, photo: Path, options: li
 
 def test_a_word_that_the_small_model_does_not_know(run: Run, words: None, photo: Path, photos: Path) -> None:
     for command in (
-        ("infer", "text", photo, "--concepts", "red cube,rabbit"),
+        ("infer", "text", photo, "--option", "concepts=red cube,rabbit"),
         ("sample", "text", "a red cube", "a rabbit"),
         ("sample", "text", "a red cube", "--not", "a rabbit"),
-        ("evaluate", "text", "--data", photos, "--concepts", "rabbit"),
+        ("evaluate", "text", "--data", photos, "--option", "concepts=rabbit"),
     ):
         code, out, err = run(*command)
         assert (code, out) == (2, "")
@@ -316,17 +342,17 @@ def test_words_for_a_model_that_takes_none(run: Run, photo: Path, tmp_path: Path
     save_pretrained(tiny_model(), tmp_path / "places")
     for command, expected in (
         (
-            ("infer", "places", photo, "--concepts", PETS),
+            ("infer", "places", photo, "--option", f"concepts={PETS}"),
             "concepts with tiny, whose components are not said in words",
         ),
-        (("infer", "places", photo, "--template", "a {}"), "template with tiny"),
+        (("infer", "places", photo, "--option", "template=a {}"), "template with tiny"),
         (("sample", "places", "a cat"), "got the component 'a cat', which is not a component of tiny"),
-        (("evaluate", "places", "--source", "clevr", "--concepts", PETS), "concepts with tiny"),
+        (("evaluate", "places", "--source", "clevr", "--option", f"concepts={PETS}"), "concepts with tiny"),
         (
             ("infer", "places", photo, "--option", "model=here"),
             "model with places; expected options with a registered model",
         ),
-        (("infer", "clevr", photo, "--concepts", PETS), "concepts with clevr"),
+        (("infer", "clevr", photo, "--option", f"concepts={PETS}"), "concepts with clevr"),
     ):
         code, _, err = run(*command)
         assert code == 2

@@ -129,7 +129,7 @@ def test_about_is_a_model_over_other_concepts() -> None:
 
 
 def test_without_concepts_nothing_can_be_chosen() -> None:
-    with pytest.raises(InputError, match="--concepts"):
+    with pytest.raises(InputError, match="--option concepts="):
         words(vocabulary=["a"]).enumerate_support()
 
 

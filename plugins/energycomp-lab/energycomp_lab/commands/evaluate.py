@@ -13,26 +13,22 @@ import typer
 from energycomp.cli import (
     MODELS_OWN,
     AsJson,
-    Concepts,
     Device,
-    Dtype,
     ModelName,
     Options,
     Records,
     Seed,
     ShardOption,
     SolverName,
-    Source,
-    Template,
     Views,
     load_model,
     loading,
     local_device,
     make_folder,
     model_fingerprint,
-    model_options,
     over,
     parse_count,
+    parse_options,
     print_json,
     print_table,
     shard_of,
@@ -74,14 +70,10 @@ def evaluate(
         str | None,
         typer.Option("--source", help="Name of a registered dataset.", show_default="the dataset of the model's name"),
     ] = None,
-    concepts: Concepts = None,
-    template: Template = None,
     samples: Annotated[
         int, typer.Option(min=0, help="Number of generated scenes to score, for models that generate whole scenes.")
     ] = 500,
     option: Options = None,
-    source: Source = None,
-    dtype: Dtype = None,
     seed: Seed = 0,
     device: Device = "cpu",
     shard: ShardOption = None,
@@ -114,7 +106,8 @@ def evaluate(
 
         known = parse_count(count, true=True)
         chosen = None if solver is None else find("solvers", solver)()
-        options = model_options(option, model=source, dtype=dtype)
+        options = parse_options(option)
+        concepts, template = options.pop("concepts", None), options.pop("template", None)
         loaded = with_views(load_model(model, local_device(device), **options), views)
         images_of = dataset or loaded.name
         images: Any = find("datasets", images_of)()
@@ -179,7 +172,7 @@ def _check_known(model: Model, shown: Sequence[str]) -> None:
     if missing := [name for name in shown if name not in known.concepts]:
         raise InputError(
             f"got images of {missing[0]}, which is not among the concepts {', '.join(known.concepts)}; expected all "
-            "that the images show; add it to --concepts, or leave --concepts out"
+            "that the images show; add it to --option concepts=, or leave that out"
         )
 
 
