@@ -90,17 +90,20 @@ def noised_trunk(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> Tr
     return trunk(denoiser, bank.noised(observation, denoiser.alphas_cumprod), bank.timestep)
 
 
+def wanted(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> tuple[Tensor, Tensor]:
+    """The predictions without error (S, C, H, W), and what squared errors are multiplied by (S,)."""
+    kind, alphas_cumprod = denoiser.prediction_type, denoiser.alphas_cumprod
+    scale = bank.weight * error_scale(alphas_cumprod, bank.timestep, kind)
+    return target(observation, bank.noise, alphas_cumprod, bank.timestep, kind), scale
+
+
 def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
     """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S)."""
-    kind = denoiser.prediction_type
-    wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
-    scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
-    return (predictions - wanted).flatten(2).square().sum(2) * scale.to(predictions.dtype)
+    best, scale = wanted(denoiser, observation, bank)
+    return (predictions - best).flatten(2).square().sum(2) * scale.to(predictions.dtype)
 
 
 def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
     """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum."""
-    kind = denoiser.prediction_type
-    wanted = target(observation, bank.noise, denoiser.alphas_cumprod, bank.timestep, kind)
-    scale = bank.weight * error_scale(denoiser.alphas_cumprod, bank.timestep, kind)
-    return (wanted - predictions) * scale.sqrt().to(predictions.dtype)[:, None, None, None]
+    best, scale = wanted(denoiser, observation, bank)
+    return (best - predictions) * scale.sqrt().to(predictions.dtype)[:, None, None, None]

@@ -96,11 +96,7 @@ class Problem:
         return self._denoiser.device
 
     def draw(self, n: int, generator: int | torch.Generator | None = None) -> NoiseBank:
-        """n draws over the model's range of timesteps, stratified. Costs no row.
-
-        Raises:
-            InputError: no draws, or more than fit into memory.
-        """
+        """n draws over the model's range of timesteps, stratified. Costs no row; `InputError` for no draws."""
         self.check_size(1, n)
         return draw_bank(
             n,
@@ -114,11 +110,8 @@ class Problem:
     def errors(self, values: Tensor, bank: NoiseBank) -> Tensor:
         """Denoising errors (N, S) of N candidates of K values each, (N, K, *V), differentiable in the values.
 
-        Costs N K S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a
-        bank seen before.
-
-        Raises:
-            InputError: more values and draws than fit into memory.
+        Costs N K S rows and, under the product rule, S for u; S trunk passes. Like all methods it spends none on u and
+        the trunk of a bank seen before, and raises `InputError` for more values and draws than fit into memory.
         """
         candidates, count = values.shape[:2]
         condition = self._conditioner(values.reshape(candidates * count, *values.shape[2:]))
@@ -128,11 +121,7 @@ class Problem:
         """Denoising errors (N, S) of N candidates of K mixed conditions each, differentiable in their weights.
 
         The condition of a component is the weighted sum of those of M atoms (M, *V): of one-hot tokens, a soft one.
-        Costs N K S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a
-        bank seen before.
-
-        Args:
-            weights: (N, K, M), shares that sum to 1.
+        The weights (N, K, M) are shares that sum to 1. Costs what `errors` costs.
         """
         candidates, count = weights.shape[:2]
         mixed = self._conditioner(atoms.to(self.device)).mixed(weights.flatten(0, 1))
@@ -141,7 +130,7 @@ class Problem:
     def baseline_errors(self, bank: NoiseBank) -> Tensor | None:
         """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
 
-        Costs S rows; S trunk passes. None for a bank seen before.
+        Costs S rows and S trunk passes.
         """
         if not self._has_baseline:
             return None
@@ -151,8 +140,7 @@ class Problem:
     def residuals(self, values: Tensor, bank: NoiseBank) -> Tensor:
         """What K values (K, *V) do not explain of the noise of each draw: (S, C, H, W), whose squared sum is the error.
 
-        Costs K S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a
-        bank seen before.
+        Costs what `errors` costs for one candidate.
         """
         with torch.no_grad():
             predictions = self._predictions(self._conditioner(values.to(self.device)), 1, len(values), bank)
@@ -181,12 +169,8 @@ class Problem:
     def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
         """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.
 
-        Costs M S rows and, under the product rule, S for u; S trunk passes. None for u and the trunk of a bank seen
-        before. Subsets of atoms are 0/1 weights under the rules sum and product, and 1/K under mean: `weighting` makes
-        them.
-
-        Raises:
-            InputError: more atoms and draws than fit into memory.
+        Costs M S rows and, under the product rule, S for u; S trunk passes. Subsets of atoms are 0/1 weights under the
+        rules sum and product, and 1/K under mean: `weighting` makes them.
         """
         self.check_size(len(atoms), len(bank))
         shared, null = self._trunk(bank), self._null(bank) if self.has_empty else None

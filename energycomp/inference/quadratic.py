@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from energycomp.components.condition import Condition
-from energycomp.components.prediction import error_scale, target
 from energycomp.components.rules import identifies_null
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import Trunk, rows
 from energycomp.errors import InputError
-from energycomp.inference.noise import NoiseBank, noised_trunk
+from energycomp.inference.noise import NoiseBank, noised_trunk, wanted
 
 SLICE = 2048  # numbers of an atom widened to float64 at a time: a slice of a dictionary stays in the cache
 
@@ -246,16 +245,13 @@ def quadratic_form(
         null = rows(denoiser, shared, unconditional, torch.arange(draws, device=shared.sample.device))
     owner = torch.arange(draws, device=shared.sample.device).repeat_interleave(atoms)
     index = torch.arange(atoms, device=condition.rows.device).repeat(draws)
-    predictions = rows(denoiser, shared, condition[index], owner)
-    predictions = predictions.reshape(draws, atoms, size)
-    kind, alphas_cumprod = denoiser.prediction_type, denoiser.alphas_cumprod
-    wanted = target(observation, bank.noise, alphas_cumprod, bank.timestep, kind).flatten(1)
-    scale = (bank.weight * error_scale(alphas_cumprod, bank.timestep, kind)).sqrt().to(predictions.dtype)
+    predictions = rows(denoiser, shared, condition[index], owner).reshape(draws, atoms, size)
+    best, squared = wanted(denoiser, observation, bank)
+    best, scale = best.flatten(1), squared.sqrt().to(predictions.dtype)
     if residual and null is not None:
         u = null.reshape(draws, size)
-        residuals = (predictions - u[:, None]).mul_(scale[:, None, None])
-        return QuadraticForm.of(residuals, (wanted - u) * scale[:, None])
-    return QuadraticForm.of(predictions * scale[:, None, None], wanted * scale[:, None])
+        return QuadraticForm.of((predictions - u[:, None]).mul_(scale[:, None, None]), (best - u) * scale[:, None])
+    return QuadraticForm.of(predictions * scale[:, None, None], best * scale[:, None])
 
 
 def nonnegative(b: Tensor, gram: Tensor) -> Tensor:
