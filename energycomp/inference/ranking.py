@@ -385,10 +385,7 @@ def sample_best(
 
 def _joined(rankings: Sequence[Ranking]) -> Ranking:
     """The ranking of all images of several rankings of one composition."""
-    return attrs.evolve(
-        rankings[0],
-        lift=torch.cat([one.lift for one in rankings]),
-        stderr=torch.cat([one.stderr for one in rankings]),
-        p_value=torch.cat([one.p_value for one in rankings]),
-        rows=sum(one.rows for one in rankings),
-    )
+    parts: dict[str, Any] = {
+        name: torch.cat([getattr(one, name) for one in rankings]) for name in ("lift", "stderr", "p_value")
+    }
+    return attrs.evolve(rankings[0], **parts, rows=sum(one.rows for one in rankings))

@@ -169,9 +169,16 @@ class Solution:
         >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64, component_gain=torch.tensor([2.5])).table()
         [{'value': [1.0, 1.0], 'gain': 2.5}]
         """
-        columns = [self._described(), self._certainties()]
-        columns += [self._numbers("gain", self.component_gain), self._numbers("probability", self.probability)]
-        return [{name: value for part in parts for name, value in part.items()} for parts in zip(*columns, strict=True)]
+        shown = self.view is not None and len(self.view.components) == len(self.conditions)
+        rows = self.view.rows if self.view and shown else [as_row(value.tolist()) for value in self.conditions]
+        names = () if self.view is None else self.view.attributes
+        if names and self.certainty is not None and not bool(self.certainty.isnan().any()):
+            for row, sure in zip(rows, self.certainty.tolist(), strict=True):
+                row["certainty"] = dict(zip(names, sure, strict=True))
+        for name, numbers in (("gain", self.component_gain), ("probability", self.probability)):
+            for row, number in zip(rows, [] if numbers is None else numbers.tolist(), strict=numbers is not None):
+                row[name] = _finite(number)
+        return rows
 
     def record(self) -> dict[str, Any]:
         """The answer as JSON data, as `energycomp infer --json` prints it."""
@@ -239,20 +246,6 @@ class Solution:
     def _repr_png_(self) -> bytes | None:
         return None if self.image is None else png(self.picture(side=NOTEBOOK))
 
-    def _described(self) -> list[dict[str, Any]]:
-        if self.view is not None and len(self.view.components) == len(self.conditions):
-            return self.view.rows
-        return [as_row(value.tolist()) for value in self.conditions]
-
-    def _certainties(self) -> list[dict[str, Any]]:
-        names = () if self.view is None else self.view.attributes
-        if not names or self.certainty is None or bool(self.certainty.isnan().any()):
-            return [{}] * len(self.conditions)
-        return [{"certainty": dict(zip(names, row, strict=True))} for row in self.certainty.tolist()]
-
-    def _numbers(self, name: str, given: Tensor | None) -> list[dict[str, Any]]:
-        return [{}] * len(self.conditions) if given is None else [{name: _finite(one)} for one in given.tolist()]
-
 
 def view_of(model: Model, values: Tensor, *, image: Any = None, runner_up: Tensor | None = None) -> View:
     """The view of values (K, *V) of a model's conditioner.
@@ -270,20 +263,17 @@ def view_of(model: Model, values: Tensor, *, image: Any = None, runner_up: Tenso
     mixed = mixed_of(model.conditioner)
     return View(
         _frame(model, image),
-        _described(model, values),
-        None if runner_up is None else _described(model, runner_up),
+        tuple(_described(model, value) for value in values),
+        None if runner_up is None else tuple(_described(model, value) for value in runner_up),
         () if mixed is None else tuple(mixed.attributes),
     )
 
 
-def _described(model: Model, values: Tensor) -> tuple[Any, ...]:
-    def described(value: Tensor) -> Any:
-        try:
-            return model.conditioner.describe(value)
-        except Exception:  # a conditioner of a plugin; an answer is not lost because nothing describes it
-            return value.tolist()
-
-    return tuple(map(described, values))
+def _described(model: Model, value: Tensor) -> Any:
+    try:
+        return model.conditioner.describe(value)
+    except Exception:  # a conditioner of a plugin; an answer is not lost because nothing describes it
+        return value.tolist()
 
 
 def _frame(model: Model, image: Any) -> Image.Image | None:
