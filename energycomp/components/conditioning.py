@@ -18,6 +18,7 @@ from torch.distributions import constraints
 from energycomp.components.condition import Condition
 from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
+from energycomp.fields import whole
 
 
 @runtime_checkable
@@ -129,12 +130,7 @@ class Latents:
     (tensor([[ 0.5000,  1.0000, -2.0000]]), (1, 3))
     """
 
-    width: int = attrs.field(default=8)
-
-    @width.validator
-    def _check(self, _: Any, value: int) -> None:
-        if type(value) is not int or value < 1:
-            raise InputError(f"got latents of width {value!r}; expected a whole number of at least 1")
+    width: int = attrs.field(default=8, validator=whole(1, None))
 
     @property
     def value_shape(self) -> tuple[int, ...]:

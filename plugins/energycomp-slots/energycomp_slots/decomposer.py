@@ -11,6 +11,7 @@ from torch import Tensor
 from energycomp.components import Gaussian
 from energycomp.decomposition import Decomposer, Parts, latents_for
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.fields import whole
 from energycomp.models import Model
 from energycomp.sampling import Generator, draw_noise
 from energycomp.seeds import as_generator
@@ -42,7 +43,7 @@ class SlotDecomposer:
     """
 
     model: Model = attrs.field()
-    slots: int = attrs.field()
+    slots: int = attrs.field(validator=whole(1, MAX_SLOTS))
 
     @model.validator
     def _check_model(self, _: Any, model: Model) -> None:
@@ -55,11 +56,6 @@ class SlotDecomposer:
     @slots.default
     def _own(self) -> int:
         return cast("SlotVAE", self.model.denoiser.network).slots
-
-    @slots.validator
-    def _check_slots(self, _: Any, value: int) -> None:
-        if type(value) is not int or not 1 <= value <= MAX_SLOTS:
-            raise InputError(f"got {value!r} slots; expected a whole number from 1 to {MAX_SLOTS}")
 
     @property
     def network(self) -> SlotVAE:
