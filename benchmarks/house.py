@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 
 import grimp
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 CORE = "energycomp"
 KERNEL = ("components", "denoisers", "models", "sampling", "inference", "decomposition")
@@ -59,33 +61,14 @@ def between(edges: Edges) -> Edges:
 
 
 def components(nodes: set[str], edges: Edges) -> list[list[str]]:
-    """Strongly connected components, each after those that it imports (Tarjan, 1972)."""
-    targets = defaultdict(list)
-    for a, b in sorted(edges):
-        targets[a].append(b)
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
-
-    def visit(node: str) -> None:
-        index[node] = low[node] = len(index)
-        stack.append(node)
-        for other in targets[node]:
-            if other not in index:
-                visit(other)
-                low[node] = min(low[node], low[other])
-            elif other in stack:
-                low[node] = min(low[node], index[other])
-        if low[node] == index[node]:
-            start = stack.index(node)
-            found.append(stack[start:])
-            del stack[start:]
-
-    for node in sorted(nodes):
-        if node not in index:
-            visit(node)
-    return found
+    """Strongly connected components."""
+    index = {node: number for number, node in enumerate(sorted(nodes))}
+    starts, ends = ([index[pair[k]] for pair in edges] for k in (0, 1))
+    graph = csr_array(([1] * len(edges), (starts, ends)), shape=(len(nodes), len(nodes)))
+    found = defaultdict(list)
+    for node, label in zip(index, connected_components(graph, connection="strong")[1].tolist(), strict=True):
+        found[label].append(node)
+    return list(found.values())
 
 
 def floors(nodes: set[str], edges: Edges) -> int:
@@ -155,9 +138,7 @@ def measured(tree: Path) -> dict[str, object]:
 def main() -> None:
     """Prints a markdown table, a column per tree, then the circles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "trees", nargs="*", type=Path, default=[Path()], metavar="TREE", help="checkouts; by default the current folder"
-    )
+    parser.add_argument("trees", nargs="*", type=Path, default=[Path()], metavar="TREE", help="checkouts")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     results = {str(tree): measured(tree.resolve()) for tree in options.trees}

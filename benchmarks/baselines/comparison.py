@@ -1,27 +1,149 @@
-"""Run methods on the same images: answers as JSON Lines, a table row per method, and a bar chart."""
+"""Methods on the same images: their answers as JSON Lines, a table with paired differences, and a bar chart."""
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor, nn
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from benchmarks.baselines.readers import Method, Reader
-from benchmarks.baselines.scores import Answer, paired_difference, score
+from benchmarks.baselines.networks import kept
+from benchmarks.baselines.places import MOST, PlaceSet
+from benchmarks.common.measure import table, write
+from energycomp import Model, infer
 from energycomp.cli import append_line, read_lines
 from energycomp.components import Conditioner
+from energycomp.errors import InputError
+from energycomp.images import to_unit
+from energycomp.inference import OutOfDistributionWarning, Solver
 from energycomp.seeds import derived_seed
 from energycomp_lab.evaluation import Example, true_values
 
-__all__ = ["Column", "Record", "answered", "bars", "head", "read_all", "table_rows"]
+Reader = Callable[[Tensor, int, torch.Generator], tuple[Tensor, int]]  # picture, count: places (K, 2), rows
+
+
+@attrs.frozen
+class Method:
+    """A row of a table.
+
+    Args:
+        key: what records call it; it names every setting that changes an answer.
+        label: what the table calls it.
+        pictures: how many it reads.
+        readers: makers of one reader for each training seed.
+    """
+
+    key: str
+    label: str
+    pictures: int
+    readers: tuple[Callable[[], Reader], ...]
+
+
+def composed(model: Model, solver: Solver, *, known: bool = True) -> Reader:
+    """Our own model under a solver, told the number of objects or not."""
+
+    def read(image: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        return _infer(image, model, solver, count if known else None, generator)
+
+    return read
+
+
+def joint(model: Model, solver: Solver) -> Reader:
+    """A generative classifier: its one value is the set of as many places as the picture has (thesis alg. 5)."""
+
+    def read(image: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        asked = attrs.evolve(model, conditioner=PlaceSet(min(count, MOST)))
+        places, rows = _infer(image, asked, solver, 1, generator)
+        return places[0], rows
+
+    return read
+
+
+def regressed(network: nn.Module, *, known: bool = True) -> Reader:
+    """A network that puts out padded places; told the number of objects, the outputs farthest from (1, 1) stay."""
+
+    @torch.no_grad()
+    def read(image: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        return kept(network(image[None], generator)[0], count if known else None), 1
+
+    return read
+
+
+def _infer(
+    image: Tensor, model: Model, solver: Solver, count: int | None, generator: torch.Generator
+) -> tuple[Tensor, int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutOfDistributionWarning)  # how wrong the answers are is what is measured
+        solution = infer(to_unit(image), model, solver=solver, count=count, generator=generator)
+    return solution.conditions.detach(), solution.rows
+
+
+RESAMPLES = 2000
+
+
+@attrs.frozen(eq=False)
+class Answer:
+    """Places found in one picture, (K', 2) for each training seed of a method, and the true ones (K, 2)."""
+
+    found: tuple[Tensor, ...]
+    true: Tensor
+
+
+def score(metric: Metric, answers: Sequence[Answer]) -> float:
+    """The metric over all pictures and training seeds."""
+    return float(_resampled(metric, answers, torch.ones(1, len(answers), dtype=torch.float64)))
+
+
+def paired_difference(
+    metric: Metric, answers: Sequence[Answer], others: Sequence[Answer], *, seed: int = 0, level: float = 0.95
+) -> tuple[float, float, float]:
+    """metric(answers) - metric(others), and the ends of its percentile bootstrap interval (Efron, 1979).
+
+    Both are resampled by the same pictures, so that what makes a picture hard cancels.
+
+    Args:
+        metric: a function of sums over pictures, as those of `energycomp_lab.evaluation.scene_metrics`.
+        answers, others: of the same pictures in the same order.
+    """
+    if len(answers) != len(others) or any(
+        not torch.equal(a.true, b.true) for a, b in zip(answers, others, strict=True)
+    ):
+        raise InputError(f"got answers for {len(answers)} and {len(others)} pictures; expected the same pictures")
+    size = len(answers)
+    drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(seed))
+    weights = torch.zeros(RESAMPLES, size, dtype=torch.float64)
+    weights.scatter_add_(1, drawn, torch.ones_like(weights))
+    gaps = _resampled(metric, answers, weights) - _resampled(metric, others, weights)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=gaps.dtype)
+    low, high = torch.nanquantile(gaps, tails).tolist()
+    return score(metric, answers) - score(metric, others), low, high
+
+
+def _resampled(metric: Metric, answers: Sequence[Answer], weights: Tensor) -> Tensor:
+    """The metric (W,) under weightings of the pictures (W, N)."""
+    parts = []
+    for answer in answers:
+        one = metric.clone()
+        one.reset()
+        one.update(list(answer.found), [answer.true] * len(answer.found))
+        parts.append(one)
+    states, total = [one.metric_state for one in parts], parts[0].clone()
+    for name in states[0]:
+        setattr(total, name, weights @ torch.stack([cast("Tensor", state[name]).double() for state in states]))
+    value: Tensor = total.compute()
+    return value
+
 
 Record = dict[str, Any]  # `found` of each training seed, `true`, `rows` and CPU `seconds` of one picture
 COLOURS = ("#d1495b", "#9aa0a6", "#4c78a8", "#72a98f")
@@ -36,14 +158,32 @@ class Column:
     form: str = ".3f"
 
 
-def read_all(
+def compare(
     chosen: Sequence[Method],
-    examples: Sequence[Example],
-    path: Path,
+    examples_of: Callable[[str], Sequence[Example]],
+    columns: Sequence[Column],
+    options: argparse.Namespace,
     *,
     conditioner: Conditioner,
-    title: str,
-    seed: int,
+    shape: Sequence[int],
+    name: str,
+    note: Callable[[dict[str, dict[str, list[Record]]]], str],
+) -> None:
+    """Writes NAME.md and NAME.png of what the methods find in all data of the options; a value has this shape."""
+    answers, rows = dict[str, dict[str, list[Record]]](), list[list[str]]()
+    for data in options.data:
+        path = options.out / f"{re.sub(r'[^0-9A-Za-z.-]+', '_', data)}-{options.seed}.jsonl"
+        answers[data] = read_all(
+            chosen, examples_of(data), path, conditioner=conditioner, title=data, seed=options.seed
+        )
+        rows += table_rows(chosen, data, answers[data], columns, shape=shape, seed=options.seed)
+    first, *others = [column.name for column in columns]
+    head = ["data", "method", "n", first, "minus ours (95 %)", *others, "NFE", "CPU s"]
+    write(options.out / name, table(head, rows, note(answers)), bars(chosen, answers, columns[0], shape))
+
+
+def read_all(
+    chosen: Sequence[Method], examples: Sequence[Example], path: Path, conditioner: Conditioner, title: str, seed: int
 ) -> dict[str, list[Record]]:
     """The records of every method by its key; those in the file are not made again."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +217,6 @@ def answered(records: Sequence[Record], shape: Sequence[int], training: slice = 
         return torch.tensor(listed, dtype=torch.float32).reshape(-1, *shape)
 
     return [Answer(tuple(map(values, r["found"][training])), values(r["true"])) for r in records]
-
-
-def head(columns: Sequence[Column]) -> list[str]:
-    """Names of what `table_rows` gives."""
-    first, *others = [column.name for column in columns]
-    return ["data", "method", "n", first, "minus ours (95 %)", *others, "NFE", "CPU s"]
 
 
 def table_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ from torch import nn
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp_lab.training import Loss, Recipe, fit
-
-__all__ = ["QUICK", "Baseline", "train", "weights_of"]
 
 QUICK = {"learning_rate": 1e-3, "max_grad_norm": 0.3}  # twice the rate taught Slot Attention less, or nothing
 
@@ -77,3 +75,10 @@ def train(name: str, baseline: Baseline, seed: int, folder: Path, ours: Recipe, 
     with atomic_file(target) as temporary:
         write_tensors(temporary, result.ema_state)
     return target
+
+
+def train_all(baselines: Mapping[str, Baseline], chosen: Sequence[str], folder: Path, ours: Recipe) -> None:
+    """Trains each seed of the chosen baselines, and of those that they start from, where not trained yet."""
+    for name, baseline in baselines.items():
+        for seed in baseline.seeds if name.partition("_denoising")[0] in chosen else ():
+            train(name, baseline, seed, folder, ours)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common.options import parser
 from energycomp import Model
 from energycomp.cli import append_line, read_lines
 from energycomp.components import Condition
@@ -68,47 +68,28 @@ def timed(model: Model) -> tuple[Model, Timed]:
     return attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network)), network
 
 
-def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentParser:
-    """The options that all speed benchmarks have."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a two-stage model")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=defaults.get("repeats", 5), help="the median counts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"), help="a folder; a run goes on there")
-    parser.add_argument("--child", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
-    return parser
-
-
-def reading_arguments(description: str | None, *, n: int, model: str) -> argparse.ArgumentParser:
-    """The options of benchmarks that read n images; `model` says what it has to be."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help=f"registered name or folder of {model}")
-    parser.add_argument("-n", type=int, default=n, help="number of images of each data set")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
-    return parser
-
-
 def looped_row(network: Any, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
     """One component as peers run it: the whole network, trunk included, for a batch under one condition."""
     batch = torch.arange(len(sample))
     return network.head(network.features(sample, timestep), condition.expand(len(sample)), batch)
 
 
-def compare(ways: Ways, network: Timed, options: argparse.Namespace, script: str, case: str) -> dict[str, Any]:
-    """Rows, trunk passes, GFLOP, MB, median seconds and the share of them in the network; the ways take turns."""
+def compare(ways: Ways, network: Timed, repeats: int, child: Sequence[str]) -> dict[str, Any]:
+    """Rows, trunk passes, GFLOP, MB, median seconds and the share of them in the network; the ways take turns.
+
+    Args:
+        child: a command that measures the memory of the way whose name is added to it, see `measure_child`.
+    """
     found: dict[str, Any] = {}
     for name, way in ways.items():
         network.reset()
         with FlopCounterMode(display=False) as flops:
             way()
-        megabytes = peak_memory(script, options, case, name)
-        gflop = flops.get_total_flops() / 1e9
-        found[name] = {"rows": network.rows, "trunks": network.trunks, "gflop": gflop, "megabytes": megabytes}
+        done = subprocess.run([*child, name], capture_output=True, text=True, check=True)  # noqa: S603
+        found[name] = {"rows": network.rows, "trunks": network.trunks, "gflop": flops.get_total_flops() / 1e9}
+        found[name]["megabytes"] = float(done.stdout.splitlines()[-1])
     clock: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(options.repeats):
+    for _ in range(repeats):
         for name, way in ways.items():
             network.reset()
             started = time.perf_counter()
@@ -118,13 +99,6 @@ def compare(ways: Ways, network: Timed, options: argparse.Namespace, script: str
         found[name]["seconds"] = statistics.median(seconds for seconds, _ in pairs)
         found[name]["share"] = statistics.median(inside / seconds for seconds, inside in pairs)
     return found
-
-
-def peak_memory(script: str, options: argparse.Namespace, case: str, way: str) -> float:
-    """MB that one way takes at most in a process of its own, above the loaded model."""
-    command = [sys.executable, script, "--model", options.model, "--seed", str(options.seed), "--threads", "1"]
-    done = subprocess.run([*command, "--child", case, way], capture_output=True, text=True, check=True)  # noqa: S603
-    return float(json.loads(done.stdout.splitlines()[-1])["megabytes"])
 
 
 def resident(*, peak: bool = False) -> int:
@@ -139,13 +113,13 @@ def resident(*, peak: bool = False) -> int:
     return 0
 
 
-def child(way: Callable[[], Any]) -> None:
-    """Runs one way and prints how far memory rose above what was resident before."""
+def measure_child(way: Callable[[], Any]) -> None:
+    """Runs one way and prints by how many MB memory rose above what was resident before."""
     before = resident()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     way()
-    print(json.dumps({"megabytes": (resident(peak=True) - before) / 1e6}))
+    print((resident(peak=True) - before) / 1e6)
 
 
 def convolution_limit(dtype: torch.dtype = torch.float32) -> float:
@@ -163,29 +137,56 @@ def convolution_limit(dtype: torch.dtype = torch.float32) -> float:
     return best
 
 
-def resumed(
-    path: Path, settings: dict[str, Any], cases: Sequence[str], run: Callable[[str], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The records of all cases, in order: those of the same settings that a file has, the others run and appended."""
+def speed_options(description: str | None, **given: Any) -> argparse.ArgumentParser:
+    """The options of a benchmark that compares two ways, and those that are its own."""
+    shared = {"model": ("clevr-places", "registered name or folder of a two-stage model"), "seed": 0}
+    shared |= {"threads": torch.get_num_threads(), "repeats": (5, "the median counts"), "out": "runs/benchmarks"}
+    made = parser(description, **{**shared, **given})
+    made.add_argument("--child", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
+    return made
+
+
+def run(
+    script: str,
+    chosen: argparse.Namespace,
+    cases: Sequence[str],
+    ways_of: Callable[[str], Ways],
+    network: Timed,
+    exact: Callable[[str, Any, Any], dict[str, Any]],
+) -> tuple[list[dict[str, Any]], float]:
+    """The records of all cases and the GFLOP/s of the machine; those of a run with the same options are taken up.
+
+    Args:
+        ways_of: both ways of a case, which take turns.
+        exact: how a case and what both ways return agree.
+    """
+    if chosen.child:
+        case, way = chosen.child
+        measure_child(ways_of(case)[way])
+        raise SystemExit
+    path = (chosen.out / Path(script).stem).with_suffix(".jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {name: value for name, value in vars(chosen).items() if name not in ("out", "child")}
     known = {record["case"]: record for record in read_lines(path) if record["settings"] == settings}
-    for case in cases:
+    for case in ("limit", *cases):
         if case not in known:
             print(f"{path.stem}: {case}", file=sys.stderr, flush=True)
-            known[case] = {"case": case, "settings": settings, **run(case)}
+            if case == "limit":
+                found: dict[str, Any] = {"gflops": convolution_limit()}
+            else:
+                ways = ways_of(case)
+                agreed = exact(case, ways[LOOPED](), ways[OURS]())
+                command = [sys.executable, script, *sys.argv[1:], "--threads", "1", "--child", case]
+                found = {**agreed, **compare(ways, network, chosen.repeats, command)}
+            known[case] = {"case": case, "settings": settings, **found}
             append_line(path, known[case])
-    return [known[case] for case in cases]
+    return [known[case] for case in cases], float(known["limit"]["gflops"])
 
 
-def limit_of(path: Path, settings: dict[str, Any]) -> float:
-    """GFLOP/s of the machine in float32, measured once for a file of records."""
-    return float(resumed(path, settings, ["limit"], lambda _: {"gflops": convolution_limit()})[0]["gflops"])
-
-
-def how(options: argparse.Namespace, limit: float) -> str:
+def how(chosen: argparse.Namespace, limit: float) -> str:
     """The end of a table's note: settings that all benchmarks share."""
     return (
-        f"model `{options.model}`, seed {options.seed}, {options.threads} threads, median of {options.repeats} turns. "
+        f"model `{chosen.model}`, seed {chosen.seed}, {chosen.threads} threads, median of {chosen.repeats} turns. "
         "MB: the peak in a process of its own, above the loaded model. The limit is the best plain "
         f"3x3 convolution in float32 here, {limit:.0f} GFLOP/s."
     )

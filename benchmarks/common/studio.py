@@ -12,8 +12,6 @@ from typing import Any
 
 from energycomp.errors import InputError
 
-__all__ = ["memory", "open_page", "served", "wait_for_change", "wait_for_picture", "wait_for_status"]
-
 WAIT = 300_000  # ms
 
 

@@ -7,7 +7,8 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,18 @@ import attrs
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
+from benchmarks.common.options import parser
 from energycomp import Composer, Model, sample_best
 from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file, fingerprint
 from energycomp.images import grid, to_output
 from energycomp.sampling import compatible_schedulers
 
-__all__ = [
-    "HELD_OUT",
-    "SHOWN",
-    "Way",
-    "drawn",
-    "folder_of",
-    "identity",
-    "mean_interval",
-    "recorded",
-    "sampling_options",
-    "write_rows",
-]
-
 HELD_OUT = 2_000_000_000  # added to the seed: scenes that neither training nor `energycomp evaluate` has
 SHOWN = 8  # samples of a row of a picture
+PICTURE = (None, f"an image of the first {SHOWN} samples of each line")
 Z = 1.96
 
 
@@ -85,33 +76,22 @@ class Way:
         if self.best_of == 1:
             images = Composer(composition).sample(1, generator=generator, output_type="pt", **options)
         else:
-            images = sample_best(
-                composition,
-                best_of=self.best_of,
-                until_complete=self.until_complete,
-                model=model,
-                generator=generator,
-                output_type="pt",
-                **options,
-            ).images
+            options |= {"best_of": self.best_of, "until_complete": self.until_complete, "model": model}
+            images = sample_best(composition, generator=generator, output_type="pt", **options).images
         return torch.as_tensor(images[0])
 
 
-def sampling_options(description: str | None, *, records: str, scenes: str) -> argparse.ArgumentParser:
-    """A parser of the options that benchmarks of composed scenes share; the models are added by each.
+def sampling_options(description: str | None, *, scenes: str, **given: Any) -> argparse.ArgumentParser:
+    """The options that benchmarks of composed scenes share, and those that are their own.
 
-    >>> options = sampling_options(None, records="runs/some", scenes="layouts").parse_args(["-n", "2"])
+    >>> options = sampling_options(None, scenes="layouts", records="runs/some").parse_args(["-n", "2"])
     >>> options.n, options.counts, options.ways, options.records.name
     (2, '3,5,8', None, 'some')
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", type=int, default=64, help=f"{scenes} for each count")
-    parser.add_argument("--counts", default="3,5,8", help="numbers of objects")
-    parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--records", type=Path, default=Path(records), help="folder of single results")
-    parser.add_argument("-o", type=Path, default=None, help=f"a picture of the first {SHOWN} samples of each line")
-    return parser
+    shared = {"n": (64, f"{scenes} for each count"), "counts": ("3,5,8", "numbers of objects"), "seed": 0}
+    made = parser(description, **{**shared, **given}, o=PICTURE)
+    made.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
+    return made
 
 
 def identity(name: str, model: Model) -> str:
@@ -133,10 +113,40 @@ def folder_of(records: Path, name: str, model: Model, count: int, way: Way, seed
     return records / f"{identity(name, model)}-{count}-{way}-{seed}"
 
 
-def write_rows(path: Path, images: Sequence[Image.Image], *, columns: int, side: int = 1) -> None:
-    """Writes images in rows as a PNG file, enlarged to `side` px."""
-    with atomic_file(path) as temporary:
-        grid(images, columns=columns, side=side).save(temporary, format="PNG")
+def write_rows(
+    path: Path | None, images: Sequence[Image.Image | Path], *, columns: int = SHOWN, side: int = 1, names: Any = None
+) -> None:
+    """Writes images in rows as a PNG file, enlarged to `side` px, where a path is given."""
+    if path is not None:
+        opened = [Image.open(image) if isinstance(image, Path) else image for image in images]
+        with atomic_file(path) as temporary:
+            grid(opened, columns=columns, side=side, names=names).save(temporary, format="PNG")
+
+
+def first(folder: Path, n: int) -> list[Path]:
+    """The images of the first of n samples."""
+    return [folder / f"{k}.png" for k in range(min(SHOWN, n))]
+
+
+def spent(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Network evaluations of a sample."""
+    return round(sum(row["rows"] for row in rows) / len(rows), 1)
+
+
+def all_recorded(
+    folder: Path,
+    way: Way,
+    model: Model,
+    compositions: Sequence[Any],
+    seed: int,
+    read: Callable[[int, Tensor], Any],
+    title: str,
+) -> list[dict[str, Any]]:
+    """What is `recorded` of compositions, each with a seed of its own; `read` is given its number and its sample."""
+    return [
+        recorded(folder / str(k), way, model, composition, seed + k, partial(read, k))
+        for k, composition in enumerate(tqdm(compositions, desc=title))
+    ]
 
 
 def drawn(path: Path, way: Way, model: Model, composition: Any, seed: int) -> Path:
@@ -157,14 +167,14 @@ def recorded(
     """
     record = path.with_suffix(".json")
     if not record.exists():
-        with count_rows() as spent:
+        with count_rows() as counted:
             image = way.draw(model, composition, seed)
         _save(image, path.with_suffix(".png"))
         ways = "*".join(map(glob.escape, path.parent.name.split(str(way))))  # of the same models, read by the same one
         same = [other for other in path.parent.parent.glob(f"{ways}/{path.name}.json") if _shows(other, path)]
         answer = json.loads(same[0].read_text())["read"] if same else read(image)
         with atomic_file(record) as temporary:
-            temporary.write_text(json.dumps({"read": answer, "rows": spent.rows}))
+            temporary.write_text(json.dumps({"read": answer, "rows": counted.rows}))
     found: dict[str, Any] = json.loads(record.read_text())
     return found
 

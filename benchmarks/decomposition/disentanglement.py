@@ -11,7 +11,6 @@ factor is exchanged instead.
 
 from __future__ import annotations
 
-import argparse
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from benchmarks.common import measure
+from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
+from benchmarks.common.training import trained
 from energycomp import DiffusionDecomposer, load
 from energycomp.denoisers import GroupNorm
 from energycomp.files import atomic_file
@@ -31,7 +32,7 @@ from energycomp_datasets.shapes.lit import FACTORS, factors, render
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp.loss import covariance
 from energycomp_decomp.networks import FactorsEncoder
-from energycomp_lab.training import FitConfig, Step, ema_weights, fit
+from energycomp_lab.training import Step
 
 COMMAND = "python benchmarks/decomposition/disentanglement.py"
 DRAWN = 20_000
@@ -67,25 +68,18 @@ class BetaVAE(nn.Module):
         return error + kl_weight * divergence + covariance_weight * covariance(mean)
 
 
-def trained(width: int, kl_weight: float, covariance_weight: float, steps: int, seed: int, out: Path) -> BetaVAE:
-    """A beta-VAE; a finished run is read again."""
+def make_vae(width: int, kl_weight: float, covariance_weight: float, steps: int, seed: int, out: Path) -> BetaVAE:
+    """A trained beta-VAE; a finished run is read again."""
     images = torch.cat([render(part) for part in factors(DRAWN, seed=0).split(500)])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = BetaVAE(width)
 
     def loss(module: Any, batch: tuple[Tensor], step: Step) -> Tensor:
         value: Tensor = module.loss(batch[0], kl_weight, covariance_weight, step.generator)
         return value
 
-    config = FitConfig(
-        steps=steps, batch_size=32, learning_rate=1e-3, warmup_fraction=0.02, ema_decay=0.998, seed=seed,
-        save_every=1000,
+    return trained(
+        lambda: BetaVAE(width), loss, TensorDataset(images), out, steps=steps, batch_size=32, learning_rate=1e-3,
+        warmup_fraction=0.02, ema_decay=0.998, seed=seed, save_every=1000,
     )  # fmt: skip
-    result = fit(model, loss, TensorDataset(images), config, out=out)
-    state = model.state_dict()
-    model.load_state_dict({name: ema_weights(result.checkpoint).get(name, state[name]) for name in state})
-    return model.eval()
 
 
 def row(name: str, latents: Tensor, true: Tensor, error: float) -> list[str]:
@@ -130,18 +124,13 @@ def exchanged(decomposer: Any, seed: int, pairs: int = PAIRS) -> tuple[list[list
 @torch.no_grad()
 def main() -> None:
     """Writes disentanglement.md, exchanged.md and exchanged.png."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["lit"], help="names or folders")
-    parser.add_argument("--kl", nargs="+", type=float, default=[4e-4, 1.5e-3], help="its loss weight in a VAE")
-    parser.add_argument("--covariance", nargs="+", type=float, default=[0.0], help="its loss weight in a VAE")
-    parser.add_argument("--steps", type=int, default=5000, help="of a VAE")
-    parser.add_argument(
-        "--seeds", nargs="*", type=int, default=[0], help="of the VAEs; none is trained without a value"
-    )
-    parser.add_argument("-n", type=int, default=5000, help="images")
-    parser.add_argument("--seed", type=int, default=0, help="of the images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
+    made = parser(
+        __doc__, models=(["lit"], "names or folders"), kl=([4e-4, 1.5e-3], "its loss weight in a VAE"),
+        covariance=([0.0], "its loss weight in a VAE"), steps=(5000, "of a VAE"), n=5000, seed=(0, "of the images"),
+        out="runs/benchmarks",
+    )  # fmt: skip
+    made.add_argument("--seeds", nargs="*", type=int, default=[0], help="of the VAEs; none is trained without a value")
+    options = made.parse_args()
     torch.set_num_threads(1)
     true = factors(options.n, HELD_OUT + options.seed)
     pictures = torch.cat([render(part) for part in true.split(500)])
@@ -157,7 +146,7 @@ def main() -> None:
     for kl_weight, covariance_weight, seed in product(options.kl, options.covariance, options.seeds):
         folder = options.out / f"vae-{width}-{kl_weight:g}-{covariance_weight:g}-{seed}"
         with torch.enable_grad():
-            vae = trained(width, kl_weight, covariance_weight, options.steps, seed, folder)
+            vae = make_vae(width, kl_weight, covariance_weight, options.steps, seed, folder)
         latents = torch.cat([vae.encoder(part)[:, 0] for part in pictures.split(500)])
         error = _error(vae.decode(latents[:SHOWN]), pictures)
         kind = f"beta-VAE, {kl_weight:g}" if not covariance_weight else f"DIP-VAE, {kl_weight:g}, {covariance_weight:g}"
@@ -172,25 +161,19 @@ def main() -> None:
         "reconstructions."
     )
     columns = ("model", "MIG, %", "MCC, %", "mean squared error", "dimensions in use")
-    text = measure.table((*columns, *(f"{name}: gap / correlation" for name in FACTORS)), rows, note)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / "disentanglement.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    text = table((*columns, *(f"{name}: gap / correlation" for name in FACTORS)), rows, note)
+    write(options.out / "disentanglement", text)
     found, shown = exchanged(DiffusionDecomposer(load(options.models[0])), options.seed)
     note = (
         f"`{COMMAND} --models {options.models[0]} --seed {options.seed}`: {PAIRS} pairs of held-out images. One image "
         "gets a latent of the other. Of all 32 sets of factors, the change is attributed to the set whose exchange "
         "gives the nearest image."
     )
-    text = measure.table(("latent", "at most one factor", "what changes most often"), found, note)
-    with atomic_file(options.out / "exchanged.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
+    write(options.out / "exchanged", table(("latent", "at most one factor", "what changes most often"), found, note))
     names = ["first image", "second image", *(f"latent {k} of the second" for k in range(len(shown) - 2))]
     with atomic_file(options.out / "exchanged.png") as temporary:
-        picture = grid(shown[:, :COLUMNS].flatten(0, 1), columns=COLUMNS, side=SIDE, names=names)
-        picture.save(temporary, format="PNG")
-    print(text)
+        image = grid(shown[:, :COLUMNS].flatten(0, 1), columns=COLUMNS, side=SIDE, names=names)
+        image.save(temporary, format="PNG")
 
 
 def _error(made: Tensor, pictures: Tensor) -> float:

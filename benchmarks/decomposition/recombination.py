@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import measure
+from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import Composer, Decomposer, load
 from energycomp.components import Composition, combine
 from energycomp.decomposition import add, decomposer_of
@@ -40,6 +42,7 @@ CLEAR, TRIES = 1, 100  # pixels between objects at least; places that are tried 
 SEEN = 0.3  # of brightness in [-1, 1]: what differs by more from the ground is no ground
 SHOWN, SIDE = 8, 112  # pairs in the picture, and the px of an image in it
 CHUNK = 25
+HEAD = ("FID to a", "KID to a", "FID to b", "KID to b")
 
 
 def pairs(count: int, objects: tuple[int, int], seed: int, worlds: tuple[str, str]) -> list[tuple[Scene, Scene]]:
@@ -175,16 +178,11 @@ def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: dict[str, Ten
 @torch.no_grad()
 def main() -> None:
     """Writes adding.md, crossing.md and their pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", type=int, default=100, help="pairs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--models", nargs=2, default=["decomp", "decomp-b"], help="of the worlds a and b")
-    parser.add_argument("--comet", nargs=2, help="folders of COMET of the worlds a and b, for comparison")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
+    made = parser(__doc__, n=(100, "pairs"), seed=0, threads=1, out="runs/benchmarks")
+    made.add_argument("--models", nargs=2, default=["decomp", "decomp-b"], help="of the worlds a and b")
+    made.add_argument("--comet", nargs=2, help="folders of COMET of the worlds a and b, for comparison")
+    options = made.parse_args()
     torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
     ways = {"Decomp Diffusion": [decomposer_of(load(name)) for name in options.models]}
     if options.comet:
         ways["COMET"] = [decomposer_of(load(name)) for name in options.comet]
@@ -200,11 +198,7 @@ def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str
     for objects in ((2, 2), (3, 2)):
         chosen = pairs(options.n, objects, options.seed, ("a", "a"))
         for name, (decomposer, _) in ways.items():
-
-            def make(first: Tensor, second: Tensor, generator: torch.Generator, one: Any = decomposer) -> Tensor:
-                return added(one, first, second, generator)
-
-            made = scored(make, chosen, options.seed, "adding")
+            made = scored(partial(added, decomposer), chosen, options.seed, "adding")
             rows.append([name, f"{objects[0]} + {objects[1]}", *counted(made, chosen)])
             pictures[name] = made
     shown(options.out / "adding.png", chosen, pictures)
@@ -214,7 +208,7 @@ def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str
         "range of 2; it shows an object that it covers at an intersection over union of 0.5."
     )
     head = ("model", "objects", "found", "number of blobs right", "MSE to the true sum")
-    _write(options.out / "adding.md", measure.table(head, rows, note))
+    write(options.out / "adding", table(head, rows, note))
 
 
 def crossing(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
@@ -233,23 +227,8 @@ def crossing(ways: dict[str, list[Any]], options: argparse.Namespace, command: s
         "FID and KID to as many pictures of one world have the features of the counting network in "
         "energycomp-datasets, not published ones."
     )
-    head = (
-        "model",
-        "found",
-        "number of blobs right",
-        "MSE to the true sum",
-        "FID to a",
-        "KID to a",
-        "FID to b",
-        "KID to b",
-    )
-    _write(options.out / "crossing.md", measure.table(head, rows, note))
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    head = ("model", "found", "number of blobs right", "MSE to the true sum", *HEAD)
+    write(options.out / "crossing", table(head, rows, note))
 
 
 if __name__ == "__main__":

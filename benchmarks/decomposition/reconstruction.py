@@ -15,7 +15,6 @@ The thesis' own network and rule: energycomp train decomp --preset thesis --step
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +23,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import measure
+from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.decomposition import Parts, decomposer_of
-from energycomp.files import atomic_file
 from energycomp.plugins import find
 from energycomp_datasets.shapes.features import shape_features
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, PerceptualDistance
@@ -59,14 +58,8 @@ def row(name: str, examples: Sequence[Example], seed: int) -> list[str]:
     denoiser = model.denoiser
     kind = f"{denoiser.rule}, {denoiser.prediction_type}, {parts[0].images.shape[1]}"
     figures = [float((whole - pictures).square().mean()), float(distance.compute()), float(frechet.compute())]
-    return [
-        _short(name),
-        kind,
-        *(f"{figure:.4f}" for figure in figures),
-        f"{float(kernel.compute()[0]):.4f}",
-        *_found(parts, examples),
-        f"{seconds:.2f}",
-    ]
+    figures += [float(kernel.compute()[0])]
+    return [_short(name), kind, *(f"{one:.4f}" for one in figures), *_found(parts, examples), f"{seconds:.2f}"]
 
 
 def _found(parts: Sequence[Parts], examples: Sequence[Example]) -> list[str]:
@@ -86,15 +79,10 @@ def _short(name: str) -> str:
 
 def main() -> None:
     """Writes a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["decomp"], help="names or folders")
-    parser.add_argument("--data", default="synthetic", help="of the dataset decomp")
-    parser.add_argument("-n", type=int, default=500, help="pictures")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--name", default="reconstruction", help="of the file")
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
+    options = parser(
+        __doc__, models=(["decomp"], "names or folders"), data=("synthetic", "of the dataset decomp"), n=500, seed=0,
+        threads=1, name=("reconstruction", "of the file"), out="runs/benchmarks",
+    ).parse_args()  # fmt: skip
     torch.set_num_threads(options.threads)
     examples = find("datasets", "decomp")().examples(options.data, count=options.n, seed=options.seed)
     pictures = torch.stack([torch.as_tensor(example.image) for example in examples])
@@ -106,11 +94,7 @@ def main() -> None:
         "have the features of the counting network in energycomp-datasets, not published ones. Masks of a mean differ "
         f"from the median of its parts. One training seed each, threads: {options.threads}."
     )
-    text = measure.table(COLUMNS, rows, note)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(options.out / f"{options.name}.md") as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    print(text)
+    write(options.out / options.name, table(COLUMNS, rows, note))
 
 
 if __name__ == "__main__":

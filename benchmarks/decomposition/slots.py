@@ -12,9 +12,7 @@ world. Ablations: --option slots_from=mlp, slots_from=transformer, share_weights
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -22,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.common import measure
+from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.decomposition import traverse
-from energycomp.files import atomic_file
 from energycomp.plugins import find
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.classifier import classifier_accuracy, load_classifier
@@ -39,13 +37,6 @@ COMMAND = "python benchmarks/decomposition/slots.py"
 JUDGED = 5000
 CHUNK = 50
 ENDS = (-2.0, 2.0)
-MODELS = {
-    "separating": ("slots", "slots-sprites"),
-    "scenes": ("slots",),
-    "distances": ("slots-sprites",),
-    "more": ("slots-sprites",),
-    "traversing": ("slots",),
-}
 
 
 class JudgeFeatures(nn.Module):
@@ -169,69 +160,81 @@ def _in_use(decomposer: SlotDecomposer, latents: Tensor) -> list[int]:
     return [slot for slot, share in enumerate(shares.tolist()) if share >= 0.01]
 
 
-def table(rows: Mapping[str, Mapping[str, str]], note: str, path: Path) -> None:
-    """A row a model, as markdown."""
-    head = ("model", *next(iter(rows.values())))
-    text = measure.table(head, [[name, *row.values()] for name, row in rows.items()], note)
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print(text)
+Rows = dict[str, dict[str, str]]
+
+
+def separating(models: Mapping[str, Any], n: int, seed: int) -> tuple[Rows, str]:
+    """Table 3.1."""
+    rows = {name: separated(SlotDecomposer(model), "synthetic", n, seed) for name, model in models.items()}
+    return rows, f"{n} held-out images of each world."
+
+
+def scenes(models: Mapping[str, Any], n: int, seed: int) -> tuple[Rows, str]:
+    """Table 3.2, of arrow rooms."""
+    rows = {name: judged(SlotDecomposer(model), n, seed) for name, model in models.items()}
+    accuracy = 100 * classifier_accuracy(JUDGED, seed=seed)
+    sets = [arrow_rooms(np.random.default_rng([HELD_OUT, seed + k]), n).images for k in range(2)]
+    return rows, (
+        f"{n} images or scenes; right / wrong / invalid in per cent, by a classifier that is right about "
+        f"{accuracy:.2f} % of {JUDGED:,} held-out renders. FID in its features, to as many renders; of other renders "
+        f"it is {distance(JudgeFeatures().eval(), *sets):.1f}."
+    )
+
+
+def distances(models: Mapping[str, Any], n: int, seed: int) -> tuple[Rows, str]:
+    """Table 3.3, of sprites."""
+    rows = {name: compared(SlotDecomposer(model), n, seed) for name, model in models.items()}
+    other = distance(shape_features(), *(sprites(n, seed + k) for k in range(2)))
+    return rows, (
+        f"FID to {n} other held-out images, in the features of the counting network; of as many held-out images it is "
+        f"{other:.2f}."
+    )
+
+
+def more(models: Mapping[str, Any], n: int, seed: int) -> tuple[Rows, str]:
+    """More objects and slots than in training."""
+    rows = {}
+    for name, model in models.items():
+        own = model.denoiser.network.slots
+        for count, slots in ((4, own), (5, own), (5, 7)):
+            title = f"{name}, {count} objects, {slots} slots"
+            rows[title] = separated(SlotDecomposer(model, slots=slots), f"synthetic:{count}", n, seed)
+    return rows, f"{n} held-out images each; two to four objects were in those of training."
+
+
+def traversing(models: Mapping[str, Any], n: int, seed: int) -> tuple[Rows, str]:
+    """What the numbers of a slot change."""
+    rows = {name: traversed(SlotDecomposer(model), n, seed) for name, model in models.items()}
+    return rows, (
+        f"{n} held-out images, every slot in use; mean absolute change of brightness, of its range, as that number of "
+        "the slot that moves the image most goes from -2 to 2."
+    )
+
+
+PARTS: dict[str, tuple[Callable[..., tuple[Rows, str]], tuple[str, ...]]] = {
+    "separating": (separating, ("slots", "slots-sprites")),
+    "scenes": (scenes, ("slots",)),
+    "distances": (distances, ("slots-sprites",)),
+    "more": (more, ("slots-sprites",)),
+    "traversing": (traversing, ("slots",)),
+}
 
 
 @torch.no_grad()
 def main() -> None:
     """Writes separating.md, scenes.md, distances.md, more.md or traversing.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=tuple(MODELS))
-    parser.add_argument("-n", type=int, default=300, help="pictures, or scenes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--models", nargs="+", help="names and folders")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
+    made = parser(__doc__, n=(300, "images, or scenes"), seed=0, threads=1, out="runs/benchmarks")
+    made.add_argument("what", choices=tuple(PARTS))
+    made.add_argument("--models", nargs="+", help="names and folders")
+    options = made.parse_args()
     torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    options.models = options.models or list(MODELS[options.what])
-    command = f"`{COMMAND} {options.what} -n {options.n} --seed {options.seed} --models {' '.join(options.models)}`"
-    models: dict[str, Any] = {name: load(name) for name in options.models}
-    if options.what == "separating":
-        rows = {
-            name: separated(SlotDecomposer(model), "synthetic", options.n, options.seed)
-            for name, model in models.items()
-        }
-        note = f"{command}: {options.n} held-out pictures of each world."
-    elif options.what == "scenes":
-        rows = {name: judged(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
-        accuracy = 100 * classifier_accuracy(JUDGED, seed=options.seed)
-        sets = [arrow_rooms(np.random.default_rng([HELD_OUT, options.seed + k]), options.n).images for k in range(2)]
-        note = (
-            f"{command}: {options.n} pictures or scenes; right / wrong / invalid in per cent, by a judge that is right "
-            f"about {accuracy:.2f} % of {JUDGED:,} held-out renders. FID in the judge's features, to as many renders; "
-            f"of other renders it is {distance(JudgeFeatures().eval(), *sets):.1f}."
-        )
-    elif options.what == "distances":
-        rows = {name: compared(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
-        other = distance(shape_features(), *(sprites(options.n, options.seed + k) for k in range(2)))
-        note = (
-            f"{command}: FID to {options.n} other held-out pictures, in the features of the counting network; "
-            f"of as many held-out pictures it is {other:.2f}."
-        )
-    elif options.what == "traversing":
-        rows = {name: traversed(SlotDecomposer(model), options.n, options.seed) for name, model in models.items()}
-        note = (
-            f"{command}: {options.n} held-out pictures, every slot in use; mean absolute change of brightness, of its "
-            "range, as that number of the slot that moves the picture most goes from -2 to 2."
-        )
-    else:
-        rows = {}
-        for name, model in models.items():
-            for count, slots in ((4, model.denoiser.network.slots), (5, model.denoiser.network.slots), (5, 7)):
-                decomposer = SlotDecomposer(model, slots=slots)
-                rows[f"{name}, {count} objects, {slots} slots"] = separated(
-                    decomposer, f"synthetic:{count}", options.n, options.seed
-                )
-        note = f"{command}: {options.n} held-out pictures each; two to four objects were in those of training."
-    table(rows, note, options.out / f"{options.what}.md")
+    part, shipped = PARTS[options.what]
+    chosen = options.models or shipped
+    rows, note = part({name: load(name) for name in chosen}, options.n, options.seed)
+    command = f"`{COMMAND} {options.what} -n {options.n} --seed {options.seed} --models {' '.join(chosen)}`"
+    head = ("model", *next(iter(rows.values())))
+    text = table(head, [[name, *row.values()] for name, row in rows.items()], f"{command}: {note}")
+    write(options.out / options.what, text)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ Training images have one to five objects of either world. Held-out images use th
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
-from energycomp.files import atomic_file
+from benchmarks.common.options import parser
+from benchmarks.common.training import report, trained
 from energycomp_datasets.shapes.features import (
     LABELS,
     SHAPES,
@@ -25,23 +23,11 @@ from energycomp_datasets.shapes.features import (
     labelled,
     save_features,
     shape_features,
-)
+)  # fmt: skip
 from energycomp_datasets.synthetic import HELD_OUT
-from energycomp_lab.training import FitConfig, fit
 
 DRAWN = 30_000
 BATCH, RATE = 64, 2e-3
-
-
-def train(out: Path, *, steps: int, seed: int) -> ShapeFeatures:
-    """The averaged weights of a run, which goes on where it was stopped."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = ShapeFeatures().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    config = FitConfig(steps=steps, batch_size=BATCH, learning_rate=RATE, ema_decay=0.99, seed=seed, save_every=1500)
-    result = fit(network, counts_loss, labelled(DRAWN, seed=seed), config, out=out / f"seed-{seed}")
-    network.load_state_dict(result.ema_state)
-    return network.eval()
 
 
 @torch.no_grad()
@@ -58,27 +44,23 @@ def accuracy(network: ShapeFeatures, *, count: int, seed: int) -> dict[str, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-n", type=int, default=2000, help="held-out pictures")
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/features"))
-    parser.add_argument(
-        "--save", type=Path, help="a folder for the weights, such as energycomp_datasets/weights/features"
-    )
-    args = parser.parse_args()
-    started = time.perf_counter()
-    network = train(args.out, steps=args.steps, seed=args.seed)
+    """Writes report.json."""
+    save = (None, "a folder for the weights, such as energycomp_datasets/weights/features")
+    parsed = parser(__doc__, steps=4500, seed=0, n=(2000, "held-out images"), out="runs/features", save=save)
+    options = parsed.parse_args()
+    started, data = time.perf_counter(), labelled(DRAWN, seed=options.seed)
+    network = trained(
+        lambda: ShapeFeatures().to(memory_format=torch.channels_last), counts_loss, data,
+        options.out / f"seed-{options.seed}", steps=options.steps, batch_size=BATCH, learning_rate=RATE,
+        ema_decay=0.99, seed=options.seed, save_every=1500,
+    )  # fmt: skip
     seconds = time.perf_counter() - started
-    if args.save:
-        save_features(network, args.save)
-        network = shape_features(args.save)
-    report = {"steps": args.steps, "batch": BATCH, "drawn": DRAWN, "seed": args.seed, "labels": len(LABELS)}
-    report["held_out"] = args.n
-    report |= {"seconds": round(seconds), **accuracy(network, count=args.n, seed=args.seed)}
-    with atomic_file(args.out / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    if options.save:
+        save_features(network, options.save)
+        network = shape_features(options.save)
+    found = {"steps": options.steps, "batch": BATCH, "drawn": DRAWN, "seed": options.seed, "labels": len(LABELS)}
+    found |= {"held_out": options.n, "seconds": round(seconds)}
+    report(options.out / "report.json", {**found, **accuracy(network, count=options.n, seed=options.seed)})
 
 
 if __name__ == "__main__":

@@ -19,13 +19,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.comparison import Column, Record, bars, head, read_all, table_rows
-from benchmarks.baselines.faces import LABELS, recipe
-from benchmarks.baselines.label_sets import label_sets
-from benchmarks.baselines.readers import Method, Reader
-from benchmarks.baselines.training import train
+from benchmarks.baselines.comparison import Column, Method, Reader, compare
+from benchmarks.baselines.faces import LABELS, label_sets, recipe
+from benchmarks.baselines.training import train_all
 from benchmarks.common.answers import ATTRIBUTES, candidates_of, fingerprint
-from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import Model, infer, load
 from energycomp.images import to_unit
 from energycomp_datasets.faces.avatars import ATTRIBUTES as EVERY
@@ -33,56 +31,51 @@ from energycomp_datasets.faces.metrics import AttributeAccuracy, ExactMatch
 from energycomp_datasets.faces.source import FacesSource
 from energycomp_faces.labels import BINARY, Labels
 from energycomp_faces.model import faces as untrained
+from energycomp_lab.evaluation import Example
 from energycomp_solvers.enumerate import Enumerate
 
 COLUMNS = (Column("all three right", ExactMatch(), ".1%"), Column("labels right", AttributeAccuracy(), ".1%"))
-SHAPE = ()  # of a label
 BASELINES = ("classifier", "resnet")
 LABELLED = Labels(dict.fromkeys(EVERY, BINARY))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains where asked to, reads, writes attributes.md and attributes.png."""
-    options = parse(arguments)
+    options = parser(
+        __doc__,
+        train=(False, "the baselines, where not trained yet"),
+        models=(["faces"], "names or folders of ours; the first is compared"),
+        methods=(list(BASELINES), "the baselines beside ours", BASELINES),
+        weights=("runs/baselines/faces", "folder of the baselines"),
+        cache=("runs/cache", "folder of the training faces"),
+        data=(["synthetic", "synthetic:shifted"], "as faces are evaluated on"),
+        n=(300, "images of each data"),
+        seed=0,
+        threads=1,
+        out="runs/attributes",
+    ).parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.train:
-        ours = recipe(options.cache)
-        for name, baseline in LABELS.items():
-            if not any(name.startswith(chosen) for chosen in options.methods):
-                continue
-            for seed in baseline.seeds:
-                train(name, baseline, seed, options.weights, ours)
-    chosen = methods(options)
-    answers = {data: read(chosen, data, options) for data in options.data}
-    rows = [
-        row
-        for data in options.data
-        for row in table_rows(chosen, data, answers[data], COLUMNS, shape=SHAPE, seed=options.seed)
-    ]
-    text = table(head(COLUMNS), rows, note(options))
-    write(options.out / "attributes", text, bars(chosen, answers, COLUMNS[0], SHAPE))
+        train_all(LABELS, options.methods, options.weights, recipe(options.cache))
 
+    def examples(data: str) -> Sequence[Example]:
+        return [
+            attrs.evolve(one, conditions=[each for each in one.conditions or () if each["attribute"] in ATTRIBUTES])
+            for one in FacesSource().examples(data, count=options.n, seed=options.seed)
+        ]
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", action="store_true", help="the baselines, where not trained yet")
-    parser.add_argument(
-        "--models", nargs="+", default=["faces"], help="names or folders of ours; the first is compared"
+    told = "" if tuple(options.methods) == BASELINES else f" --methods {' '.join(options.methods)}"
+    note = (
+        f"`python benchmarks/inference/attributes.py --models {' '.join(options.models)}{told} --data "
+        f"{' '.join(options.data)} -n {options.n} --seed {options.seed}`: {', '.join(ATTRIBUTES)}; "
+        f"{options.threads} thread. Network evaluations and CPU seconds are per image; ranges are over training "
+        "seeds, intervals over images."
     )
-    parser.add_argument(
-        "--methods", nargs="+", default=list(BASELINES), choices=BASELINES, help="the baselines beside ours"
-    )
-    parser.add_argument("--weights", type=Path, default=Path("runs/baselines/faces"), help="folder of the baselines")
-    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the training faces")
-    parser.add_argument(
-        "--data", nargs="+", default=["synthetic", "synthetic:shifted"], help="as faces are evaluated on"
-    )
-    parser.add_argument("-n", type=int, default=300, help="pictures of each data")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/attributes"), help="a folder; a run goes on there")
-    return parser.parse_args(arguments)
+    shape = ()  # of a label
+    compare(
+        methods(options), examples, COLUMNS, options, conditioner=LABELLED, shape=shape, name="attributes",
+        note=lambda _: note,
+    )  # fmt: skip
 
 
 def methods(options: argparse.Namespace) -> list[Method]:
@@ -96,10 +89,8 @@ def methods(options: argparse.Namespace) -> list[Method]:
         model = untrained(pretrained=False)
         network = LABELS["classifier"].trained("classifier", options.weights, 0)
         model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network))
-        ways = (
-            ("classifier", "generative classifier", (ATTRIBUTES,)),
-            ("variant", "the same, label by label", _each()),
-        )
+        each = tuple((name,) for name in ATTRIBUTES)
+        ways = (("classifier", "generative classifier", (ATTRIBUTES,)), ("variant", "the same, label by label", each))
         for key, label, asked in ways:
             found.append(Method(f"{key}-{fingerprint(model)}", label, options.n, (partial(classified, model, asked),)))
     if "resnet" in options.methods:
@@ -108,10 +99,6 @@ def methods(options: argparse.Namespace) -> list[Method]:
         key, label = f"resnet-{LABELS['resnet'].settings['steps']}", f"ResNet, {len(seeds)} seeds"
         found.append(Method(key, label, options.n, readers))
     return found
-
-
-def _each() -> tuple[tuple[str, ...], ...]:
-    return tuple((name,) for name in ATTRIBUTES)
 
 
 def composed(model: Model) -> Reader:
@@ -150,27 +137,6 @@ def _regressed(weights: Path, seed: int) -> Reader:
         return torch.tensor([2 * k + int(present[k]) for k in map(EVERY.index, ATTRIBUTES)]), 1
 
     return read
-
-
-def read(chosen: Sequence[Method], data: str, options: argparse.Namespace) -> dict[str, list[Record]]:
-    """What every method finds in the faces of one data."""
-    path = options.out / f"{data.replace(':', '_').replace('/', '_')}-{options.seed}.jsonl"
-    examples = [
-        attrs.evolve(example, conditions=[one for one in example.conditions or () if one["attribute"] in ATTRIBUTES])
-        for example in FacesSource().examples(data, count=options.n, seed=options.seed)
-    ]
-    return read_all(chosen, examples, path, conditioner=LABELLED, title=data, seed=options.seed)
-
-
-def note(options: argparse.Namespace) -> str:
-    """How the table was made."""
-    chosen = "" if tuple(options.methods) == BASELINES else f" --methods {' '.join(options.methods)}"
-    return (
-        f"`python benchmarks/inference/attributes.py --models {' '.join(options.models)}{chosen} --data "
-        f"{' '.join(options.data)} -n {options.n} --seed {options.seed}`: {', '.join(ATTRIBUTES)}; "
-        f"{options.threads} thread. Network evaluations and CPU seconds are per image; ranges are over training "
-        "seeds, intervals over images."
-    )
 
 
 if __name__ == "__main__":

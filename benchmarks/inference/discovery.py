@@ -18,18 +18,26 @@ from pathlib import Path
 import attrs
 import torch
 
-from benchmarks.baselines.comparison import Column, Record, answered, bars, head, read_all, table_rows
-from benchmarks.baselines.compound import compound
-from benchmarks.baselines.places import PLACES, recipe
-from benchmarks.baselines.readers import Method, Reader, composed, joint, regressed
-from benchmarks.baselines.scores import paired_difference
-from benchmarks.baselines.training import train
-from benchmarks.common.measure import table, write
+from benchmarks.baselines.comparison import (
+    Column,
+    Method,
+    Reader,
+    Record,
+    answered,
+    compare,
+    composed,
+    joint,
+    paired_difference,
+    regressed,
+)
+from benchmarks.baselines.places import PLACES, compound, recipe
+from benchmarks.baselines.training import train_all
+from benchmarks.common.options import parser
 from energycomp import load
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr_places as untrained
 from energycomp_datasets.clevr.source import ClevrSource
-from energycomp_lab.evaluation import EstimationError, PerceptionRate, Precision
+from energycomp_lab.evaluation import EstimationError, Example, PerceptionRate, Precision
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.sgd import SGD
 
@@ -44,54 +52,38 @@ METHODS = ["ours", "sgd", *PLACES]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains where asked to, reads, writes NAME.md and NAME.png."""
-    options = parse(arguments)
+    options = parser(
+        __doc__,
+        train=(False, "the baselines among the methods, where not trained yet"),
+        methods=(METHODS, "all by default", METHODS),
+        model="clevr-places",
+        weights=("runs/baselines", "folder of the baselines"),
+        cache=("runs/cache", "folder of the training scenes"),
+        data=(["synthetic:3-5", "synthetic:6-8"], "as `ClevrSource` takes"),
+        n=(200, "images of each data"),
+        few=(20, "images for methods that descend gradients"),
+        inits=([1, 5, 10, 15, 20], "of sgd; the last for compound"),
+        steps=(120, "of sgd, the same for compound"),
+        draws=(1, "noise draws of a step, the same for compound"),
+        start=("random", "of sgd and compound", ("random", "residual")),
+        seed=0,
+        threads=1,
+        name=("discovery", "of the table and the chart"),
+        out="runs/discovery",
+    ).parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.train:
-        ours = recipe(options.cache)
-        for name, baseline in PLACES.items():
-            for seed in baseline.seeds if name in options.methods else ():
-                train(name, baseline, seed, options.weights, ours)
+        train_all(PLACES, options.methods, options.weights, recipe(options.cache))
     chosen = methods(options)
-    answers = {data: read(chosen, data, options) for data in options.data}
-    rows = [
-        row
-        for data in options.data
-        for row in table_rows(chosen, data, answers[data], COLUMNS, shape=SHAPE, seed=options.seed)
-    ]
-    gaps = [gap for data in options.data for gap in same_descent(chosen, data, answers[data], options.seed)]
-    text = table(head(COLUMNS), rows, " ".join([note(options), *gaps]))
-    write(options.out / options.name, text, bars(chosen, answers, COLUMNS[0], SHAPE))
 
+    def note(answers: dict[str, dict[str, list[Record]]]) -> str:
+        gaps = [gap for data in options.data for gap in same_descent(chosen, data, answers[data], options.seed)]
+        return " ".join([how(options), *gaps])
 
-def read(chosen: Sequence[Method], data: str, options: argparse.Namespace) -> dict[str, list[Record]]:
-    """What every method finds in the scenes of one data."""
-    path = options.out / f"{data.replace(':', '_').replace('/', '_')}-{options.seed}.jsonl"
-    examples = ClevrSource().examples(data, count=options.n, seed=options.seed)
-    return read_all(chosen, examples, path, conditioner=Coordinates(), title=data, seed=options.seed)
+    def examples(data: str) -> Sequence[Example]:
+        return ClevrSource().examples(data, count=options.n, seed=options.seed)
 
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", action="store_true", help="the baselines among the methods, where not trained yet")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="all by default")
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder of our model")
-    parser.add_argument("--weights", type=Path, default=Path("runs/baselines"), help="folder of the baselines")
-    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the training scenes")
-    parser.add_argument("--data", nargs="+", default=["synthetic:3-5", "synthetic:6-8"], help="as `ClevrSource` takes")
-    parser.add_argument("-n", type=int, default=200, help="pictures of each data")
-    parser.add_argument("--few", type=int, default=20, help="pictures for methods that descend gradients")
-    parser.add_argument(
-        "--inits", type=int, nargs="+", default=[1, 5, 10, 15, 20], help="of sgd; the last for compound"
-    )
-    parser.add_argument("--steps", type=int, default=120, help="of sgd, the same for compound")
-    parser.add_argument("--draws", type=int, default=1, help="noise draws of a step, the same for compound")
-    parser.add_argument("--start", choices=("random", "residual"), default="random", help="of sgd and compound")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--name", default="discovery", help="of the table and the picture")
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/discovery"), help="a folder; a run goes on there")
-    return parser.parse_args(arguments)
+    compare(chosen, examples, COLUMNS, options, conditioner=Coordinates(), shape=SHAPE, name=options.name, note=note)
 
 
 def methods(options: argparse.Namespace) -> list[Method]:
@@ -145,7 +137,7 @@ def same_descent(chosen: Sequence[Method], data: str, records: dict[str, list[Re
     return [f"{data}: the classifier minus ours, both by sgd, {gap:+.3f} ({low:+.3f} to {high:+.3f})."]
 
 
-def note(options: argparse.Namespace) -> str:
+def how(options: argparse.Namespace) -> str:
     """How the table was made."""
     return (
         f"`python benchmarks/inference/discovery.py --data {' '.join(options.data)} -n {options.n} --few {options.few} "

@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
-from benchmarks.common import measure
-from benchmarks.inference.foreign import foreign_images
+from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import Model, infer, load
 from energycomp.images import to_unit
 from energycomp.inference import Problem, make_problem, paired, standard_error
@@ -34,6 +34,20 @@ COMMAND = "python benchmarks/inference/reading_statistics.py"
 LEVELS = (0.05, 0.01)
 IMAGES = 10  # that the readings of `coverage` share
 MODEL = "clevr-places"
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "rotated by 90 degrees": lambda image: image.rot90(1, (1, 2)),
+    "rotated by 180 degrees": lambda image: image.rot90(2, (1, 2)),
+    "flipped upside down": lambda image: image.flip(1),
+    "upper and lower half exchanged": lambda image: image.roll(image.shape[1] // 2, 1),
+    "negative": lambda image: -image,
+    "half as bright": lambda image: (image + 1) / 2 - 1,
+    "1.4 times as bright": lambda image: ((image + 1) * 1.4 - 1).clamp(-1, 1),
+    "blurred": lambda image: avg_pool2d(image[None], 5, 1, 2)[0],
+    "with noise of 0.2": lambda image: (
+        image + 0.2 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    ).clamp(-1, 1),
+}
+OTHERS = (("faces", "synthetic"), ("decomp", "synthetic"), ("clevr", "synthetic:textured:3-5"))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -61,13 +75,9 @@ def closed_form(readings: int) -> Iterator[list[str]]:
             p = early.solve(make_problem(between, labels), generator=seeded(seed)).p_value
             sure.append(p is not None and p < level)
             two.append(infer(to_unit(half), objects, solver=pursuit, generator=seeded(seed)).count == 2)
-        yield [
-            "closed form",
-            f"one of two equal labels declared better at p < {level}",
-            share(sure),
-            f"at most {level:.0%}",
-        ]
-        yield ["closed form", f"half an object counted at p < {level}", share(two), f"at most {level:.0%}"]
+        aim = f"at most {level:.0%}"
+        yield ["closed form", f"one of two equal labels declared better at p < {level}", share(sure), aim]
+        yield ["closed form", f"half an object counted at p < {level}", share(two), aim]
 
 
 def coverage(model: Model, readings: int) -> Iterator[list[str]]:
@@ -128,30 +138,53 @@ def _is_foreign(image: Tensor, model: Model) -> bool:
         return infer(to_unit(image), model).out_of_distribution
 
 
+def foreign_images(model: Model, n: int) -> dict[str, list[Tensor]]:
+    """n images (3, H, W) in [-1, 1] of each kind, by its description; changed scenes are the model's own kind."""
+    height, width = model.processor.size
+    generator = torch.Generator().manual_seed(0)
+    tone = torch.linspace(-1, 1, n)
+    found = {
+        "one grey tone, black to white": [torch.full((3, height, width), float(t)) for t in tone],
+        "uniform noise": [torch.rand(3, height, width, generator=generator) * 2 - 1 for _ in range(n)],
+        "stripes": [(torch.arange(width) / (2.0 + k)).sin().sign().expand(3, height, width).clone() for k in range(n)],
+        "coloured blocks": [_blocks(height, width, generator) for _ in range(n)],
+    }
+    scenes = [
+        model.processor(e.image)[0] for e in find("datasets", model.name)().examples("synthetic:2-6", count=n, seed=77)
+    ]
+    found |= {f"scenes, {name}": [change(scene) for scene in scenes] for name, change in CHANGES.items()}
+    for name, data in OTHERS:
+        examples = find("datasets", name)().examples(data, count=n, seed=5)
+        found[f"{name}, {data}"] = [model.processor(example.image)[0] for example in examples]
+    return found
+
+
+def _blocks(height: int, width: int, generator: torch.Generator) -> Tensor:
+    blocks = torch.rand(3, 8, 8, generator=generator).mul(2).sub(1)
+    return blocks.repeat_interleave(height // 8, 1).repeat_interleave(width // 8, 2)
+
+
 def main() -> None:
     """Writes reading_statistics.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("closed", "coverage", "alarms")
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    parser.add_argument("-n", type=int, default=500, help="readings")
-    parser.add_argument("--scenes", type=int, default=300, help="held-out scenes for false alarms")
-    parser.add_argument("--foreign", type=int, default=5, help="images of each other kind")
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
+    options = parser(
+        __doc__,
+        only=(list(PARTS), "all by default", list(PARTS)),
+        n=(500, "readings"),
+        scenes=(300, "held-out scenes for false alarms"),
+        foreign=(5, "images of each other kind"),
+        out="runs/benchmarks",
+    ).parse_args()
     torch.set_num_threads(1)
-    rows: list[list[str]] = []
-    if "closed" in options.only:
-        rows += closed_form(options.n)
-    if "coverage" in options.only:
-        rows += coverage(load(MODEL), options.n)
-    if "alarms" in options.only:
-        rows += alarms(load(MODEL), options.scenes, options.foreign)
+    rows = [row for name in PARTS if name in options.only for row in PARTS[name](options)]
     note = f"`{COMMAND} -n {options.n} --scenes {options.scenes} --foreign {options.foreign}`, 95 % intervals."
-    text = measure.table(("model", "what", "measured", "aim"), rows, note)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "reading_statistics.md").write_text(text)
-    print(text)
+    write(options.out / "reading_statistics", table(("model", "what", "measured", "aim"), rows, note))
 
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[list[str]]]] = {
+    "closed": lambda options: closed_form(options.n),
+    "coverage": lambda options: coverage(load(MODEL), options.n),
+    "alarms": lambda options: alarms(load(MODEL), options.scenes, options.foreign),
+}
 
 if __name__ == "__main__":
     main()

@@ -13,26 +13,23 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 
 import attrs
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.comparison import Column, Record, bars, head, read_all, table_rows
-from benchmarks.baselines.readers import Method, Reader
+from benchmarks.baselines.comparison import Column, Method, Reader, compare
 from benchmarks.common.answers import fingerprint
-from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import Model, NoiseBank, load
 from energycomp.components import Rule
 from energycomp.inference import Problem, make_problem
 from energycomp_datasets.solids.metrics import ConceptRecall
 from energycomp_datasets.solids.source import TextSource
-from energycomp_lab.evaluation import ExactSet
+from energycomp_lab.evaluation import ExactSet, Example
 from energycomp_solvers.weights import Weights
 from energycomp_text import with_concepts
 from energycomp_text.classifiers import Guess, compound, individual, weighted
@@ -45,40 +42,41 @@ Find = Callable[[Model, Tensor, NoiseBank, int], Guess]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads, writes zero_shot.md and zero_shot.png."""
-    options = parse(arguments)
+    options = parser(
+        __doc__,
+        model=("text", "registered name, folder or hub id"),
+        data=(["synthetic", "synthetic:seen", "synthetic:3"], "as `TextSource` takes"),
+        concepts=("", "with commas; those of the data by default"),
+        device="cpu",
+        dtype=("", "of a pipeline's networks, such as bfloat16"),
+        draws=(0, "of every method; the model's own number by default"),
+        only=([""], "methods, ours first: product nnls sgd-20 ...; all by default"),
+        n=(100, "images of each data"),
+        few=(20, "images that gradient steps read"),
+        seed=0,
+        threads=1,
+        out="runs/zero_shot",
+    ).parse_args(arguments)
     torch.set_num_threads(options.threads)
-    extra = {} if options.dtype is None else {"dtype": options.dtype}
-    model = load("text" if options.model is None else options.model, device=options.device, **extra)
+    model = load(options.model, device=options.device, **({"dtype": options.dtype} if options.dtype else {}))
     shown = dict.fromkeys(name for data in options.data for name in TextSource().concepts(data))
     model = with_concepts(model, options.concepts.split(",") if options.concepts else list(shown))
-    chosen, shape = methods(model, options), model.conditioner.value_shape
-    answers = {data: read(chosen, model, data, options) for data in options.data}
-    rows = [
-        row
-        for data in options.data
-        for row in table_rows(chosen, data, answers[data], COLUMNS, shape=shape, seed=options.seed)
-    ]
-    write(
-        options.out / "zero_shot", table(head(COLUMNS), rows, note(options)), bars(chosen, answers, COLUMNS[0], shape)
+    told = f" --model {options.model}" if options.model != "text" else ""
+    told += f" --data {' '.join(options.data)}" + (f" --draws {options.draws}" if options.draws else "")
+    told += f" --only {' '.join(options.only)}" if any(options.only) else ""
+    note = (
+        f"`python benchmarks/inference/zero_shot.py{told} -n {options.n} --few {options.few} --seed {options.seed}`; "
+        f"{options.threads} thread, intervals over images. Rows and CPU seconds are of one image."
     )
 
+    def examples(data: str) -> Sequence[Example]:
+        return TextSource().examples(data, count=options.n, seed=options.seed)
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=None, help="folder or hub id; the model that ships")
-    parser.add_argument("--data", nargs="+", default=["synthetic", "synthetic:seen", "synthetic:3"])
-    parser.add_argument("--concepts", default=None, help="with commas; those of the data")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default=None, help="of a pipeline's networks, such as bfloat16")
-    parser.add_argument("--draws", type=int, default=None, help="of every method; the model's own number")
-    parser.add_argument("--only", nargs="+", default=None, help="methods, ours first: product nnls sgd-20 ...")
-    parser.add_argument("-n", type=int, default=100, help="pictures of each data")
-    parser.add_argument("--few", type=int, default=20, help="pictures that gradient steps read")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/zero_shot"), help="a folder; a run goes on there")
-    return parser.parse_args(arguments)
+    conditioner = model.conditioner
+    compare(
+        methods(model, options), examples, COLUMNS, options, conditioner=conditioner, shape=conditioner.value_shape,
+        name="zero_shot", note=lambda _: note,
+    )  # fmt: skip
 
 
 def methods(model: Model, options: argparse.Namespace) -> list[Method]:
@@ -90,41 +88,30 @@ def methods(model: Model, options: argparse.Namespace) -> list[Method]:
         rule: (f"composed, every set, rule {rule}", partial(composed, rule)),
         other: (f"composed, every set, rule {other}", partial(composed, other)),
         "nnls": ("weights, least squares", partial(fitted, 0)),
-        **{
-            f"sgd-{share}": (f"weights, {share * draws} gradient steps", partial(fitted, share)) for share in SGD_SHARES
-        },
+        **{f"sgd-{k}": (f"weights, {k * draws} gradient steps", partial(fitted, k)) for k in SGD_SHARES},
         "compound": ("compound prompt (diffusion classifier)", compound),
         "individual": ("individual prompts (its variant)", individual),
         "weighted": ("prompt weighting", weighted),
     }
-    told = json.dumps([model.conditioner.config(), options.dtype], sort_keys=True)
+    told = json.dumps([model.conditioner.config(), options.dtype or None], sort_keys=True)
     mark = f"{draws}-{fingerprint(model)}-{hashlib.sha256(told.encode()).hexdigest()[:6]}"
     return [
         Method(
-            f"{key}-{mark}",
-            label,
-            options.few if "sgd" in key else options.n,
-            (partial(_reader, model, draws, find_set),),
+            f"{key}-{mark}", label, options.few if "sgd" in key else options.n, (partial(_reader, model, draws, find),)
         )
-        for key, (label, find_set) in ways.items()
-        if options.only is None or key in options.only
+        for key, (label, find) in ways.items()
+        if not any(options.only) or key in options.only
     ]
 
 
-def _reader(model: Model, draws: int, find_set: Find) -> Reader:
-    conditioner = model.conditioner
-
+def _reader(model: Model, draws: int, find: Find) -> Reader:
     def read(image: Tensor, count: int, _: torch.Generator) -> tuple[Tensor, int]:
         observation = model.encode(image)
-        guess = find_set(model, observation, _bank(model, observation, draws), count)
-        return torch.cat([conditioner.parse(concept=name) for name in guess.concepts]), guess.rows
+        bank = make_problem(observation, model, count=1).draw(draws, _generator(observation))
+        guess = find(model, observation, bank, count)
+        return torch.cat([model.conditioner.parse(concept=name) for name in guess.concepts]), guess.rows
 
     return read
-
-
-def _bank(model: Model, observation: Tensor, draws: int) -> NoiseBank:
-    """Draws that follow from the picture, the same ones for every method."""
-    return make_problem(observation, model, count=1).draw(draws, _generator(observation))
 
 
 def _generator(observation: Tensor) -> torch.Generator:
@@ -166,25 +153,6 @@ def _names(model: Model) -> tuple[str, ...]:
     if not isinstance(conditioner, Text):
         raise TypeError("a model of text is needed")
     return conditioner.concepts
-
-
-def read(chosen: Sequence[Method], model: Model, data: str, options: argparse.Namespace) -> dict[str, list[Record]]:
-    """What every method finds in the pictures of one data."""
-    path = options.out / f"{re.sub(r'[^0-9A-Za-z.-]+', '_', data)}-{options.seed}.jsonl"
-    examples = TextSource().examples(data, count=options.n, seed=options.seed)
-    return read_all(chosen, examples, path, conditioner=model.conditioner, title=data, seed=options.seed)
-
-
-def note(options: argparse.Namespace) -> str:
-    """How the table was made."""
-    model = f" --model {options.model}" if options.model else ""
-    draws = f" --draws {options.draws}" if options.draws else ""
-    draws += f" --only {' '.join(options.only)}" if options.only else ""
-    return (
-        f"`python benchmarks/inference/zero_shot.py{model} --data {' '.join(options.data)}{draws} -n {options.n} --few "
-        f"{options.few} --seed {options.seed}`; {options.threads} thread, intervals over pictures. Rows and CPU "
-        "seconds are of one picture."
-    )
 
 
 if __name__ == "__main__":

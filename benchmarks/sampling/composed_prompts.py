@@ -13,10 +13,10 @@ A way is SCHEDULER@STEPS or SAMPLER@STEPS; x4 draws four samples of each set and
 
 from __future__ import annotations
 
-import argparse
 import json
+import operator
 from collections.abc import Sequence
-from functools import partial
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,11 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from benchmarks.common.ways import Way, identity, mean_interval, recorded
+from benchmarks.common.options import parser
+from benchmarks.common.ways import PICTURE, SHOWN, Way, all_recorded, first, identity, mean_interval, spent, write_rows
 from energycomp import Model, infer, load
-from energycomp.files import atomic_file
-from energycomp.images import grid
 from energycomp_datasets.solids.solids import CONCEPTS, seen_pairs
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_text.classifiers import compound_prompt
@@ -39,7 +36,6 @@ from energycomp_text.classifiers import compound_prompt
 CASES = ("two", "three", "weighted", "uneven", "negated")
 HEAVY, LIGHT = 1.2, 0.8
 DRAWS = 64  # that read a sample
-SHOWN, SIDE = 8, 112  # samples of a line in the picture, and their px in it
 
 
 @attrs.frozen(eq=False)
@@ -54,43 +50,44 @@ class Case:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each case and way."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="text", help="registered name or folder")
-    parser.add_argument("--reader", default=None, help="registered name or folder of the model that reads the samples")
-    parser.add_argument("-n", type=int, default=32, help="samples of each case")
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
-    parser.add_argument("--scale", type=float, default=None, help="weight of every prompt; the model's own")
-    parser.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--records", type=Path, default=Path("runs/composed_prompts"), help="folder of single results")
-    parser.add_argument("-o", type=Path, default=None, help="a picture of the first 8 samples of each line")
-    options = parser.parse_args(arguments)
+    made = parser(
+        __doc__,
+        model="text",
+        reader=("", "registered name or folder of the model that reads the samples; the same one"),
+        n=(32, "samples of each case"),
+        cases=(list(CASES), "all by default", CASES),
+        scale=(0.0, "weight of every prompt; the model's own"),
+        seed=0,
+        records="runs/composed_prompts",
+        o=PICTURE,
+    )
+    made.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
+    options = made.parse_args(arguments)
     model = load(options.model)
     reader = load(options.reader) if options.reader else model
     models = identity(options.model, model)
     if options.reader:
         models += f"-read-by-{identity(options.reader, reader)}"
     scale = options.scale or model.defaults.guidance_scale
-    shown: list[Path] = []
-    lines: list[str] = []
+    shown, lines = list[Path](), list[str]()
     for name in options.cases:
         cases = [make(model, name, names, scale) for names in sets(name, options.n, options.seed)]
+        compositions = [case.composition for case in cases]
+
+        def read(k: int, image: Tensor, cases: Sequence[Case] = cases) -> float:
+            return share(reader, cases[k], image)
+
         for way in options.ways or [Way.of(model)]:
             folder = options.records / f"{models}-{name}-{scale:g}-{way}-{options.seed}"
-            rows = [
-                recorded(folder / str(k), way, model, case.composition, options.seed + k, partial(share, reader, case))
-                for k, case in enumerate(tqdm(cases, desc=f"{name}, {way}"))
-            ]
+            rows = all_recorded(folder, way, model, compositions, options.seed, read, f"{name}, {way}")
             found, interval = mean_interval(torch.tensor([row["read"] for row in rows]))
             line = {"case": name, "way": str(way), "found": found, "interval": interval, "samples": options.n}
-            spent = round(sum(row["rows"] for row in rows) / options.n, 1)
-            print(json.dumps({**line, "scale": scale, "seed": options.seed, "rows_per_sample": spent}), flush=True)
+            print(
+                json.dumps({**line, "scale": scale, "seed": options.seed, "rows_per_sample": spent(rows)}), flush=True
+            )
             lines.append(f"{name}, {way}" if len(options.ways or ()) > 1 else name)
-            shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
-    if options.o:
-        with atomic_file(options.o) as temporary:
-            images = [Image.open(path) for path in shown]
-            grid(images, columns=min(SHOWN, options.n), side=SIDE, names=lines).save(temporary, format="PNG")
+            shown += first(folder, options.n)
+    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=112, names=lines)
 
 
 def sets(name: str, n: int, seed: int) -> list[tuple[str, ...]]:
@@ -110,10 +107,7 @@ def make(model: Model, name: str, names: tuple[str, ...], scale: float) -> Case:
         return Case(names[:1], parts[0] & model.unconditional, (1, 2))
     if name == "uneven":
         return Case(names, (HEAVY * parts[0]) & (LIGHT * parts[1]), 2)
-    composition: Any = parts[0]
-    for part in parts[1:]:
-        composition = composition & part
-    return Case(names, composition, len(parts))
+    return Case(names, reduce(operator.and_, parts), len(parts))
 
 
 def share(model: Model, case: Case, image: Tensor) -> float:

@@ -9,25 +9,27 @@ has a seed of its own, so that all ways start from the same noise. Results in `-
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks.common.ways import (
     HELD_OUT,
     SHOWN,
     Way,
+    all_recorded,
+    first,
     folder_of,
     mean_interval,
-    recorded,
     sampling_options,
+    spent,
     write_rows,
-)
+)  # fmt: skip
 from energycomp import Model, infer, load
 from energycomp_datasets.clevr.layout import render_arrays
 from energycomp_lab.evaluation import PerceptionRate
@@ -45,42 +47,30 @@ def summary(found: Sequence[Mapping[str, Any]], asked: Tensor) -> dict[str, floa
         "found_interval": places[1],
         "count_right": right[0],
         "count_right_interval": right[1],
-        "rows_per_sample": round(sum(row["rows"] for row in found) / len(found), 1),
+        "rows_per_sample": spent(found),
     }
-
-
-def compose(model: Model, places: Tensor) -> Any:
-    """Objects at the places (K, 2)."""
-    composition = model.leaf(places[0][None])
-    for place in places[1:]:
-        composition = composition & model.leaf(place[None])
-    return composition
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
-    parser = sampling_options(__doc__, records="runs/composed_samples", scenes="layouts")
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
-    options = parser.parse_args(arguments)
-    model = load(options.model)
-
-    def read(image: Tensor) -> Any:
-        return infer(image, model).conditions.tolist()
-
-    shown: list[Path] = []
+    given = {"model": "clevr-places", "records": "runs/composed_samples"}
+    options = sampling_options(__doc__, scenes="layouts", **given).parse_args(arguments)
+    model, shown = load(options.model), list[Path]()
     for count in map(int, options.counts.split(",")):
         _, places = render_arrays(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        scenes = [reduce(operator.and_, [model.leaf(place[None]) for place in one]) for one in places]
         for way in options.ways or [Way.of(model)]:
             folder = folder_of(options.records, options.model, model, count, way, options.seed)
-            found = [
-                recorded(folder / str(k), way, model, compose(model, place), options.seed + k, read)
-                for k, place in enumerate(tqdm(places, desc=f"{count} objects, {way}"))
-            ]
+            found = all_recorded(folder, way, model, scenes, options.seed, read_by(model), f"{count} objects, {way}")
             line = {"objects": count, "way": str(way), "samples": options.n, "seed": options.seed}
             print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
-            shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
-    if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n))
+            shown += first(folder, options.n)
+    write_rows(options.o, shown, columns=min(SHOWN, options.n))
+
+
+def read_by(model: Model) -> Callable[[int, Tensor], Any]:
+    """Reads a sample."""
+    return lambda _, image: infer(image, model).conditions.tolist()
 
 
 if __name__ == "__main__":

@@ -85,14 +85,16 @@ def gradient(images: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines."""
-    parser = sampling_options(__doc__, records="runs/described_scenes", scenes="scenes")
-    parser.add_argument("--models", nargs="+", default=["clevr"], help="registered names or folders")
-    parser.add_argument("--features", type=Path, default=FOLDER, help="folder of the network of `scene_features.py`")
-    parser.add_argument("--feature-steps", type=int, default=STEPS, help="of the training of that network")
-    parser.add_argument("--feature-scenes", type=int, default=DRAWN, help="that it is trained on")
-    options = parser.parse_args(arguments)
+    given = {"models": ["clevr"], "records": "runs/described_scenes"}
+    features = (str(FOLDER), "folder of the network of `scene_features.py`")
+    feature_steps, feature_scenes = (STEPS, "of the training of that network"), (DRAWN, "that it is trained on")
+    options = sampling_options(
+        __doc__, scenes="scenes", features=features, feature_steps=feature_steps, feature_scenes=feature_scenes, **given
+    ).parse_args(arguments)
     models = {name: load(name) for name in options.models}
-    network, features = scene_features(options.features, steps=options.feature_steps, drawn=options.feature_scenes)
+    network, features = scene_features(
+        Path(options.features), steps=options.feature_steps, drawn=options.feature_scenes
+    )
     found: list[dict[tuple[str, str], Tensor]] = []
     for count in map(int, options.counts.split(",")):
         kinds = floors(options.n, count, options.seed)
@@ -106,9 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(found) > 1:
         everything = {kind: torch.cat([kinds[kind] for kinds in found]) for kind in found[0]}
         report(network, everything, {"objects": "all", "features": features, "seed": options.seed})
-    if options.o:
-        shown = torch.cat([images[:SHOWN] for kinds in found for images in kinds.values()])
-        write_rows(options.o, to_output(shown, "pil"), columns=min(SHOWN, options.n), side=128)
+    shown = torch.cat([images[:SHOWN] for kinds in found for images in kinds.values()])
+    write_rows(options.o, to_output(shown, "pil"), columns=min(SHOWN, options.n), side=128)
 
 
 def floors(n: int, count: int, seed: int) -> dict[tuple[str, str], Tensor]:

@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks.common.ways import (
     HELD_OUT,
     SHOWN,
     Way,
+    all_recorded,
+    first,
     folder_of,
     mean_interval,
-    recorded,
     sampling_options,
     write_rows,
-)
-from energycomp import infer, load
+)  # fmt: skip
+from benchmarks.sampling.composed_samples import read_by
+from energycomp import load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
 from energycomp_datasets.clevr.layout import render_objects
@@ -37,26 +36,20 @@ from energycomp_lab.evaluation import AttributeAccuracy, PerceptionRate, attribu
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
-    parser = sampling_options(__doc__, records="runs/described_scenes", scenes="scenes")
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
-    options = parser.parse_args(arguments)
+    given = {"model": "clevr", "records": "runs/described_scenes"}
+    options = sampling_options(__doc__, scenes="scenes", **given).parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     split = mixed.support.split
 
-    def read(image: Tensor) -> Any:
-        return infer(image, model).conditions.tolist()
-
     shown: list[Path] = []
     for count in map(int, options.counts.split(",")):
         _, described = render_objects(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        scenes = [model.compose(values) for values in described]
         for way in options.ways or [Way.of(model)]:
             folder = folder_of(options.records, options.model, model, count, way, options.seed)
-            rows = [
-                recorded(folder / str(k), way, model, model.compose(values), options.seed + k, read)
-                for k, values in enumerate(tqdm(described, desc=f"{count} objects, {way}"))
-            ]
+            rows = all_recorded(folder, way, model, scenes, options.seed, read_by(model), f"{count} objects, {way}")
             found = [torch.tensor(row["read"]).reshape(-1, described[0].shape[1]) for row in rows]
             rates = [PerceptionRate() for _ in found]
             for rate, one, true in zip(rates, found, described, strict=True):
@@ -71,9 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     metric.update(found, described)
                     line[str(name)] = round(float(metric.compute()), 4)
             print(json.dumps(line), flush=True)
-            shown += [folder / f"{k}.png" for k in range(min(SHOWN, options.n))]
-    if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=128)
+            shown += first(folder, options.n)
+    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=128)
 
 
 if __name__ == "__main__":

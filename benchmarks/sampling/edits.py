@@ -11,17 +11,16 @@ between two objects of a scene gives the scale.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
 from itertools import combinations
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.common.options import parser
 from energycomp import edit, infer, load
 from energycomp.fields import parse_range
 from energycomp.files import atomic_file
@@ -34,14 +33,15 @@ HELD_OUT = 2_100_000_000  # added to the seed: scenes that neither training nor 
 
 def main() -> None:
     """Prints one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
-    parser.add_argument("-n", type=int, default=60, help="scenes")
-    parser.add_argument("--objects", default="3-5", help="objects of a scene")
-    parser.add_argument("--strength", type=float, default=0.2, help="how freely what moves is painted anew")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", type=Path, default=None, help="a picture: scene, removed, added, moved; of the first 8")
-    options = parser.parse_args()
+    options = parser(
+        __doc__,
+        model="clevr-places",
+        n=(60, "scenes"),
+        objects=("3-5", "objects of a scene"),
+        strength=(0.2, "how freely what moves is painted anew"),
+        seed=0,
+        o=(None, "an image: scene, removed, added, moved; of the first 8"),
+    ).parse_args()
     model = load(options.model)
     images, places = render_arrays(options.n, objects=parse_range(options.objects), seed=HELD_OUT + options.seed)
     _, others = render_arrays(options.n, objects=(8, 8), seed=HELD_OUT + 1_000_000 + options.seed)

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from benchmarks.common.ways import HELD_OUT, SHOWN, Way, identity, recorded, sampling_options, write_rows
-from benchmarks.sampling.composed_samples import summary
-from energycomp import Composer, Model, infer, load, match_snr
+from benchmarks.common.ways import HELD_OUT, SHOWN, Way, all_recorded, first, identity, sampling_options, write_rows
+from benchmarks.sampling.composed_samples import read_by, summary
+from energycomp import Composer, Model, load, match_snr
 from energycomp_datasets.clevr.layout import render_arrays
 
 SCHEDULERS = {
@@ -58,21 +56,21 @@ def convergence(made: Sequence[dict[str, Any]], kind: str, ways: Sequence[Way], 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
-    parser = sampling_options(__doc__, records="runs/flow_samples", scenes="layouts")
-    parser.add_argument("--diffusion", default="clevr-places", help="registered name or folder")
-    parser.add_argument("--flow", default="clevr-places-flow", help="registered name or folder")
-    parser.add_argument("--reader", default="clevr-places", help="model that reads all samples")
-    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20], help="steps of the default ways")
-    parser.add_argument("--only", nargs="+", choices=SCHEDULERS, default=list(SCHEDULERS), help="kinds that are drawn")
-    parser.add_argument("--convergence", action="store_true", help="compare samples with those of many steps")
-    parser.set_defaults(n=12, counts="1,3,5")
-    options = parser.parse_args(arguments)
+    options = sampling_options(
+        __doc__,
+        scenes="layouts",
+        records="runs/flow_samples",
+        n=(12, "layouts for each count"),
+        counts=("1,3,5", "numbers of objects"),
+        diffusion="clevr-places",
+        flow="clevr-places-flow",
+        reader=("clevr-places", "model that reads all samples"),
+        steps=([5, 10, 20], "steps of the default ways"),
+        only=(list(SCHEDULERS), "kinds that are drawn", list(SCHEDULERS)),
+        convergence=(False, "compare samples with those of many steps"),
+    ).parse_args(arguments)
     models = {kind: load(name) for kind, name in (("diffusion", options.diffusion), ("flow", options.flow))}
     reader = load(options.reader)
-
-    def read(image: Tensor) -> Any:
-        return infer(image, reader).conditions.tolist()
-
     names = {kind: identity(kind, models[kind]) for kind in models}
     names["both"] = "-".join(names.values())
     shown: list[Path] = []
@@ -87,14 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             for way in options.ways or own:
                 folder = options.records / f"{names[kind]}-{count}-{way}-{options.seed}"
-                seeds = range(options.seed, options.seed + options.n)
-                rows = tqdm(list(zip(made, seeds, strict=True)), desc=f"{count} objects, {kind}, {way}")
-                found = [recorded(folder / str(seed), way, reader, one[kind], seed, read) for one, seed in rows]
+                title, chosen = f"{count} objects, {kind}, {way}", [one[kind] for one in made]
+                found = all_recorded(folder, way, reader, chosen, options.seed, read_by(reader), title)
                 line = {"objects": count, "model": kind, "way": str(way), "samples": options.n, "seed": options.seed}
                 print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
-                shown += [folder / f"{seed}.png" for seed in seeds[:SHOWN]]
-    if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=96)
+                shown += first(folder, options.n)
+    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=96)
 
 
 if __name__ == "__main__":

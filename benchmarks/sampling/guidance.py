@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.ways import SHOWN, Way, identity, mean_interval, write_rows
+from benchmarks.common.options import parser
+from benchmarks.common.ways import PICTURE, SHOWN, Way, first, identity, mean_interval, spent, write_rows
 from benchmarks.sampling.regions import pairs
 from energycomp import Composer, Model, infer, load, per_sample
 from energycomp.components import Composition
@@ -39,16 +39,18 @@ END = 1 / 255
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each guidance and scale."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="text", help="registered name or folder")
-    parser.add_argument("-n", type=int, default=32, help="pairs of concepts")
-    parser.add_argument("--scales", type=float, nargs="+", default=[3.0, 7.5])
-    parser.add_argument("--guidances", nargs="+", default=list(names("guidances")))
-    parser.add_argument("--way", type=Way.parsed, default=Way.parsed("ddim@25"), help="scheduler and steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--records", type=Path, default=Path("runs/guidance"), help="folder of single results")
-    parser.add_argument("-o", type=Path, default=None, help=f"a picture of the first {SHOWN} samples of each line")
-    options = parser.parse_args(arguments)
+    made = parser(
+        __doc__,
+        model="text",
+        n=(32, "pairs of concepts"),
+        scales=[3.0, 7.5],
+        guidances=list(names("guidances")),
+        seed=0,
+        records="runs/guidance",
+        o=PICTURE,
+    )
+    made.add_argument("--way", type=Way.parsed, default=Way.parsed("ddim@25"), help="scheduler and steps")
+    options = made.parse_args(arguments)
     model = load(options.model)
     folder, shown = options.records / f"{identity(options.model, model)}-{options.way}-{options.seed}", []
     chosen = pairs(options.n, options.seed)
@@ -70,11 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if BASE in options.guidances and name != BASE:
                 gains = [row["found"] - other["found"] for row, other in zip(rows, rows_of(BASE, scale), strict=True)]
                 line["found_gain"], line["found_gain_interval"] = mean_interval(torch.tensor(gains))
-            line["rows_per_sample"] = round(sum(row["rows"] for row in rows) / options.n, 1)
-            print(json.dumps({**line, "seed": options.seed}), flush=True)
-            shown += [folder / f"{name}-{scale:g}" / f"{k}.png" for k in range(min(SHOWN, options.n))]
-    if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=96)
+            print(json.dumps({**line, "rows_per_sample": spent(rows), "seed": options.seed}), flush=True)
+            shown += first(folder / f"{name}-{scale:g}", options.n)
+    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=96)
 
 
 def _batch(
@@ -89,7 +89,7 @@ def _batch(
     files = [place / f"{k}.json" for k in numbers]
     if not all(file.exists() for file in files):
         place.mkdir(parents=True, exist_ok=True)
-        with count_rows() as spent:
+        with count_rows() as counted:
             images = Composer(per_sample([_composition(model, chosen[k]) for k in numbers])).sample(
                 generator=[torch.Generator().manual_seed(options.seed + k) for k in numbers],
                 guidance=made_guidance(*guidance),
@@ -102,7 +102,7 @@ def _batch(
             to_output(image[None], "pil", (0.0, 1.0))[0].save(file.with_suffix(".png"))
             row = {"found": _found(model, image, chosen[k]), "clipped": _clipped(image)}
             with atomic_file(file) as temporary:
-                temporary.write_text(json.dumps({**row, "rows": spent.rows / len(numbers)}))
+                temporary.write_text(json.dumps({**row, "rows": counted.rows / len(numbers)}))
     return [json.loads(file.read_text()) for file in files]
 
 

@@ -19,7 +19,6 @@ up again.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -32,7 +31,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.ways import SHOWN, Way, folder_of, mean_interval, recorded, write_rows
+from benchmarks.common.options import parser
+from benchmarks.common.ways import PICTURE, SHOWN, Way, first, folder_of, mean_interval, recorded, spent, write_rows
 from energycomp import Composition, Model, load, region
 from energycomp.components import predict_leaves
 from energycomp.images import to_output
@@ -51,16 +51,18 @@ DRAWS = 16  # that read a sample
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each kind of weights."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="text", help="registered name or folder")
-    parser.add_argument("-n", type=int, default=32, help="pairs of concepts")
-    parser.add_argument("--scale", type=float, default=None, help="weight of every prompt; the model's own")
-    parser.add_argument("--weights", nargs="+", default=list(WEIGHTS), choices=[*WEIGHTS, TRUE])
-    parser.add_argument("--way", type=Way.parsed, default=None, help="of drawing; the model's own scheduler and steps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--records", type=Path, default=Path("runs/regions"), help="folder of single results")
-    parser.add_argument("-o", type=Path, default=None, help=f"a picture of the first {SHOWN} samples of each line")
-    options = parser.parse_args(arguments)
+    made = parser(
+        __doc__,
+        model="text",
+        n=(32, "pairs of concepts"),
+        scale=(0.0, "weight of every prompt; the model's own"),
+        weights=(list(WEIGHTS), "of the prompts", [*WEIGHTS, TRUE]),
+        seed=0,
+        records="runs/regions",
+        o=PICTURE,
+    )
+    made.add_argument("--way", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
+    options = made.parse_args(arguments)
     model = load(options.model)
     scale, way = options.scale or model.defaults.guidance_scale, options.way or Way.of(model)
     shown: list[Path] = []
@@ -78,11 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images = [Image.open(folder / f"{k}.png") for k in range(len(rows))]
         colors = [color_in_its_half(image, pair) for image, pair in zip(images, chosen, strict=True)]
         line["color_in_its_half"], line["color_in_its_half_interval"] = mean_interval(torch.tensor(colors))
-        spent = round(sum(row["rows"] for row in rows) / len(rows), 1)
-        print(json.dumps({**line, "seed": options.seed, "rows_per_sample": spent}), flush=True)
-        shown += [folder / f"{k}.png" for k in range(min(SHOWN, len(rows)))]
-    if options.o:
-        write_rows(options.o, [Image.open(path) for path in shown], columns=min(SHOWN, options.n), side=128)
+        print(json.dumps({**line, "seed": options.seed, "rows_per_sample": spent(rows)}), flush=True)
+        shown += first(folder, len(rows))
+    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=128)
 
 
 def pairs(n: int, seed: int) -> list[tuple[str, str]]:
@@ -131,14 +131,8 @@ def read(model: Model, image: Tensor) -> list[str]:
     """The concepts of the left and of the right half."""
     observation = model.encode(model.given(image[None]))
     denoiser, defaults = model.denoiser, model.defaults
-    bank = draw_bank(
-        DRAWS,
-        denoiser.sample_shape,
-        denoiser.alphas_cumprod,
-        timesteps=defaults.timesteps,
-        gamma=defaults.gamma,
-        generator=0,
-    )
+    drawn = {"timesteps": defaults.timesteps, "gamma": defaults.gamma, "generator": 0}
+    bank = draw_bank(DRAWS, denoiser.sample_shape, denoiser.alphas_cumprod, **drawn)
     leaves = [model.leaf(model.conditioner.parse(concept=concept)) for concept in CONCEPTS]
     samples = bank.noised(observation, denoiser.alphas_cumprod)
     eps = predict_leaves(Composition([(leaf, 1.0) for leaf in leaves]), samples, bank.timestep)  # (K, S, C, H, W)

@@ -10,7 +10,6 @@ where its weights are missing. A run that was stopped continues.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -23,13 +22,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
+from benchmarks.common.options import parser
+from benchmarks.common.training import trained
 from energycomp.files import atomic_directory, fingerprint, read_tensors, verify, write_tensors
 from energycomp.images import from_bytes
 from energycomp.models import load_weights
 from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT
-from energycomp_lab.training import FitConfig, Step, fit
+from energycomp_lab.training import Step
 
 SIZE = 64
 OBJECTS = (1, 8)  # of a scene
@@ -57,13 +58,8 @@ class SceneFeatures(nn.Module):
         super().__init__()
         first, second, third = channels
         self.num_features = third
-        self.maps = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            *_layer(12, first),
-            *_layer(first, second, stride=2),
-            *_layer(second, second),
-            *_layer(second, third),
-        )
+        layers = (_layer(12, first), _layer(first, second, stride=2), _layer(second, second), _layer(second, third))
+        self.maps = nn.Sequential(nn.PixelUnshuffle(2), *(module for layer in layers for module in layer))
         self.out = nn.Linear(third, len(LABELS))
         nn.init.zeros_(self.out.weight)  # a sum over all places would start far from the counts
         self.register_buffer("scale", torch.ones(third))
@@ -100,10 +96,10 @@ def counts_of(values: Tensor) -> Tensor:
     return torch.cat([*found, torch.tensor([len(values)])]).float()
 
 
-def labelled(size: int, *, seed: int, progress: bool = True) -> TensorDataset:
+def labelled(size: int, *, seed: int) -> TensorDataset:
     """Images (3, 64, 64) uint8 of rendered scenes, and their counts (16,) of `LABELS`. Costs about 0.02 s per image."""
     images, counts = torch.empty(size, 3, SIZE, SIZE, dtype=torch.uint8), torch.empty(size, len(LABELS))
-    for index in tqdm(range(size), desc="rendering", disable=not progress, leave=False):
+    for index in tqdm(range(size), desc="rendering", leave=False):
         images[index : index + 1], (values,) = render_objects(1, objects=OBJECTS, seed=seed, size=SIZE, start=index)
         counts[index] = counts_of(values)
     return TensorDataset(images, counts)
@@ -118,36 +114,29 @@ def counts_loss(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) ->
 
 
 def scene_features(
-    folder: Path = FOLDER, *, steps: int = STEPS, drawn: int = DRAWN, seed: int = 0, progress: bool = True
+    folder: Path = FOLDER, *, steps: int = STEPS, drawn: int = DRAWN, seed: int = 0
 ) -> tuple[SceneFeatures, str]:
     """The network, frozen and in eval mode, and its name with a digest of its weights; trained where it is missing.
 
     Training takes about 5 minutes on one core.
     """
-    weights = folder / f"weights-{steps}-{drawn}-{seed}"
-    network = SceneFeatures()
+    weights, network = folder / f"weights-{steps}-{drawn}-{seed}", SceneFeatures()
     if not weights.exists():
-        state = trained(folder / f"run-{steps}-{drawn}-{seed}", steps=steps, drawn=drawn, seed=seed, progress=progress)
+        data = labelled(drawn, seed=seed)
+        made = trained(
+            lambda: SceneFeatures().to(memory_format=torch.channels_last), counts_loss, data,
+            folder / f"run-{steps}-{drawn}-{seed}", steps=steps, batch_size=BATCH, learning_rate=RATE, ema_decay=0.99,
+            seed=seed, save_every=600,
+        )  # fmt: skip
+        with torch.no_grad():
+            squares = [made.sums(from_bytes(images)).square() for images, _ in DataLoader(data, batch_size=BATCH)]
+            made.scale.copy_(torch.cat(squares).mean(0).sqrt().clamp(min=1e-6))
         with atomic_directory(weights) as temporary:
-            write_tensors(temporary / WEIGHTS, state)
+            write_tensors(temporary / WEIGHTS, {name: one.contiguous() for name, one in made.state_dict().items()})
     verify(weights)
     tensors = read_tensors(weights / WEIGHTS)
     load_weights(network, tensors, str(weights))
     return network.requires_grad_(requires_grad=False).eval(), f"SceneFeatures-{fingerprint(tensors)[:8]}"
-
-
-def trained(out: Path, *, steps: int, drawn: int, seed: int, progress: bool) -> dict[str, Tensor]:
-    """The averaged weights of a run, which goes on where it was stopped."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = SceneFeatures().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    config = FitConfig(steps=steps, batch_size=BATCH, learning_rate=RATE, ema_decay=0.99, seed=seed, save_every=600)
-    data = labelled(drawn, seed=seed, progress=progress)
-    network.load_state_dict(fit(network, counts_loss, data, config, out=out, progress=progress).ema_state)
-    with torch.no_grad():
-        squares = [network.sums(from_bytes(pictures)).square() for pictures, _ in DataLoader(data, batch_size=BATCH)]
-        network.scale.copy_(torch.cat(squares).mean(0).sqrt().clamp(min=1e-6))
-    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
 
 
 @torch.no_grad()
@@ -165,13 +154,9 @@ def accuracy(network: SceneFeatures, *, count: int, seed: int) -> dict[str, floa
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--drawn", type=int, default=DRAWN, help="rendered scenes to train on")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-n", type=int, default=500, help="held-out images")
-    parser.add_argument("-o", "--out", type=Path, default=FOLDER)
-    options = parser.parse_args(arguments)
+    scenes = (DRAWN, "rendered scenes to train on")
+    parsed = parser(__doc__, steps=STEPS, drawn=scenes, seed=0, n=(500, "held-out images"), out=str(FOLDER))
+    options = parsed.parse_args(arguments)
     started = time.perf_counter()
     network, name = scene_features(options.out, steps=options.steps, drawn=options.drawn, seed=options.seed)
     line = {"features": name, "steps": options.steps, "batch": BATCH, "drawn": options.drawn, "seed": options.seed}

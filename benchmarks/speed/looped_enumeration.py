@@ -63,12 +63,6 @@ def make_ways(
     return {LOOPED: torch.no_grad()(looped), OURS: torch.no_grad()(ours)}
 
 
-def exactness(looped: Tensor, ours: Tensor) -> dict[str, Any]:
-    """Whether both have the same best of these label sets, and by how much their errors (N, S) differ at most."""
-    gap = float(((looped.double() - ours) / looped.double()).abs().max())
-    return {"argmin": bool(looped.mean(1).argmin() == ours.mean(1).argmin()), "gap": gap}
-
-
 def extrapolated(found: dict[str, Any], size: int, part: int, draws: int) -> dict[str, Any]:
     """What the looped way would take for all label sets, by its rows; its speed and share stay."""
     whole = draws * (size * 2 ** (size - 1) + 2**size)  # the subsets' components, and u for each
@@ -87,10 +81,8 @@ def scene(model: Model, seed: int) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     """Writes looped_enumeration.md and .png."""
-    parser = measure.arguments(__doc__, repeats=2)
-    parser.add_argument("--draws", type=int, default=4, help="S")
-    parser.add_argument("--part", type=int, default=24, help="label sets that the looped way runs of 2^16")
-    options = parser.parse_args()
+    part = (24, "label sets that the looped way runs of 2^16")
+    options = measure.speed_options(__doc__, repeats=2, draws=(4, "S"), part=part).parse_args()
     torch.set_num_threads(options.threads)
     model, network = measure.timed(load(options.model))
     setting = {"draws": options.draws, "part": options.part, "seed": options.seed}
@@ -99,21 +91,18 @@ def main() -> None:
     def ways_of(case: str) -> Ways:
         return make_ways(model, case, observation=observation, places=places, **setting)
 
-    if options.child:
-        case, way = options.child
-        return measure.child(ways_of(case)[way])
+    def exact(case: str, looped: Tensor, ours: Tensor) -> dict[str, Any]:
+        """Whether both have the same best of these label sets, and by how much their errors (N, S) differ at most."""
+        ours = ours[chosen_sets(int(case.removeprefix("2^")), options.part, options.seed)]
+        gap = float(((looped.double() - ours) / looped.double()).abs().max())
+        return {"argmin": bool(looped.mean(1).argmin() == ours.mean(1).argmin()), "gap": gap}
 
-    def run(case: str) -> dict[str, Any]:
-        ways, size = ways_of(case), int(case.removeprefix("2^"))
-        large = 2**size > LARGE
-        exact = exactness(ways[LOOPED](), ways[OURS]()[chosen_sets(size, options.part, options.seed)])
-        found = measure.compare(ways, network, options, __file__, case)
-        return {**exact, **(extrapolated(found, size, options.part, options.draws) if large else found)}
-
-    settings = {**setting, "model": options.model, "threads": options.threads, "repeats": options.repeats}
-    out = options.out / "looped_enumeration"
-    records = measure.resumed(out.with_suffix(".jsonl"), settings, CASES, run)
-    limit = measure.limit_of(out.with_suffix(".jsonl"), settings)
+    found, limit = measure.run(__file__, options, CASES, ways_of, network, exact)
+    sizes = [int(record["case"].removeprefix("2^")) for record in found]
+    records = [
+        extrapolated(record, size, options.part, options.draws) if 2**size > LARGE else record
+        for record, size in zip(found, sizes, strict=True)
+    ]
     rows = measure.way_rows(records, limit)
     for row, record in zip(rows, [record for record in records for _ in range(2)], strict=True):
         row[2] += f" (from {record['part']} sets)" if "part" in record and row[1] == LOOPED else ""
@@ -125,8 +114,8 @@ def main() -> None:
         f"scaled by its rows; the last column compares these. Rows are {fewer} times fewer."
     )
     text = measure.table([*measure.HEAD, "exact"], rows, note)
-    measure.write(out, text, measure.bars(records, f"Errors of all label sets, {options.draws} draws"))
-    return None
+    title = f"Errors of all label sets, {options.draws} draws"
+    measure.write(options.out / "looped_enumeration", text, measure.bars(records, title))
 
 
 if __name__ == "__main__":

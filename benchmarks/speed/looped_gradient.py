@@ -58,35 +58,23 @@ def make_ways(model: Model, network: Timed, case: str, *, inits: int, seed: int)
 
 def main() -> None:
     """Writes looped_gradient.md and .png."""
-    parser = measure.arguments(__doc__)
-    parser.add_argument("--inits", type=int, default=10, help="R")
-    options = parser.parse_args()
+    options = measure.speed_options(__doc__, inits=(10, "R")).parse_args()
     torch.set_num_threads(options.threads)
     model, network = measure.timed(load(options.model))
-    setting = {"inits": options.inits, "seed": options.seed}
-    if options.child:
-        case, way = options.child
-        return measure.child(make_ways(model, network, case, **setting)[way])
 
-    def run(case: str) -> dict[str, Any]:
-        ways = make_ways(model, network, case, **setting)
-        expected = ways[LOOPED]()
-        gap = float((expected - ways[OURS]()).abs().max() / expected.abs().max())
-        found = measure.compare(ways, network, options, __file__, case)
-        return {**found, "gap": gap}
+    def ways_of(case: str) -> Ways:
+        return make_ways(model, network, case, inits=options.inits, seed=options.seed)
 
-    settings = {**setting, "model": options.model, "threads": options.threads, "repeats": options.repeats}
-    out = options.out / "looped_gradient"
-    records = measure.resumed(out.with_suffix(".jsonl"), settings, CASES, run)
-    limit = measure.limit_of(out.with_suffix(".jsonl"), settings)
-    gap = max(record["gap"] for record in records)
+    def exact(_: str, looped: Tensor, ours: Tensor) -> dict[str, Any]:
+        return {"gap": float((looped - ours).abs().max() / looped.abs().max())}
+
+    records, limit = measure.run(__file__, options, CASES, ways_of, network, exact)
     what = f"one gradient step from {options.inits} initialisations"
-    note = (
-        f"`{COMMAND}`: {what}, {measure.how(options, limit)} The gradients differ by at most {gap:.1g} of the largest."
-    )
+    gap = max(record["gap"] for record in records)
+    note = f"`{COMMAND}`: {what}, {measure.how(options, limit)} "
+    note += f"The gradients differ by at most {gap:.1g} of the largest."
     text = measure.table(measure.HEAD, measure.way_rows(records, limit), note)
-    measure.write(out, text, measure.bars(records, what))
-    return None
+    measure.write(options.out / "looped_gradient", text, measure.bars(records, what))
 
 
 if __name__ == "__main__":

@@ -53,41 +53,29 @@ def make_ways(model: Model, case: str, *, n: int, steps: int, seed: int) -> Ways
             progress=False,
         )
 
-    return {LOOPED: looped, OURS: ours}
+    return {LOOPED: torch.no_grad()(looped), OURS: torch.no_grad()(ours)}
 
 
 def main() -> None:
     """Writes looped_sampling.md and .png."""
-    parser = measure.arguments(__doc__, repeats=15)
-    parser.add_argument("-n", type=int, default=4, help="samples")
-    parser.add_argument("--steps", type=int, default=10)
-    options = parser.parse_args()
+    options = measure.speed_options(__doc__, repeats=15, n=(4, "samples"), steps=10).parse_args()
     torch.set_num_threads(options.threads)
     model, network = measure.timed(load(options.model))
-    setting = {"n": options.n, "steps": options.steps, "seed": options.seed}
-    if options.child:
-        case, way = options.child
-        return measure.child(make_ways(model, case, **setting)[way])
 
-    def run(case: str) -> dict[str, Any]:
-        ways = make_ways(model, case, **setting)
-        with torch.no_grad():
-            gap = float((ways[LOOPED]() - ways[OURS]()).abs().max())
-            found = measure.compare(ways, network, options, __file__, case)
-        return {**found, "gap": gap}
+    def ways_of(case: str) -> Ways:
+        return make_ways(model, case, n=options.n, steps=options.steps, seed=options.seed)
 
-    settings = {**setting, "model": options.model, "threads": options.threads, "repeats": options.repeats}
-    out = options.out / "looped_sampling"
-    records = measure.resumed(out.with_suffix(".jsonl"), settings, CASES, run)
-    limit = measure.limit_of(out.with_suffix(".jsonl"), settings)
-    gap = max(record["gap"] for record in records)
+    def exact(_: str, looped: Tensor, ours: Tensor) -> dict[str, Any]:
+        return {"gap": float((looped - ours).abs().max())}
+
+    records, limit = measure.run(__file__, options, CASES, ways_of, network, exact)
     note = (
         f"`{COMMAND}`: {options.n} samples of {options.steps} DDIM steps, {measure.how(options, limit)} The samples of "
-        f"both ways differ by at most {gap:.1g}."
+        f"both ways differ by at most {max(record['gap'] for record in records):.1g}."
     )
     text = measure.table(measure.HEAD, measure.way_rows(records, limit), note)
-    measure.write(out, text, measure.bars(records, f"{options.n} samples, {options.steps} steps"))
-    return None
+    title = f"{options.n} samples, {options.steps} steps"
+    measure.write(options.out / "looped_sampling", text, measure.bars(records, title))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import warnings
 
 import torch
 
-from benchmarks.common.measure import reading_arguments, table, write
+from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import infer, load
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solution, infer_many
@@ -24,11 +25,9 @@ COMMAND = "python benchmarks/speed/many.py"
 
 def main() -> None:
     """Writes many.md."""
-    parser = reading_arguments(__doc__, n=16, model="a model")
-    parser.add_argument("--data", default="synthetic:3-5")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="images that run together")
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    shared = {"model": "clevr-places", "data": "synthetic:3-5", "n": 16, "seed": 0, "threads": 1, "device": "cpu"}
+    batch = ([1, 2, 4, 8, 16], "images that run together")
+    options = parser(__doc__, **shared, batch=batch, out="runs/benchmarks").parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", OutOfDistributionWarning)
     model = load(options.model, device=options.device)
@@ -59,15 +58,8 @@ def _line(name: str, found: list[Solution], alone: list[Solution], started: tupl
     equal = sum(one.rows == other.rows for one, other in zip(found, alone, strict=True))
     differences = [_difference(one, other) for one, other in zip(found, alone, strict=True)]
     images = len(found)
-    return [
-        name,
-        f"{rows / seconds:,.0f}",
-        f"{rows / busy:,.0f}",
-        f"{seconds / images:.2f}",
-        f"{rows / images:,.0f}",
-        f"{max(differences):.1e}",
-        f"{equal} of {images}",
-    ]
+    numbers = (f"{rows / seconds:,.0f}", f"{rows / busy:,.0f}", f"{seconds / images:.2f}", f"{rows / images:,.0f}")
+    return [name, *numbers, f"{max(differences):.1e}", f"{equal} of {images}"]
 
 
 def _difference(one: Solution, other: Solution) -> float:

@@ -5,23 +5,19 @@ python benchmarks/speed/row_limit.py [--threads 2]
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 
 import torch
 
+from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.components import Condition
 
 
 def main() -> None:
     """Prints milliseconds a row for calls of 4 to 256 rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rows", type=int, default=512)
-    options = parser.parse_args()
+    options = parser(__doc__, model="clevr-places", threads=torch.get_num_threads(), rows=512).parse_args()
     torch.set_num_threads(options.threads)
     denoiser = load(options.model).denoiser
     generator = torch.Generator().manual_seed(0)

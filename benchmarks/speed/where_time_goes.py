@@ -5,12 +5,10 @@ python benchmarks/speed/where_time_goes.py [--components 5] [--batch 4] [--threa
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common.measure import table, write
+from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.components import predict
 
@@ -33,14 +32,11 @@ OTHER = "the rest: Python, dispatch, allocation"
 
 def main() -> None:
     """Writes where_time_goes.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr-places", help="registered name or folder of a two-stage model")
-    parser.add_argument("--components", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--compile", action="store_true", help="try torch.compile, too; needs a C++ compiler")
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
+    model, threads = "clevr-places", torch.get_num_threads()
+    compiled = (False, "try torch.compile, too; needs a C++ compiler")
+    options = parser(
+        __doc__, model=model, components=5, batch=4, threads=threads, compile=compiled, out="runs/benchmarks"
+    ).parse_args()
     torch.set_num_threads(options.threads)
     model = load(options.model)
     network, generator = model.denoiser.network, torch.Generator().manual_seed(0)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.baselines.faces import LABELS
-from benchmarks.baselines.label_sets import LabelSets, label_sets, set_loss
+from benchmarks.baselines.faces import LABELS, LabelSets, label_sets, set_loss
 from benchmarks.inference import attributes
 from benchmarks.inference.fit_beta import fitted, found_members, set_chance
 from energycomp.components import combine, log_snr, predict
@@ -46,9 +45,9 @@ def test_the_classifier_is_trained_on_the_likelihood_of_each_label(monkeypatch: 
     model = label_sets(default(attributes=NAMES))
     for parameter in model.denoiser.network.parameters():
         parameter.add_(0.05 * torch.randn(parameter.shape))
-    monkeypatch.setattr("benchmarks.baselines.label_sets.augment", lambda image, _: (image, None))
+    monkeypatch.setattr("benchmarks.baselines.faces.augment", lambda image, _: (image, None))
     monkeypatch.setattr(
-        "benchmarks.baselines.label_sets.subsets", lambda values, _: (values[0, :2], torch.zeros(2, dtype=torch.long))
+        "benchmarks.baselines.faces.subsets", lambda values, _: (values[0, :2], torch.zeros(2, dtype=torch.long))
     )
     batch = {"image": torch.randn(1, 3, 64, 64), "values": torch.tensor([[1, 2, 5]])}
 

@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.baselines.compound import MOST, PlaceSet, SetUNet, set_condition
-from benchmarks.baselines.padding import OUTPUTS, kept, matched_error, padded
-from benchmarks.baselines.places import PLACES
-from benchmarks.baselines.resnet import ResNet
-from benchmarks.baselines.scores import Answer, paired_difference, score
-from benchmarks.baselines.slot_attention import SlotAttention
+from benchmarks.baselines.comparison import Answer, paired_difference, score
+from benchmarks.baselines.networks import OUTPUTS, ResNet, SlotAttention, kept, matched_error, padded
+from benchmarks.baselines.places import MOST, PLACES, PlaceSet, SetUNet, set_condition
 from benchmarks.inference import discovery
 from energycomp.components import Condition
 from energycomp.errors import InputError
