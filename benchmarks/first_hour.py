@@ -106,13 +106,10 @@ def main() -> None:
             print("\n".join(f"    {line[:150]}" for line in run.text.splitlines()[-4:]), flush=True)
             if problem:
                 failed.append(title)
-    kinds = {"commands": False, "snippets of Python": True}
-    for kind, snippet in kinds.items():
+    for kind, snippet in {"commands": False, "snippets of Python": True}.items():
         times = [silent for silent, (_, step) in zip(silences, steps, strict=True) if step.startswith("py:") == snippet]
-        over = sum(silent > 1.0 for silent in times)
-        print(
-            f"\n{len(times)} {kind}; {over} were silent for over 1 s, at most {max(times, default=0.0):.1f} s", end=""
-        )
+        over, most = sum(silent > 1.0 for silent in times), max(times, default=0.0)
+        print(f"\n{len(times)} {kind}; {over} were silent for over 1 s, at most {most:.1f} s", end="")
     print(f"\n{len(steps)} steps, {len(failed)} failed")
     sys.exit(1 if failed else 0)
 

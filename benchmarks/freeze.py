@@ -89,11 +89,9 @@ def weights() -> dict[str, Any]:
             name: _digest(str(value.dtype).encode(), str(tuple(value.shape)).encode(), _bytes(value, torch))
             for name, value in floats.items()
         }
-        result[shown] = {
-            "tensors": len(values),
-            "named": _digest(*(f"{name} {values[name]}".encode() for name in sorted(values))),
-            "values": _digest(*(value.encode() for value in sorted(values.values()))),
-        }
+        named = _digest(*(f"{name} {values[name]}".encode() for name in sorted(values)))
+        kept = _digest(*(value.encode() for value in sorted(values.values())))
+        result[shown] = {"tensors": len(values), "named": named, "values": kept}
     return result
 
 
@@ -154,11 +152,8 @@ def _statistics(values: Any) -> dict[str, float]:
 def _image(image: Any) -> dict[str, Any]:
     """Pixels rounded to bytes, their digest, and the statistics before rounding."""
     pixels = ((image.detach().clamp(-1, 1) + 1) * 127.5).round().byte().numpy().tobytes()
-    return {
-        **_statistics(image),
-        "sha256": _digest(pixels),
-        "pixels": base64.b64encode(zlib.compress(pixels, 9)).decode(),
-    }
+    packed = base64.b64encode(zlib.compress(pixels, 9)).decode()
+    return {**_statistics(image), "sha256": _digest(pixels), "pixels": packed}
 
 
 def figures() -> dict[str, Any]:
@@ -190,10 +185,7 @@ def _output(*arguments: str) -> str:
 
 
 def _digest(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -209,11 +201,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
-    "names": names,
-    "commands": commands,
-    "weights": weights,
-    "samples": samples,
-    "figures": figures,
+    section.__name__: section for section in (names, commands, weights, samples, figures)
 }
 
 
@@ -231,15 +219,15 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tup
                     yield f"commands {item}", gone or ("-" if item in old else "absent"), added or "-"
                 continue
             left, right = dict(_flat(old.get(item, {}), item)), dict(_flat(new.get(item, {}), item))
-            pixels = f"{item}.pixels"
-            if pixels in left and pixels in right:
-                if left[pixels] != right[pixels]:
-                    yield f"{section} {item}", "(pixels)", _pixel_difference(left[pixels], right[pixels])
-                left = {key: value for key, value in left.items() if not key.endswith((".pixels", ".sha256"))}
-                right = {key: value for key, value in right.items() if not key.endswith((".pixels", ".sha256"))}
+            pixels = [side.pop(f"{item}.pixels") for side in (left, right) if f"{item}.pixels" in side]
+            if len(pixels) == 2:
+                left.pop(f"{item}.sha256"), right.pop(f"{item}.sha256")
+                if pixels[0] != pixels[1]:
+                    yield f"{section} {item}", "(pixels)", _pixel_difference(*pixels)
             for key in sorted(left.keys() | right.keys()):
-                if left.get(key, "absent") != right.get(key, "absent"):
-                    yield f"{section} {key}", str(left.get(key, "absent"))[:60], str(right.get(key, "absent"))[:60]
+                one, other = (str(side.get(key, "absent")) for side in (left, right))
+                if one != other:
+                    yield f"{section} {key}", one[:60], other[:60]
 
 
 def _by_values(files: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,11 +259,8 @@ def main() -> None:
         print(f"{len(rows)} differences in {', '.join(sorted(before.keys() & after.keys()))}")
         raise SystemExit(bool(rows))
     record = {section: SECTIONS[section]() for section in options.only or SECTIONS}
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    if options.out is None:
-        sys.stdout.write(text)
-    else:
-        options.out.write_text(text)
+    text = json.dumps(record, indent=1, sort_keys=True)
+    print(text) if options.out is None else options.out.write_text(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import sys
 import time
@@ -156,6 +157,14 @@ class Column:
     name: str
     metric: Metric
     form: str = ".3f"
+
+
+def fingerprint(model: Model) -> str:
+    """A digest of the weights of a model's network: stored results of other weights are not reused."""
+    digest = hashlib.sha256()
+    for tensor in model.denoiser.network.state_dict().values():
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def compare(

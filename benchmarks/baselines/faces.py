@@ -18,16 +18,17 @@ from benchmarks.baselines.networks import ResNet
 from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
 from energycomp.components import Condition
-from energycomp.denoisers import Denoiser, rows, trunk
+from energycomp.denoisers import rows, trunk
 from energycomp.errors import InputError
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_faces.contrast import judged, noised
 from energycomp_faces.labels import BINARY
 from energycomp_faces.model import faces as untrained
 from energycomp_faces.recipe import faces, subsets
-from energycomp_lab.training import Recipe, Step, augment, denoising_loss
+from energycomp_lab.training import Loss, Recipe, Step, augment, denoising_loss
 
 OPEN = -1  # of an attribute that is not stated
+CONTRAST = 0.05  # as of our own model
 
 
 @attrs.frozen
@@ -111,9 +112,15 @@ def set_loss(model: Model, contrast: float, beta: float = 0.25) -> Any:
         values = torch.full((size, *sets.value_shape), OPEN)
         values[owner, labels // 2] = labels % 2
         if contrast:
-            trained = attrs.evolve(model.denoiser, network=module)
+            denoiser = attrs.evolve(model.denoiser, network=module)
             flipped = values[owner].scatter(1, (labels // 2)[:, None], 1 - (labels % 2)[:, None])
-            return _contrast(trained, samples, sets(values), sets(flipped), owner, contrast, beta, generator)
+            noisy = noised(denoiser, samples, generator)
+            features = trunk(denoiser, noisy.sample, noisy.timestep)
+            condition, owners = Condition.cat([sets(values), sets(flipped)]), torch.cat([torch.arange(size), owner])
+            # a row for each sample and one for each stated label
+            predicted, other = rows(denoiser, features, condition, owners).split([size, len(owner)])
+            gap = other - predicted[owner]
+            return judged(samples - predicted, gap, owner, noisy.snr, weight=contrast, beta=beta)
         settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
         return denoising_loss(
             model.denoiser, samples, sets(values), torch.arange(size), module=module, generator=generator, **settings
@@ -122,38 +129,12 @@ def set_loss(model: Model, contrast: float, beta: float = 0.25) -> Any:
     return loss
 
 
-def _contrast(
-    denoiser: Denoiser,
-    samples: Tensor,
-    true: Condition,
-    flipped: Condition,
-    owner: Tensor,
-    weight: float,
-    beta: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Costs a row for each sample and one for each stated label."""
-    noisy = noised(denoiser, samples, generator)
-    owners = torch.cat([torch.arange(len(samples)), owner])
-    features = trunk(denoiser, noisy.sample, noisy.timestep)
-    predicted, other = rows(denoiser, features, Condition.cat([true, flipped]), owners).split(
-        [len(samples), len(owner)]
-    )
-    return judged(samples - predicted, other - predicted[owner], owner, noisy.snr, weight=weight, beta=beta)
+def loss_of(contrast: float) -> Loss:
+    """The denoising error in the first part of training, with the likelihood of each label in the second."""
 
+    def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Any:
+        return set_loss(_untrained(), contrast)(module, batch, step)
 
-CONTRAST = 0.05  # as of our own model
-
-
-def denoising(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
-    """The first part of training: the denoising error."""
-    loss: Tensor = set_loss(_untrained(), 0.0)(module, batch, step)
-    return loss
-
-
-def contrasting(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
-    """The second part: with the likelihood of each label."""
-    loss: Tensor = set_loss(_untrained(), CONTRAST)(module, batch, step)
     return loss
 
 
@@ -174,9 +155,9 @@ def _network() -> nn.Module:
 
 
 LABELS = {
-    "classifier_denoising": Baseline(_network, denoising, {"steps": 4500}, (0,)),
+    "classifier_denoising": Baseline(_network, loss_of(0.0), {"steps": 4500}, (0,)),
     "classifier": Baseline(
-        _network, contrasting, {"steps": 1500, "learning_rate": 5e-4}, (0,), start="classifier_denoising"
+        _network, loss_of(CONTRAST), {"steps": 1500, "learning_rate": 5e-4}, (0,), start="classifier_denoising"
     ),
     "resnet": Baseline(lambda: ResNet((len(ATTRIBUTES),)), likelihood, {"steps": 4000, **QUICK}, (0, 1, 2)),
 }

@@ -56,29 +56,27 @@ def weights_of(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}-{seed}.safetensors"
 
 
-def train(name: str, baseline: Baseline, seed: int, folder: Path, ours: Recipe, **settings: Any) -> Path:
-    """Trains a baseline, or goes on where it was stopped; the averaged weights are folder/NAME-SEED.safetensors.
+def train_all(baselines: Mapping[str, Baseline], chosen: Sequence[str], folder: Path, ours: Recipe) -> None:
+    """Trains each seed of the chosen baselines, and of those that they start from, or goes on where it was stopped.
+
+    The averaged weights are FOLDER/NAME-SEED.safetensors.
 
     Args:
-        ours: the recipe of our own model, whose pictures and settings are taken.
-        settings: fields of `FitConfig`, over those of the baseline.
+        ours: the recipe of our own model, whose images and settings are taken.
     """
-    target = weights_of(folder, name, seed)
-    if target.is_file():
-        return target
-    network = baseline.network(seed)
-    if baseline.start:
-        network.load_state_dict(read_tensors(weights_of(folder, baseline.start, seed)))
-    config = attrs.evolve(ours.config, **{**baseline.settings, **settings, "seed": seed})
-    out = folder / f"{name}-{seed}"
-    result = fit(network, baseline.loss, ours.data, config, out=out, collate_fn=ours.collate_fn)
-    with atomic_file(target) as temporary:
-        write_tensors(temporary, result.ema_state)
-    return target
-
-
-def train_all(baselines: Mapping[str, Baseline], chosen: Sequence[str], folder: Path, ours: Recipe) -> None:
-    """Trains each seed of the chosen baselines, and of those that they start from, where not trained yet."""
+    starts = {baselines[name].start for name in chosen if name in baselines}
     for name, baseline in baselines.items():
-        for seed in baseline.seeds if name.partition("_denoising")[0] in chosen else ():
-            train(name, baseline, seed, folder, ours)
+        for seed in baseline.seeds if name in {*chosen, *starts} else ():
+            _train(name, baseline, seed, folder, ours)
+
+
+def _train(name: str, baseline: Baseline, seed: int, folder: Path, ours: Recipe) -> None:
+    target, out = weights_of(folder, name, seed), folder / f"{name}-{seed}"
+    if not target.is_file():
+        network = baseline.network(seed)
+        if baseline.start:
+            network.load_state_dict(read_tensors(weights_of(folder, baseline.start, seed)))
+        config = attrs.evolve(ours.config, **{**baseline.settings, "seed": seed})
+        result = fit(network, baseline.loss, ours.data, config, out=out, collate_fn=ours.collate_fn)
+        with atomic_file(target) as temporary:
+            write_tensors(temporary, result.ema_state)

@@ -48,11 +48,7 @@ class Way:
 
     @classmethod
     def parsed(cls, text: str) -> Way:
-        """From NAME@STEPS, NAME@STEPSxBEST, or NAME@STEPS+BEST, which stops at the first complete sample.
-
-        Raises:
-            argparse.ArgumentTypeError: another text.
-        """
+        """From NAME@STEPS, NAME@STEPSxBEST, or NAME@STEPS+BEST, which stops at the first complete sample."""
         if (found := re.fullmatch(r"([\w-]+)@(\d+)(?:([x+])(\d+))?", text)) is None:
             raise argparse.ArgumentTypeError(f"got {text!r}; expected NAME@STEPS or NAME@STEPSxBEST, as ddpm@100x4")
         return cls(found[1].lower().removesuffix("scheduler"), int(found[2]), int(found[4] or 1), found[3] == "+")
@@ -95,10 +91,7 @@ def sampling_options(description: str | None, *, scenes: str, **given: Any) -> a
 
 
 def identity(name: str, model: Model) -> str:
-    """The name of a model with a digest of its weights and defaults: records of other weights are not taken up.
-
-    Args:
-        name: as it was loaded by, a registered name or a folder.
+    """The name of a model or its folder with a digest of its weights and defaults, for records of this model only.
 
     >>> from energycomp.testing import tiny_model
     >>> identity("folder/tiny", tiny_model()) == identity("tiny", tiny_model())

@@ -1,16 +1,15 @@
-"""Combine the parts of two images (thesis Fig. 4.7) and of two models (Fig. 4.10, Table 4.5).
+"""Combine the parts of two images (thesis Fig. 4.7) and of two models (Fig. 4.10).
 
 python benchmarks/decomposition/recombination.py [-n 100] [--seed 0] [--comet runs/comet-a/model runs/comet-b/model]
     [-o runs/benchmarks]
 
 Train COMET for both worlds: energycomp train comet -o runs/comet-a, and with --option world=b -o runs/comet-b.
 
-The objects of both images do not touch, so the image of all objects is known; the row `true` shows it.
+The objects of both images do not touch, so the image of all objects is known.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,10 +28,7 @@ from energycomp.components import Composition, combine
 from energycomp.decomposition import add, decomposer_of
 from energycomp.files import atomic_file
 from energycomp.images import grid
-from energycomp_datasets.shapes.features import shape_features
-from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance
 from energycomp_datasets.shapes.shapes import GROUND, SIZE, Scene, layout, render
-from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp.comet import CometDecomposer
 from energycomp_lab.evaluation import MaskRecall
@@ -42,10 +38,9 @@ CLEAR, TRIES = 1, 100  # pixels between objects at least; places that are tried 
 SEEN = 0.3  # of brightness in [-1, 1]: what differs by more from the ground is no ground
 SHOWN, SIDE = 8, 112  # pairs in the picture, and the px of an image in it
 CHUNK = 25
-HEAD = ("FID to a", "KID to a", "FID to b", "KID to b")
 
 
-def pairs(count: int, objects: tuple[int, int], seed: int, worlds: tuple[str, str]) -> list[tuple[Scene, Scene]]:
+def pairs(count: int, objects: tuple[int, int], seed: int, worlds: Sequence[str]) -> list[tuple[Scene, Scene]]:
     """Pictures with so many objects each, of which none touches another of either picture."""
     rng, found = np.random.default_rng([HELD_OUT, seed, *objects]), []
     while len(found) < count:
@@ -153,23 +148,11 @@ def counted(made: Tensor, chosen: Sequence[tuple[Scene, Scene]]) -> list[str]:
     return [f"{100 * float(recall.compute()):.1f} %", f"{100 * right / len(chosen):.0f} %", f"{float(error):.4f}"]
 
 
-def distances(made: Tensor, worlds: Sequence[str], seed: int) -> list[str]:
-    """FID and KID to as many pictures of each world, with four objects."""
-    network, figures = shape_features(), []
-    for world in worlds:
-        real = torch.stack([draw(k, HELD_OUT + seed + 1, world=world, counts=(4, 4)).image for k in range(len(made))])
-        frechet, kernel = FrechetDistance(network), KernelDistance(network, subset_size=len(made) // 2)
-        for metric in (frechet, kernel):
-            metric.update(real, real=True)
-            metric.update(made, real=False)
-        figures += [f"{float(frechet.compute()):.3f}", f"{float(kernel.compute()[0]):.4f}"]
-    return figures
-
-
 def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: dict[str, Tensor]) -> None:
     """A picture with a column a pair: one, the other, and what the models make of both, by their names."""
     first, second = (torch.stack([pair[k].image for pair in chosen[:SHOWN]]) for k in (0, 1))
     images = torch.cat([first, second, *(pictures[:SHOWN] for pictures in made.values())])
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         names = ["first image", "second image", *made]
         grid(images, columns=SHOWN, side=SIDE, names=names).save(temporary, format="PNG")
@@ -177,7 +160,7 @@ def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: dict[str, Ten
 
 @torch.no_grad()
 def main() -> None:
-    """Writes adding.md, crossing.md and their pictures."""
+    """Writes recombination.md, adding.png of two images of world a, and crossing.png of one of each world."""
     made = parser(__doc__, n=(100, "pairs"), seed=0, threads=1, out="runs/benchmarks")
     made.add_argument("--models", nargs=2, default=["decomp", "decomp-b"], help="of the worlds a and b")
     made.add_argument("--comet", nargs=2, help="folders of COMET of the worlds a and b, for comparison")
@@ -186,49 +169,22 @@ def main() -> None:
     ways = {"Decomp Diffusion": [decomposer_of(load(name)) for name in options.models]}
     if options.comet:
         ways["COMET"] = [decomposer_of(load(name)) for name in options.comet]
-    further = " --comet " + " ".join(options.comet) if options.comet else ""
-    command = f"{COMMAND} -n {options.n} --seed {options.seed}{further}"
-    adding(ways, options, command)
-    crossing(ways, options, command)
-
-
-def adding(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
-    """All objects of two pictures of world a."""
-    rows, pictures = [], {}
-    for objects in ((2, 2), (3, 2)):
-        chosen = pairs(options.n, objects, options.seed, ("a", "a"))
-        for name, (decomposer, _) in ways.items():
-            made = scored(partial(added, decomposer), chosen, options.seed, "adding")
-            rows.append([name, f"{objects[0]} + {objects[1]}", *counted(made, chosen)])
-            pictures[name] = made
-    shown(options.out / "adding.png", chosen, pictures)
+    rows = []
+    for name, objects, worlds in (("adding", (2, 2), "aa"), ("adding", (3, 2), "aa"), ("crossing", (2, 2), "ab")):
+        chosen, images = pairs(options.n, objects, options.seed, worlds), {}
+        for title, (a, b) in ways.items():
+            make = crossed(a, b) if name == "crossing" else partial(added, a)
+            images[title] = scored(make, chosen, options.seed, name)
+            rows.append([title, " and ".join(worlds), f"{objects[0]} + {objects[1]}", *counted(images[title], chosen)])
+        shown(options.out / f"{name}.png", chosen, images)
+    further = f" --comet {' '.join(options.comet)}" if options.comet else ""
     note = (
-        f"`{command}`: {options.n} pairs of pictures of world a none of whose objects touch. A "
-        "blob is what is connected and differs from the ground by more than 0.3 of a "
-        "range of 2; it shows an object that it covers at an intersection over union of 0.5."
+        f"`{COMMAND} -n {options.n} --seed {options.seed}{further}`: {options.n} pairs of images none of whose objects "
+        "touch. A blob is what is connected and differs from the ground by more than 0.3 of a range of 2; it shows an "
+        "object that it covers at an intersection over union of 0.5."
     )
-    head = ("model", "objects", "found", "number of blobs right", "MSE to the true sum")
-    write(options.out / "adding", table(head, rows, note))
-
-
-def crossing(ways: dict[str, list[Any]], options: argparse.Namespace, command: str) -> None:
-    """Objects of a picture of world a by its model, and of one of world b by another."""
-    objects, rows, pictures = (2, 2), [], {}
-    chosen = pairs(options.n, objects, options.seed, ("a", "b"))
-    for name, (a, b) in ways.items():
-        made = scored(crossed(a, b), chosen, options.seed, "crossing")
-        rows.append([name, *counted(made, chosen), *distances(made, ("a", "b"), options.seed)])
-        pictures[name] = made
-    expected = torch.stack([true(pair)[0] for pair in chosen])
-    rows.append(["the true sums", *counted(expected, chosen), *distances(expected, ("a", "b"), options.seed)])
-    shown(options.out / "crossing.png", chosen, pictures)
-    note = (
-        f"`{command}`: {options.n} pairs of pictures with two objects each, one of world a and one of world b. "
-        "FID and KID to as many pictures of one world have the features of the counting network in "
-        "energycomp-datasets, not published ones."
-    )
-    head = ("model", "found", "number of blobs right", "MSE to the true sum", *HEAD)
-    write(options.out / "crossing", table(head, rows, note))
+    head = ("model", "worlds", "objects", "found", "number of blobs right", "MSE to the true sum")
+    write(options.out / "recombination", table(head, rows, note))
 
 
 if __name__ == "__main__":

@@ -75,12 +75,9 @@ def separated(decomposer: SlotDecomposer, spec: str, n: int, seed: int) -> dict[
             one.update([masks], [example.masks])
             parts.append(one)
     low, high = bootstrap(parts, float(ari.compute()), seed=seed) or (np.nan, np.nan)
-    return {
-        "ARI-FG": f"{float(ari.compute()):.3f}",
-        "95 % interval": f"{low:.3f} to {high:.3f}",
-        "MSE": f"{float(torch.cat(errors).mean()):.4f}",
-        "slots used": f"{float(used.compute()):.2f} of {decomposer.slots}",
-    }
+    found = {"ARI-FG": f"{float(ari.compute()):.3f}", "95 % interval": f"{low:.3f} to {high:.3f}"}
+    found |= {"MSE": f"{float(torch.cat(errors).mean()):.4f}"}
+    return {**found, "slots used": f"{float(used.compute()):.2f} of {decomposer.slots}"}
 
 
 def made(decomposer: SlotDecomposer, images: Tensor, seed: int) -> dict[str, Tensor]:
@@ -108,10 +105,8 @@ def judged(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
         shares = torch.bincount(judge.verdicts(pictures), minlength=3) / len(pictures)
         return " / ".join(f"{100 * float(share):.1f}" for share in shares)
 
-    return {
-        **{name: verdicts(each) for name, each in pictures.items()},
-        "FID": f"{distance(JudgeFeatures().eval(), rooms.images, pictures['scenes']):.1f}",
-    }
+    fid = distance(JudgeFeatures().eval(), rooms.images, pictures["scenes"])
+    return {**{name: verdicts(each) for name, each in pictures.items()}, "FID": f"{fid:.1f}"}
 
 
 def sprites(n: int, seed: int) -> Tensor:

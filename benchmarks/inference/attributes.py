@@ -19,10 +19,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.comparison import Column, Method, Reader, compare
+from benchmarks.baselines.comparison import Column, Method, Reader, compare, fingerprint
 from benchmarks.baselines.faces import LABELS, label_sets, recipe
 from benchmarks.baselines.training import train_all
-from benchmarks.common.answers import ATTRIBUTES, candidates_of, fingerprint
 from benchmarks.common.options import parser
 from energycomp import Model, infer, load
 from energycomp.images import to_unit
@@ -36,24 +35,21 @@ from energycomp_solvers.enumerate import Enumerate
 
 COLUMNS = (Column("all three right", ExactMatch(), ".1%"), Column("labels right", AttributeAccuracy(), ".1%"))
 BASELINES = ("classifier", "resnet")
+ATTRIBUTES = ("black_hair", "eyeglasses", "smiling")  # those of the thesis
 LABELLED = Labels(dict.fromkeys(EVERY, BINARY))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains where asked to, reads, writes attributes.md and attributes.png."""
     options = parser(
-        __doc__,
-        train=(False, "the baselines, where not trained yet"),
+        __doc__, train=(False, "the baselines, where not trained yet"),
         models=(["faces"], "names or folders of ours; the first is compared"),
         methods=(list(BASELINES), "the baselines beside ours", BASELINES),
         weights=("runs/baselines/faces", "folder of the baselines"),
         cache=("runs/cache", "folder of the training faces"),
-        data=(["synthetic", "synthetic:shifted"], "as faces are evaluated on"),
-        n=(300, "images of each data"),
-        seed=0,
-        threads=1,
-        out="runs/attributes",
-    ).parse_args(arguments)
+        data=(["synthetic", "synthetic:shifted"], "as faces are evaluated on"), n=(300, "images of each data"), seed=0,
+        threads=1, out="runs/attributes",
+    ).parse_args(arguments)  # fmt: skip
     torch.set_num_threads(options.threads)
     if options.train:
         train_all(LABELS, options.methods, options.weights, recipe(options.cache))
@@ -103,7 +99,8 @@ def methods(options: argparse.Namespace) -> list[Method]:
 
 def composed(model: Model) -> Reader:
     """Ours: one energy for each value of the three attributes."""
-    candidates = candidates_of(model, ATTRIBUTES)
+    parse = model.conditioner.parse
+    candidates = torch.cat([parse(**{name: value}) for name in ATTRIBUTES for value in (False, True)])
 
     def read(image: Tensor, _: int, generator: torch.Generator) -> tuple[Tensor, int]:
         solution = infer(to_unit(image), model, solver=Enumerate(), candidates=candidates, generator=generator)

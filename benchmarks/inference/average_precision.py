@@ -20,7 +20,6 @@ Notation: variable -> meaning
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.common.options import parser
 from benchmarks.common.ways import identity
 from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
@@ -67,14 +67,10 @@ class Located:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
-    parser.add_argument("--data", default="synthetic:3-8", help="as `energycomp evaluate` takes it")
-    parser.add_argument("-n", type=int, default=60, help="images")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes, draws and resamples")
-    parser.add_argument("--true-places", action="store_true", help="what a perfect reading would reach")
-    parser.add_argument("--records", type=Path, default=Path("runs/average_precision"), help="folder of records")
-    options = parser.parse_args(arguments)
+    options = parser(
+        __doc__, model="clevr", data="synthetic:3-8", n=60, seed=(0, "of scenes, draws and resamples"),
+        true_places=(False, "what a perfect reading would reach"), records="runs/average_precision",
+    ).parse_args(arguments)  # fmt: skip
     model = load(options.model)
     mixed = mixed_of(model.conditioner)
     if mixed is None or model.defaults.beta is None:
@@ -102,9 +98,8 @@ def figures(found: Sequence[Located], true: Sequence[Located], *, seed: int) -> 
     """The average precision at each threshold, its interval, and the median distance of objects with right words."""
     objects = torch.tensor([len(one.points) for one in true], dtype=torch.float64)
     drawn = torch.randint(len(true), (RESAMPLES, len(true)), generator=torch.Generator().manual_seed(seed))
-    weights = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(drawn.shape, dtype=torch.float64)
-    )
+    ones = torch.ones(drawn.shape, dtype=torch.float64)
+    weights = torch.zeros_like(ones).scatter_add_(1, drawn, ones)
     tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
     line: dict[str, Any] = {}
     for threshold in THRESHOLDS:

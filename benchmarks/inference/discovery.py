@@ -18,18 +18,7 @@ from pathlib import Path
 import attrs
 import torch
 
-from benchmarks.baselines.comparison import (
-    Column,
-    Method,
-    Reader,
-    Record,
-    answered,
-    compare,
-    composed,
-    joint,
-    paired_difference,
-    regressed,
-)
+from benchmarks.baselines import comparison
 from benchmarks.baselines.places import PLACES, compound, recipe
 from benchmarks.baselines.training import train_all
 from benchmarks.common.options import parser
@@ -42,9 +31,9 @@ from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.sgd import SGD
 
 COLUMNS = (
-    Column("perception rate", PerceptionRate()),
-    Column("precision", Precision()),
-    Column("estimation error", EstimationError(), ".1e"),
+    comparison.Column("perception rate", PerceptionRate()),
+    comparison.Column("precision", Precision()),
+    comparison.Column("estimation error", EstimationError(), ".1e"),
 )
 SHAPE = (2,)  # of a place
 METHODS = ["ours", "sgd", *PLACES]
@@ -53,62 +42,58 @@ METHODS = ["ours", "sgd", *PLACES]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains where asked to, reads, writes NAME.md and NAME.png."""
     options = parser(
-        __doc__,
-        train=(False, "the baselines among the methods, where not trained yet"),
-        methods=(METHODS, "all by default", METHODS),
-        model="clevr-places",
-        weights=("runs/baselines", "folder of the baselines"),
-        cache=("runs/cache", "folder of the training scenes"),
-        data=(["synthetic:3-5", "synthetic:6-8"], "as `ClevrSource` takes"),
-        n=(200, "images of each data"),
+        __doc__, train=(False, "the baselines among the methods, where not trained yet"),
+        methods=(METHODS, "all by default", METHODS), model="clevr-places",
+        weights=("runs/baselines", "folder of the baselines"), cache=("runs/cache", "folder of the training scenes"),
+        data=(["synthetic:3-5", "synthetic:6-8"], "as `ClevrSource` takes"), n=(200, "images of each data"),
         few=(20, "images for methods that descend gradients"),
-        inits=([1, 5, 10, 15, 20], "of sgd; the last for compound"),
-        steps=(120, "of sgd, the same for compound"),
+        inits=([1, 5, 10, 15, 20], "of sgd; the last for compound"), steps=(120, "of sgd, the same for compound"),
         draws=(1, "noise draws of a step, the same for compound"),
-        start=("random", "of sgd and compound", ("random", "residual")),
-        seed=0,
-        threads=1,
-        name=("discovery", "of the table and the chart"),
-        out="runs/discovery",
-    ).parse_args(arguments)
+        start=("random", "of sgd and compound", ("random", "residual")), seed=0, threads=1,
+        name=("discovery", "of the table and the chart"), out="runs/discovery",
+    ).parse_args(arguments)  # fmt: skip
     torch.set_num_threads(options.threads)
     if options.train:
         train_all(PLACES, options.methods, options.weights, recipe(options.cache))
     chosen = methods(options)
 
-    def note(answers: dict[str, dict[str, list[Record]]]) -> str:
+    def note(answers: dict[str, dict[str, list[comparison.Record]]]) -> str:
         gaps = [gap for data in options.data for gap in same_descent(chosen, data, answers[data], options.seed)]
         return " ".join([how(options), *gaps])
 
     def examples(data: str) -> Sequence[Example]:
         return ClevrSource().examples(data, count=options.n, seed=options.seed)
 
-    compare(chosen, examples, COLUMNS, options, conditioner=Coordinates(), shape=SHAPE, name=options.name, note=note)
+    comparison.compare(
+        chosen, examples, COLUMNS, options, conditioner=Coordinates(), shape=SHAPE, name=options.name, note=note
+    )
 
 
-def methods(options: argparse.Namespace) -> list[Method]:
+def methods(options: argparse.Namespace) -> list[comparison.Method]:
     """The rows of the table, ours first."""
     model, n, few = load(options.model), options.n, min(options.few, options.n)
     solver = partial(SGD, steps=options.steps, draws=options.draws, start=options.start)
     descent = f"{options.steps}-{options.draws}" + f"-{options.start}" * (options.start != "random")
-    found = [Method("pursuit", "ours, pursuit, count given", n, (lambda: composed(model, Pursuit()),))]
+    found = [
+        comparison.Method("pursuit", "ours, pursuit, count given", n, (lambda: comparison.composed(model, Pursuit()),))
+    ]
     if "ours" in options.methods:
-        read = partial(composed, model, Pursuit(), known=False)
-        found.append(Method("pursuit-unknown", "ours, pursuit, count unknown", n, (read,)))
+        read = partial(comparison.composed, model, Pursuit(), known=False)
+        found.append(comparison.Method("pursuit-unknown", "ours, pursuit, count unknown", n, (read,)))
     for inits in options.inits if "sgd" in options.methods else ():
         label = f"ours, sgd, {inits} initialisation{'s' * (inits > 1)}"
-        read = partial(composed, model, solver(inits=inits))
-        found.append(Method(f"sgd-{inits}-{descent}", label, few, (read,)))
+        read = partial(comparison.composed, model, solver(inits=inits))
+        found.append(comparison.Method(f"sgd-{inits}-{descent}", label, few, (read,)))
     if "compound" in options.methods:
         inits = options.inits[-1]
         key = f"{_key('compound')}-{inits}-{descent}"
         read = partial(_compound, options.weights, solver(inits=inits))
-        found.append(Method(key, f"generative classifier, sgd, {inits} initialisations", few, (read,)))
+        found.append(comparison.Method(key, f"generative classifier, sgd, {inits} initialisations", few, (read,)))
     for name, label in (("resnet", "ResNet"), ("slot_attention", "Slot Attention")):
         seeds = PLACES[name].seeds if name in options.methods else ()
         readers = tuple(partial(_regressed, name, options.weights, seed) for seed in seeds)
         if readers:
-            found.append(Method(_key(name), f"{label}, count given, {len(seeds)} seeds", n, readers))
+            found.append(comparison.Method(_key(name), f"{label}, count given, {len(seeds)} seeds", n, readers))
     return found
 
 
@@ -117,23 +102,25 @@ def _key(name: str) -> str:
     return f"{name}-{PLACES[name].settings['steps']}"
 
 
-def _compound(weights: Path, solver: SGD) -> Reader:
+def _compound(weights: Path, solver: SGD) -> comparison.Reader:
     model = compound(untrained(pretrained=False))
     network = PLACES["compound"].trained("compound", weights, 0)
-    return joint(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network)), solver)
+    return comparison.joint(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network)), solver)
 
 
-def _regressed(name: str, weights: Path, seed: int) -> Reader:
-    return regressed(PLACES[name].trained(name, weights, seed))
+def _regressed(name: str, weights: Path, seed: int) -> comparison.Reader:
+    return comparison.regressed(PLACES[name].trained(name, weights, seed))
 
 
-def same_descent(chosen: Sequence[Method], data: str, records: dict[str, list[Record]], seed: int) -> list[str]:
+def same_descent(
+    chosen: Sequence[comparison.Method], data: str, records: dict[str, list[comparison.Record]], seed: int
+) -> list[str]:
     """A sentence on the classifier against ours under the same solver, where both were run."""
     keys = {method.key.partition("-")[0]: method.key for method in chosen}  # of several sgd the last, with most inits
     if "sgd" not in keys or "compound" not in keys:
         return []
-    ours, theirs = (answered(records[keys[name]], SHAPE) for name in ("sgd", "compound"))
-    gap, low, high = paired_difference(PerceptionRate(), theirs, ours, seed=seed)
+    ours, theirs = (comparison.answered(records[keys[name]], SHAPE) for name in ("sgd", "compound"))
+    gap, low, high = comparison.paired_difference(PerceptionRate(), theirs, ours, seed=seed)
     return [f"{data}: the classifier minus ours, both by sgd, {gap:+.3f} ({low:+.3f} to {high:+.3f})."]
 
 

@@ -13,12 +13,10 @@ they are given.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import operator
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -29,6 +27,7 @@ from torch.nn import functional
 from torchmetrics.functional.classification import binary_calibration_error
 from tqdm import tqdm
 
+from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.components import groups_of
 from energycomp.inference import make_problem
@@ -40,17 +39,14 @@ from energycomp_solvers.shared import all_errors, configurations, dictionary, ma
 
 def main() -> None:
     """Prints one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="faces", help="registered name or folder of a model of attributes")
-    parser.add_argument("--source", default=None, help="a registered dataset; the one of the model's name")
-    parser.add_argument("--data", default="synthetic")
-    parser.add_argument("-n", type=int, default=200, help="pictures to fit on, and as many to judge on")
-    parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--changed", action="store_true", help="fit on changed images")
-    parser.add_argument("--log", action="store_true", help="posteriors of the logarithm of errors")
-    parser.add_argument("--timesteps", nargs=2, type=float, default=None, help="of the draws; those of the model")
-    parser.add_argument("-o", "--out", type=Path, default=None, help="save the model with its beta here")
-    options = parser.parse_args()
+    parsed = parser(
+        __doc__, model=("faces", "registered name or folder of a model of attributes"),
+        source=("", "a registered dataset; the one of the model's name"), data="synthetic",
+        n=(200, "images to fit on, and as many to judge on"), seed=1000, changed=(False, "fit on changed images"),
+        log=(False, "posteriors of the logarithm of errors"), out=(None, "save the model with its beta here"),
+    )  # fmt: skip
+    parsed.add_argument("--timesteps", nargs=2, type=float, help="of the draws; those of the model")
+    options = parsed.parse_args()
     model = load(options.model)
     timesteps = tuple(options.timesteps) if options.timesteps else model.defaults.timesteps
     defaults = attrs.evolve(model.defaults, timesteps=timesteps, log_errors=options.log)
@@ -68,23 +64,15 @@ def main() -> None:
     asked = set_chance if of_sets else true_chance
     beta = fitted(fitting, asked)
     pairs = [found_members(*one, beta=beta) if of_sets else sure_chances(*one, beta=beta) for one in judging]
-    confidence = torch.cat([chance for chance, _ in pairs])
-    right = torch.cat([right for _, right in pairs])
-    error = float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))
-    accuracy = float(right.double().mean())
-    result = {
-        "beta": beta,
-        "log_errors": options.log,
-        "negative_log_likelihood": mean_surprise(judging, asked, beta),
-        "calibration_error": error,
-        "accuracy": accuracy,
-        "pictures": len(judging),
-    }
+    confidence, right = (torch.cat(part) for part in zip(*pairs, strict=True))
+    result = {"beta": beta, "log_errors": options.log}
+    result |= {"negative_log_likelihood": mean_surprise(judging, asked, beta)}
+    result |= {"calibration_error": float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))}
+    result |= {"accuracy": float(right.double().mean()), "pictures": len(judging)}
     print(json.dumps({**result, "data": options.data, "changed": options.changed, "seed": options.seed}))
     if options.out:
-        save_pretrained(
-            attrs.evolve(model, defaults=attrs.evolve(defaults, beta=beta)), options.out, dtype=torch.float16
-        )
+        fitted_model = attrs.evolve(model, defaults=attrs.evolve(defaults, beta=beta))
+        save_pretrained(fitted_model, options.out, dtype=torch.float16)
 
 
 def changed(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -105,30 +93,31 @@ def changed(image: Tensor, generator: torch.Generator) -> Tensor:
     return (shown + noise)[0].clamp(-1, 1)
 
 
-def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]], list[int]]:
-    """The energies of all answers to a picture, its slots, and its true values."""
+def form_of(model: Model, example: Any, seed: int) -> tuple[Any, Any, Tensor, list[list[int]]]:
+    """The problem of an image, the quadratic form of its errors, all values, and those of each component."""
     problem = make_problem(model.encode(example.image), model)
     atoms, slots = dictionary(problem)
-    form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
+    draws = problem.draw(problem.default_draws, torch.Generator().manual_seed(seed))
+    return problem, problem.quadratic(atoms, draws), atoms, slots
+
+
+def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]], list[int]]:
+    """The energies of all answers to an image, its slots, and its true values."""
+    problem, form, _, slots = form_of(model, example, seed)
     errors = all_errors(form, slots, problem.weighting(len(slots)))
     return problem.energies(errors), slots, [int(value) for value in true_values(example, model.conditioner)]
 
 
 def sets(model: Model, example: Any, seed: int) -> tuple[list[tuple[Tensor, Tensor]], list[int], int]:
-    """The answers (N, K) of each count to a picture with their energies (N,), the true one, sorted, and M."""
-    problem = make_problem(model.encode(example.image), model)
-    atoms, slots = dictionary(problem)
-    form = problem.quadratic(atoms, problem.draw(problem.default_draws, torch.Generator().manual_seed(seed)))
+    """The answers (N, K) of each count to an image with their energies (N,), the true one, sorted, and M."""
+    problem, form, atoms, slots = form_of(model, example, seed)
     seen = []
     for count in range(problem.counts[0], problem.counts[1] + 1):
         chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
         errors = form.mean().errors_of_each(chosen, problem.weighting(count))[0]
         seen.append((chosen, problem.energies(errors)))
-    return (
-        seen,
-        sorted(atoms.tolist().index(value) for value in true_values(example, model.conditioner).tolist()),
-        len(atoms),
-    )
+    true = true_values(example, model.conditioner).tolist()
+    return seen, sorted(atoms.tolist().index(value) for value in true), len(atoms)
 
 
 def set_chance(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], _: int, *, beta: float) -> Tensor:

@@ -8,15 +8,16 @@ softmax(-beta J) with the least negative log-likelihood of the true words, with 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.components import MixedSupport, mixed_of
 from energycomp.errors import InputError
@@ -28,12 +29,8 @@ from energycomp_lab.evaluation import AttributeCalibration, true_values
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder")
-    parser.add_argument("--data", default="synthetic:3-8", help="as `energycomp evaluate` takes it")
-    parser.add_argument("-n", type=int, default=60, help="images")
-    parser.add_argument("--seed", type=int, default=1, help="of scenes and draws")
-    options = parser.parse_args(arguments)
+    seed = (1, "of scenes and draws")
+    options = parser(__doc__, model="clevr", data="synthetic:3-8", n=60, seed=seed).parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
@@ -58,14 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fitted(read: Sequence[tuple[ObjectWords, Tensor]], support: MixedSupport) -> float:
     """The beta of the least negative log-likelihood of the true words."""
+    words = [(found.errors, support.split(true)[1].long() - 1) for found, true in read]
+    pairs = [(each, true[:, k]) for errors, true in words for k, each in enumerate(errors)]
 
     def loss(log_beta: float) -> float:
-        total = 0.0
-        for found, true in read:
-            for k, errors in enumerate(found.errors):
-                logits = torch.log_softmax(-(10.0**log_beta) * errors, dim=1)
-                total -= float(logits[torch.arange(len(true)), support.split(true)[1][:, k].long() - 1].sum())
-        return total
+        return sum(float(cross_entropy(-(10.0**log_beta) * e, word, reduction="sum")) for e, word in pairs)
 
     return float(10.0 ** minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
 

@@ -167,13 +167,10 @@ def _blocks(height: int, width: int, generator: torch.Generator) -> Tensor:
 def main() -> None:
     """Writes reading_statistics.md."""
     options = parser(
-        __doc__,
-        only=(list(PARTS), "all by default", list(PARTS)),
-        n=(500, "readings"),
-        scenes=(300, "held-out scenes for false alarms"),
-        foreign=(5, "images of each other kind"),
+        __doc__, only=(list(PARTS), "all by default", list(PARTS)), n=(500, "readings"),
+        scenes=(300, "held-out scenes for false alarms"), foreign=(5, "images of each other kind"),
         out="runs/benchmarks",
-    ).parse_args()
+    ).parse_args()  # fmt: skip
     torch.set_num_threads(1)
     rows = [row for name in PARTS if name in options.only for row in PARTS[name](options)]
     note = f"`{COMMAND} -n {options.n} --scenes {options.scenes} --foreign {options.foreign}`, 95 % intervals."

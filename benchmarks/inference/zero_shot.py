@@ -21,8 +21,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.comparison import Column, Method, Reader, compare
-from benchmarks.common.answers import fingerprint
+from benchmarks.baselines.comparison import Column, Method, Reader, compare, fingerprint
 from benchmarks.common.options import parser
 from energycomp import Model, NoiseBank, load
 from energycomp.components import Rule
@@ -33,7 +32,6 @@ from energycomp_lab.evaluation import ExactSet, Example
 from energycomp_solvers.weights import Weights
 from energycomp_text import with_concepts
 from energycomp_text.classifiers import Guess, compound, individual, weighted
-from energycomp_text.text import Text
 
 COLUMNS = (Column("set exactly correct", ExactSet(), ".1%"), Column("concepts found", ConceptRecall(), ".1%"))
 SGD_SHARES = (1, 20)  # steps of gradient descent for each draw of least squares
@@ -43,20 +41,14 @@ Find = Callable[[Model, Tensor, NoiseBank, int], Guess]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads, writes zero_shot.md and zero_shot.png."""
     options = parser(
-        __doc__,
-        model=("text", "registered name, folder or hub id"),
+        __doc__, model=("text", "registered name, folder or hub id"),
         data=(["synthetic", "synthetic:seen", "synthetic:3"], "as `TextSource` takes"),
-        concepts=("", "with commas; those of the data by default"),
-        device="cpu",
+        concepts=("", "with commas; those of the data by default"), device="cpu",
         dtype=("", "of a pipeline's networks, such as bfloat16"),
         draws=(0, "of every method; the model's own number by default"),
-        only=([""], "methods, ours first: product nnls sgd-20 ...; all by default"),
-        n=(100, "images of each data"),
-        few=(20, "images that gradient steps read"),
-        seed=0,
-        threads=1,
-        out="runs/zero_shot",
-    ).parse_args(arguments)
+        only=([""], "methods, ours first: product nnls sgd-20 ...; all by default"), n=(100, "images of each data"),
+        few=(20, "images that gradient steps read"), seed=0, threads=1, out="runs/zero_shot",
+    ).parse_args(arguments)  # fmt: skip
     torch.set_num_threads(options.threads)
     model = load(options.model, device=options.device, **({"dtype": options.dtype} if options.dtype else {}))
     shown = dict.fromkeys(name for data in options.data for name in TextSource().concepts(data))
@@ -127,7 +119,7 @@ def _problem(model: Model, observation: Tensor, count: int, rule: Rule) -> Probl
 def composed(rule: Rule, model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
     """Ours: the set whose composition explains the picture best, of all sets (thesis alg. 4)."""
     problem = _problem(model, observation, count, rule)
-    names = _names(model)
+    names: tuple[str, ...] = model.conditioner.concepts  # type: ignore[attr-defined]
     form = problem.quadratic(model.conditioner.enumerate_support(), bank)
     sets = list(combinations(range(len(names)), count))
     weights = torch.zeros(len(sets), len(names), dtype=torch.float64)
@@ -144,15 +136,8 @@ def fitted(share: int, model: Model, observation: Tensor, bank: NoiseBank, count
     solver = Weights(method="sgd" if share else "nnls", draws=draws, steps=max(1, share * draws), fresh_draws=1)
     found = solver.solve(problem, generator=_generator(observation))
     names = [model.conditioner.describe(value)["concept"] for value in found.conditions]
-    rows = (len(_names(model)) + (rule == "product")) * max(1, share) * draws
+    rows = (len(model.conditioner.concepts) + (rule == "product")) * max(1, share) * draws
     return Guess(tuple(names), rows)  # without those that judge the answer
-
-
-def _names(model: Model) -> tuple[str, ...]:
-    conditioner = model.conditioner
-    if not isinstance(conditioner, Text):
-        raise TypeError("a model of text is needed")
-    return conditioner.concepts
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ tmpfs of each case in its own user and mount namespace (Linux, `unshare`); no ro
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shutil
@@ -22,6 +21,7 @@ from typing import Any
 from reliability_cases import CASES
 from reliability_checks import start
 
+from benchmarks.common.options import parser
 from energycomp.cli import append_line, read_lines
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -30,17 +30,13 @@ MOUNTING = ("full disk", "read-only disk")
 
 def main() -> int:
     """Runs what is not done yet and writes the table; 1 if a case was not as promised."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="kill -9 at a random moment")
-    parser.add_argument("--save-kills", type=int, default=10, help="kill -9 inside a save")
-    parser.add_argument("--full-disks", type=int, default=10)
-    parser.add_argument("--read-only", type=int, default=10)
-    parser.add_argument("--ranks", type=int, default=4, help="kill -9 of one of two ranks")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
-    parser.add_argument("-o", "--out", type=Path, default=Path("runs/reliability"))
-    parser.add_argument("--case", nargs=2, metavar=("KIND", "NUMBER"), help="run one case and print it as JSON")
-    options = parser.parse_args()
+    made = parser(
+        __doc__, kills=(20, "kill -9 at a random moment"), save_kills=(10, "kill -9 inside a save"), full_disks=10,
+        read_only=10, ranks=(4, "kill -9 of one of two ranks"), seed=0, jobs=(2, "cases at a time"),
+        out="runs/reliability",
+    )  # fmt: skip
+    made.add_argument("--case", nargs=2, metavar=("KIND", "NUMBER"), help="run one case and print it as JSON")
+    options = made.parse_args()
     if options.case:
         print(json.dumps(run(options.case[0], int(options.case[1]), options.seed, options.out)))
         return 0
@@ -53,11 +49,8 @@ def main() -> int:
     if process.returncode:
         raise SystemExit(f"The undisturbed run ends with {process.returncode}: {errors}")
     with ThreadPoolExecutor(options.jobs) as pool:
-        futures = [
-            pool.submit(apart, kind, number, options.seed, options.out)
-            for kind, number in wanted
-            if (kind, number) not in done
-        ]
+        missing = [case for case in wanted if case not in done]
+        futures = [pool.submit(apart, kind, number, options.seed, options.out) for kind, number in missing]
         for future in as_completed(futures):
             append_line(log, future.result())
             print(json.dumps(future.result()), flush=True)

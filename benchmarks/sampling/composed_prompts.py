@@ -51,16 +51,11 @@ class Case:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each case and way."""
     made = parser(
-        __doc__,
-        model="text",
+        __doc__, model="text",
         reader=("", "registered name or folder of the model that reads the samples; the same one"),
-        n=(32, "samples of each case"),
-        cases=(list(CASES), "all by default", CASES),
-        scale=(0.0, "weight of every prompt; the model's own"),
-        seed=0,
-        records="runs/composed_prompts",
-        o=PICTURE,
-    )
+        n=(32, "samples of each case"), cases=(list(CASES), "all by default", CASES),
+        scale=(0.0, "weight of every prompt; the model's own"), seed=0, records="runs/composed_prompts", o=PICTURE,
+    )  # fmt: skip
     made.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
     options = made.parse_args(arguments)
     model = load(options.model)

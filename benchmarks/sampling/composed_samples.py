@@ -18,18 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common.ways import (
-    HELD_OUT,
-    SHOWN,
-    Way,
-    all_recorded,
-    first,
-    folder_of,
-    mean_interval,
-    sampling_options,
-    spent,
-    write_rows,
-)  # fmt: skip
+from benchmarks.common import ways
 from energycomp import Model, infer, load
 from energycomp_datasets.clevr.layout import render_arrays
 from energycomp_lab.evaluation import PerceptionRate
@@ -40,32 +29,34 @@ def summary(found: Sequence[Mapping[str, Any]], asked: Tensor) -> dict[str, floa
     rates = [PerceptionRate() for _ in found]
     for rate, row, true in zip(rates, found, asked, strict=True):
         rate.update([torch.tensor(row["read"]).reshape(-1, 2)], [true])
-    places = mean_interval(torch.stack([rate.compute() for rate in rates]))
-    right = mean_interval(torch.tensor([len(row["read"]) == asked.shape[1] for row in found]))
+    places = ways.mean_interval(torch.stack([rate.compute() for rate in rates]))
+    right = ways.mean_interval(torch.tensor([len(row["read"]) == asked.shape[1] for row in found]))
     return {
         "found": places[0],
         "found_interval": places[1],
         "count_right": right[0],
         "count_right_interval": right[1],
-        "rows_per_sample": spent(found),
+        "rows_per_sample": ways.spent(found),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     given = {"model": "clevr-places", "records": "runs/composed_samples"}
-    options = sampling_options(__doc__, scenes="layouts", **given).parse_args(arguments)
+    options = ways.sampling_options(__doc__, scenes="layouts", **given).parse_args(arguments)
     model, shown = load(options.model), list[Path]()
     for count in map(int, options.counts.split(",")):
-        _, places = render_arrays(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        _, places = render_arrays(options.n, objects=(count, count), seed=ways.HELD_OUT + options.seed)
         scenes = [reduce(operator.and_, [model.leaf(place[None]) for place in one]) for one in places]
-        for way in options.ways or [Way.of(model)]:
-            folder = folder_of(options.records, options.model, model, count, way, options.seed)
-            found = all_recorded(folder, way, model, scenes, options.seed, read_by(model), f"{count} objects, {way}")
+        for way in options.ways or [ways.Way.of(model)]:
+            folder = ways.folder_of(options.records, options.model, model, count, way, options.seed)
+            found = ways.all_recorded(
+                folder, way, model, scenes, options.seed, read_by(model), f"{count} objects, {way}"
+            )
             line = {"objects": count, "way": str(way), "samples": options.n, "seed": options.seed}
             print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
-            shown += first(folder, options.n)
-    write_rows(options.o, shown, columns=min(SHOWN, options.n))
+            shown += ways.first(folder, options.n)
+    ways.write_rows(options.o, shown, columns=min(ways.SHOWN, options.n))
 
 
 def read_by(model: Model) -> Callable[[int, Tensor], Any]:

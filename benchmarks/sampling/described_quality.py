@@ -157,9 +157,9 @@ def samples(folder: Path, way: Way, model: Model, described: Sequence[Tensor], s
 
 def report(network: SceneFeatures, kinds: Mapping[tuple[str, str], Tensor], common: Mapping[str, Any]) -> None:
     """Prints a line for each kind of image, compared with the renders."""
-    for kind, images in kinds.items():
-        if kind != RENDERS:
-            line = {"images": kind[0], "way": kind[1] or None, "number": len(images), **common}
+    for (name, way), images in kinds.items():
+        if (name, way) != RENDERS:
+            line = {"images": name, "way": way or None, "number": len(images), **common}
             print(json.dumps(line | compared(network, images, kinds[RENDERS], common["seed"])), flush=True)
 
 
@@ -171,20 +171,15 @@ def compared(network: SceneFeatures, images: Tensor, renders: Tensor, seed: int)
         metric.update(renders, real=True)
         metric.update(images, real=False)
     mean, deviation = kid.compute()
-    parts = [GradientRatio() for _ in images]
+    total, parts = GradientRatio(), [GradientRatio() for _ in images]
+    total.update(images, renders)
     for part, image, other in zip(parts, images, renders, strict=True):
         part.update(image[None], other[None])
-    total = GradientRatio()
-    total.update(images, renders)
     ratio = float(total.compute())
-    interval = bootstrap(parts, ratio, seed=seed)
-    return {
-        "fid": round(float(fid.compute()), 3),
-        "kid": round(float(mean), 4),
-        "kid_deviation": round(float(deviation), 4),
-        "gradient": round(ratio, 4),
-        "gradient_interval": None if interval is None else [round(end, 4) for end in interval],
-    }
+    ends = bootstrap(parts, ratio, seed=seed)
+    found = {"fid": round(float(fid.compute()), 3), "kid": round(float(mean), 4)}
+    found |= {"kid_deviation": round(float(deviation), 4), "gradient": round(ratio, 4)}
+    return {**found, "gradient_interval": None if ends is None else [round(end, 4) for end in ends]}
 
 
 if __name__ == "__main__":

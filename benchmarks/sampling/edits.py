@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,23 +35,18 @@ HELD_OUT = 2_100_000_000  # added to the seed: scenes that neither training nor 
 def main() -> None:
     """Prints one JSON line."""
     options = parser(
-        __doc__,
-        model="clevr-places",
-        n=(60, "scenes"),
-        objects=("3-5", "objects of a scene"),
-        strength=(0.2, "how freely what moves is painted anew"),
-        seed=0,
+        __doc__, model="clevr-places", n=(60, "scenes"), objects=("3-5", "objects of a scene"),
+        strength=(0.2, "how freely what moves is painted anew"), seed=0,
         o=(None, "an image: scene, removed, added, moved; of the first 8"),
-    ).parse_args()
+    ).parse_args()  # fmt: skip
     model = load(options.model)
     images, places = render_arrays(options.n, objects=parse_range(options.objects), seed=HELD_OUT + options.seed)
     _, others = render_arrays(options.n, objects=(8, 8), seed=HELD_OUT + 1_000_000 + options.seed)
     right = dict.fromkeys(("scene", "remove", "add", "move"), 0)
     repainted, seconds, shown = 0.0, 0.0, []
     changes, scale = [], []
-    for image, true, spare in tqdm(
-        zip(images / 127.5 - 1, places, others, strict=True), total=options.n, desc="editing"
-    ):
+    scenes = zip(images / 127.5 - 1, places, others, strict=True)
+    for image, true, spare in tqdm(scenes, total=options.n, desc="editing"):
         place = tuple(spare[torch.cdist(spare, true).amin(1).argmax()].tolist())
         solution = infer(to_unit(image), model)
         right["scene"] += agrees(solution.conditions, true)
@@ -69,17 +65,14 @@ def main() -> None:
                 scale += [colour_distance(a, b) for a, b in combinations(before, 2)]
             tiles.append(edited.sample[0])
         shown += tiles if len(shown) < 32 else []
-    result = {
-        **{f"{name}_right": round(count / options.n, 4) for name, count in right.items()},
-        "colour_change": round(statistics.median(changes), 1),
-        "colour_change_between_objects": round(statistics.median(scale), 1),
+    result: dict[str, Any] = {f"{name}_right": round(count / options.n, 4) for name, count in right.items()}
+    result |= {"colour_change": round(statistics.median(changes), 1)}
+    result |= {"colour_change_between_objects": round(statistics.median(scale), 1)}
+    result |= {
         "repainted": round(repainted / (3 * options.n), 4),
         "seconds_per_edit": round(seconds / (3 * options.n), 3),
-        "scenes": options.n,
-        "objects": options.objects,
-        "strength": options.strength,
-        "seed": options.seed,
     }
+    result |= {"scenes": options.n, "objects": options.objects, "strength": options.strength, "seed": options.seed}
     print(json.dumps(result))
     if options.o:
         with atomic_file(options.o) as temporary:

@@ -57,18 +57,12 @@ def convergence(made: Sequence[dict[str, Any]], kind: str, ways: Sequence[Way], 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     options = sampling_options(
-        __doc__,
-        scenes="layouts",
-        records="runs/flow_samples",
-        n=(12, "layouts for each count"),
-        counts=("1,3,5", "numbers of objects"),
-        diffusion="clevr-places",
-        flow="clevr-places-flow",
-        reader=("clevr-places", "model that reads all samples"),
-        steps=([5, 10, 20], "steps of the default ways"),
+        __doc__, scenes="layouts", records="runs/flow_samples", n=(12, "layouts for each count"),
+        counts=("1,3,5", "numbers of objects"), diffusion="clevr-places", flow="clevr-places-flow",
+        reader=("clevr-places", "model that reads all samples"), steps=([5, 10, 20], "steps of the default ways"),
         only=(list(SCHEDULERS), "kinds that are drawn", list(SCHEDULERS)),
         convergence=(False, "compare samples with those of many steps"),
-    ).parse_args(arguments)
+    ).parse_args(arguments)  # fmt: skip
     models = {kind: load(name) for kind, name in (("diffusion", options.diffusion), ("flow", options.flow))}
     reader = load(options.reader)
     names = {kind: identity(kind, models[kind]) for kind in models}

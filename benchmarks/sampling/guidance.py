@@ -22,9 +22,8 @@ from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from benchmarks.common.ways import PICTURE, SHOWN, Way, first, identity, mean_interval, spent, write_rows
-from benchmarks.sampling.regions import pairs
+from benchmarks.sampling.regions import composed, pairs
 from energycomp import Composer, Model, infer, load, per_sample
-from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file
 from energycomp.images import to_output
@@ -40,15 +39,9 @@ END = 1 / 255
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each guidance and scale."""
     made = parser(
-        __doc__,
-        model="text",
-        n=(32, "pairs of concepts"),
-        scales=[3.0, 7.5],
-        guidances=list(names("guidances")),
-        seed=0,
-        records="runs/guidance",
-        o=PICTURE,
-    )
+        __doc__, model="text", n=(32, "pairs of concepts"), scales=[3.0, 7.5], guidances=list(names("guidances")),
+        seed=0, records="runs/guidance", o=PICTURE,
+    )  # fmt: skip
     made.add_argument("--way", type=Way.parsed, default=Way.parsed("ddim@25"), help="scheduler and steps")
     options = made.parse_args(arguments)
     model = load(options.model)
@@ -90,26 +83,18 @@ def _batch(
     if not all(file.exists() for file in files):
         place.mkdir(parents=True, exist_ok=True)
         with count_rows() as counted:
-            images = Composer(per_sample([_composition(model, chosen[k]) for k in numbers])).sample(
-                generator=[torch.Generator().manual_seed(options.seed + k) for k in numbers],
-                guidance=made_guidance(*guidance),
-                scheduler=options.way.name,
-                num_inference_steps=options.way.steps,
-                output_type="pt",
+            compositions = per_sample([composed(model, "number", 1.0, chosen[k]) for k in numbers])
+            images = Composer(compositions).sample(
+                generator=[torch.Generator().manual_seed(options.seed + k) for k in numbers], output_type="pt",
+                guidance=made_guidance(*guidance), scheduler=options.way.name, num_inference_steps=options.way.steps,
                 progress=False,
-            )
+            )  # fmt: skip
         for k, file, image in zip(numbers, files, images, strict=True):
             to_output(image[None], "pil", (0.0, 1.0))[0].save(file.with_suffix(".png"))
             row = {"found": _found(model, image, chosen[k]), "clipped": _clipped(image)}
             with atomic_file(file) as temporary:
                 temporary.write_text(json.dumps({**row, "rows": counted.rows / len(numbers)}))
     return [json.loads(file.read_text()) for file in files]
-
-
-def _composition(model: Model, pair: tuple[str, str]) -> Composition:
-    """Both prompts, with weights of 1."""
-    a, b = (model.leaf(model.conditioner.parse(concept=concept)) for concept in pair)
-    return a & b
 
 
 def _found(model: Model, image: Tensor, pair: tuple[str, str]) -> float:

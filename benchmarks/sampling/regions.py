@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks.common.options import parser
-from benchmarks.common.ways import PICTURE, SHOWN, Way, first, folder_of, mean_interval, recorded, spent, write_rows
+from benchmarks.common.ways import PICTURE, SHOWN, Way, all_recorded, first, folder_of, mean_interval, spent, write_rows
 from energycomp import Composition, Model, load, region
 from energycomp.components import predict_leaves
 from energycomp.images import to_output
@@ -51,28 +49,21 @@ DRAWS = 16  # that read a sample
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each kind of weights."""
-    made = parser(
-        __doc__,
-        model="text",
-        n=(32, "pairs of concepts"),
-        scale=(0.0, "weight of every prompt; the model's own"),
-        weights=(list(WEIGHTS), "of the prompts", [*WEIGHTS, TRUE]),
-        seed=0,
-        records="runs/regions",
-        o=PICTURE,
-    )
-    made.add_argument("--way", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
-    options = made.parse_args(arguments)
+    parsed = parser(
+        __doc__, model="text", n=(32, "pairs of concepts"), scale=(0.0, "weight of every prompt; the model's own"),
+        weights=(list(WEIGHTS), "of the prompts", [*WEIGHTS, TRUE]), seed=0, records="runs/regions", o=PICTURE,
+    )  # fmt: skip
+    parsed.add_argument("--way", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
+    options = parsed.parse_args(arguments)
     model = load(options.model)
     scale, way = options.scale or model.defaults.guidance_scale, options.way or Way.of(model)
     shown: list[Path] = []
     for kind in options.weights:
         folder = folder_of(options.records / f"{kind}-{scale:g}", options.model, model, 2, way, options.seed)
         chosen = [pair for pair in pairs(options.n, options.seed) if kind != TRUE or not _is_of_one_color(pair)]
-        rows = [
-            _recorded(folder / str(k), kind, way, model, scale, pair, options.seed + k)
-            for k, pair in enumerate(tqdm(chosen, desc=kind))
-        ]
+        made = [pair if kind == TRUE else composed(model, kind, scale, pair) for pair in chosen]
+        drawing = Rendered("rendered", 0) if kind == TRUE else way
+        rows = all_recorded(folder, drawing, model, made, options.seed, lambda _, image: read(model, image), kind)
         line: dict[str, Any] = {"weights": kind, "scale": scale, "way": str(way), "samples": len(rows)}
         for name, count in (("in_its_half", right_half), ("in_either_half", either_half)):
             scores = [count(row["read"], pair) for row, pair in zip(rows, chosen, strict=True)]
@@ -92,7 +83,7 @@ def pairs(n: int, seed: int) -> list[tuple[str, str]]:
     return [(CONCEPTS[int(a)], CONCEPTS[int(b)]) for a, b in chosen]
 
 
-def made(model: Model, kind: str, scale: float, pair: tuple[str, str]) -> Composition:
+def composed(model: Model, kind: str, scale: float, pair: tuple[str, str]) -> Composition:
     """The composition of the two prompts."""
     a, b = (scale * model.leaf(model.conditioner.parse(concept=concept)) for concept in pair)
     if kind == "number":
@@ -101,29 +92,16 @@ def made(model: Model, kind: str, scale: float, pair: tuple[str, str]) -> Compos
     return regional([(left, a), (right, b)]) if kind == "regional" else region(left) * a & region(right) * b
 
 
-def _recorded(
-    path: Path, kind: str, way: Way, model: Model, scale: float, pair: tuple[str, str], seed: int
-) -> dict[str, Any]:
-    """What is read in the halves of a sample, or of a rendered image."""
-    if kind != TRUE:
-        return recorded(path, way, model, made(model, kind, scale, pair), seed, partial(read, model))
-    record = path.with_suffix(".json")
-    if not record.exists():
-        image = _rendered(pair, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        to_output(image[None], "pil")[0].save(path.with_suffix(".png"))
-        record.write_text(json.dumps({"read": read(model, (image + 1) / 2), "rows": 0}))
-    found: dict[str, Any] = json.loads(record.read_text())
-    return found
+class Rendered(Way):
+    """Renders an image of the pair with the colour of each object in its half, in place of a sample."""
 
-
-def _rendered(pair: tuple[str, str], seed: int) -> Tensor:
-    """An image (3, 64, 64) in [-1, 1] with the colour of each object in its half."""
-    rng = np.random.default_rng([seed, 1])
-    while True:
-        image = picture(pair, rng)
-        if color_in_its_half(to_output(image[None], "pil")[0], pair) == 1.0:
-            return image
+    def draw(self, _: Model, pair: tuple[str, str], seed: int) -> Tensor:
+        """An image (3, 64, 64) in [0, 1]."""
+        rng = np.random.default_rng([seed, 1])
+        while True:
+            image = picture(pair, rng)
+            if color_in_its_half(to_output(image[None], "pil")[0], pair) == 1.0:
+                return (image + 1) / 2
 
 
 @torch.no_grad()

@@ -7,22 +7,22 @@ Needs playwright and Chromium: pip install playwright, apt-get install chromium.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
 from typing import Any
 
+from benchmarks.common.options import parser
 from benchmarks.common.studio import memory, open_page, served, wait_for_change, wait_for_picture, wait_for_status
 
 
 def main() -> None:
     """Prints JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clevr", help="registered name or folder of a model of places")
-    parser.add_argument("--interactions", type=int, default=200, help="drags, each of which is released")
-    parser.add_argument("--reads", type=int, default=1)
-    options = parser.parse_args()
+    model, drags = (
+        ("clevr", "registered name or folder of a model of places"),
+        (200, "drags, each of which is released"),
+    )
+    options = parser(__doc__, model=model, interactions=drags, reads=1).parse_args()
     begun = time.perf_counter()
     with served(options.model) as (address, process):
         found: dict[str, Any] = {"server": time.perf_counter() - begun}

@@ -38,5 +38,5 @@ def test_help(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 def test_readme_names_every_script() -> None:
     text = (BENCHMARKS / "README.md").read_text()
-    missing = [path.name for path in SCRIPTS if path.is_relative_to(BENCHMARKS) and f"`{path.name}`" not in text]
-    assert not missing
+    names = [str(path.relative_to(BENCHMARKS)) for path in SCRIPTS if path.is_relative_to(BENCHMARKS)]
+    assert [name for name in names if f"`{name}`" not in text] == []
