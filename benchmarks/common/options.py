@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 PATHS = {"cache", "out", "records", "weights"}
-FLAGS = {"n": ["-n"], "out": ["-o", "--out"]}
 HELP = {
     "model": "registered name or folder",
     "models": "registered names or folders",
@@ -29,7 +28,8 @@ def parser(description: str | None, **given: Any) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in given.items():
         default, text, choices = (*value, None, None)[:3] if isinstance(value, tuple) else (value, HELP.get(name), None)
-        flags = FLAGS.get(name, [f"--{name.replace('_', '-')}"])
+        flags = [f"-{name}"] if len(name) == 1 else [f"--{name.replace('_', '-')}"]
+        flags = ["-o", "--out"] if name == "out" else flags
         if default is False:
             made.add_argument(*flags, action="store_true", help=text)
         else:

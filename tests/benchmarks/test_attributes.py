@@ -1,20 +1,16 @@
-"""The baselines of the table on attributes of faces, its script with untrained ones, and the fit of beta."""
+"""The baselines of the table on attributes of faces, and the fit of beta."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.baselines.faces import LABELS, LabelSets, label_sets, set_loss
-from benchmarks.inference import attributes
+from benchmarks.baselines.faces import LabelSets, label_sets, set_loss
 from benchmarks.inference.fit_beta import fitted, found_members, set_chance
 from energycomp.components import combine, log_snr, predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.files import write_tensors
 from energycomp_faces.contrast import noised
 from energycomp_faces.model import default
 from energycomp_lab.training import Step
@@ -90,22 +86,3 @@ def test_the_fitted_beta_of_sets_is_the_one_that_drew_them_and_is_calibrated() -
     members = [found_members(*one, beta=3.0) for one in tables]
     sure, right = (torch.cat(part).double().mean() for part in zip(*members, strict=True))
     assert float(sure) == pytest.approx(float(right), abs=0.05)
-
-
-def test_the_table_of_untrained_baselines(tmp_path: Path) -> None:
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    arguments = ["-n", "2", "--data", "synthetic", "--weights", str(weights), "-o", str(tmp_path)]
-    with pytest.raises(InputError, match="--train"):
-        attributes.main(arguments)
-    for name, baseline in LABELS.items():
-        for seed in baseline.seeds:
-            write_tensors(weights / f"{name}-{seed}.safetensors", baseline.network(seed).state_dict())
-    attributes.main(arguments)
-    table = (tmp_path / "attributes.md").read_text()
-    assert (tmp_path / "attributes.png").stat().st_size > 1000
-    assert table.count("| synthetic |") == 4
-    records = (tmp_path / "synthetic-0.jsonl").read_text()
-    attributes.main(arguments)
-    assert (tmp_path / "attributes.md").read_text() == table
-    assert (tmp_path / "synthetic-0.jsonl").read_text() == records

@@ -1,20 +1,17 @@
-"""The baselines of the table on finding objects, and its script on two pictures with untrained ones."""
+"""The baselines of the table on finding objects, and the differences of the table."""
 
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.baselines.comparison import Answer, paired_difference, score
 from benchmarks.baselines.networks import OUTPUTS, ResNet, SlotAttention, kept, matched_error, padded
-from benchmarks.baselines.places import MOST, PLACES, PlaceSet, SetUNet, set_condition
-from benchmarks.inference import discovery
+from benchmarks.baselines.places import MOST, PlaceSet, SetUNet, set_condition
 from energycomp.components import Condition
 from energycomp.errors import InputError
-from energycomp.files import write_tensors
 from energycomp_lab.evaluation import PerceptionRate
 
 
@@ -113,25 +110,3 @@ def test_a_constant_difference_has_no_spread() -> None:
     assert score(PerceptionRate(), answers([2, 3, 4])) == pytest.approx(0.75)
     with pytest.raises(InputError, match="the same pictures"):
         paired_difference(PerceptionRate(), answers([1, 2]), answers([1]))
-
-
-def test_the_table_of_untrained_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    arguments = ["-n", "2", "--few", "1", "--inits", "2", "--steps", "3", "--data", "synthetic:2-2"]
-    arguments += ["--weights", str(weights), "-o", str(tmp_path), "--methods", "sgd", *PLACES]
-    with pytest.raises(InputError, match="--train"):
-        discovery.main(arguments)
-    for name, baseline in PLACES.items():
-        for seed in baseline.seeds:
-            write_tensors(weights / f"{name}-{seed}.safetensors", baseline.network(seed).state_dict())
-    discovery.main(arguments)
-    table = (tmp_path / "discovery.md").read_text()
-    assert (tmp_path / "discovery.png").stat().st_size > 1000
-    assert table.count("synthetic:2-2 |") == 5
-    assert "the classifier minus ours, both by sgd" in table
-    records = (tmp_path / "synthetic_2-2-0.jsonl").read_text()
-    capsys.readouterr()
-    discovery.main(arguments)
-    assert (tmp_path / "discovery.md").read_text() == table
-    assert (tmp_path / "synthetic_2-2-0.jsonl").read_text() == records

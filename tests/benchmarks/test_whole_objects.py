@@ -1,4 +1,4 @@
-"""The benchmarks of whole objects: their figures on known answers, and their scripts with small untrained models."""
+"""The benchmarks of whole objects: their figures on known answers, and records that are taken up again."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from benchmarks.common.ways import Way, drawn, folder_of, recorded
 from benchmarks.inference import average_precision as precision
 from benchmarks.inference.average_precision import Located, figures, judged, located, true_points
-from benchmarks.sampling import described_quality, described_scenes, scene_features
+from benchmarks.sampling import scene_features
 from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, rendered_again
 from benchmarks.sampling.scene_features import LABELS, SceneFeatures, counts_of
 from energycomp import Model
@@ -143,9 +142,9 @@ def test_features_are_trained_once(tmp_path: Path, capsys: pytest.CaptureFixture
     scene_features.main(arguments)
     first, second = lines(capsys)
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
-    network, name = scene_features.scene_features(tmp_path, steps=2, drawn=32, progress=False)
+    network, name = scene_features.scene_features(tmp_path, steps=2, drawn=32)
     assert name == first["features"]
-    images = from_bytes(scene_features.labelled(32, seed=0, progress=False).tensors[0])
+    images = from_bytes(scene_features.labelled(32, seed=0).tensors[0])
     assert network(images).square().mean(0).tolist() == pytest.approx([1.0] * 64, rel=1e-3)
 
 
@@ -178,25 +177,6 @@ def test_the_same_images_are_at_no_distance() -> None:
     assert same["gradient"] == 1.0
     assert noisy["fid"] > same["fid"] + 1.0
     assert noisy["gradient"] > 2.0
-
-
-def test_described_quality(models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["-n", "2", "--ways", "ddpm@2", "--records", str(tmp_path / "records")]
-    described_scenes.main([*common, "--model", models["objects"], "--counts", "1"])
-    assert lines(capsys)[0]["samples"] == 2
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").rglob("*.png")}
-    assert len(times) == 2
-    features = ["--features", str(tmp_path / "features"), "--feature-steps", "2", "--feature-scenes", "32"]
-    arguments = [*common, *features, "--models", *models.values(), "--counts", "1,2", "-o", str(tmp_path / "a.png")]
-    described_quality.main(arguments)
-    found = lines(capsys)
-    assert [line["objects"] for line in found] == [1] * 4 + [2] * 4 + ["all"] * 4
-    assert [line["images"] for line in found[2:4]] == list(models.values())
-    assert all(line["number"] == 4 and line["fid"] >= 0 and line["gradient"] > 0 for line in found[8:])
-    assert {path: path.stat().st_mtime_ns for path in times} == times  # not drawn again
-    assert Image.open(tmp_path / "a.png").width > 2 * 128
-    described_quality.main(arguments)
-    assert lines(capsys) == found
 
 
 def test_a_drawn_sample_is_the_recorded_one(models: dict[str, str], tmp_path: Path) -> None:
