@@ -155,7 +155,7 @@ def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: dict[str, Ten
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         names = ["first image", "second image", *made]
-        grid(images, columns=SHOWN, side=SIDE, names=names).save(temporary, format="PNG")
+        grid(images, columns=len(first), side=SIDE, names=names).save(temporary, format="PNG")
 
 
 @torch.no_grad()
