@@ -4,21 +4,64 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
 from energycomp.components import TextConditioner
-from energycomp.models.config import config_of
-from energycomp.models.model import Model
+from energycomp.models.parts import ModelParts
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import listing
 
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
-
 TAGS = ("energycomp", "compositional-generation", "energy-based-model")
 MISSING = "<!-- Describe training data, intended use and limits here. The hub keeps a card that you edit. -->"
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ summary }}
+
+## Use
+
+```console
+$ pip install {{ packages }}
+```
+
+```python
+import energycomp
+
+model = energycomp.load("{{ source }}")
+```
+{% for heading, text in sections %}
+## {{ heading }}
+
+{{ text }}
+{% else %}
+{{ missing }}
+{% endfor %}
+## Model
+
+| item | value |
+| --- | --- |
+{%- for item, value in facts %}
+| {{ item }} | {{ value }} |
+{%- endfor %}
+{%- if results %}
+
+## Results
+
+| data | images | metric | value | command |
+| --- | --- | --- | --- | --- |
+{%- for result in results %}{% set index = loop.index %}
+{%- for name, value in result.metrics.items() %}
+| `{{ result.data }}` | {{ result.n }} | {{ name }} | {{ value }} | [{{ index }}]({{ result.page }}) |
+{%- endfor %}{% endfor %}
+{% for result in results %}
+{{ loop.index }}. `{{ result.command }}`
+{%- endfor %}
+{%- endif %}
+"""
 
 
 @attrs.frozen
@@ -42,7 +85,7 @@ class Result:
 
 
 def card(
-    model: Model,
+    model: ModelParts,
     *,
     source: str = "./FOLDER",
     summary: str = "",
@@ -67,64 +110,10 @@ def card(
     >>> "license: mit" in text, 'energycomp.load("owner/tiny")' in text
     (True, True)
     """
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     tag = pipeline_tag or _pipeline_tag(model)
-    header = ModelCardData(
-        license=license,
-        library_name="energycomp",
-        pipeline_tag=tag,
-        tags=[*TAGS, *tags],
-        datasets=list(datasets) or None,
-        model_name=model.name if results else None,
-        eval_results=_entries(results, tag, datasets) or None,
-    )
-    parts = [
-        f"# {model.name}",
-        summary or f"A compositional image model of [energycomp](https://github.com/energycomp/energycomp): {model!r}.",
-        "## Use",
-        f"```console\n$ pip install {' '.join(_packages(model))}\n```",
-        f'```python\nimport energycomp\n\nmodel = energycomp.load("{source}")\n```',
-        *(f"## {heading}\n\n{text.strip()}" for heading, text in (sections or {}).items()),
-        *([] if sections else [MISSING]),
-        "## Model",
-        _table(["item", "value"], list(model.facts().items())),
-    ]
-    if results:
-        parts += ["## Results", _results(results)]
-    return f"---\n{header.to_yaml().strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
-
-
-def _pipeline_tag(model: Model) -> str:
-    """The task of the hub that comes nearest: it has none for composition or for inference."""
-    if isinstance(model.conditioner, TextConditioner):
-        return "text-to-image"
-    return "image-to-image" if model.encoder is not None else "unconditional-image-generation"
-
-
-def _packages(model: Model) -> list[str]:
-    """The installed packages that register the parts of a model; the core alone where no other does."""
-    config = config_of(model)
-    parts: list[tuple[Kind, str | None]] = [
-        ("networks", model.network_name),
-        ("conditioners", model.conditioner_name),
-        ("encoders", model.encoder_name),
-        ("decomposers", model.decomposer_name),
-        ("solvers", config["defaults"]["solver"]),
-    ]
-    found = {
-        info.distribution
-        for info in listing(load=True)
-        if any(name in info.registered.get(kind, ()) for kind, name in parts)
-    }
-    return sorted(found | {"energycomp"})
-
-
-def _entries(results: Sequence[Result], tag: str, datasets: Sequence[str]) -> list[EvalResult]:
-    """One entry of the header's `model-index` for each metric; the hub wants numbers, so intervals are left out."""
-    from huggingface_hub import EvalResult
-
-    return [
+    entries = [  # the hub wants numbers, so intervals are left out
         EvalResult(
             task_type=tag,
             dataset_type=datasets[0] if datasets else "images",
@@ -140,17 +129,47 @@ def _entries(results: Sequence[Result], tag: str, datasets: Sequence[str]) -> li
         for result in results
         for name, value in result.metrics.items()
     ]
+    header = ModelCardData(
+        license=license,
+        library_name="energycomp",
+        pipeline_tag=tag,
+        tags=[*TAGS, *tags],
+        datasets=list(datasets) or None,
+        model_name=model.name if results else None,
+        eval_results=entries or None,
+    )
+    made = ModelCard.from_template(
+        header,
+        template_str=TEMPLATE,
+        name=model.name,
+        summary=summary
+        or f"A compositional image model of [energycomp](https://github.com/energycomp/energycomp): {model!r}.",
+        packages=" ".join(_packages(model)),
+        source=source,
+        sections=[(heading, text.strip()) for heading, text in (sections or {}).items()],
+        missing=MISSING,
+        facts=list(model.facts().items()),
+        results=results,
+    )
+    return f"{made}\n"
 
 
-def _results(results: Sequence[Result]) -> str:
-    lines = [
-        (f"`{result.data}`", str(result.n), name, value, f"[{index}]({result.page})")
-        for index, result in enumerate(results, 1)
-        for name, value in result.metrics.items()
-    ]
-    commands = "\n".join(f"{index}. `{result.command}`" for index, result in enumerate(results, 1))
-    return f"{_table(['data', 'images', 'metric', 'value', 'command'], lines)}\n\n{commands}"
+def _pipeline_tag(model: ModelParts) -> str:
+    """The task of the hub that comes nearest: it has none for composition or for inference."""
+    if isinstance(model.conditioner, TextConditioner):
+        return "text-to-image"
+    return "image-to-image" if model.encoder is not None else "unconditional-image-generation"
 
 
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *lines])
+def _packages(model: ModelParts) -> list[str]:
+    """The installed packages that register the parts of a model; the core alone where no other does."""
+    parts: dict[Kind, str | None] = {
+        "networks": model.network_name,
+        "conditioners": model.conditioner_name,
+        "encoders": model.encoder_name,
+        "decomposers": model.decomposer_name,
+        "solvers": model.defaults.solver,
+    }
+    known = ((info.distribution, info.registered) for info in listing(load=True))
+    found = {made for made, names in known if any(name in names.get(kind, ()) for kind, name in parts.items())}
+    return sorted(found | {"energycomp"})

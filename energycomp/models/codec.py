@@ -1,4 +1,4 @@
-"""A diffusers VAE as a codec: images to the latents that are diffused, and back."""
+"""A diffusers VAE as a codec: images to the latents that are diffused, and back; where its modules compute."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energycomp.errors import InputError, NotFoundError
+from energycomp.fields import is_number, legal, number, whole
 from energycomp.files import fingerprint
 from energycomp.models.hub import is_hub_id
-from energycomp.models.places import execution_device
 
 
 @attrs.define(eq=False, frozen=True, slots=False)
@@ -37,24 +37,16 @@ class VAECodec:
     (4, 8, 8)
     """
 
-    source: str
-    image_size: int
-    scaling_factor: float = 0.18215
-    channels: int = 4
-    reduction: int = 8
-    shift_factor: float = 0.0
+    source: str = attrs.field(validator=legal(lambda value: isinstance(value, str), "a folder or hub id"))
+    image_size: int = attrs.field(validator=whole(1))
+    scaling_factor: float = attrs.field(default=0.18215, validator=number())
+    channels: int = attrs.field(default=4, validator=whole(1))
+    reduction: int = attrs.field(default=8, validator=whole(1))
+    shift_factor: float = attrs.field(default=0.0, validator=legal(is_number, "a number"))
 
     def __attrs_post_init__(self) -> None:
-        numbers: tuple[Any, ...] = (self.image_size, self.channels, self.reduction)
-        scale, source = cast("Any", self.scaling_factor), cast("Any", self.source)
-        whole = all(type(n) is int and n >= 1 for n in numbers) and self.image_size >= self.reduction
-        shift = cast("Any", self.shift_factor)
-        scaled = isinstance(scale, int | float) and 0 < scale <= 1e300
-        shifted = isinstance(shift, int | float) and abs(shift) <= 1e300
-        if not (whole and scaled and shifted and isinstance(source, str)):
-            raise InputError(
-                f"got {self}; expected a folder or hub id, whole numbers of at least 1 and a scale above 0; check them"
-            )
+        if self.image_size < self.reduction:
+            raise InputError(f"got image_size={self.image_size}; expected at least the reduction {self.reduction}")
 
     @classmethod
     def of(cls, vae: Any, *, latent_size: int, source: str | None = None) -> Self:
@@ -186,3 +178,18 @@ def _weights_of(module: Any) -> Mapping[str, Tensor]:
                 "it with them"
             ) from error
     return weights
+
+
+def execution_device(module: nn.Module) -> torch.device | None:
+    """Where a module computes that accelerate offloads or maps, or that is quantised; None if `to` may move it.
+
+    >>> execution_device(nn.Linear(1, 1)) is None
+    True
+    """
+    for part in module.modules():
+        device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    held: Any = module
+    placed = getattr(held, "hf_device_map", None) is not None or getattr(held, "hf_quantizer", None) is not None
+    return next(module.parameters()).device if placed else None

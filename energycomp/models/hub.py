@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 
@@ -13,6 +13,14 @@ from energycomp.errors import HubError, InputError, NotFoundError, first_line
 
 CARD = "README.md"
 LOG_IN = "log in with `hf auth login`, or pass token="
+NOT_FOUND = {  # by the errors of the client, the first of these that an error is
+    "GatedRepoError": "the authors give access on request: ask for it on its page",
+    "RevisionNotFoundError": "no such revision",
+    "RepositoryNotFoundError": "no repository that you may read",
+    "OfflineModeIsEnabled": "it was not asked, and the cache does not have it",
+    "LocalEntryNotFoundError": "it was not reached, and the cache does not have it",
+    "HFValidationError": "no name that it has",
+}
 NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"
 
 
@@ -59,8 +67,7 @@ class HubSource:
 
     def options(self) -> dict[str, Any]:
         """What differs from the defaults, as keywords of huggingface_hub."""
-        given = {field.name: getattr(self, field.name) for field in attrs.fields(HubSource)[1:]}
-        return {name: value for name, value in given.items() if value != getattr(_DEFAULTS, name)}
+        return attrs.asdict(self, filter=lambda field, value: field.name != "repo" and value != field.default)
 
     def download(self, patterns: Sequence[str], expected: str) -> Path:
         """The folder of the files that match the patterns, in the cache; what is there already is not fetched again.
@@ -77,71 +84,30 @@ class HubSource:
         try:
             return Path(snapshot_download(self.repo, allow_patterns=list(patterns), **self.options()))
         except Exception as error:  # the client raises errors of its own, of its HTTP library, and of the system
-            self._fail(error, expected)
-
-    def _fail(self, error: Exception, expected: str) -> NoReturn:
-        from huggingface_hub import errors
-
-        if isinstance(error, errors.GatedRepoError):
+            name = self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+            if (reason := _not_found(error)) is None:
+                raise HubError(
+                    f"got no download of {name!r} ({_short(error)}); what has arrived is kept, so run the same command "
+                    f"again; if the hub refuses the token, {LOG_IN}"
+                ) from error
             raise NotFoundError(
-                f"got {self.repo!r}, whose authors give access on request; ask for it on the page of the repository, "
-                f"then {LOG_IN}"
+                f"got {name!r}, which is no folder and cannot be read from the hub ({reason}); expected {expected}; if "
+                f"it is not public, {LOG_IN}"
             ) from error
-        if isinstance(error, errors.RepositoryNotFoundError):
-            raise NotFoundError(
-                f"got {self.repo!r}, which is no folder and no repository of the hub that you may read; expected "
-                f"{expected}; for a private repository {LOG_IN}"
-            ) from error
-        if isinstance(error, errors.RevisionNotFoundError):
-            raise NotFoundError(
-                f"got the revision {self.revision!r} of {self.repo!r}, which does not have it; expected a branch, a "
-                "tag or a commit of the repository"
-            ) from error
-        if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
-            raise HubError(
-                f"got a token that the hub refuses for {self.repo!r} ({error.response.status_code}); expected one that "
-                f"may read it; {LOG_IN}"
-            ) from error
-        if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.HFValidationError):
-            offline = self.local_files_only or isinstance(error.__cause__ or error, errors.OfflineModeIsEnabled)
-            reason = "which was not asked" if offline else f"{type(error).__name__}: {_short(error)}"
-            raise NotFoundError(
-                f"got {self.repo!r}, which is no folder and could not be read from the hub ({reason}) or its cache; "
-                f"expected {expected}"
-            ) from error
-        raise HubError(
-            f"got no complete download of {self.repo!r} ({type(error).__name__}: {_short(error)}); what has arrived is "
-            "kept, so run the same command again"
-        ) from error
 
 
-_DEFAULTS = HubSource("")
+def upload(folder: Path, repo: str, *, private: bool | None, token: str | None, message: str | None,
+           revision: str | None) -> str:  # fmt: skip
+    """Writes the files of a folder to a repository in one commit, and returns the address of that commit.
 
-
-def upload(
-    files: Mapping[str, Path | bytes],
-    repo: str,
-    *,
-    card: str,
-    private: bool | None = None,
-    token: str | None = None,
-    message: str | None = None,
-    revision: str | None = None,
-) -> str:
-    """Writes files to a repository in one commit, and returns the address of that commit.
-
-    The repository, and the branch `revision`, are made where they do not exist.
-
-    Args:
-        files: paths, or contents, by their names in the repository.
-        card: its model card; a card that the repository has already is kept.
-        private: whether a repository that is made is private; as the account has it when left out.
+    The repository, and the branch `revision`, are made where they do not exist. A card that the repository has already
+    is kept.
 
     Raises:
         InputError: `repo` is no hub id.
         HubError: no token, one that may not write, or a connection that broke off.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import HfApi
 
     if not is_hub_id(repo):
         raise InputError(f"got the repository {repo!r}; expected a hub id: owner/name")
@@ -150,30 +116,25 @@ def upload(
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
-        files = dict(files) if api.file_exists(repo, CARD, revision=revision) else {**files, CARD: card.encode()}
-        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
-        done = api.create_commit(repo, operations, commit_message=message or "Upload model", revision=revision)
+        kept = [CARD] if api.file_exists(repo, CARD, revision=revision) else None
+        done = api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message=message or "Upload model", revision=revision,
+            ignore_patterns=kept,
+        )  # fmt: skip
     except Exception as error:
-        _refused(repo, error)
+        raise HubError(
+            f"the upload to {repo!r} failed ({_short(error)}); the repository is as it was, so run the same command "
+            f"again; if the hub refuses the token, {LOG_IN}"
+        ) from error
     return str(done.commit_url)
 
 
-def _refused(repo: str, error: Exception) -> NoReturn:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.LocalTokenNotFoundError):
-        raise HubError(f"got no token to write to {repo!r}; {LOG_IN}") from error
-    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403, 404):
-        raise HubError(
-            f"got a token that may not write to {repo!r}, or none ({error.response.status_code}); expected one with "
-            f"write access to it; {LOG_IN}"
-        ) from error
-    raise HubError(
-        f"the upload to {repo!r} failed ({type(error).__name__}: {_short(error)}); the repository is as it was, so run "
-        "the same command again"
-    ) from error
+def _not_found(error: Exception) -> str | None:
+    """Why there is nothing to download; None for a failure of the download itself."""
+    kinds = {kind.__name__ for each in (error, error.__cause__) if each is not None for kind in type(each).__mro__}
+    return next((reason for kind, reason in NOT_FOUND.items() if kind in kinds), None)
 
 
 def _short(error: Exception) -> str:
-    """The first line of a message of the client, without the advice that follows."""
-    return first_line(error)[:200].rstrip(".:; ")
+    """The status and the first line of a message of the client, without the advice that follows."""
+    return f"{type(error).__name__}: {first_line(error)[:200].rstrip('.:; ')}"

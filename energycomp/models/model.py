@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from importlib.resources import as_file, files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import attrs
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
-from energycomp.components.conditioning import Conditioner, mixed_of, weights_of
+from energycomp.components.conditioning import mixed_of, weights_of
 from energycomp.components.text import weighted
 from energycomp.components.values import parsed, read_value, values_of
-from energycomp.denoisers.denoiser import Conditional, Denoiser
+from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
-from energycomp.fields import TEXT, is_number
-from energycomp.images import ImageProcessor, as_text, decoded, from_unit, html, rich_table
-from energycomp.models.defaults import Defaults
+from energycomp.fields import is_number
+from energycomp.images import decoded, from_unit
+from energycomp.models.card import card
+from energycomp.models.folder import write
+from energycomp.models.hub import CARD, upload
+from energycomp.models.parts import ModelParts
+from energycomp.models.sources import check_device, dtype_of, opened
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
 """`(model, source, scale)`: the model with LoRA weights."""
 
 
 @attrs.frozen(eq=False, repr=False)
-class Model:
+class Model(ModelParts):
     """A denoiser with what is needed to use it: conditioner, image processor, defaults, and an encoder of pictures.
 
     A notebook shows what it is made of.
@@ -56,34 +62,12 @@ class Model:
     -u + tiny(0.3, 0.4) + tiny(0.7, 0.6)
     """
 
-    name: str = attrs.field(validator=TEXT)
-    denoiser: Denoiser
-    conditioner: Conditioner
-    processor: ImageProcessor
-    network_name: str
-    conditioner_name: str
-    defaults: Defaults = attrs.field(factory=Defaults)
-    encoder: nn.Module | None = None
-    encoder_name: str | None = None
-    decomposer_name: str | None = None
     adapt: Adapt | None = None
 
     def __attrs_post_init__(self) -> None:
-        codec, denoiser = self.denoiser.codec, self.denoiser
-        made = self.processor.sample_shape if codec is None else tuple(codec.latent_shape)
-        if not denoiser.sampling:
-            denoiser.sampling.update(self.sampling())
-        for what, got, expected in (
-            ("samples of the image processor or codec", made, tuple(denoiser.sample_shape)),
-            ("tokens of the conditioner", tuple(self.conditioner.token_shape), tuple(denoiser.token_shape)),
-        ):
-            if got != expected:
-                raise InputError(f"got {what} of shape {got}; expected {expected}, what the denoiser takes; change one")
-        if (self.encoder is None) != (self.encoder_name is None):
-            raise InputError(
-                f"got the encoder {type(self.encoder).__name__} under the name {self.encoder_name!r}; expected both or "
-                "neither; give the name that a plugin registers"
-            )
+        super().__attrs_post_init__()
+        if not self.denoiser.sampling:
+            self.denoiser.sampling.update(self.sampling())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
         """A component under the condition that the arguments stand for; raises `InputError`.
@@ -217,66 +201,64 @@ class Model:
             weights.to(device)
         return attrs.evolve(self, denoiser=denoiser, encoder=encoder)
 
-    @property
-    def trained(self) -> nn.Module:
-        """What training changes: the network, or a dict with the encoder or the conditioner's weights, too, by name."""
-        parts = {"network": self.denoiser.network, "encoder": self.encoder, "conditioner": weights_of(self.conditioner)}
-        found = {name: part for name, part in parts.items() if part is not None}
-        return found["network"] if len(found) == 1 else nn.ModuleDict(found)
-
-    def __repr__(self) -> str:
-        made = [repr(self.name), _samples(self), type(self.conditioner).__name__, f"rule {self.denoiser.rule}"]
-        return f"Model({', '.join([*made, f'{self._size:,} parameters'])})"
-
-    def _repr_html_(self) -> str:
-        return html(f"Model {self.name!r}\n" + as_text(rich_table([], list(self.facts().items()))))
-
-    def facts(self) -> dict[str, str]:
-        """What it is made of, in words: what a notebook and a model card show."""
-        denoiser, defaults, mixed = self.denoiser, self.defaults, mixed_of(self.conditioner)
-        words = {} if mixed is None else mixed.attributes
-        return {
-            "samples": _samples(self),
-            "component": type(self.conditioner).__name__,
-            **{name: ", ".join(known) for name, known in words.items()},
-            "network": f"{type(denoiser.network).__name__}, {self._size:,} parameters",
-            "prediction": f"{denoiser.prediction_type}, {len(denoiser.alphas_cumprod):,} timesteps",
-            "rule": denoiser.rule,
-            "sampling": f"{defaults.sampler or defaults.scheduler}, {defaults.num_inference_steps} steps",
-            "inference": f"{defaults.solver}, {defaults.counts[0]} to {defaults.counts[1]} components",
-        }
-
     def save_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        dtype: torch.dtype | None = None,
-        extra: Mapping[str, str] | None = None,
+        self, folder: str | Path, *, dtype: torch.dtype | None = None, extra: Mapping[str, str] | None = None
     ) -> None:
-        """Writes a folder that `energycomp.load` reads; see `energycomp.models.save_pretrained`."""
-        from energycomp.models.pretrained import save_pretrained
+        """Writes a folder from which `energycomp.load` rebuilds the model; it appears whole or not at all.
 
-        save_pretrained(self, folder, dtype=dtype, extra=extra)
+        Args:
+            dtype: of the floating-point weights on disk, such as torch.float16; their own when left out.
+            extra: further text files by name; README.md replaces the model card that is written otherwise.
+
+        Raises:
+            InputError: a codec that is in memory alone.
+        """
+        write(self, folder, dtype, {CARD: card(self), **(extra or {})})
 
     @classmethod
     def from_pretrained(
         cls,
         source: str | Path,
         *,
+        device: torch.device | str = "cpu",
+        dtype: str | torch.dtype | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
         cache_dir: str | Path | None = None,
-        dtype: str | torch.dtype | None = None,
-        device: torch.device | str = "cpu",
+        **options: Any,
     ) -> Model:
-        """The model of a registered name, a folder or a hub id: `energycomp.load`."""
-        from energycomp.models.loading import load
+        """A model: a name that a plugin registers, a folder, or a hub id. `energycomp.load` is this function.
 
-        return load(
-            source, device=device, dtype=dtype, revision=revision, token=token, local_files_only=local_files_only,
-            cache_dir=cache_dir,
-        )  # fmt: skip
+        Args:
+            source: "clevr"; a folder that `save_pretrained` wrote, or that of a pipeline of diffusers, such as SDXL or
+                FLUX, which energycomp-text reads; or "owner/name" on the hub, of either kind, or "owner/name@revision".
+            device: where to put the network.
+            dtype: of the network, such as "bfloat16"; float32 when left out. The encoders of a model of ours stay
+                float32; all parts of a pipeline have it, its text encoders and its VAE included.
+            revision: of a hub id: a branch, a tag or a commit.
+            token: of a private repository of the hub; that of `hf auth login` when left out.
+            local_files_only: reads the cache of the hub alone, without the network.
+            cache_dir: folder of that cache; the hub's own when left out.
+            options: of a registered model, such as `preset=`, or of a pipeline, such as `image_size=`.
+
+        Raises:
+            NotFoundError: there is no such model; the message lists the registered names.
+            InputError: an object that is no name, a device that cannot be used, or an option that the model does not
+                have.
+            CheckpointError: the files are incomplete, altered, or do not fit.
+            HubError: a token that the hub refuses, or a connection that broke off.
+        """
+        chosen = dtype_of(dtype)
+        check_device(device)
+        reading = {"revision": revision, "token": token, "local_files_only": local_files_only, "cache_dir": cache_dir}
+        model = opened(cls, source, dtype, reading, options)
+        network = model.denoiser.network
+        if chosen is not None and any(p.dtype != chosen for p in network.parameters() if p.is_floating_point()):
+            if model.decomposer_name is not None:
+                raise InputError(f"got dtype {chosen} with {model.name}, which is evaluated in float32; leave it out")
+            network.to(dtype=chosen)
+        return model.to(device)
 
     def push_to_hub(
         self,
@@ -288,16 +270,25 @@ class Model:
         revision: str | None = None,
         dtype: torch.dtype | None = None,
     ) -> str:
-        """Writes the model and a model card to the hub; see `energycomp.models.push_to_hub`."""
-        from energycomp.models.loading import push_to_hub
+        """Writes the model and its card to a repository of the hub, in one commit; returns the address of the commit.
 
-        return push_to_hub(
-            self, repo_id, private=private, token=token, commit_message=commit_message, revision=revision, dtype=dtype
-        )
+        The repository, and the branch `revision`, are made where they do not exist. A card that the repository has
+        already is kept.
 
-    @property
-    def _size(self) -> int:
-        return sum(parameter.numel() for parameter in self.trained.parameters())
+        Args:
+            repo_id: "owner/name".
+            private: whether a repository that is made is private; as the account has it when left out.
+            token: with write access; that of `hf auth login` when left out.
+            dtype: of the weights on the hub, as for `save_pretrained`.
+
+        Raises:
+            InputError: no hub id, or a codec that is in memory alone.
+            HubError: the hub refuses the token, or the connection broke off.
+        """
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            self.save_pretrained(folder, dtype=dtype, extra={CARD: card(self, source=repo_id)})
+            return upload(folder, repo_id, private=private, token=token, message=commit_message, revision=revision)
 
 
 def checked_model(model: Any) -> Model:
@@ -308,14 +299,28 @@ def checked_model(model: Any) -> Model:
     return model
 
 
-def _samples(model: Model) -> str:
-    """What a model samples, in words."""
-    channels, height, width = model.denoiser.sample_shape
-    if model.denoiser.codec is not None:
-        height, width = model.processor.size
-        return f"{width}x{height} colour images through a codec"
-    kind = {1: "grey images", 3: "colour images"}.get(channels, f"samples of {channels} channels")
-    return f"{width}x{height} {kind}"
+def model_of(given: Any) -> Model:
+    """A model as it is, or that of a name, a folder or a hub id, which is loaded to the CPU.
+
+    Raises:
+        InputError: neither a model nor a name.
+
+    >>> model_of(3)
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got an object of int for a model; expected a Model; ...
+    """
+    return Model.from_pretrained(given) if isinstance(given, str | Path) else checked_model(given)
+
+
+def from_pretrained(folder: str | Path) -> Model:
+    """The model of a folder: `energycomp.load` for a folder alone, whatever its name."""
+    return Model.from_pretrained(Path(folder))
+
+
+def shipped(package: str, name: str = "") -> Model:
+    """The model in the folder `weights` of an installed package, or in the folder `name` inside it."""
+    with as_file(files(package) / "weights") as folder:
+        return from_pretrained(folder / name)
 
 
 def _short(value: Tensor) -> str:

@@ -438,7 +438,7 @@ def damaged(tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]]
 def test_an_encoder_that_does_not_fit_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str
 ) -> None:
-    monkeypatch.setattr("energycomp.models.pretrained.verify", lambda path: None)
+    monkeypatch.setattr("energycomp.models.folder.verify", lambda path: None)
     folder = damaged(tmp_path, change)
     with pytest.raises(CheckpointError, match=reason):
         load(folder)

@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 import energycomp
 from energycomp import Model
 from energycomp.errors import CheckpointError, HubError, InputError, NotFoundError
-from energycomp.models import Result, build, card, from_pretrained, push_to_hub, save_pretrained
+from energycomp.models import Result, card, folder, from_pretrained, save_pretrained
 from energycomp.testing import UnitSquare, tiny_model
 from energycomp_lab.training import FitConfig, fit
 from energycomp_lab.training.resume import copy_checkpoints
@@ -34,8 +34,8 @@ FILES = ["README.md", "config.json", "manifest.json", "model.safetensors"]
 @pytest.fixture(autouse=True)
 def square(monkeypatch: pytest.MonkeyPatch) -> None:
     """The core has no conditioner of its own."""
-    find = build.find
-    monkeypatch.setattr(build, "find", lambda kind, name: UnitSquare if name == "square" else find(kind, name))
+    find = folder.find
+    monkeypatch.setattr(folder, "find", lambda kind, name: UnitSquare if name == "square" else find(kind, name))
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_revisions(hub: Hub, model: Model) -> None:
     assert energycomp.load("me/tiny").name == "other"
     assert energycomp.load("me/tiny@v2").name == "other"
     assert Model.from_pretrained("me/tiny", revision=first).name == model.name
-    with pytest.raises(NotFoundError, match="the revision 'v3' of 'me/tiny', which does not have it"):
+    with pytest.raises(NotFoundError, match=r"got 'me/tiny@v3', .* \(no such revision\)"):
         energycomp.load("me/tiny", revision="v3")
     with pytest.raises(InputError, match="expected one of them"):
         energycomp.load("me/tiny@v2", revision="v3")
@@ -105,7 +105,7 @@ def test_revisions(hub: Hub, model: Model) -> None:
 
 def test_the_cache_serves_without_the_network(hub: Hub, model: Model, tmp_path: Path) -> None:
     model.push_to_hub("me/tiny", token=TOKEN)
-    with pytest.raises(NotFoundError, match=r"'me/tiny', which is no folder.*\(which was not asked\) or its cache"):
+    with pytest.raises(NotFoundError, match=r"'me/tiny', which is no folder.*the cache does not have it"):
         energycomp.load("me/tiny", local_files_only=True)
     energycomp.load("me/tiny", cache_dir=tmp_path / "own")
     hub.asked.clear()
@@ -128,7 +128,7 @@ def test_an_interrupted_download_goes_on(hub: Hub, model: Model, monkeypatch: py
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     model.push_to_hub("me/tiny", token=TOKEN)
     hub.cut = True
-    with pytest.raises(HubError, match=r"no complete download of 'me/tiny' \(.*run the same command again"):
+    with pytest.raises(HubError, match=r"no download of 'me/tiny' \(.*run the same command again"):
         energycomp.load("me/tiny")
     hub.cut = False
     assert same(energycomp.load("me/tiny"), model)
@@ -160,20 +160,20 @@ def test_a_run_goes_on_from_checkpoints_on_the_hub(hub: Hub, model: Model, tmp_p
 
 def test_who_may_not_read(hub: Hub, model: Model) -> None:
     model.push_to_hub("me/tiny", token=TOKEN, private=True)
-    with pytest.raises(HubError, match=r"a token that the hub refuses for 'me/tiny' \(401\)") as caught:
+    with pytest.raises(HubError, match=r"no download of 'me/tiny' \(.*401.*refuses the token, log in") as caught:
         energycomp.load("me/tiny", token="hf_wrong")  # noqa: S106
     assert "hf_wrong" not in str(caught.value)
     for repo in ("me/tiny", "me/none"):
-        with pytest.raises(NotFoundError, match=r"no repository of the hub that you may read.*hf auth login"):
+        with pytest.raises(NotFoundError, match=r"no repository that you may read.*hf auth login"):
             energycomp.load(repo)
 
 
 @pytest.mark.parametrize(
     ("repo", "token", "error"),
     [
-        ("me/tiny", None, r"may not write to 'me/tiny', or none \(401\)"),
-        ("me/tiny", "hf_wrong", r"may not write to 'me/tiny', or none \(401\)"),
-        ("other/tiny", TOKEN, r"may not write to 'other/tiny', or none \(403\)"),
+        ("me/tiny", None, r"the upload to 'me/tiny' failed \(.*401"),
+        ("me/tiny", "hf_wrong", r"the upload to 'me/tiny' failed \(.*401"),
+        ("other/tiny", TOKEN, r"the upload to 'other/tiny' failed \(.*403"),
     ],
 )
 def test_who_may_not_write(hub: Hub, model: Model, repo: str, token: str | None, error: str) -> None:
@@ -184,7 +184,7 @@ def test_who_may_not_write(hub: Hub, model: Model, repo: str, token: str | None,
 
 def test_a_server_that_is_not_there(hub: Hub, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(NotFoundError, match="could not be read from the hub"):
+    with pytest.raises(NotFoundError, match="it was not reached"):
         energycomp.load("me/tiny")
     with pytest.raises(HubError, match="the upload to 'me/tiny' failed"):
         model.push_to_hub("me/tiny", token=TOKEN)
@@ -195,10 +195,10 @@ def test_a_server_that_is_not_there(hub: Hub, model: Model, monkeypatch: pytest.
 def test_a_repository_of_something_else(hub: Hub) -> None:
     hub.create("me/bert")
     hub.commit("me/bert", "main", {"config.json": b'{"model_type": "bert"}', "pytorch_model.bin": b"pickle"})
-    with pytest.raises(NotFoundError, match=r"got me/bert, a repository without manifest.json"):
+    with pytest.raises(NotFoundError, match=r"got me/bert without manifest.json"):
         energycomp.load("me/bert")
     hub.create("me/empty")
-    with pytest.raises(NotFoundError, match=r"got me/empty, which holds neither config.json nor model_index.json"):
+    with pytest.raises(NotFoundError, match=r"got me/empty without manifest.json and model_index.json"):
         energycomp.load("me/empty")
     assert not [line for line in hub.asked if "pytorch_model" in line]
 
@@ -221,30 +221,18 @@ def test_pipelines(hub: Hub, tmp_path: Path) -> None:
 
     hub.gated.add("me/pipe")
     for options in ({}, {"token": TOKEN}):
-        with pytest.raises(NotFoundError, match=r"'me/pipe', whose authors give access on request.*hf auth login"):
+        with pytest.raises(NotFoundError, match=r"'me/pipe', .*authors give access on request.*hf auth login"):
             energycomp.load("me/pipe", revision="main", cache_dir=tmp_path / "other", **options)
     for missing, message in (
         ("vae/", "got me/less without vae; expected the folders"),
         ("transformer/diffusion_pytorch_model.safetensors", "no file named diffusion_pytorch_model.safetensors"),
-        ("model_index.json", "got me/less, which holds neither config.json nor model_index.json"),
+        ("model_index.json", "got me/less without manifest.json and model_index.json"),
     ):
         hub.create("me/less")
         hub.commit("me/less", "main", {n: data for n, data in files.items() if not n.startswith(missing)})
         with pytest.raises(NotFoundError, match=message) as caught:
             energycomp.load("me/less", cache_dir=tmp_path / missing.replace("/", "-"))
         assert "\n" not in str(caught.value)
-
-
-def test_a_folder_is_uploaded_as_it_is(hub: Hub, model: Model, tmp_path: Path) -> None:
-    save_pretrained(model, tmp_path / "m", dtype=torch.float16, extra={"README.md": "# Of a person"})
-    push_to_hub(tmp_path / "m", "me/tiny", token=TOKEN)
-    assert hub.files("me/tiny") == {name: (tmp_path / "m" / name).read_bytes() for name in FILES}
-    with pytest.raises(InputError, match="uploaded as it is"):
-        push_to_hub(tmp_path / "m", "me/tiny", token=TOKEN, dtype=torch.float16)
-    (tmp_path / "m" / "model.safetensors").write_bytes(b"no")
-    with pytest.raises(CheckpointError, match="damaged"):
-        push_to_hub(tmp_path / "m", "me/other", token=TOKEN)
-    assert "me/other" not in hub.commits
 
 
 def test_a_branch_with_the_token_of_the_environment(hub: Hub, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,9 +251,7 @@ def test_a_failure_is_one_line_without_a_traceback(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "energycomp", "sample", "me/none@v1", "-o", str(tmp_path / "a.png")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert [
-        line for line in done.stderr.splitlines() if line.startswith("energycomp: got a token that the hub refuses")
-    ]
+    assert [line for line in done.stderr.splitlines() if line.startswith("energycomp: got no download of 'me/none@v1'")]
     assert "Traceback" not in done.stderr
     assert "hf_wrong" not in done.stderr
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from energycomp.errors import CheckpointError, InputError, first_line
-from energycomp.models import HubSource, no_larger_than, on_meta
+from energycomp.models import HubSource, on_meta
 
 INDEX = "model_index.json"
 HOW_TO_GET = (
@@ -58,10 +58,9 @@ def check_size(make: Callable[[], object], weights: Path) -> None:
     for part in _files(weights):
         with safe_open(part, "pt") as file:
             sizes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    with on_meta():
-        held = {name: torch.empty(size) for name, size in sizes.items()}
-        with no_larger_than(held, str(weights)):
-            make()
+    held = {name: torch.empty(size, device="meta") for name, size in sizes.items()}
+    with on_meta(held, str(weights)):
+        make()
 
 
 def _files(weights: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import torch
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError, NotFoundError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, HubSource, Model, VAECodec, is_folder, load
+from energycomp.models import Defaults, HubSource, Model, VAECodec, dtype_of, is_folder, load
 from energycomp_text.families import Family, Opened, Settings, families
 from energycomp_text.families.prompted import device_of
 from energycomp_text.families.reading import files_of, read_pipeline
@@ -21,7 +21,6 @@ from energycomp_text.folders import HOW_TO_GET, INDEX, WANTED, read_json
 from energycomp_text.lora import adapter_of
 from energycomp_text.text import Text
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PLAIN = "StableDiffusionPipeline"  # the family of an object that is no pipeline but has the parts of one
 HUB_OPTIONS = ("token", "local_files_only", "cache_dir")
 IN_MEMORY = "in memory"
@@ -65,7 +64,7 @@ def load_model(
     settings = family.settings(options)
     if hub is not None:
         folder = hub.download(files_of(family), WANTED)
-    pipe = read_pipeline(folder, family, place, _dtype("float32" if dtype is None else dtype))
+    pipe = read_pipeline(folder, family, place, dtype_of(dtype) or torch.float32)
     return _model(pipe, family, settings, place)
 
 
@@ -203,10 +202,3 @@ def _latent_side(family: Family, settings: Settings, network: Any, vae: Any) -> 
             "its config, for example 64 for images of 512x512"
         )
     return int(min(sides))
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(str(dtype))
-    if found is None or found not in DTYPES.values():
-        raise InputError(f"got dtype {dtype!r}; expected one of {', '.join(DTYPES)}; leave it out for float32")
-    return found

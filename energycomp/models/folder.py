@@ -1,0 +1,229 @@
+"""Models on disk: config.json, model.safetensors and a manifest of sha256 sums. Never pickle, never code."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.condition import Condition
+from energycomp.components.conditioning import Conditioner, weights_of
+from energycomp.denoisers.denoiser import Denoiser
+from energycomp.denoisers.evaluator import rows, trunk
+from energycomp.errors import CheckpointError, EnergycompError, InputError
+from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.images import ImageProcessor
+from energycomp.models.codec import VAECodec
+from energycomp.models.defaults import Defaults
+from energycomp.models.hub import is_hub_id
+from energycomp.models.parts import FORMAT, ModelParts
+from energycomp.models.weights import check_fit, filled, load_weights, on_meta
+from energycomp.plugins.hookspecs import Kind
+from energycomp.plugins.registry import find, names
+
+M = TypeVar("M", bound=ModelParts)
+
+CONFIG, WEIGHTS, SCHEDULE = "config.json", "model.safetensors", "alphas_cumprod"
+MAX_CONFIG_BYTES = 1_000_000
+MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
+KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditioner": "conditioners"}
+
+
+def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, documents: Mapping[str, str]) -> None:
+    """Writes a model and text files by name; the folder appears whole or not at all.
+
+    Raises:
+        InputError: a network that no name rebuilds, or a codec that is in memory alone.
+    """
+    save = "save the pipeline that it is of with its own save_pretrained, and load that folder"
+    if not hasattr(model.denoiser.network, "config"):
+        network = type(model.denoiser.network).__name__
+        raise InputError(
+            f"got {model.name} with a network {network}, which no name rebuilds; expected one of ours; {save}"
+        )
+    config = model.config()
+    if config["codec"] is not None and not _has_a_place(config["codec"]["source"]):
+        raise InputError(
+            f"got a model whose codec is {config['codec']['source']!r}; expected one that was read from a folder or "
+            f"the hub; {save}"
+        )
+    weights = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.weights.items()}
+    with atomic_directory(folder) as temporary:
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
+        for name, text in documents.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+
+
+def read(make: type[M], folder: Path) -> M:
+    """The model of a folder that `write` wrote. Weights are float32; classes are found by their registered names only.
+
+    Args:
+        make: the class of models.
+
+    Raises:
+        CheckpointError: a file is missing, extra or altered, or a tensor is missing, extra or misshapen.
+        NotFoundError: the config names a network or conditioner that no plugin registers.
+    """
+    verify(folder)
+    config, tensors = _read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
+    try:
+        return _made(make, config, tensors, str(folder))
+    except EnergycompError:
+        raise
+    except Exception as error:  # whatever a factory raises for arguments that it was not written for
+        raise CheckpointError(
+            f"got {folder / CONFIG} that does not describe a model ({type(error).__name__}: {error}); expected what "
+            "save_pretrained writes; restore it, or update energycomp"
+        ) from error
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether there is a folder of that name, however long the name is."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long a name, or one with a zero byte
+        return False
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"got {path.parent} without {path.name}; expected what save_pretrained writes")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"got {path} of {path.stat().st_size:,} bytes; expected at most {MAX_CONFIG_BYTES:,}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"got {path}, which is no JSON ({error}); expected what save_pretrained writes"
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(
+            f"got {path} of format {found!r}; expected {FORMAT}; update energycomp or export it again"
+        )
+    return config
+
+
+def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> M:
+    """Built without memory, compared with config and weights, then filled with the weights."""
+    schedule = tensors.pop(SCHEDULE).float()
+    weights: dict[str, dict[str, Tensor]] = {part: {} for part in KINDS if part in config}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        part, name = (part, name) if part in weights else ("network", key)
+        weights[part][name] = tensor
+
+    def build(part: str) -> Any:
+        return find(KINDS[part], config[part]["name"])(**config[part]["config"])
+
+    def on_paper(part: str) -> Any:
+        with on_meta(weights[part], source):
+            made = build(part)
+        module = weights_of(made) if part == "conditioner" else made
+        check_fit({} if module is None else module.state_dict(), weights[part], f"the {part} of {source}")
+        return made
+
+    networks = {part: on_paper(part).eval() for part in weights if part != "conditioner"}
+    if weights["conditioner"]:
+        on_paper("conditioner")
+    conditioner: Conditioner = build("conditioner")
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config["denoiser"].items()
+    }
+    codec = config["codec"]
+    config["defaults"].pop("error_limit", None)  # of models saved before there was a calibration
+    model = make(
+        name=config["name"],
+        denoiser=Denoiser(
+            network=networks["network"], alphas_cumprod=schedule, codec=codec and _codec(codec), **given
+        ),
+        conditioner=conditioner,
+        processor=ImageProcessor(**config["processor"]),
+        network_name=config["network"]["name"],
+        conditioner_name=config["conditioner"]["name"],
+        defaults=Defaults(**config["defaults"]),
+        encoder=networks.get("encoder"),
+        encoder_name=config["encoder"]["name"] if "encoder" in config else None,
+        decomposer_name=_decomposer(config),
+    )  # fmt: skip
+    own = json.loads(json.dumps({**model.config(), "codec": codec}))
+    if wrong := _lost(config, own):
+        raise CheckpointError(f"got {wrong} in {source}/{CONFIG}; expected what save_pretrained writes; restore it")
+    if large := sum(tensor.numel() for tensor in tensors.values()) * math.prod(given["sample_shape"][1:]) > MAX_WORK:
+        with on_meta():
+            _check_shapes(model)
+    if (module := weights_of(conditioner)) is not None:
+        load_weights(module, weights["conditioner"], f"the conditioner of {source}")
+        module.eval().requires_grad_(requires_grad=False)
+    full = {part: filled(made, partial(build, part), weights[part], source) for part, made in networks.items()}
+    denoiser = attrs.evolve(model.denoiser, network=full["network"])
+    model = attrs.evolve(model, denoiser=denoiser, encoder=full.get("encoder"))
+    if not large:
+        _check_shapes(model)
+    return model
+
+
+def _lost(given: Any, own: Any, place: str = "") -> str:
+    """What a config gives that a model's own config has not, in words; what it leaves out may be a default."""
+    if isinstance(given, dict) and isinstance(own, dict):
+        unknown = [f"the unknown argument {key!r}{place}" for key in given.keys() - own.keys()]
+        below = (_lost(given[key], own[key], f" of {key!r}{place}") for key in given.keys() & own.keys())
+        return next(filter(None, (*unknown, *below)), "")
+    same = given == own and isinstance(given, bool) == isinstance(own, bool)
+    return "" if same else f"{place.removeprefix(' of ')} = {given!r:.80}, which is read as {own!r:.80},"
+
+
+def _codec(part: Mapping[str, Any]) -> VAECodec:
+    """The codec that a config names, which is opened when it is first used."""
+    codec = VAECodec(**part)
+    if not _has_a_place(codec.source):
+        raise CheckpointError(f"got the codec {codec.source!r}; expected a hub id or the absolute path of a folder")
+    return codec
+
+
+def _has_a_place(source: str) -> bool:
+    folder = Path(source)
+    return is_hub_id(source) or (folder.is_absolute() and ".." not in folder.parts)
+
+
+def _decomposer(config: Mapping[str, Any]) -> str | None:
+    """The registered name of the model's decomposer.
+
+    A config without this key was written before decomposers had names: the network's own name stood for both.
+    """
+    name: str = config.get("decomposer", config["network"]["name"])
+    if "decomposer" in config:
+        find("decomposers", name)  # raises NotFoundError, which lists the registered names
+    return name if name in names("decomposers") else None
+
+
+def _check_shapes(model: ModelParts) -> None:
+    """One row through network and encoder: samples, tokens and latents fit each other.
+
+    Small models are tried with their weights, large ones on the meta device: its kernels for `arange` and others import
+    torch's compiler, which takes longer than one evaluation of a small network.
+    """
+    denoiser, values = model.denoiser, tuple(model.conditioner.value_shape)
+    with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
+        shared = trunk(denoiser, torch.zeros(1, *denoiser.sample_shape), torch.zeros(1))
+        out = rows(denoiser, shared, Condition(torch.zeros(1, *denoiser.token_shape)), torch.zeros(1).long())
+        if tuple(out.shape[1:]) != denoiser.sample_shape:
+            raise CheckpointError(
+                f"got a network that makes {tuple(out.shape[1:])} of samples {denoiser.sample_shape}; expected the same"
+            )
+        if model.encoder is not None:
+            shape = tuple(model.encoder(torch.zeros(1, *denoiser.sample_shape)).shape)
+            if len(shape) != 3 or shape[2:] != values:
+                raise CheckpointError(
+                    f"got an encoder that makes {shape} of one sample; expected (1, K, {values[-1]}), values of the "
+                    "conditioner"
+                )

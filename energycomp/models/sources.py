@@ -1,0 +1,120 @@
+"""What a model is asked for by: a registered name, a folder, or a repository of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from energycomp.errors import InputError, NotFoundError, first_line
+from energycomp.files import MANIFEST
+from energycomp.models.folder import CONFIG, WEIGHTS, M, is_folder, read
+from energycomp.models.hub import CARD, HubSource
+from energycomp.plugins.registry import find, names
+
+FILES = (CONFIG, WEIGHTS, MANIFEST)
+PIPELINE = "model_index.json"  # of diffusers
+SINGLE_FILES = (".safetensors", ".ckpt", ".gguf")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def opened(
+    make: type[M], source: Any, dtype: str | torch.dtype | None, reading: Mapping[str, Any], options: Mapping[str, Any]
+) -> M:
+    """The model of a registered name, a folder or a hub id, as it was saved or as its plugin makes it.
+
+    Args:
+        make: the class of models.
+        dtype: handed to the readers of other formats; the others make float32.
+        reading: how a repository of the hub is read: the fields of `HubSource`.
+        options: of a registered model or of a pipeline.
+    """
+    name = _name(source)
+    is_path, local = isinstance(source, Path), is_folder(name)
+    known = name in names("models") and not (is_path and local)
+    hub = None if is_path or local or known else HubSource.parse(name, **reading)
+    if hub is None and reading["revision"] is not None:
+        raise InputError(f"got the revision {reading['revision']!r} with {name}, which is no hub id; leave it out")
+    if local and not known:
+        return _in_folder(make, Path(name), name, dtype, options)
+    if hub is not None:
+        expected = f"a folder, a hub id, or one of the registered models: {', '.join(names('models')) or 'none'}"
+        folder = hub.download([*FILES, CARD, PIPELINE, *names("loaders")], expected)
+        return _in_folder(make, folder, hub.repo, dtype, options, hub)
+    if ("/" in name or is_path) and not known:
+        raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")
+    typed = {"dtype": dtype} if "model" in options and dtype else {}  # for a factory that is given a model to read
+    model: M = find("models", name)(**options, **typed)
+    return model
+
+
+def check_device(device: torch.device | str, argument: str = "device") -> None:
+    """Raises `InputError` for a device that torch cannot use here, which names the argument.
+
+    >>> check_device("quantum")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got device 'quantum', which cannot be used here (...); expected cpu, cuda, ...
+    """
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise InputError(
+            f"got {argument} {str(device)!r}, which cannot be used here ({first_line(error).rstrip('.')}); expected "
+            "cpu, cuda, cuda:0 or mps; leave it out for the CPU"
+        ) from error
+
+
+def dtype_of(given: str | torch.dtype | None) -> torch.dtype | None:
+    """A type of networks, by its name or itself; None for None."""
+    dtype = DTYPES.get(given) if isinstance(given, str) else given
+    if (given is None) != (dtype is None) or (dtype is not None and dtype not in DTYPES.values()):
+        raise InputError(f"got dtype {given!r}; expected one of {', '.join(DTYPES)}")
+    return dtype
+
+
+def _name(source: Any) -> str:
+    """What is asked for, as text."""
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"got an object of {type(source).__name__}; expected a registered name, a folder or a hub id; for a "
+            "pipeline of diffusers in memory call energycomp_text.from_pipeline"
+        )
+    if Path(source).suffix in SINGLE_FILES and not is_folder(source):
+        raise InputError(
+            f"got {source}, a single file of weights; expected a folder or a hub id; read it by from_single_file of "
+            "its pipeline in diffusers, and give that to energycomp_text.from_pipeline"
+        )
+    return str(source)
+
+
+def _in_folder(
+    make: type[M],
+    folder: Path,
+    source: str,
+    dtype: str | torch.dtype | None,
+    options: Mapping[str, Any],
+    hub: HubSource | None = None,
+) -> M:
+    """A model of ours, or one of another format, which a plugin reads."""
+    for marker in names("loaders"):
+        if (folder / marker).is_file():
+            typed = {} if dtype is None else {"dtype": dtype}
+            model: M = find("loaders", marker)(source, **options, **(hub.options() if hub else {}), **typed)
+            return model
+    if (folder / PIPELINE).is_file():
+        raise NotFoundError(
+            f"got {source}, a pipeline of diffusers; expected the plugin that reads them; pip install energycomp-text"
+        )
+    if options:
+        raise InputError(
+            f"got {', '.join(options)} with {source}; expected options with a registered model or a pipeline only; a "
+            "folder says itself what it holds"
+        )
+    if not (folder / MANIFEST).exists():
+        raise NotFoundError(
+            f"got {source} without {MANIFEST} and {PIPELINE}; expected what save_pretrained of energycomp, or of a "
+            "whole pipeline of diffusers, writes; check the name"
+        )
+    return read(make, folder)
