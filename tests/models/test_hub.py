@@ -221,7 +221,7 @@ def test_pipelines(hub: Hub, tmp_path: Path) -> None:
 
     hub.gated.add("me/pipe")
     for options in ({}, {"token": TOKEN}):
-        with pytest.raises(NotFoundError, match=r"'me/pipe', .*authors give access on request.*hf auth login"):
+        with pytest.raises(NotFoundError, match=r"'me/pipe@main', .*authors give access on request.*hf auth login"):
             energycomp.load("me/pipe", revision="main", cache_dir=tmp_path / "other", **options)
     for missing, message in (
         ("vae/", "got me/less without vae; expected the folders"),
