@@ -84,7 +84,7 @@ def test_an_autoencoder_in_memory_is_known_by_its_weights(vae: AutoencoderKL) ->
     assert VAECodec.of(again.vae, latent_size=8).identity == codec.identity
     assert VAECodec.of(vae, latent_size=8, source="some/vae").identity == codec.identity
     vae.register_to_config(scaling_factor=None)
-    with pytest.raises(InputError, match="scaling_factor=None .* a number above 0"):
+    with pytest.raises(InputError, match=r"scaling_factor=None .* a number above 0"):
         VAECodec.of(vae, latent_size=8)
 
 
@@ -133,7 +133,7 @@ def test_latents_are_shifted_as_in_flux(vae: AutoencoderKL) -> None:
     torch.testing.assert_close(latents, (vae.encode(images).latent_dist.mode() - 0.1) * 0.5)
     torch.testing.assert_close(codec.decode(latents), vae.decode(latents / 0.5 + 0.1).sample.clamp(-1, 1))
     assert codec.identity.endswith(":0.5:0.1")
-    with pytest.raises(InputError, match="shift_factor=nan .* a number"):
+    with pytest.raises(InputError, match=r"shift_factor=nan .* a number"):
         VAECodec("a/b", image_size=16, shift_factor=float("nan"))
 
 

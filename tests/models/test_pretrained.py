@@ -189,7 +189,7 @@ def test_names_paths_and_hub_ids(tmp_path: Path, model: Model, monkeypatch: pyte
         load(tmp_path / "absent")
     with pytest.raises(NotFoundError, match="which is no folder"):
         load("./a/b/c")
-    with pytest.raises(NotFoundError, match=r"'nobody/nothing', which is no folder and cannot be read from the hub"):
+    with pytest.raises(NotFoundError, match=r"'nobody/nothing', which is no folder and could not be read from the hub"):
         load("nobody/nothing")
     with pytest.raises(NotFoundError, match="which is no folder"):
         from_pretrained(tmp_path / "absent")

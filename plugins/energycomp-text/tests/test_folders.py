@@ -313,7 +313,7 @@ FOLDERS: list[tuple[str, Change, type[Exception], str]] = [
     *((name, changed(part, **WIDE), NotFoundError, LARGE) for name in ("sd", "sdxl") for part in ("unet", "vae")),
     ("sd", changed("text_encoder", num_hidden_layers=10**9), NotFoundError, LARGE),
     ("sdxl", changed("text_encoder_2", num_hidden_layers=10**9), NotFoundError, LARGE),
-    ("sdxl", changed("vae", scaling_factor=-1), EnergycompError, "a scale above 0"),
+    ("sdxl", changed("vae", scaling_factor=-1), EnergycompError, "a number above 0"),
     ("sdxl", changed("vae", shift_factor="a"), EnergycompError, "shift_factor='a'"),
     ("sdxl", changed("scheduler", beta_start=float("nan")), EnergycompError, "between nan and nan"),
     ("sd", changed("scheduler", prediction_type="flow"), InputError, "'flow'.*set prediction_type in its config"),
