@@ -91,8 +91,8 @@ class HubSource:
                     f"again; if the hub refuses the token, {LOG_IN}"
                 ) from error
             raise NotFoundError(
-                f"got {name!r}, which is no folder and could not be read from the hub ({reason}); expected {expected}; if "
-                f"it is not public, {LOG_IN}"
+                f"got {name!r}, which is no folder and could not be read from the hub ({reason}); expected {expected}; "
+                f"if it is not public, {LOG_IN}"
             ) from error
 
 

@@ -305,13 +305,12 @@ class Counted(torch.nn.Module):
             self.register_buffer("grid", torch.linspace(0, 1, sample_size), persistent=False)
             self.places = [torch.ones(sample_size)]
 
-    def features(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    def features(self, sample: torch.Tensor, timestep: torch.Tensor) -> tuple[torch.Tensor]:
         shift = self.grid + self.places[0] if self.config["grid"] else 0.0
-        made: torch.Tensor = self.last(self.first(sample)) + shift
-        return made
+        return (self.last(self.first(sample)) + shift,)
 
-    def head(self, features: torch.Tensor, condition: Any, owner: torch.Tensor) -> torch.Tensor:
-        return features[owner] + condition.rows.sum((1, 2))[:, None, None, None]
+    def head(self, features: tuple[torch.Tensor], condition: Any, owner: torch.Tensor) -> torch.Tensor:
+        return features[0][owner] + condition.rows.sum((1, 2))[:, None, None, None]
 
 
 @pytest.mark.parametrize(("options", "builds"), [({}, 1), ({"grid": True}, 2), ({"tied": True}, 2)])
