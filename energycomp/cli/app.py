@@ -34,9 +34,9 @@ MOVED = {  # options of earlier versions: what to write instead
     **dict.fromkeys(("--at", "--with", "--without"), "a component: 0.3,0.5 or smiling or smiling=false"),
     **{f"--{name}": f"--option {name}=..." for name in ("model", "dtype", "preset", "concepts", "template")},
     "--report": "--json",
-    "--until-complete": "--best-of alone",
     "--show": "a viewer of your system",
 }
+IGNORED = {"--until-complete": "--best-of does it"}  # flags that still work, for one release
 MOVED_COMMANDS = {"add": "recombine --take all", "push": "Model.push_to_hub in Python, or hf upload"}
 
 
@@ -63,7 +63,9 @@ class Command(_Quiet, TyperCommand):
         for name in (arg.partition("=")[0] for arg in args):
             if name in MOVED.keys() - known:
                 raise InputError(f"got {name}, an option of earlier versions; expected {MOVED[name]}")
-        return super().parse_args(ctx, args)
+        for name in (arg for arg in args if arg in IGNORED):
+            typer.echo(f"energycomp: warning: got {name}, which is not needed: {IGNORED[name]}; leave it out", err=True)
+        return super().parse_args(ctx, [arg for arg in args if arg not in IGNORED])
 
 
 class _Commands(_Quiet, TyperGroup):
