@@ -45,24 +45,20 @@ class Condition:
         return torch.zeros(self.rows.shape[:1], dtype=torch.bool, device=self.rows.device)
 
     def __attrs_post_init__(self) -> None:
+        shape, dtype = tuple(self.rows.shape), self.rows.dtype
         if self.rows.ndim != 3 or not self.rows.is_floating_point():
             raise InputError(
-                f"got condition rows of shape {tuple(self.rows.shape)} and type {self.rows.dtype}; "
-                "expected floating point (R, L, D); add the row or token dimension"
+                f"got condition rows of shape {shape} and type {dtype}; expected floating point (R, L, D); add the row "
+                "or token dimension"
             )
-        if self.null.shape != self.rows.shape[:1] or self.null.dtype != torch.bool:
+        flags = (("null flags", self.null, shape[:1], "row"), ("a mask", self.mask, shape[:2], "token"))
+        for name, given, expected, each in flags:
+            if given is not None and (given.shape != expected or given.dtype != torch.bool):
+                got = f"got {name} of shape {tuple(given.shape)} and type {given.dtype}"
+                raise InputError(f"{got}; expected bool {expected}, one flag a {each}")
+        if self.pooled is not None and (self.pooled.ndim != 2 or len(self.pooled) != shape[0]):
             raise InputError(
-                f"got null flags of shape {tuple(self.null.shape)} and type {self.null.dtype}; "
-                f"expected bool ({len(self.rows)},), one flag a row"
-            )
-        if self.pooled is not None and (self.pooled.ndim != 2 or len(self.pooled) != len(self.rows)):
-            raise InputError(
-                f"got pooled vectors of shape {tuple(self.pooled.shape)}; expected ({len(self.rows)}, P), one a row"
-            )
-        if self.mask is not None and (self.mask.shape != self.rows.shape[:2] or self.mask.dtype != torch.bool):
-            raise InputError(
-                f"got a mask of shape {tuple(self.mask.shape)} and type {self.mask.dtype}; expected bool "
-                f"{tuple(self.rows.shape[:2])}, one flag a token"
+                f"got pooled vectors of shape {tuple(self.pooled.shape)}; expected ({shape[0]}, P), one a row"
             )
 
     @classmethod

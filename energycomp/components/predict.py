@@ -248,9 +248,7 @@ def predict_group(
     known = [everyone if owner is None else owner for owner in owners]
     if isinstance(group, RaggedGroup):
         return group.predict_some(members, known, sample, timestep)
-    return [
-        group.predict([leaf], sample[owner], timestep[owner])[0] for leaf, owner in zip(members, known, strict=True)
-    ]
+    return [group.predict([leaf], sample[own], timestep[own])[0] for leaf, own in zip(members, known, strict=True)]
 
 
 def _name_what_is_not_finite(parts: Sequence[_Part], timestep: Tensor) -> None:

@@ -145,10 +145,7 @@ class Denoiser:
         return cast("Conditional", known.setdefault("_unconditional", made))  # atomic: the first thread's leaf stays
 
     def predict(self, leaves: Sequence[Conditional], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
-        """Predictions (B, C, H, W) of leaves of this denoiser, of its own type.
-
-        Costs one row per leaf and sample, and one trunk pass per sample.
-        """
+        """As `LeafGroup.predict`. Costs one row per leaf and sample, and one trunk pass per sample."""
         batch = len(sample)
         condition = Condition.cat([leaf.condition.expand(batch).to(sample.device) for leaf in leaves])
         owner = torch.arange(batch, device=sample.device).repeat(len(leaves))
@@ -165,10 +162,9 @@ class Denoiser:
     def predict_some(
         self, leaves: Sequence[Conditional], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        """Predictions (N_k, C, H, W) of leaves for some of the B samples: those whose indices are `owners[k]` (N_k,).
+        """As `RaggedGroup.predict_some`. Costs sum_k N_k rows in one batch, and one trunk pass per sample that is used.
 
         The rows of a condition take turns, so that the B samples may be several views of as many samples as it has.
-        Costs sum_k N_k rows, in one batch, and one trunk pass per sample that a leaf is predicted for.
         """
         conditions = [leaf.condition.to(sample.device) for leaf in leaves]
         if wrong := [len(one) for one in conditions if not len(one) or len(sample) % len(one)]:
@@ -257,17 +253,14 @@ class Conditional(Composable):
 def compose_rows(
     denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """The composed prediction of every sample, each of its own number of components, by the denoiser's rule.
+    """The composed predictions (B, C, H, W) of samples of any number of components each, by the denoiser's rule.
+
+    They have the network's own prediction type. Costs R rows, and for the product rule one more for each sample whose
+    weights do not sum to 1.
 
     Args:
-        shared: trunk of B samples.
-        condition: R flat rows; nothing is padded.
-        owner: (R,) the sample each row belongs to.
+        shared, condition, owner: as for `rows`.
         weight: of each row (R,), which makes a component stronger or weaker; 1 when left out.
-
-    Returns:
-        (B, C, H, W) of the network's own prediction type. Costs R rows, and for the product rule one more for each
-        sample whose weights do not sum to 1.
 
     Raises:
         CompositionError: under the rule "mean", a sample without components or with weights that sum to 0.

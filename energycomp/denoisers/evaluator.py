@@ -34,8 +34,8 @@ _counters: ContextVar[tuple[RowCount, ...]] = ContextVar("counters", default=())
 
 
 @contextmanager
-def count_rows() -> Iterator[RowCount]:
-    """Counts the network rows that run inside the block.
+def count_rows(counter: RowCount | None = None) -> Iterator[RowCount]:
+    """Counts the network rows that run inside the block, by a new counter unless one is given.
 
     >>> from energycomp.testing import tiny_model
     >>> model = tiny_model()
@@ -45,7 +45,7 @@ def count_rows() -> Iterator[RowCount]:
     >>> spent  # two samples times (two components and u), on one trunk per sample
     RowCount(rows=6, trunks=2)
     """
-    counter = RowCount()
+    counter = RowCount() if counter is None else counter
     token = _counters.set((*_counters.get(), counter))
     try:
         yield counter

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
@@ -159,7 +158,7 @@ class Problem:
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
         row, share = rule_weights(denoiser.rule, float(count))
         null = self._null(bank).reshape(draws, 1, -1) if share else None
-        with self._count():
+        with count_rows(self._spent):
             terms = rows(denoiser, shared, condition[index], owner)
         composed = row * terms.reshape(draws, candidates, count, self.observation[0].numel()).sum(2)
         if null is not None:
@@ -174,7 +173,7 @@ class Problem:
         """
         self.check_size(len(atoms), len(bank))
         shared, null = self._trunk(bank), self._null(bank) if self.has_empty else None
-        with self._count(), torch.no_grad():
+        with count_rows(self._spent), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
             return quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
 
@@ -219,25 +218,16 @@ class Problem:
         if bank not in self._nulls:
             shared = self._trunk(bank)
             condition = self._denoiser.unconditional.condition.expand(len(shared))
-            with self._count(), torch.no_grad():
+            with count_rows(self._spent), torch.no_grad():
                 owner = torch.arange(len(shared), device=self.device)
                 self._nulls[bank] = rows(self._denoiser, shared, condition, owner)
         return self._nulls[bank]
 
     def _trunk(self, bank: NoiseBank) -> Trunk:
         if bank not in self._trunks:
-            with self._count(), torch.no_grad():
+            with count_rows(self._spent), torch.no_grad():
                 self._trunks[bank] = noised_trunk(self._denoiser, self.observation, bank)
         return self._trunks[bank]
-
-    @contextmanager
-    def _count(self) -> Iterator[None]:
-        with count_rows() as spent:
-            try:
-                yield
-            finally:
-                self._spent.rows += spent.rows
-                self._spent.trunks += spent.trunks
 
 
 def make_problem(
