@@ -16,7 +16,8 @@ from torch import Tensor
 
 from energycomp.denoisers.evaluator import RowCount, count_rows
 from energycomp.images import from_unit
-from energycomp.models.model import Model, model_of
+from energycomp.models.given import model_of
+from energycomp.models.model import Model
 from energycomp.plugins.registry import find
 from energycomp.seeds import Generator, as_generators
 

@@ -16,7 +16,8 @@ from energycomp.decomposition.views import check_views, search_latents
 from energycomp.denoisers.denoiser import compose_rows
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import InputError
-from energycomp.models.model import Model, checked_model
+from energycomp.models.given import checked_model
+from energycomp.models.model import Model
 from energycomp.sampling.sampler import draw_noise, sample
 from energycomp.sampling.schedulers import make_scheduler
 from energycomp.seeds import Generator, as_generators

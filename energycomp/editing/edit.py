@@ -23,7 +23,8 @@ from energycomp.images import as_picture, as_text, grid, html, open_window, png,
 from energycomp.images.draw import SIDE
 from energycomp.inference.infer import Search
 from energycomp.inference.solution import Solution, Solver, View, answer_cells, view_of
-from energycomp.models.model import Model, model_of
+from energycomp.models.given import model_of
+from energycomp.models.model import Model
 from energycomp.sampling.guidance import AttributeGuidance
 from energycomp.seeds import as_generator
 

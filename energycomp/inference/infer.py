@@ -19,7 +19,8 @@ from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
 from energycomp.models.defaults import log_errors
-from energycomp.models.model import Model, model_of
+from energycomp.models.given import model_of
+from energycomp.models.model import Model
 from energycomp.plugins.registry import object_of
 from energycomp.progress import display, working
 from energycomp.seeds import as_generator

@@ -24,7 +24,8 @@ from energycomp.inference.compare import paired
 from energycomp.inference.noise import NoiseBank, draw_bank
 from energycomp.inference.problem import MAX_NUMBERS
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
-from energycomp.models.model import Model, checked_model
+from energycomp.models.given import checked_model
+from energycomp.models.model import Model
 from energycomp.sampling.composer import Composer
 from energycomp.seeds import Generator, as_generators
 

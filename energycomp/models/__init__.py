@@ -1,43 +1,28 @@
 """What is loaded: a model with its defaults, its codec, and its files."""
 
-from energycomp.models.card import Result, card
-from energycomp.models.codec import VAECodec, execution_device
-from energycomp.models.defaults import Calibration, Defaults, log_errors
-from energycomp.models.folder import is_folder
-from energycomp.models.hub import HubSource, is_hub_id
-from energycomp.models.model import Adapt, Model, checked_model, from_pretrained, model_of, shipped
-from energycomp.models.sources import check_device, dtype_of
-from energycomp.models.weights import load_weights, on_meta
+from __future__ import annotations
 
-__all__ = [
-    "Adapt",
-    "Calibration",
-    "Defaults",
-    "HubSource",
-    "Model",
-    "Result",
-    "VAECodec",
-    "card",
-    "check_device",
-    "checked_model",
-    "dtype_of",
-    "execution_device",
-    "from_pretrained",
-    "is_folder",
-    "is_hub_id",
-    "load",
-    "load_weights",
-    "log_errors",
-    "model_of",
-    "on_meta",
-    "push_to_hub",
-    "save_pretrained",
-    "shipped",
-]
+from typing import TYPE_CHECKING
 
-load = Model.from_pretrained
-"""The model of a registered name, a folder or a hub id."""
-save_pretrained = Model.save_pretrained
-"""`save_pretrained(model, folder)` is `model.save_pretrained(folder)`."""
-push_to_hub = Model.push_to_hub
-"""`push_to_hub(model, repo_id)` is `model.push_to_hub(repo_id)`."""
+from energycomp.imports import first_use
+
+if TYPE_CHECKING:
+    from energycomp.models.codec import VAECodec as VAECodec, execution_device as execution_device
+    from energycomp.models.defaults import Calibration as Calibration, Defaults as Defaults, log_errors as log_errors
+    from energycomp.models.folder import is_folder as is_folder
+    from energycomp.models.given import (
+        checked_model as checked_model,
+        from_pretrained as from_pretrained,
+        load as load,
+        model_of as model_of,
+        push_to_hub as push_to_hub,
+        save_pretrained as save_pretrained,
+        shipped as shipped,
+    )
+    from energycomp.models.hub import HubSource as HubSource, is_hub_id as is_hub_id
+    from energycomp.models.model import Adapt as Adapt, Model as Model
+    from energycomp.models.model_card import Result as Result, card as card
+    from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
+    from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta
+
+__getattr__, __all__ = first_use(__name__, __file__)

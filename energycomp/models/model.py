@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -22,9 +21,9 @@ from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.images import decoded, from_unit
-from energycomp.models.card import card
 from energycomp.models.folder import write
 from energycomp.models.hub import CARD, upload
+from energycomp.models.model_card import card
 from energycomp.models.parts import ModelParts
 from energycomp.models.sources import check_device, dtype_of, opened
 
@@ -289,38 +288,6 @@ class Model(ModelParts):
             folder = Path(temporary) / "model"
             self.save_pretrained(folder, dtype=dtype, extra={CARD: card(self, source=repo_id)})
             return upload(folder, repo_id, private=private, token=token, message=commit_message, revision=revision)
-
-
-def checked_model(model: Any) -> Model:
-    """A model as it is; raises `InputError` for anything else, such as a name."""
-    if not isinstance(model, Model):
-        got = repr(model) if isinstance(model, str) else f"an object of {type(model).__name__}"
-        raise InputError(f"got {got} for a model; expected a Model; load it once: model = energycomp.load('clevr')")
-    return model
-
-
-def model_of(given: Any) -> Model:
-    """A model as it is, or that of a name, a folder or a hub id, which is loaded to the CPU.
-
-    Raises:
-        InputError: neither a model nor a name.
-
-    >>> model_of(3)
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got an object of int for a model; expected a Model; ...
-    """
-    return Model.from_pretrained(given) if isinstance(given, str | Path) else checked_model(given)
-
-
-def from_pretrained(folder: str | Path) -> Model:
-    """The model of a folder: `energycomp.load` for a folder alone, whatever its name."""
-    return Model.from_pretrained(Path(folder))
-
-
-def shipped(package: str, name: str = "") -> Model:
-    """The model in the folder `weights` of an installed package, or in the folder `name` inside it."""
-    with as_file(files(package) / "weights") as folder:
-        return from_pretrained(folder / name)
 
 
 def _short(value: Tensor) -> str:
