@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from energycomp.batch import Reader
-from energycomp_lab.evaluation import parse_range
+from energycomp.fields import parse_range
+from energycomp_batch import Reader
 
 PROCESSES = 2
 BATCH = 4  # images

@@ -4,12 +4,14 @@ What the commands of plugins share with ours is importable from here.
 """
 
 from energycomp.cli.app import app, main
-from energycomp.cli.files import check_folder, make_folder
-from energycomp.cli.lines import append_line, read_lines
+from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder
+from energycomp.cli.infer import Format, JsonLines, Printer, Redraw, sha256_of
+from energycomp.cli.lines import append_line, claimed, read_lines, records_of
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
     Concepts,
+    Count,
     Device,
     Dtype,
     ModelName,
@@ -29,18 +31,26 @@ from energycomp.cli.options import (
     with_views,
 )
 from energycomp.cli.output import print_json, print_table
-from energycomp.cli.results import Records, model_fingerprint
-from energycomp.cli.shards import Shard, ShardOption, local_device, shard_of
+from energycomp.cli.reading import Reading
+from energycomp.cli.results import Results, model_fingerprint, result_files, result_key
+from energycomp.cli.shards import Shard, ShardOption, local_device, shard_of, shards_of
 
 __all__ = [
     "MODELS_OWN",
+    "RESULTS",
     "AsJson",
     "Concepts",
+    "Count",
     "Device",
     "Dtype",
+    "Format",
+    "JsonLines",
     "ModelName",
     "Options",
-    "Records",
+    "Printer",
+    "Reading",
+    "Redraw",
+    "Results",
     "Seed",
     "Shard",
     "ShardOption",
@@ -51,6 +61,8 @@ __all__ = [
     "app",
     "append_line",
     "check_folder",
+    "claimed",
+    "image_files",
     "load_model",
     "loading",
     "local_device",
@@ -64,7 +76,12 @@ __all__ = [
     "print_json",
     "print_table",
     "read_lines",
+    "records_of",
+    "result_files",
+    "result_key",
+    "sha256_of",
     "shard_of",
+    "shards_of",
     "takes_words",
     "with_views",
 ]

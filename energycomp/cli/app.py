@@ -21,7 +21,6 @@ from energycomp.cli.decompose import decompose, recombine, traverse
 from energycomp.cli.edit import edit
 from energycomp.cli.env import env
 from energycomp.cli.infer import infer
-from energycomp.cli.merge import merge
 from energycomp.cli.plugins import plugins
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
@@ -134,7 +133,6 @@ app = typer.Typer(
 for command in (
     sample,
     infer,
-    merge,
     rank,
     edit,
     decompose,

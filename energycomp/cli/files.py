@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,23 +65,23 @@ def sample_files(out: Path, n: int, as_grid: bool) -> list[Path]:
     return files
 
 
-def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: bool = False) -> dict[Path, Path]:
+def image_files(
+    paths: Sequence[Path], *, without: Path | None = None, suffixes: AbstractSet[str] | None = None
+) -> dict[Path, Path]:
     """The image files of all paths, each once, under its resolved path.
 
     Those of a folder, and of the folders in it, are sorted by name; hidden ones are left out, and so are folders of
-    results (with a file results.jsonl, or that of a shard) inside it. `@LIST` stands for the paths in a file, one per
-    line; whether its files can be read is seen when they are. `{000..003}` stands for the numbers of a range.
+    results (with a file results.jsonl, or that of a shard) inside it.
 
     Args:
         without: a file or folder inside a folder that is left out, such as that of the results.
-        tables: whether Parquet and tar files are taken from folders, too.
+        suffixes: of the files that are taken from folders; those of images when left out.
     """
-    from energycomp.batch.tables import TABLES
     from energycomp.images import FORMATS
 
     found: dict[Path, Path] = {}
-    suffixes = FORMATS.keys() | (TABLES if tables else ())
-    for path, listed in _given(paths):
+    suffixes = FORMATS.keys() if suffixes is None else suffixes
+    for path in paths:
         try:
             is_folder, is_file = path.is_dir(), path.is_file()
         except OSError:  # too long a name
@@ -97,52 +96,12 @@ def image_files(paths: Sequence[Path], *, without: Path | None = None, tables: b
                 ) from error
             if not files:
                 raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
-        elif is_file or listed:
+        elif is_file:
             files = [path]
         else:
             raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
         found.update((file.resolve(), file) for file in files)
     return found
-
-
-def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """The paths, and those of lists, each with whether it is of a list."""
-    for path in (one for given in paths for one in _numbered(given)):
-        if not str(path).startswith("@") or path.exists():
-            yield path, False
-            continue
-        try:
-            with Path(str(path)[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
-                for line in filter(str.strip, lines):
-                    if "\0" in line:
-                        raise InputError(
-                            f"got {path}, a file that is no text; expected @ and a file with a path per line"
-                        )
-                    yield Path(line.rstrip("\r\n")), True
-        except OSError as error:
-            raise InputError(
-                f"got {path}, whose list cannot be read ({error.strerror}); expected @ and a file with a path per line"
-            ) from error
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    """The paths of a range such as shards/{000..003}.tar, which not every shell writes out.
-
-    Raises:
-        InputError: the range ends before it begins.
-
-    >>> [str(path) for path in _numbered(Path("{08..10}.tar"))]
-    ['08.tar', '09.tar', '10.tar']
-    """
-    found = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}", str(path))
-    if found is None or os.path.lexists(path):
-        yield path
-        return
-    first, last = int(found[1]), int(found[2])
-    if first > last:
-        raise InputError(f"got {path}, a range that ends before it begins; expected {{{found[2]}..{found[1]}}}")
-    for number in range(first, last + 1):  # whoever takes the paths stops at the first that does not exist
-        yield from _numbered(Path(f"{str(path)[: found.start()]}{number:0{len(found[1])}}{str(path)[found.end() :]}"))
 
 
 def _inside(folder: Path, without: Path | None, suffixes: AbstractSet[str]) -> Iterator[Path]:

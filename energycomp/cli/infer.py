@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import sys
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
 
-from energycomp.cli.inputs import Inputs
+from energycomp.cli.files import RESULTS, check_folder, image_files
 from energycomp.cli.options import (
     Concepts,
     Count,
@@ -26,39 +26,35 @@ from energycomp.cli.options import (
     loading,
     model_options,
     parse_count,
-    takes_words,
 )
 from energycomp.cli.output import print_table
-from energycomp.cli.reading import Images, Reading, Task, redrawn_file
-from energycomp.cli.results import Output, Results
-from energycomp.cli.shards import Shard, ShardOption, local_device, shard_of
+from energycomp.cli.reading import Reading, redrawn_file
+from energycomp.cli.results import Results
 from energycomp.errors import InputError
-from energycomp.progress import over_bar
+from energycomp.progress import over_bar, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
-    from energycomp.batch import Pool
-    from energycomp.cli.inputs import Picture
+    from energycomp.models import Model
+
+Redraw = Annotated[
+    bool, typer.Option("--redraw", help="With -o: also write each image beside samples of its components.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="DATASET", help="Print one scene record per image in the layout of this dataset."),
+]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON per image.")]
 
 
 def infer(
     model: ModelName,
     images: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IMAGE_OR_FOLDER",
-            help="Image files, Parquet files and WebDataset archives (.tar), folders of these, and @LIST: a file with "
-            "a path per line.",
-        ),
+        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files, and folders of image files.")
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--out",
-            help="Folder for results.jsonl and one marked image per image, or a file .parquet, .csv or .jsonl.",
-        ),
+        Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
     ] = None,
     solver: SolverName = None,
     count: Count = None,
@@ -69,32 +65,9 @@ def infer(
     option: Options = None,
     source: Source = None,
     dtype: Dtype = None,
-    redraw: Annotated[
-        bool, typer.Option("--redraw", help="With -o: also write each image beside samples of its components.")
-    ] = False,
-    records: Annotated[
-        str | None,
-        typer.Option(
-            "--format", metavar="DATASET", help="Print one scene record per image in the layout of this dataset."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per image.")] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of processes that read images, with one thread each.",
-            show_default="one per core and GiB of free memory",
-        ),
-    ] = None,
-    shard: ShardOption = None,
-    column: Annotated[
-        str | None,
-        typer.Option(help="Column of the images in Parquet files and archives.", show_default="that of images"),
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
-    ] = False,
+    redraw: Redraw = False,
+    records: Format = None,
+    as_json: JsonLines = False,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
@@ -106,119 +79,126 @@ def infer(
 
     energycomp infer text photo.jpg --option model=FOLDER --concepts cat,dog,rabbit --count 2
 
-    energycomp infer clevr @files.txt --shard 1/4 --quiet -o out
-
-    energycomp infer clevr shards/ -o results.parquet --quiet
-
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
     results.jsonl are not read again.
 
-    Several images are read by one process per core. Each --shard appends to a file of its own, such as
-    results-1-of-4.jsonl; energycomp merge makes one of them. A Parquet or CSV file is written when all images are read.
-    Until then the answers are in a file of JSON lines beside it.
+    The command batch of the package energycomp-batch reads many images: by several processes and machines, and from
+    tables.
     """
-    output = None if out is None else Output.of(out)
-    if redraw and (output is None or output.folder is None):
-        raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
-    if records is not None and as_json:
-        raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
-    formatted = None if records is None else _record_format(records)
-    part = shard_of(shard)
-    inputs = _inputs(images, output, column)
-    expected = inputs.expected()
-    device = local_device(device)
-    processes = _processes(workers, expected and part.size(expected), device)
-    options = model_options(option, model=source, dtype=dtype)
-    known = parse_count(count)
-    folder = None if output is None else output.folder
-    reading = Reading(model, device, options, concepts, template, solver, known, seed, folder, redraw)
-    with _pool(reading, processes) as pool:
-        reader = reading.reader()
-        with loading(model):
-            loaded = reader.load()
-        settings = {
-            "model": model,
-            "solver": solver or loaded.defaults.solver,
-            "counts": list(known or loaded.defaults.counts),
-            "seed": seed,
-            **({"options": options} if options else {}),
-            **({"conditioner": loaded.conditioner.config()} if takes_words(loaded) else {}),
-        }
-        table = output.table if output is not None and part.total == 1 else None
-        with Results(loaded, output, settings, part) as results, _table(table) as write:
-            read = Images(inputs, part, reading, results, _Printer(folder, as_json, formatted, redraw, quiet, write))
-            read.read(reader, pool)
-    if output is None and not as_json and records is None and not quiet:
+    if out is not None:
+        check_folder(out, "-o")
+    printer = Printer.of(out, redraw=redraw, records=records, as_json=as_json)
+    files = image_files(images, without=out)
+    if out is not None and any(path.parent == out.resolve() for path in files):
+        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
+    options, known = model_options(option, model=source, dtype=dtype), parse_count(count)
+    reading = Reading(model, device, options, concepts, template, solver, known, seed, out, redraw)
+    with loading(model):
+        loaded = reading.load()
+    failed = 0
+    with nullcontext() if out is None else Results(out / RESULTS, reading.settings(loaded)) as results:
+        for path in progress(files.values(), "reading", unit="image", leave=len(files) > 1):
+            try:
+                record = _read(path, loaded, reading, results)
+            except InputError as error:
+                if len(files) == 1:
+                    raise
+                failed, record = failed + 1, {"image": str(path), "failed": str(error)}
+            printer(str(path), path.name, record)
+    if out is None and not as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
-    if read.failed:
-        typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
-    if part.total > 1:
-        _say_what_follows(read, part, output)
-    if read.failed and not part.launched:  # a launcher ends the other processes
+    if failed:
+        typer.echo(f"energycomp: {failed} of {len(files)} images could not be read", err=True)
         raise typer.Exit(1)
 
 
-def _say_what_follows(read: Images, part: Shard, output: Output | None) -> None:
-    """Says on stderr which images a shard has read, and what makes one result of all shards."""
-    after = ""
-    if output is not None:
-        after = ". Once all shards have ended, " + (
-            f"`energycomp merge {output}` makes one file of theirs"
-            if output.table is None
-            else f"the same command without --shard writes {output}"
-        )
-    typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {part}{after}", err=True)
+def _read(path: Path, model: Model, reading: Reading, results: Results | None) -> dict[str, Any]:
+    """The record of an image: that of an earlier run, or a new one, which is kept."""
+    from energycomp.images import open_image
+
+    if results is None:
+        return reading.read(model, open_image(path, single=True), {"image": str(path.resolve())}, path.stem)
+    name, head = results.names.of(path), results.head(str(path.resolve()), sha256_of(path))
+    record = results.known(head)
+    if record is None:
+        record = reading.read(model, open_image(path, single=True), head, name)
+        results.keep(record)
+    elif reading.lacks(record):
+        reading.redrawn(model, open_image(path, single=True), record)
+    return record
 
 
-def _processes(workers: int | None, images: int | None, device: str) -> int:
-    """The number of processes that read images; a network on a GPU, and a single image, have this process alone."""
-    from energycomp.batch import default_processes
-
-    images = sys.maxsize if images is None else images
-    if workers is not None:
-        return max(1, min(workers, images))
-    return default_processes(images) if device == "cpu" else 1
-
-
-@contextmanager
-def _pool(reading: Reading, processes: int) -> Iterator[Pool[Task, dict[str, Any]] | None]:
-    """The processes that read images; None is this process."""
-    if processes == 1:
-        yield None
-        return
-    from energycomp.batch import Pool
-
-    with Pool(reading, processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
-        yield pool
+def sha256_of(path: Path) -> str:
+    """sha256 of an image file; raises `InputError` where it cannot be read."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"got {path}, which is no regular file; expected an image file")
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
+        ) from error
 
 
-def _inputs(paths: list[Path], output: Output | None, column: str | None) -> Inputs:
-    """The images of all paths; none of them may be where the marked images or the answers are written."""
-    if output is None:
-        return Inputs.of(paths, column=column)
-    found = Inputs.of(paths, without=output.folder or output.table, column=column)
-    place = Path(str(output)).resolve()
-    if place in found.files or any(file.parent == place for file in found.files):
-        raise InputError(f"got -o {output}, which holds images that are to be read; expected another folder or file")
-    return found
+@attrs.frozen
+class Printer:
+    """Prints the record of an image: a table, JSON or a scene record; its warnings, and its files.
+
+    Args:
+        folder: of the files; None for none.
+        redraw: whether there is a file of samples.
+        scene_record: what writes the objects of an image in the layout of a dataset.
+        as_json: prints JSON.
+    """
+
+    folder: Path | None
+    redraw: bool
+    scene_record: Callable[[list[dict[str, Any]], str], Any] | None
+    as_json: bool
+
+    @classmethod
+    def of(cls, folder: Path | None, *, redraw: bool, records: str | None, as_json: bool) -> Printer:
+        """The printer of the options --redraw, --format and --json; raises `InputError` where they do not fit."""
+        if redraw and folder is None:
+            raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
+        if records is not None and as_json:
+            raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
+        return cls(folder, redraw, None if records is None else _scene_record(records), as_json)
+
+    def __call__(self, image: str, name: str, record: dict[str, Any]) -> None:
+        """Prints the record of an image, or why it could not be read."""
+        with over_bar():
+            if "failed" in record:
+                typer.echo(f"energycomp: {record['failed']}", err=True)
+                if self.as_json:
+                    typer.echo(json.dumps(record))
+                return
+            for warning in record.get("warnings", ()):  # a line of an earlier version has none
+                typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
+            if self.scene_record is not None:
+                typer.echo(json.dumps(self.scene_record(record["objects"], name)))
+            elif self.as_json:
+                typer.echo(json.dumps(record))
+            else:
+                self._print(image, record)
+
+    def _print(self, image: str, record: dict[str, Any]) -> None:
+        from energycomp.inference import answer_cells, answer_line
+
+        typer.echo(image)
+        if record["objects"]:
+            print_table(*answer_cells(record["objects"]))
+        typer.echo(answer_line(record))
+        if self.folder is not None and record["picture"]:
+            typer.echo(str(self.folder / record["picture"]))
+        if self.folder is not None and self.redraw:
+            typer.echo(str(redrawn_file(self.folder, record)))
 
 
-@contextmanager
-def _table(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], object]]:
-    """What writes an answer to a table; None writes nothing."""
-    if path is None:
-        yield lambda _: None
-        return
-    from energycomp.batch.answers import answers_file
-
-    with answers_file(path) as write:
-        yield write
-
-
-def _record_format(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
-    """What writes the objects of an image in the layout of a dataset."""
+def _scene_record(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
     from energycomp.inference import HasSceneRecords
     from energycomp.plugins import find
 
@@ -226,50 +206,3 @@ def _record_format(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
     if not isinstance(source, HasSceneRecords):
         raise InputError(f"got --format {name}, a dataset without scene records; expected one with them, such as clevr")
     return source.scene_record
-
-
-@attrs.frozen
-class _Printer:
-    """Prints the record of an image, its warnings and its files; `write` puts it into a table."""
-
-    folder: Path | None
-    as_json: bool
-    formatted: Callable[[list[dict[str, Any]], str], Any] | None
-    redraw: bool
-    quiet: bool
-    write: Callable[[Mapping[str, Any]], object]
-
-    def __call__(self, picture: Picture, record: dict[str, Any]) -> None:
-        self.write({**record, "image": picture.key})
-        if self.quiet and "failed" not in record:
-            return
-        with over_bar():
-            if "failed" in record:
-                typer.echo(f"energycomp: {record['failed']}", err=True)
-                if self.as_json:
-                    typer.echo(json.dumps(record))
-            else:
-                self._answer(picture, record)
-
-    def _answer(self, picture: Picture, record: dict[str, Any]) -> None:
-        for warning in record.get("warnings", ()):  # a line of an earlier version has none
-            typer.echo(f"energycomp: warning: {picture}: {warning}", err=True)
-        if self.formatted is not None:
-            typer.echo(json.dumps(self.formatted(record["objects"], picture.name)))
-        elif self.as_json:
-            typer.echo(json.dumps(record))
-        else:
-            _print_record(picture, record)
-            if self.folder is not None and record["picture"]:
-                typer.echo(str(self.folder / record["picture"]))
-            if self.folder is not None and self.redraw:
-                typer.echo(str(redrawn_file(self.folder, picture, record)))
-
-
-def _print_record(picture: Picture, record: dict[str, Any]) -> None:
-    from energycomp.inference import answer_cells, answer_line
-
-    typer.echo(str(picture))
-    if record["objects"]:
-        print_table(*answer_cells(record["objects"]))
-    typer.echo(answer_line(record))

@@ -1,11 +1,12 @@
-"""Files of JSON lines: read whole or by key, appended in one write, and locked by the process that writes them."""
+"""Files of JSON lines: appended in one write, locked by the process that writes them, read whole or by key."""
 
 from __future__ import annotations
 
 import json
 import os
-from array import array
+import sqlite3
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,6 @@ from energycomp.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-BLOCK = 65536  # bytes that are read at once to find the end of the last line
-PLACE_BITS = 48  # of a file; those above hold its number
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
@@ -114,7 +112,7 @@ def _locked(handle: int) -> bool:
 
 
 class Lines:
-    """The objects in files of JSON lines, by a key. They stay on disk: an object takes 16 bytes of memory.
+    """The objects in files of JSON lines, by a key. They stay on disk; a temporary index of sqlite says where.
 
     Args:
         files: of JSON lines; one that does not exist is empty. An incomplete last line is left out.
@@ -126,8 +124,8 @@ class Lines:
     ...     for value in (1, 2):
     ...         append_line(Path(folder) / "log.jsonl", {"name": "a", "value": value})
     ...     lines = Lines([Path(folder) / "log.jsonl"], key=lambda record: record["name"])
-    ...     len(lines), lines.get("a"), lines.get("b")
-    (2, {'name': 'a', 'value': 2}, None)
+    ...     lines.get("a"), lines.get("b")
+    ({'name': 'a', 'value': 2}, None)
     """
 
     def __init__(
@@ -135,42 +133,38 @@ class Lines:
         files: Sequence[Path],
         key: Callable[[dict[str, Any]], str],
         *,
-        seen: Callable[[dict[str, Any]], object] | None = None,
+        seen: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
-        import numpy as np
+        self._files, self._index = tuple(files), sqlite3.connect("")  # a file of its own, which ends with the process
 
-        self._files, self._key = tuple(files), key
-        hashes, places = array("q"), array("Q")
-        for number, file in enumerate(self._files):
-            for place, record in records_of(file):
-                hashes.append(hash(key(record)))
-                places.append(number << PLACE_BITS | place)
-                if seen is not None:
+        def rows() -> Iterator[tuple[bytes, int, int]]:
+            for number, file in enumerate(self._files):
+                for place, record in records_of(file):
                     seen(record)
-        known = np.array(hashes, dtype=np.int64)
-        order = np.argsort(known, kind="stable")
-        self._hashes, self._places = known[order], np.array(places, dtype=np.uint64)[order]
+                    yield _digest(key(record)), number, place
 
-    def __len__(self) -> int:
-        return len(self._places)
+        self._index.execute("CREATE TABLE lines (key BLOB, file INTEGER, place INTEGER)")
+        self._index.executemany("INSERT INTO lines VALUES (?, ?, ?)", rows())
+        self._index.execute("CREATE INDEX keys ON lines (key)")
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The last object with this key."""
-        first, end = (int(self._hashes.searchsorted(hash(key), side=side)) for side in ("left", "right"))
-        for place in reversed(self._places[first:end].tolist()):
-            record = self._read(place)
-            if self._key(record) == key:
-                return record
-        return None
+        query = "SELECT file, place FROM lines WHERE key = ? ORDER BY rowid DESC LIMIT 1"
+        found = self._index.execute(query, [_digest(key)]).fetchone()
+        return None if found is None else _at(self._files[found[0]], found[1])
 
-    def _read(self, place: int) -> dict[str, Any]:
-        file, start = self._files[place >> PLACE_BITS], place & ((1 << PLACE_BITS) - 1)
-        try:
-            with file.open("rb") as stream:
-                stream.seek(start)
-                return _object(stream.readline(), f"The line at byte {start} of {file}")
-        except OSError as error:
-            raise _unreadable(file, error) from error
+
+def _digest(key: str) -> bytes:
+    return blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _at(file: Path, place: int) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            stream.seek(place)
+            return _object(stream.readline(), f"The line at byte {place} of {file}")
+    except OSError as error:
+        raise _unreadable(file, error) from error
 
 
 def _object(line: bytes, name: str) -> dict[str, Any]:
@@ -189,20 +183,11 @@ def _object(line: bytes, name: str) -> dict[str, Any]:
 def _cut(path: Path) -> None:
     """Cuts off an incomplete last line."""
     try:
-        size = path.stat().st_size if path.exists() else 0
-        if not size:
+        if not path.exists():
             return
         with path.open("rb") as stream:
-            whole = end = size
-            while end:
-                start = max(0, end - BLOCK)
-                stream.seek(start)
-                found = stream.read(end - start).rfind(b"\n")
-                whole = start + found + 1
-                if found >= 0:
-                    break
-                end = start
-        if whole < size:
+            whole = sum(len(line) for line in stream if line.endswith(b"\n"))
+        if whole < path.stat().st_size:
             os.truncate(path, whole)
     except OSError as error:
         raise _unreadable(path, error) from error

@@ -80,7 +80,7 @@ REFUSED = {
     "train: option without a value": ("train clevr --option bad", "expected NAME=VALUE"),
     "train: folder in a file": ("train clevr -o file/run", "got -o file/run; expected a folder that can be written"),
     "infer: no image, new folder": ("infer MODEL nowhere.png -o new/out", "which does not exist"),
-    "infer: an image as a list": ("infer MODEL @picture.png", "got @picture.png, a file that is no text"),
+    "batch: an image as a list": ("batch MODEL @picture.png", "got @picture.png, a file that is no text"),
     "data: no such dataset, new folder": ("data nobody -o new/deep/out", "No dataset is named 'nobody'"),
     "edit: grid": ("edit MODEL grid.png --remove 1", "without --grid), or crop the image that you mean"),
     "decompose: grid": ("decompose MODEL grid.png", "got grid.png, which energycomp wrote to show 4 images at once"),

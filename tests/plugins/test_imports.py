@@ -50,6 +50,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_names_that_moved_are_found_with_a_warning() -> None:
+    from energycomp_batch import Reader
     from energycomp_lab.checks import check_solver
     from energycomp_lab.evaluation import evaluate
     from energycomp_lab.training import denoising_loss
@@ -57,8 +58,12 @@ def test_names_that_moved_are_found_with_a_warning() -> None:
 
     with pytest.warns(DeprecationWarning, match=r"energycomp_lab\.training\.denoising_loss now, in energycomp-lab"):
         assert energycomp.denoising_loss is denoising_loss
-    for module, name, expected in (("evaluation", "evaluate", evaluate), ("testing", "check_solver", check_solver)):
-        with pytest.warns(DeprecationWarning, match="now, in energycomp-lab"):
+    for module, name, expected in (
+        ("batch", "Reader", Reader),
+        ("evaluation", "evaluate", evaluate),
+        ("testing", "check_solver", check_solver),
+    ):
+        with pytest.warns(DeprecationWarning, match="now, in energycomp-(lab|batch)"):
             assert getattr(import_module(f"energycomp.{module}"), name) is expected
     with pytest.warns(DeprecationWarning, match=r"energycomp_samplers\.regional now, in energycomp-samplers"):
         assert energycomp.regional is regional

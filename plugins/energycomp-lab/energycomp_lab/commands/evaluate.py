@@ -16,7 +16,6 @@ from energycomp.cli import (
     Device,
     ModelName,
     Options,
-    Records,
     Seed,
     ShardOption,
     SolverName,
@@ -36,6 +35,7 @@ from energycomp.cli import (
     with_views,
 )
 from energycomp.errors import InputError
+from energycomp_lab.commands.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -126,3 +126,22 @@ def test_a_run_that_was_refused_before_its_first_image_is_corrected_in_its_folde
     assert Path("out/evaluation.jsonl").read_text().count("\n") == 1  # its settings
     code, _, err = run(*command, "--source", "clevr")
     assert code == 0, err
+
+
+def test_shards_of_an_evaluation_give_its_report(run: Run, model: Path, scenes: Path) -> None:
+    command = ["evaluate", model, "--data", scenes, "-n", 5, "--source", "clevr", "--count", "0"]
+    assert run(*command, "-o", "whole")[0] == 0
+    for shard in ("3/3", "1/3"):
+        code, out, err = run(*command, "-o", "out", "--shard", shard)
+        assert (code, out) == (0, "")
+        assert f"shard {shard}. Once all shards have ended, the same command without --shard" in err
+    assert not Path("out/report.json").exists()
+    assert run(*command, "-o", "out")[0] == 0
+    whole, sharded = (json.loads(Path(folder, "report.json").read_text()) for folder in ("whole", "out"))
+    for report in (whole, sharded):
+        del report["seconds_per_image"]
+    assert whole == sharded
+    lines = [len(file.read_text().splitlines()) for file in sorted(Path("out").glob("*.jsonl"))]
+    assert lines == [1 + 2, 1 + 1, 1 + 2]  # shards 1 and 3, and what was missing
+    code, _, err = run(*command, "--shard", "1/2")
+    assert (code, "got shard 1/2 without -o" in err) == (2, True)

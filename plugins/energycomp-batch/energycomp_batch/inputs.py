@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from energycomp.cli.files import image_files
+from energycomp.cli import image_files, sha256_of
 from energycomp.errors import InputError
+from energycomp_batch.tables import TABLES, require, row_count, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 def is_table(path: Path) -> bool:
     """Whether a file holds images as rows."""
-    from energycomp.batch.tables import TABLES
-
     return path.suffix.lower() in TABLES
 
 
@@ -72,21 +72,14 @@ class Picture:
             raise InputError(self.problem)
         if isinstance(self.content, bytes):
             return hashlib.sha256(self.content).hexdigest()
-        path = self.content or self.source
-        try:
-            if path.exists() and not path.is_file():
-                raise InputError(f"got {path}, which is no regular file; expected an image file")
-            with path.open("rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(
-                f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
-            ) from error
+        return sha256_of(self.content or self.source)
 
     def open(self) -> Image.Image:
         """The image; raises `InputError` where it cannot be decoded."""
         from energycomp.images import decode_image, open_image
 
+        if self.problem is not None:
+            raise InputError(self.problem)
         if isinstance(self.content, bytes):
             return decode_image(self.content, str(self), single=True)
         return open_image(self.content or self.source, single=True)
@@ -106,14 +99,24 @@ class Inputs:
 
     @classmethod
     def of(cls, paths: Sequence[Path], *, without: Path | None = None, column: str | None = None) -> Inputs:
-        """The files that are meant by paths, folders and lists; see `image_files`.
+        """The files that are meant by paths, folders, lists and ranges.
+
+        `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are.
+        `{000..003}` stands for the numbers of a range. The rest is as in `image_files`.
 
         Args:
             without: file or folder of the results.
         """
-        from energycomp.batch.tables import require
+        from energycomp.images import FORMATS
 
-        found = cls(image_files(paths, without=without, tables=True), column)
+        found, suffixes = cls({}, column), FORMATS.keys() | TABLES
+        for path, listed in _given(paths):
+            try:
+                found.files.update(image_files([path], without=without, suffixes=suffixes))
+            except InputError:
+                if not listed:
+                    raise
+                found.files[path.resolve()] = path
         tables = [path for path in found.files.values() if is_table(path)]
         for table in {path.suffix.lower(): path for path in tables}.values():  # one of each kind
             require(table)
@@ -128,8 +131,6 @@ class Inputs:
 
     def expected(self) -> int | None:
         """The number of images; None where archives do not say it."""
-        from energycomp.batch.tables import row_count
-
         counts = [row_count(path) if is_table(path) else 1 for path in self.files]
         return None if None in counts else sum(count or 0 for count in counts)
 
@@ -141,10 +142,48 @@ class Inputs:
                 yield Picture(path)
 
 
+def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """The paths, and those of lists, each with whether it is of a list."""
+    for path in (one for given in paths for one in _numbered(given)):
+        if not str(path).startswith("@") or path.exists():
+            yield path, False
+            continue
+        try:
+            with Path(str(path)[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
+                for line in filter(str.strip, lines):
+                    if "\0" in line:
+                        raise InputError(
+                            f"got {path}, a file that is no text; expected @ and a file with a path per line"
+                        )
+                    yield Path(line.rstrip("\r\n")), True
+        except OSError as error:
+            raise InputError(
+                f"got {path}, whose list cannot be read ({error.strerror}); expected @ and a file with a path per line"
+            ) from error
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    """The paths of a range such as shards/{000..003}.tar, which not every shell writes out.
+
+    Raises:
+        InputError: the range ends before it begins.
+
+    >>> [str(path) for path in _numbered(Path("{08..10}.tar"))]
+    ['08.tar', '09.tar', '10.tar']
+    """
+    found = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}", str(path))
+    if found is None or os.path.lexists(path):
+        yield path
+        return
+    first, last = int(found[1]), int(found[2])
+    if first > last:
+        raise InputError(f"got {path}, a range that ends before it begins; expected {{{found[2]}..{found[1]}}}")
+    for number in range(first, last + 1):  # whoever takes the paths stops at the first that does not exist
+        yield from _numbered(Path(f"{str(path)[: found.start()]}{number:0{len(found[1])}}{str(path)[found.end() :]}"))
+
+
 def _rows(path: Path, column: str | None) -> Iterator[Picture]:
     """The images of a table; a table that breaks off ends with an image that cannot be read."""
-    from energycomp.batch.tables import table_rows
-
     try:
         for row in table_rows(path, column):
             yield Picture(path, row.key, row.image, row.problem)

@@ -12,8 +12,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from energycomp.batch import Lost, Pool, default_processes, pool
 from energycomp.errors import InputError
+from energycomp_batch import Lost, Pool, default_processes, pool
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 

@@ -1,4 +1,4 @@
-"""`energycomp infer` on Parquet files and WebDataset archives, and Parquet, CSV and JSON lines as its results."""
+"""`energycomp batch` on Parquet files and WebDataset archives, and Parquet, CSV and JSON lines as its results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.batch import tables
-from energycomp.cli.files import image_files
-from energycomp.cli.inputs import Inputs
+from energycomp.cli import image_files
 from energycomp.errors import InputError
+from energycomp_batch import tables
+from energycomp_batch.inputs import Inputs
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -74,8 +74,8 @@ def test_a_table_gives_the_answers_of_its_files(run: Run, model: Path, tmp_path:
     table = write(tmp_path / f"shards/a{suffix}", contents)
     for number, content in enumerate(contents):
         (tmp_path / f"{number}.png").write_bytes(content)
-    assert run("infer", model, table, "-o", "out", "--count", "0-1", "--workers", 2)[0] == 0
-    assert run("infer", model, *(f"{number}.png" for number in range(3)), "-o", "each", "--count", "0-1")[0] == 0
+    assert run("batch", model, table, "-o", "out", "--count", "0-1", "--workers", 2)[0] == 0
+    assert run("batch", model, *(f"{number}.png" for number in range(3)), "-o", "each", "--count", "0-1")[0] == 0
     rows, alone = ({line["sha256"]: line for line in lines(f"{folder}/results.jsonl")} for folder in ("out", "each"))
     keys = [f"{number}" if suffix == ".parquet" else f"sub/{number:04d}" for number in range(3)]
     assert sorted(line["image"] for line in rows.values()) == [f"{table}#{key}" for key in keys]
@@ -91,7 +91,7 @@ def test_a_bad_row_is_one_line(run: Run, model: Path, tmp_path: Path, fake_infer
     fake_infer()
     good = list(files(3))
     table = write(tmp_path / f"a{suffix}", [good[0], b"no image", good[1], b"", good[2]])
-    code, out, err = run("infer", model, table, "--json", "--workers", 1)
+    code, out, err = run("batch", model, table, "--json", "--workers", 1)
     assert code == 1
     assert ["failed" in json.loads(line) for line in out.splitlines()] == [False, True, False, True, False]
     key = "1" if suffix == ".parquet" else "sub/0001"
@@ -108,7 +108,7 @@ def test_a_damaged_table_does_not_end_the_others(
     tables = [write(tmp_path / f"shards/{number}{suffix}", list(files(6)), 6 * number) for number in range(3)]
     whole = tables[1].read_bytes()
     tables[1].write_bytes(whole[: len(whole) // 2])
-    code, out, err = run("infer", model, "shards", "--json", "--workers", 1)
+    code, out, err = run("batch", model, "shards", "--json", "--workers", 1)
     assert code == 1
     assert f"got {Path('shards', tables[1].name)}, " in err
     assert "expected a whole table" in err
@@ -123,7 +123,7 @@ def test_shards_split_rows_and_repeated_commands_read_what_is_missing(
     calls = fake_infer()
     for number in range(2):
         write(tmp_path / f"shards/{number:03d}.parquet", list(files(5)))
-    command = ["infer", model, "shards/{000..001}.parquet", "-o", "found.parquet", "--workers", 1]
+    command = ["batch", model, "shards/{000..001}.parquet", "-o", "found.parquet", "--workers", 1]
     code, _, err = run(*command, "--shard", "2/3", "--quiet")
     assert code == 0
     assert "read 3 of 10 images, shard 2/3. Once all shards have ended, the same command without --shard writes" in err
@@ -146,7 +146,7 @@ def test_files_of_answers_hold_one_row_per_image(run: Run, model: Path, pictures
     fake_infer()
     (pictures / "a/bad.png").touch()
     for name in ("found.csv", "found.parquet", "found.jsonl"):
-        assert run("infer", model, pictures, "-o", name, "--quiet", "--workers", 1)[0] == 1
+        assert run("batch", model, pictures, "-o", name, "--quiet", "--workers", 1)[0] == 1
     with Path("found.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(Path(row["image"]).name, row["count"]) for row in rows] == [
@@ -162,17 +162,17 @@ def test_files_of_answers_hold_one_row_per_image(run: Run, model: Path, pictures
 
 def test_an_interrupted_run_leaves_no_table(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
     fake_infer(fail_at=3)
-    assert run("infer", model, pictures, "-o", "found.csv")[0] == 130
+    assert run("batch", model, pictures, "-o", "found.csv")[0] == 130
     assert [path.name for path in Path().glob("*found*")] == ["found.jsonl"]
     calls = fake_infer()
-    assert run("infer", model, pictures, "-o", "found.csv")[0] == 0
+    assert run("batch", model, pictures, "-o", "found.csv")[0] == 0
     assert len(calls) == 1
 
 
 def test_shards_of_a_file_are_merged(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
     fake_infer()
     for shard in ("1/2", "2/2"):
-        assert run("infer", model, pictures, "-o", "found.jsonl", "--shard", shard, "--quiet")[0] == 0
+        assert run("batch", model, pictures, "-o", "found.jsonl", "--shard", shard, "--quiet")[0] == 0
     assert run("merge", "found.jsonl")[1] == "found.jsonl: 3 images of 3 files\n"
     assert len(lines("found.jsonl")) == 3
     code, _, err = run("merge", "found.csv")
@@ -218,15 +218,17 @@ def test_ranges_and_folders(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     given = [tmp_path / "a"]
-    names = [path.name for path in image_files(given, tables=True, without=tmp_path / "a/found.parquet").values()]
-    assert names == ["00.tar", "01.tar", "02.png"]
+    assert [path.name for path in Inputs.of(given, without=tmp_path / "a/found.parquet").files] == [
+        "00.tar", "01.tar", "02.png"
+    ]  # fmt: skip
     assert [path.name for path in image_files(given).values()] == ["02.png"]
-    with pytest.raises(InputError, match=r"got .*02.tar, which does not exist"):
-        image_files([tmp_path / "a/{00..99999999999}.tar"], tables=True)
-    with pytest.raises(InputError, match=r"got .*, a range that ends before it begins; expected \{0\.\.9\}"):
-        image_files([tmp_path / "a/{9..0}.tar"], tables=True)
-    with pytest.raises(InputError, match="which does not exist"):
-        image_files([tmp_path / f"{'a' * 5000}{{0..{'9' * 5000}}}.tar"], tables=True)
+    for name, refused in (
+        ("a/{00..99999999999}.tar", r"got .*02.tar, which does not exist"),
+        ("a/{9..0}.tar", r"got .*, a range that ends before it begins; expected \{0\.\.9\}"),
+        (f"{'a' * 5000}{{0..{'9' * 5000}}}.tar", "which does not exist"),
+    ):
+        with pytest.raises(InputError, match=refused):
+            Inputs.of([tmp_path / name])
 
 
 def test_paths_of_a_table_stay_in_its_folder(run: Run, model: Path, tmp_path: Path, fake_infer: Fake) -> None:
@@ -238,7 +240,7 @@ def test_paths_of_a_table_stay_in_its_folder(run: Run, model: Path, tmp_path: Pa
     inside = ["own.png", "sub/../sub/own.png", str(tmp_path / "in/own.png")]
     outside = ["../secret.png", str(tmp_path / "secret.png"), "sub/../../secret.png", "own.png\0", "/dev/zero"]
     parquet.write_table(pa.table({"image": inside + outside}), tmp_path / "in/a.parquet")
-    code, out, err = run("infer", model, "in/a.parquet", "--json", "--workers", 1)
+    code, out, err = run("batch", model, "in/a.parquet", "--json", "--workers", 1)
     assert (code, len(calls)) == (1, len(inside))
     assert ["failed" in json.loads(line) for line in out.splitlines()] == [False] * 3 + [True] * 5
     assert "got row 3 of in/a.parquet with the path '../secret.png'; expected one in the folder of the table; " in err
@@ -262,8 +264,8 @@ def test_without_datasets_one_line_says_what_to_install(run: Run, model: Path, t
         ("pyarrow", ["a.parquet"]),
         ("pyarrow", ["pictures", "-o", "found.parquet"]),
     ):
-        command = [sys.executable, "-c", block, "infer", str(model), *arguments]
+        command = [sys.executable, "-c", block, "batch", str(model), *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         expected = f"expected the package {package} for tables, which is not installed; "
-        assert done.stderr == f"energycomp: got {arguments[-1]}; {expected}pip install 'energycomp[datasets]'\n"
+        assert done.stderr == f"energycomp: got {arguments[-1]}; {expected}pip install 'energycomp-batch[datasets]'\n"

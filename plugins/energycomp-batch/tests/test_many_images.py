@@ -1,4 +1,4 @@
-"""`energycomp infer` and `evaluate` on many images: workers, shards, lists, kills and repetitions."""
+"""`energycomp batch` and `merge` on many images: workers, shards, lists, kills and repetitions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import append_line
-from energycomp.cli.files import image_files
-from energycomp.cli.lines import Lines, claimed
-from energycomp.cli.shards import Shard, local_device, shard_of
-from energycomp.errors import CheckpointError, InputError
+from energycomp.cli import claimed
+from energycomp_batch.inputs import Inputs
 
 Run = Callable[..., tuple[int, str, str]]
 Fake = Callable[..., list[Any]]
@@ -48,7 +44,7 @@ def seven(tmp_path: Path) -> Path:
 def test_workers_print_and_keep_what_one_process_does(run: Run, model: Path, seven: Path) -> None:
     printed = {}
     for workers in (1, 2):
-        code, out, err = run("infer", model, seven, "-o", f"out{workers}", "--count", "0-1", "--workers", workers)
+        code, out, err = run("batch", model, seven, "-o", f"out{workers}", "--count", "0-1", "--workers", workers)
         assert code == 0, err
         printed[workers] = out.replace(f"out{workers}", "out")
     assert printed[1] == printed[2]
@@ -61,7 +57,7 @@ def test_workers_print_and_keep_what_one_process_does(run: Run, model: Path, sev
 def test_shards_are_merged_to_the_results_of_one_process(
     run: Run, model: Path, seven: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["infer", model, seven, "--count", "0", "--workers", 1]
+    command = ["batch", model, seven, "--count", "0", "--workers", 1]
     assert run(*command, "-o", "whole")[0] == 0
     assert run(*command, "-o", "out", "--shard", "2/2", "--quiet")[:2] == (0, "")
     monkeypatch.setenv("RANK", "0")
@@ -81,7 +77,7 @@ def test_another_number_of_shards_reads_what_is_missing(
     run: Run, model: Path, pictures: Path, fake_infer: Fake
 ) -> None:
     calls = fake_infer()
-    command = ["infer", model, pictures, "-o", "out"]
+    command = ["batch", model, pictures, "-o", "out"]
     for shard in ("1/2", "2/3", "1/1", "1/1"):
         assert run(*command, "--shard", shard)[0] == 0
     assert len(calls) == 3
@@ -94,10 +90,10 @@ def test_a_launched_process_with_a_bad_image_does_not_end_the_others(
 ) -> None:
     fake_infer()
     (pictures / "a/bad.png").touch()
-    assert run("infer", model, pictures, "--shard", "1/2", "--quiet")[0] == 1
+    assert run("batch", model, pictures, "--shard", "1/2", "--quiet")[0] == 1
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = run("infer", model, pictures, "--quiet")
+    code, _, err = run("batch", model, pictures, "--quiet")
     assert code == 0
     assert "1 of 2 images could not be read" in err
 
@@ -106,11 +102,11 @@ def test_two_processes_do_not_write_one_file(run: Run, model: Path, pictures: Pa
     fake_infer()
     Path("out").mkdir()
     with claimed(Path("out/results.jsonl")):
-        for command in (["infer", model, pictures, "-o", "out"], ["merge", "out"]):
+        for command in (["batch", model, pictures, "-o", "out"], ["merge", "out"]):
             code, _, err = run(*command)
             assert code == 2
             assert "got out, where another process writes results.jsonl; expected one process per file" in err
-    assert run("infer", model, pictures, "-o", "out")[0] == 0
+    assert run("batch", model, pictures, "-o", "out")[0] == 0
 
 
 def test_a_list_gives_paths_and_a_missing_one_is_left_out(
@@ -118,12 +114,12 @@ def test_a_list_gives_paths_and_a_missing_one_is_left_out(
 ) -> None:
     fake_infer()
     Path("files.txt").write_text(f"{pictures / 'a/one.png'}\n\nabsent.png\n{pictures / 'b'}\n")
-    assert [path.name for path in image_files([Path("@files.txt")]).values()] == ["one.png", "absent.png", "one.png"]
-    code, out, err = run("infer", model, "@files.txt", "--json")
+    assert [path.name for path in Inputs.of([Path("@files.txt")]).files] == ["one.png", "absent.png", "one.png"]
+    code, out, err = run("batch", model, "@files.txt", "--json")
     assert code == 1
-    assert "got absent.png, which cannot be read (No such file or directory)" in err
+    assert "got absent.png, which is no file" in err
     assert ["failed" in json.loads(line) for line in out.splitlines()] == [False, True, False]
-    code, _, err = run("infer", model, "@none.txt")
+    code, _, err = run("batch", model, "@none.txt")
     assert (code, "got @none.txt, whose list cannot be read (No such file" in err) == (2, True)
 
 
@@ -140,7 +136,7 @@ def has_ended(group: int) -> bool:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 def test_kills_lose_nothing_and_leave_no_process(model: Path, seven: Path, tmp_path: Path) -> None:
-    command = [*COMMAND, "infer", str(model), str(seven), "-o", "out", "--count", "0-1", "--workers", "2", "--quiet"]
+    command = [*COMMAND, "batch", str(model), str(seven), "-o", "out", "--count", "0-1", "--workers", "2", "--quiet"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         results = tmp_path / "out" / "results.jsonl"
         while process.poll() is None and not (results.exists() and results.stat().st_size):
@@ -153,80 +149,3 @@ def test_kills_lose_nothing_and_leave_no_process(model: Path, seven: Path, tmp_p
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     read = [json.loads(line)["image"] for line in results.read_text().splitlines()]
     assert len(read) == len(set(read)) == 7
-
-
-def test_shards_of_an_evaluation_give_its_report(run: Run, model: Path, scenes: Path) -> None:
-    command = ["evaluate", model, "--data", scenes, "-n", 5, "--source", "clevr", "--count", "0"]
-    assert run(*command, "-o", "whole")[0] == 0
-    for shard in ("3/3", "1/3"):
-        code, out, err = run(*command, "-o", "out", "--shard", shard)
-        assert (code, out) == (0, "")
-        assert f"shard {shard}. Once all shards have ended, the same command without --shard" in err
-    assert not Path("out/report.json").exists()
-    assert run(*command, "-o", "out")[0] == 0
-    whole, sharded = (json.loads(Path(folder, "report.json").read_text()) for folder in ("whole", "out"))
-    for report in (whole, sharded):
-        del report["seconds_per_image"]
-    assert whole == sharded
-    lines = [len(file.read_text().splitlines()) for file in sorted(Path("out").glob("*.jsonl"))]
-    assert lines == [1 + 2, 1 + 1, 1 + 2]  # shards 1 and 3, and what was missing
-    code, _, err = run(*command, "--shard", "1/2")
-    assert (code, "got shard 1/2 without -o" in err) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, Shard()),
-        ({"RANK": "1", "WORLD_SIZE": "4"}, Shard(2, 4, launched=True)),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, Shard()),
-        ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}, Shard(4, 4, launched=True)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Shard()),  # the script of a batch, before srun
-    ],
-    ids=str,
-)
-def test_the_shard_of_a_launcher(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: Shard) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert shard_of(None) == expected
-    assert shard_of("1/1") == Shard()
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2"])
-def test_shards_that_do_not_exist(text: str) -> None:
-    with pytest.raises(InputError, match="expected I/N with I from 1 to N"):
-        shard_of(text)
-
-
-def test_each_launched_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert local_device("cuda") == "cuda"
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert [local_device(device) for device in ("cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:0", "cpu"]
-
-
-def test_lines_are_found_by_key_in_several_files(tmp_path: Path) -> None:
-    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
-    for number in range(100):
-        append_line(one if number % 3 else other, {"key": str(number % 40), "number": number})
-    with one.open("a") as file:
-        file.write('{"key": "half')  # another process is writing it
-    seen: list[Any] = []
-    lines = Lines([one, tmp_path / "absent.jsonl", other], key=lambda record: record["key"], seen=seen.append)
-    assert len(lines) == len(seen) == 100
-    assert {lines.get(str(key))["key"] for key in range(40)} == set(map(str, range(40)))  # type: ignore[index]
-    assert lines.get("40") is None
-    assert one.read_text().endswith("half")
-    with one.open("a") as file:
-        file.write("\n")
-    with pytest.raises(CheckpointError, match=r"Line \d+ of .*one.jsonl is not a JSON object"):
-        Lines([one], key=str)
-
-
-def test_lines_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("energycomp.cli.lines"), "hash", lambda _: 7, raising=False)
-    for key in "abab":
-        append_line(tmp_path / "a.jsonl", {"key": key, "number": (tmp_path / "a.jsonl").exists()})
-    lines = Lines([tmp_path / "a.jsonl"], key=lambda record: record["key"])
-    assert lines.get("a") == {"key": "a", "number": True}
-    assert lines.get("c") is None

@@ -19,7 +19,7 @@ KEY = "__key__"  # column of a WebDataset
 IMAGE = "image"  # the column that is taken where several hold images
 END = 1024  # bytes, two blocks of zeros
 ROWS = 32  # of a Parquet file that are decoded at once
-INSTALL = "pip install 'energycomp[datasets]'"
+INSTALL = "pip install 'energycomp-batch[datasets]'"
 
 
 @attrs.frozen

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.batch.answers import COLUMNS, columns_of
 from energycomp.errors import EnergycompError, InputError
+from energycomp_batch.answers import COLUMNS, columns_of
 
 if TYPE_CHECKING:
     from energycomp.inference import Solution

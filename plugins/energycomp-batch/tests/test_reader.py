@@ -17,14 +17,14 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp.batch import Reader
 from energycomp.errors import InputError
 from energycomp.images import to_output
 from energycomp.inference import infer
 from energycomp.models import save_pretrained
 from energycomp.testing import bumps_model, planted, tiny_model
+from energycomp_batch import Reader
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "many_images.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "many_images.py"
 PLACES = [[(0.25, 0.5)]]
 
 

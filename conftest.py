@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a tiny model, images, and the command line in an empty folder."""
+"""What tests of commands share: a tiny model, images, and the command line in an empty folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +63,7 @@ def fake_infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     def replace(*, fail_at: int | None = None, foreign: bool = False) -> list[Any]:
         calls: list[Any] = []
 
-        def infer(image: Any, model: Any, **options: Any) -> Solution:
+        def infer(image: Any, _model: Any, **_options: Any) -> Solution:
             calls.append(image)
             if len(calls) == fail_at:
                 raise KeyboardInterrupt

@@ -1,0 +1,28 @@
+"""Many images: the commands `batch` and `merge`, a reader for the `map` of a data engine, and a pool of processes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from energycomp.imports import first_use
+from energycomp.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from energycomp_batch.pool import Lost as Lost, Pool as Pool, default_processes as default_processes
+    from energycomp_batch.reader import Reader as Reader
+
+__all__ = ["Lost", "Pool", "Reader", "default_processes", "energycomp_register_commands"]
+
+__getattr__, _ = first_use(__name__, __file__)
+
+
+@hookimpl
+def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
+    """One module per command, imported when it is run or shown by `--help`."""
+    return {
+        "batch": lambda: import_module("energycomp_batch.command").batch,
+        "merge": lambda: import_module("energycomp_batch.store").merge,
+    }

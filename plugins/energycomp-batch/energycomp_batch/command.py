@@ -1,0 +1,183 @@
+"""`energycomp batch`: many images in, by several processes and machines; an answer for each out."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from energycomp.cli import (
+    Concepts,
+    Count,
+    Device,
+    Dtype,
+    Format,
+    JsonLines,
+    ModelName,
+    Options,
+    Printer,
+    Reading,
+    Redraw,
+    Results,
+    Seed,
+    Shard,
+    ShardOption,
+    SolverName,
+    Source,
+    Template,
+    loading,
+    local_device,
+    model_options,
+    parse_count,
+    shard_of,
+)
+from energycomp.errors import InputError
+from energycomp_batch.answers import answers_file
+from energycomp_batch.inputs import Inputs
+from energycomp_batch.pool import Pool, default_processes
+from energycomp_batch.store import Output
+from energycomp_batch.work import Images, Task, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from energycomp_batch.inputs import Picture
+
+
+def batch(
+    model: ModelName,
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE_OR_FOLDER",
+            help="Image files, Parquet files and WebDataset archives (.tar), folders of these, and @LIST: a file with "
+            "a path per line.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for results.jsonl and one marked image per image, or a file .parquet, .csv or .jsonl.",
+        ),
+    ] = None,
+    solver: SolverName = None,
+    count: Count = None,
+    concepts: Concepts = None,
+    template: Template = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    option: Options = None,
+    source: Source = None,
+    dtype: Dtype = None,
+    redraw: Redraw = False,
+    records: Format = None,
+    as_json: JsonLines = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of processes that read images, with one thread each.",
+            show_default="one per core and GiB of free memory",
+        ),
+    ] = None,
+    shard: ShardOption = None,
+    column: Annotated[
+        str | None,
+        typer.Option(help="Column of the images in Parquet files and archives.", show_default="that of images"),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
+    ] = False,
+) -> None:
+    """Find the components of many images, by several processes and machines.
+
+    energycomp batch clevr images/ -o out --workers 4
+
+    energycomp batch clevr @files.txt --shard 1/4 --quiet -o out
+
+    energycomp batch clevr shards/ -o results.parquet --quiet
+
+    The answers are those of energycomp infer. Several images are read by one process per core. With -o, an interrupted
+    run continues: images in results.jsonl are not read again. Each --shard appends to a file of its own, such as
+    results-1-of-4.jsonl; energycomp merge makes one of them. A Parquet or CSV file is written when all images are read.
+    Until then the answers are in a file of JSON lines beside it.
+    """
+    output = None if out is None else Output.of(out)
+    folder = None if output is None else output.folder
+    printer = Printer.of(folder, redraw=redraw, records=records, as_json=as_json)
+    part = shard_of(shard)
+    inputs = _inputs(images, output, column)
+    expected = inputs.expected()
+    device = local_device(device)
+    processes = _processes(workers, expected and part.size(expected), device)
+    options, known = model_options(option, model=source, dtype=dtype), parse_count(count)
+    reading = Reading(model, device, options, concepts, template, solver, known, seed, folder, redraw)
+    with _pool(reading, processes) as pool:
+        with loading(model):
+            loaded = reading.load()
+        results: Any = nullcontext()
+        if output is not None:
+            results = Results(output.lines, reading.settings(loaded), part)
+        table = output.table if output is not None and part.total == 1 else None
+        with results as kept, nullcontext() if table is None else answers_file(table) as write:
+
+            def show(picture: Picture, record: dict[str, Any]) -> None:
+                if write is not None:
+                    write({**record, "image": picture.key})
+                if not quiet or "failed" in record:
+                    printer(str(picture), picture.name, record)
+
+            read = Images(inputs, part, reading, kept, show)
+            read.read(loaded, pool)
+    if read.failed:
+        typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
+    if part.total > 1:
+        _say_what_follows(read, part, output)
+    if read.failed and not part.launched:  # a launcher ends the other processes
+        raise typer.Exit(1)
+
+
+def _say_what_follows(read: Images, part: Shard, output: Output | None) -> None:
+    """Says on stderr which images a shard has read, and what makes one result of all shards."""
+    after = ""
+    if output is not None:
+        after = ". Once all shards have ended, " + (
+            f"`energycomp merge {output}` makes one file of theirs"
+            if output.table is None
+            else f"the same command without --shard writes {output}"
+        )
+    typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {part}{after}", err=True)
+
+
+def _processes(workers: int | None, images: int | None, device: str) -> int:
+    """The number of processes that read images; a network on a GPU, and a single image, have this process alone."""
+    images = sys.maxsize if images is None else images
+    if workers is not None:
+        return max(1, min(workers, images))
+    return default_processes(images) if device == "cpu" else 1
+
+
+@contextmanager
+def _pool(reading: Reading, processes: int) -> Iterator[Pool[Task, dict[str, Any]] | None]:
+    """The processes that read images; None is this process."""
+    if processes == 1:
+        yield None
+        return
+    with Pool(Worker(reading), processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
+        yield pool
+
+
+def _inputs(paths: list[Path], output: Output | None, column: str | None) -> Inputs:
+    """The images of all paths; none of them may be where the marked images or the answers are written."""
+    if output is None:
+        return Inputs.of(paths, column=column)
+    found = Inputs.of(paths, without=output.folder or output.table, column=column)
+    place = Path(str(output)).resolve()
+    if place in found.files or any(file.parent == place for file in found.files):
+        raise InputError(f"got -o {output}, which holds images that are to be read; expected another folder or file")
+    return found

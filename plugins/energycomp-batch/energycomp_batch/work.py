@@ -1,0 +1,142 @@
+"""The images of `energycomp batch`: read in this process, or in several that each load the model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from energycomp.errors import InputError
+from energycomp.progress import counting
+from energycomp_batch.pool import Lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from energycomp.cli import Reading, Results, Shard
+    from energycomp.models import Model
+    from energycomp.progress import Bar
+    from energycomp_batch.inputs import Inputs, Picture
+    from energycomp_batch.pool import Pool
+
+
+@attrs.frozen
+class Task:
+    """An image that is to be read, or whose answer is `known` and is to be drawn."""
+
+    index: int
+    picture: Picture
+    head: dict[str, Any]
+    name: str
+    known: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return str(self.picture)
+
+
+@attrs.frozen
+class Worker:
+    """What each process of a pool makes its function of, which reads an image."""
+
+    reading: Reading
+
+    def __call__(self) -> Callable[[Task], dict[str, Any]]:
+        return partial(read, self.reading, self.reading.load())
+
+
+def read(reading: Reading, model: Model, task: Task) -> dict[str, Any]:
+    """The record of an image, after its files are written; one with `failed` where it cannot be opened."""
+    try:
+        image = task.picture.open()
+    except InputError as error:
+        return failure(task.picture, str(error))
+    if task.known is None:
+        return reading.read(model, image, task.head, task.name)
+    reading.redrawn(model, image, task.known)
+    return task.known
+
+
+@attrs.define(eq=False)
+class Images:
+    """The images that a process, or a pool of them, reads; they are shown in their order.
+
+    Args:
+        inputs: all images.
+        shard: the part of them that is read.
+        reading: how they are read.
+        results: the known answers, and what keeps the others; None keeps none.
+        show: called with each image and its record.
+    """
+
+    inputs: Inputs
+    shard: Shard
+    reading: Reading
+    results: Results | None
+    show: Callable[[Picture, dict[str, Any]], object]
+    total: int = attrs.field(default=0, init=False)  # over all shards
+    shown: int = attrs.field(default=0, init=False)
+    failed: int = attrs.field(default=0, init=False)
+    _waiting: dict[int, tuple[Picture, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
+
+    def read(self, model: Model, pool: Pool[Task, dict[str, Any]] | None) -> None:
+        """Reads the images without a known answer, and shows all."""
+        expected = self.inputs.expected()
+        total = expected and self.shard.size(expected)
+        with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
+            for task, record in self._records(model, bar, pool):
+                if self.results is not None and task.known is None and "failed" not in record:
+                    self.results.keep(record)
+                self._put(task.index, task.picture, record, bar)
+
+    def _tasks(self, bar: Bar) -> Iterator[Task]:
+        """The images that are to be read or drawn; the others are shown at once."""
+        sources = self.inputs.files.values() if self.results is not None and self.reading.folder is not None else ()
+        names = {path: name for path in sources if (name := self.results.names.of(path)) != path.stem}  # type: ignore[union-attr]
+        for index, picture in enumerate(self._own()):
+            head, known = {"image": picture.key}, None
+            if self.results is not None:
+                try:
+                    head = self.results.head(picture.key, picture.digest())
+                except InputError as error:
+                    self._put(index, picture, failure(picture, str(error)), bar)
+                    continue
+                known = self.results.known(head)
+            if known is None or self.reading.lacks(known):
+                name = names.get(picture.source, picture.source.stem)
+                yield Task(index, picture, head, name if picture.row is None else f"{name}/{picture.row_name}", known)
+            else:
+                self._put(index, picture, known, bar)
+
+    def _own(self) -> Iterator[Picture]:
+        for picture in self.inputs:
+            if self.total % self.shard.total == self.shard.index - 1:
+                yield picture
+            self.total += 1
+
+    def _records(
+        self, model: Model, bar: Bar, pool: Pool[Task, dict[str, Any]] | None
+    ) -> Iterator[tuple[Task, dict[str, Any]]]:
+        if pool is None:
+            for task in self._tasks(bar):
+                yield task, read(self.reading, model, task)
+            return
+        for task, answer in pool.run(self._tasks(bar)):
+            yield task, failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
+
+    def _put(self, index: int, picture: Picture, record: dict[str, Any], bar: Bar) -> None:
+        """Shows the record of an image, once those of all images before it are shown."""
+        if "failed" in record:
+            if self.inputs.single:
+                raise InputError(record["failed"])
+            self.failed += 1
+        self._waiting[index] = (attrs.evolve(picture, content=None), record)
+        while (ready := self._waiting.pop(self.shown, None)) is not None:
+            self.show(*ready)
+            self.shown += 1
+            bar.advance()
+
+
+def failure(picture: Picture, reason: str) -> dict[str, Any]:
+    """What stands for the record of an image that could not be read."""
+    return {"image": str(picture), "failed": reason}
