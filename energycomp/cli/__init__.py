@@ -6,7 +6,7 @@ What the commands of plugins share with ours is importable from here.
 from energycomp.cli.app import app, main
 from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder
 from energycomp.cli.infer import Format, JsonLines, Printer, Redraw, sha256_of
-from energycomp.cli.lines import append_line, claimed, read_lines, records_of
+from energycomp.cli.lines import Lines, append_line, claimed, read_lines, records_of
 from energycomp.cli.options import (
     MODELS_OWN,
     AsJson,
@@ -45,6 +45,7 @@ __all__ = [
     "Dtype",
     "Format",
     "JsonLines",
+    "Lines",
     "ModelName",
     "Options",
     "Printer",

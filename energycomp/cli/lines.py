@@ -117,6 +117,7 @@ class Lines:
     Args:
         files: of JSON lines; one that does not exist is empty. An incomplete last line is left out.
         key: what identifies an object. Of several with one key, `get` returns the last.
+        order: by which `in_order` sorts the objects.
         seen: called with each object when the files are read.
 
     >>> import tempfile
@@ -133,38 +134,48 @@ class Lines:
         files: Sequence[Path],
         key: Callable[[dict[str, Any]], str],
         *,
+        order: Callable[[dict[str, Any]], str] = lambda _: "",
         seen: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
         self._files, self._index = tuple(files), sqlite3.connect("")  # a file of its own, which ends with the process
 
-        def rows() -> Iterator[tuple[bytes, int, int]]:
+        def rows() -> Iterator[tuple[bytes, bytes, int, int]]:
             for number, file in enumerate(self._files):
                 for place, record in records_of(file):
                     seen(record)
-                    yield _digest(key(record)), number, place
+                    yield _digest(key(record)), _encoded(order(record)), number, place
 
-        self._index.execute("CREATE TABLE lines (key BLOB, file INTEGER, place INTEGER)")
-        self._index.executemany("INSERT INTO lines VALUES (?, ?, ?)", rows())
+        self._index.execute("CREATE TABLE lines (key BLOB, sort BLOB, file INTEGER, place INTEGER)")
+        self._index.executemany("INSERT INTO lines VALUES (?, ?, ?, ?)", rows())
         self._index.execute("CREATE INDEX keys ON lines (key)")
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The last object with this key."""
         query = "SELECT file, place FROM lines WHERE key = ? ORDER BY rowid DESC LIMIT 1"
         found = self._index.execute(query, [_digest(key)]).fetchone()
-        return None if found is None else _at(self._files[found[0]], found[1])
+        return None if found is None else _object(self._line(*found), f"A line of {self._files[found[0]]}")
+
+    def in_order(self) -> Iterator[bytes]:
+        """The last line of each key, sorted."""
+        query = "SELECT file, place, max(rowid) AS last FROM lines GROUP BY key ORDER BY sort, last"
+        for file, place, _ in self._index.execute(query):
+            yield self._line(file, place)
+
+    def _line(self, file: int, place: int) -> bytes:
+        try:
+            with self._files[file].open("rb") as stream:
+                stream.seek(place)
+                return stream.readline()
+        except OSError as error:
+            raise _unreadable(self._files[file], error) from error
 
 
 def _digest(key: str) -> bytes:
-    return blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
+    return blake2b(_encoded(key), digest_size=16).digest()
 
 
-def _at(file: Path, place: int) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            stream.seek(place)
-            return _object(stream.readline(), f"The line at byte {place} of {file}")
-    except OSError as error:
-        raise _unreadable(file, error) from error
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")  # paths that are no UTF-8
 
 
 def _object(line: bytes, name: str) -> dict[str, Any]:

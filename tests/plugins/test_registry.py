@@ -318,7 +318,7 @@ def test_packages_of_the_project_that_are_not_installed_are_named(monkeypatch: p
     )
     for kept, hint in (
         (lambda info: info.distribution != "energycomp-lab", "energycomp-lab; pip install energycomp-lab, or"),
-        (lambda info: info.name == "core", r"energycomp-clevr, .*; pip install one of them, or"),
+        (lambda info: info.name == "core", r"energycomp-batch, .*; pip install one of them, or"),
     ):
         monkeypatch.setattr(registry, "_discover", lambda kept=kept: tuple(one for one in whole if kept(one.info)))
         with pytest.raises(NotFoundError, match=rf"Known solvers: .*\. Not installed: {hint} 'energycomp\[all\]'$"):

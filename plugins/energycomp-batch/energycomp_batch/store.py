@@ -10,7 +10,7 @@ from typing import Annotated
 import attrs
 import typer
 
-from energycomp.cli import RESULTS, check_folder, claimed, records_of, result_files, result_key
+from energycomp.cli import RESULTS, Lines, check_folder, claimed, result_files, result_key
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.tables import require
@@ -90,18 +90,14 @@ def merge_results(output: Output) -> tuple[int, int]:
             stack.enter_context(claimed(file))
         if output.folder is not None:
             remove_stale(output.folder)
-        streams = [stack.enter_context(file.open("rb")) for file in files]
-        last: dict[str, tuple[str, int, int]] = {}
-        for number, file in enumerate(files):
-            for place, record in records_of(file):
-                last[result_key(record)] = _order(str(record.get("image"))), number, place
+        lines, count = Lines(files, result_key, order=lambda record: _order(str(record.get("image")))), 0
         with atomic_file(output.lines) as temporary, temporary.open("wb") as merged:
-            for _, number, place in sorted(last.values()):
-                streams[number].seek(place)
-                merged.write(streams[number].readline())
+            for line in lines.in_order():
+                merged.write(line)
+                count += 1
         for file in files[1:]:
             file.unlink()
-    return len(last), len(files)
+    return count, len(files)
 
 
 def _order(image: str) -> str:

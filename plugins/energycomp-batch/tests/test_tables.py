@@ -50,9 +50,8 @@ def write(path: Path, contents: Sequence[bytes | None], first: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         cells = [{"bytes": content, "path": None} for content in contents]
-        features = datasets.Features({"image": datasets.Image(), "note": datasets.Value("string")})
-        rows = {"image": cells, "note": ["" for _ in cells]}
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as Hugging Face Datasets stores images
+        parquet.write_table(pa.table({"image": pa.array(cells, kind), "note": [""] * len(cells)}), path)
         return path
     with tarfile.open(path, "w") as archive:
         for number, content in enumerate(contents, start=first):
