@@ -121,3 +121,10 @@ def test_calls_run_without_gradients_whoever_serves_them() -> None:
     caller.join()
     assert torch.is_grad_enabled()
     assert seen == [False]
+
+
+def test_a_gathering_that_is_stopped_ends_its_threads_at_their_next_call() -> None:
+    gathering = Gathering(1)
+    gathering.stop()
+    with pytest.raises(KeyboardInterrupt):
+        gathering.call("key", lambda calls: [torch.zeros(()) for _ in calls])
