@@ -136,9 +136,8 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
     if weights["conditioner"]:
         on_paper("conditioner")
     conditioner: Conditioner = build("conditioner")
-    given: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in config["denoiser"].items()
-    }
+    said = {"null_trained": None, **config["denoiser"]}  # a file has to say so: its default is not taken
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     codec = config["codec"]
     config["defaults"].pop("error_limit", None)  # of models saved before there was a calibration
     model = make(

@@ -112,6 +112,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
     "odd rule": (lambda c, t: c["denoiser"].update(rule="max"), InputError, "rule"),
     "odd default": (lambda c, t: c["defaults"].update(draws=0), InputError, "draws"),
     "huge default": (lambda c, t: c["defaults"].update(draws=10**15), InputError, "draws"),
+    "no flag": (lambda c, t: c["denoiser"].pop("null_trained"), InputError, "null_trained"),
     "odd flag": (lambda c, t: c["denoiser"].update(null_trained="false"), InputError, "null_trained"),
     "other tokens": (lambda c, t: c["denoiser"].update(token_shape=[1, 3]), InputError, r"\(1, 3\)"),
     "other samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 16, 8]), InputError, r"\(3, 16, 8\)"),
