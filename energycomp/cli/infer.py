@@ -13,19 +13,15 @@ import typer
 
 from energycomp.cli.files import RESULTS, check_folder, image_files
 from energycomp.cli.options import (
-    Concepts,
     Count,
     Device,
-    Dtype,
     ModelName,
     Options,
     Seed,
     SolverName,
-    Source,
-    Template,
     loading,
-    model_options,
     parse_count,
+    parse_options,
 )
 from energycomp.cli.output import print_table
 from energycomp.cli.reading import Reading, redrawn_file
@@ -58,26 +54,21 @@ def infer(
     ] = None,
     solver: SolverName = None,
     count: Count = None,
-    concepts: Concepts = None,
-    template: Template = None,
     seed: Seed = 0,
     device: Device = "cpu",
     option: Options = None,
-    source: Source = None,
-    dtype: Dtype = None,
     redraw: Redraw = False,
     records: Format = None,
     as_json: JsonLines = False,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
+    ```sh
     energycomp infer clevr scene.png -o out
-
     energycomp infer clevr images/ --count 3-8 -o out --redraw
-
     energycomp infer clevr scene.png --format clevr
-
-    energycomp infer text photo.jpg --option model=FOLDER --concepts cat,dog,rabbit --count 2
+    energycomp infer text photo.jpg --option model=FOLDER --option concepts=cat,dog,rabbit --count 2
+    ```
 
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
@@ -93,8 +84,8 @@ def infer(
     files = image_files(images, without=out)
     if out is not None and any(path.parent == out.resolve() for path in files):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
-    options, known = model_options(option, model=source, dtype=dtype), parse_count(count)
-    reading = Reading(model, device, options, concepts, template, solver, known, seed, out, redraw)
+    options, known = parse_options(option), parse_count(count)
+    reading = Reading(model, device, options, solver, known, seed, out, redraw)
     with loading(model):
         loaded = reading.load()
     failed = 0

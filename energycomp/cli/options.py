@@ -77,16 +77,6 @@ Options = Annotated[
         "concepts=cat,dog and template='a {}', what infer chooses among. Repeatable.",
     ),
 ]
-Source = Annotated[str | None, typer.Option("--model", hidden=True, help="Alias of --option model=VALUE.")]
-Dtype = Annotated[str | None, typer.Option(hidden=True, help="Alias of --option dtype=VALUE.")]
-Concepts = Annotated[
-    str | None,
-    typer.Option(help="Concepts to choose among, separated by commas: cat,dog,rabbit. For models of prompts."),
-]
-Template = Annotated[
-    str | None,
-    typer.Option(help="Prompt with {} for the concept, for example 'a photo of a {}'. For models of prompts."),
-]
 Count = Annotated[
     str | None,
     typer.Option(help="Number of components in an image: 4, or a range 3-8.", show_default=MODELS_OWN),
@@ -143,11 +133,6 @@ def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source"
                 f"got --option {pair}; expected none of {', '.join(taken)}, which the command gives itself"
             )
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}
-
-
-def model_options(pairs: list[str] | None, **aliases: str | None) -> dict[str, str]:
-    """Arguments of a model's factory: those of --option, and of the options that are aliases of it."""
-    return {**parse_options(pairs), **{name: value for name, value in aliases.items() if value is not None}}
 
 
 def takes_words(model: Model) -> bool:

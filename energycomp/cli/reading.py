@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli.options import load_searchable, over, takes_words
+from energycomp.cli.options import load_searchable, takes_words
 from energycomp.cli.output import solution_record
 from energycomp.cli.results import REDRAWN, model_fingerprint
 
@@ -28,7 +28,7 @@ class Reading:
     """The arguments that decide about the answers and the files of images.
 
     Args:
-        source, device, options, concepts, template: of the model.
+        source, device, options: of the model.
         solver, count, seed: of the search.
         folder: of the marked images; None writes none.
         redraw: whether each image is also drawn beside samples of its components.
@@ -37,8 +37,6 @@ class Reading:
     source: str
     device: str
     options: Mapping[str, Any]
-    concepts: str | None
-    template: str | None
     solver: str | None
     count: Any
     seed: int
@@ -47,7 +45,7 @@ class Reading:
 
     def load(self) -> Model:
         """The model."""
-        return over(load_searchable(self.source, self.device, **self.options), self.concepts, self.template)
+        return load_searchable(self.source, self.device, **self.options)
 
     def settings(self, model: Model) -> dict[str, Any]:
         """What answers depend on, as JSON."""

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli import (
-    Concepts,
     Count,
     Device,
-    Dtype,
     Format,
     JsonLines,
     ModelName,
@@ -26,12 +24,10 @@ from energycomp.cli import (
     Shard,
     ShardOption,
     SolverName,
-    Source,
-    Template,
     loading,
     local_device,
-    model_options,
     parse_count,
+    parse_options,
     shard_of,
 )
 from energycomp.errors import InputError
@@ -67,13 +63,9 @@ def batch(
     ] = None,
     solver: SolverName = None,
     count: Count = None,
-    concepts: Concepts = None,
-    template: Template = None,
     seed: Seed = 0,
     device: Device = "cpu",
     option: Options = None,
-    source: Source = None,
-    dtype: Dtype = None,
     redraw: Redraw = False,
     records: Format = None,
     as_json: JsonLines = False,
@@ -96,11 +88,11 @@ def batch(
 ) -> None:
     """Find the components of many images, by several processes and machines.
 
+    ```sh
     energycomp batch clevr images/ -o out --workers 4
-
     energycomp batch clevr @files.txt --shard 1/4 --quiet -o out
-
     energycomp batch clevr shards/ -o results.parquet --quiet
+    ```
 
     The answers are those of energycomp infer. Several images are read by one process per core. With -o, an interrupted
     run continues: images in results.jsonl are not read again. Each --shard appends to a file of its own, such as
@@ -115,8 +107,8 @@ def batch(
     expected = inputs.expected()
     device = local_device(device)
     processes = _processes(workers, expected and part.size(expected), device)
-    options, known = model_options(option, model=source, dtype=dtype), parse_count(count)
-    reading = Reading(model, device, options, concepts, template, solver, known, seed, folder, redraw)
+    options, known = parse_options(option), parse_count(count)
+    reading = Reading(model, device, options, solver, known, seed, folder, redraw)
     with _pool(reading, processes) as pool:
         with loading(model):
             loaded = reading.load()

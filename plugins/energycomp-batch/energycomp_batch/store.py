@@ -59,7 +59,9 @@ def merge(
 ) -> None:
     """Make one results.jsonl of the results of all shards, sorted by image.
 
+    ```sh
     energycomp merge out
+    ```
 
     The files of the shards are removed once it is complete. Of several answers for one image and settings, the last is
     kept.

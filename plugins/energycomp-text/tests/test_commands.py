@@ -103,6 +103,8 @@ def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> N
         2,
         "--seed",
         3,
+        "-o",
+        "out",
         "--json",
     )
     assert code == 0
