@@ -65,6 +65,7 @@ from energycomp.components.support import (
     from_quantiles as from_quantiles,
     to_quantiles as to_quantiles,
 )
+from energycomp.components.terms import weights_at as weights_at
 from energycomp.components.text import WeightedText as WeightedText, weighted as weighted
 from energycomp.components.values import (
     ReadsText as ReadsText,

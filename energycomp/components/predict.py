@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.component import Leaf, LeafGroup, RaggedGroup, WeightedSum
+from energycomp.components.ledger import count_component
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weights import LEAST_VALUE, Weight, is_constant
@@ -30,7 +31,11 @@ class Independent:
 
     def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
         """Each component's own eps (B, C, H, W)."""
-        return [leaf.eps(sample, timestep) for leaf in leaves]
+        predicted = []
+        for leaf in leaves:
+            with count_component(len(sample)):
+                predicted.append(leaf.eps(sample, timestep))
+        return predicted
 
 
 _INDEPENDENT = Independent()

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.denoisers.evaluator import RowCount, count_rows
+from energycomp.components.ledger import RowCount, count_rows
 from energycomp.images import from_unit
 from energycomp.models.given import model_of
 from energycomp.models.model import Model

@@ -18,7 +18,7 @@ from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import InputError
 from energycomp.models.given import checked_model
 from energycomp.models.model import Model
-from energycomp.sampling.sampler import draw_noise, sample
+from energycomp.sampling.loop import draw_noise, sample
 from energycomp.sampling.schedulers import make_scheduler
 from energycomp.seeds import Generator, as_generators
 

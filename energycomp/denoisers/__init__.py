@@ -1,5 +1,6 @@
 """A network as components: denoisers, the evaluator that runs them, and networks that plugins share."""
 
+from energycomp.components.ledger import RowCount as RowCount, count_rows as count_rows
 from energycomp.denoisers.blocks import (
     FiLMBlock as FiLMBlock,
     GroupNorm as GroupNorm,
@@ -13,9 +14,7 @@ from energycomp.denoisers.denoiser import (
     compose_rows as compose_rows,
 )
 from energycomp.denoisers.evaluator import (
-    RowCount as RowCount,
     Trunk as Trunk,
-    count_rows as count_rows,
     row_limit as row_limit,
     rows as rows,
     trunk as trunk,

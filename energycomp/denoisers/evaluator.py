@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
-from threading import Lock
 from typing import cast
 
 import attrs
@@ -15,49 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
+from energycomp.components.ledger import count
 from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
 from energycomp.denoisers.together import called
 from energycomp.errors import InputError
 
-
-@attrs.define
-class RowCount:
-    """Network work: `rows` under a condition, and `trunks`, the passes of a two-stage trunk that they shared."""
-
-    rows: int = 0
-    trunks: int = 0
-
-
 HALF = (torch.bfloat16, torch.float16)
-_counting = Lock()  # a counter may be shared by the threads of `run_together`
-_counters: ContextVar[tuple[RowCount, ...]] = ContextVar("counters", default=())
-
-
-@contextmanager
-def count_rows(counter: RowCount | None = None) -> Iterator[RowCount]:
-    """Counts the network rows that run inside the block, by a new counter unless one is given.
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> sample, timestep = torch.zeros(2, *model.denoiser.sample_shape), torch.tensor([10.0, 20.0])
-    >>> with count_rows() as spent:
-    ...     _ = (model(0.1, 0.2) & model(0.3, 0.4)).eps(sample, timestep)
-    >>> spent  # two samples times (two components and u), on one trunk per sample
-    RowCount(rows=6, trunks=2)
-    """
-    counter = RowCount() if counter is None else counter
-    token = _counters.set((*_counters.get(), counter))
-    try:
-        yield counter
-    finally:
-        _counters.reset(token)
-
-
-def _count(*, rows: int = 0, trunks: int = 0) -> None:
-    with _counting:
-        for counter in _counters.get():
-            counter.rows += rows
-            counter.trunks += trunks
 
 
 def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Module) -> int:
@@ -119,7 +79,7 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
     bare = Trunk(sample, timestep, None)
     if not isinstance(denoiser.network, TwoStage):
         return bare
-    _count(trunks=len(sample))
+    count(trunks=len(sample))
     return attrs.evolve(bare, features=called(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
 
 
@@ -136,7 +96,7 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     """
     if len(condition) != len(owner):
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
-    _count(rows=len(owner))
+    count(rows=len(owner))
     condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
     key = _key("rows", denoiser, shared.sample)
     return called(key, partial(_rows_of_all, denoiser), shared, condition, owner)

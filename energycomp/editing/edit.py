@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from energycomp.components.algebra import Composition, combine
 from energycomp.components.conditioning import mixed_of
+from energycomp.components.ledger import count_rows
 from energycomp.components.values import value_of
 from energycomp.denoisers.denoiser import Conditional
-from energycomp.denoisers.evaluator import count_rows
 from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
 from energycomp.images import as_picture, as_text, grid, html, open_window, png, rich_table

@@ -11,7 +11,7 @@ from energycomp.components.algebra import Composition
 from energycomp.components.predict import native_type, predict
 from energycomp.components.prediction import convert
 from energycomp.inference.noise import draw_bank
-from energycomp.sampling.sampler import sample
+from energycomp.sampling.loop import sample
 from energycomp.sampling.schedulers import make_scheduler
 
 DRAWS = 8  # draws of the noise bank that a difference is averaged over

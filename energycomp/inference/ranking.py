@@ -13,11 +13,11 @@ from torch import Tensor
 from energycomp.components.algebra import Composition
 from energycomp.components.component import EnergyComponent
 from energycomp.components.condition import Condition
+from energycomp.components.ledger import count_rows
 from energycomp.components.prediction import default_gamma
 from energycomp.components.rules import Rule, identifies_null
 from energycomp.components.weights import constant_weights, is_constant
 from energycomp.denoisers.denoiser import Conditional, Denoiser
-from energycomp.denoisers.evaluator import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.images import ImageProcessor, decoded, from_unit
 from energycomp.inference.compare import paired

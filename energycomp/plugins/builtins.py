@@ -46,4 +46,4 @@ def energycomp_register_networks() -> Mapping[str, Factory]:
 @hookimpl
 def energycomp_register_samplers() -> Mapping[str, Factory]:
     """The loop of a diffusers scheduler, the default."""
-    return {"scheduler": lazy("energycomp.sampling.scheduled:SchedulerSampler")}
+    return {"scheduler": lazy("energycomp.sampling.loop:SchedulerSampler")}

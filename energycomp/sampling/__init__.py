@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from energycomp.imports import first_use
+from energycomp.imports import moved
 from energycomp.sampling.composer import Composer
 from energycomp.sampling.flow import FlowScheduler
 from energycomp.sampling.guidance import (
@@ -16,25 +14,21 @@ from energycomp.sampling.guidance import (
     LinearGuidance,
     Rescaled,
     ZeroStar,
+    conditional,
     interval,
     made_guidance,
+    unconditional,
 )
-from energycomp.sampling.report import Sampled, Sampler, SamplingReport
-from energycomp.sampling.sampler import Predict, Scheduler, StepCallback, draw_noise, sample
-from energycomp.sampling.scheduled import SchedulerSampler
-from energycomp.sampling.schedulers import compatible_schedulers, make_scheduler
-from energycomp.sampling.target import Target
+from energycomp.sampling.loop import Predict, SchedulerSampler, draw_noise, sample
+from energycomp.sampling.sampler import Sampled, Sampler, SamplingReport, StepCallback, Target
+from energycomp.sampling.schedulers import Scheduler, compatible_schedulers, make_scheduler
 from energycomp.seeds import Generator
-
-if TYPE_CHECKING:
-    from energycomp.sampling.guiders import CompositionGuider
 
 __all__ = [
     "AdaptiveProjected",
     "AttributeGuidance",
     "ClassifierFree",
     "Composer",
-    "CompositionGuider",
     "FlowScheduler",
     "Generator",
     "Guidance",
@@ -51,11 +45,13 @@ __all__ = [
     "Target",
     "ZeroStar",
     "compatible_schedulers",
+    "conditional",
     "draw_noise",
     "interval",
     "made_guidance",
     "make_scheduler",
     "sample",
+    "unconditional",
 ]
 
-__getattr__, _ = first_use(__name__, __file__)
+__getattr__ = moved(__name__, {"CompositionGuider": "energycomp_text.guider"})

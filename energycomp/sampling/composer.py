@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
 
 import attrs
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.component import EnergyComponent
+from energycomp.components.ledger import count_rows
 from energycomp.components.predict import group_of
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
@@ -26,10 +28,8 @@ from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
 from energycomp.sampling.guidance import Guidance, Guide, LinearGuidance, made_guidance
-from energycomp.sampling.report import Sampler, SamplingReport
-from energycomp.sampling.sampler import StepCallback
-from energycomp.sampling.scheduled import SchedulerSampler
-from energycomp.sampling.target import Target, inner_leaves
+from energycomp.sampling.loop import SchedulerSampler
+from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
 from energycomp.seeds import Generator
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
@@ -49,13 +49,6 @@ class _Options(TypedDict, total=False):
     callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
     progress: bool
-
-
-@attrs.frozen(eq=False)
-class Images:
-    """What `Composer.sample(return_dict=True)` gives, as a pipeline of diffusers does: samples under `images`."""
-
-    images: Any
 
 
 class Composer(Composable):
@@ -127,18 +120,8 @@ class Composer(Composable):
 
     @overload
     def sample(
-        self, n: int | None = None, *, return_dict: Literal[True], output_type: str = "pil", **options: Unpack[_Options]
-    ) -> Images: ...
-
-    @overload
-    def sample(
-        self,
-        n: int | None = None,
-        *,
-        return_dict: Literal[False],
-        output_type: str = "pil",
-        **options: Unpack[_Options],
-    ) -> tuple[Any]: ...
+        self, n: int | None = None, *, return_dict: bool, output_type: str = "pil", **options: Unpack[_Options]
+    ) -> Any: ...
 
     def sample(
         self,
@@ -223,7 +206,7 @@ class Composer(Composable):
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         composition, guide = self._guided(made_guidance(guidance, guidance_scale), chosen, num_inference_steps)
         target = Target(composition, mixed_precision, guide)
-        with torch.no_grad(), display(show=progress, **self._bar):
+        with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
             sampled = chosen.sample(
                 target,
                 n,
@@ -233,10 +216,10 @@ class Composer(Composable):
                 progress=progress,
             )
             if report is not None:
-                report(sampled.report)
+                report(attrs.evolve(sampled.report, evaluations=spent.rows))
             decode = next((group.decode for group in target.groups if group.decode is not None), None)
             images = decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
-        return images if return_dict is None else Images(images) if return_dict else (images,)
+        return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
 
     def set_progress_bar_config(self, **options: Any) -> None:
         """Shows the progress bars of `sample` with these options of tqdm from now on, as a pipeline of diffusers does.

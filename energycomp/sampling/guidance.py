@@ -1,9 +1,10 @@
-"""Guidance: the prediction of a composition, moved away from that of its unconditional leaf. See `formulas`."""
+"""Guidance: predictions of a composition and of what it is compared with become one. See `formulas`."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -24,8 +25,18 @@ SCALE = 7.5  # the default of diffusers' guiders
 
 SCALES = legal(lambda value: isinstance(value, Weight) or is_number(value), "a finite number, or a Weight")
 
-Combine: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`(cond (B, C, H, W), uncond (B, C, H, W), share (B,)) -> (B, C, H, W)`."""
+PAIR = ["pred_cond", "pred_uncond"]  # what a guider of diffusers may ask for
+ROUNDING = 1e-6  # of a share times a number of steps
+
+
+def conditional(composition: Composition) -> Composition:
+    """The composition at mass 1: c = u + R(C)."""
+    return combine([composition], "product")
+
+
+def unconditional(composition: Composition) -> Composition:
+    """The unconditional leaf u."""
+    return Composition.of(composition.unconditional)
 
 
 @attrs.frozen(eq=False)
@@ -33,17 +44,21 @@ class Guide:
     """A guidance during one run.
 
     Args:
-        combine: the guided prediction of both predictions; called once per evaluation, and may keep what it has seen.
-        prediction_type: the type of all three; None for that of the composition.
+        combine: `(*predictions, share (B,))`, the guided prediction of those that it needs, (B, C, H, W) each; called
+            once per evaluation, and may keep what it has seen.
+        prediction_type: the type of all predictions; None for that of the composition.
+        needs: functions of the composition to what is predicted, all in one batch; c and u by default. Autoguidance,
+            for example, needs the same leaves of a weaker model.
     """
 
-    combine: Combine
+    combine: Callable[..., Tensor]
     prediction_type: PredictionType | None = None
+    needs: tuple[Callable[[Composition], Composition], ...] = (conditional, unconditional)
 
 
 @runtime_checkable
 class Guidance(Protocol):
-    """How the predictions of a composition and of its unconditional leaf become one.
+    """How the predictions of a composition and of what it is compared with, such as u, become one.
 
     The registered factory takes `scale`. A guidance that is a weighted sum can be a `LinearGuidance`, too.
     `energycomp_lab.checks.check_guidance` checks one.
@@ -259,13 +274,32 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
         raise InputError(f"got the class {guidance.__name__} as guidance; expected an object; call the class")
     if isinstance(guidance, Guidance | LinearGuidance):
         return guidance
-    from energycomp.sampling.guiders import of_guider
+    if getattr(guidance, "_input_predictions", None) == PAIR:
+        return _OfDiffusers(guidance)
+    raise InputError(
+        f"got an object of {type(guidance).__name__} as guidance; expected one of the registered names "
+        f"{', '.join(names('guidances'))}, an object with `guide`, or a guider of diffusers over pred_cond and "
+        "pred_uncond; change it"
+    )
 
-    taken = of_guider(guidance)
-    if taken is None:
-        raise InputError(
-            f"got an object of {type(guidance).__name__} as guidance; expected one of the registered names "
-            f"{', '.join(names('guidances'))}, an object with `guide`, or a guider of diffusers over pred_cond and "
-            "pred_uncond; change it"
-        )
-    return taken
+
+@attrs.frozen
+class _OfDiffusers:
+    """A guider of diffusers that needs two predictions. Each run has a copy of it.
+
+    Its steps are evenly spaced shares of the trajectory. Costs K + 1 network evaluations per sample and step.
+    """
+
+    guider: Any
+
+    def guide(self, num_inference_steps: int, /) -> Guide:
+        guider = copy.deepcopy(self.guider)  # its own `new` forgets arguments given by position
+
+        def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
+            step = min(int(float(share[0]) * num_inference_steps + ROUNDING), num_inference_steps - 1)
+            guider.set_state(step=step, num_inference_steps=num_inference_steps, timestep=None)
+            guider.prepare_inputs({})  # where those with momentum begin anew
+            guided: Tensor = guider.forward(pred_cond=cond, pred_uncond=uncond).pred
+            return guided
+
+        return Guide(combine)

@@ -1,194 +1,256 @@
-"""Draw samples from a noise prediction with any diffusers scheduler that `energycomp.sampling.schedulers` makes."""
+"""What a sampler is, what it sees of a composition, and what it returns: samples, and a report of the run."""
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import InputError, NonFiniteError
-from energycomp.imports import without_compiler
-from energycomp.progress import progress as shown
-from energycomp.seeds import Generator, as_generators
+from energycomp.components.algebra import Composition, Mixture
+from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
+from energycomp.components.ledger import count_component
+from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
+from energycomp.components.prediction import PredictionType, convert
+from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
+from energycomp.components.weights import constant_weights, noise_share
+from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.sampling.guidance import Guide, conditional
+from energycomp.seeds import Generator
 
-Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
-"""`(sample (B, C, H, W), timestep (B,), prediction_type) -> (B, C, H, W)`; the sample is variance preserving."""
+COLLAPSED = 0.1  # effective sample size, as a share of the particles
+STUCK = 0.1  # share of proposals that are accepted
 
 StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
 """`callback(step, timestep, {"sample": x_t})`; a mapping that it returns replaces the sample."""
 
-Scheduler: TypeAlias = Any  # a diffusers SchedulerMixin, which declares neither step nor timesteps
 
-MAX_STRIDE_ERROR = 0.05
+def _composition(component: EnergyComponent) -> Composition:
+    return Composition.of(component)  # mypy knows converters that are functions only
 
 
-@torch.no_grad()
-def sample(
-    predict: Predict,
-    shape: Sequence[int],
-    scheduler: Scheduler,
-    *,
-    num_inference_steps: int = 50,
-    generator: Generator = None,
-    initial: Tensor | None = None,
-    callback_on_step_end: StepCallback | None = None,
-    progress: bool = True,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """A batch of samples `(B, C, H, W)`: one `predict` call of B rows per timestep of the scheduler.
+def inner_leaves(composition: Composition) -> list[Any]:
+    """The leaves of a composition, with those inside a mixture in its place."""
+    inner = [leaf.leaves if isinstance(leaf, Mixture) else Composition.of(leaf) for leaf in composition.terms]
+    return [leaf for part in inner for leaf in part.terms]
 
-    Second order schedulers (Heun, KDPM2) have about twice as many timesteps as `num_inference_steps`. The scheduler is
-    copied, so that one instance serves many runs. Gradients are off; an energy turns them on for itself.
+
+@attrs.frozen(eq=False)
+class Target:
+    """What a sampler sees of a composition: sum_i b_i E_i at any noise level. K leaves, B samples (B, C, H, W).
 
     Args:
-        predict: called with the variance-preserving sample, timesteps in [0, T] that may be fractions, and the
-            scheduler's prediction type.
-        shape: (B, C, H, W).
-        scheduler: an instance, from `energycomp.sampling.make_scheduler`.
-        num_inference_steps: 1 to T.
-        generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
-            draws a fresh seed and leaves the global one alone.
-        initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
-        callback_on_step_end: `callback(step, timestep, {"sample": x})`, x in the scheduler's scaling; a mapping that it
-            returns replaces the sample.
-        progress: a bar for runs that take over half a second.
-        device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None. Timesteps are float32.
+        composition: the weighted sum of leaves.
+        mixed_precision: "bf16" runs networks in bfloat16.
+        guide: what `compose` makes of the prediction of the composition; None to leave it as it is.
 
-    Raises:
-        NonFiniteError: a prediction or a step is NaN or infinite; names the step.
-        InputError: a wrong shape, number of generators or number of steps.
-
-    >>> from energycomp.sampling import make_scheduler
-    >>> alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
-    >>> ddim = make_scheduler("ddim", alphas_cumprod, prediction_type="sample")
-    >>> sample(lambda x, t, kind: torch.full_like(x, 0.25), (1, 1, 1, 2), ddim, num_inference_steps=5)
-    tensor([[[[0.2500, 0.2500]]]])
+    >>> from energycomp.components import Gaussian
+    >>> target = Target(2 * Gaussian(0.5) - Gaussian(0.0))
+    >>> target.weights, target.has_energies
+    ((2.0, -1.0), True)
+    >>> target.predict(torch.zeros(3, 1, 1, 1), torch.full((3,), 500.0)).shape
+    torch.Size([2, 3, 1, 1, 1])
     """
-    if len(shape) != 4 or min(shape) < 1:
-        raise InputError(f"shape: got {tuple(shape)}, expected (B, C, H, W), each at least 1.")
-    scheduler = copy.deepcopy(scheduler)
-    kind = str(scheduler.config.prediction_type)
-    device = torch.device(device) if device is not None else initial.device if initial is not None else None
-    generator = _generators(generator, shape[0])
-    _set_timesteps(scheduler, num_inference_steps, device)
-    x: Tensor = _initial(shape, initial, generator, device, dtype) * scheduler.init_noise_sigma
-    accepted = inspect.signature(scheduler.step).parameters
-    options = {"generator": generator} if "generator" in accepted else {}
-    count = len(scheduler.timesteps)
-    for step, t in enumerate(shown(scheduler.timesteps, "sampling", show=progress)):
-        where = f"in step {step + 1} of {count} (timestep {float(t):g})"
-        scaled = scheduler.scale_model_input(x, t).to(dtype)
-        timestep = t.to(scaled.device, torch.float32).expand(len(x))
-        try:
-            prediction = predict(scaled, timestep, kind)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{error} It happened {where}.") from error
-        if prediction.shape != x.shape:
-            raise InputError(f"predict: got {tuple(prediction.shape)} {where}, expected {tuple(x.shape)}.")
-        _check_finite(prediction, f"The prediction {where}")
-        x = scheduler.step(prediction, t, x, **options, return_dict=False)[0].to(dtype)
-        _check_finite(x, f"The sample that {type(scheduler).__name__} made {where}")
-        if callback_on_step_end is not None:
-            x = (callback_on_step_end(step, float(t), {"sample": x}) or {}).get("sample", x)
-    return x
+
+    composition: Composition = attrs.field(converter=_composition)
+    mixed_precision: Literal["no", "bf16"] = "no"
+    guide: Guide | None = None
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight b_i of each leaf, (K,).
+
+        Raises:
+            InputError: a weight that varies over samples, pixels or the noise level; `compose` takes it.
+        """
+        instead = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
+        return tuple(constant_weights(self.composition.terms, "this sampler", instead).values())
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """Where samples live: their shape, value range and noise schedule."""
+        return self.composition.noised_space
+
+    @property
+    def groups(self) -> list[LeafGroup]:
+        """What predicts the leaves, those inside a mixture included."""
+        return [group for group, _ in grouped(inner_leaves(self.composition))]
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """The type in which the leaves are summed, and guided, without a conversion."""
+        if self.guide is None:
+            return native_type(self.composition)
+        return self.guide.prediction_type or native_type(conditional(self.composition))
+
+    @property
+    def has_energies(self) -> bool:
+        """Whether every leaf has an energy."""
+        return all(isinstance(leaf, HasEnergy) for leaf in self.composition.terms)
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples must be.
+
+        Raises:
+            CompositionError: the leaves are on several devices.
+        """
+        devices = {str(group.device): group.device for group in self.groups if group.device is not None}
+        if len(devices) > 1:
+            raise CompositionError(
+                f"got components on the devices {sorted(devices)}; expected one; move the models with `.to(device)` "
+                "first"
+            )
+        return next(iter(devices.values()), self.noised_space.alphas_cumprod.device)
+
+    def compose(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
+        """The composed, and guided, prediction (B, C, H, W) at timesteps (B,), see `energycomp.components.predict`."""
+        guide, kind, space = self.guide, self.prediction_type, self.noised_space
+        with self._precision():
+            if guide is None:
+                return predict(self.composition, sample, timestep, prediction_type=prediction_type)
+            needed = [need(self.composition) for need in guide.needs]
+            predictions = predict_all(needed, sample, timestep, prediction_type=kind)
+        guided = guide.combine(*predictions, noise_share(timestep, len(space.alphas_cumprod)))
+        levels = space.levels(timestep, guided.dtype)
+        return convert(guided, sample, *levels, source=kind, target=prediction_type)
+
+    def predict(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
+        """The prediction of every leaf, (K, B, C, H, W), in one batch per group; timesteps (B,).
+
+        Raises:
+            NonFiniteError: naming the component whose prediction is not finite.
+        """
+        with self._precision():
+            return predict_leaves(self.composition, sample, timestep, prediction_type=prediction_type)
+
+    def energies(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The energy of every leaf, (K, B), each up to a constant that may depend on the timestep.
+
+        Raises:
+            CompositionError: a leaf without an energy.
+            NonFiniteError: naming the component whose energy is not finite.
+        """
+        energies = []
+        for leaf in self.composition.terms:
+            if not isinstance(leaf, HasEnergy):
+                raise CompositionError(
+                    f"got {leaf!r}, which has no energy; expected `energy(sample, timestep)` of every leaf; choose a "
+                    "sampler that needs noise predictions only"
+                )
+            with count_component(len(sample)):
+                energies.append(leaf.energy(sample, timestep))
+            if not bool(torch.isfinite(energies[-1]).all()):
+                raise NonFiniteError(
+                    f"got an energy of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}; expected "
+                    "numbers; check the weights, the input and the precision"
+                )
+        return torch.stack(energies)
+
+    def log_snr(self, timestep: Tensor) -> Tensor:
+        """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], in float64."""
+        return log_snr(self.noised_space.alphas_cumprod, timestep)
+
+    def timesteps(self, num_inference_steps: int) -> Tensor:
+        """N timesteps from T - 1 downwards, T / N apart ("trailing" in diffusers), (N,).
+
+        >>> from energycomp.components import Gaussian
+        >>> Target(Gaussian()).timesteps(4)
+        tensor([999., 749., 499., 249.])
+        """
+        T = len(self.noised_space.alphas_cumprod)
+        if not 1 <= num_inference_steps <= T:
+            raise InputError(f"got num_inference_steps={num_inference_steps}; expected 1 to {T}; change it")
+        return trailing_timesteps(T, num_inference_steps).to(self.device, torch.float32)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed_precision == "bf16" else nullcontext()
 
 
-def _generators(generator: Generator, batch: int) -> torch.Generator | list[torch.Generator]:
-    generator = as_generators(generator)
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
-    if isinstance(generator, torch.Generator):
-        return generator
-    if len(generator) != batch:
-        raise InputError(
-            f"generator: got a list of {len(generator)}, expected one generator or {batch}: one per sample."
-        )
-    return list(generator)
-
-
-def _set_timesteps(scheduler: Scheduler, num_inference_steps: int, device: torch.device | None) -> None:
-    T, name = int(scheduler.config.num_train_timesteps), type(scheduler).__name__
-    if not 1 <= num_inference_steps <= T:
-        raise InputError(f"num_inference_steps: got {num_inference_steps}, expected 1 to {T}, the timesteps of {name}.")
-    # DDIM and PNDM, told by set_alpha_to_one, step by T // n where their timesteps are T / n apart: noise is left over.
-    strides = "set_alpha_to_one" in scheduler.config
-    stride, exact = T // num_inference_steps, T / num_inference_steps
-    if strides and exact / stride - 1 > MAX_STRIDE_ERROR:
-        raise InputError(
-            f"num_inference_steps: got {num_inference_steps}, and {name} then steps by {stride} instead of {exact:.2f} "
-            f"timesteps. Use {T // (stride + 1)}, or a divisor of {T}, or DPMSolverMultistepScheduler."
-        )
-    try:
-        scheduler.set_timesteps(num_inference_steps, device=device)
-        # np.arange(T, 0, -T / n) is rounded to n + 1 values for some n, 61 of 1000 say, and the last timestep is -1.
-        if scheduler.timesteps.min() < 0 and scheduler.config.get("timestep_spacing") == "trailing":
-            if strides:
-                scheduler.timesteps = scheduler.timesteps[scheduler.timesteps >= 0]
-            else:
-                scheduler.register_to_config(timestep_spacing="linspace")
-                scheduler.set_timesteps(num_inference_steps, device=device)
-    except (ValueError, IndexError) as error:
-        raise InputError(f"num_inference_steps: {name} does not take {num_inference_steps}: {error}") from error
-    first, last = float(scheduler.timesteps.max()), float(scheduler.timesteps.min())
-    if not 0 <= last <= first <= T:
-        raise InputError(
-            f"scheduler: {name} as configured has timesteps from {last:g} to {first:g}, expected them in [0, {T}]; "
-            "give its class to have it configured."
-        )
-
-
-def draw_noise(
-    shape: Sequence[int],
-    *,
-    generator: Generator = None,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Standard normal noise (B, ...).
+@attrs.frozen
+class SamplingReport:
+    """What a run of a sampler cost, and whether it worked.
 
     Args:
-        generator: one, or a seed; or one for each of the B samples; None draws a fresh seed and leaves the global one
-            alone.
+        evaluations: as `count_rows` counts them: one is the prediction, or the energy, of one leaf for one particle.
+            `Composer.sample` fills it in.
+        ess: by weighted step, the effective sample size (sum w)^2 / sum w^2 as a share of the particles, in (0, 1];
+            the mean over groups of particles. Empty without weights.
+        resampled: steps (from 0) after which particles were resampled.
+        acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
+        log_weights: of the particles before they were resampled for the last time, one tuple for each group.
+        notes: what else the sampler warns of.
+        drawn: samples that were drawn, by a sampler that rejects some of them; None for others.
+        kept: samples of the result that were not rejected; None for other samplers.
 
-    Raises:
-        InputError: another number of generators than 1 or B.
-
-    >>> both = draw_noise((2, 3), generator=[torch.Generator().manual_seed(seed) for seed in (0, 0)])
-    >>> torch.equal(both[0], both[1])
-    True
+    >>> SamplingReport(ess=(0.9, 0.04)).warnings
+    ('the weights collapsed: the effective sample size fell to 4% of the particles; use more particles or steps',)
     """
-    with without_compiler():
-        from diffusers.utils.torch_utils import randn_tensor
 
-    noise: Tensor = randn_tensor(tuple(shape), generator=_generators(generator, shape[0]), device=device, dtype=dtype)
-    return noise
+    evaluations: int = 0
+    ess: tuple[float, ...] = ()
+    resampled: tuple[int, ...] = ()
+    acceptance: Mapping[float, float] = attrs.field(factory=dict)
+    log_weights: tuple[tuple[float, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    drawn: int | None = None
+    kept: int | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons not to trust the samples, one sentence each; none does not mean that they are right."""
+        found = list(self.notes)
+        if self.ess and min(self.ess) < COLLAPSED:
+            found.append(
+                f"the weights collapsed: the effective sample size fell to {min(self.ess):.0%} of the particles; use "
+                "more particles or steps"
+            )
+        if still := [t for t, rate in self.acceptance.items() if rate < STUCK]:
+            found.append(
+                f"the chains did not move at {len(still)} of {len(self.acceptance)} timesteps: less than {STUCK:.0%} "
+                "of the proposals were accepted; use smaller steps"
+            )
+        return tuple(found)
 
 
-def _initial(
-    shape: Sequence[int],
-    initial: Tensor | None,
-    generator: torch.Generator | list[torch.Generator],
-    device: torch.device | None,
-    dtype: torch.dtype,
-) -> Tensor:
-    if initial is None:
-        return draw_noise(shape, generator=generator, device=device, dtype=dtype)
-    if initial.shape != tuple(shape):
-        raise InputError(f"initial: got shape {tuple(initial.shape)}, expected {tuple(shape)}.")
-    return initial.to(device, dtype)
+@attrs.frozen(eq=False)
+class Sampled:
+    """Samples (n, C, H, W) and the report of the run."""
+
+    samples: Tensor
+    report: SamplingReport = attrs.field(factory=SamplingReport)
 
 
-def _check_finite(x: Tensor, what: str) -> None:
-    if torch.isfinite(x.sum()):  # one pass; a sum of finite numbers may overflow, so that each is looked at
-        return
-    if not torch.isfinite(x).all():
-        raise NonFiniteError(
-            f"{what} holds {int((~torch.isfinite(x)).sum())} values that are not finite, of {x.numel()}; "
-            "lower the weights or the guidance, or use dtype=torch.float32."
-        )
+@runtime_checkable
+class Sampler(Protocol):
+    """An algorithm that draws samples of a composition.
+
+    Its options are the arguments of its constructor, all with default values. `energycomp_lab.checks.check_sampler`
+    compares it with Gaussians and their products; `exact=True` also with a product that the sum of the scores does not
+    sample.
+    """
+
+    def sample(
+        self,
+        target: Target,
+        n: int,
+        *,
+        num_inference_steps: int,
+        generator: Generator = None,
+        callback_on_step_end: StepCallback | None = None,
+        progress: bool = True,
+    ) -> Sampled:
+        """n samples of the target. Gradients are off where it is called.
+
+        Args:
+            target: the composition at any noise level.
+            n: at least 1.
+            num_inference_steps: noise levels on the way.
+            generator: one, or a seed; or one per sample, which the sampler may refuse; None draws a fresh seed.
+            callback_on_step_end: called after every step.
+            progress: whether to show a bar, by `energycomp.progress.progress`.
+        """
+        ...

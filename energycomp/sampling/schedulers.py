@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from energycomp.components.space import LEAST_ALPHA, ValueRange
 from energycomp.errors import CompositionError, InputError
 from energycomp.imports import without_compiler
 from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler, check_flow_instance, is_flow
-from energycomp.sampling.sampler import Scheduler
+
+Scheduler: TypeAlias = Any  # a diffusers SchedulerMixin, which declares neither step nor timesteps
 
 VARIANCE_PRESERVING = tuple(kind for kind in PREDICTION_TYPES if scheduled_as(kind) == kind)
 # Those that sample a Gaussian correctly and repeatably from its exact prediction, on linear and cosine schedules.

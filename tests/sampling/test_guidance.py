@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -16,16 +17,20 @@ from diffusers.guiders import (
 )
 
 from energycomp import Composer, plugins, ramp, region
+from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NotFoundError
 from energycomp.sampling import (
     AdaptiveProjected,
     ClassifierFree,
+    Guide,
     Rescaled,
     Target,
     ZeroStar,
+    conditional,
     interval,
     made_guidance,
+    unconditional,
 )
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_lab.checks import check_guidance
@@ -164,6 +169,37 @@ def test_a_scale_alone_is_classifier_free_guidance() -> None:
     close(sampled(a & b, guidance_scale=0.0), sampled(u))
     assert made_guidance(None) is None
     assert made_guidance("interval", 2.0) == interval(2.0)
+
+
+@attrs.frozen
+class Autoguidance:
+    """c + s (c - w) + r (c - u), with the predictions w of a weaker model for the same leaves (Karras et al., 2024)."""
+
+    weaker: Any
+    scale: float = 2.0
+    other: float = 0.5
+
+    def guide(self, num_inference_steps: int, /) -> Guide:
+        def combine(c: torch.Tensor, u: torch.Tensor, w: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            return c + self.scale * (c - w) + self.other * (c - u)
+
+        return Guide(combine, needs=(conditional, unconditional, self.of_the_weaker))
+
+    def of_the_weaker(self, composition: Composition) -> Composition:
+        return Composition(
+            [(attrs.evolve(leaf, denoiser=self.weaker), weight) for leaf, weight in composition.terms.items()]
+        )
+
+
+def test_a_guidance_of_three_predictions() -> None:
+    a, b, u = leaves()
+    weaker = leaves()[2].denoiser
+    autoguidance = Autoguidance(weaker)
+    with count_rows() as rows:
+        got = sampled(a & b, guidance=autoguidance)
+    assert rows.rows == STEPS * 6  # a, b and u of both models
+    c, w = a & b, autoguidance.of_the_weaker(a & b)
+    close(got, sampled(c + 2.0 * (c - w) + 0.5 * (c - u)))
 
 
 @pytest.mark.parametrize("scale", [np.float32(3.0), torch.tensor(3.0), np.array(3.0)])

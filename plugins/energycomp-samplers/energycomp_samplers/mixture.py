@@ -22,7 +22,7 @@ from torch import Tensor
 
 from energycomp.components import Composition, Mixture
 from energycomp.errors import CompositionError
-from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback, Target, draw_noise
+from energycomp.sampling import Generator, Sampled, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
 from energycomp_samplers.kernels import called_back, check_densities, clipped, levels, predicted, sum_of_squares
 
@@ -71,8 +71,7 @@ class MixtureSampler:
                 y = y + level.beta**0.5 * draw_noise((n, 1, *shape), generator=generator, device=device)
                 path = path - sum_of_squares(y - mean)[..., 0] / (2.0 * level.beta)
             x = called_back(callback_on_step_end, level, y)
-        target.evaluations += inner.evaluations
-        return Sampled(x.flatten(0, 1), SamplingReport(inner.evaluations))
+        return Sampled(x.flatten(0, 1))
 
 
 def _mixture_of(composition: Composition) -> Mixture:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError
-from energycomp.sampling import Generator, Sampled, SamplingReport, SchedulerSampler, StepCallback, Target, draw_noise
+from energycomp.sampling import Generator, Sampled, SchedulerSampler, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
 from energycomp_samplers.kernels import called_back, check_densities, clipped, levels, predicted
 from energycomp_samplers.residuals import Residuals, residuals
@@ -88,8 +88,7 @@ class Perpendicular:
             noise = (x - level.alpha**0.5 * x0) / (1.0 - level.alpha) ** 0.5
             y = level.next_alpha**0.5 * clipped(x0, target) + (1.0 - level.next_alpha) ** 0.5 * noise
             x = called_back(callback_on_step_end, level, y)
-        target.evaluations += inner.evaluations
-        return Sampled(x.flatten(0, 1), SamplingReport(inner.evaluations))
+        return Sampled(x.flatten(0, 1))
 
 
 def composed(x0: Tensor, form: Residuals) -> Tensor:

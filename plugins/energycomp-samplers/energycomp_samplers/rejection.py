@@ -106,15 +106,13 @@ class Rejection:
                 f"got {drawn} samples of {form.wanted!r}, all of which show {_shown(form, lifts)}; expected some that "
                 f"do not within attempts={self.attempts}; choose another composition, or more attempts"
             )
-        spent = wanted.evaluations + judge.target.evaluations
-        target.evaluations += spent
         notes = list(dict.fromkeys(note for run in runs for note in run.report.notes))
         if rest:
             notes.append(
                 f"{len(rest)} of {n} samples show {_shown(form, lifts)} after {self.attempts} attempts each; use more "
                 "attempts"
             )
-        report = attrs.evolve(runs[0].report, evaluations=spent, drawn=drawn, kept=n - len(rest), notes=tuple(notes))
+        report = attrs.evolve(runs[0].report, drawn=drawn, kept=n - len(rest), notes=tuple(notes))
         return Sampled(samples, report)
 
 

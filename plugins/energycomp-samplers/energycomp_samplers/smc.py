@@ -115,7 +115,7 @@ class SMC:
         its batch then; with weights, only if `resample_above` is given.
         """
         self._check(target, generator)
-        generator, before = as_generators(generator), target.evaluations
+        generator = as_generators(generator)
         product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
         alone = self.weights == "none" and isinstance(generator, list)  # steps are adapted to each sample
         groups = (n, self.particles or 1) if alone or self.particles is not None else (1, n)
@@ -150,7 +150,7 @@ class SMC:
         samples = x.flatten(0, 1)
         if self.weights != "none" and self.particles is None:  # copies of one particle stand side by side
             samples = samples[uniform((n,), generator, target.device).argsort()]
-        return Sampled(samples, run.report(target.evaluations - before, chain))
+        return Sampled(samples, run.report(chain))
 
     def _increment(
         self,
@@ -267,7 +267,7 @@ class _Run:
         self.log_weights = self.log_weights.masked_fill(low, 0.0)
         return torch.where(low, drawn, torch.arange(count, device=drawn.device))
 
-    def report(self, evaluations: int, chain: Chain | None) -> SamplingReport:
+    def report(self, chain: Chain | None) -> SamplingReport:
         notes = []
         if self.starts_far:
             notes.append(
@@ -281,10 +281,9 @@ class _Run:
                 f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; use more steps"
             )
         return SamplingReport(
-            evaluations,
-            tuple(self.ess),
-            tuple(self.resampled),
-            {} if chain is None else chain.acceptance,
-            tuple(map(tuple, self.log_weights.tolist())) if self.ess else (),
-            tuple(notes),
+            ess=tuple(self.ess),
+            resampled=tuple(self.resampled),
+            acceptance={} if chain is None else chain.acceptance,
+            log_weights=tuple(map(tuple, self.log_weights.tolist())) if self.ess else (),
+            notes=tuple(notes),
         )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from energycomp import plugins
-from energycomp.sampling.target import Target
+from energycomp.sampling import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
 from energycomp_studio.server import running
 

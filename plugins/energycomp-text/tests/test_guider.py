@@ -11,8 +11,8 @@ from diffusers import DDIMScheduler
 
 from energycomp import Composer, during, region
 from energycomp.errors import InputError
-from energycomp.sampling import CompositionGuider
 from energycomp.testing import Gaussian
+from energycomp_text.guider import CompositionGuider
 from energycomp_text.pipelines import from_pipeline
 from energycomp_text.testing import tiny_pipeline, tiny_sdxl
 

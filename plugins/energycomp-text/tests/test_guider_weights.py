@@ -16,8 +16,8 @@ from energycomp import Composer, during, per_sample, ramp, region
 from energycomp.components import Composition, Condition, flow_schedule, predict, timestep_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
-from energycomp.sampling import CompositionGuider
 from energycomp.testing import tiny_model
+from energycomp_text.guider import CompositionGuider
 
 STEPS = 5
 SHIFT = 3.0
@@ -74,7 +74,7 @@ def _named(guider: Any, leaf: Any) -> str | None:
 
 def test_it_can_be_the_first_import() -> None:
     """Guiders of diffusers need torch's compiler, which other imports of diffusers leave out."""
-    code = "from energycomp.sampling import CompositionGuider"
+    code = "from energycomp_text.guider import CompositionGuider"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

@@ -1,56 +1,17 @@
-"""Guiders of diffusers as guidance, and a composition as a guider of diffusers for its modular pipelines."""
+"""A composition as a guider of diffusers, for its modular pipelines."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
 import torch
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from diffusers.modular_pipelines.modular_pipeline import BlockState
 from torch import Tensor
 
-from energycomp.components.algebra import Composition
-from energycomp.components.component import EnergyComponent
-from energycomp.components.predict import group_of
-from energycomp.components.space import timestep_of
-from energycomp.components.terms import weights_at
-from energycomp.components.weights import Weight, is_constant
+from energycomp.components import Composition, EnergyComponent, Weight, group_of, is_constant, timestep_of, weights_at
 from energycomp.errors import InputError
-from energycomp.sampling.guidance import Guide
-
-PAIR = ["pred_cond", "pred_uncond"]
-ROUNDING = 1e-6  # of a share times a number of steps
-
-
-@attrs.frozen
-class _DiffusersGuidance:
-    """A guider of diffusers that needs two predictions. Each run has a copy of it.
-
-    Its steps are evenly spaced shares of the trajectory. Costs K + 1 network evaluations per sample and step.
-    """
-
-    guider: Any
-
-    def guide(self, num_inference_steps: int, /) -> Guide:
-        guider = copy.deepcopy(self.guider)  # its own `new` forgets arguments given by position
-
-        def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
-            step = min(int(float(share[0]) * num_inference_steps + ROUNDING), num_inference_steps - 1)
-            guider.set_state(step=step, num_inference_steps=num_inference_steps, timestep=None)
-            guider.prepare_inputs({})  # where those with momentum begin anew
-            guided: Tensor = guider.forward(pred_cond=cond, pred_uncond=uncond).pred
-            return guided
-
-        return Guide(combine)
-
-
-def of_guider(guider: Any) -> _DiffusersGuidance | None:
-    """A guider of diffusers over conditional and unconditional predictions as guidance; None for anything else."""
-    fits = isinstance(guider, BaseGuidance) and guider._input_predictions == PAIR
-    return _DiffusersGuidance(guider) if fits else None
 
 
 class CompositionGuider(BaseGuidance):  # type: ignore[misc]
