@@ -12,7 +12,7 @@ from energycomp.components.condition import Condition
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.decomposition.decomposer import Parts
 from energycomp.decomposition.latents import latents_for
-from energycomp.decomposition.views import check_views, search_latents
+from energycomp.decomposition.search import check_views, search_latents
 from energycomp.denoisers.denoiser import compose_rows
 from energycomp.denoisers.evaluator import Trunk, rows, trunk
 from energycomp.errors import InputError

@@ -1,15 +1,21 @@
-"""Select, interpolate and edit latents (B, K, D), one row for each part."""
+"""Latents (B, K, D), one row for each part: chosen, changed, and what one of their dimensions changes in the image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
+from energycomp.decomposition.decomposer import Decomposer, Parts
 from energycomp.errors import InputError
+from energycomp.fields import is_whole
 from energycomp.models.model import Model
+from energycomp.seeds import as_generator
+
+CHUNK = 32  # images that are decoded at once
 
 
 def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tensor:
@@ -32,8 +38,9 @@ def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tenso
     if len({(latents.shape[0], latents.shape[2]) for latents in legal}) != 1:
         shapes = [tuple(latents.shape) for latents in legal]
         raise InputError(f"got latents of shapes {shapes}; expected one B and one D; take all from one model")
-    parts = [latents[:, _rows(chosen, latents)] for latents, chosen in zip(legal, take, strict=True)]
-    return checked(torch.cat(parts, dim=1))
+    for latents, chosen in zip(legal, take, strict=True):
+        _check_places("part", chosen, latents.shape[1])
+    return checked(torch.cat([latents[:, list(rows)] for latents, rows in zip(legal, take, strict=True)], dim=1))
 
 
 def add(*sources: Tensor) -> Tensor:
@@ -43,55 +50,6 @@ def add(*sources: Tensor) -> Tensor:
     torch.Size([1, 6, 2])
     """
     return recombine(sources, [range(checked(latents).shape[1]) for latents in sources])
-
-
-def swap(a: Tensor, b: Tensor, rows_a: Sequence[int], rows_b: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Exchanges rows between two images, as many of each.
-
-    >>> a, b = swap(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), [0], [1])
-    >>> a.flatten().tolist(), b.flatten().tolist()
-    ([1.0, 0.0], [1.0, 0.0])
-    """
-    a, b = checked(a).clone(), checked(b).clone()
-    from_a, from_b = _rows(rows_a, a), _rows(rows_b, b)
-    if len(from_a) != len(from_b) or a.shape[::2] != b.shape[::2]:
-        raise InputError(
-            f"got {len(from_a)} rows of {tuple(a.shape)} for {len(from_b)} of {tuple(b.shape)}; expected as many of "
-            "each, of latents of one model"
-        )
-    a[:, from_a], b[:, from_b] = b[:, from_b], a[:, from_a]
-    return a, b
-
-
-def add_one_at_a_time(latents: Tensor) -> list[Tensor]:
-    """The first row, the first two rows, and so on up to all K: latents of K images.
-
-    >>> [some.shape[1] for some in add_one_at_a_time(torch.zeros(1, 3, 2))]
-    [1, 2, 3]
-    """
-    latents = checked(latents)
-    return [latents[:, : count + 1] for count in range(latents.shape[1])]
-
-
-def interpolate(a: Tensor, b: Tensor, steps: int, rows: Sequence[int] | None = None) -> list[Tensor]:
-    """Linear interpolation between the latents of two images, including both ends.
-
-    Args:
-        a, b: (B, K, D); row k is interpolated to row k, so order the rows with `recombine` first.
-        steps: the number of latents, at least 2.
-        rows: the rows to interpolate; the others stay those of `a`. By default all rows.
-
-    >>> [some.flatten().tolist() for some in interpolate(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), 3, rows=[1])]
-    [[0.0, 0.0], [0.0, 0.5], [0.0, 1.0]]
-    """
-    a, b = checked(a), checked(b)
-    if a.shape != b.shape or steps < 2:
-        raise InputError(
-            f"got latents {tuple(a.shape)} and {tuple(b.shape)} and {steps} steps; expected one shape, and at least 2"
-        )
-    moving = torch.zeros(a.shape[1], 1, device=a.device)
-    moving[_rows(range(a.shape[1]) if rows is None else rows, a)] = 1
-    return [torch.lerp(a, b, moving * share) for share in torch.linspace(0, 1, steps).tolist()]
 
 
 def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
@@ -107,27 +65,103 @@ def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
              [ 0.5000,  0.0000, -2.0000]]])
     """
     latents = checked(latents).clone()
-    (row,), width = _rows([row], latents), latents.shape[2]
-    wrong = [place for place in changes if type(place) is not int or not 0 <= place < width]
-    if wrong:
-        raise InputError(f"got the dimensions {wrong} of {width}; expected whole numbers from 0 to {width - 1}")
+    _check_places("part", [row], latents.shape[1])
+    _check_places("dimension", changes, latents.shape[2])
     limit = torch.finfo(latents.dtype).max
     if not all(abs(value) <= limit for value in changes.values()):
         raise InputError(f"got the values {list(changes.values())}; expected finite numbers of {latents.dtype}")
     for place, value in changes.items():
         latents[:, row, place] = value
-    return checked(latents)
+    return latents
 
 
 def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float]) -> list[Tensor]:
     """Latents (B, K, D) for each of some values that one number of one row is set to.
 
-    What a number means is seen in the pictures of all of them (thesis Fig. 3.6).
+    The images of all of them show what the number encodes (Figure 3.6 of Wang, 2026).
 
     >>> [some.flatten().tolist() for some in traverse(torch.ones(1, 2, 1), 1, 0, [-2.0, 2.0])]
     [[1.0, -2.0], [1.0, 2.0]]
     """
     return [edit(latents, row, {dimension: value}) for value in values]
+
+
+@attrs.frozen(eq=False)
+class Traversal:
+    """Images as one dimension of one part's latent takes several values.
+
+    Args:
+        dim: the dimension, from 0.
+        parts: what the latents show at each of N values: images (N, K, 3, H, W), masks, whole (N, 3, H, W).
+        changed: mean absolute change of brightness from the first value to the last, as a share of its range, over the
+            pixels of the part; over all pixels where there are no masks, None where the part has no pixel.
+        outside: the same over all other pixels; None where there are none.
+    """
+
+    dim: int
+    parts: Parts
+    changed: float | None
+    outside: float | None
+
+
+def traverse_dimension(
+    decomposer: Decomposer, latents: Tensor, part: int, dim: int, values: Sequence[float], *, seed: int = 0
+) -> Traversal:
+    """Sets one dimension of one part to several values and decodes the latents at each of them, as one batch.
+
+    All images start from the same noise, so that they differ in their latents alone.
+
+    Args:
+        decomposer: decodes the latents.
+        latents: (1, K, D), of one image.
+        part: which latent changes, from 0.
+        dim: which of its dimensions, from 0.
+        values: N values, at least two.
+        seed: of the noise.
+
+    Raises:
+        InputError: no such part or dimension.
+
+    >>> from energycomp.decomposition import DiffusionDecomposer
+    >>> from energycomp.testing import stripes_model
+    >>> stripes = DiffusionDecomposer(stripes_model(parts=2))
+    >>> found = traverse_dimension(stripes, torch.full((1, 2, 4), 0.5), 0, 1, [0.0, 0.6])
+    >>> found.parts.whole.shape, round(found.changed, 3), round(found.outside, 3)
+    (torch.Size([2, 3, 16, 16]), 0.1, 0.0)
+    """
+    parts = decomposer.parts(torch.cat(traverse(latents, part, dim, values)), generator=_noise(seed, len(values)))
+    change = (parts.whole[-1] - parts.whole[0]).abs().mean(0) / 2  # (H, W)
+    own = torch.ones_like(change, dtype=torch.bool) if parts.masks is None else parts.masks[:, part].any(0)
+    changed, outside = (float(change[where].mean()) if bool(where.any()) else None for where in (own, ~own))
+    return Traversal(dim, parts, changed, outside)
+
+
+def strongest_dimensions(
+    decomposer: Decomposer,
+    latents: Tensor,
+    part: int,
+    ends: tuple[float, float],
+    *,
+    count: int = 6,
+    seed: int = 0,
+) -> list[int]:
+    """The dimensions of a part that change the image most between two values, the strongest first.
+
+    Decodes 2 D images. Arguments as of `traverse_dimension`.
+
+    Args:
+        ends: the two values.
+        count: how many dimensions at most.
+
+    Raises:
+        InputError: no such part.
+    """
+    width = latents.shape[2]
+    both = torch.cat([end for dim in range(width) for end in traverse(latents, part, dim, ends)])
+    made = torch.cat([decomposer.decode(some, generator=_noise(seed, len(some))).cpu() for some in both.split(CHUNK)])
+    moved = (made[1::2] - made[::2]).abs().flatten(1).mean(1)
+    strongest: list[int] = moved.topk(min(count, width)).indices.tolist()
+    return strongest
 
 
 def checked(latents: Any) -> Tensor:
@@ -153,8 +187,12 @@ def latents_for(model: Model, latents: Any) -> Tensor:
     return latents.to(model.denoiser.device, torch.float32)
 
 
-def _rows(chosen: Sequence[int], latents: Tensor) -> list[int]:
-    count = latents.shape[1]
-    if any(type(row) is not int or not 0 <= row < count for row in chosen):
-        raise InputError(f"got the rows {list(chosen)} of {count}; expected whole numbers from 0 to {count - 1}")
-    return list(chosen)
+def _check_places(what: str, chosen: Iterable[Any], count: int) -> None:
+    for place in chosen:
+        if not is_whole(place) or not 0 <= place < count:
+            raise InputError(f"got {what} {place!r} of {count}; expected a whole number from 0 to {count - 1}")
+
+
+def _noise(seed: int, count: int) -> list[torch.Generator]:
+    """The same noise for each image."""
+    return [as_generator(seed) for _ in range(count)]

@@ -1,11 +1,4 @@
 """Read an image, change its composition, and repaint what the change touches."""
 
-from energycomp.editing.edit import Edit, edit
-from energycomp.editing.repaint import difference, repaint
-
-__all__ = [
-    "Edit",
-    "difference",
-    "edit",
-    "repaint",
-]
+from energycomp.editing.edit import Edit as Edit, edit as edit
+from energycomp.editing.repaint import difference as difference, repaint as repaint

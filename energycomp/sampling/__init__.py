@@ -1,57 +1,40 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
-from __future__ import annotations
-
 from energycomp.imports import moved
-from energycomp.sampling.composer import Composer
-from energycomp.sampling.flow import FlowScheduler
+from energycomp.sampling.composer import Composer as Composer
+from energycomp.sampling.flow import FlowScheduler as FlowScheduler
 from energycomp.sampling.guidance import (
-    AdaptiveProjected,
-    AttributeGuidance,
-    ClassifierFree,
-    Guidance,
-    Guide,
-    LinearGuidance,
-    Rescaled,
-    ZeroStar,
-    conditional,
-    interval,
-    made_guidance,
-    unconditional,
+    AdaptiveProjected as AdaptiveProjected,
+    AttributeGuidance as AttributeGuidance,
+    ClassifierFree as ClassifierFree,
+    Guidance as Guidance,
+    Guide as Guide,
+    LinearGuidance as LinearGuidance,
+    Rescaled as Rescaled,
+    ZeroStar as ZeroStar,
+    conditional as conditional,
+    interval as interval,
+    made_guidance as made_guidance,
+    unconditional as unconditional,
 )
-from energycomp.sampling.loop import Predict, SchedulerSampler, draw_noise, sample
-from energycomp.sampling.sampler import Sampled, Sampler, SamplingReport, StepCallback, Target
-from energycomp.sampling.schedulers import Scheduler, compatible_schedulers, make_scheduler
-from energycomp.seeds import Generator
-
-__all__ = [
-    "AdaptiveProjected",
-    "AttributeGuidance",
-    "ClassifierFree",
-    "Composer",
-    "FlowScheduler",
-    "Generator",
-    "Guidance",
-    "Guide",
-    "LinearGuidance",
-    "Predict",
-    "Rescaled",
-    "Sampled",
-    "Sampler",
-    "SamplingReport",
-    "Scheduler",
-    "SchedulerSampler",
-    "StepCallback",
-    "Target",
-    "ZeroStar",
-    "compatible_schedulers",
-    "conditional",
-    "draw_noise",
-    "interval",
-    "made_guidance",
-    "make_scheduler",
-    "sample",
-    "unconditional",
-]
+from energycomp.sampling.loop import (
+    Predict as Predict,
+    SchedulerSampler as SchedulerSampler,
+    draw_noise as draw_noise,
+    sample as sample,
+)
+from energycomp.sampling.sampler import (
+    Sampled as Sampled,
+    Sampler as Sampler,
+    SamplingReport as SamplingReport,
+    StepCallback as StepCallback,
+    Target as Target,
+)
+from energycomp.sampling.schedulers import (
+    Scheduler as Scheduler,
+    compatible_schedulers as compatible_schedulers,
+    make_scheduler as make_scheduler,
+)
+from energycomp.seeds import Generator as Generator
 
 __getattr__ = moved(__name__, {"CompositionGuider": "energycomp_text.guider"})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energycomp import DiffusionDecomposer, decompose
 from energycomp.decomposition import search_latents
-from energycomp.decomposition.views import VIEWS, turn, turn_back
+from energycomp.decomposition.search import VIEWS, turn, turn_back
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
