@@ -19,8 +19,7 @@ from huggingface_hub import ModelCard
 import energycomp
 from energycomp import Model
 from energycomp.errors import CheckpointError, HubError, InputError, NotFoundError
-from energycomp.models import Result, card, folder, from_pretrained, save_pretrained
-from energycomp.testing import UnitSquare, tiny_model
+from energycomp.models import Result, card, from_pretrained, save_pretrained
 from energycomp_lab.training import FitConfig, fit
 from energycomp_lab.training.resume import copy_checkpoints
 
@@ -29,18 +28,6 @@ from hub_stand_in import TOKEN, Hub, serve
 
 PAGE = Path(__file__).parents[2] / "docs" / "share.md"
 FILES = ["README.md", "config.json", "manifest.json", "model.safetensors"]
-
-
-@pytest.fixture(autouse=True)
-def square(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The core has no conditioner of its own."""
-    find = folder.find
-    monkeypatch.setattr(folder, "find", lambda kind, name: UnitSquare if name == "square" else find(kind, name))
-
-
-@pytest.fixture
-def model() -> Model:
-    return attrs.evolve(tiny_model(), conditioner_name="square")
 
 
 @pytest.fixture

@@ -11,15 +11,14 @@ import attrs
 import pytest
 import torch
 
+from energycomp import plugins
 from energycomp.components import predict
 from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import (
-    Calibration,
     HubSource,
     Model,
     VAECodec,
-    folder,
     from_pretrained,
     load,
     load_weights,
@@ -27,20 +26,7 @@ from energycomp.models import (
     shipped,
     sources,
 )
-from energycomp.testing import UnitSquare, tiny_model
-
-
-@pytest.fixture(autouse=True)
-def square(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The core has no conditioner of its own."""
-    find = folder.find
-    monkeypatch.setattr(folder, "find", lambda kind, name: UnitSquare if name == "square" else find(kind, name))
-
-
-@pytest.fixture
-def model() -> Model:
-    calibration = Calibration.of({1: torch.randn(20, 2, generator=torch.Generator().manual_seed(0))})
-    return attrs.evolve(tiny_model(calibration=calibration), conditioner_name="square")
+from energycomp.testing import UnitSquare
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
@@ -319,8 +305,7 @@ class Counted(torch.nn.Module):
 def test_a_network_is_built_once_unless_it_holds_what_is_not_saved(
     tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], builds: int
 ) -> None:
-    find = folder.find
-    monkeypatch.setattr(folder, "find", lambda kind, name: Counted if name == "counted" else find(kind, name))
+    plugins.register("networks", "counted", Counted)
     network = Counted(**options)
     own = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network), network_name="counted")
     save_pretrained(own, tmp_path / "m")
