@@ -185,7 +185,7 @@ def test_the_core_is_listed_first() -> None:
         "networks": ("two_stage", "unet2d", "unet2d_condition"),
         "conditioners": ("latents",),
         "decomposers": ("diffusion",),
-        "guidances": ("apg", "cfg", "interval", "rescale", "zero-star"),
+        "guidances": ("apg", "attributes", "cfg", "interval", "rescale", "zero-star"),
         "samplers": ("scheduler",),
     }
 
