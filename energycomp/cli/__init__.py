@@ -16,9 +16,7 @@ from energycomp.cli.files import (
 from energycomp.cli.infer import (
     Format as Format,
     JsonLines as JsonLines,
-    Printer as Printer,
     Redraw as Redraw,
-    sha256_of as sha256_of,
 )
 from energycomp.cli.lines import (
     Lines as Lines,
@@ -46,6 +44,7 @@ from energycomp.cli.options import (
     with_views as with_views,
 )
 from energycomp.cli.output import (
+    Printer as Printer,
     print_json as print_json,
     print_table as print_table,
 )
@@ -57,11 +56,11 @@ from energycomp.cli.results import (
     model_fingerprint as model_fingerprint,
     result_files as result_files,
     result_key as result_key,
+    sha256_of as sha256_of,
 )
 from energycomp.cli.shards import (
     Shard as Shard,
     ShardOption as ShardOption,
     local_device as local_device,
     shard_of as shard_of,
-    shards_of as shards_of,
 )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import attrs
 import typer
 
 from energycomp.cli.files import RESULTS, check_folder, image_files
@@ -23,15 +20,13 @@ from energycomp.cli.options import (
     parse_count,
     parse_options,
 )
-from energycomp.cli.output import print_table
-from energycomp.cli.reading import Reading, redrawn_file
-from energycomp.cli.results import Results
+from energycomp.cli.output import Printer
+from energycomp.cli.reading import Reading
+from energycomp.cli.results import Results, sha256_of
 from energycomp.errors import InputError
-from energycomp.progress import over_bar, progress
+from energycomp.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from energycomp.models import Model
 
 Redraw = Annotated[
@@ -119,81 +114,3 @@ def _read(path: Path, model: Model, reading: Reading, results: Results | None) -
     elif reading.lacks(record):
         reading.redrawn(model, open_image(path, single=True), record)
     return record
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of an image file; raises `InputError` where it cannot be read."""
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"got {path}, which is no regular file; expected an image file")
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(
-            f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
-        ) from error
-
-
-@attrs.frozen
-class Printer:
-    """Prints the record of an image: a table, JSON or a scene record; its warnings, and its files.
-
-    Args:
-        folder: of the files; None for none.
-        redraw: whether there is a file of samples.
-        scene_record: what writes the objects of an image in the layout of a dataset.
-        as_json: prints JSON.
-    """
-
-    folder: Path | None
-    redraw: bool
-    scene_record: Callable[[list[dict[str, Any]], str], Any] | None
-    as_json: bool
-
-    @classmethod
-    def of(cls, folder: Path | None, *, redraw: bool, records: str | None, as_json: bool) -> Printer:
-        """The printer of the options --redraw, --format and --json; raises `InputError` where they do not fit."""
-        if redraw and folder is None:
-            raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
-        if records is not None and as_json:
-            raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
-        return cls(folder, redraw, None if records is None else _scene_record(records), as_json)
-
-    def __call__(self, image: str, name: str, record: dict[str, Any]) -> None:
-        """Prints the record of an image, or why it could not be read."""
-        with over_bar():
-            if "failed" in record:
-                typer.echo(f"energycomp: {record['failed']}", err=True)
-                if self.as_json:
-                    typer.echo(json.dumps(record))
-                return
-            for warning in record.get("warnings", ()):  # a line of an earlier version has none
-                typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
-            if self.scene_record is not None:
-                typer.echo(json.dumps(self.scene_record(record["objects"], name)))
-            elif self.as_json:
-                typer.echo(json.dumps(record))
-            else:
-                self._print(image, record)
-
-    def _print(self, image: str, record: dict[str, Any]) -> None:
-        from energycomp.inference import answer_cells, answer_line
-
-        typer.echo(image)
-        if record["objects"]:
-            print_table(*answer_cells(record["objects"]))
-        typer.echo(answer_line(record))
-        if self.folder is not None and record["picture"]:
-            typer.echo(str(self.folder / record["picture"]))
-        if self.folder is not None and self.redraw:
-            typer.echo(str(redrawn_file(self.folder, record)))
-
-
-def _scene_record(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
-    from energycomp.inference import HasSceneRecords
-    from energycomp.plugins import find
-
-    source = find("datasets", name)()
-    if not isinstance(source, HasSceneRecords):
-        raise InputError(f"got --format {name}, a dataset without scene records; expected one with them, such as clevr")
-    return source.scene_record

@@ -10,7 +10,7 @@ import attrs
 
 from energycomp.cli.options import load_searchable, takes_words
 from energycomp.cli.output import solution_record
-from energycomp.cli.results import REDRAWN, model_fingerprint
+from energycomp.cli.results import model_fingerprint, redrawn_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,12 +91,6 @@ class Reading:
             from energycomp.images import save_image
 
             save_image(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, record))
-
-
-def redrawn_file(folder: Path, record: Mapping[str, Any]) -> Path:
-    """The file of an image beside samples of its components."""
-    name = record.get("name") or Path(record["picture"] or record["image"]).stem  # older lines have no name
-    return folder / f"{name}{REDRAWN}.png"
 
 
 def _write_marked(model: Model, folder: Path, name: str, image: Image.Image, record: Mapping[str, Any]) -> str | None:

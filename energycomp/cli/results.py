@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 from energycomp.cli.files import RESULTS, make_folder
 from energycomp.cli.lines import Lines, append_line, claimed
 from energycomp.cli.shards import Shard, shards_of
+from energycomp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from energycomp.models import Model
 
 REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of its components
@@ -110,6 +114,25 @@ def result_files(lines: Path) -> list[Path]:
 def result_key(record: dict[str, Any]) -> str:
     """What identifies an answer: image, content and settings."""
     return json.dumps([record.get(part) for part in ("image", "sha256", "settings")], sort_keys=True)
+
+
+def redrawn_file(folder: Path, record: Mapping[str, Any]) -> Path:
+    """The file of an image beside samples of its components."""
+    name = record.get("name") or Path(record["picture"] or record["image"]).stem  # older lines have no name
+    return folder / f"{name}{REDRAWN}.png"
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of an image file; raises `InputError` where it cannot be read."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"got {path}, which is no regular file; expected an image file")
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
+        ) from error
 
 
 def model_fingerprint(model: Model) -> str:

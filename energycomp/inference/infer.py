@@ -123,7 +123,7 @@ def infer_many(
 
     Each answer is that of `infer(image, model, generator=seed)`, up to rounding in the network, and costs as many
     network evaluations. Evaluations with gradients run image by image. It is meant for accelerators; on a CPU,
-    `energycomp infer --workers` uses all cores.
+    `energycomp batch --workers` uses all cores.
 
     Args:
         images, model, solver, count, candidates, attributes: as `infer` takes them.

@@ -49,6 +49,17 @@ def test_infer_of_a_picture_agrees_with_the_function(run: Run, model: Path, pict
     assert record["fit"] == pytest.approx(expected.fit)
 
 
+def test_without_a_folder_nothing_is_hashed(
+    run: Run, model: Path, pictures: Path, fake_infer: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_infer()
+    monkeypatch.setattr("energycomp.files.fingerprint", None)
+    monkeypatch.setattr("energycomp.cli.infer.sha256_of", None)
+    code, out, err = run("infer", model, pictures / "a/one.png", "--json")
+    assert code == 0, err
+    assert json.loads(out).keys().isdisjoint({"sha256", "settings", "picture"})
+
+
 def test_infer_keeps_pictures_of_one_name_apart(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
     fake_infer()
     code, out, _ = run("infer", model, pictures / "a", pictures / "b", "-o", "new/out")

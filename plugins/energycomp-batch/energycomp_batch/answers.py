@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ NONE = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "out_of_distr
 HEAD = ("image", "sha256")  # of a file
 FILE = (*HEAD, *COLUMNS, "settings")
 ROWS = 1000  # that are written to a Parquet file at once
+
+Write = Callable[[Mapping[str, Any]], object]
 
 
 def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,8 +35,8 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def answers_file(path: Path) -> Iterator[Callable[[Mapping[str, Any]], object]]:
-    """What writes records of answers to a Parquet or CSV file, by the end of its name.
+def answers_file(path: Path) -> Iterator[Write]:
+    """What writes records of answers to a file of one of the formats of `WRITERS`, by the end of its name.
 
     Each record has the columns of a batch, and `image`, `sha256` and `settings`. The file is there, whole, when the
     block ends without an error. Memory holds a thousand records.
@@ -45,21 +47,11 @@ def answers_file(path: Path) -> Iterator[Callable[[Mapping[str, Any]], object]]:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with answers_file(Path(folder) / "found.csv") as write:
-    ...         write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
+    ...         _ = write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
     ...     (Path(folder) / "found.csv").read_text().splitlines()[1]
     'a.png,,0,nan,nan,nan,nan,nan,False,[],null,,9,,'
     """
-    with atomic_file(path) as temporary, ExitStack() as stack:
-        if path.suffix.lower() == ".parquet":
-            yield stack.enter_context(_parquet(temporary))
-            return
-        text = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-        writer = csv.DictWriter(stack.enter_context(text), FILE)
-        writer.writeheader()
-
-        def write(record: Mapping[str, Any]) -> None:
-            writer.writerow(_row(record))
-
+    with atomic_file(path) as temporary, WRITERS[path.suffix.lower()](temporary) as write:
         yield write
 
 
@@ -69,7 +61,15 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Callable[[Mapping[str, Any]], object]]:
+def _csv(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as text:
+        writer = csv.DictWriter(text, FILE)
+        writer.writeheader()
+        yield lambda record: writer.writerow(_row(record))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Write]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -90,3 +90,6 @@ def _parquet(path: Path) -> Iterator[Callable[[Mapping[str, Any]], object]]:
 
         yield write
         flush()
+
+
+WRITERS = {".csv": _csv, ".parquet": _parquet}  # by the end of a file's name

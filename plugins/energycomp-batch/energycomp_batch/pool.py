@@ -76,7 +76,7 @@ class Pool(Generic[T, R]):
         if sys.platform == "linux":
             from multiprocessing.forkserver import ensure_running
 
-            self._context.set_forkserver_preload(["energycomp_batch.preload"])
+            self._context.set_forkserver_preload(["energycomp.inference"])  # imports torch
             with _quiet_start():
                 ensure_running()
         return self

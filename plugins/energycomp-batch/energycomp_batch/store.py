@@ -13,9 +13,10 @@ import typer
 from energycomp.cli import RESULTS, Lines, check_folder, claimed, result_files, result_key
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, remove_stale
+from energycomp_batch.answers import WRITERS
 from energycomp_batch.tables import require
 
-FORMATS = (".jsonl", ".parquet", ".csv")  # of a file of answers
+FORMATS = (".jsonl", *WRITERS)  # of a file of answers
 
 
 @attrs.frozen

@@ -1,3 +1,0 @@
-"""What every process of a pool imports; the server that they are copies of imports it once."""
-
-import energycomp.inference  # noqa: F401 - imports torch
