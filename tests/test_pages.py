@@ -49,9 +49,14 @@ QUICKER = {
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
     r"^(energycomp evaluate decomp .*)-n 100": r"\1-n 1 --views 1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2",
+    r"^(energycomp (?:decompose|recombine) decomp .*)": r"\1 --views 1",
+    r"^(energycomp sample (?:clevr|faces|text) (?:(?!--steps).)*)$": r"\1 --steps 20",
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
 QUICKER_PYTHON = {
+    r"composer\.sample\(\)": "composer.sample(num_inference_steps=20)",
+    r"Composer\(scene\)\.sample\(generator=0\)": "Composer(scene).sample(generator=0, num_inference_steps=20)",
+    r"composer\.sample\(4, generator=0, num_inference_steps=50\)": "composer.sample(4, num_inference_steps=5)",
     r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, count=0)',
     r"infer\(image, clevr, count=2\)": r"infer(image, clevr, count=0)",
     r"infer\(images\[0\], clevr, count=2": r"infer(images[0], clevr, count=0",
