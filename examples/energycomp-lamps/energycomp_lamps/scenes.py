@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from energycomp import Condition
 from energycomp.errors import InputError
+from energycomp.fields import parse_range
 from energycomp.images import to_output
-from energycomp_lab.evaluation import CountAccuracy, ExactSet, Example, Generated, parse_range
+from energycomp_lab.evaluation import CountAccuracy, ExactSet, Example, Generated
 from torch import Tensor
 from torch.distributions import constraints
 from torchmetrics import MetricCollection
