@@ -17,7 +17,7 @@ from energycomp_lab.evaluation import evaluate
 def test_evaluation_gives_mig_and_mcc() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = untrained_lit(parts=2, width=1)
+        model = untrained_lit(parts=2, width=1, size=16)
     source = LitSource()
     examples = source.examples("synthetic", count=6, seed=0)
     report = evaluate(model, examples, source.metrics(), progress=False)

@@ -90,7 +90,7 @@ def test_an_encoder_that_trains_follows_its_latents() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 8, 8))
-    pictures = drawn(64, 3, 16, 16)
+    pictures = drawn(16, 3, 16, 16)
     for _ in range(700):
         encoder(pictures)
     latents = encoder.eval()(pictures).flatten(0, 1)
@@ -261,7 +261,7 @@ def test_a_run_turns_from_noisy_pictures_to_clear_ones(
         return parts_loss(*args, timestep_power=timestep_power, spread_weight=spread_weight, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr("energycomp_decomp.recipe.parts_loss", loss)
-    recipe.run(tmp_path / "run", steps=10, progress=False)
+    recipe.run(tmp_path / "run", steps=10, batch_size=4, progress=False)
     assert spreads == [1.0] * 7 + [last] * 3
     assert powers == [0.25] * 7 + [0.6] * 3
 
