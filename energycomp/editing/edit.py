@@ -209,10 +209,14 @@ def _plan(old: Tensor, model: Model, move: Any, remove: Any, add: Any) -> _Plan:
     if len(set(remove)) < len(remove):
         raise InputError(f"got components {sorted(remove)} to remove, one of them twice; expected each once")
 
+    mixed = mixed_of(model.conditioner)  # attributes that a new value leaves open stay as they were
+
     def parsed(value: Any) -> Tensor:
         return value_of(model.conditioner, value)[0].to(old)
 
-    moved = {k: _kept_words(old[k], parsed(value), model) for k, value in move.items()}
+    moved = {
+        k: parsed(value) if mixed is None else mixed.support.kept(old[k], parsed(value)) for k, value in move.items()
+    }
     plan = _Plan(old, tuple(remove), moved, tuple(parsed(value) for value in add))
     if model.defaults.distinct and len(torch.unique(plan.values, dim=0)) < len(plan.values):
         raise InputError(f"got equal values in {plan.values.tolist()}; expected components that differ; change one")
@@ -226,11 +230,13 @@ def _prepare(
     leaves = [model.leaf(value[None]) for value in plan.old]
     T = len(model.denoiser.alphas_cumprod)
 
+    def joined(parts: list[Conditional]) -> Composition:
+        return combine(parts, model.denoiser.rule) if parts else Composition.of(model.unconditional)
+
     def field(more: list[Conditional], fewer: list[Conditional], share: tuple[float, float]) -> Tensor:
         """The difference that one more component makes, divided by its maximum."""
-        before, after = _joined(more, model), _joined(fewer, model)
         timesteps = (share[0] * T, share[1] * T)
-        found = difference(before, after, picture, timesteps=timesteps, generator=generator)
+        found = difference(joined(more), joined(fewer), picture, timesteps=timesteps, generator=generator)
         return found / found.max().clamp(min=1e-12)
 
     def free(change: Tensor, grow: int) -> Tensor:
@@ -258,10 +264,6 @@ def _prepare(
     return start, freedom
 
 
-def _joined(leaves: list[Conditional], model: Model) -> Composition:
-    return combine(leaves, model.denoiser.rule) if leaves else Composition.of(model.unconditional)
-
-
 def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
     """The displacement in widths and heights of the image; None for what is not a place, or changes its attributes."""
     if _is_another(old, new, model):
@@ -276,12 +278,6 @@ def _is_another(old: Tensor, new: Tensor, model: Model) -> bool:
     """Whether attributes of the component change, so that nothing of its appearance is kept."""
     mixed = mixed_of(model.conditioner)
     return mixed is not None and not mixed.support.split(old)[1].equal(mixed.support.split(new)[1])
-
-
-def _kept_words(old: Tensor, new: Tensor, model: Model) -> Tensor:
-    """The new value, with the old attributes where it leaves them open."""
-    mixed = mixed_of(model.conditioner)
-    return new if mixed is None else mixed.support.kept(old, new)
 
 
 def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:
