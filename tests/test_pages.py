@@ -88,7 +88,10 @@ def blocks(page: Path) -> Iterator[Block]:
 def commands(block: Block) -> list[str]:
     """The lines that begin with `$ `, each joined with its continuation lines, without comments."""
     lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
-    return [re.sub(r"\s+# .*", "", line[2:]) for line in lines if line.startswith("$ ")]
+    typed = [
+        line[2:] for line in lines if line.startswith("$ ") and "[OPTIONS]" not in line
+    ]  # of cli.md: how, not what
+    return [re.sub(r"\s+# .*", "", line) for line in typed]
 
 
 def is_run(command: str) -> bool:
