@@ -28,7 +28,6 @@ NOT_RUN = {
     r"^(make|git|pip|copier|cd|pytest) ": "downloads or installs packages, or tests what it has installed",
     r"^accelerate launch ": "starts several processes",
     r"^energycomp train ": "trains for minutes or longer",
-    r"^energycomp .*\[OPTIONS\]": "is the usage of a command",
     r"^energycomp studio\b": "serves a page until it is stopped",
     r"^energycomp \w+ runs/": "reads a model that a command before it trains",
     r" (CLEVR_v1\.0|clevrtex_full|DIR|multi_dsprites\.npz|photos/)": "reads files of the user",
