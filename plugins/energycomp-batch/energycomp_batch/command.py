@@ -40,7 +40,7 @@ from energycomp_batch.work import Images, Task, Worker
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from energycomp_batch.inputs import Picture
+    from energycomp_batch.picture import Picture
 
 
 def batch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -10,79 +9,18 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from energycomp.cli import image_files, sha256_of
+from energycomp.cli import image_files
 from energycomp.errors import InputError
+from energycomp_batch.picture import Picture
 from energycomp_batch.tables import TABLES, require, row_count, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from PIL import Image
-
 
 def is_table(path: Path) -> bool:
     """Whether a file holds images as rows."""
     return path.suffix.lower() in TABLES
-
-
-@attrs.frozen
-class Picture:
-    """An image that is to be read.
-
-    Args:
-        source: file of the image, or of its table.
-        row: what identifies the image in its table, and its name there; None for a file of its own.
-        content: of a row; the file itself when left out.
-        problem: why there is nothing to open.
-    """
-
-    source: Path
-    row: str | None = None
-    content: bytes | Path | None = attrs.field(default=None, repr=False)
-    problem: str | None = None
-
-    def __str__(self) -> str:
-        return str(self.source) if self.row is None else f"{self.source}#{self.row}"
-
-    @property
-    def name(self) -> str:
-        """The name of the file, and the row."""
-        return self.source.name if self.row is None else f"{self.source.name}#{self.row}"
-
-    @property
-    def row_name(self) -> str:
-        """The name of a file for the row: its own, or one without the characters that a path cannot have.
-
-        >>> Picture(Path("a.tar"), "7").row_name, Picture(Path("a.tar"), "cat/7").row_name
-        ('7', 'cat-7-1b8c97')
-        """
-        row = self.row or ""
-        name = re.sub(r"[^\w-]+", "-", row).strip("-")[:100] or "row"
-        return name if name == row else f"{name}-{hashlib.sha256(row.encode()).hexdigest()[:6]}"
-
-    @property
-    def key(self) -> str:
-        """What identifies it on this machine."""
-        source = str(self.source.resolve())
-        return source if self.row is None else f"{source}#{self.row}"
-
-    def digest(self) -> str:
-        """sha256 of the image file; raises `InputError` where it cannot be read."""
-        if self.problem is not None:
-            raise InputError(self.problem)
-        if isinstance(self.content, bytes):
-            return hashlib.sha256(self.content).hexdigest()
-        return sha256_of(self.content or self.source)
-
-    def open(self) -> Image.Image:
-        """The image; raises `InputError` where it cannot be decoded."""
-        from energycomp.images import decode_image, open_image
-
-        if self.problem is not None:
-            raise InputError(self.problem)
-        if isinstance(self.content, bytes):
-            return decode_image(self.content, str(self), single=True)
-        return open_image(self.content or self.source, single=True)
 
 
 @attrs.frozen
@@ -136,10 +74,13 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Picture]:
         for path in self.files.values():
-            if is_table(path):
-                yield from _rows(path, self.column)
-            else:
+            if not is_table(path):
                 yield Picture(path)
+                continue
+            try:
+                yield from table_rows(path, self.column)
+            except InputError as error:  # a table that breaks off ends with an image that cannot be read
+                yield Picture(path, problem=str(error))
 
 
 def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
@@ -180,12 +121,3 @@ def _numbered(path: Path) -> Iterator[Path]:
         raise InputError(f"got {path}, a range that ends before it begins; expected {{{found[2]}..{found[1]}}}")
     for number in range(first, last + 1):  # whoever takes the paths stops at the first that does not exist
         yield from _numbered(Path(f"{str(path)[: found.start()]}{number:0{len(found[1])}}{str(path)[found.end() :]}"))
-
-
-def _rows(path: Path, column: str | None) -> Iterator[Picture]:
-    """The images of a table; a table that breaks off ends with an image that cannot be read."""
-    try:
-        for row in table_rows(path, column):
-            yield Picture(path, row.key, row.image, row.problem)
-    except InputError as error:
-        yield Picture(path, problem=str(error))

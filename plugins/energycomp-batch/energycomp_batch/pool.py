@@ -66,9 +66,9 @@ class Pool(Generic[T, R]):
         *,
         report: Callable[[str], object] | None = None,
     ) -> None:
-        self._make, self._most, self._report = make, processes, report or (lambda _: None)
+        self._make, self._wanted, self._report = make, processes, report or (lambda _: None)
+        self._most = processes  # without those that ended before their first item
         self._workers: list[_Worker[T]] = []
-        self._failed = 0  # processes that ended before their first item
         self._context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
     def __enter__(self) -> Self:
@@ -126,14 +126,11 @@ class Pool(Generic[T, R]):
                     yield item, answer  # type: ignore[misc]
 
     def _has_room(self) -> bool:
-        return len(self._workers) < self._most - self._failed or any(worker.task is None for worker in self._workers)
+        return len(self._workers) < self._most or any(worker.task is None for worker in self._workers)
 
     def _give(self, task: tuple[T, int]) -> None:
         """Gives an item to a process without one, or to another process."""
-        worker = next((worker for worker in self._workers if worker.task is None), None)
-        if worker is None:
-            worker = self._start()
-            self._workers.append(worker)
+        worker = next((worker for worker in self._workers if worker.task is None), None) or self._start()
         worker.task = task
         if worker.ready:  # another one would let this process wait until it has loaded its model
             self._send(worker)
@@ -149,7 +146,8 @@ class Pool(Generic[T, R]):
         with _quiet_start():
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
 
     def _ended(self, worker: _Worker[T], item: T | None, *, again_if: bool) -> str | None:
         """Takes a process that has ended from the list; the reason why its item is not tried again, if it is not."""
@@ -157,11 +155,11 @@ class Pool(Generic[T, R]):
         self._workers.remove(worker)
         reason = _reason(worker.process.exitcode)
         if not worker.ready:
-            self._failed += 1
-            self._report(f"a process ended before it was ready ({reason}); going on with {self._most - self._failed}")
-            if self._failed == self._most:
+            self._most -= 1
+            self._report(f"a process ended before it was ready ({reason}); going on with {self._most}")
+            if not self._most:
                 raise InputError(
-                    f"got {self._most} processes that ended before they were ready ({reason}); expected some that "
+                    f"got {self._wanted} processes that ended before they were ready ({reason}); expected some that "
                     "load the model; free some memory, or read in one process"
                 )
             return None

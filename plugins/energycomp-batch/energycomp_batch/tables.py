@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from energycomp.errors import InputError, first_line
+from energycomp_batch.picture import Picture
 
 PACKAGES = {".parquet": "pyarrow", ".tar": "datasets"}  # that a file of each kind needs
 TABLES = frozenset(PACKAGES)  # the ends of their names
@@ -22,24 +21,7 @@ ROWS = 32  # of a Parquet file that are decoded at once
 INSTALL = "pip install 'energycomp-batch[datasets]'"
 
 
-@attrs.frozen
-class TableRow:
-    """A row of a table.
-
-    Args:
-        number: of the row, from 0.
-        key: what identifies it in its table: `__key__` of a WebDataset, otherwise its number.
-        image: the bytes of an image file, or the path of one in the folder of the table; None where there is neither.
-        problem: why there is no image.
-    """
-
-    number: int
-    key: str
-    image: bytes | Path | None
-    problem: str | None = None
-
-
-def table_rows(path: str | Path, column: str | None = None) -> Iterator[TableRow]:
+def table_rows(path: str | Path, column: str | None = None) -> Iterator[Picture]:
     """The images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
 
     Memory holds a row group of a Parquet file, or a sample of an archive.
@@ -160,19 +142,19 @@ def _columns(path: Path, images: Mapping[str, bool], column: str | None) -> Sequ
     return plain
 
 
-def _row(number: int, cells: dict[str, Any], table: Path) -> TableRow:
+def _row(number: int, cells: dict[str, Any], table: Path) -> Picture:
     """A row; a path in it names a file in the folder of the table, so that a table of somebody else opens no other."""
     key = str(cells.pop(KEY, number))
     image = next((found for cell in cells.values() if (found := _image(cell)) is not None), None)
     if not image:
-        return TableRow(number, key, None, f"got row {key} of {table} without an image; expected bytes or a path")
+        return Picture(table, key, problem=f"got row {key} of {table} without an image; expected bytes or a path")
     if isinstance(image, bytes):
-        return TableRow(number, key, image)
+        return Picture(table, key, image)
     folder, path = (Path(os.path.normpath(one)) for one in (table.parent.absolute(), table.parent.absolute() / image))
     if path.is_relative_to(folder) and "\0" not in image:
-        return TableRow(number, key, path)
+        return Picture(table, key, path)
     outside = f"got row {key} of {table} with the path {image!r}; expected one in the folder of the table"
-    return TableRow(number, key, None, f"{outside}; write paths to a file and give that as @FILE")
+    return Picture(table, key, problem=f"{outside}; write paths to a file and give that as @FILE")
 
 
 def _image(value: Any) -> bytes | str | None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from energycomp.cli import Reading, Results, Shard
     from energycomp.models import Model
     from energycomp.progress import Bar
-    from energycomp_batch.inputs import Inputs, Picture
+    from energycomp_batch.inputs import Inputs
+    from energycomp_batch.picture import Picture
     from energycomp_batch.pool import Pool
 
 

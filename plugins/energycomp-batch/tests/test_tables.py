@@ -201,12 +201,12 @@ def test_which_column_holds_the_images(tmp_path: Path) -> None:
     parquet.write_table(pa.table(named), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"2 columns of images among left, right, number; .*choose it by --column"):
         next(tables.table_rows(tmp_path / "a.parquet"))
-    assert next(tables.table_rows(tmp_path / "a.parquet", "right")).image == b"other"
+    assert next(tables.table_rows(tmp_path / "a.parquet", "right")).content == b"other"
     with pytest.raises(InputError, match=r"got --column top of .*; expected one of its columns: left, right, number"):
         next(tables.table_rows(tmp_path / "a.parquet", "top"))
     (tmp_path / "b.png").write_bytes(content)
     parquet.write_table(pa.table({"image": ["b.png", None]}), tmp_path / "[b].parquet")  # a path, in a name to escape
-    found = [row.image for row in tables.table_rows(tmp_path / "[b].parquet")]
+    found = [row.content for row in tables.table_rows(tmp_path / "[b].parquet")]
     assert found == [tmp_path / "b.png", None]
     assert [picture.digest() for picture in Inputs.of([tmp_path / "[b].parquet"]) if picture.problem is None]
 
