@@ -63,11 +63,10 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
     line = json.dumps(record, allow_nan=False).encode() + b"\n"
     try:
         with Path(path).open("ab", buffering=0) as file:
-            written = file.write(line)
+            if file.write(line) != len(line):
+                raise OSError(f"no space for {len(line)} bytes")  # noqa: TRY301 - as any other reason
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error}. Free some space or name another folder.") from error
-    if written != len(line):
-        raise CheckpointError(f"Cannot write {path}: no space for {len(line)} bytes. Free some and run again.")
 
 
 @contextmanager
@@ -145,9 +144,14 @@ class Lines:
                     seen(record)
                     yield _digest(key(record)), _encoded(order(record)), number, place
 
-        self._index.execute("CREATE TABLE lines (key BLOB, sort BLOB, file INTEGER, place INTEGER)")
-        self._index.executemany("INSERT INTO lines VALUES (?, ?, ?, ?)", rows())
-        self._index.execute("CREATE INDEX keys ON lines (key)")
+        try:
+            self._index.execute("CREATE TABLE lines (key BLOB, sort BLOB, file INTEGER, place INTEGER)")
+            self._index.executemany("INSERT INTO lines VALUES (?, ?, ?, ?)", rows())
+            self._index.execute("CREATE INDEX keys ON lines (key)")
+        except sqlite3.Error as error:
+            raise CheckpointError(
+                f"Cannot index {self._files[0]}: {error}. Free some space in the folder of temporary files."
+            ) from error
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The last object with this key."""

@@ -1,11 +1,13 @@
 """Files of JSON lines, and the part of the images that one of several processes reads."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from energycomp.cli import append_line
+from energycomp.cli import append_line, claimed, read_lines
 from energycomp.cli.lines import Lines
 from energycomp.cli.shards import Shard, local_device, shard_of
 from energycomp.errors import CheckpointError, InputError
@@ -64,3 +66,22 @@ def test_lines_are_found_by_key_in_several_files(tmp_path: Path) -> None:
         file.write("\n")
     with pytest.raises(CheckpointError, match=r"Line \d+ of .*one.jsonl is not a JSON object"):
         Lines([one], key=str)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of files")
+def test_a_full_disk_is_an_error_and_loses_no_earlier_line(tmp_path: Path) -> None:
+    import resource
+
+    file, limits = tmp_path / "a.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    append_line(file, {"key": "a"})
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 5, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"Cannot write .*a.jsonl: no space for \d+ bytes"):
+            append_line(file, {"key": "b"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    with claimed(file):
+        append_line(file, {"key": "b"})
+    assert [record["key"] for record in read_lines(file)] == ["a", "b"]
