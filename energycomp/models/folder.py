@@ -199,7 +199,9 @@ def _decomposer(config: Mapping[str, Any]) -> str | None:
 
     A config without this key was written before decomposers had names: the network's own name stood for both.
     """
-    name: str = config.get("decomposer", config["network"]["name"])
+    name: Any = config.get("decomposer", config["network"]["name"])
+    if not isinstance(name, str):
+        raise CheckpointError(f"got the decomposer {name!r} in {CONFIG}; expected a registered name; restore it")
     if "decomposer" in config:
         find("decomposers", name)  # raises NotFoundError, which lists the registered names
     return name if name in names("decomposers") else None
