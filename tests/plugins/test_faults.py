@@ -146,7 +146,7 @@ def together(site: Path, inputs: tuple[Path, Path], tmp_path_factory: pytest.Tem
     energycomp = [sys.executable, "-m", "energycomp"]
     names = ("plugins", "plugins --json", "env --json", "--help", "--version")
     commands = {name: [*energycomp, *name.split()] for name in names} | {
-        "sample": [*energycomp, "sample", "clevr", "--at", "0.3,0.4", "--steps", "1", "-o", "one.png", "--json"],
+        "sample": [*energycomp, "sample", "clevr", "0.3,0.4", "--steps", "1", "-o", "one.png", "--json"],
         "infer": [*energycomp, "infer", *inputs, "--solver", "pursuit", "--count", "1", "--json"],
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ENERGYCOMP_")} | {"COLUMNS": "200"}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp import load, training
+from energycomp import load
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_clevr.model import clevr as build
@@ -17,6 +17,7 @@ from energycomp_clevr.objects import ATTRIBUTES
 from energycomp_clevr.recipe import OBJECTS, WIDE, WIDE_CROWDED, clevr_places, rendered, scenes_of
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.records import Record
+from energycomp_lab import training
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 
 RENDERED: tuple[tuple[int, dict[str, Any]], ...] = (

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import CatMetric, MaxMetric, MeanMetric, Metric, MetricCollection
 
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import Problem, Solution
 from energycomp.testing import stripes_model, tiny_model
@@ -31,7 +32,7 @@ class Guess:
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         count = problem.counts[1]
-        with problem._count():
+        with count_rows(problem._spent):
             problem.errors(torch.rand(1, count, 2), problem.draw(10, generator))
         values = torch.rand(count, 2, generator=generator)
         return Solution(values, count, error=0.0, stderr=0.0, rows=problem.rows)
