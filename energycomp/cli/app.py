@@ -32,6 +32,9 @@ MOVED = {  # options of earlier versions: what to write instead
     ),
     **dict.fromkeys(("--at", "--with", "--without"), "a component: 0.3,0.5 or smiling or smiling=false"),
     **{f"--{name}": f"--option {name}=..." for name in ("model", "dtype", "preset", "concepts", "template")},
+    **dict.fromkeys(
+        ("--workers", "--shard", "--column", "--quiet"), "energycomp batch, of the package energycomp-batch"
+    ),
     "--report": "--json",
     "--show": "a viewer of your system",
 }

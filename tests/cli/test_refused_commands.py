@@ -28,6 +28,10 @@ REFUSED = {
         "sample MODEL 0,0 --weight 1",
         "got --weight, an option of earlier versions; expected a component: '",
     ),
+    "infer: many": (
+        "infer MODEL picture.png --workers 2",
+        "got --workers, an option of earlier versions; expected energycomp batch",
+    ),
     "add": ("add MODEL picture.png", "got add, a command of earlier versions; expected recombine --take all"),
     "sample: weight": ("sample MODEL '0,0 * b'", "got '* b' in '0,0 * b'; expected a finite number, such as * 7.5"),
     "sample: weight NaN": ("sample MODEL '0,0 * nan'", "got '* nan'"),
