@@ -165,6 +165,8 @@ class Defaults:
         guidance_scale: the weight of each component where a person gives none, as on the command line.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
         views: how many turned and mirrored views of an image a decomposition searches, 1 to 8; see `search_latents`.
+        aspect: width / height of the images as people see them, where the network works on squashed ones: 1.5 for the
+            480x320 frame of CLEVR at 64x64 pixels.
     """
 
     timesteps: tuple[float, float] | None = attrs.field(
@@ -199,3 +201,4 @@ class Defaults:
     guidance_scale: float = attrs.field(default=1.0, validator=number())
     attribute_guidance: float = attrs.field(default=1.0, validator=number())
     views: int = attrs.field(default=1, validator=whole(1, 8))
+    aspect: float = attrs.field(default=1.0, validator=number(least=0.1, most=10.0))

@@ -109,6 +109,7 @@ def test_defaults() -> None:
             for name in ("guidance_scale", "attribute_guidance")
             for scale in (0.0, -1.0, None, "7", float("nan"))
         ),
+        *(({"aspect": wrong}, "a number from 0.1 to 10") for wrong in (0, -1.5, 11.0, None, "3:2", float("nan"))),
     ):
         with pytest.raises(InputError, match=message):
             Defaults(**wrong)  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
+ASPECT = 480 / 320  # of the frame of CLEVR
+
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
     """The model of CLEVR scenes: `clevr(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
@@ -142,6 +144,7 @@ def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, sk
         counts=(0, 10),
         scheduler="DDPMScheduler",
         num_inference_steps=100,
+        aspect=ASPECT,
     )
     return _model(denoiser, defaults, "two_stage", conditioner, name)
 
@@ -171,7 +174,7 @@ def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:
         token_shape=(1, 2),
         codec=VAECodec(vae, image_size=64),
     )
-    defaults = Defaults(timesteps=(0.0, 500.0), draws=64, solver="sgd", counts=(0, 10))
+    defaults = Defaults(timesteps=(0.0, 500.0), draws=64, solver="sgd", counts=(0, 10), aspect=ASPECT)
     return _model(denoiser, defaults, "unet2d_condition", Coordinates(), "coordinates")
 
 

@@ -12,6 +12,7 @@ import energycomp
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.plugins import find
+from energycomp_datasets.clevr.layout import FRAME
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.evaluation import Example, PerceptionRate, Precision, true_values
 
@@ -43,6 +44,13 @@ def test_the_weights_are_small_and_registered() -> None:
         assert find("models", name)().name == "clevr"
         weights = files("energycomp_clevr") / "weights" / folder
         assert sum(len(file.read_bytes()) for file in weights.iterdir()) <= 12_000_000
+
+
+@pytest.mark.parametrize("name", ["clevr", "clevr-places", "clevr-places-flow"])
+def test_the_images_have_the_shape_of_clevr_s_frame(name: str) -> None:
+    width, height = FRAME
+    assert energycomp.load(name).defaults.aspect == find("models", name)(pretrained=False).defaults.aspect
+    assert energycomp.load(name).defaults.aspect == width / height == 1.5
 
 
 def test_reads_held_out_scenes(clevr: energycomp.Model) -> None:
