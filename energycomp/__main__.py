@@ -1,6 +1,38 @@
-"""`python -m energycomp`, and `accelerate launch -m energycomp train ...`."""
+"""The command `energycomp`, also `python -m energycomp` and `accelerate launch -m energycomp train ...`."""
 
-from energycomp.cli.app import main
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from _thread import interrupt_main
+from types import FrameType
+
+AGAIN = 0.05  # s until an interrupt that came during an import is tried again
+
+
+def main() -> None:
+    """Runs the command line, with an answer to Ctrl-C from the first moment on."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, between_imports)
+    try:
+        from energycomp.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("energycomp: interrupted\n")
+        sys.exit(130)
+
+
+def between_imports(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt as Python does, but not within an import, which libraries swallow or leave in halves."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            threading.Timer(AGAIN, interrupt_main, (number,)).start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
 
 if __name__ == "__main__":
     main()

@@ -75,6 +75,24 @@ def test_ctrl_c_in_an_exit_handler_prints_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+def test_ctrl_c_during_an_import_waits_for_its_end(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.2)\n"
+        "except BaseException:\n    print('swallowed')\n"  # as libraries do
+    )
+    code = (
+        "import sys, types\nfrom energycomp.__main__ import main\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "def run():\n    import slow, time\n    time.sleep(9)\n    print('went on')\n"
+        "sys.modules['energycomp.cli'] = types.ModuleType('energycomp.cli')\n"
+        "sys.modules['energycomp.cli.app'] = types.SimpleNamespace(main=run)\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "energycomp: interrupted\n")
+
+
 def test_shells_complete_commands() -> None:
     done = CliRunner().invoke(cli.app, ["--help"])
     assert "--install-completion" in done.output
