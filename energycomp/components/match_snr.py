@@ -7,11 +7,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import attrs
+import torch
 from torch import Tensor
 
 from energycomp.components.algebra import Composable, Composition, Mixture
 from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.predict import WrappedGroup, group_of, predict, predict_group
+from energycomp.components.prediction import convert
 from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
 from energycomp.components.terms import Terms
 from energycomp.errors import CompositionError, InputError
@@ -23,8 +25,8 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
     Variance-preserving samples of two schedules are the same samples x = s x0 + sigma eps where their log-SNR is the
     same. So each leaf is predicted at the timestep of its own schedule with the log-SNR of the given timestep
     (`timestep_of`), whatever its prediction type, and a flow model composes with a diffusion model over the same
-    pixels or latents. Costs what the component costs: leaves of one denoiser stay one batch. At levels beyond the ends
-    of its own schedule a leaf is predicted at the end.
+    pixels or latents. Costs what the component costs: leaves of one denoiser stay one batch. Beyond the ends of its
+    own schedule a leaf is asked at the end. What is kept is its x0 at noisier levels, and its score at less noisy ones.
 
     A leaf is matched to equal spaces once: the unconditional leaf of a matched component merges and cancels in sums.
 
@@ -75,7 +77,15 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
 
 @attrs.frozen(eq=False)
 class _Group(WrappedGroup):
-    """The group of matched leaves of one schedule: the same samples, noise levels and predictions, other timesteps."""
+    """The group of matched leaves of one schedule: the same samples and noise levels, other timesteps.
+
+    # Notation: variable -> symbol
+    #     s, n            signal and noise of the own schedule at the timestep that a leaf is asked at
+    #     signal, noise   those of the space, which differ from s, n beyond the ends of the own schedule
+    #
+    # signal < s, noisier: x0 is that of the leaf, which is nearly the mean of the data
+    # noise < n, less noisy: the score (s x0 - x) / n^2 is that of the leaf, whose density is nearly that of the data
+    """
 
     own: NoisedSpace
     space: NoisedSpace
@@ -88,15 +98,25 @@ class _Group(WrappedGroup):
     def predictions(
         self, leaves: Sequence[_Matched], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        inner = [leaf.component for leaf in leaves]
-        return predict_group(self.inner, inner, owners, sample, self.own_timestep(timestep))
+        inner, at = [leaf.inner for leaf in leaves], self.own_timestep(timestep)
+        levels = *self.own.levels(at, sample.dtype), *self.space.levels(timestep, sample.dtype)
+        kind = self.prediction_type
+
+        def matched(prediction: Tensor, owner: Tensor | None) -> Tensor:
+            of = slice(None) if owner is None else owner
+            x, s, n, signal, noise = (values[of] for values in (sample, *levels))
+            x0 = convert(prediction, x, s, n, source=kind, target="sample")
+            x0 = torch.where(noise < n, (x + (noise / n).square() * (s * x0 - x)) / signal, x0)
+            return convert(x0, x, signal, noise, source="sample", target=kind)
+
+        return list(map(matched, predict_group(self.inner, inner, owners, sample, at), owners))
 
 
 @attrs.frozen(eq=False, repr=False)
 class _Matched(Composable):
     """A leaf at the timesteps of equal log-SNR of its own schedule."""
 
-    component: Any
+    inner: Any
     group: _Group
 
     @property
@@ -107,25 +127,38 @@ class _Matched(Composable):
     @property
     def unconditional(self) -> Any:
         """The unconditional leaf of the component, matched to the same space; None where it has none."""
-        unit = getattr(self.component, "unconditional", None)
+        unit = getattr(self.inner, "unconditional", None)
         return None if unit is None else match_snr(unit, self.group.space)
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, C, H, W)."""
         return predict(self, sample, timestep)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return match_snr, (self.inner, self.noised_space)  # a copy is matched once, too
+
     def __repr__(self) -> str:
-        return repr(self.component)
+        return repr(self.inner)
 
 
 @attrs.frozen(eq=False, repr=False)
 class _MatchedEnergy(_Matched):
-    """A matched leaf whose component has an energy."""
+    """A matched leaf whose component has an energy; see `_Group`.
+
+    # noise^2 E = (1 - signal / s) |x|^2 / 2 + (signal / s) n^2 E_own where signal < s, else E = E_own: its gradient is
+    # that of the predictions
+    """
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Energies (B,)."""
-        found: Tensor = self.component.energy(sample, self.group.own_timestep(timestep))
-        return found
+        at = self.group.own_timestep(timestep)
+        (s, n), (signal, noise) = (
+            [level.flatten() for level in space.levels(t, torch.float64)]
+            for space, t in ((self.group.own, at), (self.noised_space, timestep))
+        )
+        share, white = (signal / s).clamp(max=1.0), sample.double().square().flatten(1).sum(1) / 2
+        found = (1.0 - share) * white + share * n.square() * self.inner.energy(sample, at)
+        return (found / torch.maximum(noise, n).square()).to(sample.dtype)
 
 
 # Values hold what their keys are the ids of, so that an id is not used again while its entry is there.

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Composable, Composition
+from energycomp.components import Composable, Composition, match_snr
 from energycomp.denoisers import count_rows
 from energycomp.sampling import Composer
 from energycomp.testing import Gaussian, tiny_model
@@ -84,6 +84,14 @@ def test_leaves_of_a_copy_are_the_same_where_they_were(copied: Callable[[Any], A
     assert (spent.rows, spent.trunks) == (6, 2)  # one denoiser
     fresh = copied(tiny_model()(0.1, 0.1))  # its unconditional leaf was never made
     assert fresh.unconditional is (fresh & fresh).unconditional
+
+
+@pytest.mark.parametrize("copied", [*COPIES, copy.copy])
+def test_the_unconditional_leaf_of_a_matched_copy_is_one(copied: Callable[[Any], Any]) -> None:
+    model = tiny_model(prediction_type="flow")
+    k = copied(match_snr(model(0.2, 0.3) & model(0.7, 0.6), tiny_model().denoiser.noised_space))
+    assert list((3 * k & k.unconditional).terms.values()) == [-5.0, 3.0, 3.0]
+    assert k.unconditional in k.terms
 
 
 def test_a_copy_is_no_leaf_of_the_original() -> None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from torch import Tensor
 
 from energycomp import Composer, match_snr, per_sample
-from energycomp.components import Composition, cosine_schedule, flow_schedule, flow_time, log_snr, timestep_of
-from energycomp.denoisers import count_rows
+from energycomp.components import (
+    Composition,
+    NoisedSpace,
+    cosine_schedule,
+    flow_schedule,
+    flow_time,
+    log_snr,
+    timestep_of,
+)
+from energycomp.components.prediction import PREDICTION_TYPES
+from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import make_scheduler, sample
 from energycomp.testing import Gaussian, labels_model, tiny_model
@@ -169,6 +179,74 @@ def test_samples_of_two_schedules_are_those_of_one() -> None:
     composer = Composer(0.5 * vp + 0.5 * match_snr(flow, vp.noised_space))
     x = composer.sample(512, scheduler="dpmsolvermultistep", generator=0, output_type="latent", progress=False)
     assert (float(x.mean()), float(x.std())) == pytest.approx((0.15, 0.3**0.5), abs=0.03)
+
+
+LINEAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+
+
+@pytest.mark.parametrize("own", [SCALED, LINEAR])
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpmsolvermultistep", "eulerdiscrete", "flowmatcheulerdiscrete"])
+def test_samples_from_noisier_levels_than_the_own_schedule_has(scheduler: str, own: Tensor) -> None:
+    """Both parts are N(0.7, 0.5^2), and so is their mean."""
+    space = FLOW if own is LINEAR else cosine_schedule()
+    matched, given = (Gaussian(0.7, 0.25, alphas_cumprod=alphas) for alphas in (own, space))
+    composer = Composer(0.5 * given + 0.5 * match_snr(matched, given.noised_space))
+    x = composer.sample(2000, scheduler=scheduler, generator=0, output_type="latent", progress=False)
+    assert float(x.mean()) == pytest.approx(0.7, abs=0.02)
+    assert float(x.std()) == pytest.approx(0.5, abs=0.04)
+
+
+def spread_leaf(kind: Any) -> Conditional:
+    """Images N(m, 0.2^2) at each pixel under the schedule of Stable Diffusion, as a network of any prediction type."""
+    model = labels_model(3, spread=0.2, prediction_type=kind)
+    network: Any = model.denoiser.network
+    network.alphas_cumprod = SCALED
+    denoiser = attrs.evolve(model.denoiser, alphas_cumprod=SCALED, value_range=None)
+    return Conditional(denoiser, model(1).condition)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_predictions_beyond_the_ends_of_the_own_schedule(kind: Any) -> None:
+    """By hand: x0 of the noisy end at noisier levels, and the score of the other end at less noisy ones."""
+    leaf, space = spread_leaf(kind), NoisedSpace(FLOW, (3, 16, 16))
+    network: Any = leaf.denoiser.network
+    mean = (network.background + network.pattern(leaf.condition.rows[:, 0])).double()
+    x, timestep = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([998.0, 5.0])
+    (noisy, clean), matched = space.alphas_cumprod[[998, 5]].double(), match_snr(leaf, space)
+    assert noisy < SCALED[-1] < SCALED[0] < clean
+    wide, s, n = x.double(), SCALED.double().sqrt(), (1 - SCALED.double()).sqrt()
+    score = (s * mean.unsqueeze(-1) - wide.unsqueeze(-1)) / (0.04 * s**2 + n**2)  # of all own timesteps
+    x0 = (wide + n[-1] ** 2 * score[..., -1]) / s[-1]
+    torch.testing.assert_close(
+        matched.eps(x, timestep)[0].double(), (wide[0] - noisy.sqrt() * x0[0]) / (1 - noisy).sqrt(), atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        matched.eps(x, timestep)[1].double(), -(1 - clean).sqrt() * score[1, ..., 0], atol=1e-4, rtol=1e-3
+    )
+    images = Composer(matched).sample(64, generator=0, output_type="latent", progress=False)
+    assert float((images.mean(0) - mean[0]).square().mean().sqrt()) < 0.2 / 64**0.5 * 1.5
+
+
+def test_energies_beyond_the_ends_of_the_own_schedule_are_those_of_the_predictions() -> None:
+    matched = match_snr(Gaussian(0.7, 0.25, sample_shape=(1, 2, 2), alphas_cumprod=SCALED), FLOW_SPACE)
+    x, timestep = torch.randn(5, 1, 2, 2, dtype=torch.float64), torch.tensor([0.0, 5.0, 500.0, 950.0, 999.0])
+    x.requires_grad_()
+    (score,) = torch.autograd.grad(matched.energy(x, timestep).sum(), x)
+    noise = (1 - FLOW[timestep.long()].double()).sqrt()[:, None, None, None]
+    torch.testing.assert_close(noise * score, matched.eps(x, timestep).detach(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["smc", "mala"])
+def test_products_of_matched_components(sampler: str) -> None:
+    """a b / u is N(0.457, 0.143); 200 steps come to levels beyond both ends of the own schedule."""
+    u = Gaussian(0.0, 1.0, unconditional="self", alphas_cumprod=SCALED)
+    a, b = (Gaussian(mean, 0.25, unconditional=u, alphas_cumprod=SCALED) for mean in (1.0, -0.2))
+    product = match_snr(a & b, Gaussian().noised_space)
+    x = Composer(product).sample(
+        500, sampler=sampler, num_inference_steps=200, generator=0, output_type="latent", progress=False
+    )
+    assert (float(x.mean()), float(x.var())) == pytest.approx((0.457, 0.143), abs=0.04)
 
 
 def test_matched_leaves_of_a_denoiser_are_one_batch_and_share_u() -> None:
