@@ -70,6 +70,9 @@ def infer(
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
     results.jsonl are not read again.
 
+    A model with an encoder, such as decomp, reads parts in one pass: use decompose, which takes seconds. --solver sgd
+    searches for their latents without the encoder, which takes minutes.
+
     The command batch of the package energycomp-batch reads many images: by several processes and machines, and from
     tables.
     """

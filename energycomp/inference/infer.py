@@ -50,7 +50,7 @@ def infer(
             `Composer.sample(output_type="pt")` returns it. Data that are not images are tensors of any numbers.
         model: a model, or its name or folder, which is loaded for this image; load it once to read several.
         solver: an object with `solve(problem, generator=)`, its class, or a registered name such as "pursuit"; the
-            model's default solver when left out.
+            model's default solver when left out. A model with an encoder, such as `decomp`, has none: use `decompose`.
         count: the number of components, or least and greatest; the model's default range when left out.
         candidates: restrict the search to these values (M, *V): a tensor, an array, or a list of values or of what the
             model is called with.
@@ -91,6 +91,11 @@ class Search:
 
     def read(self, image: Any, model: Model, generator: int | torch.Generator | None = None) -> Solution:
         """The solution for one image as the model's processor takes it: float tensors are in [-1, 1]."""
+        if self.solver is None and model.encoder is not None:
+            raise InputError(
+                f"got {model.name}, whose encoder reads the latents of an image in one pass, where a search for them "
+                "takes minutes; expected a model without an encoder, or a solver; use decompose, or name solver 'sgd'"
+            )
         solver: Solver = object_of("solvers", model.defaults.solver if self.solver is None else self.solver)
         generator = as_generator(0 if generator is None else generator)
         observation = model.encode(image)

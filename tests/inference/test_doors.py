@@ -148,6 +148,10 @@ LISTED = "expected legal values"
 SEED = "expected a seed"
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown solver": (lambda: places(solver="frist"), "Did you mean 'first'"),
+    "no solver for a model with an encoder": (
+        lambda: infer(torch.zeros(3, 16, 16), stripes_model()),
+        "whose encoder reads .*; use decompose, or name solver 'sgd'",
+    ),
     "a class that needs arguments": (lambda: places(solver=Needy), "expected an object: call the class"),
     "no solver": (lambda: places(solver=object()), SOLVER),
     "an object without needs": (lambda: places(solver=SimpleNamespace(solve=print)), "without needs"),

@@ -90,13 +90,17 @@ class SlotDecomposer:
 
     @torch.no_grad()
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
-        """The decoded image of each slot, the mask of pixels in which its weight is the largest, and all together."""
+        """The decoded image of each slot, the mask of pixels in which its weight is the largest, and all together.
+
+        What a slot without a pixel decodes to is nowhere in the image, and is white here.
+        """
         del generator, num_inference_steps
         drawn = [self._drawn(part) for part in self._checked(latents).split(CHUNK)]
         both = Drawn(torch.cat([d.images for d in drawn]), torch.cat([d.log_masks for d in drawn]))
         winner = both.log_masks.argmax(1, keepdim=True)[:, :, 0]
         masks = winner == torch.arange(latents.shape[1], device=winner.device)[:, None, None]
-        return Parts(images=both.images.clamp(-1, 1), masks=masks, whole=both.whole.clamp(-1, 1))
+        images = torch.where(masks.any((2, 3))[..., None, None, None], both.images.clamp(-1, 1), 1.0)
+        return Parts(images=images, masks=masks, whole=both.whole.clamp(-1, 1))
 
     @torch.no_grad()
     def scenes(self, n: int, *, generator: int | torch.Generator | None = None) -> Tensor:

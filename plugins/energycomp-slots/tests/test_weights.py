@@ -82,6 +82,15 @@ def test_one_number_changes_one_object(slots: SlotDecomposer) -> None:
     assert torch.stack(moved).mean() < 0.02
 
 
+def test_slots_without_a_pixel_are_white(slots: SlotDecomposer) -> None:
+    parts = slots.parts(slots.encode(arrow_rooms(np.random.default_rng(7), 8).images))
+    assert parts.masks is not None
+    empty = ~parts.masks.any((2, 3))
+    assert 0 < empty.sum() < empty.numel()
+    assert bool((parts.images[empty] == 1).all())
+    assert bool((parts.images[~empty] < 0).flatten(1).any(1).all())
+
+
 def test_the_command_line(picture: str, tmp_path: Path) -> None:
     scenes = run("sample", "slots", "-n", "4", "--grid", "-o", str(tmp_path / "scenes.png"))
     assert scenes["n"] == 4
