@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,13 +107,11 @@ def edit(
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(seed)
     solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
-    for number, words in changes.items():
-        values = [solution.conditions[_index(number, solution, loaded)], *moved.get(number, ())]
-        moved[number] = _with_words(loaded, values, words, number)
     edited = run(
         picture,
         loaded,
         move={_index(number, solution, loaded): value for number, value in moved.items()},
+        set={_index(number, solution, loaded): words for number, words in changes.items()},
         remove=[_index(number, solution, loaded) for number in remove or []],
         add=added,
         solution=solution,
@@ -150,18 +145,6 @@ def _words(text: str) -> dict[str, str]:
     if not all(name.strip() and word.strip() for name, _, word in pairs):
         raise InputError(f"got --set {text!r}; expected NAME=WORD and commas, such as color=red,shape=sphere")
     return {name.strip(): word.strip() for name, _, word in pairs}
-
-
-def _with_words(model: Model, values: Sequence[Tensor], words: dict[str, str], number: int) -> Tensor:
-    """The last value, such as that of --move, with other words; what it leaves open is that of the value before."""
-    from energycomp.components import mixed_of, parsed
-
-    mixed = mixed_of(model.conditioner)
-    if mixed is None or not words.keys() <= mixed.attributes.keys():
-        known = "none" if mixed is None else ", ".join(mixed.attributes)
-        raise InputError(f"got --set {number} of {', '.join(words)}; expected attributes of {model.name}: {known}")
-    described = reduce(operator.or_, map(model.conditioner.describe, values))
-    return parsed(model.conditioner, **{**described, **words})
 
 
 def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:

@@ -104,6 +104,7 @@ def sample(
     ```sh
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.png
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
+    energycomp sample clevr "red cube" "small metal sphere" -o scene.png
     energycomp sample clevr "0.3,0.5" --not "0.7,0.6" --sampler rejection -o without.png
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
     energycomp sample faces smiling "black_hair=false" -o face.png
@@ -114,7 +115,8 @@ def sample(
     energycomp sample text "a photo of a dog * 7.5" --not "rain * 2" --option model=FOLDER -o dog.png
     ```
 
-    A COMPONENT is written as the model reads it: coordinates, a label, or a prompt. Behind it may stand its weight,
+    A COMPONENT is written as the model reads it: coordinates, a label, a prompt, or words of an object, whose place is
+    chosen where it has none. Behind it may stand its weight,
     `* NUMBER`, and where and when it counts: `@ REGION`, `@ FROM-TO` or `@ REGION, FROM-TO`. A region is left half,
     right half, top half, bottom half, a box x0,y0,x1,y1 in [0, 1], or an image file as a mask. FROM-TO is a share of
     the sampling trajectory: 0 is noise, and 1 is the end. Without components, the unconditional prediction is sampled.
@@ -140,7 +142,8 @@ def sample(
         _refuse(context, model)
         images = _scenes(whole_scenes, n, seed)
     else:
-        composers = _composed(loaded, sets, negated, weight=None if guidance in (None, ATTRIBUTES) else 1.0)
+        weight = None if guidance in (None, ATTRIBUTES) else 1.0
+        composers = _composed(loaded, sets, negated, weight, seed)
         options = {
             "scheduler": scheduler,
             "sampler": sampler,
@@ -235,12 +238,14 @@ def _scenes(own: Any, n: int, seed: int) -> list[Any]:
     return images
 
 
-def _composed(model: Model, sets: list[list[str]], negated: list[str], weight: float | None) -> list[Composer]:
+def _composed(
+    model: Model, sets: list[list[str]], negated: list[str], weight: float | None, seed: int
+) -> list[Composer]:
     """A composer for each list of components; `weight` is that of components without one, None for the model's."""
     from energycomp.sampling import Composer
 
     ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost
-    parts = [[*(model.read(text, weight=weight) for text in texts), *ruled_out] for texts in sets]
+    parts = [[*model.scene(*texts, weight=weight, generator=seed), *ruled_out] for texts in sets]
     return [Composer(each or model.unconditional) for each in parts]
 
 

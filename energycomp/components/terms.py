@@ -100,12 +100,23 @@ def _collapsed(values: Tensor) -> float | Tensor:
 
 
 def formula(terms: Mapping[Any, AnyWeight]) -> str:
-    """A weighted sum as it is written, the leaves by their `repr`.
+    """A weighted sum as it is written, the leaves by their `repr`; a second model of the same name is NAME-2.
 
     >>> formula({1: 2.0, 2: -1.0}), formula({})
     ('2 1 - 2', '0')
     """
-    return written(part for leaf, weight in terms.items() for part in _written(weight, repr(leaf)))
+    owners: dict[str, list[Any]] = {}
+
+    def named(leaf: Any) -> str:
+        owner = getattr(leaf, "denoiser", None)
+        name, bracket, rest = repr(leaf).partition("(")
+        known = owners.setdefault(name, [])
+        if owner is not None and not any(owner is one for one in known):
+            known.append(owner)
+        number = next((k for k, one in enumerate(known, start=1) if one is owner), 1)
+        return f"{name}{f'-{number}' if number > 1 else ''}{bracket}{rest}"
+
+    return written(part for leaf, weight in terms.items() for part in _written(weight, named(leaf)))
 
 
 def _written(weight: AnyWeight, leaf: str) -> tuple[tuple[float, str], ...]:

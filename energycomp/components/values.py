@@ -25,6 +25,14 @@ class ReadsText(Protocol):
         """The text of one component as a value (1, *V); raises `InputError`."""
 
 
+@runtime_checkable
+class Places(Protocol):
+    """A conditioner of objects that finds places for those that have none."""
+
+    def placed(self, texts: Sequence[str], generator: torch.Generator | None, /) -> list[str]:
+        """The texts of the objects of one image, each with a place."""
+
+
 def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
     """The arguments that a model is called with as one value (1, *V).
 

@@ -95,6 +95,7 @@ def edit(
     model: Model | str | Path,
     *,
     move: Mapping[int, Any] | None = None,
+    set: Mapping[int, Mapping[str, str]] | None = None,  # noqa: A002 - as the option of the command line
     remove: Collection[int] = (),
     add: Sequence[Any] = (),
     solution: Solution | None = None,
@@ -118,6 +119,7 @@ def edit(
         move: `{k: value}`, a new value for component k of the answer, counted from 0. A value is the arguments that the
             model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor or array of shape V.
             Attributes that it leaves open stay as they were read.
+        set: `{k: {"color": "red"}}`, new words for attributes of component k; its place stays, or is that of `move`.
         remove: components that are removed.
         add: values of components that are added.
         solution: the answer of `infer` for this image; by default it is computed with `solver` and `count`.
@@ -149,7 +151,7 @@ def edit(
     image = model.given(image)
     if solution is None:
         solution = Search(solver, count).read(image, model, generator)
-    plan = _plan(solution.conditions, model, {} if move is None else move, remove, add)
+    plan = _plan(solution.conditions, model, {} if move is None else move, {} if set is None else set, remove, add)
     composition = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(plan.values))
     with count_rows() as spent, torch.no_grad():
         start, freedom = _prepare(model.encode(image), model, plan, strength, generator)
@@ -190,37 +192,53 @@ class _Plan:
         return torch.stack([*stays, *self.new]) if stays or self.new else self.old[:0]
 
 
-def _plan(old: Tensor, model: Model, move: Any, remove: Any, add: Any) -> _Plan:
-    for name, given, kind in (("move", move, Mapping), ("remove", remove, Collection), ("add", add, Sequence)):
+def _plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add: Any) -> _Plan:
+    kinds = {"move": (move, Mapping), "set": (words, Mapping), "remove": (remove, Collection), "add": (add, Sequence)}
+    for name, (given, kind) in kinds.items():
         if not isinstance(given, kind) or isinstance(given, str):
             raise InputError(
-                f"got {name}={given!r}; expected such as move={{0: (0.4, 0.6)}}, remove=[1], add=[(0.2, 0.8)]"
+                f"got {name}={given!r}; expected such as move={{0: (0.4, 0.6)}}, set={{0: {{'color': 'red'}}}}, "
+                "remove=[1], add=[(0.2, 0.8)]"
             )
-    if not (move or remove or add):
-        raise InputError("got nothing to change; expected a component to move, remove or add")
-    for k in (*move, *remove):
+    if not (move or words or remove or add):
+        raise InputError("got nothing to change; expected a component to move, set, remove or add")
+    for k in (*move, *words, *remove):
         if k not in range(len(old)):
             known = "; ".join(f"{i}: {model.conditioner.describe(value)}" for i, value in enumerate(old))
             raise InputError(
                 f"got component {k} of {len(old)}; expected one of the answer's ({known or 'it has none'})"
             )
-    if both := set(move) & set(remove):
-        raise InputError(f"got component {min(both)} to move and to remove; expected one of both")
-    if len(set(remove)) < len(remove):
+    if both := {*move, *words} & {*remove}:
+        raise InputError(f"got component {min(both)} to change and to remove; expected one of both")
+    if len({*remove}) < len(remove):
         raise InputError(f"got components {sorted(remove)} to remove, one of them twice; expected each once")
 
-    mixed = mixed_of(model.conditioner)  # attributes that a new value leaves open stay as they were
-
-    def parsed(value: Any) -> Tensor:
-        return value_of(model.conditioner, value)[0].to(old)
-
-    moved = {
-        k: parsed(value) if mixed is None else mixed.support.kept(old[k], parsed(value)) for k, value in move.items()
-    }
-    plan = _Plan(old, tuple(remove), moved, tuple(parsed(value) for value in add))
+    added = tuple(value_of(model.conditioner, value)[0].to(old) for value in add)
+    plan = _Plan(old, tuple(remove), _moved(old, model, move, words), added)
     if model.defaults.distinct and len(torch.unique(plan.values, dim=0)) < len(plan.values):
         raise InputError(f"got equal values in {plan.values.tolist()}; expected components that differ; change one")
     return plan
+
+
+def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[int, Any]) -> dict[int, Tensor]:
+    """The new values of components; attributes that they leave open stay as they were."""
+    mixed, moved = mixed_of(model.conditioner), {}
+    for k, value in move.items():
+        new = value_of(model.conditioner, value)[0].to(old)
+        moved[k] = new if mixed is None else mixed.support.kept(old[k], new)
+    return moved | {k: _worded(moved.get(k, old[k]), given, model, k) for k, given in words.items()}
+
+
+def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
+    """A value with other words of its attributes."""
+    mixed = mixed_of(model.conditioner)
+    known = {} if mixed is None else mixed.attributes
+    if not isinstance(words, Mapping) or not words or not words.keys() <= known.keys():
+        raise InputError(
+            f"got {words!r} to set for component {k}; expected words by attribute of {model.name}: "
+            f"{', '.join(known) or 'it has none'}"
+        )
+    return value_of(model.conditioner, {**model.conditioner.describe(value), **words})[0].to(value)
 
 
 def _prepare(

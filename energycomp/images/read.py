@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ MAX_PIXELS = 24_500_000  # at most 10 bytes each while an image is decoded, 20 f
 MAX_SIDE = 65_535  # JPEG's own limit
 MAX_BYTES = 100_000_000  # of a file
 MAX_HEADER_BYTES = 32_000_000  # read before pixels are decoded; a WebP file is read as a whole
+URL = re.compile(r"[a-zA-Z][\w+.-]+:/{1,2}[^/]")  # `pathlib` makes one slash of two
 BAND = 1_000_000  # pixels that are converted at once
 
 
@@ -42,6 +44,8 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
             a side or 100 MB.
     """
     file = Path(path)
+    if URL.match(str(path)):
+        raise InputError(f"got the address {path}; expected a file; download it, and give its path")
     try:
         size = file.stat().st_size if file.is_file() else None
     except (OSError, ValueError) as error:

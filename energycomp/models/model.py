@@ -15,8 +15,8 @@ from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
 from energycomp.components.conditioning import mixed_of, weights_of
-from energycomp.components.text import weighted
-from energycomp.components.values import parsed, read_value, values_of
+from energycomp.components.text import WeightedText, weighted
+from energycomp.components.values import Places, ReadsText, parsed, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
@@ -26,6 +26,7 @@ from energycomp.models.hub import CARD, upload
 from energycomp.models.model_card import card
 from energycomp.models.parts import ModelParts
 from energycomp.models.sources import check_device, dtype_of, opened
+from energycomp.seeds import as_generator
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
 """`(model, source, scale)`: the model with LoRA weights."""
@@ -71,10 +72,15 @@ class Model(ModelParts):
     def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
         """A component under the condition that the arguments stand for; raises `InputError`.
 
-        The arguments are those of the conditioner's `parse`, or a value: `model(*value)` and `model(value)` take a row
-        of `Solution.conditions`. `compose` takes all its rows.
+        The arguments are those of the conditioner's `parse`; or a value: `model(*value)` and `model(value)` take a row
+        of `Solution.conditions`, and `compose` takes all its rows; or a text as on the command line, without a weight,
+        such as "red cube at 0.3,0.5", see `scene`.
         """
-        value = parsed(self.conditioner, *args, **kwargs)
+        text = args[0] if len(args) == 1 and not kwargs and isinstance(args[0], str) else None
+        if text is not None and isinstance(self.conditioner, ReadsText):
+            value = self.conditioner.read(text)
+        else:
+            value = parsed(self.conditioner, *args, **kwargs)
         if any(isinstance(arg, Tensor | np.ndarray) for arg in (*args, *kwargs.values())):
             return self.leaf(value)
         shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
@@ -94,7 +100,9 @@ class Model(ModelParts):
         >>> tiny_model().read("0.3,0.4 * 2 @ left half, 0-0.4")
         2 [0 to 0.4] [left half] tiny(0.3, 0.4)
         """
-        found = weighted(text)
+        return self._read(weighted(text), weight)
+
+    def _read(self, found: WeightedText, weight: float | None) -> Composition:
         try:
             value = read_value(self.conditioner, found.text)
         except InputError as error:
@@ -104,6 +112,25 @@ class Model(ModelParts):
         name = f"{self.name}({re.sub(r',(?! )', ', ', found.text)})"
         default = self.defaults.guidance_scale if weight is None else weight
         return self.leaf(value, name) * found.weight(default)
+
+    def scene(
+        self, *texts: str, weight: float | None = None, generator: int | torch.Generator | None = 0
+    ) -> list[Composition]:
+        """Components as `read` takes them. Those without a place are put where there is room.
+
+        Args:
+            weight: as of `read`.
+            generator: or a seed, of the places.
+
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().scene("0.3,0.4", "0.7,0.6 * 2")
+        [tiny(0.3, 0.4), 2 tiny(0.7, 0.6)]
+        """
+        found = [weighted(text) for text in texts]
+        if isinstance(self.conditioner, Places):
+            placed = self.conditioner.placed([one.text for one in found], as_generator(generator))
+            found = [attrs.evolve(one, text=text) for one, text in zip(found, placed, strict=True)]
+        return [self._read(one, weight) for one in found]
 
     def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
         """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""

@@ -51,6 +51,16 @@ class _Options(TypedDict, total=False):
     progress: bool
 
 
+_SIZE = "expected none: the model says the size; give a pipeline's when it is loaded, as load(..., image_size=512)"
+INSTEAD = {  # what pipelines of diffusers take, and what does it here
+    "height": _SIZE,
+    "width": _SIZE,
+    "prompt": "expected components: Composer([model('a dog')])",
+    "negative_prompt": "expected a negated component: model('a dog') & ~model('rain')",
+    "num_images_per_prompt": "expected n=, the number of samples",
+}
+
+
 class Composer(Composable):
     """The composition of components by a rule, with `sample`. It is a component, and composes as its composition does.
 
@@ -139,6 +149,7 @@ class Composer(Composable):
         mixed_precision: Literal["no", "bf16"] = "no",
         progress: bool = True,
         return_dict: bool | None = None,
+        **others: Any,
     ) -> Any:
         """Samples that follow the composed noise prediction. Costs n rows per leaf and step; every step is one batch.
 
@@ -181,6 +192,7 @@ class Composer(Composable):
             InputError: an option that cannot be, before anything is run.
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
+        _check_names(others)
         own = _model_options(self.composition)
         if guidance is None and guidance_scale is None and sampler is None:
             guidance, guidance_scale = own.get("guidance"), own.get("guidance_scale")
@@ -270,6 +282,11 @@ def _model_options(composition: Composition) -> Mapping[str, Any]:
     conditioned = [leaf for leaf in leaves if leaf.sampling is not leaf.denoiser.sampling]
     options = [leaf.sampling for leaf in conditioned or leaves]
     return options[0] if options and all(one == options[0] for one in options) else {}
+
+
+def _check_names(others: Mapping[str, Any]) -> None:
+    for name in others:
+        raise InputError(f"got {name}=; {INSTEAD.get(name, 'expected an argument of help(Composer.sample)')}")
 
 
 def _batch(composition: Composition) -> int:

@@ -8,9 +8,6 @@ from typing import Any
 
 from PIL import Image
 
-from energycomp.cli.edit import _with_words
-from energycomp.testing import tinted_model
-
 Run = Callable[..., tuple[int, str, str]]
 Fake = Callable[..., list[Any]]
 
@@ -38,13 +35,3 @@ def test_edit_reports_as_json_and_warns_of_foreign_pictures(
     assert (report["path"], report["out_of_distribution"]) == ("edited.png", True)
     assert 0 < report["repainted"] <= 1
     assert "one.png: the image is out of distribution" in err
-
-
-def test_new_words_keep_the_place_of_a_move_and_the_words_that_it_leaves_open() -> None:
-    model = tinted_model()
-    parse = model.conditioner.parse
-    first, second, *_ = model.conditioner.attributes["tint"]  # type: ignore[attr-defined]
-    read, moved = parse(0.5, 0.5, tint=first)[0], parse(0.25, 0.0)[0]
-    assert _with_words(model, [read, moved], {}, 1).equal(parse(0.25, 0.0, tint=first))
-    assert _with_words(model, [read, moved], {"tint": second}, 1).equal(parse(0.25, 0.0, tint=second))
-    assert _with_words(model, [read], {"tint": second}, 1).equal(parse(0.5, 0.5, tint=second))

@@ -129,8 +129,10 @@ def test_it_repeats() -> None:
         ({}, "nothing to change"),
         ({"remove": [3]}, r"component 3 of 3; expected one of the answer's \(0: \[0.2"),
         ({"remove": [-1]}, "component -1 of 3"),
-        ({"remove": [1], "move": {1: (0.5, 0.5)}}, "component 1 to move and to remove"),
+        ({"remove": [1], "move": {1: (0.5, 0.5)}}, "component 1 to change and to remove"),
         ({"remove": [1, 1]}, "twice"),
+        ({"set": {0: {"colour": "red"}}}, "it has none"),
+        ({"set": [1]}, "set=\\[1\\]"),
         ({"add": [(0.5, 1.5)]}, "expected two numbers"),
         ({"add": [(0.5,)]}, "expected two numbers"),
         ({"add": [(float("nan"), 0.5)]}, "expected two numbers"),
@@ -212,3 +214,21 @@ def test_a_moved_object_keeps_the_attributes_that_its_new_value_leaves_open() ->
     assert moved.values.equal(torch.tensor([[0.4, 0.4, 1.0, 2.0], [0.7, 0.7, 2.0, 1.0]]))
     opened = edit(to_unit(planted(tinted, values)[0]), tinted, remove=[0], add=[(0.4, 0.4)], **options)
     assert opened.values[1].equal(torch.tensor([0.4, 0.4, 0.0, 0.0]))
+
+
+def test_new_words_keep_the_place_of_a_move_and_the_words_that_it_leaves_open() -> None:
+    model = tinted_model(num_inference_steps=2)
+    parse = model.conditioner.parse
+    read, other = parse(0.5, 0.5, tint="red"), parse(0.1, 0.9, width="wide")
+    found = answer(torch.cat([read, other]))
+    image = to_unit(planted(model, found.conditions)[0])
+
+    def values(**options: Any) -> Tensor:
+        return edit(image, model, solution=found, progress=False, **options).values
+
+    assert values(move={0: (0.25, 0.0)}).equal(torch.cat([parse(0.25, 0.0, tint="red"), other]))
+    changed = {"set": {0: {"tint": "blue"}}}
+    assert values(move={0: (0.25, 0.0)}, **changed).equal(torch.cat([parse(0.25, 0.0, tint="blue"), other]))
+    assert values(**changed).equal(torch.cat([parse(0.5, 0.5, tint="blue"), other]))
+    with pytest.raises(InputError, match="expected words by attribute of tinted: tint, width"):
+        values(set={1: {"hue": "blue"}})

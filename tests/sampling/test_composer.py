@@ -218,6 +218,10 @@ def test_callback_may_replace_the_sample() -> None:
         {"output_type": "jpg"},
         {"mixed_precision": "int8"},
         {"scheduler": "Nothing"},
+        {"height": 512},
+        {"negative_prompt": "rain"},
+        {"num_images_per_prompt": 4},
+        {"steps": 4},
     ],
 )
 def test_options_that_cannot_be_run_no_row(options: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,6 +17,11 @@ from energycomp.errors import InputError
 from energycomp_clevr.coordinates import Coordinates
 
 ANYTHING = "object"  # in a description without a shape
+NUMBER = r"[-+.\deE]+"
+PLACE = re.compile(rf"\s*(?:x=)?({NUMBER})\s*,\s*(?:y=)?({NUMBER})\s*")
+FLOOR = torch.tensor([[0.15, 0.35], [0.85, 0.8]])  # where the objects of CLEVR stand: least and greatest x, y
+APART = 0.22  # of two places
+TRIED = 64  # places
 
 ATTRIBUTES = {
     "size": ("small", "large"),
@@ -70,6 +75,13 @@ class Objects:
             InputError: a place outside of [0, 1], or a word that is none of the attribute's.
         """
         words = {name: kwargs.pop(name) for name in list(kwargs) if name in ATTRIBUTES}
+        if unknown := kwargs.keys() - {"x", "y"}:
+            name = min(unknown)
+            near = get_close_matches(name, ATTRIBUTES, n=1)
+            raise InputError(
+                f"got {name}=; expected {', '.join(ATTRIBUTES)}, or x and y"
+                + (f". Did you mean {near[0]}={kwargs[name]!r}?" if near else "")
+            )
         place = Coordinates().parse(*args, **kwargs)
         codes = [_code(name, words.get(name)) for name in ATTRIBUTES]
         return torch.cat([place, torch.tensor([codes], dtype=place.dtype)], dim=1)
@@ -81,6 +93,8 @@ class Objects:
             InputError: a word that is not known, two of one attribute, or no place.
         """
         described, at, place = text.rpartition(" at ")
+        if not (at or PLACE.fullmatch(text)):
+            described = text  # so that a word that is not known is named before the place
         found: dict[str, str] = {}
         for word in described.split():
             name = _attribute_of(word)
@@ -91,18 +105,34 @@ class Objects:
                     f"got {found[name]!r} and {word!r} in {text!r}; expected one {name}; leave one of them out"
                 )
             found[name] = word
-        number = r"[-+.\deE]+"
-        numbers = re.fullmatch(rf"\s*(?:x=)?({number})\s*,\s*(?:y=)?({number})\s*", place if at else text)
+        numbers = PLACE.fullmatch(place if at else text)
         if numbers is None:
             raise InputError(
                 f"got {text!r}; expected a place, alone or after a description, such as 0.3,0.45 or "
-                "'large red metal cube at 0.3,0.45'"
+                "'large red metal cube at 0.3,0.45'; model.scene('red cube', 'blue sphere') chooses places"
             )
         try:
             x, y = map(float, numbers.groups())
         except ValueError as error:
             raise InputError(f"got the place {place or text!r}; expected two numbers in [0, 1], as 0.3,0.45") from error
         return self.parse(x, y, **found)
+
+    def placed(self, texts: Sequence[str], generator: torch.Generator | None, /) -> list[str]:
+        """The texts, with a place where the floor of an image has room for those that have none.
+
+        >>> Objects().placed(["red cube", "sphere at 0.5,0.5"], torch.Generator().manual_seed(0))
+        ['red cube at 0.212,0.409', 'sphere at 0.5,0.5']
+        """
+        known = [self.read(text)[0, :2] for text in texts if _has_place(text)]
+        made = []
+        for text in texts:
+            if not _has_place(text):
+                tried = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * torch.rand(TRIED, 2, generator=generator)
+                away = torch.cdist(tried, torch.stack(known)).amin(1) if known else torch.ones(TRIED)
+                known.append(tried[(away > APART).int().argmax() if (away > APART).any() else away.argmax()])
+                text = f"{text} at {known[-1][0]:.3f},{known[-1][1]:.3f}"  # noqa: PLW2901
+            made.append(text)
+        return made
 
     def describe(self, value: Tensor) -> dict[str, Any]:
         """One value (6,), or a place (2,), as {"x": ..., "y": ..., "shape": ...}, without open attributes."""
@@ -127,6 +157,10 @@ class Objects:
                 columns.append((code[:, None] == torch.arange(1, len(words) + 1, device=code.device)).to(places.dtype))
         rows = torch.cat(columns, dim=1)
         return Condition(torch.nn.functional.pad(rows, (0, self.token_shape[1] - rows.shape[1]))[:, None])
+
+
+def _has_place(text: str) -> bool:
+    return " at " in text or PLACE.fullmatch(text) is not None
 
 
 def _code(name: str, word: Any) -> int:

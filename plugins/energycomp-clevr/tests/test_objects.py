@@ -117,3 +117,32 @@ def test_presets_of_the_recipe(tmp_path: Path) -> None:
         clevr(data=None, init=None, preset="large", cache=tmp_path)
     with pytest.raises(InputError, match="got the option 'vae'"):
         clevr(data=None, init=None, preset="default", cache=tmp_path, vae="folder")
+
+
+def test_a_model_takes_the_words_of_the_command_line() -> None:
+    model = objects()
+    assert repr(model("red cube at 0.3,0.5")) == "clevr(red cube at 0.3,0.5)"
+    rows = model("red cube at 0.3,0.5").condition.rows
+    assert rows.equal(model(0.3, 0.5, color="red", shape="cube").condition.rows)
+    with pytest.raises(InputError, match=r"model.scene\('red cube', 'blue sphere'\) chooses places"):
+        model("red cube")
+    with pytest.raises(InputError, match="Did you mean color='red'"):
+        model(0.3, 0.5, colour="red")
+
+
+def test_objects_without_a_place_get_one_of_their_own() -> None:
+    texts = ["red cube", "0.5,0.6", "blue sphere * 2 @ 0-0.4", "object", "small cylinder at 0.8,0.4"]
+    for seed in range(20):
+        scene = objects().scene(*texts, generator=seed)
+        assert [repr(one).split("clevr")[0] for one in scene] == ["", "", "2 [0 to 0.4] ", "", ""]
+        (rows,) = zip(*(one.terms for one in scene), strict=True)
+        places = torch.cat([leaf.condition.rows[0, :, :2] for leaf in rows])
+        assert places[[1, 4]].tolist() == torch.tensor([[0.5, 0.6], [0.8, 0.4]]).tolist()
+        assert torch.pdist(places).min() > 0.15
+        assert ((places > 0.1) & (places < 0.9)).all()
+
+
+def test_models_of_one_name_have_two_names_in_a_formula() -> None:
+    whole, point = objects(), places()
+    assert repr(0.5 * whole(0.3, 0.4) + 0.5 * point(0.5, 0.6)) == "0.5 clevr(0.3, 0.4) + 0.5 clevr-2(0.5, 0.6)"
+    assert repr(whole(0.3, 0.4) & whole(0.5, 0.6)) == "-u + clevr(0.3, 0.4) + clevr(0.5, 0.6)"
