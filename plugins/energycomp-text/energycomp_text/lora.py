@@ -1,4 +1,4 @@
-"""LoRA weights of a pipeline as a model of its own: adapters of peft, switched on for its rows only."""
+"""LoRA weights of a pipeline as a model of its own: adapters of peft, active for its rows, in their thread, only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from contextvars import ContextVar
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from energycomp_text.families import Family
 
 _numbers = count(1)
-_switching = Lock()  # held while adapters are switched, loaded or removed
+_on: ContextVar[tuple[str, ...]] = ContextVar("adapters", default=())  # active in this thread
+_changing = Lock()  # held while adapters are loaded or removed
 _unused: deque[tuple[Any, str]] = deque()  # pipelines and adapters that no model has any more
 
 
@@ -67,24 +69,23 @@ class _Adapter:
         network, encoder = denoiser.network, text.encoder  # type: ignore[attr-defined]
         inner = network.inner if isinstance(network, _Network) else network
         inner_encoder = encoder.inner if isinstance(encoder, _Encoder) else encoder
-        parts = _parts(self.pipe)
         return attrs.evolve(
             model,
             name=f"{model.name}+{short_name(source)}",
-            denoiser=attrs.evolve(denoiser, network=_Network(inner, parts, held), base=denoiser.base or denoiser),
-            conditioner=attrs.evolve(text, encoder=_Encoder(inner_encoder, parts, held)),  # type: ignore[misc]
+            denoiser=attrs.evolve(denoiser, network=_Network(inner, held), base=denoiser.base or denoiser),
+            conditioner=attrs.evolve(text, encoder=_Encoder(inner_encoder, held)),  # type: ignore[misc]
             adapt=attrs.evolve(self, held=held),
         )
 
     def _loaded(self, source: str | Path | Mapping[str, Tensor], scale: float) -> _Weights:
-        """An adapter, once it is in the parts of the pipeline; it is left switched off."""
+        """An adapter, once it is in the parts of the pipeline; it is left inactive."""
         if find_spec("peft") is None:
             raise NotFoundError("got LoRA weights without the package peft; pip install 'energycomp-text[lora]'")
         given = dict(source) if isinstance(source, Mapping) else str(file_of(str(source)))
         shown = "the given weights" if isinstance(source, Mapping) else str(source)
         name = f"energycomp_{next(_numbers)}"
         parts = _parts(self.pipe)
-        with _switching:
+        with _changing:
             try:
                 with _activity_kept(parts):
                     self._load(given, name)
@@ -96,6 +97,8 @@ class _Adapter:
             for part in parts:
                 part.eval().requires_grad_(requires_grad=False)  # the dropout of an adapter begins in training mode
                 for layer in _layers(part):
+                    if not issubclass(type(layer), _ByThread):
+                        layer.__class__ = _by_thread(type(layer))
                     if name in layer.scaling:
                         layer.set_scale(name, float(scale))
         _sweep()
@@ -122,10 +125,9 @@ class _Adapter:
 class _Network(nn.Module):
     """A network with adapters. The null row is without: u of a model with LoRA is that of its base."""
 
-    def __init__(self, inner: nn.Module, parts: list[nn.Module], held: tuple[_Weights, ...]) -> None:
+    def __init__(self, inner: nn.Module, held: tuple[_Weights, ...]) -> None:
         super().__init__()
         self.inner, self.held = inner, held
-        self._parts = tuple(parts)
 
     @property
     def device(self) -> torch.device:
@@ -147,7 +149,13 @@ class _Network(nn.Module):
         return torch.cat(parts)[order.argsort()]
 
     def _of(self, sample: Tensor, timestep: Tensor, condition: Condition, held: tuple[_Weights, ...]) -> Tensor:
-        with _switched_on(self._parts, held):
+        layers = [layer for layer in self.inner.modules() if isinstance(layer, _ByThread)]
+        if gone := [weights for weights in held if not any(weights.name in layer.scaling for layer in layers)]:
+            raise InputError(
+                f"got a component with {len(gone)} LoRA that its pipeline no longer has; expected the weights that "
+                "with_lora loaded; call with_lora again, and unload_lora_weights of the pipeline after the last use"
+            )
+        with _active_here(held):
             prediction: Tensor = self.inner(sample, timestep, condition)
         return prediction
 
@@ -155,14 +163,13 @@ class _Network(nn.Module):
 class _Encoder(nn.Module):
     """A text encoder with adapters."""
 
-    def __init__(self, inner: nn.Module, parts: list[nn.Module], held: tuple[_Weights, ...]) -> None:
+    def __init__(self, inner: nn.Module, held: tuple[_Weights, ...]) -> None:
         super().__init__()
         self.inner, self.held = inner, held
-        self._parts = tuple(parts)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Any:
         """What the encoder makes of ids (R, L)."""
-        with _switched_on(self._parts, self.held):
+        with _active_here(self.held):
             return self.inner(ids, mask)
 
 
@@ -192,37 +199,55 @@ def _offloaded_as_before(pipe: Any, network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _switched_on(parts: tuple[nn.Module, ...], held: tuple[_Weights, ...]) -> Iterator[None]:
-    """Adapters are active in the block, beside those that are active already."""
-    if not held:
+def _active_here(held: tuple[_Weights, ...]) -> Iterator[None]:
+    """Adapters are active in the block, in this thread, beside those that a person has made active."""
+    before = _on.set(tuple(weights.name for weights in held))
+    try:
         yield
-        return
-    with _switching:
-        before = [(layer, list(layer.active_adapters)) for part in parts for layer in _layers(part)]
-        try:
-            for layer, active in before:
-                own = [weights.name for weights in held if weights.name in layer.scaling]
-                layer.set_adapter([*active, *own], inference_mode=True)
-            yield
-        finally:
-            for layer, active in before:
-                layer.set_adapter(active, inference_mode=True)
-    _sweep()
+    finally:
+        _on.reset(before)
+
+
+class _ByThread:
+    """A layer of peft whose adapters are also active where this thread says so: no thread sees those of another."""
+
+    scaling: dict[str, float]
+
+
+@cache
+def _by_thread(kind: Any) -> type:
+    """Such layers of a class of peft, whose `forward` asks for `active_adapters`, `disable_adapters` and `merged`."""
+
+    def mine(layer: Any) -> list[str]:
+        return [name for name in _on.get() if name in layer.scaling]
+
+    def active(layer: Any) -> list[str]:
+        own, here = kind.active_adapters.fget(layer), mine(layer)
+        if here and (layer.merged_adapters or kind.disable_adapters.fget(layer)):
+            own = []  # in the weights already, or switched off
+        return [*own, *here]
+
+    members = {
+        "active_adapters": property(active),
+        "disable_adapters": property(lambda layer: kind.disable_adapters.fget(layer) and not mine(layer)),
+        "merged": property(lambda layer: kind.merged.fget(layer) and not mine(layer)),
+    }
+    return type(kind.__name__, (_ByThread, kind), members)
 
 
 def _remove(pipe: Any, name: str) -> None:
-    """Removes an adapter that no model has any more: at once, or after the block in which adapters are switched."""
+    """Removes an adapter that no model has any more: at once, or after one is loaded."""
     _unused.append((pipe, name))
     _sweep()
 
 
 def _sweep() -> None:
-    if _switching.acquire(blocking=False):
+    if _changing.acquire(blocking=False):
         try:
             while _unused:
                 _delete(*_unused.popleft())
         finally:
-            _switching.release()
+            _changing.release()
 
 
 def _delete(pipe: Any, name: str) -> None:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -259,6 +260,54 @@ def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -
     hook.remove()
     assert models == []
     assert len(held(pipe)) < held_by_both
+
+
+@needs_peft
+def test_threads_see_their_own_weights() -> None:
+    """Base, null rows, one LoRA and two in one sum, side by side: each 40 times the prediction that it has alone."""
+    pipe = tiny_pipeline()
+    base = model_of("sd", pipe)
+    ink, toy = (base.with_lora(tiny_lora(pipe, seed=seed, encoder=True)) for seed in (1, 2))
+    a, c = ink("a dog"), toy("a cat")
+    components = [base("a dog"), 5 * a & a.unconditional, c, 3 * a & 2 * base("a cat") & c]
+    alone = [eps(component) for component in components]
+    wrong = [0] * len(components)
+
+    def work(which: int) -> None:
+        for _ in range(40):
+            wrong[which] += not torch.equal(eps(components[which]), alone[which])
+
+    threads = [Thread(target=work, args=(which,)) for which in range(len(components))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [0, 0, 0, 0]
+
+
+@needs_peft
+def test_adapters_that_a_person_adds_fuses_or_disables() -> None:
+    """Components with LoRA keep theirs; the base is what the pipeline is."""
+    pipe, other = tiny_pipeline(), tiny_pipeline()
+    ink = model_of("sd", pipe).with_lora(tiny_lora(pipe, seed=1))
+    alone = eps(ink("a cat"))
+    for one in (pipe, other):
+        one.load_lora_weights(tiny_lora(one, seed=2), adapter_name="own")
+    own = eps(model_of("sd", other)("a cat"))
+    other.load_lora_weights(tiny_lora(other, seed=1), adapter_name="ink")
+    other.set_adapters(["own", "ink"])
+    both = eps(model_of("sd", other)("a cat"))
+    for change, base, expected in (
+        (lambda: None, own, both),
+        (lambda: pipe.fuse_lora(adapter_names=["own"]), own, both),
+        (pipe.unfuse_lora, own, both),
+        (pipe.disable_lora, eps(model_of("sd", tiny_pipeline())("a cat")), alone),
+    ):
+        change()
+        torch.testing.assert_close(eps(model_of("sd", pipe)("a cat")), base, rtol=0, atol=1e-5)
+        torch.testing.assert_close(eps(ink("a cat")), expected, rtol=0, atol=1e-5)
+    pipe.unload_lora_weights()
+    refused(InputError, "a component with 1 LoRA that its pipeline no longer has", lambda: eps(ink("a cat")))
 
 
 @needs_peft
