@@ -11,6 +11,7 @@ from diffusers.modular_pipelines.modular_pipeline import BlockState
 from torch import Tensor
 
 from energycomp.components import Composition, EnergyComponent, Weight, group_of, is_constant, timestep_of, weights_at
+from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 
 
@@ -28,8 +29,9 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
             the leaf's condition.
 
     Raises:
-        InputError: a composition of another mass, or one of `per_sample`; a leaf without inputs, or whose condition has
-            more than rows where `inputs` are left out.
+        InputError: a composition of another mass, or one of `per_sample`; leaves that the pipeline's own network does
+            not predict, such as those with LoRA or of `regional`; a leaf without inputs, or whose condition has more
+            than rows where `inputs` are left out.
     """
 
     _input_predictions: list[str] = []  # noqa: RUF012 - of the base class
@@ -43,6 +45,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
                 f"got {self.composition!r}, whose weights vary over samples; expected one composition for all samples "
                 "of a pipeline; sample it with a Composer, or make a guider of each composition"
             )
+        _check_leaves(self.composition)
         _, height, width = self.composition.noised_space.sample_shape
         self._size = (height, width)
         if not is_constant(self.composition.mass, 1.0, self._size):
@@ -90,9 +93,14 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave.
 
         Raises:
-            InputError: predictions of another shape, such as the tokens (B, L, D) of some networks, where weights vary
-                over pixels.
+            InputError: before `set_state`; or predictions of another shape, such as the tokens (B, L, D) of some
+                networks, where weights vary over pixels.
         """
+        if self._timestep is None:
+            raise InputError(
+                f"got predictions for {self!r} without a timestep; expected its weights at one; call set_state(step=, "
+                "num_inference_steps=, timestep=) before each step"
+            )
         first = next(iter(predictions.values()))
         total = first.new_zeros(first.shape)
         active = self._active((first.shape[-2], first.shape[-1]))
@@ -111,7 +119,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
 
     def _active(self, size: tuple[int, int]) -> list[tuple[Any, float | Tensor]]:
         """Leaves with their weights at the current step."""
-        if self._timestep is None:
+        if self._timestep is None:  # pipelines ask how many conditions there are before they begin
             return [(leaf, 1.0) for leaf in self.composition.terms]
         timestep = self._timestep.reshape(-1)[:1].double()
         if self._is_flow:  # schedulers for flow matching give a noise level, as a share of their timesteps
@@ -120,11 +128,27 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         return weights_at(self.composition.terms, timestep, size)
 
 
-def _is_unconditional(leaf: Any) -> bool:
-    return getattr(leaf, "unconditional", None) is leaf
+def _check_leaves(composition: Composition) -> None:
+    """Raises `InputError` where the network of a pipeline does not predict the leaves: it knows only their inputs."""
+    leaves = list(composition.terms)
+    for leaf in leaves:
+        if not isinstance(leaf, Conditional):
+            raise InputError(
+                f"got {leaf!r}, which is no leaf of a denoiser; expected prompts of the pipeline's model, since the "
+                "pipeline runs its own network; sample the composition with a Composer"
+            )
+    if len({id(leaf.denoiser) for leaf in leaves}) > 1 or leaves[0].denoiser.base is not None:
+        raise InputError(
+            f"got {composition!r}, leaves of several denoisers or with LoRA; expected those of one model without LoRA, "
+            "since the pipeline runs its own network with one set of weights; sample the composition with a Composer"
+        )
 
 
-def _own(leaf: Any, inputs: Mapping[Any, Mapping[str, Tensor]] | None) -> Mapping[str, Tensor]:
+def _is_unconditional(leaf: Conditional) -> bool:
+    return bool(leaf.condition.null.all())
+
+
+def _own(leaf: Conditional, inputs: Mapping[Any, Mapping[str, Tensor]] | None) -> Mapping[str, Tensor]:
     """The inputs of a leaf."""
     if inputs is not None:
         found = [own for other, own in inputs.items() if other is leaf]
@@ -133,9 +157,7 @@ def _own(leaf: Any, inputs: Mapping[Any, Mapping[str, Tensor]] | None) -> Mappin
         return found[0] if found else {}
     if _is_unconditional(leaf):
         return {}
-    condition = getattr(leaf, "condition", None)
-    if condition is None:
-        raise InputError(f"got {leaf!r} without a condition; expected a leaf of a model of text; give its `inputs`")
+    condition = leaf.condition
     more = {"a pooled vector": condition.pooled, "a mask of tokens": condition.mask}
     if lacking := [name for name, part in more.items() if part is not None]:
         raise InputError(

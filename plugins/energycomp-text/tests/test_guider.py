@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from energycomp import Composer, during, region
+from energycomp import Composer, during, match_snr, region
+from energycomp.components import cosine_schedule
 from energycomp.errors import InputError
 from energycomp.testing import Gaussian
+from energycomp_samplers import regional
 from energycomp_text.guider import CompositionGuider
 from energycomp_text.pipelines import from_pipeline
-from energycomp_text.testing import tiny_pipeline, tiny_sdxl
+from energycomp_text.testing import tiny_lora, tiny_pipeline, tiny_sdxl
 
 STEPS = 5
 CASES: dict[str, Any] = {
@@ -125,5 +128,41 @@ def test_a_guider_without_mass_1_or_inputs_is_refused(pipe: Any) -> None:
         CompositionGuider(a + b)
     with pytest.raises(InputError, match="got no inputs of"):
         CompositionGuider(a & b, {a: {}})
-    with pytest.raises(InputError, match="without a condition"):
+    with pytest.raises(InputError, match="which is no leaf of a denoiser"):
         CompositionGuider(Gaussian(0.0))
+
+
+def test_leaves_that_the_network_of_the_pipeline_does_not_predict_are_refused(pipe: Any) -> None:
+    """It would sample the base model, or what it sees without a view."""
+    pytest.importorskip("peft")
+    another = tiny_pipeline(seed=1)
+    another.vae = pipe.vae
+    model, other = from_pipeline(pipe), from_pipeline(another)
+    a, b, ground = model("cat"), model("dog"), torch.zeros(model.denoiser.sample_shape)
+    ink = model.with_lora(tiny_lora(pipe))
+    seen = regional([("left half", 2 * a), ("right half", b)], apart_until=1.0, background=ground)
+    for composition in (
+        3 * ink("cat") & 2 * ink("dog"),
+        3 * ink("cat") & 2 * b,
+        ink("cat"),
+        0.5 * a + 0.5 * other("dog"),
+        seen,
+        match_snr(a, attrs.evolve(model.denoiser.noised_space, alphas_cumprod=cosine_schedule())),
+    ):
+        for inputs in (None, {leaf: {"prompt_embeds": torch.zeros(1, 2, 3)} for leaf in composition.terms}):
+            with pytest.raises(InputError, match=r"got .*; expected .*; sample the composition with a Composer"):
+                CompositionGuider(composition, inputs)
+
+
+def test_a_step_without_set_state_is_refused(pipe: Any) -> None:
+    """The weights were 1 each: the unweighted sum."""
+    model = from_pipeline(pipe)
+    guider = CompositionGuider(3 * model("cat") & 2 * model("dog"))
+    states = guider.prepare_inputs({})
+    assert guider.num_conditions == len(states) == 3
+    for state in states:
+        state.noise_pred = torch.ones(1, 4, 16, 16)
+    with pytest.raises(InputError, match=r"without a timestep; .* call set_state"):
+        guider(states)
+    guider.set_state(step=0, num_inference_steps=STEPS, timestep=torch.tensor(999))
+    torch.testing.assert_close(guider(states).pred, torch.ones(1, 4, 16, 16))
