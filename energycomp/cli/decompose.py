@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli.files import check_png
-from energycomp.cli.options import AsJson, Device, ModelName, Png, Seed, Steps, Views, load_model, loading, with_views
+from energycomp.cli.options import (
+    SHOWN,
+    AsJson,
+    Device,
+    ModelName,
+    Png,
+    Raw,
+    Seed,
+    Steps,
+    Views,
+    load_model,
+    loading,
+    with_views,
+)
 from energycomp.cli.output import print_report
 from energycomp.errors import InputError
 from energycomp.progress import working
@@ -90,6 +103,7 @@ def recombine(
         ),
     ],
     out: Png = Path("recombined.png"),
+    raw: Raw = False,
     steps: Steps = None,
     views: Views = None,
     seed: Seed = 0,
@@ -117,7 +131,7 @@ def recombine(
         from energycomp.images import save_image, to_output
 
         chosen = [_parts(text) for text in (take if len(take) > 1 else take * len(images))]
-        opened, _, decomposer = _opened(images, model, device, views)
+        opened, loaded, decomposer = _opened(images, model, device, views)
     sources = list(decomposer.encode(opened).split(1))
     taken = [
         [(k, 1.0) for k in range(one.shape[1])] if parts is None else parts
@@ -135,7 +149,8 @@ def recombine(
     with count_rows() as spent:
         generator = torch.Generator().manual_seed(seed)
         made = decomposer.decode(latents, generator=generator, num_inference_steps=steps, **further)
-    save_image(to_output(made, "pil")[0], out)
+    image = to_output(made, "pil")[0]
+    save_image(image if raw else loaded.shown(image, side=SHOWN), out)
     report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows, "seed": seed}
     print_report(report, [f"{latents.shape[1]} parts", str(out)], as_json)
 

@@ -81,6 +81,10 @@ Count = Annotated[
     str | None,
     typer.Option(help="Number of components in an image: 4, or a range 3-8.", show_default=MODELS_OWN),
 ]
+SHOWN = 320  # px, the least shorter side of an image in a file of its own
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Write the model's own pixels, neither enlarged nor in the shape of the frame.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 

@@ -98,7 +98,7 @@ def _write_marked(model: Model, folder: Path, name: str, image: Image.Image, rec
     from energycomp.images import save_image
     from energycomp.inference import View
 
-    view = View(model.processor.frame(image), tuple(record["objects"]))
+    view = View(model.shown(model.processor.frame(image)), tuple(record["objects"]))
     if len(view.places) != record["count"]:
         return None
     save_image(view.picture(), folder / f"{name}.png")
@@ -117,6 +117,7 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
     values = [value_of(model.conditioner, one) for one in described]
     composed = model.compose(torch.cat(values)) if values else model.unconditional
     samples = Composer(composed).sample(SAMPLES, generator=torch.Generator().manual_seed(seed), progress=False)
+    samples = [model.shown(sample) for sample in samples]
     seen = model.processor.frame(image).resize(samples[0].size)
     heads = ["image", *(f"sample {number}" for number in range(1, 1 + SAMPLES))]
     return grid([seen, *samples], columns=1 + SAMPLES, side=192, heads=heads)

@@ -12,11 +12,13 @@ import typer
 from energycomp.cli.files import sample_files
 from energycomp.cli.options import (
     MODELS_OWN,
+    SHOWN,
     AsJson,
     Device,
     ModelName,
     Not,
     Options,
+    Raw,
     Seed,
     Steps,
     load_model,
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 SEPARATOR = "/"  # between compositions
 ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
-WHOLE_SCENES = {"model", "n", "out", "as_grid", "seed", "device", "option", "as_json"}  # what they take
+CELL = 128  # px, the least shorter side of an image in a grid
+WHOLE_SCENES = {"model", "n", "out", "raw", "as_grid", "seed", "device", "option", "as_json"}  # what they take
 
 
 def sample(
@@ -63,6 +66,7 @@ def sample(
             "-o", "--out", help="PNG, JPEG or WebP file to write; several samples go to NAME-1.png, NAME-2.png, ..."
         ),
     ] = Path("sample.png"),
+    raw: Raw = False,
     as_grid: Annotated[bool, typer.Option("--grid", help="Write all samples to one image, in rows.")] = False,
     guidance: Annotated[
         str | None,
@@ -153,6 +157,8 @@ def sample(
             **_guided(guidance, guidance_scale, loaded),
         }
         images, report, lines = _sampled(composers, n * len(sets), best_of, loaded, options)
+    if not raw:
+        images = [loaded.shown(image, side=CELL if as_grid else SHOWN) for image in images]
     save_samples(images, files)
     names = [str(file) for file in files]
     report = {**({"path": names[0]} if len(names) == 1 else {"paths": names}), **report, "n": len(images), "seed": seed}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from energycomp.images.save import (
         WRITTEN as WRITTEN,
         data_url as data_url,
+        framed as framed,
         png as png,
         save_image as save_image,
         save_samples as save_samples,

@@ -14,6 +14,7 @@ from torchvision.utils import draw_segmentation_masks
 
 from energycomp.errors import InputError
 from energycomp.images.process import from_bytes, to_bytes, to_output
+from energycomp.images.save import framed
 
 SIDE = 480  # px, the shorter side of an overlay
 FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
@@ -139,9 +140,8 @@ def overlay(
     found, true = _places(places), _places([] if truth is None else truth)
     if labels is not None and len(labels) != len(found):
         raise InputError(f"got {len(labels)} labels for {len(found)} places; expected one each")
-    factor = max(1.0, side / min(image.size))
-    width, height = round(image.width * factor), round(image.height * factor)
-    canvas = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    canvas = framed(image.convert("RGB"), side=side)
+    width, height = canvas.size
     draw, unit = ImageDraw.Draw(canvas), min(width, height) / 480
     font = ImageFont.load_default(size=max(10.0, 20 * unit))
 

@@ -17,7 +17,8 @@ from energycomp.images.read import FORMATS, GRID
 
 OPTIONS: dict[str, dict[str, Any]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 WRITTEN = tuple(suffix for suffix, kind in FORMATS.items() if kind in OPTIONS)  # ends of the names of files
-SIDE = 128  # px, the least side of an image in a grid of samples
+SIDE = 320  # px, the shorter side of what is shown
+CELL = 128  # px, the least height of an image in a grid of samples
 FULL = ("L", "RGB", "RGBA")  # modes that files keep as they are; a palette is none of them
 
 
@@ -64,12 +65,23 @@ def save_image(image: Image.Image, path: str | Path, *, cells: int = 1) -> None:
         (image if image.mode in FULL else image.convert("RGB")).save(temporary, format=kind, **options)
 
 
+def framed(image: Image.Image, aspect: float = 1.0, *, side: int = SIDE) -> Image.Image:
+    """An image as people see it: wider by a factor, and enlarged smoothly to at least `side` px on its shorter side.
+
+    >>> framed(Image.new("RGB", (64, 64)), 1.5).size
+    (480, 320)
+    """
+    width, height = image.width * aspect, float(image.height)
+    factor = max(1.0, side / min(width, height))
+    return image.resize((round(width * factor), round(height * factor)), Image.Resampling.LANCZOS)
+
+
 def save_samples(images: Sequence[Image.Image], files: Sequence[Path]) -> None:
     """Writes each image to its file, or all to one file as a grid."""
     from energycomp.images.draw import grid  # torch is imported where it is needed
 
     if len(files) < len(images):
-        save_image(grid(images, side=SIDE), files[0], cells=len(images))
+        save_image(grid(images, side=CELL), files[0], cells=len(images))
         return
     for image, file in zip(images, files, strict=True):
         save_image(image, file)

@@ -283,6 +283,7 @@ def _frame(model: Model, image: Any) -> Image.Image | None:
         frame = model.processor.frame(as_picture(single))
     except InputError:
         return None
+    frame = model.shown(frame)
     frame.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return frame
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import attrs
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
@@ -20,7 +21,7 @@ from energycomp.components.values import Places, ReadsText, parsed, read_value, 
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
-from energycomp.images import decoded, from_unit
+from energycomp.images import decoded, framed, from_unit
 from energycomp.models.folder import write
 from energycomp.models.hub import CARD, upload
 from energycomp.models.model_card import card
@@ -214,6 +215,17 @@ class Model(ModelParts):
         """Samples (B, C, H, W) to images, or other data, as `energycomp.images.decoded` gives them."""
         denoiser = self.denoiser
         return decoded(samples, output_type, decode=denoiser.decode, value_range=denoiser.value_range)
+
+    def shown(self, image: Image.Image, *, side: int = 1) -> Image.Image:
+        """An image in the shape of `Defaults.aspect` if it is one of the model's size, with at least `side` px a side.
+
+        >>> from PIL import Image
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model(aspect=1.5).shown(Image.new("RGB", (16, 16)), side=320).size
+        (480, 320)
+        """
+        own = image.size == self.processor.size[::-1]
+        return framed(image, self.defaults.aspect if own else 1.0, side=side)
 
     def given(self, images: Any) -> Any:
         """Images as `infer` takes them, float tensors in [0, 1], as `processor` takes them; see `images.from_unit`."""

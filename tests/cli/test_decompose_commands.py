@@ -101,13 +101,15 @@ def test_a_picture_of_another_kind_is_said_to_be_one(run: Any) -> None:
 
 
 def test_parts_of_two_pictures_in_one(run: Any) -> None:
-    command = ("recombine", "./model", "a.png", "b.png", "--take", "0,1", "--take", "2,3", "-o", "out.png")
+    command = ("recombine", "./model", "a.png", "b.png", "--take", "0,1", "--take", "2,3", "--raw", "-o", "out.png")
     code, out, err = run(*command)
     assert (code, out.splitlines()) == (0, ["4 parts", "out.png"]), err
     a, b, both = (np.asarray(Image.open(f"{name}.png")).astype(int) for name in ("a", "b", "out"))
     assert np.abs(both[:, :8] - a[:, :8]).max() <= 1
     assert np.abs(both[:, 8:] - b[:, 8:]).max() <= 1
-    code, out, err = run("recombine", "./model", "a.png", "b.png", "--take", "all", "-o", "added.png", "--json")
+    code, out, err = run(
+        "recombine", "./model", "a.png", "b.png", "--take", "all", "--raw", "-o", "added.png", "--json"
+    )
     assert (code, json.loads(out)["parts"]) == (0, 2 * K), err
     ground = 127.5 * (1 + BACKGROUND)
     added = np.asarray(Image.open("added.png")).astype(float)
@@ -115,7 +117,7 @@ def test_parts_of_two_pictures_in_one(run: Any) -> None:
 
 
 def test_recombine_with_a_factor(run: Any) -> None:
-    code, out, err = run("recombine", "./model", "a.png", "--take", "0,1*0.5", "-o", "weak.png", "--json")
+    code, out, err = run("recombine", "./model", "a.png", "--take", "0,1*0.5", "--raw", "-o", "weak.png", "--json")
     assert (code, json.loads(out)["parts"]) == (0, 2), err
     a, weak = (np.asarray(Image.open(f"{name}.png")).astype(float)[8] for name in ("a", "weak"))
     ground = 127.5 * (1 + BACKGROUND)
@@ -153,7 +155,7 @@ def test_sample_makes_whole_scenes(run: Any) -> None:
     expected = 127.5 * (scenes[0].permute(1, 2, 0).numpy() + 1)
     assert np.abs(pixels[2:130, 2:130] - enlarged(expected, 128)).max() <= 2
     code, out, err = run("sample", "./painted", "-o", "one.png")
-    assert (code, out, Image.open("one.png").size) == (0, "one.png\n", (16, 16)), err
+    assert (code, out, Image.open("one.png").size) == (0, "one.png\n", (320, 320)), err
     for name, option in {"COMPONENT": ["0,0"], "--not": ["--not", "0,0"], "--best-of": ["--best-of", 2]}.items():
         code, out, err = run("sample", "./painted", *option, "-o", "no.png")
         assert (code, out) == (2, "")

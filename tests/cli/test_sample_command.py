@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from PIL import Image
@@ -22,7 +23,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_sample_writes_a_file_per_sample_or_a_grid_and_says_what_was_composed(run: Run, model: Path) -> None:
-    command = ["sample", model, "0.3,0.5", "0.7, 0.6", "-n", 3, "-o", "new/scene.png"]
+    command = ["sample", model, "0.3,0.5", "0.7, 0.6", "-n", 3, "--raw", "-o", "new/scene.png"]
     code, out, _ = run(*command)
     names = ["new/scene-1.png", "new/scene-2.png", "new/scene-3.png"]
     said = ["-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)", "27 network evaluations"]
@@ -45,7 +46,7 @@ def test_sample_writes_a_file_per_sample_or_a_grid_and_says_what_was_composed(ru
 
 
 def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> None:
-    chosen = ["--steps", 4, "--seed", 5, "--scheduler", "pndm", "--precision", "bf16", "--json"]
+    chosen = ["--steps", 4, "--seed", 5, "--scheduler", "pndm", "--precision", "bf16", "--raw", "--json"]
     code, out, _ = run("sample", model, "0.3,0.5", *chosen)
     assert code == 0
     report = json.loads(out)
@@ -73,7 +74,7 @@ def test_sample_without_a_component(run: Run, model: Path, sampler: str) -> None
 @pytest.mark.parametrize("sampler", [None, "scheduler", "smc"])
 def test_sample_reports_what_the_sampler_reports(run: Run, model: Path, sampler: str | None) -> None:
     chosen = [] if sampler is None else ["--sampler", sampler]
-    command = ["sample", model, "0.3,0.5", "0.7,0.6", "-n", 2, "--steps", 4, "--seed", 5, *chosen]
+    command = ["sample", model, "0.3,0.5", "0.7,0.6", "-n", 2, "--steps", 4, "--seed", 5, "--raw", *chosen]
     code, out, err = run(*command, "--json")
     report = json.loads(out)["report"]
     assert (code, report["evaluations"]) == (0, 3 * 4 * 2), err
@@ -145,6 +146,16 @@ PAIRS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def test_images_are_enlarged_and_have_the_shape_of_the_frame(run: Run, model: Path) -> None:
+    wide = load(model)
+    attrs.evolve(wide, defaults=attrs.evolve(wide.defaults, aspect=1.5)).save_pretrained("wide")
+    sizes = {}
+    for name, more in {"wide": (), "raw": ("--raw",), "grid": ("-n", 2, "--grid")}.items():
+        assert run("sample", "./wide", "0.3,0.5", *more, "-o", f"{name}.png")[0] == 0
+        sizes[name] = Image.open(f"{name}.png").size
+    assert sizes == {"wide": (480, 320), "raw": (16, 16), "grid": (2 * 194 + 2, 132)}
+
+
 def test_sample_takes_a_mask_of_a_file(run: Run, model: Path) -> None:
     mask = Image.new("L", (16, 16))
     mask.paste(255, (0, 0, 8, 16))
@@ -156,7 +167,7 @@ def test_sample_takes_a_mask_of_a_file(run: Run, model: Path) -> None:
 
 def test_guidance_by_name_is_that_of_the_composer(run: Run, model: Path) -> None:
     tiny = load(model)
-    command = ["sample", model, "0.3,0.5", "0.7,0.6", "--steps", 4, "-o", "guided.png"]
+    command = ["sample", model, "0.3,0.5", "0.7,0.6", "--steps", 4, "--raw", "-o", "guided.png"]
     for options, guidance in (
         (["--guidance", "apg", "--guidance-scale", "2"], {"guidance": "apg"}),
         (["--guidance-scale", "2"], {}),
@@ -180,7 +191,7 @@ def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
     tiny = load(model)
     a, b, c = tiny(0.3, 0.5), tiny(0.7, 0.6), tiny(0.1, 0.1)
     command = ["sample", model, "0.3,0.5", "0.7,0.6*2", "/", "0.1,0.1", "--not", "0.9,0.9", "--steps", 4, "-n", 2]
-    code, out, _ = run(*command, "-o", "set.png")
+    code, out, _ = run(*command, "--raw", "-o", "set.png")
     assert code == 0
     assert out.splitlines()[:2] == [
         "-u + tiny(0.3, 0.5) + 2 tiny(0.7, 0.6) - tiny(0.9, 0.9)",
