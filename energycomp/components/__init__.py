@@ -39,6 +39,7 @@ from energycomp.components.predict import (
     predict_all as predict_all,
     predict_group as predict_group,
     predict_leaves as predict_leaves,
+    unwrapped as unwrapped,
 )
 from energycomp.components.prediction import (
     PredictionType as PredictionType,

@@ -45,6 +45,8 @@ _INDEPENDENT = Independent()
 class WrappedGroup(ABC):
     """The group of leaves that wrap leaves of another group, and change the samples or timesteps that these are given.
 
+    A leaf of it has the leaf that it wraps as `inner`.
+
     Args:
         inner: the group of the wrapped leaves, whose predictions are returned.
     """
@@ -76,6 +78,13 @@ class WrappedGroup(ABC):
 def group_of(leaf: Any) -> LeafGroup:
     """The group that predicts a leaf."""
     return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
+
+
+def unwrapped(leaf: Any) -> Any:
+    """The leaf inside all wrappers: of `match_snr`, and of `within`."""
+    while isinstance(group_of(leaf), WrappedGroup):
+        leaf = leaf.inner
+    return leaf
 
 
 def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:

@@ -29,12 +29,15 @@ from energycomp.fields import is_number
 
 APART_UNTIL = 0.7
 MEAN_OF = 8  # samples of noise, whose predictions are averaged to a background
+SEEN = 1e-6  # weight of a pixel; below, it is 0
 NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0
 
 
 @attrs.frozen(eq=False)
 class _View:
-    """What is seen of noised samples: x_t inside a region, and a noised background outside.
+    """What is seen of noised samples: x_t where the weight of a region is not 0, and a noised background elsewhere.
+
+    A pixel is seen as it is or not at all: a network would take a mean of both for a sample of less noise.
 
     The noise of the background is always the same. A prediction is then a function of x_t and t, as that of any leaf:
     it is repeatable, does not depend on the batch, and suits solvers that compare the predictions of several steps.
@@ -51,9 +54,10 @@ class _View:
 
     def of(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The view (B, C, H, W) of samples at timesteps (B,)."""
-        inside = self.where.at(timestep.new_zeros(1).cpu(), (sample.shape[-2], sample.shape[-1])).to(sample)
+        weight = self.where.at(timestep.new_zeros(1).cpu(), (sample.shape[-2], sample.shape[-1]))
         signal, sigma = self.space.levels(timestep, sample.dtype)
-        return inside * sample + (1.0 - inside) * (signal * self.background.to(sample) + sigma * self.noise.to(sample))
+        hidden = signal * self.background.to(sample) + sigma * self.noise.to(sample)
+        return torch.where((weight.abs() >= SEEN).to(sample.device), sample, hidden)
 
 
 @attrs.frozen(eq=False)
@@ -109,7 +113,8 @@ def within(where: Any, component: EnergyComponent, *, background: Tensor | None 
     components of `regional` are one batch.
 
     Args:
-        where: as for `region`, or a `Weight` that varies over pixels only.
+        where: as for `region`, or a `Weight` that varies over pixels only. Of a soft mask, and at an edge that cuts a
+            pixel, every pixel is seen whose weight is not 0.
         component: a leaf or a composition.
         background: a clean sample (C, H, W); when left out, the mean sample: what the unconditional leaf predicts from
             noise, at 8 network evaluations now.

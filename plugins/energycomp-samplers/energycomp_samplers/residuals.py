@@ -2,7 +2,8 @@
 
 Notation: variable -> symbol
     unconditional       the leaf u, and its prediction
-    positive, negated   the leaves with weights w_i > 0, and those with w_k < 0, without u; their predictions are e
+    positive, negated   the leaves with weights w_i > 0, and those with w_k < 0, without u; their predictions are e.
+                        u within a region, or at other timesteps, is not negated: `within(where, a & b)` subtracts it
 
     u + sum_{w_i > 0} w_i (e_i - u) + sum_{w_k < 0} w_k (e_k - u)
 
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 import attrs
 
-from energycomp.components import Composition, constant_weights
+from energycomp.components import Composition, constant_weights, unwrapped
 from energycomp.errors import CompositionError
 
 MASS_TOLERANCE = 1e-6
@@ -68,9 +69,13 @@ def residuals(composition: Composition) -> Residuals | None:
             f"got {composition!r} with a negative weight; expected leaves of one unconditional leaf, over which a "
             f"component is negated; leave sampler= out: {error}"
         ) from error
+
+    def is_negated(leaf: Any, weight: float) -> bool:
+        return weight < 0 and unwrapped(leaf) is not unwrapped(u)
+
     others = [(leaf, weight) for leaf, weight in terms.items() if leaf is not u]
     positive, negated = (
-        cast("Mapping[Any, float]", Composition([(leaf, w) for leaf, w in others if (w < 0) == below]).terms)
+        cast("Mapping[Any, float]", Composition([pair for pair in others if is_negated(*pair) == below]).terms)
         for below in (False, True)
     )
     if not negated:

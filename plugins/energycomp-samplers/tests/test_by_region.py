@@ -12,7 +12,7 @@ from energycomp import Composer, Composition, during, per_sample, ramp, region
 from energycomp.components import native_type, predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.testing import Gaussian, tiny_model
+from energycomp.testing import Gaussian, labels_model, tiny_model
 from energycomp_samplers import regional, within
 from energycomp_samplers.by_region import _mean
 
@@ -175,6 +175,31 @@ def test_what_has_no_meaning_is_refused(make: Any, text: str) -> None:
     with count_rows() as spent, pytest.raises(InputError, match=text):
         make(a)
     assert spent.rows == 0
+
+
+SOFT = torch.linspace(1, 0, 16).expand(16, 16)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
+@pytest.mark.parametrize("regions", [(SOFT, 1 - SOFT), ("0,0,0.47,1", "0.47,0,1,1")])
+@pytest.mark.parametrize("until", [0.7, 1.0])
+def test_soft_masks_and_cut_pixels_do_not_depend_on_the_prediction_type(kind: Any, regions: Any, until: float) -> None:
+    """Images N(m_k, 0.2^2) in two regions, of which pixels have shares w_k: by hand N(sum w_k m_k, 0.2^2) there."""
+    model = labels_model(3, spread=0.2, prediction_type=kind)
+    network: Any = model.denoiser.network
+    parts = [model(k) for k in (0, 1)]
+    means = [network.background + network.pattern(leaf.condition.rows[:, 0])[0] for leaf in parts]
+    shares = [region(where).at(torch.zeros(1), (16, 16))[0] for where in regions]
+    whole = regional(list(zip(regions, parts, strict=True)), apart_until=until, background=torch.zeros(3, 16, 16))
+    x, at = torch.randn(2, 3, 16, 16), torch.tensor([900.0, 300.0])
+    signal, noise = whole.noised_space.levels(at, torch.float64)
+    mean = sum(share * mean for share, mean in zip(shares, means, strict=True))
+    exact = noise * (x - signal * mean) / (0.04 * signal**2 + noise**2)
+    torch.testing.assert_close(whole.eps(x, at).double(), exact.double(), atol=1e-4, rtol=1e-4)
+    samples = Composer(whole).sample(200, generator=0, output_type="latent", progress=False)
+    assert float(samples.std(0).mean()) == pytest.approx(0.2, abs=0.02)
+    assert float((samples.mean(0) - mean).square().mean().sqrt()) < 1.5 * 0.2 / 200**0.5
 
 
 def test_regions_need_an_unconditional_leaf() -> None:

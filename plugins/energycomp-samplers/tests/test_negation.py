@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import Composer
-from energycomp.components import Composition, log_snr
+from energycomp import Composer, match_snr
+from energycomp.components import Composition, flow_schedule, log_snr
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian, bumps_model, planted, tiny_model
+from energycomp_samplers import within
 from energycomp_samplers.perpendicular import Perpendicular, composed
 from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.residuals import residuals
@@ -65,6 +66,23 @@ def test_the_residual_form_is_the_composition() -> None:
 @pytest.mark.parametrize("whole", [A, A & B, 7.5 * A & U, A + B, U])
 def test_no_component_is_negated(whole: Any) -> None:
     assert residuals(Composition.of(whole)) is None
+
+
+def test_an_unconditional_leaf_that_is_wrapped_is_not_negated() -> None:
+    """`a & b` within a region subtracts the u there: no component is negated, and only c is in `& ~c`."""
+    ground, other = torch.zeros(1, 1, 1), attrs.evolve(U.noised_space, alphas_cumprod=flow_schedule())
+    a = Gaussian(0.8, 1.0, "a", unconditional=U)
+    seen, matched = within("all", a & A, background=ground), match_snr(a & A, other)
+    for whole in (seen, matched, within("all", matched, background=ground), match_snr(seen, other)):
+        assert residuals(Composition.of(whole)) is None
+    three = within("all", a & A & A, background=ground)
+    form = residuals(Composition.of(three & ~C))
+    assert form is not None
+    assert list(map(repr, form.negated)) == ["c"]
+    assert form.wanted.terms == three.terms
+    x, report = reported(seen, Rejection(), n=2000)
+    assert report.drawn is None
+    assert (float(x.mean()), float(x.std())) == pytest.approx((0.8, 1.0), abs=0.06)  # a b / u, where all are as wide
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
