@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -169,23 +169,21 @@ class Composition(Composable):
         >>> (Gaussian(0.0) + Gaussian(0.0)).energy(torch.ones(1, 1, 1, 1), torch.zeros(1)) > 0
         tensor([True])
         """
-        weights = constant_weights(self.terms, "an energy", "use `eps`")
-        known = _energies(weights, sample, timestep, "; use `eps`")
+        weights = constant_weights(self.terms, "an energy", "use `eps`").values()
+        energies = [leaf.energy(sample, timestep) for leaf in with_energies(self.terms, "; use `eps`")]
         none = sample.new_zeros(len(sample))
-        return sum((weight * known[id(leaf)] for leaf, weight in weights.items()), none)
+        return sum((weight * energy for weight, energy in zip(weights, energies, strict=True)), none)
 
     def __repr__(self) -> str:
         return formula(self.terms)
 
 
-def _energies(leaves: Iterable[Any], sample: Tensor, timestep: Tensor, instead: str) -> dict[int, Tensor]:
-    """The energies (B,) of leaves, by their ids."""
-    for leaf in leaves:
+def with_energies(leaves: Iterable[Any], instead: str) -> list[HasEnergy]:
+    """The leaves; raises `CompositionError` for one without an energy, and says what to do `instead`."""
+    for leaf in (found := list(leaves)):
         if not isinstance(leaf, HasEnergy):
-            raise CompositionError(
-                f"got {leaf!r}, which has no energy; expected components with `energy(sample, timestep)`{instead}"
-            )
-    return {id(leaf): leaf.energy(sample, timestep) for leaf in leaves}
+            raise CompositionError(f"got {leaf!r}, which has no energy; expected `energy(sample, timestep)`{instead}")
+    return found
 
 
 def is_term(value: Any) -> bool:
@@ -350,14 +348,13 @@ class Mixture(Composable):
     def _logits(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """log w_k - E_k, (K, B)."""
         _ = self.terms  # raises for shares that do not sum to 1
-        instead = (
+        leaves = with_energies(
+            self.leaves.terms,
             " for `|`, since only energies tell how much of each there is; use `+`, or `&` where a leaf is "
-            "unconditional, or sample with sampler='mixture'"
+            "unconditional, or sample with sampler='mixture'",
         )
-        known = _energies(self.leaves.terms, sample, timestep, instead)
-        energies: list[Any] = [
-            sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components
-        ]
+        known: dict[int, Any] = {id(leaf): leaf.energy(sample, timestep) for leaf in leaves}
+        energies = [sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components]
         return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
 
     @property
@@ -366,12 +363,13 @@ class Mixture(Composable):
         return self.total is not None or any(self.log_weights)
 
     def __repr__(self) -> str:
-        if not self.has_shares:
-            return f"({' | '.join(map(repr, self.components))})"
-        most = max(self.log_weights)
-        sizes = [math.exp(weight - most) for weight in self.log_weights]
-        whole = sum(sizes) / (self.total or 1.0)
-        return f"({' | '.join(map(_shared, self.components, [size / whole for size in sizes]))})"
+        parts = list(map(repr, self.components))
+        if self.has_shares:
+            alone = [tuple(part.terms.values()) == (1.0,) for part in self.components]
+            parts = [part if bare else f"({part})" for part, bare in zip(parts, alone, strict=True)]
+            shares = map(math.exp, _summing_to(self.total or 1.0, self.log_weights))
+            parts = [f"{share:.3g} {part}" for share, part in zip(shares, parts, strict=True)]
+        return f"({' | '.join(parts)})"
 
 
 def _mass(part: Composition) -> float:
@@ -382,14 +380,8 @@ def _mass(part: Composition) -> float:
 def _another_mass(part: Composition, mass: float) -> CompositionError:
     return CompositionError(
         f"got {part!r} of mass {mass:g} in a mixture; expected mass 1, or a share between 0 and 1 for every part of "
-        "`|`, since energies of different mass are not comparable; write `0.5 * a + 0.5 * b` for `a + b`, and shares "
-        "that sum to 1, such as `0.4 * a | 0.6 * b`"
+        "`|`; write `0.5 * a + 0.5 * b` for `a + b`, and shares that sum to 1, such as `0.4 * a | 0.6 * b`"
     )
-
-
-def _shared(part: Composition, share: float) -> str:
-    """A component and its share, as they are written."""
-    return f"{share:.3g} {part!r}" if tuple(part.terms.values()) == (1.0,) else f"{share:.3g} ({part!r})"
 
 
 def mix(parts: Iterable[Any]) -> Mixture:
@@ -438,14 +430,14 @@ def _opened(part: Any) -> Mixture:
     is_whole = abs(share - 1.0) <= LEAST_VALUE
     if not is_whole and not LEAST_VALUE < share < 1.0:
         raise _another_mass(whole, share)
-    if len(leaves) == 1 and isinstance(leaves[0], Mixture):
-        mixture: Mixture = leaves[0]
-        return mixture if is_whole else _scaled(mixture, share)
-    return Mixture([whole]) if is_whole else Mixture([whole / share], [math.log(share)], total=share)
+    if len(leaves) != 1 or not isinstance(leaves[0], Mixture):
+        return Mixture([whole]) if is_whole else Mixture([whole / share], [math.log(share)], total=share)
+    mixture = leaves[0]
+    return mixture if is_whole else Mixture(mixture.components, _summing_to(share, mixture.log_weights), total=share)
 
 
-def _scaled(mixture: Mixture, share: float) -> Mixture:
-    """A mixture as the beginning of a larger one, in which it has a share."""
-    most = max(mixture.log_weights)
-    rest = math.log(share) - most - math.log(sum(math.exp(weight - most) for weight in mixture.log_weights))
-    return Mixture(mixture.components, [weight + rest for weight in mixture.log_weights], total=share)
+def _summing_to(total: float, log_weights: Sequence[float]) -> list[float]:
+    """Logarithms of weights, so that the weights sum to a total."""
+    most = max(log_weights)
+    rest = math.log(total) - most - math.log(sum(math.exp(weight - most) for weight in log_weights))
+    return [weight + rest for weight in log_weights]

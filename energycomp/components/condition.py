@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Self, cast
 
 import attrs
 import torch
@@ -19,11 +19,10 @@ class Condition:
     The null row is a flag and not a value, because every value, (0, 0) included, may be a legal condition.
 
     Args:
-        rows: tokens, shape (R, L, D), floating point; the tokens of a null row are ignored.
-        null: which rows are unconditional, shape (R,), bool; by default none.
-        pooled: a vector of each row beside its tokens, shape (R, P), for networks that take one; that of a null row is
-            ignored.
-        mask: which tokens a network may attend to, shape (R, L), bool; all when left out.
+        rows: tokens (R, L, D), floating point; those of a null row are ignored, as its `pooled` is.
+        null: which rows are unconditional, (R,) bool; by default none.
+        pooled: a vector of each row beside its tokens, (R, P), for networks that take one.
+        mask: which tokens a network may attend to, (R, L) bool; all when left out.
 
     Raises:
         InputError: the shapes do not fit each other.
@@ -47,19 +46,15 @@ class Condition:
     def __attrs_post_init__(self) -> None:
         shape, dtype = tuple(self.rows.shape), self.rows.dtype
         if self.rows.ndim != 3 or not self.rows.is_floating_point():
-            raise InputError(
-                f"got condition rows of shape {shape} and type {dtype}; expected floating point (R, L, D); add the row "
-                "or token dimension"
-            )
+            got = f"got condition rows of shape {shape} and type {dtype}"
+            raise InputError(f"{got}; expected floating point (R, L, D); add the row or token dimension")
         flags = (("null flags", self.null, shape[:1], "row"), ("a mask", self.mask, shape[:2], "token"))
         for name, given, expected, each in flags:
             if given is not None and (given.shape != expected or given.dtype != torch.bool):
                 got = f"got {name} of shape {tuple(given.shape)} and type {given.dtype}"
                 raise InputError(f"{got}; expected bool {expected}, one flag a {each}")
         if self.pooled is not None and (self.pooled.ndim != 2 or len(self.pooled) != shape[0]):
-            raise InputError(
-                f"got pooled vectors of shape {tuple(self.pooled.shape)}; expected ({shape[0]}, P), one a row"
-            )
+            raise InputError(f"got pooled vectors of shape {tuple(self.pooled.shape)}; expected ({shape[0]}, P)")
 
     @classmethod
     def unconditional(cls, tokens: int, width: int, *, rows: int = 1, device: torch.device | None = None) -> Self:
@@ -117,15 +112,11 @@ class Condition:
                 return other
             return torch.where(self.null.reshape(-1, *[1] * (own.ndim - 1)), other, own)
 
-        rows = part(self.rows, instead.rows)
-        assert rows is not None  # noqa: S101 - for the type checker
+        rows = cast("Tensor", part(self.rows, instead.rows))
         return Condition(rows, pooled=part(self.pooled, instead.pooled), mask=part(self.mask, instead.mask))
 
     def mixed(self, weights: Tensor) -> Condition:
-        """N weighted sums of the R rows; a token is used where one of them uses it.
-
-        Args:
-            weights: (N, R).
+        """N sums of the R rows, with weights (N, R); a token is used where one of them uses it.
 
         >>> Condition(torch.tensor([[[1.0]], [[3.0]]])).mixed(torch.tensor([[0.5, 0.5]])).rows.flatten().tolist()
         [2.0]

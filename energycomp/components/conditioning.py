@@ -98,11 +98,7 @@ class TextConditioner(FiniteConditioner, Protocol):
         """The words that `enumerate_support` lists the prompts of, such as "cat" and "dog"."""
 
     def with_concepts(self, concepts: Sequence[str], *, template: str | None = None) -> Conditioner:
-        """The same conditioner with other concepts.
-
-        Args:
-            concepts: at least one.
-            template: the prompt of a concept, with {} in its place, such as "a photo of a {}"; by default unchanged.
+        """The same conditioner with other concepts, and the prompt of one, such as "a photo of a {}".
 
         Raises:
             InputError: no concepts, or one that the tokenizer cannot take.
@@ -132,29 +128,16 @@ class Latents:
 
     width: int = attrs.field(default=8, validator=whole(1, None))
 
-    @property
-    def value_shape(self) -> tuple[int, ...]:
-        """(D,)."""
-        return (self.width,)
-
-    @property
-    def token_shape(self) -> tuple[int, int]:
-        """One token."""
-        return (1, self.width)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """All vectors."""
-        return constraints.independent(constraints.real, 1)
+    value_shape = property(lambda self: (self.width,))
+    token_shape = property(lambda self: (1, self.width))
+    support = constraints.independent(constraints.real, 1)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
         """D numbers as a value (1, D)."""
         numbers = all(isinstance(number, int | float) and math.isfinite(number) for number in args)
         if kwargs or len(args) != self.width or not numbers:
-            raise InputError(
-                f"got {args} {kwargs or ''}; expected the {self.width} finite numbers of a latent; take latents from "
-                "an image: energycomp.decompose"
-            )
+            expected = f"the {self.width} finite numbers of a latent"
+            raise InputError(f"got {args} {kwargs or ''}; expected {expected}; take them from energycomp.decompose")
         return torch.tensor([args], dtype=torch.float32)
 
     def describe(self, value: Tensor) -> list[float]:
@@ -168,9 +151,7 @@ class Latents:
     def __call__(self, values: Tensor) -> Condition:
         """Values (R, D) as rows (R, 1, D)."""
         if values.ndim != 2 or values.shape[1] != self.width:
-            raise InputError(
-                f"got latents of shape {tuple(values.shape)}; expected (R, {self.width}); take those of this model"
-            )
+            raise InputError(f"got latents {tuple(values.shape)}; expected (R, {self.width}); take those of this model")
         return Condition(values[:, None].float())
 
 

@@ -20,8 +20,7 @@ class Gaussian(Composable):
     eps = sqrt(1 - a) (x_t - sqrt(a) mean) / (a variance + 1 - a).
 
     Args:
-        mean: a number, or (C, H, W).
-        variance: of every number of a sample: one number, or (C, H, W).
+        mean, variance: of every number of a sample: one number, or (C, H, W).
         name: what `repr` and errors call it.
         sample_shape, alphas_cumprod, space, value_range: of its `noised_space`; `space` is the identity. To compose it
             with a model of images, give it `space="pixels"` and `value_range=(-1, 1)`.

@@ -24,21 +24,13 @@ PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
 
 @attrs.frozen
 class _Kind:
-    """All that a prediction type is.
+    """All that a prediction type is."""
 
-    Args:
-        combined: the prediction as a x0 + b eps: a, b and the determinant a sigma - b s of its equation and that of the
-            sample, from s and sigma.
-        error_scale: what a squared error is multiplied by to be one of eps, from the log-SNR.
-        norm: what a variance-preserving sample is divided by before the network sees it, from s and sigma.
-        gamma: of the weights min(1, gamma / SNR) of draws that read an image, unless a model has its own.
-        scheduled_as: the type that schedulers of diffusers are given instead.
-    """
-
+    # the prediction as a x0 + b eps: a, b and the determinant a sigma - b s of its equation and that of the sample
     combined: Callable[[Any, Any], tuple[Any, Any, Any]]
-    error_scale: Callable[[Tensor], Tensor]
-    norm: Callable[[Tensor, Tensor], Tensor] | None = None
-    gamma: float | None = None
+    error_scale: Callable[[Tensor], Tensor]  # what turns a squared error into one of eps, from the log-SNR
+    norm: Callable[[Tensor, Tensor], Tensor] | None = None  # see `input_norm`
+    gamma: float | None = None  # see `default_gamma`
     scheduled_as: PredictionType | None = None
 
 

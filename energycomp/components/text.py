@@ -31,17 +31,11 @@ PLACES = (
 
 @attrs.frozen
 class WeightedText:
-    """The text of a component, and its weight.
-
-    Args:
-        text: what the model's conditioner reads.
-        number: the number of the weight; None where it is left out.
-        place: what multiplies the number: a region, a part of the trajectory, or both.
-    """
+    """The text of a component, which the model's conditioner reads, and its weight."""
 
     text: str
-    number: float | None = None
-    place: AnyWeight = 1.0
+    number: float | None = None  # of the weight; None where it is left out
+    place: AnyWeight = 1.0  # what multiplies the number: a region, a part of the trajectory, or both
 
     def weight(self, default: float = 1.0) -> AnyWeight:
         """The weight, with this number where it is left out."""
@@ -85,21 +79,15 @@ def _number(number: str, text: str) -> float:
 
 def _place(places: str, text: str) -> AnyWeight:
     where, _, last = places.rpartition(",")
-    share = SHARES.fullmatch(last.strip())
-    if share is None:
-        where = places
-    place = 1.0 if share is not None and not where.strip() else _region(where.strip(), text)
-    return place if share is None else place * _during(share, text)
-
-
-def _during(share: re.Match[str], text: str) -> Weight | float:
+    if (share := SHARES.fullmatch(last.strip())) is None:
+        return _region(places, text)
     try:
         start, until = map(float, share.groups())
-        return 1.0 if (start, until) == (0.0, 1.0) else during(start, until)
+        part = 1.0 if (start, until) == (0.0, 1.0) else during(start, until)
     except ValueError as error:  # of `float`, or of `during`
-        raise InputError(
-            f"got the share {share[0]} in {text!r}; expected FROM-TO with 0 <= FROM < TO <= 1, such as 0-0.4"
-        ) from error
+        expected = "FROM-TO with 0 <= FROM < TO <= 1, such as 0-0.4"
+        raise InputError(f"got the share {share[0]} in {text!r}; expected {expected}") from error
+    return _region(where.strip() or "all", text) * part
 
 
 def _region(where: str, text: str) -> AnyWeight:

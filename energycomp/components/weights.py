@@ -9,9 +9,10 @@ Notation: variable -> symbol
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from numbers import Real
+from operator import attrgetter
 from typing import Any, Protocol, TypeAlias
 
 import attrs
@@ -42,7 +43,10 @@ class Factor(Protocol):
         """Values in float64 for shares (B,) and H, W pixels: (B, 1, 1, 1), (1, 1, H, W), or a shape between."""
 
 
-def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> tuple[tuple[tuple[Factor, ...], float], ...]:
+Parts: TypeAlias = tuple[tuple[tuple[Factor, ...], float], ...]
+
+
+def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> Parts:
     total: dict[tuple[Factor, ...], float] = {(): 0.0}  # a constant is written first
     for factors, number in parts:
         key = tuple(sorted(factors, key=lambda factor: (repr(factor), id(factor))))
@@ -68,7 +72,7 @@ class Weight:
     0.0
     """
 
-    parts: tuple[tuple[tuple[Factor, ...], float], ...] = attrs.field(converter=_merged)
+    parts: Parts = attrs.field(converter=_merged)
 
     __array_ufunc__ = None  # numpy leaves `np.float32(2) * weight` to `__rmul__`
 
@@ -103,7 +107,9 @@ class Weight:
         return NotImplemented if number is None else self * (1.0 / number)
 
     def __rtruediv__(self, number: Any) -> AnyWeight:
-        return NotImplemented if as_weight(number) is None else Weight([((_Inverse(self),), 1.0)]) * number
+        if as_weight(number) is None:
+            return NotImplemented
+        return Weight([((_Changed(self, _inverse, "[1 / ({!r})]"),), 1.0)]) * number
 
     def __eq__(self, other: object) -> bool:
         return dict(self.parts) == dict(other.parts) if isinstance(other, Weight) else NotImplemented
@@ -127,7 +133,7 @@ class Weight:
         if len(counts) > 1:
             raise CompositionError(
                 f"got the weight {self!r} for {' and '.join(map(str, sorted(filter(None, counts))))} samples; expected "
-                "one number of samples; give every `per_sample` the same number of compositions"
+                "one number; give every `per_sample` the same number of compositions"
             )
         return next(iter(counts), None)
 
@@ -157,51 +163,34 @@ class Weight:
 
 
 @attrs.frozen(repr=False)
-class _Inverse:
-    """1 / w, by which the rule "mean" divides."""
+class _Changed:
+    """A function of a weight, as a factor."""
 
     weight: Weight
+    function: Callable[[Weight, Tensor], Tensor]
+    text: str
 
-    @property
-    def edges(self) -> tuple[float, ...]:
-        return self.weight.edges
-
-    @property
-    def samples(self) -> int | None:
-        return self.weight.samples
+    edges = property(attrgetter("weight.edges"))
+    samples = property(attrgetter("weight.samples"))
 
     def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
-        values = self.weight.at(share, size)
-        if bool((values.abs() < LEAST_VALUE).any()):
-            raise CompositionError(
-                f"got the weights {self.weight!r} under the rule 'mean', whose sum is 0 at a pixel and noise level; "
-                "expected a sum that is not 0 anywhere; cover the whole image and trajectory, or use the rule 'sum'"
-            )
-        return 1.0 / values
+        return self.function(self.weight, self.weight.at(share, size))
 
     def __repr__(self) -> str:
-        return f"[1 / ({self.weight!r})]"
+        return self.text.format(self.weight)
 
 
-@attrs.frozen(repr=False)
-class _Positive:
-    """max(w, 0)."""
+def _inverse(weight: Weight, values: Tensor) -> Tensor:
+    if bool((values.abs() < LEAST_VALUE).any()):
+        raise CompositionError(
+            f"got the weights {weight!r} under the rule 'mean', whose sum is 0 at a pixel and noise level; expected a "
+            "sum that is not 0 anywhere; cover the whole image and trajectory, or use the rule 'sum'"
+        )
+    return 1.0 / values
 
-    weight: Weight
 
-    @property
-    def edges(self) -> tuple[float, ...]:
-        return self.weight.edges
-
-    @property
-    def samples(self) -> int | None:
-        return self.weight.samples
-
-    def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
-        return self.weight.at(share, size).clamp(min=0.0)
-
-    def __repr__(self) -> str:
-        return f"[max({self.weight!r}, 0)]"
+def _clamped(_: Weight, values: Tensor) -> Tensor:
+    return values.clamp(min=0.0)
 
 
 def positive(weight: AnyWeight, size: tuple[int, int]) -> AnyWeight:
@@ -215,10 +204,10 @@ def positive(weight: AnyWeight, size: tuple[int, int]) -> AnyWeight:
     values = weight.everywhere(size)
     if bool((values >= 0.0).all()):
         return weight
-    return Weight([((_Positive(weight),), 1.0)]) if bool((values > 0.0).any()) else 0.0
+    return Weight([((_Changed(weight, _clamped, "[max({!r}, 0)]"),), 1.0)]) if bool((values > 0.0).any()) else 0.0
 
 
-def _parts(value: Any) -> tuple[tuple[tuple[Factor, ...], float], ...] | None:
+def _parts(value: Any) -> Parts | None:
     """A weight or a number as parts; None for anything else."""
     if isinstance(value, Weight):
         return value.parts

@@ -28,17 +28,11 @@ DEFAULT = "diffusion"  # the decomposer of a model with an encoder that names no
 
 @attrs.frozen(eq=False)
 class Parts:
-    """Images of the parts that latents stand for.
+    """Images of the parts that latents stand for."""
 
-    Args:
-        images: each part alone, (B, K, 3, H, W) in [-1, 1].
-        masks: the pixels of each part, (B, K, H, W) bool; None where they cannot be determined.
-        whole: all parts together, (B, 3, H, W).
-    """
-
-    images: Tensor
-    masks: Tensor | None
-    whole: Tensor
+    images: Tensor  # each part alone, (B, K, 3, H, W) in [-1, 1]
+    masks: Tensor | None  # the pixels of each part, (B, K, H, W) bool; None where they cannot be determined
+    whole: Tensor  # all parts together, (B, 3, H, W)
 
 
 @runtime_checkable
@@ -95,15 +89,9 @@ class SceneDecomposer(Decomposer, Protocol):
 
 @attrs.frozen(eq=False)
 class Decomposition:
-    """The result of `decompose`.
+    """The result of `decompose`."""
 
-    Args:
-        latents: (B, K, D).
-        parts: images of each part, and of all parts together.
-        spent: the network evaluations.
-    """
-
-    latents: Tensor
+    latents: Tensor  # (B, K, D)
     parts: Parts
     spent: RowCount
 
@@ -161,10 +149,8 @@ def explained_variance(images: Tensor, rebuilt: Tensor) -> list[float | None]:
     """
     variances = (images - images.mean((2, 3), keepdim=True)).square().flatten(1).mean(1).tolist()
     errors = (rebuilt.to(images) - images).square().flatten(1).mean(1).tolist()
-    return [
-        None if max(variance, error) < PLAIN else 1 - error / max(variance, PLAIN)
-        for variance, error in zip(variances, errors, strict=True)
-    ]
+    both = zip(variances, errors, strict=True)
+    return [None if max(var, error) < PLAIN else 1 - error / max(var, PLAIN) for var, error in both]
 
 
 def takes_apart(model: Model) -> bool:

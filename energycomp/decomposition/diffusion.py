@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.condition import Condition
-from energycomp.components.prediction import PredictionType, convert
+from energycomp.components.prediction import convert
 from energycomp.decomposition.decomposer import Parts
 from energycomp.decomposition.latents import latents_for
 from energycomp.decomposition.search import check_views, search_latents
@@ -55,9 +55,9 @@ class DiffusionDecomposer:
     @model.validator
     def _check_model(self, _: Any, model: Model) -> None:
         if checked_model(model).encoder is None:
+            got = f"got the model {model.name!r}, which has no encoder"
             raise InputError(
-                f"got the model {model.name!r}, which has no encoder; expected one that takes images apart; load "
-                "'decomp', or train one: energycomp train decomp --data FOLDER"
+                f"{got}; expected one that takes images apart; load 'decomp', or train one with its recipe"
             )
 
     @views.default
@@ -152,35 +152,31 @@ class DiffusionDecomposer:
     ) -> Tensor:
         """Samples (B * copies, C, H, W): `copies` chains from each noise (B, C, H, W), each composed of its own rows.
 
-        Args:
-            reference: where given, receives the unconditional prediction (B, C, H, W) of the first step.
+        A `reference` that is given receives the unconditional prediction (B, C, H, W) of the first step.
         """
         denoiser, defaults = self.model.denoiser, self.model.defaults
         index = torch.arange(len(noise), device=noise.device).repeat_interleave(copies)
         started = False
 
-        def predict(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
-            composed = own_prediction(x, timestep)
+        def predict(x: Tensor, timestep: Tensor, kind: Any) -> Tensor:
+            composed = compose_rows(denoiser, shared(x, timestep), condition, owner, weight)
             levels = denoiser.noised_space.levels(timestep, composed.dtype)
-            target = cast("PredictionType", kind)
-            return convert(composed, x, *levels, source=denoiser.prediction_type, target=target)
+            return convert(composed, x, *levels, source=denoiser.prediction_type, target=kind)
 
-        def own_prediction(x: Tensor, timestep: Tensor) -> Tensor:
+        def shared(x: Tensor, timestep: Tensor) -> Trunk:
             nonlocal started
             if started:
-                return compose_rows(denoiser, trunk(denoiser, x, timestep), condition, owner, weight)
+                return trunk(denoiser, x, timestep)
             started = True
             once = trunk(denoiser, x[::copies], timestep[::copies])
             if reference is not None:
                 reference.append(self._unconditional(once))
             features = None if once.features is None else tuple(part[index] for part in once.features)
-            return compose_rows(denoiser, Trunk(x, timestep, features), condition, owner, weight)
+            return Trunk(x, timestep, features)
 
+        kind, clipped = denoiser.prediction_type, denoiser.noised_space.value_range
         scheduler = make_scheduler(
-            defaults.scheduler,
-            denoiser.alphas_cumprod,
-            prediction_type=denoiser.prediction_type,
-            value_range=denoiser.noised_space.value_range,
+            defaults.scheduler, denoiser.alphas_cumprod, prediction_type=kind, value_range=clipped
         )
         return sample(
             predict,
@@ -214,15 +210,9 @@ class DiffusionDecomposer:
 
 
 def _checked_weights(weights: Any, batch: int, count: int) -> Tensor:
-    if not isinstance(weights, Tensor):
-        raise InputError(
-            f"got weights {weights!r}; expected a tensor ({count},) or ({batch}, {count}) of numbers, which do not "
-            "vary over pixels or the noise level; give one a part"
-        )
-    legal = weights.shape in ((count,), (batch, count)) and weights.is_floating_point()
+    shapes = ((count,), (batch, count))
+    legal = isinstance(weights, Tensor) and weights.shape in shapes and weights.is_floating_point()
     if not legal or not bool(torch.isfinite(weights).all()):
-        raise InputError(
-            f"got weights {tuple(weights.shape)} of {weights.dtype} for {count} parts of {batch} images; expected "
-            f"finite numbers ({count},) or ({batch}, {count}); give one a part"
-        )
+        expected = f"expected a tensor ({count},) or ({batch}, {count}) of finite numbers; give one a part"
+        raise InputError(f"got weights {weights!r}; {expected}")
     return weights.expand(batch, count)

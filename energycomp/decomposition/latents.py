@@ -53,11 +53,9 @@ def add(*sources: Tensor) -> Tensor:
 
 
 def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
-    """A copy of latents with some numbers of one row replaced.
+    """A copy of latents (B, K, D) with some numbers of one row, from 0, replaced in each image.
 
     Args:
-        latents: (B, K, D); the row is changed in each image.
-        row: counted from 0.
         changes: new values by dimension, 0 to D - 1.
 
     >>> edit(torch.zeros(1, 2, 3), 1, {0: 0.5, 2: -2.0})
@@ -88,11 +86,9 @@ def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float])
 
 @attrs.frozen(eq=False)
 class Traversal:
-    """Images as one dimension of one part's latent takes several values.
+    """Images as one dimension (from 0) of one part's latent takes N values: `parts` of N images.
 
     Args:
-        dim: the dimension, from 0.
-        parts: what the latents show at each of N values: images (N, K, 3, H, W), masks, whole (N, 3, H, W).
         changed: mean absolute change of brightness from the first value to the last, as a share of its range, over the
             pixels of the part; over all pixels where there are no masks, None where the part has no pixel.
         outside: the same over all other pixels; None where there are none.
@@ -112,10 +108,8 @@ def traverse_dimension(
     All images start from the same noise, so that they differ in their latents alone.
 
     Args:
-        decomposer: decodes the latents.
         latents: (1, K, D), of one image.
-        part: which latent changes, from 0.
-        dim: which of its dimensions, from 0.
+        part, dim: which latent changes, and which of its dimensions, from 0.
         values: N values, at least two.
         seed: of the noise.
 
@@ -137,24 +131,11 @@ def traverse_dimension(
 
 
 def strongest_dimensions(
-    decomposer: Decomposer,
-    latents: Tensor,
-    part: int,
-    ends: tuple[float, float],
-    *,
-    count: int = 6,
-    seed: int = 0,
+    decomposer: Decomposer, latents: Tensor, part: int, ends: tuple[float, float], *, count: int = 6, seed: int = 0
 ) -> list[int]:
-    """The dimensions of a part that change the image most between two values, the strongest first.
+    """The dimensions, at most `count`, that change the image most between two values, the strongest first.
 
-    Decodes 2 D images. Arguments as of `traverse_dimension`.
-
-    Args:
-        ends: the two values.
-        count: how many dimensions at most.
-
-    Raises:
-        InputError: no such part.
+    Decodes 2 D images. Arguments and errors as of `traverse_dimension`.
     """
     width = latents.shape[2]
     both = torch.cat([end for dim in range(width) for end in traverse(latents, part, dim, ends)])

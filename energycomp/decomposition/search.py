@@ -46,11 +46,8 @@ def check_views(model: Model, views: int) -> None:
         raise InputError(f"got views={views!r}; expected a whole number from 1 to {len(VIEWS)}")
     denoiser = model.denoiser
     if views > 1 and (denoiser.rule != "product" or denoiser.prediction_type != "sample"):
-        raise InputError(
-            f"got views={views} with the model {model.name!r}, which predicts {denoiser.prediction_type!r} under the "
-            f"rule {denoiser.rule!r}; expected 'sample' under 'product', which at full noise show each part alone; set "
-            "views=1"
-        )
+        got = f"got {views=} with {model.name!r}, which predicts {denoiser.prediction_type!r} under {denoiser.rule!r}"
+        raise InputError(f"{got}; expected 'sample' under 'product', which show parts alone at full noise; set views=1")
 
 
 @torch.no_grad()
@@ -60,18 +57,15 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
     An encoder that gives one latent to two objects often keeps them apart in a mirrored image. Latents of a view encode
     mirrored places, so each part that they show is turned back and encoded alone. Of its latents, the one that
     differs most from those of an image without parts is the latent of the part. Then the candidates of all views are
-    compared by their denoising error on the sample itself, with the same noise for all.
+    compared by their denoising error on the sample itself, with the same noise for all. Rows of the result are in no
+    order, so latents that are identified by their row, such as factors, are not searched.
 
-    Rows of the result are in no order, so latents that are told apart by their row, such as factors, are not searched.
+    Costs V + V K + 1 encodings, and 5 V K + 4 K + 5 network evaluations for V views.
 
     Args:
         model: under the product rule, predicting x0.
         encode: samples (B, C, H, W) to latents (B, K, D).
         views: how many of `VIEWS`; images that are not square have at most 4.
-
-    Returns:
-        The candidate with the least error, which is at most the encoder's. Costs V + V K + 1 encodings, and
-        5 V K + 4 K + 5 network evaluations for V views.
 
     Raises:
         InputError: another model or number of views, or more than one sample.
@@ -89,21 +83,16 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
     noise = torch.randn(len(LEVELS), *sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)
     seen = encode(torch.cat([turn(sample, view) for view in chosen]))
     count = seen.shape[1]
-    nothing, shown = _shown(denoiser, model.conditioner(seen.flatten(0, 1)), noise[:1])
-    alone = [turn_back(parts, view) for parts, view in zip(shown.split(count), chosen, strict=True)]
+    timestep = torch.full((1,), float(len(denoiser.alphas_cumprod)), device=noise.device)  # full noise: x0 of each part
+    full = trunk(denoiser, noise[:1], timestep)
+    nothing, shown = _predicted(denoiser, model.conditioner(seen.flatten(0, 1)), full)
+    alone = [turn_back(parts, view) for parts, view in zip(shown[0].split(count), chosen, strict=True)]
     own = encode(torch.cat(alone))
     row = (own - encode(nothing)).square().sum(2).argmax(1)
     turned = own[torch.arange(len(own), device=row.device), row].view_as(seen)
     candidates = torch.cat([seen[:1], turned])
     errors = _errors(denoiser, model.conditioner(candidates.flatten(0, 1)), len(candidates), sample, noise)
     return candidates[errors.argmin()][None]
-
-
-def _shown(denoiser: Denoiser, condition: Condition, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions of x0 at full noise (1, C, H, W): without parts (1, C, H, W), and of each part alone (R, C, H, W)."""
-    timestep = torch.full((1,), float(len(denoiser.alphas_cumprod)), device=noise.device)
-    nothing, parts = _predicted(denoiser, condition, trunk(denoiser, noise, timestep))
-    return nothing, parts[0]
 
 
 def _errors(denoiser: Denoiser, condition: Condition, candidates: int, sample: Tensor, noise: Tensor) -> Tensor:

@@ -1,12 +1,6 @@
 """A network as components: denoisers, the evaluator that runs them, and networks that plugins share."""
 
 from energycomp.components.ledger import RowCount as RowCount, count_rows as count_rows
-from energycomp.denoisers.blocks import (
-    FiLMBlock as FiLMBlock,
-    GroupNorm as GroupNorm,
-    Stage as Stage,
-    place_maps as place_maps,
-)
 from energycomp.denoisers.denoiser import (
     Codec as Codec,
     Conditional as Conditional,
@@ -14,18 +8,22 @@ from energycomp.denoisers.denoiser import (
     compose_rows as compose_rows,
 )
 from energycomp.denoisers.evaluator import (
+    HasNetwork as HasNetwork,
+    Network as Network,
+    Placed as Placed,
     Trunk as Trunk,
+    TwoStage as TwoStage,
     row_limit as row_limit,
     rows as rows,
     trunk as trunk,
 )
-from energycomp.denoisers.protocols import (
-    HasNetwork as HasNetwork,
-    Network as Network,
-    Placed as Placed,
-    TwoStage as TwoStage,
+from energycomp.denoisers.two_stage import (
+    FiLMBlock as FiLMBlock,
+    GroupNorm as GroupNorm,
+    Stage as Stage,
+    TwoStageUNet as TwoStageUNet,
+    place_maps as place_maps,
 )
-from energycomp.denoisers.two_stage import TwoStageUNet as TwoStageUNet
 from energycomp.denoisers.unets import ConditionUNet as ConditionUNet, EmbeddingUNet as EmbeddingUNet
 from energycomp.imports import moved
 

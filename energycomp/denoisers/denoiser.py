@@ -18,8 +18,7 @@ from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, i
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
 from energycomp.components.weights import LEAST_VALUE
-from energycomp.denoisers.evaluator import Trunk, rows, trunk
-from energycomp.denoisers.protocols import Placed
+from energycomp.denoisers.evaluator import Placed, Trunk, rows, trunk
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import FLAG, Validator, legal, one_of
 
@@ -98,18 +97,14 @@ class Denoiser:
         good = value.ndim == 1 and len(value) > 1 and bool(((value > 0) & (value < 1)).all())
         if not good or not bool((value.diff() <= 0).all()):
             between = f" between {value.min():g} and {value.max():g}" if value.numel() else ""
-            raise InputError(
-                f"got alphas_cumprod of shape {tuple(value.shape)}{between}; "
-                "expected (T,) falling values inside (0, 1); take them from a diffusers scheduler"
-            )
+            got = f"got alphas_cumprod of shape {tuple(value.shape)}{between}"
+            raise InputError(f"{got}; expected (T,) falling inside (0, 1); take those of a diffusers scheduler")
 
     @rule.validator
     def _check_rule(self, _: Any, value: Rule) -> None:
         if value == "sum" and self.prediction_type != "epsilon":
-            raise InputError(
-                f"got rule 'sum' with prediction type {self.prediction_type!r}; expected 'epsilon', since a sum of "
-                "x0, v or flow predictions is none; use the rule 'mean' or 'product'"
-            )
+            got = f"got rule 'sum' with prediction type {self.prediction_type!r}"
+            raise InputError(f"{got}; expected 'epsilon'; use the rule 'mean' or 'product' for all others")
 
     @property
     def space(self) -> str:
@@ -166,11 +161,9 @@ class Denoiser:
 
         The rows of a condition take turns, so that the B samples may be several views of as many samples as it has.
         """
-        conditions = [leaf.condition.to(sample.device) for leaf in leaves]
-        if wrong := [len(one) for one in conditions if not len(one) or len(sample) % len(one)]:
-            raise InputError(
-                f"got a condition of {wrong[0]} rows for a batch of {len(sample)}; expected 1 or {len(sample)}"
-            )
+        conditions, batch = [leaf.condition.to(sample.device) for leaf in leaves], len(sample)
+        if wrong := [len(one) for one in conditions if not len(one) or batch % len(one)]:
+            raise InputError(f"got a condition of {wrong[0]} rows for a batch of {batch}; expected 1 or {batch}")
         condition = Condition.cat([one[owner % len(one)] for one, owner in zip(conditions, owners, strict=True)])
         used, owner = torch.cat([*owners]).unique(return_inverse=True)
         predicted = rows(self, trunk(self, sample[used], timestep[used]), condition, owner)
@@ -222,10 +215,8 @@ class Conditional(Composable):
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:
-            raise CompositionError(
-                f"got a condition with tokens {self.condition.shape}; expected {self.denoiser.token_shape}, what the "
-                f"denoiser of {self.name} takes; make it with that model's conditioner"
-            )
+            got, expected = f"got a condition with tokens {self.condition.shape}", self.denoiser.token_shape
+            raise CompositionError(f"{got}; expected {expected}; make {self.name} with its model's conditioner")
 
     @property
     def group(self) -> Denoiser:

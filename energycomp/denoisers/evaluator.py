@@ -1,11 +1,11 @@
-"""The only file that calls a network: trunks are shared, rows run in chunks, and both are counted."""
+"""What a network is, and the only file that calls one: trunks are shared, rows run in chunks, and both are counted."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import attrs
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.components.ledger import count
-from energycomp.denoisers.protocols import HasNetwork, Network, TwoStage
 from energycomp.denoisers.together import called
 from energycomp.errors import InputError
 
@@ -21,12 +20,10 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Module) -> int:
-    """Rows of one network call.
+    """Rows of one network call, measured with `benchmarks/row_limit.py`.
 
-    Measured with `benchmarks/row_limit.py`: on few CPU cores 8 rows of 3x64x64 fill the caches, and 32 take 1.6 times
-    as long per row. An accelerator takes as many rows as fit into an eighth of its memory, with four float32 maps per
-    row of the size of a sample and the depth of the widest convolution: 853 rows of `clevr` on 80 GiB, 128 of Stable
-    Diffusion.
+    On few CPU cores 8 rows of 3x64x64 fill the caches. An accelerator takes as many rows as fit into an eighth of its
+    memory, with four float32 maps per row of the size of a sample and the depth of the widest convolution.
     """
     channels, height, width = sample_shape
     if device.type == "cuda":
@@ -46,6 +43,53 @@ def widest(network: nn.Module) -> int:
     shapes = [weight.shape for weight in network.parameters() if weight.ndim in (2, 4)]
     linear = max((64, *(shape[0] // 4 for shape in shapes)))
     return max((shape[0] for shape in shapes if len(shape) == 4), default=linear)
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A network of one stage: every row costs an evaluation of the whole of it.
+
+    It is a `torch.nn.Module` with an attribute `config`, the keyword arguments that it was made with, as JSON: loading
+    a model calls the registered factory with them. The tokens of rows with `condition.null` are zeros; the network
+    gives these rows a meaning of their own. `energycomp_lab.checks.check_network` builds a network whose arguments all
+    have default values, and checks it.
+    """
+
+    def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Prediction (R, C, H, W) for samples (R, C, H, W) at timesteps (R,) under R conditions.
+
+        Timesteps are real numbers in [0, T]. The type of the prediction is the `prediction_type` of the `Denoiser`.
+        """
+
+
+@runtime_checkable
+class TwoStage(Protocol):
+    """A network whose trunk is shared by all conditions of one noised sample; a module with `config` as a `Network`."""
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        """The trunk: B noised samples (B, C, H, W) at timesteps (B,) to tensors whose first dimension is B."""
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A network that says where it computes, because its weights may be elsewhere meanwhile: offloaded, or mapped."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples are expected."""
+
+
+class HasNetwork(Protocol):
+    """What the evaluator needs of a denoiser, see there."""
+
+    @property
+    def network(self) -> nn.Module: ...
+    @property
+    def sample_shape(self) -> tuple[int, int, int]: ...
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
 
 
 @attrs.frozen(eq=False)
@@ -68,14 +112,11 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
         timestep: (B,) real numbers in [0, T].
     """
     if tuple(sample.shape[1:]) != tuple(denoiser.sample_shape):
-        raise InputError(
-            f"got samples of shape {tuple(sample.shape)}; expected (B, {', '.join(map(str, denoiser.sample_shape))}); "
-            "encode images with the model's `encode` first"
-        )
+        expected = f"(B, {', '.join(map(str, denoiser.sample_shape))})"
+        raise InputError(f"got samples {tuple(sample.shape)}; expected {expected}; use the model's `encode` on images")
     if timestep.shape != sample.shape[:1]:
-        raise InputError(
-            f"got timesteps {tuple(timestep.shape)} for {len(sample)} samples; expected one per sample, (B,)"
-        )
+        got = f"got timesteps {tuple(timestep.shape)} for {len(sample)} samples"
+        raise InputError(f"{got}; expected one per sample, (B,)")
     bare = Trunk(sample, timestep, None)
     if not isinstance(denoiser.network, TwoStage):
         return bare
@@ -122,8 +163,6 @@ def _features(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple
 
 def _rows_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
     """The predictions of several calls, which run as one."""
-    if len(calls) == 1:
-        return [_rows(denoiser, *calls[0])]
     trunks = [shared for shared, _, _ in calls]
     starts = itertools.accumulate((len(shared) for shared in trunks), initial=0)
     owner = torch.cat([owner + start for (_, _, owner), start in zip(calls, starts, strict=False)])

@@ -1,4 +1,4 @@
-"""A two-stage U-Net that plugins share: one trunk per noised sample, one small head per condition."""
+"""A two-stage U-Net that plugins share, and its blocks: one trunk per noised sample, one small head per condition."""
 
 from __future__ import annotations
 
@@ -10,12 +10,57 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components.condition import Condition
-from energycomp.denoisers.blocks import FiLMBlock, GroupNorm, Stage, place_maps
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 
 with without_compiler():
     from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+
+
+class Stage(nn.ModuleList):
+    """Blocks one after the other under one embedding."""
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Maps (R, channels, h, w) under embeddings (R, width) to the same shape."""
+        for block in self:
+            h = block(h, embedding)
+        return h
+
+
+class FiLMBlock(nn.Module):
+    """A residual block of two 3x3 convolutions, scaled and shifted by an embedding (Perez et al., 2018)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = GroupNorm(8, channels), GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(width, 2 * channels)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.film(F.silu(embedding))[..., None, None].chunk(2, dim=1)
+        out = self.conv1(F.silu(self.norm1(h)))
+        out = self.conv2(F.silu(self.norm2(out) * (1 + scale) + shift))
+        return h + out
+
+
+class GroupNorm(nn.GroupNorm):
+    """In the type of its weights: under autocast maps arrive in bfloat16, where a CPU norms slowly."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        return super().forward(input.to(self.weight.dtype))
+
+
+def place_maps(place: Tensor, grid: Sequence[int], widths: Sequence[float]) -> Tensor:
+    """Offsets, squared distance and Gaussian bumps around places (R, 2) on a grid: (R, 3 + len(widths), h, w)."""
+    h, w = grid
+    v = (torch.arange(h, device=place.device, dtype=place.dtype) + 0.5) / h
+    u = (torch.arange(w, device=place.device, dtype=place.dtype) + 0.5) / w
+    dx = (u - place[:, :1])[:, None, :].expand(-1, h, -1)
+    dy = (v - place[:, 1:])[:, :, None].expand(-1, -1, w)
+    square = dx**2 + dy**2
+    return torch.stack([dx, dy, square, *(torch.exp(-square / (2 * s**2)) for s in widths)], dim=1)
 
 
 class TwoStageUNet(nn.Module):
@@ -30,12 +75,11 @@ class TwoStageUNet(nn.Module):
         sample_channels, sample_size: C and H = W of a sample.
         token_width: D of a condition row (L is 1).
         patch: side of the patches that are folded into channels.
-        channels: widths of the trunk at each resolution, fine to coarse.
-        blocks: residual blocks at each resolution of the trunk.
+        channels, blocks: widths of the trunk, fine to coarse, and residual blocks at each resolution.
         head_channels, head_blocks: width and depth of the head.
         positions: whether a token holds a place.
         skip: whether a learned multiple of the noised sample, which depends on the timestep, is added to the
-            prediction. Predictions of eps, v or a flow hold noise, which need not pass through the network then.
+            prediction: the noise in eps, v or a flow need not pass through the network then.
 
     >>> net = TwoStageUNet(sample_size=16, channels=(8, 16), head_channels=8)
     >>> features = net.features(torch.zeros(2, 3, 16, 16), torch.tensor([10.0, 500.0]))
@@ -61,10 +105,8 @@ class TwoStageUNet(nn.Module):
     ) -> None:
         super().__init__()
         if sample_size % (patch * 2 ** (len(channels) - 1)):
-            raise InputError(
-                f"got sample_size {sample_size} with patch {patch} and {len(channels)} resolutions; "
-                f"expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them"
-            )
+            got = f"got sample_size {sample_size} with patch {patch} and {len(channels)} resolutions"
+            raise InputError(f"{got}; expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them")
         self.config = {
             "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
             "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,

@@ -19,10 +19,10 @@ from energycomp.components.values import value_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError
-from energycomp.images import as_picture, as_text, grid, html, open_window, png, rich_table
+from energycomp.images import as_picture, grid, html, open_window, png
 from energycomp.images.draw import SIDE
 from energycomp.inference.infer import Search
-from energycomp.inference.solution import Solution, Solver, View, answer_cells, view_of
+from energycomp.inference.solution import Solution, Solver, View, answer_text, view_of
 from energycomp.models.given import model_of
 from energycomp.models.model import Model
 from energycomp.sampling.guidance import AttributeGuidance
@@ -61,11 +61,7 @@ class Edit:
     after: View
 
     def picture(self, *, side: int = SIDE) -> Image.Image:
-        """The image before and after, with a numbered ring at each component that has a place.
-
-        Args:
-            side: least length in px of the shorter side of each image.
-        """
+        """The image before and after, side by side, see `View.picture`."""
         return grid([view.picture(side=side) for view in (self.before, self.after)], columns=2, heads=HEADS)
 
     def show(self) -> None:
@@ -81,10 +77,8 @@ class Edit:
         return f"Edit({self}; {self.solution.rows + self.rows:,} network evaluations)"
 
     def _repr_html_(self) -> str:
-        columns, cells = answer_cells(self.after.rows)
-        lines = [as_text(rich_table(columns, cells))] if cells else []
-        lines += [f"warning: {warning}" for warning in self.solution.warnings]
-        return html("\n".join([*lines, str(self)]), self.picture(side=NOTEBOOK))
+        warnings = [f"warning: {warning}" for warning in self.solution.warnings]
+        return html(answer_text(self.after.rows, *warnings, str(self)), self.picture(side=NOTEBOOK))
 
     def _repr_png_(self) -> bytes:
         return png(self.picture(side=NOTEBOOK))
@@ -114,20 +108,15 @@ def edit(
     evaluations for each of the K components and for each that is moved or added, and K + 1 per step.
 
     Args:
-        image: one image, as `infer` takes it, a float tensor in [0, 1].
-        model: the model that reads and samples, or its name or folder.
+        image, model, solver, count, generator, progress: as `infer` takes them.
         move: `{k: value}`, a new value for component k of the answer, counted from 0. A value is the arguments that the
             model is called with, such as `(0.4, 0.6)` or a mapping of named arguments, or a tensor or array of shape V.
             Attributes that it leaves open stay as they were read.
         set: `{k: {"color": "red"}}`, new words for attributes of component k; its place stays, or is that of `move`.
-        remove: components that are removed.
-        add: values of components that are added.
-        solution: the answer of `infer` for this image; by default it is computed with `solver` and `count`.
-        solver, count: as `infer` takes them.
+        remove, add: components that are removed, and values of components that are added.
+        solution: the answer of `infer` for this image; by default it is computed.
         strength: noise level from which moved components are sampled, in (0, 1]; 1 keeps nothing of their appearance.
         num_inference_steps: number of scheduler steps; by default the model's.
-        generator: or a seed, makes the edit repeatable; 0 when left out.
-        progress: whether to show a progress bar.
 
     Raises:
         InputError: a component that the answer lacks, one that is both moved and removed, an illegal value, nothing
@@ -196,18 +185,14 @@ def _plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add: An
     kinds = {"move": (move, Mapping), "set": (words, Mapping), "remove": (remove, Collection), "add": (add, Sequence)}
     for name, (given, kind) in kinds.items():
         if not isinstance(given, kind) or isinstance(given, str):
-            raise InputError(
-                f"got {name}={given!r}; expected such as move={{0: (0.4, 0.6)}}, set={{0: {{'color': 'red'}}}}, "
-                "remove=[1], add=[(0.2, 0.8)]"
-            )
+            expected = "move={0: (0.4, 0.6)}, set={0: {'color': 'red'}}, remove=[1], add=[(0.2, 0.8)]"
+            raise InputError(f"got {name}={given!r}; expected such as {expected}")
     if not (move or words or remove or add):
         raise InputError("got nothing to change; expected a component to move, set, remove or add")
     for k in (*move, *words, *remove):
         if k not in range(len(old)):
             known = "; ".join(f"{i}: {model.conditioner.describe(value)}" for i, value in enumerate(old))
-            raise InputError(
-                f"got component {k} of {len(old)}; expected one of the answer's ({known or 'it has none'})"
-            )
+            raise InputError(f"got component {k} of {len(old)}; expected one of the answer's ({known or 'none'})")
     if both := {*move, *words} & {*remove}:
         raise InputError(f"got component {min(both)} to change and to remove; expected one of both")
     if len({*remove}) < len(remove):

@@ -35,15 +35,9 @@ def repaint(
 
     Args:
         composition: of mass 1.
-        picture: the image, encoded, (1, C, H, W).
+        picture: the image, encoded, (1, C, H, W), as the result is.
         freedom: (1, 1, H, W) in [0, 1], the share of the schedule in which each pixel is free.
-        num_inference_steps: number of scheduler steps.
         scheduler: as `make_scheduler` takes it.
-        generator: or a seed, makes the result repeatable.
-        progress: whether to show a progress bar.
-
-    Returns:
-        The repainted sample, (1, C, H, W).
 
     >>> from energycomp.testing import Gaussian
     >>> left = (torch.arange(4) < 2).float().expand(1, 1, 4, 4)
@@ -87,14 +81,8 @@ def difference(
     """The root mean square difference of two compositions' x0 predictions at each pixel, (1, 1, H, W).
 
     Components of both compositions cancel before the network is called. Where `after` drops one component of `before`,
-    the cost is 2 `draws` network evaluations under the product rule: of that component and of u.
-
-    Args:
-        before, after: the two compositions.
-        picture: the image, encoded, (1, C, H, W).
-        timesteps: least and greatest timestep of the draws.
-        draws: number of draws.
-        generator: or a seed, makes the result repeatable.
+    the cost is 2 `draws` network evaluations under the product rule: of that component and of u. The picture is an
+    encoded image (1, C, H, W), and `timesteps` are the least and the greatest of the draws.
     """
     change = before - after
     space = change.noised_space

@@ -22,11 +22,8 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
 
     Args:
         errors: of the draws, in the order of their bank.
-        banks: the number of draws of each bank, where `errors` holds those of several, one after another.
-
-    Returns:
-        The standard error, and the degrees of freedom of a t statistic with it (Satterthwaite's for several banks);
-        infinity and 0 for a bank of fewer than 2 draws.
+        banks: the number of draws of each bank, where `errors` holds those of several, one after another. The degrees
+            of freedom are Satterthwaite's then; infinity and 0 come back for a bank of fewer than 2 draws.
 
     >>> errors = torch.tensor([1.0, 2.0, 3.0, 4.0])  # a trend along the timesteps
     >>> standard_error(errors)[0], float(errors.std() / 2)
@@ -34,10 +31,8 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
     """
     sizes = [len(errors)] if banks is None else list(banks)
     if errors.ndim != 1 or sum(sizes) != len(errors) or not sizes or min(sizes) < 1:
-        raise InputError(
-            f"got errors {tuple(errors.shape)} of banks of {sizes} draws; expected (S,), and banks whose draws add up "
-            "to S; pass the errors of each draw in the order of the banks"
-        )
+        got = f"got errors {tuple(errors.shape)} of banks of {sizes} draws"
+        raise InputError(f"{got}; expected (S,), and banks whose draws add up to S; pass them in the order of banks")
     if min(sizes) < 2:
         return float("inf"), 0.0
     total, spread = 0.0, 0.0  # of the variances of the banks' means, and of their squares over degrees of freedom
@@ -58,8 +53,7 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
     least 1e-6 of the errors, so that rounding decides nothing.
 
     Args:
-        errors: of the answer, for each draw, in the order of the bank.
-        other: of another answer, on the same draws.
+        errors, other: of the answer and of another one, on the same draws.
         banks: as for `standard_error`.
 
     >>> mean, stderr, p = paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.1, 3.9]))

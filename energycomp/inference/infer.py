@@ -78,11 +78,7 @@ def infer(
 
 @attrs.frozen(eq=False)
 class Search:
-    """How images are read: the arguments of `infer` that are the same for all of them.
-
-    Args:
-        solver, count, candidates, attributes: as `infer` takes them.
-    """
+    """How images are read: the arguments of `infer` that are the same for all of them."""
 
     solver: Solver | type[Solver] | str | None = None
     count: int | Sequence[int] | None = None

@@ -19,16 +19,11 @@ class NoiseBank:
     """S draws. Candidates that are compared see the same draws, so their differences are paired.
 
     `draw_bank` draws them in the order of their timesteps: `energycomp.inference.standard_error` relies on it.
-
-    Args:
-        timestep: (S,) real numbers in [0, T].
-        noise: (S, C, H, W), standard normal.
-        weight: (S,), the lambda that multiplies |eps - eps_hat|^2 of a draw.
     """
 
-    timestep: Tensor
-    noise: Tensor
-    weight: Tensor
+    timestep: Tensor  # (S,) real numbers in [0, T]
+    noise: Tensor  # (S, C, H, W), standard normal
+    weight: Tensor  # (S,), the lambda that multiplies |eps - eps_hat|^2 of a draw
 
     def __len__(self) -> int:
         return len(self.timestep)
@@ -55,8 +50,7 @@ def draw_bank(
 
     Args:
         draws: S, at least 1.
-        sample_shape: (C, H, W).
-        alphas_cumprod: noise schedule (T,).
+        sample_shape, alphas_cumprod: (C, H, W), and the noise schedule (T,).
         timesteps: range [low, high) of the timesteps; all of them when left out.
         gamma: weights lambda = min(1, gamma / SNR), for denoisers trained on x0; 1 when left out.
         generator: or a seed, makes the draws repeatable; they are made on its device and moved to that of the schedule.
@@ -71,10 +65,8 @@ def draw_bank(
     generator = as_generator(generator)
     low, high = timesteps or (0.0, float(len(alphas_cumprod)))
     if draws < 1 or not 0 <= low < high <= len(alphas_cumprod):
-        raise InputError(
-            f"got {draws} draws over timesteps [{low}, {high}); expected at least 1 draw and "
-            f"0 <= low < high <= {len(alphas_cumprod)}; choose them inside the schedule"
-        )
+        got, T = f"got {draws} draws over timesteps [{low}, {high})", len(alphas_cumprod)
+        raise InputError(f"{got}; expected at least 1 draw and 0 <= low < high <= {T}; choose them so")
     device = generator.device if generator is not None else torch.device("cpu")
     timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()
     noise = torch.randn(draws, *sample_shape, generator=generator, device=device)[order]

@@ -115,7 +115,8 @@ class Problem:
         """
         candidates, count = values.shape[:2]
         condition = self._conditioner(values.reshape(candidates * count, *values.shape[2:]))
-        return self._errors(condition, candidates, count, bank)
+        predictions = self._predictions(condition, candidates, count, bank)
+        return residual_errors(self._denoiser, self.observation, bank, predictions)
 
     def mixed_errors(self, weights: Tensor, atoms: Tensor, bank: NoiseBank) -> Tensor:
         """Denoising errors (N, S) of N candidates of K mixed conditions each, differentiable in their weights.
@@ -125,7 +126,8 @@ class Problem:
         """
         candidates, count = weights.shape[:2]
         mixed = self._conditioner(atoms.to(self.device)).mixed(weights.flatten(0, 1))
-        return self._errors(mixed, candidates, count, bank)
+        predictions = self._predictions(mixed, candidates, count, bank)
+        return residual_errors(self._denoiser, self.observation, bank, predictions)
 
     def baseline_errors(self, bank: NoiseBank) -> Tensor | None:
         """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
@@ -138,18 +140,13 @@ class Problem:
             return residual_errors(self._denoiser, self.observation, bank, self._null(bank)[None])[0]
 
     def residuals(self, values: Tensor, bank: NoiseBank) -> Tensor:
-        """What K values (K, *V) do not explain of the noise of each draw: (S, C, H, W), whose squared sum is the error.
+        """What K values (K, *V) do not explain of each draw: (S, C, H, W), whose squared sum is the error.
 
         Costs what `errors` costs for one candidate.
         """
         with torch.no_grad():
             predictions = self._predictions(self._conditioner(values.to(self.device)), 1, len(values), bank)
         return residuals(self._denoiser, self.observation, bank, predictions[0])
-
-    def _errors(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
-        """Errors (N, S) of N K conditions, those of a candidate one after another."""
-        predictions = self._predictions(condition, candidates, count, bank)
-        return residual_errors(self._denoiser, self.observation, bank, predictions)
 
     def _predictions(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
         """Composed predictions (N, S, C, H, W) of N K conditions."""
@@ -193,16 +190,12 @@ class Problem:
             known = ", ".join(map(repr, get_args(Needs)))
             raise InputError(f"got needs = {needs!r} of {solver!r}; expected {known} or None; correct the solver")
         if needs == "finite" and any(slot.candidates is None for slot in self.slots):
-            raise InputError(
-                f"got continuous slots for {solver!r}; expected finite ones; use a solver for continuous values "
-                "(pursuit, sgd) or pass candidates="
-            )
+            expected = "expected finite ones; use pursuit or sgd, or pass candidates="
+            raise InputError(f"got continuous slots for {solver!r}; {expected}")
         listed = any(slot.support.is_discrete or slot.candidates is not None for slot in self.slots)
         if needs in ("continuous", "differentiable") and listed:
-            raise InputError(
-                f"got slots of listed values for {solver!r}; expected continuous ones; use enumerate or pursuit, or "
-                "leave candidates= out"
-            )
+            expected = "expected continuous ones; use enumerate or pursuit, or leave candidates= out"
+            raise InputError(f"got slots of listed values for {solver!r}; {expected}")
 
     def check_size(self, values: int, draws: int) -> None:
         """Raises `InputError` where predictions of `values` under `draws` would take too much memory."""
@@ -210,8 +203,7 @@ class Problem:
         if values * draws * size > MAX_NUMBERS:
             raise InputError(
                 f"got {values:,} values x {draws:,} draws x {size:,} numbers of a sample; expected at most "
-                f"{MAX_NUMBERS:,} numbers at a time (4 GiB); lower the number of values (candidates= of infer, side= "
-                "or inits= of the solver) or of draws"
+                f"{MAX_NUMBERS:,} numbers (4 GiB); lower draws, candidates= of infer, or side= or inits= of the solver"
             )
 
     def _null(self, bank: NoiseBank) -> Tensor:
@@ -250,38 +242,30 @@ def make_problem(
     Raises:
         InputError: a count or candidates that the model does not have.
     """
-    counts = None if count is None else count_range(count)
-    if (groups := groups_of(model.conditioner)) is not None:
-        return _problem(observation, model, *attribute_slots(groups, model, counts, candidates), exchangeable=False)
-    low, high = counts or model.defaults.counts
-    rule = model.defaults.reading_rule or model.denoiser.rule
-    if low == 0 and not identifies_null(rule):
-        low = 1  # only the product rule has a prediction for no components
-        if high == 0:
-            raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
-    slot = value_slot(model, low, candidates)
-    problem = _problem(observation, model, (slot,) * high, (low, high), exchangeable=True)
-    if candidates is not None or (mixed := mixed_of(model.conditioner)) is None:
-        return problem
-    return attrs.evolve(problem, value_shape=(mixed.support.length,), mixed=mixed.support)
-
-
-def _problem(
-    observation: Tensor, model: Model, slots: tuple[Slot, ...], counts: tuple[int, int], *, exchangeable: bool
-) -> Problem:
-    rule = model.defaults.reading_rule
-    denoiser = model.denoiser if rule is None else attrs.evolve(model.denoiser, rule=rule)
+    counts, conditioner, defaults = None if count is None else count_range(count), model.conditioner, model.defaults
+    rule, groups, mixed = defaults.reading_rule or model.denoiser.rule, groups_of(conditioner), None
+    if groups is not None:
+        slots, (low, high) = attribute_slots(groups, model, counts, candidates)
+    else:
+        low, high = counts or defaults.counts
+        if low == 0 and not identifies_null(rule):
+            low = 1  # only the product rule has a prediction for no components
+            if high == 0:
+                raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
+        slots = (value_slot(model, low, candidates),) * high
+        mixed = None if candidates is not None else mixed_of(conditioner)
     return Problem(
         observation=observation.to(model.denoiser.device),
         slots=slots,
-        counts=counts,
-        exchangeable=exchangeable,
-        distinct=model.defaults.distinct,
-        value_shape=tuple(model.conditioner.value_shape),
-        default_draws=model.defaults.draws,
-        beta=model.defaults.beta,
-        denoiser=denoiser,
-        conditioner=model.conditioner,
-        defaults=model.defaults,
+        counts=(low, high),
+        exchangeable=groups is None,
+        distinct=defaults.distinct,
+        value_shape=tuple(conditioner.value_shape) if mixed is None else (mixed.support.length,),
+        default_draws=defaults.draws,
+        beta=defaults.beta,
+        mixed=None if mixed is None else mixed.support,
+        denoiser=model.denoiser if defaults.reading_rule is None else attrs.evolve(model.denoiser, rule=rule),
+        conditioner=conditioner,
+        defaults=defaults,
         has_baseline=identifies_null(model.denoiser.rule),
     )

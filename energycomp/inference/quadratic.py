@@ -55,20 +55,16 @@ class QuadraticForm:
         known = self._gram if self._gram is not None else self._atoms
         fits = known is not None and known.shape[:2] == self.b.shape and self.c.shape == (draws,)
         if not fits or (self._gram is not None and self._gram.shape[2] != atoms):
-            raise InputError(
-                f"got b {tuple(self.b.shape)}, c {tuple(self.c.shape)} and gram or atoms "
-                f"{None if known is None else tuple(known.shape)}; expected (S, M), (S,) and (S, M, M) or (S, M, P); "
-                "make a form with `QuadraticForm.of` or `Problem.quadratic`"
-            )
+            shapes = [None if part is None else tuple(part.shape) for part in (self.b, self.c, known)]
+            expected = "(S, M), (S,) and (S, M, M) or (S, M, P)"
+            raise InputError(f"got b, c and gram or atoms of {shapes}; expected {expected}; use `QuadraticForm.of`")
 
     @classmethod
     def of(cls, atoms: Tensor, target: Tensor) -> QuadraticForm:
         """The form over atoms (S, M, P) for a target (S, P); products are accumulated in float64."""
         if atoms.ndim != 3 or atoms.shape[::2] != target.shape:
-            raise InputError(
-                f"got atoms {tuple(atoms.shape)} and target {tuple(target.shape)}; expected (S, M, P) and (S, P); "
-                "flatten the samples"
-            )
+            got = f"got atoms {tuple(atoms.shape)} and target {tuple(target.shape)}"
+            raise InputError(f"{got}; expected (S, M, P) and (S, P); flatten the samples")
         b = torch.stack([_inner(a, w[None])[:, 0] for a, w in zip(atoms, target, strict=True)])
         return cls(b, None, target.double().square().sum(1), atoms=atoms, target=target)
 
@@ -226,22 +222,16 @@ def quadratic_form(
     shared: Trunk | None = None,
     null: Tensor | None = None,
 ) -> QuadraticForm:
-    """The quadratic form of M atoms over the S draws of a bank.
+    """The quadratic form of M atoms, condition rows, over the S draws of a bank, for an observation (1, C, H, W).
 
-    Costs S rows per atom (and S for u under the product rule) and S trunk passes; none for what is given.
-
-    Args:
-        observation: (1, C, H, W).
-        condition: M rows.
-        shared: what `noised_trunk` gave for this observation and bank.
-        null: the unconditional predictions (S, C, H, W) on it.
+    Costs S rows per atom (and S for u under the product rule) and S trunk passes; none for what is given: `shared`, of
+    `noised_trunk`, and `null`, the unconditional predictions (S, C, H, W) on it.
     """
     shared = shared if shared is not None else noised_trunk(denoiser, observation, bank)
     draws, atoms, size = len(bank), len(condition), observation[0].numel()
     residual = identifies_null(denoiser.rule)
     if residual and null is None:
         unconditional = Condition.unconditional(*denoiser.token_shape, rows=draws, device=condition.rows.device)
-        unconditional = unconditional.to(dtype=condition.rows.dtype)
         null = rows(denoiser, shared, unconditional, torch.arange(draws, device=shared.sample.device))
     owner = torch.arange(draws, device=shared.sample.device).repeat_interleave(atoms)
     index = torch.arange(atoms, device=condition.rows.device).repeat(draws)

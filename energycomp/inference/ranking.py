@@ -186,9 +186,7 @@ def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional],
                 "of a mixture by itself, and components before `match_snr`, `regional` or `within`"
             )
     if len({id(leaf.denoiser) for leaf in whole.terms}) > 1:
-        raise CompositionError(
-            f"got {whole!r}, leaves of several denoisers; expected one; rank the components of each model by themselves"
-        )
+        raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; rank those of each alone")
     terms = constant_weights(whole.terms, "a ranking", "rank its components with weights that are numbers")
     asked = {leaf: w for leaf, w in terms.items() if not bool(leaf.condition.null.all())}
     if not asked:
@@ -203,22 +201,16 @@ def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional],
 
 def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser: Denoiser) -> None:
     if denoiser.rule == "sum":
-        raise CompositionError(
-            f"got {whole!r} under the rule 'sum'; expected 'product' or 'mean'; a sum without one component predicts "
-            "no noise, so that no component has a lift"
-        )
+        why = "a sum without one component predicts no noise, so that no component has a lift"
+        raise CompositionError(f"got {whole!r} under the rule 'sum'; expected 'product' or 'mean'; {why}")
     if not is_constant(mass, 1.0):
-        raise CompositionError(
-            f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; compose with `&`, "
-            "Composer([...]) or model.compose(values)"
-        )
+        why = "compose with `&`, Composer([...]) or model.compose(values)"
+        raise CompositionError(f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; {why}")
     if denoiser.rule == "product":
         _ = denoiser.unconditional  # raises where it was never trained
     elif len(weights) < 2 or len(weights) < len(whole.terms) or min(weights) < 0:
-        raise CompositionError(
-            f"got {whole!r} under the rule 'mean'; expected at least two components of positive weight; a mean "
-            "without its only component is none"
-        )
+        expected = "at least two components of positive weight; a mean without its only component is none"
+        raise CompositionError(f"got {whole!r} under the rule 'mean'; expected {expected}")
 
 
 def _samples(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
@@ -256,10 +248,8 @@ def _bank(
 def _check_finite(form: QuadraticForm, leaves: list[Conditional]) -> None:
     broken = [repr(leaf) for leaf, norms in zip(leaves, form.diagonal.T, strict=True) if not norms.isfinite().all()]
     if broken:
-        raise NonFiniteError(
-            f"got predictions of {' and '.join(broken)} that are not finite; expected numbers; check the weights and "
-            "the precision"
-        )
+        got = f"got predictions of {' and '.join(broken)} that are not finite"
+        raise NonFiniteError(f"{got}; expected numbers; check the weights and the precision")
 
 
 def _weightings(weights: list[float], rule: Rule) -> Tensor:
@@ -286,19 +276,12 @@ def _lifts(errors: Tensor) -> Tensor:
 
 @attrs.frozen(eq=False)
 class BestSamples:
-    """The samples that were kept of all that were drawn.
+    """The samples that were kept of all that were drawn."""
 
-    Args:
-        images: the n kept samples, best first, in the output type.
-        ranking: of all samples that were drawn, in the order in which they were drawn.
-        kept: the indices of the kept samples in the ranking, best first.
-        rows: network evaluations of sampling and ranking.
-    """
-
-    images: Any
-    ranking: Ranking
-    kept: tuple[int, ...]
-    rows: int
+    images: Any  # the n kept samples, best first, in the output type
+    ranking: Ranking  # of all samples, in the order in which they were drawn
+    kept: tuple[int, ...]  # the indices of the kept samples in the ranking, best first
+    rows: int  # network evaluations of sampling and ranking
 
     @property
     def dropped(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,44 +14,33 @@ from torch.distributions import constraints
 from energycomp.components.conditioning import FiniteConditioner
 from energycomp.components.support import MixedSupport
 from energycomp.components.values import values_of
+from energycomp.components.weights import scalar
 from energycomp.errors import InputError
-from energycomp.fields import MOST
+from energycomp.fields import MOST, is_whole
 from energycomp.models.model import Model
 
 
 @attrs.frozen(eq=False)
 class Slot:
-    """What one component's value may be.
-
-    Args:
-        support: the set of legal values, for gradient solvers.
-        candidates: all legal values (M, *V) where they are finite, else None.
-    """
+    """What one component's value may be: its support, for gradient solvers, and where it is finite all values."""
 
     support: constraints.Constraint
-    candidates: Tensor | None = None
+    candidates: Tensor | None = None  # (M, *V)
 
 
 def value_slot(model: Model, least: int, candidates: Any) -> Slot:
-    """The slot of an exchangeable component: the candidates, else all values of a finite conditioner, else its support.
-
-    Args:
-        least: the least number of components; there must be as many candidates if values must differ.
-    """
+    """The slot of one of at least so many exchangeable components: candidates, else all values, else the support."""
+    conditioner, support = model.conditioner, model.conditioner.support
     if candidates is not None:
-        listed: Tensor | None = _checked_candidates(candidates, model)
+        listed = _checked_candidates(candidates, model)
+    elif isinstance(conditioner, FiniteConditioner):
+        listed = conditioner.enumerate_support()
     else:
-        conditioner = model.conditioner
-        listed = conditioner.enumerate_support() if isinstance(conditioner, FiniteConditioner) else None
-    if listed is not None and model.defaults.distinct and len(listed) < least:
-        raise InputError(
-            f"got {len(listed)} values for at least {least} components that differ; expected as many; lower count= or "
-            "list more candidates="
-        )
-    if listed is not None:
-        return Slot(model.conditioner.support, listed.to(model.denoiser.device))
-    support = model.conditioner.support
-    return Slot(support.continuous if isinstance(support, MixedSupport) else support)
+        return Slot(support.continuous if isinstance(support, MixedSupport) else support)
+    if model.defaults.distinct and len(listed) < least:
+        got = f"got {len(listed)} values for at least {least} components that differ"
+        raise InputError(f"{got}; expected as many; lower count= or list more candidates=")
+    return Slot(support, listed.to(model.denoiser.device))
 
 
 def attribute_slots(
@@ -66,10 +54,8 @@ def attribute_slots(
         groups = tuple(group for group in groups if len(group))
     high = len(groups)
     if counts not in (None, (high, high)):
-        raise InputError(
-            f"got counts {counts} for a model of {high} attributes; expected one of each; leave count= out, and name "
-            "the attributes with candidates="
-        )
+        got = f"got counts {counts} for a model of {high} attributes"
+        raise InputError(f"{got}; expected one of each; leave count= out, and name the attributes with candidates=")
     device = model.denoiser.device
     return tuple(Slot(model.conditioner.support, group.to(device)) for group in groups), (high, high)
 
@@ -79,27 +65,20 @@ def _checked_candidates(candidates: Any, model: Model) -> Tensor:
     values = values_of(model.conditioner, candidates, name="candidates")
     if not len(values):
         raise InputError(
-            "got candidates of shape (0,); expected legal values, at least one; leave candidates= out to search all"
+            "got candidates (0,); expected legal values, at least one; leave candidates= out to search all"
         )
     return torch.unique(values, dim=0)
 
 
 def count_range(count: Any) -> tuple[int, int]:
     """Least and greatest of a whole number, or of two."""
-    ends = count if isinstance(count, Sequence | np.ndarray | Tensor) and np.ndim(count) else (count, count)
-    try:
-        low, high = map(_whole, ends)
-    except (TypeError, ValueError) as error:
+    ends = list(count) if isinstance(count, Sequence | np.ndarray | Tensor) and np.ndim(count) else [count, count]
+    numbers = list(map(scalar, ends))
+    if len(numbers) != 2 or not all(map(is_whole, numbers)):
         raise InputError(
             f"got count={count!r}; expected a whole number, or least and greatest, such as 3 or (2, 4); change count="
-        ) from error
+        )
+    low, high = map(int, numbers)
     if not 0 <= low <= high <= MOST:
         raise InputError(f"got counts from {low} to {high}; expected 0 <= least <= greatest <= {MOST:,}; change count=")
     return low, high
-
-
-def _whole(number: Any) -> int:
-    """A whole number of Python, NumPy or a tensor; raises TypeError for anything else, flags included."""
-    if isinstance(number, bool) or getattr(number, "dtype", None) == torch.bool:
-        raise TypeError(number)
-    return operator.index(number)

@@ -30,8 +30,7 @@ class View:
 
     Args:
         image: the part of the image that the model sees, at most 1024 px a side; None for data that are no image.
-        components: each component as the conditioner describes it, JSON data.
-        runner_up: the same for the best other answer, or None.
+        components, runner_up: as the conditioner describes them, JSON data; None for no other answer.
         attributes: the names of the attributes whose certainty is known, see `Solution.certainty`.
 
     >>> View(None, ({"x": 0.25, "y": 0.5}, {"x": 0.5, "y": 0.5})).places
@@ -64,10 +63,7 @@ class View:
             InputError: there is no image.
         """
         if self.image is None:
-            raise InputError(
-                "got a result without its image; expected one of `infer` or `edit` for an image; draw it with "
-                "energycomp.images.overlay(image, places)"
-            )
+            raise InputError("got a result without its image; expected one of `infer`; use energycomp.images.overlay")
         return overlay(self.image, self.places, side=side)
 
 
@@ -94,18 +90,17 @@ class Solution:
             searched.
         trace: what a plot of the search needs, lists of numbers by name.
         fit: share of the unconditional error that the answer explains, negative where it leaves more; None for the
-            empty answer, and where the model has no unconditional prediction. Filled in by `infer`.
+            empty answer, and where the model has no unconditional prediction. This and what follows `infer` fills in.
         typicality: share of held-out images of as many components that leave errors at least as unusual, see
-            `energycomp.models.Calibration`; None for a model without calibration. Filled in by `infer`.
-        out_of_distribution: whether the typicality is below `OUT_OF_DISTRIBUTION`; filled in by `infer`.
-        component_gain: (K,) how much the error rises without each component, or None.
-        probability: (K,) the posterior of each component's value, softmax(-beta J) over all answers, or None where the
-            model has no inverse temperature; with log J in place of J if it has `Defaults.log_errors`.
+            `energycomp.models.Calibration`; None for a model without calibration.
+        out_of_distribution: whether the typicality is below `OUT_OF_DISTRIBUTION`.
+        component_gain: (K,) how much the error rises without each component, or None; of the solver.
+        probability: (K,) the posterior of each component's value, softmax(-beta E) over all answers with E of
+            `Problem.energies`, or None where the model has no inverse temperature; of the solver.
         certainty: (K, A) the posterior of the word of each attribute, of a conditioner with attributes that may be left
-            open; NaN where the model has no inverse temperature. None for any other. Filled in by `infer`.
-        at_count_limit: whether the count is an end of the range that was searched, so that the true count may be
-            beyond it; filled in by `infer`.
-        view: the image, and the components as the conditioner describes them; filled in by `infer`.
+            open; NaN where the model has no inverse temperature. None for any other.
+        at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
+        view: the image, and the components as the conditioner describes them.
 
     >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64)
     Solution(2 components, error 1.5 ± 0.1, 64 network evaluations)
@@ -202,14 +197,7 @@ class Solution:
         }
 
     def picture(self, *, side: int = SIDE) -> Image.Image:
-        """The image with a numbered ring at each component that has a place.
-
-        Args:
-            side: least length in px of the shorter side of the result.
-
-        Raises:
-            InputError: a solution without its image, such as that of a solver; `infer` keeps the image.
-        """
+        """See `View.picture`; raises `InputError` without an image, which `infer` keeps, and a solver does not."""
         return (self.view or View(None, ())).picture(side=side)
 
     def show(self) -> None:
@@ -217,12 +205,7 @@ class Solution:
         open_window(self.picture())
 
     def save(self, path: str | Path) -> None:
-        """Writes the marked image as a PNG, JPEG or WebP file, by the end of its name.
-
-        Raises:
-            InputError: no image, or another end of the name.
-            CheckpointError: the file cannot be written.
-        """
+        """Writes the marked image as a PNG, JPEG or WebP file, by the end of its name; raises as `save_image` does."""
         save_image(self.picture(), path)
 
     def __repr__(self) -> str:
@@ -236,9 +219,7 @@ class Solution:
 
     def __str__(self) -> str:
         record = self.record()
-        columns, cells = answer_cells(record["objects"])
-        table = [as_text(rich_table(columns, cells))] if cells else []
-        return "\n".join([*table, answer_line(record), *(f"warning: {warning}" for warning in self.warnings)])
+        return answer_text(record["objects"], answer_line(record), *(f"warning: {one}" for one in self.warnings))
 
     def _repr_html_(self) -> str:
         return html(str(self), None if self.image is None else self.picture(side=NOTEBOOK))
@@ -261,19 +242,16 @@ def view_of(model: Model, values: Tensor, *, image: Any = None, runner_up: Tenso
     ({'x': 0.25, 'y': 0.5, 'tint': 'red'},)
     """
     mixed = mixed_of(model.conditioner)
-    return View(
-        _frame(model, image),
-        tuple(_described(model, value) for value in values),
-        None if runner_up is None else tuple(_described(model, value) for value in runner_up),
-        () if mixed is None else tuple(mixed.attributes),
-    )
+    others = None if runner_up is None else _described(model, runner_up)
+    attributes = () if mixed is None else tuple(mixed.attributes)
+    return View(_frame(model, image), _described(model, values), others, attributes)
 
 
-def _described(model: Model, value: Tensor) -> Any:
+def _described(model: Model, values: Tensor) -> tuple[Any, ...]:
     try:
-        return model.conditioner.describe(value)
+        return tuple(model.conditioner.describe(value) for value in values)
     except Exception:  # a conditioner of a plugin; an answer is not lost because nothing describes it
-        return value.tolist()
+        return tuple(values.tolist())
 
 
 def _frame(model: Model, image: Any) -> Image.Image | None:
@@ -305,6 +283,12 @@ def answer_cells(objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[
     return ["#", *columns], [[str(number), *row] for number, row in enumerate(cells, start=1)]
 
 
+def answer_text(objects: Sequence[Mapping[str, Any]], *lines: str) -> str:
+    """The table of objects, and lines below it."""
+    columns, cells = answer_cells(objects)
+    return "\n".join([*([as_text(rich_table(columns, cells))] if cells else []), *lines])
+
+
 def answer_line(record: Mapping[str, Any]) -> str:
     """The line below the table of a record: the count, how typical the image is, and the next best answer."""
     noun = "attribute" if _are_attributes(record["objects"]) else "object"
@@ -327,9 +311,8 @@ class Solver(Protocol):
     """Finds the values that explain an image best.
 
     `needs`, a class attribute, states the slots that it takes; `infer` checks it before any row is spent: "finite"
-    (values are listed), "continuous", "differentiable" (continuous, for gradient descent) or None (any). A plain
-    `needs = "finite"` is enough: type checkers take it for a string. Its options are the arguments of its constructor,
-    all with default values. `energycomp_lab.checks.check_solver` checks a solver.
+    (values are listed), "continuous", "differentiable" (continuous, for gradient descent) or None (any). Its options
+    are the arguments of its constructor, all with default values. `energycomp_lab.checks.check_solver` checks a solver.
     """
 
     @property

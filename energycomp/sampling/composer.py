@@ -27,7 +27,7 @@ from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
-from energycomp.sampling.guidance import Guidance, Guide, LinearGuidance, made_guidance
+from energycomp.sampling.guidance import LinearGuidance, made_guidance
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
 from energycomp.seeds import Generator
@@ -63,9 +63,6 @@ INSTEAD = {  # what pipelines of diffusers take, and what does it here
 
 class Composer(Composable):
     """The composition of components by a rule, with `sample`. It is a component, and composes as its composition does.
-
-    Its `eps` and `energy` are weighted sums at every timestep. Its samples follow them; that is not the product of the
-    components' densities in general, see `sample`.
 
     Args:
         components: leaves or compositions to compose, or one composition to take as it is.
@@ -156,21 +153,19 @@ class Composer(Composable):
         The sum of the scores of noised components is not the score of their noised product, so that samples do not
         follow the product of the components' densities in general. They do where components act on different
         coordinates that are independent in u, or are Gaussians with the variance of u. Mixtures of normalised energies
-        are right, too, and a composition that was trained as a whole follows its training data. Samples of several
-        closed forms under the rule "sum" are one point. `docs/benchmarks/generating.md` measures the deviation.
+        are right, too. `docs/benchmarks/generating.md` measures the deviation.
 
         Scheduler or sampler, number of steps and guidance are those of the components' model when left out, see
-        `Model.sampling`: DDIM with 50 steps and no guidance for components without a model, and for those of models
-        that differ in them. A sampler or a guidance that is given replaces the model's guidance, too.
+        `Model.sampling`: DDIM with 50 steps and no guidance without a model, and for models that differ in them. A
+        sampler or a guidance that is given replaces the model's guidance, too.
 
         Args:
             n: the number of samples; 1 when left out, or the number of compositions of `per_sample`.
             generator: one, or a seed, or a list of n, to make the result repeatable.
-            num_inference_steps: steps of the scheduler; by default the model's.
-            scheduler: name, class or instance of a diffusers scheduler over a variance-preserving schedule or for flow
-                matching, whatever the components predict; by default the model's. For the default sampler only.
-            sampler: name or object of a sampler that corrects the samples, such as "smc"; by default the model's, or
-                the loop of the scheduler. `docs/sampling.md` compares them.
+            num_inference_steps: steps of the scheduler.
+            scheduler: name, class or instance of a diffusers scheduler, see `make_scheduler`. For the default sampler.
+            sampler: name or object of a sampler that corrects the samples, such as "smc"; by default the loop of the
+                scheduler. `docs/sampling.md` compares them.
             guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
                 the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
                 sampler only. `docs/sampling.md` has their formulas.
@@ -182,8 +177,7 @@ class Composer(Composable):
             callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
                 calls it with a pipeline; or, with three arguments, without the composer. A mapping that it returns
                 replaces the sample, under either name.
-            mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32. Where the
-                processor has bfloat16 it is faster (`benchmarks/speed/where_time_goes.py`) and changes a sample little.
+            mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32.
             progress: whether to show a bar; see `set_progress_bar_config`, too.
             return_dict: for code written for diffusers: True gives an object with `images`, False a tuple of one; the
                 samples themselves when left out.
@@ -201,30 +195,24 @@ class Composer(Composable):
         if num_inference_steps is None:
             num_inference_steps = own.get("num_inference_steps", 50)
         n = _batch(self.composition) if n is None else n
-        if not (is_whole(n) and is_whole(num_inference_steps)):
-            raise InputError(
-                f"got n={n!r} and num_inference_steps={num_inference_steps!r}; expected whole numbers, such as n=4"
-            )
-        if n < 1 or num_inference_steps < 1:
-            raise InputError(f"got n={n} and num_inference_steps={num_inference_steps}; expected at least 1 of each")
+        if not all(is_whole(number) and number >= 1 for number in (n, num_inference_steps)):
+            raise InputError(f"got {n=} and {num_inference_steps=}; expected whole numbers of at least 1, such as n=4")
         if output_type not in ("pil", "np", "pt", "latent"):
             raise InputError(f"got output_type {output_type!r}; expected 'pil', 'np', 'pt' or 'latent'")
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
         if sampler is not None and scheduler is not None:
-            raise InputError(
-                f"got sampler={sampler!r} and scheduler={scheduler!r}; expected one of them; leave scheduler= out"
-            )
+            raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
-        composition, guide = self._guided(made_guidance(guidance, guidance_scale), chosen, num_inference_steps)
-        target = Target(composition, mixed_precision, guide)
+        made = made_guidance(guidance, guidance_scale)
+        target = _target(self.composition, made, chosen, num_inference_steps, mixed_precision)
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
             sampled = chosen.sample(
                 target,
                 n,
                 num_inference_steps=num_inference_steps,
                 generator=generator,
-                callback_on_step_end=None if callback_on_step_end is None else self._step(callback_on_step_end),
+                callback_on_step_end=self._step(callback_on_step_end),
                 progress=progress,
             )
             if report is not None:
@@ -236,35 +224,15 @@ class Composer(Composable):
     def set_progress_bar_config(self, **options: Any) -> None:
         """Shows the progress bars of `sample` with these options of tqdm from now on, as a pipeline of diffusers does.
 
-        Each call replaces the options of the one before; without options the bar is as it was at first.
-
-        Args:
-            options: such as `disable=True`, `desc="images"`, `leave=True` or `ncols=80`.
-
-        Raises:
-            InputError: a name that tqdm does not have.
+        Each call, such as with `disable=True` or `ncols=80`, replaces the options of the one before; raises
+        `InputError` for a name that tqdm does not have.
         """
         check_options(options)
         self._bar = options
 
-    def _guided(
-        self, guidance: Guidance | LinearGuidance | None, sampler: Sampler, num_inference_steps: int
-    ) -> tuple[Composition, Guide | None]:
-        """The composition to sample, and what guides its predictions if weights cannot."""
-        if guidance is None:
-            return self.composition, None
-        if isinstance(guidance, LinearGuidance):
-            return guidance.weighted(self.composition), None
-        if not isinstance(sampler, SchedulerSampler):
-            raise InputError(
-                f"got the guidance {type(guidance).__name__} with a sampler, which needs a density at every noise "
-                "level; expected 'cfg', which is a composition; choose it, or leave sampler= out"
-            )
-        return self.composition, guidance.guide(num_inference_steps)
-
-    def _step(self, callback: Callable[..., Any]) -> StepCallback:
+    def _step(self, callback: Callable[..., Any] | None) -> StepCallback | None:
         """A callback of three arguments, or that of diffusers with four, as samplers call it."""
-        if _positional(callback) < 4:
+        if callback is None or _positional(callback) < 4:
             return callback
 
         def called(step: int, timestep: Any, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -274,6 +242,20 @@ class Composer(Composable):
             return {"sample": changed[0] if changed else given}
 
         return called
+
+
+def _target(
+    composition: Composition, guidance: Any, sampler: Sampler, steps: int, precision: Literal["no", "bf16"]
+) -> Target:
+    """What is sampled: the composition with weights that guide it, or with what guides its predictions."""
+    if isinstance(guidance, LinearGuidance):
+        return Target(guidance.weighted(composition), precision)
+    if guidance is not None and not isinstance(sampler, SchedulerSampler):
+        raise InputError(
+            f"got the guidance {type(guidance).__name__} with a sampler, which needs a density at every noise level; "
+            "expected 'cfg', which is a composition; choose it, or leave sampler= out"
+        )
+    return Target(composition, precision, None if guidance is None else guidance.guide(steps))
 
 
 def _model_options(composition: Composition) -> Mapping[str, Any]:
@@ -307,7 +289,5 @@ def _positional(callback: Callable[..., Any]) -> int:
 def _rule_of(parts: Sequence[Composition]) -> Rule:
     rules = {rule for part in parts for leaf in part.terms if (rule := group_of(leaf).rule) is not None}
     if len(rules) > 1:
-        raise CompositionError(
-            f"got components of denoisers with the rules {sorted(rules)}; expected one; say rule= explicitly"
-        )
+        raise CompositionError(f"got components with the rules {sorted(rules)}; expected one; say rule= explicitly")
     return rules.pop() if rules else "sum"

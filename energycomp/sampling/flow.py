@@ -114,25 +114,18 @@ def is_flow(cls: type) -> bool:
 
 
 def check_flow_instance(scheduler: Any, alphas_cumprod: Tensor) -> None:
-    """Raises `InputError` for an instance that runs the flow backwards, or has no levels of its own, or noisier ones.
-
-    Args:
-        alphas_cumprod: noise schedule (T,) of the composition, which may end before pure noise.
+    """Raises `InputError` for an instance that runs the flow backwards, or has no levels of its own, or noisier ones
+    than the composition, whose schedule (T,) may end before pure noise.
     """
     name, config = type(scheduler).__name__, scheduler.config
     if config.get("use_dynamic_shifting"):
-        raise InputError(
-            f"scheduler: got a {name} with use_dynamic_shifting=True, whose shift depends on the resolution; expected "
-            "a fixed one: build it with use_dynamic_shifting=False and shift=exp(mu), or give the class or its name"
-        )
+        got = f"scheduler: got a {name} with use_dynamic_shifting=True, whose shift depends on the resolution"
+        raise InputError(f"{got}; expected False, and shift=exp(mu); build it so, or give the class or its name")
     if config.get("invert_sigmas"):
         raise InputError(f"scheduler: got a {name} with invert_sigmas=True; expected False; give the class or its name")
     last = float(alphas_cumprod[-1])
     noisiest = float(flow_time(alphas_cumprod, torch.tensor([len(alphas_cumprod) - 1.0])))
     start = float(getattr(scheduler, "sigma_max", 1.0))
     if last > NOISE_ENDS and start > noisiest + LEVEL_TOLERANCE:
-        raise InputError(
-            f"scheduler: got a {name} that starts at the noise level {start:.3g}, and a "
-            f"composition whose schedule ends at {noisiest:.3g}; give the class or its name to have it built with the "
-            "composition's levels"
-        )
+        got = f"scheduler: got a {name} that starts at the noise level {start:.3g}"
+        raise InputError(f"{got}, and a composition that ends at {noisiest:.3g}; give the class or its name")

@@ -92,11 +92,7 @@ class ClassifierFree:
     -2 u + 3 tiny(0.2, 0.2)
     """
 
-    scale: AnyWeight = attrs.field(
-        default=SCALE,
-        converter=scalar,
-        validator=SCALES,
-    )
+    scale: AnyWeight = attrs.field(default=SCALE, converter=scalar, validator=SCALES)
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """u + s R(C)."""
@@ -247,11 +243,7 @@ class ZeroStar:
 
 
 def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | LinearGuidance | None:
-    """The guidance that `Composer.sample` was given, as an object.
-
-    Args:
-        guidance: a registered name, an object, or a guider of diffusers; None for none, or for "cfg" with a scale.
-        scale: of a guidance by name.
+    """The guidance that `Composer.sample` was given, with the scale of one by name, as an object.
 
     Raises:
         InputError: another object, or a scale beside an object, which has its own.
@@ -266,29 +258,24 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
         made = find("guidances", "cfg" if guidance is None else guidance)
         return made() if scale is None else made(scale=scale)
     if scale is not None:
-        raise InputError(
-            f"got guidance_scale={scale!r} beside {guidance!r}, which has a scale of its own; expected one of them; "
-            "leave guidance_scale out"
-        )
+        got = f"got guidance_scale={scale!r} beside {guidance!r}, which has a scale of its own"
+        raise InputError(f"{got}; expected one of them; leave guidance_scale out")
     if isinstance(guidance, type):
         raise InputError(f"got the class {guidance.__name__} as guidance; expected an object; call the class")
     if isinstance(guidance, Guidance | LinearGuidance):
         return guidance
     if getattr(guidance, "_input_predictions", None) == PAIR:
         return _OfDiffusers(guidance)
+    known = ", ".join(names("guidances"))
     raise InputError(
-        f"got an object of {type(guidance).__name__} as guidance; expected one of the registered names "
-        f"{', '.join(names('guidances'))}, an object with `guide`, or a guider of diffusers over pred_cond and "
-        "pred_uncond; change it"
+        f"got an object of {type(guidance).__name__} as guidance; expected one of the registered names {known}, an "
+        "object with `guide`, or a guider of diffusers over pred_cond and pred_uncond; change it"
     )
 
 
 @attrs.frozen
 class _OfDiffusers:
-    """A guider of diffusers that needs two predictions. Each run has a copy of it.
-
-    Its steps are evenly spaced shares of the trajectory. Costs K + 1 network evaluations per sample and step.
-    """
+    """A guider of diffusers of two predictions, of which each run has a copy. Its steps are evenly spaced shares."""
 
     guider: Any
 

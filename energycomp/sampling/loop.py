@@ -48,14 +48,12 @@ def sample(
         predict: called with the variance-preserving sample, timesteps in [0, T] that may be fractions, and the
             scheduler's prediction type.
         shape: (B, C, H, W).
-        scheduler: an instance, from `energycomp.sampling.make_scheduler`.
+        scheduler: an instance, from `make_scheduler`.
         num_inference_steps: 1 to T.
-        generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
-            draws a fresh seed and leaves the global one alone.
+        generator: as of `draw_noise`.
         initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
-        callback_on_step_end: `callback(step, timestep, {"sample": x})`, x in the scheduler's scaling; a mapping that it
-            returns replaces the sample.
-        progress: a bar for runs that take over half a second.
+        callback_on_step_end: as of `Sampler.sample`; x is in the scheduler's scaling.
+        progress: whether to show a bar.
         device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None. Timesteps are float32.
 
     Raises:
@@ -102,13 +100,9 @@ def sample(
 
 @attrs.frozen
 class SchedulerSampler:
-    """Follows the sum of the scores with any diffusers scheduler. This is the default sampler.
+    """Follows the sum of the scores with a diffusers scheduler, DDIM when left out. This is the default sampler.
 
-    Costs one evaluation per leaf, sample and step. The sum of the scores of noised components is not the score of their
-    noised product, so samples do not follow the product in general (see `docs/algebra.md`).
-
-    Args:
-        scheduler: name, class or instance of a diffusers scheduler; None for DDIM.
+    Costs one evaluation per leaf, sample and step. Samples do not follow the product in general (`docs/algebra.md`).
     """
 
     scheduler: Any = None
@@ -116,12 +110,8 @@ class SchedulerSampler:
     def sample(self, target: Target, n: int, **options: Any) -> Sampled:
         """n samples; options are those of `energycomp.sampling.sample`, see `Sampler.sample`."""
         space = target.noised_space
-        made = make_scheduler(
-            self.scheduler,
-            space.alphas_cumprod,
-            prediction_type=target.prediction_type,
-            value_range=space.value_range,
-        )
+        kind, clipped = target.prediction_type, space.value_range
+        made = make_scheduler(self.scheduler, space.alphas_cumprod, prediction_type=kind, value_range=clipped)
 
         def predicted(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
             return target.compose(x, timestep, prediction_type=cast("PredictionType", kind))
@@ -138,9 +128,9 @@ def _generators(generator: Generator, batch: int) -> torch.Generator | list[torc
         return generator
     if len(generator) != batch:
         raise InputError(
-            f"generator: got a list of {len(generator)}, expected one generator or {batch}: one per sample."
+            f"generator: got a list of {len(generator)}, expected one generator or {batch}, one per sample"
         )
-    return list(generator)
+    return generator
 
 
 def _set_timesteps(scheduler: Scheduler, num_inference_steps: int, device: torch.device | None) -> None:
@@ -151,9 +141,9 @@ def _set_timesteps(scheduler: Scheduler, num_inference_steps: int, device: torch
     strides = "set_alpha_to_one" in scheduler.config
     stride, exact = T // num_inference_steps, T / num_inference_steps
     if strides and exact / stride - 1 > MAX_STRIDE_ERROR:
+        got = f"got {num_inference_steps}, and {name} then steps by {stride} instead of {exact:.2f} timesteps"
         raise InputError(
-            f"num_inference_steps: got {num_inference_steps}, and {name} then steps by {stride} instead of {exact:.2f} "
-            f"timesteps. Use {T // (stride + 1)}, or a divisor of {T}, or DPMSolverMultistepScheduler."
+            f"num_inference_steps: {got}; use {T // (stride + 1)}, a divisor of {T}, or dpmsolvermultistep"
         )
     try:
         scheduler.set_timesteps(num_inference_steps, device=device)
@@ -168,10 +158,8 @@ def _set_timesteps(scheduler: Scheduler, num_inference_steps: int, device: torch
         raise InputError(f"num_inference_steps: {name} does not take {num_inference_steps}: {error}") from error
     first, last = float(scheduler.timesteps.max()), float(scheduler.timesteps.min())
     if not 0 <= last <= first <= T:
-        raise InputError(
-            f"scheduler: {name} as configured has timesteps from {last:g} to {first:g}, expected them in [0, {T}]; "
-            "give its class to have it configured."
-        )
+        got = f"{name} as configured has timesteps from {last:g} to {first:g}"
+        raise InputError(f"scheduler: {got}, expected them in [0, {T}]; give its class to have it configured")
 
 
 def draw_noise(
@@ -184,11 +172,8 @@ def draw_noise(
     """Standard normal noise (B, ...).
 
     Args:
-        generator: one, or a seed; or one for each of the B samples; None draws a fresh seed and leaves the global one
-            alone.
-
-    Raises:
-        InputError: another number of generators than 1 or B.
+        generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
+            draws a fresh seed and leaves the global one alone. `InputError` for another number of them.
 
     >>> both = draw_noise((2, 3), generator=[torch.Generator().manual_seed(seed) for seed in (0, 0)])
     >>> torch.equal(both[0], both[1])
@@ -202,10 +187,6 @@ def draw_noise(
 
 
 def _check_finite(x: Tensor, what: str) -> None:
-    if torch.isfinite(x.sum()):  # one pass; a sum of finite numbers may overflow, so that each is looked at
-        return
-    if not torch.isfinite(x).all():
-        raise NonFiniteError(
-            f"{what} holds {int((~torch.isfinite(x)).sum())} values that are not finite, of {x.numel()}; "
-            "lower the weights or the guidance, or use dtype=torch.float32."
-        )
+    if not torch.isfinite(x.sum()) and (bad := int((~torch.isfinite(x)).sum())):  # the sum alone may overflow
+        why = "lower the weights or the guidance, or use dtype=torch.float32"
+        raise NonFiniteError(f"{what} holds {bad} values that are not finite, of {x.numel()}; {why}.")

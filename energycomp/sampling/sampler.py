@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.algebra import Composition, Mixture
-from energycomp.components.component import EnergyComponent, HasEnergy, LeafGroup
+from energycomp.components.algebra import Composition, Mixture, with_energies
+from energycomp.components.component import EnergyComponent, LeafGroup
 from energycomp.components.ledger import count_component
 from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
 from energycomp.components.prediction import PredictionType, convert
@@ -49,8 +49,8 @@ class Target:
 
     >>> from energycomp.components import Gaussian
     >>> target = Target(2 * Gaussian(0.5) - Gaussian(0.0))
-    >>> target.weights, target.has_energies
-    ((2.0, -1.0), True)
+    >>> target.weights
+    (2.0, -1.0)
     >>> target.predict(torch.zeros(3, 1, 1, 1), torch.full((3,), 500.0)).shape
     torch.Size([2, 3, 1, 1, 1])
     """
@@ -87,11 +87,6 @@ class Target:
         return self.guide.prediction_type or native_type(conditional(self.composition))
 
     @property
-    def has_energies(self) -> bool:
-        """Whether every leaf has an energy."""
-        return all(isinstance(leaf, HasEnergy) for leaf in self.composition.terms)
-
-    @property
     def device(self) -> torch.device:
         """Where samples must be.
 
@@ -100,10 +95,8 @@ class Target:
         """
         devices = {str(group.device): group.device for group in self.groups if group.device is not None}
         if len(devices) > 1:
-            raise CompositionError(
-                f"got components on the devices {sorted(devices)}; expected one; move the models with `.to(device)` "
-                "first"
-            )
+            got = f"got components on the devices {sorted(devices)}"
+            raise CompositionError(f"{got}; expected one; move the models with `.to(device)` first")
         return next(iter(devices.values()), self.noised_space.alphas_cumprod.device)
 
     def compose(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
@@ -135,12 +128,7 @@ class Target:
             NonFiniteError: naming the component whose energy is not finite.
         """
         energies = []
-        for leaf in self.composition.terms:
-            if not isinstance(leaf, HasEnergy):
-                raise CompositionError(
-                    f"got {leaf!r}, which has no energy; expected `energy(sample, timestep)` of every leaf; choose a "
-                    "sampler that needs noise predictions only"
-                )
+        for leaf in with_energies(self.composition.terms, "; choose a sampler that needs noise predictions only"):
             with count_component(len(sample)):
                 energies.append(leaf.energy(sample, timestep))
             if not bool(torch.isfinite(energies[-1]).all()):

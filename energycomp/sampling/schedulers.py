@@ -62,9 +62,8 @@ def make_scheduler(
     prediction type of the composition; where the class does not support that, "v_prediction", which is stable at both
     ends of the schedule, whereas "epsilon" divides by sqrt(alpha_bar). An instance is used as it is configured.
 
-    The flow-matching schedulers come as a `FlowScheduler`, which asks for predictions of a flow, whatever the
-    composition predicts. One that is built takes the noise levels of the composition; an instance its own, with its
-    shift. They do not clip.
+    The flow-matching schedulers come as a `FlowScheduler`: one that is built takes the noise levels of the composition,
+    an instance its own, with its shift. They do not clip.
 
     Args:
         scheduler: name of a diffusers class, in any case, with or without "Scheduler"; a class; an instance; None for
@@ -124,8 +123,7 @@ def _names(cls: type) -> set[str]:
 def _averages_noise(cls: type, alphas_cumprod: Tensor) -> bool:
     """Whether it is PNDM on a schedule that ends in noise, where eps gives samples that are far too wide.
 
-    PNDM averages the predictions of up to four timesteps and divides by sqrt(alpha_bar) of the noisiest: at 10 steps on
-    the cosine schedule, samples of N(0, 1) have a standard deviation of 24.
+    PNDM averages the predictions of up to four timesteps and divides by sqrt(alpha_bar) of the noisiest.
     """
     return "PNDMScheduler" in _names(cls) and float(alphas_cumprod[-1]) < MIN_PNDM_ALPHA
 
@@ -134,12 +132,11 @@ def _find(name: str) -> type:
     with without_compiler():
         import diffusers
 
-    known = {full.lower(): full for full in dir(diffusers) if full.endswith("Scheduler")}
-    full = known.get(name.lower()) or known.get(name.lower() + "scheduler")
-    if full is not None:
+    known, low = {full.lower(): full for full in dir(diffusers) if full.endswith("Scheduler")}, name.lower()
+    if (full := known.get(low) or known.get(low + "scheduler")) is not None:
         return getattr(diffusers, full)
-    near = [n for n in compatible_schedulers() if n.lower().startswith(name.lower())]
-    near = near or [known[n] for n in difflib.get_close_matches(name.lower(), known, n=3)]
+    near = [n for n in compatible_schedulers() if n.lower().startswith(low)]
+    near = near or [known[n] for n in difflib.get_close_matches(low, known, n=3)]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise InputError(f"scheduler: got {name!r}, expected one of {', '.join(compatible_schedulers())}.{hint}")
 
@@ -167,9 +164,8 @@ def _check_instance(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
     _check_schedule(scheduler, alphas_cumprod)
     if scheduler.config.prediction_type == "epsilon" and _averages_noise(type(scheduler), alphas_cumprod):
         raise InputError(
-            f"scheduler: got a {type(scheduler).__name__} with the prediction type 'epsilon' on a schedule whose "
-            f"alphas_cumprod end at {float(alphas_cumprod[-1]):.2g}, which gives samples that are far too wide; "
-            "expected 'v_prediction'. Give the class or its name to have it configured."
+            f"scheduler: got a {type(scheduler).__name__} with the prediction type 'epsilon' on a schedule that ends "
+            "in noise: samples would be far too wide; expected 'v_prediction'; give the class or its name"
         )
 
 
@@ -185,8 +181,7 @@ def _check_schedule(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
     if not _has_schedule(scheduler, alphas_cumprod):
         raise CompositionError(
             f"scheduler: got a {type(scheduler).__name__} whose alphas_cumprod {_describe(scheduler.alphas_cumprod)}, "
-            f"expected the composition's, which {_describe(alphas_cumprod)}. Give the class or its name to have it "
-            "built with the composition's schedule."
+            f"expected the composition's, which {_describe(alphas_cumprod)}; give the class or its name"
         )
 
 

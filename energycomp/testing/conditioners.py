@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -23,31 +23,23 @@ class UnitSquare:
     [0.25, 0.5]
     """
 
-    value_shape: tuple[int, ...] = (2,)
-    token_shape: tuple[int, int] = (1, 2)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """The unit square."""
-        return constraints.independent(constraints.unit_interval, 1)
+    value_shape = (2,)
+    token_shape = (1, 2)
+    support = constraints.independent(constraints.unit_interval, 1)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Two numbers as a value (1, 2)."""
         legal = len(args) == 2 and not kwargs and all(isinstance(v, int | float) and 0 <= v <= 1 for v in args)
         if not legal:
             raise InputError(f"got {args} {kwargs}; expected two numbers in [0, 1]; divide pixels by the image size")
         return torch.tensor([[float(v) for v in args]])
 
     def describe(self, value: Tensor) -> list[float]:
-        """The two numbers."""
         return [round(float(v), 4) for v in value]
 
     def config(self) -> dict[str, Any]:
-        """No arguments."""
         return {}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Places (R, 2) as rows (R, 1, 2)."""
         if values.ndim != 2 or values.shape[1] != 2:
             raise InputError(f"got places {tuple(values.shape)}; expected (R, 2); stack pairs")
         return Condition(values[:, None, :])
@@ -62,21 +54,15 @@ class TintedSquare:
     {'x': 0.25, 'y': 0.5, 'tint': 'blue'}
     """
 
-    value_shape: tuple[int, ...] = (4,)
-    token_shape: tuple[int, int] = (1, 7)
-
-    @property
-    def attributes(self) -> Mapping[str, tuple[str, ...]]:
-        """The words of both."""
-        return {"tint": ("red", "green", "blue"), "width": ("narrow", "wide")}
-
-    @property
-    def support(self) -> MixedSupport:
-        """The unit square, and the words of both attributes."""
-        return MixedSupport(UnitSquare().support, 2, tuple(map(len, self.attributes.values())))
+    value_shape = (4,)
+    token_shape = (1, 7)
+    attributes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "tint": ("red", "green", "blue"),
+        "width": ("narrow", "wide"),
+    }
+    support = MixedSupport(UnitSquare.support, 2, (3, 2))
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Two numbers, and any of `tint=` and `width=`, as a value (1, 4)."""
         place = {name: kwargs[name] for name in "xy" if name in kwargs}
         numbers = UnitSquare().parse(*args, *place.values())
         given = {name: word for name, word in kwargs.items() if name not in place}
@@ -86,13 +72,11 @@ class TintedSquare:
         return torch.cat([numbers, torch.tensor([codes], dtype=numbers.dtype)], dim=1)
 
     def describe(self, value: Tensor) -> dict[str, Any]:
-        """The place, and the attributes that are known."""
         x, y = UnitSquare().describe(value[:2])
         codes = zip(self.attributes.items(), value[2:].tolist(), strict=False)
         return {"x": x, "y": y, **{name: words[int(code) - 1] for (name, words), code in codes if code}}
 
     def config(self) -> dict[str, Any]:
-        """No arguments."""
         return {}
 
     def __call__(self, values: Tensor) -> Condition:
@@ -114,43 +98,26 @@ class Labels:
 
     size: int
     paired: bool = False  # labels 2k and 2k + 1 are the two values of attribute k
-    value_shape: tuple[int, ...] = attrs.field(default=(), init=False)
-
-    @property
-    def groups(self) -> tuple[Tensor, ...] | None:
-        """The labels of each attribute, or None without attributes."""
-        return torch.arange(self.size).view(-1, 2).unbind() if self.paired else None
-
-    @property
-    def token_shape(self) -> tuple[int, int]:
-        """One token, as wide as the number of labels."""
-        return (1, self.size)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """0 to size - 1."""
-        return constraints.integer_interval(0, self.size - 1)
+    value_shape = ()
+    token_shape = property(lambda self: (1, self.size))
+    support = property(lambda self: constraints.integer_interval(0, self.size - 1))
+    groups = property(lambda self: torch.arange(self.size).view(-1, 2).unbind() if self.paired else None)
 
     def enumerate_support(self) -> Tensor:
-        """All labels, (M,)."""
         return torch.arange(self.size)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
-        """A label as a value (1,)."""
         if len(args) != 1 or kwargs or not isinstance(args[0], int) or not 0 <= args[0] < self.size:
             raise InputError(f"got {args} {kwargs}; expected one label from 0 to {self.size - 1}; choose one")
         return torch.tensor([args[0]])
 
     def describe(self, value: Tensor) -> int:
-        """The label."""
         return int(value)
 
     def config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
         return {"size": self.size, "paired": self.paired}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Labels (R,) as one-hot rows (R, 1, M)."""
         if values.ndim != 1:
             raise InputError(f"got labels {tuple(values.shape)}; expected (R,); flatten them")
         return Condition(nn.functional.one_hot(values.long(), self.size).float()[:, None])

@@ -38,16 +38,11 @@ class ClosedForm(nn.Module):
     """
 
     def __init__(
-        self,
-        pattern: Callable[[Tensor], Tensor],
-        alphas_cumprod: Tensor,
-        kind: PredictionType,
-        share: float = 1.0,
-        spread: float = 0.0,
+        self, pattern: Callable[[Tensor], Tensor], kind: PredictionType, share: float = 1.0, spread: float = 0.0
     ) -> None:
         super().__init__()
-        self.pattern, self.alphas_cumprod, self.kind, self.share = pattern, alphas_cumprod, kind, share
-        self.spread = spread
+        self.pattern, self.kind, self.share, self.spread = pattern, kind, share, spread
+        self.alphas_cumprod = _schedule(kind)
         self.background = nn.Parameter(torch.tensor(BACKGROUND))
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +52,6 @@ class ClosedForm(nn.Module):
         return sample if norm is None else sample * norm, signal, noise
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
-        """Predictions (R, C, H, W)."""
         sample, signal, noise = (part[owner] for part in features)
         added = self.pattern(condition.rows[:, 0])
         added = torch.where(condition.null[:, None, None, None], torch.zeros_like(added), added)
@@ -71,9 +65,7 @@ class ClosedForm(nn.Module):
 def bumps_model(*, prediction_type: PredictionType = "sample", **defaults: Any) -> Model:
     """Each place adds a coloured Gaussian bump there to a constant background: product rule, 16x16.
 
-    Args:
-        prediction_type: of the denoiser. Models of a flow have a `flow_schedule`.
-        defaults: fields of `Defaults`, in place of those of this model.
+    Here and below a model of a flow has a `flow_schedule`, and `defaults` are fields of its `Defaults`.
 
     >>> model = bumps_model()
     >>> planted(model, torch.tensor([[0.2, 0.3], [0.7, 0.8]])).shape
@@ -92,9 +84,6 @@ def bumps_model(*, prediction_type: PredictionType = "sample", **defaults: Any) 
 
 def tinted_model(**defaults: Any) -> Model:
     """`bumps_model` with a colour and a width for each bump: grey and of middle width where they are left open.
-
-    Args:
-        defaults: fields of `Defaults`, in place of those of this model.
 
     >>> model = tinted_model()
     >>> model(0.2, 0.3, tint="red") & model(0.7, 0.8)
@@ -129,10 +118,9 @@ def labels_model(
         labels: M.
         seed: of the patterns.
         rule: "product" and "sum" add patterns, "mean" averages them.
-        prediction_type: x0 if left out, eps under the rule "sum". Models of a flow have a `flow_schedule`.
+        prediction_type: x0 if left out, eps under the rule "sum".
         components: under the rule "sum", the number of components whose sum is a noise prediction.
         spread: standard deviation of the images about the sum of their patterns. Errors then vary with the noise.
-        defaults: fields of `Defaults`, in place of those of this model.
 
     >>> labels_model(3)(1) & labels_model(3)(2)
     Traceback (most recent call last):
@@ -175,28 +163,41 @@ def _model(
     rule: Rule,
     kind: PredictionType,
     defaults: dict[str, Any],
-    *,
     share: float = 1.0,
     spread: float = 0.0,
 ) -> Model:
-    alphas_cumprod = _schedule(kind)
+    defaults = {"timesteps": (200, 700), "gamma": 1.0, "draws": 16, "counts": (0, 3), **defaults}
+    network = ClosedForm(pattern, kind, share, spread)
+    return built(network, conditioner, rule, kind, defaults, name=name, null_trained=identifies_null(rule))
+
+
+def built(
+    network: nn.Module,
+    conditioner: Conditioner,
+    rule: Rule,
+    kind: PredictionType,
+    defaults: dict[str, Any],
+    *,
+    name: str,
+    null_trained: bool = True,
+    **parts: Any,
+) -> Model:
+    """A model of images 16x16, whose network and conditioner have its name unless `parts` of `Model` say another."""
     denoiser = Denoiser(
-        network=ClosedForm(pattern, alphas_cumprod, kind, share, spread),
-        alphas_cumprod=alphas_cumprod,
+        network=network,
+        alphas_cumprod=_schedule(kind),
         prediction_type=kind,
         rule=rule,
         sample_shape=(3, SIZE, SIZE),
         token_shape=conditioner.token_shape,
-        null_trained=identifies_null(rule),
+        null_trained=null_trained,
     )
     return Model(
-        name=name,
         denoiser=denoiser,
         conditioner=conditioner,
         processor=ImageProcessor(size=(SIZE, SIZE)),
-        network_name=name,
-        conditioner_name=name,
-        defaults=Defaults(**{"timesteps": (200, 700), "gamma": 1.0, "draws": 16, "counts": (0, 3), **defaults}),
+        defaults=Defaults(**defaults),
+        **{"name": name, "network_name": name, "conditioner_name": name, **parts},
     )
 
 
@@ -204,13 +205,10 @@ def _schedule(prediction_type: str) -> Tensor:
     return flow_schedule() if prediction_type == "flow" else cosine_schedule()
 
 
-def tiny_model(*, rule: str = "product", prediction_type: str = "sample", seed: int = 0, **defaults: Any) -> Model:
-    """An untrained two-stage model of 16x16 images that runs in milliseconds. Its weights are random but fixed.
-
-    Args:
-        rule, prediction_type: of the denoiser. Models of a flow have a `flow_schedule`, all others the cosine one.
-        seed: of the weights.
-        defaults: fields of `Defaults`, in place of those of this model.
+def tiny_model(
+    *, rule: Rule = "product", prediction_type: PredictionType = "sample", seed: int = 0, **defaults: Any
+) -> Model:
+    """An untrained two-stage model of 16x16 images that runs in milliseconds. Its weights are random, of that seed.
 
     >>> tiny_model()(0.5, 0.5)
     tiny(0.5, 0.5)
@@ -221,20 +219,6 @@ def tiny_model(*, rule: str = "product", prediction_type: str = "sample", seed: 
         for parameter in network.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.1)
-    denoiser = Denoiser(
-        network=network.eval(),
-        alphas_cumprod=_schedule(prediction_type),
-        prediction_type=cast("PredictionType", prediction_type),
-        rule=cast("Rule", rule),
-        sample_shape=(3, SIZE, SIZE),
-        token_shape=(1, 2),
-    )
-    return Model(
-        name="tiny",
-        denoiser=denoiser,
-        conditioner=UnitSquare(),
-        processor=ImageProcessor(size=(SIZE, SIZE)),
-        network_name="two_stage",
-        conditioner_name="coordinates",
-        defaults=Defaults(**{"timesteps": (300, 900), "gamma": 4.0, "draws": 4, "counts": (0, 3), **defaults}),
-    )
+    defaults = {"timesteps": (300, 900), "gamma": 4.0, "draws": 4, "counts": (0, 3), **defaults}
+    names: Any = {"name": "tiny", "network_name": "two_stage", "conditioner_name": "coordinates"}
+    return built(network.eval(), UnitSquare(), rule, prediction_type, defaults, **names)

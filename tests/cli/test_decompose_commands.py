@@ -21,7 +21,8 @@ from energycomp.models import save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
-from energycomp.testing.stripes import Stripes, StripesEncoder, StripesPainter, painted_model, striped
+from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
 
 K = 4
 LINE = 20  # px, the heads of a figure

@@ -385,5 +385,5 @@ def test_a_bar_option_that_tqdm_does_not_have_is_one_line() -> None:
 
 @pytest.mark.parametrize("options", [{"n": "2"}, {"n": 2.5}, {"num_inference_steps": "5"}, {"n": True}])
 def test_numbers_in_text_are_one_line(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"^got n=.*; expected whole numbers, such as n=4$"):
+    with pytest.raises(InputError, match=r"^got n=.*; expected whole numbers of at least 1, such as n=4$"):
         Composer([tiny_model()(0.4, 0.4)]).sample(**options)

@@ -148,7 +148,6 @@ def test_energies_of_leaves() -> None:
         assert torch.equal(target.energies(x, t), torch.stack([a.energy(x, t), b.energy(x, t)]))
     assert spent.rows == 8
     without = Target(tiny_model()(0.2, 0.2))
-    assert not without.has_energies
     with pytest.raises(CompositionError, match="no energy"):
         without.energies(torch.zeros(1, 3, 16, 16), torch.zeros(1))
 

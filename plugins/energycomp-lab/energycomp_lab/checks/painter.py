@@ -1,0 +1,60 @@
+"""A decomposer in closed form that generates scenes, too: stripes that are painted without noise and steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.decomposition import Parts
+from energycomp.models import Model
+from energycomp.testing import stripes_model
+
+SIZE = 16
+
+
+def striped(colours: Tensor) -> Tensor:
+    """Images (B, 3, H, W) of vertical stripes of colours (B, K, 3).
+
+    >>> striped(torch.rand(2, 4, 3)).shape
+    torch.Size([2, 3, 16, 16])
+    """
+    return colours.transpose(1, 2).repeat_interleave(SIZE // colours.shape[1], 2)[:, :, None].expand(-1, -1, SIZE, -1)
+
+
+class StripesPainter:
+    """A decomposer without noise and steps, which also generates scenes: a latent is the colour of a stripe."""
+
+    parts_of_image = 4
+
+    def encode(self, images: Any, **_: Any) -> Tensor:
+        """Colours (B, 4, 3)."""
+        colours: Tensor = images.unflatten(3, (self.parts_of_image, -1)).mean((2, 4)).transpose(1, 2)
+        return colours
+
+    def decode(self, latents: Tensor, **_: Any) -> Tensor:
+        """Images (B, 3, H, W)."""
+        return striped(latents).clamp(-1, 1)
+
+    def parts(self, latents: Tensor, **_: Any) -> Parts:
+        """Each stripe alone, on grey."""
+        count = latents.shape[1]
+        alone = torch.stack([self.decode(latents * (torch.arange(count) == k)[:, None]) for k in range(count)], dim=1)
+        return Parts(alone, self.masks.expand(len(latents), -1, -1, -1), self.decode(latents))
+
+    @property
+    def masks(self) -> Tensor:
+        """The pixels of each stripe, (4, H, W)."""
+        stripe = torch.arange(SIZE) * self.parts_of_image // SIZE
+        return (stripe == torch.arange(self.parts_of_image)[:, None])[:, None].expand(-1, SIZE, -1)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Images of random stripes."""
+        return striped(torch.rand(n, self.parts_of_image, 3, generator=generator))
+
+
+def painted_model() -> Model:
+    """A model without encoder that names the decomposer "painter", to be registered as a `StripesPainter`."""
+    return attrs.evolve(stripes_model(), name="painted", encoder=None, encoder_name=None, decomposer_name="painter")
