@@ -49,7 +49,7 @@ STEPS: list[tuple[bool, str]] = [
     (False, "sample clevr red"),
     (False, "sample clevr 0.3,0.5 -o scene.gif"),
     (False, "sample clevr 0.3,0.5 -n 4 --grid -o grid.jpg"),
-    (False, "sample clevr 0.3,0.5 --scheduler Eular"),
+    (False, "sample clevr 0.3,0.5 --sampler Eular"),
     (False, "sample clevr 0.3,0.5 --sampler smcc"),
     (False, "sample clevr 0.3,0.5 --device gpu"),
     (False, "sample"),

@@ -11,17 +11,19 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from energycomp import __version__
+from energycomp.cli.about import env, plugins
 from energycomp.cli.decompose import decompose, recombine, traverse
 from energycomp.cli.edit import edit
-from energycomp.cli.env import env
 from energycomp.cli.infer import infer
-from energycomp.cli.plugins import plugins
+from energycomp.cli.options import Run, shared_options
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
 from energycomp.errors import EnergycompError, InputError
@@ -38,7 +40,12 @@ MOVED = {  # options of earlier versions: what to write instead
     "--report": "--json",
     "--show": "a viewer of your system",
 }
-IGNORED = {"--until-complete": "--best-of does it"}  # flags that still work, for one release
+RENAMED = {  # those that still work, for one release: what they are now, {} for their value
+    "--until-complete": (),  # --best-of does it
+    "--views": ("--option", "views={}"),
+    "--scheduler": ("--sampler", "{}"),
+    "--slot": ("--part", "{}"),
+}
 MOVED_COMMANDS = {"add": "recombine --take all", "push": "Model.push_to_hub in Python, or hf upload"}
 
 
@@ -62,12 +69,39 @@ class Command(_Quiet, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        for name in (arg.partition("=")[0] for arg in args):
-            if name in MOVED.keys() - known:
-                raise InputError(f"got {name}, an option of earlier versions; expected {MOVED[name]}")
-        for name in (arg for arg in args if arg in IGNORED):
-            typer.echo(f"energycomp: warning: got {name}, which is not needed: {IGNORED[name]}; leave it out", err=True)
-        return super().parse_args(ctx, [arg for arg in args if arg not in IGNORED])
+        return super().parse_args(ctx, list(_of_today(args, known)))
+
+
+class ModelCommand(Command):
+    """A command that runs a model. Its help has the options of `Run`; the page of all commands has them once."""
+
+    context_class = Run
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [*super().get_params(ctx), *(shared_options() if isinstance(ctx, Run) else ())]
+
+
+def _of_today(args: Sequence[str], known: Collection[str]) -> Iterator[str]:
+    """The arguments of a command, in which options of earlier versions are replaced, with a warning, or refused."""
+    rest = iter(args)
+    for arg in rest:
+        name, _, value = arg.partition("=")
+        if name in known or name not in {*MOVED, *RENAMED}:
+            yield arg
+        elif name in MOVED:
+            raise InputError(f"got {name}, an option of earlier versions; expected {MOVED[name]}")
+        else:
+            if any("{}" in part for part in RENAMED[name]):
+                value = value or next(rest, "")
+            now = [part.format(value) for part in RENAMED[name]]
+            said = f"which is {' '.join(now)} now" if now else "which is not needed; leave it out"
+            typer.echo(f"energycomp: warning: got {name}, {said}", err=True)
+            yield from now
+
+
+def _class_of(function: Callable[..., Any]) -> type[Command]:
+    takes = {parameter.annotation for parameter in signature(function, eval_str=True).parameters.values()}
+    return ModelCommand if Run in takes else Command
 
 
 class _Commands(_Quiet, TyperGroup):
@@ -116,7 +150,7 @@ def _plugin_command(name: str) -> Any:
     made = find("commands", name)()
     if not isinstance(made, typer.Typer):
         function, made = made, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        made.command(name, cls=Command)(function)
+        made.command(name, cls=_class_of(function))(function)
     return typer.main.get_command(made)
 
 
@@ -126,25 +160,17 @@ app = typer.Typer(
     help=(
         "Image models as sums of energies: compose, decompose and understand images.\n\n"
         '```sh\nenergycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png\nenergycomp infer clevr scene.png\n```\n\n'
-        "Plugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 for "
-        "input that is refused, with the reason in one line, and 130 after Ctrl-C."
+        "Every command that runs a model takes, too:\n\n"
+        + "".join(f"* `{' '.join(filter(None, (one.opts[0], one.metavar)))}`: {one.help}\n" for one in shared_options())
+        + "\nPlugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 "
+        "for input that is refused, with the reason in one line, and 130 after Ctrl-C."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (
-    sample,
-    infer,
-    rank,
-    edit,
-    decompose,
-    recombine,
-    traverse,
-    plugins,
-    env,
-):
-    app.command(cls=Command)(command)
+for command in (sample, infer, rank, edit, decompose, recombine, traverse, plugins, env):
+    app.command(cls=_class_of(command))(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -171,14 +197,11 @@ def main() -> None:
     except EnergycompError as error:
         typer.echo(f"energycomp: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # typer itself turns Ctrl-C into a silent exit code of 130
+        if isinstance(stop, SystemExit) and stop.code != 130:
+            raise
         typer.echo("energycomp: interrupted", err=True)
         sys.exit(130)
-    except SystemExit as stop:
-        # typer itself turns Ctrl-C into a silent exit code of 130.
-        if stop.code == 130:
-            typer.echo("energycomp: interrupted", err=True)
-        raise
     finally:  # exit handlers of libraries run after this one, and print a traceback at Ctrl-C
         if threading.current_thread() is threading.main_thread():
             atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)

@@ -10,40 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli.files import check_png
-from energycomp.cli.options import (
-    SHOWN,
-    AsJson,
-    Device,
-    ModelName,
-    Png,
-    Raw,
-    Seed,
-    Steps,
-    Views,
-    load_model,
-    loading,
-    with_views,
-)
-from energycomp.cli.output import print_report
+from energycomp.cli.options import SHOWN, ModelName, Png, Raw, Run, Steps, loading
 from energycomp.errors import InputError
 from energycomp.progress import working
 
 if TYPE_CHECKING:
-    from energycomp.decomposition import Decomposer, Decomposition, Traversal
+    from energycomp.decomposition import Decomposer, Traversal
     from energycomp.models import Model
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]
 
 
 def decompose(
+    run: Run,
     model: ModelName,
     images: Images,
     out: Png = Path("strip.png"),
     steps: Steps = None,
-    views: Views = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    as_json: AsJson = False,
 ) -> None:
     """Decompose images into parts, without labels.
 
@@ -55,7 +38,8 @@ def decompose(
     numbered from 0; the second shows the pixels of each part. The names of columns and rows are written beside them. If
     the parts explain little of an image, it is out of distribution, and a warning is printed.
 
-    A model may search turned and mirrored views of an image for the latents that explain it best; --views 1 is faster.
+    A model may search turned and mirrored views of an image for the latents that explain it best;
+    --option views=1 is faster.
     """
     check_png(out)
     with loading(model):
@@ -64,40 +48,37 @@ def decompose(
         from energycomp.decomposition import EXPLAINED, decompose_samples, explained_variance
         from energycomp.images import save_image, strip
 
-        opened, loaded, decomposer = _opened(images, model, device, views)
-    batch, generator = loaded.processor(opened), torch.Generator().manual_seed(seed)
+        opened, loaded, decomposer = _opened(run, images, model)
+    batch, generator = loaded.processor(opened), torch.Generator().manual_seed(run.seed)
     with working("energycomp: decomposing ..."):
         found = decompose_samples(batch, decomposer, generator=generator, num_inference_steps=steps)
     whole, parts = found.parts.whole.cpu(), found.parts.images
     figure = strip(batch, whole, parts, found.parts.masks, names=[path.stem for path in images])
     save_image(figure, out, cells=len(batch) * (parts.shape[1] + 2))
     errors = (whole - batch).square().flatten(1).mean(1).tolist()
-    entries: list[dict[str, Any]] = [
-        {"image": str(path), "error": error, "explained": share, "parts": _covered(found, index)}
-        for index, (path, error, share) in enumerate(zip(images, errors, explained_variance(batch, whole), strict=True))
-    ]
-    for entry in entries:
-        if entry["explained"] is not None and entry["explained"] < EXPLAINED:
+    # the share of the image that each part covers; None without masks
+    shares = found.parts.masks.float().mean((2, 3)).tolist() if found.parts.masks is not None else None
+    entries, lines = [], []
+    for k, (path, explained) in enumerate(zip(images, explained_variance(batch, whole), strict=True)):
+        covered = [None] * parts.shape[1] if shares is None else shares[k]
+        entries.append({"image": str(path), "error": errors[k], "explained": explained, "parts": covered})
+        lines.append(f"{path}: {parts.shape[1]} parts, mean squared error {errors[k]:.3g}")
+        if explained is not None and explained < EXPLAINED:
             typer.echo(
-                f"{entry['image']}: parts explain {max(100 * entry['explained'], 0):.0f} % of the image, which is out "
-                f"of distribution for {loaded.name}; train on your own images: "
-                f"energycomp train {_recipe(loaded)} --data FOLDER",
+                f"{path}: parts explain {max(100 * explained, 0):.0f} % of the image, which is out of distribution for "
+                f"{loaded.name}; train on your own images: energycomp train {_recipe(loaded)} --data FOLDER",
                 err=True,
             )
-    report = {"path": str(out), "images": entries, "rows": found.spent.rows, "seed": seed}
-    lines = [
-        f"{entry['image']}: {len(entry['parts'])} parts, mean squared error {entry['error']:.3g}" for entry in entries
-    ]
-    print_report(report, [*lines, str(out)], as_json)
+    run.show({"path": str(out), "images": entries, "rows": found.spent.rows}, [*lines, str(out)])
 
 
 def recombine(
+    run: Run,
     model: ModelName,
     images: Images,
     take: Annotated[
         list[str],
         typer.Option(
-            "--take",
             metavar="PARTS",
             help="Parts of an image: 0,1 or 0,1*0.5 or all or none. Given once for all images, or once for each.",
         ),
@@ -105,10 +86,6 @@ def recombine(
     out: Png = Path("recombined.png"),
     raw: Raw = False,
     steps: Steps = None,
-    views: Views = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    as_json: AsJson = False,
 ) -> None:
     """Compose one image from parts of several images.
 
@@ -131,7 +108,7 @@ def recombine(
         from energycomp.images import save_image, to_output
 
         chosen = [_parts(text) for text in (take if len(take) > 1 else take * len(images))]
-        opened, loaded, decomposer = _opened(images, model, device, views)
+        opened, loaded, decomposer = _opened(run, images, model)
     sources = list(decomposer.encode(opened).split(1))
     taken = [
         [(k, 1.0) for k in range(one.shape[1])] if parts is None else parts
@@ -147,18 +124,19 @@ def recombine(
             )
         further["weights"] = torch.tensor(weights)
     with count_rows() as spent:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(run.seed)
         made = decomposer.decode(latents, generator=generator, num_inference_steps=steps, **further)
     image = to_output(made, "pil")[0]
     save_image(image if raw else loaded.shown(image, side=SHOWN), out)
-    report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows, "seed": seed}
-    print_report(report, [f"{latents.shape[1]} parts", str(out)], as_json)
+    report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows}
+    run.show(report, [f"{latents.shape[1]} parts", str(out)])
 
 
 def traverse(
+    run: Run,
     model: ModelName,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file to decompose.")],
-    part: Annotated[int, typer.Option("--part", "--slot", min=0, help="Number of the part that changes, from 0.")],
+    part: Annotated[int, typer.Option(min=0, help="Number of the part that changes, from 0.")],
     dim: Annotated[
         int | None,
         typer.Option(
@@ -171,10 +149,6 @@ def traverse(
         int, typer.Option(min=2, max=64, help="Number of values, evenly spaced from the first to the last.")
     ] = 7,
     out: Png = Path("traverse.png"),
-    views: Views = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    as_json: AsJson = False,
 ) -> None:
     """Show what a dimension of a part's latent encodes: images with several values of it.
 
@@ -198,36 +172,30 @@ def traverse(
         from energycomp.decomposition import strongest_dimensions, traverse_dimension
         from energycomp.images import save_image, traversal
 
-        opened, loaded, decomposer = _opened([image], model, device, views)
+        opened, loaded, decomposer = _opened(run, [image], model)
     batch = loaded.processor(opened)
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
     with working("energycomp: changing one dimension after another ..."):
         latents = decomposer.encode(batch)
-        dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=seed) if dim is None else [dim]
-        found = [traverse_dimension(decomposer, latents, part, place, values, seed=seed) for place in dims]
+        dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=run.seed) if dim is None else [dim]
+        found = [traverse_dimension(decomposer, latents, part, place, values, seed=run.seed) for place in dims]
     whole = torch.stack([row.parts.whole for row in found])
     figure = traversal(batch, whole, values=values, names=[f"dim {row.dim}" for row in found])
     save_image(figure, out, cells=len(found) * (steps + 1))
     changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
     shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]
-    report = {"path": str(out), "part": part, **shown, "values": values, "seed": seed}
-    print_report(report, [*(_change(part, row) for row in found), str(out)], as_json)
+    report = {"path": str(out), "part": part, **shown, "values": values}
+    run.show(report, [*(_change(part, row) for row in found), str(out)])
 
 
-def _opened(images: list[Path], model: str, device: str, views: int | None) -> tuple[list[Any], Model, Decomposer]:
+def _opened(run: Run, images: list[Path], model: str) -> tuple[list[Any], Model, Decomposer]:
     """The images of files, the model of a name, and its decomposer."""
     from energycomp.decomposition import decomposer_of
     from energycomp.images import open_image
 
     opened = [open_image(path, single=True) for path in images]
-    loaded = with_views(load_model(model, device), views)
+    loaded = run.load(model)
     return opened, loaded, decomposer_of(loaded)
-
-
-def _covered(found: Decomposition, index: int) -> list[float | None]:
-    """The share of the image that each part covers; None without masks."""
-    masks = found.parts.masks
-    return [None] * found.latents.shape[1] if masks is None else masks[index].float().mean((1, 2)).tolist()
 
 
 def _recipe(model: Model) -> str:

@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from energycomp.cli.files import check_png
-from energycomp.cli.options import (
-    AsJson,
-    Count,
-    Device,
-    ModelName,
-    Png,
-    Seed,
-    SolverName,
-    Steps,
-    load_searchable,
-    loading,
-    parse_count,
-    read_text,
-)
-from energycomp.cli.output import print_report
+from energycomp.cli.options import Count, ModelName, Png, Run, SolverName, Steps, loading, parse_count, read_text
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
-    from energycomp.editing import Edit
     from energycomp.inference import Solution
     from energycomp.models import Model
 
 
 def edit(
+    run: Run,
     model: ModelName,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file to change.")],
     move: Annotated[
         list[str] | None,
         typer.Option(
-            "--move",
             metavar="NUMBER:COMPONENT",
             help="Object to move, as its number and its new value, for example 2:0.4,0.6. Repeatable.",
         ),
@@ -55,11 +40,11 @@ def edit(
     ] = None,
     remove: Annotated[
         list[int] | None,
-        typer.Option("--remove", metavar="NUMBER", help="Object to remove, as its number, for example 1. Repeatable."),
+        typer.Option(metavar="NUMBER", help="Object to remove, as its number, for example 1. Repeatable."),
     ] = None,
     add: Annotated[
         list[str] | None,
-        typer.Option("--add", metavar="COMPONENT", help="Object to add, for example 0.2,0.5. Repeatable."),
+        typer.Option(metavar="COMPONENT", help="Object to add, for example 0.2,0.5. Repeatable."),
     ] = None,
     out: Png = Path("edited.png"),
     strip: Annotated[
@@ -71,9 +56,6 @@ def edit(
     solver: SolverName = None,
     count: Count = None,
     steps: Steps = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    as_json: AsJson = False,
 ) -> None:
     """Find the components of an image, change some, and repaint only the affected region.
 
@@ -96,18 +78,23 @@ def edit(
     with loading(model):
         import torch
 
-        from energycomp.editing import edit as run
+        from energycomp.editing import edit as edited_by
         from energycomp.images import open_image, save_image
+        from energycomp.inference import OutOfDistributionWarning, infer
         from energycomp.plugins import find
 
         known, picture = parse_count(count), open_image(image, single=True)
         chosen = None if solver is None else find("solvers", solver)()
-        loaded = load_searchable(model, device)
+        loaded = run.load(model, searchable=True)
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
-    generator = torch.Generator().manual_seed(seed)
-    solution = _read(picture, loaded, image, solver=chosen, count=known, generator=generator)
-    edited = run(
+    generator = torch.Generator().manual_seed(run.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
+        solution = infer(picture, loaded, solver=chosen, count=known, generator=generator)
+    for warning in solution.warnings:
+        typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
+    edited = edited_by(
         picture,
         loaded,
         move={_index(number, solution, loaded): value for number, value in moved.items()},
@@ -122,8 +109,15 @@ def edit(
     save_image(edited.image, out)
     if strip is not None:
         save_image(edited.picture(), strip, cells=2)
-    lines = [str(edited), str(out), *([str(strip)] if strip is not None else [])]
-    print_report(_report(edited, out), lines, as_json)
+    report = {
+        "path": str(out),
+        "before": list(edited.before.components),
+        "after": list(edited.after.components),
+        "repainted": float(edited.mask.mean()),
+        "out_of_distribution": solution.out_of_distribution,
+        "rows": solution.rows + edited.rows,
+    }
+    run.show(report, [str(edited), str(out), *([str(strip)] if strip is not None else [])])
 
 
 def _numbered(texts: list[str] | None, option: str, example: str) -> dict[int, str]:
@@ -147,19 +141,6 @@ def _words(text: str) -> dict[str, str]:
     return {name.strip(): word.strip() for name, _, word in pairs}
 
 
-def _read(picture: Image, model: Model, path: Path, **options: Any) -> Solution:
-    import warnings
-
-    from energycomp.inference import OutOfDistributionWarning, infer
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OutOfDistributionWarning)  # printed with the file's name instead
-        solution = infer(picture, model, **options)
-    for warning in solution.warnings:
-        typer.echo(f"energycomp: warning: {path}: {warning}", err=True)
-    return solution
-
-
 def _index(number: int, solution: Solution, model: Model) -> int:
     """The row of an object's number, which counts from 1."""
     if not 1 <= number <= solution.count:
@@ -176,14 +157,3 @@ def _shown(value: Tensor, model: Model) -> str:
     if not isinstance(described, dict):
         return str(described)
     return ", ".join(v if isinstance(v, str) else f"{v:.3g}" for v in described.values())
-
-
-def _report(edited: Edit, out: Path) -> dict[str, Any]:
-    return {
-        "path": str(out),
-        "before": list(edited.before.components),
-        "after": list(edited.after.components),
-        "repainted": float(edited.mask.mean()),
-        "out_of_distribution": edited.solution.out_of_distribution,
-        "rows": edited.solution.rows + edited.rows,
-    }

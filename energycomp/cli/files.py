@@ -11,7 +11,6 @@ from energycomp.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set as AbstractSet
 
-
 RESULTS = "results.jsonl"  # marks a folder that `energycomp infer` wrote
 
 
@@ -40,29 +39,20 @@ def check_folder(
     """
     try:
         known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        reason = None if known.is_dir() and os.access(known, os.W_OK) else f"{known} is not"
     except OSError as error:
-        raise InputError(
-            f"got {option} {path or folder}, which cannot be made ({error.strerror}); expected {expected}"
-        ) from error
-    if not known.is_dir() or not os.access(known, os.W_OK):
-        raise InputError(f"got {option} {path or folder}; expected {expected}; {known} is not")
+        reason = error.strerror
+    if reason is not None:
+        raise InputError(f"got {option} {path or folder}; expected {expected}; {reason}")
 
 
-def sample_files(out: Path, n: int, as_grid: bool) -> list[Path]:
-    """The files of n samples: one for a grid, otherwise one per sample, with numbers of equal width."""
-    from energycomp.images import WRITTEN
-
-    if as_grid and n == 1:
-        raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
-    if as_grid and out.suffix.lower() in set(WRITTEN) - {".png"}:
-        raise InputError(f"got --grid with {out}; expected a PNG file, which says that it shows several images")
-    check_png(out, formats=WRITTEN)
-    if as_grid or n == 1:
-        return [out]
-    files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
-    for file in files:
-        check_png(file, formats=WRITTEN)
-    return files
+def make_folder(folder: Path, option: str) -> Path:
+    """Makes the folder and its parents where they are missing; raises `InputError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"got {option} {folder}; expected a folder that can be written; {error.strerror}") from error
+    return folder
 
 
 def image_files(
@@ -86,9 +76,12 @@ def image_files(
             is_folder, is_file = path.is_dir(), path.is_file()
         except OSError:  # too long a name
             is_folder = is_file = False
+        if not (is_folder or is_file):
+            raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
+        files = [path]
         if is_folder:
             try:
-                files = sorted(_inside(path, None if without is None else without.resolve(), suffixes))
+                files = sorted(_inside(path, without and without.resolve(), suffixes))
             except OSError as error:
                 raise InputError(
                     f"got {path}, in which {error.filename} cannot be read ({error.strerror}); check its permissions, "
@@ -96,10 +89,6 @@ def image_files(
                 ) from error
             if not files:
                 raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
-        elif is_file:
-            files = [path]
-        else:
-            raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
         found.update((file.resolve(), file) for file in files)
     return found
 
@@ -109,22 +98,12 @@ def _inside(folder: Path, without: Path | None, suffixes: AbstractSet[str]) -> I
         if entry.name.startswith("."):
             continue
         if entry.is_dir() and not entry.is_symlink():
-            if entry.resolve() != without and not _holds_results(entry):
+            if entry.resolve() != without and not any(file.exists() for file in result_files(entry / RESULTS)):
                 yield from _inside(entry, without, suffixes)
         elif entry.suffix.lower() in suffixes and entry.resolve() != without:
             yield entry
 
 
-def _holds_results(folder: Path) -> bool:
-    return (folder / RESULTS).exists() or any(folder.glob("results-*-of-*.jsonl"))
-
-
-def make_folder(folder: Path, option: str) -> Path:
-    """Makes the folder and its parents where they are missing; raises `InputError` where that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"got {option} {folder}, which cannot be made ({error.strerror}); expected a folder that can be written"
-        ) from error
-    return folder
+def result_files(lines: Path) -> list[Path]:
+    """The file of a process that reads everything, then those of the shards of energycomp batch and evaluate."""
+    return [lines, *sorted(lines.parent.glob(f"{lines.stem}-[0-9]*-of-[0-9]*{lines.suffix}"))]

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.cli.files import RESULTS, check_folder, image_files
-from energycomp.cli.options import (
-    Count,
-    Device,
-    ModelName,
-    Options,
-    Seed,
-    SolverName,
-    loading,
-    parse_count,
-    parse_options,
-)
-from energycomp.cli.output import Printer
-from energycomp.cli.reading import Reading
+from energycomp.cli.options import Count, ImageFiles, ModelName, Run, SolverName, loading, parse_count, parse_options
+from energycomp.cli.reading import Printer, Reading
 from energycomp.cli.results import Results, sha256_of
 from energycomp.errors import InputError
 from energycomp.progress import progress
@@ -36,25 +25,19 @@ Format = Annotated[
     str | None,
     typer.Option("--format", metavar="DATASET", help="Print one scene record per image in the layout of this dataset."),
 ]
-JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON per image.")]
 
 
 def infer(
+    run: Run,
     model: ModelName,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files, and folders of image files.")
-    ],
+    images: ImageFiles,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
     ] = None,
     solver: SolverName = None,
     count: Count = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    option: Options = None,
     redraw: Redraw = False,
     records: Format = None,
-    as_json: JsonLines = False,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
@@ -68,7 +51,7 @@ def infer(
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
-    results.jsonl are not read again.
+    results.jsonl are not read again. --json prints one line per image.
 
     A model with an encoder, such as decomp, reads parts in one pass: use decompose, which takes seconds. --solver sgd
     searches for their latents without the encoder, which takes minutes.
@@ -78,12 +61,12 @@ def infer(
     """
     if out is not None:
         check_folder(out, "-o")
-    printer = Printer.of(out, redraw=redraw, records=records, as_json=as_json)
+    printer = Printer(out, redraw, records, run.as_json)
     files = image_files(images, without=out)
     if out is not None and any(path.parent == out.resolve() for path in files):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
-    options, known = parse_options(option), parse_count(count)
-    reading = Reading(model, device, options, solver, known, seed, out, redraw)
+    options, known = parse_options(run.option), parse_count(count)
+    reading = Reading(model, run.device, options, solver, known, run.seed, out, redraw)
     with loading(model):
         loaded = reading.load()
     failed = 0
@@ -96,7 +79,7 @@ def infer(
                     raise
                 failed, record = failed + 1, {"image": str(path), "failed": str(error)}
             printer(str(path), path.name, record)
-    if out is None and not as_json and records is None:
+    if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:
         typer.echo(f"energycomp: {failed} of {len(files)} images could not be read", err=True)

@@ -1,19 +1,17 @@
-"""Files of JSON lines: appended in one write, locked by the process that writes them, read whole or by key."""
+"""Files of JSON lines: appended in one write, locked by the process that writes them, and read."""
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energycomp.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
@@ -35,23 +33,33 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
 
 
 def records_of(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines, each with the place in bytes at which it begins, without an incomplete one.
-
-    Raises:
-        CheckpointError: the file cannot be read, or a complete line is not a JSON object.
-    """
+    """The objects of a file as `read_lines` gives them, each with the place in bytes at which it begins."""
     place = 0
     try:
         with Path(path).open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.endswith(b"\n"):
                     return
-                yield place, _object(line, f"Line {number} of {path}")
+                yield place, object_of_line(line, f"Line {number} of {path}")
                 place += len(line)
     except FileNotFoundError:
         return
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def object_of_line(line: bytes, name: str) -> dict[str, Any]:
+    """The object of a line; raises `CheckpointError` with the name of the line."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise CheckpointError(
+            f"{name} is not a JSON object. Expected a file that energycomp wrote; remove the line or name another "
+            "folder."
+        )
+    return record
 
 
 def append_line(path: str | Path, record: dict[str, Any]) -> None:
@@ -108,91 +116,6 @@ def _locked(handle: int) -> bool:
     except (ImportError, OSError):  # Windows, and file systems without locks
         return True
     return True
-
-
-class Lines:
-    """The objects in files of JSON lines, by a key. They stay on disk; a temporary index of sqlite says where.
-
-    Args:
-        files: of JSON lines; one that does not exist is empty. An incomplete last line is left out.
-        key: what identifies an object. Of several with one key, `get` returns the last.
-        order: by which `in_order` sorts the objects.
-        seen: called with each object when the files are read.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for value in (1, 2):
-    ...         append_line(Path(folder) / "log.jsonl", {"name": "a", "value": value})
-    ...     lines = Lines([Path(folder) / "log.jsonl"], key=lambda record: record["name"])
-    ...     lines.get("a"), lines.get("b")
-    ({'name': 'a', 'value': 2}, None)
-    """
-
-    def __init__(
-        self,
-        files: Sequence[Path],
-        key: Callable[[dict[str, Any]], str],
-        *,
-        order: Callable[[dict[str, Any]], str] = lambda _: "",
-        seen: Callable[[dict[str, Any]], object] = lambda _: None,
-    ) -> None:
-        self._files, self._index = tuple(files), sqlite3.connect("")  # a file of its own, which ends with the process
-
-        def rows() -> Iterator[tuple[bytes, bytes, int, int]]:
-            for number, file in enumerate(self._files):
-                for place, record in records_of(file):
-                    seen(record)
-                    yield _digest(key(record)), _encoded(order(record)), number, place
-
-        try:
-            self._index.execute("CREATE TABLE lines (key BLOB, sort BLOB, file INTEGER, place INTEGER)")
-            self._index.executemany("INSERT INTO lines VALUES (?, ?, ?, ?)", rows())
-            self._index.execute("CREATE INDEX keys ON lines (key)")
-        except sqlite3.Error as error:
-            raise CheckpointError(
-                f"Cannot index {self._files[0]}: {error}. Free some space in the folder of temporary files."
-            ) from error
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The last object with this key."""
-        query = "SELECT file, place FROM lines WHERE key = ? ORDER BY rowid DESC LIMIT 1"
-        found = self._index.execute(query, [_digest(key)]).fetchone()
-        return None if found is None else _object(self._line(*found), f"A line of {self._files[found[0]]}")
-
-    def in_order(self) -> Iterator[bytes]:
-        """The last line of each key, sorted."""
-        query = "SELECT file, place, max(rowid) AS last FROM lines GROUP BY key ORDER BY sort, last"
-        for file, place, _ in self._index.execute(query):
-            yield self._line(file, place)
-
-    def _line(self, file: int, place: int) -> bytes:
-        try:
-            with self._files[file].open("rb") as stream:
-                stream.seek(place)
-                return stream.readline()
-        except OSError as error:
-            raise _unreadable(self._files[file], error) from error
-
-
-def _digest(key: str) -> bytes:
-    return blake2b(_encoded(key), digest_size=16).digest()
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")  # paths that are no UTF-8
-
-
-def _object(line: bytes, name: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise CheckpointError(
-            f"{name} is not a JSON object. Expected a file that energycomp wrote; remove the line or name another "
-            "folder."
-        )
-    return record
 
 
 def _cut(path: Path) -> None:

@@ -1,12 +1,13 @@
-"""Options that several commands share, and the conversion of what was typed into objects. Errors repeat the text."""
+"""What commands share: options, and the conversion of what was typed into objects. Errors repeat the text."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from energycomp.plugins import Kind
 
 MODELS_OWN = "the model's"  # shown as the default where a model has one
+SHARED = "Options of every command that runs a model"
 
 
 def registered(kind: Kind) -> Callable[[str], list[str]]:
@@ -41,12 +43,14 @@ ModelName = Annotated[
         autocompletion=registered("models"),
     ),
 ]
+ImageFiles = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files, and folders of image files.")
+]
 Not = Annotated[
     list[str] | None,
     typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
 ]
 Png = Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")]
-Device = Annotated[str, typer.Option(help="Torch device that runs the networks: cpu, cuda, cuda:1 or mps.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random numbers.")]
 Steps = Annotated[
     int | None, typer.Option(min=1, help="Number of scheduler steps (num_inference_steps).", show_default=MODELS_OWN)
@@ -57,24 +61,6 @@ SolverName = Annotated[
         help="Name of a registered solver, for example pursuit.",
         show_default=MODELS_OWN,
         autocompletion=registered("solvers"),
-    ),
-]
-Views = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=8,
-        help="Number of turned and mirrored views among which latents are searched; 1 for those of the encoder.",
-        show_default=MODELS_OWN,
-    ),
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        metavar="NAME=VALUE",
-        help="Argument of the model: model=FOLDER, dtype=bfloat16, preset=NAME; for a model of prompts "
-        "concepts=cat,dog and template='a {}', what infer chooses among. Repeatable.",
     ),
 ]
 Count = Annotated[
@@ -88,6 +74,58 @@ Raw = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
+def _shared(
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Argument of the model: model=FOLDER, dtype=bfloat16, preset=NAME; for a model of prompts "
+            "concepts=cat,dog and template='a {}', what infer chooses among; for one that decomposes images views=1, "
+            "the number of turned and mirrored ones that are searched. Repeatable.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="Torch device of the networks: cpu, cuda, cuda:1 or mps.")] = "cpu",
+    as_json: AsJson = False,
+) -> None: ...
+
+
+class Run(typer.Context):
+    """The context of a command that runs a model, with the options that all of these share.
+
+    A command takes them by a parameter of this type.
+    """
+
+    option: list[str] | None
+    seed: int
+    device: str
+    as_json: bool
+
+    def load(self, source: str, *, searchable: bool = False) -> Model:
+        """The model of a name, folder or hub id, with the arguments of --option."""
+        return load_model(source, self.device, parse_options(self.option), searchable=searchable)
+
+    def show(self, report: Mapping[str, Any], lines: Sequence[str]) -> None:
+        """Prints the report, to which the seed belongs, as one line of JSON, or its text lines."""
+        typer.echo(json.dumps({**report, "seed": self.seed}) if self.as_json else "\n".join(lines))
+
+
+def shared_options() -> list[Any]:
+    """The options of `Run`, which set its attributes."""
+
+    def keep(context: Any, parameter: Any, value: Any) -> None:
+        setattr(context, parameter.name, value)
+
+    made = typer.Typer(add_completion=False)
+    made.command()(_shared)
+    found: list[Any] = typer.main.get_command(made).params
+    for one in found:
+        one.rich_help_panel, one.expose_value, one.callback = SHARED, False, keep
+        one.metavar = "" if one.is_flag else one.metavar
+    return found
+
+
 def loading(source: str) -> AbstractContextManager[None]:
     """Says on stderr what is loaded in the block, in which commands import torch, too, which takes seconds."""
     if not sys.stderr.isatty():
@@ -95,24 +133,25 @@ def loading(source: str) -> AbstractContextManager[None]:
     return working(f"energycomp: loading {source} ...")
 
 
-def load_model(source: str, device: str, **options: Any) -> Model:
-    """The model of a name, folder or hub id, on a device that this machine has; with the arguments of --option."""
+def load_model(source: str, device: str, options: Mapping[str, Any] | None = None, *, searchable: bool = False) -> Any:
+    """The model of a name, folder or hub id, on a device that this machine has.
+
+    Args:
+        options: arguments of the model; `concepts`, `template` and `views` change what was loaded.
+        searchable: refuses a model that names its own decomposer, which has nothing to search.
+    """
     from energycomp.models import check_device, load
 
-    concepts, template = options.pop("concepts", None), options.pop("template", None)
+    given = dict(options or {})
+    concepts, template, views = (given.pop(name, None) for name in ("concepts", "template", "views"))
     check_device(device, "--device")
-    if options.get("dtype") == "float16" and device == "cpu":
+    if given.get("dtype") == "float16" and device == "cpu":
         raise InputError(
             "got dtype float16 on the CPU, where it is slow and overflows; expected bfloat16 or float32 there; give "
             "another dtype, or a GPU by --device"
         )
-    return over(load(source, device=device, **options), concepts, template)
-
-
-def load_searchable(source: str, device: str, **options: Any) -> Model:
-    """A model whose components can be searched for; one that names its own decomposer has nothing to search."""
-    loaded = load_model(source, device, **options)
-    if loaded.decomposer_name is not None:
+    loaded = _with_views(over(load(source, device=device, **given), concepts, template), views)
+    if searchable and loaded.decomposer_name is not None:
         raise InputError(
             f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "
             "for; use energycomp decompose, and recombine to change a picture"
@@ -129,14 +168,16 @@ def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source"
     >>> parse_options(["model=folder", "dtype=bfloat16"])
     {'model': 'folder', 'dtype': 'bfloat16'}
     """
+    found: dict[str, str] = {}
     for pair in pairs or []:
-        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+        name, equals, found[name] = pair.partition("=")
+        if not (name.isidentifier() and equals):
             raise InputError(f"got --option {pair!r}; expected NAME=VALUE, such as vae=FOLDER")
-        if pair.partition("=")[0] in taken:
+        if name in taken:
             raise InputError(
                 f"got --option {pair}; expected none of {', '.join(taken)}, which the command gives itself"
             )
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}
+    return found
 
 
 def takes_words(model: Model) -> bool:
@@ -150,18 +191,31 @@ def over(model: Model, concepts: str | None, template: str | None) -> Model:
     """The model over concepts with commas between them, prompted by a template."""
     import attrs
 
-    from energycomp.components import TextConditioner
-
     if concepts is None and template is None:
         return model
-    conditioner = model.conditioner
-    if not isinstance(conditioner, TextConditioner):
+    if not takes_words(model):
         raise InputError(
             f"got {'template' if concepts is None else 'concepts'} with {model.name}, whose components are not said in "
             "words; leave it out, or use a model of text"
         )
-    names = conditioner.concepts if concepts is None else [name for name in concepts.split(",") if name.strip()]
-    return attrs.evolve(model, conditioner=conditioner.with_concepts(names, template=template))
+    prompts: Any = model.conditioner
+    names = prompts.concepts if concepts is None else [name for name in concepts.split(",") if name.strip()]
+    return attrs.evolve(model, conditioner=prompts.with_concepts(names, template=template))
+
+
+def _with_views(model: Model, views: str | None) -> Model:
+    """The model with a number of views in place of its own."""
+    import attrs
+
+    if views is None:
+        return model
+    if model.encoder is None or model.decomposer_name is not None:
+        raise InputError(
+            f"got --option views={views} with {model.name}, which does not decompose images by the latents of an "
+            "encoder; leave it out"
+        )
+    number: Any = int(views) if views.isdecimal() else views
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, views=number))
 
 
 def read_text(model: Model, text: str, option: str) -> Tensor:
@@ -174,23 +228,8 @@ def read_text(model: Model, text: str, option: str) -> Tensor:
         raise InputError(f"got {option} {text!r}, which is not a component of {model.name}: {error}") from error
 
 
-def with_views(model: Model, views: int | None) -> Model:
-    """The model with --views in place of its own number of views."""
-    import attrs
-
-    if views is None:
-        return model
-    if model.encoder is None or model.decomposer_name is not None:
-        raise InputError(
-            f"got --views with {model.name}, which does not decompose images by the latents of an encoder; leave it out"
-        )
-    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, views=views))
-
-
-def parse_count(text: str | None, *, true: bool = False) -> tuple[int, int] | Literal["true"] | None:
-    """A count "4" as (4, 4), a range "3-8" as (3, 8) and, where `true` allows it, "true" as itself."""
-    if text is None or (true and text == "true"):
-        return text  # type: ignore[return-value]
+def parse_count(text: str | None) -> tuple[int, int] | None:
+    """A count "4" as (4, 4), and a range "3-8" as (3, 8)."""
     from energycomp.fields import parse_range
 
-    return parse_range(text)
+    return None if text is None else parse_range(text)

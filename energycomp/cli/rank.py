@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from energycomp.cli.files import image_files
-from energycomp.cli.options import (
-    AsJson,
-    Device,
-    ModelName,
-    Not,
-    Options,
-    Seed,
-    load_searchable,
-    loading,
-    parse_options,
-)
+from energycomp.cli.options import ImageFiles, ModelName, Not, Run, loading
 from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
 from energycomp.errors import InputError
 from energycomp.progress import working
 
-if TYPE_CHECKING:
-    from energycomp.inference import Ranking
-
 
 def rank(
+    run: Run,
     model: ModelName,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files, and folders of image files.")
-    ],
+    images: ImageFiles,
     component: Annotated[
         list[str] | None,
-        typer.Option(
-            "--component",
-            metavar="COMPONENT",
-            help="Component that images should show: 0.3,0.5 or smiling. Repeatable.",
-        ),
+        typer.Option(metavar="COMPONENT", help="Component that images should show: 0.3,0.5 or smiling. Repeatable."),
     ] = None,
     negated: Not = None,
     draws: Annotated[int, typer.Option(min=2, help="Number of noise draws that a lift averages over.")] = 32,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    option: Options = None,
-    as_json: AsJson = False,
 ) -> None:
     """Rank images by how well they show every component of a composition.
 
@@ -62,29 +39,25 @@ def rank(
     paths = list(image_files(images).values())
     with loading(model):
         from energycomp.images import open_image
-        from energycomp.inference import rank as run
+        from energycomp.inference import rank as ranked
         from energycomp.sampling import Composer
 
         pictures: list[Any] = [open_image(path, single=True) for path in paths]
-        loaded = load_searchable(model, device, **parse_options(option))
+        loaded = run.load(model, searchable=True)
     parts: list[Any] = [loaded.read(text, weight=1.0) for text in component or []]
     parts += [~loaded.read(text, weight=1.0) for text in negated or []]
     with working("energycomp: ranking ..."):
-        ranking = run(pictures, Composer(parts), model=loaded, draws=draws, generator=seed)
-    if as_json:
+        ranking = ranked(pictures, Composer(parts), model=loaded, draws=draws, generator=run.seed)
+    if run.as_json:
         records = [{"image": str(paths[i]), **ranking_record(ranking, i)} for i in ranking.order]
-        print_json({"images": records, "draws": draws, "seed": seed, "rows": ranking.rows})
+        print_json({"images": records, "draws": draws, "seed": run.seed, "rows": ranking.rows})
         return
-    _print(ranking, paths)
-
-
-def _print(ranking: Ranking, paths: list[Path]) -> None:
     names = [f"not {name}" if no else name for name, no in zip(ranking.components, ranking.negated, strict=True)]
     rows = []
     for i in ranking.order:
         lifts = zip(ranking.lift[i].tolist(), ranking.stderr[i].tolist(), strict=True)
-        wrong = ", ".join(wrong_components(ranking, i)) or "complete"
-        rows.append([str(paths[i]), *(f"{lift:.3g} ± {stderr:.2g}" for lift, stderr in lifts), wrong])
+        shown = (f"{lift:.3g} ± {stderr:.2g}" for lift, stderr in lifts)
+        rows.append([str(paths[i]), *shown, wrong_components(ranking, i) or "complete"])
     print_table(["image", *(f"lift of {name}" for name in names), "result"], rows)
     complete = int(ranking.complete.sum())
     typer.echo(f"{complete} of {len(paths)} images show every component; {ranking.rows:,} network evaluations")

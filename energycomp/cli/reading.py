@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import typer
 
-from energycomp.cli.options import load_searchable, takes_words
-from energycomp.cli.output import solution_record
-from energycomp.cli.results import model_fingerprint, redrawn_file
+from energycomp.cli.options import load_model, takes_words
+from energycomp.cli.output import print_table
+from energycomp.cli.results import redrawn_file
+from energycomp.errors import InputError
+from energycomp.progress import over_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from PIL import Image
 
@@ -45,7 +49,8 @@ class Reading:
 
     def load(self) -> Model:
         """The model."""
-        return load_searchable(self.source, self.device, **self.options)
+        model: Model = load_model(self.source, self.device, self.options, searchable=True)
+        return model
 
     def settings(self, model: Model) -> dict[str, Any]:
         """What answers depend on, as JSON."""
@@ -63,7 +68,7 @@ class Reading:
         """The record of an image, which begins with `head`, after the files of this name are written."""
         import torch
 
-        from energycomp.inference import OutOfDistributionWarning, infer
+        from energycomp.inference import OutOfDistributionWarning, View, infer, view_of
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
@@ -75,9 +80,16 @@ class Reading:
                 generator=torch.Generator().manual_seed(self.seed),
                 progress=False,
             )
-        record = {**head, **solution_record(model, solution)}
+        if solution.view is None:  # of a function in place of `infer`
+            view = view_of(model, solution.conditions, runner_up=solution.runner_up)
+            solution = attrs.evolve(solution, view=view)
+        record = {**head, **solution.record()}
         if self.folder is not None:
-            record |= {"picture": _write_marked(model, self.folder, name, image, record), "name": name}
+            marked = View(model.shown(model.processor.frame(image)), tuple(record["objects"]))
+            has_places = len(marked.places) == record["count"]
+            record |= {"picture": f"{name}.png" if has_places else None, "name": name}
+            if has_places:
+                _save(marked.picture(), self.folder / f"{name}.png")
             self.redrawn(model, image, record)
         return record
 
@@ -88,21 +100,13 @@ class Reading:
     def redrawn(self, model: Model, image: Image.Image, record: Mapping[str, Any]) -> None:
         """With `redraw`, writes an image beside samples of the components that were found in it."""
         if self.redraw and self.folder is not None:
-            from energycomp.images import save_image
-
-            save_image(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, record))
+            _save(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, record))
 
 
-def _write_marked(model: Model, folder: Path, name: str, image: Image.Image, record: Mapping[str, Any]) -> str | None:
-    """Writes the image with a ring at each component; returns its name, or None where components have no places."""
+def _save(image: Image.Image, file: Path) -> None:
     from energycomp.images import save_image
-    from energycomp.inference import View
 
-    view = View(model.shown(model.processor.frame(image)), tuple(record["objects"]))
-    if len(view.places) != record["count"]:
-        return None
-    save_image(view.picture(), folder / f"{name}.png")
-    return f"{name}.png"
+    save_image(image, file)
 
 
 def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int) -> Any:
@@ -121,3 +125,75 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
     seen = model.processor.frame(image).resize(samples[0].size)
     heads = ["image", *(f"sample {number}" for number in range(1, 1 + SAMPLES))]
     return grid([seen, *samples], columns=1 + SAMPLES, side=192, heads=heads)
+
+
+def model_fingerprint(model: Model) -> str:
+    """Identifies what changes an answer and is not in the settings: weights, noise schedule and defaults."""
+    from energycomp.files import fingerprint
+
+    settings = repr((model.defaults, model.processor, model.denoiser.rule))
+    return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})
+
+
+@attrs.frozen
+class Printer:
+    """Prints the record of an image: a table, JSON or a scene record; its warnings, and its files.
+
+    Args:
+        folder: of the files; None for none.
+        redraw: whether there is a file of samples.
+        records: the dataset in whose layout the objects of an image are printed; None for none.
+        as_json: prints JSON.
+
+    Raises:
+        InputError: options that do not fit.
+    """
+
+    folder: Path | None
+    redraw: bool
+    records: str | None
+    as_json: bool
+    _scene_record: Callable[[list[dict[str, Any]], str], Any] | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.redraw and self.folder is None:
+            raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
+        if self.records is None:
+            return
+        if self.as_json:
+            raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
+        from energycomp.inference import HasSceneRecords
+        from energycomp.plugins import find
+
+        source = find("datasets", self.records)()
+        if not isinstance(source, HasSceneRecords):
+            raise InputError(
+                f"got --format {self.records}, a dataset without scene records; expected one with them, such as clevr"
+            )
+        object.__setattr__(self, "_scene_record", source.scene_record)
+
+    def __call__(self, image: str, name: str, record: dict[str, Any]) -> None:
+        """Prints the record of an image, or why it could not be read."""
+        with over_bar():
+            if "failed" in record:
+                typer.echo(f"energycomp: {record['failed']}", err=True)
+            for warning in record.get("warnings", ()):  # a line of an earlier version has none
+                typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
+            if self.as_json:
+                typer.echo(json.dumps(record))
+            elif "failed" not in record and self._scene_record is not None:
+                typer.echo(json.dumps(self._scene_record(record["objects"], name)))
+            elif "failed" not in record:
+                self._print(image, record)
+
+    def _print(self, image: str, record: dict[str, Any]) -> None:
+        from energycomp.inference import answer_cells, answer_line
+
+        typer.echo(image)
+        if record["objects"]:
+            print_table(*answer_cells(record["objects"]))
+        typer.echo(answer_line(record))
+        if self.folder is not None and record["picture"]:
+            typer.echo(str(self.folder / record["picture"]))
+        if self.folder is not None and self.redraw:
+            typer.echo(str(redrawn_file(self.folder, record)))

@@ -1,4 +1,4 @@
-"""Answers for images in files of JSON lines, which a later run continues."""
+"""Answers for images in a file of JSON lines, which a later run continues, and the names of the images' files."""
 
 from __future__ import annotations
 
@@ -6,41 +6,48 @@ import hashlib
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from energycomp.cli.files import RESULTS, make_folder
-from energycomp.cli.lines import Lines, append_line, claimed
-from energycomp.cli.shards import Shard, shards_of
+from energycomp.cli.files import RESULTS, make_folder, result_files
+from energycomp.cli.lines import append_line, claimed, records_of
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from energycomp.models import Model
+    from collections.abc import Callable, Mapping
 
 REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of its components
+
+
+class Known(Protocol):
+    """The last answer for each key."""
+
+    def get(self, key: str, /) -> dict[str, Any] | None:
+        """None where there is none."""
 
 
 class Results:
     """The answers in files of JSON lines: one line per image and settings; the last such line counts.
 
     An image is identified by its path and content, the settings by the options of the command and the model's weights.
-
-    Each shard appends to a file of its own, and takes the answers in all files as known.
+    What the shards of `energycomp batch` have written is known, too.
 
     Args:
-        lines: the file of a process that reads everything; its folder is made where it is missing.
+        file: is written; its folder is made where it is missing.
         settings: what the answers depend on, as JSON.
-        shard: the part of the images that this process reads.
+        known: gives the answers of all files, and calls what it is given with each; a dict in memory when left out.
 
     Raises:
         InputError: another process writes the same file.
     """
 
-    def __init__(self, lines: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
-        self._all, self.file = lines, lines.with_name((shard or Shard()).file(lines.name))
-        self.settings, self.names = settings, Names()
-        self._claim = ExitStack()
+    def __init__(
+        self,
+        file: Path,
+        settings: dict[str, Any],
+        known: Callable[[Callable[[dict[str, Any]], object]], Known] | None = None,
+    ) -> None:
+        self.file, self.settings, self.names = file, settings, Names()
+        self._read, self._claim = known or self._in_memory, ExitStack()
 
     def __enter__(self) -> Self:
         """Reads which answers are known; until the end of the block no other process may write the same file."""
@@ -49,14 +56,22 @@ class Results:
         folder = make_folder(self.file.parent, "-o")
         with ExitStack() as claim:
             claim.enter_context(claimed(self.file))
-            if self.file.name == RESULTS and len(result_files(self._all)) == 1:
+            if self.file.name == RESULTS and len(result_files(self.file)) == 1:  # nobody else writes here
                 remove_stale(folder)
-            self._lines = Lines(result_files(self._all), result_key, seen=self.names.see)
+            self._known = self._read(self.names.see)
             self._claim = claim.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._claim.close()
+
+    def _in_memory(self, seen: Callable[[dict[str, Any]], object]) -> Known:
+        found: dict[str, dict[str, Any]] = {}
+        for file in result_files(self.file):
+            for _, record in records_of(file):
+                seen(record)
+                found[result_key(record)] = record
+        return found
 
     def head(self, image: str, digest: str) -> dict[str, Any]:
         """What identifies the answer for an image of this path and sha256."""
@@ -64,7 +79,7 @@ class Results:
 
     def known(self, head: dict[str, Any]) -> dict[str, Any] | None:
         """The line of an image that was read under these settings."""
-        return self._lines.get(result_key(head))
+        return self._known.get(result_key(head))
 
     def keep(self, record: dict[str, Any]) -> None:
         """Appends the answer for an image."""
@@ -106,11 +121,6 @@ def _alike(name: str) -> list[str]:
     return [name, f"{name}{REDRAWN}", *([name.removesuffix(REDRAWN)] if name.endswith(REDRAWN) else [])]
 
 
-def result_files(lines: Path) -> list[Path]:
-    """The file of a process that reads everything, then those of shards."""
-    return [lines, *shards_of(lines.parent, lines.name)]
-
-
 def result_key(record: dict[str, Any]) -> str:
     """What identifies an answer: image, content and settings."""
     return json.dumps([record.get(part) for part in ("image", "sha256", "settings")], sort_keys=True)
@@ -133,11 +143,3 @@ def sha256_of(path: Path) -> str:
         raise InputError(
             f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
         ) from error
-
-
-def model_fingerprint(model: Model) -> str:
-    """Identifies what changes an answer and is not in the settings: weights, noise schedule and defaults."""
-    from energycomp.files import fingerprint
-
-    settings = repr((model.defaults, model.processor, model.denoiser.rule))
-    return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import attrs
 import typer
 
-from energycomp.cli.files import sample_files
-from energycomp.cli.options import (
-    MODELS_OWN,
-    SHOWN,
-    AsJson,
-    Device,
-    ModelName,
-    Not,
-    Options,
-    Raw,
-    Seed,
-    Steps,
-    load_model,
-    loading,
-    parse_options,
-    registered,
-)
-from energycomp.cli.output import best_lines, best_record, print_report, print_warnings, run_line, run_record
+from energycomp.cli.files import check_png
+from energycomp.cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
+from energycomp.cli.output import ranking_record, wrong_components
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from energycomp.inference import BestSamples
     from energycomp.models import Model
-    from energycomp.sampling import Composer
+    from energycomp.sampling import Composer, SamplingReport
 
 SEPARATOR = "/"  # between compositions
 ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
 CELL = 128  # px, the least shorter side of an image in a grid
-WHOLE_SCENES = {"model", "n", "out", "raw", "as_grid", "seed", "device", "option", "as_json"}  # what they take
+WHOLE_SCENES = {"model", "n", "out", "raw", "as_grid"}  # what they take of the command's own
 
 
 def sample(
-    context: typer.Context,
+    run: Run,
     model: ModelName,
     components: Annotated[
         list[str] | None,
@@ -55,7 +45,6 @@ def sample(
     best_of: Annotated[
         int,
         typer.Option(
-            "--best-of",
             min=1,
             help="Maximum number of samples drawn for each one kept, until all kept ones show every component.",
         ),
@@ -71,37 +60,27 @@ def sample(
     guidance: Annotated[
         str | None,
         typer.Option(
-            help="Name of a guidance: cfg, interval, rescale, apg, zero-star, or attributes, which draws attributes "
-            "more strongly.",
+            metavar="NAME[=SCALE]",
+            help="Guidance: cfg, interval, rescale, apg, zero-star, or attributes, which draws attributes more "
+            "strongly; with its scale, for example cfg=7.5.",
             show_default=MODELS_OWN,
             autocompletion=registered("guidances"),
         ),
     ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="Scale of the guidance, or of cfg.", show_default=MODELS_OWN)
-    ] = None,
+    guidance_scale: Annotated[float | None, typer.Option(hidden=True)] = None,
     steps: Steps = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of a diffusers scheduler, for example EulerDiscreteScheduler.", show_default=MODELS_OWN
-        ),
-    ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="Name of a registered sampler, for example smc, in place of a scheduler.",
-            show_default="scheduler",
+            help="Name of a scheduler of diffusers, for example EulerDiscreteScheduler, or of a registered sampler, "
+            "for example smc.",
+            show_default=MODELS_OWN,
             autocompletion=registered("samplers"),
         ),
     ] = None,
     precision: Annotated[
         Literal["no", "bf16"], typer.Option(help="Mixed precision of the networks; bf16 is faster.")
     ] = "no",
-    seed: Seed = 0,
-    device: Device = "cpu",
-    option: Options = None,
-    as_json: AsJson = False,
 ) -> None:
     """Compose components and sample images of the composition.
 
@@ -114,7 +93,7 @@ def sample(
     energycomp sample faces smiling "black_hair=false" -o face.png
     energycomp sample text "a red cube @ left half" "a blue sphere @ right half" -o halves.png
     energycomp sample text "a red cube @ 0-0.4" "a blue sphere @ 0.4-1" -o first.png
-    energycomp sample text "a red cube" "a blue sphere" --guidance apg --guidance-scale 5 -o guided.png
+    energycomp sample text "a red cube" "a blue sphere" --guidance apg=5 -o guided.png
     energycomp sample text "a red cube" / "a blue sphere" "a green cube" / "a blue cylinder" -o sets.png
     energycomp sample text "a photo of a dog * 7.5" --not "rain * 2" --option model=FOLDER -o dog.png
     ```
@@ -132,37 +111,47 @@ def sample(
     which `infer` and `edit` can read. --json adds the report of the sampler: costs, effective sample sizes, warnings.
     """
     sets, negated = _compositions(components or []), negated or []
-    files = sample_files(out, n * len(sets), as_grid)
-    guidance = guidance or (None if guidance_scale is None else "cfg")
+    files = _files(out, n * len(sets), as_grid)
+    if guidance_scale is not None:
+        guidance = f"{guidance or 'cfg'}={guidance_scale:g}"
+        typer.echo(f"energycomp: warning: got --guidance-scale, which is --guidance {guidance} now", err=True)
     with loading(model):
         from energycomp.decomposition import sampler_of
         from energycomp.images import save_samples
 
-        _check(sets, negated, best_of, sampler=sampler, scheduler=scheduler, guidance=guidance, scale=guidance_scale)
-        loaded = load_model(model, device, **parse_options(option))
+        options = _options(sampler, guidance)
+        _check(sets, negated, best_of)
+        loaded = run.load(model)
     report: dict[str, Any] = {}
     lines: list[str] = []
     if (whole_scenes := sampler_of(loaded)) is not None:
-        _refuse(context, model)
-        images = _scenes(whole_scenes, n, seed)
+        images = _scenes(run, whole_scenes, n, model)
     else:
-        weight = None if guidance in (None, ATTRIBUTES) else 1.0
-        composers = _composed(loaded, sets, negated, weight, seed)
-        options = {
-            "scheduler": scheduler,
-            "sampler": sampler,
-            "num_inference_steps": steps,
-            "mixed_precision": precision,
-            "generator": seed,
-            **_guided(guidance, guidance_scale, loaded),
-        }
+        composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed)
+        options |= {"num_inference_steps": steps, "mixed_precision": precision, "generator": run.seed}
         images, report, lines = _sampled(composers, n * len(sets), best_of, loaded, options)
     if not raw:
         images = [loaded.shown(image, side=CELL if as_grid else SHOWN) for image in images]
     save_samples(images, files)
     names = [str(file) for file in files]
-    report = {**({"path": names[0]} if len(names) == 1 else {"paths": names}), **report, "n": len(images), "seed": seed}
-    print_report(report, [*lines, *names], as_json)
+    path = {"path": names[0]} if len(names) == 1 else {"paths": names}
+    run.show({**path, **report, "n": len(images)}, [*lines, *names])
+
+
+def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
+    """The files of n samples: one for a grid, otherwise one per sample, with numbers of equal width."""
+    from energycomp.images import WRITTEN
+
+    if as_grid and n == 1:
+        raise InputError("got --grid with one sample; expected several, such as -n 4; leave --grid out for one")
+    if as_grid and out.suffix.lower() in set(WRITTEN) - {".png"}:
+        raise InputError(f"got --grid with {out}; expected a PNG file, which says that it shows several images")
+    check_png(out, formats=WRITTEN)
+    if as_grid or n == 1:
+        return [out]
+    files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
+    check_png(files[-1], formats=WRITTEN)
+    return files
 
 
 def _compositions(texts: list[str]) -> list[list[str]]:
@@ -185,20 +174,42 @@ def _compositions(texts: list[str]) -> list[list[str]]:
     return sets
 
 
-def _check(
-    sets: list[list[str]],
-    negated: list[str],
-    best_of: int,
-    *,
-    sampler: str | None,
-    scheduler: str | None,
-    guidance: str | None,
-    scale: float | None,
-) -> None:
-    """Refuses what does not depend on the model before it is loaded, which may take minutes."""
+def _options(sampler: str | None, guidance: str | None) -> dict[str, Any]:
+    """The sampler or scheduler, the guidance and its scale, as keywords of `Composer.sample`."""
+    from energycomp.plugins import find, names, not_found
+    from energycomp.sampling import LinearGuidance, compatible_schedulers
+
+    found: dict[str, Any] = {}
+    if sampler in names("samplers"):
+        found["sampler"] = sampler
+    elif sampler is not None:
+        found["scheduler"], known = sampler, compatible_schedulers()
+        if sampler.lower().removesuffix("scheduler") not in {one.lower().removesuffix("scheduler") for one in known}:
+            raise not_found("samplers", sampler, [*names("samplers"), *known])
+    if guidance is None:
+        return found
+    name, has_scale, text = guidance.partition("=")
+    if has_scale or re.fullmatch(r"[\d.]+", name):
+        try:
+            found["guidance_scale"] = float(text)
+        except ValueError as error:
+            raise InputError(
+                f"got --guidance {guidance}; expected a name, and its scale as a number, such as "
+                f"attributes={'2.0' if has_scale else name}"
+            ) from error
+    scale = {"scale": found["guidance_scale"]} if has_scale else {}
+    made = find("guidances", name)(**scale)
+    if "sampler" in found and not isinstance(made, LinearGuidance):
+        raise InputError(
+            f"got --guidance {name} with --sampler {sampler}, which needs a density at every noise level; expected "
+            "cfg, interval or attributes, which are compositions; give one of them, or leave --sampler out"
+        )
+    return {**found, "guidance": name}
+
+
+def _check(sets: list[list[str]], negated: list[str], best_of: int) -> None:
+    """Refuses compositions before the model is loaded, which may take minutes."""
     from energycomp.components import Weight, weighted
-    from energycomp.plugins import find
-    from energycomp.sampling import LinearGuidance
 
     varying = [text for text in chain(*sets, negated) if isinstance(weighted(text).place, Weight)]
     if best_of > 1 and (len(sets) > 1 or varying):
@@ -207,68 +218,49 @@ def _check(
             f"got --best-of with {what}; expected one composition whose weights are numbers, which is all that a "
             "ranking takes; leave --best-of out"
         )
-    if sampler is not None and scheduler is not None:
-        raise InputError("got --sampler and --scheduler; expected one of them; leave one out")
-    if sampler is not None:
-        find("samplers", sampler)
-    if guidance is not None and re.fullmatch(r"[\d.]+", guidance):
-        raise InputError(
-            f"got --guidance {guidance}; expected a name, as in --guidance attributes --guidance-scale {guidance}"
-        )
-    made = guidance and find("guidances", guidance)(**({} if scale is None else {"scale": scale}))
-    if made and sampler is not None and not isinstance(made, LinearGuidance):
-        raise InputError(
-            f"got --guidance {guidance} with --sampler {sampler}, which needs a density at every noise level; expected "
-            "cfg, interval or attributes, which are compositions; give one of them, or leave --sampler out"
-        )
 
 
-def _refuse(context: typer.Context, model: str) -> None:
-    """Raises for what a model of whole scenes does not take."""
-    given = [
-        parameter.opts[0] if parameter.opts[0].startswith("-") else "COMPONENT"
-        for parameter in context.command.params
-        if parameter.name not in WHOLE_SCENES
-        and str(context.get_parameter_source(parameter.name or "")).endswith("COMMANDLINE")
-    ]
-    if given:
-        raise InputError(f"got {', '.join(given)} with {model}, which generates whole scenes; leave them out")
-
-
-def _scenes(own: Any, n: int, seed: int) -> list[Any]:
+def _scenes(run: Run, own: Any, n: int, model: str) -> Any:
+    """Samples of a model of whole scenes; raises for what it does not take."""
     import torch
 
     from energycomp.images import to_output
 
-    images: list[Any] = to_output(own(n, generator=torch.Generator().manual_seed(seed)), "pil")
-    return images
+    given = [
+        parameter.opts[0] if parameter.opts[0].startswith("-") else "COMPONENT"
+        for parameter in run.command.params
+        if parameter.name not in WHOLE_SCENES
+        and str(run.get_parameter_source(parameter.name or "")).endswith("COMMANDLINE")
+    ]
+    if given:
+        raise InputError(f"got {', '.join(given)} with {model}, which generates whole scenes; leave them out")
+    return to_output(own(n, generator=torch.Generator().manual_seed(run.seed)), "pil")
 
 
 def _composed(
-    model: Model, sets: list[list[str]], negated: list[str], weight: float | None, seed: int
+    model: Model, sets: list[list[str]], negated: list[str], guidance: str | None, seed: int
 ) -> list[Composer]:
-    """A composer for each list of components; `weight` is that of components without one, None for the model's."""
+    """A composer for each list of components. The weight of those without one is 1 under a guidance of the whole."""
     from energycomp.sampling import Composer
 
+    weight = None if guidance in (None, ATTRIBUTES) else 1.0
     ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost
     parts = [[*model.scene(*texts, weight=weight, generator=seed), *ruled_out] for texts in sets]
     return [Composer(each or model.unconditional) for each in parts]
 
 
-def _guided(name: str | None, scale: float | None, model: Model) -> dict[str, Any]:
-    """The guidance as keywords of `Composer.sample`; the scale is that of the model where none is given."""
+def _scale(name: str, scale: float | None, model: Model) -> float:
+    """The scale of a guidance, that of the model where none is given; refuses one that changes nothing."""
     from energycomp.components import mixed_of
 
-    if name is None:
-        return {}
-    own = model.defaults.attribute_guidance if name == ATTRIBUTES else model.defaults.guidance_scale
-    scale = own if scale is None else scale
+    if scale is None:
+        scale = model.defaults.attribute_guidance if name == ATTRIBUTES else model.defaults.guidance_scale
     if mixed_of(model.conditioner) is None if name == ATTRIBUTES else scale == 1.0:
         raise InputError(
             f"got --guidance {name} with {model.name} at the scale {scale:g}, which changes nothing; expected a "
-            f"--guidance-scale such as 2.0, and for {ATTRIBUTES} a model whose components have some; change it"
+            f"scale such as {name}=2.0, and for {ATTRIBUTES} a model whose components have some; change it"
         )
-    return {"guidance": name, "guidance_scale": scale}
+    return scale
 
 
 def _sampled(
@@ -279,18 +271,55 @@ def _sampled(
     from energycomp.inference import sample_best
     from energycomp.sampling import Composer
 
-    runs: list[Any] = []
+    runs: list[SamplingReport] = []
     lines = [repr(composer.composition) for composer in composers]
     report: dict[str, Any] = {"composition": lines[0]} if len(lines) == 1 else {"compositions": [*lines]}
-    if "guidance" in options:
-        report |= {name: options[name] for name in ("guidance", "guidance_scale")}
-        lines.append(f"guidance {options['guidance']}, scale {options['guidance_scale']:g}")
+    if (name := options.get("guidance")) is not None:
+        options["guidance_scale"] = _scale(name, options.get("guidance_scale"), model)
+        report |= {"guidance": name, "guidance_scale": options["guidance_scale"]}
+        lines.append(f"guidance {name}, scale {options['guidance_scale']:g}")
     composer = composers[0] if len(composers) == 1 else Composer(per_sample(composers))
+    best: BestSamples | None = None
     if best_of == 1:
         images = composer.sample(n, report=runs.append, **options)
-        print_warnings(runs)
-        return images, {**report, "report": run_record(runs[0])}, [*lines, run_line(runs[0])]
-    best = sample_best(composer, n, best_of=best_of, until_complete=True, model=model, report=runs.append, **options)
-    print_warnings(runs)
-    record = {"best_of": best_of, **best_record(best), "reports": [*map(run_record, runs)]}
-    return best.images, {**report, "best_of": record}, [*lines, *best_lines(best)]
+    else:
+        best = sample_best(
+            composer, n, best_of=best_of, until_complete=True, model=model, report=runs.append, **options
+        )
+        images = best.images
+    for warning in dict.fromkeys(warning for run in runs for warning in run.warnings):
+        typer.echo(f"energycomp: warning: {warning}", err=True)
+    records = [attrs.asdict(run) | {"warnings": run.warnings} for run in runs]
+    if best is None:
+        return images, {**report, "report": records[0]}, [*lines, _cost(runs[0])]
+    shown = {name: [ranking_record(best.ranking, i) for i in getattr(best, name)] for name in ("kept", "dropped")}
+    found = {"complete": best.complete, **shown, "rows_per_sample": best.rows_per_sample}
+    report |= {"best_of": {"best_of": best_of, **found, "reports": records}}
+    return images, report, [*lines, *_best_lines(best)]
+
+
+def _cost(run: SamplingReport) -> str:
+    """What a sampler reports, in a line: what it cost, its least effective sample size, and how many it rejected."""
+    said = [f"{run.evaluations:,} network evaluations"]
+    said += [f"effective sample size at least {min(run.ess):.0%} of the particles"] if run.ess else []
+    said += [f"kept {run.kept} of {run.drawn} samples"] if run.drawn is not None else []
+    return ", ".join(said)
+
+
+def _best_lines(best: BestSamples) -> list[str]:
+    """Which samples were kept, in lines, and a warning on stderr where some of them lack a component."""
+
+    def reasons(indices: Sequence[int]) -> str:
+        counts = Counter(wrong_components(best.ranking, i) or "complete, of smaller least lift" for i in indices)
+        return "; ".join(f"{count} {reason}" for reason, count in counts.most_common())
+
+    n = len(best.kept)
+    if best.complete < n:
+        lacks = reasons(best.kept[best.complete :])
+        typer.echo(f"energycomp: warning: {n - best.complete} of {n} kept samples: {lacks}; raise --best-of", err=True)
+    complete, drawn = int(best.ranking.complete.sum()), len(best.ranking.lift)
+    return [
+        f"kept {n} of {drawn} samples; {complete} show every component",
+        *([f"dropped {len(best.dropped)}: {reasons(best.dropped)}"] if best.dropped else []),
+        f"{best.rows_per_sample:,.0f} network evaluations per kept sample",
+    ]

@@ -77,7 +77,7 @@ def test_env_json_reports_the_machine() -> None:
 
 
 def test_env_table_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp.cli.env.requires", lambda _: ["torch>=2", "a-package-nobody-has>=1"])
+    monkeypatch.setattr("energycomp.cli.about.requires", lambda _: ["torch>=2", "a-package-nobody-has>=1"])
     result = runner.invoke(cli.app, ["env"])
     assert result.exit_code == 0
     assert "a-package-nobody-has not installed" in result.stdout

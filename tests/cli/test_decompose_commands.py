@@ -129,11 +129,12 @@ def test_recombine_with_a_factor(run: Any) -> None:
 
 def test_views_are_searched_where_asked_for(run: Any) -> None:
     rows = [
-        json.loads(run("decompose", "./model", "a.png", *views, "--json")[1])["rows"] for views in ((), ("--views", 2))
+        json.loads(run("decompose", "./model", "a.png", *views, "--json")[1])["rows"]
+        for views in ((), ("--option", "views=2"))
     ]
     assert rows[1] - rows[0] == 5 * 2 * K + 4 * K + 5
     for command in (("recombine", "--take", "0,1"), ("traverse", "--part", 0, "--dim", 1)):
-        code, _, err = run(command[0], "./model", "a.png", *command[1:], "--views", 2)
+        code, _, err = run(command[0], "./model", "a.png", *command[1:], "--option", "views=2")
         assert code == 0, err
 
 
@@ -161,7 +162,7 @@ def test_sample_makes_whole_scenes(run: Any) -> None:
         code, out, err = run("sample", "./painted", *option, "-o", "no.png")
         assert (code, out) == (2, "")
         assert f"got {name} with ./painted, which generates whole scenes" in err
-    assert "got --steps, --scheduler" in run("sample", "./painted", "--steps", 3, "--scheduler", "ddim")[2]
+    assert "got --steps, --sampler" in run("sample", "./painted", "--steps", 3, "--sampler", "ddim")[2]
     assert not Path("no.png").exists()
 
 
@@ -169,7 +170,7 @@ def test_sample_makes_whole_scenes(run: Any) -> None:
 
 
 def test_traverse_sets_one_number_and_tells_what_changes(run: Any) -> None:
-    command = ("traverse", "./model", "a.png", "--slot", 1, "--dim", 2, "--from", -0.4, "--to", 0.8, "--steps", 3)
+    command = ("traverse", "./model", "a.png", "--part", 1, "--dim", 2, "--from", -0.4, "--to", 0.8, "--steps", 3)
     code, out, err = run(*command, "-o", "new/strip.png", "--json")
     assert code == 0, err
     report = json.loads(out)
@@ -227,7 +228,7 @@ BAD = {
     "three takes": ("recombine ./model a.png b.png --take 0 --take 1 --take 2", "got 3 --take for 2 images"),
     "a factor that is no number": ("recombine ./model a.png --take 0*x", "got --take '0*x'"),
     "words": ("recombine ./model a.png --take left", "got --take 'left'"),
-    "views without an encoder": ("decompose ./tiny a.png --views 2", "got --views with tiny"),
+    "views without an encoder": ("decompose ./tiny a.png --option views=2", "got --option views=2 with tiny"),
     "no such part": ("recombine ./model a.png --take 0,4", "from 0 to 3"),
     "part of four": ("traverse ./model a.png --part 4", "got part 4 of 4; expected a whole number from 0 to 3"),
     "number of four": ("traverse ./model a.png --part 0 --dim 4", "got dimension 4 of 4"),

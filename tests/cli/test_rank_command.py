@@ -24,8 +24,7 @@ NAMES = ["bumps(0.2, 0.3)", "bumps(0.7, 0.8)"]
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     model = bumps_model(num_inference_steps=3)
-    for command in ("rank.load_searchable", "sample.load_model"):
-        monkeypatch.setattr(f"energycomp.cli.{command}", lambda *_, **__: model)
+    monkeypatch.setattr("energycomp.models.load", lambda *_, **__: model)
     return model
 
 
@@ -112,7 +111,7 @@ def test_best_of_warns_where_too_few_are_complete(run: Run, model: Model, monkey
     sampled_in_turn(monkeypatch, model)
     code, out, err = run("sample", "bumps", "0.2,0.3", "0.7,0.8", "-n", 2, "--best-of", 2, "--until-complete")
     assert code == 0
-    assert err.startswith("energycomp: warning: got --until-complete, which is not needed: --best-of does it")
+    assert err.startswith("energycomp: warning: got --until-complete, which is not needed; leave it out")
     assert "kept 2 of 4 samples; 1 show every component" in out
     assert (
         err.partition("...\n")[2]

@@ -55,7 +55,7 @@ REFUSED = {
     ),
     "sample: guidance by a number": (
         "sample MODEL 0,0 --guidance 2.0",
-        "expected a name, as in --guidance attributes --guidance-scale 2.0",
+        "expected a name, and its scale as a number, such as attributes=2.0",
     ),
     "sample: attributes of places": (
         "sample MODEL 0,0 --guidance attributes",
@@ -68,7 +68,6 @@ REFUSED = {
         "got --best-of with the component '0,0 @ 0-0.4'; expected one composition whose weights are numbers",
     ),
     "sample: sampler": ("sample MODEL 0,0 --sampler nobody", "Known samplers"),
-    "sample: sampler and scheduler": ("sample MODEL 0,0 --sampler smc --scheduler ddim", "expected one of them"),
     "sample: no png": ("sample MODEL -o scene.gif", "a PNG, JPEG or WebP file"),
     "sample: no ending": ("sample MODEL -o new/scene", "the name of a PNG, JPEG or WebP file, such as new/scene.png"),
     "sample: stdout": ("sample MODEL -o -", "the name of a PNG, JPEG or WebP file, such as image.png"),
@@ -93,7 +92,7 @@ REFUSED = {
     "sample: parent is a file": ("sample MODEL -o file/scene.png", "got -o file"),
     "sample: model": ("sample nobody", "Known models: clevr"),
     "sample: folder": ("sample ./nobody", "no folder"),
-    "sample: scheduler": ("sample MODEL --scheduler nobody", "DDIMScheduler"),
+    "sample: scheduler": ("sample MODEL --sampler Eular", "EulerDiscreteScheduler"),
     "sample: steps": ("sample MODEL --steps 0", "Invalid value for '--steps'"),
     "sample: cuda": ("sample MODEL --device cuda:99", "got --device 'cuda:99', which cannot be used"),
     "sample: device": ("sample MODEL --device quantum", "expected cpu, cuda, cuda:0 or mps"),
@@ -162,7 +161,7 @@ def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, com
     "options",
     [
         "--option dtype=float16", "'0,0 @ left'", "'0,0 @ file'", "'0,0 @ 2-3'", "'0,0 * b'", "--guidance apgg",
-        "--sampler nobody", "--guidance apg --sampler smc", "--sampler smc --scheduler ddim",
+        "--sampler nobody", "--guidance apg --sampler smc",
         "'1,1 @ 0-0.4' --best-of 2",
     ],
 )  # fmt: skip

@@ -46,7 +46,7 @@ def test_sample_writes_a_file_per_sample_or_a_grid_and_says_what_was_composed(ru
 
 
 def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> None:
-    chosen = ["--steps", 4, "--seed", 5, "--scheduler", "pndm", "--precision", "bf16", "--raw", "--json"]
+    chosen = ["--steps", 4, "--seed", 5, "--sampler", "pndm", "--precision", "bf16", "--raw", "--json"]
     code, out, _ = run("sample", model, "0.3,0.5", *chosen)
     assert code == 0
     report = json.loads(out)
@@ -169,7 +169,8 @@ def test_guidance_by_name_is_that_of_the_composer(run: Run, model: Path) -> None
     tiny = load(model)
     command = ["sample", model, "0.3,0.5", "0.7,0.6", "--steps", 4, "--raw", "-o", "guided.png"]
     for options, guidance in (
-        (["--guidance", "apg", "--guidance-scale", "2"], {"guidance": "apg"}),
+        (["--guidance", "apg=2"], {"guidance": "apg"}),
+        (["--guidance", "apg", "--guidance-scale", "2"], {"guidance": "apg"}),  # of earlier versions
         (["--guidance-scale", "2"], {}),
     ):
         code, out, _ = run(*command, *options, "--json")
@@ -183,7 +184,7 @@ def test_guidance_by_name_is_that_of_the_composer(run: Run, model: Path) -> None
 
 
 def test_the_guidance_is_said(run: Run, model: Path) -> None:
-    code, out, _ = run("sample", model, "0.3,0.5", "--steps", 2, "--guidance", "apg", "--guidance-scale", 2)
+    code, out, _ = run("sample", model, "0.3,0.5", "--steps", 2, "--guidance", "apg=2")
     assert (code, out) == (0, "tiny(0.3, 0.5)\nguidance apg, scale 2\n4 network evaluations\nsample.png\n")
 
 
@@ -208,12 +209,12 @@ def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["0.3,0.5", "--guidance", "apgg", "--guidance-scale", "3"], "Did you mean 'apg'"),
+        (["0.3,0.5", "--guidance", "apgg=3"], "Did you mean 'apg'"),
         (["0.3,0.5", "--guidance", "apgg"], "Did you mean 'apg'"),
         (["0.3,0.5", "--guidance", "apg"], "at the scale 1, which changes nothing"),
-        (["0.3,0.5", "--guidance", "apg", "--guidance-scale", "nan"], "expected a finite number"),
+        (["0.3,0.5", "--guidance", "apg=nan"], "expected a finite number"),
         (
-            ["0.3,0.5", "--guidance", "apg", "--guidance-scale", "3", "--sampler", "smc"],
+            ["0.3,0.5", "--guidance", "apg=3", "--sampler", "smc"],
             "expected cfg, interval or attributes",
         ),
         (["0.3,0.5", "/"], "expected components before and after each '/'"),

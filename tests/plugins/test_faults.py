@@ -254,7 +254,7 @@ def test_what_fails_when_it_is_called_is_no_traceback_but_keeps_its_cause(
 
 @pytest.mark.parametrize("name", ["import-error", "twin-one", "heavy", "raises"])
 def test_check_fails_with_the_reason(alone: Callable[[str], Run], name: str) -> None:
-    code, out, _ = alone(name)("plugins", "--check", f"energycomp-{name}", "--json")
+    code, out, _ = alone(name)("check", f"energycomp-{name}", "--json")
     failed = [check for check in json.loads(out) if check["passed"] is False]
     assert code == 1
     assert (FAULTS[name].shown or "OSError") in failed[0]["reason"]

@@ -11,12 +11,17 @@ from energycomp.plugins import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from energycomp_batch.lines import Lines as Lines
     from energycomp_batch.pool import Lost as Lost, Pool as Pool, default_processes as default_processes
     from energycomp_batch.reader import Reader as Reader
+    from energycomp_batch.shards import (
+        Shard as Shard,
+        ShardOption as ShardOption,
+        local_device as local_device,
+        shard_of as shard_of,
+    )
 
-__all__ = ["Lost", "Pool", "Reader", "default_processes", "energycomp_register_commands"]
-
-__getattr__, _ = first_use(__name__, __file__)
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl

@@ -11,29 +11,26 @@ import typer
 
 from energycomp.cli import (
     Count,
-    Device,
     Format,
-    JsonLines,
     ModelName,
-    Options,
     Printer,
     Reading,
     Redraw,
     Results,
-    Seed,
-    Shard,
-    ShardOption,
+    Run,
     SolverName,
     loading,
-    local_device,
     parse_count,
     parse_options,
-    shard_of,
+    result_files,
+    result_key,
 )
 from energycomp.errors import InputError
 from energycomp_batch.answers import answers_file
 from energycomp_batch.inputs import Inputs
+from energycomp_batch.lines import Lines
 from energycomp_batch.pool import Pool, default_processes
+from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
 from energycomp_batch.store import Output
 from energycomp_batch.work import Images, Task, Worker
 
@@ -44,6 +41,7 @@ if TYPE_CHECKING:
 
 
 def batch(
+    run: Run,
     model: ModelName,
     images: Annotated[
         list[Path],
@@ -63,12 +61,8 @@ def batch(
     ] = None,
     solver: SolverName = None,
     count: Count = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    option: Options = None,
     redraw: Redraw = False,
     records: Format = None,
-    as_json: JsonLines = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -101,20 +95,22 @@ def batch(
     """
     output = None if out is None else Output.of(out)
     folder = None if output is None else output.folder
-    printer = Printer.of(folder, redraw=redraw, records=records, as_json=as_json)
+    printer = Printer(folder, redraw, records, run.as_json)
     part = shard_of(shard)
     inputs = _inputs(images, output, column)
     expected = inputs.expected()
-    device = local_device(device)
+    device = local_device(run.device)
     processes = _processes(workers, expected and part.size(expected), device)
-    options, known = parse_options(option), parse_count(count)
-    reading = Reading(model, device, options, solver, known, seed, folder, redraw)
+    options, known = parse_options(run.option), parse_count(count)
+    reading = Reading(model, device, options, solver, known, run.seed, folder, redraw)
     with _pool(reading, processes) as pool:
         with loading(model):
             loaded = reading.load()
         results: Any = nullcontext()
         if output is not None:
-            results = Results(output.lines, reading.settings(loaded), part)
+            file = output.lines.with_name(part.file(output.lines.name))
+            files = result_files(output.lines)
+            results = Results(file, reading.settings(loaded), lambda seen: Lines(files, result_key, seen=seen))
         table = output.table if output is not None and part.total == 1 else None
         with results as kept, nullcontext() if table is None else answers_file(table) as write:
 

@@ -104,8 +104,8 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
     for options in (
         [],
         ["--guidance", "attributes"],
-        ["--guidance", "attributes", "--guidance-scale", "1"],
-        ["--best-of", "1", "--guidance", "attributes", "--guidance-scale", "2.0"],
+        ["--guidance", "attributes=1"],
+        ["--best-of", "1", "--guidance", "attributes=2.0"],
     ):
         result = CliRunner().invoke(app, [*words, *options])
         assert result.exit_code == 0, result.output
@@ -113,8 +113,8 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
         images.append((tmp_path / "a.png").read_bytes())
     assert [image == images[0] for image in images] == [True, True, False, True]
     for options, message in (
-        (["--guidance", "attributes", "--guidance-scale", "nan"], "a finite number"),
-        (["--guidance", "2"], "expected a name, as in --guidance attributes --guidance-scale 2"),
+        (["--guidance", "attributes=nan"], "a finite number"),
+        (["--guidance", "2"], "such as attributes=2"),
     ):
         result = CliRunner().invoke(app, [*words, *options])
         assert result.exit_code != 0

@@ -96,7 +96,7 @@ def test_the_command_line(picture: str, tmp_path: Path) -> None:
     assert scenes["n"] == 4
     taken = run("decompose", "slots", picture, "-o", str(tmp_path / "strip.png"))
     assert len(taken["images"][0]["parts"]) == SlotDecomposer(energycomp.load("slots")).slots
-    row = run("traverse", "slots", picture, "--slot", "2", "--dim", "5", "-o", str(tmp_path / "row.png"))
+    row = run("traverse", "slots", picture, "--part", "2", "--dim", "5", "-o", str(tmp_path / "row.png"))
     assert {"changed", "outside", "values"} <= row.keys()
     scores = run("evaluate", "slots", "-n", "5", "--samples", "10")
     keys = {"ari_fg", "mse", "structure_accuracy", "classifier_accuracy", "slots_used", "images"}

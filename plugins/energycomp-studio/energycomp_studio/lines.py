@@ -97,10 +97,8 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
     for item in items:
         weight = "" if item.weight == model.defaults.guidance_scale else f" * {item.weight}"
         words += ["--not"] * item.negated + [text_of(item, model) + weight]
-    if settings.sampler is not None:
-        words += ["--sampler", settings.sampler]
-    elif settings.scheduler is not None:
-        words += ["--scheduler", str(settings.scheduler)]
+    if (sampler := settings.sampler or settings.scheduler) is not None:
+        words += ["--sampler", str(sampler)]
     words += ["--steps", str(settings.steps), "--seed", str(settings.seed), "-o", "scene.png"]
     return shlex.join(words)
 

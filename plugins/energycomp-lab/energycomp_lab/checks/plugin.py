@@ -1,6 +1,6 @@
 """The conformance check of an installed plugin: everything that it registers is made and used as energycomp uses it.
 
-`energycomp plugins --check NAME` shows what `check_plugin` finds. A check for another kind of object is a file in
+`energycomp check NAME` shows what `check_plugin` finds. A check for another kind of object is a file in
 `checks` and a line in `CHECKS`.
 """
 

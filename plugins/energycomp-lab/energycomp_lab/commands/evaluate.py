@@ -12,17 +12,11 @@ import typer
 
 from energycomp.cli import (
     MODELS_OWN,
-    AsJson,
-    Device,
     ModelName,
-    Options,
-    Seed,
-    ShardOption,
+    Run,
     SolverName,
-    Views,
     load_model,
     loading,
-    local_device,
     make_folder,
     model_fingerprint,
     over,
@@ -30,11 +24,10 @@ from energycomp.cli import (
     parse_options,
     print_json,
     print_table,
-    shard_of,
     takes_words,
-    with_views,
 )
 from energycomp.errors import InputError
+from energycomp_batch import ShardOption, local_device, shard_of
 from energycomp_lab.commands.records import Records
 
 if TYPE_CHECKING:
@@ -47,6 +40,7 @@ REPORT = "report.json"
 
 
 def evaluate(
+    run: Run,
     model: ModelName,
     data: Annotated[
         str,
@@ -58,7 +52,6 @@ def evaluate(
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Maximum number of images.")] = 300,
     solver: SolverName = None,
-    views: Views = None,
     count: Annotated[
         str | None,
         typer.Option(
@@ -73,11 +66,7 @@ def evaluate(
     samples: Annotated[
         int, typer.Option(min=0, help="Number of generated scenes to score, for models that generate whole scenes.")
     ] = 500,
-    option: Options = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
     shard: ShardOption = None,
-    as_json: AsJson = False,
 ) -> None:
     """Measure how well a model reads or decomposes images, with 95 % confidence intervals over images.
 
@@ -85,7 +74,7 @@ def evaluate(
     energycomp evaluate clevr --data synthetic:3-5 -n 300 -o out
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
     energycomp evaluate faces --data synthetic:shifted -n 300
-    energycomp evaluate decomp -n 200 --views 1 --json
+    energycomp evaluate decomp -n 200 --option views=1 --json
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
     ```
 
@@ -102,30 +91,30 @@ def evaluate(
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
         from energycomp.plugins import find
-        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, evaluate as run
+        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, evaluate as evaluated
 
-        known = parse_count(count, true=True)
+        known = "true" if count == "true" else parse_count(count)
         chosen = None if solver is None else find("solvers", solver)()
-        options = parse_options(option)
+        options = parse_options(run.option)
         concepts, template = options.pop("concepts", None), options.pop("template", None)
-        loaded = with_views(load_model(model, local_device(device), **options), views)
+        loaded = load_model(model, local_device(run.device), options)
         images_of = dataset or loaded.name
         images: Any = find("datasets", images_of)()
         words = images.concepts(data) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
         loaded = over(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
-        examples, decomposes = images.examples(data, count=n, seed=seed), takes_apart(loaded)
+        examples, decomposes = images.examples(data, count=n, seed=run.seed), takes_apart(loaded)
     scored = isinstance(images, HasSceneScores) and samples and part.total == 1
     report_of = partial(
-        run,
+        evaluated,
         loaded,
         examples,
         images.metrics(),
         solver=chosen,
         count=known,
-        seed=seed,
+        seed=run.seed,
         data=data,
-        scenes=partial(images.scene_scores, count=samples, seed=seed) if scored else None,
+        scenes=partial(images.scene_scores, count=samples, seed=run.seed) if scored else None,
     )
     if out is None:
         report = report_of()
@@ -139,7 +128,7 @@ def evaluate(
             "solver": solver or (None if decomposes else loaded.defaults.solver),
             "count": known,
             "samples": samples if decomposes else None,
-            "seed": seed,
+            "seed": run.seed,
             "concepts": loaded.conditioner.config() if takes_words(loaded) else None,
             "weights": model_fingerprint(loaded),
         }
@@ -158,7 +147,7 @@ def evaluate(
             report = report_of(**kept)
         with atomic_file(out / REPORT) as temporary:
             temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
-    if as_json:
+    if run.as_json:
         print_json(report.as_dict())
         return
     _print_table(report)

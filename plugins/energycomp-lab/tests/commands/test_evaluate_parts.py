@@ -77,7 +77,7 @@ def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
 
 def test_evaluate_searches_views(run: Any) -> None:
     plugins.register("datasets", "stripes", Source)
-    code, out, err = run("evaluate", "./model", "-n", 2, "--views", 2, "--json")
+    code, out, err = run("evaluate", "./model", "-n", 2, "--option", "views=2", "--json")
     assert code == 0, err
     assert json.loads(out)["solver"] == "StripesEncoder, 2 views"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import attrs
@@ -88,14 +87,6 @@ def shard_of(text: str | None) -> Shard:
         if number is not None and processes is not None and number < processes and processes > 1:
             return Shard(number + 1, processes, launched=True)
     return Shard()
-
-
-def shards_of(folder: Path, name: str) -> list[Path]:
-    """The files in a folder that the shards wrote under this name, whatever their number."""
-    stem, _, suffix = name.rpartition(".")
-    pattern = re.compile(rf"{re.escape(stem)}-(\d+)-of-(\d+)\.{re.escape(suffix)}")
-    found = [(pattern.fullmatch(path.name), path) for path in folder.glob(f"{stem}-*-of-*.{suffix}")]
-    return [path for *_, path in sorted((int(match[2]), int(match[1]), path) for match, path in found if match)]
 
 
 def local_device(device: str) -> str:

@@ -1,0 +1,90 @@
+"""The objects in files of JSON lines, by a key: they stay on disk, however many they are."""
+
+from __future__ import annotations
+
+import sqlite3
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from energycomp.cli import object_of_line, records_of
+from energycomp.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+
+class Lines:
+    """The objects in files of JSON lines, by a key. They stay on disk; a temporary index of sqlite says where.
+
+    Args:
+        files: of JSON lines; one that does not exist is empty. An incomplete last line is left out.
+        key: what identifies an object. Of several with one key, `get` returns the last.
+        order: by which `in_order` sorts the objects.
+        seen: called with each object when the files are read.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from energycomp.cli import append_line
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for value in (1, 2):
+    ...         append_line(Path(folder) / "log.jsonl", {"name": "a", "value": value})
+    ...     lines = Lines([Path(folder) / "log.jsonl"], key=lambda record: record["name"])
+    ...     lines.get("a"), lines.get("b")
+    ({'name': 'a', 'value': 2}, None)
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        key: Callable[[dict[str, Any]], str],
+        *,
+        order: Callable[[dict[str, Any]], str] = lambda _: "",
+        seen: Callable[[dict[str, Any]], object] = lambda _: None,
+    ) -> None:
+        self._files, self._index = tuple(files), sqlite3.connect("")  # a file of its own, which ends with the process
+
+        def rows() -> Iterator[tuple[bytes, bytes, int, int]]:
+            for number, file in enumerate(self._files):
+                for place, record in records_of(file):
+                    seen(record)
+                    yield _digest(key(record)), _encoded(order(record)), number, place
+
+        try:
+            self._index.execute("CREATE TABLE lines (key BLOB, sort BLOB, file INTEGER, place INTEGER)")
+            self._index.executemany("INSERT INTO lines VALUES (?, ?, ?, ?)", rows())
+            self._index.execute("CREATE INDEX keys ON lines (key)")
+        except sqlite3.Error as error:
+            raise CheckpointError(
+                f"Cannot index {self._files[0]}: {error}. Free some space in the folder of temporary files."
+            ) from error
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The last object with this key."""
+        query = "SELECT file, place FROM lines WHERE key = ? ORDER BY rowid DESC LIMIT 1"
+        found = self._index.execute(query, [_digest(key)]).fetchone()
+        return None if found is None else object_of_line(self._line(*found), f"A line of {self._files[found[0]]}")
+
+    def in_order(self) -> Iterator[bytes]:
+        """The last line of each key, sorted."""
+        query = "SELECT file, place, max(rowid) AS last FROM lines GROUP BY key ORDER BY sort, last"
+        for file, place, _ in self._index.execute(query):
+            yield self._line(file, place)
+
+    def _line(self, file: int, place: int) -> bytes:
+        try:
+            with self._files[file].open("rb") as stream:
+                stream.seek(place)
+                return stream.readline()
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read {self._files[file]}: {error}. Expected a file of JSON lines; name another."
+            ) from error
+
+
+def _digest(key: str) -> bytes:
+    return blake2b(_encoded(key), digest_size=16).digest()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")  # paths that are no UTF-8
