@@ -93,7 +93,7 @@ def evaluate(
         from energycomp.plugins import find
         from energycomp_lab.evaluation import HasConcepts, HasSceneScores, evaluate as evaluated
 
-        known = "true" if count == "true" else parse_count(count)
+        known: Any = "true" if count == "true" else parse_count(count)
         chosen = None if solver is None else find("solvers", solver)()
         options = parse_options(run.option)
         concepts, template = options.pop("concepts", None), options.pop("template", None)
