@@ -89,7 +89,7 @@ def sampled_in_turn(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
 
 def test_best_of_keeps_what_shows_every_component(run: Run, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     sampled_in_turn(monkeypatch, model)
-    command = ["sample", "bumps", "0.2,0.3", "0.7,0.8", "-n", 2, "--best-of", 3, "-o", "best.png"]
+    command = ["sample", "bumps", "0.2,0.3", "0.7,0.8", "-n", 2, "--best-of", 3, "--raw", "-o", "best.png"]
     code, out, err = run(*command)
     assert (code, err.partition("...\n")[2]) == (0, "")
     composition, kept, dropped, cost, *files = out.splitlines()
