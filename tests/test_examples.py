@@ -42,6 +42,8 @@ class Installed:
 
 def make(folder: Path, **answers: str) -> None:
     copier.run_copy(str(EXAMPLES / "template"), folder, data=answers, defaults=True, quiet=True, unsafe=False)
+    assert f"name: {answers['name']}" in (folder / ".copier-answers.yml").read_text()  # `copier update` reads it
+    assert "pytest" in (folder / ".github" / "workflows" / "ci.yml").read_text()
 
 
 @pytest.fixture(scope="module")

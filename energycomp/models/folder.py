@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +58,8 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
             f"the hub; {save}"
         )
     weights = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.weights.items()}
+    with suppress(OSError):  # which the next line reports
+        Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as temporary:
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
@@ -80,9 +84,12 @@ def read(make: type[M], folder: Path) -> M:
     except EnergycompError:
         raise
     except Exception as error:  # whatever a factory raises for arguments that it was not written for
+        asked = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        known = {field.name for part in (Denoiser, Defaults, ImageProcessor) for field in attrs.fields(part)}
+        why = f"{type(error).__name__}: {error}{_meant(asked[1], known) if asked else ''}"
         raise CheckpointError(
-            f"got {folder / CONFIG} that does not describe a model ({type(error).__name__}: {error}); expected what "
-            "save_pretrained writes; restore it, or update energycomp"
+            f"got {folder / CONFIG} that does not describe a model ({why}); expected what save_pretrained writes; "
+            "restore it, or update energycomp"
         ) from error
 
 
@@ -174,11 +181,16 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
 def _lost(given: Any, own: Any, place: str = "") -> str:
     """What a config gives that a model's own config has not, in words; what it leaves out may be a default."""
     if isinstance(given, dict) and isinstance(own, dict):
-        unknown = [f"the unknown argument {key!r}{place}" for key in given.keys() - own.keys()]
+        unknown = [f"the unknown argument {key!r}{place}{_meant(key, own)}" for key in given.keys() - own.keys()]
         below = (_lost(given[key], own[key], f" of {key!r}{place}") for key in given.keys() & own.keys())
         return next(filter(None, (*unknown, *below)), "")
     same = given == own and isinstance(given, bool) == isinstance(own, bool)
     return "" if same else f"{place.removeprefix(' of ')} = {given!r:.80}, which is read as {own!r:.80},"
+
+
+def _meant(key: str, own: Iterable[str]) -> str:
+    near = get_close_matches(key, own, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _codec(part: Mapping[str, Any]) -> VAECodec:

@@ -43,6 +43,7 @@ class HubSource:
         token: of a private repository; that of `hf auth login` when left out, and False for none.
         local_files_only: reads the cache alone, without the network.
         cache_dir: folder of the cache; that of the hub's client when left out.
+        subfolder: of the repository, where the model is in one.
     """
 
     repo: str
@@ -50,6 +51,7 @@ class HubSource:
     token: str | bool | None = attrs.field(default=None, repr=False)
     local_files_only: bool = False
     cache_dir: str | Path | None = None
+    subfolder: str = ""
 
     @classmethod
     def parse(cls, name: str, revision: str | None = None, **options: Any) -> HubSource | None:
@@ -67,7 +69,8 @@ class HubSource:
 
     def options(self) -> dict[str, Any]:
         """What differs from the defaults, as keywords of huggingface_hub."""
-        return attrs.asdict(self, filter=lambda field, value: field.name != "repo" and value != field.default)
+        given = attrs.asdict(self, filter=lambda field, value: value != field.default)
+        return {name: value for name, value in given.items() if name not in ("repo", "subfolder")}
 
     def download(self, patterns: Sequence[str], expected: str) -> Path:
         """The folder of the files that match the patterns, in the cache; what is there already is not fetched again.
@@ -82,7 +85,8 @@ class HubSource:
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(snapshot_download(self.repo, allow_patterns=list(patterns), **self.options()))
+            inside = [f"{self.subfolder}/{pattern}" if self.subfolder else pattern for pattern in patterns]
+            return Path(snapshot_download(self.repo, allow_patterns=inside, **self.options())) / self.subfolder
         except Exception as error:  # the client raises errors of its own, of its HTTP library, and of the system
             name = self.repo if self.revision is None else f"{self.repo}@{self.revision}"
             if (reason := _not_found(error)) is None:

@@ -264,6 +264,7 @@ class Model(ModelParts):
         token: str | bool | None = None,
         local_files_only: bool = False,
         cache_dir: str | Path | None = None,
+        subfolder: str | None = None,
         **options: Any,
     ) -> Model:
         """A model: a name that a plugin registers, a folder, or a hub id. `energycomp.load` is this function.
@@ -278,6 +279,7 @@ class Model(ModelParts):
             token: of a private repository of the hub; that of `hf auth login` when left out.
             local_files_only: reads the cache of the hub alone, without the network.
             cache_dir: folder of that cache; the hub's own when left out.
+            subfolder: where the model is inside the folder or repository.
             options: of a registered model, such as `preset=`, or of a pipeline, such as `image_size=`.
 
         Raises:
@@ -289,7 +291,13 @@ class Model(ModelParts):
         """
         chosen = dtype_of(dtype)
         check_device(device)
-        reading = {"revision": revision, "token": token, "local_files_only": local_files_only, "cache_dir": cache_dir}
+        reading = {
+            "revision": revision,
+            "token": token,
+            "local_files_only": local_files_only,
+            "cache_dir": cache_dir,
+            "subfolder": subfolder,
+        }
         model = opened(cls, source, dtype, reading, options)
         network = model.denoiser.network
         if chosen is not None and any(p.dtype != chosen for p in network.parameters() if p.is_floating_point()):

@@ -12,7 +12,7 @@ from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.files import MANIFEST
 from energycomp.models.folder import CONFIG, WEIGHTS, M, is_folder, read
 from energycomp.models.hub import CARD, HubSource
-from energycomp.plugins.registry import find, names
+from energycomp.plugins.registry import find, names, registers
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 PIPELINE = "model_index.json"  # of diffusers
@@ -33,12 +33,15 @@ def opened(
     """
     name = _name(source)
     is_path, local = isinstance(source, Path), is_folder(name)
-    known = name in names("models") and not (is_path and local)
-    hub = None if is_path or local or known else HubSource.parse(name, **reading)
+    known = registers("models", name) and not (is_path and local)
+    subfolder = _subfolder(reading["subfolder"])
+    hub = None if is_path or local or known else HubSource.parse(name, **{**reading, "subfolder": subfolder})
+    if local and not known:
+        return _in_folder(make, Path(name) / subfolder, str(Path(name) / subfolder), dtype, options)
+    if subfolder and known:
+        raise InputError(f"got the subfolder {subfolder!r} with the registered model {name}; leave it out")
     if hub is None and reading["revision"] is not None:
         raise InputError(f"got the revision {reading['revision']!r} with {name}, which is no hub id; leave it out")
-    if local and not known:
-        return _in_folder(make, Path(name), name, dtype, options)
     if hub is not None:
         expected = f"a folder, a hub id, or one of the registered models: {', '.join(names('models')) or 'none'}"
         folder = hub.download([*FILES, CARD, PIPELINE, *names("loaders")], expected)
@@ -48,6 +51,16 @@ def opened(
     typed = {"dtype": dtype} if "model" in options and dtype else {}  # for a factory that is given a model to read
     model: M = find("models", name)(**options, **typed)
     return model
+
+
+def _subfolder(given: Any) -> str:
+    """The folder inside of a folder or a repository, "" for none."""
+    if given is None:
+        return ""
+    parts = Path(given).parts if isinstance(given, str | Path) else ()
+    if not parts or Path(given).is_absolute() or ".." in parts:
+        raise InputError(f"got subfolder={given!r}; expected the name of a folder inside the model's, such as 'small'")
+    return Path(given).as_posix()
 
 
 def check_device(device: torch.device | str, argument: str = "device") -> None:
@@ -100,6 +113,8 @@ def _in_folder(
     """A model of ours, or one of another format, which a plugin reads."""
     for marker in names("loaders"):
         if (folder / marker).is_file():
+            if hub and hub.subfolder:
+                raise InputError(f"got the subfolder {hub.subfolder!r} with a pipeline of diffusers; leave it out")
             typed = {} if dtype is None else {"dtype": dtype}
             model: M = find("loaders", marker)(source, **options, **(hub.options() if hub else {}), **typed)
             return model

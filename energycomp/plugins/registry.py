@@ -132,7 +132,7 @@ class _Registered:
 
 
 def find(kind: Kind, name: str) -> Factory:
-    """The factory that a plugin registers under this name.
+    """The factory that a plugin registers under this name, or under "DISTRIBUTION:NAME" where several do.
 
     The factory of a model, solver, dataset, recipe or command raises PluginError, naming the plugin, if it fails or
     makes something else.
@@ -145,13 +145,28 @@ def find(kind: Kind, name: str) -> Factory:
     >>> find("networks", "two_stage")
     lazy('energycomp.denoisers.two_stage:TwoStageUNet')
     """
-    claims = _claims(kind).get(name, [])
+    claims = _claimed(kind, name)
     if len(claims) > 1:
         raise PluginError(_conflict(kind, name, [info for info, _ in claims]))
     if not claims:
         raise not_found(kind, name, names(kind))
     info, factory = claims[0]
     return _Registered(kind, name, info, factory) if kind in PARTS else factory
+
+
+def registers(kind: Kind, name: str) -> bool:
+    """Whether `find` has something of this name.
+
+    >>> registers("networks", "two_stage"), registers("networks", "energycomp:two_stage"), registers("networks", "none")
+    (True, True, False)
+    """
+    return len(_claimed(kind, name)) == 1
+
+
+def _claimed(kind: Kind, name: str) -> list[tuple[PluginInfo, Factory]]:
+    """What plugins register under a name; "DISTRIBUTION:NAME" is that of one plugin alone."""
+    distribution, colon, short = name.rpartition(":")
+    return [claim for claim in _claims(kind).get(short, []) if not colon or claim[0].distribution == distribution]
 
 
 def object_of(kind: Kind, given: Any) -> Any:
@@ -267,7 +282,7 @@ def singular_of(kind: Kind) -> str:
 def _conflict(kind: Kind, name: str, infos: list[PluginInfo]) -> str:
     return (
         f"{len(infos)} plugins register the {singular_of(kind)} {name!r}: {' and '.join(map(str, infos))}. "
-        f"Uninstall one, or switch it off: {DISABLE}={infos[-1].name}"
+        f"Say which, such as '{infos[0].distribution}:{name}', or switch one off: {DISABLE}={infos[-1].name}"
     )
 
 

@@ -91,6 +91,7 @@ class Composer(Composable):
         else:
             self.composition = Composition.of(cast("EnergyComponent", components))
         self._bar: dict[str, Any] = {}
+        self._interrupt = False  # set by a callback, as with a pipeline of diffusers
         self.noised_space: NoisedSpace = self.composition.noised_space
 
     def __repr__(self) -> str:
@@ -176,7 +177,7 @@ class Composer(Composable):
                 "latent" (the samples of the noised space as they are).
             callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
                 calls it with a pipeline; or, with three arguments, without the composer. A mapping that it returns
-                replaces the sample, under either name.
+                replaces the sample, under either name. `composer._interrupt = True` in it ends the run of a scheduler.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32.
             progress: whether to show a bar; see `set_progress_bar_config`, too.
             return_dict: for code written for diffusers: True gives an object with `images`, False a tuple of one; the
@@ -206,6 +207,7 @@ class Composer(Composable):
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         made = made_guidance(guidance, guidance_scale)
         target = _target(self.composition, made, chosen, num_inference_steps, mixed_precision)
+        self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
             sampled = chosen.sample(
                 target,
@@ -239,7 +241,7 @@ class Composer(Composable):
             given = tensors["sample"]
             returned = callback(self, step, timestep, {"latents": given, "sample": given}) or {}
             changed = [returned[name] for name in ("latents", "sample") if returned.get(name, given) is not given]
-            return {"sample": changed[0] if changed else given}
+            return {"sample": changed[0] if changed else given, "stop": self._interrupt}
 
         return called
 

@@ -52,7 +52,8 @@ def sample(
         num_inference_steps: 1 to T.
         generator: as of `draw_noise`.
         initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
-        callback_on_step_end: as of `Sampler.sample`; x is in the scheduler's scaling.
+        callback_on_step_end: as of `Sampler.sample`; x is in the scheduler's scaling. A
+            mapping whose "stop" is true ends the run.
         progress: whether to show a bar.
         device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None. Timesteps are float32.
 
@@ -94,7 +95,10 @@ def sample(
         x = scheduler.step(prediction, t, x, **options, return_dict=False)[0].to(dtype)
         _check_finite(x, f"The sample that {type(scheduler).__name__} made {where}")
         if callback_on_step_end is not None:
-            x = (callback_on_step_end(step, float(t), {"sample": x}) or {}).get("sample", x)
+            returned = callback_on_step_end(step, float(t), {"sample": x}) or {}
+            x = returned.get("sample", x)
+            if returned.get("stop"):
+                break
     return x
 
 

@@ -73,6 +73,16 @@ def test_push_edit_the_card_and_load(hub: Hub, model: Model) -> None:
     assert files["README.md"] == b"# Mine"
 
 
+def test_a_subfolder_of_a_repository(hub: Hub, model: Model) -> None:
+    model.push_to_hub("me/tiny", token=TOKEN)
+    files = hub.files("me/tiny")
+    assert files is not None
+    hub.commit("me/tiny", "main", {f"small/{name}": content for name, content in files.items()})
+    assert same(energycomp.load("me/tiny", subfolder="small"), model)
+    with pytest.raises(NotFoundError, match=r"without manifest\.json"):
+        energycomp.load("me/tiny", subfolder="large")
+
+
 def test_revisions(hub: Hub, model: Model) -> None:
     other = attrs.evolve(model, name="other")
     model.push_to_hub("me/tiny", token=TOKEN)

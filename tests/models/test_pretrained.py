@@ -39,6 +39,21 @@ def edit(folder: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]
         write_tensors(temporary / "model.safetensors", tensors)
 
 
+def test_subfolders_and_misspelt_keys(tmp_path: Path, model: Model) -> None:
+    model.save_pretrained(tmp_path / "all" / "small")
+    assert load(tmp_path / "all", subfolder="small").name == load(f"{tmp_path}/all/small").name
+    for subfolder in ("..", "/etc", "", 3):
+        with pytest.raises(InputError, match="expected the name of a folder inside the model's"):
+            load(tmp_path / "all", subfolder=subfolder)
+    with pytest.raises(InputError, match="with the registered model clevr"):
+        load("clevr", subfolder="small")
+    for part, key, right in (("denoiser", "rulee", "rule"), ("defaults", "drawss", "draws")):
+        edit(tmp_path / "all" / "small", lambda config, _, part=part, key=key: config[part].update({key: 3}))  # type: ignore[misc]
+        with pytest.raises(CheckpointError, match=rf"{key}' \(did you mean '{right}'\?\)"):
+            load(tmp_path / "all" / "small")
+        edit(tmp_path / "all" / "small", lambda config, _, part=part, key=key: config[part].pop(key))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("dtype", [None, torch.float16])
 @torch.no_grad()
 def test_round_trip(tmp_path: Path, model: Model, dtype: torch.dtype | None) -> None:

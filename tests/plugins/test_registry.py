@@ -108,6 +108,10 @@ def test_two_distributions_with_one_name(install: Install) -> None:
         assert info.error is None
         assert info.registered["solvers"] == ("fractional",)
         assert info.conflicts == (str(caught.value),)
+    for distribution in ("solvers-of-ann", "energycomp-two"):
+        assert plugins.find("solvers", f"{distribution}:fractional") is not None
+    with pytest.raises(NotFoundError):
+        plugins.find("solvers", "energycomp-none:fractional")
 
 
 def test_one_name_for_two_kinds_is_no_conflict(install: Install) -> None:

@@ -210,6 +210,22 @@ def test_callback_may_replace_the_sample() -> None:
     assert torch.equal(out, torch.full((1, 3, 16, 16), 0.25))
 
 
+def test_a_callback_ends_a_run_as_with_a_pipeline_of_diffusers() -> None:
+    seen: list[Tensor] = []
+
+    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(tensors["latents"])
+        pipe._interrupt = step == 1
+        return {}
+
+    composer = Composer([tiny_model()(0.4, 0.4)])
+    for _ in range(2):  # the next run is whole again, up to its own interruption
+        seen.clear()
+        out = composer.sample(num_inference_steps=4, callback_on_step_end=callback, output_type="latent", generator=0)
+        assert len(seen) == 2
+        assert out.equal(seen[-1])
+
+
 @pytest.mark.parametrize(
     "options",
     [
