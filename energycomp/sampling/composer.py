@@ -237,7 +237,7 @@ class Composer(Composable):
         if callback is None or _positional(callback) < 4:
             return callback
 
-        def called(step: int, timestep: Any, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        def called(step: int, timestep: Any, tensors: dict[str, Tensor]) -> Mapping[str, Any]:
             given = tensors["sample"]
             returned = callback(self, step, timestep, {"latents": given, "sample": given}) or {}
             changed = [returned[name] for name in ("latents", "sample") if returned.get(name, given) is not given]

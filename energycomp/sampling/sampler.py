@@ -24,7 +24,7 @@ from energycomp.seeds import Generator
 COLLAPSED = 0.1  # effective sample size, as a share of the particles
 STUCK = 0.1  # share of proposals that are accepted
 
-StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Tensor] | None]
+StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Any] | None]
 """`callback(step, timestep, {"sample": x_t})`; a mapping that it returns replaces the sample."""
 
 

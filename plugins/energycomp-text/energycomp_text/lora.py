@@ -97,8 +97,8 @@ class _Adapter:
             for part in parts:
                 part.eval().requires_grad_(requires_grad=False)  # the dropout of an adapter begins in training mode
                 for layer in _layers(part):
-                    if not issubclass(type(layer), _ByThread):
-                        layer.__class__ = _by_thread(type(layer))
+                    if not isinstance(layer, _ByThread):
+                        layer.__class__ = _by_thread(layer.__class__)
                     if name in layer.scaling:
                         layer.set_scale(name, float(scale))
         _sweep()
