@@ -100,7 +100,8 @@ def region(where: str | Sequence[float] | Image.Image | np.ndarray | Tensor) -> 
     Args:
         where: "left half", "right half", "top half", "bottom half" or "all"; a box "x0,y0,x1,y1" or four numbers; or a
             mask: a tensor or array (H, W) or (1, H, W) of booleans, bytes, or numbers in [0, 1], or an image, whose
-            brightness counts: of 8 or 16 bits, or of floats in [0, 1].
+            brightness counts: of 8 or 16 bits, or of floats in [0, 1]. Bytes and 16 bits are shares of their range;
+            but 0 and 1 where none is greater, as segmentation masks are stored: nobody means a mask of 1/255.
 
     Raises:
         InputError: another name or box, a mask of another shape, or with values outside [0, 1].
@@ -140,7 +141,8 @@ def _mask(where: Image.Image | np.ndarray | Tensor) -> Tensor:
     shape = tuple(values.shape)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 1) or not values.numel() or values.is_complex():
         raise InputError(f"got a mask of shape {shape}; expected (H, W) or (1, H, W); take one channel of it")
-    values = values.float() / (255.0 if values.dtype == torch.uint8 else 1.0)
+    is_bytes = values.dtype == torch.uint8 and int(values.max()) > 1
+    values = values.float() / (255.0 if is_bytes else 1.0)
     if not bool(((values >= 0.0) & (values <= 1.0)).all()):
         raise InputError(
             f"got a mask with values from {float(values.min()):g} to {float(values.max()):g}; expected finite numbers "
@@ -154,7 +156,8 @@ def _brightness(image: Image.Image) -> np.ndarray:
     if image.mode == "F":
         return np.array(image)
     if image.mode.startswith("I"):  # 16 bits; Pillow's `convert` clips them to bytes
-        return np.array(image).astype(np.float32) / 65535.0
+        values = np.array(image).astype(np.float32)
+        return values / (65535.0 if values.max() > 1 else 1.0)
     return np.array(image.convert("L"))
 
 

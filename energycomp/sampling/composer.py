@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
@@ -171,7 +172,8 @@ class Composer(Composable):
                 the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
                 sampler only. `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
-            report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings.
+            report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
+                `notes` are Python warnings where it is left out.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
                 both with the value range clipped and mapped to [0, 1], or unchanged where the space has none; or
                 "latent" (the samples of the noised space as they are).
@@ -217,8 +219,7 @@ class Composer(Composable):
                 callback_on_step_end=self._step(callback_on_step_end),
                 progress=progress,
             )
-            if report is not None:
-                report(attrs.evolve(sampled.report, evaluations=spent.rows))
+            (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows))
             decode = next((group.decode for group in target.groups if group.decode is not None), None)
             images = decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
         return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
@@ -258,6 +259,11 @@ def _target(
             "expected 'cfg', which is a composition; choose it, or leave sampler= out"
         )
     return Target(composition, precision, None if guidance is None else guidance.guide(steps))
+
+
+def _warn(report: SamplingReport) -> None:
+    for note in report.notes:
+        warnings.warn(note, stacklevel=3)  # the caller of `sample`
 
 
 def _model_options(composition: Composition) -> Mapping[str, Any]:

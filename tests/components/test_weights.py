@@ -85,6 +85,8 @@ def test_masks_of_all_kinds_are_averaged_over_pixels() -> None:
     for mask in (
         hard, torch.from_numpy(hard), hard > 0, (hard / 255.0), torch.from_numpy(hard > 0)[None],
         Image.fromarray(hard), Image.fromarray(hard).convert("RGB"),
+        hard // 255, torch.from_numpy(hard // 255), Image.fromarray(hard // 255),  # 0 and 1, as of segmentation
+        Image.fromarray((hard // 255).astype(np.uint16)),
     ):  # fmt: skip
         assert torch.equal(values(region(mask), (2, 4))[0], expected)
     given = torch.ones(2, 2)

@@ -115,6 +115,23 @@ def test_a_start_that_is_far_from_the_product_is_reported() -> None:
     assert any("started from noise that is far from the product" in warning for warning in report.warnings)
 
 
+@pytest.mark.parametrize("sampler", ["smc", "langevin"])
+def test_small_sums_of_weights_are_said_out_loud(sampler: str) -> None:
+    """N(0, 1) to the power w is N(0, 1 / w): the sampler that the warning names is right, the others are not."""
+    whole = 0.1 * Gaussian(0.0, 1.0)
+    with pytest.warns(UserWarning, match="sampler='mala'") as caught:
+        x = Composer(whole).sample(500, sampler=sampler, generator=0, output_type="latent", progress=False)
+    assert float(x.var()) > 3.0 / 0.1
+    assert (len(caught), caught[0].filename) == (1, __file__)
+    for right in ("mala", SMC(weights="fkc")):
+        x = Composer(whole).sample(2000, sampler=right, generator=0, output_type="latent", progress=False)
+        assert float(x.var()) == pytest.approx(10.0, rel=0.15)
+    reports: list[Any] = []
+    options = {"generator": 0, "output_type": "latent", "progress": False}
+    Composer(whole).sample(200, sampler=sampler, num_inference_steps=9, report=reports.append, **options)
+    assert "sampler='mala'" in reports[0].notes[0]
+
+
 def test_one_component_has_equal_weights() -> None:
     x, report = drawn(modes(0.2, 0.8), SMC())
     assert min(report.ess) == pytest.approx(1.0)
