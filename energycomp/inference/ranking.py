@@ -185,10 +185,11 @@ def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional],
                 f"got {leaf!r}, which is no leaf of a denoiser; expected components of one model; rank each component "
                 "of a mixture by itself, and components before `match_snr`, `regional` or `within`"
             )
-    if len({id(leaf.denoiser) for leaf in whole.terms}) > 1:
-        raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; rank those of each alone")
     terms = constant_weights(whole.terms, "a ranking", "rank its components with weights that are numbers")
     asked = {leaf: w for leaf, w in terms.items() if not bool(leaf.condition.null.all())}
+    bases = {id(leaf.denoiser.base or leaf.denoiser) for leaf in terms}  # u of a denoiser with LoRA is that of its base
+    if len({id(leaf.denoiser) for leaf in asked}) > 1 or len(bases) > 1:
+        raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; rank those of each alone")
     if not asked:
         raise CompositionError(f"got {whole!r} without components; expected at least one, such as model(0.3, 0.5)")
     leaves, weights = list(asked), list(asked.values())

@@ -20,7 +20,8 @@ from torch import Tensor
 import energycomp
 from energycomp import Composer
 from energycomp.denoisers import count_rows
-from energycomp.errors import InputError, NotFoundError
+from energycomp.errors import CompositionError, InputError, NotFoundError
+from energycomp.inference import draw_bank
 from energycomp.models import Model, execution_device
 from energycomp_text import from_pipeline
 from energycomp_text.testing import OPTIONS, TINY, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sd3, tiny_sdxl
@@ -110,6 +111,30 @@ def test_lora_is_read_and_sampled(tmp_path: Path, sdxl: Any) -> None:
     images = Composer(scene).sample(2, num_inference_steps=2, generator=0, output_type="pt", progress=False)
     assert images.shape == (2, 3, 32, 32)
     assert named[0].encode(images * 2 - 1).shape == (2, 4, 16, 16)
+
+
+@needs_peft
+def test_two_components_of_one_lora_are_ranked() -> None:
+    """The lift by its formula, of the predictions of each component alone."""
+    pipe = tiny_pipeline()
+    base = model_of("sd", pipe)
+    ink = base.with_lora(tiny_lora(pipe, seed=1))
+    a, b, u = ink("a dog"), ink("a cat"), base.unconditional
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    ranking = energycomp.rank(latents, a & b, model=ink, draws=4, generator=5)
+    space, defaults = ink.denoiser.noised_space, ink.defaults
+    bank = draw_bank(
+        4, space.sample_shape, space.alphas_cumprod, timesteps=defaults.timesteps, gamma=defaults.gamma, generator=5
+    )
+    signal, noise = space.levels(bank.timestep)
+    x = signal * latents + noise * bank.noise
+    with torch.no_grad():
+        one, other, null = (Composer(leaf + 0).eps(x, bank.timestep) for leaf in (a, b, u))
+    whole = (bank.noise - (one + other - null)).square().sum((1, 2, 3))
+    for k, rest in enumerate((other, one)):
+        lift = bank.weight * ((bank.noise - rest).square().sum((1, 2, 3)) - whole)
+        assert float(ranking.lift[0, k]) == pytest.approx(float(lift.mean()), rel=1e-3)
+    refused(CompositionError, "leaves of several denoisers", lambda: energycomp.rank(latents, a & base("a cat")))
 
 
 @needs_peft
