@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,7 +43,8 @@ class Edit:
     Args:
         image: the result, of the size of the given image and equal to it outside the mask.
         sample: the result at the model's size, encoded, (1, C, H, W).
-        mask: 1 where the image was repainted, (1, 1, H, W).
+        mask: 1 where the image was repainted, (1, 1, H, W) at the model's size; in the image, each of its pixels is a
+            block.
         values: values of the new composition, (K, *V).
         solution: the answer of `infer` for the given image.
         rows: network evaluations of the change, without those of reading.
@@ -294,10 +295,16 @@ def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:
 
 
 def _blend(image: Any, painted: Image.Image, mask: Tensor, model: Model) -> Image.Image:
-    """The given image with the repainted pixels of the model's, at the size of the given image."""
+    """The given image with the repainted pixels of the model's, at the size of the given image.
+
+    Of a larger image, the edge of the mask is soft on its inner side only.
+    """
     picture = as_picture(image)
     left, top, right, bottom = model.processor.box(picture)
     size = (right - left, bottom - top)
-    cover = Image.fromarray((mask[0, 0] * 255).byte().cpu().numpy()).resize(size, Image.Resampling.BILINEAR)
+    cover = Image.fromarray((mask[0, 0] * 255).byte().cpu().numpy())
+    cover = ImageChops.darker(
+        *(cover.resize(size, how) for how in (Image.Resampling.BILINEAR, Image.Resampling.NEAREST))
+    )
     picture.paste(painted.resize(size, Image.Resampling.BICUBIC), (left, top), cover)
     return picture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from energycomp import Composition, Model, Solution
 from energycomp.components import cosine_schedule, flow_schedule
@@ -97,6 +98,20 @@ def test_only_the_mask_of_the_given_picture_changes(model: Model) -> None:
     assert (before[:, 72:] == after[:, 72:]).all()
     changed = (before != after).any(2).mean()
     assert 0 < changed < 0.6 * float(edited.mask.mean()) + 0.1
+
+
+def test_a_larger_image_is_equal_outside_the_mask(model: Model) -> None:
+    """Each pixel of the mask is a block of 10x10 pixels; blocks between others are repainted whole."""
+    given = Image.fromarray(np.random.default_rng(0).integers(0, 255, (160, 160, 3), dtype=np.uint8))
+    edited = change(model, given, remove=[0], add=[(0.8, 0.8)])
+    mask = np.kron(edited.mask[0, 0].numpy(), np.ones((10, 10))) > 0
+    assert 0 < mask.mean() < 1
+    assert np.array_equal(np.asarray(edited.image)[~mask], np.asarray(given)[~mask])
+    inner = functional.avg_pool2d(edited.mask, 3, 1, 1)[0, 0].numpy() > 0.99
+    assert inner.any()
+    painted = model.decode(edited.sample)[0].resize((160, 160), Image.Resampling.BICUBIC)
+    inside = np.kron(inner, np.ones((10, 10), dtype=bool))
+    assert np.array_equal(np.asarray(edited.image)[inside], np.asarray(painted)[inside])
 
 
 def test_it_reads_the_picture_itself(model: Model) -> None:
