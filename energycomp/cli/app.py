@@ -38,6 +38,9 @@ MOVED = {  # options of earlier versions: what to write instead
         ("--workers", "--shard", "--column", "--quiet"), "energycomp batch, of the package energycomp-batch"
     ),
     "--report": "--json",
+    "--size": "no size: the model says it; --raw writes its pixels",
+    "--mask": "a component: 'red cube at 0.3,0.5 @ mask.png'",
+    "--recolor": "--set 1:color=red",
     "--show": "a viewer of your system",
 }
 RENAMED = {  # those that still work, for one release: what they are now, {} for their value

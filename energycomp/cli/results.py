@@ -37,7 +37,7 @@ class Results:
         known: gives the answers of all files, and calls what it is given with each; a dict in memory when left out.
 
     Raises:
-        InputError: another process writes the same file.
+        InputError: another process writes the same file, or it holds answers under other settings.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Results:
             claim.enter_context(claimed(self.file))
             if self.file.name == RESULTS and len(result_files(self.file)) == 1:  # nobody else writes here
                 remove_stale(folder)
-            self._known = self._read(self.names.see)
+            self._known = self._read(self._see)
             self._claim = claim.pop_all()
         return self
 
@@ -72,6 +72,16 @@ class Results:
                 seen(record)
                 found[result_key(record)] = record
         return found
+
+    def _see(self, record: dict[str, Any]) -> None:
+        kept, own = (json.loads(json.dumps(one)) for one in (record.get("settings", self.settings), self.settings))
+        if kept != own:
+            name = next(name for name in {**own, **kept} if kept.get(name) != own.get(name))
+            raise InputError(
+                f"got -o {self.file.parent}, which holds answers with {name} {kept.get(name)!r}, and not "
+                f"{own.get(name)!r}; expected the same options, or another folder, since images would be overwritten"
+            )
+        self.names.see(record)
 
     def head(self, image: str, digest: str) -> dict[str, Any]:
         """What identifies the answer for an image of this path and sha256."""

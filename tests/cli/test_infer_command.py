@@ -108,26 +108,34 @@ def test_infer_goes_on_where_it_was_interrupted(run: Run, model: Path, pictures:
     assert [json.loads(line) for line in out.splitlines()] == lines(results)
 
 
-@pytest.mark.parametrize("change", ["seed", "count", "weights", "picture"])
-def test_infer_reads_again_what_has_changed(
-    run: Run, model: Path, pictures: Path, tmp_path: Path, fake_infer: Fake, change: str
+def test_infer_reads_a_picture_again_that_has_changed(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    calls = fake_infer()
+    command = ["infer", model, pictures / "a/one.png", "-o", "out"]
+    run(*command)
+    Image.new("RGB", (24, 16), "red").save(pictures / "a/one.png")
+    run(*command)
+    run(*command)
+    assert len(calls) == 2
+    assert [record["picture"] for record in lines(Path("out/results.jsonl"))] == ["one.png"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("seed", "seed 0, and not 1"), ("count", "counts "), ("weights", "fingerprint ")]
+)
+def test_answers_under_other_settings_are_not_mixed(
+    run: Run, model: Path, pictures: Path, tmp_path: Path, fake_infer: Fake, change: str, said: str
 ) -> None:
     calls = fake_infer()
     save_pretrained(load(model), tmp_path / "model")
     command: list[object] = ["infer", tmp_path / "model", pictures / "a/one.png", "-o", "out"]
     run(*command)
-    if change == "seed":
-        command += ["--seed", 1]
-    elif change == "count":
-        command += ["--count", "1-2"]
-    elif change == "weights":
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    if change == "weights":
         save_pretrained(tiny_model(solver="pursuit", seed=1), tmp_path / "model")
-    else:
-        Image.new("RGB", (24, 16), "red").save(pictures / "a/one.png")
-    run(*command)
-    run(*command)
-    assert len(calls) == 2
-    assert [record["picture"] for record in lines(Path("out/results.jsonl"))] == ["one.png"] * 2
+    code, _, err = run(*command, *{"seed": ["--seed", 1], "count": ["--count", "1-2"], "weights": []}[change])
+    assert (code, len(calls)) == (2, 1)
+    assert f"got -o out, which holds answers with {said}" in err
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
 
 def test_infer_reports_a_broken_picture_and_reads_the_rest(
