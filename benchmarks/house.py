@@ -4,14 +4,17 @@ python benchmarks/house.py [TREE ...] [--json]
 
 A room is a folder or a module directly inside a package. Imports are counted once per pair of rooms, those for type
 checking and inside functions included. Floors are the rooms on the longest chain of imports. Circles are counted
-without the top-level `__init__`, whose names are resolved on first use. With several trees, for example two checkouts,
-each gets a column. Takes a few seconds per tree.
+without the top-level `__init__`, whose names are resolved on first use. Options are those of all commands that the tree
+and the installed plugins have, without help and completion; those that all commands of a model share count once. With
+several trees, for example two checkouts, each gets a column. Takes a few seconds per tree.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from collections import defaultdict
 from functools import cache
@@ -24,6 +27,20 @@ from scipy.sparse.csgraph import connected_components
 CORE = "energycomp"
 KERNEL = ("components", "denoisers", "models", "sampling", "inference", "decomposition")
 LONG = 300  # lines
+
+OPTIONS = """
+import typer
+from energycomp.cli import app
+group = typer.main.get_command(app)
+context = group.make_context("energycomp", [], resilient_parsing=True)
+own, shared = 0, set()
+for command in (group.get_command(context, name) for name in group.list_commands(context)):
+    kept = [one for one in command.params if one.param_type_name == "option" and not one.hidden and one.name != "help"]
+    own += len(kept)
+    every = command.get_params(command.context_class(command))
+    shared |= {one.name for one in every if one not in command.params} - {"help"}
+print(own + len(shared))
+"""
 
 Edges = set[tuple[str, str]]
 
@@ -102,6 +119,14 @@ def lines(files: list[Path]) -> int:
     return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
 
 
+def options(tree: Path) -> int:
+    """Options of the commands of a tree, in a process that imports its packages."""
+    paths = os.pathsep.join(dict.fromkeys(map(str, packages(tree).values())))
+    command, environment = [sys.executable, "-c", OPTIONS], {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    return int(done.stdout)
+
+
 def measured(tree: Path) -> dict[str, object]:
     """The figures of one tree."""
     modules, edges = imports(tree)
@@ -118,6 +143,7 @@ def measured(tree: Path) -> dict[str, object]:
         "core: lines": lines(files),
         "kernel: lines": lines(kernel) if kernel else "-",
         "plugins: lines": lines(plugins),
+        "options of the commands": options(tree),
         "core: modules": len(files),
         f"core: files over {LONG} lines": sum(lines([file]) > LONG for file in files),
         f"plugins: files over {LONG} lines": sum(lines([file]) > LONG for file in plugins),

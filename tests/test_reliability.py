@@ -80,8 +80,8 @@ def test_ctrl_c_says_the_command_that_goes_on(
     monkeypatch.chdir(tmp_path)
     save_pretrained(tiny_model(), tmp_path / "start")
     write(tmp_path / "scenes", 32, objects=(1, 3), size=(16, 16))
-    command = "energycomp train clevr-places --data scenes --init ./start --steps 6 --batch-size 8"
-    command += " --sample-every 2 -o 'my {}'"
+    command = "energycomp train clevr-places --data scenes --init ./start --steps 6 --option batch_size=8"
+    command += " --option sample_every=2 -o 'my {}'"
 
     def run(line: str) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", shlex.split(line))

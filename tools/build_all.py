@@ -34,7 +34,7 @@ READING = (
 COMMANDS = (
     *READING,
     "data decomp -n 64 -o shapes",
-    "train decomp --data shapes --steps 2 --batch-size 2 --sample-every 0 -o run",
+    "train decomp --data shapes --steps 2 --option batch_size=2 --option sample_every=0 -o run",
     "plugins",
 )
 ALONE = ("energycomp", "energycomp_solvers", "energycomp_clevr")  # energycomp-clevr and what it depends on

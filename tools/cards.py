@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import energycomp
-from energycomp.models import Result, card
+from energycomp_lab.evaluation import Result, card
 
 ROOT = Path(__file__).parents[1]
 PAGES = "https://github.com/energycomp/energycomp/blob/main/"

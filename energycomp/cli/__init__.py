@@ -14,7 +14,7 @@ from energycomp.cli.files import (
 from energycomp.cli.infer import Format as Format, Redraw as Redraw
 from energycomp.cli.lines import (
     append_line as append_line,
-    claimed as claimed,
+    cut_line as cut_line,
     object_of_line as object_of_line,
     read_lines as read_lines,
     records_of as records_of,
@@ -41,9 +41,8 @@ from energycomp.cli.reading import (
     Reading as Reading,
     model_fingerprint as model_fingerprint,
 )
-from energycomp.cli.results import Results as Results, result_key as result_key, sha256_of as sha256_of
+from energycomp.cli.results import Names as Names, result_key as result_key, sha256_of as sha256_of
 from energycomp.imports import moved
 
-__getattr__ = moved(
-    __name__, dict.fromkeys(("Lines", "Shard", "ShardOption", "local_device", "shard_of"), "energycomp_batch")
-)
+TO_BATCH = ("Lines", "Results", "Shard", "ShardOption", "claimed", "local_device", "shard_of")
+__getattr__ = moved(__name__, dict.fromkeys(TO_BATCH, "energycomp_batch"))

@@ -41,6 +41,7 @@ MOVED = {  # options of earlier versions: what to write instead
     "--size": "no size: the model says it; --raw writes its pixels",
     "--mask": "a component: 'red cube at 0.3,0.5 @ mask.png'",
     "--recolor": "--set 1:color=red",
+    "--cache": "the environment variable ENERGYCOMP_CACHE",
     "--show": "a viewer of your system",
 }
 RENAMED = {  # those that still work, for one release: what they are now, {} for their value
@@ -48,6 +49,10 @@ RENAMED = {  # those that still work, for one release: what they are now, {} for
     "--views": ("--option", "views={}"),
     "--scheduler": ("--sampler", "{}"),
     "--slot": ("--part", "{}"),
+    **{
+        f"--{name.replace('_', '-')}": ("--option", f"{name}={{}}")
+        for name in ("batch_size", "micro_batches", "save_every", "sample_every", "log_with")
+    },
 }
 MOVED_COMMANDS = {"add": "recombine --take all", "push": "Model.push_to_hub in Python, or hf upload"}
 

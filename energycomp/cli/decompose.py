@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer, Traversal
     from energycomp.models import Model
 
+CELL = 96  # px, the least height of an image in a row of values
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]
 
 
@@ -170,7 +171,7 @@ def traverse(
         import torch
 
         from energycomp.decomposition import strongest_dimensions, traverse_dimension
-        from energycomp.images import save_image, traversal
+        from energycomp.images import grid, save_image
 
         opened, loaded, decomposer = _opened(run, [image], model)
     batch = loaded.processor(opened)
@@ -179,9 +180,9 @@ def traverse(
         latents = decomposer.encode(batch)
         dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=run.seed) if dim is None else [dim]
         found = [traverse_dimension(decomposer, latents, part, place, values, seed=run.seed) for place in dims]
-    whole = torch.stack([row.parts.whole for row in found])
-    figure = traversal(batch, whole, values=values, names=[f"dim {row.dim}" for row in found])
-    save_image(figure, out, cells=len(found) * (steps + 1))
+    cells = torch.cat([part for row in found for part in (batch.to(row.parts.whole), row.parts.whole)])
+    heads, names = ["image", *(f"{value:.3g}" for value in values)], [f"dim {row.dim}" for row in found]
+    save_image(grid(cells, columns=steps + 1, side=CELL, heads=heads, names=names), out, cells=len(cells))
     changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
     shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]
     report = {"path": str(out), "part": part, **shown, "values": values}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import RESULTS, check_folder, image_files
+from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder
+from energycomp.cli.lines import append_line, read_lines
 from energycomp.cli.options import Count, ImageFiles, ModelName, Run, SolverName, loading, parse_count, parse_options
 from energycomp.cli.reading import Printer, Reading
-from energycomp.cli.results import Results, sha256_of
+from energycomp.cli.results import Names, result_key, sha256_of
 from energycomp.errors import InputError
 from energycomp.progress import progress
 
@@ -69,16 +69,15 @@ def infer(
     reading = Reading(model, run.device, options, solver, known, run.seed, out, redraw)
     with loading(model):
         loaded = reading.load()
-    failed = 0
-    with nullcontext() if out is None else Results(out / RESULTS, reading.settings(loaded)) as results:
-        for path in progress(files.values(), "reading", unit="image", leave=len(files) > 1):
-            try:
-                record = _read(path, loaded, reading, results)
-            except InputError as error:
-                if len(files) == 1:
-                    raise
-                failed, record = failed + 1, {"image": str(path), "failed": str(error)}
-            printer(str(path), path.name, record)
+    kept, failed = None if out is None else _Kept(make_folder(out, "-o") / RESULTS, reading.settings(loaded)), 0
+    for path in progress(files.values(), "reading", unit="image", leave=len(files) > 1):
+        try:
+            record = _read(path, loaded, reading, kept)
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            failed, record = failed + 1, {"image": str(path), "failed": str(error)}
+        printer(str(path), path.name, record)
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:
@@ -86,17 +85,30 @@ def infer(
         raise typer.Exit(1)
 
 
-def _read(path: Path, model: Model, reading: Reading, results: Results | None) -> dict[str, Any]:
+class _Kept:
+    """The answers in a file of JSON lines: one line per image and settings; the last such line counts."""
+
+    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
+        self.file, self.settings, self.names = file, settings, Names(file, settings)
+        self.known: dict[str, dict[str, Any]] = {}
+        for record in read_lines(file):
+            self.names.see(record)
+            self.known[result_key(record)] = record
+
+
+def _read(path: Path, model: Model, reading: Reading, kept: _Kept | None) -> dict[str, Any]:
     """The record of an image: that of an earlier run, or a new one, which is kept."""
     from energycomp.images import open_image
 
-    if results is None:
-        return reading.read(model, open_image(path, single=True), {"image": str(path.resolve())}, path.stem)
-    name, head = results.names.of(path), results.head(str(path.resolve()), sha256_of(path))
-    record = results.known(head)
-    if record is None:
-        record = reading.read(model, open_image(path, single=True), head, name)
-        results.keep(record)
-    elif reading.lacks(record):
-        reading.redrawn(model, open_image(path, single=True), record)
+    head: dict[str, Any] = {"image": str(path.resolve())}
+    name = path.stem
+    if kept is not None:
+        name, head = kept.names.of(path), {**head, "sha256": sha256_of(path), "settings": kept.settings}
+        if (record := kept.known.get(result_key(head))) is not None:
+            if reading.lacks(record):
+                reading.redrawn(model, open_image(path, single=True), record)
+            return record
+    record = reading.read(model, open_image(path, single=True), head, name)
+    if kept is not None:
+        append_line(kept.file, record)
     return record

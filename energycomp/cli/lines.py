@@ -1,14 +1,13 @@
-"""Files of JSON lines: appended in one write, locked by the process that writes them, and read."""
+"""Files of JSON lines: appended in one write, and read."""
 
 from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energycomp.errors import CheckpointError, InputError
+from energycomp.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
     ...     read_lines(Path(folder) / "log.jsonl")
     [{'step': 1}]
     """
-    _cut(Path(path))
+    cut_line(Path(path))
     return [record for _, record in records_of(path)]
 
 
@@ -77,48 +76,7 @@ def append_line(path: str | Path, record: dict[str, Any]) -> None:
         raise CheckpointError(f"Cannot write {path}: {error}. Free some space or name another folder.") from error
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """In the block this process alone writes a file, without its incomplete last line.
-
-    The lock ends with the process, however it ends. A file system without locks has none.
-
-    Raises:
-        InputError: another process writes the file.
-        CheckpointError: it cannot be written.
-    """
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    except OSError as error:
-        raise CheckpointError(
-            f"Cannot write {path}: {error}. Check its permissions, or name another folder."
-        ) from error
-    try:
-        if not _locked(handle):
-            raise InputError(
-                f"got {path.parent}, where another process writes {path.name}; expected one process per file; wait for "
-                "it, give each process its --shard, or name another folder"
-            )
-        _cut(path)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    """Locks an open file; False where another process has done so."""
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # Windows, and file systems without locks
-        return True
-    return True
-
-
-def _cut(path: Path) -> None:
+def cut_line(path: Path) -> None:
     """Cuts off an incomplete last line."""
     try:
         if not path.exists():

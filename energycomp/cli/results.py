@@ -1,115 +1,46 @@
-"""Answers for images in a file of JSON lines, which a later run continues, and the names of the images' files."""
+"""What identifies the answers for images, and the names of the images' files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
-from energycomp.cli.files import RESULTS, make_folder, result_files
-from energycomp.cli.lines import append_line, claimed, records_of
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of its components
-
-
-class Known(Protocol):
-    """The last answer for each key."""
-
-    def get(self, key: str, /) -> dict[str, Any] | None:
-        """None where there is none."""
-
-
-class Results:
-    """The answers in files of JSON lines: one line per image and settings; the last such line counts.
-
-    An image is identified by its path and content, the settings by the options of the command and the model's weights.
-    What the shards of `energycomp batch` have written is known, too.
-
-    Args:
-        file: is written; its folder is made where it is missing.
-        settings: what the answers depend on, as JSON.
-        known: gives the answers of all files, and calls what it is given with each; a dict in memory when left out.
-
-    Raises:
-        InputError: another process writes the same file, or it holds answers under other settings.
-    """
-
-    def __init__(
-        self,
-        file: Path,
-        settings: dict[str, Any],
-        known: Callable[[Callable[[dict[str, Any]], object]], Known] | None = None,
-    ) -> None:
-        self.file, self.settings, self.names = file, settings, Names()
-        self._read, self._claim = known or self._in_memory, ExitStack()
-
-    def __enter__(self) -> Self:
-        """Reads which answers are known; until the end of the block no other process may write the same file."""
-        from energycomp.files import remove_stale
-
-        folder = make_folder(self.file.parent, "-o")
-        with ExitStack() as claim:
-            claim.enter_context(claimed(self.file))
-            if self.file.name == RESULTS and len(result_files(self.file)) == 1:  # nobody else writes here
-                remove_stale(folder)
-            self._known = self._read(self._see)
-            self._claim = claim.pop_all()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._claim.close()
-
-    def _in_memory(self, seen: Callable[[dict[str, Any]], object]) -> Known:
-        found: dict[str, dict[str, Any]] = {}
-        for file in result_files(self.file):
-            for _, record in records_of(file):
-                seen(record)
-                found[result_key(record)] = record
-        return found
-
-    def _see(self, record: dict[str, Any]) -> None:
-        kept, own = (json.loads(json.dumps(one)) for one in (record.get("settings", self.settings), self.settings))
-        if kept != own:
-            name = next(name for name in {**own, **kept} if kept.get(name) != own.get(name))
-            raise InputError(
-                f"got -o {self.file.parent}, which holds answers with {name} {kept.get(name)!r}, and not "
-                f"{own.get(name)!r}; expected the same options, or another folder, since images would be overwritten"
-            )
-        self.names.see(record)
-
-    def head(self, image: str, digest: str) -> dict[str, Any]:
-        """What identifies the answer for an image of this path and sha256."""
-        return {"image": image, "sha256": digest, "settings": self.settings}
-
-    def known(self, head: dict[str, Any]) -> dict[str, Any] | None:
-        """The line of an image that was read under these settings."""
-        return self._known.get(result_key(head))
-
-    def keep(self, record: dict[str, Any]) -> None:
-        """Appends the answer for an image."""
-        append_line(self.file, record)
 
 
 class Names:
     """Names for the files of images in a folder: with a number where another image has the name.
 
-    >>> names = Names()
+    Args:
+        file: of the answers.
+        settings: under which the images are read; answers in the file under others are refused by `see`.
+
+    >>> names = Names(Path("results.jsonl"), {})
     >>> names.see({"image": "/elsewhere/one.png", "name": "one"})
     >>> names.of(Path("/here/one.png")), names.of(Path("/here/two.png")), names.of(Path("/here/one.png"))
     ('one-2', 'two', 'one-2')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         self._owners: dict[str, str] = {}
+        self._file, self._settings = file, json.loads(json.dumps(settings))
 
     def see(self, record: dict[str, Any]) -> None:
         """The name of a record is taken by its image, or by its table if it is a row."""
+        kept, own = record.get("settings", self._settings), self._settings
+        if kept != own:
+            name = next(name for name in {**own, **kept} if kept.get(name) != own.get(name))
+            raise InputError(
+                f"got -o {self._file.parent}, which holds answers with {name} {kept.get(name)!r}, and not "
+                f"{own.get(name)!r}; expected the same options, or another folder, since images would be overwritten"
+            )
         image, name = str(record.get("image")), record.get("name") or Path(record.get("picture") or "").stem
         if "/" in name:
             image, name = image.rpartition("#")[0], name.partition("/")[0]

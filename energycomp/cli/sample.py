@@ -117,7 +117,7 @@ def sample(
         typer.echo(f"energycomp: warning: got --guidance-scale, which is --guidance {guidance} now", err=True)
     with loading(model):
         from energycomp.decomposition import sampler_of
-        from energycomp.images import save_samples
+        from energycomp.images import grid, save_image
 
         options = _options(sampler, guidance)
         _check(sets, negated, best_of)
@@ -132,7 +132,11 @@ def sample(
         images, report, lines = _sampled(composers, n * len(sets), best_of, loaded, options)
     if not raw:
         images = [loaded.shown(image, side=CELL if as_grid else SHOWN) for image in images]
-    save_samples(images, files)
+    if len(files) < len(images):
+        save_image(grid(images, side=CELL), files[0], cells=len(images))
+    else:
+        for image, file in zip(images, files, strict=True):
+            save_image(image, file)
     names = [str(file) for file in files]
     path = {"path": names[0]} if len(names) == 1 else {"paths": names}
     run.show({**path, **report, "n": len(images)}, [*lines, *names])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.images.draw import grid as grid, overlay as overlay, strip as strip, traversal as traversal
+    from energycomp.images.draw import grid as grid, overlay as overlay, strip as strip
     from energycomp.images.process import (
         ImageProcessor as ImageProcessor,
         as_picture as as_picture,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         framed as framed,
         png as png,
         save_image as save_image,
-        save_samples as save_samples,
     )
     from energycomp.images.show import (
         as_text as as_text,

@@ -1,4 +1,4 @@
-"""Figures of results, as Pillow images: grids of samples, places on an image, parts of images, traversals."""
+"""Figures of results, as Pillow images: grids of samples, places on an image, and parts of images."""
 
 from __future__ import annotations
 
@@ -49,14 +49,13 @@ def grid(
     >>> grid(torch.zeros(4, 3, 8, 8), columns=2, side=64, heads=["before", "after"]).size
     (134, 154)
     """
-    cells = [_enlarged(cell, side) for cell in _cells(images)]
+    cells = _cells(images, side)
     if not cells or (columns is not None and columns < 1):
         raise InputError(f"got {len(cells)} images in {columns} columns; expected at least one of each")
     columns = min(columns or math.ceil(math.sqrt(len(cells))), len(cells))
     rows = math.ceil(len(cells) / columns)
     for what, given, number in (("heads", heads, columns), ("names", names, rows), ("captions", captions, len(cells))):
-        if given is not None and len(given) != number:
-            raise InputError(f"got {len(given)} {what}; expected {number}, one each; change their number")
+        _check_number(what, given, number)
     size = max(LETTERS, cells[0].height // 24)
     line = round(1.5 * size)
     (width, height), below = cells[0].size, 0 if captions is None else line
@@ -76,8 +75,13 @@ def grid(
     return canvas
 
 
-def _cells(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
-    """A batch of images as colour images of one size."""
+def _check_number(what: str, given: Sequence[str] | None, number: int) -> None:
+    if given is not None and len(given) != number:
+        raise InputError(f"got {len(given)} {what}; expected {number}, one each; change their number")
+
+
+def _cells(images: Tensor | Sequence[Image.Image], side: int) -> list[Image.Image]:
+    """A batch of images as colour images of one size, of at least that height."""
     if isinstance(images, Tensor):
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise InputError(
@@ -87,14 +91,11 @@ def _cells(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
         raise InputError(f"got images of sizes {sizes}; expected one size for a grid; resize them")
-    return [image.convert("RGB") for image in images]
-
-
-def _enlarged(image: Image.Image, side: int) -> Image.Image:
-    """An image of at least that height, px."""
-    if image.height >= side:
-        return image
-    return image.resize((round(image.width * side / image.height), side), Image.Resampling.LANCZOS)
+    cells = [image.convert("RGB") for image in images]
+    if not cells or cells[0].height >= side:
+        return cells
+    size = round(cells[0].width * side / cells[0].height), side
+    return [cell.resize(size, Image.Resampling.LANCZOS) for cell in cells]
 
 
 def _width(texts: Sequence[str], size: int) -> int:
@@ -138,8 +139,7 @@ def overlay(
     (128, 128)
     """
     found, true = _places(places), _places([] if truth is None else truth)
-    if labels is not None and len(labels) != len(found):
-        raise InputError(f"got {len(labels)} labels for {len(found)} places; expected one each")
+    _check_number("labels", labels, len(found))
     canvas = framed(image.convert("RGB"), side=side)
     width, height = canvas.size
     draw, unit = ImageDraw.Draw(canvas), min(width, height) / 480
@@ -202,8 +202,7 @@ def strip(
     if not fits or (masks is not None and masks.shape != (*parts.shape[:2], *parts.shape[3:])):
         shapes = [tuple(t.shape) for t in (pictures, whole, parts, *([] if masks is None else [masks]))]
         raise InputError(f"got pictures, whole, parts and masks of shapes {shapes}; expected those of `decompose`")
-    if names is not None and len(names) != len(pictures):
-        raise InputError(f"got {len(names)} names for {len(pictures)} pictures; expected one each")
+    _check_number("names", names, len(pictures))
     pictures, whole, parts = (t.detach().float().cpu() for t in (pictures, whole, parts))
     count = parts.shape[1]
     lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
@@ -220,31 +219,3 @@ def strip(
     rows = None if names is None else [text for name in names for text in (name, "masks")[: len(lines)]]
     cells = torch.stack(lines, dim=1).flatten(0, 2)
     return grid(cells, columns=count + 2, side=side, heads=heads, names=rows)
-
-
-def traversal(
-    picture: Tensor,
-    rows: Tensor,
-    *,
-    side: int = 96,
-    values: Sequence[float] | None = None,
-    names: Sequence[str] | None = None,
-) -> Image.Image:
-    """An image as dimensions of its latents change: one row per dimension, with the image at the left.
-
-    Args:
-        picture: the image, (1, 3, H, W) in [-1, 1].
-        rows: images for N values of each of R dimensions, (R, N, 3, H, W).
-        side: as of `strip`.
-        values: the N values, written above the columns.
-        names: R texts, one at the left of each row.
-
-    >>> traversal(torch.zeros(1, 3, 8, 8), torch.zeros(2, 4, 3, 8, 8), side=16).size
-    (92, 38)
-    """
-    if rows.ndim != 5 or 0 in rows.shape[:2] or picture.shape != (1, *rows.shape[2:]):
-        shapes = tuple(picture.shape), tuple(rows.shape)
-        raise InputError(f"got a picture and rows of shapes {shapes}; expected (1, 3, H, W) and (R, N, 3, H, W)")
-    cells = torch.cat([picture.to(rows).expand(len(rows), 1, -1, -1, -1), rows], dim=1).flatten(0, 1)
-    heads = None if values is None else ["image", *(f"{value:.3g}" for value in values)]
-    return grid(cells, columns=rows.shape[1] + 1, side=side, heads=heads, names=names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from energycomp.images.read import FORMATS, GRID
 OPTIONS: dict[str, dict[str, Any]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 WRITTEN = tuple(suffix for suffix, kind in FORMATS.items() if kind in OPTIONS)  # ends of the names of files
 SIDE = 320  # px, the shorter side of what is shown
-CELL = 128  # px, the least height of an image in a grid of samples
 FULL = ("L", "RGB", "RGBA")  # modes that files keep as they are; a palette is none of them
 
 
@@ -74,14 +72,3 @@ def framed(image: Image.Image, aspect: float = 1.0, *, side: int = SIDE) -> Imag
     width, height = image.width * aspect, float(image.height)
     factor = max(1.0, side / min(width, height))
     return image.resize((round(width * factor), round(height * factor)), Image.Resampling.LANCZOS)
-
-
-def save_samples(images: Sequence[Image.Image], files: Sequence[Path]) -> None:
-    """Writes each image to its file, or all to one file as a grid."""
-    from energycomp.images.draw import grid  # torch is imported where it is needed
-
-    if len(files) < len(images):
-        save_image(grid(images, side=CELL), files[0], cells=len(images))
-        return
-    for image, file in zip(images, files, strict=True):
-        save_image(image, file)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from energycomp.imports import first_use
+from energycomp.imports import first_use, moved
 
 if TYPE_CHECKING:
     from energycomp.models.codec import VAECodec as VAECodec, execution_device as execution_device
-    from energycomp.models.defaults import Calibration as Calibration, Defaults as Defaults, log_errors as log_errors
+    from energycomp.models.defaults import (
+        TAILS as TAILS,
+        Calibration as Calibration,
+        Defaults as Defaults,
+        log_errors as log_errors,
+    )
     from energycomp.models.folder import is_folder as is_folder
     from energycomp.models.given import (
         checked_model as checked_model,
@@ -21,8 +26,9 @@ if TYPE_CHECKING:
     )
     from energycomp.models.hub import HubSource as HubSource, is_hub_id as is_hub_id
     from energycomp.models.model import Adapt as Adapt, Model as Model
-    from energycomp.models.model_card import Result as Result, card as card
+    from energycomp.models.model_card import pipeline_tag as pipeline_tag, plain_card as plain_card
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
     from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta
 
-__getattr__, __all__ = first_use(__name__, __file__)
+_own, __all__ = first_use(__name__, __file__)
+__getattr__ = moved(__name__, dict.fromkeys(("Result", "card"), "energycomp_lab.evaluation"), otherwise=_own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energycomp.components.rules import Rule
 from energycomp.errors import InputError
-from energycomp.fields import FLAG, MOST, is_number, is_whole, legal, number, one_of, whole
+from energycomp.fields import FLAG, MOST, TEXT, is_number, is_whole, legal, number, one_of, whole
 
 WINDOW = 8  # the spatial maximum is taken over squares of a side of 1/8 of the image
 TAILS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # whose scores are stored
@@ -31,10 +31,6 @@ def log_errors(residuals: Tensor) -> Tensor:
     side = max(1, min(each.shape) // WINDOW)
     peak = torch.nn.functional.avg_pool2d(each[None, None], side, stride=1).max() * side**2
     return torch.stack([each.sum(), peak]).clamp(min=torch.finfo(torch.float64).tiny).log().cpu()
-
-
-def _counts(value: Any) -> tuple[int, ...]:
-    return tuple(map(int, value))
 
 
 def _numbers(value: Any) -> Any:
@@ -57,12 +53,13 @@ class Calibration:
     Raises:
         InputError: numbers that do not belong together.
 
-    >>> calibration = Calibration.of({1: torch.randn(500, 2, generator=torch.Generator().manual_seed(0))})
-    >>> calibration.typicality(1, torch.zeros(2)) > 0.2, calibration.typicality(1, torch.tensor([0.0, 5.0]))
-    (True, 0.001)
+    >>> scores = (0.5, 1.1, 1.5, 1.8, 2.2, 2.4, 2.7, 3.0, 3.2)
+    >>> calibration = Calibration((1,), mean=((0.0, 0.0),), std=((1.0, 1.0),), scores=scores, images=500)
+    >>> calibration.typicality(1, torch.zeros(2)), calibration.typicality(1, torch.tensor([0.0, 5.0]))
+    (1.0, 0.001)
     """
 
-    counts: tuple[int, ...] = attrs.field(converter=_counts)
+    counts: tuple[int, ...] = attrs.field(converter=lambda value: tuple(map(int, value)))
     mean: tuple[tuple[float, ...], ...] = attrs.field(converter=_numbers)
     std: tuple[tuple[float, ...], ...] = attrs.field(converter=_numbers)
     scores: tuple[float, ...] = attrs.field(converter=_numbers)
@@ -81,20 +78,6 @@ class Calibration:
                 f"above 0 and {len(TAILS)} scores; make one with `energycomp_lab.evaluation.calibrate`"
             )
 
-    @classmethod
-    def of(cls, found: Mapping[int, Tensor]) -> Calibration:
-        """The calibration of the `log_errors` (N, 2) of held-out images, by count; at least two images for each."""
-        for count, values in found.items():
-            if len(values) < 2:
-                raise InputError(f"got {len(values)} images of {count} components; expected at least 2 of each count")
-        counts = sorted(found)
-        parts = [found[count].double() for count in counts]
-        mean, std = [part.mean(0) for part in parts], [part.std(0).clamp(min=1e-3) for part in parts]
-        # a deviation of few images is too small by chance, so each image is scored by those of the others
-        scores = torch.cat([_left_out(part) for part in parts])
-        levels = torch.quantile(scores, 1 - torch.tensor(TAILS, dtype=torch.float64))
-        return cls(counts, [m.tolist() for m in mean], [s.tolist() for s in std], levels.tolist(), len(scores))
-
     def typicality(self, count: int, errors: Tensor) -> float:
         """The share of held-out images whose score is at least that of an answer with `count` components.
 
@@ -107,16 +90,6 @@ class Calibration:
         row = min(range(len(self.counts)), key=lambda k: abs(self.counts[k] - count))
         mean, std = torch.tensor(self.mean[row]), torch.tensor(self.std[row])
         return _share(float(((errors - mean) / std).max()), self.scores)
-
-
-def _left_out(values: Tensor) -> Tensor:
-    """The score (N,) of each of N images by the mean and the deviation of the other ones."""
-    n = len(values)
-    if n < 3:
-        return ((values - values.mean(0)) / values.std(0).clamp(min=1e-3)).amax(1)
-    mean = (values.sum(0) - values) / (n - 1)
-    squares = (values - values.mean(0)).square().sum(0) - (values - values.mean(0)).square() * n / (n - 1)
-    return ((values - mean) / (squares / (n - 2)).sqrt().clamp(min=1e-3)).amax(1)
 
 
 def _share(score: float, scores: Sequence[float]) -> float:
@@ -176,18 +149,16 @@ class Defaults:
     )
     gamma: float | None = attrs.field(default=None, validator=number(or_none=True))
     draws: int = attrs.field(default=16, validator=whole(1))
-    solver: str = attrs.field(default="enumerate", validator=legal(lambda v: isinstance(v, str), "a registered name"))
+    solver: str = attrs.field(default="enumerate", validator=TEXT)
     counts: tuple[int, int] = attrs.field(
         default=(0, 8),
         converter=_pair,
         validator=legal(lambda v: _is_range(v, is_whole) and v[1] <= MOST, f"0 <= low <= high <= {MOST:,}"),
     )
-    scheduler: str = attrs.field(
-        default="DDIMScheduler", validator=legal(lambda v: isinstance(v, str), "the name of a class")
-    )
+    scheduler: str = attrs.field(default="DDIMScheduler", validator=TEXT)
     num_inference_steps: int = attrs.field(default=50, validator=whole(1))
     sampler: str | None = attrs.field(
-        default=None, validator=legal(lambda v: isinstance(v, str), "a registered name", or_none=True)
+        default=None, validator=legal(lambda v: isinstance(v, str), "a name", or_none=True)
     )
     distinct: bool = attrs.field(default=True, validator=FLAG)
     calibration: Calibration | None = attrs.field(

@@ -40,11 +40,7 @@ KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditi
 
 
 def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, documents: Mapping[str, str]) -> None:
-    """Writes a model and text files by name; the folder appears whole or not at all.
-
-    Raises:
-        InputError: a network that no name rebuilds, or a codec that is in memory alone.
-    """
+    """What `Model.save_pretrained` does, with text files by name."""
     save = "save the pipeline that it is of with its own save_pretrained, and load that folder"
     if not hasattr(model.denoiser.network, "config"):
         network = type(model.denoiser.network).__name__
@@ -68,15 +64,7 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
 
 
 def read(make: type[M], folder: Path) -> M:
-    """The model of a folder that `write` wrote. Weights are float32; classes are found by their registered names only.
-
-    Args:
-        make: the class of models.
-
-    Raises:
-        CheckpointError: a file is missing, extra or altered, or a tensor is missing, extra or misshapen.
-        NotFoundError: the config names a network or conditioner that no plugin registers.
-    """
+    """The model of a folder that `write` wrote, in float32; classes are found by their registered names only."""
     verify(folder)
     config, tensors = _read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
     try:

@@ -75,11 +75,9 @@ class HubSource:
     def download(self, patterns: Sequence[str], expected: str) -> Path:
         """The folder of the files that match the patterns, in the cache; what is there already is not fetched again.
 
-        Args:
-            expected: what errors say was expected of a name that is none.
-
         Raises:
-            NotFoundError: no such repository or revision, or, without a network, none in the cache.
+            NotFoundError: no such repository or revision, or, without a network, none in the cache; `expected` says
+                what was expected.
             HubError: a token that is refused, or a connection that broke off.
         """
         from huggingface_hub import snapshot_download
@@ -102,15 +100,7 @@ class HubSource:
 
 def upload(folder: Path, repo: str, *, private: bool | None, token: str | None, message: str | None,
            revision: str | None) -> str:  # fmt: skip
-    """Writes the files of a folder to a repository in one commit, and returns the address of that commit.
-
-    The repository, and the branch `revision`, are made where they do not exist. A card that the repository has already
-    is kept.
-
-    Raises:
-        InputError: `repo` is no hub id.
-        HubError: no token, one that may not write, or a connection that broke off.
-    """
+    """What `Model.push_to_hub` does with the files of a folder."""
     from huggingface_hub import HfApi
 
     if not is_hub_id(repo):

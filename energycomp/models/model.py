@@ -24,7 +24,7 @@ from energycomp.fields import is_number
 from energycomp.images import decoded, framed, from_unit
 from energycomp.models.folder import write
 from energycomp.models.hub import CARD, upload
-from energycomp.models.model_card import card
+from energycomp.models.model_card import plain_card
 from energycomp.models.parts import ModelParts
 from energycomp.models.sources import check_device, dtype_of, opened
 from energycomp.seeds import as_generator
@@ -251,7 +251,7 @@ class Model(ModelParts):
         Raises:
             InputError: a codec that is in memory alone.
         """
-        write(self, folder, dtype, {CARD: card(self), **(extra or {})})
+        write(self, folder, dtype, {CARD: plain_card(self), **(extra or {})})
 
     @classmethod
     def from_pretrained(
@@ -333,7 +333,7 @@ class Model(ModelParts):
         """
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"
-            self.save_pretrained(folder, dtype=dtype, extra={CARD: card(self, source=repo_id)})
+            self.save_pretrained(folder, dtype=dtype, extra={CARD: plain_card(self, source=repo_id)})
             return upload(folder, repo_id, private=private, token=token, message=commit_message, revision=revision)
 
 

@@ -23,14 +23,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def opened(
     make: type[M], source: Any, dtype: str | torch.dtype | None, reading: Mapping[str, Any], options: Mapping[str, Any]
 ) -> M:
-    """The model of a registered name, a folder or a hub id, as it was saved or as its plugin makes it.
-
-    Args:
-        make: the class of models.
-        dtype: handed to the readers of other formats; the others make float32.
-        reading: how a repository of the hub is read: the fields of `HubSource`.
-        options: of a registered model or of a pipeline.
-    """
+    """What `Model.from_pretrained` makes of its arguments; `dtype` is handed to the readers of other formats."""
     name = _name(source)
     is_path, local = isinstance(source, Path), is_folder(name)
     known = registers("models", name) and not (is_path and local)

@@ -1,35 +1,22 @@
 """Plugins: hooks, discovery through entry points, and look-up by name. Imports no torch."""
 
-from energycomp.plugins.discovery import PluginInfo
-from energycomp.plugins.hookspecs import KINDS, Factory, Kind, hookimpl, hookspec
-from energycomp.plugins.registry import (
-    find,
-    first_party,
-    lazy,
-    listing,
-    names,
-    not_found,
-    object_of,
-    register,
-    reload,
-    singular_of,
+from energycomp.plugins.discovery import PluginInfo as PluginInfo
+from energycomp.plugins.hookspecs import (
+    KINDS as KINDS,
+    Factory as Factory,
+    Kind as Kind,
+    hookimpl as hookimpl,
+    hookspec as hookspec,
 )
-
-__all__ = [
-    "KINDS",
-    "Factory",
-    "Kind",
-    "PluginInfo",
-    "find",
-    "first_party",
-    "hookimpl",
-    "hookspec",
-    "lazy",
-    "listing",
-    "names",
-    "not_found",
-    "object_of",
-    "register",
-    "reload",
-    "singular_of",
-]
+from energycomp.plugins.registry import (
+    find as find,
+    first_party as first_party,
+    lazy as lazy,
+    listing as listing,
+    names as names,
+    not_found as not_found,
+    object_of as object_of,
+    register as register,
+    reload as reload,
+    singular_of as singular_of,
+)

@@ -20,8 +20,8 @@ from energycomp.editing.repaint import DRAWS
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_unit
 from energycomp.inference import OutOfDistributionWarning
-from energycomp.models import Calibration
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
+from energycomp_lab.evaluation import calibration_of
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
 
@@ -177,7 +177,7 @@ def test_no_component_is_left_only_under_the_product_rule() -> None:
 
 def test_a_foreign_picture_warns() -> None:
     usual = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) - 20  # logarithms
-    model = bumps_model(calibration=Calibration.of({1: usual}), solver="pursuit")
+    model = bumps_model(calibration=calibration_of({1: usual}), solver="pursuit")
     with pytest.warns(OutOfDistributionWarning):
         edit(torch.zeros(3, 16, 16), model, remove=[0], count=1, num_inference_steps=2, progress=False)
 

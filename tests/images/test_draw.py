@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images.draw import EDGE, FOUND, TRUE, grid, overlay, strip, traversal
+from energycomp.images.draw import EDGE, FOUND, TRUE, grid, overlay, strip
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -76,21 +76,8 @@ def test_overlay_refuses(places: object) -> None:
 
 
 def test_overlay_refuses_other_numbers_of_labels() -> None:
-    with pytest.raises(InputError, match="1 labels for 2 places"):
+    with pytest.raises(InputError, match="got 1 labels; expected 2"):
         overlay(Image.new("RGB", (8, 8)), torch.zeros(2, 2), ["a"])
-
-
-def test_traversal_has_the_picture_before_each_row() -> None:
-    levels = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
-    rows = levels[..., None, None, None].expand(-1, -1, 3, 4, 4)
-    shown = pixels(traversal(torch.full((1, 3, 4, 4), -1.0), rows, side=8))
-    assert shown.shape == (2 * 10 + 2, 3 * 10 + 2, 3)
-    centres = shown[6::10, 6::10, 0].astype(float)
-    expected = np.array([[-1, 0.2, 0.4], [-1, 0.6, 0.8]])
-    assert np.abs(centres - 127.5 * (expected + 1)).max() <= 1
-    for wrong in (rows[0], rows[:0], rows[..., :2]):
-        with pytest.raises(InputError, match="a picture and rows"):
-            traversal(torch.zeros(1, 3, 4, 4), wrong)
 
 
 def test_small_images_are_enlarged_smoothly_and_large_ones_stay() -> None:

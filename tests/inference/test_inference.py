@@ -15,8 +15,8 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
-from energycomp.models import Calibration
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
+from energycomp_lab.evaluation import calibration_of
 
 CASES = [
     ("product", "sample"),
@@ -296,7 +296,7 @@ def test_components_come_from_left_to_right() -> None:
 def test_an_unusual_error_warns() -> None:
     values = torch.tensor([[0.3, 0.3]])
     usual = torch.randn(50, 2, generator=seeded()) * 0.1  # logarithms: errors of about 1
-    model = bumps_model(calibration=Calibration.of({1: usual}))
+    model = bumps_model(calibration=calibration_of({1: usual}))
     background = planted(model, values[:0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from energycomp import plugins
-from energycomp.models import Calibration, Model
+from energycomp.models import Model
 from energycomp.plugins import registry
 from energycomp.testing import UnitSquare, tiny_model
+from energycomp_lab.evaluation import calibration_of
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setattr(registry, "_own", {})
     plugins.register("conditioners", "square", UnitSquare)
-    calibration = Calibration.of({1: torch.randn(20, 2, generator=torch.Generator().manual_seed(0))})
+    calibration = calibration_of({1: torch.randn(20, 2, generator=torch.Generator().manual_seed(0))})
     return attrs.evolve(tiny_model(calibration=calibration), conditioner_name="square")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.models import Calibration, log_errors
+from energycomp.models import log_errors
+from energycomp_lab.evaluation import calibration_of
 
 
 def draws(n: int, seed: int = 0) -> torch.Tensor:
@@ -17,7 +18,7 @@ def draws(n: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_rate_of_false_alarms_is_the_share() -> None:
-    calibration = Calibration.of({0: draws(300), 3: 5 + 2 * draws(300, 1)})
+    calibration = calibration_of({0: draws(300), 3: 5 + 2 * draws(300, 1)})
     for count, new in ((0, draws(4000, 2)), (3, 5 + 2 * draws(4000, 3))):
         found = torch.tensor([calibration.typicality(count, errors) for errors in new])
         assert 0.005 < float((found < 0.01).double().mean()) < 0.025
@@ -25,7 +26,7 @@ def test_the_rate_of_false_alarms_is_the_share() -> None:
 
 
 def test_each_count_has_its_own_scale() -> None:
-    calibration = Calibration.of({0: draws(100), 3: 20 + draws(100)})
+    calibration = calibration_of({0: draws(100), 3: 20 + draws(100)})
     assert calibration.typicality(3, torch.tensor([20.0, 20.0])) == 1.0
     assert calibration.typicality(0, torch.tensor([20.0, 20.0])) == 0.001
     assert calibration.typicality(9, torch.tensor([20.0, 20.0])) == 1.0  # the nearest count
@@ -44,6 +45,6 @@ def test_a_spot_is_unusual_where_the_whole_is_not() -> None:
 )
 def test_numbers_that_do_not_belong_together(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected two finite numbers for each count"):
-        attrs.evolve(Calibration.of({1: draws(20)}), **change)
+        attrs.evolve(calibration_of({1: draws(20)}), **change)
     with pytest.raises(InputError, match="at least 2 of each count"):
-        Calibration.of({1: draws(1)})
+        calibration_of({1: draws(1)})

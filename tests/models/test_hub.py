@@ -19,7 +19,8 @@ from huggingface_hub import ModelCard
 import energycomp
 from energycomp import Model
 from energycomp.errors import CheckpointError, HubError, InputError, NotFoundError
-from energycomp.models import Result, card, from_pretrained, save_pretrained
+from energycomp.models import from_pretrained, save_pretrained
+from energycomp_lab.evaluation import Result, card
 from energycomp_lab.training import FitConfig, fit
 from energycomp_lab.training.resume import copy_checkpoints
 

@@ -11,9 +11,10 @@ from energycomp.plugins import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from energycomp_batch.lines import Lines as Lines
+    from energycomp_batch.lines import Lines as Lines, claimed as claimed
     from energycomp_batch.pool import Lost as Lost, Pool as Pool, default_processes as default_processes
     from energycomp_batch.reader import Reader as Reader
+    from energycomp_batch.results import Results as Results
     from energycomp_batch.shards import (
         Shard as Shard,
         ShardOption as ShardOption,

@@ -16,20 +16,17 @@ from energycomp.cli import (
     Printer,
     Reading,
     Redraw,
-    Results,
     Run,
     SolverName,
     loading,
     parse_count,
     parse_options,
-    result_files,
-    result_key,
 )
 from energycomp.errors import InputError
 from energycomp_batch.answers import answers_file
 from energycomp_batch.inputs import Inputs
-from energycomp_batch.lines import Lines
 from energycomp_batch.pool import Pool, default_processes
+from energycomp_batch.results import Results
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
 from energycomp_batch.store import Output
 from energycomp_batch.work import Images, Task, Worker
@@ -108,9 +105,7 @@ def batch(
             loaded = reading.load()
         results: Any = nullcontext()
         if output is not None:
-            file = output.lines.with_name(part.file(output.lines.name))
-            files = result_files(output.lines)
-            results = Results(file, reading.settings(loaded), lambda seen: Lines(files, result_key, seen=seen))
+            results = Results(output.lines, reading.settings(loaded), part)
         table = output.table if output is not None and part.total == 1 else None
         with results as kept, nullcontext() if table is None else answers_file(table) as write:
 

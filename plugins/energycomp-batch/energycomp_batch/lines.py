@@ -1,17 +1,60 @@
-"""The objects in files of JSON lines, by a key: they stay on disk, however many they are."""
+"""Files of JSON lines: locked by the process that writes them, and read by key, however many lines they have."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from energycomp.cli import object_of_line, records_of
-from energycomp.errors import CheckpointError
+from energycomp.cli import cut_line, object_of_line, records_of
+from energycomp.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """In the block this process alone writes a file, without its incomplete last line.
+
+    The lock ends with the process, however it ends. A file system without locks has none.
+
+    Raises:
+        InputError: another process writes the file.
+        CheckpointError: it cannot be written.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot write {path}: {error}. Check its permissions, or name another folder."
+        ) from error
+    try:
+        if not _locked(handle):
+            raise InputError(
+                f"got {path.parent}, where another process writes {path.name}; expected one process per file; wait for "
+                "it, give each process its --shard, or name another folder"
+            )
+        cut_line(path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Locks an open file; False where another process has done so."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, and file systems without locks
+        return True
+    return True
 
 
 class Lines:

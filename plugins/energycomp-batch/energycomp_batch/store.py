@@ -10,11 +10,11 @@ from typing import Annotated
 import attrs
 import typer
 
-from energycomp.cli import RESULTS, check_folder, claimed, result_files, result_key
+from energycomp.cli import RESULTS, check_folder, result_files, result_key
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.answers import WRITERS
-from energycomp_batch.lines import Lines
+from energycomp_batch.lines import Lines, claimed
 from energycomp_batch.tables import require
 
 FORMATS = (".jsonl", *WRITERS)  # of a file of answers

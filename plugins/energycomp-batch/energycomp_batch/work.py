@@ -14,12 +14,13 @@ from energycomp_batch.pool import Lost
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from energycomp.cli import Reading, Results
+    from energycomp.cli import Reading
     from energycomp.models import Model
     from energycomp.progress import Bar
     from energycomp_batch.inputs import Inputs
     from energycomp_batch.picture import Picture
     from energycomp_batch.pool import Pool
+    from energycomp_batch.results import Results
     from energycomp_batch.shards import Shard
 
 

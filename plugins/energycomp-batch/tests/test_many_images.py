@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import claimed
+from energycomp_batch import claimed
 from energycomp_batch.inputs import Inputs
 
 Run = Callable[..., tuple[int, str, str]]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RECIPES_OWN = "the recipe's"  # shown as the default where a recipe has one
 COMMON = ("data", "init", "preset", "cache")  # arguments of every recipe
+SETTINGS = {"batch_size", "micro_batches", "save_every", "sample_every", "log_with"}  # fields of FitConfig
+SAMPLE_EVERY = 1000  # steps
 SIDE = 128  # px, the least side of an image in a grid of samples
 
 
@@ -51,42 +53,22 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.", show_default=RECIPES_OWN)] = (
         None
     ),
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Number of images per step, over all processes.", show_default=RECIPES_OWN)
-    ] = None,
-    micro_batches: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of parts of a batch, for gradient accumulation.", show_default="the number of processes"
-        ),
-    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=RECIPES_OWN)] = None,
     precision: Annotated[
         Literal["no", "bf16"] | None,
         typer.Option(help="Mixed precision of the networks; bf16 is faster.", show_default=RECIPES_OWN),
     ] = None,
-    save_every: Annotated[
-        int | None, typer.Option(min=1, help="Number of steps between checkpoints.", show_default="500")
-    ] = (None),
-    sample_every: Annotated[
-        int, typer.Option(min=0, help="Number of steps between grids of samples; 0 for no grids.")
-    ] = 1000,
-    log_with: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TRACKERS",
-            help="Trackers of accelerate, separated by commas, for example tensorboard or wandb.",
-            show_default="log.jsonl alone",
-        ),
-    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the model in half precision.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="all cores")] = None,
-    cache: Annotated[
-        Path, typer.Option(envvar="ENERGYCOMP_CACHE", help="Folder in which the recipe caches generated data.")
-    ] = Path("~/.cache/energycomp"),
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Argument of the recipe, for example vae=FOLDER. Repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Argument of the recipe, for example vae=FOLDER, or of the training: batch_size, micro_batches (parts "
+            "of a batch, for gradient accumulation), save_every and sample_every (steps between checkpoints and "
+            "between grids of samples; 0 for no grids), and log_with=tensorboard or other trackers of accelerate, with "
+            "commas between them. Repeatable.",
+        ),
     ] = None,
     seed: Seed = 0,
 ) -> None:
@@ -95,19 +77,22 @@ def train(
     ```sh
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
     energycomp infer runs/mine/model image.png
-    energycomp train clevr --resume-from owner/run -o runs/mine --log-with tensorboard
+    energycomp train clevr --resume-from owner/run -o runs/mine --option log_with=tensorboard
     ```
 
     Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, and
     grids of samples in OUT/samples. A tracker receives the loss, the learning rate, images and network evaluations per
-    second, and the grids; those of TensorBoard are in OUT/energycomp.
+    second, and the grids; those of TensorBoard are in OUT/energycomp. Generated data are cached in the folder
+    ENERGYCOMP_CACHE, by default ~/.cache/energycomp.
     """
     import torch
 
     from energycomp.plugins import find
     from energycomp_lab.training.trackers import tracker_names
 
-    tracker_names(log_with)
+    given = parse_options(option, taken=COMMON)
+    training: dict[str, Any] = {name: _setting(name, given.pop(name)) for name in SETTINGS & given.keys()}
+    tracker_names(training.get("log_with"))
     if init is not None and resume_from is not None:
         raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
     if data is not None and not any(map(os.path.exists, (data, data.parent / data.name.partition(":")[0]))):
@@ -119,29 +104,31 @@ def train(
         torch.set_num_threads(threads)
     factory, folder = find("recipes", name), out or Path("runs") / name
     check_folder(folder, "-o")
-    given = parse_options(option, taken=COMMON)
+    cache = Path(os.environ.get("ENERGYCOMP_CACHE") or "~/.cache/energycomp").expanduser()
     start = _start(init, resume_from, folder)
     try:
-        recipe = factory(data=data, init=start, preset=preset, cache=cache.expanduser(), **given)
+        recipe = factory(data=data, init=start, preset=preset, cache=cache, **given)
     except InputError as error:
         own = _own_options(factory)
         if own and any(repr(name) in str(error) for name in given.keys() - set(own)):
             raise InputError(f"{error}; the recipe itself has {', '.join(own)}") from error
         raise
-    chosen: dict[str, Any] = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "micro_batches": micro_batches,
-        "learning_rate": learning_rate,
-        "mixed_precision": precision,
-        "save_every": save_every,
-        "log_with": log_with,
-    }
-    options = {key: value for key, value in chosen.items() if value is not None}
-    make_folder(folder, "-o")
+    chosen = {"seed": seed, "steps": steps, "learning_rate": learning_rate, "mixed_precision": precision}
+    sample_every = training.pop("sample_every", SAMPLE_EVERY)
     if sample_every:
-        options |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
-    _run(recipe, folder, {"seed": seed, **options}, half=half)
+        training |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
+    make_folder(folder, "-o")
+    options = {key: value for key, value in chosen.items() if value is not None}
+    _run(recipe, folder, {**options, **training}, half=half)
+
+
+def _setting(name: str, text: str) -> int | str:
+    """The value of a setting of the training, which is a whole number, or names of trackers."""
+    if name == "log_with":
+        return text
+    if not text.isdecimal():
+        raise InputError(f"got --option {name}={text}; expected a whole number, such as {name}=8")
+    return int(text)
 
 
 def _own_options(factory: Callable[..., Trainable]) -> list[str]:

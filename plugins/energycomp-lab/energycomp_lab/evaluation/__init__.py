@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp_lab.evaluation.calibrate import calibrate
+from energycomp_lab.evaluation.calibrate import calibrate, calibration_of
 from energycomp_lab.evaluation.data import (
     DataSource,
     Example,
@@ -18,6 +18,7 @@ from energycomp_lab.evaluation.data import (
     true_values,
 )
 from energycomp_lab.evaluation.evaluate import evaluate, evaluate_parts
+from energycomp_lab.evaluation.model_card import Result, card
 from energycomp_lab.evaluation.report import Report, bootstrap
 
 if TYPE_CHECKING:
@@ -61,11 +62,14 @@ __all__ = [
     "PerceptionRate",
     "Precision",
     "Report",
+    "Result",
     "SlotsUsed",
     "adjusted_rand_index",
     "attribute_metrics",
     "bootstrap",
     "calibrate",
+    "calibration_of",
+    "card",
     "evaluate",
     "evaluate_parts",
     "match",

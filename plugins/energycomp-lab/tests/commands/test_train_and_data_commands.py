@@ -16,8 +16,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes: Path) -> None:
-    command = ["train", "clevr-places", "--data", scenes, "--init", model, "--steps", 4, "--batch-size", 8]
-    command += ["-o", "runs/new", "--sample-every", 2, "--save-every", 2]
+    command = ["train", "clevr-places", "--data", scenes, "--init", model, "--steps", 4, "--option", "batch_size=8"]
+    command += ["-o", "runs/new", "--option", "sample_every=2", "--option", "save_every=2"]
     command += ["--precision", "no", "--learning-rate", 1e-3, "--half"]
     code, out, _ = run(*command)
     assert code == 0
@@ -37,7 +37,7 @@ def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes:
 
 def test_train_goes_on_from_another_run_and_logs_it(run: Run, model: Path, scenes: Path) -> None:
     command = ["train", "clevr-places", "--data", scenes, "--steps", 2, "--batch-size", 8, "--precision", "no"]
-    command += ["--sample-every", 0, "--save-every", 1]
+    command += ["--option", "sample_every=0", "--option", "save_every=1"]
     code, out, _ = run(*command, "--resume-from", model, "-o", "one")  # a model: its weights
     assert code == 0
     assert re.match(r"2 steps, loss \S+, \S+ images/s, \S+ network evaluations/s, model in one/model\n", out)
@@ -47,7 +47,7 @@ def test_train_goes_on_from_another_run_and_logs_it(run: Run, model: Path, scene
     assert code == 2
     assert "checkpoint-000001.safetensors holds other tensors than the module" in err  # that model is a smaller one
     assert (run(*command, "--init", model, "--resume-from", "half")[0], Path("runs").exists()) == (2, False)
-    code, _, err = run(*command, "--log-with", "neptune")
+    code, _, err = run(*command, "--option", "log_with=neptune")
     assert (code, "got log_with='neptune'; expected trackers of accelerate" in err) == (2, True)
 
 
@@ -58,8 +58,21 @@ def test_train_says_how_to_go_on_after_ctrl_c(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("energycomp_lab.commands.train._sampler", lambda *_: stop)
-    command = ["train", "clevr-places", "--data", scenes, "--init", model, "--steps", 2, "--batch-size", 8, "-o", "new"]
-    code, _, err = run(*command, "--sample-every", 1)
+    command = [
+        "train",
+        "clevr-places",
+        "--data",
+        scenes,
+        "--init",
+        model,
+        "--steps",
+        2,
+        "--option",
+        "batch_size=8",
+        "-o",
+        "new",
+    ]
+    code, _, err = run(*command, "--option", "sample_every=1")
     assert code == 130
     assert "run the same command again" in err
     assert not Path("new/model").exists()
