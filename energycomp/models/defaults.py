@@ -33,6 +33,10 @@ def log_errors(residuals: Tensor) -> Tensor:
     return torch.stack([each.sum(), peak]).clamp(min=torch.finfo(torch.float64).tiny).log().cpu()
 
 
+def _counts(value: Any) -> tuple[int, ...]:
+    return tuple(map(int, value))
+
+
 def _numbers(value: Any) -> Any:
     """Floats; of nested sequences nested tuples."""
     return tuple(map(_numbers, value)) if isinstance(value, list | tuple) else float(value)
@@ -59,7 +63,7 @@ class Calibration:
     (1.0, 0.001)
     """
 
-    counts: tuple[int, ...] = attrs.field(converter=lambda value: tuple(map(int, value)))
+    counts: tuple[int, ...] = attrs.field(converter=_counts)
     mean: tuple[tuple[float, ...], ...] = attrs.field(converter=_numbers)
     std: tuple[tuple[float, ...], ...] = attrs.field(converter=_numbers)
     scores: tuple[float, ...] = attrs.field(converter=_numbers)

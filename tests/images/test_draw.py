@@ -132,5 +132,5 @@ def test_a_strip_names_its_parts() -> None:
     assert named.height == plain.height == 4 * 98 + 2 + 20
     assert named.width > plain.width == 6 * 98 + 2
     assert pixels(plain)[:20].min() < 100
-    with pytest.raises(InputError, match="1 names for 2 pictures"):
+    with pytest.raises(InputError, match="got 1 names; expected 2"):
         strip(some, some, parts, names=["a"])
