@@ -48,8 +48,9 @@ def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
     values = described(model, count)
     scene = energycomp.Composer(model.compose(values))
     images = scene.sample(SAMPLES, num_inference_steps=25, generator=count)
-    save(grid(images, SAMPLES, side=192), folder / f"composed-{count}.png", cells=SAMPLES)
-    save(overlay(images[0], values[:, :2]), folder / f"composed-{count}-asked-for.png")
+    shown = [model.shown(image, side=192) for image in images]
+    save(grid(shown, SAMPLES), folder / f"composed-{count}.png", cells=SAMPLES)
+    save(overlay(shown[0], values[:, :2]), folder / f"composed-{count}-asked-for.png")
     first: Image.Image = images[0]
     return first
 
@@ -71,7 +72,7 @@ def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, t
         f"\n{name}: {answer.count} objects of {len(truth)}, fit {answer.fit:.3f}, {answer.rows:,} network rows"
     )
     console.print(table)
-    save(overlay(image, answer.conditions[:, :2], truth=truth[:, :2]), folder / f"read-{name}.png")
+    save(overlay(model.shown(image), answer.conditions[:, :2], truth=truth[:, :2]), folder / f"read-{name}.png")
     if answer.trace:
         save(trace_plot(answer.trace), folder / f"read-{name}-search.png")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from energycomp import Composer, decompose, infer, load
 from energycomp.components import combine
 from energycomp.files import atomic_file
-from energycomp.images import grid, to_output
+from energycomp.images import framed, grid, to_output
 from energycomp_datasets.clevr.layout import render_arrays
 from energycomp_datasets.shapes.source import draw
 
@@ -78,7 +78,9 @@ def start(options: argparse.Namespace) -> Image.Image:
     made = decompose(draw(3, HELD_OUT + seed, counts=(3, 3)).image[None], decomp, generator=seed).parts
     objects = made.images[0][made.images[0].flatten(1).std(1).argsort(descending=True)[:3]]  # not the empty parts
     parts = grid(torch.cat([made.whole, objects]), columns=2, side=(SIDE - 6) // 2)
-    seen = [large(scene), solution.picture(side=SIDE), parts.resize((SIDE, SIDE))]
+    framed_parts = Image.new("RGB", large(scene).size, "white")
+    framed_parts.paste(parts.resize((SIDE, SIDE)), ((framed_parts.width - SIDE) // 2, 0))
+    seen = [large(scene), solution.picture(side=SIDE), framed_parts]
     return grid(seen, columns=3, padding=8, heads=["compose", "read", "decompose"])
 
 
@@ -119,10 +121,10 @@ def read(options: argparse.Namespace) -> Figure:
     solution = infer(image, model, generator=options.seed)
     found = [model.conditioner.describe(value) for value in solution.conditions]
     figure, (left, middle, right) = new_panels(3, (12.0, 3.6))
-    show(left, image.resize((64, 64), Image.Resampling.LANCZOS), "an image, and the places that were found")
+    show(left, image.resize((480, 320), Image.Resampling.LANCZOS), "an image, and the places that were found")
     for number, one in enumerate(found, start=1):
         left.annotate(
-            str(number), (one["x"] * (SMALL - 1), one["y"] * (SMALL - 1)), ha="center", va="center", fontsize=9,
+            str(number), (one["x"] * 480, one["y"] * 320), ha="center", va="center", fontsize=9,
             color="white", bbox={"boxstyle": "circle,pad=0.15", "facecolor": "black", "alpha": 0.55, "linewidth": 0},
         )  # fmt: skip
     middle.axis("off")
@@ -147,13 +149,14 @@ def described_values(words: Sequence[str]) -> Tensor:
 
 
 def described(values: Tensor, seed: int) -> Image.Image:
-    """A scene of objects (K, V)."""
-    return Composer(load("clevr").compose(values)).sample(generator=seed)[0]
+    """A scene of objects (K, V), in its frame."""
+    clevr = load("clevr")
+    return clevr.shown(Composer(clevr.compose(values)).sample(generator=seed)[0])
 
 
 def large(image: Image.Image, side: int = SIDE) -> Image.Image:
-    """An image of a model, enlarged by a smooth filter."""
-    return image.resize((side, side), Image.Resampling.LANCZOS)
+    """An image, enlarged by a smooth filter."""
+    return framed(image, side=side)
 
 
 def card(picture: Any) -> Image.Image:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +48,21 @@ def plugins(
     else:
         rows = [(info.name, f"{info.distribution} {info.version}", _registered(info)) for info in infos]
         print_table(["plugin", "distribution", "registers"], rows)
+
+
+def install(
+    packages: Annotated[list[str], typer.Argument(metavar="PACKAGE", help="A name or a folder.")],
+) -> None:
+    """Install plugins where energycomp is installed, with pip, and list them.
+
+    ```sh
+    energycomp install energycomp-text ./my-plugin
+    ```
+    """
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    if code := subprocess.run([*pip, "--", *packages], check=False).returncode:  # noqa: S603 - what it is for
+        raise typer.Exit(code)
+    subprocess.run([sys.executable, "-m", "energycomp", "plugins"], check=True)  # noqa: S603 - it sees what is new
 
 
 def _registered(info: PluginInfo) -> Text:

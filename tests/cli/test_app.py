@@ -210,3 +210,19 @@ def test_help_shows_how_to_call_it(run: Run, name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0
     assert f"energycomp {name} clevr" in out
+
+
+def test_plugins_are_installed_where_energycomp_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    codes = iter([0, 0, 1])
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        called.append(command[1:])
+        return subprocess.CompletedProcess(command, next(codes))
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert run("install", "energycomp-text", "./mine")[0] == 0
+    assert called[0][:3] == ["-m", "pip", "install"]
+    assert called[0][-3:] == ["--", "energycomp-text", "./mine"]
+    assert called[1] == ["-m", "energycomp", "plugins"]
+    assert run("install", "no-such-package")[0] == 1
