@@ -62,7 +62,7 @@ def install(
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     if code := subprocess.run([*pip, "--", *packages], check=False).returncode:  # noqa: S603 - what it is for
         raise typer.Exit(code)
-    subprocess.run([sys.executable, "-m", "energycomp", "plugins"], check=True)  # noqa: S603 - it sees what is new
+    subprocess.run([sys.executable, "-m", "energycomp", "plugins"], check=True)
 
 
 def _registered(info: PluginInfo) -> Text:
