@@ -221,7 +221,12 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     made = _linear(weighted)
     if rule == "mean" and isinstance(row, Weight):
         _, height, width = made.noised_space.sample_shape
-        row.everywhere((height, width))  # raises where it divides by 0
+        values = row.everywhere((height, width))  # raises where it divides by 0
+        if bool((values < 0).any() and (values > 0).any()):
+            raise CompositionError(
+                f"got the weights {mass!r} under the rule 'mean', whose sum changes its sign and is 0 in between; "
+                "expected a sum that is positive everywhere; use the rule 'sum'"
+            )
     return made
 
 

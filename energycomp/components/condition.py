@@ -87,11 +87,15 @@ class Condition:
         return self._each(lambda part: part[index])
 
     def expand(self, rows: int) -> Condition:
-        """One row repeated without a copy, or itself when it has that many rows."""
+        """Itself when it has that many rows, or its rows in turns: sample i has row i mod n. One row is not copied."""
         if len(self) == rows:
             return self
-        if len(self) != 1:
-            raise InputError(f"got a condition of {len(self)} rows for a batch of {rows}; expected 1 or {rows}")
+        if not len(self) or rows % len(self):
+            raise InputError(
+                f"got a condition of {len(self)} rows for a batch of {rows}; expected 1 or {rows}, or a divisor of it"
+            )
+        if len(self) > 1:
+            return self[torch.arange(rows) % len(self)]
         return self._each(lambda part: part.expand(rows, *part.shape[1:]))
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Condition:

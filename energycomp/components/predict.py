@@ -17,7 +17,7 @@ from energycomp.components.ledger import count_component
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weights import LEAST_VALUE, Weight, is_constant
-from energycomp.errors import NonFiniteError
+from energycomp.errors import InputError, NonFiniteError
 
 
 @attrs.frozen
@@ -143,6 +143,7 @@ def predict_all(
     prediction_type: PredictionType = "epsilon",
 ) -> list[Tensor]:
     """The predictions (B, C, H, W) of compositions; a leaf that several have is evaluated once. See `predict`."""
+    _check_timestep(sample, timestep)
     size = (sample.shape[-2], sample.shape[-1])
     sums = [weights_at(composition.terms, timestep, size) for composition in compositions]
     parts = list(_predictions(active_samples(sums, len(sample)), sample, timestep))
@@ -150,6 +151,15 @@ def predict_all(
         _summed(composition, weights, parts, sample, timestep, prediction_type)
         for composition, weights in zip(compositions, sums, strict=True)
     ]
+
+
+def _check_timestep(sample: Tensor, timestep: Tensor) -> None:
+    if not isinstance(timestep, Tensor) or timestep.shape != sample.shape[:1]:
+        got = f"a tensor {tuple(timestep.shape)}" if isinstance(timestep, Tensor) else repr(timestep)
+        raise InputError(
+            f"got the timestep {got} for {len(sample)} samples; expected a tensor ({len(sample)},), one per sample; "
+            f"use torch.full(({len(sample)},), t)"
+        )
 
 
 def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: int) -> list[tuple[Any, Tensor | None]]:
@@ -219,6 +229,7 @@ def predict_leaves(
     Raises:
         NonFiniteError: naming the component whose prediction is not finite.
     """
+    _check_timestep(sample, timestep)
     parts = list(_predictions([(leaf, None) for leaf in composition.terms], sample, timestep))
     levels = shared_space(composition.terms).levels(timestep)
     known = {

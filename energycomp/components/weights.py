@@ -153,9 +153,10 @@ class Weight:
         return total
 
     def everywhere(self, size: tuple[int, int]) -> Tensor:
-        """Values (N, 1, H or 1, W or 1) at all edges and halfway between, which tell if it is constant."""
+        """Values (N, 1, H or 1, W or 1) at, halfway to and just before each edge, which tell if it is constant."""
         ends = [0.0, *(edge for edge in self.edges if 0.0 < edge < 1.0), 1.0]
-        shares = torch.tensor(ends[:-1] + [(a + b) / 2 for a, b in pairwise(ends)], dtype=torch.float64)
+        found = [a + (b - a) * part for a, b in pairwise(ends) for part in (0.0, 0.5, 1.0 - 1e-9)]
+        shares = torch.tensor(found, dtype=torch.float64)
         return self.at(shares.repeat_interleave(self.samples or 1), size)
 
     def __repr__(self) -> str:

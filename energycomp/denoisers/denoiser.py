@@ -163,7 +163,9 @@ class Denoiser:
         """
         conditions, batch = [leaf.condition.to(sample.device) for leaf in leaves], len(sample)
         if wrong := [len(one) for one in conditions if not len(one) or batch % len(one)]:
-            raise InputError(f"got a condition of {wrong[0]} rows for a batch of {batch}; expected 1 or {batch}")
+            raise InputError(
+                f"got a condition of {wrong[0]} rows for a batch of {batch}; expected 1 or {batch}, or a divisor"
+            )
         condition = Condition.cat([one[owner % len(one)] for one, owner in zip(conditions, owners, strict=True)])
         used, owner = torch.cat([*owners]).unique(return_inverse=True)
         predicted = rows(self, trunk(self, sample[used], timestep[used]), condition, owner)
@@ -198,7 +200,7 @@ class Conditional(Composable):
 
     Args:
         denoiser: the network with its schedule; see `energycomp.denoisers.Denoiser`.
-        condition: 1 row for a whole batch, or B rows, one per sample.
+        condition: 1 row for a whole batch, or B rows, one per sample; of n rows, sample i has row i mod n.
         name: what `repr` and errors call it.
         sampling: keywords that `Composer.sample` takes where a person says nothing else: those of the model.
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.

@@ -179,8 +179,8 @@ def _judged(solution: Solution, problem: Problem, model: Model, generator: torch
     beyond = typicality is not None and typicality < OUT_OF_DISTRIBUTION
     if beyond:
         warnings.warn(
-            f"the answer leaves an error that {typicality:.1%} of held-out images with {solution.count} components "
-            "reach: the image is out of distribution, do not trust the answer",
+            f"the answer leaves an error that about {typicality:.1%} of held-out images with {solution.count} "
+            "components reach: the image is out of distribution, do not trust the answer",
             OutOfDistributionWarning,
             stacklevel=4,  # the caller of `infer`
         )

@@ -140,7 +140,9 @@ class Solution:
         """Reasons not to trust the answer, one sentence each; none does not mean that it is right."""
         found = []
         if self.out_of_distribution:
-            share = "" if self.typicality is None else f": {self.typicality:.1%} of held-out images leave such errors"
+            share = (
+                "" if self.typicality is None else f": about {self.typicality:.1%} of held-out images leave such errors"
+            )
             found.append(f"the image is out of distribution{share}; do not trust the answer")
         if self.at_count_limit:
             found.append(

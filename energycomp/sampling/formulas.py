@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from energycomp.errors import InputError
+
 LEAST = 1e-12  # of what is divided by
 
 
@@ -26,9 +28,14 @@ def classifier_free(cond: Tensor, uncond: Tensor, scale: float | Tensor) -> Tens
 def rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
     """(1 - phi + phi std(c) / std(g)) g, equations 15 and 16 of Lin et al. (2023).
 
+    Raises:
+        InputError: samples of one number, which have no deviation.
+
     >>> rescaled(Tensor([[-4.0, 4.0]]), Tensor([[-1.0, 1.0]]), 1.0)
     tensor([[-1.,  1.]])
     """
+    if guided[0].numel() < 2:
+        raise InputError("got samples of one number under the guidance 'rescale'; expected two or more; use 'cfg'")
     factor = _deviation(cond) / _deviation(guided).clamp(min=LEAST)
     return share * factor * guided + (1.0 - share) * guided
 

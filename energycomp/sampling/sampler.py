@@ -17,6 +17,7 @@ from energycomp.components.predict import grouped, native_type, predict, predict
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
 from energycomp.components.weights import constant_weights, noise_share
+from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide, conditional
 from energycomp.seeds import Generator
@@ -36,6 +37,11 @@ def inner_leaves(composition: Composition) -> list[Any]:
     """The leaves of a composition, with those inside a mixture in its place."""
     inner = [leaf.leaves if isinstance(leaf, Mixture) else Composition.of(leaf) for leaf in composition.terms]
     return [leaf for part in inner for leaf in part.terms]
+
+
+def _is_float16(group: LeafGroup) -> bool:
+    weights = group.network.parameters() if isinstance(group, Denoiser) else iter(())
+    return any(weight.dtype == torch.float16 for weight in weights)
 
 
 @attrs.frozen(eq=False)
@@ -58,6 +64,14 @@ class Target:
     composition: Composition = attrs.field(converter=_composition)
     mixed_precision: Literal["no", "bf16"] = "no"
     guide: Guide | None = None
+
+    def __attrs_post_init__(self) -> None:
+        halves = [group for group in self.groups if self.mixed_precision == "bf16" and _is_float16(group)]
+        if halves:
+            raise InputError(
+                f"got mixed_precision='bf16' for {halves[0]!r} in float16; expected float32 or bfloat16; leave "
+                "mixed_precision out, or load the model in another dtype"
+            )
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -52,6 +52,7 @@ def test_cat_index_expand() -> None:
     assert torch.equal(part.rows[1], a.rows[0])
     assert len(a[:1].expand(5)) == 5
     assert a.expand(2) is a
+    assert torch.equal(a.expand(4).rows, torch.cat([a.rows, a.rows]))
     with pytest.raises(InputError, match="expected 1 or 3"):
         a.expand(3)
     with pytest.raises(InputError, match=r"\(1, 2\), \(1, 3\)"):

@@ -78,6 +78,15 @@ def test_boxes_cover_a_part_of_a_pixel_and_halves_sum_to_one() -> None:
     assert (values(region("all"), (3, 5)) == 1).all()
 
 
+@pytest.mark.parametrize("until", [1.0, 0.35])
+def test_a_mean_whose_sum_changes_its_sign_is_refused(until: float) -> None:
+    """1 - 4 s is 0 at a quarter of the trajectory, and 1 - 1.5 s / 0.35 near the end of its ramp."""
+    steep = 4 if until == 1.0 else 1.5
+    with pytest.raises(CompositionError, match="under the rule 'mean', whose sum changes its sign"):
+        Composer([(1 - steep * ramp(0.0, until)) * A, 1e-4 * B], rule="mean")
+    Composer([(1 - 0.9 * ramp(0.0, until)) * A, 1e-4 * B], rule="mean")
+
+
 def test_masks_of_all_kinds_are_averaged_over_pixels() -> None:
     hard = np.zeros((4, 8), dtype=np.uint8)
     hard[:, :3] = 255

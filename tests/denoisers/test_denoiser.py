@@ -13,12 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition, convert, log_snr, signal_noise
+from energycomp.components import Composition, Condition, convert, log_snr, signal_noise
 from energycomp.errors import InputError
-from energycomp.testing import cosine_schedule, stripes_model, tiny_model
+from energycomp.testing import Gaussian, cosine_schedule, stripes_model, tiny_model
 
 ALPHAS = cosine_schedule()
 TYPES = ("epsilon", "sample", "v_prediction", "flow")
+
+
+@pytest.mark.parametrize("timestep", [500, torch.tensor(500.0), torch.zeros(1), torch.zeros(2, 1), None])
+def test_timesteps_are_one_per_sample(timestep: Any) -> None:
+    for component in (tiny_model()(0.2, 0.2), Gaussian(sample_shape=(3, 16, 16))):
+        with pytest.raises(InputError, match=r"got the timestep .* for 2 samples; expected a tensor \(2,\)"):
+            Composition.of(component).eps(torch.zeros(2, 3, 16, 16), timestep)
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(TYPES, TYPES)))

@@ -17,6 +17,7 @@ from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.images import to_unit
 from energycomp.inference import draw_bank
+from energycomp.inference.ranking import rank_samples
 from energycomp.testing import Gaussian, bumps_model, labels_model, planted, tiny_model
 
 A, B, ELSEWHERE = (0.2, 0.3), (0.7, 0.8), (0.8, 0.2)
@@ -24,6 +25,18 @@ A, B, ELSEWHERE = (0.2, 0.3), (0.7, 0.8), (0.8, 0.2)
 
 def image(model: Model, *places: tuple[float, float]) -> Tensor:
     return planted(model, torch.tensor(places).reshape(-1, 2))
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.3])
+def test_the_rate_of_components_that_are_taken_for_shown(spread: float) -> None:
+    """Half of the pattern of b: a composition with b and one without leave the same error, so the lift is 0."""
+    model = labels_model(2, spread=spread)
+    network: Any = model.denoiser.network
+    a, b = model(0), Conditional(model.denoiser, model(1).condition)
+    one, other = (network.pattern(leaf.condition.rows[:, 0]) for leaf in (a, b))
+    picture = (network.background + one + other / 2).detach()
+    shown = [bool(rank_samples(picture, a & b, generator=seed).shown[0, 1]) for seed in range(400)]
+    assert sum(shown) / 400 < 0.03  # LEVEL says 1 to 2 %
 
 
 def test_an_image_that_lacks_a_component_comes_last() -> None:

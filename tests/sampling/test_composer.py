@@ -177,6 +177,13 @@ def test_bfloat16_is_of_the_networks_only() -> None:
     assert 0 < (fast - exact).abs().mean() < 0.02
 
 
+def test_autocast_does_not_take_float16() -> None:
+    model = tiny_model()
+    model.denoiser.network.half()
+    with pytest.raises(InputError, match=r"got mixed_precision='bf16' for Denoiser\(.*\) in float16; expected float32"):
+        Composer(model(0.2, 0.2)).sample(mixed_precision="bf16", progress=False)
+
+
 def test_generators() -> None:
     composer = Composer([tiny_model()(0.4, 0.4)])
 

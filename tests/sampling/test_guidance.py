@@ -54,6 +54,12 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
     assert float((a - b).abs().max() / b.abs().max()) < tolerance
 
 
+def test_samples_of_one_number_have_no_deviation_to_rescale() -> None:
+    u = Gaussian(0.0, name="u", unconditional="self")
+    with pytest.raises(InputError, match="got samples of one number under the guidance 'rescale'"):
+        sampled(Gaussian(1.0, 0.5, unconditional=u) + 0, guidance="rescale")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_registered_conforms(name: str) -> None:
     assert name in plugins.names("guidances")

@@ -160,6 +160,18 @@ def test_a_leaf_with_one_value_per_sample_is_among_them() -> None:
         close(got[i : i + 1], Composition.of(part).eps(x[i : i + 1], at[i : i + 1]).detach())
 
 
+def test_rows_of_a_condition_take_turns_in_a_larger_batch() -> None:
+    """Sample i has row i mod n, alone and in a composition for each sample."""
+    model = tiny_model(rule="product")
+    values = torch.tensor([[0.1, 0.2], [0.5, 0.6]])
+    two, one = model.leaf(values), model(0.4, 0.4)
+    x, at = torch.randn(4, 3, 16, 16), torch.full((4,), 500.0)
+    alone = [model.leaf(value[None]).eps(x, at).detach() for value in values]
+    close(two.eps(x, at).detach(), torch.stack([alone[i % 2][i] for i in range(4)]))
+    got = per_sample([two, one, two, two]).eps(x, at).detach()
+    close(got[[0, 2, 3]], torch.stack([alone[i % 2][i] for i in (0, 2, 3)]))
+
+
 def test_the_type_that_is_summed_follows_all_masses() -> None:
     a = tiny_model(rule="product", prediction_type="sample")(0.2, 0.2)
     assert native_type(per_sample([a & a, a])) == "sample"
