@@ -153,7 +153,7 @@ def predict_all(
     ]
 
 
-def _check_timestep(sample: Tensor, timestep: Tensor) -> None:
+def _check_timestep(sample: Tensor, timestep: Any) -> None:
     if not isinstance(timestep, Tensor) or timestep.shape != sample.shape[:1]:
         got = f"a tensor {tuple(timestep.shape)}" if isinstance(timestep, Tensor) else repr(timestep)
         raise InputError(

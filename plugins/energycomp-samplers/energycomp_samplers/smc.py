@@ -282,8 +282,8 @@ class _Run:
                 f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
                 f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; {better}"
             )
-        untested = self.options.weights == "none" and chain is not None and chain.options.acceptance is None
-        if untested and (total := sum(chain.target.weights)) < LEAST_SUM:
+        untested = None if chain is None or chain.options.acceptance is not None else chain.target.weights
+        if untested and self.options.weights == "none" and (total := sum(untested)) < LEAST_SUM:
             notes.append(
                 f"the weights sum to {total:.3g}, for which moves without a test do not arrive at the density: samples "
                 "are too far apart; use sampler='mala'"
