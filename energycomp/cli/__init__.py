@@ -7,6 +7,7 @@ from energycomp.cli.app import app as app, main as main
 from energycomp.cli.files import (
     RESULTS as RESULTS,
     check_folder as check_folder,
+    check_png as check_png,
     image_files as image_files,
     make_folder as make_folder,
     result_files as result_files,
@@ -24,6 +25,7 @@ from energycomp.cli.options import (
     AsJson as AsJson,
     Count as Count,
     ModelName as ModelName,
+    Png as Png,
     Run as Run,
     Seed as Seed,
     SolverName as SolverName,

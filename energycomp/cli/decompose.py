@@ -1,8 +1,7 @@
-"""`energycomp decompose`, `recombine` and `traverse`: images into parts, and images of parts that were changed."""
+"""`energycomp decompose` and `recombine`: images into parts, and one image of parts of several."""
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +14,9 @@ from energycomp.errors import InputError
 from energycomp.progress import working
 
 if TYPE_CHECKING:
-    from energycomp.decomposition import Decomposer, Traversal
+    from energycomp.decomposition import Decomposer
     from energycomp.models import Model
 
-CELL = 96  # px, the least height of an image in a row of values
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]
 
 
@@ -133,62 +131,6 @@ def recombine(
     run.show(report, [f"{latents.shape[1]} parts", str(out)])
 
 
-def traverse(
-    run: Run,
-    model: ModelName,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file to decompose.")],
-    part: Annotated[int, typer.Option(min=0, help="Number of the part that changes, from 0.")],
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Dimension of the part's latent, from 0.", show_default="the six that change the image most"
-        ),
-    ] = None,
-    start: Annotated[float, typer.Option("--from", help="First value of the dimension.")] = -2.0,
-    stop: Annotated[float, typer.Option("--to", help="Last value of the dimension.")] = 2.0,
-    steps: Annotated[
-        int, typer.Option(min=2, max=64, help="Number of values, evenly spaced from the first to the last.")
-    ] = 7,
-    out: Png = Path("traverse.png"),
-) -> None:
-    """Show what a dimension of a part's latent encodes: images with several values of it.
-
-    ```sh
-    energycomp traverse decomp scene.png --part 2 --dim 5 -o traverse.png
-    energycomp traverse decomp scene.png --part 2 --dim 5 --from -1 --to 1 --steps 5
-    energycomp traverse decomp scene.png --part 2 -o most.png
-    ```
-
-    The PNG has one row per dimension: the image, then the reconstruction at each value. The report gives the mean
-    change of brightness from the first value to the last, as a share of its range, inside and outside the part's
-    mask. Without --dim, every dimension is tried at both ends, and the six that change the image most are shown.
-    Parts are numbered from 0, as `energycomp decompose` shows them.
-    """
-    check_png(out)
-    if not (math.isfinite(start) and math.isfinite(stop)) or start == stop:
-        raise InputError(f"got --from {start:g} and --to {stop:g}; expected two finite numbers that differ")
-    with loading(model):
-        import torch
-
-        from energycomp.decomposition import strongest_dimensions, traverse_dimension
-        from energycomp.images import grid, save_image
-
-        opened, loaded, decomposer = _opened(run, [image], model)
-    batch = loaded.processor(opened)
-    values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
-    with working("energycomp: changing one dimension after another ..."):
-        latents = decomposer.encode(batch)
-        dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=run.seed) if dim is None else [dim]
-        found = [traverse_dimension(decomposer, latents, part, place, values, seed=run.seed) for place in dims]
-    cells = torch.cat([part for row in found for part in (batch.to(row.parts.whole), row.parts.whole)])
-    heads, names = ["image", *(f"{value:.3g}" for value in values)], [f"dim {row.dim}" for row in found]
-    save_image(grid(cells, columns=steps + 1, side=CELL, heads=heads, names=names), out, cells=len(cells))
-    changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
-    shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]
-    report = {"path": str(out), "part": part, **shown, "values": values}
-    run.show(report, [*(_change(part, row) for row in found), str(out)])
-
-
 def _opened(run: Run, images: list[Path], model: str) -> tuple[list[Any], Model, Decomposer]:
     """The images of files, the model of a name, and its decomposer."""
     from energycomp.decomposition import decomposer_of
@@ -218,10 +160,3 @@ def _parts(text: str) -> list[tuple[int, float]] | None:
             f"got --take {text!r}; expected numbers of parts and commas, such as 0,2 or 0,2*0.5, or all, or none"
         )
     return [(int(part.text), part.number if part.number is not None else 1.0) for part in found]
-
-
-def _change(part: int, found: Traversal) -> str:
-    inside, outside = found.changed, found.outside
-    where = {"in the image": inside} if outside is None else {"in the part": inside, "outside of it": outside}
-    shares = [f"{100 * share:.3g} % {place}" for place, share in where.items() if share is not None]
-    return f"part {part}, dim {found.dim}: brightness changes by {', '.join(shares)}"

@@ -17,7 +17,7 @@ from energycomp.images.process import from_bytes, to_bytes, to_output
 from energycomp.images.save import framed
 
 SIDE = 480  # px, the shorter side of an overlay
-FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
+FOUND, EDGE = (255, 214, 0), (0, 0, 0)
 LETTERS = 13  # px, the size of letters beside small images
 LEAST = 9  # px, the least size, for texts that are too wide
 MARGIN = 12  # the greatest width of names at the left, in sizes of letters
@@ -56,9 +56,9 @@ def grid(
     rows = math.ceil(len(cells) / columns)
     for what, given, number in (("heads", heads, columns), ("names", names, rows), ("captions", captions, len(cells))):
         _check_number(what, given, number)
-    size = max(LETTERS, cells[0].height // 24)
+    (width, height), size = cells[0].size, max(LETTERS, cells[0].height // 24)
     line = round(1.5 * size)
-    (width, height), below = cells[0].size, 0 if captions is None else line
+    below = 0 if captions is None else line
     edge = padding if len(cells) > 1 else 0
     left, top = edge + (0 if names is None else _width(names, size)), edge + (0 if heads is None else line)
     right, down = width + edge, height + below + edge  # from one image to the next
@@ -123,22 +123,20 @@ def overlay(
     places: Any,
     labels: Sequence[str] | None = None,
     *,
-    truth: Any = None,
     side: int = SIDE,
 ) -> Image.Image:
-    """An enlarged image with a numbered ring at each place and a cross at each true place.
+    """An enlarged image with a numbered ring at each place.
 
     Args:
         image: the image that was read.
         places: (K, 2), x to the right and y down in [0, 1].
         labels: K texts; by default 1 to K.
-        truth: true places (K', 2), where they are known.
         side: least length in px of the shorter side of the result.
 
     >>> overlay(Image.new("RGB", (64, 64)), [[0.5, 0.5]], side=128).size
     (128, 128)
     """
-    found, true = _places(places), _places([] if truth is None else truth)
+    found = _places(places)
     _check_number("labels", labels, len(found))
     canvas = framed(image.convert("RGB"), side=side)
     width, height = canvas.size
@@ -148,10 +146,6 @@ def overlay(
     def line(part: float) -> int:
         return max(1, round(part * unit))
 
-    for x, y in ((x * width, y * height) for x, y in true):
-        for arm, color in ((8 * unit, EDGE), (7 * unit, TRUE)):
-            for turn in (arm, -arm):
-                draw.line((x - arm, y - turn, x + arm, y + turn), fill=color, width=line(5 if color == EDGE else 2))
     for place, label in zip(found, labels or [str(k + 1) for k in range(len(found))], strict=True):
         x, y = place[0] * width, place[1] * height
         for radius, color in ((10 * unit, EDGE), (8.5 * unit, FOUND)):

@@ -92,30 +92,23 @@ class VAECodec:
         """The diffusers module."""
         from diffusers import AutoencoderKL
 
+        folder, read = Path(self.source), AutoencoderKL.from_pretrained
         try:
-            nested = self._is_nested()
+            if not folder.is_dir() and not is_hub_id(self.source):  # diffusers would open any file
+                raise FileNotFoundError(f"no folder and no hub id: {self.source}")  # noqa: TRY301 - as any other reason
             try:
-                vae = AutoencoderKL.from_pretrained(
-                    self.source, subfolder="vae" if nested else None, use_safetensors=True
-                )
+                part = "vae" if (folder / "vae").is_dir() or not folder.is_dir() else None
+                vae = read(self.source, subfolder=part, use_safetensors=True)
             except OSError:
-                if not nested or Path(self.source).is_dir():
+                if folder.is_dir():
                     raise
-                vae = AutoencoderKL.from_pretrained(self.source, use_safetensors=True)  # a repository of a VAE alone
+                vae = read(self.source, use_safetensors=True)  # a repository of a VAE alone
         except Exception as error:  # diffusers raises many kinds for files that are no autoencoder
             raise NotFoundError(
                 f"got the VAE {self.source!r}, which is no folder or hub id of one ({error}); expected "
                 "an AutoencoderKL in safetensors; download one and pass its folder"
             ) from error
         return vae.eval().requires_grad_(False)
-
-    def _is_nested(self) -> bool:
-        folder = Path(self.source)
-        if folder.is_dir():
-            return (folder / "vae").is_dir()
-        if not is_hub_id(self.source):  # diffusers would open any file
-            raise FileNotFoundError(f"no folder and no hub id: {self.source}")
-        return True
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

@@ -47,10 +47,11 @@ class _Lazy:
     target: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.load()(*args, **kwargs)
+        return self.__wrapped__(*args, **kwargs)
 
-    def load(self) -> Factory:
-        """The target, imported."""
+    @property
+    def __wrapped__(self) -> Factory:
+        """The target, imported; `inspect.signature` shows its signature."""
         module, _, path = self.target.partition(":")
         try:
             factory: Factory = operator.attrgetter(path)(importlib.import_module(module))
@@ -66,10 +67,6 @@ class _Lazy:
                 f"{path!r}. Report it to the authors of {module.partition('.')[0]}, or install what it needs."
             ) from error
         return factory
-
-    @property
-    def __wrapped__(self) -> Factory:  # `inspect.signature` shows that of the target
-        return self.load()
 
     def __repr__(self) -> str:
         return f"lazy({self.target!r})"
@@ -115,10 +112,9 @@ class _Registered:
                 f"Got {type(error).__name__} from {source}: {error}. Expected a {singular}. Check the options that "
                 f"were given to it, or report it to the authors of {self.info.distribution}."
             ) from error
-        missing = _missing(self.kind, made)
-        if missing:
+        if missing := _missing(self.kind, made):
             raise PluginError(
-                f"Got a {type(made).__name__} without {', '.join(missing)} from {source}. Expected a {singular}. "
+                f"Got a {type(made).__name__} without {missing} from {source}. Expected a {singular}. "
                 f"Report it to the authors of {self.info.distribution}."
             )
         return made
@@ -183,18 +179,17 @@ def object_of(kind: Kind, given: Any) -> Any:
         made = given() if isinstance(given, type) else given
     except TypeError as error:
         raise InputError(f"Got the class {given.__name__}: {error}. Expected an object: call the class.") from error
-    missing = _missing(kind, made)
-    if missing:
+    if missing := _missing(kind, made):
         raise InputError(
-            f"Got an object of {type(made).__name__} without {', '.join(missing)}. Expected a {singular}: an object, "
+            f"Got an object of {type(made).__name__} without {missing}. Expected a {singular}: an object, "
             f"or one of the registered names {', '.join(names(kind))}."
         )
     return made
 
 
-def _missing(kind: Kind, made: Any) -> list[str]:
+def _missing(kind: Kind, made: Any) -> str:
     """The parts that an object of a kind lacks."""
-    return [part for part in PARTS[kind] if not any(hasattr(made, name) for name in part.split(" or "))]
+    return ", ".join(part for part in PARTS[kind] if not any(hasattr(made, name) for name in part.split(" or ")))
 
 
 def names(kind: Kind) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images.draw import EDGE, FOUND, TRUE, grid, overlay, strip
+from energycomp.images.draw import EDGE, FOUND, grid, overlay, strip
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -51,12 +51,6 @@ def test_overlay_marks_places_and_leaves_the_rest() -> None:
     assert any((ring == EDGE).all(1))
     assert (picture[240, 160] == 128).all()  # what is inside the ring can be seen
     assert (picture[:, 320:] == 128).all()
-
-
-def test_overlay_shows_the_true_places_apart() -> None:
-    picture = pixels(overlay(Image.new("RGB", (480, 480), "gray"), np.zeros((0, 2)), truth=[(0.5, 0.5)]))
-    assert (picture[240, 240] == TRUE).all()
-    assert not (picture.reshape(-1, 3) == FOUND).all(1).any()
 
 
 def test_overlay_of_a_large_picture_keeps_its_size_and_labels_stay_inside() -> None:

@@ -18,4 +18,4 @@ def _command(name: str) -> Callable[[], Any]:
 @hookimpl
 def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
     """One module per command, imported when it is run or shown by `--help`."""
-    return {name: _command(name) for name in ("train", "evaluate", "data", "check")}
+    return {name: _command(name) for name in ("train", "evaluate", "data", "check", "traverse")}
