@@ -75,7 +75,7 @@ def start(options: argparse.Namespace) -> Image.Image:
     clevr, decomp, seed = load("clevr"), load("decomp"), options.seed
     scene = described(described_values(SCENE[:4]), seed)
     solution = infer(scene, clevr, generator=seed)
-    made = decompose(draw(3, HELD_OUT + seed, counts=(3, 3)).image[None], decomp, generator=seed).parts
+    made = decompose(draw(3, HELD_OUT + seed, counts=(3, 3)).image[None] / 2 + 0.5, decomp, generator=seed).parts
     objects = made.images[0][made.images[0].flatten(1).std(1).argsort(descending=True)[:3]]  # not the empty parts
     parts = grid(torch.cat([made.whole, objects]), columns=2, side=(SIDE - 6) // 2)
     framed_parts = Image.new("RGB", large(scene).size, "white")
