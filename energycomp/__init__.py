@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     )
     from energycomp.decomposition import (
         Decomposer as Decomposer,
-        DiffusionDecomposer as DiffusionDecomposer,
         decompose as decompose,
         decomposer_of as decomposer_of,
     )
@@ -51,10 +50,12 @@ __version__ = "0.2.0"
 
 _own, __all__ = first_use(__name__, __file__)
 
-LAB, SAMPLERS = "energycomp_lab.training", "energycomp_samplers"
-__getattr__ = moved(
-    __name__, {"fit": LAB, "denoising_loss": LAB, "regional": SAMPLERS, "within": SAMPLERS}, otherwise=_own
-)
+_MOVED = {
+    "DiffusionDecomposer": "energycomp_decomp",
+    **dict.fromkeys(("denoising_loss", "fit"), "energycomp_lab.training"),
+    **dict.fromkeys(("regional", "within"), "energycomp_samplers"),
+}
+__getattr__ = moved(__name__, _MOVED, otherwise=_own)
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,7 +103,7 @@ def recombine(
     with loading(model):
         import torch
 
-        from energycomp.decomposition import DiffusionDecomposer, recombine as choose
+        from energycomp.decomposition import recombine as choose
         from energycomp.denoisers import count_rows
         from energycomp.images import save_image, to_output
 
@@ -117,7 +118,7 @@ def recombine(
     weights = [weight for parts in taken for _, weight in parts]
     further: dict[str, Any] = {}
     if any(weight != 1 for weight in weights):
-        if not isinstance(decomposer, DiffusionDecomposer):
+        if "weights" not in signature(decomposer.decode).parameters:
             raise InputError(
                 f"got factors for a {type(decomposer).__name__}, which has no weights; expected parts without factors"
             )

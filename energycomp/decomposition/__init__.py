@@ -13,10 +13,6 @@ from energycomp.decomposition.decomposer import (
     sampler_of as sampler_of,
     takes_apart as takes_apart,
 )
-from energycomp.decomposition.diffusion import (
-    MASK_THRESHOLD as MASK_THRESHOLD,
-    DiffusionDecomposer as DiffusionDecomposer,
-)
 from energycomp.decomposition.latents import (
     Traversal as Traversal,
     add as add,
@@ -28,4 +24,8 @@ from energycomp.decomposition.latents import (
     traverse as traverse,
     traverse_dimension as traverse_dimension,
 )
-from energycomp.decomposition.search import search_latents as search_latents
+from energycomp.imports import moved
+
+__getattr__ = moved(
+    __name__, {"DiffusionDecomposer": "energycomp_decomp", "search_latents": "energycomp_decomp.search"}
+)

@@ -116,9 +116,9 @@ def traverse_dimension(
     Raises:
         InputError: no such part or dimension.
 
-    >>> from energycomp.decomposition import DiffusionDecomposer
+    >>> from energycomp.decomposition import decomposer_of
     >>> from energycomp.testing import stripes_model
-    >>> stripes = DiffusionDecomposer(stripes_model(parts=2))
+    >>> stripes = decomposer_of(stripes_model(parts=2))
     >>> found = traverse_dimension(stripes, torch.full((1, 2, 4), 0.5), 0, 1, [0.0, 0.6])
     >>> found.parts.whole.shape, round(found.changed, 3), round(found.outside, 3)
     (torch.Size([2, 3, 16, 16]), 0.1, 0.0)

@@ -1,4 +1,4 @@
-"""The plugin of the core: networks for any config, latents, decomposition by diffusion, a sampler, guidance."""
+"""The plugin of the core: networks for any config, latents, a sampler, guidance."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from energycomp.plugins.registry import lazy
 def energycomp_register_conditioners() -> Mapping[str, Factory]:
     """Latents, as an encoder reads them from an image."""
     return {"latents": lazy("energycomp.components.conditioning:Latents")}
-
-
-@hookimpl
-def energycomp_register_decomposers() -> Mapping[str, Factory]:
-    """Decomposition by diffusion, the default of a model with an encoder."""
-    return {"diffusion": lazy("energycomp.decomposition.diffusion:DiffusionDecomposer")}
 
 
 @hookimpl

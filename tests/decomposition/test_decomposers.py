@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import Decomposer, DiffusionDecomposer, decomposer_of, load, plugins
+from energycomp import Decomposer, decomposer_of, load, plugins
 from energycomp.decomposition import Parts, SceneDecomposer, sampler_of, takes_apart
 from energycomp.errors import CheckpointError, InputError, NotFoundError, PluginError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
@@ -20,6 +20,7 @@ from energycomp.models import Model, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp_decomp import DiffusionDecomposer
 
 
 class Painter:

@@ -7,13 +7,13 @@ import torch
 
 from energycomp.decomposition import (
     EXPLAINED,
-    DiffusionDecomposer,
     explained_variance,
     strongest_dimensions,
     traverse_dimension,
 )
 from energycomp.errors import InputError
 from energycomp.testing import stripes_model
+from energycomp_decomp import DiffusionDecomposer
 
 
 def stripes() -> DiffusionDecomposer:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from energycomp.decomposition import DiffusionDecomposer, decompose, decomposer_of
+from energycomp.decomposition import decompose, decomposer_of
 from energycomp.editing import edit
 from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.images import to_unit
@@ -24,6 +24,7 @@ from energycomp.models import Defaults, Model, save_pretrained
 from energycomp.plugins import register, registry
 from energycomp.sampling import Composer
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model, tiny_model
+from energycomp_decomp import DiffusionDecomposer
 from energycomp_lab.evaluation import CountAccuracy, Example, evaluate
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])

@@ -43,7 +43,7 @@ class Learned:
     def __call__(self, values):
         return Condition(self.module(self.square(values).rows))
 """,
-    "decomposer": "from energycomp.decomposition import DiffusionDecomposer as Decomposer",
+    "decomposer": "from energycomp_decomp import DiffusionDecomposer as Decomposer",
 }
 HOOKS = """
 from energycomp.plugins import hookimpl, lazy

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from energycomp_decomp.diffusion import DiffusionDecomposer as DiffusionDecomposer
+
 __all__ = [
+    "DiffusionDecomposer",
     "energycomp_register_decomposers",
     "energycomp_register_encoders",
     "energycomp_register_models",
     "energycomp_register_networks",
     "energycomp_register_recipes",
 ]
+
+__getattr__, _ = first_use(__name__, __file__)
 
 
 @hookimpl
@@ -48,8 +54,11 @@ def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
 
 @hookimpl
 def energycomp_register_decomposers() -> Mapping[str, Callable[..., object]]:
-    """Decomposition by gradient descent on energies. The other models of this plugin use the core's diffusion."""
-    return {"comet": lazy("energycomp_decomp.comet.decomposer:CometDecomposer")}
+    """Decomposition by diffusion, the default of a model with an encoder, and by gradient descent on energies."""
+    return {
+        "comet": lazy("energycomp_decomp.comet.decomposer:CometDecomposer"),
+        "diffusion": lazy("energycomp_decomp.diffusion:DiffusionDecomposer"),
+    }
 
 
 @hookimpl

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from energycomp.components import rule_weights
-from energycomp.decomposition import DiffusionDecomposer
 from energycomp.inference import QuadraticForm, draw_bank, nonnegative, quadratic_form
 from energycomp.models import Model
 from energycomp.seeds import as_generator, derived_seed
+from energycomp_decomp.diffusion import DiffusionDecomposer
 
 
 @attrs.frozen(eq=False)

@@ -17,6 +17,7 @@ from energycomp_datasets.shapes.disentanglement import matched_correlations
 from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_decomp import DiffusionDecomposer
 from energycomp_lab.checks import check_model
 from energycomp_lab.evaluation import evaluate
 
@@ -57,13 +58,13 @@ def test_views_show_objects_that_the_encoder_gives_one_latent(model: Model) -> N
 
 def test_factors_are_told_apart() -> None:
     true = factors(500, HELD_OUT)
-    latents = energycomp.DiffusionDecomposer(energycomp.load("lit")).encode(render(true))
+    latents = DiffusionDecomposer(energycomp.load("lit")).encode(render(true))
     assert float(matched_correlations(latents, true).mean()) > 0.6
 
 
 def test_all_parts_of_two_pictures_are_shown_together(model: Model) -> None:
     one, two = ShapesSource().examples("synthetic:2", count=2, seed=3)
-    pictures, decomposer = torch.stack([one.image, two.image]), energycomp.DiffusionDecomposer(model)
+    pictures, decomposer = torch.stack([one.image, two.image]), DiffusionDecomposer(model)
     a, b = decomposer.encode(pictures).split(1)
     shown = decomposer.decode(
         torch.cat([recombine([add(a, b)], [range(10)]), add(b, a)]),

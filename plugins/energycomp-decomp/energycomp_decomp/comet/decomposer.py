@@ -13,11 +13,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.decomposition import MASK_THRESHOLD, DiffusionDecomposer, Parts, latents_for
+from energycomp.decomposition import Parts, latents_for
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp.sampling import Generator, draw_noise
 from energycomp_decomp.comet.energy import STEP_SIZE, EnergyNet, LatentEnergy, descend
+from energycomp_decomp.diffusion import MASK_THRESHOLD, DiffusionDecomposer
 
 
 @attrs.define(eq=False, frozen=True, slots=False)
@@ -51,7 +52,7 @@ class CometDecomposer:
         if not isinstance(model.denoiser.network, EnergyNet) or model.encoder is None:
             raise InputError(
                 f"got the model {model.name!r}; expected one of energies with an encoder; train one: energycomp train "
-                "comet; for a diffusion model use energycomp.DiffusionDecomposer"
+                "comet; for a diffusion model use energycomp_decomp.DiffusionDecomposer"
             )
 
     @steps.default

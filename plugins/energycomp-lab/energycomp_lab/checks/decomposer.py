@@ -26,7 +26,7 @@ def check_decomposer(decomposer: Decomposer, *, images: Any = None) -> None:
     Raises:
         ConformanceError: the first fault that is found.
 
-    >>> from energycomp.decomposition import DiffusionDecomposer
+    >>> from energycomp_decomp import DiffusionDecomposer
     >>> from energycomp.testing import stripes_model
     >>> check_decomposer(DiffusionDecomposer(stripes_model()))
     """

@@ -8,8 +8,9 @@ import attrs
 import pytest
 import torch
 
-from energycomp.decomposition import DiffusionDecomposer, Parts
+from energycomp.decomposition import Parts
 from energycomp.testing import stripes_model
+from energycomp_decomp import DiffusionDecomposer
 from energycomp_lab.checks import ConformanceError, check_decomposer
 
 

@@ -8,19 +8,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.condition import Condition
-from energycomp.components.prediction import convert
-from energycomp.decomposition.decomposer import Parts
-from energycomp.decomposition.latents import latents_for
-from energycomp.decomposition.search import check_views, search_latents
-from energycomp.denoisers.denoiser import compose_rows
-from energycomp.denoisers.evaluator import Trunk, rows, trunk
+from energycomp.components import Condition, convert
+from energycomp.decomposition import Parts, latents_for
+from energycomp.denoisers import Trunk, compose_rows, rows, trunk
 from energycomp.errors import InputError
-from energycomp.models.given import checked_model
-from energycomp.models.model import Model
-from energycomp.sampling.loop import draw_noise, sample
-from energycomp.sampling.schedulers import make_scheduler
+from energycomp.models import Model, checked_model
+from energycomp.sampling import draw_noise, make_scheduler, sample
 from energycomp.seeds import Generator, as_generators
+from energycomp_decomp.search import check_views, search_latents
 
 MASK_THRESHOLD = 0.3  # of brightness in [-1, 1]: a mask holds the pixels that differ from the reference by more
 

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from energycomp import Decomposer, DiffusionDecomposer, decompose, load, plugins, region
+from energycomp import Decomposer, decompose, load, plugins, region
 from energycomp.components import Composition, predict
 from energycomp.decomposition import (
-    MASK_THRESHOLD,
     Parts,
     add,
     edit,
@@ -35,6 +34,8 @@ from energycomp.sampling import make_scheduler, sample
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
 from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp_decomp import DiffusionDecomposer
+from energycomp_decomp.diffusion import MASK_THRESHOLD
 from energycomp_lab.checks import ConformanceError, check_encoder
 from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall, evaluate, match_masks
 

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import DiffusionDecomposer, decompose
-from energycomp.decomposition import search_latents
-from energycomp.decomposition.search import VIEWS, turn, turn_back
+from energycomp import decompose
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
@@ -19,6 +17,8 @@ from energycomp.models import Defaults, Model
 from energycomp.testing import stripes_model
 from energycomp.testing.models import BACKGROUND, SIZE
 from energycomp.testing.stripes import StripesEncoder
+from energycomp_decomp import DiffusionDecomposer
+from energycomp_decomp.search import VIEWS, search_latents, turn, turn_back
 from energycomp_lab.checks import check_decomposer
 
 K = 4

@@ -7,12 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from energycomp.components.condition import Condition
-from energycomp.components.rules import rule_weights
-from energycomp.denoisers.denoiser import Denoiser
-from energycomp.denoisers.evaluator import Trunk, rows, trunk
+from energycomp.components import Condition, rule_weights
+from energycomp.denoisers import Denoiser, Trunk, rows, trunk
 from energycomp.errors import InputError
-from energycomp.models.model import Model
+from energycomp.models import Model
 
 # Quarter turns, and whether a mirror image follows. The first four keep the shape of any image.
 VIEWS = ((0, False), (0, True), (2, False), (2, True), (1, False), (3, False), (1, True), (3, True))
