@@ -103,7 +103,7 @@ def attributes(options: argparse.Namespace) -> Image.Image:
 
 def compose(options: argparse.Namespace) -> Figure:
     """Scenes and their descriptions."""
-    figure, panels = new_panels(len(SCENES), (3.0 * len(SCENES), 4.3))
+    figure, panels = new_panels(len(SCENES), (3.0 * len(SCENES), 3.3))
     for axes, (name, words) in zip(panels, SCENES.items(), strict=True):
         show(axes, described(described_values(words), options.seed), name)
         axes.set_xlabel("\n".join(words), fontsize=8)
