@@ -15,6 +15,15 @@ from energycomp.testing import tiny_model
 from energycomp_datasets.clevr.layout import write
 
 Run = Callable[..., tuple[int, str, str]]
+# Files that take ten seconds or more. They come first, so that no worker is alone with one of them at the end.
+LONG = {
+    "test_attributes", "test_examples", "test_faults", "test_many_images", "test_notebooks", "test_pages",
+    "test_reliability", "test_sampling", "test_stranger",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="module")

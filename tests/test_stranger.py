@@ -54,14 +54,8 @@ def test_the_guide_shows_its_solver() -> None:
     assert [line for line in block.splitlines() if line.strip() not in known] == []
 
 
-def test_its_own_tests_pass(site: Path, tmp_path: Path) -> None:
-    tests = str(PACKAGE / "tests")
-    shown = run(site, tmp_path, "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tests, tests)
-    assert "6 passed" in shown
-
-
-def test_it_works_from_the_command_line(site: Path, tmp_path: Path) -> None:
-    """One process per command costs seconds: a story in one process, as a terminal would run it."""
+def test_its_own_tests_pass_and_it_works_from_the_command_line(site: Path, tmp_path: Path) -> None:
+    """One process per command costs seconds: all in one process, as a terminal would run it."""
     commands = [
         ["plugins"],
         ["data", "lamps", "-n", "32", "-o", "scenes"],
@@ -71,19 +65,24 @@ def test_it_works_from_the_command_line(site: Path, tmp_path: Path) -> None:
         ["evaluate", "lamps", "--data", "scenes", "-n", "4", "--json"],
     ]
     story = (
-        "import json, sys; from typer.testing import CliRunner; from energycomp.cli import app\n"
+        "import json, sys, pytest\n"
+        "assert pytest.main(sys.argv[2:]) == 0\n"
+        "from typer.testing import CliRunner; from energycomp.cli import app\n"
         "for arguments in json.loads(sys.argv[1]):\n"
         "    done = CliRunner().invoke(app, arguments, catch_exceptions=False)\n"
         "    assert done.exit_code == 0, done.output\n"
         "    print(json.dumps(done.stdout))\n"
     )
     (tmp_path / "story.py").write_text(story)
-    listed, _, trained, _, inferred, evaluated = map(
-        json.loads, run(site, tmp_path, "story", json.dumps(commands)).splitlines()
-    )
+    tests = str(PACKAGE / "tests")
+    own = ["-q", "-p", "no:cacheprovider", "--rootdir", tests, tests]
+    *tested, listed, _, trained, _, inferred, evaluated = run(
+        site, tmp_path, "story", json.dumps(commands), *own
+    ).splitlines()
+    assert any("6 passed" in line for line in tested)
     assert "energycomp-lamps" in listed
     assert "2 steps" in trained
     assert (tmp_path / "scene.png").is_file()
     first = json.loads((tmp_path / "scenes" / "lamps.json").read_text())["000000.png"]
-    assert sorted(found["value"] for found in json.loads(inferred)["objects"]) == sorted(first)
-    assert json.loads(evaluated)["exact_set"] == 1.0
+    assert sorted(found["value"] for found in json.loads(json.loads(inferred))["objects"]) == sorted(first)
+    assert json.loads(json.loads(evaluated))["exact_set"] == 1.0

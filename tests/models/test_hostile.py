@@ -188,13 +188,16 @@ def unet() -> Model:
     return attrs.evolve(tiny, denoiser=attrs.evolve(tiny.denoiser, network=network), network_name="unet2d_condition")
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+@pytest.fixture(scope="module", autouse=True)
+def offline() -> Iterator[None]:
+    """Of the module, since `tiny` asks the Hub for a model, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        yield
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Attacked:
+def tiny(offline: None, tmp_path_factory: pytest.TempPathFactory) -> Attacked:
     return Attacked(tmp_path_factory.mktemp("tiny"), tiny_model())
 
 

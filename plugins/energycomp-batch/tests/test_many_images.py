@@ -135,9 +135,11 @@ def has_ended(group: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
-def test_kills_lose_nothing_and_leave_no_process(model: Path, seven: Path, tmp_path: Path) -> None:
-    command = [*COMMAND, "batch", str(model), str(seven), "-o", "out", "--count", "0-1", "--workers", "2", "--quiet"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+def test_kills_lose_nothing_and_leave_no_process(run: Run, model: Path, seven: Path, tmp_path: Path) -> None:
+    command = ["batch", str(model), str(seven), "-o", "out", "--count", "0-1", "--quiet"]
+    with subprocess.Popen(
+        [*COMMAND, *command, "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         results = tmp_path / "out" / "results.jsonl"
         while process.poll() is None and not (results.exists() and results.stat().st_size):
             time.sleep(0.02)
@@ -146,6 +148,6 @@ def test_kills_lose_nothing_and_leave_no_process(model: Path, seven: Path, tmp_p
     assert process.returncode in (130, 0)  # all may be read by then
     assert "Traceback" not in err
     assert has_ended(process.pid)
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert run(*command, "--workers", 1)[0] == 0
     read = [json.loads(line)["image"] for line in results.read_text().splitlines()]
     assert len(read) == len(set(read)) == 7
