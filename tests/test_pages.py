@@ -35,7 +35,7 @@ NOT_RUN = {
 }
 # What makes the other commands quick: few images, and no search for components except in `edit`, which infers as well.
 QUICKER = {
-    r"^(energycomp data clevr) -n 1000 ": r"\1 -n 1 ",
+    r"^(energycomp data clevr) -n \d{3,} ": r"\1 -n 1 ",
     r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
     r"^(energycomp (?:infer|batch) clevr\S* .*)": r"\1 --count 0",
     r"^(energycomp rank .*)": r"\1 --draws 4",
@@ -57,6 +57,7 @@ QUICKER_PYTHON = {
     r"Composer\(scene\)\.sample\(generator=0\)": "Composer(scene).sample(generator=0, num_inference_steps=20)",
     r"composer\.sample\(4, generator=0, num_inference_steps=50\)": "composer.sample(4, num_inference_steps=5)",
     r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, count=0)',
+    r"infer\(image, clevr\)\nprint\(solution\)\n": "infer(image, clevr, count=0)\n",  # the README's is longer
     r"infer\(image, clevr, count=2\)": r"infer(image, clevr, count=0)",
     r"infer\(images\[0\], clevr, count=2": r"infer(images[0], clevr, count=0",
 }

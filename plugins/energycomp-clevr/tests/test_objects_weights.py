@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ import energycomp
 from energycomp.cli import app
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import read_attributes
+from energycomp.models import save_pretrained
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.evaluation import true_values
 
@@ -27,18 +29,27 @@ def model() -> energycomp.Model:
 
 
 @pytest.fixture(scope="module")
+def quick(model: energycomp.Model, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of the model with 10 DDPM steps in place of 100."""
+    folder = tmp_path_factory.mktemp("models") / "clevr"
+    save_pretrained(attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=10)), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
 def scene(model: energycomp.Model) -> Image.Image:
     parts = [model.leaf(model.conditioner.read(text)) for text in TEXTS]  # type: ignore[attr-defined]
     return energycomp.Composer(parts).sample(generator=0, scheduler="ddpm", num_inference_steps=50, progress=False)[0]
 
 
 def test_python_and_the_command_give_one_image(
-    model: energycomp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: energycomp.Model, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """100 DDPM steps with guidance of attributes, and the formula that was written."""
+    """By the model's own DDPM steps and guidance of attributes, and the formula that was written."""
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["sample", "clevr", *TEXTS])
-    cube, sphere = (model.leaf(model.conditioner.read(text)) for text in TEXTS)  # type: ignore[attr-defined]
+    result = CliRunner().invoke(app, ["sample", quick, *TEXTS])
+    few = energycomp.load(quick)
+    cube, sphere = (few.leaf(few.conditioner.read(text)) for text in TEXTS)  # type: ignore[attr-defined]
     image = energycomp.Composer(cube & sphere).sample(generator=0, progress=False)[0]
     assert Image.open("sample.png").tobytes() == image.tobytes()
     assert model.sampling() == {
@@ -87,9 +98,9 @@ def test_a_place_alone_is_an_object_of_any_kind(model: energycomp.Model) -> None
         assert leaf.eps(torch.randn(1, 3, 64, 64), torch.tensor([500.0])).isfinite().all()
 
 
-def test_the_command_writes_records_and_draws_what_was_found(scene: Image.Image, tmp_path: Path) -> None:
+def test_the_command_writes_records_and_draws_what_was_found(quick: str, scene: Image.Image, tmp_path: Path) -> None:
     scene.save(tmp_path / "scene.png")
-    arguments = ["infer", "clevr", str(tmp_path / "scene.png"), "--count", "2", "--format", "clevr", "--redraw"]
+    arguments = ["infer", quick, str(tmp_path / "scene.png"), "--count", "2", "--format", "clevr", "--redraw"]
     result = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     (record,) = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
