@@ -127,7 +127,7 @@ def write(
         name = f"CLEVR_{split}_{index:06d}.png"
         array = to_bytes(render(scene, (size[1], size[0]))).permute(1, 2, 0).numpy()
         save_image(Image.fromarray(array), images / name)
-        records.append(_record(scene, split, index, name))
+        records.append(record_of(scene, split, index, name))
         if progress is not None:
             progress(index + 1)
     target = folder / "scenes" / f"CLEVR_{split}_scenes.json"
@@ -233,7 +233,8 @@ def described_record(objects: Sequence[Mapping[str, Any]], name: str) -> dict[st
     return {"image_filename": name, "objects": entries}
 
 
-def _record(scene: Scene, split: str, index: int, name: str) -> dict[str, Any]:
+def record_of(scene: Scene, split: str, index: int, name: str) -> dict[str, Any]:
+    """A scene as an entry of "scenes" in the official layout."""
     right, _, forward = camera_basis(scene.camera)
     flat = torch.nn.functional.normalize(forward * torch.tensor([1.0, 1.0, 0.0]), dim=0)
     directions = {"right": right, "left": -right, "behind": flat, "front": -flat}

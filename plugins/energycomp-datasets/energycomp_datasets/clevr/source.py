@@ -57,6 +57,14 @@ class ClevrSource:
         objects, textured = _kind(options)
         write(folder, count, objects=objects, seed=WRITTEN + seed, progress=progress, textured=textured)
 
+    def render(
+        self, folder: Path, *, count: int, seed: int, options: str, assets: Path | None, progress: Callable[[int], None]
+    ) -> None:
+        """Scenes in CLEVR's layout, rendered by Blender; see `render_folder`."""
+        from energycomp_datasets.clevr.blender import render_folder
+
+        render_folder(folder, count=count, seed=WRITTEN + seed, options=options, assets=assets, progress=progress)
+
     def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
         """The objects of an image as an entry of "scenes" in the official layout, see `described_record`."""
         return described_record(conditions, name)

@@ -1,0 +1,196 @@
+"""CLEVR scenes rendered by Blender with the meshes, materials and lights of the official generator.
+
+Blender is not a dependency: it is a Python environment of its own with the package bpy (GPL, 1 GB), which a separate
+process runs. The assets are those of facebookresearch/clevr-dataset-gen, image_generation/data (BSD).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, cast
+
+import torch
+
+from energycomp.errors import InputError
+from energycomp.fields import parse_range
+from energycomp.files import atomic_file
+from energycomp_datasets.clevr import in_blender
+from energycomp_datasets.clevr.geometry import SHAPES
+from energycomp_datasets.clevr.layout import record_of, scene_of
+from energycomp_datasets.clevr.scenes import COLORS, MATERIALS, Scene, Variety
+
+VARIABLE = "ENERGYCOMP_BLENDER"  # the Python that has bpy
+HOME = Path("~/.cache/energycomp/blender")
+INSTALL = f'python3.11 -m venv {HOME} && {HOME}/bin/pip install "bpy==5.0.1" "numpy<2"'
+SETTINGS = "render.json"  # in the folder of images: what they were rendered with
+KINDS = {
+    "plain": Variety(),
+    "wide": Variety(camera=0.6, sizes=0.03),
+    "crowded": Variety(side=2.6, gap=0.05, direction_gap=0.05),
+}
+JITTER = 1.0  # scene units, by which each lamp moves along each axis
+SAMPLES = 24  # per pixel; Cycles removes the noise
+FILES = ("base_scene.blend", *(f"shapes/{name}.blend" for name in in_blender.SHAPES.values()),
+         *(f"materials/{name}.blend" for name in in_blender.MATERIALS.values()))  # fmt: skip
+
+
+def render_folder(
+    folder: Path, *, count: int, seed: int, options: str, assets: Path | None, progress: Callable[[int], None]
+) -> None:
+    """Renders scenes into CLEVR's layout. What is there already is not rendered again, so that a run can go on.
+
+    Args:
+        folder: new, empty, or with images of the same settings.
+        count: number of images.
+        seed: of the scenes.
+        options: "3-5", "wide:0-5" or "crowded:3-10:128x128": the kind of scenes, the range of counts and the size.
+        assets: the folder with base_scene.blend, shapes and materials.
+        progress: called with the number of images that are there.
+
+    Raises:
+        InputError: assets that are incomplete, no Blender, or a folder with other images.
+    """
+    kind, objects, size = _parsed(options)
+    python, found = _python(), _assets(assets)
+    settings = {"seed": seed, "kind": kind, "objects": objects, "size": size, "samples": SAMPLES}
+    _claim(folder, settings)
+    images = folder / "images" / "train"
+    images.mkdir(parents=True, exist_ok=True)
+    scenes = [scene_of(seed, index, objects, variety=KINDS[kind]) for index in range(count)]
+    paths = [images / f"CLEVR_train_{index:06d}.png" for index in range(count)]
+    lights = [_lights(seed, index) for index in range(count)]
+    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    progress(count - len(missing))
+    lines = (_line(scenes[index], lights[index], paths[index]) for index in missing)
+    for done, _ in enumerate(_rendered(python, found, size, lines), start=count - len(missing) + 1):
+        progress(done)
+    records = [
+        {**record_of(scene, "train", index, path.name), "camera": scene.camera.tolist(), "lights": lights[index]}
+        for index, (scene, path) in enumerate(zip(scenes, paths, strict=True))
+    ]
+    target = folder / "scenes" / "CLEVR_train_scenes.json"
+    target.parent.mkdir(exist_ok=True)
+    with atomic_file(target) as temporary:
+        temporary.write_text(json.dumps({"info": {"split": "train", **settings}, "scenes": records}))
+
+
+def _parsed(options: str) -> tuple[str, tuple[int, int], tuple[int, int]]:
+    """The kind, the range of counts and the size (width, height).
+
+    >>> _parsed("wide:0-5:128x128"), _parsed("3-5")
+    (('wide', (0, 5), (128, 128)), ('plain', (3, 5), (480, 320)))
+    """
+    kind, objects, size = "plain", (3, 5), in_blender.FRAME
+    for part in filter(None, options.split(":")):
+        width, x, height = part.partition("x")
+        if part in KINDS:
+            kind = part
+        elif x and width.isdecimal() and height.isdecimal() and 16 <= min(int(width), int(height)) <= 4096:
+            size = (int(width), int(height))
+        elif part.replace("-", "").isdecimal():
+            objects = parse_range(part, greatest=10)
+        else:
+            raise InputError(
+                f"got --objects {options}; expected such as 3-5 or wide:0-5:128x128, of {', '.join(KINDS)}"
+            )
+    return kind, objects, size
+
+
+def _python() -> Path:
+    python = Path(os.environ.get(VARIABLE) or HOME / "bin" / "python").expanduser()
+    if not python.is_file():
+        raise InputError(
+            f"got no Blender at {python}; expected a Python with the package bpy, at another place by {VARIABLE}; "
+            f"make it: {INSTALL}"
+        )
+    return python
+
+
+def _assets(folder: Path | None) -> Path:
+    if folder is None:
+        raise InputError("got no --assets; expected the folder image_generation/data of clevr-dataset-gen")
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise InputError(
+            f"got --assets {folder} without {missing[0]}; expected image_generation/data of clevr-dataset-gen"
+        )
+    return folder.resolve()
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Says in the folder what its images are; raises `InputError` where it holds others."""
+    file = folder / SETTINGS
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept != json.loads(json.dumps(settings)):
+            raise InputError(
+                f"got -o {folder} with images of {kept}; expected {settings}, or a new folder; name another"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"got -o {folder}, which holds other files; expected a new or empty folder; name another")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as temporary:
+        temporary.write_text(json.dumps(settings))
+
+
+def _lights(seed: int, index: int) -> list[list[float]]:
+    """How far each of the three lamps moves; camera and objects do not depend on it."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+    jitter: list[list[float]] = ((torch.rand(3, 3, generator=generator) * 2 - 1) * JITTER).tolist()
+    return jitter
+
+
+def _line(scene: Scene, lights: list[list[float]], path: Path) -> str:
+    colors = list(COLORS.values())
+    objects = [
+        {
+            "position": scene.positions[k].tolist(),
+            "extent": float(scene.sizes[k]),
+            "rotation": float(scene.rotations[k].rad2deg()),
+            "shape": SHAPES[int(scene.shapes[k])],
+            "material": MATERIALS[int(scene.materials[k])],
+            "color": [channel / 255 for channel in colors[int(scene.colors[k])]],
+        }
+        for k in range(len(scene.sizes))
+    ]
+    line = {"path": str(path.resolve()), "camera": scene.camera.tolist(), "lights": lights, "objects": objects}
+    return json.dumps(line)
+
+
+def _rendered(python: Path, assets: Path, size: Sequence[int], lines: Iterator[str]) -> Iterator[str]:
+    """The paths of the images of the lines, each once it is there."""
+    first = next(lines, None)
+    if first is None:
+        return
+    settings = ["--assets", assets, "--size", *size, "--samples", SAMPLES, "--threads", torch.get_num_threads()]
+    command = [str(python), str(in_blender.__file__), *map(str, settings)]
+    with (
+        TemporaryFile() as errors,
+        subprocess.Popen(  # noqa: S603 - the person's own Python
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        try:
+            for line in (first, *lines):
+                yield _answer(process, line, errors)
+        finally:
+            process.kill()
+
+
+def _answer(process: subprocess.Popen[str], line: str, errors: IO[bytes]) -> str:
+    """The path of the image of one line, which Blender says among other things."""
+    into, out = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    with suppress(BrokenPipeError):  # its reason follows
+        into.write(line + "\n")
+        into.flush()
+    for said in out:
+        if said.startswith("done "):
+            return said.removeprefix("done ").strip()
+    errors.seek(0)
+    last = [text for text in errors.read().decode(errors="replace").splitlines() if text.strip()][-1:] or ["no reason"]
+    raise InputError(f"got no image from Blender ({last[0]}); expected a Python with bpy; make it: {INSTALL}")
