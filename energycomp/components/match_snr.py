@@ -93,7 +93,7 @@ class _Group(WrappedGroup):
     def own_timestep(self, timestep: Tensor) -> Tensor:
         """Timesteps (B,) of the components with the log-SNR of timesteps of the space."""
         snr = log_snr(self.space.alphas_cumprod, timestep)
-        return timestep_of(self.own.alphas_cumprod, snr).to(timestep.dtype)
+        return timestep_of(self.own.alphas_cumprod, snr).to(torch.promote_types(timestep.dtype, torch.float32))
 
     def predictions(
         self, leaves: Sequence[_Matched], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor

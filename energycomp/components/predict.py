@@ -87,6 +87,12 @@ def unwrapped(leaf: Any) -> Any:
     return leaf
 
 
+def rewrapped(leaf: Any, inner: Any) -> Any:
+    """Another leaf in the wrappers of a leaf."""
+    is_wrapped = isinstance(group_of(leaf), WrappedGroup)
+    return attrs.evolve(leaf, inner=rewrapped(leaf.inner, inner)) if is_wrapped else inner
+
+
 def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
     """The groups of leaves, each with its leaves. Groups are compared by identity."""
     groups: dict[int, tuple[LeafGroup, list[Any]]] = {}

@@ -153,10 +153,13 @@ class Weight:
         return total
 
     def everywhere(self, size: tuple[int, int]) -> Tensor:
-        """Values (N, 1, H or 1, W or 1) at, halfway to and just before each edge, which tell if it is constant."""
+        """Values (N, 1, H or 1, W or 1) between all edges, as many as tell if a polynomial in the share is constant.
+
+        A product of n ramps has the degree n.
+        """
         ends = [0.0, *(edge for edge in self.edges if 0.0 < edge < 1.0), 1.0]
-        found = [a + (b - a) * part for a, b in pairwise(ends) for part in (0.0, 0.5, 1.0 - 1e-9)]
-        shares = torch.tensor(found, dtype=torch.float64)
+        parts = torch.linspace(0.0, 1.0 - 1e-9, 2 + max(len(factors) for factors, _ in self.parts), dtype=torch.float64)
+        shares = torch.cat([a + (b - a) * parts for a, b in pairwise(ends)])
         return self.at(shares.repeat_interleave(self.samples or 1), size)
 
     def __repr__(self) -> str:

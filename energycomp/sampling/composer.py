@@ -18,7 +18,7 @@ from torch import Tensor
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.component import EnergyComponent
 from energycomp.components.ledger import count_rows
-from energycomp.components.predict import group_of
+from energycomp.components.predict import group_of, unwrapped
 from energycomp.components.rules import Rule
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import AnyWeight, Weight
@@ -267,8 +267,12 @@ def _warn(report: SamplingReport) -> None:
 
 
 def _model_options(composition: Composition) -> Mapping[str, Any]:
-    """Keywords of `sample` on which the models of all leaves agree; u, which models may share, counts alone."""
-    leaves = [leaf for leaf in inner_leaves(composition) if isinstance(leaf, Conditional) and leaf.sampling]
+    """Keywords of `sample` on which the models of all leaves agree; u, which models may share, counts alone.
+
+    Leaves in a region count, and those at the timesteps of another schedule do not.
+    """
+    seen = [leaf for leaf in inner_leaves(composition) if leaf.noised_space is unwrapped(leaf).noised_space]
+    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional) and leaf.sampling]
     conditioned = [leaf for leaf in leaves if leaf.sampling is not leaf.denoiser.sampling]
     options = [leaf.sampling for leaf in conditioned or leaves]
     return options[0] if options and all(one == options[0] for one in options) else {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
 from energycomp.components.component import EnergyComponent
+from energycomp.components.predict import rewrapped, unwrapped
 from energycomp.components.prediction import PredictionType
 from energycomp.components.regions import during
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
@@ -138,12 +139,16 @@ class AttributeGuidance:
         _, height, width = whole.noised_space.sample_shape
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
-            if not isinstance(leaf, Conditional) or leaf.opened is None:
+            bare = unwrapped(leaf)
+            if not isinstance(bare, Conditional) or bare.opened is None:
                 terms.append((leaf, weight))
                 continue
-            above, guided = positive(weight, (height, width)), attrs.evolve(leaf, opened=None)  # once
-            opened = attrs.evolve(guided, condition=leaf.opened, name=f"{leaf.name} without attributes")
-            terms += [(guided, self.scale * above + (weight - above)), (opened, (1.0 - self.scale) * above)]
+            above, guided = positive(weight, (height, width)), attrs.evolve(bare, opened=None)  # once
+            opened = attrs.evolve(guided, condition=bare.opened, name=f"{bare.name} without attributes")
+            terms += [
+                (rewrapped(leaf, guided), self.scale * above + (weight - above)),
+                (rewrapped(leaf, opened), (1.0 - self.scale) * above),
+            ]
         return Composition([(leaf, weight) for leaf, weight in terms if weight != 0.0])
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from energycomp import Composer, Composition, during, ramp, rank, region, sample_best
 from energycomp.components import Mixture, Weight, combine, native_type
-from energycomp.components.weights import noise_share
+from energycomp.components.weights import is_constant, noise_share
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
@@ -76,6 +76,13 @@ def test_boxes_cover_a_part_of_a_pixel_and_halves_sum_to_one() -> None:
     ):
         assert torch.allclose(values(one + other, (7, 9)), torch.ones(7, 9, dtype=torch.float64), atol=1e-12, rtol=0)
     assert (values(region("all"), (3, 5)) == 1).all()
+
+
+def test_a_mass_is_1_everywhere_only_if_its_polynomial_is() -> None:
+    """1 + r (1 - r) (1 - 2 r) is 1 at the beginning, the middle and the end of the ramp r, and 1.09 at a quarter."""
+    r: Any = ramp()
+    assert not is_constant(1 + r * (1 - r) * (1 - 2 * r), 1.0)
+    assert is_constant(1 + r * (1 - r) - r + r * r, 1.0)
 
 
 @pytest.mark.parametrize("until", [1.0, 0.35])

@@ -228,6 +228,15 @@ def test_predictions_beyond_the_ends_of_the_own_schedule(kind: Any) -> None:
     assert float((images.mean(0) - mean[0]).square().mean().sqrt()) < 0.2 / 64**0.5 * 1.5
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.float16, torch.float64])
+def test_timesteps_of_any_type_are_matched(kind: torch.dtype) -> None:
+    """Steps of a schedule of ten timesteps lie far apart: a rounded one would be another level."""
+    coarse = Gaussian(0.7, 0.25, alphas_cumprod=flow_schedule(10))
+    same, x, timestep = Gaussian(0.7, 0.25), torch.randn(3, 1, 1, 1), torch.tensor([300, 500, 700])
+    got = match_snr(coarse, same.noised_space).eps(x, timestep.to(kind))
+    torch.testing.assert_close(got, same.eps(x, timestep), atol=1e-4, rtol=1e-4)
+
+
 def test_energies_beyond_the_ends_of_the_own_schedule_are_those_of_the_predictions() -> None:
     matched = match_snr(Gaussian(0.7, 0.25, sample_shape=(1, 2, 2), alphas_cumprod=SCALED), FLOW_SPACE)
     x, timestep = torch.randn(5, 1, 2, 2, dtype=torch.float64), torch.tensor([0.0, 5.0, 500.0, 950.0, 999.0])

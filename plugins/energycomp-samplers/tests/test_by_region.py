@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from energycomp import Composer, Composition, during, per_sample, ramp, region
 from energycomp.components import native_type, predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.testing import Gaussian, labels_model, tiny_model
+from energycomp.sampling import AttributeGuidance
+from energycomp.testing import Gaussian, labels_model, tinted_model, tiny_model
 from energycomp_samplers import regional, within
 from energycomp_samplers.by_region import _mean
 
@@ -175,6 +177,27 @@ def test_what_has_no_meaning_is_refused(make: Any, text: str) -> None:
     with count_rows() as spent, pytest.raises(InputError, match=text):
         make(a)
     assert spent.rows == 0
+
+
+@torch.no_grad()
+def test_components_in_regions_are_guided_and_sampled_as_their_model_says() -> None:
+    """By hand: 2 c - c with its attributes open, each in its region; the default is the guidance of the model."""
+    model = tinted_model(attribute_guidance=2.0, num_inference_steps=4)
+    parts = [model(0.2, 0.3, tint="red"), model(0.7, 0.7, tint="blue")]
+    opened = [attrs.evolve(leaf, condition=leaf.opened, opened=None) for leaf in parts]
+    ground = torch.zeros(3, 16, 16)
+    asked, free = (
+        regional(list(zip(["left half", "right half"], leaves, strict=True)), apart_until=1.0, background=ground)
+        for leaves in (parts, opened)
+    )
+    x, at = torch.randn(2, 3, 16, 16), torch.tensor([900.0, 400.0])
+    close(AttributeGuidance(2.0).weighted(asked).eps(x, at), 2 * asked.eps(x, at) - free.eps(x, at))
+    options = {"generator": 0, "output_type": "latent", "progress": False}
+    default, said = (
+        Composer(asked).sample(**options, **more)
+        for more in ({}, {"num_inference_steps": 4, "guidance": "attributes", "guidance_scale": 2.0})
+    )
+    assert torch.equal(default, said)
 
 
 SOFT = torch.linspace(1, 0, 16).expand(16, 16)

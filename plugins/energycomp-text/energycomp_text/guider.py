@@ -81,8 +81,9 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
 
     def _value(self, leaf: Any, name: str, given: Any) -> Any:
         own = self._inputs[id(leaf)]
-        if name in own:
-            return own[name]
+        if name in own:  # one row for every image of the prompt
+            like = given[0] if isinstance(given, tuple) else given
+            return own[name].expand(len(like), *own[name].shape[1:]) if isinstance(like, Tensor) else own[name]
         return given[1 if _is_unconditional(leaf) else 0] if isinstance(given, tuple) else given
 
     def __call__(self, data: Sequence[Any]) -> Any:

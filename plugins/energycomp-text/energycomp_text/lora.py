@@ -87,7 +87,7 @@ class _Adapter:
         parts = _parts(self.pipe)
         with _changing:
             try:
-                with _activity_kept(parts):
+                with _hidden(name), _activity_kept(parts):
                     self._load(given, name)
             except Exception as error:  # diffusers and peft raise many kinds
                 _delete(self.pipe, name)
@@ -171,6 +171,19 @@ class _Encoder(nn.Module):
         """What the encoder makes of ids (R, L)."""
         with _active_here(self.held):
             return self.inner(ids, mask)
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """No thread uses an adapter in the block: peft makes it active before it has its weights."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    before = BaseTunerLayer.active_adapters
+    BaseTunerLayer.active_adapters = property(lambda layer: [one for one in before.fget(layer) if one != name])
+    try:
+        yield
+    finally:
+        BaseTunerLayer.active_adapters = before
 
 
 @contextmanager

@@ -90,19 +90,19 @@ def test_a_composition_in_a_modular_pipeline_of_sdxl() -> None:
     a, b = model("a dog"), model("a cat")
     inputs = {leaf: {"prompt_embeds": leaf.condition.rows, "text_embeds": leaf.condition.pooled} for leaf in (a, b)}
     modular = StableDiffusionXLAutoBlocks().init_pipeline()
-    for composition in (
-        3 * a & 2 * b,
-        3 * region("left half") * a & 2 * region("right half") * b,
-        during(until=0.5) * a & during(from_=0.5) * b,
+    for composition, images in (
+        (3 * a & 2 * b, 1),
+        (3 * region("left half") * a & 2 * region("right half") * b, 2),
+        (during(until=0.5) * a & during(from_=0.5) * b, 1),
     ):
         parts = {name: part for name, part in pipe.components.items() if part is not None}
         modular.update_components(**parts, guider=CompositionGuider(composition, inputs))
         got = modular(
             prompt="a dog", height=32, width=32, num_inference_steps=3, output="latents", output_type="latent",
-            generator=torch.Generator().manual_seed(0),
+            generator=torch.Generator().manual_seed(0), num_images_per_prompt=images,
         )  # fmt: skip
         expected = Composer(composition).sample(
-            generator=0, num_inference_steps=3, scheduler=pipe.scheduler, output_type="latent", progress=False
+            images, generator=0, num_inference_steps=3, scheduler=pipe.scheduler, output_type="latent", progress=False
         )
         assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
 

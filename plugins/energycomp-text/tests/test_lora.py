@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -308,6 +308,27 @@ def test_threads_see_their_own_weights() -> None:
     for thread in threads:
         thread.join()
     assert wrong == [0, 0, 0, 0]
+
+
+@needs_peft
+def test_the_base_is_used_while_weights_are_loaded() -> None:
+    """peft makes adapters active before it has their weights, which may then be anything, NaN included."""
+    pipe = tiny_pipeline()
+    base, weights = model_of("sd", pipe), [tiny_lora(pipe, seed=seed, encoder=True) for seed in range(4)]
+    alone, wrong, done = eps(base("a dog")), [], Event()
+
+    def work() -> None:
+        while not done.is_set():
+            wrong.append(not torch.equal(eps(base("a dog")), alone))
+
+    thread = Thread(target=work)
+    thread.start()
+    models = [base.with_lora(one) for one in weights]
+    done.set()
+    thread.join()
+    assert len(models) == 4
+    assert wrong
+    assert not any(wrong)
 
 
 @needs_peft
