@@ -76,22 +76,17 @@ def whole(least: int, most: int | None = MOST, *, or_none: bool = False) -> Vali
 
 
 def number(
-    *,
-    above: float = 0.0,
-    least: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    or_none: bool = False,
+    *, least: float | None = None, most: float | None = None, below: float | None = None, or_none: bool = False
 ) -> Validator:
-    """A finite number above `above`, or of at least `least`; and at most `most`, or below `below`, where given."""
+    """A finite number above 0, or of at least `least`; and at most `most`, or below `below`, where given."""
 
     def fits(v: Any) -> bool:
-        low = is_number(v) and (v > above if least is None else v >= least)
+        low = is_number(v) and (v > 0 if least is None else v >= least)
         return low and (most is None or v <= most) and (below is None or v < below)
 
-    end = "" if most is None and below is None else f"{most:g}" if below is None else f"below {below:g}"
+    end = f"below {below:g}" if below is not None else "" if most is None else f"{most:g}"
     if least is None:
-        expected = f"a number above {above:g}" + (end and f", {'at most ' if below is None else ''}{end}")
+        expected = "a number above 0" + (end and f", {'at most ' if below is None else ''}{end}")
     else:
         expected = f"a number from {least:g} to {end}" if end else f"a number of at least {least:g}"
     return legal(fits, expected, or_none=or_none)
