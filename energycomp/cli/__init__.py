@@ -39,9 +39,9 @@ from energycomp.cli.options import (
 )
 from energycomp.cli.output import print_json as print_json, print_table as print_table
 from energycomp.cli.reading import (
-    Printer as Printer,
     Reading as Reading,
     model_fingerprint as model_fingerprint,
+    printer as printer,
 )
 from energycomp.cli.results import Names as Names, result_key as result_key, sha256_of as sha256_of
 from energycomp.imports import moved

@@ -10,7 +10,7 @@ import typer
 from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder
 from energycomp.cli.lines import append_line, read_lines
 from energycomp.cli.options import Count, ImageFiles, ModelName, Run, SolverName, loading, parse_count, parse_options
-from energycomp.cli.reading import Printer, Reading
+from energycomp.cli.reading import Reading, printer
 from energycomp.cli.results import Names, result_key, sha256_of
 from energycomp.errors import InputError
 from energycomp.progress import progress
@@ -61,7 +61,7 @@ def infer(
     """
     if out is not None:
         check_folder(out, "-o")
-    printer = Printer(out, redraw, records, run.as_json)
+    show = printer(out, redraw=redraw, records=records, as_json=run.as_json)
     files = image_files(images, without=out)
     if out is not None and any(path.parent == out.resolve() for path in files):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
@@ -77,7 +77,7 @@ def infer(
             if len(files) == 1:
                 raise
             failed, record = failed + 1, {"image": str(path), "failed": str(error)}
-        printer(str(path), path.name, record)
+        show(str(path), path.name, record)
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,14 @@ from energycomp.errors import InputError
 from energycomp.progress import over_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from PIL import Image
 
     from energycomp.models import Model
 
 SAMPLES = 3  # of the components of an image
+Show = Callable[[str, str, dict[str, Any]], None]
 JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
 
 
@@ -135,65 +137,55 @@ def model_fingerprint(model: Model) -> str:
     return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})
 
 
-@attrs.frozen
-class Printer:
-    """Prints the record of an image: a table, JSON or a scene record; its warnings, and its files.
+def printer(folder: Path | None, *, redraw: bool, records: str | None, as_json: bool) -> Show:
+    """What prints the record of an image, or why it could not be read: a table, JSON or a scene record, and its files.
 
     Args:
-        folder: of the files; None for none.
-        redraw: whether there is a file of samples.
         records: the dataset in whose layout the objects of an image are printed; None for none.
-        as_json: prints JSON.
 
     Raises:
         InputError: options that do not fit.
     """
+    if redraw and folder is None:
+        raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
+    if records is not None and as_json:
+        raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
+    scene_record = None if records is None else _scene_record(records)
 
-    folder: Path | None
-    redraw: bool
-    records: str | None
-    as_json: bool
-    _scene_record: Callable[[list[dict[str, Any]], str], Any] | None = attrs.field(default=None, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        if self.redraw and self.folder is None:
-            raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
-        if self.records is None:
-            return
-        if self.as_json:
-            raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
-        from energycomp.inference import HasSceneRecords
-        from energycomp.plugins import find
-
-        source = find("datasets", self.records)()
-        if not isinstance(source, HasSceneRecords):
-            raise InputError(
-                f"got --format {self.records}, a dataset without scene records; expected one with them, such as clevr"
-            )
-        object.__setattr__(self, "_scene_record", source.scene_record)
-
-    def __call__(self, image: str, name: str, record: dict[str, Any]) -> None:
-        """Prints the record of an image, or why it could not be read."""
+    def show(image: str, name: str, record: dict[str, Any]) -> None:
         with over_bar():
             if "failed" in record:
                 typer.echo(f"energycomp: {record['failed']}", err=True)
             for warning in record.get("warnings", ()):  # a line of an earlier version has none
                 typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
-            if self.as_json:
+            if as_json:
                 typer.echo(json.dumps(record))
-            elif "failed" not in record and self._scene_record is not None:
-                typer.echo(json.dumps(self._scene_record(record["objects"], name)))
+            elif "failed" not in record and scene_record is not None:
+                typer.echo(json.dumps(scene_record(record["objects"], name)))
             elif "failed" not in record:
-                self._print(image, record)
+                _print(image, record, folder, redraw=redraw)
 
-    def _print(self, image: str, record: dict[str, Any]) -> None:
-        from energycomp.inference import answer_cells, answer_line
+    return show
 
-        typer.echo(image)
-        if record["objects"]:
-            print_table(*answer_cells(record["objects"]))
-        typer.echo(answer_line(record))
-        if self.folder is not None and record["picture"]:
-            typer.echo(str(self.folder / record["picture"]))
-        if self.folder is not None and self.redraw:
-            typer.echo(str(redrawn_file(self.folder, record)))
+
+def _scene_record(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
+    from energycomp.inference import HasSceneRecords
+    from energycomp.plugins import find
+
+    source = find("datasets", name)()
+    if not isinstance(source, HasSceneRecords):
+        raise InputError(f"got --format {name}, a dataset without scene records; expected one with them, such as clevr")
+    return source.scene_record
+
+
+def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: bool) -> None:
+    from energycomp.inference import answer_cells, answer_line
+
+    typer.echo(image)
+    if record["objects"]:
+        print_table(*answer_cells(record["objects"]))
+    typer.echo(answer_line(record))
+    if folder is not None and record["picture"]:
+        typer.echo(str(folder / record["picture"]))
+    if folder is not None and redraw:
+        typer.echo(str(redrawn_file(folder, record)))

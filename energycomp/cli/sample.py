@@ -154,7 +154,8 @@ def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
     if as_grid or n == 1:
         return [out]
     files = [out.with_stem(f"{out.stem}-{number:0{len(str(n))}}") for number in range(1, n + 1)]
-    check_png(files[-1], formats=WRITTEN)
+    for file in files:
+        check_png(file, formats=WRITTEN)
     return files
 
 

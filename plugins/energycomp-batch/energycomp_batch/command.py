@@ -13,7 +13,6 @@ from energycomp.cli import (
     Count,
     Format,
     ModelName,
-    Printer,
     Reading,
     Redraw,
     Run,
@@ -21,6 +20,7 @@ from energycomp.cli import (
     loading,
     parse_count,
     parse_options,
+    printer,
 )
 from energycomp.errors import InputError
 from energycomp_batch.answers import answers_file
@@ -92,7 +92,7 @@ def batch(
     """
     output = None if out is None else Output.of(out)
     folder = None if output is None else output.folder
-    printer = Printer(folder, redraw, records, run.as_json)
+    printed = printer(folder, redraw=redraw, records=records, as_json=run.as_json)
     part = shard_of(shard)
     inputs = _inputs(images, output, column)
     expected = inputs.expected()
@@ -113,7 +113,7 @@ def batch(
                 if write is not None:
                     write({**record, "image": picture.key})
                 if not quiet or "failed" in record:
-                    printer(str(picture), picture.name, record)
+                    printed(str(picture), picture.name, record)
 
             read = Images(inputs, part, reading, kept, show)
             read.read(loaded, pool)
