@@ -48,7 +48,7 @@ def test_the_command_and_python_give_one_image(
     plugins.register("models", "tinted", lambda **_: model)
     monkeypatch.chdir(tmp_path)
     words = [str(word) for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
-    result = CliRunner().invoke(app, ["sample", "tinted", *SCENES[scene], "--seed", "3", *words])
+    result = CliRunner().invoke(app, ["sample", "tinted", *SCENES[scene], "--seed", "3", "--raw", *words])
     assert result.exit_code == 0, result.output
     red, blue = model(0.2, 0.3, tint="red"), model(0.7, 0.8, tint="blue")
     written = {
