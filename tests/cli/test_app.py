@@ -41,7 +41,6 @@ def test_plugins_json_is_the_listing() -> None:
     assert listed[0]["registered"] == {
         "networks": ["two_stage", "unet2d", "unet2d_condition"],
         "conditioners": ["latents"],
-        "decomposers": ["diffusion"],
         "guidances": ["apg", "attributes", "cfg", "interval", "rescale", "zero-star"],
         "samplers": ["scheduler"],
     }
