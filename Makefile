@@ -24,7 +24,7 @@ test: install  ## everything that CI checks
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	# With bytecode: each worker and each process that a test starts would compile what it imports again.
+# With bytecode, or each worker and each process that a test starts compiles what it imports again.
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -27,13 +27,13 @@ def test_all_attributes_are_there(model: Model) -> None:
 def test_plain_attributes_are_read(model: Model, data: str) -> None:
     plain = [ATTRIBUTES.index(name) for name in ("black_hair", "eyeglasses", "pale_skin", "dark_background")]
     candidates = torch.tensor([value for k in plain for value in (2 * k, 2 * k + 1)])
-    right, examples = 0, FacesSource().examples(data, count=6, seed=0)
+    right, examples = 0, FacesSource().examples(data, count=4, seed=0)
     for index in range(len(examples)):
         solution = infer(to_unit(examples[index].image), model, candidates=candidates)
         right += int(torch.isin(solution.conditions, true_values(examples[index], model.conditioner)).sum())
         assert solution.probability is not None
         assert bool(((solution.probability > 0) & (solution.probability <= 1)).all())
-    assert right >= 20  # of 24; 12 by chance
+    assert right >= 14  # of 16; 8 by chance
 
 
 def test_a_composed_background_is_dark(model: Model) -> None:
