@@ -12,7 +12,6 @@ from energycomp.components.component import (
     Leaf as Leaf,
     LeafGroup as LeafGroup,
     RaggedGroup as RaggedGroup,
-    WeightedSum as WeightedSum,
 )
 from energycomp.components.condition import Condition as Condition
 from energycomp.components.conditioning import (
@@ -32,11 +31,9 @@ from energycomp.components.match_snr import match_snr as match_snr
 from energycomp.components.per_sample import per_sample as per_sample
 from energycomp.components.predict import (
     WrappedGroup as WrappedGroup,
-    active_samples as active_samples,
     group_of as group_of,
     native_type as native_type,
     predict as predict,
-    predict_all as predict_all,
     predict_group as predict_group,
     predict_leaves as predict_leaves,
     unwrapped as unwrapped,

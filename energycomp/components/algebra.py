@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -34,7 +35,7 @@ class Composable(_Component):
     unconditional leaf, `a & b` = u + R(a) + R(b) (thesis eq. 5.12) and `~a` = u - R(a); so `a & a` sharpens. `a | b` is
     a mixture, a leaf. Weights are real numbers of Python, numpy or torch, or a `Weight`, which varies over pixels and
     noise levels: `region("left half") * a`. Then mass(A) is a `Weight`, too.
-    The sums are exact at each timestep. Their samples are not those of the product in general (`Composer.sample`).
+    The sums are exact at each timestep; samples are not those of the product in general (`Composer.sample`).
     """
 
     __slots__ = ()
@@ -44,6 +45,13 @@ class Composable(_Component):
     def terms(self) -> Mapping[Any, AnyWeight]:
         """The leaves that it is a weighted sum of; a leaf is itself, once."""
         return Terms([(self, 1.0)])
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Noise prediction (B, C, H, W) of the leaves, whose groups predict them; see `predict`, also for the cost.
+
+        A component that is its own leaf, in no group, has an `eps` of its own.
+        """
+        return predict(self, sample, timestep)
 
     def __pos__(self) -> Composition:
         return Composition.of(self)
@@ -92,10 +100,8 @@ class Composable(_Component):
         return _linear([(own.unconditional, 1.0 + own.mass), (own, -1.0)])
 
     def __bool__(self) -> bool:
-        raise CompositionError(
-            "got the truth value of a component; expected a composition; write `a & b`, `a | b`, `~a` (not `a and b`, "
-            "`a or b`, `not a`)"
-        )
+        expected = "expected a composition; write `a & b`, `a | b`, `~a` (not `a and b`, `a or b`, `not a`)"
+        raise CompositionError(f"got the truth value of a component; {expected}")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -128,18 +134,13 @@ class Composition(Composable):
         if isinstance(component, Composition):
             return component
         if not is_term(component):
-            raise CompositionError(
-                f"got {type(component).__name__}; expected a component with `noised_space` and `eps`; call a model to "
-                "make one: clevr(0.3, 0.4)"
-            )
+            expected = "expected a component with `noised_space` and `eps`; call a model to make one: clevr(0.3, 0.4)"
+            raise CompositionError(f"got {type(component).__name__}; {expected}")
         return cls(component.terms if isinstance(component, Composable) else Terms([(component, 1.0)]))
 
     @property
     def mass(self) -> AnyWeight:
-        """Sum of the weights; 1 is a normalised combination, which may be taken on x0 or v as well as on eps.
-
-        A `Weight` where the weights vary and their sum does, too. It may be 1 everywhere, as that of two halves is.
-        """
+        """Sum of the weights; 1 is a normalised combination. A `Weight`, maybe 1 everywhere, where the sum varies."""
         return sum(self.terms.values())
 
     @property
@@ -153,13 +154,6 @@ class Composition(Composable):
     def unconditional(self) -> Any:
         """The unconditional leaf that all leaves share."""
         return shared_unconditional([self.terms])
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Composed noise prediction (B, C, H, W). Costs one row per distinct leaf and sample, one trunk per sample.
-
-        A leaf whose weight is 0 at these timesteps costs no row.
-        """
-        return predict(self, sample, timestep)
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Weighted sum of the energies (B,); every leaf must have one, and every weight must be a number.
@@ -260,8 +254,8 @@ class Mixture(Composable):
     density at that sample: eps = sum_k r_k eps_k, r = softmax(log w - E).
 
     Energies are known up to a constant, and so are the shares: the share of a component that is normalised differently
-    is not its weight, and changes with the timestep if the constant does (not for Gaussians of one variance).
-    At noisy timesteps every leaf is the same noise, so only compositions of mass 1 have comparable energies there.
+    is not its weight, and changes with the timestep if the constant does (not for Gaussians of one variance). Only
+    compositions of mass 1 have comparable energies at noisy timesteps.
 
     Args:
         components: at least one, each of mass 1. `eps` and `energy` need an energy of every leaf; the sampler `mixture`
@@ -316,10 +310,8 @@ class Mixture(Composable):
     def terms(self) -> Mapping[Any, AnyWeight]:
         """The mixture itself, once; raises `CompositionError` where its shares do not sum to 1 yet."""
         if self.total is not None and self.total < 1.0 - LEAST_VALUE:
-            raise CompositionError(
-                f"got {self!r} with shares that sum to {self.total:g}; expected 1; add the rest, such as "
-                f"`... | {1.0 - self.total:g} * c`"
-            )
+            got, rest = f"got {self!r} with shares that sum to {self.total:g}", 1.0 - self.total
+            raise CompositionError(f"{got}; expected 1; add the rest, such as `... | {rest:g} * c`")
         return Terms([(self, 1.0)])
 
     @property
@@ -327,10 +319,7 @@ class Mixture(Composable):
         """The space that the components share."""
         return self.leaves.noised_space
 
-    @property
-    def unconditional(self) -> Any:
-        """The unconditional leaf that all components share, so that a mixture can stand in `&`."""
-        return self.leaves.unconditional
+    unconditional = property(attrgetter("leaves.unconditional"))
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, C, H, W). Costs the energy and the prediction of every distinct leaf."""
@@ -411,16 +400,12 @@ def mix(parts: Iterable[Any]) -> Mixture:
     if not any(m.has_shares for m in inner):
         return Mixture(components, log_weights)
     if bare := [part for part, m in zip(given, inner, strict=True) if not m.has_shares]:
-        raise CompositionError(
-            f"got {' | '.join(map(repr, given))}, where {bare[0]!r} has no share and another part has one; expected a "
-            "share for every part, or for none; write `0.5 * a | 0.5 * (b | c)`"
-        )
+        got = f"got {' | '.join(map(repr, given))}, where {bare[0]!r} has no share and another part has one"
+        raise CompositionError(f"{got}; expected one of all, or of none; write `0.5 * a | 0.5 * (b | c)`")
     total = sum(1.0 if m.total is None else m.total for m in inner)
     if total > 1.0 + LEAST_VALUE:
-        raise CompositionError(
-            f"got {' | '.join(map(repr, given))} with shares that sum to {total:g}; expected 1; choose smaller shares, "
-            "such as `0.5 * (a | b) | 0.5 * c`"
-        )
+        got = f"got {' | '.join(map(repr, given))} with shares that sum to {total:g}"
+        raise CompositionError(f"{got}; expected 1; choose smaller shares, such as `0.5 * (a | b) | 0.5 * c`")
     return Mixture(components, log_weights, total=total)
 
 

@@ -68,12 +68,9 @@ class Condition:
         shapes = sorted({c.shape for c in conditions})
         if len(shapes) != 1:
             raise InputError(f"got conditions of token shapes {shapes}; expected one (L, D) for all; pad the tokens")
-        return cls(
-            torch.cat([c.rows for c in conditions]),
-            torch.cat([c.null for c in conditions]),
-            _cat_parts([(c, c.pooled) for c in conditions], "pooled vectors"),
-            _cat_parts([(c, c.mask) for c in conditions], "a mask"),
-        )
+        pooled = _cat_parts([(c, c.pooled) for c in conditions], "pooled vectors")
+        mask = _cat_parts([(c, c.mask) for c in conditions], "a mask")
+        return cls(torch.cat([c.rows for c in conditions]), torch.cat([c.null for c in conditions]), pooled, mask)
 
     @property
     def shape(self) -> tuple[int, int]:

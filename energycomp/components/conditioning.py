@@ -116,10 +116,7 @@ class TrainableConditioner(Conditioner, Protocol):
 
 @attrs.frozen
 class Latents:
-    """A conditioner whose values are latents that an encoder reads from an image; the token of a value is the value.
-
-    Args:
-        width: D.
+    """A conditioner of latents of a width D that an encoder reads from an image; the token of a value is the value.
 
     >>> latents = Latents(3)
     >>> latents.parse(0.5, 1, -2), latents(torch.zeros(2, 3)).shape
@@ -133,7 +130,6 @@ class Latents:
     support = constraints.independent(constraints.real, 1)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
-        """D numbers as a value (1, D)."""
         numbers = all(isinstance(number, int | float) and math.isfinite(number) for number in args)
         if kwargs or len(args) != self.width or not numbers:
             expected = f"the {self.width} finite numbers of a latent"
@@ -141,15 +137,12 @@ class Latents:
         return torch.tensor([args], dtype=torch.float32)
 
     def describe(self, value: Tensor) -> list[float]:
-        """The numbers of a value (D,), which `parse` takes back."""
         return [float(number) for number in value]
 
     def config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
         return {"width": self.width}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Values (R, D) as rows (R, 1, D)."""
         if values.ndim != 2 or values.shape[1] != self.width:
             raise InputError(f"got latents {tuple(values.shape)}; expected (R, {self.width}); take those of this model")
         return Condition(values[:, None].float())

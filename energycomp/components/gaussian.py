@@ -22,8 +22,8 @@ class Gaussian(Composable):
     Args:
         mean, variance: of every number of a sample: one number, or (C, H, W).
         name: what `repr` and errors call it.
-        sample_shape, alphas_cumprod, space, value_range: of its `noised_space`; `space` is the identity. To compose it
-            with a model of images, give it `space="pixels"` and `value_range=(-1, 1)`.
+        sample_shape, alphas_cumprod, space, value_range: of its `noised_space`, whose identity is `space`. To compose
+            it with a model of images, give it `space="pixels"` and `value_range=(-1, 1)`.
         unconditional: the leaf that `&` and `~` take as u; "self" makes this one u.
 
     >>> g = Gaussian(0.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energycomp.components.algebra import Composable, Composition, Mixture
 from energycomp.components.component import EnergyComponent, HasEnergy
-from energycomp.components.predict import WrappedGroup, group_of, predict, predict_group
+from energycomp.components.predict import WrappedGroup, group_of, predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
 from energycomp.components.terms import Terms
@@ -129,10 +129,6 @@ class _Matched(Composable):
         """The unconditional leaf of the component, matched to the same space; None where it has none."""
         unit = getattr(self.inner, "unconditional", None)
         return None if unit is None else match_snr(unit, self.group.space)
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Noise prediction (B, C, H, W)."""
-        return predict(self, sample, timestep)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return match_snr, (self.inner, self.noised_space)  # a copy is matched once, too

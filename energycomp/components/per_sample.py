@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import attrs
 import torch
@@ -31,10 +30,8 @@ class _Numbers:
     def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
         batch, count = len(share), len(self.numbers)
         if batch % count:
-            raise InputError(
-                f"got a batch of {batch} samples for {count} compositions, one for each sample; expected a multiple of "
-                f"{count}; sample n={count} of them"
-            )
+            got = f"got a batch of {batch} samples for {count} compositions, one for each sample"
+            raise InputError(f"{got}; expected a multiple of {count}; sample n={count} of them")
         return torch.tensor(self.numbers, dtype=torch.float64).repeat(batch // count)[:, None, None, None]
 
     def __repr__(self) -> str:
@@ -49,14 +46,8 @@ def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
     sample costs the leaves of its own composition, and all of them are evaluated in one batch. The samples are those of
     sampling one composition after another with the same generators.
 
-    Predictions of x0 or v are summed as they are if the mass of every composition is 1, and as eps otherwise.
-
-    Args:
-        compositions: components of one noised space.
-
     Raises:
-        CompositionError: no list, an empty one, components of different spaces, or compositions that are made by
-            `per_sample`.
+        CompositionError: no list, an empty one, components of different spaces, or some that `per_sample` made.
 
     >>> from energycomp.components import Gaussian
     >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((0.5, "a"), (1.0, "b"), (2.0, "c")))
@@ -66,24 +57,18 @@ def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
     torch.Size([2, 1, 1, 1])
     """
     if not isinstance(compositions, Iterable):
-        raise CompositionError(
-            f"got {compositions!r}; expected a list of compositions, one for each sample; give `[a, b]`"
-        )
+        raise CompositionError(f"got {compositions!r}; expected a list of compositions, one a sample; give `[a, b]`")
     parts = [Composition.of(composition) for composition in compositions]
     if not parts:
         raise CompositionError("got no compositions; expected one for each sample; give at least one")
+    for part in parts:
+        if any(isinstance(weight, Weight) and weight.samples is not None for weight in part.terms.values()):
+            got = f"got {part!r}, whose weights vary over samples, for one sample"
+            raise CompositionError(
+                f"{got}; expected one of one sample; give one list of all compositions to `per_sample`"
+            )
     leaves = {id(leaf): leaf for part in parts for leaf in part.terms}
-    return Composition([(leaf, _weight([_of(part, leaf) for part in parts])) for leaf in leaves.values()])
-
-
-def _of(part: Composition, leaf: Any) -> AnyWeight:
-    weight = part.terms.get(leaf, 0.0)
-    if isinstance(weight, Weight) and weight.samples is not None:
-        raise CompositionError(
-            f"got {part!r}, whose weights vary over samples, for one sample; expected a composition of one sample; "
-            "give one list of all compositions to `per_sample`"
-        )
-    return weight
+    return Composition([(leaf, _weight([part.terms.get(leaf, 0.0) for part in parts])) for leaf in leaves.values()])
 
 
 def _weight(weights: list[AnyWeight]) -> AnyWeight:

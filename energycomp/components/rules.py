@@ -41,10 +41,8 @@ def rule_weights(rule: Rule, mass: W) -> tuple[W, W]:
         return none + 1.0, none
     if rule == "mean":
         if not isinstance(total, Weight) and bool((torch.as_tensor(total).abs() < LEAST_VALUE).any()):
-            raise CompositionError(
-                "got a composition without components under the rule 'mean', or with weights that sum to 0; expected "
-                "at least one component and another sum; use the rule 'sum'"
-            )
+            got = "got a composition without components under the rule 'mean', or with weights that sum to 0"
+            raise CompositionError(f"{got}; expected at least one component and another sum; use the rule 'sum'")
         return 1.0 / total, none
     if rule == "product":
         return none + 1.0, 1.0 - total

@@ -62,8 +62,11 @@ class NoisedSpace:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NoisedSpace):
             return NotImplemented
-        same = self.identity == other.identity and tuple(self.sample_shape) == tuple(other.sample_shape)
-        return same and self.value_range == other.value_range and self._has_schedule(other.alphas_cumprod)
+        own, theirs = self.alphas_cumprod, other.alphas_cumprod
+        return mismatch(self, other) is None and (
+            own is theirs
+            or (own.shape == theirs.shape and torch.allclose(own.cpu().double(), theirs.cpu().double(), atol=1e-6))
+        )
 
     def __hash__(self) -> int:
         return hash((self.identity, tuple(self.sample_shape)))
@@ -77,14 +80,6 @@ class NoisedSpace:
         """The numbers of the schedule, by which equal spaces are put in an order."""
         return tuple(self.alphas_cumprod.tolist())
 
-    def _has_schedule(self, alphas_cumprod: Tensor) -> bool:
-        own = self.alphas_cumprod
-        if own is alphas_cumprod:
-            return True
-        return own.shape == alphas_cumprod.shape and torch.allclose(
-            own.cpu().double(), alphas_cumprod.cpu().double(), atol=1e-6
-        )
-
 
 def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace]) -> None:
     """Raises `CompositionError`, naming both components, where the noised spaces of two pairs differ."""
@@ -93,14 +88,11 @@ def check_compatible(a: tuple[object, NoisedSpace], b: tuple[object, NoisedSpace
         return
     if found := mismatch(space, other):
         what, one, two = found
-        raise CompositionError(
-            f"got {first!r} with {what} {one} and {second!r} with {what} {two}; expected one {what}; compose "
-            "components of the same space"
-        )
+        got = f"got {first!r} with {what} {one} and {second!r} with {what} {two}"
+        raise CompositionError(f"{got}; expected one {what}; compose components of the same space")
     raise CompositionError(
-        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule, so that a timestep "
-        f"means the same noise level for both; match the second to the first: match_snr({second!r}, space), where "
-        "space is the noised_space of the first"
+        f"got {first!r} and {second!r} with different alphas_cumprod; expected one noise schedule; match the second to "
+        f"the first: match_snr({second!r}, space), where space is the noised_space of the first"
     )
 
 
@@ -129,11 +121,8 @@ def flow_schedule(steps: int = 1000, shift: float = 1.0) -> Tensor:
     """alphas_cumprod (T,) of the rectified flow x_t = (1 - t) x0 + t eps, rescaled to preserve the variance.
 
     The timestep i has the noise level t = shift u / (1 + (shift - 1) u) with u = (i + 1) / T, as in the flow-matching
-    schedulers of diffusers, and alpha_bar = (1 - t)^2 / ((1 - t)^2 + t^2).
-
-    Args:
-        steps: T.
-        shift: above 1 more timesteps are noisy; 3 in Stable Diffusion 3 (Esser et al., 2024).
+    schedulers of diffusers, and alpha_bar = (1 - t)^2 / ((1 - t)^2 + t^2). A shift above 1, such as 3 in Stable
+    Diffusion 3 (Esser et al., 2024), makes more timesteps noisy.
 
     Raises:
         InputError: fewer than 2 steps, or a shift that is not above 0.

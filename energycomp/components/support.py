@@ -65,20 +65,6 @@ class MixedSupport(constraints.Constraint):
         codes[..., attribute] = torch.as_tensor(words).to(codes) + 1
         return self.joined(numbers, codes)
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Values (count, D + A): numbers of `random_numbers`, and for each attribute one of its words, or open."""
-        numbers = random_numbers(self.continuous, (count, self.length), generator)
-        codes = [torch.randint(n + 1, (count, 1), generator=generator) for n in self.words]
-        return self.joined(numbers, torch.cat(codes, dim=1))
-
-
-def random_numbers(
-    support: constraints.Constraint, shape: tuple[int, ...], generator: torch.Generator | None = None
-) -> Tensor:
-    """Values of a continuous support: a normal sample of that shape, mapped to the support."""
-    values: Tensor = transform_to(support)(torch.randn(*shape, generator=generator))
-    return values
-
 
 def from_quantiles(support: constraints.Constraint, quantiles: Tensor, *, edge: float = 0.0) -> Tensor:
     """The values of a continuous support at quantiles in (0, 1); those of the logistic distribution without bounds.

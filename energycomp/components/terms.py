@@ -25,7 +25,8 @@ class Terms(Mapping[Any, AnyWeight]):
     _pairs: dict[int, tuple[Any, AnyWeight]]  # by the id of the leaf
 
     def __init__(self, terms: Mapping[Any, AnyWeight] | Iterable[tuple[Any, AnyWeight]]) -> None:
-        self.__setstate__(tuple(terms.items() if isinstance(terms, Mapping) else terms))
+        pairs = terms.items() if isinstance(terms, Mapping) else terms
+        self._pairs = {id(leaf): (leaf, weight) for leaf, weight in pairs}
 
     def __getitem__(self, leaf: Any) -> AnyWeight:
         if id(leaf) not in self._pairs:
@@ -49,11 +50,8 @@ class Terms(Mapping[Any, AnyWeight]):
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{leaf!r}: {weight!r}' for leaf, weight in self._pairs.values())}}}"
 
-    def __getstate__(self) -> tuple[tuple[Any, AnyWeight], ...]:
-        return tuple(self._pairs.values())  # ids are those of this process
-
-    def __setstate__(self, pairs: tuple[tuple[Any, AnyWeight], ...]) -> None:
-        self._pairs = {id(leaf): (leaf, weight) for leaf, weight in pairs}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Terms, (tuple(self._pairs.values()),)  # ids are those of this process
 
 
 def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
@@ -86,25 +84,15 @@ def weights_at(
             continue
         if share is None:
             share = noise_share(timestep, len(shared_space(terms).alphas_cumprod))
-        value = _collapsed(weight.at(share, size))
-        if isinstance(value, Tensor) or value != 0.0:
-            found.append((leaf, value))
+        value = weight.at(share, size)
+        low, high = float(value.min()), float(value.max())
+        if max(abs(low), abs(high)) >= LEAST_VALUE:
+            found.append((leaf, low if high - low <= LEAST_NUMBER else value))
     return found
 
 
-def _collapsed(values: Tensor) -> float | Tensor:
-    low, high = float(values.min()), float(values.max())
-    if max(abs(low), abs(high)) < LEAST_VALUE:
-        return 0.0
-    return low if high - low <= LEAST_NUMBER else values
-
-
 def formula(terms: Mapping[Any, AnyWeight]) -> str:
-    """A weighted sum as it is written, the leaves by their `repr`; a second model of the same name is NAME-2.
-
-    >>> formula({1: 2.0, 2: -1.0}), formula({})
-    ('2 1 - 2', '0')
-    """
+    """A weighted sum as it is written, the leaves by their `repr`; a second model of the same name is NAME-2."""
     owners: dict[str, list[Any]] = {}
 
     def named(leaf: Any) -> str:
@@ -146,13 +134,10 @@ def shared_unconditional(parts: Sequence[Mapping[Any, AnyWeight]]) -> Any:
     for leaf in (leaf for terms in parts for leaf in terms):
         unit = getattr(leaf, "unconditional", None)
         if unit is None:
-            raise CompositionError(
-                f"got {leaf!r}, which has no unconditional leaf; expected one for `&` and `~`; use `+` and `-`"
-            )
+            expected = "expected one for `&` and `~`; use `+` and `-`"
+            raise CompositionError(f"got {leaf!r}, which has no unconditional leaf; {expected}")
         units[id(unit)] = unit
     if len(units) != 1:
-        raise CompositionError(
-            f"got {' and '.join(map(formula, parts))} with {len(units)} unconditional leaves; expected one denoiser "
-            "for `&` and `~`; compose different models with `+` and weights"
-        )
+        got = f"got {' and '.join(map(formula, parts))} with {len(units)} unconditional leaves"
+        raise CompositionError(f"{got}; expected one for `&` and `~`; compose different models with `+` and weights")
     return next(iter(units.values()))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from energycomp.components.regions import REGIONS, during, region
+from energycomp.components.regions import BOXES, REGIONS, during, region
 from energycomp.components.weights import AnyWeight, Weight
 from energycomp.errors import InputError
 from energycomp.images import open_image
@@ -23,10 +23,6 @@ from energycomp.images import open_image
 AT = re.compile(r"(?s)(.*)(?:^|\s)@(?:\s(.*))?")
 TIMES = re.compile(r"(?s)(.*?)(?:(?:^|\s)\*\s|\*(?=[-+.\d]\S*$))(.*)")  # without spaces in front of a number alone
 SHARES = re.compile(r"([\d.]+)\s*-\s*([\d.]+)")
-PLACES = (
-    f"{', '.join(REGIONS)}, a box x0,y0,x1,y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, an image file as a mask, "
-    "or a share of the trajectory such as 0-0.4"
-)
 
 
 @attrs.frozen
@@ -98,8 +94,9 @@ def _region(where: str, text: str) -> AnyWeight:
     try:
         return _mask(file.resolve(), file.stat().st_mtime_ns) if is_mask else region(where)
     except InputError as error:
+        other = "an image file as a mask, or a share of the trajectory such as 0-0.4"
         why = f", and a file that can be read ({error})" if is_mask else ""
-        raise InputError(f"got '@ {where}' in {text!r}; expected {PLACES}{why}") from error
+        raise InputError(f"got '@ {where}' in {text!r}; expected {BOXES}, {other}{why}") from error
 
 
 @lru_cache(maxsize=64)

@@ -9,9 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import constraints, transform_to
 
 from energycomp.components.conditioning import Conditioner, FiniteConditioner, mixed_of
-from energycomp.components.support import MixedSupport, random_numbers
+from energycomp.components.support import MixedSupport
 from energycomp.components.weights import scalar
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
@@ -49,8 +50,9 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
     """
     shape = tuple(conditioner.value_shape)
     if args and not kwargs and all(isinstance(arg, Tensor | np.ndarray | np.generic) for arg in args):
-        parts = [_numbers(arg) for arg in args]
-        whole = parts[0] if len(parts) == 1 else _stacked(parts)
+        parts = [part for arg in args if (part := _numbers(arg)) is not None]
+        alike = len(parts) == len(args) and len({part.shape for part in parts}) == 1
+        whole = None if not alike else parts[0] if len(args) == 1 else torch.stack(parts)
         if whole is not None and tuple(whole.shape) in (shape, (1, *shape)):
             if not _is_legal(conditioner, whole):
                 raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}; change it")
@@ -73,21 +75,15 @@ def value_of(conditioner: Conditioner, given: Any) -> Tensor:
             return parsed(conditioner, **given)
         return parsed(conditioner, *given) if isinstance(given, list | tuple) else parsed(conditioner, given)
     except TypeError as error:  # of a `parse` with other arguments
-        raise InputError(
-            f"got {given!r}, which {type(conditioner).__name__} does not take ({error}); expected what the model is "
-            "called with, such as (0.4, 0.6)"
-        ) from error
+        got = f"got {given!r}, which {type(conditioner).__name__} does not take ({error})"
+        raise InputError(f"{got}; expected what the model is called with, such as (0.4, 0.6)") from error
 
 
 def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> Tensor:
     """Several values (M, *V): a tensor, an array or nested lists of numbers, or a list of what `value_of` takes.
 
-    Args:
-        given: the values.
-        name: what the error calls them.
-
     Raises:
-        InputError: not all of them are values of the conditioner.
+        InputError: not all of them, which the error calls by that name, are values of the conditioner.
 
     >>> from energycomp.testing import Labels, UnitSquare
     >>> values_of(Labels(4), [3, 1]), values_of(UnitSquare(), [(0.25, 0.5), (0, 1)]).shape
@@ -104,10 +100,8 @@ def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> 
     fits = values is not None and values.ndim == 1 + len(shape) and tuple(values.shape[1:]) == shape
     if values is None or not fits or not _is_legal(conditioner, values):
         got = f"{name} {given!r}" if values is None else f"{name} of shape {tuple(values.shape)}"
-        raise InputError(
-            f"got {got}; expected legal values of {type(conditioner).__name__} of shape "
-            f"({', '.join(map(str, ('M', *shape)))}); give a list of values, and check their range"
-        )
+        expected = f"legal values of {type(conditioner).__name__} of shape ({', '.join(map(str, ('M', *shape)))})"
+        raise InputError(f"got {got}; expected {expected}; give a list of values, and check their range")
     return _typed(conditioner, values)
 
 
@@ -122,12 +116,6 @@ def _numbers(given: Any) -> Tensor | None:
     if found.dtype == torch.bool or found.is_complex():
         return None
     return found.float() if found.dtype == torch.float64 and found is not given else found
-
-
-def _stacked(parts: list[Tensor | None]) -> Tensor | None:
-    known = [part for part in parts if part is not None]
-    same = len(known) == len(parts) and len({part.shape for part in known}) == 1
-    return torch.stack(known) if same else None
 
 
 def _is_legal(conditioner: Conditioner, values: Tensor) -> bool:
@@ -166,9 +154,8 @@ def read_value(conditioner: Conditioner, text: str) -> Tensor:
         elif part.strip() and not equals:
             args.append(_literal(part.strip()))
         else:
-            raise InputError(
-                f"got {text!r}; expected arguments with commas between them, such as 0.3,0.5 or name=value"
-            )
+            expected = "expected arguments with commas between them, such as 0.3,0.5 or name=value"
+            raise InputError(f"got {text!r}; {expected}")
     return conditioner.parse(*args, **kwargs)
 
 
@@ -196,6 +183,15 @@ def random_values(conditioner: Conditioner, count: int, *, generator: int | torc
         legal = conditioner.enumerate_support()
         return legal[torch.randint(len(legal), (count,), generator=generator)]
     support = conditioner.support
-    if isinstance(support, MixedSupport):
-        return support.sample(count, generator)
-    return random_numbers(support, (count, *conditioner.value_shape), generator)
+    if not isinstance(support, MixedSupport):
+        return _random_numbers(support, (count, *conditioner.value_shape), generator)
+    numbers = _random_numbers(support.continuous, (count, support.length), generator)
+    codes = [torch.randint(n + 1, (count, 1), generator=generator) for n in support.words]
+    return support.joined(numbers, torch.cat(codes, dim=1))
+
+
+def _random_numbers(
+    support: constraints.Constraint, shape: tuple[int, ...], generator: torch.Generator | None
+) -> Tensor:
+    numbers: Tensor = transform_to(support)(torch.randn(*shape, generator=generator))
+    return numbers

@@ -131,10 +131,8 @@ class Weight:
         """
         counts = {factor.samples for factors, _ in self.parts for factor in factors} - {None}
         if len(counts) > 1:
-            raise CompositionError(
-                f"got the weight {self!r} for {' and '.join(map(str, sorted(filter(None, counts))))} samples; expected "
-                "one number; give every `per_sample` the same number of compositions"
-            )
+            got = f"got the weight {self!r} for {' and '.join(map(str, sorted(filter(None, counts))))} samples"
+            raise CompositionError(f"{got}; expected one number; give every `per_sample` as many compositions")
         return next(iter(counts), None)
 
     def at(self, share: Tensor, size: tuple[int, int]) -> Tensor:
@@ -198,11 +196,7 @@ def _clamped(_: Weight, values: Tensor) -> Tensor:
 
 
 def positive(weight: AnyWeight, size: tuple[int, int]) -> AnyWeight:
-    """max(w, 0): the weight itself where it is nowhere below 0 at H, W pixels, and 0 where it is nowhere above.
-
-    >>> positive(-2.0, (1, 1)), positive(2.0, (1, 1))
-    (0.0, 2.0)
-    """
+    """max(w, 0): the weight itself where it is nowhere below 0 at H, W pixels, and 0 where it is nowhere above."""
     if not isinstance(weight, Weight):
         return max(weight, 0.0)
     values = weight.everywhere(size)
@@ -244,11 +238,7 @@ def as_weight(value: Any) -> float | None:
 
 
 def scalar(value: Any) -> Any:
-    """A tensor or an array without dimensions, or a number of numpy, as a number of Python; anything else as it is.
-
-    >>> scalar(np.float32(0.5)), scalar(Tensor([2.0])[0]), scalar("2")
-    (0.5, 2.0, '2')
-    """
+    """A tensor or an array without dimensions, or a number of numpy, as a number of Python; anything else as it is."""
     return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 
@@ -281,10 +271,8 @@ def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) ->
     for weight in terms.values():
         if isinstance(weight, Weight):
             over = "pixels or the noise level" if weight.samples is None else "samples"
-            raise InputError(
-                f"got the weight {weight!r}, which varies over {over}; expected a number, which is all that {user} "
-                f"takes; {instead}"
-            )
+            got = f"got the weight {weight!r}, which varies over {over}"
+            raise InputError(f"{got}; expected a number, which is all that {user} takes; {instead}")
     return terms  # type: ignore[return-value]  # all are numbers
 
 

@@ -67,15 +67,12 @@ class Decomposer(Protocol):
 
     def encode(self, images: Any, *, generator: torch.Generator | None = None) -> Tensor:
         """Latents (B, K, D) of images, in any form that `ImageProcessor` takes."""
-        ...
 
     def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of latents (B, K', D), for any K' of at least 1."""
-        ...
 
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
         """Each part of latents (B, K', D) alone, and all parts together."""
-        ...
 
 
 @runtime_checkable
@@ -84,7 +81,6 @@ class SceneDecomposer(Decomposer, Protocol):
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """New scenes (n, 3, H, W) in [-1, 1]."""
-        ...
 
 
 @attrs.frozen(eq=False)
@@ -140,8 +136,8 @@ def decompose_samples(
 def explained_variance(images: Tensor, rebuilt: Tensor) -> list[float | None]:
     """1 - squared error / variance of the pixels, for each image (B, 3, H, W) in [-1, 1].
 
-    A share below `EXPLAINED` means that the image is out of distribution: the model has not learned images of its kind.
-    None for an image of one colour that is rebuilt as one, of which there is nothing to explain.
+    A share below `EXPLAINED` means that the image is out of distribution. None for an image of one colour that is
+    rebuilt as one, of which there is nothing to explain.
 
     >>> bright = torch.linspace(-1, 1, 8).expand(1, 3, 8, 8)
     >>> explained_variance(bright, bright), explained_variance(bright, torch.zeros(1, 3, 8, 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Protocol, cast, get_args
 
 import attrs
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from energycomp.components.algebra import Composable
 from energycomp.components.condition import Condition
-from energycomp.components.predict import predict
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
@@ -26,24 +26,19 @@ MAX_NUMBERS = 100_000_000  # in a sample or a condition row: beyond any that mem
 
 
 class Codec(Protocol):
-    """Images to the latents that are diffused, and back (a diffusers VAE: `energycomp.models.VAECodec`)."""
+    """Images (B, 3, H, W) in [-1, 1] to the latents (B, C, h, w) that are diffused, and back, such as a `VAECodec`.
+
+    Latents of codecs of the same identity can be composed. `encode` gives the posterior mean of scaled latents, and
+    `config` says as JSON where the codec comes from.
+    """
 
     @property
-    def identity(self) -> str:
-        """Latents of codecs of the same identity can be composed."""
-
+    def identity(self) -> str: ...
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w)."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to the posterior mean of their scaled latents (B, C, h, w)."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) to images (B, 3, H, W)."""
-
-    def config(self) -> dict[str, Any]:
-        """Where the codec comes from, as JSON."""
+    def latent_shape(self) -> tuple[int, int, int]: ...
+    def encode(self, images: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor) -> Tensor: ...
+    def config(self) -> dict[str, Any]: ...
 
 
 def _shape(dimensions: str) -> Validator:
@@ -64,11 +59,9 @@ class Denoiser:
         network: an `energycomp.denoisers.Network` or `TwoStage` module.
         alphas_cumprod: the noise schedule, shape (T,), falling, in (0, 1).
         prediction_type: what the network predicts: "epsilon", "sample" (x0), "v_prediction" or "flow" (eps - x0). A
-            network that predicts a flow is given samples of it, (1 - t) x0 + t eps; all others variance-preserving
-            ones.
+            network of a flow is given samples of it, (1 - t) x0 + t eps; all others variance-preserving ones.
         rule: the rule under which it was trained to be composed; "sum" goes with "epsilon" only.
-        sample_shape: (C, H, W) of one sample.
-        token_shape: (L, D) of one condition row.
+        sample_shape, token_shape: (C, H, W) of one sample, (L, D) of one condition row.
         null_trained: whether the unconditional row was trained; without it `&`, `~` and guidance raise.
         codec: of latents; pixels when left out.
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
@@ -147,10 +140,7 @@ class Denoiser:
         return rows(self, trunk(self, sample, timestep), condition, owner).split(batch)
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """What the network is given of variance-preserving samples (B, C, H, W) at timesteps (B,).
-
-        Samples of the rectified flow, x / (signal + sigma), under the prediction type "flow"; else the samples.
-        """
+        """What the network is given of variance-preserving samples (B, C, H, W) at timesteps (B,), see `input_norm`."""
         norm = input_norm(self.alphas_cumprod, timestep, self.prediction_type, sample.dtype)
         return sample if norm is None else sample / norm
 
@@ -221,23 +211,12 @@ class Conditional(Composable):
             raise CompositionError(f"{got}; expected {expected}; make {self.name} with its model's conditioner")
 
     @property
-    def group(self) -> Denoiser:
-        """The denoiser, which predicts all its leaves in one batch."""
-        return self.denoiser
-
-    @property
     def noised_space(self) -> NoisedSpace:
         """Where the samples of the denoiser live."""
         return self.denoiser.noised_space
 
-    @property
-    def unconditional(self) -> Conditional:
-        """The unconditional leaf of the same denoiser; raises `CompositionError` where it was never trained."""
-        return self.denoiser.unconditional
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Noise prediction (B, C, H, W). Costs B rows and B trunk passes."""
-        return predict(self, sample, timestep)
+    group = property(attrgetter("denoiser"))  # it predicts all its leaves in one batch
+    unconditional = property(attrgetter("denoiser.unconditional"))
 
     def __repr__(self) -> str:
         return self.name

@@ -36,9 +36,6 @@ def widest(network: nn.Module) -> int:
     """Channels of the widest convolution; without one, a quarter of the widest linear layer, at least 64.
 
     Networks without convolutions are transformers, whose tokens are patches of 2x2 pixels.
-
-    >>> widest(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1)))
-    8
     """
     shapes = [weight.shape for weight in network.parameters() if weight.ndim in (2, 4)]
     linear = max((64, *(shape[0] // 4 for shape in shapes)))
@@ -105,11 +102,9 @@ class Trunk:
 
 
 def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
-    """Runs the trunk once for every sample; for a network of one stage it only keeps the inputs.
+    """Runs the trunk once for noised samples (B, C, H, W) at real timesteps (B,) in [0, T].
 
-    Args:
-        sample: noised samples, (B, C, H, W).
-        timestep: (B,) real numbers in [0, T].
+    For a network of one stage it only keeps the inputs.
     """
     if tuple(sample.shape[1:]) != tuple(denoiser.sample_shape):
         expected = f"(B, {', '.join(map(str, denoiser.sample_shape))})"

@@ -20,11 +20,7 @@ _gathering: ContextVar[Gathering | None] = ContextVar("gathering", default=None)
 
 
 class Gathering:
-    """Threads whose calls run as one batch, without gradients, once each thread that is left waits for one.
-
-    Args:
-        members: number of threads.
-    """
+    """Threads, in a number of members, whose calls run as one batch, once each thread that is left waits for one."""
 
     def __init__(self, members: int) -> None:
         self._left, self._stopped, self._lock = members, False, Lock()
@@ -70,10 +66,7 @@ class Gathering:
 
 
 def called(key: object, batched: Batched[T], *arguments: Any) -> T:
-    """The result of a call: with the calls of other threads in one batch inside `run_together`, else alone.
-
-    Calls with gradients run alone.
-    """
+    """The result of a call: in one batch with those of other threads inside `run_together`; with gradients, alone."""
     gathering = _gathering.get()
     if gathering is None or torch.is_grad_enabled():
         return batched([arguments])[0]

@@ -33,6 +33,8 @@ class ConditionUNet(nn.Module):
     ... )
     >>> net(torch.zeros(2, 4, 8, 8), torch.tensor([5.0, 7.0]), Condition(torch.rand(2, 1, 2))).shape
     torch.Size([2, 4, 8, 8])
+    >>> ConditionUNet.from_unet(net.unet).unet is net.unet
+    True
     """
 
     def __init__(self, *, tokens: int = 1, **config: Any) -> None:
@@ -44,7 +46,8 @@ class ConditionUNet(nn.Module):
         _refuse(self.unet, "class_embed_type", "num_class_embeds", "addition_embed_type")
         if self.unet.config.encoder_hid_dim_type != "text_proj":
             _refuse(self.unet, "encoder_hid_dim_type")
-        self.null = nn.Parameter(torch.zeros(tokens, token_width(self.unet)))
+        width = self.unet.config.encoder_hid_dim or self.unet.config.cross_attention_dim
+        self.null = nn.Parameter(torch.zeros(tokens, width if isinstance(width, int) else width[0]))
 
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, *, tokens: int = 1, null: Tensor | None = None) -> Self:
@@ -53,15 +56,6 @@ class ConditionUNet(nn.Module):
         Args:
             null: the tokens (L, D) under which it was trained as unconditional, such as those of the empty prompt;
                 zeros, to be trained, when left out.
-
-        >>> from diffusers import UNet2DConditionModel
-        >>> unet = UNet2DConditionModel(
-        ...     sample_size=8, block_out_channels=[8, 8], norm_num_groups=1, cross_attention_dim=2,
-        ...     down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], attention_head_dim=1,
-        ...     up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
-        ... )
-        >>> ConditionUNet.from_unet(unet).unet is unet
-        True
         """
         with torch.device("meta"):
             adapter = cls(tokens=tokens, **_arguments(unet))
@@ -97,6 +91,8 @@ class EmbeddingUNet(nn.Module):
     ... )
     >>> net(torch.zeros(2, 3, 8, 8), torch.tensor([5.0, 7.0]), Condition(torch.rand(2, 1, 3))).shape
     torch.Size([2, 3, 8, 8])
+    >>> EmbeddingUNet.from_unet(net.unet, condition_width=3).config["condition_width"]
+    3
     """
 
     def __init__(self, *, condition_width: int, **config: Any) -> None:
@@ -115,30 +111,17 @@ class EmbeddingUNet(nn.Module):
     def from_unet(cls, unet: UNet2DModel, *, condition_width: int | None = None, null_class: int | None = None) -> Self:
         """An adapter around a copy of a UNet that is there already, such as a trained one.
 
-        With `num_class_embeds` classes it takes one-hot rows over them and predicts what it did. One without classes
-        predicts what it did under every condition, until it is trained further.
-
-        Args:
-            condition_width: of a UNet without classes.
-            null_class: the class under which it was trained as unconditional, where there is one.
-
-        >>> from diffusers import UNet2DModel
-        >>> unet = UNet2DModel(
-        ...     sample_size=8, block_out_channels=[8, 8], norm_num_groups=1, num_class_embeds=5,
-        ...     down_block_types=["DownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "UpBlock2D"],
-        ... )
-        >>> EmbeddingUNet.from_unet(unet, null_class=4).config["condition_width"]
-        5
+        With `num_class_embeds` classes it takes one-hot rows over them and predicts what it did. `null_class` is that
+        under which it was trained as unconditional. A UNet without classes needs `condition_width`, and
+        predicts what it did under every condition until it is trained further.
         """
         _refuse(unet, "class_embed_type")
         classes = unet.config.num_class_embeds
         width = condition_width if classes is None else classes
         legal = null_class is None or 0 <= null_class < (classes or 0)
         if not legal or width is None or condition_width not in (None, width):
-            raise InputError(
-                f"got a UNet of {classes or 'no'} classes with condition_width={condition_width} and "
-                f"null_class={null_class}; expected condition_width without classes, a null_class among them or none"
-            )
+            got = f"got a UNet of {classes or 'no'} classes with {condition_width=} and {null_class=}"
+            raise InputError(f"{got}; expected condition_width without classes, a null_class among them or none")
         adapter = cls(condition_width=width, **{**_arguments(unet), "num_class_embeds": None})
         adapter.to(device=unet.device, dtype=unet.dtype)
         nn.init.zeros_(adapter.embed.weight)
@@ -152,17 +135,10 @@ class EmbeddingUNet(nn.Module):
         return adapter
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Predictions (R, C, H, W)."""
         rows = self.embed(condition.rows.to(sample.dtype).flatten(1))
         embedding = torch.where(condition.null[:, None], self.null.to(rows.dtype), rows)
         prediction: Tensor = self.unet(sample, timestep, class_labels=embedding, return_dict=False)[0]
         return prediction
-
-
-def token_width(unet: UNet2DConditionModel) -> int:
-    """D, the width of the tokens that a UNet attends to."""
-    width = unet.config.encoder_hid_dim or unet.config.cross_attention_dim
-    return int(width if isinstance(width, int) else width[0])
 
 
 def _arguments(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
@@ -177,7 +153,5 @@ def _refuse(unet: UNet2DConditionModel | UNet2DModel, *inputs: str) -> None:
     if unet.config.in_channels != unet.config.out_channels:
         asked.append(f"{unet.config.in_channels} channels in and {unet.config.out_channels} out")
     if asked:
-        raise InputError(
-            f"got a {type(unet).__name__} with {', '.join(asked)}; expected one that maps a sample, a timestep and "
-            "one condition to a prediction; write a network with `forward(sample, timestep, condition)` around it"
-        )
+        expected = "expected one of a sample, a timestep and one condition; write a network around it"
+        raise InputError(f"got a {type(unet).__name__} with {', '.join(asked)}; {expected}")

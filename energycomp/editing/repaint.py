@@ -87,8 +87,7 @@ def difference(
     change = before - after
     space = change.noised_space
     alphas_cumprod = space.alphas_cumprod
-    shape = (picture.shape[1], picture.shape[2], picture.shape[3])
-    bank = draw_bank(draws, shape, alphas_cumprod, timesteps=timesteps, generator=generator)
+    bank = draw_bank(draws, space.sample_shape, alphas_cumprod, timesteps=timesteps, generator=generator)
     signal, noise = space.levels(bank.timestep, picture.dtype)
     eps = predict(change, bank.noised(picture, alphas_cumprod), bank.timestep)
     return (eps * noise / signal).square().mean((0, 1), keepdim=True).sqrt()

@@ -42,15 +42,10 @@ STEP, EDGE = 0.02, 1e-4
 
 @attrs.frozen(eq=False)
 class ObjectWords:
-    """What `read_attributes` finds.
+    """What `read_attributes` finds: objects, and the mean error with each word of an attribute, the others as found."""
 
-    Args:
-        values: (K, D + A) the objects, with the word of least error of each attribute.
-        errors: (K, n) for each of the A attributes: the mean error with each of its words, the other words as found.
-    """
-
-    values: Tensor
-    errors: tuple[Tensor, ...]
+    values: Tensor  # (K, D + A), with the word of least error of each attribute
+    errors: tuple[Tensor, ...]  # (K, n) for each of the A attributes
 
     def certainty(self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The posterior (K, A) of the words that were found, softmax(-beta E) over those of an attribute; NaN for None.
@@ -95,7 +90,8 @@ def read_attributes(
         open_words = [_undecided(problem.energies(known), problem.beta if sweep else None) for known in errors]
         if not any(bool(words.any()) for words in open_words):
             break
-        search = _Sweep(problem, values, problem.draw(draws * 2**sweep, generator))
+        bank = problem.draw(draws * 2**sweep, generator)
+        search = _Sweep(problem, values, bank, problem.quadratic(values, bank))
         for attribute, words in enumerate(open_words):
             errors[attribute] = search.choose(attribute, words, errors[attribute], drawn)
         values, drawn = search.values, drawn + draws * 2**sweep
@@ -117,10 +113,7 @@ class _Sweep:
     problem: Problem
     values: Tensor
     bank: NoiseBank
-    form: QuadraticForm = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.form = self.problem.quadratic(self.values, self.bank)
+    form: QuadraticForm
 
     def choose(self, attribute: int, words: Tensor, prior: Tensor, drawn: int) -> Tensor:
         """Sets an attribute of the objects with words in question (K, n) to the best of them; returns all errors.

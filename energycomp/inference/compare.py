@@ -67,9 +67,7 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
     gap = (other - errors).double()
     mean = float(gap.mean())
     stderr, freedom = standard_error(gap, banks)
-    if freedom == 0.0:
-        return mean, stderr, 0.5
     stderr = max(stderr, ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
-    if stderr == 0.0:
-        return mean, 0.0, 0.5
+    if freedom == 0.0 or stderr == 0.0:
+        return mean, stderr, 0.5
     return mean, stderr, float(stats.t.sf(mean / stderr, freedom))

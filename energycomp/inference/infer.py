@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
@@ -46,23 +45,19 @@ def infer(
     """Finds the values, and their number, whose composition explains an image best (thesis eqs 5.7, 5.9).
 
     Args:
-        image: one image: a path, Pillow image, uint8 array (H, W, 3) or (H, W), or float tensor (C, H, W) in [0, 1], as
-            `Composer.sample(output_type="pt")` returns it. Data that are not images are tensors of any numbers.
+        image: one image: a path, Pillow image, uint8 array (H, W, 3) or (H, W), or float tensor (C, H, W) in [0, 1]; or
+            data that are no images, tensors of any numbers.
         model: a model, or its name or folder, which is loaded for this image; load it once to read several.
-        solver: an object with `solve(problem, generator=)`, its class, or a registered name such as "pursuit"; the
-            model's default solver when left out. A model with an encoder, such as `decomp`, has none: use `decompose`.
+        solver: an object with `solve(problem, generator=)`, its class, or a registered name; by default the model's. A
+            model with an encoder, such as `decomp`, has none: use `decompose`.
         count: the number of components, or least and greatest; the model's default range when left out.
-        candidates: restrict the search to these values (M, *V): a tensor, an array, or a list of values or of what the
-            model is called with.
-        attributes: whether the attributes of the components are read once they are found, for a conditioner that has
-            some, see `MixedConditioner`; else they are left open.
+        candidates: restrict the search to these values (M, *V), as `values_of` takes them.
+        attributes: whether the attributes of a `MixedConditioner` are read once components are found, or left open.
         generator: or a seed, makes the answer repeatable; 0 when left out.
         progress: whether a terminal shows a clock and the bars of the solver.
 
     Returns:
-        The solution, with `fit`, `typicality`, `out_of_distribution`, `at_count_limit` and `view` filled in.
-        Exchangeable components are sorted by their values, positions from left to right, so that two runs with one
-        answer number its components alike.
+        The solution. Exchangeable components are sorted by their values, positions from left to right.
 
     Raises:
         InputError: more than one image, a solver that does not fit the problem, or another illegal argument.
@@ -89,8 +84,8 @@ class Search:
         """The solution for one image as the model's processor takes it: float tensors are in [-1, 1]."""
         if self.solver is None and model.encoder is not None:
             raise InputError(
-                f"got {model.name}, whose encoder reads the latents of an image in one pass, where a search for them "
-                "takes minutes; expected a model without an encoder, or a solver; use decompose, or name solver 'sgd'"
+                f"got {model.name}, whose encoder reads the latents of an image in one pass; expected a model without "
+                "one, or a solver, whose search takes minutes; use decompose, or name solver 'sgd'"
             )
         solver: Solver = object_of("solvers", model.defaults.solver if self.solver is None else self.solver)
         generator = as_generator(0 if generator is None else generator)
@@ -120,19 +115,12 @@ def infer_many(
     attributes: bool = True,
     seed: int = 0,
 ) -> Iterator[Solution]:
-    """Solutions of several images, one after another; the network evaluations of a batch of images run together.
+    """Solutions of several images, one after another; the network evaluations of `batch_size` images run together.
 
     Each answer is that of `infer(image, model, generator=seed)`, up to rounding in the network, and costs as many
     network evaluations. Evaluations with gradients run image by image. It is meant for accelerators; on a CPU,
-    `energycomp batch --workers` uses all cores.
-
-    Args:
-        images, model, solver, count, candidates, attributes: as `infer` takes them.
-        batch_size: images whose evaluations run together. Each holds its predictions in memory.
-        seed: of each image, so that an answer does not depend on the other images.
-
-    Raises:
-        InputError: as `infer`, for the first image that raises it; solutions of earlier batches are out by then.
+    `energycomp batch --workers` uses all cores. Arguments and errors as of `infer`: the first image that raises one
+    ends it, after the solutions of earlier batches.
 
     >>> from energycomp.testing import bumps_model, planted
     >>> model = bumps_model(solver="pursuit")
@@ -154,18 +142,10 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     values = solution.conditions
     if not problem.exchangeable or len(values) < 2:
         return solution
-    order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__), device=values.device)
-
-    def ordered(numbers: Tensor | None) -> Tensor | None:
-        return None if numbers is None else numbers[order.to(numbers.device)]
-
-    return attrs.evolve(
-        solution,
-        conditions=values[order],
-        certainty=ordered(solution.certainty),
-        component_gain=ordered(solution.component_gain),
-        probability=ordered(solution.probability),
-    )
+    order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__))
+    of_each = {name: getattr(solution, name) for name in ("conditions", "certainty", "component_gain", "probability")}
+    found = {name: each[order.to(each.device)] for name, each in of_each.items() if each is not None}
+    return attrs.evolve(solution, **found)
 
 
 def _judged(solution: Solution, problem: Problem, model: Model, generator: torch.Generator) -> Solution:

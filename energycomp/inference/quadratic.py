@@ -28,12 +28,10 @@ class QuadraticForm:
     the weights 1/K. Everything but the atoms is float64.
 
     Args:
-        b: (S, M) inner products of atoms and target.
+        b, c: (S, M) inner products of atoms and target, and (S,) squared norms of the target.
         gram: (S, M, M) inner products of the atoms. None computes columns from the atoms when they are asked for, and
             keeps them.
-        c: (S,) squared norms of the target.
-        atoms: (S, M, P), scaled so that squared norms are errors; None where they are not needed any more.
-        target: (S, P), scaled alike; None with the atoms.
+        atoms, target: (S, M, P) and (S, P), scaled so that squared norms are errors; None where not needed any more.
 
     Raises:
         InputError: when the shapes do not fit each other; from `atoms` and `target` of a form without atoms.

@@ -21,16 +21,15 @@ from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.images import ImageProcessor, decoded, from_unit
 from energycomp.inference.compare import paired
-from energycomp.inference.noise import NoiseBank, draw_bank
+from energycomp.inference.noise import draw_bank
 from energycomp.inference.problem import MAX_NUMBERS
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.models.given import checked_model
 from energycomp.models.model import Model
-from energycomp.sampling.composer import Composer
+from energycomp.sampling.composer import OUTPUT_TYPES, Composer
 from energycomp.seeds import Generator, as_generators
 
 DRAWS = 32  # the lifts of two objects of `clevr` are then 17 standard errors from 0
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 LEVEL = 0.01  # p-value below which a lift is above 0; one whose lift is 0 is taken for shown in 1 to 2 % of images
 
 
@@ -39,21 +38,14 @@ class Ranking:
     """What N images show of the K components of a composition, and the order of the images.
 
     Args:
-        components: the names of the components.
-        negated: whether each was negated (`~b`), so that a good image does not show it.
+        components, negated: the name of each, and whether it was negated (`~b`): a good image does not show it.
         lift: (N, K) mean denoising error without a component minus the error with it, in the units of `Solution.error`.
         stderr: (N, K) standard error of the lift.
         p_value: (N, K) the probability of a lift at least as large on other draws, if its expectation were 0.
         rows: network evaluations spent.
 
-    >>> ranking = Ranking(
-    ...     components=("a", "b"),
-    ...     negated=(False, False),
-    ...     lift=torch.tensor([[9.0, -1.0], [3.0, 2.0]]),
-    ...     stderr=torch.ones(2, 2) / 2,
-    ...     p_value=torch.tensor([[0.0, 0.9], [0.0, 0.001]]),
-    ...     rows=0,
-    ... )
+    >>> lift, p_value = torch.tensor([[9.0, -1.0], [3.0, 2.0]]), torch.tensor([[0.0, 0.9], [0.0, 0.001]])
+    >>> ranking = Ranking(("a", "b"), (False, False), lift, torch.ones(2, 2) / 2, p_value, rows=0)
     >>> ranking.order, ranking.missing
     ((1, 0), (('b',), ()))
     """
@@ -115,9 +107,9 @@ def rank(
     """The lift of every component of a composition for every image: how much it explains of that image.
 
     The lift is the denoising error without a component minus the error with it, on the same noise and timesteps for all
-    images (Yu and Gao, 2025, "Improving compositional generation with diffusion models using lift scores", compare
-    each component with u alone). The errors come from one quadratic form per image: K network evaluations per draw and
-    image for K components, one more for u under the rule "product", and one trunk pass.
+    images (the lift scores of Yu and Gao, 2025, compare each component with u alone). The errors come from one
+    quadratic form per image: K network evaluations per draw and image for K components, one more for u under the rule
+    "product", and one trunk pass.
 
     - Under "product", the composition without component i lacks its residual w_i (e_i - u). Weights above 1 (guidance)
       are taken as 1, since they describe the sampler and not the image.
@@ -162,7 +154,17 @@ def rank_samples(
     """`rank` of samples (B, C, H, W) of the denoiser."""
     denoiser, leaves, weights = rankable(composition)
     samples = samples.to(denoiser.device)
-    bank = _bank(denoiser, model, draws, len(leaves), generator)
+    most = MAX_NUMBERS // ((len(leaves) + 1) * math.prod(denoiser.sample_shape))
+    if not 2 <= draws <= most:
+        raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
+    bank = draw_bank(
+        draws,
+        denoiser.sample_shape,
+        denoiser.alphas_cumprod,
+        timesteps=None if model is None else model.defaults.timesteps,
+        gamma=default_gamma(denoiser.prediction_type) if model is None else model.defaults.gamma,
+        generator=0 if generator is None else generator,
+    )
     condition = Condition.cat([leaf.condition.to(denoiser.device) for leaf in leaves])
     taken = _weightings(weights, denoiser.rule)
     found = []
@@ -228,22 +230,6 @@ def _samples(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
     channels, *size = denoiser.sample_shape
     processor = ImageProcessor(size=size, channels=channels, bounded=denoiser.value_range is not None)
     return processor(from_unit(images) if processor.bounded else images).to(denoiser.device)
-
-
-def _bank(
-    denoiser: Denoiser, model: Model | None, draws: int, components: int, generator: int | torch.Generator | None
-) -> NoiseBank:
-    most = MAX_NUMBERS // ((components + 1) * math.prod(denoiser.sample_shape))
-    if not 2 <= draws <= most:
-        raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
-    return draw_bank(
-        draws,
-        denoiser.sample_shape,
-        denoiser.alphas_cumprod,
-        timesteps=None if model is None else model.defaults.timesteps,
-        gamma=default_gamma(denoiser.prediction_type) if model is None else model.defaults.gamma,
-        generator=0 if generator is None else generator,
-    )
 
 
 def _check_finite(form: QuadraticForm, leaves: list[Conditional]) -> None:
@@ -321,8 +307,7 @@ def sample_best(
         composition: as `rank` takes it, or a list for `Composer`.
         n: the number of samples that are kept.
         best_of: samples drawn for each that is kept.
-        until_complete: draw n samples at a time, and no more once n of them show every component. The first n samples
-            are then those of `Composer.sample`. Where most samples are complete, this costs little more than one each.
+        until_complete: draw n samples at a time, and no more once n of them show every component.
         model, draws: as for `rank`.
         generator: one, or a seed, for samples and ranking; or a list, one for each of the n * best_of samples, which
             are then ranked with the seed 0, as they are with `until_complete`.
@@ -342,7 +327,7 @@ def sample_best(
     if n < 1 or best_of < 1:
         raise InputError(f"got n={n} and best_of={best_of}; expected at least 1 of each")
     if output_type not in OUTPUT_TYPES:
-        raise InputError(f"got output_type {output_type!r}; expected one of {', '.join(map(repr, OUTPUT_TYPES))}")
+        raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
     if "return_dict" in options:
         raise InputError("got return_dict for sample_best, which returns BestSamples; leave it out")
     composer = Composer(composition)

@@ -145,9 +145,8 @@ class Solution:
             )
             found.append(f"the image is out of distribution{share}; do not trust the answer")
         if self.at_count_limit:
-            found.append(
-                f"the count {self.count} is at the end of the range that was searched; search a larger range (count=)"
-            )
+            end = "at the end of the range that was searched"
+            found.append(f"the count {self.count} is {end}; search a larger range (count=)")
         if self.unsupported:
             numbers = ", ".join(str(k + 1) for k in self.unsupported)
             found.append(f"the error does not rise without component {numbers}; the image may hold fewer")
@@ -166,12 +165,12 @@ class Solution:
         >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64, component_gain=torch.tensor([2.5])).table()
         [{'value': [1.0, 1.0], 'gain': 2.5}]
         """
-        shown = self.view is not None and len(self.view.components) == len(self.conditions)
-        rows = self.view.rows if self.view and shown else [as_row(value.tolist()) for value in self.conditions]
-        names = () if self.view is None else self.view.attributes
-        if names and self.certainty is not None and not bool(self.certainty.isnan().any()):
+        view = self.view or View(None, ())
+        shown = view.components if len(view.components) == len(self.conditions) else self.conditions.tolist()
+        rows = list(map(as_row, shown))
+        if view.attributes and self.certainty is not None and not bool(self.certainty.isnan().any()):
             for row, sure in zip(rows, self.certainty.tolist(), strict=True):
-                row["certainty"] = dict(zip(names, sure, strict=True))
+                row["certainty"] = dict(zip(view.attributes, sure, strict=True))
         for name, numbers in (("gain", self.component_gain), ("probability", self.probability)):
             for row, number in zip(rows, [] if numbers is None else numbers.tolist(), strict=numbers is not None):
                 row[name] = _finite(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
 
@@ -32,6 +33,8 @@ from energycomp.sampling.guidance import LinearGuidance, made_guidance
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
 from energycomp.seeds import Generator
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""
@@ -103,18 +106,8 @@ class Composer(Composable):
         """The leaves that it is a weighted sum of."""
         return self.composition.terms
 
-    @property
-    def unconditional(self) -> Any:
-        """The unconditional leaf that all leaves share."""
-        return self.composition.unconditional
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Composed noise prediction (B, C, H, W), see `Composition.eps`."""
-        return self.composition.eps(sample, timestep)
-
-    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Weighted sum of the energies (B,), see `Composition.energy`."""
-        return self.composition.energy(sample, timestep)
+    unconditional = property(attrgetter("composition.unconditional"))
+    energy = property(attrgetter("composition.energy"))
 
     @overload
     def sample(
@@ -178,12 +171,11 @@ class Composer(Composable):
                 both with the value range clipped and mapped to [0, 1], or unchanged where the space has none; or
                 "latent" (the samples of the noised space as they are).
             callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
-                calls it with a pipeline; or, with three arguments, without the composer. A mapping that it returns
-                replaces the sample, under either name. `composer._interrupt = True` in it ends the run of a scheduler.
+                calls it, or without the composer. A mapping that it returns replaces the sample, under either name.
+                `composer._interrupt = True` in it ends the run of a scheduler.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32.
             progress: whether to show a bar; see `set_progress_bar_config`, too.
-            return_dict: for code written for diffusers: True gives an object with `images`, False a tuple of one; the
-                samples themselves when left out.
+            return_dict: for code written for diffusers: True gives an object with `images`, False a tuple of one.
 
         Raises:
             InputError: an option that cannot be, before anything is run.
@@ -200,8 +192,8 @@ class Composer(Composable):
         n = _batch(self.composition) if n is None else n
         if not all(is_whole(number) and number >= 1 for number in (n, num_inference_steps)):
             raise InputError(f"got {n=} and {num_inference_steps=}; expected whole numbers of at least 1, such as n=4")
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise InputError(f"got output_type {output_type!r}; expected 'pil', 'np', 'pt' or 'latent'")
+        if output_type not in OUTPUT_TYPES:
+            raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
         if sampler is not None and scheduler is not None:

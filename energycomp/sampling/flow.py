@@ -62,9 +62,8 @@ class FlowScheduler:
         with without_compiler():
             from diffusers.configuration_utils import FrozenDict
 
-        return FrozenDict(
-            {"prediction_type": "flow", "num_train_timesteps": len(self.alphas_cumprod), "clip_sample": False}
-        )
+        T = len(self.alphas_cumprod)
+        return FrozenDict({"prediction_type": "flow", "num_train_timesteps": T, "clip_sample": False})
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
         """Sets the noise levels of a run, and the timesteps of the composition with their log-SNR."""
@@ -82,12 +81,13 @@ class FlowScheduler:
 
     @property
     def init_noise_sigma(self) -> float:
-        """The length of the flow's samples at the first level, for variance-preserving ones of unit variance."""
-        return self._length()
+        """The length of the flow's samples at the current level, for variance-preserving ones of unit variance."""
+        level = float(self.inner.sigmas[self.step_index])
+        return ((1 - level) ** 2 + level**2) ** 0.5
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:  # noqa: ARG002 - the current one
         """The variance-preserving samples of samples of the flow, (B, C, H, W)."""
-        return sample / self._length()
+        return sample / self.init_noise_sigma
 
     def step(
         self,
@@ -102,15 +102,6 @@ class FlowScheduler:
         moved: tuple[Tensor] = self.inner.step(model_output, own, sample, generator=generator, return_dict=False)
         self.step_index += 1
         return moved
-
-    def _length(self) -> float:
-        level = float(self.inner.sigmas[self.step_index])
-        return ((1 - level) ** 2 + level**2) ** 0.5
-
-
-def is_flow(cls: type) -> bool:
-    """Whether it is a flow-matching scheduler of diffusers, or derives from one."""
-    return any(base.__name__ in FLOW_SCHEDULERS and base.__module__.startswith("diffusers.") for base in cls.__mro__)
 
 
 def check_flow_instance(scheduler: Any, alphas_cumprod: Tensor) -> None:

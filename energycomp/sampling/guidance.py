@@ -48,8 +48,7 @@ class Guide:
         combine: `(*predictions, share (B,))`, the guided prediction of those that it needs, (B, C, H, W) each; called
             once per evaluation, and may keep what it has seen.
         prediction_type: the type of all predictions; None for that of the composition.
-        needs: functions of the composition to what is predicted, all in one batch; c and u by default. Autoguidance,
-            for example, needs the same leaves of a weaker model.
+        needs: functions of the composition to what is predicted, all in one batch; c and u by default.
     """
 
     combine: Callable[..., Tensor]
@@ -67,7 +66,6 @@ class Guidance(Protocol):
 
     def guide(self, num_inference_steps: int, /) -> Guide:
         """The guidance for one run of N steps, without what other runs have seen."""
-        ...
 
 
 @runtime_checkable
@@ -76,7 +74,6 @@ class LinearGuidance(Protocol):
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """The guided composition."""
-        ...
 
 
 @attrs.frozen
@@ -101,8 +98,6 @@ class ClassifierFree:
         return combine([self.scale * whole, whole.unconditional], "product")  # u stays where the scale is 0
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        """The formula."""
-
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
             if not isinstance(self.scale, Weight):
                 return classifier_free(cond, uncond, self.scale)
@@ -118,10 +113,8 @@ class AttributeGuidance:
     its attributes, from the same one with its attributes left open. The name `attributes`.
 
     sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open): components without attributes, and those of weights below 0,
-    stay as they are. The mass stays, too. Costs one more network evaluation a component, sample and step.
-
-    Args:
-        scale: s; 1 changes nothing.
+    stay as they are. The mass stays, too. Costs one more network evaluation a component, sample and step; at the scale
+    s = 1 it changes nothing.
 
     >>> from energycomp.testing import tinted_model
     >>> model = tinted_model()
@@ -186,7 +179,6 @@ class Rescaled:
     share: float = attrs.field(default=0.7, converter=scalar, validator=number(least=0, most=1))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        """The formula."""
         return Guide(lambda c, u, _: rescaled(classifier_free(c, u, self.scale), c, self.share))
 
 
@@ -210,7 +202,6 @@ class AdaptiveProjected:
     norm: float | None = attrs.field(default=15.0, converter=scalar, validator=number(least=0, or_none=True))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        """The formula with a running difference of its own."""
         running = torch.zeros(())
 
         def combine(cond: Tensor, uncond: Tensor, _: Tensor) -> Tensor:
@@ -238,8 +229,6 @@ class ZeroStar:
     zero_until: float = attrs.field(default=0.04, converter=scalar, validator=number(least=0, most=1))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        """The formula, after a beginning of zeros."""
-
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
             moves = (share >= self.zero_until).to(cond).reshape(-1, *[1] * (cond.ndim - 1))
             return moves * zero_star(cond, uncond, self.scale)

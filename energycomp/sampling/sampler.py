@@ -146,10 +146,8 @@ class Target:
             with count_component(len(sample)):
                 energies.append(leaf.energy(sample, timestep))
             if not bool(torch.isfinite(energies[-1]).all()):
-                raise NonFiniteError(
-                    f"got an energy of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}; expected "
-                    "numbers; check the weights, the input and the precision"
-                )
+                got = f"got an energy of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}"
+                raise NonFiniteError(f"{got}; expected numbers; check the weights, the input and the precision")
         return torch.stack(energies)
 
     def log_snr(self, timestep: Tensor) -> Tensor:
@@ -177,8 +175,7 @@ class SamplingReport:
     """What a run of a sampler cost, and whether it worked.
 
     Args:
-        evaluations: as `count_rows` counts them: one is the prediction, or the energy, of one leaf for one particle.
-            `Composer.sample` fills it in.
+        evaluations: as `count_rows` counts them; `Composer.sample` fills it in.
         ess: by weighted step, the effective sample size (sum w)^2 / sum w^2 as a share of the particles, in (0, 1];
             the mean over groups of particles. Empty without weights.
         resampled: steps (from 0) after which particles were resampled.
@@ -206,15 +203,11 @@ class SamplingReport:
         """Reasons not to trust the samples, one sentence each; none does not mean that they are right."""
         found = list(self.notes)
         if self.ess and min(self.ess) < COLLAPSED:
-            found.append(
-                f"the weights collapsed: the effective sample size fell to {min(self.ess):.0%} of the particles; use "
-                "more particles or steps"
-            )
+            fell = f"the effective sample size fell to {min(self.ess):.0%} of the particles"
+            found.append(f"the weights collapsed: {fell}; use more particles or steps")
         if still := [t for t, rate in self.acceptance.items() if rate < STUCK]:
-            found.append(
-                f"the chains did not move at {len(still)} of {len(self.acceptance)} timesteps: less than {STUCK:.0%} "
-                "of the proposals were accepted; use smaller steps"
-            )
+            where, why = f"at {len(still)} of {len(self.acceptance)} timesteps", f"less than {STUCK:.0%}"
+            found.append(f"the chains did not move {where}: {why} of the proposals were accepted; use smaller steps")
         return tuple(found)
 
 
@@ -255,4 +248,3 @@ class Sampler(Protocol):
             callback_on_step_end: called after every step.
             progress: whether to show a bar, by `energycomp.progress.progress`.
         """
-        ...

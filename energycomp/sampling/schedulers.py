@@ -15,7 +15,7 @@ from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, s
 from energycomp.components.space import LEAST_ALPHA, ValueRange
 from energycomp.errors import CompositionError, InputError
 from energycomp.imports import without_compiler
-from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler, check_flow_instance, is_flow
+from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler, check_flow_instance
 
 Scheduler: TypeAlias = Any  # a diffusers SchedulerMixin, which declares neither step nor timesteps
 
@@ -74,8 +74,7 @@ def make_scheduler(
             None for no clipping.
 
     Raises:
-        InputError: an unknown name, a class for another process than these, an instance of PNDM that averages
-            predictions of "epsilon" on a schedule that ends in noise, or one of a flow whose levels are not fixed.
+        InputError: an unknown name, or a class or an instance for another process than these.
         CompositionError: an instance whose `alphas_cumprod` are not the composition's.
 
     >>> alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
@@ -92,7 +91,7 @@ def make_scheduler(
     if isinstance(scheduler, FlowScheduler):
         _check_schedule(scheduler, alphas_cumprod)
         return scheduler
-    if is_flow(scheduler if isinstance(scheduler, type) else type(scheduler)):
+    if _names(scheduler if isinstance(scheduler, type) else type(scheduler)) & {*FLOW_SCHEDULERS}:
         return _flow(scheduler, alphas_cumprod)
     if not isinstance(scheduler, type):
         _check_instance(scheduler, alphas_cumprod)

@@ -5,13 +5,14 @@ from energycomp.components.space import cosine_schedule as cosine_schedule
 from energycomp.imports import moved
 from energycomp.testing.conditioners import Labels as Labels, TintedSquare as TintedSquare, UnitSquare as UnitSquare
 from energycomp.testing.models import (
+    StripesEncoder as StripesEncoder,
     attributes_model as attributes_model,
     bumps_model as bumps_model,
     labels_model as labels_model,
     planted as planted,
+    stripes_model as stripes_model,
     tinted_model as tinted_model,
     tiny_model as tiny_model,
 )
-from energycomp.testing.stripes import StripesEncoder as StripesEncoder, stripes_model as stripes_model
 
 __getattr__ = moved(__name__, "energycomp_lab.checks")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
-from energycomp.components.conditioning import Conditioner
+from energycomp.components.conditioning import Conditioner, Latents
 from energycomp.components.prediction import PredictionType, convert, input_norm
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import cosine_schedule, flow_schedule, signal_noise
@@ -71,13 +71,10 @@ def bumps_model(*, prediction_type: PredictionType = "sample", **defaults: Any) 
     >>> planted(model, torch.tensor([[0.2, 0.3], [0.7, 0.8]])).shape
     torch.Size([1, 3, 16, 16])
     """
-    grid = (torch.arange(SIZE) + 0.5) / SIZE
     colour = torch.tensor([0.6, -0.4, 0.3])
 
     def bump(place: Tensor) -> Tensor:
-        u, v, tint = (part.to(place) for part in (grid, grid, colour))
-        square = (u - place[:, :1])[:, None, :] ** 2 + (v - place[:, 1:])[:, :, None] ** 2
-        return tint[:, None, None] * torch.exp(-square / (2 * 0.12**2))[:, None]
+        return colour.to(place)[:, None, None] * torch.exp(-_distances(place) / (2 * 0.12**2))[:, None]
 
     return _model("bumps", bump, UnitSquare(), "product", prediction_type, defaults)
 
@@ -89,17 +86,20 @@ def tinted_model(**defaults: Any) -> Model:
     >>> model(0.2, 0.3, tint="red") & model(0.7, 0.8)
     -u + tinted(0.2, 0.3, tint=red) + tinted(0.7, 0.8)
     """
-    grid = (torch.arange(SIZE) + 0.5) / SIZE
 
     def bump(token: Tensor) -> Tensor:
-        u = grid.to(token)
         tint, width = token[:, 2:5], token[:, 5:]
         colour = torch.where(tint.any(1, keepdim=True), 0.6 * tint + 0.1, 0.3)
         spread = 0.12 + width @ token.new_tensor([-0.03, 0.04])
-        square = (u - token[:, :1])[:, None, :] ** 2 + (u - token[:, 1:2])[:, :, None] ** 2
-        return colour[:, :, None, None] * torch.exp(-square / (2 * spread[:, None, None] ** 2))[:, None]
+        return colour[:, :, None, None] * torch.exp(-_distances(token) / (2 * spread[:, None, None] ** 2))[:, None]
 
     return _model("tinted", bump, TintedSquare(), "product", "sample", defaults)
+
+
+def _distances(token: Tensor) -> Tensor:
+    """The squared distances (R, H, W) of pixels to the places that tokens (R, D) begin with."""
+    u = ((torch.arange(SIZE) + 0.5) / SIZE).to(token)
+    return (u - token[:, :1])[:, None, :] ** 2 + (u - token[:, 1:2])[:, :, None] ** 2
 
 
 def labels_model(
@@ -222,3 +222,58 @@ def tiny_model(
     defaults = {"timesteps": (300, 900), "gamma": 4.0, "draws": 4, "counts": (0, 3), **defaults}
     names: Any = {"name": "tiny", "network_name": "two_stage", "conditioner_name": "coordinates"}
     return built(network.eval(), UnitSquare(), rule, prediction_type, defaults, **names)
+
+
+class StripesEncoder(nn.Module):
+    """Maps images of vertical stripes to latents (B, K, 4): the index of a stripe, and its colour minus `BACKGROUND`.
+
+    >>> StripesEncoder(parts=2)(torch.full((1, 3, 16, 16), 0.8)).shape
+    torch.Size([1, 2, 4])
+    """
+
+    def __init__(self, *, parts: int = 4, sample_channels: int = 3, sample_size: int = SIZE) -> None:
+        super().__init__()
+        self.config = {"parts": parts, "sample_channels": sample_channels, "sample_size": sample_size}
+        self.parts = parts
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, samples: Tensor) -> Tensor:
+        colour = samples.unflatten(3, (self.parts, -1)).mean((2, 4)).transpose(1, 2) - BACKGROUND
+        index = torch.arange(self.parts, device=samples.device, dtype=samples.dtype)
+        return torch.cat([index.expand(len(samples), -1)[..., None], colour], dim=2) * self.scale
+
+
+class Stripes(nn.Module):
+    """The decoder of `StripesEncoder`: a latent paints its stripe on `BACKGROUND`.
+
+    With a `leak`, the colour also depends on the noised sample, so that the prediction changes along a chain.
+    """
+
+    def __init__(self, *, parts: int = 4, leak: float = 0.0) -> None:
+        super().__init__()
+        self.config = {"parts": parts, "leak": leak}
+        self.parts, self.leak = parts, leak
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor]:
+        """The sample, scaled by the leak, which decreases with the timestep."""
+        return (self.leak * sample / (1 + timestep[:, None, None, None] / 100),)
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        sample, token = features[0][owner], condition.rows[:, 0]
+        stripe = torch.arange(sample.shape[3], device=sample.device) * self.parts // sample.shape[3]
+        mine = (stripe == token[:, :1].round())[:, None, None] & ~condition.null[:, None, None, None]
+        return BACKGROUND + mine * (token[:, 1:, None, None] + sample) * self.scale
+
+
+def stripes_model(*, parts: int = 4, rule: Rule = "product", leak: float = 0.0) -> Model:
+    """A model that decomposes images of vertical stripes exactly if `leak` is 0.
+
+    >>> model = stripes_model(parts=2)
+    >>> model.encoder(torch.full((1, 3, 16, 16), 0.8)).shape
+    torch.Size([1, 2, 4])
+    """
+    network, steps = Stripes(parts=parts, leak=leak), {"num_inference_steps": 10}
+    model = built(network, Latents(4), rule, "sample", steps, name="stripes", null_trained=identifies_null(rule))
+    encoder = StripesEncoder(parts=parts)
+    return attrs.evolve(model, conditioner_name="latents", encoder=encoder, encoder_name="stripes")

@@ -20,8 +20,7 @@ from energycomp.decomposition import decomposer_of, sampler_of, takes_apart
 from energycomp.models import save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
-from energycomp.testing.models import BACKGROUND
-from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp.testing.models import BACKGROUND, Stripes, StripesEncoder
 from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
 
 K = 4

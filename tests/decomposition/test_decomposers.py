@@ -19,7 +19,7 @@ from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import Model, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
-from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp.testing.models import Stripes, StripesEncoder
 from energycomp_decomp import DiffusionDecomposer
 
 

@@ -16,7 +16,7 @@ from energycomp.testing import stripes_model, tiny_model
 
 # Each module holds a constant; one is larger than what a network may make beside its weights.
 MODULES = {
-    "network": "from energycomp.testing.stripes import Stripes as Network",
+    "network": "from energycomp.testing.models import Stripes as Network",
     "function": "from energycomp.denoisers import TwoStageUNet as Network\nTABLE = torch.ones(2_000_000)",
     "encoder": """
 from energycomp.testing import StripesEncoder

@@ -27,8 +27,7 @@ class DiffusionDecomposer:
     Args:
         model: with an encoder, whose latents are values of its conditioner.
         threshold: of masks, in brightness of [-1, 1]; see `parts`.
-        views: of the image, 1 to 8, among which latents are searched; see `search_latents`. 1 gives the encoder's
-            latents. By default the model's own number.
+        views: of the image, 1 to 8, that `search_latents` tries; 1 gives the encoder's latents. By default the model's.
 
     Raises:
         InputError: the model has no encoder; or `views` is not from 1 to 8, or more than 1 for a model that does not
@@ -90,18 +89,15 @@ class DiffusionDecomposer:
     ) -> Tensor:
         """Images (B, 3, H, W) of latents (B, K', D), by one reverse diffusion each.
 
-        Costs B K' network evaluations per step, and B more under the product rule where weights do not sum to 1.
-
-        Args:
-            weights: of the parts, (K',) or (B, K'); a part with a weight above 1 is stronger, below 1 weaker. By
-                default 1.
+        Weights of the parts are (K',) or (B, K'): above 1 a part is stronger, below 1 weaker. Costs B K' network
+        evaluations per step, and B more under the product rule where weights do not sum to 1.
         """
         latents, generator = latents_for(self.model, latents), as_generators(generator)
         batch, count = latents.shape[:2]
         owner = torch.arange(batch, device=latents.device).repeat_interleave(count)
         noise = self._noise(batch, generator)
         weight = None if weights is None else _checked_weights(weights, batch, count).flatten()
-        condition = self._condition(latents)
+        condition = self.model.conditioner(latents.flatten(0, 1))
         return self._images(self._chains(condition, owner, noise, 1, num_inference_steps, generator, weight=weight))
 
     @torch.no_grad()
@@ -117,7 +113,7 @@ class DiffusionDecomposer:
         """
         latents, generator = latents_for(self.model, latents), as_generators(generator)
         denoiser, (batch, count) = self.model.denoiser, latents.shape[:2]
-        condition, noise = self._condition(latents), self._noise(batch, generator)
+        condition, noise = self.model.conditioner(latents.flatten(0, 1)), self._noise(batch, generator)
         chains = torch.arange(batch * (count + 1), device=latents.device).view(batch, count + 1)
         owner = torch.cat([chains[:, :-1].flatten(), chains[:, -1:].expand(-1, count).flatten()])
         both = Condition.cat([condition, condition])
@@ -194,9 +190,6 @@ class DiffusionDecomposer:
     def _noise(self, batch: int, generator: Generator) -> Tensor:
         denoiser = self.model.denoiser
         return draw_noise((batch, *denoiser.sample_shape), generator=generator, device=denoiser.device)
-
-    def _condition(self, latents: Tensor) -> Condition:
-        return self.model.conditioner(latents.flatten(0, 1))
 
     @torch.no_grad()
     def _images(self, samples: Tensor) -> Tensor:

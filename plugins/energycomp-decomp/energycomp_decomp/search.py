@@ -18,12 +18,7 @@ LEVELS = (1.0, 0.9, 0.8, 0.7)  # shares of T at which latents are compared: nois
 
 
 def turn(images: Tensor, view: tuple[int, bool]) -> Tensor:
-    """Images (..., H, W) in a view of `VIEWS`.
-
-    >>> turn(torch.tensor([[1, 2], [3, 4]]), (1, True))
-    tensor([[4, 2],
-            [3, 1]])
-    """
+    """Images (..., H, W) in a view of `VIEWS`."""
     turned = images.rot90(view[0], (-2, -1))
     return turned.flip(-1) if view[1] else turned
 

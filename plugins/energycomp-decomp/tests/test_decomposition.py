@@ -32,8 +32,7 @@ from energycomp.models import Model, save_pretrained
 from energycomp.plugins import registry
 from energycomp.sampling import make_scheduler, sample
 from energycomp.testing import stripes_model, tiny_model
-from energycomp.testing.models import BACKGROUND
-from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp.testing.models import BACKGROUND, Stripes, StripesEncoder
 from energycomp_decomp import DiffusionDecomposer
 from energycomp_decomp.diffusion import MASK_THRESHOLD
 from energycomp_lab.checks import ConformanceError, check_encoder

@@ -15,8 +15,7 @@ from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.models import Defaults, Model
 from energycomp.testing import stripes_model
-from energycomp.testing.models import BACKGROUND, SIZE
-from energycomp.testing.stripes import StripesEncoder
+from energycomp.testing.models import BACKGROUND, SIZE, StripesEncoder
 from energycomp_decomp import DiffusionDecomposer
 from energycomp_decomp.search import VIEWS, search_latents, turn, turn_back
 from energycomp_lab.checks import check_decomposer

@@ -17,7 +17,7 @@ from energycomp import plugins
 from energycomp.models import save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import stripes_model
-from energycomp.testing.stripes import Stripes, StripesEncoder
+from energycomp.testing.models import Stripes, StripesEncoder
 from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
 from energycomp_lab.commands.train import _sampler
 from energycomp_lab.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate
