@@ -12,10 +12,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.algebra import Composable
-from energycomp.components.condition import Condition
+from energycomp.components import Composable, Condition, Rule, identifies_null, rule_weights
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
-from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.evaluator import Placed, Trunk, rows, trunk

@@ -12,10 +12,8 @@ from PIL import Image, ImageChops
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.components.algebra import Composition, combine
-from energycomp.components.conditioning import mixed_of
+from energycomp.components import Composition, combine, mixed_of, value_of
 from energycomp.components.ledger import count_rows
-from energycomp.components.values import value_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.editing.repaint import difference, repaint
 from energycomp.errors import InputError

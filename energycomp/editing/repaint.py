@@ -7,12 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.components.algebra import Composition
-from energycomp.components.predict import native_type, predict
-from energycomp.components.prediction import convert
+from energycomp.components import Composition, convert, native_type, predict
 from energycomp.inference.noise import draw_bank
-from energycomp.sampling.loop import sample
-from energycomp.sampling.schedulers import make_scheduler
+from energycomp.sampling import make_scheduler, sample
 
 DRAWS = 8  # draws of the noise bank that a difference is averaged over
 

@@ -6,10 +6,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.prediction import error_scale, target
-from energycomp.components.space import log_snr, signal_noise, stratified_timesteps
-from energycomp.denoisers.denoiser import Denoiser
-from energycomp.denoisers.evaluator import Trunk, trunk
+from energycomp.components import error_scale, log_snr, signal_noise, stratified_timesteps, target
+from energycomp.denoisers import Denoiser, Trunk, trunk
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 

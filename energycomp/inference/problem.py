@@ -10,13 +10,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.condition import Condition
+from energycomp.components import Condition, MixedSupport, identifies_null, rule_weights
 from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
 from energycomp.components.ledger import RowCount, count_rows
-from energycomp.components.rules import identifies_null, rule_weights
-from energycomp.components.support import MixedSupport
-from energycomp.denoisers.denoiser import Denoiser
-from energycomp.denoisers.evaluator import Trunk, rows
+from energycomp.denoisers import Denoiser, Trunk, rows
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form

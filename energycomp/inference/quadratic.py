@@ -9,10 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.condition import Condition
-from energycomp.components.rules import identifies_null
-from energycomp.denoisers.denoiser import Denoiser
-from energycomp.denoisers.evaluator import Trunk, rows
+from energycomp.components import Condition, identifies_null
+from energycomp.denoisers import Denoiser, Trunk, rows
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, noised_trunk, wanted
 

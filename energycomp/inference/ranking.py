@@ -10,12 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.algebra import Composition
-from energycomp.components.component import EnergyComponent
-from energycomp.components.condition import Condition
+from energycomp.components import Composition, Condition, EnergyComponent, Rule, default_gamma, identifies_null
 from energycomp.components.ledger import count_rows
-from energycomp.components.prediction import default_gamma
-from energycomp.components.rules import Rule, identifies_null
 from energycomp.components.weights import constant_weights, is_constant
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError

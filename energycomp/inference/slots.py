@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.components.conditioning import FiniteConditioner
-from energycomp.components.support import MixedSupport
-from energycomp.components.values import values_of
+from energycomp.components import FiniteConditioner, MixedSupport, values_of
 from energycomp.components.weights import scalar
 from energycomp.errors import InputError
 from energycomp.fields import MOST, is_whole

@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, Weight, group_of
 from energycomp.components.algebra import Composable, Composition, combine
-from energycomp.components.component import EnergyComponent
 from energycomp.components.ledger import count_rows
-from energycomp.components.predict import group_of, unwrapped
-from energycomp.components.rules import Rule
-from energycomp.components.space import NoisedSpace
-from energycomp.components.weights import AnyWeight, Weight
+from energycomp.components.predict import unwrapped
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import is_whole

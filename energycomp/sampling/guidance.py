@@ -10,11 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.algebra import Composition, combine
-from energycomp.components.component import EnergyComponent
+from energycomp.components import Composition, EnergyComponent, PredictionType, combine, during
 from energycomp.components.predict import rewrapped, unwrapped
-from energycomp.components.prediction import PredictionType
-from energycomp.components.regions import during
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError

@@ -10,11 +10,10 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
 from energycomp.components.algebra import Composition, Mixture, with_energies
-from energycomp.components.component import EnergyComponent, LeafGroup
 from energycomp.components.ledger import count_component
 from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
-from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
 from energycomp.components.weights import constant_weights, noise_share
 from energycomp.denoisers.denoiser import Denoiser

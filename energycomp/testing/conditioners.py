@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from energycomp.components.condition import Condition
-from energycomp.components.support import MixedSupport
+from energycomp.components import Condition, MixedSupport
 from energycomp.errors import InputError
 
 

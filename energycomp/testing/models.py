@@ -9,13 +9,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components.condition import Condition
-from energycomp.components.conditioning import Conditioner, Latents
+from energycomp.components import Condition, Conditioner, Latents, Rule, identifies_null, rule_weights
 from energycomp.components.prediction import PredictionType, convert, input_norm
-from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import cosine_schedule, flow_schedule, signal_noise
-from energycomp.denoisers.denoiser import Denoiser
-from energycomp.denoisers.two_stage import TwoStageUNet
+from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.images import ImageProcessor
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
