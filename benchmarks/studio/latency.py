@@ -29,7 +29,7 @@ def main() -> None:
         with open_page(address, viewport={"width": 1280, "height": 900}) as page:
             wait_for_picture(page)
             found["first image"] = time.perf_counter() - begun
-            wait_for_status(page, "20 steps")
+            wait_for_status(page, "100 steps")
             before = memory(process), heap(page)
             drags, releases = zip(*(drag(page, k) for k in range(options.interactions)), strict=True)
             after = memory(process), heap(page)
@@ -45,7 +45,7 @@ def source(page: Any) -> str:
 
 
 def drag(page: Any, number: int) -> tuple[float, float]:
-    """Seconds from a movement of the pointer to an image of 5 steps, and from its release to one of 20."""
+    """Seconds from a movement of the pointer to an image of 5 steps, and from its release to one of 100."""
     box = page.locator("#compose-scene .studio-picture").bounding_box()
 
     def place(x: float) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def main() -> None:
 def compose(page: Any) -> None:
     """A scene of three objects."""
     wait_for_picture(page)
-    wait_for_status(page, "20 steps")
+    wait_for_status(page, "100 steps")
     page.click("#compose-scene .studio-add")
     page.locator("#compose-scene").get_by_label("color of 3").select_option(index=3)
     page.locator("#compose-scene").get_by_label("shape of 3").select_option(index=2)

@@ -252,12 +252,12 @@ def _prepare(
     stays = torch.stack([none, *(fields[k] for k in plan.kept)]).amax(0)
     arrivals = [field([*leaves, model.leaf(v[None])], leaves, NEW) for v in (*plan.moved.values(), *plan.new)]
     start, freedom = picture, none
-    left = {k: free(fields[k], 1) for k in (*plan.gone, *plan.moved)}
+    left = {k: free(fields[k], 3) for k in (*plan.gone, *plan.moved)}
     for mask in left.values():
         freedom = torch.maximum(freedom, mask)
     for (k, value), arrival in zip(plan.moved.items(), arrivals, strict=False):
         step = _step(plan.old[k], value, model)
-        copied = free(arrival, 2) if step is None else _shifted(left[k], step)
+        copied = free(arrival, 2) if step is None else _shifted(free(fields[k], 1), step)
         if step is not None:
             start = torch.where(copied > 0, _shifted(picture, step), start)
         freedom = torch.where(copied > 0, 1.0 if _is_another(plan.old[k], value, model) else strength, freedom)

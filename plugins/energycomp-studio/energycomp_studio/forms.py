@@ -32,6 +32,17 @@ class Form:
     suggestions: tuple[str, ...] = ()
     weight: float = 1.0
 
+    @property
+    def component(self) -> str:
+        """What a component is, in words.
+
+        >>> Form("places", {"tint": ("red", "blue"), "size": ("small", "large")}).component
+        'an object at a place: tint, size'
+        """
+        names = ", ".join(name.replace("_", " ") for name in self.attributes)
+        kinds = {"places": "an object at a place", "labels": "an attribute", "texts": "a text"}
+        return kinds[self.kind] + (f": {names}" if names else "")
+
     def as_json(self) -> dict[str, Any]:
         """What the page takes."""
         return {

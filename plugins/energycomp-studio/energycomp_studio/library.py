@@ -7,8 +7,21 @@ import threading
 import attrs
 
 from energycomp import load
+from energycomp.decomposition import sampler_of, takes_apart
 from energycomp.models import Model
 from energycomp.plugins import names
+
+
+def abilities(model: Model) -> tuple[str, ...]:
+    """What a model does on the page, and whether it samples whole scenes.
+
+    >>> from energycomp.testing import stripes_model, tiny_model
+    >>> abilities(tiny_model()), abilities(stripes_model())
+    (('sample', 'read', 'edit'), ('decompose', 'recombine'))
+    """
+    if not takes_apart(model):
+        return ("sample", "read", "edit")
+    return ("decompose", "recombine", *(["sample whole scenes (command line)"] if sampler_of(model) else []))
 
 
 @attrs.define
@@ -29,6 +42,10 @@ class Library:
     def names(self) -> list[str]:
         """All names, the first model first."""
         return list(dict.fromkeys([self.first, *names("models")]))
+
+    def able(self, ability: str) -> list[str]:
+        """The names of the models that have an ability, or of which that is not known yet."""
+        return [name for name in self.names if not self.is_loaded(name) or ability in abilities(self._loaded[name])]
 
     def model(self, name: str) -> Model:
         """The model of one of the names; raises `InputError` or `NotFoundError` where it cannot be loaded."""

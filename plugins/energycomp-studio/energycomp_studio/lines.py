@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energycomp.models import Model
+from energycomp_studio.pictures import SIDE
 from energycomp_studio.scene import Changes, Item, Scene, Settings, text_of, value
 
 
@@ -20,19 +21,18 @@ def python_lines(scene: Scene, model: Model, source: str, settings: Settings) ->
     <BLANKLINE>
     model = energycomp.load("bumps")
     scene = model(0.2, 0.3) & ~(2.0 * model(0.5, 0.5))
-    image = energycomp.Composer(scene).sample(generator=0, num_inference_steps=20)[0]
-    image.save("scene.png")
+    image = energycomp.Composer(scene).sample(generator=0)[0]
+    model.shown(image, side=320).save("scene.png")
     """
-    chosen = {"sampler": settings.sampler, "scheduler": settings.scheduler}
-    given = {"generator": settings.seed, "num_inference_steps": settings.steps, **chosen}
-    options = ", ".join(f"{name}={_quoted(option)}" for name, option in given.items() if option is not None)
+    given = {"generator": settings.seed, **settings.given(model)}
+    options = ", ".join(f"{name}={_quoted(option)}" for name, option in given.items())
     return "\n".join([
         "import energycomp",
         "",
         f"model = energycomp.load({_quoted(source)})",
         f"scene = {_expression(scene, model)}",
         f"image = energycomp.Composer(scene).sample({options})[0]",
-        'image.save("scene.png")',
+        f'model.shown(image, side={SIDE}).save("scene.png")',
     ])  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
     >>> from energycomp.testing import bumps_model
     >>> scene = Scene((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
     >>> shell_line(scene, bumps_model(), "bumps", Settings())
-    "energycomp sample bumps 0.2,0.3 --not '0.5,0.5 * 2.0' --steps 20 --seed 0 -o scene.png"
+    "energycomp sample bumps 0.2,0.3 --not '0.5,0.5 * 2.0' --seed 0 -o scene.png"
     """
     if len(scene.alternatives) > 1:
         return "# the command line has no |, use the Python lines"
@@ -97,10 +97,9 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
     for item in items:
         weight = "" if item.weight == model.defaults.guidance_scale else f" * {item.weight}"
         words += ["--not"] * item.negated + [text_of(item, model) + weight]
-    if (sampler := settings.sampler or settings.scheduler) is not None:
-        words += ["--sampler", str(sampler)]
-    words += ["--steps", str(settings.steps), "--seed", str(settings.seed), "-o", "scene.png"]
-    return shlex.join(words)
+    for name, option in settings.given(model).items():
+        words += ["--steps" if name == "num_inference_steps" else "--sampler", str(option)]
+    return shlex.join([*words, "--seed", str(settings.seed), "-o", "scene.png"])
 
 
 def edit_shell(found: Changes, model: Model, source: str, settings: Settings) -> str:
@@ -112,7 +111,7 @@ def edit_shell(found: Changes, model: Model, source: str, settings: Settings) ->
         words += ["--remove", str(number + 1)]
     for item in found.add:
         words += ["--add", text_of(item, model)]
-    return shlex.join([*words, "--steps", str(settings.steps), "--seed", str(settings.seed), "-o", "edited.png"])
+    return shlex.join([*words, "--seed", str(settings.seed), "-o", "edited.png"])
 
 
 def edit_python(found: Changes, model: Model, source: str, settings: Settings) -> str:
@@ -122,7 +121,7 @@ def edit_python(found: Changes, model: Model, source: str, settings: Settings) -
     arguments = [f"move={{{moved}}}"] if found.move else []
     arguments += [f"remove={list(found.remove)}"] if found.remove else []
     arguments += [f"add=[{added}]"] if found.add else []
-    arguments += [f"num_inference_steps={settings.steps}", f"generator={settings.seed}"]
+    arguments += [f"generator={settings.seed}"]
     return "\n".join([
         "import energycomp",
         "",

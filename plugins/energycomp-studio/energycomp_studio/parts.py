@@ -13,7 +13,7 @@ from energycomp_studio.pictures import MAX_UPLOAD
 from energycomp_studio.worker import Done, Failed, Running, Worker
 
 EMPTY = Form("texts").as_json()
-NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}  # one task runs, the others wait
+NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 16}  # the worker runs one after another
 # What needs no network does not wait. It is queued as well, since the server has no path past the queue.
 FREE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
@@ -32,6 +32,7 @@ def editor(elem_id: str, *, editing: bool = False) -> Any:
         js_on_load=static("editor.js"),
         form=EMPTY,
         picture="",
+        aspect=0,
         status="",
         editing=editing,
         elem_id=elem_id,
@@ -66,7 +67,8 @@ def tiles(elem_id: str) -> Any:
 
 def code(label: str, language: Any = None) -> Any:
     """Text to copy."""
-    return gr.Code(label=label, language=language, interactive=False, lines=1, buttons=["copy"], wrap_lines=True)
+    look: dict[str, Any] = {"lines": 1, "wrap_lines": True, "show_line_numbers": False, "buttons": ["copy"]}
+    return gr.Code(label=label, language=language, interactive=False, **look)
 
 
 def session_of(request: gr.Request) -> str:
@@ -86,25 +88,28 @@ def stopper(worker: Worker) -> Callable[..., None]:
 def followed(
     worker: Worker,
     session: str,
+    what: str,
     task: Callable[[Callable[[Any], None]], Any],
     *,
-    running: Callable[[Running], Any],
-    done: Callable[[Any, float], Any],
-    failed: Callable[[str], Any],
-) -> Iterator[Any]:
+    running: Callable[[Running], tuple[Any, ...] | None],
+    done: Callable[[Any, float], tuple[Any, ...]],
+    failed: Callable[[str], tuple[Any, ...]],
+) -> Iterator[tuple[Any, ...]]:
     """The updates of the page while a task runs: those of `running` that are not None, then one of the others.
+
+    The last of each is that of the button "Stop", which is there while the task named `what` runs.
 
     Gradio sends the last one again when the iterator has ended, after what the user did meanwhile. What a user can
     change is therefore shown by `finally_shown`.
     """
-    for event in worker.run(session, task):
+    for event in worker.run(session, task, what):
         if isinstance(event, Running):
             if (update := running(event)) is not None:
-                yield update
+                yield *update, gr.update(visible=True)
         elif isinstance(event, Done):
-            yield done(event.result, event.seconds)
+            yield *done(event.result, event.seconds), gr.update(visible=False)
         elif isinstance(event, Failed):
-            yield failed(event.message)
+            yield *failed(event.message), gr.update(visible=False)
 
 
 def finally_shown(event: Any, result: Any, outputs: list[Any]) -> None:

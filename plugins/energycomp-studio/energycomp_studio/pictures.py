@@ -16,7 +16,7 @@ from energycomp.images import decode_image
 
 MAX_UPLOAD = 10_000_000  # bytes of an image file
 MAX_SHOWN = 1_024  # px, the longer side of an image that is kept
-SHOWN = 256  # px, to which smaller images are enlarged
+SIDE = 320  # px, the least shorter side of an image, as the command line writes it
 
 
 def uploaded(url: Any) -> Image.Image:
@@ -41,13 +41,6 @@ def uploaded(url: Any) -> Image.Image:
     picture = decode_image(content, "the file")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
     return picture
-
-
-def enlarged(image: Image.Image, side: int = SHOWN) -> Image.Image:
-    """A small image enlarged to at least `side`, in RGB."""
-    factor = max(1.0, side / min(image.size))
-    size = (round(image.width * factor), round(image.height * factor))
-    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
 def heat(numbers: Tensor, side: int = 128) -> Image.Image:

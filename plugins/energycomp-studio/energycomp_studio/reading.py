@@ -163,7 +163,7 @@ def scene_read(fields: tuple[dict[str, Any], ...]) -> Scene:
 
 
 def table(reading: Reading, model: Model) -> str:
-    """The answer as a table in HTML, with the certainty of each attribute.
+    """The answer as a table in HTML, with the certainty of each attribute where it is known.
 
     >>> answer = Solution(torch.tensor([[0.3, 0.4]]), 1, 1.0, 0.1, 0, component_gain=torch.tensor([3.0]))
     >>> from energycomp.testing import bumps_model
@@ -187,8 +187,17 @@ def table(reading: Reading, model: Model) -> str:
     heads = ["", *columns, *(["gain"] if solution.component_gain is not None else [])]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    notes = "".join(f"<p class='warning'>{html.escape(note)}</p>" for note in solution.warnings)
-    return f"<table class='answer'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+    return f"<table class='answer'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def notes(solution: Solution) -> str:
+    """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless.
+
+    >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, out_of_distribution=True, at_count_limit=True)).count("<p")
+    1
+    """
+    said = solution.warnings[:1] if solution.out_of_distribution else solution.warnings
+    return "".join(f"<p class='warning'>{html.escape(note[:1].upper() + note[1:])}.</p>" for note in said)
 
 
 def _cell(field: Any, sure: float | None) -> str:

@@ -25,6 +25,7 @@ from energycomp.models import Model
 MAX_ITEMS = 32
 MAX_TEXT = 2_000  # characters of a prompt
 MAX_STEPS = 1_000
+OR = "mixture"  # the sampler of alternatives, which need no energies for it
 FIELDS = {"given", "weight", "negated", "either", "origin", "note"}
 
 
@@ -120,13 +121,13 @@ class Settings:
 
     Args:
         seed: of the random numbers.
-        steps: num_inference_steps.
+        steps: num_inference_steps; None for those of the model.
         sampler: a registered sampler; None for a scheduler.
         scheduler: of diffusers, where there is no sampler; None for that of the model.
     """
 
     seed: int = attrs.field(default=0)
-    steps: int = attrs.field(default=20)
+    steps: int | None = attrs.field(default=None)
     sampler: str | None = None
     scheduler: str | None = None
 
@@ -137,8 +138,43 @@ class Settings:
 
     @steps.validator
     def _check_steps(self, _: Any, steps: Any) -> None:
-        if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
-            raise InputError(f"got {steps!r} steps; expected 1 to {MAX_STEPS:,}, such as 20")
+        if steps is not None and (type(steps) is not int or not 1 <= steps <= MAX_STEPS):
+            raise InputError(f"got {steps!r} steps; expected 1 to {MAX_STEPS:,}, or nothing for those of the model")
+
+    def given(self, model: Model) -> dict[str, Any]:
+        """What is not as the model has it, as keywords of `Composer.sample`."""
+        own = model.defaults.num_inference_steps
+        steps = None if self.steps == own else self.steps
+        chosen = {"num_inference_steps": steps, "sampler": self.sampler, "scheduler": self.scheduler}
+        return {name: option for name, option in chosen.items() if option is not None}
+
+
+def in_words(scene: Scene, model: Model, settings: Settings) -> str:
+    """A scene in words, as its formula says it in symbols.
+
+    >>> from energycomp.testing import bumps_model
+    >>> one = Item({"x": 0.2, "y": 0.3}, weight=2.0)
+    >>> in_words(Scene((one, attrs.evolve(one, negated=True))), bumps_model(), Settings())
+    '2 objects, 1 left out, weight 2'
+    """
+    items, weights = scene.items, {item.weight for item in scene.items}
+    kind = "object" if all("x" in item.given for item in items) else "component"
+    left_out, alternatives = sum(item.negated for item in items), len(scene.alternatives)
+    scale = model.sampling().get("guidance_scale") if settings.sampler is None else None
+    said = (
+        f"{len(items)} {kind}{'' if len(items) == 1 else 's'}",
+        f"{left_out} left out" if left_out else "",
+        f"{alternatives} alternatives" if alternatives > 1 else "",
+        f"weight {weights.pop():g}" if len(weights) == 1 and weights != {1.0} else "",
+        f"guidance {scale:g}" if scale else "",
+    )
+    return ", ".join(filter(None, said))
+
+
+def beyond(scene: Scene, model: Model) -> str:
+    """A word on more components than the model was made for; none for fewer."""
+    count, most = max((len(items) for items in scene.alternatives), default=0), model.defaults.counts[1]
+    return f"; more than the {most} that {model.name} knows, so some may be missing" if count > most else ""
 
 
 def value(item: Item, model: Model) -> Tensor:

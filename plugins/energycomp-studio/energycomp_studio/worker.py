@@ -59,21 +59,36 @@ class Worker:
     """
 
     _turn: threading.Lock = attrs.field(factory=threading.Lock)
+    _now: tuple[str, str] = ("", "")  # the session and the name of the task that runs
     _stops: dict[str, list[threading.Event]] = attrs.field(factory=dict)
 
-    def run(self, session: str, task: Callable[[Report], T]) -> Iterator[Running | Done[T] | Failed]:
+    def run(
+        self, session: str, task: Callable[[Report], T], what: str = "another task"
+    ) -> Iterator[Running | Done[T] | Failed]:
         """What a task reports while it runs, and its result. The task is stopped when the iterator is closed.
+
+        While it waits for its turn, it reports for what.
 
         Args:
             session: whose task it is; `stop` takes the same name.
             task: called with a function that reports.
+            what: its name, for those that wait.
         """
-        stop = threading.Event()
+        stop, start, waits = threading.Event(), time.monotonic(), True
         self._stops.setdefault(session, []).append(stop)
         try:
-            with self._turn:
-                yield from _followed(task, stop)
+            while waits := not self._turn.acquire(timeout=TICK):
+                if stop.is_set():
+                    yield Failed("stopped")
+                    return
+                whose, now = self._now
+                where = "this page" if whose == session else "another page"
+                yield Running(f"waiting for {where}: {now}", time.monotonic() - start)
+            self._now = session, what
+            yield from _followed(task, stop)
         finally:
+            if not waits:
+                self._turn.release()
             self._stops[session].remove(stop)
             if not self._stops[session]:
                 del self._stops[session]

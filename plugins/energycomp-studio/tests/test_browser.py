@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
-from energycomp import plugins
+from energycomp import Composer, plugins
+from energycomp.cli.app import app
+from energycomp.images import png
+from energycomp.models import Calibration
 from energycomp.sampling import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
 from energycomp_studio.server import running
@@ -22,17 +29,25 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
-WAIT = 180_000  # ms
+WAIT = 60_000  # ms
 expect.set_options(timeout=WAIT)  # beside other work, a page takes longer than the five seconds of playwright
 
 
 def tinted(**_: Any) -> Any:
-    return tinted_model(solver="pursuit", counts=(0, 4), num_inference_steps=20, beta=1.0)
+    own: dict[str, Any] = {"scheduler": "DDPMScheduler", "attribute_guidance": 1.5, "aspect": 1.5}
+    return tinted_model(solver="pursuit", counts=(0, 4), num_inference_steps=20, beta=1.0, **own)
+
+
+def amazed(**_: Any) -> Any:
+    """A model to which every image is foreign."""
+    usual = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) - 20
+    return tinted_model(solver="pursuit", counts=(0, 2), calibration=Calibration.of({1: usual}))
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     plugins.register("models", "tinted", tinted)
+    plugins.register("models", "amazed", amazed)
     plugins.register("models", "numbered", lambda **_: labels_model(3))
     plugins.register("models", "attributed", lambda **_: attributes_model(3))
     plugins.register("models", "striped", lambda **_: stripes_model(parts=4))
@@ -93,7 +108,14 @@ def status(page: Page, tab: str) -> Any:
 
 
 def python(page: Page, tab: str = "compose") -> Any:
-    return page.locator(f"#{tab}-code .cm-content").nth(1 if tab == "compose" else 0)
+    return page.locator(f"#{tab}-code .cm-content").nth(0)
+
+
+def choose(page: Page, tab: str, model: str) -> None:
+    """Opens a model in a tab, from the list of models."""
+    page.get_by_role("tab", name="Models").click()
+    page.locator(f"#models-list button[data-model={model}][data-tab={tab}]").click()
+    expect(page.get_by_role("tab", name=tab.capitalize(), exact=True)).to_have_attribute("aria-selected", "true")
 
 
 def at(page: Page, x: float, y: float, tab: str = "compose") -> tuple[float, float]:
@@ -123,6 +145,35 @@ def read_scene(page: Page, file: Path) -> None:
     expect(status(page, "read")).to_contain_text("2 found")
 
 
+def test_the_page_says_what_it_is_and_saves_what_the_command_saves(
+    new_page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = new_page()
+    expect(page.get_by_role("heading", name="energycomp studio")).to_be_visible()
+    for name, end in (("Documentation", "/docs/studio.md"), ("Source", "/energycomp")):
+        assert page.get_by_role("link", name=name).get_attribute("href").endswith(end)
+    expect(page.locator("#compose-model")).to_contain_text(
+        "Model tinted: 16x16 colour images; a component is an object"
+    )
+    expect(status(page, "compose")).to_contain_text("2 objects, guidance 1.5; 20 steps")
+    box = picture(page, "compose").bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(1.5, abs=0.02)
+    link = page.locator("#compose-scene .studio-download")
+    assert link.get_attribute("download") == "scene.png"
+    saved = base64.b64decode(link.get_attribute("href").partition(",")[2])
+    monkeypatch.chdir(tmp_path)
+    line = page.locator("#compose-code .cm-content").nth(1).inner_text().replace("\n", "")
+    assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
+    assert (tmp_path / "scene.png").read_bytes() == saved
+    model = tinted()
+    scene = model(0.3, 0.45, tint="green", width="wide") & model(0.7, 0.6, tint="blue", width="wide")
+    assert png(model.shown(Composer(scene).sample(generator=0)[0], side=320)) == saved
+    formula = page.locator("#compose-formula")
+    expect(formula).to_contain_text("2 objects, guidance 1.5: the formula")
+    expect(formula.locator(".cm-content")).not_to_be_visible()
+    assert formula.bounding_box()["y"] > page.locator("#compose-code").bounding_box()["y"]
+
+
 def test_click_adds_and_double_click_removes(new_page: Any) -> None:
     page = new_page()
     expect(handles(page)).to_have_count(2)
@@ -133,6 +184,25 @@ def test_click_adds_and_double_click_removes(new_page: Any) -> None:
     changed(page, lambda: page.mouse.dblclick(*at(page, 0.5, 0.2)))
     expect(handles(page)).to_have_count(2)
     expect(python(page)).not_to_contain_text("model(0.5, 0.2)")
+    for count in (3, 2):  # Ctrl-Z takes back the one, then the other
+        changed(page, lambda: page.keyboard.press("Control+z"))
+        expect(handles(page)).to_have_count(count)
+    for count in (3, 4, 5):
+        changed(page, lambda: page.click("#compose-scene .studio-add"))
+        expect(handles(page)).to_have_count(count)
+    expect(status(page, "compose")).to_contain_text("5 objects, guidance 1.5; more than the 4 that tinted knows")
+
+
+def test_the_scene_survives_that_the_page_is_loaded_again(new_page: Any) -> None:
+    page = new_page()
+    changed(page, lambda: page.mouse.click(*at(page, 0.5, 0.2)))
+    page.locator("#compose-seed input").fill("3")
+    expect(python(page)).to_contain_text("generator=3")
+    before = picture(page, "compose").get_attribute("src")
+    page.reload()
+    expect(status(page, "compose")).to_contain_text("3 objects, guidance 1.5; 20 steps")
+    expect(page.locator("#compose-seed input")).to_have_value("3")
+    assert picture(page, "compose").get_attribute("src") == before
 
 
 def test_drag_moves_and_draws_on_the_way(new_page: Any) -> None:
@@ -155,23 +225,34 @@ def test_fields_change_the_scene(new_page: Any) -> None:
     expect(python(page)).to_contain_text('tint="blue"')
     changed(page, lambda: rows(page).nth(1).get_by_label("not 2").check())
     expect(python(page)).to_contain_text("& ~model(0.7, 0.6")
+    expect(rows(page).first.get_by_label("weight of 1")).to_have_attribute("max", "3")
     changed(page, lambda: rows(page).first.get_by_label("weight of 1").fill("2"))
     expect(python(page)).to_contain_text("2.0 * model(0.3")
-    expect(page.locator("#compose-code .cm-content").nth(2)).to_contain_text(" * 2.0'")
+    expect(page.locator("#compose-code .cm-content").nth(1)).to_contain_text(" * 2.0'")
 
 
-def test_errors_are_one_line_and_the_scene_stays(new_page: Any) -> None:
+def test_errors_are_one_line_and_or_chooses_its_sampler(new_page: Any, capfd: pytest.CaptureFixture[str]) -> None:
     page = new_page()
-    joined = rows(page).nth(1).get_by_label("how 2 is joined")
-    joined.select_option("|")
-    expect(status(page, "compose")).to_contain_text("energ")
+    for wrong in ("-1", ""):
+        page.locator("#compose-seed input").fill(wrong)
+        expect(status(page, "compose")).to_contain_text(f"got the seed {wrong or None}; expected a whole number")
+    page.locator("#compose-steps input").fill("100000")
+    page.locator("#compose-seed input").fill("0")
+    expect(status(page, "compose")).to_contain_text("got 100000 steps")
     expect(handles(page)).to_have_count(2)
-    joined.select_option("&")
+    page.locator("#compose-steps input").fill("")
     expect(status(page, "compose")).to_contain_text("20 steps")
+    rows(page).nth(1).get_by_label("how 2 is joined").select_option("|")
+    expect(status(page, "compose")).to_contain_text("2 objects, 2 alternatives; 20 steps")
+    expect(python(page)).to_contain_text('sampler="mixture"')
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_read_shows_objects_and_edits_them(new_page: Any, tmp_path: Path) -> None:
     page = new_page()
+    page.get_by_role("tab", name="Read").click()
+    paint = page.locator("#read-repaint")
+    expect(paint).to_have_class(re.compile("secondary"))
     read_scene(page, scene_file(tmp_path))
     expect(handles(page, "read")).to_have_count(2)
     table = page.locator("#read-table")
@@ -180,13 +261,27 @@ def test_read_shows_objects_and_edits_them(new_page: Any, tmp_path: Path) -> Non
     page.click("#read-search button")
     expect(page.locator("#read-maps img").first).to_have_attribute("src", _DATA)
     rows(page, "read").first.get_by_label("tint of 1").select_option("green")
+    expect(paint).to_have_class(re.compile("primary"))
     page.get_by_text("The same changes in code").click()
     expect(page.locator("#read-code .cm-content").nth(1)).to_contain_text("--move 1:")
     changed(page, lambda: page.click("#read-repaint"), "read")
     expect(status(page, "read")).to_contain_text("repainted")
     expect(rows(page, "read").first.get_by_label("tint of 1")).to_have_value("green")
+    expect(table).to_contain_text("green")
+    expect(table).not_to_contain_text("red")
     changed(page, lambda: page.click("#read-undo"), "read")
     expect(rows(page, "read").first.get_by_label("tint of 1")).to_have_value("red")
+
+
+def test_a_foreign_image_is_said_to_be_foreign_once(new_page: Any, tmp_path: Path) -> None:
+    page = new_page()
+    choose(page, "read", "amazed")
+    expect(page.locator("#read-model input")).to_have_value("amazed")
+    page.locator("#read-picture input").set_input_files(scene_file(tmp_path))
+    expect(page.locator("#read-table table")).to_be_visible()
+    said = page.get_by_text("out of distribution")
+    expect(said).to_have_count(1)
+    assert said.bounding_box()["y"] < rows(page, "read").first.bounding_box()["y"]
 
 
 def test_drop_on_the_page_reads_a_file(new_page: Any, tmp_path: Path) -> None:
@@ -250,15 +345,26 @@ def test_keyboard_only(new_page: Any) -> None:
     assert page.evaluate("document.activeElement.tagName") in ("SELECT", "INPUT")
 
 
-def test_a_phone(new_page: Any) -> None:
-    page = new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+def test_all_tabs_have_one_width_and_nothing_runs_at_rest(new_page: Any) -> None:
+    page, widths = new_page(), set()
     for name in ("Compose", "Read", "Decompose", "Models"):
-        tab = page.get_by_role("tab", name=name, exact=True)
-        if tab.is_visible():
-            tab.click()
+        page.get_by_role("tab", name=name, exact=True).click()
+        expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
+        widths.add(page.locator("#studio-tabs").bounding_box()["width"])
+    assert len(widths) == 1
+    expect(page.locator("#models-list tr").nth(1)).to_be_visible()
+    expect(page.locator("#studio-stop")).not_to_be_visible()
+
+
+def test_a_phone(new_page: Any, tmp_path: Path) -> None:
+    page = new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    for name in ("Decompose", "Models", "Read", "Compose"):
+        page.get_by_role("tab", name=name, exact=True).click()
+        if name == "Read":
+            read_scene(page, scene_file(tmp_path))
+            box = page.locator("#read-table table").bounding_box()
+            assert box["x"] + box["width"] <= 390
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
-    page.goto(page.url)
-    expect(picture(page, "compose")).to_have_attribute("src", _DATA)
     picture(page, "compose").scroll_into_view_if_needed()
     changed(page, lambda: page.touchscreen.tap(*at(page, 0.5, 0.2)))
     expect(handles(page)).to_have_count(3)
@@ -278,58 +384,92 @@ def _brightness(colour: str) -> float:
     return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
 
 
-def test_any_registered_model_has_a_form(new_page: Any) -> None:
+def test_the_list_of_models_says_what_each_can_and_opens_it(new_page: Any) -> None:
     page = new_page()
     page.get_by_role("tab", name="Models").click()
-
-    def choose(name: str) -> None:
-        page.click("#models-model input")
-        page.get_by_role("option", name=name, exact=True).click()
-
-    choose("numbered")
-    expect(picture(page, "models")).to_have_attribute("src", _DATA)
-    expect(page.locator("#models-scene .studio-text")).to_have_count(2)
-    expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text("model(0)")
-    choose("attributed")
-    expect(page.locator("#models-code .cm-content").nth(1)).to_contain_text('load("attributed")')
-    expect(page.locator("#models-scene .studio-text").first).to_have_value("0")
+    listed = page.locator("#models-list tr")
+    expect(listed.filter(has_text="numbered")).to_contain_text("sample, read, edit")
+    expect(listed.filter(has_text="striped")).to_contain_text("decompose, recombine")
+    expect(listed.filter(has_text="striped").get_by_role("button")).to_have_count(1)
+    choose(page, "compose", "numbered")
+    text = page.locator("#compose-scene .studio-text")
+    expect(page.locator("#compose-model")).to_contain_text("Model numbered")
+    expect(python(page)).to_contain_text("model(0)")
+    expect(text).to_have_count(2)
+    choose(page, "compose", "attributed")
+    expect(python(page)).to_contain_text('load("attributed")')
+    expect(text.first).to_have_value("0")
 
     def other() -> None:
-        page.locator("#models-scene .studio-text").first.fill("3")
+        text.first.fill("3")
         page.keyboard.press("Tab")
 
-    changed(page, other, "models")
-    page.locator("#models-scene .studio-text").first.fill("none")
+    changed(page, other)
+    text.first.fill("none")
     page.keyboard.press("Tab")
-    expect(status(page, "models")).to_contain_text("expected")
+    expect(status(page, "compose")).to_contain_text("expected")
+    page.reload()
+    expect(page.locator("#compose-model")).to_contain_text("Model attributed")
+
+
+def test_attributes_are_toggles(new_page: Any) -> None:
+    pytest.importorskip("energycomp_faces", reason="no faces: pip install energycomp-faces")
+    page = new_page()
+    choose(page, "compose", "faces")
+    toggles = page.get_by_role("group", name="smiling", exact=True).get_by_role("button")
+    expect(toggles).to_have_text(["no", "yes"])
+    page.locator("#compose-steps input").fill("2")
+    for pressed in ("true", "false"):
+        toggles.last.click()
+        expect(toggles.last).to_have_attribute("aria-pressed", pressed)
+        count = 3 if pressed == "true" else 2
+        expect(status(page, "compose")).to_contain_text(f"{count} components; 2 steps")
+    expect(page.locator("#compose-scene select")).to_have_count(0)
 
 
 def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> None:
-    page = new_page()
-    page.get_by_role("tab", name="Decompose").click()
-    page.click("#parts-model input")
-    page.get_by_role("option", name="striped", exact=True).click()
-    for k in (1, 2):
-        page.locator(f"#parts-picture-{k} input").set_input_files(scene_file(tmp_path))
-        expect(page.locator("#parts-tiles .studio-tile")).to_have_count(4 * k)
+    page, tiles = new_page(), "#parts-tiles"
+    choose(page, "decompose", "striped")
+    Image.linear_gradient("L").convert("RGB").rotate(90).save(tmp_path / "plain.png")
+    for k, file in enumerate((scene_file(tmp_path), tmp_path / "plain.png"), 1):
+        page.locator(f"#parts-picture-{k} input").set_input_files(file)
+        expect(page.locator(f"{tiles} .studio-tile")).to_have_count(4 * k)
+        expect(page.locator(f"{tiles} figure")).to_have_text(
+            ["image 1", "reconstruction", "image 2", "reconstruction"][: 2 * k]
+        )
+        expect(page.locator(f"#parts-picture-{k}")).to_contain_text(file.name)
+    expect(page.locator(f"{tiles} .warning")).to_have_count(1)
+    expect(page.locator(f"{tiles} .warning")).to_contain_text(
+        "Image 1 is out of distribution: parts of striped explain"
+    )
     page.locator("#parts-tiles .studio-tile").first.click()
     expect(page.locator("#parts-result img")).to_have_attribute("src", _DATA)
+    expect(page.locator("#parts-result a")).to_have_attribute("download", "recombined.png")
     page.get_by_text("The same image in code").last.click()
     expect(page.locator("#parts-code .cm-content").nth(1)).to_contain_text("energycomp recombine striped a.png b.png")
+    page.locator("#parts-picture-2 input").set_input_files(scene_file(tmp_path))
+    expect(page.locator("#parts-result img")).to_have_count(0)  # it was of other parts
 
 
-def test_stop(new_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, compose = new_page(), Target.compose
+def test_stop_and_waiting_and_what_is_newer(new_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, other, compose = new_page(), new_page(), Target.compose
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         time.sleep(0.05)
         return compose(*args, **kwargs)
 
     monkeypatch.setattr(Target, "compose", slow)
-    page.locator("#compose-steps input[type=number]").fill("200")
-    page.locator("#compose-steps input[type=number]").press("Enter")
-    expect(status(page, "compose")).to_contain_text("of 200")
-    page.click("#compose-stop")
+    page.locator("#compose-steps input").fill("900")
+    expect(status(page, "compose")).to_contain_text("of 900")
+    other.mouse.click(*at(other, 0.5, 0.2))
+    expect(status(other, "compose")).to_contain_text("waiting for another page: drawing")
+    other.click("#studio-stop")
+    expect(status(other, "compose")).to_have_text("stopped")
+    expect(other.locator("#studio-stop")).not_to_be_visible()
+    page.mouse.click(*at(page, 0.5, 0.2))  # the drawing of an older scene stops by itself
+    expect(status(page, "compose")).to_contain_text(re.compile(r"step \d of 900|step 1\d of 900"), timeout=20_000)
+    page.click("#studio-stop")
     expect(status(page, "compose")).to_have_text("stopped")
-    page.locator("#compose-steps input[type=number]").fill("5")
-    changed(page, lambda: page.mouse.click(*at(page, 0.5, 0.2)))
+    page.locator("#compose-steps input").fill("5")
+    changed(page, lambda: page.mouse.click(*at(page, 0.2, 0.2)))
+    expect(status(page, "compose")).to_contain_text("4 objects")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from energycomp import plugins
 from energycomp.cli.app import app
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
+from energycomp.images import png
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.forms import form_of
 from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
-from energycomp_studio.scene import Item, Scene, Settings, changes, component, scene_of
-from energycomp_studio.tabs.compose import first_scene, sampled
+from energycomp_studio.pictures import SIDE
+from energycomp_studio.scene import Item, Scene, Settings, beyond, changes, component, in_words, scene_of
+from energycomp_studio.tabs.compose import PLAIN, first_scene, kept_in, sampled, settings_of
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
 OPEN = {"x": 0.7, "y": 0.8}
@@ -68,7 +72,7 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     model, scene = plugins.find("models", source)(), Scene(tuple(items))
     sampler = {"or": "mixture", "guided, with a sampler": "perpendicular"}.get(name)
     settings = Settings(5, 4, sampler, "DDPMScheduler" if name == "two" else None)
-    shown = np.asarray(sampled(scene, model, settings, lambda _: None))
+    shown = np.asarray(model.shown(sampled(scene, model, settings, lambda _: None), side=SIDE))
     exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
     line = shell_line(scene, model, source, settings)
@@ -84,8 +88,46 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
 
 
+def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> None:
+    """Of `clevr` with its weights, where nothing but the scene and the seed is said."""
+    pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
+    red = {"x": 0.3, "y": 0.45, "size": "large", "color": "red", "material": "metal", "shape": "cube"}
+    model, scene, settings = plugins.find("models", "clevr")(), Scene((Item(red),)), Settings(seed=3)
+    studio = png(model.shown(sampled(scene, model, settings, lambda _: None), side=SIDE))
+    line = "energycomp sample clevr 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
+    assert shell_line(scene, model, "clevr", settings) == line
+    assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
+    assert (folder / "scene.png").read_bytes() == studio
+    exec(python_lines(scene, model, "clevr", settings), {})  # noqa: S102 - the lines under test
+    assert (folder / "scene.png").read_bytes() == studio
+
+
+def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> None:
+    two, model = Scene((Item(OPEN), Item(RED, either=True))), tinted_model(counts=(0, 2))
+    assert (
+        settings_of(1, None, PLAIN, two) == settings_of(1, None, "DDIMScheduler", two) == Settings(1, None, "mixture")
+    )
+    assert settings_of(1, None, "smc", two).sampler == "smc"
+    assert settings_of(1, None, PLAIN, Scene((Item(OPEN),))) == Settings(1)
+    assert in_words(two, model, Settings()) == "2 objects, 2 alternatives"
+    assert not beyond(two, model)
+    assert "more than the 2 that tinted knows" in beyond(Scene((Item(OPEN),) * 3), model)
+    assert in_words(Scene((Item(OPEN),)), tinted_model(attribute_guidance=2.5), Settings()) == "1 object, guidance 2.5"
+
+
+def test_what_is_in_the_address_is_taken_or_left() -> None:
+    kept = {"model": "tinted", "items": [Item(RED).as_json()], "seed": 3, "steps": None, "sampler": PLAIN}
+    found = kept_in(quote(json.dumps(kept)), ["tinted"])
+    assert found is not None
+    assert (found["scene"], found["seed"]) == (Scene((Item(RED),)), 3)
+    for wrong in ({"model": "owner/name"}, {"seed": -1}, {"items": 3}, {"sampler": "no"}, {"steps": 0}, {"model": []}):
+        assert kept_in(quote(json.dumps({**kept, **wrong})), ["tinted"]) is None
+    assert not any(kept_in(address, ["tinted"]) for address in ("", "{}", "[" * 99_999, "%00", "[1]", "null"))
+
+
 def test_the_final_image_has_the_guidance_of_the_model_and_a_draft_does_not() -> None:
-    model, scene, settings = plugins.find("models", "guided")(), Scene((Item(RED),)), Settings(steps=2)
+    model, scene = plugins.find("models", "guided")(), Scene((Item(RED),))
+    settings = Settings(steps=2, scheduler="DDIMScheduler")
     assert repr(component(scene, model)).startswith("tinted(0.2,0.3,")
     plain, images = sampled(scene, plugins.find("models", "tinted")(), settings, lambda _: None), []
     for draft, cost in ((False, 2 * 2), (True, 2)):
@@ -124,7 +166,9 @@ def test_what_the_page_does_not_send_is_refused(data: Any) -> None:
         scene_of(data)
 
 
-@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 10_000}])
+@pytest.mark.parametrize(
+    "given", [{"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 1.5}, {"steps": 10_000}]
+)
 def test_settings_are_checked(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"got .*; expected"):
         Settings(**given)
@@ -161,8 +205,7 @@ def test_the_lines_of_an_edit() -> None:
     found = changes(read, Scene(tuple(items)))
     assert (list(found.move), found.remove, len(found.add)) == ([0], (1,), 1)
     assert edit_shell(found, model, "tinted", Settings()) == (
-        "energycomp edit tinted scene.png --move 1:0.2,0.3,tint=blue --remove 2 --add 0.9,0.1 --steps 20 --seed 0 "
-        "-o edited.png"
+        "energycomp edit tinted scene.png --move 1:0.2,0.3,tint=blue --remove 2 --add 0.9,0.1 --seed 0 -o edited.png"
     )
     assert 'move={0: {"x": 0.2, "y": 0.3, "tint": "blue"}}, remove=[1], add=[[0.9, 0.1]]' in edit_python(
         found, model, "tinted", Settings()

@@ -251,6 +251,27 @@ def scene() -> tuple[Any, Any]:
     return model, model.decode(planted(model, true))[0]
 
 
+def test_a_task_says_for_what_it_waits() -> None:
+    worker, begun, ended = Worker(), threading.Event(), threading.Event()
+
+    def long(_: Any) -> None:
+        begun.set()
+        ended.wait(30)
+
+    thread = threading.Thread(target=lambda: list(worker.run("one", long, "reading an image")))
+    thread.start()
+    begun.wait(30)
+    events = worker.run("two", lambda _: 7)
+    assert next(events).reported == "waiting for another page: reading an image"
+    stopped = worker.run("one", lambda _: 8)
+    assert next(stopped).reported == "waiting for this page: reading an image"
+    worker.stop("one")
+    assert list(stopped)[-1] == Failed("stopped")
+    ended.set()
+    assert [event for event in events if not isinstance(event, Running)][-1].result == 7
+    thread.join()
+
+
 def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
     model, picture = scene()
     stages: list[Any] = []

@@ -1,6 +1,6 @@
 // An image file as a data URL: chosen, dropped or pasted. It is in the message, so that nothing is stored or served.
 const input = element.querySelector("input"), zone = element.querySelector(".studio-drop");
-const label = element.querySelector("span"), error = element.querySelector(".studio-error");
+const label = element.querySelector(".studio-file"), error = element.querySelector(".studio-error");
 label.textContent = props.text;
 
 function take(file) {
@@ -13,7 +13,7 @@ function take(file) {
     return;
   }
   const reader = new FileReader();
-  reader.onload = () => { props.value = reader.result; trigger("taken"); input.value = ""; };
+  reader.onload = () => { props.value = reader.result; label.textContent = file.name; trigger("taken"); input.value = ""; };
   reader.onerror = () => { error.textContent = "got a file that cannot be read; expected an image file"; };
   reader.readAsDataURL(file);
 }

@@ -1,17 +1,19 @@
 // The scene editor: handles on an image, and one row of fields for each component.
-// Its value is {items: [{given, weight, negated, either, origin, note}], final}; "edit" is triggered while something is
-// dragged, with final false, and once it has changed, with final true: one event, so that the last one wins.
-// Props of Python: form, picture, status, editing.
+// Its value is {items: [{given, weight, negated, either, origin, note}], final, number}; "edit" is triggered while
+// something is dragged, with final false, and once it has changed, with final true: one event, so that the last one wins.
+// Props of Python: form, picture, aspect (0 for that of the picture), status, editing.
 const find = (name) => element.querySelector(name);
 const stage = find(".studio-stage"), picture = find(".studio-picture"), handles = find(".studio-handles");
 const rows = find(".studio-rows"), status = find(".studio-status"), hint = find(".studio-hint");
 const addButton = find(".studio-add"), datalist = find("datalist");
-const SVG = "http://www.w3.org/2000/svg", MOST = 32;
+const under = find(".studio-under"), SVG = "http://www.w3.org/2000/svg", MOST = 32, HEAVIEST = 3;
 datalist.id = "studio-list-" + Math.random().toString(36).slice(2);
 
 let items = [];
 let dragged = null; // {index, moved} while a pointer is down on a handle
 let lastDrag = 0;
+let number = 0; // of the scenes that were sent
+let past = [], present = "[]"; // scenes before this one, for Ctrl-Z
 
 const round = (number) => Math.round(Math.min(1, Math.max(0, number)) * 1000) / 1000;
 const coarse = (number) => Math.round(100 * round(number)) / 100; // of a pointer
@@ -19,9 +21,22 @@ const placed = () => props.form.kind === "places";
 const copied = (list) => JSON.parse(JSON.stringify(list));
 
 function send(event) {
-  props.value = { items: copied(items), final: event === "drop" };
+  const final = event === "drop", now = JSON.stringify(items);
+  if (final && now !== present) [past, present] = [[...past.slice(-99), present], now];
+  props.value = { items: copied(items), final, number: ++number };
   trigger("edit");
 }
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches && event.target.matches("input[type=text], input[type=number], textarea");
+  const asked = event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
+  if (!asked || typing || !past.length || !element.offsetParent) return;
+  event.preventDefault();
+  present = past.pop();
+  items = JSON.parse(present);
+  drawAll();
+  send("drop");
+});
 
 function made(tag, attributes, ...children) {
   const node = document.createElement(tag);
@@ -143,8 +158,9 @@ function field(label, control) {
 }
 
 function drawRows() {
-  rows.replaceChildren(...(props.form.kind === "labels" ? props.form.attributes.map(labelRow) : items.map(itemRow)));
   const full = items.length >= MOST, fixed = props.form.kind === "labels";
+  rows.replaceChildren(...(fixed ? props.form.attributes.map(labelRow) : items.map(itemRow)));
+  rows.classList.toggle("studio-labels", fixed);
   addButton.hidden = fixed;
   addButton.disabled = full;
 }
@@ -172,7 +188,8 @@ function numbered(index, name) {
 
 function weighed(item, label) {
   const shown = made("output", {}, item.weight.toFixed(1));
-  const slider = made("input", { type: "range", min: 0, max: 10, step: 0.1, value: item.weight });
+  const most = Math.max(HEAVIEST, props.form.weight, item.weight);
+  const slider = made("input", { type: "range", min: 0, max: most, step: 0.1, value: item.weight });
   slider.setAttribute("aria-label", "weight of " + label);
   slider.oninput = () => {
     item.weight = Number(slider.value);
@@ -236,14 +253,21 @@ function labelRow({ name, words }) {
   const line = made("div", { className: "studio-line" });
   const draw = () => {
     const item = own();
-    const choose = (word) => {
-      items = items.filter((one) => one.given.attribute !== name);
-      if (word) items.push({ ...(item || { weight: props.form.weight }), given: { attribute: name, value: word } });
-      draw();
-      send("drop");
-    };
-    const select = selected(words, item && item.given.value, choose, name);
-    line.replaceChildren(field(name.replaceAll("_", " "), select));
+    const title = name.replaceAll("_", " "), toggles = words.map((word) => {
+      const pressed = Boolean(item) && item.given.value === word;
+      const toggle = made("button", { type: "button", className: "studio-toggle", "aria-pressed": pressed }, word);
+      toggle.onclick = () => {
+        items = items.filter((one) => one.given.attribute !== name);
+        const given = { attribute: name, value: word };
+        if (!pressed) items.push({ ...(item || { weight: props.form.weight }), given });
+        draw();
+        line.querySelectorAll(".studio-toggle")[words.indexOf(word)].focus();
+        send("drop");
+      };
+      return toggle;
+    });
+    const group = made("span", { className: "studio-toggles", role: "group", "aria-label": title }, ...toggles);
+    line.replaceChildren(made("span", {}, title), group);
     if (item && !props.editing) line.append(weighed(item, name), negates(item, name));
   };
   draw();
@@ -297,19 +321,24 @@ function drawForm() {
 
 function drawPicture() {
   stage.hidden = !props.picture;
-  if (props.picture) picture.src = props.picture;
+  under.hidden = !props.picture;
+  find(".studio-right").hidden = props.editing && !props.picture; // nothing was read
+  picture.style.aspectRatio = props.aspect || "auto";
+  if (props.picture) picture.src = under.firstElementChild.href = props.picture;
+}
+
+function start() {
+  items = copied((props.value && props.value.items) || []);
+  [past, present] = [[], JSON.stringify(items)];
+  drawForm();
+  drawAll();
 }
 
 watch(["value", "form", "editing"], () => {
-  if (dragged) return;
-  items = copied((props.value && props.value.items) || []);
-  drawForm();
-  drawAll();
+  if (!dragged) start();
 });
-watch("picture", drawPicture);
+watch(["picture", "aspect"], drawPicture);
 watch("status", () => { status.textContent = props.status || ""; });
-items = copied((props.value && props.value.items) || []);
-drawForm();
-drawAll();
+start();
 drawPicture();
 status.textContent = props.status || "";

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import attrs
 import gradio as gr
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 
 from energycomp import Composer
-from energycomp.decomposition import sampler_of
+from energycomp.decomposition import takes_apart
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url
 from energycomp.models import Model
@@ -19,64 +21,92 @@ from energycomp.plugins import names
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import python_lines, shell_line
-from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of, stopper
-from energycomp_studio.pictures import enlarged
-from energycomp_studio.scene import Item, Scene, Settings, component, scene_of
-from energycomp_studio.worker import Running, Worker
+from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of
+from energycomp_studio.pictures import SIDE
+from energycomp_studio.scene import OR, Item, Scene, Settings, beyond, component, in_words, scene_of
+from energycomp_studio.worker import Running, StoppedError, Worker
 
 DRAFT = 5  # steps while an object is dragged
-STEPS = 20  # steps of a model whose components are places; any other model takes its own number
-PLAIN = "scheduler of the model"
+PLAIN = "the model's own"
 # Deterministic: an image of few steps, while an object is dragged, shows what that of many steps will show.
 SMOOTH = "DDIMScheduler"
 SCHEDULERS = (SMOOTH, "DPMSolverMultistepScheduler")
+# The scene is in the address, behind #, which a browser does not send: it survives that the page is loaded again.
+REMEMBER = """(scene, model, seed, steps, sampler) => {
+    const kept = JSON.stringify({ model, items: scene.items, seed, steps, sampler });
+    if (scene.final) history.replaceState(null, "", "#" + encodeURIComponent(kept));
+    return [scene, model, seed, steps, sampler];
+}"""
+RECALL = "(model, kept) => [model, location.hash.slice(1)]"
 
 
 def sampled(
     scene: Scene, model: Model, settings: Settings, report: Callable[[Any], None], *, draft: bool = False
 ) -> Image.Image:
     """The image of a scene; reports each step. A draft is without the guidance of attributes, which costs more."""
+    options = settings.given(model)
+    steps = options.get("num_inference_steps", model.defaults.num_inference_steps)
+    if draft:
+        steps = min(DRAFT, steps)
+        options |= {"num_inference_steps": steps, "guidance": "attributes", "guidance_scale": 1.0}
+        options |= {} if settings.sampler else {"scheduler": settings.scheduler or SMOOTH}
 
     def step(number: int, *_: Any) -> None:
-        report(f"step {number + 1} of {settings.steps}")
+        report(f"step {number + 1} of {steps}")
 
-    without_guidance: dict[str, Any] = {"guidance": "attributes", "guidance_scale": 1.0} if draft else {}
-    return Composer(component(scene, model)).sample(
-        generator=torch.Generator().manual_seed(settings.seed),
-        num_inference_steps=settings.steps,
-        scheduler=settings.scheduler,
-        sampler=settings.sampler,
-        callback_on_step_end=step,
-        progress=False,
-        **without_guidance,
-    )[0]
+    generator = torch.Generator().manual_seed(settings.seed)
+    composer = Composer(component(scene, model))
+    return composer.sample(generator=generator, callback_on_step_end=step, progress=False, **options)[0]
 
 
-def settings_of(seed: Any, steps: Any, method: str) -> Settings:
-    """Settings of what is chosen on the page, where one field lists schedulers and samplers."""
-    if method == PLAIN:
-        return Settings(seed, steps)
-    return Settings(seed, steps, scheduler=method) if method in SCHEDULERS else Settings(seed, steps, method)
+def settings_of(seed: Any, steps: Any, method: str, scene: Scene) -> Settings:
+    """Settings of what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
+    if method not in (PLAIN, *SCHEDULERS):
+        return Settings(seed, steps, method)
+    if len(scene.alternatives) > 1:
+        return Settings(seed, steps, OR)
+    return Settings(seed, steps, scheduler=None if method == PLAIN else method)
 
 
 def first_scene(form: Form) -> Scene:
     """A scene to begin with.
 
-    >>> [item.given for item in first_scene(Form("places", {"color": ("gray", "red")})).items]
-    [{'x': 0.3, 'y': 0.45, 'color': 'red'}, {'x': 0.7, 'y': 0.6, 'color': 'gray'}]
+    >>> [item.given for item in first_scene(Form("places", {"color": ("gray", "red", "blue")})).items]
+    [{'x': 0.3, 'y': 0.45, 'color': 'red'}, {'x': 0.7, 'y': 0.6, 'color': 'blue'}]
+    >>> [item.given["text"] for item in first_scene(Form("texts", {}, ("red cube", "red ball", "a blue ball"))).items]
+    ['red cube', 'a blue ball']
     """
     if form.kind == "places":
-        words = [{name: given[-1] for name, given in form.attributes.items()}, {}]
-        if form.attributes:
-            name, given = list(form.attributes.items())[-1]
-            words[0] = {name: given[min(1, len(given) - 1)] for name, given in form.attributes.items()}
-            words[1] = {name: given[0]}
-        places = [{"x": 0.3, "y": 0.45}, {"x": 0.7, "y": 0.6}]
-        return Scene(tuple(Item({**place, **word}, form.weight) for place, word in zip(places, words, strict=True)))
+        objects: list[dict[str, Any]] = [{"x": 0.3, "y": 0.45}, {"x": 0.7, "y": 0.6}]
+        for name, words in form.attributes.items():
+            objects[0][name], objects[1][name] = words[:2][-1], words[-1]
+        return Scene(tuple(Item(one, form.weight) for one in objects))
     if form.kind == "labels":
-        first = list(form.attributes.items())[:2]
-        return Scene(tuple(Item({"attribute": name, "value": words[-1]}, form.weight) for name, words in first))
-    return Scene(tuple(Item({"text": text}, form.weight) for text in form.suggestions[:2]))
+        two = list(form.attributes.items())[:2]
+        return Scene(tuple(Item({"attribute": name, "value": words[-1]}, form.weight) for name, words in two))
+    first, others = form.suggestions[:1], form.suggestions[1:]
+    apart = [text for text in others if not {*text.split()} & {*first[0].split()}]  # no word in common
+    return Scene(tuple(Item({"text": text}, form.weight) for text in (*first, *(apart or others)[:1])))
+
+
+def kept_in(address: str, known: Collection[str]) -> Mapping[str, Any] | None:
+    """The model, scene and settings behind # of the address, as the page wrote them; None for anything else.
+
+    Args:
+        known: the models that may be opened.
+    """
+    try:
+        kept = json.loads(unquote(address))
+        scene = scene_of(kept)
+        settings_of(kept["seed"], kept["steps"], kept["sampler"], scene)
+    except (ValueError, KeyError, TypeError, RecursionError, EnergycompError):
+        return None
+    return {**kept, "scene": scene} if kept.get("model") in known and kept["sampler"] in _methods() else None
+
+
+def _methods() -> list[str]:
+    """The entries of the field "Sampler"."""
+    return [PLAIN, *SCHEDULERS, *(name for name in names("samplers") if name != "scheduler")]
 
 
 @attrs.frozen
@@ -85,100 +115,131 @@ class _Compose:
 
     library: Library
     worker: Worker
+    newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
 
-    def open(self, name: str, request: gr.Request) -> Iterator[Any]:
-        """Loads a model, and shows its form and a first scene."""
-        blank = {"value": {"items": [], "final": True}, "picture": ""}
+    def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Loads a model, and shows its form and a first scene, or those that are in the address."""
+        kept = kept_in(address, self.library.names) or {}
+        self.newest.pop(session_of(request), None)
+        name, same = kept.get("model", name), (gr.skip(),) * 5
 
         def task(_: Any) -> tuple[Model, Form]:
             model = self.library.model(name)
-            if sampler_of(model) is not None or model.decomposer_name is not None:
-                raise InputError(f"{name} generates or decomposes whole images; use the tab Decompose")
+            if takes_apart(model):
+                raise InputError(f"got {name}, which decomposes images; use the tab Decompose, or choose another model")
             return model, form_of(model)
 
-        def done(found: tuple[Model, Form], _: float) -> Any:
+        def done(found: tuple[Model, Form], _: float) -> tuple[Any, ...]:
             model, form = found
-            update = gr.update(form=form.as_json(), value={**first_scene(form).as_json(), "final": True}, status="")
-            if form.kind == "places":
-                return update, gr.update(value=STEPS), gr.update(value=SMOOTH)
-            return update, gr.update(value=model.defaults.num_inference_steps), gr.update(value=PLAIN)
+            scene = {**kept.get("scene", first_scene(form)).as_json(), "final": True, "first": True}
+            update = gr.update(form=form.as_json(), value=scene, status="", aspect=model.defaults.aspect)
+            steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
+            about = f"Model **{name}**: {model.facts()['samples']}; a component is {form.component}"
+            return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN)
 
-        same = (gr.skip(),) * 2
-        yield gr.update(status=f"loading {name} ...", **blank), *same
+        blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
+        yield gr.update(**blank), *same, gr.skip()
         yield from followed(
-            self.worker, session_of(request), task, done=done,
-            running=lambda event: (gr.update(status=f"loading {name}, {event.seconds:.0f} s"), *same),
+            self.worker, session_of(request), f"loading {name}", task, done=done,
+            running=lambda event: (gr.update(status=_told(event, f"loading {name}")), *same),
             failed=lambda message: (gr.update(status=message), *same),
         )  # fmt: skip
 
     def draw(
-        self, value: Any, name: str, seed: Any, steps: Any, sampler: str, request: gr.Request
+        self, value: Any, name: str, seed: Any, steps: Any, method: str, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
-        """The image and the lines of a scene; fewer steps while something is dragged."""
-        final, same = bool((value or {}).get("final", True)), (gr.skip(),) * 3
+        """The image and the lines of a scene; fewer steps while something is dragged, and first of all."""
+        value, session, same = value or {}, session_of(request), (gr.skip(),) * 4
+        final = bool(value.get("final", True))
+        number = value.get("number", 0) if final else None
         if not self.library.is_loaded(name):  # until its form is shown
-            yield gr.skip(), *same
+            yield gr.skip(), *same, gr.skip()
             return
         try:
             scene, model = scene_of(value), self.library.model(name)
-            settings = settings_of(seed, steps, sampler)
-            chosen = settings if final else attrs.evolve(settings, steps=min(DRAFT, settings.steps))
+            settings = settings_of(seed, steps, method, scene)
             lines = self._lines(scene, model, name, settings) if final else same
         except EnergycompError as error:
-            yield gr.update(status=str(error)), *same
+            yield gr.update(status=str(error)), *same, gr.skip()
             return
 
+        def task(report: Callable[[Any], None]) -> Image.Image:
+            if value.get("first"):
+                report(sampled(scene, model, settings, report, draft=True))
+            return sampled(scene, model, settings, self._while_new(report, session, number), draft=not final)
+
         def done(image: Image.Image, seconds: float) -> tuple[Any, ...]:
-            drawn = f"{chosen.steps} steps in {seconds:.1f} s"
-            return gr.update(picture=data_url(enlarged(image) if final else image), status=drawn), *lines
+            count = settings.steps or model.defaults.num_inference_steps
+            drawn = f"{count if final else min(DRAFT, count)} steps in {seconds:.1f} s"
+            said = f"{in_words(scene, model, settings)}{beyond(scene, model)}; {drawn}"
+            shown = model.shown(image, side=SIDE) if final else image
+            return gr.update(picture=data_url(shown), status=said), *lines
 
         def running(event: Running) -> tuple[Any, ...] | None:
-            if event.seconds < 0.4 or not final:
-                return None
-            return gr.update(status=f"{event.reported or 'drawing'}, {event.seconds:.0f} s"), *same
+            if isinstance(event.reported, Image.Image):
+                return gr.update(picture=data_url(event.reported)), *same
+            return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same)
 
-        yield from followed(
-            self.worker, session_of(request), lambda report: sampled(scene, model, chosen, report, draft=not final),
-            running=running, done=done, failed=lambda message: (gr.update(status=message), *same),
-        )  # fmt: skip
+        def failed(message: str) -> tuple[Any, ...]:
+            return gr.skip() if self._is_old(session, number) else gr.update(status=message), *same
 
-    def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[str, str, str]:
-        formula = repr(component(scene, model))
-        return formula, python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
+        yield from followed(self.worker, session, "drawing", task, running=running, done=done, failed=failed)
+
+    def renew(self, value: Any, request: gr.Request) -> None:
+        """Notes the number of the newest scene; what is drawn of an older one stops at its next step."""
+        if isinstance(value, dict) and type(value.get("number")) is int:
+            self.newest[session_of(request)] = value["number"]
+
+    def _while_new(self, report: Callable[[Any], None], session: str, number: Any) -> Callable[[Any], None]:
+        def step(text: Any) -> None:
+            if self._is_old(session, number):
+                raise StoppedError
+            report(text)
+
+        return step
+
+    def _is_old(self, session: str, number: Any) -> bool:
+        return type(number) is int and self.newest.get(session, 0) > number
+
+    def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[Any, ...]:
+        python, shell = python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
+        formula = f"{in_words(scene, model, settings)}: the formula"
+        return python, shell, gr.update(label=formula), repr(component(scene, model))
 
 
-def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, *, prefix: str, choose: bool) -> None:
+def _told(event: Running, what: str) -> str:
+    return f"{event.reported if isinstance(event.reported, str) else what}, {event.seconds:.0f} s"
+
+
+def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Button) -> Callable[..., None]:
     """The components of the tab.
 
     Args:
-        prefix: of the ids of its components.
-        choose: whether any registered model can be chosen; else it is the first one.
+        stop: the button that is shown while a task runs.
+
+    Returns:
+        A function that opens the model of a component in the tab when an event happens: `opens(event, component)`.
     """
     own = _Compose(library, worker)
-    offered = [name for name in library.names if name != library.first] if choose else [library.first]
-    start = next(iter(offered), library.first)
-    model = gr.Dropdown(
-        offered, value=None if choose else start, label="Model", visible=choose, elem_id=f"{prefix}-model",
-        info="Each model has the form that follows from its conditioner.",
-    )  # fmt: skip
-    scene = editor(f"{prefix}-scene")
-    with gr.Row(elem_id=f"{prefix}-settings"):
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id=f"{prefix}-seed")
-        steps = gr.Slider(1, 200, value=STEPS, step=1, label="Steps", min_width=160, elem_id=f"{prefix}-steps")
-        sampler = gr.Dropdown(
-            [*SCHEDULERS, PLAIN, *(name for name in names("samplers") if name != "scheduler")],
-            value=SMOOTH, label="Sampler", min_width=180, elem_id=f"{prefix}-sampler",
-        )  # fmt: skip
-        stop = gr.Button("Stop", min_width=80, elem_id=f"{prefix}-stop")
-    with gr.Accordion("The same image in code", open=True, elem_id=f"{prefix}-code"):
+    model, address = gr.Textbox(library.first, visible=False), gr.Textbox("", visible=False)
+    about = gr.Markdown(f"**{library.first}**", elem_id="compose-model")
+    scene = editor("compose-scene")
+    with gr.Row(elem_id="compose-settings"):
+        seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="compose-seed")
+        steps = gr.Number(None, label="Steps", precision=0, min_width=160, elem_id="compose-steps")
+        sampler = gr.Dropdown(_methods(), value=PLAIN, label="Sampler", min_width=180, elem_id="compose-sampler")
+    with gr.Accordion("The same image in code", open=True, elem_id="compose-code"):
+        python, shell = code("Python", "python"), code("Shell", "shell")
+    with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
         formula = code("Formula")
-        python = code("Python", "python")
-        shell = code("Shell", "shell")
-    inputs, outputs = [scene, model, seed, steps, sampler], [scene, formula, python, shell]
+    inputs, outputs = [scene, model, seed, steps, sampler], [scene, python, shell, words, formula, stop]
     drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": outputs, **QUIET, **NETWORK}
-    gr.on([scene.edit, seed.change, steps.input, sampler.input], **drawing)
-    shown = [scene, steps, sampler]
-    opening: dict[str, Any] = {"fn": own.open, "inputs": [model], "outputs": shown, **QUIET, **NETWORK}
-    opened = model.input(**opening) if choose else blocks.load(**opening)
-    opened.then(**drawing)
-    stop.click(stopper(worker), None, None, **FREE)
+    scene.edit(own.renew, [scene], None, trigger_mode="multiple", **FREE)
+    gr.on([scene.edit, seed.input, steps.input, sampler.input], **drawing, js=REMEMBER)
+    shown = [scene, about, model, seed, steps, sampler, stop]
+    blocks.load(own.open, [model, address], shown, js=RECALL, **QUIET, **NETWORK).then(**drawing)
+
+    def opens(event: Any, chosen: Any) -> None:
+        event(own.open, [chosen, address], shown, **QUIET, **NETWORK).then(**drawing, js=REMEMBER)
+
+    return opens

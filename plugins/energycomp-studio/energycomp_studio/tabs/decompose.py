@@ -11,23 +11,12 @@ import gradio as gr
 import torch
 from torch import Tensor
 
-from energycomp.decomposition import decompose, decomposer_of, recombine
+from energycomp.decomposition import EXPLAINED, decompose, decomposer_of, explained_variance, recombine
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url, to_output
 from energycomp_studio.library import Library
-from energycomp_studio.parts import (
-    FREE,
-    NETWORK,
-    QUIET,
-    chooser,
-    code,
-    finally_shown,
-    followed,
-    session_of,
-    stopper,
-    tiles,
-)
-from energycomp_studio.pictures import enlarged, uploaded
+from energycomp_studio.parts import NETWORK, QUIET, chooser, code, finally_shown, followed, session_of, tiles
+from energycomp_studio.pictures import SIDE, uploaded
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Worker
 
@@ -59,10 +48,11 @@ def recombine_python(parts: list[list[int]], name: str, settings: Settings) -> s
         "from energycomp.images import to_output",
         "import torch",
         "",
-        f'decomposer = decomposer_of(energycomp.load("{name}"))',
+        f'model = energycomp.load("{name}")',
+        "decomposer = decomposer_of(model)",
         f"latents = recombine(list(decomposer.encode([{images}]).split(1)), {parts})",
         f"image = decomposer.decode(latents, generator=torch.Generator().manual_seed({settings.seed}))",
-        'to_output(image, "pil")[0].save("recombined.png")',
+        f'model.shown(to_output(image, "pil")[0], side={SIDE}).save("recombined.png")',
     ])  # fmt: skip
 
 
@@ -84,11 +74,23 @@ def _files(count: int) -> list[str]:
 
 @attrs.frozen(eq=False)
 class _Parts:
-    """The parts of one image: the name of the model, its latents (1, K, D), and each part as a data URL."""
+    """The parts of one image: the name of the model, its latents (1, K, D), and what is shown of them, as data URLs.
+
+    Args:
+        whole: the image, and its reconstruction from all parts.
+        parts: each part alone.
+        note: why not to trust them.
+    """
 
     model: str
     latents: Tensor
-    shown: tuple[str, ...]
+    whole: tuple[str, ...]
+    parts: tuple[str, ...]
+    note: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What the page takes."""
+        return {"whole": list(self.whole), "parts": list(self.parts), "note": self.note}
 
 
 @attrs.frozen
@@ -109,22 +111,33 @@ class _Decompose:
             model = self.library.model(name)
             report("decomposing")
             found = decompose([picture], decomposer_of(model), generator=Settings(seed).seed)
-            images = to_output(found.parts.images[0], "pil")
-            return _Parts(name, found.latents, tuple(data_url(enlarged(one, TILE)) for one in images))
+            whole = found.parts.whole.cpu()
+            (share,) = explained_variance(model.processor([picture]), whole)
+            foreign = share is not None and share < EXPLAINED
+            said = f"out of distribution: parts of {name} explain {max(share or 0, 0):.0%} of it; do not trust them"
+
+            def shown(images: Any) -> tuple[str, ...]:
+                return tuple(data_url(model.shown(one, side=TILE)) for one in images)
+
+            own = [model.processor.frame(picture), *to_output(whole, "pil")]
+            parts = to_output(found.parts.images[0], "pil")
+            return _Parts(name, found.latents, shown(own), shown(parts), said if foreign else "")
 
         def done(found: _Parts, seconds: float) -> tuple[Any, ...]:
             kept = [found if k == place else one for k, one in enumerate(state)]
             if len({one.model for one in kept if one is not None}) > 1:
                 kept = [found if k == place else None for k in range(IMAGES)]
             listed = [one for one in kept if one is not None]
-            chosen = [[(k + j) % len(listed) == 0 for j in range(len(one.shown))] for k, one in enumerate(listed)]
-            update = gr.update(tiles=[list(one.shown) for one in listed], value={"chosen": chosen})
-            return gr.skip(), kept, (update, f"{len(found.shown)} parts in {seconds:.0f} s")
+            chosen = [[(k + j) % len(listed) == 0 for j in range(len(one.parts))] for k, one in enumerate(listed)]
+            update = gr.update(tiles=[one.as_json() for one in listed], value={"chosen": chosen})
+            return gr.skip(), kept, (update, f"{len(found.parts)} parts in {seconds:.0f} s"), gr.skip()
 
+        yield "decomposing", gr.skip(), None, "", gr.skip()  # the image of other parts goes
+        same = None, gr.skip()
         yield from followed(
-            self.worker, session_of(request), task, done=done,
-            running=lambda event: (f"{event.reported or 'decomposing'}, {event.seconds:.0f} s", gr.skip(), None),
-            failed=lambda message: (message, gr.skip(), None),
+            self.worker, session_of(request), "decomposing an image", task, done=done,
+            running=lambda event: (f"{event.reported or 'decomposing'}, {event.seconds:.0f} s", gr.skip(), *same),
+            failed=lambda message: (message, gr.skip(), *same),
         )  # fmt: skip
 
     def mix(self, value: Any, name: str, seed: Any, state: list[Any], request: gr.Request) -> Iterator[tuple[Any, ...]]:
@@ -134,42 +147,44 @@ class _Decompose:
         try:
             if not listed:
                 raise InputError("got no parts; expected an image; drop one first")
-            parts, settings = choice(value, [len(one.shown) for one in listed]), Settings(seed)
+            parts, settings = choice(value, [len(one.parts) for one in listed]), Settings(seed)
             lines = recombine_python(parts, name, settings), recombine_shell(parts, name, settings)
             if not any(parts):
                 raise InputError("got no part; expected at least one; choose some tiles")
         except EnergycompError as error:
-            yield gr.skip(), str(error), *same
+            yield gr.skip(), str(error), *same, gr.skip()
             return
 
         def task(_: Any) -> str:
             latents = recombine([one.latents for one in listed], parts)
             generator = torch.Generator().manual_seed(settings.seed)
-            made = decomposer_of(self.library.model(name)).decode(latents, generator=generator)
-            return data_url(enlarged(to_output(made, "pil")[0]))
+            model = self.library.model(name)
+            made = decomposer_of(model).decode(latents, generator=generator)
+            return data_url(model.shown(to_output(made, "pil")[0], side=SIDE))
 
         def running(event: Running) -> tuple[Any, ...]:
-            return gr.skip(), f"composing, {event.seconds:.0f} s", *same
+            return gr.skip(), f"{event.reported or 'composing'}, {event.seconds:.0f} s", *same
 
         yield from followed(
-            self.worker, session_of(request), task, running=running,
+            self.worker, session_of(request), "composing parts", task, running=running,
             done=lambda url, seconds: (_figure(url), f"{sum(map(len, parts))} parts in {seconds:.1f} s", *lines),
             failed=lambda message: (gr.skip(), message, *same),
         )  # fmt: skip
 
 
 def _figure(url: str) -> str:
-    return f"<img src='{url}' alt='The image of the chosen parts' style='width: 256px; max-width: 100%'>"
+    download = f"<a class='studio-download' href='{url}' download='recombined.png'>Download</a>"
+    return f"<img class='studio-result' src='{url}' alt='The image of the chosen parts'>{download}"
 
 
-def decompose_tab(library: Library, worker: Worker) -> None:
-    """The components of the tab."""
+def decompose_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
+    """The components of the tab; returns that of its model."""
     own = _Decompose(library, worker)
     start = next((name for name in PREFERRED if name in library.names), library.first)
     state, found = gr.State([None] * IMAGES, time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
     with gr.Row():
         model = gr.Dropdown(library.names, value=start, label="Model", min_width=180, elem_id="parts-model")
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="parts-seed")
+        seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="parts-seed")
     with gr.Row():
         pictures = [chooser(f"parts-picture-{k + 1}", f"Image {k + 1}: drop or choose") for k in range(IMAGES)]
     note = gr.Markdown("", elem_id="parts-status")
@@ -178,16 +193,15 @@ def decompose_tab(library: Library, worker: Worker) -> None:
             parts = tiles("parts-tiles")
         with gr.Column(scale=1, min_width=260):
             result = gr.HTML("", elem_id="parts-result")
-    with gr.Row():
-        compose = gr.Button("Compose the chosen parts", variant="primary", elem_id="parts-compose")
-        stop = gr.Button("Stop", min_width=80, elem_id="parts-stop")
+    compose = gr.Button("Compose the chosen parts", size="md", elem_id="parts-compose")
     with gr.Accordion("The same image in code", open=False, elem_id="parts-code"):
         python, shell = code("Python", "python"), code("Shell", "shell")
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
     for k, picture in enumerate(pictures):
         place = gr.State(k)
-        taken = picture.taken(own.take, [picture, model, seed, state, place], [note, state, found], **once, **NETWORK)
+        outputs = [note, state, found, result, stop]
+        taken = picture.taken(own.take, [picture, model, seed, state, place], outputs, **once, **NETWORK)
         finally_shown(taken, found, [parts, note])
-    mixing: dict[str, Any] = {"inputs": [parts, model, seed, state], "outputs": [result, note, python, shell]}
+    mixing: dict[str, Any] = {"inputs": [parts, model, seed, state], "outputs": [result, note, python, shell, stop]}
     gr.on([compose.click, parts.input], own.mix, **mixing, **QUIET, **NETWORK)
-    stop.click(stopper(worker), None, None, **FREE)
+    return model

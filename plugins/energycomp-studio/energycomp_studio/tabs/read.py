@@ -17,20 +17,9 @@ from energycomp.models import Model
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell
-from energycomp_studio.parts import (
-    FREE,
-    NETWORK,
-    QUIET,
-    chooser,
-    code,
-    editor,
-    finally_shown,
-    followed,
-    session_of,
-    stopper,
-)
-from energycomp_studio.pictures import enlarged, heat, uploaded
-from energycomp_studio.reading import Reading, Stage, described, read, scene_read, table
+from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, editor, finally_shown, followed, session_of
+from energycomp_studio.pictures import SIDE, heat, uploaded
+from energycomp_studio.reading import Reading, Stage, described, notes, read, scene_read, table
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
 from energycomp_studio.tabs.compose import first_scene, sampled
 from energycomp_studio.worker import Running, Worker
@@ -93,7 +82,7 @@ class _Read:
         try:
             picture = uploaded(url)
         except EnergycompError as error:
-            yield gr.update(status=str(error)), gr.skip(), gr.skip(), gr.skip(), None
+            yield gr.update(status=str(error)), *(gr.skip(),) * 4, None, gr.skip()
             return
         yield from self._read(lambda model, report: picture, name, seed, request)  # noqa: ARG005
 
@@ -101,7 +90,8 @@ class _Read:
         """Reads a scene that the model itself draws."""
 
         def draw(model: Model, report: Callable[[Any], None]) -> Any:
-            return enlarged(sampled(first_scene(form_of(model)), model, Settings(seed, 50), report))
+            drawn = sampled(first_scene(form_of(model)), model, Settings(seed), report)
+            return model.shown(drawn, side=SIDE)
 
         yield from self._read(draw, name, seed, request)
 
@@ -112,7 +102,7 @@ class _Read:
             report(f"loading {name}")
             model = self.library.model(name)
             image = picture(model, report)
-            report(_Seen(model, data_url(image)))
+            report(_Seen(model, data_url(model.shown(image, side=SIDE))))
             return model, read(image, model, lambda stage: report((model, stage)), seed=Settings(seed).seed)
 
         stage = ["reading"]  # what is going on, in words
@@ -122,13 +112,13 @@ class _Read:
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
-            update = self._shown(reading, model, f"{reading.solution.count} found in {seconds:.0f} s")
-            return gr.skip(), gr.skip(), gr.skip(), [reading], (update, table(reading, model))
+            shown = self._shown(reading, model, f"{reading.solution.count} found in {seconds:.0f} s")
+            return *(gr.skip(),) * 4, [reading], shown
 
-        yield gr.update(value={"items": [], "final": True}, status="waiting for its turn ..."), "", "", [], None
+        yield gr.update(value={"items": [], "final": True}, status="reading"), "", "", "", [], None, gr.skip()
         yield from followed(
-            self.worker, session_of(request), task, running=running, done=done,
-            failed=lambda message: (gr.update(status=message), gr.skip(), gr.skip(), gr.skip(), None),
+            self.worker, session_of(request), "reading an image", task, running=running, done=done,
+            failed=lambda message: (gr.update(status=message), *(gr.skip(),) * 4, None),
         )  # fmt: skip
 
     def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
@@ -145,55 +135,62 @@ class _Read:
             scene = scene_read(described(what[1].values, what[0]))
             stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
             shown = {"value": {**scene.as_json(), "final": True}}
-        return gr.update(**shown, status=f"{stage[0]}, {event.seconds:.0f} s"), gr.skip(), search, gr.skip(), None
+        told = gr.update(**shown, status=f"{stage[0]}, {event.seconds:.0f} s")
+        return told, gr.skip(), gr.skip(), search, gr.skip(), None
 
-    def _shown(self, reading: Reading, model: Model, status: str) -> Any:
+    def _shown(self, reading: Reading, model: Model, status: str) -> tuple[Any, str, str]:
+        """The editor, the reasons not to trust the answer, and the table."""
         scene = {**scene_read(reading.described).as_json(), "final": True}
-        picture = data_url(enlarged(reading.picture))
-        return gr.update(value=scene, form=form_of(model).as_json(), picture=picture, status=status)
+        picture = data_url(model.shown(reading.picture, side=SIDE))
+        update = gr.update(value=scene, form=form_of(model).as_json(), picture=picture, status=status)
+        return update, notes(reading.solution), table(reading, model)
 
-    def lines(self, scene: Any, name: str, seed: Any, steps: Any, history: list[Reading]) -> tuple[str, str]:
-        """The lines that make the changes."""
+    def lines(self, scene: Any, name: str, seed: Any, history: list[Reading]) -> tuple[str, str, Any]:
+        """The lines that make the changes; the button that makes them stands out where there are some."""
+        plain = gr.update(variant="secondary")
         if not history or not self.library.is_loaded(name):
-            return "", ""
+            return "", "", plain
         try:
-            model, settings = self.library.model(name), Settings(seed, steps)
+            model, settings = self.library.model(name), Settings(seed)
             found = changes(history[-1].described, scene_of(scene))
             if not found:
-                return "", f"energycomp infer {name} scene.png -o read"
-            return edit_python(found, model, name, settings), edit_shell(found, model, name, settings)
+                return "", f"energycomp infer {name} scene.png -o read", plain
+            lines = edit_python(found, model, name, settings), edit_shell(found, model, name, settings)
+            return *lines, gr.update(variant="primary")
         except EnergycompError as error:
-            return "", f"# {error}"
+            return "", f"# {error}", plain
 
     def repaint(
-        self, scene: Any, name: str, seed: Any, steps: Any, history: list[Reading], request: gr.Request
+        self, scene: Any, name: str, seed: Any, history: list[Reading], request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """Repaints what was changed."""
         if not history:
-            yield gr.update(status="got no image; drop one first"), gr.skip(), None
+            yield gr.update(status="got no image; drop one first"), gr.skip(), None, gr.skip()
             return
 
         def task(_: Any) -> tuple[Model, Reading]:
             model = self.library.model(name)
-            return model, repainted(history[-1], scene_of(scene), model, Settings(seed, steps))
+            return model, repainted(history[-1], scene_of(scene), model, Settings(seed))
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
-            update = self._shown(reading, model, f"repainted in {seconds:.0f} s")
-            return gr.skip(), [*history, reading][-KEPT:], (update,)
+            shown = self._shown(reading, model, f"repainted in {seconds:.0f} s")
+            return gr.skip(), [*history, reading][-KEPT:], shown
+
+        def running(event: Running) -> tuple[Any, ...]:
+            return gr.update(status=f"{event.reported or 'repainting'}, {event.seconds:.0f} s"), gr.skip(), None
 
         yield from followed(
-            self.worker, session_of(request), task, done=done,
-            running=lambda event: (gr.update(status=f"repainting, {event.seconds:.0f} s"), gr.skip(), None),
+            self.worker, session_of(request), "repainting", task, done=done, running=running,
             failed=lambda message: (gr.update(status=message), gr.skip(), None),
         )  # fmt: skip
 
     def undo(self, name: str, history: list[Reading]) -> tuple[Any, ...]:
         """Shows the image before the last change, or the objects as they were read."""
         if not history:
-            return gr.skip(), gr.skip()
+            return (gr.skip(),) * 4
         left = history[:-1] or history
-        return self._shown(left[-1], self.library.model(name), "as it was read"), left
+        return *self._shown(left[-1], self.library.model(name), "as it was"), left
 
 
 @attrs.frozen(eq=False)
@@ -204,40 +201,38 @@ class _Seen:
     url: str
 
 
-def read_tab(library: Library, worker: Worker) -> None:
-    """The components of the tab."""
+def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
+    """The components of the tab; returns that of its model."""
     own = _Read(library, worker)
     history, result = gr.State([], time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
     with gr.Row():
         model = gr.Dropdown(library.names, value=library.first, label="Model", min_width=180, elem_id="read-model")
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="read-seed")
-        steps = gr.Slider(1, 200, value=50, step=1, label="Steps of a repaint", min_width=160, elem_id="read-steps")
+        seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="read-seed")
     picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)")
     with gr.Row():
-        example = gr.Button("Read an example", min_width=140, elem_id="read-example")
-        paint = gr.Button("Repaint the changes", variant="primary", min_width=140, elem_id="read-repaint")
-        undo = gr.Button("Undo", min_width=80, elem_id="read-undo")
-        stop = gr.Button("Stop", min_width=80, elem_id="read-stop")
+        example = gr.Button("Read an example", size="md", min_width=140, elem_id="read-example")
+        paint = gr.Button("Repaint the changes", size="md", min_width=140, elem_id="read-repaint")
+        undo = gr.Button("Undo", size="md", min_width=80, elem_id="read-undo")
+    warned = gr.HTML("", elem_id="read-notes")
     scene = editor("read-scene", editing=True)
     answer = gr.HTML("", elem_id="read-table")
     with gr.Accordion("The search", open=False, elem_id="read-search"):
         searched = gr.HTML("", elem_id="read-maps")
     with gr.Accordion("The same changes in code", open=False, elem_id="read-code"):
         python, shell = code("Python", "python"), code("Shell", "shell")
-    shown = [scene, answer, searched, history, result]
+    seen = [scene, warned, answer]
+    shown = [*seen, searched, history, result, stop]
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
     for event, task, inputs in (
         (picture.taken, own.take, [picture, model, seed]),
         (example.click, own.example, [model, seed]),
     ):
-        finally_shown(event(task, inputs, shown, **once, **NETWORK), result, [scene, answer])
-    painted = paint.click(
-        own.repaint, [scene, model, seed, steps, history], [scene, history, result], **once, **NETWORK
-    )
-    finally_shown(painted, result, [scene])
-    undo.click(own.undo, [model, history], [scene, history], **FREE)
+        finally_shown(event(task, inputs, shown, **once, **NETWORK), result, seen)
+    painted = paint.click(own.repaint, [scene, model, seed, history], [scene, history, result, stop], **once, **NETWORK)
+    finally_shown(painted, result, seen)
+    undo.click(own.undo, [model, history], [*seen, history], **FREE)
     gr.on(
-        [scene.edit, history.change, steps.input, seed.change],
-        own.lines, [scene, model, seed, steps, history], [python, shell], **FREE, trigger_mode="always_last",
+        [scene.edit, history.change, seed.input],
+        own.lines, [scene, model, seed, history], [python, shell, paint], **FREE, trigger_mode="always_last",
     )  # fmt: skip
-    stop.click(stopper(worker), None, None, **FREE)
+    return model
