@@ -71,7 +71,7 @@ class Worker:
 
         Args:
             session: whose task it is; `stop` takes the same name.
-            task: called with a function that reports.
+            task: called with a function that reports, or stops it where it is given `StoppedError`.
             what: its name, for those that wait.
         """
         stop, start, waits = threading.Event(), time.monotonic(), True
@@ -104,7 +104,7 @@ def _followed(task: Callable[[Report], T], stop: threading.Event) -> Iterator[Ru
     start = time.monotonic()
 
     def report(what: Any) -> None:
-        if stop.is_set():
+        if stop.is_set() or what is StoppedError:
             raise StoppedError
         events.put(Running(what, time.monotonic() - start))
 

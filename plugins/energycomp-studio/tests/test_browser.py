@@ -40,8 +40,8 @@ def tinted(**_: Any) -> Any:
 
 def amazed(**_: Any) -> Any:
     """A model to which every image is foreign."""
-    usual = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) - 20
-    return tinted_model(solver="pursuit", counts=(0, 2), calibration=Calibration.of({1: usual}))
+    usual = Calibration((1,), ((-20.0, -20.0),), ((1.0, 1.0),), scores=tuple(range(1, 10)), images=20)
+    return tinted_model(solver="pursuit", counts=(0, 2), calibration=usual)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-// The table of models. Its value is the model whose button was clicked; the event is the name of the tab to open.
+// The table of models. Its value is the model whose button was clicked; the event is the name of the tab to open, or
+// "survey" once the table is seen.
 const EVENTS = ["compose", "read", "decompose"], box = element.firstElementChild;
 box.onclick = ({ target }) => {
   if (!EVENTS.includes(target.dataset.tab)) return;
@@ -8,3 +9,4 @@ box.onclick = ({ target }) => {
 const draw = () => { box.innerHTML = props.table; };
 watch("table", draw);
 draw();
+new IntersectionObserver(([{ isIntersecting }]) => { if (isIntersecting) trigger("survey"); }).observe(box);

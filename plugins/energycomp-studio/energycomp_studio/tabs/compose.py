@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -116,6 +117,7 @@ class _Compose:
     library: Library
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
+    last: dict[str, object] = attrs.field(factory=dict)  # its last drawing
 
     def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
@@ -151,7 +153,8 @@ class _Compose:
         """The image and the lines of a scene; fewer steps while something is dragged, and first of all."""
         value, session, same = value or {}, session_of(request), (gr.skip(),) * 4
         final = bool(value.get("final", True))
-        number = value.get("number", 0) if final else None
+        self.last[session] = drawing = object()
+        is_old = partial(self._is_old, session, drawing, value.get("number", 0) if final else None)
         if not self.library.is_loaded(name):  # until its form is shown
             yield gr.skip(), *same, gr.skip()
             return
@@ -166,9 +169,13 @@ class _Compose:
         def task(report: Callable[[Any], None]) -> Image.Image:
             if value.get("first"):
                 report(sampled(scene, model, settings, report, draft=True))
-            return sampled(scene, model, settings, self._while_new(report, session, number), draft=not final)
+            return sampled(
+                scene, model, settings, lambda text: report(StoppedError if is_old() else text), draft=not final
+            )
 
         def done(image: Image.Image, seconds: float) -> tuple[Any, ...]:
+            if is_old():
+                return gr.skip(), *same
             count = settings.steps or model.defaults.num_inference_steps
             drawn = f"{count if final else min(DRAFT, count)} steps in {seconds:.1f} s"
             said = f"{in_words(scene, model, settings)}{beyond(scene, model)}; {drawn}"
@@ -181,7 +188,7 @@ class _Compose:
             return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same)
 
         def failed(message: str) -> tuple[Any, ...]:
-            return gr.skip() if self._is_old(session, number) else gr.update(status=message), *same
+            return gr.skip() if is_old() else gr.update(status=message), *same
 
         yield from followed(self.worker, session, "drawing", task, running=running, done=done, failed=failed)
 
@@ -190,16 +197,10 @@ class _Compose:
         if isinstance(value, dict) and type(value.get("number")) is int:
             self.newest[session_of(request)] = value["number"]
 
-    def _while_new(self, report: Callable[[Any], None], session: str, number: Any) -> Callable[[Any], None]:
-        def step(text: Any) -> None:
-            if self._is_old(session, number):
-                raise StoppedError
-            report(text)
-
-        return step
-
-    def _is_old(self, session: str, number: Any) -> bool:
-        return type(number) is int and self.newest.get(session, 0) > number
+    def _is_old(self, session: str, drawing: object, number: Any) -> bool:
+        """Whether a newer drawing was asked for, or, at rest, a newer scene was sent."""
+        is_older = type(number) is int and self.newest.get(session, 0) > number
+        return is_older or self.last[session] is not drawing
 
     def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[Any, ...]:
         python, shell = python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)

@@ -32,7 +32,6 @@ def row(library: Library, name: str) -> str:
 
 def models_tab(
     library: Library,
-    tab: gr.Tab,
     tabs: gr.Tabs,
     opens: Callable[..., None],
     reads: gr.Dropdown,
@@ -41,7 +40,7 @@ def models_tab(
     """The components of the tab.
 
     Args:
-        tab, tabs: this tab, and all of them.
+        tabs: all of them.
         opens: opens a model in the tab Compose.
         reads, decomposes: the fields of the model of the other tabs.
     """
@@ -61,7 +60,7 @@ def models_tab(
         offered = (gr.update(choices=library.able(ability)) for ability in ("read", "decompose"))
         return gr.update(table=table), *offered
 
-    tab.select(survey, None, [listed, reads, decomposes], **FREE)
+    listed.survey(survey, None, [listed, reads, decomposes], **FREE)
     for name, event, field in (("read", listed.read, reads), ("decompose", listed.decompose, decomposes)):
         event(lambda model, name=name: (gr.Tabs(selected=name), model), [listed], [tabs, field], **FREE)
     listed.compose(lambda: gr.Tabs(selected="compose"), None, [tabs], **FREE)
