@@ -1,6 +1,7 @@
 """What tests of commands share: a tiny model, images, and the command line in an empty folder."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ LONG = {
     "test_objects_weights", "test_pages", "test_reader", "test_reliability", "test_sampling", "test_stranger",
     "test_weights",
 }  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """What is imported and collected stays: the garbage collector need not go through its million objects again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
