@@ -217,10 +217,8 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
         _, height, width = made.noised_space.sample_shape
         values = row.everywhere((height, width))  # raises where it divides by 0
         if bool((values < 0).any() and (values > 0).any()):
-            raise CompositionError(
-                f"got the weights {mass!r} under the rule 'mean', whose sum changes its sign and is 0 in between; "
-                "expected a sum that is positive everywhere; use the rule 'sum'"
-            )
+            got = f"got the weights {mass!r} under the rule 'mean', whose sum changes its sign"
+            raise CompositionError(f"{got}; expected a sum that is positive everywhere; use the rule 'sum'")
     return made
 
 

@@ -148,10 +148,8 @@ class _MatchedEnergy(_Matched):
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Energies (B,)."""
         at = self.group.own_timestep(timestep)
-        (s, n), (signal, noise) = (
-            [level.flatten() for level in space.levels(t, torch.float64)]
-            for space, t in ((self.group.own, at), (self.noised_space, timestep))
-        )
+        s, n = (level.flatten() for level in self.group.own.levels(at, torch.float64))
+        signal, noise = (level.flatten() for level in self.noised_space.levels(timestep, torch.float64))
         share, white = (signal / s).clamp(max=1.0), sample.double().square().flatten(1).sum(1) / 2
         found = (1.0 - share) * white + share * n.square() * self.inner.energy(sample, at)
         return (found / torch.maximum(noise, n).square()).to(sample.dtype)

@@ -162,10 +162,8 @@ def predict_all(
 def _check_timestep(sample: Tensor, timestep: Any) -> None:
     if not isinstance(timestep, Tensor) or timestep.shape != sample.shape[:1]:
         got = f"a tensor {tuple(timestep.shape)}" if isinstance(timestep, Tensor) else repr(timestep)
-        raise InputError(
-            f"got the timestep {got} for {len(sample)} samples; expected a tensor ({len(sample)},), one per sample; "
-            f"use torch.full(({len(sample)},), t)"
-        )
+        n = len(sample)
+        raise InputError(f"got the timestep {got} for {n} samples; expected a tensor ({n},); use torch.full(({n},), t)")
 
 
 def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: int) -> list[tuple[Any, Tensor | None]]:

@@ -38,11 +38,6 @@ def inner_leaves(composition: Composition) -> list[Any]:
     return [leaf for part in inner for leaf in part.terms]
 
 
-def _is_float16(group: LeafGroup) -> bool:
-    weights = group.network.parameters() if isinstance(group, Denoiser) else iter(())
-    return any(weight.dtype == torch.float16 for weight in weights)
-
-
 @attrs.frozen(eq=False)
 class Target:
     """What a sampler sees of a composition: sum_i b_i E_i at any noise level. K leaves, B samples (B, C, H, W).
@@ -65,12 +60,10 @@ class Target:
     guide: Guide | None = None
 
     def __attrs_post_init__(self) -> None:
-        halves = [group for group in self.groups if self.mixed_precision == "bf16" and _is_float16(group)]
-        if halves:
-            raise InputError(
-                f"got mixed_precision='bf16' for {halves[0]!r} in float16; expected float32 or bfloat16; leave "
-                "mixed_precision out, or load the model in another dtype"
-            )
+        networks = [group.network for group in self.groups if isinstance(group, Denoiser)]
+        if self.mixed_precision == "bf16" and any(w.dtype == torch.float16 for n in networks for w in n.parameters()):
+            got = f"got mixed_precision='bf16' for {self.composition!r}, whose network is in float16"
+            raise InputError(f"{got}; expected float32 or bfloat16; leave mixed_precision out")
 
     @property
     def weights(self) -> tuple[float, ...]:

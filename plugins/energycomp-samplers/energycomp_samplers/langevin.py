@@ -36,8 +36,8 @@ class Langevin:
             weight 1 is at most 5.3 % too large, and the moves are stable where the positive weights sum to less than
             20. They are too few for weights of another sum: at 50 steps the variance of N(0, 1) to the power 0.5 is
             1.14 times too large, to 0.2 1.46 times and to 0.1 4.2 times; to 4 it is 0.93 times. A warning says so
-            below 0.5. They are slow, too, where negative weights leave a density much wider than its components. `mala` is
-            within 5 % for all of these.
+            below 0.5. They are slow, too, where negative weights leave a density much wider than its components. `mala`
+            is within 5 % for all of these.
     """
 
     moves: int = attrs.field(default=5, validator=whole(1))
