@@ -176,14 +176,15 @@ class _Encoder(nn.Module):
 @contextmanager
 def _hidden(name: str) -> Iterator[None]:
     """No thread uses an adapter in the block: peft makes it active before it has its weights."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners import tuners_utils
 
-    before = BaseTunerLayer.active_adapters
-    BaseTunerLayer.active_adapters = property(lambda layer: [one for one in before.fget(layer) if one != name])
+    kind: Any = tuners_utils.BaseTunerLayer
+    before = kind.active_adapters
+    kind.active_adapters = property(lambda layer: [one for one in before.fget(layer) if one != name])
     try:
         yield
     finally:
-        BaseTunerLayer.active_adapters = before
+        kind.active_adapters = before
 
 
 @contextmanager
