@@ -315,7 +315,7 @@ function drawForm() {
   datalist.replaceChildren(...props.form.suggestions.map((value) => made("option", { value })));
   addButton.textContent = placed() ? "Add an object" : "Add a component";
   hint.textContent = placed()
-    ? "Click the image to add, drag to move, double-click to remove. Keys: Tab, arrows, Delete." : "";
+    ? "Click the image to add, drag to move, double-click to remove. Keys: Tab, arrows, Delete, Ctrl-Z." : "";
   handles.classList.toggle("studio-placed", placed());
 }
 
