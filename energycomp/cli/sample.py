@@ -61,8 +61,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="NAME[=SCALE]",
-            help="Guidance: cfg, interval, rescale, apg, zero-star, or attributes, which draws attributes more "
-            "strongly; with its scale, for example cfg=7.5.",
+            help="Guidance: cfg, interval, attributes, which draws attributes more strongly, or rescale, apg and "
+            "zero-star of energycomp-samplers; with its scale, for example cfg=7.5.",
             show_default=MODELS_OWN,
             autocompletion=registered("guidances"),
         ),

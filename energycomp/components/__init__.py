@@ -78,6 +78,7 @@ from energycomp.components.weights import (
     Weight as Weight,
     constant_weights as constant_weights,
     is_constant as is_constant,
+    scalar as scalar,
 )
 from energycomp.imports import moved
 

@@ -16,14 +16,11 @@ def energycomp_register_conditioners() -> Mapping[str, Factory]:
 
 @hookimpl
 def energycomp_register_guidances() -> Mapping[str, Factory]:
-    """Classifier-free guidance and what improves on it; formulas in `energycomp.sampling.formulas`."""
+    """Classifier-free guidance, in an interval too, and of attributes."""
     return {
-        "apg": lazy("energycomp.sampling.guidance:AdaptiveProjected"),
         "attributes": lazy("energycomp.sampling.guidance:AttributeGuidance"),
         "cfg": lazy("energycomp.sampling.guidance:ClassifierFree"),
         "interval": lazy("energycomp.sampling.guidance:interval"),
-        "rescale": lazy("energycomp.sampling.guidance:Rescaled"),
-        "zero-star": lazy("energycomp.sampling.guidance:ZeroStar"),
     }
 
 

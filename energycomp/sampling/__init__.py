@@ -4,14 +4,12 @@ from energycomp.imports import moved
 from energycomp.sampling.composer import Composer as Composer
 from energycomp.sampling.flow import FlowScheduler as FlowScheduler
 from energycomp.sampling.guidance import (
-    AdaptiveProjected as AdaptiveProjected,
     AttributeGuidance as AttributeGuidance,
     ClassifierFree as ClassifierFree,
     Guidance as Guidance,
     Guide as Guide,
     LinearGuidance as LinearGuidance,
-    Rescaled as Rescaled,
-    ZeroStar as ZeroStar,
+    classifier_free as classifier_free,
     conditional as conditional,
     interval as interval,
     made_guidance as made_guidance,
@@ -37,4 +35,8 @@ from energycomp.sampling.schedulers import (
 )
 from energycomp.seeds import Generator as Generator
 
-__getattr__ = moved(__name__, {"CompositionGuider": "energycomp_text.guider"})
+__getattr__ = moved(
+    __name__,
+    {"CompositionGuider": "energycomp_text.guider"}
+    | dict.fromkeys(("AdaptiveProjected", "Rescaled", "ZeroStar"), "energycomp_samplers.guidance"),
+)

@@ -1,4 +1,4 @@
-"""Guidance: predictions of a composition and of what it is compared with become one. See `formulas`."""
+"""Guidance: predictions of a composition and of what it is compared with become one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
-import torch
 from torch import Tensor
 
 from energycomp.components import Composition, EnergyComponent, PredictionType, combine, during
@@ -15,9 +14,8 @@ from energycomp.components.predict import rewrapped, unwrapped
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
-from energycomp.fields import FINITE, is_number, legal, number
+from energycomp.fields import FINITE, is_number, legal
 from energycomp.plugins import find, names
-from energycomp.sampling.formulas import adaptive_projected, classifier_free, rescaled, zero_star
 
 SCALE = 7.5  # the default of diffusers' guiders
 
@@ -73,6 +71,15 @@ class LinearGuidance(Protocol):
         """The guided composition."""
 
 
+def classifier_free(cond: Tensor, uncond: Tensor, scale: float | Tensor) -> Tensor:
+    """u + s (c - u), Ho and Salimans (2021).
+
+    >>> classifier_free(Tensor([2.0]), Tensor([1.0]), 3.0).item()
+    4.0
+    """
+    return uncond + scale * (cond - uncond)
+
+
 @attrs.frozen
 class ClassifierFree:
     """Classifier-free guidance (Ho and Salimans, 2021): `scale * composition & u`. The names `cfg` and `interval`.
@@ -96,10 +103,9 @@ class ClassifierFree:
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
-            if not isinstance(self.scale, Weight):
-                return classifier_free(cond, uncond, self.scale)
-            _, _, height, width = cond.shape
-            return classifier_free(cond, uncond, self.scale.at(share, (height, width)).to(cond))
+            size = cond.shape[2], cond.shape[3]
+            scale = self.scale.at(share, size).to(cond) if isinstance(self.scale, Weight) else self.scale
+            return classifier_free(cond, uncond, scale)
 
         return Guide(combine)
 
@@ -161,78 +167,6 @@ def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> 
     return ClassifierFree(1.0 + (scale - 1.0) * during(start, stop))
 
 
-@attrs.frozen
-class Rescaled:
-    """Classifier-free guidance whose result has the standard deviation of c (Lin et al., 2023). The name `rescale`.
-
-    On the type of prediction of the composition. Costs K + 1 network evaluations per sample and step.
-
-    Args:
-        scale: s.
-        share: phi, the share of the rescaled prediction; 0 is classifier-free guidance.
-    """
-
-    scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
-    share: float = attrs.field(default=0.7, converter=scalar, validator=number(least=0, most=1))
-
-    def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        return Guide(lambda c, u, _: rescaled(classifier_free(c, u, self.scale), c, self.share))
-
-
-@attrs.frozen
-class AdaptiveProjected:
-    """Adaptive projected guidance (Sadat et al., 2024), on predictions of x0. The name `apg`.
-
-    The part of c - u along c, which saturates colours, is removed; what is left is limited in length, and steps are
-    taken against those before. Costs K + 1 network evaluations per sample and step.
-
-    Args:
-        scale: s.
-        parallel: eta, the share that is kept of the part along c; 1 keeps it all.
-        momentum: beta, of the running difference d <- c - u + beta d; below 0 it slows changes of one direction down.
-        norm: r, the greatest length of the difference over all pixels; None for no limit.
-    """
-
-    scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
-    parallel: float = attrs.field(default=0.0, converter=scalar, validator=FINITE)
-    momentum: float = attrs.field(default=-0.5, converter=scalar, validator=number(least=-1, most=1))
-    norm: float | None = attrs.field(default=15.0, converter=scalar, validator=number(least=0, or_none=True))
-
-    def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        running = torch.zeros(())
-
-        def combine(cond: Tensor, uncond: Tensor, _: Tensor) -> Tensor:
-            nonlocal running
-            running = cond - uncond + self.momentum * running.to(cond.device)
-            return adaptive_projected(cond, running, self.scale, parallel=self.parallel, norm=self.norm)
-
-        return Guide(combine, "sample")
-
-
-@attrs.frozen
-class ZeroStar:
-    """CFG-Zero* (Fan et al., 2025): u at its best length, and no velocity at first. The name `zero-star`.
-
-    On predictions of the velocity eps - x0 of a rectified flow, for any model. Costs K + 1 network evaluations per
-    sample and step.
-
-    Args:
-        scale: s.
-        zero_until: the share of the trajectory in which the velocity is 0, so that the sample stays as it is, up to
-            its scale.
-    """
-
-    scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
-    zero_until: float = attrs.field(default=0.04, converter=scalar, validator=number(least=0, most=1))
-
-    def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
-            moves = (share >= self.zero_until).to(cond).reshape(-1, *[1] * (cond.ndim - 1))
-            return moves * zero_star(cond, uncond, self.scale)
-
-        return Guide(combine, "flow")
-
-
 def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | LinearGuidance | None:
     """The guidance that `Composer.sample` was given, with the scale of one by name, as an object.
 
@@ -240,8 +174,8 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
         InputError: another object, or a scale beside an object, which has its own.
         NotFoundError: a name that no plugin registers.
 
-    >>> made_guidance("rescale", 3.0)
-    Rescaled(scale=3.0, share=0.7)
+    >>> made_guidance("cfg", 3.0)
+    ClassifierFree(scale=3.0)
     """
     if guidance is None and scale is None:
         return None

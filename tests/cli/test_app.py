@@ -41,7 +41,7 @@ def test_plugins_json_is_the_listing() -> None:
     assert listed[0]["registered"] == {
         "networks": ["two_stage", "unet2d", "unet2d_condition"],
         "conditioners": ["latents"],
-        "guidances": ["apg", "attributes", "cfg", "interval", "rescale", "zero-star"],
+        "guidances": ["attributes", "cfg", "interval"],
         "samplers": ["scheduler"],
     }
 

@@ -54,7 +54,7 @@ def test_names_that_moved_are_found_with_a_warning() -> None:
     from energycomp_lab.checks import check_solver
     from energycomp_lab.evaluation import evaluate
     from energycomp_lab.training import denoising_loss
-    from energycomp_samplers import regional
+    from energycomp_samplers import guidance, regional
 
     with pytest.warns(DeprecationWarning, match=r"energycomp_lab\.training\.denoising_loss now, in energycomp-lab"):
         assert energycomp.denoising_loss is denoising_loss
@@ -67,6 +67,9 @@ def test_names_that_moved_are_found_with_a_warning() -> None:
             assert getattr(import_module(f"energycomp.{module}"), name) is expected
     with pytest.warns(DeprecationWarning, match=r"energycomp_samplers\.regional now, in energycomp-samplers"):
         assert energycomp.regional is regional
+    for name in ("AdaptiveProjected", "Rescaled", "ZeroStar"):
+        with pytest.warns(DeprecationWarning, match=rf"energycomp_samplers\.guidance\.{name} now"):
+            assert getattr(import_module("energycomp.sampling"), name) is getattr(guidance, name)
     with pytest.warns(DeprecationWarning, match=r"is energycomp\.images\.grid now"):
         assert import_module("energycomp.viz").grid is images.grid
 

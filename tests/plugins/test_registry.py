@@ -188,7 +188,7 @@ def test_the_core_is_listed_first() -> None:
     assert core.registered == {
         "networks": ("two_stage", "unet2d", "unet2d_condition"),
         "conditioners": ("latents",),
-        "guidances": ("apg", "attributes", "cfg", "interval", "rescale", "zero-star"),
+        "guidances": ("attributes", "cfg", "interval"),
         "samplers": ("scheduler",),
     }
 

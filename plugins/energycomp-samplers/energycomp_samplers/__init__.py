@@ -1,4 +1,4 @@
-"""Samplers of composed distributions: products, mixtures and negations, one algorithm a file. Components by region."""
+"""Samplers of composed distributions, one algorithm a file; guidance of high scales; and components by region."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ if TYPE_CHECKING:
 
     from energycomp_samplers.by_region import regional as regional, within as within
 
-__all__ = ["energycomp_register_samplers", "regional", "within"]
+__all__ = ["energycomp_register_guidances", "energycomp_register_samplers", "regional", "within"]
 
 __getattr__, _ = first_use(__name__, __file__)
+
+
+@hookimpl
+def energycomp_register_guidances() -> Mapping[str, Callable[..., object]]:
+    """Guidance at scales where classifier-free guidance saturates colours, and of flow matching."""
+    return {
+        "apg": lazy("energycomp_samplers.guidance:AdaptiveProjected"),
+        "rescale": lazy("energycomp_samplers.guidance:Rescaled"),
+        "zero-star": lazy("energycomp_samplers.guidance:ZeroStar"),
+    }
 
 
 @hookimpl

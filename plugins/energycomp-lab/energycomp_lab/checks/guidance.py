@@ -23,8 +23,8 @@ def check_guidance(guidance: Guidance) -> None:
     Raises:
         ConformanceError: the first fault that is found.
 
-    >>> from energycomp.sampling import AdaptiveProjected
-    >>> check_guidance(AdaptiveProjected(3.0))
+    >>> from energycomp.sampling import ClassifierFree
+    >>> check_guidance(ClassifierFree(3.0))
     """
     name, state = type(guidance).__name__, torch.get_rng_state()
     generator = torch.Generator().manual_seed(0)

@@ -1,0 +1,173 @@
+"""Guidance of high scales: formulas against diffusers' guiders, on compositions with mass, at the rows of cfg."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance, ClassifierFreeZeroStarGuidance
+
+from energycomp import Composer, plugins, region
+from energycomp.denoisers import count_rows
+from energycomp.errors import CompositionError, InputError
+from energycomp.sampling import Target, made_guidance
+from energycomp.testing import Gaussian, tiny_model
+from energycomp_lab.checks import check_guidance
+from energycomp_samplers.guidance import AdaptiveProjected, Rescaled, ZeroStar
+
+NAMES = ["apg", "rescale", "zero-star"]
+STEPS = 5
+
+
+def leaves(kind: str = "sample") -> tuple[Any, Any, Any]:
+    model = tiny_model(rule="product", prediction_type=kind)
+    return model(0.2, 0.2), model(0.8, 0.7), model.unconditional
+
+
+def sampled(composition: Any, **options: Any) -> torch.Tensor:
+    options = {"num_inference_steps": STEPS, "generator": 0, "output_type": "latent", "progress": False, **options}
+    result: torch.Tensor = Composer(composition).sample(**options)
+    return result
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
+    assert float((a - b).abs().max() / b.abs().max()) < tolerance
+
+
+def test_samples_of_one_number_have_no_deviation_to_rescale() -> None:
+    u = Gaussian(0.0, name="u", unconditional="self")
+    with pytest.raises(InputError, match="got samples of one number under the guidance 'rescale'"):
+        sampled(Gaussian(1.0, 0.5, unconditional=u) + 0, guidance="rescale")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_registered_conforms(name: str) -> None:
+    assert name in plugins.names("guidances")
+    check_guidance(plugins.find("guidances", name)(scale=3.0))
+
+
+PAIRS: dict[str, tuple[str, Any, Any]] = {
+    # the type of the model's predictions, ours, that of diffusers
+    "rescale": ("sample", Rescaled(3.0, 0.7), ClassifierFreeGuidance(guidance_scale=3.0, guidance_rescale=0.7)),
+    "rescale of v": (
+        "v_prediction",
+        Rescaled(3.0, 0.7),
+        ClassifierFreeGuidance(guidance_scale=3.0, guidance_rescale=0.7),
+    ),
+    "apg": (
+        "sample",
+        AdaptiveProjected(3.0, parallel=0.2, momentum=-0.5, norm=2.0),
+        AdaptiveProjectedGuidance(
+            guidance_scale=2.0,  # s - 1: the original formulation begins at c
+            use_original_formulation=True,
+            eta=0.2,
+            adaptive_projected_guidance_momentum=-0.5,
+            adaptive_projected_guidance_rescale=2.0,
+        ),
+    ),
+    "zero-star": (
+        "flow",
+        ZeroStar(3.0, zero_until=0.25),
+        ClassifierFreeZeroStarGuidance(guidance_scale=3.0, zero_init_steps=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_predictions_are_those_of_the_guiders_of_diffusers(case: str) -> None:
+    kind, ours, theirs = PAIRS[case]
+    a, b, _ = leaves(kind)
+    targets = [Target(a & b, guide=made_guidance(guidance).guide(STEPS)) for guidance in (ours, theirs)]  # type: ignore[union-attr]
+    generator = torch.Generator().manual_seed(0)
+    for timestep in Target(a).timesteps(STEPS):
+        x, at = torch.randn(2, 3, 16, 16, generator=generator), timestep.expand(2)
+        with torch.no_grad():
+            one, other = (target.compose(x, at, prediction_type=kind) for target in targets)  # type: ignore[arg-type]
+            plain = (a & b).eps(x, at)
+        assert float((other - plain).abs().max()) > 1e-3  # it changes something
+        close(one, other) if other.any() else close(one + 1, other + 1)
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_samples_are_those_of_the_guiders_of_diffusers(case: str) -> None:
+    kind, ours, theirs = PAIRS[case]
+    a, b, _ = leaves(kind)
+    expected = sampled(a & b, guidance=theirs)
+    close(sampled(a & b, guidance=ours), expected, 1e-4)  # rounding grows with the steps
+    close(sampled(a & b, guidance=theirs), expected, 1e-6)  # a run leaves nothing in the guider
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_composition_with_mass_is_guided_by_its_residual(name: str) -> None:
+    """`a + b`, of mass 2, has the residual of `a & b`; one leaf is itself; scale 1 is what it was."""
+    a, b, u = leaves("epsilon")
+    x, at = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([600.0, 300.0])
+    for one, other in ((a + b, a & b), (a & b, a & b), (2 * a - u, 2 * a & u), (3 * a, 3 * a & u)):
+        guided = [guided_eps(name, 3.0, c, x, at) for c in (one, other)]
+        close(*guided)
+        close(guided_eps(name, 1.0, one, x, at), (one & u).eps(x, at).detach())
+
+
+def guided_eps(name: str, scale: float, composition: Any, x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    guide = made_guidance(name, scale).guide(STEPS)  # type: ignore[union-attr]
+    with torch.no_grad():
+        return Target(composition, guide=guide).compose(x, at)
+
+
+COMPOSITIONS: dict[str, tuple[Any, int]] = {  # and how many leaves they and u have together
+    "one": (lambda a, b: a, 2),
+    "two": (lambda a, b: a & b, 3),
+    "two, one in a region": (lambda a, b: 2 * region("left half") * a & b, 3),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", COMPOSITIONS)
+def test_guidance_costs_the_rows_of_classifier_free_guidance(name: str, case: str) -> None:
+    a, b, _ = leaves()
+    make, count = COMPOSITIONS[case]
+    for guidance in ("cfg", name):
+        reports: list[Any] = []
+        with count_rows() as rows:
+            sampled(make(a, b), guidance=guidance, n=2, report=reports.append)
+        assert reports[0].evaluations == rows.rows == 2 * STEPS * count
+        assert rows.trunks == 2 * STEPS
+
+
+@pytest.mark.parametrize("scale", [np.float32(3.0), torch.tensor(3.0), np.array(3.0)])
+@pytest.mark.filterwarnings("error")  # numpy warns where float32 is compared with numbers beyond its range
+def test_numbers_of_other_libraries_are_scales(scale: Any) -> None:
+    for name in NAMES:
+        assert repr(made_guidance(name, scale)) == repr(made_guidance(name, 3.0))
+
+
+def test_zero_star_has_no_velocity_at_first() -> None:
+    a, _, _ = leaves()
+    target, x = Target(a, guide=ZeroStar(3.0, zero_until=0.5).guide(STEPS)), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        velocity = target.compose(x, torch.tensor([749.0, 499.0]), prediction_type="flow")
+    assert target.prediction_type == "flow"
+    assert [bool(one.any()) for one in velocity] == [False, True]
+
+
+def test_guidance_needs_an_unconditional_leaf() -> None:
+    with pytest.raises(CompositionError, match="no unconditional leaf"):
+        sampled(Gaussian(0.5), guidance="apg")
+
+
+def test_a_scale_that_is_no_number_is_refused_before_anything_is_predicted() -> None:
+    a, b, _ = leaves()
+    with (
+        count_rows() as rows,
+        pytest.raises(InputError, match="got scale=nan for AdaptiveProjected; expected a finite"),
+    ):
+        sampled(a & b, guidance="apg", guidance_scale=float("nan"))
+    assert rows.rows == 0
+
+
+@pytest.mark.parametrize("broken", [{"share": 2.0}, {"share": "a"}, {"scale": None}])
+def test_options_are_checked(broken: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"got (share|scale)"):
+        Rescaled(**broken)
