@@ -29,7 +29,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
-WAIT = 60_000  # ms
+WAIT = 180_000  # ms
 expect.set_options(timeout=WAIT)  # beside other work, a page takes longer than the five seconds of playwright
 
 
