@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         decomposer_of as decomposer_of,
     )
     from energycomp.denoisers import Conditional as Conditional, Denoiser as Denoiser
-    from energycomp.editing.edit import Edit as Edit, edit as edit
     from energycomp.inference import (
         BestSamples as BestSamples,
         NoiseBank as NoiseBank,
@@ -52,6 +51,7 @@ _own, __all__ = first_use(__name__, __file__)
 
 _MOVED = {
     "DiffusionDecomposer": "energycomp_decomp",
+    **dict.fromkeys(("Edit", "edit"), "energycomp_edit"),
     **dict.fromkeys(("denoising_loss", "fit"), "energycomp_lab.training"),
     **dict.fromkeys(("regional", "within"), "energycomp_samplers"),
 }

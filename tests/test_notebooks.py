@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from energycomp import Edit, Model, Solution, plugins
+from energycomp import Model, Solution, plugins
 from energycomp.plugins import registry
+from energycomp_edit import Edit
 
 FOLDER = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -22,11 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
-from energycomp import edit, infer, load
+from energycomp import infer, load
 from energycomp.fields import parse_range
 from energycomp.files import atomic_file
 from energycomp.images import grid, to_unit
 from energycomp_datasets.clevr.layout import render_arrays
+from energycomp_edit import edit
 from energycomp_lab.evaluation import FOUND_WITHIN, match
 
 HELD_OUT = 2_100_000_000  # added to the seed: scenes that neither training nor another benchmark has

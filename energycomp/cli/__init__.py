@@ -29,11 +29,13 @@ from energycomp.cli.options import (
     Run as Run,
     Seed as Seed,
     SolverName as SolverName,
+    Steps as Steps,
     load_model as load_model,
     loading as loading,
     over as over,
     parse_count as parse_count,
     parse_options as parse_options,
+    read_text as read_text,
     shared_options as shared_options,
     takes_words as takes_words,
 )

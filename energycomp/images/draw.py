@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import draw_segmentation_masks
 
 from energycomp.errors import InputError
 from energycomp.images.process import from_bytes, to_bytes, to_output
@@ -192,6 +191,8 @@ def strip(
     >>> strip(some, some, torch.zeros(1, 4, 3, 8, 8), torch.zeros(1, 4, 8, 8), side=16).size
     (110, 58)
     """
+    from torchvision.utils import draw_segmentation_masks  # brings in torch's compiler
+
     fits = parts.ndim == 5 and parts[:, 0].shape == pictures.shape == whole.shape and parts.shape[1] > 0
     if not fits or (masks is not None and masks.shape != (*parts.shape[:2], *parts.shape[3:])):
         shapes = [tuple(t.shape) for t in (pictures, whole, parts, *([] if masks is None else [masks]))]

@@ -36,5 +36,6 @@ from energycomp.inference.solution import (
     View as View,
     answer_cells as answer_cells,
     answer_line as answer_line,
+    answer_text as answer_text,
     view_of as view_of,
 )

@@ -10,11 +10,11 @@ from torchmetrics import MetricCollection
 
 from energycomp import infer
 from energycomp.components import mixed_of
-from energycomp.editing import edit
 from energycomp.images import to_unit
 from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes, refine_numbers
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
+from energycomp_edit import edit
 from energycomp_lab.evaluation import AttributeAccuracy, AttributeCalibration, Example, PerceptionRate, evaluate
 
 MODEL = tinted_model(beta=8.0)

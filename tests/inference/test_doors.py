@@ -16,7 +16,6 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from energycomp.decomposition import decompose, decomposer_of
-from energycomp.editing import edit
 from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.images import to_unit
 from energycomp.inference import Problem, Solution, infer, make_problem, rank
@@ -25,6 +24,7 @@ from energycomp.plugins import register, registry
 from energycomp.sampling import Composer
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, stripes_model, tiny_model
 from energycomp_decomp import DiffusionDecomposer
+from energycomp_edit import edit
 from energycomp_lab.evaluation import CountAccuracy, Example, evaluate
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])

@@ -7,6 +7,7 @@ import torch
 from scipy.ndimage import median_filter
 
 import energycomp
+import energycomp_edit
 from energycomp.images import to_output
 from energycomp.inference import Solution
 from energycomp_datasets.clevr.source import ClevrSource
@@ -18,7 +19,7 @@ def test_a_recoloured_object_leaves_no_scrap_of_itself_or_its_shadow() -> None:
     scene = ClevrSource().examples("synthetic:3-4", count=1, seed=5)[0]
     values, image = true_values(scene, model.conditioner), to_output(scene.image[None].float(), "pil")[0]
     answer = Solution(values, len(values), 0.0, 0.0, 0)
-    edited = energycomp.edit(
+    edited = energycomp_edit.edit(
         image, model, set={0: {"color": "cyan"}}, solution=answer, num_inference_steps=1, progress=False
     )
     light, (y, x) = np.asarray(image, dtype=float).mean(2), np.mgrid[:64, :64] / 64

@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import energycomp
+import energycomp_edit
 from energycomp.cli import app
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import read_attributes
@@ -85,7 +86,9 @@ def test_reads_the_attributes_of_held_out_scenes(model: energycomp.Model) -> Non
 
 def test_an_edit_changes_a_colour(model: energycomp.Model, scene: Image.Image, solution: energycomp.Solution) -> None:
     new = {**model.conditioner.describe(solution.conditions[0]), "color": "green"}
-    edited = energycomp.edit(scene, model, move={0: new}, solution=solution, num_inference_steps=40, progress=False)
+    edited = energycomp_edit.edit(
+        scene, model, move={0: new}, solution=solution, num_inference_steps=40, progress=False
+    )
     problem = make_problem(model.encode(edited.image), model)
     again = read_attributes(problem, solution.conditions[:, :2], generator=0).values
     assert [model.conditioner.describe(value)["color"] for value in again] == ["green", "blue"]

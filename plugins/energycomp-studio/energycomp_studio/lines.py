@@ -124,9 +124,10 @@ def edit_python(found: Changes, model: Model, source: str, settings: Settings) -
     arguments += [f"generator={settings.seed}"]
     return "\n".join([
         "import energycomp",
+        "import energycomp_edit",
         "",
         f"model = energycomp.load({_quoted(source)})",
-        f'edited = energycomp.edit("scene.png", model, {", ".join(arguments)})',
+        f'edited = energycomp_edit.edit("scene.png", model, {", ".join(arguments)})',
         'edited.image.save("edited.png")',
     ])  # fmt: skip
 

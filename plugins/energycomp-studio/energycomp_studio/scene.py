@@ -246,7 +246,7 @@ def _parts(items: Sequence[Item], model: Model) -> list[Any]:
 
 @attrs.frozen
 class Changes:
-    """How a scene differs from the components that were read: arguments of `energycomp.edit`."""
+    """How a scene differs from the components that were read: arguments of `energycomp_edit.edit`."""
 
     move: Mapping[int, Item]
     remove: tuple[int, ...]

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 import gradio as gr
 
-from energycomp import edit
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url
 from energycomp.inference import Solution
 from energycomp.models import Model
+from energycomp_edit import edit
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Composition, convert, native_type, predict
-from energycomp.inference.noise import draw_bank
+from energycomp.inference import draw_bank
 from energycomp.sampling import make_scheduler, sample
 
 DRAWS = 8  # draws of the noise bank that a difference is averaged over

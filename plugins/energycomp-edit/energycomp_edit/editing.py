@@ -13,23 +13,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.components import Composition, combine, mixed_of, value_of
-from energycomp.components.ledger import count_rows
-from energycomp.denoisers.denoiser import Conditional
-from energycomp.editing.repaint import difference, repaint
+from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.images import as_picture, grid, html, open_window, png
-from energycomp.images.draw import SIDE
-from energycomp.inference.infer import Search
-from energycomp.inference.solution import Solution, Solver, View, answer_text, view_of
-from energycomp.models.given import model_of
-from energycomp.models.model import Model
-from energycomp.sampling.guidance import AttributeGuidance
+from energycomp.inference import Search, Solution, Solver, View, answer_text, view_of
+from energycomp.models import Model, model_of
+from energycomp.sampling import AttributeGuidance
 from energycomp.seeds import as_generator
+from energycomp_edit.painting import difference, repaint
 
 CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
 STAYS = 0.3  # the same for a component that stays, which keeps its pixels
 SEEN = (0.7, 0.95)  # shares of the schedule at which an object of the image differs most from its absence
 NEW = (0.8, 0.99)  # noisier, since the image holds no evidence of a new object
+SIDE = 480  # px, the shorter side of each image that is shown
 NOTEBOOK = 256  # px, the shorter side of each image in a notebook
 HEADS = ("before", "after")
 

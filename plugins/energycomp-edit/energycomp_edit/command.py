@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energycomp.cli.files import check_png
-from energycomp.cli.options import Count, ModelName, Png, Run, SolverName, Steps, loading, parse_count, read_text
+from energycomp.cli import (
+    Count,
+    ModelName,
+    Png,
+    Run,
+    SolverName,
+    Steps,
+    check_png,
+    loading,
+    parse_count,
+    read_text,
+)
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,10 +88,10 @@ def edit(
     with loading(model):
         import torch
 
-        from energycomp.editing import edit as edited_by
         from energycomp.images import open_image, save_image
         from energycomp.inference import OutOfDistributionWarning, infer
         from energycomp.plugins import find
+        from energycomp_edit import edit as edited_by
 
         known, picture = parse_count(count), open_image(image, single=True)
         chosen = None if solver is None else find("solvers", solver)()

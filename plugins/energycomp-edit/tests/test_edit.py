@@ -15,12 +15,12 @@ from torch.nn import functional
 from energycomp import Composition, Model, Solution
 from energycomp.components import cosine_schedule, flow_schedule
 from energycomp.denoisers import count_rows
-from energycomp.editing import difference, edit, repaint
-from energycomp.editing.repaint import DRAWS
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_unit
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
+from energycomp_edit import difference, edit, repaint
+from energycomp_edit.painting import DRAWS
 from energycomp_lab.evaluation import calibration_of
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
