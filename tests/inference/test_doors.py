@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "words composed": (lambda: bumps_model().compose("ab"), LISTED),
     "one value composed": (lambda: bumps_model().compose(PLACES[0]), LISTED),
     "values outside composed": (lambda: bumps_model().compose(PLACES * 2), LISTED),
-    "a solver object as default": (lambda: Defaults(solver=First()), "expected a registered name"),  # type: ignore[arg-type]
+    "a solver object as default": (lambda: Defaults(solver=First()), "expected a text"),  # type: ignore[arg-type]
     "a number as default counts": (lambda: Defaults(counts=3), "expected 0 <= low <= high"),  # type: ignore[arg-type]
     "a word as default flag": (lambda: Defaults(distinct="no"), "expected True or False"),  # type: ignore[arg-type]
     "an image of NaN": (lambda: infer(np.full((16, 16, 3), np.nan), bumps_model()), "expected uint8"),
