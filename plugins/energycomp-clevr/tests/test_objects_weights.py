@@ -48,7 +48,7 @@ def test_python_and_the_command_give_one_image(
 ) -> None:
     """By the model's own DDPM steps and guidance of attributes, and the formula that was written."""
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["sample", quick, *TEXTS])
+    result = CliRunner().invoke(app, ["sample", quick, *TEXTS, "--raw"])
     few = energycomp.load(quick)
     cube, sphere = (few.leaf(few.conditioner.read(text)) for text in TEXTS)  # type: ignore[attr-defined]
     image = energycomp.Composer(cube & sphere).sample(generator=0, progress=False)[0]
