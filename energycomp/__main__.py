@@ -7,6 +7,7 @@ import sys
 import threading
 from _thread import interrupt_main
 from types import FrameType
+from typing import cast
 
 AGAIN = 0.05  # s until an interrupt that came during an import is tried again
 
@@ -28,10 +29,17 @@ def between_imports(number: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt as Python does, but not within an import, which libraries swallow or leave in halves."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            threading.Timer(AGAIN, interrupt_main, (number,)).start()
+            threading.Timer(AGAIN, _again, (number,)).start()
             return
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _again(number: int) -> None:
+    if hasattr(signal, "pthread_kill"):  # which also wakes a thread that waits
+        signal.pthread_kill(cast("int", threading.main_thread().ident), number)
+    else:
+        interrupt_main(signal.Signals(number))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def trace_plot(trace: Mapping[str, Sequence[float]]) -> Image.Image:
 
 def take_apart(folder: Path) -> None:
     """Draws scenes of slots that a global latent makes, and takes two of them apart into slots."""
-    slots = energycomp.decomposer_of(energycomp.load("slots"))
+    slots: Any = energycomp.decomposer_of(energycomp.load("slots"))
     scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
     save(grid(scenes, 8, side=64), folder / "scenes.png", cells=16)
     parts = energycomp.decompose(scenes[:2] / 2 + 0.5, slots).parts

@@ -16,7 +16,7 @@ from energycomp.images.process import from_bytes, to_bytes, to_output
 from energycomp.images.save import framed
 
 SIDE = 480  # px, the shorter side of an overlay
-FOUND, EDGE = (255, 214, 0), (0, 0, 0)
+FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
 LETTERS = 13  # px, the size of letters beside small images
 LEAST = 9  # px, the least size, for texts that are too wide
 MARGIN = 12  # the greatest width of names at the left, in sizes of letters
@@ -122,14 +122,16 @@ def overlay(
     places: Any,
     labels: Sequence[str] | None = None,
     *,
+    truth: Any = (),
     side: int = SIDE,
 ) -> Image.Image:
-    """An enlarged image with a numbered ring at each place.
+    """An enlarged image with a numbered ring at each place, and a cross at each true one.
 
     Args:
         image: the image that was read.
         places: (K, 2), x to the right and y down in [0, 1].
         labels: K texts; by default 1 to K.
+        truth: true places, as `places`, where they are known.
         side: least length in px of the shorter side of the result.
 
     >>> overlay(Image.new("RGB", (64, 64)), [[0.5, 0.5]], side=128).size
@@ -145,6 +147,10 @@ def overlay(
     def line(part: float) -> int:
         return max(1, round(part * unit))
 
+    for x, y in ((x * width, y * height) for x, y in _places(truth)):
+        for arm, color in ((8 * unit, EDGE), (7 * unit, TRUE)):
+            for turn in (arm, -arm):
+                draw.line((x - arm, y - turn, x + arm, y + turn), fill=color, width=line(5 if color == EDGE else 2))
     for place, label in zip(found, labels or [str(k + 1) for k in range(len(found))], strict=True):
         x, y = place[0] * width, place[1] * height
         for radius, color in ((10 * unit, EDGE), (8.5 * unit, FOUND)):

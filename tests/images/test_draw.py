@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images.draw import EDGE, FOUND, grid, overlay, strip
+from energycomp.images.draw import EDGE, FOUND, TRUE, grid, overlay, strip
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -41,6 +41,12 @@ def test_grid_refuses(arguments: tuple[object, ...]) -> None:
         grid(*arguments)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one size"):
         grid([Image.new("RGB", (2, 2)), Image.new("RGB", (3, 2))])
+
+
+def test_overlay_shows_the_true_places_apart() -> None:
+    picture = pixels(overlay(Image.new("RGB", (480, 480), "gray"), np.zeros((0, 2)), truth=[(0.5, 0.5)]))
+    assert (picture[240, 240] == TRUE).all()
+    assert not (picture.reshape(-1, 3) == FOUND).all(1).any()
 
 
 def test_overlay_marks_places_and_leaves_the_rest() -> None:
