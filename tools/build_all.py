@@ -5,7 +5,7 @@
    with `--with-dependencies`, are installed truly.
 3. In an empty folder: the Python of the README, `energycomp sample`, `infer`, `data` and `train`, and the time of
    `import energycomp`.
-4. The same Python, `sample` and `infer` with the wheels of `pip install energycomp-clevr` alone.
+4. The same Python, `sample`, `infer` and `edit` with the wheels of `pip install energycomp-clevr` alone.
 
 It needs hatchling and hatch-fancy-pypi-readme, and no network but for `--with-dependencies`.
 """
@@ -30,6 +30,7 @@ PACKAGES = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject
 READING = (
     "sample clevr '0.3,0.45' '0.7,0.6' --steps 20 -o scene.png",
     "infer clevr scene.png --count 2 -o out",
+    "edit clevr scene.png --remove 1 --count 2 --steps 20 -o edited.png",
 )
 COMMANDS = (
     *READING,
@@ -37,7 +38,12 @@ COMMANDS = (
     "train decomp --data shapes --steps 2 --option batch_size=2 --option sample_every=0 -o run",
     "plugins",
 )
-ALONE = ("energycomp", "energycomp_solvers", "energycomp_clevr")  # energycomp-clevr and what it depends on
+ALONE = (
+    "energycomp",
+    "energycomp_edit",
+    "energycomp_solvers",
+    "energycomp_clevr",
+)
 WHERE = "import pathlib, energycomp, energycomp_clevr as other; print(energycomp.__file__, other.__file__)"
 SECONDS = "import time; t = time.perf_counter(); import energycomp; print(time.perf_counter() - t)"
 
