@@ -95,16 +95,7 @@ class Objects:
         described, at, place = text.rpartition(" at ")
         if not (at or PLACE.fullmatch(text)):
             described = text  # so that a word that is not known is named before the place
-        found: dict[str, str] = {}
-        for word in described.split():
-            name = _attribute_of(word)
-            if name is None:
-                continue
-            if name in found:
-                raise InputError(
-                    f"got {found[name]!r} and {word!r} in {text!r}; expected one {name}; leave one of them out"
-                )
-            found[name] = word
+        found = _words(described)
         numbers = PLACE.fullmatch(place if at else text)
         if numbers is None:
             raise InputError(
@@ -120,6 +111,9 @@ class Objects:
     def placed(self, texts: Sequence[str], generator: torch.Generator | None, /) -> list[str]:
         """The texts, with a place where the floor of an image has room for those that have none.
 
+        Raises:
+            InputError: a text that is empty or is no description.
+
         >>> Objects().placed(["red cube", "sphere at 0.5,0.5"], torch.Generator().manual_seed(0))
         ['red cube at 0.212,0.409', 'sphere at 0.5,0.5']
         """
@@ -127,6 +121,9 @@ class Objects:
         made = []
         for text in texts:
             if not _has_place(text):
+                if not text.strip():
+                    raise InputError("got an empty text; expected an object, such as 'red cube' or 0.3,0.45")
+                _words(text)  # an error names what was written, without the place
                 tried = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * torch.rand(TRIED, 2, generator=generator)
                 away = torch.cdist(tried, torch.stack(known)).amin(1) if known else torch.ones(TRIED)
                 known.append(tried[(away > APART).int().argmax() if (away > APART).any() else away.argmax()])
@@ -157,6 +154,21 @@ class Objects:
                 columns.append((code[:, None] == torch.arange(1, len(words) + 1, device=code.device)).to(places.dtype))
         rows = torch.cat(columns, dim=1)
         return Condition(torch.nn.functional.pad(rows, (0, self.token_shape[1] - rows.shape[1]))[:, None])
+
+
+def _words(described: str) -> dict[str, str]:
+    """The words of a description by attribute; raises `InputError`."""
+    found: dict[str, str] = {}
+    for word in described.split():
+        name = _attribute_of(word)
+        if name is None:
+            continue
+        if name in found:
+            raise InputError(
+                f"got {found[name]!r} and {word!r} in {described!r}; expected one {name}; leave one of them out"
+            )
+        found[name] = word
+    return found
 
 
 def _has_place(text: str) -> bool:

@@ -146,3 +146,18 @@ def test_models_of_one_name_have_two_names_in_a_formula() -> None:
     whole, point = objects(), places()
     assert repr(0.5 * whole(0.3, 0.4) + 0.5 * point(0.5, 0.6)) == "0.5 clevr(0.3, 0.4) + 0.5 clevr-2(0.5, 0.6)"
     assert repr(whole(0.3, 0.4) & whole(0.5, 0.6)) == "-u + clevr(0.3, 0.4) + clevr(0.5, 0.6)"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "got an empty text"),
+        (" * 2", "expected a component in front"),
+        ("red dog", "got the word 'dog'"),
+        ("red cube at", "got the word 'at'"),
+        ("red blue cube", "got 'red' and 'blue' in 'red blue cube'"),
+    ],
+)
+def test_texts_without_a_place_that_are_no_objects(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        objects().scene("sphere", text)
