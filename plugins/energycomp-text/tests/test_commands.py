@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import energycomp
-from energycomp import Composer, cli
+from energycomp import Composer
 from energycomp.models import Model, save_pretrained
 from energycomp.testing import tiny_model
 from energycomp_text import with_concepts
@@ -47,9 +47,8 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs the command line in an empty folder: exit code, stdout and stderr. Models are read once for all tests."""
-    monkeypatch.chdir(tmp_path)
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line in an empty folder, for which models are read once for all tests."""
     monkeypatch.setattr(import_module("energycomp.inference.infer"), "FIT_DRAWS", 2)
     load = energycomp.load
 
@@ -61,14 +60,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
     monkeypatch.setattr("energycomp.models.load", read_once)
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
+    return run
 
 
 @pytest.fixture
