@@ -31,6 +31,7 @@ DRAFT = 5  # steps while an object is dragged
 PLAIN = "the model's own"
 # Deterministic: an image of few steps, while an object is dragged, shows what that of many steps will show.
 SMOOTH = "DDIMScheduler"
+FORGOTTEN = 3_600  # s after which the last drawing of a browser tab is forgotten
 SCHEDULERS = (SMOOTH, "DPMSolverMultistepScheduler")
 # The scene is in the address, behind #, which a browser does not send: it survives that the page is loaded again.
 REMEMBER = """(scene, model, seed, steps, sampler) => {
@@ -151,19 +152,19 @@ class _Compose:
         self, value: Any, name: str, seed: Any, steps: Any, method: str, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """The image and the lines of a scene; fewer steps while something is dragged, and first of all."""
-        value, session, same = value or {}, session_of(request), (gr.skip(),) * 4
+        value, session, same = value or {}, session_of(request), (gr.skip(),) * 5
         final = bool(value.get("final", True))
         self.last[session] = drawing = object()
         is_old = partial(self._is_old, session, drawing, value.get("number", 0) if final else None)
         if not self.library.is_loaded(name):  # until its form is shown
-            yield gr.skip(), *same, gr.skip()
+            yield *same, None, gr.skip()
             return
         try:
             scene, model = scene_of(value), self.library.model(name)
             settings = settings_of(seed, steps, method, scene)
-            lines = self._lines(scene, model, name, settings) if final else same
+            lines = self._lines(scene, model, name, settings) if final else same[1:]
         except EnergycompError as error:
-            yield gr.update(status=str(error)), *same, gr.skip()
+            yield *same, (is_old, (gr.update(status=str(error)), *same[1:])), gr.skip()
             return
 
         def task(report: Callable[[Any], None]) -> Image.Image:
@@ -174,23 +175,25 @@ class _Compose:
             )
 
         def done(image: Image.Image, seconds: float) -> tuple[Any, ...]:
-            if is_old():
-                return gr.skip(), *same
             count = settings.steps or model.defaults.num_inference_steps
             drawn = f"{count if final else min(DRAFT, count)} steps in {seconds:.1f} s"
             said = f"{in_words(scene, model, settings)}{beyond(scene, model)}; {drawn}"
             shown = model.shown(image, side=SIDE) if final else image
-            return gr.update(picture=data_url(shown), status=said), *lines
+            return *same, (is_old, (gr.update(picture=data_url(shown), status=said), *lines))
 
         def running(event: Running) -> tuple[Any, ...] | None:
             if isinstance(event.reported, Image.Image):
-                return gr.update(picture=data_url(event.reported)), *same
-            return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same)
+                return gr.update(picture=data_url(event.reported)), *same[1:], None
+            return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same[1:], None)
 
         def failed(message: str) -> tuple[Any, ...]:
-            return gr.skip() if is_old() else gr.update(status=message), *same
+            return *same, (is_old, (gr.update(status=message), *same[1:]))
 
         yield from followed(self.worker, session, "drawing", task, running=running, done=done, failed=failed)
+
+    def show(self, result: tuple[Callable[[], bool], tuple[Any, ...]] | None) -> tuple[Any, ...]:
+        """What a drawing ended with, unless another one has begun."""
+        return result[1] if result and not result[0]() else (gr.skip(),) * 5
 
     def renew(self, value: Any, request: gr.Request) -> None:
         """Notes the number of the newest scene; what is drawn of an older one stops at its next step."""
@@ -233,14 +236,18 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
         python, shell = code("Python", "python"), code("Shell", "shell")
     with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
         formula = code("Formula")
-    inputs, outputs = [scene, model, seed, steps, sampler], [scene, python, shell, words, formula, stop]
-    drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": outputs, **QUIET, **NETWORK}
+    inputs, outputs = [scene, model, seed, steps, sampler], [scene, python, shell, words, formula]
+    result = gr.State(None, time_to_live=FORGOTTEN)
+    drawn = [*outputs, result, stop]
+    drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": drawn, **QUIET, **NETWORK}
+    ending: dict[str, Any] = {"fn": own.show, "inputs": [result], "outputs": outputs, **FREE}
+    ending |= {"trigger_mode": "multiple"}
     scene.edit(own.renew, [scene], None, trigger_mode="multiple", **FREE)
-    gr.on([scene.edit, seed.input, steps.input, sampler.input], **drawing, js=REMEMBER)
+    gr.on([scene.edit, seed.input, steps.input, sampler.input], **drawing, js=REMEMBER).then(**ending)
     shown = [scene, about, model, seed, steps, sampler, stop]
-    blocks.load(own.open, [model, address], shown, js=RECALL, **QUIET, **NETWORK).then(**drawing)
+    blocks.load(own.open, [model, address], shown, js=RECALL, **QUIET, **NETWORK).then(**drawing).then(**ending)
 
     def opens(event: Any, chosen: Any) -> None:
-        event(own.open, [chosen, address], shown, **QUIET, **NETWORK).then(**drawing, js=REMEMBER)
+        event(own.open, [chosen, address], shown, **QUIET, **NETWORK).then(**drawing, js=REMEMBER).then(**ending)
 
     return opens
