@@ -78,6 +78,7 @@ class TwoStageUNet(nn.Module):
         channels, blocks: widths of the trunk, fine to coarse, and residual blocks at each resolution.
         head_channels, head_blocks: width and depth of the head.
         positions: whether a token holds a place.
+        unplaced: whether the last number of a token is 1 where it holds none, as that of a camera.
         skip: whether a learned multiple of the noised sample, which depends on the timestep, is added to the
             prediction: the noise in eps, v or a flow need not pass through the network then.
 
@@ -101,6 +102,7 @@ class TwoStageUNet(nn.Module):
         head_channels: int = 64,
         head_blocks: int = 2,
         positions: bool = True,
+        unplaced: bool = False,
         skip: bool = False,
     ) -> None:
         super().__init__()
@@ -110,10 +112,10 @@ class TwoStageUNet(nn.Module):
         self.config = {
             "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
             "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,
-            "head_blocks": head_blocks, "positions": positions, "skip": skip,
+            "head_blocks": head_blocks, "positions": positions, "unplaced": unplaced, "skip": skip,
         }  # fmt: skip
         folded, width = sample_channels * patch**2, channels[0] * 4
-        self.patch, self.positions = patch, positions
+        self.patch, self.unplaced = patch, unplaced
         self.time = nn.Sequential(Timesteps(channels[0], True, 0), TimestepEmbedding(channels[0], width))
         self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
         self.down = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels)
@@ -165,7 +167,8 @@ class TwoStageUNet(nn.Module):
         h = shared[owner]
         if self.place is not None:
             maps = place_maps(token[:, :2], h.shape[-2:], self.bump_widths)
-            maps = torch.where(null[..., None, None], torch.zeros_like(maps), maps)
+            nowhere = null | (token[:, -1:] > 0) if self.unplaced else null
+            maps = torch.where(nowhere[..., None, None], torch.zeros_like(maps), maps)
             h = h + self.place(maps.contiguous(memory_format=torch.channels_last))
         h = self.blocks(h, embedding)
         return base[owner] + F.pixel_shuffle(self.out(h), self.patch)

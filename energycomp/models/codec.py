@@ -1,4 +1,4 @@
-"""A diffusers VAE as a codec: images to the latents that are diffused, and back; where its modules compute."""
+"""An autoencoder of diffusers as a codec: images to the latents that are diffused, and back; where modules compute."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from energycomp.fields import is_number, legal, number, whole
 from energycomp.files import fingerprint
 from energycomp.models.hub import is_hub_id
 
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffusers, by the name in their config
+
 
 @attrs.define(eq=False, frozen=True, slots=False)
 class VAECodec:
-    """Stable Diffusion's autoencoder, read from a local folder or the hub when it is first used.
+    """An autoencoder of diffusers, as Stable Diffusion has one, read from a folder or the hub when it is first used.
 
     Args:
         source: folder or hub id, where it is read from; its subfolder "vae" is taken where there is one. Safetensors
@@ -53,11 +55,12 @@ class VAECodec:
         """The codec of an autoencoder that is in memory already; it is put into eval mode and frozen, not copied.
 
         Args:
-            vae: an `AutoencoderKL`.
+            vae: one of `AUTOENCODERS`.
             latent_size: height and width of the latents.
             source: where it was read from; when left out, a model with it cannot be saved.
         """
-        reduction = 2 ** (len(vae.config.block_out_channels) - 1)
+        widths = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
+        reduction = 2 ** (len(widths) - 1)
         codec = cls(
             source or "in memory",
             image_size=latent_size * reduction, reduction=reduction,
@@ -66,6 +69,17 @@ class VAECodec:
         )  # fmt: skip
         codec.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
         return codec
+
+    @classmethod
+    def read(cls, source: str, *, image_size: int) -> Self:
+        """The codec of a folder or hub id, with the channels and the scale that its own config says.
+
+        Raises:
+            NotFoundError: no autoencoder.
+        """
+        vae = cls(source, image_size=image_size, reduction=1).vae
+        found = cls.of(vae, latent_size=1, source=source)
+        return attrs.evolve(found, image_size=image_size)
 
     @property
     def identity(self) -> str:
@@ -90,23 +104,28 @@ class VAECodec:
     @cached_property
     def vae(self) -> Any:
         """The diffusers module."""
-        from diffusers import AutoencoderKL
+        import diffusers
 
-        folder, read = Path(self.source), AutoencoderKL.from_pretrained
+        folder, reader = Path(self.source), diffusers.AutoencoderKL
         try:
             if not folder.is_dir() and not is_hub_id(self.source):  # diffusers would open any file
                 raise FileNotFoundError(f"no folder and no hub id: {self.source}")  # noqa: TRY301 - as any other reason
+            part = "vae" if (folder / "vae").is_dir() or not folder.is_dir() else None
             try:
-                part = "vae" if (folder / "vae").is_dir() or not folder.is_dir() else None
-                vae = read(self.source, subfolder=part, use_safetensors=True)
+                config = reader.load_config(self.source, subfolder=part)
             except OSError:
                 if folder.is_dir():
                     raise
-                vae = read(self.source, use_safetensors=True)  # a repository of a VAE alone
+                part = None  # a repository of a VAE alone
+                config = reader.load_config(self.source)
+            kind = config.get("_class_name", AUTOENCODERS[0])
+            if kind not in AUTOENCODERS:
+                raise TypeError(f"its class is {kind!r}")  # noqa: TRY301
+            vae = getattr(diffusers, kind).from_pretrained(self.source, subfolder=part, use_safetensors=True)
         except Exception as error:  # diffusers raises many kinds for files that are no autoencoder
             raise NotFoundError(
                 f"got the VAE {self.source!r}, which is no folder or hub id of one ({error}); expected "
-                "an AutoencoderKL in safetensors; download one and pass its folder"
+                f"{', '.join(AUTOENCODERS)} in safetensors; download one and pass its folder"
             ) from error
         return vae.eval().requires_grad_(False)
 
@@ -117,7 +136,7 @@ class VAECodec:
         One picture at a time, as `decode` does: a batch takes the memory of one.
         """
         with self._placed(images.device) as (vae, device):
-            means = [vae.encode(image.to(device, vae.dtype)).latent_dist.mean for image in images.split(1)]
+            means = [_mean(vae.encode(image.to(device, vae.dtype))) for image in images.split(1)]
         return ((torch.cat(means) - self.shift_factor) * self.scaling_factor).to(images)
 
     @torch.no_grad()
@@ -151,6 +170,13 @@ class VAECodec:
         folder = Path(self.source)
         source = str(folder.absolute()) if folder.is_dir() else self.source
         return {**attrs.asdict(self), "source": source}
+
+
+def _mean(encoded: Any) -> Tensor:
+    """What an encoder of diffusers gives; the mean of its distribution where it has one."""
+    found = getattr(encoded, "latent_dist", None)
+    mean: Tensor = encoded[0] if found is None else found.mean
+    return mean
 
 
 def _weights_of(module: Any) -> Mapping[str, Tensor]:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ from energycomp.plugins.registry import find, names
 M = TypeVar("M", bound=ModelParts)
 
 CONFIG, WEIGHTS, SCHEDULE = "config.json", "model.safetensors", "alphas_cumprod"
+VAE = "vae"  # the folder of a codec inside that of its model
+MAX_OWN_CODEC = 50_000_000  # bytes up to which the codec of a folder is written beside the model that uses it
 MAX_CONFIG_BYTES = 1_000_000
 MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
 KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditioner": "conditioners"}
@@ -47,8 +50,10 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
         raise InputError(
             f"got {model.name} with a network {network}, which no name rebuilds; expected one of ours; {save}"
         )
-    config = model.config()
-    if config["codec"] is not None and not _has_a_place(config["codec"]["source"]):
+    config, own = model.config(), _own_codec(model)
+    if own is not None:
+        config["codec"]["source"] = VAE
+    elif config["codec"] is not None and not _has_a_place(config["codec"]["source"]):
         raise InputError(
             f"got a model whose codec is {config['codec']['source']!r}; expected one that was read from a folder or "
             f"the hub; {save}"
@@ -59,8 +64,19 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
     with atomic_directory(folder) as temporary:
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
+        if own is not None:
+            (deepcopy(own).to(dtype) if dtype else own).save_pretrained(temporary / VAE)
         for name, text in documents.items():
             (temporary / name).write_text(text, encoding="utf-8")
+
+
+def _own_codec(model: ModelParts) -> Any:
+    """The autoencoder that is written beside the model: a small one that is in a folder."""
+    codec = model.denoiser.codec
+    if not isinstance(codec, VAECodec) or not is_folder(codec.source):
+        return None
+    size = sum(file.stat().st_size for file in Path(codec.source).rglob("*.safetensors"))
+    return codec.vae if 0 < size <= MAX_OWN_CODEC else None
 
 
 def read(make: type[M], folder: Path) -> M:
@@ -138,7 +154,7 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
     model = make(
         name=config["name"],
         denoiser=Denoiser(
-            network=networks["network"], alphas_cumprod=schedule, codec=codec and _codec(codec), **given
+            network=networks["network"], alphas_cumprod=schedule, codec=codec and _codec(codec, source), **given
         ),
         conditioner=conditioner,
         processor=ImageProcessor(**config["processor"]),
@@ -181,11 +197,14 @@ def _meant(key: str, own: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _codec(part: Mapping[str, Any]) -> VAECodec:
-    """The codec that a config names, which is opened when it is first used."""
-    codec = VAECodec(**part)
+def _codec(part: Mapping[str, Any], folder: str) -> VAECodec:
+    """The codec that a config names: in the model's own folder, read at once, or elsewhere, read when it is used."""
+    own = part.get("source") == VAE
+    codec = VAECodec(**{**part, "source": str(Path(folder, VAE).absolute())} if own else part)
     if not _has_a_place(codec.source):
         raise CheckpointError(f"got the codec {codec.source!r}; expected a hub id or the absolute path of a folder")
+    if own:
+        _ = codec.vae
     return codec
 
 

@@ -10,7 +10,7 @@ import torch
 
 from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.files import MANIFEST
-from energycomp.models.folder import CONFIG, WEIGHTS, M, is_folder, read
+from energycomp.models.folder import CONFIG, VAE, WEIGHTS, M, is_folder, read
 from energycomp.models.hub import CARD, HubSource
 from energycomp.plugins.registry import find, names, registers
 
@@ -38,6 +38,8 @@ def opened(
     if hub is not None:
         expected = f"a folder, a hub id, or one of the registered models: {', '.join(names('models')) or 'none'}"
         folder = hub.download([*FILES, CARD, PIPELINE, *names("loaders")], expected)
+        if (folder / MANIFEST).is_file() and f"{VAE}/" in (folder / MANIFEST).read_text(encoding="utf-8"):
+            folder = hub.download([*FILES, f"{VAE}/*"], expected)
         return _in_folder(make, folder, hub.repo, dtype, options, hub)
     if ("/" in name or is_path) and not known:
         raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 
 from energycomp.errors import CompositionError, InputError, NotFoundError
 from energycomp.models import VAECodec, execution_device
@@ -156,3 +156,40 @@ def test_one_that_is_offloaded_computes_where_its_hook_says(vae: AutoencoderKL) 
     cpu_offload_with_hook(vae, "cpu")
     assert execution_device(vae) == torch.device("cpu")
     torch.testing.assert_close(VAECodec.of(vae, latent_size=8).decode(latents), expected)
+
+
+def other_autoencoders() -> list[Any]:
+    """Tiny ones of the other classes of diffusers, both with 4 channels at half the size."""
+    torch.manual_seed(0)
+    tiny = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1), latent_channels=4,
+    )  # fmt: skip
+    widths: Any = (8, 8)
+    deep = AutoencoderDC(
+        latent_channels=4, attention_head_dim=4, encoder_block_out_channels=widths, decoder_block_out_channels=widths,
+        encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()), scaling_factor=0.5,
+    )  # fmt: skip
+    return [tiny, deep]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@torch.no_grad()
+def test_other_autoencoders_of_diffusers(tmp_path: Path, number: int) -> None:
+    vae = other_autoencoders()[number].eval()
+    vae.save_pretrained(tmp_path / "vae")
+    codec = VAECodec.read(str(tmp_path), image_size=16)
+    assert (codec.latent_shape, codec.scaling_factor) == ((4, 8, 8), vae.config.scaling_factor)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    latents = codec.encode(images)
+    torch.testing.assert_close(latents, vae.encode(images)[0] * codec.scaling_factor)
+    expected = vae.decode(latents / codec.scaling_factor).sample.clamp(-1, 1)
+    torch.testing.assert_close(codec.decode(latents), expected)
+    assert type(codec.vae) is type(vae)
+
+
+def test_a_network_that_is_no_autoencoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    with pytest.raises(NotFoundError, match=r"its class is 'UNet2DModel'.* expected AutoencoderKL, AutoencoderDC"):
+        VAECodec.read(str(tmp_path), image_size=16)

@@ -37,8 +37,9 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
 
 @hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """The training recipes of both models."""
+    """The training recipes of both models, and of a codec."""
     return {
+        "codec": lazy("energycomp_clevr.codec_recipe:codec"),
         "clevr": lazy("energycomp_clevr.objects_recipe:clevr"),
         "clevr-places": lazy("energycomp_clevr.recipe:clevr_places"),
     }

@@ -15,6 +15,7 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
+from energycomp_clevr.view import View
 
 ASPECT = 480 / 320  # of the frame of CLEVR
 
@@ -23,12 +24,13 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
     """The model of CLEVR scenes: `clevr(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
 
     Args:
-        preset: "default" for whole objects at 64x64 pixels, or "paper", the network of the thesis, whose components are
-            places, on latents of Stable Diffusion.
+        preset: "default" for whole objects at 64x64 pixels; "sharp" for those at 128x128, on latents; or "paper", the
+            network of the thesis, whose components are places, on latents of Stable Diffusion.
         pretrained: load the weights of this package, which exist for "default".
-        options: options of the preset; for "paper": `vae`, a path or hub id.
+        options: options of the preset; for "sharp" and "paper": `vae`, a path or hub id.
     """
-    return _preset({"default": objects, "paper": paper}, {"default": "objects"}, preset, pretrained, options)
+    presets: dict[str, Callable[..., Model]] = {"default": objects, "sharp": sharp, "paper": paper}
+    return _preset(presets, {"default": "objects"}, preset, pretrained, options)
 
 
 def clevr_places(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -62,9 +64,10 @@ def _preset(
     """The model of a preset; the weights of those in `folders` are in a folder of this package."""
     if preset not in presets:
         raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
-    if unknown := options.keys() - ({"vae"} if preset == "paper" else set()):
+    if unknown := options.keys() - ({"vae"} if preset in ("sharp", "paper") and not pretrained else set()):
         raise InputError(
-            f"got the option {min(unknown)!r} for preset {preset!r}; expected vae= with 'paper', else none"
+            f"got the option {min(unknown)!r} for preset {preset!r}; expected vae= with 'sharp' and 'paper' that "
+            "are not pretrained, else none"
         )
     if not pretrained:
         return presets[preset](**options)
@@ -147,6 +150,36 @@ def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, sk
         aspect=ASPECT,
     )
     return _model(denoiser, defaults, "two_stage", conditioner, name)
+
+
+def sharp(*, vae: str) -> Model:
+    """The untrained model of whole objects at 128x128 pixels, on the latents of a codec; `View` is a component, too.
+
+    Args:
+        vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes.
+    """
+    model, codec = objects(), VAECodec.read(vae, image_size=128)
+    channels, side, _ = codec.latent_shape
+    network = TwoStageUNet(
+        sample_channels=channels,
+        sample_size=side,
+        token_width=View().token_shape[1],
+        patch=1,
+        channels=(64, 128, 192),
+        blocks=2,
+        head_channels=64,
+        head_blocks=2,
+        unplaced=True,
+    )
+    denoiser = attrs.evolve(
+        model.denoiser,
+        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        sample_shape=codec.latent_shape,
+        token_shape=View().token_shape,
+        codec=codec,
+    )
+    processor = ImageProcessor(size=(128, 128), resize="squash")
+    return attrs.evolve(model, denoiser=denoiser, conditioner=Objects(view=True), processor=processor)
 
 
 def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:

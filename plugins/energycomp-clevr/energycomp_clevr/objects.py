@@ -14,7 +14,9 @@ from torch.distributions import constraints
 
 from energycomp.components import Condition, MixedSupport
 from energycomp.errors import InputError
+from energycomp.fields import FLAG
 from energycomp_clevr.coordinates import Coordinates
+from energycomp_clevr.view import View
 
 ANYTHING = "object"  # in a description without a shape
 NUMBER = r"[-+.\deE]+"
@@ -39,6 +41,9 @@ class Objects:
     an attribute that is left open. Its token holds x and y, -1 or 1 for an attribute of two words, and a column for
     each word of the others, all 0 where the attribute is open.
 
+    Args:
+        view: whether tokens have room for those of `View`, for a network that takes both.
+
     >>> objects = Objects()
     >>> red = objects.parse(0.3, 0.45, color="red", shape="cube")
     >>> red, objects.describe(red[0])
@@ -46,6 +51,8 @@ class Objects:
     >>> objects.read("red cube at 0.3,0.45").equal(red), objects(red).rows.shape
     (True, torch.Size([1, 1, 15]))
     """
+
+    view: bool = attrs.field(default=False, validator=FLAG)
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -59,8 +66,9 @@ class Objects:
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """One token of width 15."""
-        return (1, 2 + sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values()))
+        """One token of width 15, or that of `View`."""
+        words = 2 + sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values())
+        return View().token_shape if self.view else (1, words)
 
     @property
     def support(self) -> MixedSupport:
@@ -138,11 +146,11 @@ class Objects:
         return {**place, **{name: words[int(code) - 1] for (name, words), code in codes if code}}
 
     def config(self) -> dict[str, Any]:
-        """No arguments."""
-        return {}
+        """The argument, where it is not the usual one."""
+        return {"view": True} if self.view else {}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Values (R, 6), or places (R, 2) with all attributes open, as condition rows (R, 1, 15)."""
+        """Values (R, 6), or places (R, 2) with all attributes open, as condition rows (R, 1, 15), or (R, 1, 22)."""
         if values.ndim != 2 or values.shape[1] not in (2, *self.value_shape):
             raise InputError(f"got objects of shape {tuple(values.shape)}; expected (R, 6), or places (R, 2)")
         places, codes = values[:, :2], values[:, 2:].detach()

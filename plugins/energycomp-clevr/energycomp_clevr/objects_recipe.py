@@ -13,10 +13,18 @@ from energycomp import load
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_clevr.model import clevr as build
-from energycomp_clevr.objects import ATTRIBUTES
-from energycomp_clevr.recipe import OBJECTS, WIDE, WIDE_CROWDED, clevr_places, rendered, scenes_of
+from energycomp_clevr.recipe import (
+    OBJECTS,
+    WIDE,
+    WIDE_CROWDED,
+    clevr_places,
+    left_open,
+    rendered,
+    scenes_of,
+    values_of,
+)
 from energycomp_clevr.rivals import draw_rivals
-from energycomp_datasets.clevr.records import Record
+from energycomp_clevr.sharp_recipe import sharp
 from energycomp_lab import training
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 
@@ -25,7 +33,6 @@ RENDERED: tuple[tuple[int, dict[str, Any]], ...] = (
     (12_000, {"objects": (3, 5), "variety": WIDE_CROWDED}),
 )
 RIVALS = 2.0  # weight of telling wrong descriptions apart
-OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -33,35 +40,28 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     owner, values = batch["owner"], batch["values"]
     x = torch.where(flipped[owner], 1 - values[:, 0], values[:, 0])
-    known = values[:, 2:] * ~_open(owner, len(images), values.shape[1] - 2, generator)
+    known = values[:, 2:] * ~left_open(owner, len(images), values.shape[1] - 2, generator)
     return images, torch.cat([x[:, None], values[:, 1:2], known], dim=1)
 
 
-def _open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
-    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones."""
-
-    def chance(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator).to(owner.device)
-
-    objects = len(owner)
-    whole = (chance(scenes, 1) < OPEN_SCENE)[owner] | (chance(objects, 1) < OPEN_OBJECT)
-    return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)
-
-
 def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
-    """The recipe of whole objects (preset "default"), or of the thesis (preset "paper"), whose components are places.
+    """The recipe of whole objects ("default", "sharp"), or that of the thesis ("paper"), whose components are places.
 
     Args:
-        data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
-        init: a model of objects or of places to start from; the weights of `clevr-places` when left out.
-        preset: "default" or "paper".
+        data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`; "sharp" needs
+            one.
+        init: a model of objects or of places to start from; the weights of `clevr-places` when left out, and those of
+            `clevr` for "sharp".
+        preset: "default", "sharp" or "paper".
         options: of the preset.
     """
     if preset == "paper":
         return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)
     model = start(None, partial(build, preset=preset, pretrained=False, **options))
+    if preset == "sharp":
+        return sharp(model, data=data, init=init, cache=cache, rivals=RIVALS)
     if data:
-        scenes = scenes_of(data, model.processor, _values)
+        scenes = scenes_of(data, model.processor, values_of)
     else:
         scenes = rendered(cache / "clevr-described.safetensors", RENDERED, columns=6)
     model = widened(load("clevr-places") if init is None else init, model)
@@ -113,12 +113,3 @@ def _loss(model: Model) -> Loss:
         )
 
     return loss
-
-
-def _values(record: Record) -> Tensor:
-    """The objects of a record, (K, 6); what it does not say of them is left open."""
-    described = record.attributes or ({},) * record.count
-    codes = [
-        [words.index(one[name]) + 1 if name in one else 0 for name, words in ATTRIBUTES.items()] for one in described
-    ]
-    return torch.cat([record.coordinates, torch.tensor(codes).reshape(-1, len(ATTRIBUTES))], dim=1)

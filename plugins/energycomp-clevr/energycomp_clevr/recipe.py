@@ -17,6 +17,7 @@ from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.progress import counting, progress
 from energycomp_clevr.model import clevr_places as build, flow_from
+from energycomp_clevr.objects import ATTRIBUTES
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import Record
@@ -36,6 +37,7 @@ from energycomp_lab.training import (
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
+OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open
 CROWDED = Variety(side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
 WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
 WIDE_CROWDED = attrs.evolve(CROWDED, camera=WIDE.camera, lights=WIDE.lights, sizes=WIDE.sizes)
@@ -168,3 +170,23 @@ def scenes_of(folder: Path, processor: ImageProcessor, values: Callable[[Record]
         {"image": to_bytes(processor(record.path)[0]), "values": values(record)}
         for record in progress(read(folder), "reading")
     ]
+
+
+def values_of(record: Record) -> Tensor:
+    """The objects of a record, (K, 6); what it does not say of them is left open."""
+    described = record.attributes or ({},) * record.count
+    codes = [
+        [words.index(one[name]) + 1 if name in one else 0 for name, words in ATTRIBUTES.items()] for one in described
+    ]
+    return torch.cat([record.coordinates, torch.tensor(codes).reshape(-1, len(ATTRIBUTES))], dim=1)
+
+
+def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
+    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones."""
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator).to(owner.device)
+
+    objects = len(owner)
+    whole = (chance(scenes, 1) < OPEN_SCENE)[owner] | (chance(objects, 1) < OPEN_OBJECT)
+    return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)

@@ -15,7 +15,7 @@ from energycomp.files import atomic_file
 from energycomp.images import save_image, to_bytes
 from energycomp_datasets.clevr import clevrtex
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, MORE_SHAPES, SHAPES, camera_basis, project, unproject
-from energycomp_datasets.clevr.records import Record, centres
+from energycomp_datasets.clevr.records import Record, centres, vectors
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
 
@@ -178,7 +178,8 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
             path = _inside(folder / "images", scene.get("split", split), scene["image_filename"])
             words = tuple(_words(entry) for entry in scene["objects"])
             known = words if any(words) else ()
-            records.append(Record(path=path, coordinates=coordinates, count=len(coordinates), attributes=known))
+            seen = {"camera": vectors(scene, "camera"), "lights": vectors(scene, "lights", rows=True)}
+            records.append(Record(path, coordinates, len(coordinates), known, **seen))
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"got {file} with {type(error).__name__}: {error}; expected the records of CLEVR v1.0; "

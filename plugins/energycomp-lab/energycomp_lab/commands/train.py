@@ -87,6 +87,7 @@ def train(
     """
     import torch
 
+    from energycomp.models import Model
     from energycomp.plugins import find
     from energycomp_lab.training.trackers import tracker_names
 
@@ -115,7 +116,7 @@ def train(
         raise
     chosen = {"seed": seed, "steps": steps, "learning_rate": learning_rate, "mixed_precision": precision}
     sample_every = training.pop("sample_every", SAMPLE_EVERY)
-    if sample_every:
+    if sample_every and isinstance(recipe.model, Model):
         training |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
     make_folder(folder, "-o")
     options = {key: value for key, value in chosen.items() if value is not None}
@@ -154,7 +155,7 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
 
     from energycomp.decomposition import takes_apart
     from energycomp.files import remove_stale
-    from energycomp.models import load_weights, save_pretrained
+    from energycomp.models import Model, load_weights
 
     try:
         result = recipe.run(folder, **options)
@@ -167,8 +168,10 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
     remove_stale(folder / "samples")
     model = recipe.model.to("cpu")
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
-    save_pretrained(model, folder / "model", dtype=torch.float16 if half else None)
+    model.save_pretrained(folder / "model", dtype=torch.float16 if half else None)
     typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_speed(result)}, model in {folder / 'model'}")
+    if not isinstance(model, Model):
+        return
     use = "decompose" if takes_apart(model) else "infer"
     typer.echo(f"energycomp {use} {folder / 'model'} IMAGE -o {'out' if use == 'infer' else 'strip.png'}")
 

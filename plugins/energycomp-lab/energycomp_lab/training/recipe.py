@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
-from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_lab.training.config import FitConfig
 from energycomp_lab.training.fit import FitResult, Loss, OnSample, fit
@@ -23,12 +22,26 @@ from energycomp_lab.training.order import TrainingData
 T = TypeVar("T")
 
 
+class Trained(Protocol):
+    """What a run trains and stores: a `Model`, or a part of one, such as a codec."""
+
+    @property
+    def trained(self) -> nn.Module:
+        """What has weights."""
+
+    def to(self, device: Any, /) -> Any:
+        """Itself, or a copy, on a device."""
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Writes its folder."""
+
+
 @runtime_checkable
 class Trainable(Protocol):
     """What a factory of `energycomp_register_recipes` makes: `Recipe`, or several runs in a row."""
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Trained:
         """Whose networks are trained in place."""
 
     @property
@@ -52,7 +65,7 @@ class Recipe:
         can_sample: whether the model draws samples while it trains.
     """
 
-    model: Model
+    model: Trained
     module: nn.Module
     loss: Loss
     data: TrainingData

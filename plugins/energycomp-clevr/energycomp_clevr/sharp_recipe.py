@@ -1,0 +1,173 @@
+"""How the model of whole objects at 128x128 pixels is trained: latents of renders, views, and the weights of 64x64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from energycomp import load
+from energycomp.components import Condition
+from energycomp.errors import InputError
+from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp.images import from_bytes, to_bytes
+from energycomp.models import Model
+from energycomp.progress import progress
+from energycomp_clevr.recipe import left_open, values_of
+from energycomp_clevr.rivals import draw_rivals
+from energycomp_clevr.view import View
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
+from energycomp_datasets.clevr.layout import read
+from energycomp_datasets.clevr.records import Record
+from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss
+
+KEY = (6.45, -2.91, 4.26)  # scene units: where the key lamp hangs
+SEEN = 0.5  # how often the view of a scene is said; that of a mirrored one always is, since its light is on the left
+POWER = 0.8  # timesteps are drawn as T U^power: below 1, noisy ones come more often
+FITTED = 400  # pictures from which the first layers are fitted
+
+
+def sharp(model: Model, *, data: Path | None, init: Model | None, cache: Path, rivals: float) -> Recipe:
+    """The recipe of `energycomp_clevr.model.sharp`.
+
+    Args:
+        model: untrained.
+        data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes.
+        init: a model of the same kind, or one of objects at 64x64 pixels, such as `clevr`, which it is when left out.
+        cache: where latents are kept.
+        rivals: weight of wrong descriptions.
+    """
+    if data is None:
+        raise InputError(
+            "got no --data for the preset sharp; expected a folder of renders; make one: energycomp data clevr "
+            "--renderer blender --objects wide:0-5:128x128 --assets DIR -o renders"
+        )
+    records = read(data)
+    scenes = latents_of(records, model, cache)
+    init = load("clevr") if init is None else init
+    if init.denoiser.space == model.denoiser.space:
+        model = init
+    else:
+        begin(model, init, records[:: max(1, len(records) // FITTED)])
+    config = FitConfig(
+        steps=16_000, batch_size=24, learning_rate=5e-4, max_grad_norm=0.1, ema_decay=0.999, mixed_precision="bf16"
+    )
+    network = model.denoiser.network
+    return Recipe(
+        model=model, module=network, loss=_loss(model, rivals), data=scenes, config=config, collate_fn=together
+    )
+
+
+def latents_of(records: Sequence[Record], model: Model, cache: Path) -> list[dict[str, Tensor]]:
+    """Each scene and its mirror image, as latents, made once: image, values (K, 6), view (6,), whether it is mirrored.
+
+    Exposure and tint vary from image to image.
+    """
+    codec: Any = model.denoiser.codec
+    names = "".join(f"{record.path} {record.path.stat().st_size}" for record in records)
+    key = sha256(f"{codec.identity}{names}".encode()).hexdigest()[:16]
+    path = cache / f"clevr-latents-{key}.safetensors"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = []
+        for number, record in enumerate(progress(records, "encoding")):
+            picture = to_bytes(model.processor(record.path))
+            generator = torch.Generator().manual_seed(number)
+            both = _exposed(from_bytes(torch.cat([picture, picture.flip(-1)])), generator)
+            made.append(codec.encode(both).half())
+        with atomic_file(path) as temporary:
+            write_tensors(temporary, {"latents": torch.cat(made)})
+    latents = read_tensors(path)["latents"].unflatten(0, (-1, 2))
+    scenes = []
+    for both, record in zip(latents, records, strict=True):
+        for image, mirrored in zip(both, (False, True), strict=True):
+            values, view = values_of(record), view_of(record)
+            if mirrored:
+                values, view = _mirrored(values, view)
+            said = torch.tensor([mirrored, record.camera is not None])
+            scenes.append({"image": image, "values": values, "view": view, "said": said})
+    return scenes
+
+
+def begin(model: Model, trained: Model, records: Sequence[Record]) -> None:
+    """Gives `model` the weights of one at 64x64 pixels, whose patches of 4x4 pixels are the same part of a picture.
+
+    The first and the last layers see patches as linear functions of latents, and the other way round, that fit best.
+    """
+    codec: Any = model.denoiser.codec
+    images = torch.cat([model.processor(record.path) for record in records])
+    latents = codec.encode(images).transpose(0, 1).flatten(1).T
+    patches = F.pixel_unshuffle(F.avg_pool2d(images, 2), 4).transpose(0, 1).flatten(1).T
+    into, out = _linear(latents, patches), _linear(patches, latents)
+    known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
+    for name, weight in own.items():
+        if name in known and known[name].shape == weight.shape:
+            weight.copy_(known[name])
+    own["stem.weight"].copy_(torch.einsum("ophw,cp->ochw", known["stem.weight"], into[:-1]))
+    own["stem.bias"].copy_(known["stem.bias"] + torch.einsum("ophw,p->o", known["stem.weight"], into[-1]))
+    for name, constant in (("base", out[-1]), ("out.2", 0.0)):
+        own[f"{name}.weight"].copy_(torch.einsum("pihw,pc->cihw", known[f"{name}.weight"], out[:-1]))
+        own[f"{name}.bias"].copy_(known[f"{name}.bias"] @ out[:-1] + constant)
+    width = known["token.0.weight"].shape[1]
+    own["token.0.weight"][:, :width] = known["token.0.weight"]
+    model.denoiser.network.load_state_dict(own)
+
+
+def _linear(given: Tensor, wanted: Tensor) -> Tensor:
+    """The linear map, with a constant in its last row, that makes `wanted` (N, Q) of `given` (N, P): (P + 1, Q)."""
+    found: Tensor = torch.linalg.lstsq(F.pad(given, (0, 1), value=1.0), wanted).solution
+    return found
+
+
+def view_of(record: Record) -> Tensor:
+    """The camera and the key lamp of a record as a value of `View`, (6,); 0 where they are not known."""
+    basis, usual = camera_basis(torch.tensor(CAMERA_POSITION)), torch.tensor(CAMERA_POSITION)
+    camera = torch.zeros(3) if record.camera is None else record.camera - usual
+    light = torch.zeros(3) if record.lights is None else record.lights[0]
+    return torch.cat([basis @ camera, basis @ light])
+
+
+def together(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A batch of scenes, as `collate` makes it, with their views (B, 6), and what is said of them (B, 2)."""
+    stacked = {name: torch.stack([item[name] for item in items]) for name in ("view", "said")}
+    return {**collate(items), **stacked}
+
+
+def _mirrored(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+    right = camera_basis(torch.tensor(CAMERA_POSITION))[0]
+    values, view = values.clone(), view.clone()
+    values[:, 0] = 1 - values[:, 0]
+    view[0] *= -1
+    view[3] = -2 * (right @ torch.tensor(KEY)) - view[3]
+    return values, view
+
+
+def _exposed(images: Tensor, generator: torch.Generator) -> Tensor:
+    brighter = 0.08 * torch.randn(len(images), 1, 1, 1, generator=generator)
+    tint = 0.02 * torch.randn(len(images), 3, 1, 1, generator=generator)
+    return ((images + 1) * (1 + brighter) - 1 + tint).clamp(-1, 1)
+
+
+def _loss(model: Model, weight: float) -> Loss:
+    denoiser, conditioner, viewed = model.denoiser, model.conditioner, View()
+
+    def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        generator, owner, values = step.generator, batch["owner"], batch["values"].clone()
+        scenes = len(batch["image"])
+        values[:, 2:] *= ~left_open(owner, scenes, values.shape[1] - 2, generator)
+        mirrored, known = batch["said"].T
+        said = mirrored | known & (torch.rand(scenes, generator=generator).to(known.device) < SEEN)
+        condition = Condition.cat([conditioner(values), viewed(batch["view"][said])])
+        owners = torch.cat([owner, said.nonzero()[:, 0]])
+        rivals = draw_rivals(values, owner, scenes, conditioner, generator)
+        return contrastive_loss(
+            denoiser, batch["image"].float(), condition, owners, rivals, weight=weight, module=module,
+            timestep_power=POWER, generator=generator,
+        )  # fmt: skip
+
+    return loss

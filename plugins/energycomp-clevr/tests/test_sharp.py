@@ -1,0 +1,151 @@
+"""Whole objects on latents: the codec and its recipe, the view as a component, and the weights that it starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp import load
+from energycomp.components import Condition
+from energycomp.denoisers import rows, trunk
+from energycomp.errors import EnergycompError, InputError
+from energycomp.models import Model, VAECodec
+from energycomp_clevr.codec_recipe import SPREAD, autoencoder, codec, reconstruction, spread
+from energycomp_clevr.model import clevr
+from energycomp_clevr.objects_recipe import clevr as recipe
+from energycomp_clevr.sharp_recipe import begin, latents_of, view_of
+from energycomp_clevr.view import View
+from energycomp_datasets.clevr.layout import read, write
+from energycomp_lab.checks import check_recipe
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codec with random weights."""
+    made, folder = autoencoder(), tmp_path_factory.mktemp("codec")
+    torch.manual_seed(0)
+    for weight in made.parameters():
+        weight.data += 0.02 * torch.randn_like(weight)
+    spread(made, torch.ones(16)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def renders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve scenes whose records say where camera and lamps are."""
+    folder = tmp_path_factory.mktemp("renders")
+    write(folder, 12, objects=(0, 2), size=(48, 32))
+    file = folder / "scenes" / "CLEVR_train_scenes.json"
+    content = json.loads(file.read_text())
+    for number, scene in enumerate(content["scenes"]):
+        scene |= {"camera": [7.48 + 0.1 * number, -6.51, 5.34], "lights": [[0.1, 0.0, 0.0]] * 3}
+    file.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(vae: Path) -> Model:
+    torch.manual_seed(0)
+    return clevr(preset="sharp", pretrained=False, vae=str(vae))
+
+
+@torch.no_grad()
+def test_channels_get_one_spread_and_pictures_stay(vae: Path) -> None:
+    made = VAECodec.read(str(vae), image_size=64).vae
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    latents = made.encode(images).latent
+    level = spread(made, latents.std((0, 2, 3)))
+    again = level.encode(images).latent
+    torch.testing.assert_close(again.std((0, 2, 3)), torch.full((16,), SPREAD))
+    torch.testing.assert_close(level.decode(again).sample, made.decode(latents).sample, atol=1e-4, rtol=1e-4)
+
+
+def test_the_error_of_a_codec_sees_rare_colours() -> None:
+    images = torch.zeros(1, 3, 16, 16)
+    red, grey = images.clone(), images.clone()
+    red[:, 0, 4:8, 4:8] = 0.6
+    grey[:, :, 4:8, 4:8] = 0.12**0.5  # the same squared error
+    assert reconstruction(images, images, 1.0) == 0
+    assert reconstruction(red, images, 0.0) > 1.6 * reconstruction(grey, images, 0.0) > 0
+
+
+def test_recipe_of_the_codec(tmp_path: Path, renders: Path, vae: Path) -> None:
+    made = codec(data=renders, init=None, preset="default", cache=tmp_path, vae=str(vae))
+    check_recipe(made)
+    made.model.save_pretrained(tmp_path / "codec", dtype=torch.float16)
+    again = VAECodec.read(str(tmp_path / "codec"), image_size=128)
+    assert again.latent_shape == (16, 16, 16)
+    with pytest.raises(InputError, match="got --init or a preset"):
+        codec(data=renders, init=None, preset="paper", cache=tmp_path)
+
+
+def test_recipe_on_latents(tmp_path: Path, renders: Path, vae: Path) -> None:
+    made = recipe(data=renders, init=None, preset="sharp", cache=tmp_path, vae=str(vae))
+    assert len(list(tmp_path.glob("clevr-latents-*.safetensors"))) == 1
+    check_recipe(made)
+    with pytest.raises(InputError, match="got no --data for the preset sharp"):
+        recipe(data=None, init=None, preset="sharp", cache=tmp_path, vae=str(vae))
+
+
+def test_a_mirrored_scene_has_its_light_on_the_other_side(tmp_path: Path, renders: Path, model: Model) -> None:
+    records = read(renders)
+    scenes = latents_of(records, model, tmp_path)
+    assert len(scenes) == 24
+    plain, mirrored = next((a, b) for a, b in zip(scenes[::2], scenes[1::2], strict=True) if len(a["values"]))
+    torch.testing.assert_close(mirrored["values"][:, 0], 1 - plain["values"][:, 0])
+    torch.testing.assert_close(mirrored["view"][[0, 3]], torch.tensor([-plain["view"][0], -4.1 - plain["view"][3]]),
+                               atol=0.1, rtol=0)  # fmt: skip
+    assert (plain["said"].tolist(), mirrored["said"].tolist()) == ([False, True], [True, True])
+    assert view_of(records[0]).abs().max() < 0.2 < view_of(records[11]).abs().max()
+
+
+@torch.no_grad()
+def test_the_view_is_a_component_without_a_place(model: Model) -> None:
+    denoiser, view = model.denoiser, View()
+    shared = trunk(denoiser, torch.randn(1, *denoiser.sample_shape), torch.tensor([300.0]))
+    seen: list[torch.Tensor] = []
+    hook = denoiser.network.place.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[union-attr]
+    both = Condition.cat([model.conditioner(model.conditioner.parse(0.3, 0.4)), view(view.parse(camera=(0, 0, 0.5)))])
+    rows(denoiser, shared, both, torch.tensor([0, 0]))
+    hook.remove()
+    assert seen[0][0].abs().amax() > 0
+    assert seen[0][1].abs().amax() == 0
+
+
+def test_starts_from_the_model_of_64_pixels(renders: Path, model: Model) -> None:
+    trained = load("clevr")
+    begin(model, trained, read(renders))
+    own, known = model.denoiser.network.state_dict(), trained.denoiser.network.state_dict()
+    assert own["blocks.0.conv1.weight"].equal(known["blocks.0.conv1.weight"])
+    assert own["token.0.weight"][:, :15].equal(known["token.0.weight"])
+    assert own["stem.weight"].shape == (64, 16, 3, 3)
+
+
+def test_a_model_keeps_its_small_codec_in_its_folder(tmp_path: Path, model: Model) -> None:
+    model.save_pretrained(tmp_path / "one", dtype=torch.float16)
+    (tmp_path / "one").rename(tmp_path / "two")
+    again = load(tmp_path / "two")
+    samples = torch.randn(1, 16, 16, 16)
+    assert again.denoiser.codec.config()["source"] == str(tmp_path / "two" / "vae")  # type: ignore[union-attr]
+    for one, other in zip(model.decode(samples, "pt"), again.decode(samples, "pt"), strict=True):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0)
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["codec"]["source"] == "vae"
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: View().parse(camera=(1, 2)), r"got camera=\(1, 2\); expected three numbers"),
+        (lambda: View().parse(light=(9, 0, 0)), "expected three numbers of at most 6"),
+        (lambda: View()(torch.zeros(2, 3)), r"got views of shape \(2, 3\)"),
+        (lambda: clevr(preset="sharp", pretrained=False, vae="nowhere"), "got the VAE 'nowhere'"),
+    ],
+)
+def test_refused_in_one_line(act: Callable[[], Any], message: str) -> None:
+    with pytest.raises(EnergycompError, match=message):
+        act()
