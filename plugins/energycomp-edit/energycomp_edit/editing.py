@@ -8,18 +8,19 @@ from typing import Any
 
 import attrs
 import torch
-from PIL import Image, ImageChops
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.components import Composition, combine, mixed_of, value_of
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
-from energycomp.images import as_picture, grid, html, open_window, png
+from energycomp.images import grid, html, open_window, png
 from energycomp.inference import Search, Solution, Solver, View, answer_text, view_of
 from energycomp.models import Model, model_of
 from energycomp.sampling import AttributeGuidance
 from energycomp.seeds import as_generator
+from energycomp_edit.blending import blended
 from energycomp_edit.painting import difference, repaint
 
 CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
@@ -139,7 +140,8 @@ def edit(
     plan = _plan(solution.conditions, model, {} if move is None else move, {} if set is None else set, remove, add)
     composition = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(plan.values))
     with count_rows() as spent, torch.no_grad():
-        start, freedom = _prepare(model.encode(image), model, plan, strength, generator)
+        given = model.encode(image)
+        start, freedom = _prepare(given, model, plan, strength, generator)
         edited = repaint(
             composition,
             start,
@@ -149,9 +151,9 @@ def edit(
             generator=generator,
             progress=progress,
         )
-        painted = model.decode(edited)[0]
+        old, new = (model.decode(one, "pt") for one in (given, edited))
     mask = (freedom > 0).to(edited.dtype)
-    result = _blend(image, painted, mask, model)
+    result = blended(image, old, new, mask, model)
     before, after = view_of(model, plan.old, image=image), view_of(model, plan.values, image=result)
     return Edit(result, edited, mask, plan.values, solution, spent.rows, before, after)
 
@@ -287,19 +289,3 @@ def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:
     translate = [round(step[0] * width), round(step[1] * height)]
     moved: Tensor = affine(picture, angle=0.0, translate=translate, scale=1.0, shear=[0.0, 0.0])
     return moved
-
-
-def _blend(image: Any, painted: Image.Image, mask: Tensor, model: Model) -> Image.Image:
-    """The given image with the repainted pixels of the model's, at the size of the given image.
-
-    Of a larger image, the edge of the mask is soft on its inner side only.
-    """
-    picture = as_picture(image)
-    left, top, right, bottom = model.processor.box(picture)
-    size = (right - left, bottom - top)
-    cover = Image.fromarray((mask[0, 0] * 255).byte().cpu().numpy())
-    cover = ImageChops.darker(
-        *(cover.resize(size, how) for how in (Image.Resampling.BILINEAR, Image.Resampling.NEAREST))
-    )
-    picture.paste(painted.resize(size, Image.Resampling.BICUBIC), (left, top), cover)
-    return picture
