@@ -16,7 +16,9 @@ from energycomp_lab.training import FitConfig, fit
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def trained(make: Callable[[], Network], loss: Any, data: Any, out: Path, **config: Any) -> Network:
+def trained(
+    make: Callable[[], Network], loss: Any, data: Any, out: Path, *, collate_fn: Any = None, **config: Any
+) -> Network:
     """A network with the averaged weights of a run, which goes on where it was stopped, in eval mode.
 
     Args:
@@ -25,7 +27,7 @@ def trained(make: Callable[[], Network], loss: Any, data: Any, out: Path, **conf
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         network = make()
-    network.load_state_dict(fit(network, loss, data, FitConfig(**config), out=out).ema_state)
+    network.load_state_dict(fit(network, loss, data, FitConfig(**config), out=out, collate_fn=collate_fn).ema_state)
     return network.eval()
 
 

@@ -9,6 +9,9 @@ which is trained first where it is missing. They can be compared within one run 
 large, and other features give other numbers. `gradient` is the mean magnitude of the image gradient over that of the
 renders; soft samples have less than 1, noisy ones may have more.
 
+`--data` compares with the renders of a folder in CLEVR's layout, such as those of Blender, in place of our own; the
+floor is then between two halves of them, at the size of 64 pixels of the network.
+
 Descriptions, seeds and `--records` are those of `described_scenes.py`: a sample that either drew is not drawn twice. A
 model of places, such as `clevr-places`, is given the places only.
 """
@@ -27,12 +30,13 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from benchmarks.common.ways import HELD_OUT, SHOWN, Way, drawn, folder_of, sampling_options, write_rows
+from benchmarks.sampling.described_scenes import descriptions
 from benchmarks.sampling.scene_features import DRAWN, FOLDER, SIZE, STEPS, SceneFeatures, scene_features
 from energycomp import Model, load
 from energycomp.images import ImageProcessor, from_bytes, to_bytes, to_output
 from energycomp.seeds import derived_seed
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, unproject
-from energycomp_datasets.clevr.layout import render_objects
+from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import CLEVR, SIZES, Scene, sample_lighting
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance
@@ -85,7 +89,7 @@ def gradient(images: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines."""
-    given = {"models": ["clevr"], "records": "runs/described_scenes"}
+    given = {"models": ["clevr"], "records": "runs/described_scenes", "data": (None, "folder in CLEVR's layout")}
     features = (str(FOLDER), "folder of the network of `scene_features.py`")
     feature_steps, feature_scenes = (STEPS, "of the training of that network"), (DRAWN, "that it is trained on")
     options = sampling_options(
@@ -97,11 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     found: list[dict[tuple[str, str], Tensor]] = []
     for count in map(int, options.counts.split(",")):
-        kinds = floors(options.n, count, options.seed)
-        _, described = render_objects(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        described = descriptions(options.data, count, options.n, options.seed)
+        kinds = (
+            floors(options.n, count, options.seed) if options.data is None else halves(options.data, count, options.n)
+        )
         for name, model in models.items():
             for way in options.ways or [Way.of(model)]:
-                folder = folder_of(options.records, name, model, count, way, options.seed)
+                records = options.records / (options.data.name if options.data else "")
+                folder = folder_of(records, name, model, count, way, options.seed)
                 kinds[name, str(way)] = samples(folder, way, model, described, options.seed)
         found.append(kinds)
         report(network, kinds, {"objects": count, "features": features, "seed": options.seed})
@@ -124,6 +131,14 @@ def floors(n: int, count: int, seed: int) -> dict[tuple[str, str], Tensor]:
         ("renders of the same descriptions", ""): from_bytes(torch.stack(again)),
         ("renders of other descriptions", ""): from_bytes(others),
     }
+
+
+def halves(data: Path, count: int, n: int) -> dict[tuple[str, str], Tensor]:
+    """The renders of n scenes of a folder, and of as many others of it, (n, 3, 64, 64) each."""
+    processor = ImageProcessor(size=(SIZE, SIZE), resize="squash")
+    paths = [record.path for record in read(data) if record.count == count]
+    one, other = (processor([Image.open(path) for path in part]) for part in (paths[:n], paths[n : 2 * n] or paths[:n]))
+    return {RENDERS: one, ("renders of other descriptions", ""): other}
 
 
 @torch.no_grad()

@@ -2,55 +2,62 @@
 
 python benchmarks/sampling/described_scenes.py [-n 64] [--counts 3,5,8] [--ways ddpm@100] [-o described.png]
 
-The descriptions are those of held-out rendered scenes. A way is as in `composed_samples.py`; results in `--records` are
-taken up again.
+The descriptions are those of held-out rendered scenes, or of a folder of them (`--data`). A way is as in
+`composed_samples.py`. The model itself reads its samples, or a reader that shares nothing with it
+(`--reader`, see `scene_reader.py`). Results in `--records` are taken up again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.common import ways
 from benchmarks.sampling.composed_samples import read_by
+from benchmarks.sampling.scene_reader import SIZE, agreement, scene_reader
 from energycomp import load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
-from energycomp_datasets.clevr.layout import render_objects
+from energycomp.images import ImageProcessor
+from energycomp_clevr.recipe import values_of
+from energycomp_datasets.clevr.layout import read as read_records, render_objects
 from energycomp_lab.evaluation import AttributeAccuracy, PerceptionRate, attribute_metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
-    given = {"model": "clevr", "records": "runs/described_scenes"}
+    given: dict[str, Any] = {"model": "clevr", "records": "runs/described_scenes"}
+    given |= {"data": (None, "folder in CLEVR's layout"), "reader": (None, "folder of a reader of `scene_reader.py`")}
     options = ways.sampling_options(__doc__, scenes="scenes", **given).parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     split = mixed.support.split
+    read, who = (read_by(model), "") if options.reader is None else (judged_by(options.reader), "-reader")
 
     shown: list[Path] = []
     for count in map(int, options.counts.split(",")):
-        _, described = render_objects(options.n, objects=(count, count), seed=ways.HELD_OUT + options.seed)
+        described = descriptions(options.data, count, options.n, options.seed)
         scenes = [model.compose(values) for values in described]
         for way in options.ways or [ways.Way.of(model)]:
-            folder = ways.folder_of(options.records, options.model, model, count, way, options.seed)
-            rows = ways.all_recorded(
-                folder, way, model, scenes, options.seed, read_by(model), f"{count} objects, {way}"
-            )
+            records = options.records / f"{options.data.name if options.data else ''}{who}"
+            folder = ways.folder_of(records, options.model, model, count, way, options.seed)
+            rows = ways.all_recorded(folder, way, model, scenes, options.seed, read, f"{count} objects, {way}")
             found = [torch.tensor(row["read"]).reshape(-1, described[0].shape[1]) for row in rows]
             rates = [PerceptionRate() for _ in found]
             for rate, one, true in zip(rates, found, described, strict=True):
                 rate.update([split(one)[0]], [split(true)[0]])
             metrics = attribute_metrics(mixed)
-            line: dict[str, Any] = {"objects": count, "way": str(way), "samples": options.n, "seed": options.seed}
+            line: dict[str, Any] = {"objects": count, "way": str(way), "samples": len(scenes), "seed": options.seed}
             line["found"], line["found_interval"] = ways.mean_interval(torch.stack([rate.compute() for rate in rates]))
             right = torch.tensor([len(one) == count for one in found])
             line["count_right"], line["count_right_interval"] = ways.mean_interval(right)
+            line |= {"all_words": agreement(found, described)["all_words"]}
             for name, metric in metrics.items():
                 if isinstance(metric, AttributeAccuracy):
                     metric.update(found, described)
@@ -58,6 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(line), flush=True)
             shown += ways.first(folder, options.n)
     ways.write_rows(options.o, shown, columns=min(ways.SHOWN, options.n), side=128)
+
+
+def descriptions(data: Path | None, count: int, n: int, seed: int) -> list[Tensor]:
+    """The objects (K, 6) of n scenes of a number of objects: of a folder, or else of held-out scenes."""
+    if data is None:
+        return render_objects(n, objects=(count, count), seed=ways.HELD_OUT + seed)[1]
+    return [values_of(record) for record in read_records(data) if record.count == count][:n]
+
+
+def judged_by(folder: Path) -> Callable[[int, Tensor], Any]:
+    """Reads a sample (C, H, W), in [0, 1], with a reader of `scene_reader.py`."""
+    reader, processor = scene_reader(folder), ImageProcessor(size=(SIZE, SIZE), resize="squash")
+    return lambda _, image: reader.read(processor(image * 2 - 1))[0].tolist()
 
 
 if __name__ == "__main__":
