@@ -15,7 +15,7 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.view import View
+from energycomp_clevr.viewpoint import Viewpoint
 
 ASPECT = 480 / 320  # of the frame of CLEVR
 
@@ -153,7 +153,7 @@ def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, sk
 
 
 def sharp(*, vae: str) -> Model:
-    """The untrained model of whole objects at 128x128 pixels, on the latents of a codec; `View` is a component, too.
+    """The untrained model of whole objects at 128x128 pixels, on latents, with `Viewpoint` as a component, too.
 
     Args:
         vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes.
@@ -163,7 +163,7 @@ def sharp(*, vae: str) -> Model:
     network = TwoStageUNet(
         sample_channels=channels,
         sample_size=side,
-        token_width=View().token_shape[1],
+        token_width=Viewpoint().token_shape[1],
         patch=1,
         channels=(64, 128, 192),
         blocks=2,
@@ -175,11 +175,11 @@ def sharp(*, vae: str) -> Model:
         model.denoiser,
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         sample_shape=codec.latent_shape,
-        token_shape=View().token_shape,
+        token_shape=Viewpoint().token_shape,
         codec=codec,
     )
     processor = ImageProcessor(size=(128, 128), resize="squash")
-    return attrs.evolve(model, denoiser=denoiser, conditioner=Objects(view=True), processor=processor)
+    return attrs.evolve(model, denoiser=denoiser, conditioner=Objects(viewpoint=True), processor=processor)
 
 
 def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:

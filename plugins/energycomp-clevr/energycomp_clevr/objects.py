@@ -16,7 +16,7 @@ from energycomp.components import Condition, MixedSupport
 from energycomp.errors import InputError
 from energycomp.fields import FLAG
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.view import View
+from energycomp_clevr.viewpoint import Viewpoint
 
 ANYTHING = "object"  # in a description without a shape
 NUMBER = r"[-+.\deE]+"
@@ -42,7 +42,7 @@ class Objects:
     each word of the others, all 0 where the attribute is open.
 
     Args:
-        view: whether tokens have room for those of `View`, for a network that takes both.
+        viewpoint: whether tokens have room for those of `Viewpoint`, for a network that takes both.
 
     >>> objects = Objects()
     >>> red = objects.parse(0.3, 0.45, color="red", shape="cube")
@@ -52,7 +52,7 @@ class Objects:
     (True, torch.Size([1, 1, 15]))
     """
 
-    view: bool = attrs.field(default=False, validator=FLAG)
+    viewpoint: bool = attrs.field(default=False, validator=FLAG)
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -66,9 +66,9 @@ class Objects:
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """One token of width 15, or that of `View`."""
+        """One token of width 15, or that of `Viewpoint`."""
         words = 2 + sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values())
-        return View().token_shape if self.view else (1, words)
+        return Viewpoint().token_shape if self.viewpoint else (1, words)
 
     @property
     def support(self) -> MixedSupport:
@@ -147,7 +147,7 @@ class Objects:
 
     def config(self) -> dict[str, Any]:
         """The argument, where it is not the usual one."""
-        return {"view": True} if self.view else {}
+        return {"viewpoint": True} if self.viewpoint else {}
 
     def __call__(self, values: Tensor) -> Condition:
         """Values (R, 6), or places (R, 2) with all attributes open, as condition rows (R, 1, 15), or (R, 1, 22)."""

@@ -20,7 +20,7 @@ from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_clevr.recipe import left_open, values_of
 from energycomp_clevr.rivals import draw_rivals
-from energycomp_clevr.view import View
+from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.clevr.records import Record
@@ -125,7 +125,7 @@ def _linear(given: Tensor, wanted: Tensor) -> Tensor:
 
 
 def view_of(record: Record) -> Tensor:
-    """The camera and the key lamp of a record as a value of `View`, (6,); 0 where they are not known."""
+    """The camera and the key lamp of a record as a value of `Viewpoint`, (6,); 0 where they are not known."""
     basis, usual = camera_basis(torch.tensor(CAMERA_POSITION)), torch.tensor(CAMERA_POSITION)
     camera = torch.zeros(3) if record.camera is None else record.camera - usual
     light = torch.zeros(3) if record.lights is None else record.lights[0]
@@ -154,7 +154,7 @@ def _exposed(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _loss(model: Model, weight: float) -> Loss:
-    denoiser, conditioner, viewed = model.denoiser, model.conditioner, View()
+    denoiser, conditioner, viewed = model.denoiser, model.conditioner, Viewpoint()
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator, owner, values = step.generator, batch["owner"], batch["values"].clone()

@@ -113,7 +113,7 @@ def test_a_folder_of_scenes_is_training_data(tmp_path: Path) -> None:
 
 
 def test_presets_of_the_recipe(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected one of default, paper"):
+    with pytest.raises(InputError, match="expected one of default, sharp, paper"):
         clevr(data=None, init=None, preset="large", cache=tmp_path)
     with pytest.raises(InputError, match="got the option 'vae'"):
         clevr(data=None, init=None, preset="default", cache=tmp_path, vae="folder")

@@ -19,7 +19,7 @@ from energycomp_clevr.codec_recipe import SPREAD, autoencoder, codec, reconstruc
 from energycomp_clevr.model import clevr
 from energycomp_clevr.objects_recipe import clevr as recipe
 from energycomp_clevr.sharp_recipe import begin, latents_of, view_of
-from energycomp_clevr.view import View
+from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_lab.checks import check_recipe
 
@@ -106,7 +106,7 @@ def test_a_mirrored_scene_has_its_light_on_the_other_side(tmp_path: Path, render
 
 @torch.no_grad()
 def test_the_view_is_a_component_without_a_place(model: Model) -> None:
-    denoiser, view = model.denoiser, View()
+    denoiser, view = model.denoiser, Viewpoint()
     shared = trunk(denoiser, torch.randn(1, *denoiser.sample_shape), torch.tensor([300.0]))
     seen: list[torch.Tensor] = []
     hook = denoiser.network.place.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[union-attr]
@@ -140,9 +140,9 @@ def test_a_model_keeps_its_small_codec_in_its_folder(tmp_path: Path, model: Mode
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: View().parse(camera=(1, 2)), r"got camera=\(1, 2\); expected three numbers"),
-        (lambda: View().parse(light=(9, 0, 0)), "expected three numbers of at most 6"),
-        (lambda: View()(torch.zeros(2, 3)), r"got views of shape \(2, 3\)"),
+        (lambda: Viewpoint().parse(camera=(1, 2)), r"got camera=\(1, 2\); expected three numbers"),
+        (lambda: Viewpoint().parse(light=(9, 0, 0)), "expected three numbers of at most 6"),
+        (lambda: Viewpoint()(torch.zeros(2, 3)), r"got views of shape \(2, 3\)"),
         (lambda: clevr(preset="sharp", pretrained=False, vae="nowhere"), "got the VAE 'nowhere'"),
     ],
 )

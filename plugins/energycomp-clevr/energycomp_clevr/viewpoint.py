@@ -18,13 +18,13 @@ MOST = 6.0  # scene units, of an offset
 
 
 @attrs.frozen
-class View:
+class Viewpoint:
     """Camera and light of a scene, as offsets from CLEVR's own in scene units.
 
     A value (6,) is how far the camera stands to the right, up and forward of its usual place, and then the key lamp, as
-    the usual camera sees it. Its token is one of `Objects(view=True)`, with no place and no words.
+    the usual camera sees it. Its token is one of `Objects(viewpoint=True)`, with no place and no words.
 
-    >>> view = View()
+    >>> view = Viewpoint()
     >>> near = view.parse(camera=(0.0, 0.0, 0.5))
     >>> near, view.describe(near[0])
     (tensor([[0.0000, 0.0000, 0.5000, 0.0000, 0.0000, 0.0000]]), {'camera': (0.0, 0.0, 0.5), 'light': (0.0, 0.0, 0.0)})
