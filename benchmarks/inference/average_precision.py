@@ -1,11 +1,13 @@
 """Average precision of whole descriptions: the place in 3-D, and size, colour, material and shape.
 
-python benchmarks/inference/average_precision.py [--data synthetic:3-8] [-n 60] [--seed 0] [--true-places]
+python benchmarks/inference/average_precision.py [--data synthetic:3-8] [-n 60] [--seed 0] [--true-places | --camera]
 
 Prints one JSON line: the average precision at thresholds of the 3-D distance, in scene units, by the definition of DSPN
 (Zhang et al., 2019) and Slot Attention (Locatello et al., 2020). 3-D places are those under the mean camera, as
 `energycomp infer --format clevr` writes them. The confidence of an object is the product of its certainties. Intervals
 are 95 % bootstrap intervals over images. `median_distance` is that of objects with the right words.
+
+With `--camera`, the camera of each image is inferred beside its objects, by a model that takes a viewpoint.
 
 `--true-places` takes the true places in the image and the true words, all of one confidence, instead of reading them.
 It costs no network evaluation. Its line is what a perfect reading would reach: the camera of an image is not known, and
@@ -41,6 +43,8 @@ from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import to_unit
 from energycomp.seeds import derived_seed
+from energycomp_clevr.seen import seen_from
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION
 from energycomp_datasets.clevr.layout import described_record, scene_of
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
@@ -69,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
     options = parser(
         __doc__, model="clevr", data="synthetic:3-8", n=60, seed=(0, "of scenes, draws and resamples"),
-        true_places=(False, "what a perfect reading would reach"), records="runs/average_precision",
+        true_places=(False, "what a perfect reading would reach"), camera=(False, "is inferred"),
+        records="runs/average_precision",
     ).parse_args(arguments)  # fmt: skip
     model = load(options.model)
     mixed = mixed_of(model.conditioner)
@@ -87,9 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.true_places:
         found = [located(model, one, torch.ones(len(one))) for one in values]
     else:
-        file = options.records / f"{identity(options.model, model)}.jsonl"
-        records = read_all(model, examples, file, data=options.data, seed=options.seed)
-        found = [located(model, torch.tensor(one["found"]), torch.tensor(one["confidence"])) for one in records]
+        file = options.records / f"{identity(options.model, model)}{'-camera' if options.camera else ''}.jsonl"
+        records = read_all(model, examples, file, data=options.data, seed=options.seed, camera=options.camera)
+        found = [
+            located(model, torch.tensor(one["found"]), torch.tensor(one["confidence"]), one["camera"])
+            for one in records
+        ]
         line["rows_per_image"] = round(statistics.fmean(one["rows"] for one in records), 1)
     print(json.dumps(line | figures(found, true, seed=options.seed)), flush=True)
 
@@ -168,15 +176,17 @@ def average_precision(right: Tensor, owner: Tensor, objects: Tensor, weights: Te
     return (best * recall.diff(dim=1, prepend=torch.zeros_like(recall[:, :1]))).sum(1)
 
 
-def located(model: Model, values: Tensor, confidence: Tensor) -> Located:
-    """Values (K, 2 + A) as objects with 3-D places under the mean camera."""
+def located(model: Model, values: Tensor, confidence: Tensor, camera: Sequence[float] = CAMERA_POSITION) -> Located:
+    """Values (K, 2 + A) as objects with 3-D places under a camera, the mean one when left out."""
     if not len(values):
         return Located(torch.zeros(0, 0), torch.zeros(0, 3), torch.zeros(0))
-    entries = described_record([model.conditioner.describe(value) for value in values], "")["objects"]
+    entries = described_record([model.conditioner.describe(value) for value in values], "", camera)["objects"]
     return Located(values[:, 2:], torch.tensor([one["3d_coords"] for one in entries]), confidence)
 
 
-def read_all(model: Model, examples: Sequence[Example], file: Path, *, data: str, seed: int) -> list[Mapping[str, Any]]:
+def read_all(
+    model: Model, examples: Sequence[Example], file: Path, *, data: str, seed: int, camera: bool
+) -> list[Mapping[str, Any]]:
     """The record of each image, in which objects are as `energycomp evaluate` finds them with this seed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     known = {one["index"]: one for one in read_lines(file) if (one["data"], one["seed"]) == (data, seed)}
@@ -188,6 +198,10 @@ def read_all(model: Model, examples: Sequence[Example], file: Path, *, data: str
             sure = torch.ones(solution.count) if solution.certainty is None else solution.certainty.prod(1)
             known[index] = {"data": data, "seed": seed, "index": index, "name": example.name, "rows": solution.rows}
             known[index] |= {"found": solution.conditions.tolist(), "confidence": sure.tolist()}
+            known[index]["camera"] = CAMERA_POSITION
+            if camera:
+                seen = seen_from(image, model, solution.conditions, generator=generator)
+                known[index] |= {"camera": seen.camera.tolist(), "rows": solution.rows + seen.rows}
             append_line(file, known[index])
     return [known[index] for index in range(len(examples))]
 

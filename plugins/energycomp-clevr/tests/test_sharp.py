@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 
@@ -18,8 +19,10 @@ from energycomp.models import Model, VAECodec
 from energycomp_clevr.codec_recipe import SPREAD, autoencoder, codec, reconstruction, spread
 from energycomp_clevr.model import clevr
 from energycomp_clevr.objects_recipe import clevr as recipe
+from energycomp_clevr.seen import AXES, HOME, seen_from
 from energycomp_clevr.sharp_recipe import begin, latents_of, view_of
 from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_lab.checks import check_recipe
 
@@ -135,6 +138,46 @@ def test_a_model_keeps_its_small_codec_in_its_folder(tmp_path: Path, model: Mode
     for one, other in zip(model.decode(samples, "pt"), again.decode(samples, "pt"), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0)
     assert json.loads((tmp_path / "two" / "config.json").read_text())["codec"]["source"] == "vae"
+
+
+def test_from_where_a_picture_was_seen(model: Model) -> None:
+    """A prediction that moves with the viewpoint, in closed form: the value that explains the picture is found."""
+    axes, home = torch.tensor(AXES), torch.tensor(HOME)
+    torch.testing.assert_close(axes, camera_basis(torch.tensor(CAMERA_POSITION)), atol=1e-3, rtol=0)
+    true = torch.tensor([0.3, -0.2, 0.4, 0.0, 0.0, 0.0])
+    network = Shifted()
+    toy = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=network))
+    with torch.no_grad():
+        image = toy.decode(network.shift(true), "pt")[0]
+        sample = toy.encode(toy.given(image))
+    network.base = sample - network.shift(true)
+    found = seen_from(image, toy, torch.zeros(0, 6), draws=8, steps=60)
+    torch.testing.assert_close(found.value, true, atol=0.08, rtol=0)
+    torch.testing.assert_close(found.camera, home + true[:3] @ axes, atol=0.1, rtol=0)
+    assert found.errors[1] < 0.2 * found.errors[0]
+    assert found.rows == 8 * (0 + 1 + 60 + 1)
+    with pytest.raises(InputError, match="takes no viewpoint"):
+        seen_from(image, load("clevr-places"), torch.zeros(0, 2))
+
+
+class Shifted(torch.nn.Module):
+    """Predicts x0 as `base`, plus, under a viewpoint, a fixed direction for each of its numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.directions = torch.randn(6, 16, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.3
+        self.base = torch.zeros(1, 16, 16, 16)
+
+    def shift(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("...v,vchw->...chw", value, self.directions).reshape(-1, 16, 16, 16)
+
+    def features(self, sample: torch.Tensor, timestep: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.base.expand_as(sample) * self.scale,)
+
+    def head(self, features: tuple[torch.Tensor, ...], condition: Condition, owner: torch.Tensor) -> torch.Tensor:
+        rows = condition.rows[:, 0, -7:]
+        return features[0][owner] + torch.where(condition.null[:, None, None, None], 0.0, self.shift(rows[:, :6]))
 
 
 @pytest.mark.parametrize(

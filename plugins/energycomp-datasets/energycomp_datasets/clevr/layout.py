@@ -208,11 +208,13 @@ def _inside(folder: Path, *parts: str) -> Path:
     return folder.joinpath(*parts)
 
 
-def described_record(objects: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+def described_record(
+    objects: Sequence[Mapping[str, Any]], name: str, camera: Sequence[float] = CAMERA_POSITION
+) -> dict[str, Any]:
     """The record of an image from objects such as {"x": 0.3, "y": 0.45, "size": "large", "color": "red", ...}.
 
-    The official records do not hold the camera: 3-D places are those under the mean camera. Attributes that are not
-    known are left out; an object of unknown size is taken for a small one.
+    The official records do not hold the camera: 3-D places are those under `camera`, by default the mean one.
+    Attributes that are not known are left out; an object of unknown size is taken for a small one.
 
     Raises:
         InputError: an object without a place, or a place above the horizon.
@@ -222,11 +224,11 @@ def described_record(objects: Sequence[Mapping[str, Any]], name: str) -> dict[st
     """
     if missing := [one for one in objects if not {"x", "y"} <= one.keys()]:
         raise InputError(f"got {dict(missing[0])} without a place; expected x and y of every object; use another model")
-    camera = torch.tensor(CAMERA_POSITION)
+    eye = torch.tensor(camera)
     heights = torch.tensor([SIZES[one.get("size", "small")] for one in objects])
     places = torch.tensor([[one["x"], one["y"]] for one in objects]).reshape(-1, 2)
-    points = unproject(places, heights, camera) if len(objects) else torch.zeros(0, 3)
-    depths = (points - camera) @ camera_basis(camera)[2]
+    points = unproject(places, heights, eye) if len(objects) else torch.zeros(0, 3)
+    depths = (points - eye) @ camera_basis(eye)[2]
     entries = []
     for one, place, point, depth in zip(objects, places, points.tolist(), depths.tolist(), strict=True):
         known = {name: one[name] for name in ATTRIBUTES if name in one}

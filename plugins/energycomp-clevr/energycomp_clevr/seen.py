@@ -1,0 +1,119 @@
+"""From where a picture was seen: camera and light, inferred beside objects that are known, and places in 3-D.
+
+Notation: variable -> symbol
+    known      eps_hat of the objects, u + sum_k (eps_k - u), once for every draw
+    change     eps_v - u, what the viewpoint v adds
+    energies   beta-weighted J(v) = mean over draws of lambda |known + change - target|^2, plus v^2 / (2 std^2)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import Condition
+from energycomp.denoisers import Denoiser, count_rows, rows
+from energycomp.errors import InputError
+from energycomp.inference import NoiseBank, draw_bank, noised_trunk, residual_errors
+from energycomp.models import Model
+from energycomp.seeds import as_generator
+from energycomp_clevr.viewpoint import Viewpoint
+
+USUAL = 0.4  # scene units: the standard deviation of camera and lamps, which CLEVR moves by up to 0.5 and 1
+RATE = 0.08
+HOME = (7.48, -6.51, 5.34)  # where CLEVR's camera stands, on average; it looks at the origin
+AXES = ((0.6565, 0.7543, 0.0), (-0.3577, 0.3113, 0.8805), (-0.6641, 0.5780, -0.4741))  # right, up, forward from there
+
+
+@attrs.frozen(eq=False)
+class Seen:
+    """From where a picture was seen.
+
+    Args:
+        value: the most likely value of `Viewpoint`, (6,).
+        errors: J without and with it.
+        rows: network evaluations.
+    """
+
+    value: Tensor
+    errors: tuple[float, float]
+    rows: int
+
+    @property
+    def camera(self) -> Tensor:
+        """Where the camera stands, (3,), in scene units; 3-D places follow from it and places in the picture."""
+        return torch.tensor(HOME) + self.value[:3].cpu() @ torch.tensor(AXES)
+
+
+def seen_from(
+    image: Any,
+    model: Model,
+    values: Tensor,
+    *,
+    draws: int = 24,
+    steps: int = 25,
+    generator: int | torch.Generator = 0,
+) -> Seen:
+    """Camera and light of a picture whose objects are known, by the error that they leave.
+
+    The objects are predicted once; what the viewpoint adds is one row a draw and step: the whole costs
+    draws x (K + 2 + steps) network evaluations.
+
+    Args:
+        image: as `infer` takes it.
+        model: whose denoiser takes `Viewpoint`, such as `clevr`.
+        values: its objects, (K, 6), such as `Solution.conditions`.
+        draws: of the noise.
+        steps: of Adam.
+
+    Raises:
+        InputError: a model without a viewpoint.
+    """
+    denoiser, defaults = model.denoiser, model.defaults
+    if tuple(denoiser.token_shape) != Viewpoint().token_shape:
+        raise InputError(f"got the model {model.name}, which takes no viewpoint; expected clevr at 128 pixels")
+    sample = model.encode(model.given(image))
+    bank = draw_bank(
+        draws, denoiser.sample_shape, denoiser.alphas_cumprod,
+        timesteps=defaults.timesteps, gamma=defaults.gamma, generator=as_generator(generator),
+    )  # fmt: skip
+    with count_rows() as counted:
+        error = _error(denoiser, model.conditioner(values.to(sample)), sample, bank)
+        value = torch.zeros(1, 6, requires_grad=True, device=sample.device)
+        optimizer = torch.optim.Adam([value], lr=RATE)
+        before = float("nan")
+        for step in range(steps):
+            optimizer.zero_grad()
+            found = error(value)
+            before = float(found.detach()) if step == 0 else before
+            energy = (defaults.beta or 1.0) * found + (value / USUAL).square().sum() / 2
+            energy.backward()
+            optimizer.step()
+        with torch.no_grad():
+            after = float(error(value))
+    return Seen(value.detach()[0], (before, after), counted.rows)
+
+
+def _error(denoiser: Denoiser, objects: Condition, sample: Tensor, bank: NoiseBank) -> Any:
+    """J as a function of a viewpoint (1, 6); objects are predicted here, once."""
+    draws, viewpoint = len(bank), Viewpoint()
+    with torch.no_grad():
+        shared = noised_trunk(denoiser, sample, bank)
+        every = Condition.cat([objects, denoiser.unconditional.condition.to(dtype=objects.rows.dtype)])
+        count = len(every)
+        index = torch.arange(count).repeat(draws)
+        owner = torch.arange(draws).repeat_interleave(count)
+        each = rows(denoiser, shared, every[index], owner).unflatten(0, (draws, count))
+        null = each[:, -1]
+        known = null + (each[:, :-1] - null[:, None]).sum(1)
+
+    def error(value: Tensor) -> Tensor:
+        condition = viewpoint(value).expand(draws)
+        change = rows(denoiser, shared, condition, torch.arange(draws)) - null
+        errors: Tensor = residual_errors(denoiser, sample, bank, (known + change)[None])
+        return errors.mean()
+
+    return error
