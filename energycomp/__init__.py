@@ -11,17 +11,23 @@ from energycomp.imports import first_use, moved
 
 if TYPE_CHECKING:
     from energycomp.components import (
+        Canvas as Canvas,
         Composable as Composable,
         Composition as Composition,
         Condition as Condition,
         Conditioner as Conditioner,
         EnergyComponent as EnergyComponent,
         HasEnergy as HasEnergy,
+        crop as crop,
         during as during,
+        frames as frames,
+        items as items,
         match_snr as match_snr,
+        on as on,
         per_sample as per_sample,
         ramp as ramp,
         region as region,
+        window as window,
     )
     from energycomp.decomposition import (
         Decomposer as Decomposer,

@@ -28,6 +28,16 @@ from energycomp.components.conditioning import (
 )
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.match_snr import match_snr as match_snr
+from energycomp.components.parts import (
+    Canvas as Canvas,
+    Part as Part,
+    Selection as Selection,
+    crop as crop,
+    frames as frames,
+    items as items,
+    on as on,
+    window as window,
+)
 from energycomp.components.per_sample import per_sample as per_sample
 from energycomp.components.predict import (
     WrappedGroup as WrappedGroup,
@@ -50,6 +60,7 @@ from energycomp.components.rules import Rule as Rule, identifies_null as identif
 from energycomp.components.space import (
     LEAST_ALPHA as LEAST_ALPHA,
     NoisedSpace as NoisedSpace,
+    by_sample as by_sample,
     cosine_schedule as cosine_schedule,
     flow_schedule as flow_schedule,
     flow_time as flow_time,

@@ -17,7 +17,7 @@ from torch import Tensor
 from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import NoisedSpace, check_compatible
+from energycomp.components.space import NoisedSpace, by_sample, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
 from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, constant_weights, scalar
 from energycomp.errors import CompositionError
@@ -214,8 +214,7 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
         weighted = [(shared_unconditional([part.terms for part in parts]), null), *weighted]
     made = _linear(weighted)
     if rule == "mean" and isinstance(row, Weight):
-        _, height, width = made.noised_space.sample_shape
-        values = row.everywhere((height, width))  # raises where it divides by 0
+        values = row.everywhere(made.noised_space.sample_shape)  # raises where it divides by 0
         if bool((values < 0).any() and (values > 0).any()):
             got = f"got the weights {mass!r} under the rule 'mean', whose sum changes its sign"
             raise CompositionError(f"{got}; expected a sum that is positive everywhere; use the rule 'sum'")
@@ -326,7 +325,7 @@ class Mixture(Composable):
         total = torch.zeros_like(sample)
         for part, r in zip(self.components, share, strict=True):
             for leaf, weight in part.terms.items():
-                total = total + weight * r[:, None, None, None].to(sample.dtype) * known[id(leaf)]
+                total = total + weight * by_sample(r, sample.ndim).to(sample.dtype) * known[id(leaf)]
         return total
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:

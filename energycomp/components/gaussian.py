@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.algebra import Composable
-from energycomp.components.space import NoisedSpace, ValueRange, cosine_schedule, log_snr
+from energycomp.components.space import NoisedSpace, ValueRange, by_sample, cosine_schedule, log_snr
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -20,7 +20,7 @@ class Gaussian(Composable):
     eps = sqrt(1 - a) (x_t - sqrt(a) mean) / (a variance + 1 - a).
 
     Args:
-        mean, variance: of every number of a sample: one number, or (C, H, W).
+        mean, variance: of every number of a sample: one number, or of the sample shape.
         name: what `repr` and errors call it.
         sample_shape, alphas_cumprod, space, value_range: of its `noised_space`, whose identity is `space`. To compose
             it with a model of images, give it `space="pixels"` and `value_range=(-1, 1)`.
@@ -34,7 +34,7 @@ class Gaussian(Composable):
     mean: float | Tensor = 0.0
     variance: float | Tensor = 1.0
     name: str = "gaussian"
-    sample_shape: tuple[int, int, int] = (1, 1, 1)
+    sample_shape: tuple[int, ...] = (1, 1, 1)
     alphas_cumprod: Tensor = attrs.field(factory=cosine_schedule)
     space: str = "gaussian"
     unconditional: Any = None
@@ -53,7 +53,7 @@ class Gaussian(Composable):
         return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, self.value_range)
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Closed-form noise prediction (B, C, H, W)."""
+        """Closed-form noise prediction (B, ...)."""
         offset, total, a = self._moments(sample, timestep)
         return ((1 - a).sqrt() * offset / total).to(sample.dtype)
 
@@ -63,5 +63,5 @@ class Gaussian(Composable):
         return (offset.square() / (2 * total)).flatten(1).sum(1).to(sample.dtype)
 
     def _moments(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        a = torch.sigmoid(log_snr(self.alphas_cumprod, timestep))[:, None, None, None]
+        a = by_sample(torch.sigmoid(log_snr(self.alphas_cumprod, timestep)), sample.ndim)
         return sample - a.sqrt() * self.mean, a * self.variance + 1 - a, a

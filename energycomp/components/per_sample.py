@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energycomp.components.algebra import Composition
 from energycomp.components.component import EnergyComponent
+from energycomp.components.space import by_sample
 from energycomp.components.weights import AnyWeight, Weight
 from energycomp.errors import CompositionError, InputError
 
@@ -27,12 +28,12 @@ class _Numbers:
     def samples(self) -> int:
         return len(self.numbers)
 
-    def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
+    def at(self, share: Tensor, shape: tuple[int, ...], /) -> Tensor:
         batch, count = len(share), len(self.numbers)
         if batch % count:
             got = f"got a batch of {batch} samples for {count} compositions, one for each sample"
             raise InputError(f"{got}; expected a multiple of {count}; sample n={count} of them")
-        return torch.tensor(self.numbers, dtype=torch.float64).repeat(batch // count)[:, None, None, None]
+        return by_sample(torch.tensor(self.numbers, dtype=torch.float64).repeat(batch // count), 1 + len(shape))
 
     def __repr__(self) -> str:
         shown = [f"{number:g}" for number in self.numbers[:SHOWN]] + ["..."] * (len(self.numbers) > SHOWN)

@@ -110,8 +110,8 @@ def native_type(composition: WeightedSum) -> PredictionType:
     and noise level.
     """
     mass: Any = sum(composition.terms.values())
-    size = shared_space(composition.terms).sample_shape[1:] if isinstance(mass, Weight) else (1, 1)
-    return _common_type(composition.terms, is_one=is_constant(mass, 1.0, size))
+    shape = shared_space(composition.terms).sample_shape if isinstance(mass, Weight) else (1, 1, 1)
+    return _common_type(composition.terms, is_one=is_constant(mass, 1.0, shape))
 
 
 def _common_type(leaves: Iterable[Any], *, is_one: bool) -> PredictionType:
@@ -150,8 +150,7 @@ def predict_all(
 ) -> list[Tensor]:
     """The predictions (B, C, H, W) of compositions; a leaf that several have is evaluated once. See `predict`."""
     _check_timestep(sample, timestep)
-    size = (sample.shape[-2], sample.shape[-1])
-    sums = [weights_at(composition.terms, timestep, size) for composition in compositions]
+    sums = [weights_at(composition.terms, timestep, tuple(sample.shape[1:])) for composition in compositions]
     parts = list(_predictions(active_samples(sums, len(sample)), sample, timestep))
     return [
         _summed(composition, weights, parts, sample, timestep, prediction_type)
@@ -177,7 +176,7 @@ def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: 
     for leaf, weight in (pair for weights in sums for pair in weights):
         where = None
         if isinstance(weight, Tensor) and len(weight) == batch > 1:
-            where = weight.abs().amax(dim=(1, 2, 3)) >= LEAST_VALUE
+            where = weight.abs().flatten(1).amax(dim=1) >= LEAST_VALUE
         _, other = found.get(id(leaf), (leaf, torch.zeros(batch, dtype=torch.bool)))
         joined = None if where is None or other is None else where | other
         found[id(leaf)] = (leaf, None if joined is None or bool(joined.all()) else joined)

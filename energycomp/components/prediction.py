@@ -53,7 +53,7 @@ def convert(
     """One prediction type from another. The prediction and the sample are two equations in x0 and eps.
 
     Args:
-        prediction, sample: (B, C, H, W), of the type `source` at the variance-preserving sample.
+        prediction, sample: (B, ...), of the type `source` at the variance-preserving sample.
         signal, noise: what `signal_noise` gives for the timesteps.
 
     >>> x0, eps, a, s = torch.tensor(2.0), torch.tensor(-1.0), torch.tensor(0.6), torch.tensor(0.8)
@@ -71,8 +71,8 @@ def convert(
 def target(
     x0: Tensor, noise: Tensor, alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType
 ) -> Tensor:
-    """The prediction of the given type that has no error, for clean samples x0 and their noise, (B, C, H, W)."""
-    a, b, _ = _KINDS[prediction_type].combined(*signal_noise(alphas_cumprod, timestep, noise.dtype))
+    """The prediction of the given type that has no error, for clean samples x0 and their noise, (B, ...)."""
+    a, b, _ = _KINDS[prediction_type].combined(*signal_noise(alphas_cumprod, timestep, noise.dtype, noise.ndim))
     return a * x0 + b * noise
 
 
@@ -86,11 +86,13 @@ def error_scale(alphas_cumprod: Tensor, timestep: Tensor, prediction_type: Predi
 
 
 def input_norm(
-    alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType, dtype: torch.dtype
+    alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType, sample: Tensor
 ) -> Tensor | None:
-    """What variance-preserving samples are divided by before a network sees them: s + sigma for a flow, else None."""
+    """What variance-preserving samples (B, ...) are divided by before a network sees them: s + sigma for a flow, else
+    None.
+    """
     norm = _KINDS[prediction_type].norm
-    return None if norm is None else norm(*signal_noise(alphas_cumprod, timestep, dtype))
+    return None if norm is None else norm(*signal_noise(alphas_cumprod, timestep, sample.dtype, sample.ndim))
 
 
 def default_gamma(prediction_type: PredictionType) -> float | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from energycomp.components.space import by_sample
 from energycomp.components.weights import Weight
 from energycomp.errors import InputError
 from energycomp.fields import is_number
@@ -36,14 +37,24 @@ class _Box:
     edges = ()
     samples = None
 
-    def at(self, _: Tensor, size: tuple[int, int], /) -> Tensor:
+    def at(self, _: Tensor, shape: tuple[int, ...], /) -> Tensor:
         x0, y0, x1, y1 = self.corners
-        height, width = size
-        return _covered(y0, y1, height)[None, None, :, None] * _covered(x0, x1, width)
+        height, width = _pixels(shape)
+        return _laid(_covered(y0, y1, height)[None, None, :, None] * _covered(x0, x1, width), shape)
 
     def __repr__(self) -> str:
         box = ",".join(f"{corner:g}" for corner in self.corners)
         return f"[{next((name for name, corners in REGIONS.items() if corners == self.corners), box)}]"
+
+
+def _pixels(shape: tuple[int, ...]) -> tuple[int, int]:
+    """H and W of samples of a shape: its last two axes; those of a row are (1, W)."""
+    return (shape[-2] if len(shape) > 1 else 1), shape[-1]
+
+
+def _laid(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A map over pixels (1, 1, H, W), so that it broadcasts to samples of a shape."""
+    return values.reshape([1] * (1 + len(shape) - min(len(shape), 2)) + list(values.shape[-min(len(shape), 2) :]))
 
 
 def _covered(low: float, high: float, pixels: int) -> Tensor:
@@ -61,10 +72,10 @@ class _Mask:
     samples = None
     _resized: dict[tuple[int, int], Tensor] = attrs.field(init=False, factory=dict)  # every step asks for the same
 
-    def at(self, _: Tensor, size: tuple[int, int], /) -> Tensor:
-        if size not in self._resized:
+    def at(self, _: Tensor, shape: tuple[int, ...], /) -> Tensor:
+        if (size := _pixels(shape)) not in self._resized:
             self._resized[size] = functional.interpolate(self.values.double(), size, mode="area")
-        return self._resized[size]
+        return _laid(self._resized[size], shape)
 
     def __repr__(self) -> str:
         return f"[mask {self.values.shape[-1]}x{self.values.shape[-2]}]"
@@ -78,11 +89,11 @@ class _During:
     is_ramp: bool = False
     samples = None
 
-    def at(self, share: Tensor, _: tuple[int, int], /) -> Tensor:
+    def at(self, share: Tensor, shape: tuple[int, ...], /) -> Tensor:
         start, end = self.edges
         if self.is_ramp:
-            return ((share.double() - start) / (end - start)).clamp(0.0, 1.0)[:, None, None, None]
-        return ((share >= start) & (share < end)).double()[:, None, None, None]
+            return by_sample(((share.double() - start) / (end - start)).clamp(0.0, 1.0), 1 + len(shape))
+        return by_sample(((share >= start) & (share < end)).double(), 1 + len(shape))
 
     def __repr__(self) -> str:
         return f"[{'ramp ' if self.is_ramp else ''}{self.edges[0]:g} to {self.edges[1]:g}]"
@@ -91,8 +102,9 @@ class _During:
 def region(where: str | Sequence[float] | Image.Image | np.ndarray | Tensor) -> Weight:
     """A weight of 1 inside a region of the image and 0 outside, or the values of a soft mask.
 
-    It is averaged over each pixel of the sample (H, W), or of the latents. Coordinates are (x, y) in [0, 1] from the
-    top-left corner. Values above 1 are products with numbers: `7.5 * region("left half") * a`.
+    It is averaged over each pixel of the sample, or of the latents: pixels are its last two axes (H, W), or its last
+    one. Coordinates are (x, y) in [0, 1] from the top-left corner. Values above 1 are products with numbers:
+    `7.5 * region("left half") * a`.
 
     Args:
         where: "left half", "right half", "top half", "bottom half" or "all"; a box "x0,y0,x1,y1" or four numbers; or a
@@ -105,7 +117,7 @@ def region(where: str | Sequence[float] | Image.Image | np.ndarray | Tensor) -> 
 
     >>> region("left half"), region("0.25,0.25,0.75,0.75"), region(torch.ones(8, 16))
     ([left half], [0.25,0.25,0.75,0.75], [mask 16x8])
-    >>> region((0.0, 0.0, 0.4, 1.0)).at(torch.zeros(1), (1, 5)).flatten()
+    >>> region((0.0, 0.0, 0.4, 1.0)).at(torch.zeros(1), (3, 1, 5)).flatten()
     tensor([1., 1., 0., 0., 0.], dtype=torch.float64)
     """
     if isinstance(where, Image.Image | np.ndarray | Tensor):
@@ -183,7 +195,7 @@ def ramp(from_: float = 0.0, until: float = 1.0) -> Weight:
     Raises:
         InputError: numbers outside [0, 1], or in another order.
 
-    >>> ramp(0.2, 0.6).at(torch.tensor([0.1, 0.4, 0.9]), (1, 1)).flatten()
+    >>> ramp(0.2, 0.6).at(torch.tensor([0.1, 0.4, 0.9]), (13,)).flatten()
     tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
     return Weight([((_During(_shares("ramp", from_, until), is_ramp=True),), 1.0)])

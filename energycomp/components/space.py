@@ -39,7 +39,7 @@ class NoisedSpace:
 
     Args:
         alphas_cumprod: noise schedule (T,), falling, in (0, 1).
-        sample_shape: (C, H, W) of one sample.
+        sample_shape: of one sample: (C, H, W) of an image, or of any other rank, such as (13,) or (2, 64).
         identity: "pixels", or the identity of the codec whose latents are composed.
         value_range: (-r, r), to which predictions of x0 are clipped while sampling; (-1, 1) for images. None for data
             without bounds, such as latents: nothing is clipped.
@@ -55,7 +55,7 @@ class NoisedSpace:
     """
 
     alphas_cumprod: Tensor
-    sample_shape: tuple[int, int, int]
+    sample_shape: tuple[int, ...]
     identity: str = "pixels"
     value_range: ValueRange | None = attrs.field(default=None, validator=check_value_range)
 
@@ -72,8 +72,8 @@ class NoisedSpace:
         return hash((self.identity, tuple(self.sample_shape)))
 
     def levels(self, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, 1, 1)."""
-        return signal_noise(self.alphas_cumprod, timestep, dtype)
+        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, .., 1)."""
+        return signal_noise(self.alphas_cumprod, timestep, dtype, 1 + len(self.sample_shape))
 
     @cached_property
     def order(self) -> tuple[float, ...]:
@@ -188,9 +188,16 @@ def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:
     return low + torch.where(width > 0, (wanted - table[low]) / width, 0.0)
 
 
-def signal_noise(alphas_cumprod: Tensor, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at timesteps (B,), each (B, 1, 1, 1)."""
-    snr = log_snr(alphas_cumprod, timestep)[:, None, None, None]
+def by_sample(values: Tensor, ndim: int) -> Tensor:
+    """One value for each sample (B,) as (B, 1, .., 1), which broadcasts over samples of that many axes, B included."""
+    return values.reshape(-1, *[1] * (ndim - 1))
+
+
+def signal_noise(
+    alphas_cumprod: Tensor, timestep: Tensor, dtype: torch.dtype = torch.float32, ndim: int = 4
+) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at timesteps (B,), each (B, 1, .., 1) of so many axes."""
+    snr = by_sample(log_snr(alphas_cumprod, timestep), ndim)
     return torch.sigmoid(snr).sqrt().to(dtype), torch.sigmoid(-snr).sqrt().to(dtype)
 
 

@@ -70,11 +70,11 @@ def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
 
 
 def weights_at(
-    terms: Mapping[Any, AnyWeight], timestep: Tensor, size: tuple[int, int]
+    terms: Mapping[Any, AnyWeight], timestep: Tensor, shape: tuple[int, ...]
 ) -> list[tuple[Any, float | Tensor]]:
-    """Leaves with their weights at timesteps (B,) and H, W pixels, without leaves of weight 0 at all of them.
+    """Leaves with their weights at timesteps (B,) in samples of a shape, without leaves of weight 0 at all of them.
 
-    A weight that is one number there is a float, otherwise (B or 1, 1, H or 1, W or 1) in float64 on the CPU.
+    A weight that is one number there is a float, otherwise (B or 1, ...), which broadcasts, in float64 on the CPU.
     """
     found: list[tuple[Any, float | Tensor]] = []
     share: Tensor | None = None
@@ -84,7 +84,7 @@ def weights_at(
             continue
         if share is None:
             share = noise_share(timestep, len(shared_space(terms).alphas_cumprod))
-        value = weight.at(share, size)
+        value = weight.at(share, shape)
         low, high = float(value.min()), float(value.max())
         if max(abs(low), abs(high)) >= LEAST_VALUE:
             found.append((leaf, low if high - low <= LEAST_NUMBER else value))

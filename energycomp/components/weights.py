@@ -26,6 +26,7 @@ LEAST_NUMBER = 1e-12  # what rounding leaves of numbers that cancel
 LEAST_VALUE = 1e-6  # what single precision leaves of maps that cancel, such as m and 1 - m
 
 AnyWeight: TypeAlias = "float | Weight"
+Shape: TypeAlias = tuple[int, ...]
 
 
 class Factor(Protocol):
@@ -39,8 +40,11 @@ class Factor(Protocol):
     def samples(self) -> int | None:
         """The number of samples that it has a value of each for; None if it is the same for all."""
 
-    def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
-        """Values in float64 for shares (B,) and H, W pixels: (B, 1, 1, 1), (1, 1, H, W), or a shape between."""
+    def at(self, share: Tensor, shape: Shape, /) -> Tensor:
+        """Values in float64 for shares (B,) and the shape of a sample: (B or 1, ...), which broadcasts to (B, *shape).
+
+        Its pixels are the last two axes of the shape, or the last one.
+        """
 
 
 Parts: TypeAlias = tuple[tuple[tuple[Factor, ...], float], ...]
@@ -135,30 +139,30 @@ class Weight:
             raise CompositionError(f"{got}; expected one number; give every `per_sample` as many compositions")
         return next(iter(counts), None)
 
-    def at(self, share: Tensor, size: tuple[int, int]) -> Tensor:
-        """Values in float64 for shares (B,), see `noise_share`, and H, W pixels: (B or 1, 1, H or 1, W or 1).
+    def at(self, share: Tensor, shape: Shape) -> Tensor:
+        """Values in float64 for shares (B,), see `noise_share`, and the shape of a sample, to which they broadcast.
 
         >>> from energycomp.components import region
-        >>> (2 * region("left half")).at(torch.zeros(1), (1, 4)).flatten()
+        >>> (2 * region("left half")).at(torch.zeros(1), (3, 1, 4)).flatten()
         tensor([2., 2., 0., 0.], dtype=torch.float64)
         """
-        total = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        total = torch.zeros([1] * (1 + len(shape)), dtype=torch.float64)
         for factors, number in self.parts:
-            value = torch.full_like(total[:1, :, :1, :1], number)
+            value = torch.full([1] * (1 + len(shape)), number, dtype=torch.float64)
             for factor in factors:
-                value = value * factor.at(share, size)
+                value = value * factor.at(share, shape)
             total = total + value
         return total
 
-    def everywhere(self, size: tuple[int, int]) -> Tensor:
-        """Values (N, 1, H or 1, W or 1) between all edges, as many as tell if a polynomial in the share is constant.
+    def everywhere(self, shape: Shape) -> Tensor:
+        """Values (N, ...) between all edges, as many as tell if a polynomial in the share is constant.
 
         A product of n ramps has the degree n.
         """
         ends = [0.0, *(edge for edge in self.edges if 0.0 < edge < 1.0), 1.0]
         parts = torch.linspace(0.0, 1.0 - 1e-9, 2 + max(len(factors) for factors, _ in self.parts), dtype=torch.float64)
         shares = torch.cat([a + (b - a) * parts for a, b in pairwise(ends)])
-        return self.at(shares.repeat_interleave(self.samples or 1), size)
+        return self.at(shares.repeat_interleave(self.samples or 1), shape)
 
     def __repr__(self) -> str:
         return written((number, " ".join(map(repr, factors))) for factors, number in self.parts)
@@ -175,8 +179,8 @@ class _Changed:
     edges = property(attrgetter("weight.edges"))
     samples = property(attrgetter("weight.samples"))
 
-    def at(self, share: Tensor, size: tuple[int, int], /) -> Tensor:
-        return self.function(self.weight, self.weight.at(share, size))
+    def at(self, share: Tensor, shape: Shape, /) -> Tensor:
+        return self.function(self.weight, self.weight.at(share, shape))
 
     def __repr__(self) -> str:
         return self.text.format(self.weight)
@@ -195,11 +199,11 @@ def _clamped(_: Weight, values: Tensor) -> Tensor:
     return values.clamp(min=0.0)
 
 
-def positive(weight: AnyWeight, size: tuple[int, int]) -> AnyWeight:
-    """max(w, 0): the weight itself where it is nowhere below 0 at H, W pixels, and 0 where it is nowhere above."""
+def positive(weight: AnyWeight, shape: Shape) -> AnyWeight:
+    """max(w, 0): the weight itself where it is nowhere below 0 in a sample, and 0 where it is nowhere above."""
     if not isinstance(weight, Weight):
         return max(weight, 0.0)
-    values = weight.everywhere(size)
+    values = weight.everywhere(shape)
     if bool((values >= 0.0).all()):
         return weight
     return Weight([((_Changed(weight, _clamped, "[max({!r}, 0)]"),), 1.0)]) if bool((values > 0.0).any()) else 0.0
@@ -242,14 +246,14 @@ def scalar(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 
-def is_constant(weight: AnyWeight | Tensor, value: float, size: tuple[int, int] = (1, 1)) -> bool:
-    """Whether a weight, or a tensor of its values, is a number at all H, W pixels, noise levels and samples.
+def is_constant(weight: AnyWeight | Tensor, value: float, shape: Shape = (1, 1, 1)) -> bool:
+    """Whether a weight, or a tensor of its values, is a number everywhere in a sample, at all noise levels and samples.
 
     >>> from energycomp.components import region
-    >>> is_constant(1.0, 1.0), is_constant(region("left half"), 1.0, (8, 8))
+    >>> is_constant(1.0, 1.0), is_constant(region("left half"), 1.0, (3, 8, 8))
     (True, False)
     """
-    values = weight.everywhere(size) if isinstance(weight, Weight) else weight
+    values = weight.everywhere(shape) if isinstance(weight, Weight) else weight
     error = (values - value).abs().max() if isinstance(values, Tensor) else abs(values - value)
     return bool(error < LEAST_VALUE)
 

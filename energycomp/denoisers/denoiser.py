@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from energycomp.components import Composable, Condition, Rule, identifies_null, rule_weights
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
-from energycomp.components.space import NoisedSpace, ValueRange, check_value_range
+from energycomp.components.space import NoisedSpace, ValueRange, by_sample, check_value_range
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.evaluator import Placed, Trunk, rows, trunk
 from energycomp.errors import CompositionError, InputError
@@ -39,11 +39,13 @@ class Codec(Protocol):
     def config(self) -> dict[str, Any]: ...
 
 
-def _shape(dimensions: str) -> Validator:
-    count = dimensions.count(",") + 1
-
+def _shape(dimensions: str, count: int | None = None) -> Validator:
     def is_shape(value: Any) -> bool:
-        whole = isinstance(value, tuple) and len(value) == count and all(type(n) is int and n >= 1 for n in value)
+        whole = (
+            isinstance(value, tuple)
+            and len(value) in (range(1, 9) if count is None else (count,))
+            and all(type(n) is int and n >= 1 for n in value)
+        )
         return whole and math.prod(value) <= MAX_NUMBERS
 
     return legal(is_shape, f"{dimensions}, positive integers whose product is at most {MAX_NUMBERS:,}")
@@ -59,7 +61,8 @@ class Denoiser:
         prediction_type: what the network predicts: "epsilon", "sample" (x0), "v_prediction" or "flow" (eps - x0). A
             network of a flow is given samples of it, (1 - t) x0 + t eps; all others variance-preserving ones.
         rule: the rule under which it was trained to be composed; "sum" goes with "epsilon" only.
-        sample_shape, token_shape: (C, H, W) of one sample, (L, D) of one condition row.
+        sample_shape: of one sample: (C, H, W) of an image, or of any other rank.
+        token_shape: (L, D) of one condition row.
         null_trained: whether the unconditional row was trained; without it `&`, `~` and guidance raise.
         codec: of latents; pixels when left out.
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
@@ -75,8 +78,8 @@ class Denoiser:
     alphas_cumprod: Tensor = attrs.field()
     prediction_type: PredictionType = attrs.field(validator=one_of(PREDICTION_TYPES))
     rule: Rule = attrs.field(validator=one_of(get_args(Rule)))
-    sample_shape: tuple[int, int, int] = attrs.field(validator=_shape("(C, H, W)"))
-    token_shape: tuple[int, int] = attrs.field(validator=_shape("(L, D)"))
+    sample_shape: tuple[int, ...] = attrs.field(validator=_shape("a tuple such as (3, 64, 64) or (13,)"))
+    token_shape: tuple[int, int] = attrs.field(validator=_shape("(L, D)", 2))
     null_trained: bool = attrs.field(default=True, validator=FLAG)
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
@@ -139,7 +142,7 @@ class Denoiser:
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """What the network is given of variance-preserving samples (B, C, H, W) at timesteps (B,), see `input_norm`."""
-        norm = input_norm(self.alphas_cumprod, timestep, self.prediction_type, sample.dtype)
+        norm = input_norm(self.alphas_cumprod, timestep, self.prediction_type, sample)
         return sample if norm is None else sample / norm
 
     def predict_some(
@@ -246,6 +249,7 @@ def compose_rows(
         condition = Condition.cat([condition, u.to(dtype=condition.rows.dtype)])
         weight = torch.cat([weight, null[free]])
         owner = torch.cat([owner, free])
-    predictions = rows(denoiser, shared, condition, owner) * weight[:, None, None, None]
+    predictions = rows(denoiser, shared, condition, owner)
+    predictions = predictions * by_sample(weight, predictions.ndim)
     composed = predictions.new_zeros(batch, *predictions.shape[1:])
     return composed.index_add(0, owner, predictions)

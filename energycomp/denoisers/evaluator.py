@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Protocol, cast, runtime_checkable
@@ -25,11 +26,11 @@ def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Mod
     On few CPU cores 8 rows of 3x64x64 fill the caches. An accelerator takes as many rows as fit into an eighth of its
     memory, with four float32 maps per row of the size of a sample and the depth of the widest convolution.
     """
-    channels, height, width = sample_shape
+    numbers = math.prod(sample_shape)
     if device.type == "cuda":
         free = torch.cuda.get_device_properties(device).total_memory // 8
-        return max(1, min(4096, free // (height * width * 4 * widest(network) * 4)))
-    return max(1, 8 * (3 * 64 * 64) // (channels * height * width))
+        return max(1, min(4096, free // (math.prod(sample_shape[1:]) * 4 * widest(network) * 4)))
+    return max(1, 8 * (3 * 64 * 64) // numbers)
 
 
 def widest(network: nn.Module) -> int:
@@ -53,7 +54,7 @@ class Network(Protocol):
     """
 
     def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Prediction (R, C, H, W) for samples (R, C, H, W) at timesteps (R,) under R conditions.
+        """Prediction (R, ...) for samples (R, ...) of the sample shape at timesteps (R,) under R conditions.
 
         Timesteps are real numbers in [0, T]. The type of the prediction is the `prediction_type` of the `Denoiser`.
         """
@@ -85,7 +86,7 @@ class HasNetwork(Protocol):
     @property
     def network(self) -> nn.Module: ...
     @property
-    def sample_shape(self) -> tuple[int, int, int]: ...
+    def sample_shape(self) -> tuple[int, ...]: ...
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
 
 

@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import error_scale, log_snr, signal_noise, stratified_timesteps, target
+from energycomp.components import by_sample, error_scale, log_snr, signal_noise, stratified_timesteps, target
 from energycomp.denoisers import Denoiser, Trunk, trunk
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
@@ -30,14 +30,14 @@ class NoiseBank:
         return NoiseBank(self.timestep[index], self.noise[index], self.weight[index])
 
     def noised(self, observation: Tensor, alphas_cumprod: Tensor) -> Tensor:
-        """x_t of one observation (1, C, H, W) for every draw: (S, C, H, W)."""
-        signal, noise = signal_noise(alphas_cumprod, self.timestep, observation.dtype)
+        """x_t of one observation (1, ...) for every draw: (S, ...)."""
+        signal, noise = signal_noise(alphas_cumprod, self.timestep, observation.dtype, observation.ndim)
         return signal * observation + noise * self.noise
 
 
 def draw_bank(
     draws: int,
-    sample_shape: tuple[int, int, int],
+    sample_shape: tuple[int, ...],
     alphas_cumprod: Tensor,
     *,
     timesteps: tuple[float, float] | None = None,
@@ -48,7 +48,7 @@ def draw_bank(
 
     Args:
         draws: S, at least 1.
-        sample_shape, alphas_cumprod: (C, H, W), and the noise schedule (T,).
+        sample_shape, alphas_cumprod: that of one sample, and the noise schedule (T,).
         timesteps: range [low, high) of the timesteps; all of them when left out.
         gamma: weights lambda = min(1, gamma / SNR), for denoisers trained on x0; 1 when left out.
         generator: or a seed, makes the draws repeatable; they are made on its device and moved to that of the schedule.
@@ -96,4 +96,4 @@ def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, pr
 def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
     """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum."""
     best, scale = wanted(denoiser, observation, bank)
-    return (best - predictions) * scale.sqrt().to(predictions.dtype)[:, None, None, None]
+    return (best - predictions) * by_sample(scale.sqrt().to(predictions.dtype), predictions.ndim)

@@ -258,13 +258,18 @@ def _warn(report: SamplingReport) -> None:
 def _model_options(composition: Composition) -> Mapping[str, Any]:
     """Keywords of `sample` on which the models of all leaves agree; u, which models may share, counts alone.
 
-    Leaves in a region count, and those at the timesteps of another schedule do not.
+    Leaves on a part count, and those at the timesteps of another schedule do not.
     """
-    seen = [leaf for leaf in inner_leaves(composition) if leaf.noised_space is unwrapped(leaf).noised_space]
+    seen = [leaf for leaf in inner_leaves(composition) if _schedule(leaf) is _schedule(unwrapped(leaf))]
     leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional) and leaf.sampling]
     conditioned = [leaf for leaf in leaves if leaf.sampling is not leaf.denoiser.sampling]
     options = [leaf.sampling for leaf in conditioned or leaves]
     return options[0] if options and all(one == options[0] for one in options) else {}
+
+
+def _schedule(leaf: Any) -> Tensor:
+    alphas: Tensor = leaf.noised_space.alphas_cumprod
+    return alphas
 
 
 def _check_names(others: Mapping[str, Any]) -> None:

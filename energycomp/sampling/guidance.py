@@ -103,8 +103,8 @@ class ClassifierFree:
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
-            size = cond.shape[2], cond.shape[3]
-            scale = self.scale.at(share, size).to(cond) if isinstance(self.scale, Weight) else self.scale
+            shape = tuple(cond.shape[1:])
+            scale = self.scale.at(share, shape).to(cond) if isinstance(self.scale, Weight) else self.scale
             return classifier_free(cond, uncond, scale)
 
         return Guide(combine)
@@ -132,14 +132,13 @@ class AttributeGuidance:
         whole = Composition.of(composition)
         if self.scale == 1.0:
             return whole
-        _, height, width = whole.noised_space.sample_shape
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
             bare = unwrapped(leaf)
             if not isinstance(bare, Conditional) or bare.opened is None:
                 terms.append((leaf, weight))
                 continue
-            above, guided = positive(weight, (height, width)), attrs.evolve(bare, opened=None)  # once
+            above, guided = positive(weight, whole.noised_space.sample_shape), attrs.evolve(bare, opened=None)  # once
             opened = attrs.evolve(guided, condition=bare.opened, name=f"{bare.name} without attributes")
             terms += [
                 (rewrapped(leaf, guided), self.scale * above + (weight - above)),

@@ -47,7 +47,7 @@ def sample(
     Args:
         predict: called with the variance-preserving sample, timesteps in [0, T] that may be fractions, and the
             scheduler's prediction type.
-        shape: (B, C, H, W).
+        shape: (B, C, H, W), or (B, ...) of another rank.
         scheduler: an instance, from `make_scheduler`.
         num_inference_steps: 1 to T.
         generator: as of `draw_noise`.
@@ -67,8 +67,8 @@ def sample(
     >>> sample(lambda x, t, kind: torch.full_like(x, 0.25), (1, 1, 1, 2), ddim, num_inference_steps=5)
     tensor([[[[0.2500, 0.2500]]]])
     """
-    if len(shape) != 4 or min(shape) < 1:
-        raise InputError(f"shape: got {tuple(shape)}, expected (B, C, H, W), each at least 1.")
+    if len(shape) < 2 or min(shape) < 1:
+        raise InputError(f"shape: got {tuple(shape)}, expected (B, C, H, W) or another (B, ...), each at least 1.")
     scheduler = copy.deepcopy(scheduler)
     kind = str(scheduler.config.prediction_type)
     device = torch.device(device) if device is not None else initial.device if initial is not None else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from energycomp.components import Condition, Conditioner, Latents, Rule, identifies_null, rule_weights
 from energycomp.components.prediction import PredictionType, convert, input_norm
-from energycomp.components.space import cosine_schedule, flow_schedule, signal_noise
+from energycomp.components.space import by_sample, cosine_schedule, flow_schedule, signal_noise
 from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.images import ImageProcessor
 from energycomp.models.defaults import Defaults
@@ -44,14 +44,14 @@ class ClosedForm(nn.Module):
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t and the amplitudes of signal and noise in it. A network of a flow is given x_t / (signal + noise)."""
-        signal, noise = signal_noise(self.alphas_cumprod, timestep, sample.dtype)
-        norm = input_norm(self.alphas_cumprod, timestep, self.kind, sample.dtype)
+        signal, noise = signal_noise(self.alphas_cumprod, timestep, sample.dtype, sample.ndim)
+        norm = input_norm(self.alphas_cumprod, timestep, self.kind, sample)
         return sample if norm is None else sample * norm, signal, noise
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         sample, signal, noise = (part[owner] for part in features)
         added = self.pattern(condition.rows[:, 0])
-        added = torch.where(condition.null[:, None, None, None], torch.zeros_like(added), added)
+        added = torch.where(by_sample(condition.null, added.ndim), torch.zeros_like(added), added)
         x0 = self.share * self.background + added
         if self.spread:
             gain = (self.spread * signal) ** 2 / ((self.spread * signal) ** 2 + noise**2)

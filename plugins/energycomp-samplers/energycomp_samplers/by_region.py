@@ -10,18 +10,15 @@ import torch
 from torch import Tensor
 
 from energycomp.components import (
-    Composable,
     Composition,
     EnergyComponent,
-    NoisedSpace,
     Weight,
-    WrappedGroup,
     combine,
     during,
     group_of,
     is_constant,
+    on,
     predict,
-    predict_group,
     region,
 )
 from energycomp.errors import InputError
@@ -33,9 +30,9 @@ SEEN = 1e-6  # weight of a pixel; below, it is 0
 NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0
 
 
-@attrs.frozen(eq=False)
-class _View:
-    """What is seen of noised samples: x_t where the weight of a region is not 0, and a noised background elsewhere.
+@attrs.frozen(eq=False, repr=False)
+class _Filled:
+    """The part of a sample in a region: x_t where its weight is not 0, and a noised background elsewhere.
 
     A pixel is seen as it is or not at all: a network would take a mean of both for a sample of less noise.
 
@@ -44,7 +41,6 @@ class _View:
     """
 
     where: Weight
-    space: NoisedSpace
     background: Tensor  # (C, H, W)
     noise: Tensor = attrs.field(init=False)
 
@@ -52,65 +48,31 @@ class _View:
     def _drawn(self) -> Tensor:
         return torch.randn(self.background.shape, generator=torch.Generator().manual_seed(0))
 
-    def of(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The view (B, C, H, W) of samples at timesteps (B,)."""
-        weight = self.where.at(timestep.new_zeros(1).cpu(), (sample.shape[-2], sample.shape[-1]))
-        signal, sigma = self.space.levels(timestep, sample.dtype)
+    def shape(self, shape: tuple[int, ...], /) -> tuple[int, ...]:
+        """As `Part.shape`."""
+        return shape
+
+    def seen(self, sample: Tensor, levels: tuple[Tensor, Tensor], /) -> Tensor:
+        """As `Part.seen`."""
+        weight = self.where.at(torch.zeros(1), tuple(sample.shape[1:]))
+        signal, sigma = levels
         hidden = signal * self.background.to(sample) + sigma * self.noise.to(sample)
         return torch.where((weight.abs() >= SEEN).to(sample.device), sample, hidden)
 
-
-@attrs.frozen(eq=False)
-class _Group(WrappedGroup):
-    """Leaves of one group, each of which has a view. All views are one batch."""
-
-    def predictions(
-        self, leaves: Sequence[_Within], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
-    ) -> Sequence[Tensor]:
-        inner, views = [leaf.inner for leaf in leaves], {id(leaf.view): leaf.view for leaf in leaves}
-        seen = [view.of(sample, timestep) for view in views.values()]
-        if len(views) == 1:
-            return predict_group(self.inner, inner, owners, seen[0], timestep)
-        starts = {view: number * len(sample) for number, view in enumerate(views)}
-        everyone = torch.arange(len(sample), device=sample.device)
-        own = [
-            starts[id(leaf.view)] + (everyone if owner is None else owner)
-            for leaf, owner in zip(leaves, owners, strict=True)
-        ]
-        return predict_group(self.inner, inner, own, torch.cat(seen), timestep.repeat(len(views)))
-
-
-@attrs.frozen(eq=False, repr=False)
-class _Within(Composable):
-    """A leaf that sees a view."""
-
-    inner: Any
-    view: _View
-    group: _Group
-
-    @property
-    def noised_space(self) -> NoisedSpace:
-        space: NoisedSpace = self.inner.noised_space
-        return space
-
-    @property
-    def unconditional(self) -> Any:
-        """The unconditional leaf that sees the whole image."""
-        return self.inner.unconditional
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        return predict(self, sample, timestep)
+    def placed(self, prediction: Tensor, _: Tensor, /) -> Tensor:
+        """As `Part.placed`: the prediction for the whole sample, which is meant for the region."""
+        return prediction
 
     def __repr__(self) -> str:
-        return f"{self.inner!r} within {self.view.where!r}"
+        return f"within {self.where!r}"
 
 
 def within(where: Any, component: EnergyComponent, *, background: Tensor | None = None) -> Composition:
     """A component whose leaves see a noised image inside a region only, and a noised background elsewhere.
 
     Its prediction is meant for the region: multiply it by `region(where)`. A component that sees the whole image counts
-    objects in other regions as its own. Costs the network evaluations of the component, in a batch of its own; the
-    components of `regional` are one batch.
+    objects in other regions as its own. Costs the network evaluations of the component; the
+    components of all regions are one batch.
 
     Args:
         where: as for `region`, or a `Weight` that varies over pixels only. Of a soft mask, and at an edge that cuts a
@@ -128,7 +90,7 @@ def within(where: Any, component: EnergyComponent, *, background: Tensor | None 
     -[left half] u within [left half] + 2 [left half] tiny(0.2, 0.2) within [left half]
     """
     whole, place = Composition.of(component), _place(where)
-    return _seen(whole, place, _background(whole, background), {})
+    return _seen(whole, place, _background(whole, background))
 
 
 def _place(where: Any) -> Weight:
@@ -140,7 +102,7 @@ def _place(where: Any) -> Weight:
 
 
 def _background(composition: Composition, background: Any) -> Tensor:
-    """The given background (C, H, W), or the mean sample."""
+    """The given background, of the shape of a sample, or the mean sample."""
     if background is None:
         return _mean(composition)
     shape = tuple(composition.noised_space.sample_shape)
@@ -154,15 +116,9 @@ def _background(composition: Composition, background: Any) -> Tensor:
     return background
 
 
-def _seen(composition: Composition, place: Weight, background: Tensor, groups: dict[int, _Group]) -> Composition:
-    """A composition whose leaves see a region. `groups` are those of leaves that are predicted in one batch with it."""
-    view = _View(place, composition.noised_space, background)
-
-    def leaf_within(leaf: Any) -> _Within:
-        inner = group_of(leaf)
-        return _Within(leaf, view, groups.setdefault(id(inner), _Group(inner)))
-
-    return Composition([(leaf_within(leaf), weight) for leaf, weight in composition.terms.items()])
+def _seen(composition: Composition, place: Weight, background: Tensor) -> Composition:
+    """A composition whose leaves see a region."""
+    return on(_Filled(place, background), composition, composition.noised_space.sample_shape)
 
 
 @torch.no_grad()
@@ -219,8 +175,8 @@ def regional(
     together = _side_by_side(regions, whole)
     if apart_until == 0.0:
         return together
-    ground, groups = _background(together, background), dict[int, _Group]()
-    apart = _side_by_side(regions, [_seen(c, m, ground, groups) for m, c in zip(regions, whole, strict=True)])
+    ground = _background(together, background)
+    apart = _side_by_side(regions, [_seen(c, m, ground) for m, c in zip(regions, whole, strict=True)])
     if apart_until == 1.0:
         return apart
     first, then = during(until=apart_until), during(from_=apart_until)
@@ -230,8 +186,7 @@ def regional(
 def _side_by_side(regions: Sequence[Weight], parts: Sequence[Composition]) -> Composition:
     """sum_k m_k C_k + (1 - sum_k m_k) u, without u where regions cover the image."""
     total = sum((part * m for m, part in zip(regions, parts, strict=True)), Composition([]))
-    _, height, width = parts[0].noised_space.sample_shape
     covered: Any = sum(regions)
-    if is_constant(covered, 1.0, (height, width)):
+    if is_constant(covered, 1.0, parts[0].noised_space.sample_shape):
         return total
     return total + Composition.of(parts[0].unconditional) * (1.0 - covered)

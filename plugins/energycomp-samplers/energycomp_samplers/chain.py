@@ -26,8 +26,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import by_sample
 from energycomp.sampling import Target
-from energycomp_samplers.kernels import Level, predicted, total_energy
+from energycomp_samplers.kernels import Level, axes, predicted, total_energy
 
 RATE = 0.2  # how fast log c follows the acceptance
 Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
@@ -36,7 +37,7 @@ Test: TypeAlias = Literal["score", "energy"]
 
 @attrs.define(eq=False)
 class State:
-    """Particles x (G, P, C, H, W), with the predictions x0 (K, G, P, C, H, W) and the score there.
+    """Particles x (G, P, *shape), with the predictions x0 (K, G, P, *shape) and the score there.
 
     The momentum v and the energy (G, P) are None until a move needs them.
     """
@@ -49,7 +50,7 @@ class State:
 
     def replaced(self, accepted: Tensor, proposed: State) -> State:
         """The proposal where it is accepted (G, P), and this state elsewhere."""
-        wide = accepted[..., None, None, None]
+        wide = accepted.reshape(*accepted.shape, *[1] * (self.x.ndim - 2))
 
         def chosen(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
             return None if new is None or old is None else torch.where(mask, new, old)
@@ -68,7 +69,7 @@ class Density:
     """The composed density pi_t at one noise level, and the random numbers of the run.
 
     Args:
-        normal, uniform: noise (G, P, C, H, W), and uniform numbers (G, P), for the shape (G, P).
+        normal, uniform: noise (G, P, *shape), and uniform numbers (G, P), for the shape (G, P).
     """
 
     target: Target
@@ -109,7 +110,7 @@ class Density:
         total, spaces = (one.score + other.score) / 2.0, nodes - 1
         for node in range(1, spaces):
             total = total + self.state(torch.lerp(one.x, other.x, node / spaces)).score
-        return (total.double() * (other.x - one.x).double()).sum(dim=(-3, -2, -1)) / spaces
+        return (total.double() * (other.x - one.x).double()).sum(dim=axes(one.x)) / spaces
 
 
 @runtime_checkable
@@ -132,7 +133,7 @@ class Moves(Protocol):
         ...
 
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor | None]:
-        """The state after a move of step size c (G, 1, 1, 1, 1), and which particles accepted it (G, P)."""
+        """The state after a move of step size c (G, 1, .., 1), and which particles accepted it (G, P)."""
         ...
 
 
@@ -149,7 +150,7 @@ class Chain:
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
     def move(self, x: Tensor, x0: Tensor, level: Level, normal: Noise, uniform: Noise) -> tuple[Tensor, Tensor]:
-        """Particles (G, P, C, H, W) and the predictions x0 (K, G, P, C, H, W) there, after the moves of a level.
+        """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
 
         Momenta are drawn anew at every level, since particles that were resampled share theirs.
         """
@@ -158,7 +159,7 @@ class Chain:
             self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)
         state, rates = density.state(x, x0), []
         for _ in range(self.options.moves):
-            state, accepted = self.options.move(density, state, self.log_c.exp().view(-1, 1, 1, 1, 1))
+            state, accepted = self.options.move(density, state, by_sample(self.log_c.exp(), x.ndim))
             if accepted is not None and goal is not None:
                 rate = accepted.double().mean(dim=1)
                 self.log_c = self.log_c + RATE * (rate - goal)

@@ -71,7 +71,7 @@ class HMC:
             half = w + size / 2.0 * path[-1].score
             path.append(density.state(path[-1].x + size * half))
             w = half + size / 2.0 * path[-1].score
-        kinetic = (sum_of_squares(v) - sum_of_squares(w)) / 2.0
+        kinetic = (sum_of_squares(v, v) - sum_of_squares(w, w)) / 2.0
         accepted = density.accepts(density.log_ratio(path, self.test, self.nodes) + kinetic)
         rejected, proposed = attrs.evolve(state, v=-v), attrs.evolve(path[-1], v=w)
         return rejected.replaced(accepted, proposed), accepted

@@ -72,7 +72,7 @@ def levels(target: Target, num_inference_steps: int, *, progress: bool) -> Itera
 
 
 def predicted(target: Target, x: Tensor, level: Level) -> Tensor:
-    """E_i[x_0 | x_t] of every component, (K, G, P, C, H, W), for particles (G, P, C, H, W), in one batch.
+    """E_i[x_0 | x_t] of every component, (K, G, P, ...), for particles (G, P, ...), in one batch.
 
     Raises:
         NonFiniteError: naming the component and the step.
@@ -111,7 +111,7 @@ def clipped(x0: Tensor, target: Target) -> Tensor:
 
 
 def called_back(callback: StepCallback | None, level: Level, x: Tensor) -> Tensor:
-    """The particles (G, P, C, H, W), or what the callback replaces them by."""
+    """The particles (G, P, ...), or what the callback replaces them by."""
     if callback is None:
         return x
     rows = x.flatten(0, 1)
@@ -138,6 +138,15 @@ def check_densities(target: Target) -> None:
             )
 
 
-def sum_of_squares(x: Tensor) -> Tensor:
-    """|x|^2 over (C, H, W), in float64, because weights are differences of large sums."""
-    return x.double().square().sum(dim=(-3, -2, -1))
+def sum_of_squares(x: Tensor, like: Tensor) -> Tensor:
+    """|x|^2 over a sample, in float64, because weights are differences of large sums; see `axes` for `like`."""
+    return x.double().square().sum(dim=axes(like))
+
+
+def axes(like: Tensor) -> tuple[int, ...]:
+    """The axes of one sample, from the last: of tensors (..., *shape), where particles like these are (G, P, *shape).
+
+    >>> axes(torch.zeros(1, 4, 3, 8, 8)), axes(torch.zeros(1, 4, 13))
+    ((-3, -2, -1), (-1,))
+    """
+    return tuple(range(2 - like.ndim, 0))

@@ -55,8 +55,8 @@ class MALA:
         x = state.x
         y = x + drift * state.score + spread * density.normal(tuple(x.shape[:2]))
         proposed = density.state(y)
-        forward = sum_of_squares(y - x - drift * state.score)
-        back = sum_of_squares(x - y - drift * proposed.score)
+        forward = sum_of_squares(y - x - drift * state.score, x)
+        back = sum_of_squares(x - y - drift * proposed.score, x)
         log_ratio = density.log_ratio([state, proposed], self.test, self.nodes)
         accepted = density.accepts(log_ratio + (forward - back) / (4.0 * h.flatten(1)))
         return state.replaced(accepted, proposed), accepted

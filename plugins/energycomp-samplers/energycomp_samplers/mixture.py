@@ -64,12 +64,12 @@ class MixtureSampler:
         x = draw_noise((n, 1, *shape), generator=generator, device=device)
         for level in levels(inner, num_inference_steps, progress=progress):
             x0 = torch.einsum("jk,k...->j...", weights, predicted(inner, x, level))
-            mean = level.mean(x, clipped(x0, target))  # (J, n, 1, C, H, W)
+            mean = level.mean(x, clipped(x0, target))  # (J, n, 1, *shape)
             share = torch.softmax(log_w + path, dim=0)
             y = torch.einsum("jn,jn...->n...", share.to(x.dtype), mean)
             if not level.is_last:
                 y = y + level.beta**0.5 * draw_noise((n, 1, *shape), generator=generator, device=device)
-                path = path - sum_of_squares(y - mean)[..., 0] / (2.0 * level.beta)
+                path = path - sum_of_squares(y - mean, y)[..., 0] / (2.0 * level.beta)
             x = called_back(callback_on_step_end, level, y)
         return Sampled(x.flatten(0, 1))
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from energycomp.errors import CompositionError
 from energycomp.sampling import Generator, Sampled, SchedulerSampler, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
-from energycomp_samplers.kernels import called_back, check_densities, clipped, levels, predicted
+from energycomp_samplers.kernels import axes, called_back, check_densities, clipped, levels, predicted
 from energycomp_samplers.residuals import Residuals, residuals
 
 LEAST = 1e-12  # <r, r> / <u, u> below which there is no direction to be orthogonal to
@@ -92,7 +92,7 @@ class Perpendicular:
 
 
 def composed(x0: Tensor, form: Residuals) -> Tensor:
-    """e of the formula above (..., C, H, W) for the predictions x0 (K, ..., C, H, W) of `form.leaves`."""
+    """e of the formula above (G, P, *shape) for the predictions x0 (K, G, P, *shape) of `form.leaves`."""
     u, apart = x0[0], x0[1:] - x0[0]
     asked = _sum(form.positive.values(), apart[: len(form.positive)])
     against = _sum(form.negated.values(), apart[len(form.positive) :])
@@ -106,5 +106,5 @@ def _sum(weights: Iterable[float], values: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> over (C, H, W), which stay as dimensions of size 1."""
-    return (a * b).sum(dim=(-3, -2, -1), keepdim=True)
+    """<a, b> of particles (G, P, *shape) over their shape, which stays as dimensions of size 1."""
+    return (a * b).sum(dim=axes(a), keepdim=True)

@@ -155,7 +155,7 @@ class Judge:
         return cls(inner, torch.tensor(weights), bank)
 
     def lifts(self, samples: Tensor) -> Tensor:
-        """The lift (B, J) of each negated component for samples (B, C, H, W): it is shown where it is above 0."""
+        """The lift (B, J) of each negated component for samples (B, ...): it is shown where it is above 0."""
         space, count = self.target.noised_space, len(samples)
         seen = samples if space.value_range is None else samples.clamp(*space.value_range)
         total = torch.zeros(len(self.weights), count, dtype=torch.float64, device=samples.device)
@@ -165,8 +165,10 @@ class Judge:
             eps = part.noise.to(samples).repeat_interleave(count, dim=0)
             rows = part.timestep.to(samples).repeat_interleave(count)
             signal, sigma = space.levels(rows, samples.dtype)
-            predictions = self.target.predict(signal * seen.repeat(len(part), 1, 1, 1) + sigma * eps, rows)
+            predictions = self.target.predict(
+                signal * seen.repeat(len(part), *[1] * (seen.ndim - 1)) + sigma * eps, rows
+            )
             composed = torch.einsum("jk,k...->j...", self.weights.to(samples), predictions)
-            errors = sum_of_squares(eps - composed).unflatten(1, (len(part), count))
+            errors = sum_of_squares(eps - composed, eps[None]).unflatten(1, (len(part), count))
             total += torch.einsum("s,jsb->jb", part.weight.to(errors), errors)
         return ((total[0] - total[1:]) / len(self.bank)).T

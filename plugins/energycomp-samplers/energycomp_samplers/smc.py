@@ -129,7 +129,7 @@ class SMC:
         chain = None if self.moves is None else Chain(self.moves, target)
         run = _Run(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
         # Of the weights of energies, what does not depend on the energies of y. At the start, -log N(x; 0, I / B).
-        arriving: Tensor | None = product.total * sum_of_squares(x) / 2.0
+        arriving: Tensor | None = product.total * sum_of_squares(x, x) / 2.0
         for level in levels(target, num_inference_steps, progress=progress):
             x0 = predicted(target, x, level)
             uses_energy = self.weights == "energy" and run.is_weighing
@@ -211,22 +211,22 @@ class _Product:
 
     def rne(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
         centre = self.centre(x, self.mean(x0), level)
-        apart = self._sum(sum_of_squares(level.mean(x, x0) - centre))
+        apart = self._sum(sum_of_squares(level.mean(x, x0) - centre, x))
         if self.total != 1.0:
-            apart = apart + (1.0 - self.total) * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * centre)
+            apart = apart + (1.0 - self.total) * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * centre, x)
         return -apart / (2.0 * level.beta)
 
     def fkc(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
         """|G|^2 - sum_i b_i |s_i|^2 = B (B - 1) |s|^2 - sum_i b_i |s_i - s|^2 with the mean score s = G / B."""
         scores = (level.alpha**0.5 * x0 - x) / (1.0 - level.alpha)
         mean = self.mean(scores)
-        apart = self.total * (self.total - 1.0) * sum_of_squares(mean) - self._sum(sum_of_squares(scores - mean))
+        apart = self.total * (self.total - 1.0) * sum_of_squares(mean, x) - self._sum(sum_of_squares(scores - mean, x))
         return 0.5 * level.beta * apart
 
     def log_ratio(self, x: Tensor, y: Tensor, centre: Tensor, level: Level) -> Tensor:
         """log L(x | y) - log p(y | x) up to a constant."""
-        backward = self.back * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * y)
-        return (self._scale(level) * sum_of_squares(y - centre) - backward) / (2.0 * level.beta)
+        backward = self.back * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * y, x)
+        return (self._scale(level) * sum_of_squares(y - centre, x) - backward) / (2.0 * level.beta)
 
 
 @attrs.define(eq=False)

@@ -114,7 +114,7 @@ def test_without_the_kinetic_energy_the_check_fails(test: Any, monkeypatch: pyte
 
     Its step size is fixed: adaptation makes steps larger, and the variance smaller.
     """
-    monkeypatch.setattr(hmc, "sum_of_squares", lambda x: x.new_zeros(x.shape[:-3], dtype=torch.float64))
+    monkeypatch.setattr(hmc, "sum_of_squares", lambda x, _: x.new_zeros(x.shape[:-3], dtype=torch.float64))
     density = density_of(normal((2, 1, 1)))
     state = density.state(density.normal((1, N)))
     size = torch.full((1, 1, 1, 1, 1), 0.5 / density.noise**0.5)

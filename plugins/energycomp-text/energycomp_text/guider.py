@@ -46,9 +46,8 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
                 "of a pipeline; sample it with a Composer, or make a guider of each composition"
             )
         _check_leaves(self.composition)
-        _, height, width = self.composition.noised_space.sample_shape
-        self._size = (height, width)
-        if not is_constant(self.composition.mass, 1.0, self._size):
+        self._shape = tuple(self.composition.noised_space.sample_shape)
+        if not is_constant(self.composition.mass, 1.0, self._shape):
             raise InputError(
                 f"got {self.composition!r} of mass {self.composition.mass!r}; expected mass 1 everywhere, since a "
                 "pipeline may predict other than noise; compose with `&`"
@@ -60,12 +59,12 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
     @property
     def num_conditions(self) -> int:
         """How often the network runs at this step."""
-        return len(self._active(self._size))
+        return len(self._active(self._shape))
 
     @property
     def is_conditional(self) -> bool:
         """Whether the leaf that runs is not the unconditional one."""
-        active = self._active(self._size)
+        active = self._active(self._shape)
         leaf, _ = active[min(max(self._count_prepared - 1, 0), len(active) - 1)]
         return not _is_unconditional(leaf)
 
@@ -76,7 +75,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
                 **{name: self._value(leaf, name, value) for name, value in data.items()},
                 **{self._identifier_key: self._names[id(leaf)]},
             )
-            for leaf, _ in self._active(self._size)
+            for leaf, _ in self._active(self._shape)
         ]
 
     def _value(self, leaf: Any, name: str, given: Any) -> Any:
@@ -104,7 +103,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
             )
         first = next(iter(predictions.values()))
         total = first.new_zeros(first.shape)
-        active = self._active((first.shape[-2], first.shape[-1]))
+        active = self._active(tuple(first.shape[1:]))
         if first.ndim != 4 and any(isinstance(weight, Tensor) for _, weight in active):
             raise InputError(
                 f"got predictions of shape {tuple(first.shape)} for {self.composition!r}, whose weights vary over "
@@ -118,7 +117,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"CompositionGuider({self.composition!r})"
 
-    def _active(self, size: tuple[int, int]) -> list[tuple[Any, float | Tensor]]:
+    def _active(self, shape: tuple[int, ...]) -> list[tuple[Any, float | Tensor]]:
         """Leaves with their weights at the current step."""
         if self._timestep is None:  # pipelines ask how many conditions there are before they begin
             return [(leaf, 1.0) for leaf in self.composition.terms]
@@ -126,7 +125,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         if self._is_flow:  # schedulers for flow matching give a noise level, as a share of their timesteps
             alphas = self.composition.noised_space.alphas_cumprod
             timestep = timestep_of(alphas, -2 * torch.logit(timestep.to(alphas.device) / len(alphas)))
-        return weights_at(self.composition.terms, timestep, size)
+        return weights_at(self.composition.terms, timestep, shape)
 
 
 def _check_leaves(composition: Composition) -> None:

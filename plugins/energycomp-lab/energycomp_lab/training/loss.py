@@ -53,10 +53,10 @@ def denoising_loss(
     >>> denoising_loss(model.denoiser, torch.zeros(2, 3, 16, 16), rows, owner).ndim
     0
     """
-    if samples.ndim != 4 or len(condition) != len(owner):
+    if samples.ndim < 2 or len(condition) != len(owner):
         raise InputError(
-            f"got samples {tuple(samples.shape)}, {len(condition)} rows and {len(owner)} owners; expected (B, C, H, W) "
-            "and one owner a row"
+            f"got samples {tuple(samples.shape)}, {len(condition)} rows and {len(owner)} owners; expected samples "
+            "(B, ...) and one owner a row"
         )
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
     shared, goal, timestep = noised(denoiser, samples, timesteps, timestep_power, generator)
@@ -79,7 +79,7 @@ def noised(
     low, high = timesteps or (0.0, float(len(schedule)))
     timestep = stratified_timesteps(len(samples), low, high, power=power, generator=generator).to(samples.device)
     noise = randn_tensor(samples.shape, generator=generator, device=samples.device)
-    signal, sigma = signal_noise(schedule, timestep, samples.dtype)
+    signal, sigma = signal_noise(schedule, timestep, samples.dtype, samples.ndim)
     shared = trunk(denoiser, signal * samples + sigma * noise, timestep)
     return shared, target(samples, noise, schedule, timestep, denoiser.prediction_type), timestep
 
