@@ -15,7 +15,18 @@ from energycomp.inference.noise import (
     residual_errors as residual_errors,
     residuals as residuals,
 )
-from energycomp.inference.problem import Needs as Needs, Problem as Problem, make_problem as make_problem
+from energycomp.inference.prior import (
+    HasValueEnergy as HasValueEnergy,
+    Prior as Prior,
+    each as each,
+    pairwise as pairwise,
+)
+from energycomp.inference.problem import (
+    RULED_OUT as RULED_OUT,
+    Needs as Needs,
+    Problem as Problem,
+    make_problem as make_problem,
+)
 from energycomp.inference.quadratic import (
     QuadraticForm as QuadraticForm,
     nonnegative as nonnegative,

@@ -146,12 +146,12 @@ class _Sweep:
         return errors
 
     def _errors(self, form: QuadraticForm, chosen: list[int], k: int, options: list[int]) -> Tensor:
-        """The mean error with each option in the place of object k, (n,)."""
+        """The mean error, with the prior, of each option in the place of object k, (n,)."""
         sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in options]
         weights = torch.zeros(len(sets), len(form), dtype=torch.float64)
         for row, members in zip(weights, sets, strict=True):
             row[members] = self.problem.weighting(len(chosen))
-        return form.weighted_errors(weights).mean(1).cpu()
+        return form.with_prior(form.weighted_errors(weights).mean(1), sets).cpu()
 
 
 def refine_numbers(
@@ -189,7 +189,8 @@ def refine_numbers(
     option = torch.arange(len(weights) - 1)
     weights[1 + option, option // (2 * numbers)] = 0.0
     weights[1 + option, count + option] = weight
-    errors = form.weighted_errors(weights).mean(1)
+    answers = weights.nonzero()[:, 1].view(-1, count)
+    errors = form.with_prior(form.weighted_errors(weights).mean(1), answers)
     here, up, down = errors[0], *errors[1:].reshape(count, numbers, 2).unbind(2)
 
     curvature, slope = up - 2 * here + down, (down - up) / 2

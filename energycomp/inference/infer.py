@@ -39,6 +39,7 @@ def infer(
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     attributes: bool = True,
+    prior: Any = None,
     generator: int | torch.Generator | None = None,
     progress: bool = True,
 ) -> Solution:
@@ -53,6 +54,8 @@ def infer(
         count: the number of components, or least and greatest; the model's default range when left out.
         candidates: restrict the search to these values (M, *V), as `values_of` takes them.
         attributes: whether the attributes of a `MixedConditioner` are read once components are found, or left open.
+        prior: what is known of the values before: an energy, added to the error as a posterior has it, see `as_prior`.
+            Certainties and p-values are those of the posterior then; it costs no network evaluation.
         generator: or a seed, makes the answer repeatable; 0 when left out.
         progress: whether a terminal shows a clock and the bars of the solver.
 
@@ -68,7 +71,7 @@ def infer(
     """
     with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)
-        return Search(solver, count, candidates, attributes).read(model.given(image), model, generator)
+        return Search(solver, count, candidates, attributes, prior).read(model.given(image), model, generator)
 
 
 @attrs.frozen(eq=False)
@@ -79,6 +82,7 @@ class Search:
     count: int | Sequence[int] | None = None
     candidates: Any = None
     attributes: bool = True
+    prior: Any = None
 
     def read(self, image: Any, model: Model, generator: int | torch.Generator | None = None) -> Solution:
         """The solution for one image as the model's processor takes it: float tensors are in [-1, 1]."""
@@ -92,7 +96,7 @@ class Search:
         observation = model.encode(image)
         if len(observation) != 1:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
-        problem = make_problem(observation, model, count=self.count, candidates=self.candidates)
+        problem = make_problem(observation, model, count=self.count, candidates=self.candidates, prior=self.prior)
         problem.check(solver.needs, type(solver).__name__)
         solution = solver.solve(problem, generator=generator)
         if problem.mixed is not None and self.attributes:
@@ -100,6 +104,10 @@ class Search:
             values = refine_numbers(problem, words.values, generator=generator)
             certainty = words.certainty(problem.beta, problem.energies)
             solution = attrs.evolve(solution, conditions=values, certainty=certainty)
+        known = problem.prior(solution.conditions[None])
+        if known is not None and not bool(known.isfinite()):
+            got = f"got a prior that rules out all answers that {type(solver).__name__} found"
+            raise InputError(f"{got}; expected one that allows some; allow more, or change count= or candidates=")
         judged = _judged(_ordered(solution, problem), problem, model, generator)
         return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
 
@@ -113,6 +121,7 @@ def infer_many(
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     attributes: bool = True,
+    prior: Any = None,
     seed: int = 0,
 ) -> Iterator[Solution]:
     """Solutions of several images, one after another; the network evaluations of `batch_size` images run together.
@@ -130,8 +139,8 @@ def infer_many(
     """
     if batch_size < 1:
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
-    options = {"solver": solver, "count": count, "candidates": candidates, "attributes": attributes}
-    read = partial(infer, model=model_of(model), generator=seed, progress=False, **options)
+    search = Search(solver, count, candidates, attributes, prior)
+    read = partial(infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False))
     left = iter(images)
     while batch := list(islice(left, batch_size)):
         yield from run_together([partial(read, image) for image in batch])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ from energycomp.components.ledger import RowCount, count_rows
 from energycomp.denoisers import Denoiser, Trunk, rows
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
+from energycomp.inference.prior import Prior, PriorOfAtoms, as_prior
 from energycomp.inference.quadratic import QuadraticForm, quadratic_form
 from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
 from energycomp.models.defaults import Defaults
@@ -23,6 +25,7 @@ from energycomp.models.model import Model
 
 Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
 
+RULED_OUT = 1e6  # energy of what a prior rules out: finite, so that a search may pass through fewer components
 MAX_NUMBERS = 2**30  # of predictions, or of noise, at a time: 4 GiB of float32
 
 
@@ -64,6 +67,7 @@ class Problem:
     _conditioner: Conditioner
     _defaults: Defaults
     mixed: MixedSupport | None = None
+    _prior: Prior | None = None
     _has_baseline: bool = True
     _spent: RowCount = attrs.field(factory=RowCount)
     _trunks: WeakKeyDictionary[NoiseBank, Trunk] = attrs.field(factory=WeakKeyDictionary)
@@ -81,6 +85,35 @@ class Problem:
         """
         tiny = torch.finfo(errors.dtype).tiny  # of an answer without any error
         return errors.clamp(min=tiny).log() if self._defaults.log_errors else errors
+
+    def prior(self, values: Tensor) -> Tensor | None:
+        """Energies (N,) of candidates (N, K, *V) before the image is seen; None without a prior. Costs no row.
+
+        Attributes that are not sought yet are open.
+        """
+        return None if self._prior is None else self._prior.energy(self._whole(values))
+
+    def with_prior(self, errors: Tensor, values: Tensor) -> Tensor:
+        """Errors J, (N,) or (N, S), of candidates (N, K, *V) with their prior; J itself without a prior.
+
+        J + E / beta, or J exp(E / beta) where posteriors are of log J: with it in the place of J, `energies` and beta
+        give the posterior. It is linear in J, so that means and differences of draws are those of the posterior.
+        """
+        energies = self.prior(values)
+        return errors if energies is None else self.add_energies(errors, energies.view(-1, *[1] * (errors.ndim - 1)))
+
+    def add_energies(self, errors: Tensor, energies: Tensor) -> Tensor:
+        """Errors with energies of the prior, of shapes that broadcast."""
+        info, beta = torch.finfo(errors.dtype), self.beta or 1.0
+        added = energies.to(errors).clamp(max=RULED_OUT) / beta
+        if not self._defaults.log_errors:
+            return errors + added
+        return errors.clamp(min=info.tiny) * added.clamp(max=math.log(info.max) / 2).exp()
+
+    def _whole(self, values: Tensor) -> Tensor:
+        """Values of the conditioner, those of attributes that are not sought yet included."""
+        sought = self.mixed is not None and values.shape[-1] == self.mixed.length
+        return self.mixed.opened(values) if sought and self.mixed is not None else values
 
     @property
     def rows(self) -> int:
@@ -170,7 +203,11 @@ class Problem:
         shared, null = self._trunk(bank), self._null(bank) if self.has_empty else None
         with count_rows(self._spent), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
-            return quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
+            form = quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
+        if self._prior is None:
+            return form
+        values = self._whole(atoms.to(self.device))
+        return attrs.evolve(form, prior=PriorOfAtoms(self._prior, values, self.add_energies))
 
     @property
     def has_empty(self) -> bool:
@@ -226,6 +263,7 @@ def make_problem(
     *,
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
+    prior: Any = None,
 ) -> Problem:
     """The problem of reading one encoded sample (1, C, H, W) with a model.
 
@@ -235,16 +273,23 @@ def make_problem(
         count: the number of components, or least and greatest; the model's defaults when left out.
         candidates: restrict every slot to these values, as `values_of` takes them; an attribute without one is not
             asked about. Without them, the slots of a `MixedConditioner` are its continuous numbers.
+        prior: energies of values, as `infer` takes them; counts that it lists are the range when `count` is left out.
 
     Raises:
-        InputError: a count or candidates that the model does not have.
+        InputError: a count or candidates that the model does not have, or a prior for a model without beta.
     """
+    prior = None if prior is None else as_prior(prior)
+    if prior is not None and model.defaults.beta is None:
+        got = f"got a prior for {model.name}, whose defaults have no inverse temperature beta"
+        raise InputError(
+            f"{got}; expected one, which weighs errors against the prior; set Defaults.beta (docs/read.md)"
+        )
     counts, conditioner, defaults = None if count is None else count_range(count), model.conditioner, model.defaults
     rule, groups, mixed = defaults.reading_rule or model.denoiser.rule, groups_of(conditioner), None
     if groups is not None:
         slots, (low, high) = attribute_slots(groups, model, counts, candidates)
     else:
-        low, high = counts or defaults.counts
+        low, high = counts or (None if prior is None else prior.counts) or defaults.counts
         if low == 0 and not identifies_null(rule):
             low = 1  # only the product rule has a prediction for no components
             if high == 0:
@@ -261,6 +306,7 @@ def make_problem(
         default_draws=defaults.draws,
         beta=defaults.beta,
         mixed=None if mixed is None else mixed.support,
+        prior=prior,
         denoiser=model.denoiser if defaults.reading_rule is None else attrs.evolve(model.denoiser, rule=rule),
         conditioner=conditioner,
         defaults=defaults,

@@ -13,6 +13,7 @@ from energycomp.components import Condition, identifies_null
 from energycomp.denoisers import Denoiser, Trunk, rows
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank, noised_trunk, wanted
+from energycomp.inference.prior import PriorOfAtoms
 
 SLICE = 2048  # numbers of an atom widened to float64 at a time: a slice of a dictionary stays in the cache
 
@@ -30,6 +31,7 @@ class QuadraticForm:
         gram: (S, M, M) inner products of the atoms. None computes columns from the atoms when they are asked for, and
             keeps them.
         atoms, target: (S, M, P) and (S, P), scaled so that squared norms are errors; None where not needed any more.
+        prior: of the values that the atoms are the predictions of, for `with_prior`; None without a prior.
 
     Raises:
         InputError: when the shapes do not fit each other; from `atoms` and `target` of a form without atoms.
@@ -45,6 +47,7 @@ class QuadraticForm:
     _atoms: Tensor | None = attrs.field(default=None, kw_only=True)
     _target: Tensor | None = attrs.field(default=None, kw_only=True)
     _columns: dict[int, Tensor] = attrs.field(kw_only=True, factory=dict, repr=False)
+    prior: PriorOfAtoms | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
         draws, atoms = self.b.shape
@@ -101,6 +104,13 @@ class QuadraticForm:
             return self.c
         return self.c - 2 * weight * self.b[:, chosen].sum(1) + weight**2 * self.gram(chosen).sum((1, 2))
 
+    def with_prior(self, errors: Tensor, subsets: Tensor | Sequence[Sequence[int]]) -> Tensor:
+        """Errors (..., N) of N subsets of K atoms, (N, K) indices, with the prior, see `Problem.with_prior`."""
+        if self.prior is None:
+            return errors
+        indices = torch.as_tensor(subsets, dtype=torch.long)
+        return self.prior.added(errors, indices.view(len(subsets), -1))
+
     def errors_of_each(self, subsets: Tensor, weight: float = 1.0) -> Tensor:
         """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight."""
         errors = self.c[:, None] - 2 * weight * self.b[:, subsets].sum(2)
@@ -127,19 +137,21 @@ class QuadraticForm:
 
     def mean(self) -> QuadraticForm:
         """The form of the mean error over all draws, as one draw and without atoms."""
-        return QuadraticForm(*(part.mean(0, keepdim=True) for part in (self.b, self.gram(), self.c)))
+        b, gram, c = (part.mean(0, keepdim=True) for part in (self.b, self.gram(), self.c))
+        return QuadraticForm(b, gram, c, prior=self.prior)
 
     def cat(self, other: QuadraticForm) -> QuadraticForm:
         """The draws of both forms over the same atoms; atoms are kept if both have them."""
-        b, c = torch.cat([self.b, other.b]), torch.cat([self.c, other.c])
+        b, c, prior = torch.cat([self.b, other.b]), torch.cat([self.c, other.c]), self.prior or other.prior
         if self._atoms is None or other._atoms is None:
-            return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c)
+            return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c, prior=prior)
         atoms, wanted = torch.cat([self.atoms, other.atoms]), torch.cat([self.target, other.target])
-        return QuadraticForm(b, None, c, atoms=atoms, target=wanted)
+        return QuadraticForm(b, None, c, atoms=atoms, target=wanted, prior=prior)
 
     def first(self) -> QuadraticForm:
         """The form on its first draw alone."""
-        return QuadraticForm(self.b[:1], None, self.c[:1], atoms=self.atoms[:1], target=self.target[:1])
+        atoms, target = self.atoms[:1], self.target[:1]
+        return QuadraticForm(self.b[:1], None, self.c[:1], atoms=atoms, target=target, prior=self.prior)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
         """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""
@@ -147,17 +159,21 @@ class QuadraticForm:
             raise InputError("got forms of different draws; expected one noise bank for both")
         atoms = torch.cat([self.atoms, other.atoms], dim=1)
         b, known = torch.cat([self.b, other.b], dim=1), dict(self._columns)
-        return QuadraticForm(b, None, self.c, atoms=atoms, target=self.target, columns=known)
+        prior = None
+        if self.prior is not None and other.prior is not None:
+            prior = self.prior.of(torch.cat([self.prior.atoms, other.prior.atoms]))
+        return QuadraticForm(b, None, self.c, atoms=atoms, target=self.target, columns=known, prior=prior)
 
     def take(self, indices: Sequence[int] | Tensor) -> QuadraticForm:
         """The form over some of the atoms."""
+        b, prior = self.b[:, indices], None if self.prior is None else self.prior.of(self.prior.atoms[indices])
         if self._atoms is None:
-            return QuadraticForm(self.b[:, indices], self.gram()[:, indices][:, :, indices], self.c)
-        return QuadraticForm(self.b[:, indices], None, self.c, atoms=self.atoms[:, indices], target=self.target)
+            return QuadraticForm(b, self.gram()[:, indices][:, :, indices], self.c, prior=prior)
+        return QuadraticForm(b, None, self.c, atoms=self.atoms[:, indices], target=self.target, prior=prior)
 
     def without_atoms(self) -> QuadraticForm:
         """The form with its full Gram matrix and without atoms, on the CPU."""
-        return QuadraticForm(self.b.cpu(), self.gram().cpu(), self.c.cpu())
+        return QuadraticForm(self.b.cpu(), self.gram().cpu(), self.c.cpu(), prior=self.prior)
 
     def column(self, index: int) -> Tensor:
         """G[:, :, index], (S, M)."""

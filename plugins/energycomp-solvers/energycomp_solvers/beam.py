@@ -16,6 +16,7 @@ from energycomp.inference import Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import dictionary
+from energycomp_solvers.shared.subsets import subset_errors, with_each
 
 Ranked = list[tuple[float, tuple[int, ...]]]  # mean error and atoms of partial answers
 
@@ -44,7 +45,7 @@ class Beam:
         atoms, slots = dictionary(problem)
         draws = self.draws or problem.default_draws
         form = problem.quadratic(atoms, problem.draw(draws, generator)).without_atoms().mean()
-        beams: Ranked = [(float(form.c), ())]
+        beams: Ranked = [(float(subset_errors(form, [], problem.weighting)), ())]
         ranked: Ranked = []
         for count in range(problem.counts[1] + 1):
             if count:
@@ -61,7 +62,8 @@ def _extended(problem: Problem, beams: Ranked, slot: Sequence[int], form: Quadra
     """Every beam with every atom of a slot, the best first; exchangeable slots have each set of atoms once."""
     found: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
     for _, beam in beams:
-        errors = form.errors_with_each(beam, problem.weighting(len(beam) + 1))[0].tolist()
+        extended = form.errors_with_each(beam, problem.weighting(len(beam) + 1))[0]
+        errors = form.with_prior(extended, with_each(beam, len(form))).tolist()
         for atom in slot:
             if problem.distinct and atom in beam:
                 continue

@@ -19,7 +19,7 @@ from energycomp.inference import Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compare_halves, errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import configurations, dictionary, number_of_configurations
-from energycomp_solvers.shared.product_space import all_errors, marginals, unravel
+from energycomp_solvers.shared.product_space import all_errors, marginals, unravel, with_prior
 from energycomp_solvers.shared.terms import memberships, terms_of
 
 LEAST = 16  # draws before an early answer, half of them to select and half to compare
@@ -27,7 +27,7 @@ LEAST = 16  # draws before an early answer, half of them to select and half to c
 
 @attrs.frozen
 class Enumerate:
-    """Every configuration of every count is scored; the least error wins.
+    """Every configuration of every count is scored; the least error, with the prior, wins.
 
     Run directly, M^K configurations cost M^K K rows per draw; here each of the M distinct values is one row per draw,
     and one for u. A configuration is K^2 multiplications, or less: for attributes 2^20 answers are one matrix product.
@@ -105,12 +105,13 @@ class Enumerate:
         form = terms.mean()
         low, high = problem.counts
         if low == high and not problem.exchangeable and len(slots) and len(set(chain(*slots))) == sum(map(len, slots)):
-            return _of_attributes(all_errors(form, slots, problem.weighting(high)), slots, problem)
+            errors = with_prior(form, all_errors(form, slots, problem.weighting(high)), slots)
+            return _of_attributes(errors, slots, problem)
         best: list[tuple[float, list[int]]] = []
         seen: list[tuple[Tensor, Tensor]] = []
         for count in range(low, high + 1):
             for chosen in _chunks(configurations(problem, slots, count), self.chunk, count):
-                errors = form.errors_of_each(chosen, problem.weighting(count))[0]
+                errors = form.with_prior(form.errors_of_each(chosen, problem.weighting(count))[0], chosen)
                 least = errors.topk(min(2, len(errors)), largest=False)
                 rows = chosen[least.indices].tolist()
                 best += [(float(e), row) for e, row in zip(least.values, rows, strict=True)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from energycomp.fields import number, one_of, whole
-from energycomp.inference import Problem, QuadraticForm, Solution
+from energycomp.inference import RULED_OUT, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import dictionary
@@ -30,7 +30,8 @@ class Relaxed:
 
     The thesis clamps a label l in (l, 1 - l) to [0, 1]; the nearest shares are the same for two values, and serve any
     number. All initialisations share the noised samples and trunks of a step. The rounded answers, and each with its
-    least certain value exchanged, are scored as they are, which chooses among initialisations and counts.
+    least certain value exchanged, are scored as they are, which chooses among initialisations and counts. Of a
+    prior, relaxed labels have the energy that is expected of answers drawn with these shares, up to its pairs.
 
     Args:
         mix: "tokens" conditions the network on mixed tokens, as the thesis does; no such token was trained on.
@@ -96,12 +97,15 @@ class Relaxed:
         legal = torch.zeros_like(shares[0], dtype=torch.bool)
         for k, slot in enumerate(slots):
             legal[k, list(slot)] = True
+        expected = _expected_energies(problem, atoms)
         weight, mean = problem.weighting(len(slots)), None if form is None else form.mean()
 
         def errors(shares: Tensor) -> Tensor:
             if mean is None:
-                return problem.mixed_errors(shares, atoms, problem.draw(self.draws, generator)).mean(1)
-            return mean.weighted_errors(weight * shares.sum(1).to(mean.b))[:, 0]
+                found = problem.mixed_errors(shares, atoms, problem.draw(self.draws, generator)).mean(1)
+            else:
+                found = mean.weighted_errors(weight * shares.sum(1).to(mean.b))[:, 0]
+            return found if expected is None else problem.add_energies(found, expected(shares))
 
         return descend_shares(
             errors,
@@ -110,6 +114,23 @@ class Relaxed:
             steps=self.steps,
             learning_rate=self.learning_rate,
         )
+
+
+def _expected_energies(problem: Problem, atoms: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """What a prior is expected to be for answers drawn with shares (R, K, M), (R,): of single values and of pairs."""
+    every = torch.arange(len(atoms), device=atoms.device)
+    sets = (every[:0][None], every[:, None], torch.cartesian_prod(every, every))
+    energies = [problem.prior(atoms[indices]) for indices in sets]
+    if energies[0] is None:
+        return None
+    none, one, two = (e.double().clamp(max=RULED_OUT) for e in energies if e is not None)
+    pairs = two.view(len(one), -1) - one - one[:, None] + none
+
+    def expected(shares: Tensor) -> Tensor:
+        of_pairs = (shares @ pairs.to(shares) @ shares.transpose(1, 2)).triu(1).sum((1, 2))
+        return shares.sum(1) @ (one - none).to(shares) + of_pairs
+
+    return expected
 
 
 def descend_shares(

@@ -81,7 +81,7 @@ class SGD:
             for count in counts:
                 finalists = self._run(problem, count, screen, generator, bar.advance)
                 with torch.no_grad():
-                    errors = problem.errors(finalists, bank)
+                    errors = problem.with_prior(problem.errors(finalists, bank), finalists)
                 means = errors.mean(1).tolist()
                 least = means.index(min(means))
                 trace["count"].append(count)

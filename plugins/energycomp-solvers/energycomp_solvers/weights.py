@@ -16,6 +16,7 @@ from energycomp.inference import Problem, QuadraticForm, Solution, nonnegative
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import counts_without_repeats, dictionary
+from energycomp_solvers.shared.subsets import subset_errors
 from energycomp_solvers.shared.terms import terms_of
 
 
@@ -25,7 +26,8 @@ class Weights:
 
     The error is quadratic in the weights, so its minimum is a non-negative least-squares problem of M unknowns (Lawson
     and Hanson, 1974). Algorithm 8 takes gradient steps, each on one draw: "sgd". Of a range of counts the one with the
-    least error is taken. The runner-up has another count, or the last value exchanged for the next one.
+    least error is taken. The runner-up has another count, or the last value exchanged for the next one. A prior
+    counts where answers are compared, and not in the fit.
 
     Args:
         method: "nnls" or "sgd".
@@ -60,7 +62,7 @@ class Weights:
             if count or problem.has_empty
             for answer in _answers(problem, slots, weights, count)
         ]
-        errors = [float(terms.errors(answer, problem.weighting(len(answer))).mean()) for answer in answers]
+        errors = [float(subset_errors(terms, answer, problem.weighting).mean()) for answer in answers]
         ranked = sorted(zip(errors, answers, strict=True))[:2]
         bank = problem.draw(self.fresh_draws or draws, generator)
         fresh = [errors_of(problem, atoms[answer], bank) for _, answer in ranked]
@@ -83,7 +85,7 @@ def _stepped(
             schedule.step()
             free.clamp_(min=0)
         b, gram, c = b + step.b / steps, gram + step.gram() / steps, c + step.c / steps
-    return QuadraticForm(b, gram, c), free.detach()
+    return QuadraticForm(b, gram, c, prior=step.prior), free.detach()
 
 
 def _answers(problem: Problem, slots: list[list[int]], weights: Tensor, count: int) -> list[list[int]]:

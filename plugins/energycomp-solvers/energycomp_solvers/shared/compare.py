@@ -27,6 +27,7 @@ def compared(
 ) -> Solution:
     """The solution of `values` (K, *V), with the best rival among: one fewer, one swapped or one more by a spare.
 
+    With a prior the rival is chosen and compared by the posterior; error and gains are those of the image alone.
     Independent draws choose the rival and compare it. Costs K + M rows per draw that chooses and at most K + 1 per draw
     that compares, and one for u under the product rule.
 
@@ -56,7 +57,7 @@ def compared(
         gap = paired(answer, subset_errors(compares, [used.index(k) for k in rival], weighting))
 
     def errors(indices: list[int]) -> Tensor:
-        return torch.cat([subset_errors(form, indices, weighting) for form in forms])
+        return torch.cat([form.errors(indices, weighting(len(indices))) for form in forms])
 
     total = errors(chosen)
     gain = None
@@ -104,12 +105,15 @@ def ranked_solution(
     """The first of one or two ranked configurations, compared on fresh draws.
 
     Args:
-        ranked: error on the draws that selected, and the atoms.
+        ranked: error on the draws that selected, with the prior, and the atoms.
         fresh: errors (S,) of each on draws that did not.
         banks: the number of draws of each bank of these, one bank if left out.
     """
     values = atoms[list(ranked[0][1])]
-    gap: Gap = paired(fresh[0], fresh[1], banks) if len(fresh) > 1 else NO_GAP
+    judged = [
+        problem.with_prior(one[None], atoms[list(c)][None])[0] for one, (_, c) in zip(fresh, ranked, strict=False)
+    ]
+    gap: Gap = paired(judged[0], judged[1], banks) if len(fresh) > 1 else NO_GAP
     return Solution(
         conditions=values,
         count=len(values),
@@ -146,10 +150,14 @@ def compare_halves(
         they do not.
     """
     pairs = list(zip(halves, reversed(selected), strict=True))
+    places = range(min(2, *map(len, selected)))
     fresh = [
         torch.cat([half.errors(ranked[place][1], weighting(len(ranked[place][1]))) for half, ranked in pairs])
-        for place in range(min(2, *map(len, selected)))
+        for place in places
     ]
     if len(fresh) < 2 or selected[0][0][1] != selected[1][0][1]:
         return fresh, 1.0
-    return fresh, min(1.0, 2 * paired(fresh[0], fresh[1], [*banks, *banks])[2])
+    first, second = (
+        torch.cat([subset_errors(half, ranked[place][1], weighting) for half, ranked in pairs]) for place in places
+    )
+    return fresh, min(1.0, 2 * paired(first, second, [*banks, *banks])[2])

@@ -26,7 +26,7 @@ def descend(
     Noised samples and trunks are made once per step; only heads are in the graph.
 
     Args:
-        problem: its `errors` are differentiated.
+        problem: its `errors` and its prior are differentiated.
         values: (N, K, *V), inside the support.
         steps: how many.
         draws: noise draws per step; the thesis takes 1.
@@ -34,8 +34,8 @@ def descend(
         on_step: called after each step.
 
     Returns:
-        Values (N, K, *V) and the mean error of every candidate on the draws of the steps, (N,). Costs N K draws rows
-        per step, and a backward pass through the heads.
+        Values (N, K, *V) and the mean error of each, with the prior, on the draws of the steps, (N,). Costs N K draws
+        rows per step, and a backward pass through the heads.
     """
     if values.shape[1] == 0 or steps == 0:
         return values, torch.zeros(len(values), device=values.device)
@@ -47,7 +47,8 @@ def descend(
     for _ in range(steps):
         bank = problem.draw(draws, generator)
         with torch.enable_grad():
-            errors = problem.errors(to_support(free), bank).mean(1)
+            values = to_support(free)
+            errors = problem.with_prior(problem.errors(values, bank).mean(1), values)
             (free.grad,) = torch.autograd.grad(errors.sum(), free)
         optimizer.step()
         schedule.step()

@@ -3,8 +3,8 @@
 Notation: variable -> symbol
     q           a value as its quantile in the support, in (0, 1)
     difference  D, the change of the composed prediction per unit of one number of q
-    gradient    D.r, with r what the composed prediction leaves of the target
-    hessian     D.D: the curvature of the predictions is left out, so that it is never negative
+    gradient    D.r, with r what the composed prediction leaves of the target; minus half that of the prior
+    hessian     D.D, and half that of the prior: negative curvature is left out
 
     q <- q + clip(hessian^-1 gradient, -reach, reach)
 
@@ -63,6 +63,8 @@ def newton_step(
     answer = torch.zeros(len(b), dtype=torch.float64)
     answer[:count] = weight
     gradient, hessian = difference @ (b - gram @ answer), difference @ gram @ difference.T
+    slope, curvature = _of_prior(problem, atoms[list(chosen)], places, q, float(mean.errors(range(count), weight)))
+    gradient, hessian = gradient - slope / 2, hessian + curvature / 2
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean() + 1e-12)
     moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
 
@@ -73,6 +75,26 @@ def newton_step(
         moved[place] = len(atoms) + new
     before, after = (float(subset_errors(both, indices, problem.weighting).mean()) for indices in (chosen, moved))
     return (torch.cat([atoms, values]), both, moved) if after < before else (atoms, form, list(chosen))
+
+
+def _of_prior(
+    problem: Problem, values: Tensor, places: Sequence[int], q: Tensor, error: float
+) -> tuple[Tensor | float, Tensor | float]:
+    """Gradient (n,) and positive part of the Hessian (n, n) of what the prior adds to an error, in the numbers of q."""
+    if problem.prior(values[None]) is None:
+        return 0.0, 0.0
+    support, constant = problem.slots[0].support, torch.tensor([error], dtype=torch.float64)
+
+    def added(numbers: Tensor) -> Tensor:
+        moved = from_quantiles(support, numbers.view_as(q), edge=EDGE).to(values)
+        whole = values.index_copy(0, torch.tensor(places, device=values.device), moved)
+        return problem.with_prior(constant.to(values.device), whole[None]).sum()
+
+    start = q.flatten()
+    with torch.enable_grad():
+        slope = torch.autograd.functional.jacobian(added, start).cpu()
+        scales, axes = torch.linalg.eigh(torch.autograd.functional.hessian(added, start).cpu())
+    return slope, (axes * scales.clamp(min=0)) @ axes.T
 
 
 def is_apart(support: constraints.Constraint, value: Tensor, others: Tensor, reach: float) -> bool:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from energycomp.inference import QuadraticForm
 
+AT_ONCE = 2**16  # answers whose prior is evaluated at a time
+
 
 def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: float = 1.0) -> Tensor:
     """The mean error of every choice of one atom per slot, (M_1 ... M_K,), in the order of `itertools.product`.
@@ -39,6 +41,20 @@ def _choices(form: QuadraticForm, slots: Sequence[Sequence[int]]) -> Tensor:
     for slot in slots:
         chosen = (chosen[:, None] + one[list(slot)]).flatten(0, 1)
     return chosen
+
+
+def with_prior(form: QuadraticForm, errors: Tensor, slots: Sequence[Sequence[int]]) -> Tensor:
+    """The errors of `all_errors` with the prior of the form."""
+    if form.prior is None:
+        return errors
+    found = []
+    for start, part in zip(range(0, len(errors), AT_ONCE), errors.split(AT_ONCE), strict=True):
+        index, atoms = torch.arange(start, start + len(part)), list[Tensor]()
+        for slot in reversed(slots):
+            atoms.insert(0, torch.tensor(slot)[index % len(slot)])
+            index = index // len(slot)
+        found.append(form.with_prior(part, torch.stack(atoms, dim=1)))
+    return torch.cat(found)
 
 
 def unravel(index: int, slots: Sequence[Sequence[int]]) -> list[int]:

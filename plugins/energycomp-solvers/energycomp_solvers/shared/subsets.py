@@ -13,20 +13,30 @@ Weighting = Callable[[int], float]
 
 
 def subset_errors(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting) -> Tensor:
-    """Errors (S,) of the atoms `chosen`, all with the weight of their number.
+    """Errors (S,) of the atoms `chosen`, all with the weight of their number, and with the prior of the form.
 
     >>> form = QuadraticForm.of(torch.eye(2)[None], torch.ones(1, 2))
     >>> subset_errors(form, [0, 1], lambda count: 1.0).tolist()
     [0.0]
     """
-    return form.errors(chosen, weighting(len(chosen)))
+    return form.with_prior(form.errors(chosen, weighting(len(chosen))), [list(chosen)])
 
 
 def add_each(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting) -> Tensor:
-    """Mean errors (M,) of `chosen` with each atom of the form added; infinite for those already chosen."""
+    """Mean errors (M,), with the prior, of `chosen` and each atom of the form; infinite for those already chosen."""
     mean = form.errors_with_each(chosen, weighting(len(chosen) + 1)).mean(0)
+    mean = form.with_prior(mean, with_each(chosen, len(form)))
     mean[list(chosen)] = torch.inf
     return mean
+
+
+def with_each(chosen: Sequence[int], atoms: int) -> Tensor:
+    """Some of M atoms and each one more, (M, K + 1).
+
+    >>> with_each([1], 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    return torch.cat([torch.tensor(chosen).long().expand(atoms, -1), torch.arange(atoms)[:, None]], dim=1)
 
 
 def greedy(

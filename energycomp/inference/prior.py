@@ -1,0 +1,202 @@
+"""Priors of answers: what is known before the image is seen, as an energy of values that is added to the error.
+
+Notation: variable -> symbol
+    values      c = (v_1, ..., v_K), an answer; candidates are (N, K, *V)
+    energy      E_prior(c) = sum of factors: of each v_k, of each pair v_i, v_j, of K, or of all of c
+
+    -log p(c | x) = beta J(c) + E_prior(c) + const,    or beta log J(c) + E_prior(c), see `Problem.energies`
+
+A search that minimises an error minimises J + E_prior / beta, or J exp(E_prior / beta): both are linear in J, so that
+means over draws, and paired differences of draws, are those of the posterior. A prior costs no network evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from energycomp.components.energies import given_energies
+from energycomp.errors import InputError
+from energycomp.fields import is_number, is_whole
+
+
+@runtime_checkable
+class HasValueEnergy(Protocol):
+    """A prior: an energy of whole answers, such as -log p(c) up to a constant."""
+
+    def energy(self, values: Tensor) -> Tensor:
+        """Energies (N,) of N answers of K values each, (N, K, *V), K = 0 included; +inf rules an answer out."""
+
+
+@attrs.frozen(eq=False)
+class _Factor:
+    over: Literal["answers", "values", "pairs", "counts"]
+    f: Callable[..., Any]
+    counts: frozenset[int] | None = None  # those that are possible, of probabilities of counts
+
+    def energies(self, atoms: Tensor, subsets: Tensor, tables: dict[Any, Tensor]) -> Tensor:
+        """Of subsets (N, K) of M atoms. A table of all atoms, or of pairs of them, is kept where it is cheaper."""
+        n, count, most = *subsets.shape, len(atoms)
+        if self.over == "counts":
+            return torch.full((n,), self.f(count), device=atoms.device)
+        if self.over == "answers":
+            return given_energies("prior", self.f, n, atoms[subsets])
+        if count < 1 + (self.over == "pairs"):
+            return torch.zeros(n, device=atoms.device)
+        if self.over == "values":
+            if n * count < most:
+                return given_energies("prior", self.f, n * count, atoms[subsets.flatten()]).view(n, count).sum(1)
+            if self not in tables:
+                tables[self] = given_energies("prior", self.f, most, atoms)
+            return tables[self][subsets].sum(1)
+        i, j = torch.triu_indices(count, count, 1, device=subsets.device)
+        if n * len(i) < most**2:
+            first, second = atoms[subsets[:, i].flatten()], atoms[subsets[:, j].flatten()]
+            return self._of_pairs(first, second).view(n, len(i)).sum(1)
+        if self not in tables:
+            every = torch.arange(most, device=atoms.device)
+            tables[self] = self._of_pairs(atoms[every.repeat_interleave(most)], atoms[every.repeat(most)])
+        total = tables[self].new_zeros(n)
+        for a, b in zip(i, j, strict=True):  # not the pairs of all subsets at once
+            total += tables[self][subsets[:, a] * most + subsets[:, b]]
+        return total
+
+    def _of_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """The mean of both orders: an answer has the same energy whatever the order of its values."""
+        both = given_energies("prior", self.f, 2 * len(first), torch.cat([first, second]), torch.cat([second, first]))
+        return both.view(2, -1).mean(0)
+
+
+@attrs.frozen(eq=False)
+class Prior:
+    """A sum of factors, which `each` and `pairwise` make: an energy of answers. `+` adds any prior that `infer` takes.
+
+    >>> apart = pairwise(lambda a, b: 50.0 * (0.1 - (a - b).norm(dim=1)).clamp(min=0))
+    >>> prior = apart + {1: 0.5, 2: 0.5}
+    >>> prior.energy(torch.tensor([[[0.2, 0.2], [0.24, 0.23]], [[0.2, 0.2], [0.9, 0.9]]]))
+    tensor([3.1931, 0.6931])
+    """
+
+    factors: tuple[_Factor, ...]
+
+    def __add__(self, other: Any) -> Prior:
+        return Prior((*self.factors, *as_prior(other).factors))
+
+    __radd__ = __add__
+
+    @property
+    def counts(self) -> tuple[int, int] | None:
+        """Least and greatest of the counts that are possible; None where no factor is of counts."""
+        listed = [factor.counts for factor in self.factors if factor.counts is not None]
+        both = frozenset.intersection(*listed) if listed else frozenset([0])
+        if not both:
+            raise InputError("got priors of counts that have none in common; expected one in common; correct them")
+        return (min(both), max(both)) if listed else None
+
+    def energy(self, values: Tensor) -> Tensor:
+        """Energies (N,) of candidates (N, K, *V)."""
+        n, count = values.shape[:2]
+        subsets = torch.arange(n * count, device=values.device).view(n, count)
+        return self.energies(values.flatten(0, 1), subsets, {})
+
+    def energies(self, atoms: Tensor, subsets: Tensor, tables: dict[Any, Tensor]) -> Tensor:
+        """Energies (N,) of subsets (N, K) of atoms (M, *V); `tables` keeps what further calls can use."""
+        total = torch.zeros(len(subsets), device=atoms.device)
+        for factor in self.factors:
+            total = total + factor.energies(atoms, subsets, tables)
+        return total
+
+
+@attrs.frozen(eq=False)
+class PriorOfAtoms:
+    """A prior, of subsets of some atoms: what a quadratic form adds to the errors of its subsets.
+
+    Args:
+        prior: the prior.
+        atoms: (M, *V).
+        add: errors and energies to the errors of the posterior, see `Problem.add_energies`.
+    """
+
+    prior: Prior
+    atoms: Tensor
+    add: Callable[[Tensor, Tensor], Tensor]
+    _tables: dict[Any, Tensor] = attrs.field(factory=dict, init=False)
+
+    def added(self, errors: Tensor, subsets: Tensor) -> Tensor:
+        """Errors (..., N) of subsets (N, K) with the prior."""
+        return self.add(errors, self.prior.energies(self.atoms, subsets.to(self.atoms.device), self._tables))
+
+    def of(self, atoms: Tensor) -> PriorOfAtoms:
+        """The prior of subsets of other atoms."""
+        return attrs.evolve(self, atoms=atoms)
+
+
+def each(f: Callable[[Tensor], Tensor] | Distribution) -> Prior:
+    """The prior that adds the energy of every value: f takes values (N, *V) and returns (N,).
+
+    Args:
+        f: a function, or a distribution, whose energy is -log p(v).
+
+    >>> each(torch.distributions.Normal(0.5, 0.1)).energy(torch.tensor([[[0.5, 0.6]]]))  # one place
+    tensor([-2.2673])
+    """
+    if not isinstance(f, Distribution):
+        return Prior((_Factor("values", _function(f, "each")),))
+
+    def negative_log_probability(values: Tensor) -> Tensor:
+        return -f.log_prob(values).reshape(len(values), -1).sum(1)
+
+    negative_log_probability.__qualname__ = type(f).__name__
+    return Prior((_Factor("values", negative_log_probability),))
+
+
+def pairwise(f: Callable[[Tensor, Tensor], Tensor]) -> Prior:
+    """The prior that adds the energy of every pair of values: f takes values (N, *V) twice and returns (N,).
+
+    Each pair counts once, with the mean of f(a, b) and f(b, a), so that the order of components has no meaning.
+    """
+    return Prior((_Factor("pairs", _function(f, "pairwise")),))
+
+
+def as_prior(given: Any) -> Prior:
+    """A prior of what `infer` takes.
+
+    Args:
+        given: an object with `energy(values)`, such as a sum of `each` and `pairwise`; a distribution of each value; or
+            the probabilities of counts, such as {3: 0.5, 4: 0.5}: an answer of K values has the energy -log p(K).
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(given, Prior):
+        return given
+    if isinstance(given, Distribution):
+        return each(given)
+    if isinstance(given, Mapping):
+        return _of_counts(dict(given))
+    if isinstance(given, HasValueEnergy) and not isinstance(given, type):
+        return Prior((_Factor("answers", given.energy),))
+    expected = "expected an object with energy(values), a distribution, or probabilities of counts, such as {3: 0.5}"
+    raise InputError(f"got prior={given!r}; {expected}; make one with each(f) or pairwise(f)")
+
+
+def _of_counts(given: dict[Any, Any]) -> Prior:
+    if not all(is_whole(k) and k >= 0 and is_number(p) and p >= 0 for k, p in given.items()) or not any(given.values()):
+        expected = "expected probabilities of whole numbers, not all 0, such as {3: 0.5, 4: 0.5}"
+        raise InputError(f"got the prior of counts {given!r}; {expected}; correct it")
+    possible = {int(count): float(p) for count, p in given.items() if p > 0}
+    return Prior(
+        (_Factor("counts", lambda k: -math.log(possible[k]) if k in possible else math.inf, frozenset(possible)),)
+    )
+
+
+def _function(f: Any, maker: str) -> Callable[..., Any]:
+    if not callable(f):
+        raise InputError(f"got {maker}({f!r}); expected a function of values that returns energies (N,); pass one")
+    return f

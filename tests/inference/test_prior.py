@@ -1,0 +1,84 @@
+"""What is refused as a prior, in one line that names it, and the energies of sums of factors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.inference import Prior, each, infer, make_problem, pairwise
+from energycomp.testing import labels_model
+
+
+def broken(values: Tensor) -> Tensor:
+    raise RuntimeError("no such layout\nand more")
+
+
+def nothing(values: Tensor) -> Tensor:
+    return values.float() * torch.nan
+
+
+def wide(values: Tensor) -> Tensor:
+    return torch.zeros(len(values), 2)
+
+
+class Layouts:
+    """A prior of one energy for all answers."""
+
+    def energy(self, values: Tensor) -> Tensor:
+        return torch.zeros(())
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (each(broken), "got RuntimeError of the prior broken: no such layout; expected energies"),
+        (each(nothing), "got an energy of NaN or -inf of the prior nothing; expected energies"),
+        (each(wide), r"got \(\d+, 2\) of the prior wide; expected energies"),
+        (each(lambda values: 0.5), "got float of the prior <lambda>; expected energies"),
+        (Layouts(), r"got \(\) of the prior Layouts.energy; expected energies"),
+        (pairwise(lambda a, b: -torch.inf * torch.ones(len(a))), "NaN or -inf of the prior <lambda>"),
+        (torch.distributions.Uniform(0.0, 1.0), "of the prior Uniform"),
+        ("layouts", "got prior='layouts'; expected an object with energy"),
+        (Layouts, "got prior=<class"),
+        ({}, r"got the prior of counts \{\}"),
+        ({1: -0.5}, "got the prior of counts"),
+        ({1.5: 0.5}, "got the prior of counts"),
+        ({True: 0.5}, "got the prior of counts"),
+        ({1: torch.nan}, "got the prior of counts"),
+    ],
+)
+def test_is_refused_in_one_line(prior: Any, message: str) -> None:
+    model = labels_model(4, beta=1.0, counts=(2, 2))
+    with pytest.raises(InputError, match=message) as error:
+        infer(torch.zeros(3, 16, 16), model, solver="enumerate", prior=prior)
+    assert "\n" not in str(error.value)
+
+
+def test_makers_and_sums_are_checked() -> None:
+    with pytest.raises(InputError, match=r"got each\(3\); expected a function"):
+        each(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="got prior=3"):
+        each(nothing) + 3
+    with pytest.raises(InputError, match="none in common"):
+        make_problem(torch.zeros(1, 3, 16, 16), labels_model(4, beta=1.0), prior=each(wide) + {1: 1.0} + {2: 1.0})
+
+
+def test_a_model_without_beta_has_no_posterior() -> None:
+    with pytest.raises(InputError, match="no inverse temperature beta"):
+        infer(torch.zeros(3, 16, 16), labels_model(4), solver="enumerate", prior={1: 1.0})
+
+
+def test_a_table_of_pairs_gives_the_energies_of_each_answer() -> None:
+    atoms = torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
+    prior = each(lambda v: v.sum(1)) + pairwise(lambda a, b: (a * b).sum(1) + a[:, 0]) + {3: 0.5}
+    subsets = torch.combinations(torch.arange(5), 3)
+    assert isinstance(prior, Prior)
+    tables: dict[Any, Tensor] = {}
+    found = prior.energies(atoms, subsets, tables)
+    assert len(tables) == 2  # ten answers have more values, and pairs, than five atoms have
+    assert torch.allclose(found, torch.cat([prior.energy(atoms[one][None]) for one in subsets]))
+    assert torch.allclose(found, prior.energy(atoms[subsets.flip(1)]))
