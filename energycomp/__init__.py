@@ -11,7 +11,6 @@ from energycomp.imports import first_use, moved
 
 if TYPE_CHECKING:
     from energycomp.components import (
-        Canvas as Canvas,
         Composable as Composable,
         Composition as Composition,
         Condition as Condition,

@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from energycomp.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from energycomp.inference import Ranking
+    from energycomp.models import Model
+
+TABLES = (".csv", ".npy", ".parquet")  # files of samples that are numbers
+
+
+def check_table(model: Model, path: Path) -> None:
+    """Raises `InputError` where a file is not for the samples of a model, which are images or numbers."""
+    from energycomp.images import is_picture
+
+    is_image = is_picture(model.processor.sample_shape)
+    if (path.suffix.lower() in TABLES) == is_image:
+        expected = "a .png file" if is_image else "one of numbers, such as samples.csv or samples.npy"
+        raise InputError(f"got -o {path} for samples of {model.name}; expected {expected}; change -o")
+    if path.suffix.lower() == ".parquet" and not (find_spec("pandas") and find_spec("pyarrow")):
+        raise InputError(f"got -o {path} without pandas and pyarrow; install them, or write a .csv or .npy file")
+
+
+def save_numbers(numbers: Any, path: Path) -> None:
+    """Samples (n, *shape) as a file, whole or not at all: .npy as they are, the others with a row for each."""
+    import numpy as np
+
+    from energycomp.files import atomic_file
+
+    names = ["x" + "_".join(map(str, place)) for place in np.ndindex(numbers.shape[1:])]
+    rows, kind = numbers.reshape(len(numbers), -1), path.suffix.lower()
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        if kind == ".npy":
+            np.save(file, numbers)
+        elif kind == ".csv":
+            np.savetxt(file, rows, fmt="%.9g", delimiter=",", header=",".join(names), comments="")
+        else:
+            import_module("pandas").DataFrame(rows, columns=names).to_parquet(file)
 
 
 def print_json(report: Any) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import attrs
 import typer
 
-from energycomp.cli.files import check_png
+from energycomp.cli.files import check_folder, check_png
 from energycomp.cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
-from energycomp.cli.output import ranking_record, wrong_components
+from energycomp.cli.output import TABLES, check_table, ranking_record, save_numbers, wrong_components
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ def sample(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", help="PNG, JPEG or WebP file to write; several samples go to NAME-1.png, NAME-2.png, ..."
+            "-o",
+            "--out",
+            help="PNG, JPEG or WebP file to write; several samples go to NAME-1.png, NAME-2.png, ... Samples that are "
+            "numbers go to one .csv, .npy or .parquet file.",
         ),
     ] = Path("sample.png"),
     raw: Raw = False,
@@ -111,7 +114,9 @@ def sample(
     which `infer` and `edit` can read. --json adds the report of the sampler: costs, effective sample sizes, warnings.
     """
     sets, negated = _compositions(components or []), negated or []
-    files = _files(out, n * len(sets), as_grid)
+    is_table = out.suffix.lower() in TABLES
+    files = [out] if is_table else _files(out, n * len(sets), as_grid)
+    check_folder(out.parent, "-o", path=out)
     if guidance_scale is not None:
         guidance = f"{guidance or 'cfg'}={guidance_scale:g}"
         typer.echo(f"energycomp: warning: got --guidance-scale, which is --guidance {guidance} now", err=True)
@@ -122,19 +127,27 @@ def sample(
         options = _options(sampler, guidance)
         _check(sets, negated, best_of)
         loaded = run.load(model)
+        check_table(loaded, out)
     report: dict[str, Any] = {}
     lines: list[str] = []
     if (whole_scenes := sampler_of(loaded)) is not None:
         images = _scenes(run, whole_scenes, n, model)
     else:
         composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed)
-        options |= {"num_inference_steps": steps, "mixed_precision": precision, "generator": run.seed}
+        options |= {
+            "num_inference_steps": steps,
+            "mixed_precision": precision,
+            "generator": run.seed,
+            **({"output_type": "np"} if is_table else {}),
+        }
         images, report, lines = _sampled(composers, n * len(sets), best_of, loaded, options)
-    if not raw:
+    if is_table:
+        save_numbers(images, out)
+    elif not raw:
         images = [loaded.shown(image, side=CELL if as_grid else SHOWN) for image in images]
-    if len(files) < len(images):
+    if not is_table and len(files) < len(images):
         save_image(grid(images, side=CELL), files[0], cells=len(images))
-    else:
+    elif not is_table:
         for image, file in zip(images, files, strict=True):
             save_image(image, file)
     names = [str(file) for file in files]

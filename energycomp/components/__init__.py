@@ -29,13 +29,13 @@ from energycomp.components.conditioning import (
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.match_snr import match_snr as match_snr
 from energycomp.components.parts import (
-    Canvas as Canvas,
     Part as Part,
     Selection as Selection,
     crop as crop,
     frames as frames,
     items as items,
     on as on,
+    on_part as on_part,
     window as window,
 )
 from energycomp.components.per_sample import per_sample as per_sample

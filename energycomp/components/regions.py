@@ -39,7 +39,7 @@ class _Box:
 
     def at(self, _: Tensor, shape: tuple[int, ...], /) -> Tensor:
         x0, y0, x1, y1 = self.corners
-        height, width = _pixels(shape)
+        height, width = (1, *shape)[-2:]
         return _laid(_covered(y0, y1, height)[None, None, :, None] * _covered(x0, x1, width), shape)
 
     def __repr__(self) -> str:
@@ -47,14 +47,9 @@ class _Box:
         return f"[{next((name for name, corners in REGIONS.items() if corners == self.corners), box)}]"
 
 
-def _pixels(shape: tuple[int, ...]) -> tuple[int, int]:
-    """H and W of samples of a shape: its last two axes; those of a row are (1, W)."""
-    return (shape[-2] if len(shape) > 1 else 1), shape[-1]
-
-
 def _laid(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A map over pixels (1, 1, H, W), so that it broadcasts to samples of a shape."""
-    return values.reshape([1] * (1 + len(shape) - min(len(shape), 2)) + list(values.shape[-min(len(shape), 2) :]))
+    return values.reshape((*[1] * (len(shape) + 1), *values.shape[-2:])[-len(shape) - 1 :])
 
 
 def _covered(low: float, high: float, pixels: int) -> Tensor:
@@ -70,12 +65,13 @@ class _Mask:
     values: Tensor  # (1, 1, H, W)
     edges = ()
     samples = None
-    _resized: dict[tuple[int, int], Tensor] = attrs.field(init=False, factory=dict)  # every step asks for the same
+    _resized: dict[tuple[int, ...], Tensor] = attrs.field(init=False, factory=dict)  # every step asks for the same
 
     def at(self, _: Tensor, shape: tuple[int, ...], /) -> Tensor:
-        if (size := _pixels(shape)) not in self._resized:
-            self._resized[size] = functional.interpolate(self.values.double(), size, mode="area")
-        return _laid(self._resized[size], shape)
+        if shape not in self._resized:
+            resized = functional.interpolate(self.values.double(), (1, *shape)[-2:], mode="area")
+            self._resized[shape] = _laid(resized, shape)
+        return self._resized[shape]
 
     def __repr__(self) -> str:
         return f"[mask {self.values.shape[-1]}x{self.values.shape[-2]}]"

@@ -171,13 +171,18 @@ def _checked(images: Tensor, channels: Sequence[int], *, bounded: bool = True) -
     return batch
 
 
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether samples of a shape are drawn as images: (1 or 3, H, W)."""
+    return len(shape) == 3 and shape[0] in (GREY, RGB)
+
+
 def to_output(images: Tensor, output_type: str, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Any:
-    """Images, or other data, (B, C, H, W) as users want them.
+    """Images, or other data, (B, ...) as users want them.
 
     Args:
         images: numbers in the value range; others are clipped.
-        output_type: "pt" (a tensor (B, C, H, W)) or "np" ((B, H, W, C)), both with the value range mapped to [0, 1]; or
-            "pil" (a list of grey or RGB images).
+        output_type: "pt" (a tensor (B, C, H, W)) or "np" ((B, H, W, C)), both (B, ...) for data of other axes, with the
+            value range mapped to [0, 1]; or "pil" (a list of grey or RGB images).
         value_range: (-r, r); None for data without bounds, which "pt" and "np" give as they are.
 
     Raises:
@@ -189,7 +194,7 @@ def to_output(images: Tensor, output_type: str, value_range: tuple[float, float]
     if output_type not in ("pt", "np", "pil"):
         raise InputError(f"got output_type {output_type!r}; expected 'pil', 'pt', 'np' or 'latent'")
     channels = images.shape[1]
-    if output_type == "pil" and (value_range is None or channels not in (GREY, RGB)):
+    if output_type == "pil" and (value_range is None or not is_picture(images.shape[1:])):
         what = "without a value range" if value_range is None else f"of {channels} channels"
         raise InputError(
             f"got output_type 'pil' for samples {what}; expected samples of 1 or 3 channels in a value range; use "
@@ -201,7 +206,8 @@ def to_output(images: Tensor, output_type: str, value_range: tuple[float, float]
         numbers = numbers.clamp(low, high).sub(low).div(high - low)
     if output_type == "pt":
         return numbers
-    array = numbers.detach().float().permute(0, 2, 3, 1).cpu().numpy()
+    numbers = numbers.detach().float()
+    array = (numbers.permute(0, 2, 3, 1) if numbers.ndim == 4 else numbers).cpu().numpy()
     if output_type == "np":
         return array
     levels = (array * 255).round().astype(np.uint8)
@@ -267,10 +273,10 @@ def decoded(
     decode: Callable[[Tensor], Tensor] | None,
     value_range: tuple[float, float] | None,
 ) -> Any:
-    """Samples (B, C, H, W) of a noised space as users want them, see `to_output`; "latent" gives them as they are.
+    """Samples (B, ...) of a noised space as users want them, see `to_output`; "latent" gives them as they are.
 
     Args:
-        decode: of the codec, latents to images in [-1, 1]; None where samples are images.
+        decode: of the codec, latents to images in [-1, 1], or to numbers; None where samples are the data.
         value_range: of samples that are images.
 
     >>> decoded(torch.zeros(1, 1, 1, 1), "pt", decode=None, value_range=(-1.0, 1.0)).item()
@@ -280,4 +286,5 @@ def decoded(
         return samples
     if decode is None:
         return to_output(samples, output_type, value_range)
-    return to_output(decode(samples), output_type)
+    data = decode(samples)
+    return to_output(data, output_type, (-1.0, 1.0) if is_picture(data.shape[1:]) else None)

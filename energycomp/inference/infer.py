@@ -162,7 +162,11 @@ def _judged(solution: Solution, problem: Problem, model: Model, generator: torch
     bank, low = problem.draw(FIT_DRAWS, generator), problem.counts[0]
     left = problem.residuals(solution.conditions, bank)
     baseline = problem.baseline_errors(bank) if solution.count else None
-    fit = None if baseline is None else 1.0 - float(left.square().sum((1, 2, 3)).mean() / baseline.mean())
+    fit = (
+        None
+        if baseline is None
+        else 1.0 - float(left.square().sum(tuple(range(1, left.ndim))).mean() / baseline.mean())
+    )
     calibration = model.defaults.calibration
     typicality = None if calibration is None else calibration.typicality(solution.count, log_errors(left))
     beyond = typicality is not None and typicality < OUT_OF_DISTRIBUTION

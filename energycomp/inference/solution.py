@@ -16,6 +16,7 @@ from energycomp.components.conditioning import mixed_of
 from energycomp.errors import InputError
 from energycomp.images import as_picture, as_text, html, open_window, overlay, png, rich_table, save_image, table_cells
 from energycomp.images.draw import SIDE
+from energycomp.images.process import ImageProcessor
 from energycomp.inference.problem import Problem
 from energycomp.models.model import Model
 
@@ -258,6 +259,8 @@ def _described(model: Model, values: Tensor) -> tuple[Any, ...]:
 
 def _frame(model: Model, image: Any) -> Image.Image | None:
     """The part of the image that the model sees; None for data that are no image."""
+    if not isinstance(model.processor, ImageProcessor):
+        return None
     single = image[0] if isinstance(image, Sequence) and not isinstance(image, str) and len(image) == 1 else image
     try:
         frame = model.processor.frame(as_picture(single))

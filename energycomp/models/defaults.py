@@ -27,7 +27,8 @@ def log_errors(residuals: Tensor) -> Tensor:
     >>> log_errors(torch.ones(4, 3, 8, 8)).exp().tolist()
     [192.0..., 3.0...]
     """
-    each = residuals.detach().double().square().sum(1).mean(0)  # (H, W)
+    planes = residuals if residuals.ndim == 4 else residuals.flatten(1)[:, None, None]  # of other data, (S, 1, 1, D)
+    each = planes.detach().double().square().sum(1).mean(0)  # (H, W)
     side = max(1, min(each.shape) // WINDOW)
     peak = torch.nn.functional.avg_pool2d(each[None, None], side, stride=1).max() * side**2
     return torch.stack([each.sum(), peak]).clamp(min=torch.finfo(torch.float64).tiny).log().cpu()

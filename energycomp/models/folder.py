@@ -27,6 +27,7 @@ from energycomp.images import ImageProcessor
 from energycomp.models.codec import VAECodec
 from energycomp.models.defaults import Defaults
 from energycomp.models.hub import is_hub_id
+from energycomp.models.numbers import NumberProcessor
 from energycomp.models.parts import FORMAT, ModelParts
 from energycomp.models.weights import check_fit, filled, load_weights, on_meta
 from energycomp.plugins.hookspecs import Kind
@@ -53,7 +54,7 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
     config, own = model.config(), _own_codec(model)
     if own is not None:
         config["codec"]["source"] = VAE
-    elif config["codec"] is not None and not _has_a_place(config["codec"]["source"]):
+    elif not _has_a_place((config["codec"] or {}).get("source")):
         raise InputError(
             f"got a model whose codec is {config['codec']['source']!r}; expected one that was read from a folder or "
             f"the hub; {save}"
@@ -157,7 +158,7 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
             network=networks["network"], alphas_cumprod=schedule, codec=codec and _codec(codec, source), **given
         ),
         conditioner=conditioner,
-        processor=ImageProcessor(**config["processor"]),
+        processor=(NumberProcessor if "mean" in config["processor"] else ImageProcessor)(**config["processor"]),
         network_name=config["network"]["name"],
         conditioner_name=config["conditioner"]["name"],
         defaults=Defaults(**config["defaults"]),
@@ -197,8 +198,10 @@ def _meant(key: str, own: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _codec(part: Mapping[str, Any], folder: str) -> VAECodec:
+def _codec(part: Mapping[str, Any], folder: str) -> VAECodec | NumberProcessor:
     """The codec that a config names: in the model's own folder, read at once, or elsewhere, read when it is used."""
+    if "mean" in part:
+        return NumberProcessor(**part)
     own = part.get("source") == VAE
     codec = VAECodec(**{**part, "source": str(Path(folder, VAE).absolute())} if own else part)
     if not _has_a_place(codec.source):
@@ -208,9 +211,10 @@ def _codec(part: Mapping[str, Any], folder: str) -> VAECodec:
     return codec
 
 
-def _has_a_place(source: str) -> bool:
-    folder = Path(source)
-    return is_hub_id(source) or (folder.is_absolute() and ".." not in folder.parts)
+def _has_a_place(source: str | None) -> bool:
+    """Whether a codec is found again; one without a source is in the config."""
+    folder = Path(source or "/")
+    return source is None or is_hub_id(source) or (folder.is_absolute() and ".." not in folder.parts)
 
 
 def _decomposer(config: Mapping[str, Any]) -> str | None:

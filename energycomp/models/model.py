@@ -43,7 +43,7 @@ class Model(ModelParts):
         name: what `repr` of its leaves begins with.
         denoiser: network, schedule, prediction type, rule, sample space and codec.
         conditioner: values to condition rows.
-        processor: images to the size the model works at, or data that are not images as they are.
+        processor: images to the size the model works at; or a `NumberProcessor`, which is the codec, too.
         defaults: how it is best used.
         network_name, conditioner_name: the registered names under which plugins rebuild both.
         encoder: samples (B, C, H, W) to latents (B, K, D), values of the conditioner; see `energycomp.decomposition`.

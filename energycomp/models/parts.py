@@ -13,6 +13,7 @@ from energycomp.errors import InputError
 from energycomp.fields import TEXT, plain
 from energycomp.images import ImageProcessor, as_text, html, rich_table
 from energycomp.models.defaults import Defaults
+from energycomp.models.numbers import NumberProcessor
 
 FORMAT = 1
 DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "value_range")
@@ -25,7 +26,7 @@ class ModelParts:
     name: str = attrs.field(validator=TEXT)
     denoiser: Denoiser
     conditioner: Conditioner
-    processor: ImageProcessor
+    processor: ImageProcessor | Any  # such as a `NumberProcessor`
     network_name: str
     conditioner_name: str
     defaults: Defaults = attrs.field(factory=Defaults)
@@ -116,6 +117,8 @@ class ModelParts:
     @property
     def _samples(self) -> str:
         """What is sampled, in words."""
+        if len(self.denoiser.sample_shape) != 3 or isinstance(self.processor, NumberProcessor):
+            return f"samples {self.denoiser.sample_shape}"
         channels, height, width = self.denoiser.sample_shape
         if self.denoiser.codec is not None:
             height, width = self.processor.size

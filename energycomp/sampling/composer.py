@@ -165,8 +165,8 @@ class Composer(Composable):
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
-                both with the value range clipped and mapped to [0, 1], or unchanged where the space has none; or
-                "latent" (the samples of the noised space as they are).
+                (n, ...) for data of other axes, with the value range clipped and mapped to [0, 1], or unchanged where
+                the space has none; or "latent" (the samples of the noised space as they are).
             callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
                 calls it, or without the composer. A mapping that it returns replaces the sample, under either name.
                 `composer._interrupt = True` in it ends the run of a scheduler.
@@ -191,6 +191,9 @@ class Composer(Composable):
             raise InputError(f"got {n=} and {num_inference_steps=}; expected whole numbers of at least 1, such as n=4")
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
+        if output_type == "pil" and len(self.noised_space.sample_shape) != 3:
+            got = f"got output_type 'pil' for samples of shape {self.noised_space.sample_shape}"
+            raise InputError(f"{got}; expected images (1 or 3, H, W); use output_type 'np' or 'pt'")
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
         if sampler is not None and scheduler is not None:
@@ -260,16 +263,12 @@ def _model_options(composition: Composition) -> Mapping[str, Any]:
 
     Leaves on a part count, and those at the timesteps of another schedule do not.
     """
-    seen = [leaf for leaf in inner_leaves(composition) if _schedule(leaf) is _schedule(unwrapped(leaf))]
+    own = attrgetter("noised_space.alphas_cumprod")
+    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
     leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional) and leaf.sampling]
     conditioned = [leaf for leaf in leaves if leaf.sampling is not leaf.denoiser.sampling]
     options = [leaf.sampling for leaf in conditioned or leaves]
     return options[0] if options and all(one == options[0] for one in options) else {}
-
-
-def _schedule(leaf: Any) -> Tensor:
-    alphas: Tensor = leaf.noised_space.alphas_cumprod
-    return alphas
 
 
 def _check_names(others: Mapping[str, Any]) -> None:

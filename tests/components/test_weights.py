@@ -28,7 +28,7 @@ SHARES = torch.tensor([0.0, 0.2, 0.4, 0.7], dtype=torch.float64)
 
 
 def values(weight: Any, size: tuple[int, int] = (1, 4), share: torch.Tensor = SHARES) -> torch.Tensor:
-    return weight.at(share, size).expand(len(share), 1, *size)[:, 0]
+    return weight.at(share, (1, *size)).expand(len(share), 1, *size)[:, 0]
 
 
 def test_arithmetic_is_that_of_the_values() -> None:
@@ -125,8 +125,8 @@ def test_masks_of_images_with_more_than_8_bits(kind: Any) -> None:
 
 def test_a_mask_is_resized_once_for_each_size() -> None:
     (((mask,), _),) = region(torch.rand(9, 9)).parts
-    assert mask.at(SHARES, (4, 4)) is mask.at(SHARES, (4, 4))
-    assert mask.at(SHARES, (2, 4)).shape == (1, 1, 2, 4)
+    assert mask.at(SHARES, (3, 4, 4)) is mask.at(SHARES, (3, 4, 4))
+    assert mask.at(SHARES, (3, 2, 4)).shape == (1, 1, 2, 4)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7, 10, 30, 50, 61, 1000])

@@ -1,4 +1,4 @@
-"""Samplers of composed distributions, one algorithm a file; guidance of high scales; and components by region."""
+"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions and canvases."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from energycomp_samplers.by_region import regional as regional, within as within
+    from energycomp_samplers.canvas import Canvas as Canvas
 
-__all__ = ["energycomp_register_guidances", "energycomp_register_samplers", "regional", "within"]
+__all__ = ["Canvas", "energycomp_register_guidances", "energycomp_register_samplers", "regional", "within"]
 
 __getattr__, _ = first_use(__name__, __file__)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from energycomp import Composer, Composition, during, per_sample, region
 from energycomp.components import (
-    Canvas,
     Gaussian,
     Part,
     crop,
@@ -25,6 +24,7 @@ from energycomp.components import (
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.testing import tiny_model
+from energycomp_samplers import Canvas
 
 WIDE = (3, 16, 40)
 WINDOWS = (window(0, 16), window(12, 16), window(24, 16))
@@ -106,12 +106,12 @@ def test_components_on_parts_are_added_to_the_background() -> None:
     canvas = Canvas(WIDE, WINDOWS, u)
     background, (p, _, q) = canvas.background.eps(X, AT), WINDOWS
     one, other = on(p, a - u, WIDE).eps(X, AT), on(q, b - u, WIDE).eps(X, AT)
-    both = on(p, a, canvas) & on(q, b, canvas)
+    both = canvas.on(p, a) & canvas.on(q, b)
     close(both.eps(X, AT), background + one + other)
-    close((~on(p, a, canvas)).eps(X, AT), background - one)
+    close((~canvas.on(p, a)).eps(X, AT), background - one)
     close((4 * both & canvas.background).eps(X, AT), background + 4 * (one + other))
-    close(on(p, 2 * a + b, canvas).eps(X, AT), (2 * on(p, a, canvas) + on(p, b, canvas)).eps(X, AT))
-    assert not (on(p, a, canvas) - on(p, a, canvas)).terms  # the same leaves cancel
+    close(canvas.on(p, 2 * a + b).eps(X, AT), (2 * canvas.on(p, a) + canvas.on(p, b)).eps(X, AT))
+    assert not (canvas.on(p, a) - canvas.on(p, a)).terms  # the same leaves cancel
     with count_rows() as spent:
         both.eps(X, AT)
     assert (spent.rows, spent.trunks) == (2 * 5, 2 * 3)  # three u, a and b, on three parts
@@ -129,7 +129,7 @@ def test_weights_that_vary_are_those_of_the_part() -> None:
     close(early.eps(X, AT)[..., inside], expected)
     close((left * on(part, a, WIDE)).eps(X, AT)[..., :20], on(part, a, WIDE).eps(X, AT)[..., :20])
     canvas = Canvas(WIDE, WINDOWS, u)
-    close(on(part, left * a + (1 - left) * u, canvas).mass.at(torch.zeros(1), WIDE), torch.ones(1, *WIDE).double())
+    close(canvas.on(part, left * a + (1 - left) * u).mass.at(torch.zeros(1), WIDE), torch.ones(1, *WIDE).double())
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def test_mixtures_on_parts_and_of_parts() -> None:
 @torch.no_grad()
 def test_copies_have_a_canvas_of_their_own() -> None:
     a, _, u = leaves()
-    whole = on(WINDOWS[0], a, Canvas(WIDE, WINDOWS, u))
+    whole = Canvas(WIDE, WINDOWS, u).on(WINDOWS[0], a)
     copied = copy.deepcopy(whole)
     assert copied.unconditional is not whole.unconditional
     close((~copied).eps(X, AT), (~whole).eps(X, AT))
@@ -198,8 +198,8 @@ def test_a_bethe_cover_of_independent_numbers_is_their_product() -> None:
     [
         (lambda a, u: on(window(30, 16), a, WIDE), InputError, "expected a part inside them"),
         (lambda a, u: on(window(0, 8), a, WIDE), CompositionError, r"has the shape \(3, 16, 8\)"),
-        (lambda a, u: on(window(0, 16), a, "wide"), InputError, "expected its shape"),
-        (lambda a, u: on(window(0, 16), a, Canvas(WIDE, WINDOWS)), CompositionError, "without an unconditional"),
+        (lambda a, u: Canvas(("wide",), WINDOWS), InputError, "whole numbers of at least 1"),
+        (lambda a, u: Canvas(WIDE, WINDOWS).on(window(0, 16), a), CompositionError, "got a canvas without"),
         (lambda a, u: on(window(0, 16), a, WIDE) & u, CompositionError, "no unconditional leaf"),
         (lambda a, u: Canvas(WIDE, WINDOWS[:2], u), InputError, "in 0 to 2 parts more than separators; expected parts"),
         (lambda a, u: Canvas(WIDE, WINDOWS, u, cover="bethe"), InputError, "expected every number in one part more"),
@@ -222,7 +222,7 @@ def test_what_is_no_part_is_refused(make: Any, error: Any, text: str) -> None:
 def test_parts_are_composed_as_anything_else() -> None:
     a, b, u = leaves()
     canvas = Canvas(WIDE, WINDOWS, u)
-    x = Composer([on(WINDOWS[0], a, canvas), on(WINDOWS[2], b, canvas)], rule="product").sample(
+    x = Composer([canvas.on(WINDOWS[0], a), canvas.on(WINDOWS[2], b)], rule="product").sample(
         1, num_inference_steps=2, output_type="pt", progress=False
     )
     assert tuple(x.shape) == (1, *WIDE)

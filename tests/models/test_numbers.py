@@ -1,0 +1,130 @@
+"""Models of numbers that are no image: made, trained, sampled, saved, loaded, read, and written as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import energycomp
+from energycomp import plugins
+from energycomp.cli import app
+from energycomp.components import Condition, cosine_schedule
+from energycomp.errors import CompositionError, InputError
+from energycomp.models import Defaults, Model, NumberProcessor, load, save_pretrained
+from energycomp.plugins import registry
+from energycomp.testing import Labels
+from energycomp_lab.training import denoising_loss
+
+LEVELS = torch.tensor([-1.0, 0.0, 2.0])
+
+
+class Levels(nn.Module):
+    """The mean of rows N(level of the label, 0.1^2) of any shape, as the prediction of x0."""
+
+    def __init__(self, *, labels: int) -> None:
+        super().__init__()
+        self.config = {"labels": labels}
+        self.level = nn.Parameter(LEVELS[:labels].clone())
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        level = (condition.rows[:, 0] @ self.level).reshape(-1, *[1] * (sample.ndim - 1))
+        a = torch.cos(torch.pi / 2 * (timestep / 1000 + 0.008) / 1.008).square().reshape(level.shape)
+        return level + 0.01 * a.sqrt() / (0.01 * a + 1 - a) * (sample - a.sqrt() * level)
+
+
+def made(shape: tuple[int, ...]) -> Model:
+    numbers = NumberProcessor(shape, [10.0] * shape[0], [5.0] * shape[0])
+    denoiser = energycomp.Denoiser(
+        network=Levels(labels=3),
+        alphas_cumprod=cosine_schedule(),
+        prediction_type="sample",
+        rule="product",
+        sample_shape=shape,
+        token_shape=(1, 3),
+        codec=numbers,
+    )
+    defaults = Defaults(counts=(1, 1), draws=4, solver="enumerate")
+    names: Any = {"network_name": "levels", "conditioner_name": "levels"}
+    return Model("levels", denoiser, Labels(3), numbers, defaults=defaults, **names)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_own", {})
+    plugins.register("networks", "levels", Levels)
+    plugins.register("conditioners", "levels", Labels)
+
+
+SHAPES = pytest.mark.parametrize("shape", [(13,), (2, 64), (3, 4, 8, 8)])
+
+
+@SHAPES
+def test_sampled_saved_loaded_read_and_trained(shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = made(shape)
+    save_pretrained(model, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.processor == again.denoiser.codec == model.processor
+    options: Any = {"num_inference_steps": 5, "progress": False, "generator": 0}
+    x = energycomp.Composer(again(2)).sample(4, output_type="pt", **options)
+    assert tuple(x.shape) == (4, *shape)
+    assert float(x.mean()) == pytest.approx(20.0, abs=0.3)  # 10 + 5 * 2
+    np.testing.assert_allclose(energycomp.Composer(again(2)).sample(4, output_type="np", **options), x, rtol=1e-5)
+    assert repr(again).startswith(f"Model('levels', samples {shape},")
+    with pytest.raises(InputError, match="got output_type 'pil' for samples"):
+        energycomp.Composer(again(2)).sample(4, **options)
+    for label, row in ((0, torch.full(shape, 5.0)), (2, x[0])):
+        assert energycomp.infer(row, again, generator=0).conditions.tolist() == [label]
+    ranking = energycomp.rank(x, again(2) & again.unconditional, model=again)
+    assert bool(ranking.complete.all())
+    samples, owner = again.encode(x), torch.arange(4)
+    loss = denoising_loss(again.denoiser, samples, again.conditioner(torch.full((4,), 2)), owner, generator=0)
+    worse = denoising_loss(again.denoiser, samples, again.conditioner(torch.full((4,), 0)), owner, generator=0)
+    assert float(loss) < 0.02 < float(worse)
+
+
+def test_numbers_that_are_standardised_otherwise_do_not_compose() -> None:
+    one, other = made((13,)), made((13,))
+    shifted = attrs.evolve(other.denoiser, codec=NumberProcessor((13,), [0.0] * 13, [5.0] * 13))
+    with pytest.raises(CompositionError, match="with space numbers"):
+        _ = one(0) + attrs.evolve(other(0), denoiser=shifted)
+
+
+def test_fitted_numbers_are_standardised_and_come_back() -> None:
+    data = torch.randn(50, 2, 6) * torch.tensor([3.0, 0.1])[:, None] + torch.tensor([7.0, -2.0])[:, None]
+    fitted = NumberProcessor.fit(data)
+    samples = fitted.encode(fitted(data))
+    torch.testing.assert_close(samples.mean((0, 2)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(samples.std((0, 2), correction=0), torch.ones(2))
+    torch.testing.assert_close(fitted.decode(samples), data)
+    assert fitted(data[0].tolist()).shape == (1, 2, 6)
+    for wrong in (data[:, :1], data * float("nan"), "numbers", torch.zeros(0, 2, 6)):
+        with pytest.raises(InputError, match="expected finite numbers of shape"):
+            fitted(wrong)
+    for shape, mean, scale in (((3, 8, 8), [0.0] * 3, [1.0] * 3), ((2,), [0.0], [1.0]), ((1,), [0.0], [0.0])):
+        with pytest.raises(InputError, match="expected one of each"):
+            NumberProcessor(shape, mean, scale)
+
+
+def test_samples_are_written_as_tables(tmp_path: Path) -> None:
+    save_pretrained(made((2, 3)), tmp_path / "model")
+
+    def run(out: str) -> Any:
+        arguments = ["sample", str(tmp_path / "model"), "2", "-n", "4", "--steps", "5", "-o", str(tmp_path / out)]
+        return CliRunner().invoke(app, arguments)
+
+    assert run("x.npy").exit_code == run("x.csv").exit_code == 0
+    array, table = np.load(tmp_path / "x.npy"), np.loadtxt(tmp_path / "x.csv", delimiter=",", skiprows=1)
+    assert array.shape == (4, 2, 3)
+    assert array.mean() == pytest.approx(20.0, abs=1.0)
+    np.testing.assert_allclose(table, array.reshape(4, 6), rtol=1e-6)
+    assert (tmp_path / "x.csv").read_text().startswith("x0_0,x0_1,x0_2,x1_0,")
+    wrong = run("x.png")
+    assert isinstance(wrong.exception, InputError)
+    assert "expected one of numbers, such as samples.csv" in str(wrong.exception)
