@@ -25,9 +25,8 @@ def check_table(model: Model, path: Path) -> None:
     """Raises `InputError` where a file is not for the samples of a model, which are images or numbers."""
     from energycomp.images import is_picture
 
-    is_image = is_picture(model.processor.sample_shape)
-    if (path.suffix.lower() in TABLES) == is_image:
-        expected = "a .png file" if is_image else "one of numbers, such as samples.csv or samples.npy"
+    if (path.suffix.lower() in TABLES) == is_picture(model.processor.sample_shape):
+        expected = "a .png file" if path.suffix.lower() in TABLES else "one of numbers, such as samples.csv"
         raise InputError(f"got -o {path} for samples of {model.name}; expected {expected}; change -o")
     if path.suffix.lower() == ".parquet" and not (find_spec("pandas") and find_spec("pyarrow")):
         raise InputError(f"got -o {path} without pandas and pyarrow; install them, or write a .csv or .npy file")

@@ -58,6 +58,9 @@ def sample(
             "numbers go to one .csv, .npy or .parquet file.",
         ),
     ] = Path("sample.png"),
+    canvas: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Size in pixels of a larger image of objects, for example 256x64.")
+    ] = None,
     raw: Raw = False,
     as_grid: Annotated[bool, typer.Option("--grid", help="Write all samples to one image, in rows.")] = False,
     guidance: Annotated[
@@ -91,6 +94,7 @@ def sample(
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.png
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
     energycomp sample clevr "red cube" "small metal sphere" -o scene.png
+    energycomp sample clevr --canvas 256x64 "red cube at 0.1,0.5" "small sphere at 0.8,0.6" -o wide.png
     energycomp sample clevr "0.3,0.5" --not "0.7,0.6" --sampler rejection -o without.png
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
     energycomp sample faces smiling "black_hair=false" -o face.png
@@ -108,12 +112,15 @@ def sample(
     the sampling trajectory: 0 is noise, and 1 is the end. Without components, the unconditional prediction is sampled.
 
     Several compositions, with / between them, are sampled in one batch: a component of --not is in each of them.
+    --canvas joins windows of the model's size, which overlap by half; places are shares of the larger image.
     --guidance moves the prediction of the whole composition away from the unconditional one; the weight of its
     components is 1 where they have none. rescale, apg and zero-star keep high scales from saturating colours, and cost
     as much as cfg. A model that generates whole scenes takes no components. Each sample is written to its own file,
     which `infer` and `edit` can read. --json adds the report of the sampler: costs, effective sample sizes, warnings.
     """
     sets, negated = _compositions(components or []), negated or []
+    if canvas is not None and (negated or best_of > 1):
+        raise InputError("got --canvas with --not or --best-of; expected none of them; leave them out")
     is_table = out.suffix.lower() in TABLES
     files = [out] if is_table else _files(out, n * len(sets), as_grid)
     check_folder(out.parent, "-o", path=out)
@@ -133,7 +140,7 @@ def sample(
     if (whole_scenes := sampler_of(loaded)) is not None:
         images = _scenes(run, whole_scenes, n, model)
     else:
-        composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed)
+        composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed, canvas)
         options |= {
             "num_inference_steps": steps,
             "mixed_precision": precision,
@@ -256,11 +263,18 @@ def _scenes(run: Run, own: Any, n: int, model: str) -> Any:
 
 
 def _composed(
-    model: Model, sets: list[list[str]], negated: list[str], guidance: str | None, seed: int
+    model: Model, sets: list[list[str]], negated: list[str], guidance: str | None, seed: int, canvas: str | None
 ) -> list[Composer]:
     """A composer for each list of components. The weight of those without one is 1 under a guidance of the whole."""
+    from energycomp.components import Widens
     from energycomp.sampling import Composer
 
+    if canvas is not None:
+        sides, own = re.fullmatch(r"(\d+)x(\d+)", canvas), model.conditioner
+        if sides is None or not isinstance(own, Widens):
+            expected = "expected WIDTHxHEIGHT in pixels, such as 256x64, and a model of objects, such as clevr"
+            raise InputError(f"got --canvas {canvas} with {model.name}; {expected}; change it")
+        return [Composer(own.widened(model, texts, (int(sides[2]), int(sides[1])), seed)) for texts in sets]
     weight = None if guidance in (None, ATTRIBUTES) else 1.0
     ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost
     parts = [[*model.scene(*texts, weight=weight, generator=seed), *ruled_out] for texts in sets]

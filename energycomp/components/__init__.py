@@ -78,6 +78,7 @@ from energycomp.components.terms import weights_at as weights_at
 from energycomp.components.text import WeightedText as WeightedText, weighted as weighted
 from energycomp.components.values import (
     ReadsText as ReadsText,
+    Widens as Widens,
     parsed as parsed,
     random_values as random_values,
     read_value as read_value,

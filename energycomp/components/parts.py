@@ -1,9 +1,7 @@
 """Parts of a larger sample: components that act on a window, a crop, frames or items of it.
 
 Notation: variable -> symbol
-    part        P, a selection of numbers of a sample x, the same at every noise level
-
-    E_on(x, t) = E(P x, t),  eps_on(x, t) = P^T eps(P x, t)
+    part    P, a selection of numbers of a sample x: E_on(x, t) = E(P x, t),  eps_on(x, t) = P^T eps(P x, t)
 """
 
 from __future__ import annotations
@@ -116,14 +114,12 @@ class _Group(WrappedGroup):
         self, leaves: Sequence[_On], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
         levels, own = self.space.levels(timestep, sample.dtype), list(owners)
-        starts = {leaf.part: 0 for leaf in leaves}
+        starts = {part: i * len(sample) for i, part in enumerate(dict.fromkeys(leaf.part for leaf in leaves))}
         seen = [part.seen(sample, levels) for part in starts]
         if len(starts) > 1:
-            starts = {part: number * len(sample) for number, part in enumerate(starts)}
             everyone = torch.arange(len(sample), device=sample.device)
             own = [starts[leaf.part] + (everyone if o is None else o) for leaf, o in zip(leaves, owners, strict=True)]
-        batch = torch.cat(seen) if len(seen) > 1 else seen[0]
-        inner = [leaf.inner for leaf in leaves]
+        inner, batch = [leaf.inner for leaf in leaves], torch.cat(seen) if len(seen) > 1 else seen[0]
         predicted = predict_group(self.inner, inner, own, batch, timestep.repeat(len(seen)))
         rest = convert(torch.zeros_like(sample), sample, *levels, source="epsilon", target=self.prediction_type)
         return [

@@ -34,6 +34,14 @@ class Places(Protocol):
         """The texts of the objects of one image, each with a place."""
 
 
+@runtime_checkable
+class Widens(Protocol):
+    """A conditioner of objects that arranges them on an image that is larger than those of a model."""
+
+    def widened(self, model: Any, texts: Sequence[str], size: tuple[int, int], generator: int, /) -> Any:
+        """The composition of objects, whose places are shares of the larger image (height, width)."""
+
+
 def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
     """The arguments that a model is called with as one value (1, *V).
 

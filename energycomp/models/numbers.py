@@ -69,10 +69,7 @@ class NumberProcessor:
         """The numbers (B, *shape) of standardised ones."""
         return latents * self._wide(self.scale, latents) + self._wide(self.mean, latents)
 
-    def config(self) -> dict[str, Any]:
-        """As JSON, from which it is made again."""
-        return attrs.asdict(self)
-
+    config = attrs.asdict  # as JSON, from which it is made again
     latent_shape = property(lambda self: self.sample_shape)
     identity = property(lambda self: f"numbers {hashlib.sha256(repr(self).encode()).hexdigest()[:16]}")
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.components import Condition, MixedSupport
+from energycomp.components import Composition, Condition, MixedSupport, Weight, weighted
 from energycomp.errors import InputError
 from energycomp.fields import FLAG
+from energycomp.models import Model
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.viewpoint import Viewpoint
 
@@ -138,6 +139,22 @@ class Objects:
                 text = f"{text} at {known[-1][0]:.3f},{known[-1][1]:.3f}"  # noqa: PLW2901
             made.append(text)
         return made
+
+    def widened(self, model: Model, texts: Sequence[str], size: tuple[int, int], generator: int, /) -> Composition:
+        """Objects on an image (height, width) that is larger than those of the model; see `energycomp_clevr.wide`.
+
+        Raises:
+            InputError: a text that is no description, or whose weight is not a number.
+        """
+        from energycomp_clevr.wide import wide
+
+        found = [weighted(text) for text in texts]
+        if varying := [one for one in found if isinstance(one.place, Weight)]:
+            raise InputError(f"got {varying[0].text!r} with a region or a share of the trajectory; expected a number")
+        placed = self.placed([one.text for one in found], torch.Generator().manual_seed(generator))
+        values = torch.cat([torch.zeros(0, *self.value_shape), *map(self.read, placed)])
+        weights = [float(one.weight(model.defaults.guidance_scale)) for one in found]  # type: ignore[arg-type]
+        return wide(model, values, weights, size)
 
     def describe(self, value: Tensor) -> dict[str, Any]:
         """One value (6,), or a place (2,), as {"x": ..., "y": ..., "shape": ...}, without open attributes."""

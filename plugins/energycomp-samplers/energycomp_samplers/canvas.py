@@ -11,7 +11,7 @@ Notation: variable -> symbol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -57,6 +57,14 @@ def ramp(part: Selection, shape: tuple[int, ...]) -> Tensor:
     return part.placed(values, torch.zeros(1, *shape, dtype=torch.float64))
 
 
+def _sizes(given: Iterable[int]) -> tuple[int, ...]:  # mypy knows converters that are functions only
+    return tuple(given)
+
+
+def _parts(given: Iterable[Selection]) -> tuple[Selection, ...]:
+    return tuple(given)
+
+
 @attrs.frozen(eq=False, slots=False, repr=False)
 class Canvas:
     """A larger sample that parts cover, each with a component, such as an image that is wider than those of a model.
@@ -83,8 +91,8 @@ class Canvas:
     torch.Size([1, 3])
     """
 
-    sample_shape: tuple[int, ...] = attrs.field(converter=tuple, validator=SHAPE)
-    parts: tuple[Selection, ...] = attrs.field(converter=tuple)
+    sample_shape: tuple[int, ...] = attrs.field(converter=_sizes, validator=SHAPE)
+    parts: tuple[Selection, ...] = attrs.field(converter=_parts)
     unconditional: Any = None
     cover: Literal["mean", "bethe"] = attrs.field(default="mean", validator=one_of(("mean", "bethe")))
     separators: tuple[tuple[Selection, EnergyComponent], ...] = attrs.field(default=(), converter=tuple)

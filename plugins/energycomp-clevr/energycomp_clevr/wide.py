@@ -1,0 +1,64 @@
+"""Scenes that are larger than the images of a model: described objects on a canvas of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from energycomp.components import Composition, combine, crop
+from energycomp.errors import InputError
+from energycomp.models import Model
+from energycomp_samplers import Canvas
+
+MARGIN = 0.1  # of a window; objects nearer to its edge are those of its neighbours
+
+
+def canvas_of(model: Model, size: tuple[int, int]) -> Canvas:
+    """A canvas (height, width) of windows of the model's size, which overlap by half, over the model's u.
+
+    Raises:
+        InputError: a size below that of the model's images, or a model with a codec.
+    """
+    channels, *own = model.denoiser.sample_shape
+    if model.denoiser.codec is not None or any(side < least for side, least in zip(size, own, strict=True)):
+        got = f"got a canvas of {size[1]}x{size[0]} px for {model.name} of {own[1]}x{own[0]} px"
+        raise InputError(f"{got}; expected at least that size, and a model of pixels; change it")
+    tops, lefts = (_starts(side, part) for side, part in zip(size, own, strict=True))
+    parts = [crop(top, left, own[0], own[1]) for top in tops for left in lefts]
+    return Canvas((channels, *size), parts, model.unconditional)
+
+
+def _starts(side: int, part: int) -> list[int]:
+    """Where windows begin: every half window, and at the end.
+
+    >>> _starts(150, 64), _starts(64, 64)
+    ([0, 32, 64, 86], [0])
+    """
+    return [*range(0, side - part, part // 2), side - part]
+
+
+def wide(model: Model, values: Tensor, weights: Sequence[float], size: tuple[int, int]) -> Composition:
+    """Objects (K, *V), whose places (x, y) are shares of a canvas (height, width), as one composition.
+
+    Each window has the objects whose places it holds, at their places in it, composed by the model's rule; windows are
+    joined by the mean of their predictions (MultiDiffusion, Bar-Tal et al., 2023). Costs a network evaluation for each
+    object and window that it is in, and one per window for u.
+    """
+    canvas, (height, width) = canvas_of(model, size), size
+    scenes = []
+    for part in canvas.parts:
+        (_, rows), (_, columns) = part.axes
+        corner = torch.tensor([columns[0] / width, rows[0] / height])
+        share = torch.tensor([len(columns) / width, len(rows) / height])
+        places = (values[:, :2] - corner) / share
+        least, most = (
+            MARGIN * (corner > 0),
+            1 - MARGIN * (corner + share < 1 - 1e-6),
+        )  # edges of the canvas are no seams
+        inside = ((places >= least) & (places <= most)).all(1).nonzero()[:, 0].tolist()
+        moved = torch.cat([places, values[:, 2:]], dim=1)
+        leaves = [weights[k] * model.leaf(moved[k : k + 1]) for k in inside]
+        scenes.append(combine([*leaves, model.unconditional], "product"))
+    return canvas.join(scenes)
