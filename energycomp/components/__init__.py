@@ -26,6 +26,7 @@ from energycomp.components.conditioning import (
     mixed_of as mixed_of,
     weights_of as weights_of,
 )
+from energycomp.components.energies import given_energies as given_energies
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.match_snr import match_snr as match_snr
 from energycomp.components.parts import (

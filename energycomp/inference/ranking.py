@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Composition, Condition, EnergyComponent, Rule, default_gamma, identifies_null
+from energycomp.components.energies import given_energies
 from energycomp.components.ledger import count_rows
 from energycomp.components.weights import constant_weights, is_constant
 from energycomp.denoisers.denoiser import Conditional, Denoiser
@@ -39,6 +40,7 @@ class Ranking:
         stderr: (N, K) standard error of the lift.
         p_value: (N, K) the probability of a lift at least as large on other draws, if its expectation were 0.
         rows: network evaluations spent.
+        energy: (N,) of a constraint; None without one.
 
     >>> lift, p_value = torch.tensor([[9.0, -1.0], [3.0, 2.0]]), torch.tensor([[0.0, 0.9], [0.0, 0.001]])
     >>> ranking = Ranking(("a", "b"), (False, False), lift, torch.ones(2, 2) / 2, p_value, rows=0)
@@ -52,6 +54,7 @@ class Ranking:
     stderr: Tensor
     p_value: Tensor
     rows: int
+    energy: Tensor | None = None
 
     @property
     def shown(self) -> Tensor:
@@ -80,9 +83,13 @@ class Ranking:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The images, best first: complete ones before others, then by least lift; ties by the sum of the lifts."""
-        complete, least, total = self.complete.tolist(), self.least.tolist(), self._signed().sum(1).tolist()
-        return tuple(sorted(range(len(least)), key=lambda i: (complete[i], least[i], total[i]), reverse=True))
+        """The images, best first: complete ones before others, then by the energy of a constraint, the lowest first.
+
+        Without one, and for equal energies, by least lift; ties by the sum of the lifts.
+        """
+        good = torch.zeros(len(self.lift)) if self.energy is None else -self.energy
+        keys = [one.tolist() for one in (self.complete, good, self.least, self._signed().sum(1))]
+        return tuple(sorted(range(len(good)), key=list(zip(*keys, strict=True)).__getitem__, reverse=True))
 
     def _signed(self) -> Tensor:
         return torch.where(torch.tensor(self.negated), -self.lift, self.lift)
@@ -98,6 +105,7 @@ def rank(
     *,
     model: Model | None = None,
     draws: int = DRAWS,
+    constraint: Callable[[Tensor], Tensor] | None = None,
     generator: int | torch.Generator | None = None,
 ) -> Ranking:
     """The lift of every component of a composition for every image: how much it explains of that image.
@@ -118,6 +126,8 @@ def rank(
         model: its processor and codec read the images, and its defaults give the timesteps and weights of the draws.
             When left out, draws cover all timesteps, with the weights min(1, 1 / SNR) where the denoiser predicts x0.
         draws: how many draws a lift averages over, at least 2.
+        constraint: takes images in [0, 1], (N, C, H, W), and gives energies (N,), by which images rank that are equally
+            complete, such as `energycomp_samplers.constraint(f)`.
         generator: or a seed, makes the draws repeatable; 0 when left out.
 
     Raises:
@@ -136,7 +146,8 @@ def rank(
     denoiser, _, _ = rankable(composition)
     if model is not None and checked_model(model).denoiser is not denoiser:
         raise InputError(f"got model={model.name}, of another denoiser than the components; expected theirs; pass it")
-    return rank_samples(_samples(images, denoiser, model), composition, model=model, draws=draws, generator=generator)
+    options: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": generator}
+    return rank_samples(_samples(images, denoiser, model), composition, **options)
 
 
 def rank_samples(
@@ -145,6 +156,7 @@ def rank_samples(
     *,
     model: Model | None = None,
     draws: int = DRAWS,
+    constraint: Callable[[Tensor], Tensor] | None = None,
     generator: int | torch.Generator | None = None,
 ) -> Ranking:
     """`rank` of samples (B, C, H, W) of the denoiser."""
@@ -169,9 +181,13 @@ def rank_samples(
             form = quadratic_form(denoiser, sample[None], bank, condition)
             _check_finite(form, leaves)
             found.append(_lifts(form.weighted_errors(taken)))
+        energy = None
+        if constraint is not None:
+            images = decoded(samples, "pt", decode=denoiser.decode, value_range=denoiser.noised_space.value_range)
+            energy = given_energies("constraint", constraint, len(images), images).cpu()
     lift, stderr, p_value = torch.stack(found).unbind(-1)
     names = tuple(map(repr, leaves))
-    return Ranking(names, tuple(w < 0 for w in weights), lift, stderr, p_value, spent.rows)
+    return Ranking(names, tuple(w < 0 for w in weights), lift, stderr, p_value, spent.rows, energy)
 
 
 def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional], list[float]]:
@@ -290,6 +306,7 @@ def sample_best(
     until_complete: bool = False,
     model: Model | None = None,
     draws: int = DRAWS,
+    constraint: Callable[[Tensor], Tensor] | None = None,
     generator: Generator = None,
     output_type: str = "pil",
     **options: Any,
@@ -304,7 +321,7 @@ def sample_best(
         n: the number of samples that are kept.
         best_of: samples drawn for each that is kept.
         until_complete: draw n samples at a time, and no more once n of them show every component.
-        model, draws: as for `rank`.
+        model, draws, constraint: as for `rank`.
         generator: one, or a seed, for samples and ranking; or a list, one for each of the n * best_of samples, which
             are then ranked with the seed 0, as they are with `until_complete`.
         output_type: as for `Composer.sample`.
@@ -339,7 +356,8 @@ def sample_best(
             some = generators[start : start + size] if isinstance(generators, list) else generators
             drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
             seen = drawn[-1] if clipped is None else drawn[-1].clamp(*clipped)
-            rankings.append(rank_samples(seen, composer, model=model, draws=draws, generator=own))
+            how: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": own}
+            rankings.append(rank_samples(seen, composer, **how))
             if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
                 break
     samples, ranking = torch.cat(drawn), _joined(rankings)
@@ -352,6 +370,8 @@ def sample_best(
 def _joined(rankings: Sequence[Ranking]) -> Ranking:
     """The ranking of all images of several rankings of one composition."""
     parts: dict[str, Any] = {
-        name: torch.cat([getattr(one, name) for one in rankings]) for name in ("lift", "stderr", "p_value")
+        name: torch.cat([getattr(one, name) for one in rankings])
+        for name in ("lift", "stderr", "p_value", "energy")
+        if getattr(rankings[0], name) is not None
     }
     return attrs.evolve(rankings[0], **parts, rows=sum(one.rows for one in rankings))

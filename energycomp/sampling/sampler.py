@@ -176,6 +176,7 @@ class SamplingReport:
         notes: what else the sampler warns of.
         drawn: samples that were drawn, by a sampler that rejects some of them; None for others.
         kept: samples of the result that were not rejected; None for other samplers.
+        constraint_calls: samples of which a constraint was evaluated.
 
     >>> SamplingReport(ess=(0.9, 0.04)).warnings
     ('the weights collapsed: the effective sample size fell to 4% of the particles; use more particles or steps',)
@@ -189,6 +190,7 @@ class SamplingReport:
     notes: tuple[str, ...] = ()
     drawn: int | None = None
     kept: int | None = None
+    constraint_calls: int = 0
 
     @property
     def warnings(self) -> tuple[str, ...]:

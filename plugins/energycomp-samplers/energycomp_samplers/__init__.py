@@ -12,8 +12,16 @@ if TYPE_CHECKING:
 
     from energycomp_samplers.by_region import regional as regional, within as within
     from energycomp_samplers.canvas import Canvas as Canvas
+    from energycomp_samplers.constraints import constraint as constraint
 
-__all__ = ["Canvas", "energycomp_register_guidances", "energycomp_register_samplers", "regional", "within"]
+__all__ = [
+    "Canvas",
+    "constraint",
+    "energycomp_register_guidances",
+    "energycomp_register_samplers",
+    "regional",
+    "within",
+]
 
 __getattr__, _ = first_use(__name__, __file__)
 

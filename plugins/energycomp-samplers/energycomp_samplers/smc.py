@@ -33,6 +33,7 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import attrs
@@ -44,13 +45,13 @@ from energycomp.fields import legal, number, one_of, whole
 from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
 from energycomp_samplers.chain import Chain, Moves
+from energycomp_samplers.constraints import Constraint, Twist
 from energycomp_samplers.kernels import (
     Level,
     called_back,
     check_densities,
     clipped,
     levels,
-    predicted,
     sum_of_squares,
     total_energy,
 )
@@ -58,6 +59,8 @@ from energycomp_samplers.particles import effective_sample_size, systematic, tak
 
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
 LEAST_SUM = 0.5  # of the weights, for moves without a test: the variance is then 14 % too large at 50 steps
+NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
+CONSTRAINT = legal(lambda value: isinstance(value, Constraint), "one of `energycomp_samplers.constraint(f)`")
 WEIGHTS = ("rne", "fkc", "energy", "none")
 MOVES = legal(
     lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
@@ -78,6 +81,8 @@ class SMC:
             noise at low noise levels.
         clamp: the log weights of one step are limited to this distance from their mean.
         moves: `MALA`, `HMC` or `Langevin` at each noise level, before particles are weighted.
+        constraint: of `constraint(f)`: samples are those of p(x) exp(-w f(x)). Its weights have no limit, and go on to
+            the end. f is called once for each particle and step; with `gradient=True` networks are differentiated, too.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -94,9 +99,10 @@ class SMC:
     resample_above: float | None = attrs.field(default=None, validator=number(least=0, or_none=True))
     clamp: float = attrs.field(default=10.0, validator=number())
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
+    constraint: Constraint | None = attrs.field(default=None, validator=attrs.validators.optional(CONSTRAINT))
 
     def __attrs_post_init__(self) -> None:
-        if self.weights == "none" and (self.particles or 1) > 1:
+        if self.weights == "none" and (self.particles or 1) > 1 and self.constraint is None:
             raise InputError(
                 f"got particles={self.particles} with weights='none'; expected weights, by which one particle of each "
                 "sample is drawn; leave particles= out"
@@ -118,40 +124,58 @@ class SMC:
         self._check(target, generator)
         generator = as_generators(generator)
         product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
-        alone = self.weights == "none" and isinstance(generator, list)  # steps are adapted to each sample
+        alone = not self._weighs and isinstance(generator, list)  # steps are adapted to each sample
         groups = (n, self.particles or 1) if alone or self.particles is not None else (1, n)
         shape = target.noised_space.sample_shape
 
         def noise(like: tuple[int, ...]) -> Tensor:
             return draw_noise((*like, *shape), generator=generator, device=target.device)
 
+        def clean(x: Tensor, x0: Tensor, level: Level) -> Tensor:
+            mean = clipped(product.mean(x0), target)
+            return product.centre(x, mean, level) if level.is_last else mean
+
         x = noise(groups) / product.total**0.5
         chain = None if self.moves is None else Chain(self.moves, target)
         run = _Run(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
         # Of the weights of energies, what does not depend on the energies of y. At the start, -log N(x; 0, I / B).
         arriving: Tensor | None = product.total * sum_of_squares(x, x) / 2.0
+        twist = Twist(self.constraint, target, torch.zeros_like(run.log_weights))
         for level in levels(target, num_inference_steps, progress=progress):
-            x0 = predicted(target, x, level)
+            x, x0 = twist.predicted(x, level)
             uses_energy = self.weights == "energy" and run.is_weighing
             energy = total_energy(target, x, level) if uses_energy else None
             arrived = None if arriving is None or energy is None else arriving - energy
             if chain is not None:
                 x, x0 = chain.move(x, x0, level, noise, lambda shape: uniform(shape, generator, target.device))
                 energy = total_energy(target, x, level) if uses_energy else None
-            if run.is_weighing:
-                increment = self._increment(product, x, x0, level, arrived)
-                places = run.weighed(increment, level)
+                x, x0 = twist.predicted(x, level) if twist.follows(level) else (x, x0)
+            if run.is_weighing or self.constraint is not None:
+                increment = self._increment(product, x, x0, level, arrived) if run.is_weighing else None
+                places = run.weighed(increment, level, twist.weighed(x, partial(clean, x, x0, level), level))
+                twist.take(places)
+                x, x0 = x.detach(), x0.detach()
                 x, x0 = taken(x, places), torch.stack([taken(one, places) for one in x0])
                 energy = None if energy is None else taken(energy, places)
             centre = product.centre(x, clipped(product.mean(x0), target), level)
-            y = centre if level.is_last else centre + product.variance(level) ** 0.5 * noise(tuple(x.shape[:2]))
+            variance = product.variance(level)
+            y = centre
+            if not level.is_last:
+                y = twist.moved(centre, variance) + variance**0.5 * noise(tuple(x.shape[:2]))
+            twist.correct(y, centre, variance)
             if energy is not None and not level.is_last:
                 arriving = energy + product.log_ratio(x, y, centre, level)
             x = called_back(callback_on_step_end, level, y)
         samples = x.flatten(0, 1)
-        if self.weights != "none" and self.particles is None:  # copies of one particle stand side by side
+        if self._weighs and self.particles is None:  # copies of one particle stand side by side
             samples = samples[uniform((n,), generator, target.device).argsort()]
-        return Sampled(samples, run.report(chain))
+        report = run.report(chain)
+        notes = (*report.notes, *([NONE_LEFT] if twist.rules_out_all else []))
+        return Sampled(samples, attrs.evolve(report, constraint_calls=twist.calls, notes=notes))
+
+    @property
+    def _weighs(self) -> bool:
+        return self.weights != "none" or self.constraint is not None
 
     def _increment(
         self,
@@ -172,7 +196,7 @@ class SMC:
                 f"got {target.composition!r} with weights that sum to {sum(target.weights):g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if isinstance(generator, Sequence) and self.particles is None and self.weights != "none":
+        if isinstance(generator, Sequence) and self.particles is None and self._weighs:
             raise InputError(
                 f"got {len(generator)} generators for one swarm of particles, whose samples depend on each other; "
                 "expected one; give one generator, or particles of each sample: SMC(particles=4)"
@@ -242,9 +266,32 @@ class _Run:
     stopped: Level | None = None  # where the spread of the weights ended them
     starts_far: bool = False  # whether weights of energies could not correct the start
 
-    def weighed(self, increment: Tensor, level: Level) -> Tensor:
-        """Adds the weights of a step. Returns the places of the particles that stay, (G, P)."""
+    def weighed(self, increment: Tensor | None, level: Level, twisted: Tensor | None = None) -> Tensor:
+        """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P)."""
         options, count = self.options, self.log_weights.shape[1]
+        if increment is not None:
+            self._add(increment, level)
+        weighs = self.is_weighing or twisted is not None
+        if twisted is not None:
+            self.log_weights = self.log_weights + twisted
+        if weighs:
+            self.ess.append(float(effective_sample_size(self.log_weights).mean()))
+            weighs = not level.is_last
+            self.is_weighing = self.is_weighing and weighs
+        if not weighs:  # equal weights from here on; of the particles of one sample, one stays
+            self.resampled.append(level.step)
+            return systematic(self.log_weights, count if options.particles is None else 1, self.generator)
+        # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
+        drawn = systematic(self.log_weights, count, self.generator)
+        low = (effective_sample_size(self.log_weights) < options.resample_below)[:, None]
+        if bool(low.any()):
+            self.resampled.append(level.step)
+        self.log_weights = self.log_weights.masked_fill(low, 0.0)
+        return torch.where(low, drawn, torch.arange(count, device=drawn.device))
+
+    def _add(self, increment: Tensor, level: Level) -> None:
+        """Adds the weights of a step, unless they are noise."""
+        options = self.options
         increment = increment - increment.mean(dim=1, keepdim=True)
         least = options.resample_above
         spread = float(increment.std(dim=1, correction=0).mean())
@@ -255,18 +302,6 @@ class _Run:
             self.stopped = level
         if self.is_weighing:
             self.log_weights = self.log_weights + increment.clamp(-options.clamp, options.clamp)
-            self.ess.append(float(effective_sample_size(self.log_weights).mean()))
-            self.is_weighing = not level.is_last
-        if not self.is_weighing:  # equal weights from here on; of the particles of one sample, one stays
-            self.resampled.append(level.step)
-            return systematic(self.log_weights, count if options.particles is None else 1, self.generator)
-        # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
-        drawn = systematic(self.log_weights, count, self.generator)
-        low = (effective_sample_size(self.log_weights) < options.resample_below)[:, None]
-        if bool(low.any()):
-            self.resampled.append(level.step)
-        self.log_weights = self.log_weights.masked_fill(low, 0.0)
-        return torch.where(low, drawn, torch.arange(count, device=drawn.device))
 
     def report(self, chain: Chain | None) -> SamplingReport:
         notes = []

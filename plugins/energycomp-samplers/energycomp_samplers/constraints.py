@@ -1,0 +1,138 @@
+"""Constraints: energies of clean samples alone, such as a detector, a reward, a simulator or an observation.
+
+A constraint asks for samples of p(x) exp(-w f(x)), and f has no noise levels. Notation: variable -> symbol
+    twist       log psi_t(x) = -alpha_bar_t^2 w f(E[x_0 | x_t = x]) at timestep t, and -w f(x_0) at the end
+    drift       grad_x log psi_t(x), through the network
+
+SMC weighs its particles by psi_s(y) / psi_t(x) for each step from x to y. The product of these over a run is psi_0, so
+that the particles have the weights of p(x) exp(-w f(x)) at the end, however good f is at blurred samples (twisted
+diffusion sampler; Wu et al., 2023). The factor alpha_bar_t^2 allows for what E[x_0 | x_t] does not say of x_0: without
+it few particles are left at high noise levels. A drift moves the proposal, to N(mu + v drift, v I) in place of
+N(mu, v I), and weights are corrected by the ratio of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import given_energies
+from energycomp.errors import InputError
+from energycomp.fields import FLAG, legal, number
+from energycomp.images import decoded
+from energycomp.sampling import Target
+from energycomp_samplers.kernels import Level, predicted, sum_of_squares
+from energycomp_samplers.particles import taken
+
+RULED_OUT = 1e6  # the energy that an infinite one counts as
+
+
+@attrs.frozen(eq=False)
+class Constraint:
+    """What `constraint` makes. Called with images (B, ...), it returns w f, (B,)."""
+
+    f: Callable[[Tensor], Tensor] = attrs.field(validator=legal(callable, "a function of samples"))
+    weight: float = attrs.field(default=1.0, validator=number(least=0.0))
+    gradient: bool = attrs.field(default=False, validator=FLAG)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Energies (B,), in float64; +inf where f is, also of weight 0."""
+        energies = given_energies("constraint", self.f, len(images), images).double()
+        return torch.where(energies == torch.inf, energies, self.weight * energies)
+
+    def twist(self, target: Target, x0: Tensor) -> Tensor:
+        """log psi, (G, P), of clean samples (G, P, *shape)."""
+        decode = next((group.decode for group in target.groups if group.decode is not None), None)
+        images = decoded(x0.flatten(0, 1), "pt", decode=decode, value_range=target.noised_space.value_range)
+        return -self(images).clamp(max=RULED_OUT).unflatten(0, x0.shape[:2]).to(x0.device)
+
+
+def constraint(f: Callable[[Tensor], Tensor], weight: float = 1.0, *, gradient: bool = False) -> Constraint:
+    """A constraint on samples, for `SMC(constraint=)`, `rank` and `sample_best`.
+
+    Args:
+        f: takes clean samples as `Composer.sample(output_type="pt")` gives them, (B, *shape): images in [0, 1], latents
+            decoded; samples without a value range as they are. It returns energies (B,); +inf rules a sample out.
+        weight: w, at least 0, of p(x) exp(-w f(x)).
+        gradient: whether the gradient of f, through the network, moves the proposal of SMC; f is of torch then.
+
+    Raises:
+        InputError: f is not callable; when it is called, naming f, where it fails, or returns another shape or NaN.
+
+    >>> from energycomp import Composer
+    >>> from energycomp.testing import Gaussian
+    >>> from energycomp_samplers.smc import SMC
+    >>> near = constraint(lambda x: (x - 2).square().flatten(1).sum(1) / (2 * 0.5), gradient=True)
+    >>> options = {"output_type": "pt", "generator": 0, "progress": False}
+    >>> x = Composer(Gaussian(0.0, 1.0)).sample(5000, sampler=SMC(constraint=near), **options)
+    >>> abs(x.mean() - 4 / 3) < 0.06, abs(x.var() - 1 / 3) < 0.05  # the posterior of an observation 2 of variance 0.5
+    (tensor(True), tensor(True))
+    """
+    return Constraint(f, weight, gradient)
+
+
+@attrs.define(eq=False)
+class Twist:
+    """The log psi of particles (G, P) at the last noise level, and what a drift changed of their proposals."""
+
+    constraint: Constraint | None
+    target: Target
+    log_psi: Tensor
+    correction: Tensor | float = 0.0  # log p(y | x) - log q(y | x), of the proposal p and of that with the drift, q
+    drift: Tensor | None = None
+    calls: int = 0
+    rules_out_all: bool = False  # of a group, in the end
+
+    def follows(self, level: Level) -> bool:
+        """Whether gradients are followed at a level: clean samples move no further."""
+        return self.constraint is not None and self.constraint.gradient and not level.is_last
+
+    def predicted(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """Particles and their x0, with gradients where they are followed."""
+        if not self.follows(level):
+            return x, predicted(self.target, x, level)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return x, predicted(self.target, x, level)
+
+    def weighed(self, x: Tensor, clean: Callable[[], Tensor], level: Level) -> Tensor | None:
+        """What a level adds to the log weights, (G, P); `clean` gives E[x_0 | x], or x_0 at the last level."""
+        if self.constraint is None:
+            return None
+        with torch.set_grad_enabled(self.follows(level)):
+            log_psi = self.constraint.twist(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
+            self.drift = _gradient(log_psi, x, self.constraint.f) if self.follows(level) else None
+        increment = log_psi.detach() - self.log_psi + self.correction
+        self.log_psi, self.calls = log_psi.detach(), self.calls + log_psi.numel()
+        self.rules_out_all = bool((self.log_psi <= -RULED_OUT).all(1).any())
+        return increment
+
+    def take(self, places: Tensor) -> None:
+        """Keeps the particles at these places."""
+        self.log_psi = taken(self.log_psi, places)
+        self.drift = None if self.drift is None else taken(self.drift, places)
+
+    def moved(self, centre: Tensor, variance: float) -> Tensor:
+        """The centre of the proposal with the drift."""
+        return centre if self.drift is None else centre + variance * self.drift
+
+    def correct(self, y: Tensor, centre: Tensor, variance: float) -> None:
+        """Notes log p(y | x) - log q(y | x) for the next level."""
+        if self.drift is not None:
+            apart = sum_of_squares(y - self.moved(centre, variance), y) - sum_of_squares(y - centre, y)
+            self.correction = apart / (2.0 * variance)
+
+
+def _gradient(log_psi: Tensor, x: Tensor, f: Any) -> Tensor:
+    """The gradient of log psi (G, P) with respect to particles (G, P, *shape)."""
+    name, instead = getattr(f, "__qualname__", repr(f)), "correct it, or leave gradient= out"
+    if not log_psi.requires_grad:
+        raise InputError(f"got no gradient of the constraint {name}; expected torch operations on samples; {instead}")
+    (gradient,) = torch.autograd.grad(log_psi.sum(), x, materialize_grads=True)
+    if not bool(gradient.isfinite().all()):
+        raise InputError(f"got a gradient of the constraint {name} that is not finite; expected numbers; {instead}")
+    return gradient

@@ -1,0 +1,238 @@
+"""Constraints: SMC against posteriors in closed form and finite mixtures, what is refused, and what it costs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp import Composer
+from energycomp.errors import InputError
+from energycomp.inference import rank, sample_best
+from energycomp.sampling import SamplingReport
+from energycomp.testing import Gaussian, bumps_model, labels_model, planted
+from energycomp_samplers import constraint
+from energycomp_samplers.mala import MALA
+from energycomp_samplers.smc import SMC
+
+OPTIONS: dict[str, Any] = {"output_type": "pt", "generator": 0, "progress": False}
+SHAPE = (1, 1, 2)
+
+
+def observed(x: Tensor) -> Tensor:
+    """An observation 0.8 of the sum of two numbers with a variance of 1."""
+    return (x.sum((1, 2, 3)) - 0.8).square() / 2
+
+
+def posterior(mean: float, variance: float) -> tuple[Tensor, Tensor]:
+    """Mean (2,) and covariance (2, 2) of two numbers N(mean, variance) under the observation."""
+    a, m = torch.ones(2, dtype=torch.float64), torch.full((2,), mean, dtype=torch.float64)
+    precision = torch.eye(2, dtype=torch.float64) / variance + torch.outer(a, a)
+    covariance = torch.linalg.inv(precision)
+    return covariance @ (m / variance + 0.8 * a), covariance
+
+
+def drawn(component: Any, n: int, sampler: SMC, **options: Any) -> tuple[Tensor, SamplingReport]:
+    reports: list[SamplingReport] = []
+    samples = Composer(component).sample(n, sampler=sampler, report=reports.append, **(OPTIONS | options))
+    return samples, reports[0]
+
+
+SAMPLERS = {
+    "plain": SMC(constraint=constraint(observed)),
+    "gradient": SMC(constraint=constraint(observed, gradient=True)),
+    "without weights of the product": SMC(weights="none", constraint=constraint(observed, gradient=True)),
+    "energies": SMC(weights="energy", constraint=constraint(observed, gradient=True)),
+    "particles": SMC(particles=32, constraint=constraint(observed, gradient=True)),
+    "moves": SMC(moves=MALA(moves=1), constraint=constraint(observed)),
+    "moves and gradient": SMC(moves=MALA(moves=1), constraint=constraint(observed, gradient=True)),
+    "scaled": SMC(constraint=constraint(lambda x: 4.0 * observed(x), weight=0.25, gradient=True)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_are_those_of_the_posterior_in_closed_form(name: str) -> None:
+    particles = SAMPLERS[name].particles is not None
+    x, report = drawn(Gaussian(-0.2, 0.6, sample_shape=SHAPE), 800 if particles else 8000, SAMPLERS[name])
+    mean, covariance = posterior(-0.2, 0.6)
+    found = x.flatten(1).double()
+    error = 0.1 if particles else 0.06
+    assert torch.allclose(found.mean(0), mean, atol=error)
+    assert torch.allclose(torch.cov(found.T), covariance, atol=error)
+    assert report.constraint_calls == 50 * 8000 * (3.2 if particles else 1)
+
+
+def test_the_final_weights_are_those_of_the_density_times_the_constraint() -> None:
+    """All weights of a run without resampling telescope to exp(-f) of its end, whatever happened between."""
+    ends: list[Tensor] = []
+
+    def far(x: Tensor) -> Tensor:
+        ends.append(x)
+        return 0.3 * (x.sum((1, 2, 3)) - 0.5).square()
+
+    options = {"generator": torch.Generator().manual_seed(0), "num_inference_steps": 12}
+    sampler = SMC(constraint=constraint(far), resample_below=1e-9)
+    _, report = drawn(Gaussian(0.3, 0.5, sample_shape=SHAPE), 64, sampler, **options)
+    weights = torch.tensor(report.log_weights[0], dtype=torch.float64)
+    assert torch.allclose(weights, -far(ends[-1]).double(), atol=1e-5)
+
+
+def test_a_mixture_has_the_shares_of_the_posterior() -> None:
+    one, two = Gaussian(-1.0, 0.1), Gaussian(1.0, 0.1)
+    x, _ = drawn(0.5 * one | 0.5 * two, 6000, SMC(constraint=constraint(lambda x: 1.5 * (x[:, 0, 0, 0] < 0))))
+    expected = 1 / (1 + torch.tensor(-1.5).exp())  # of the mode that costs nothing: 0.82, without it 0.5
+    assert float((x > 0).double().mean()) == pytest.approx(float(expected), abs=0.04)
+
+
+def test_a_product_under_a_constraint() -> None:
+    u = Gaussian(0.0, 1.0, name="u", unconditional="self", sample_shape=SHAPE)
+    a, b = (Gaussian(m, 0.25, unconditional=u, sample_shape=SHAPE) for m in (1.0, -0.2))
+    x, _ = drawn(a & b, 8000, SMC(constraint=constraint(observed, gradient=True)), num_inference_steps=100)
+    mean, covariance = posterior(0.457, 0.143)  # of a b / u
+    found = x.flatten(1).double()
+    assert torch.allclose(found.mean(0), mean, atol=0.05)
+    assert torch.allclose(torch.cov(found.T), covariance, atol=0.03)
+
+
+def test_what_is_ruled_out_is_not_drawn() -> None:
+    positive = constraint(lambda x: torch.where(x[:, 0, 0, 0] > 0, 0.0, torch.inf))
+    x, report = drawn(Gaussian(0.0, 1.0), 500, SMC(constraint=positive))
+    assert bool((x > 0).all())
+    assert not report.notes
+    nothing = SMC(constraint=constraint(lambda x: torch.full((len(x),), torch.inf)))
+    with pytest.warns(UserWarning, match="ruled all particles of a sample out"):
+        Composer(Gaussian(0.0, 1.0)).sample(4, sampler=nothing, **OPTIONS)
+
+
+def test_a_constraint_of_zero_changes_no_sample() -> None:
+    u = Gaussian(0.0, 1.0, name="u", unconditional="self")
+    both = Gaussian(1.0, 0.25, unconditional=u) & Gaussian(-0.2, 0.25, unconditional=u)
+    zero = constraint(lambda x: torch.zeros(len(x)))
+    plain, _ = drawn(both, 64, SMC())
+    told, report = drawn(both, 64, SMC(constraint=zero))
+    assert torch.equal(plain, told)
+    assert report.evaluations == drawn(both, 64, SMC())[1].evaluations
+
+
+def test_images_are_what_a_composer_gives() -> None:
+    model, seen = bumps_model(), list[Tensor]()
+
+    def kept(images: Tensor) -> Tensor:
+        seen.append(images)
+        return images.mean((1, 2, 3))
+
+    x, report = drawn(model(0.3, 0.4), 4, SMC(constraint=constraint(kept)), num_inference_steps=5)
+    assert report.constraint_calls == 20
+    assert all(one.shape == (4, 3, 16, 16) and 0 <= float(one.min()) <= float(one.max()) <= 1 for one in seen)
+    assert {tuple(one.flatten().tolist()) for one in x} <= {tuple(one.flatten().tolist()) for one in seen[-1]}
+
+
+def test_gradients_through_a_network_move_images_as_far_as_the_closed_form() -> None:
+    model = labels_model(4, spread=0.3)  # images N(pattern, 0.3^2), of numbers x = 2 image - 1
+    darker = constraint(lambda images: 1000.0 * images.mean((1, 2, 3)), gradient=True)
+    options: dict[str, Any] = {"num_inference_steps": 40}
+    plain, _ = drawn(model(1), 8, SMC(particles=16), **options)
+    moved, report = drawn(model(1), 8, SMC(particles=16, constraint=darker), **options)
+    assert report.evaluations == report.constraint_calls == 40 * 8 * 16
+    expected = -(0.3**2) * 1000.0 / (2 * plain[0].numel()) / 2
+    assert float(moved.mean() - plain.mean()) == pytest.approx(expected, abs=0.006)
+    assert expected < -0.025
+
+
+def broken(images: Tensor) -> Tensor:
+    raise RuntimeError("no detector\nand more")
+
+
+def wide(images: Tensor) -> Tensor:
+    return torch.zeros(len(images), 2)
+
+
+def detached(images: Tensor) -> Tensor:
+    return images.detach().sum((1, 2, 3))
+
+
+def steep(images: Tensor) -> Tensor:
+    return (images - images.detach()).abs().sum((1, 2, 3)).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (broken, "got RuntimeError of the constraint broken: no detector; expected energies"),
+        (wide, r"got \(4, 2\) of the constraint wide; expected energies"),
+        (lambda images: images.sum((1, 2, 3)) * torch.nan, "NaN or -inf of the constraint <lambda>"),
+        (lambda images: 1.0, "got float of the constraint <lambda>"),
+        (detached, "got no gradient of the constraint detached"),
+        (steep, "got a gradient of the constraint steep that is not finite"),
+    ],
+)
+def test_a_constraint_that_fails_is_one_line_with_its_name(f: Callable[[Tensor], Tensor], message: str) -> None:
+    sampler = SMC(constraint=constraint(f, gradient=True))
+    with pytest.raises(InputError, match=message) as error:
+        Composer(Gaussian(0.0, 1.0)).sample(4, sampler=sampler, **OPTIONS)
+    assert "\n" not in str(error.value)
+
+
+def test_arguments_are_checked() -> None:
+    for options in ({"f": 3}, {"f": broken, "weight": -1.0}, {"f": broken, "gradient": 1}):
+        with pytest.raises(InputError, match="for Constraint; expected"):
+            constraint(**options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="got constraint="):
+        SMC(constraint=broken)  # type: ignore[arg-type]
+    options = OPTIONS | {"generator": [torch.Generator().manual_seed(k) for k in range(2)]}
+    sampler = SMC(weights="none", constraint=constraint(observed))
+    with pytest.raises(InputError, match="one swarm of particles"):
+        Composer(Gaussian(0.0, 1.0)).sample(2, sampler=sampler, **options)
+
+
+def left(images: Tensor) -> Tensor:
+    """Less where the left half is brighter."""
+    return -images[..., :8].mean((1, 2, 3))
+
+
+def test_a_constraint_ranks_among_images_that_are_as_complete() -> None:
+    model = bumps_model()
+    both = [planted(model, torch.tensor(v)) for v in ([[0.7, 0.3], [0.8, 0.8]], [[0.2, 0.3], [0.3, 0.8]], [[0.2, 0.2]])]
+    images = torch.cat(both) / 2 + 0.5
+    scene = model(0.2, 0.3) & model(0.3, 0.8)
+    ranking = rank(images, scene, model=model, constraint=constraint(left, weight=2.0))
+    assert ranking.order[0] == 1  # complete
+    assert ranking.energy is not None
+    assert torch.allclose(ranking.energy, 2.0 * left(images).double())
+    assert rank(images, scene, model=model).energy is None
+    same = rank(images[1:2].repeat(3, 1, 1, 1), scene, model=model, constraint=lambda x: torch.tensor([2.0, 0.5, 1.0]))
+    assert same.order == (1, 2, 0)
+    with pytest.raises(InputError, match="NaN or -inf of the constraint <lambda>"):
+        rank(images, scene, model=model, constraint=lambda x: x.sum((1, 2, 3)) * torch.nan)
+
+
+def test_the_best_samples_satisfy_the_constraint() -> None:
+    model, calls = bumps_model(), list[int]()
+
+    def energy(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return left(images)
+
+    scene = model(0.2, 0.3) & model(0.7, 0.8)
+    options: dict[str, Any] = {"generator": 0, "num_inference_steps": 4, "output_type": "pt", "progress": False}
+    best = sample_best(scene, 2, best_of=3, constraint=energy, **options)
+    assert sum(calls) == 6
+    assert best.ranking.energy is not None
+    complete = best.ranking.complete
+    kept = best.ranking.energy[list(best.kept)]
+    assert bool(complete[list(best.kept)].all())
+    assert torch.equal(kept, best.ranking.energy[complete].sort().values[:2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert attrs.evolve(best.ranking, energy=None).order == rank_order(best.ranking)
+
+
+def rank_order(ranking: Any) -> tuple[int, ...]:
+    rows = zip(ranking.complete.tolist(), ranking.least.tolist(), ranking.lift.sum(1).tolist(), strict=True)
+    keys = list(rows)
+    return tuple(sorted(range(len(keys)), key=keys.__getitem__, reverse=True))
