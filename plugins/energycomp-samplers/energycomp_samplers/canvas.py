@@ -137,13 +137,13 @@ class Canvas:
 
     @cached_property
     def _shares(self) -> list[AnyWeight]:
-        """The weights m_k; axes along which they do not change have one value."""
+        """The weights m_k; axes along which they do not change have one value. The last is 1 minus all others."""
         ramps = [ramp(part, self.sample_shape) for part in self.parts]
         total, found = sum(ramps, torch.zeros(())), list[AnyWeight]()
-        for part, own in zip(self.parts, ramps, strict=True):
+        for part, own in zip(self.parts[:-1], ramps[:-1], strict=True):
             share = own / total
             for axis in range(1, share.ndim):
                 first = share.narrow(axis, 0, 1)
                 share = first if bool(((share - first).abs() < EQUAL).all()) else share
             found.append(Weight([((_Share(share.clone(), part),), 1.0)]))
-        return found
+        return [*found, 1.0 - sum(found)]
