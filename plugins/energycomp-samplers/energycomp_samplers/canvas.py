@@ -65,6 +65,10 @@ def _parts(given: Iterable[Selection]) -> tuple[Selection, ...]:
     return tuple(given)
 
 
+def _pairs(given: Iterable[tuple[Selection, EnergyComponent]]) -> tuple[tuple[Selection, EnergyComponent], ...]:
+    return tuple(given)
+
+
 @attrs.frozen(eq=False, slots=False, repr=False)
 class Canvas:
     """A larger sample that parts cover, each with a component, such as an image that is wider than those of a model.
@@ -95,7 +99,7 @@ class Canvas:
     parts: tuple[Selection, ...] = attrs.field(converter=_parts)
     unconditional: Any = None
     cover: Literal["mean", "bethe"] = attrs.field(default="mean", validator=one_of(("mean", "bethe")))
-    separators: tuple[tuple[Selection, EnergyComponent], ...] = attrs.field(default=(), converter=tuple)
+    separators: tuple[tuple[Selection, EnergyComponent], ...] = attrs.field(default=(), converter=_pairs)
 
     def __attrs_post_init__(self) -> None:
         counts, is_mean = torch.zeros(1, *self.sample_shape), self.cover == "mean"
