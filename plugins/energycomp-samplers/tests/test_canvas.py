@@ -180,6 +180,22 @@ def test_gaussians_of_any_shape_are_sampled(shape: tuple[int, ...]) -> None:
         assert float(x.var(0).mean()) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize("shape", [(13,), (2, 64)])
+@pytest.mark.parametrize("sampler", ["smc", "mala", "hmc", "langevin", "mixture", "perpendicular", "rejection"])
+def test_every_sampler_takes_samples_of_any_shape(sampler: str, shape: tuple[int, ...]) -> None:
+    """All as wide as u: `a & b` has the sum of the means, `a | b` their mean, and b in `a & ~b` is along a."""
+    u = Gaussian(0.0, 0.5, "u", sample_shape=shape, unconditional="self")
+    a, b = (Gaussian(mean, 0.5, sample_shape=shape, unconditional=u) for mean in (0.4, 0.2))
+    whole, mean = {
+        "mixture": (a | b, 0.3), "perpendicular": (a & ~b, 0.4), "rejection": (a & ~b, 0.4)
+    }.get(sampler, (a & b, 0.6))  # fmt: skip
+    x = Composer(whole).sample(
+        60, sampler=sampler, num_inference_steps=20, generator=0, output_type="pt", progress=False
+    )
+    assert tuple(x.shape) == (60, *shape)
+    assert float(x.mean()) == pytest.approx(mean, abs=0.15)
+
+
 def test_a_bethe_cover_of_independent_numbers_is_their_product() -> None:
     """Two windows of N(m_i, v_i) that share a number: the product of the marginals over that of the number."""
     mean, variance = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.3, 0.5, 0.2])
