@@ -152,23 +152,33 @@ def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, sk
     return _model(denoiser, defaults, "two_stage", conditioner, name)
 
 
-def sharp(*, vae: str) -> Model:
+def sharp(*, vae: str = "") -> Model:
     """The untrained model of whole objects at 128x128 pixels, on latents, with `Viewpoint` as a component, too.
 
     Args:
         vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes.
+
+    Raises:
+        InputError: none, or one whose latents are not 16x16.
     """
+    if not vae:
+        raise InputError(
+            "got no vae for the preset sharp; expected the folder of a codec; train one: energycomp train codec, and "
+            "name it by --option vae=FOLDER"
+        )
     model, codec = objects(), VAECodec.read(vae, image_size=128)
     channels, side, _ = codec.latent_shape
+    if side != 16:
+        raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 128x128 pixels; expected 16x16 of them")
     network = TwoStageUNet(
         sample_channels=channels,
         sample_size=side,
         token_width=Viewpoint().token_shape[1],
         patch=1,
         channels=(64, 128, 192),
-        blocks=2,
+        blocks=3,
         head_channels=64,
-        head_blocks=2,
+        head_blocks=4,
         unplaced=True,
     )
     denoiser = attrs.evolve(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from energycomp import load
-from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_clevr.model import clevr as build
 from energycomp_clevr.recipe import (
@@ -22,6 +21,7 @@ from energycomp_clevr.recipe import (
     rendered,
     scenes_of,
     values_of,
+    widened,
 )
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_clevr.sharp_recipe import sharp
@@ -75,30 +75,6 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
     )
     network = model.denoiser.network
     return Recipe(model=model, module=network, loss=_loss(model), data=scenes, config=config, collate_fn=collate)
-
-
-def widened(trained: Model, model: Model) -> Model:
-    """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
-    known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
-    shared = [name for name in own if name in known and name != "token.0.weight"]
-    kind = (trained.denoiser.prediction_type, trained.denoiser.rule)
-    others = any(known[name].shape != own[name].shape for name in shared) or bool(known.keys() - own.keys())
-    narrow = known.get("token.0.weight", torch.empty(0, 0)).shape[-1]
-    if others or not 0 < narrow <= own["token.0.weight"].shape[1] or kind != ("sample", "product"):
-        raise InputError(
-            f"got the model {trained.name} to start from, which has another network; expected clevr, clevr-places or "
-            "one that was trained from them; leave --init out"
-        )
-    for name, tensor in own.items():
-        if name == "token.0.weight":
-            columns = known[name].shape[1]
-            tensor[:, :columns] = known[name]
-        elif name in known:
-            tensor.copy_(known[name])
-        elif ".conv2." in name:
-            tensor.zero_()
-    model.denoiser.network.load_state_dict(own)
-    return model
 
 
 def _loss(model: Model) -> Loss:

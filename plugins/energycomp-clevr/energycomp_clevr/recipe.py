@@ -190,3 +190,27 @@ def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Gene
     objects = len(owner)
     whole = (chance(scenes, 1) < OPEN_SCENE)[owner] | (chance(objects, 1) < OPEN_OBJECT)
     return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)
+
+
+def widened(trained: Model, model: Model) -> Model:
+    """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
+    known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
+    shared = [name for name in own if name in known and name != "token.0.weight"]
+    kind = (trained.denoiser.prediction_type, trained.denoiser.rule)
+    others = any(known[name].shape != own[name].shape for name in shared) or bool(known.keys() - own.keys())
+    narrow = known.get("token.0.weight", torch.empty(0, 0)).shape[-1]
+    if others or not 0 < narrow <= own["token.0.weight"].shape[1] or kind != ("sample", "product"):
+        raise InputError(
+            f"got the model {trained.name} to start from, which has another network; expected clevr, clevr-places or "
+            "one that was trained from them; leave --init out"
+        )
+    for name, tensor in own.items():
+        if name == "token.0.weight":
+            columns = known[name].shape[1]
+            tensor[:, :columns] = known[name]
+        elif name in known:
+            tensor.copy_(known[name])
+        elif ".conv2." in name:
+            tensor.zero_()
+    model.denoiser.network.load_state_dict(own)
+    return model

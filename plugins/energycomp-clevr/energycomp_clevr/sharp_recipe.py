@@ -18,7 +18,7 @@ from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
-from energycomp_clevr.recipe import left_open, values_of
+from energycomp_clevr.recipe import left_open, values_of, widened
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
@@ -38,7 +38,8 @@ def sharp(model: Model, *, data: Path | None, init: Model | None, cache: Path, r
     Args:
         model: untrained.
         data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes.
-        init: a model of the same kind, or one of objects at 64x64 pixels, such as `clevr`, which it is when left out.
+        init: a model of the same latents, with as many blocks or fewer, or one of objects at 64x64 pixels, such as
+            `clevr`, which it is when left out.
         cache: where latents are kept.
         rivals: weight of wrong descriptions.
     """
@@ -50,8 +51,8 @@ def sharp(model: Model, *, data: Path | None, init: Model | None, cache: Path, r
     records = read(data)
     scenes = latents_of(records, model, cache)
     init = load("clevr") if init is None else init
-    if init.denoiser.space == model.denoiser.space:
-        model = init
+    if init.denoiser.sample_shape == model.denoiser.sample_shape:
+        model = widened(init, model)
     else:
         begin(model, init, records[:: max(1, len(records) // FITTED)])
     config = FitConfig(
@@ -108,6 +109,8 @@ def begin(model: Model, trained: Model, records: Sequence[Record]) -> None:
     for name, weight in own.items():
         if name in known and known[name].shape == weight.shape:
             weight.copy_(known[name])
+        elif ".conv2." in name:
+            weight.zero_()  # a block that is new changes nothing at first
     own["stem.weight"].copy_(torch.einsum("ophw,cp->ochw", known["stem.weight"], into[:-1]))
     own["stem.bias"].copy_(known["stem.bias"] + torch.einsum("ophw,p->o", known["stem.weight"], into[-1]))
     for name, constant in (("base", out[-1]), ("out.2", 0.0)):

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from energycomp import load
 from energycomp.components import Condition
@@ -120,6 +121,17 @@ def test_the_view_is_a_component_without_a_place(model: Model) -> None:
     assert seen[0][1].abs().amax() == 0
 
 
+def test_a_codec_of_another_size_is_refused(tmp_path: Path) -> None:
+    AutoencoderTiny(latent_channels=16).save_pretrained(tmp_path / "large")
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1), latent_channels=16,
+    ).save_pretrained(tmp_path / "fine")  # fmt: skip
+    assert clevr(preset="sharp", pretrained=False, vae=str(tmp_path / "large")).denoiser.sample_shape == (16, 16, 16)
+    with pytest.raises(InputError, match=r"latents \(16, 64, 64\) of 128x128 pixels; expected 16x16"):
+        clevr(preset="sharp", pretrained=False, vae=str(tmp_path / "fine"))
+
+
 def test_starts_from_the_model_of_64_pixels(renders: Path, model: Model) -> None:
     trained = load("clevr")
     begin(model, trained, read(renders))
@@ -187,6 +199,8 @@ class Shifted(torch.nn.Module):
         (lambda: Viewpoint().parse(light=(9, 0, 0)), "expected three numbers of at most 6"),
         (lambda: Viewpoint()(torch.zeros(2, 3)), r"got views of shape \(2, 3\)"),
         (lambda: clevr(preset="sharp", pretrained=False, vae="nowhere"), "got the VAE 'nowhere'"),
+        (lambda: clevr(preset="sharp", pretrained=False), "got no vae for the preset sharp"),
+        (lambda: clevr(preset="sharp", vae="folder"), "got the option 'vae'"),
     ],
 )
 def test_refused_in_one_line(act: Callable[[], Any], message: str) -> None:
