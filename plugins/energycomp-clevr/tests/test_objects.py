@@ -12,7 +12,8 @@ from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_clevr.model import objects, places, places_flow
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.objects_recipe import augment, clevr, widened
+from energycomp_clevr.objects_recipe import augment, clevr
+from energycomp_clevr.recipe import widened
 from energycomp_datasets.clevr.layout import write
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.checks import check_conditioner
