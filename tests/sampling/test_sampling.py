@@ -329,7 +329,7 @@ def test_bad_schedules_and_prediction_types() -> None:
         ({"num_inference_steps": 600}, "DDIMScheduler then steps by 1 instead of 1.67 timesteps; use 500"),
         ({"generator": [torch.Generator()]}, "got a list of 1, expected one generator or 2"),
         ({"initial": torch.zeros(2, 1, 1, 2)}, r"initial: got shape \(2, 1, 1, 2\), expected \(2, 1, 1, 1\)"),
-        ({"shape": (2, 1, 1)}, r"shape: got \(2, 1, 1\), expected \(B, C, H, W\)"),
+        ({"shape": (2,)}, r"shape: got \(2,\), expected \(B, C, H, W\)"),
         ({"predict": lambda x, t, kind: x[:1]}, r"predict: got \(1, 1, 1, 1\) in step 1 of 50"),
     ],
 )

@@ -42,7 +42,7 @@ def test_places_by_name() -> None:
 
 
 def test_unknown_presets() -> None:
-    with pytest.raises(InputError, match="expected one of default, paper"):
+    with pytest.raises(InputError, match="expected one of default, sharp, paper"):
         clevr(preset="large")
     with pytest.raises(InputError, match="pretrained=False"):
         clevr(preset="paper")

@@ -122,11 +122,12 @@ def test_the_global_state_is_left_alone() -> None:
 
 def test_shapes_that_do_not_fit() -> None:
     model = tiny_model()
-    for samples, owner in (
-        (torch.zeros(3, 16, 16), torch.tensor([0])),
-        (torch.zeros(1, 3, 16, 16), torch.tensor([0, 0])),
+    for samples, owner, message in (
+        (torch.zeros(3), torch.tensor([0]), "one owner a row"),
+        (torch.zeros(3, 16, 16), torch.tensor([0]), r"got samples \(3, 16, 16\); expected \(B, 3, 16, 16\)"),
+        (torch.zeros(1, 3, 16, 16), torch.tensor([0, 0]), "one owner a row"),
     ):
-        with pytest.raises(InputError, match="one owner a row"):
+        with pytest.raises(InputError, match=message):
             denoising_loss(model.denoiser, samples, model.conditioner(torch.rand(1, 2)), owner)
 
 
