@@ -129,7 +129,7 @@ def sample(
         typer.echo(f"energycomp: warning: got --guidance-scale, which is --guidance {guidance} now", err=True)
     with loading(model):
         from energycomp.decomposition import sampler_of
-        from energycomp.images import grid, save_image
+        from energycomp.images import framed, grid, save_image
 
         options = _options(sampler, guidance)
         _check(sets, negated, best_of)
@@ -151,7 +151,9 @@ def sample(
     if is_table:
         save_numbers(images, out)
     elif not raw:
-        images = [loaded.shown(image, side=CELL if as_grid else SHOWN) for image in images]
+        side, aspect = CELL if as_grid else SHOWN, loaded.defaults.aspect
+        wide = canvas is not None  # its pixels have the shape of the model's
+        images = [framed(one, aspect, side=side) if wide else loaded.shown(one, side=side) for one in images]
     if not is_table and len(files) < len(images):
         save_image(grid(images, side=CELL), files[0], cells=len(images))
     elif not is_table:

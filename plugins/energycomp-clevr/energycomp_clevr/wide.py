@@ -12,6 +12,7 @@ from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_samplers import Canvas
 
+MOST = 4_000_000  # pixels of a canvas
 MARGIN = 0.1  # of a window; objects nearer to its edge are those of its neighbours
 
 
@@ -19,12 +20,14 @@ def canvas_of(model: Model, size: tuple[int, int]) -> Canvas:
     """A canvas (height, width) of windows of the model's size, which overlap by half, over the model's u.
 
     Raises:
-        InputError: a size below that of the model's images, or a model with a codec.
+        InputError: a size below that of the model's images or above 4 megapixels, or a model with a codec.
     """
     channels, *own = model.denoiser.sample_shape
     if model.denoiser.codec is not None or any(side < least for side, least in zip(size, own, strict=True)):
         got = f"got a canvas of {size[1]}x{size[0]} px for {model.name} of {own[1]}x{own[0]} px"
         raise InputError(f"{got}; expected at least that size, and a model of pixels; change it")
+    if size[0] * size[1] > MOST:
+        raise InputError(f"got a canvas of {size[1]}x{size[0]} px; expected at most {MOST:,} pixels; make it smaller")
     tops, lefts = (_starts(side, part) for side, part in zip(size, own, strict=True))
     parts = [crop(top, left, own[0], own[1]) for top in tops for left in lefts]
     return Canvas((channels, *size), parts, model.unconditional)

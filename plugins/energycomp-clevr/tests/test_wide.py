@@ -42,10 +42,15 @@ def test_windows_have_the_objects_whose_places_they_hold() -> None:
 def test_a_canvas_has_at_least_the_size_of_the_model() -> None:
     with pytest.raises(InputError, match="got a canvas of 128x32 px for clevr of 64x64 px"):
         canvas_of(load("clevr"), (32, 128))
+    with pytest.raises(InputError, match="got a canvas of 99999999x64 px; expected at most 4,000,000 pixels"):
+        canvas_of(load("clevr"), (64, 99999999))
 
 
 def test_the_command_line_samples_a_canvas(tmp_path: Path) -> None:
     arguments = ["sample", "clevr", "red cube at 0.2,0.5", "sphere", "--steps", "2", "-o", str(tmp_path / "wide.png")]
+    shown = CliRunner().invoke(app, [*arguments, "--canvas", "96x64"])
+    assert shown.exit_code == 0, shown.output
+    assert Image.open(tmp_path / "wide.png").size == (720, 320)  # wider by the aspect of CLEVR's frame, and enlarged
     done = CliRunner().invoke(app, [*arguments, "--canvas", "96x64", "--raw"])
     assert done.exit_code == 0, done.output
     assert Image.open(tmp_path / "wide.png").size == (96, 64)
