@@ -38,12 +38,8 @@ COMMANDS = (
     "train decomp --data shapes --steps 2 --option batch_size=2 --option sample_every=0 -o run",
     "plugins",
 )
-ALONE = (
-    "energycomp",
-    "energycomp_edit",
-    "energycomp_solvers",
-    "energycomp_clevr",
-)
+# energycomp-clevr and what it depends on
+ALONE = ("energycomp", "energycomp_edit", "energycomp_samplers", "energycomp_solvers", "energycomp_clevr")
 WHERE = "import pathlib, energycomp, energycomp_clevr as other; print(energycomp.__file__, other.__file__)"
 SECONDS = "import time; t = time.perf_counter(); import energycomp; print(time.perf_counter() - t)"
 

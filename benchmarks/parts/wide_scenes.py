@@ -10,28 +10,27 @@ horizontal gradient at the edges of windows over that elsewhere; network evaluat
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from energycomp import Composer, infer, load
-from energycomp.components import mixed_of, random_values
+from benchmarks.common.options import parser
+from energycomp import Composer, Model, infer, load
+from energycomp.components import random_values
 from energycomp.images import grid, save_image, to_output
+from energycomp_clevr.objects import ATTRIBUTES
 from energycomp_clevr.wide import canvas_of, wide
 
 NEAR = 0.1  # of a window
 
 
-def described(model: object, count: int, generator: torch.Generator) -> Tensor:
+def described(model: Model, count: int, generator: torch.Generator) -> Tensor:
     """Objects (K, *V) of all words at jittered places in two rows."""
-    conditioner = model.conditioner  # type: ignore[attr-defined]
-    values = random_values(conditioner, count, generator=generator)
-    for code, words in enumerate(mixed_of(conditioner).support.words):  # type: ignore[union-attr]
-        values[:, 2 + code] = torch.randint(words, (count,), generator=generator).float() + 1
+    values = random_values(model.conditioner, count, generator=generator)
+    for code, words in enumerate(ATTRIBUTES.values()):
+        values[:, 2 + code] = torch.randint(len(words), (count,), generator=generator).float() + 1
     column, row = torch.arange(count) // 2, torch.arange(count) % 2
     jitter = torch.rand(count, 2, generator=generator) - 0.5
     columns = (count + 1) // 2
@@ -40,11 +39,11 @@ def described(model: object, count: int, generator: torch.Generator) -> Tensor:
     return values
 
 
-def read_back(model: object, image: Tensor, values: Tensor) -> tuple[int, int]:
+def read_back(model: Model, image: Tensor, values: Tensor) -> tuple[int, int]:
     """How many objects of an image (3, H, W) in [0, 1] are found, and how many with all words right."""
     _, height, width = image.shape
-    canvas, found, right = canvas_of(model, (height, width)), 0, 0  # type: ignore[arg-type]
-    read = {part: infer(part.seen(image[None])[0], model, generator=0).conditions for part in canvas.parts}  # type: ignore[arg-type]
+    canvas, found, right = canvas_of(model, (height, width)), 0, 0
+    read = {part: infer(part.seen(image[None])[0], model, generator=0).conditions for part in canvas.parts}
     for value in values:
         places = {}
         for part in canvas.parts:
@@ -71,14 +70,8 @@ def seams(image: Tensor, edges: Sequence[int]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", type=int, default=2)
-    parser.add_argument("--objects", type=int, default=20)
-    parser.add_argument("--size", default="256x64")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--model", default="clevr")
-    parser.add_argument("-o", type=Path, help="image of all scenes")
-    options = parser.parse_args(arguments)
+    given = {"n": (2, "scenes"), "objects": 20, "size": "256x64", "steps": 60, "model": "clevr"}
+    options = parser(__doc__, **given, o=(None, "image of all scenes")).parse_args(arguments)
     model, (width, height) = load(options.model), map(int, options.size.split("x"))
     total, spent, images, ratios = torch.zeros(2), [], [], []
     for seed in range(options.n):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.common import ways
 from benchmarks.sampling.composed_samples import read_by
-from benchmarks.sampling.scene_reader import SIZE, agreement, scene_reader
+from benchmarks.sampling.scene_reader import SIZE, scene_reader
 from energycomp import load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
@@ -57,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             line["found"], line["found_interval"] = ways.mean_interval(torch.stack([rate.compute() for rate in rates]))
             right = torch.tensor([len(one) == count for one in found])
             line["count_right"], line["count_right_interval"] = ways.mean_interval(right)
-            line |= {"all_words": agreement(found, described)["all_words"]}
             for name, metric in metrics.items():
                 if isinstance(metric, AttributeAccuracy):
                     metric.update(found, described)

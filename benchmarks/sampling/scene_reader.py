@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,15 @@ from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from benchmarks.common.training import trained
-from benchmarks.common.ways import mean_interval
 from energycomp.errors import InputError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, from_bytes, to_bytes
 from energycomp.models import load_weights
+from energycomp_clevr.objects import Objects
 from energycomp_clevr.recipe import values_of
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
-from energycomp_lab.evaluation import PerceptionRate
+from energycomp_lab.evaluation import AttributeAccuracy, CountAccuracy, PerceptionRate, attribute_metrics
 from energycomp_lab.training import Step, collate
 
 SIZE, CELL = 128, 4  # pixels: of an image, and of a cell of the maps
@@ -143,25 +143,15 @@ def scenes(folder: Path) -> list[dict[str, Tensor]]:
     ]
 
 
-def agreement(found: Sequence[Tensor], true: Sequence[Tensor]) -> dict[str, Any]:
-    """Shares of true objects found, of right counts, and of found objects with each and all words right; intervals."""
-    rates, right = [], []
-    for one, other in zip(found, true, strict=True):
-        if not len(other):
-            continue
-        rate = PerceptionRate()
-        rate.update([one[:, :2]], [other[:, :2]])
-        rates.append(rate.compute())
-        near = torch.cdist(other[:, :2], one[:, :2]) if len(one) else torch.zeros(len(other), 0)
-        for k, distances in enumerate(near):
-            if len(one) and distances.min() < 0.05:
-                right.append(one[distances.argmin(), 2:] == other[k, 2:])
-    words = torch.stack(right).float() if right else torch.zeros(0, len(ATTRIBUTES))
-    line: dict[str, Any] = {}
-    counts = torch.tensor([len(one) == len(other) for one, other in zip(found, true, strict=True)])
-    for name, shares in (("found", torch.stack(rates)), ("count_right", counts), ("all_words", words.prod(1))):
-        line[name], line[f"{name}_interval"] = mean_interval(shares)
-    return line | {name: round(float(share), 4) for name, share in zip(ATTRIBUTES, words.mean(0), strict=True)}
+def agreement(found: Sequence[Tensor], true: Sequence[Tensor]) -> dict[str, float]:
+    """Shares of true objects found, of right counts, and of found objects with each and all words right."""
+    rates = {"found": PerceptionRate(), "count_right": CountAccuracy()}
+    for metric in rates.values():
+        metric.update([one[:, :2] for one in found], [one[:, :2] for one in true])
+    words = {name: one for name, one in attribute_metrics(Objects()).items() if isinstance(one, AttributeAccuracy)}
+    for accuracy in words.values():
+        accuracy.update(list(found), list(true))
+    return {name: round(float(metric.compute()), 4) for name, metric in {**rates, **words}.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -141,12 +141,8 @@ def sample(
         images = _scenes(run, whole_scenes, n, model)
     else:
         composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed, canvas)
-        options |= {
-            "num_inference_steps": steps,
-            "mixed_precision": precision,
-            "generator": run.seed,
-            **({"output_type": "np"} if is_table else {}),
-        }
+        options |= {"num_inference_steps": steps, "mixed_precision": precision, "generator": run.seed}
+        options |= {"output_type": "np"} if is_table else {}
         images, report, lines = _sampled(composers, n * len(sets), best_of, loaded, options)
     if is_table:
         save_numbers(images, out)

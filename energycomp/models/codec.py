@@ -67,8 +67,12 @@ class VAECodec:
             scaling_factor=vae.config.scaling_factor, channels=vae.config.latent_channels,
             shift_factor=vae.config.get("shift_factor") or 0.0,
         )  # fmt: skip
-        codec.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
-        return codec
+        return codec.holding(vae)
+
+    def holding(self, vae: Any) -> Self:
+        """Itself, with its autoencoder, which is put into eval mode and frozen."""
+        self.__dict__["vae"] = vae.eval().requires_grad_(False)  # where cached_property keeps it
+        return self
 
     @classmethod
     def read(cls, source: str, *, image_size: int) -> Self:
@@ -78,8 +82,8 @@ class VAECodec:
             NotFoundError: no autoencoder.
         """
         vae = cls(source, image_size=image_size, reduction=1).vae
-        found = cls.of(vae, latent_size=1, source=source)
-        return attrs.evolve(found, image_size=image_size)
+        reduction = cls.of(vae, latent_size=1).reduction
+        return cls.of(vae, latent_size=image_size // reduction, source=source)
 
     @property
     def identity(self) -> str:

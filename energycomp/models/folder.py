@@ -24,7 +24,7 @@ from energycomp.denoisers.evaluator import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import ImageProcessor
-from energycomp.models.codec import VAECodec
+from energycomp.models.codec import AUTOENCODERS, VAECodec
 from energycomp.models.defaults import Defaults
 from energycomp.models.hub import is_hub_id
 from energycomp.models.numbers import NumberProcessor
@@ -36,7 +36,7 @@ from energycomp.plugins.registry import find, names
 M = TypeVar("M", bound=ModelParts)
 
 CONFIG, WEIGHTS, SCHEDULE = "config.json", "model.safetensors", "alphas_cumprod"
-VAE = "vae"  # the folder of a codec inside that of its model
+VAE, VAE_WEIGHTS = "vae", "diffusion_pytorch_model.safetensors"  # the folder of a codec inside that of its model
 MAX_OWN_CODEC = 50_000_000  # bytes up to which the codec of a folder is written beside the model that uses it
 MAX_CONFIG_BYTES = 1_000_000
 MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
@@ -206,9 +206,23 @@ def _codec(part: Mapping[str, Any], folder: str) -> VAECodec | NumberProcessor:
     codec = VAECodec(**{**part, "source": str(Path(folder, VAE).absolute())} if own else part)
     if not _has_a_place(codec.source):
         raise CheckpointError(f"got the codec {codec.source!r}; expected a hub id or the absolute path of a folder")
-    if own:
-        _ = codec.vae
-    return codec
+    return codec.holding(_own_vae(Path(codec.source))) if own else codec
+
+
+def _own_vae(folder: Path) -> Any:
+    """The autoencoder in a model's folder: built without memory, compared with its weights, then filled with them."""
+    import diffusers
+
+    if not (file := folder / CONFIG).is_file() or file.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"got {folder} without a {CONFIG} of at most {MAX_CONFIG_BYTES:,} bytes; restore it")
+    config, tensors = json.loads(file.read_text(encoding="utf-8")), read_tensors(folder / VAE_WEIGHTS)
+    if (kind := config.get("_class_name")) not in AUTOENCODERS:
+        raise CheckpointError(f"got {file} of the class {kind!r}; expected {', '.join(AUTOENCODERS)}; restore it")
+    build = partial(getattr(diffusers, kind).from_config, config)
+    with on_meta(tensors, str(folder)):
+        made = build()
+    check_fit(made.state_dict(), tensors, f"the codec of {folder}")
+    return filled(made, build, tensors, f"the codec of {folder}")
 
 
 def _has_a_place(source: str | None) -> bool:

@@ -24,7 +24,8 @@ from energycomp.files import atomic_directory
 from energycomp.images import ImageProcessor, from_bytes, to_bytes
 from energycomp.models import Model, VAECodec
 from energycomp.progress import progress
-from energycomp_datasets.clevr.layout import read, render_arrays
+from energycomp_clevr.recipe import rendered
+from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.pictures import image_files
 from energycomp_lab.training import FitConfig, Recipe, Step
 
@@ -87,19 +88,19 @@ class Codec:
             vae.to(dtype).save_pretrained(temporary)
 
 
-def codec(*, data: Path | None, init: Model | None, preset: str, cache: Path, vae: str = "") -> Recipe:  # noqa: ARG001
+def codec(*, data: Path | None, init: Model | None, preset: str, cache: Path, vae: str = "") -> Recipe:
     """The recipe of a codec, 128x128 pixels to 16 channels of 16x16.
 
     Args:
-        data: a folder of pictures, at any depth; rendered scenes of CLEVR when left out.
+        data: a folder of pictures, or in CLEVR's layout; rendered scenes when left out, made once and kept in `cache`.
         init: left out.
         preset: "default".
-        cache: left out.
+        cache: where rendered scenes are kept.
         vae: folder of an autoencoder to start from.
     """
     if init is not None or preset != "default":
         raise InputError("got --init or a preset; expected neither, but --option vae=FOLDER for a codec to start from")
-    pictures = _pictures(data)
+    pictures = _pictures(data, cache)
     made_from, critic = _opened(vae) if vae else autoencoder(), Critic()
     made = Codec(made_from.to(memory_format=torch.channels_last), critic, pictures[:: max(1, len(pictures) // 300)])
     config = FitConfig(
@@ -208,10 +209,13 @@ def _changed(latents: Tensor, images: Tensor, generator: torch.Generator) -> tup
     return smaller, F.interpolate(images, size=pixels, mode="bilinear", antialias=True)
 
 
-def _pictures(data: Path | None) -> Tensor:
+def _pictures(data: Path | None, cache: Path) -> Tensor:
     """The pictures of a folder, or rendered ones, (N, 3, 128, 128), uint8."""
     if data is None:
-        return render_arrays(RENDERED, objects=(0, 10), size=SIZE)[0]
+        scenes = rendered(
+            cache / "clevr-codec.safetensors", [(RENDERED, {"objects": (0, 10), "size": SIZE})], columns=2
+        )
+        return torch.stack([scene["image"] for scene in scenes])
     processor = ImageProcessor(size=(SIZE, SIZE), resize="squash")
     found = [record.path for record in read(data)] if (data / "scenes").is_dir() else image_files(data)
     return torch.cat([to_bytes(processor(path)) for path in progress(found, "reading")])

@@ -24,7 +24,7 @@ from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.clevr.records import Record
-from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss
+from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, exposed
 
 KEY = (6.45, -2.91, 4.26)  # scene units: where the key lamp hangs
 SEEN = 0.5  # how often the view of a scene is said; that of a mirrored one always is, since its light is on the left
@@ -79,7 +79,7 @@ def latents_of(records: Sequence[Record], model: Model, cache: Path) -> list[dic
         for number, record in enumerate(progress(records, "encoding")):
             picture = to_bytes(model.processor(record.path))
             generator = torch.Generator().manual_seed(number)
-            both = _exposed(from_bytes(torch.cat([picture, picture.flip(-1)])), generator)
+            both = exposed(from_bytes(torch.cat([picture, picture.flip(-1)])), generator, exposure=0.08).clamp(-1, 1)
             made.append(codec.encode(both).half())
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"latents": torch.cat(made)})
@@ -148,12 +148,6 @@ def _mirrored(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
     view[0] *= -1
     view[3] = -2 * (right @ torch.tensor(KEY)) - view[3]
     return values, view
-
-
-def _exposed(images: Tensor, generator: torch.Generator) -> Tensor:
-    brighter = 0.08 * torch.randn(len(images), 1, 1, 1, generator=generator)
-    tint = 0.02 * torch.randn(len(images), 3, 1, 1, generator=generator)
-    return ((images + 1) * (1 + brighter) - 1 + tint).clamp(-1, 1)
 
 
 def _loss(model: Model, weight: float) -> Loss:

@@ -56,10 +56,7 @@ def wide(model: Model, values: Tensor, weights: Sequence[float], size: tuple[int
         corner = torch.tensor([columns[0] / width, rows[0] / height])
         share = torch.tensor([len(columns) / width, len(rows) / height])
         places = (values[:, :2] - corner) / share
-        least, most = (
-            MARGIN * (corner > 0),
-            1 - MARGIN * (corner + share < 1 - 1e-6),
-        )  # edges of the canvas are no seams
+        least, most = MARGIN * (corner > 0), 1 - MARGIN * (corner + share < 1 - 1e-6)  # the canvas's edges are no seams
         inside = ((places >= least) & (places <= most)).all(1).nonzero()[:, 0].tolist()
         moved = torch.cat([places, values[:, 2:]], dim=1)
         leaves = [weights[k] * model.leaf(moved[k : k + 1]) for k in inside]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from diffusers import AutoencoderTiny
 from energycomp import load
 from energycomp.components import Condition
 from energycomp.denoisers import rows, trunk
-from energycomp.errors import EnergycompError, InputError
+from energycomp.errors import CheckpointError, EnergycompError, InputError
+from energycomp.files import MANIFEST, atomic_directory
 from energycomp.models import Model, VAECodec
 from energycomp_clevr.codec_recipe import SPREAD, autoencoder, codec, reconstruction, spread
 from energycomp_clevr.model import clevr
@@ -190,6 +192,28 @@ class Shifted(torch.nn.Module):
     def head(self, features: tuple[torch.Tensor, ...], condition: Condition, owner: torch.Tensor) -> torch.Tensor:
         rows = condition.rows[:, 0, -7:]
         return features[0][owner] + torch.where(condition.null[:, None, None, None], 0.0, self.shift(rows[:, :6]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder_block_out_channels": [48, 48, 96, 768_000]}, "larger than its weights"),
+        ({"decoder_layers_per_block": [0, 1, 2, 100_000]}, "larger than its weights"),
+        ({"latent_channels": 8}, "got 'decoder.conv_in.weight' of shape"),
+        ({"_class_name": "UNet2DModel"}, "of the class 'UNet2DModel'"),
+    ],
+)
+def test_a_codec_in_a_model_s_folder_takes_no_more_memory_than_its_weights(
+    tmp_path: Path, model: Model, change: dict[str, Any], message: str
+) -> None:
+    model.save_pretrained(tmp_path / "good")
+    with atomic_directory(tmp_path / "bad") as folder:
+        shutil.copytree(tmp_path / "good", folder, dirs_exist_ok=True)
+        (folder / MANIFEST).unlink()
+        config = json.loads((folder / "vae" / "config.json").read_text())
+        (folder / "vae" / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "bad")
 
 
 @pytest.mark.parametrize(

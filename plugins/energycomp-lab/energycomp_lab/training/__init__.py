@@ -7,7 +7,7 @@ from energycomp_lab.training.contrast import Rivals, contrastive_loss
 from energycomp_lab.training.fit import FitResult, Loss, OnSample, fit
 from energycomp_lab.training.loss import denoising_loss
 from energycomp_lab.training.order import MapStyle, TrainingData
-from energycomp_lab.training.recipe import Recipe, Trainable, augment, collate, option_number, start
+from energycomp_lab.training.recipe import Recipe, Trainable, augment, collate, exposed, option_number, start
 
 __all__ = [
     "FitConfig",
@@ -25,6 +25,7 @@ __all__ = [
     "contrastive_loss",
     "denoising_loss",
     "ema_weights",
+    "exposed",
     "fit",
     "option_number",
     "start",

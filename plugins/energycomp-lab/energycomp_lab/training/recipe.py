@@ -131,15 +131,9 @@ def augment(
     """
     size, device, generator = len(images), images.device, as_generator(generator)
 
-    def random(channels: int) -> Tensor:
-        return torch.randn(size, channels, 1, 1, generator=generator).to(device)
-
     flipped = (torch.rand(size, generator=generator) < 0.5).to(device)
     scaled = from_bytes(images)
-    scaled = torch.where(flipped[:, None, None, None], scaled.flip(3), scaled)
-    scaled = (scaled + 1) * (1 + exposure * random(1)) - 1
-    if tint:
-        scaled = scaled + tint * random(3)
+    scaled = exposed(torch.where(flipped[:, None, None, None], scaled.flip(3), scaled), generator, exposure, tint)
     if jitter:
         zoom, right, down = 1 + jitter * (2 * torch.rand(3, size, generator=generator) - 1)
         zero = torch.zeros(size)
@@ -149,6 +143,16 @@ def augment(
         grid = functional.affine_grid(moves.to(device), list(scaled.shape), align_corners=False)
         scaled = functional.grid_sample(scaled, grid, padding_mode="border", align_corners=False)
     return scaled.clamp(-1, 1).contiguous(memory_format=torch.channels_last), flipped
+
+
+def exposed(images: Tensor, generator: torch.Generator, exposure: float = 0.05, tint: float = 0.02) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] of another exposure and tint, not clipped; see `augment`."""
+
+    def random(channels: int) -> Tensor:
+        return torch.randn(len(images), channels, 1, 1, generator=generator).to(images.device)
+
+    brighter = (images + 1) * (1 + exposure * random(1)) - 1
+    return brighter + tint * random(3) if tint else brighter
 
 
 def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
