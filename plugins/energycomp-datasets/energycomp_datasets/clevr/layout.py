@@ -105,6 +105,7 @@ def write(
     size: tuple[int, int] = FRAME,
     progress: Callable[[int], None] | None = None,
     textured: bool = False,
+    variety: Variety = CLEVR,
 ) -> None:
     """Write `count` rendered scenes of `seed` under `folder`: images of `size` (width, height) px, then the records.
 
@@ -123,7 +124,7 @@ def write(
     (folder / "scenes").mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(count):
-        scene = scene_of(seed, index, objects, textured)
+        scene = scene_of(seed, index, objects, textured, variety)
         name = f"CLEVR_{split}_{index:06d}.png"
         array = to_bytes(render(scene, (size[1], size[0]))).permute(1, 2, 0).numpy()
         save_image(Image.fromarray(array), images / name)
