@@ -23,7 +23,7 @@ from energycomp import Composer, decompose, infer, load
 from energycomp.components import combine
 from energycomp.files import atomic_file
 from energycomp.images import framed, grid, to_output
-from energycomp_datasets.clevr.layout import render_arrays
+from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.shapes.source import draw
 
 SIDE, SMALL = 384, 256  # px
@@ -116,7 +116,7 @@ def read(options: argparse.Namespace) -> Figure:
     if options.image:
         image = Image.open(options.image).convert("RGB")
     else:
-        arrays, _ = render_arrays(1, objects=(5, 5), seed=HELD_OUT + options.seed)
+        arrays, _ = render_objects(1, objects=(5, 5), seed=HELD_OUT + options.seed)
         image = to_output(arrays / 127.5 - 1, "pil")[0]
     solution = infer(image, model, generator=options.seed)
     found = [model.conditioner.describe(value) for value in solution.conditions]

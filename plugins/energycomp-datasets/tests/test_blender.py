@@ -96,8 +96,8 @@ def test_a_run_goes_on_and_is_not_mixed_with_another(studio: Path) -> None:
     [
         ({"assets": None}, "got no --assets"),
         ({"assets": Path("nowhere")}, "without base_scene.blend"),
-        ({"options": "wild:3-5"}, "got --objects wild:3-5"),
-        ({"options": "3-5:9x9"}, "got --objects 3-5:9x9"),
+        ({"options": "wild:3-5"}, "got wild:3-5"),
+        ({"options": "3-5:9x9"}, "got 3-5:9x9"),
         ({"options": "11"}, "10"),
     ],
 )

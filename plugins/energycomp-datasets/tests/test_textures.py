@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
+from energycomp_datasets.clevr.asked import KINDS
 from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, interval, normal
-from energycomp_datasets.clevr.layout import read, render_arrays, scene_of
+from energycomp_datasets.clevr.layout import read, render_objects, scene_of
 from energycomp_datasets.clevr.renderer import instance_map, render
 from energycomp_datasets.clevr.scenes import Scene, project, sample_scene
 from energycomp_datasets.clevr.shading import ground_albedo, surface_albedos
@@ -27,8 +28,8 @@ def scenes() -> list[Scene]:
 
 
 def test_plain_scenes_stay_as_they_were() -> None:
-    images, coordinates = render_arrays(4, objects=(0, 6), seed=3)  # read off before there were textures
-    sums = torch.stack([places.sum() for places in coordinates])
+    images, coordinates = render_objects(4, objects=(0, 6), seed=3)  # read off before there were textures
+    sums = torch.stack([values[:, :2].sum() for values in coordinates])
     assert torch.allclose(sums, torch.tensor([2.59366965, 4.15319967, 4.89512634, 4.52191401]), atol=1e-5)
     assert torch.allclose(
         images.float().mean((1, 2, 3)), torch.tensor([113.5116, 116.8593, 122.4596, 111.1031]), atol=0.01
@@ -37,10 +38,10 @@ def test_plain_scenes_stay_as_they_were() -> None:
 
 
 def test_pictures_follow_the_seed_alone() -> None:
-    images, coordinates = render_arrays(2, seed=7, size=32, textured=True)
-    again, _ = render_arrays(1, seed=7, size=32, start=1, textured=True)
-    other, _ = render_arrays(1, seed=8, size=32, start=1, textured=True)
-    plain, places = render_arrays(2, seed=7, size=32)
+    images, coordinates = render_objects(2, seed=7, size=32, textured=True)
+    again, _ = render_objects(1, seed=7, size=32, start=1, textured=True)
+    other, _ = render_objects(1, seed=8, size=32, start=1, textured=True)
+    plain, places = render_objects(2, seed=7, size=32)
     assert again[0].equal(images[1])
     assert not other[0].equal(images[1])
     assert [len(a) for a in coordinates] == [len(a) for a in places]
@@ -169,18 +170,28 @@ def test_textures_turn_with_their_objects(scenes: list[Scene]) -> None:
 def test_examples_are_held_out() -> None:
     source = ClevrSource()
     examples = source.examples("synthetic:textured:2-4", count=2, seed=4)
-    images, values = render_arrays(2, objects=(2, 4), seed=HELD_OUT + 4, textured=True)
+    images, values = render_objects(2, objects=(2, 4), seed=HELD_OUT + 4, textured=True)
     for example, image, value in zip(examples, images, values, strict=True):
         assert torch.equal(example.image, image.float() / 127.5 - 1.0)
-        assert list(example.conditions or ()) == [{"x": x, "y": y} for x, y in value.tolist()]
+        assert list(example.conditions or ()) == [{"x": x, "y": y} for x, y in value[:, :2].tolist()]
     counts = {len(example.conditions or ()) for example in source.examples("synthetic:textured", count=6, seed=0)}
     assert counts <= {3, 4, 5}
 
 
 @pytest.mark.parametrize("spec", ["synthetic:texture:3-5", "synthetic:textured:11", "synthetic:textured:3-5:4"])
 def test_ranges_that_cannot_be(spec: str) -> None:
-    with pytest.raises(InputError, match="expected two counts from 0 to 10"):
+    with pytest.raises(InputError, match="two counts from 0 to 10"):
         ClevrSource().examples(spec, count=1, seed=0)
+
+
+def test_a_kind_and_a_size() -> None:
+    (example,) = ClevrSource().examples("synthetic:crowded:3-5:24x16", count=1, seed=4)
+    (image,), (values,) = render_objects(1, (3, 5), HELD_OUT + 4, (24, 16), variety=KINDS["crowded"])
+    assert torch.equal(example.image, image.float() / 127.5 - 1.0)
+    assert image.shape == (3, 16, 24)
+    assert len(example.conditions or ()) == len(values)
+    with pytest.raises(InputError, match="a width and a height from 16 to 4096"):
+        ClevrSource().examples("synthetic:3-5:9x9", count=1, seed=0)
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:

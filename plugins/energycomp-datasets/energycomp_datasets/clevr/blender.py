@@ -15,25 +15,21 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, cast
 
+import attrs
 import torch
 
 from energycomp.errors import InputError
-from energycomp.fields import parse_range
 from energycomp.files import atomic_file
 from energycomp_datasets.clevr import in_blender
+from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import record_of, scene_of
-from energycomp_datasets.clevr.scenes import COLORS, MATERIALS, Scene, Variety
+from energycomp_datasets.clevr.scenes import COLORS, MATERIALS, Scene
 
 VARIABLE = "ENERGYCOMP_BLENDER"  # the Python that has bpy
 HOME = Path("~/.cache/energycomp/blender")
 INSTALL = f'python3.11 -m venv {HOME} && {HOME}/bin/pip install "bpy==5.0.1" "numpy<2"'
 SETTINGS = "render.json"  # in the folder of images: what they were rendered with
-KINDS = {
-    "plain": Variety(),
-    "wide": Variety(camera=0.6, sizes=0.03),
-    "crowded": Variety(side=2.6, gap=0.05, direction_gap=0.05),
-}
 JITTER = 1.0  # scene units, by which each lamp moves along each axis
 SAMPLES = 24  # per pixel; Cycles removes the noise
 FILES = ("base_scene.blend", *(f"shapes/{name}.blend" for name in in_blender.SHAPES.values()),
@@ -56,19 +52,21 @@ def render_folder(
     Raises:
         InputError: assets that are incomplete, no Blender, or a folder with other images.
     """
-    kind, objects, size = _parsed(options)
+    wanted = asked(options, in_blender.FRAME)
+    if wanted.textured:
+        raise InputError("got textured scenes for Blender; expected plain, wide or crowded; take --renderer own")
     python, found = _python(), _assets(assets)
-    settings = {"seed": seed, "kind": kind, "objects": objects, "size": size, "samples": SAMPLES}
+    settings = {"seed": seed, **attrs.asdict(wanted), "samples": SAMPLES}
     _claim(folder, settings)
     images = folder / "images" / "train"
     images.mkdir(parents=True, exist_ok=True)
-    scenes = [scene_of(seed, index, objects, variety=KINDS[kind]) for index in range(count)]
+    scenes = [scene_of(seed, index, wanted.objects, variety=wanted.variety) for index in range(count)]
     paths = [images / f"CLEVR_train_{index:06d}.png" for index in range(count)]
     lights = [_lights(seed, index) for index in range(count)]
     missing = [index for index, path in enumerate(paths) if not path.exists()]
     progress(count - len(missing))
     lines = (_line(scenes[index], lights[index], paths[index]) for index in missing)
-    for done, _ in enumerate(_rendered(python, found, size, lines), start=count - len(missing) + 1):
+    for done, _ in enumerate(_rendered(python, found, wanted.size, lines), start=count - len(missing) + 1):
         progress(done)
     records = [
         {**record_of(scene, "train", index, path.name), "camera": scene.camera.tolist(), "lights": lights[index]}
@@ -78,28 +76,6 @@ def render_folder(
     target.parent.mkdir(exist_ok=True)
     with atomic_file(target) as temporary:
         temporary.write_text(json.dumps({"info": {"split": "train", **settings}, "scenes": records}))
-
-
-def _parsed(options: str) -> tuple[str, tuple[int, int], tuple[int, int]]:
-    """The kind, the range of counts and the size (width, height).
-
-    >>> _parsed("wide:0-5:128x128"), _parsed("3-5")
-    (('wide', (0, 5), (128, 128)), ('plain', (3, 5), (480, 320)))
-    """
-    kind, objects, size = "plain", (3, 5), in_blender.FRAME
-    for part in filter(None, options.split(":")):
-        width, x, height = part.partition("x")
-        if part in KINDS:
-            kind = part
-        elif x and width.isdecimal() and height.isdecimal() and 16 <= min(int(width), int(height)) <= 4096:
-            size = (int(width), int(height))
-        elif part.replace("-", "").isdecimal():
-            objects = parse_range(part, greatest=10)
-        else:
-            raise InputError(
-                f"got --objects {options}; expected such as 3-5 or wide:0-5:128x128, of {', '.join(KINDS)}"
-            )
-    return kind, objects, size
 
 
 def _python() -> Path:

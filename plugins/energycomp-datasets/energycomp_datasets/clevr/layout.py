@@ -39,45 +39,30 @@ def scene_of(
     return sample_scene(count, generator, textured, variety)
 
 
-def render_arrays(
-    count: int,
-    objects: tuple[int, int] = (3, 5),
-    seed: int = 0,
-    size: int = 64,
-    start: int = 0,
-    textured: bool = False,
-) -> tuple[Tensor, list[Tensor]]:
-    """Images `(N, 3, size, size)` uint8 and centres (`(K, 2)` float32 in [0, 1] each) of scenes from `start` on.
-
-    >>> images, coordinates = render_arrays(2, size=32)
-    >>> images.shape, images.dtype, len(coordinates)
-    (torch.Size([2, 3, 32, 32]), torch.uint8, 2)
-    """
-    images, values = render_objects(count, objects, seed, size, start, textured=textured)
-    return images, [value[:, :2] for value in values]
-
-
 @torch.no_grad()
 def render_objects(
     count: int,
     objects: tuple[int, int] = (3, 5),
     seed: int = 0,
-    size: int = 64,
+    size: int | tuple[int, int] = 64,
     start: int = 0,
     variety: Variety = CLEVR,
     textured: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Images `(N, 3, size, size)` uint8 and the objects (`(K, 6)` float32 each, see `object_values`) from `start` on.
+    """Images `(N, 3, H, W)` uint8 and the objects (`(K, 6)` float32 each, see `object_values`) from `start` on.
+
+    `size` is a side, or (width, height), in px.
 
     >>> images, values = render_objects(2, size=32)
     >>> images.shape, values[0].shape[1]
     (torch.Size([2, 3, 32, 32]), 6)
     """
-    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    width, height = (size, size) if isinstance(size, int) else size
+    images = torch.empty(count, 3, height, width, dtype=torch.uint8)
     values = []
     for row in range(count):
         scene = scene_of(seed, start + row, objects, textured, variety)
-        images[row] = to_bytes(render(scene, (size, size)))
+        images[row] = to_bytes(render(scene, (height, width)))
         values.append(object_values(scene))
     return images, values
 

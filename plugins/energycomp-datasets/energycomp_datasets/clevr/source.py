@@ -13,7 +13,8 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import from_bytes
-from energycomp_datasets.clevr.layout import described_record, render_arrays, render_objects, scan, write
+from energycomp_datasets.clevr.asked import Asked, asked
+from energycomp_datasets.clevr.layout import FRAME, described_record, render_objects, scan, write
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 from energycomp_lab.evaluation import Example, Generated
@@ -33,13 +34,13 @@ class ClevrSource:
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         """Rendered scenes for "synthetic:3-5" (64x64, held out from training), or a folder of CLEVR or CLEVRTex.
 
-        "synthetic:textured:3-5" has other shapes, textures and grounds. A folder may be narrowed to a range of counts:
-        "DIR:3-8".
+        "synthetic:textured:3-5" has other shapes, textures and grounds, "synthetic:wide:3-5:128x128" views and sizes
+        that vary more, and larger images. A folder may be narrowed to a range of counts: "DIR:3-8".
         """
         options = synthetic(spec)
         if options is not None:
-            objects, textured = _kind(options)
-            return Generated(count, partial(_rendered, objects=objects, textured=textured, seed=HELD_OUT + seed))
+            wanted = asked(options, (64, 64))
+            return Generated(count, partial(_rendered, wanted=wanted, seed=HELD_OUT + seed))
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)
         if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
@@ -53,9 +54,12 @@ class ClevrSource:
         ]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
-        """Scenes in CLEVR's layout, 480x320; `options` is the range of object counts, "3-5" or "textured:3-5"."""
-        objects, textured = _kind(options)
-        write(folder, count, objects=objects, seed=WRITTEN + seed, progress=progress, textured=textured)
+        """Scenes in CLEVR's layout, 480x320 unless `options` says otherwise: "3-5" or "wide:0-5:128x128"."""
+        wanted = asked(options, FRAME)
+        write(
+            folder, count, objects=wanted.objects, seed=WRITTEN + seed, size=wanted.size, progress=progress,
+            textured=wanted.textured, variety=wanted.variety,
+        )  # fmt: skip
 
     def render(
         self, folder: Path, *, count: int, seed: int, options: str, assets: Path | None, progress: Callable[[int], None]
@@ -86,19 +90,13 @@ class ClevrSource:
         )
 
 
-def _kind(text: str) -> tuple[tuple[int, int], bool]:
-    """The range of counts of "3-5", "textured:3-5", "textured" or "", and whether the scenes are textured."""
-    kind, _, counts = text.partition(":")
-    textured = kind == "textured"
-    return parse_range((counts if textured else text) or "3-5", greatest=10), textured
-
-
-def _rendered(index: int, *, objects: tuple[int, int], textured: bool, seed: int) -> Example:
-    if textured:  # shapes that CLEVR does not have
-        images, places = render_arrays(1, objects=objects, seed=seed, start=index, textured=True)
-        conditions = _objects(places[0])
+def _rendered(index: int, *, wanted: Asked, seed: int) -> Example:
+    images, (values,) = render_objects(
+        1, wanted.objects, seed, wanted.size, index, textured=wanted.textured, variety=wanted.variety
+    )
+    if wanted.textured:  # shapes that CLEVR does not have
+        conditions = _objects(values[:, :2])
     else:
-        images, (values,) = render_objects(1, objects=objects, seed=seed, start=index)
         words = [
             {name: known[int(code) - 1] for (name, known), code in zip(ATTRIBUTES.items(), codes, strict=True)}
             for codes in values[:, 2:].tolist()

@@ -19,7 +19,8 @@ def data(
     objects: Annotated[
         str,
         typer.Option(
-            help="Content of the images, as the dataset defines it, for example 3-5 or textured:3-5 for clevr."
+            help="Content of the images, as the dataset defines it, for example 3-5 or wide:0-5:128x128 for clevr: "
+            "plain, wide, crowded or textured scenes, the range of counts, and the size."
         ),
     ] = "",
     renderer: Annotated[
@@ -39,9 +40,8 @@ def data(
     energycomp data clevr -n 4000 --objects wide:0-5:128x128 --renderer blender --assets DIR -o rendered
     ```
 
-    The folder is created once all images are written. Blender takes 1.6 s for 128x128 pixels on a core.
-    Its --objects may name a kind of scenes, plain, wide or crowded, and a size, and an interrupted run goes on when the
-    same command is started again.
+    The folder is created once all images are written. Blender takes 1.6 s for 128x128 pixels on a core, and an
+    interrupted run of it goes on when the same command is started again.
     """
     from energycomp.files import atomic_directory
     from energycomp.plugins import find
