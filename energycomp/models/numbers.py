@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,11 +16,22 @@ from energycomp.fields import is_number, legal
 from energycomp.images import is_picture
 
 NUMBERS = legal(lambda value: bool(value) and all(map(is_number, value)), "finite numbers, one along the first axis")
+RISING = legal(
+    lambda rows: all(
+        len(row) == len(rows[0]) > 1 and all(is_number(q) and abs(q) < 1e30 for q in row) and sorted(row) == [*row]
+        for row in rows
+    ),
+    "as many numbers within 1e30 for each place, two at least, none below the one before",
+)
+ROWS = attrs.field(default=(), converter=lambda rows: tuple(map(tuple, rows)), validator=RISING)
 
 
 @attrs.frozen
 class NumberProcessor:
     """Numbers x of one shape to (x - mean) / scale, one mean and scale for each place along the first axis.
+
+    With quantiles, x is first replaced by its normal score, so that skewed and discrete numbers become nearly normal:
+    the i-th of Q quantiles by the quantile (i + 1/2) / Q of N(0, 1), and numbers between and beyond them linearly.
 
     It is the processor of a model and the codec of its denoiser: samples are given back as numbers, by "np" and "pt",
     and those that were standardised alike compose.
@@ -26,6 +39,7 @@ class NumberProcessor:
     Args:
         sample_shape: (13,) for rows, (2, 64) for trajectories, and so on; images have an `ImageProcessor`.
         mean, scale: as many numbers as the first axis has; scales are above 0.
+        quantiles: Q numbers that rise for each of them, or none. Equal ones have the score of their mean rank.
 
     >>> table = NumberProcessor.fit(torch.tensor([[0.0, 10.0], [2.0, 30.0]]))
     >>> table.mean, table.encode(table([1.0, 40.0])), table.decode(torch.tensor([[0.0, 2.0]]))
@@ -35,20 +49,29 @@ class NumberProcessor:
     sample_shape: tuple[int, ...] = attrs.field(converter=tuple)
     mean: tuple[float, ...] = attrs.field(converter=tuple, validator=NUMBERS)
     scale: tuple[float, ...] = attrs.field(converter=tuple, validator=NUMBERS)
+    quantiles: tuple[tuple[float, ...], ...] = ROWS
     bounded: ClassVar[bool] = False
 
     def __attrs_post_init__(self) -> None:
         shape, (means, scales) = self.sample_shape, map(len, (self.mean, self.scale))
-        if is_picture(shape) or {means, scales} != {*shape[:1]} or min(self.scale) <= 0:
-            got = f"got {means} means and {scales} scales for samples {shape}"
+        known = {means, scales, len(self.quantiles) or means}
+        if is_picture(shape) or known != {*shape[:1]} or min(self.scale) <= 0:
+            got = f"got {means} means, {scales} scales and {len(self.quantiles)} rows of quantiles for samples {shape}"
             raise InputError(f"{got}; expected one of each for the first axis, above 0, and no image; change them")
 
     @classmethod
-    def fit(cls, data: Any) -> NumberProcessor:
-        """The one by which data (N, *shape) have mean 0 and deviation 1 along their first axis; constants stay."""
-        rows = torch.as_tensor(data).double().transpose(0, 1).flatten(1)
+    def fit(cls, data: Any, *, quantiles: int = 0) -> NumberProcessor:
+        """The one by which data (N, *shape) have mean 0 and deviation 1 along their first axis; constants stay.
+
+        Args:
+            quantiles: how many are kept of each place, such as 100; 0 scales numbers only.
+        """
+        rows, kept = torch.as_tensor(data).double().transpose(0, 1).flatten(1), ()
+        if quantiles:
+            kept = np.quantile(rows, (np.arange(quantiles) + 0.5) / quantiles, axis=1).T.tolist()
+            rows = torch.stack([_bent(*column, back=False) for column in zip(rows, kept, strict=True)])
         scale = rows.std(1, correction=0)
-        return cls(tuple(data.shape[1:]), rows.mean(1).tolist(), torch.where(scale > 0, scale, 1.0).tolist())
+        return cls(tuple(data.shape[1:]), rows.mean(1).tolist(), torch.where(scale > 0, scale, 1.0).tolist(), kept)
 
     def __call__(self, data: Any) -> Tensor:
         """Numbers (*shape) or (B, *shape): a tensor, an array or lists, as a tensor (B, *shape) of float32."""
@@ -63,11 +86,12 @@ class NumberProcessor:
 
     def encode(self, images: Tensor) -> Tensor:
         """Standardised numbers (B, *shape)."""
-        return (images - self._wide(self.mean, images)) / self._wide(self.scale, images)
+        numbers = self._bent(images)
+        return (numbers - self._wide(self.mean, images)) / self._wide(self.scale, images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """The numbers (B, *shape) of standardised ones."""
-        return latents * self._wide(self.scale, latents) + self._wide(self.mean, latents)
+        return self._bent(latents * self._wide(self.scale, latents) + self._wide(self.mean, latents), back=True)
 
     config = attrs.asdict  # as JSON, from which it is made again
     latent_shape = property(lambda self: self.sample_shape)
@@ -75,3 +99,21 @@ class NumberProcessor:
 
     def _wide(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.ndim - 2))
+
+    def _bent(self, numbers: Tensor, *, back: bool = False) -> Tensor:
+        """Numbers (B, *shape) as normal scores, or these as numbers."""
+        if not self.quantiles:
+            return numbers
+        columns = zip(numbers.unbind(1), self.quantiles, strict=True)
+        return torch.stack([_bent(*column, back=back) for column in columns], dim=1)
+
+
+def _bent(x: Tensor, quantiles: Sequence[float], *, back: bool) -> Tensor:
+    """Numbers as normal scores, or back: linear between quantiles, and beyond them with the mean slope between them."""
+    known, equal = torch.tensor(quantiles, dtype=x.dtype, device=x.device).unique(return_counts=True)
+    score = torch.special.ndtri((equal.cumsum(0) - equal / 2).to(x.dtype) / len(quantiles))
+    wide = (known[-1:] - known[:1], score[-1:] - score[:1]) if len(known) > 1 else (1 + 1e-6 * known.abs(), score + 1)
+    ends = [torch.cat([k[:1] - width, k, k[-1:] + width]) for k, width in zip((known, score), wide, strict=True)]
+    source, target = reversed(ends) if back else ends
+    below = torch.searchsorted(source, x.contiguous()).clamp(1, len(source) - 1) - 1
+    return target[below].lerp(target[below + 1], (x - source[below]) / (source[below + 1] - source[below]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -16,7 +19,8 @@ import energycomp
 from energycomp import plugins
 from energycomp.cli import app
 from energycomp.components import Condition, cosine_schedule
-from energycomp.errors import CompositionError, InputError
+from energycomp.errors import CheckpointError, CompositionError, InputError
+from energycomp.files import atomic_directory
 from energycomp.models import Defaults, Model, NumberProcessor, load, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import Labels
@@ -128,3 +132,62 @@ def test_samples_are_written_as_tables(tmp_path: Path) -> None:
     wrong = run("x.png")
     assert isinstance(wrong.exception, InputError)
     assert "expected one of numbers, such as samples.csv" in str(wrong.exception)
+
+
+def test_quantiles_make_skewed_and_discrete_numbers_normal_and_come_back(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    columns = [
+        torch.randn(2000, generator=draw).exp(),
+        torch.randint(3, (2000,), generator=draw).float(),
+        torch.full((2000,), 4e7),
+        1e4 + torch.rand(2000, generator=draw),
+    ]
+    data = torch.stack(columns, dim=1)
+    fitted = NumberProcessor.fit(data, quantiles=200)
+    assert NumberProcessor(**json.loads(json.dumps(fitted.config()))) == fitted
+    assert fitted.identity != NumberProcessor.fit(data).identity
+    samples = fitted.encode(fitted(data)).double()
+    torch.testing.assert_close(samples.mean(0), torch.zeros(4).double(), atol=1e-4, rtol=0)
+    for row in samples[:, [0, 3]].T:
+        assert stats.kstest(row, "norm").statistic < 0.01
+    assert samples[:, 1].unique().tolist() == pytest.approx(
+        [float(samples[data[:, 1] == level, 1][0]) for level in range(3)]
+    )
+    torch.testing.assert_close(fitted.decode(samples.float()), data, atol=2e-3, rtol=1e-5)
+    wide = torch.linspace(-30, 30, 121)[:, None].expand(-1, 4)  # far beyond the quantiles, too
+    assert bool((fitted.decode(wide).diff(dim=0)[:, [0, 1, 3]] > 0).all())
+    torch.testing.assert_close(fitted.encode(fitted.decode(wide))[:, :2], wide[:, :2], atol=1e-3, rtol=1e-4)
+    frames = NumberProcessor.fit(data[:, :2].reshape(-1, 5, 2).transpose(1, 2), quantiles=50)
+    assert frames.encode(torch.ones(7, 2, 5)).shape == (7, 2, 5)
+
+
+def test_a_model_of_quantiles_is_saved_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    model = made((2,))
+    numbers: Any = attrs.evolve(model.processor, quantiles=((-1.0, 0.0, 1.0), (0.0, 0.0, 5.0)))
+    save_pretrained(
+        attrs.evolve(model, processor=numbers, denoiser=attrs.evolve(model.denoiser, codec=numbers)), tmp_path / "model"
+    )
+    assert load(tmp_path / "model").processor == numbers
+    row = torch.tensor([[0.5, 3.0]])
+    torch.testing.assert_close(numbers.decode(numbers.encode(row)), row)
+    nan = float("nan")
+    for wrong in (
+        [[0, 1]],
+        [[0, 1], [2]],
+        [[0], [1]],
+        [[1, 0], [0, 1]],
+        [[0, nan], [0, 1]],
+        [[0, "1"], [0, 1]],
+        [[0, 1e31]] * 2,
+    ):
+        with pytest.raises(InputError, match="quantiles"):
+            attrs.evolve(numbers, quantiles=wrong)
+    broken: Any
+    for broken in ([[1, 0], [0, 1]], [[True, 2], [0, 1]], 3, "ab", [3], None):
+        config = json.loads((tmp_path / "model" / "config.json").read_text())
+        config["codec"]["quantiles"] = config["processor"]["quantiles"] = broken
+        with atomic_directory(tmp_path / "wrong") as temporary:
+            (temporary / "config.json").write_text(json.dumps(config))
+            shutil.copy(tmp_path / "model" / "model.safetensors", temporary)
+        with pytest.raises((InputError, CheckpointError), match=r"quantiles|config\.json"):
+            load(tmp_path / "wrong")
