@@ -14,18 +14,15 @@ from energycomp.decomposition.decomposer import (
     takes_apart as takes_apart,
 )
 from energycomp.decomposition.latents import (
-    Traversal as Traversal,
     add as add,
     checked as checked,
     edit as edit,
     latents_for as latents_for,
     recombine as recombine,
-    strongest_dimensions as strongest_dimensions,
     traverse as traverse,
-    traverse_dimension as traverse_dimension,
 )
 from energycomp.imports import moved
 
-__getattr__ = moved(
-    __name__, {"DiffusionDecomposer": "energycomp_decomp", "search_latents": "energycomp_decomp.search"}
-)
+TO_LAB = ("Traversal", "strongest_dimensions", "traverse_dimension")
+_MOVED = {"DiffusionDecomposer": "energycomp_decomp", "search_latents": "energycomp_decomp.search"}
+__getattr__ = moved(__name__, _MOVED | dict.fromkeys(TO_LAB, "energycomp_lab.evaluation"))

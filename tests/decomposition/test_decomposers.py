@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from energycomp import Decomposer, decomposer_of, load, plugins
-from energycomp.decomposition import Parts, SceneDecomposer, sampler_of, takes_apart
+from energycomp.decomposition import (
+    EXPLAINED,
+    Parts,
+    SceneDecomposer,
+    explained_variance,
+    sampler_of,
+    takes_apart,
+)
 from energycomp.errors import CheckpointError, InputError, NotFoundError, PluginError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import Model, save_pretrained
@@ -121,3 +128,13 @@ def test_configs_that_name_none(tmp_path: Path, painted: Model, name: Any, error
     edit(tmp_path / "m", lambda config: config.update(decomposer=name))
     with pytest.raises(error, match="decomposer"):
         load(tmp_path / "m")
+
+
+def test_explained_variance() -> None:
+    ramp = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
+    plain = torch.full((1, 3, 16, 16), 0.2)
+    images = torch.cat([ramp, ramp, plain, plain])
+    shares = explained_variance(images, torch.cat([ramp, torch.zeros_like(ramp), plain, plain + 1]))
+    assert shares[:3] == [pytest.approx(1), pytest.approx(0, abs=1e-6), None]
+    assert shares[3] is not None
+    assert shares[3] < EXPLAINED

@@ -13,7 +13,7 @@ from energycomp.errors import InputError
 from energycomp.progress import working
 
 if TYPE_CHECKING:
-    from energycomp.decomposition import Traversal
+    from energycomp_lab.evaluation import Traversal
 
 CELL = 96  # px, the least height of an image in a row of values
 
@@ -55,8 +55,9 @@ def traverse(
     with loading(model):
         import torch
 
-        from energycomp.decomposition import decomposer_of, strongest_dimensions, traverse_dimension
+        from energycomp.decomposition import decomposer_of
         from energycomp.images import grid, open_image, save_image
+        from energycomp_lab.evaluation import strongest_dimensions, traverse_dimension
 
         opened, loaded = open_image(image, single=True), run.load(model)
         decomposer = decomposer_of(loaded)

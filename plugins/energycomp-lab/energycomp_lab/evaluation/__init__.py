@@ -20,6 +20,7 @@ from energycomp_lab.evaluation.data import (
 from energycomp_lab.evaluation.evaluate import evaluate, evaluate_parts
 from energycomp_lab.evaluation.model_card import Result, card
 from energycomp_lab.evaluation.report import Report, bootstrap
+from energycomp_lab.evaluation.traversal import Traversal, strongest_dimensions, traverse_dimension
 
 if TYPE_CHECKING:
     from energycomp_lab.evaluation.attributes import AttributeAccuracy, AttributeCalibration, attribute_metrics
@@ -64,6 +65,7 @@ __all__ = [
     "Report",
     "Result",
     "SlotsUsed",
+    "Traversal",
     "adjusted_rand_index",
     "attribute_metrics",
     "bootstrap",
@@ -75,6 +77,8 @@ __all__ = [
     "match",
     "match_masks",
     "near_pairs",
+    "strongest_dimensions",
+    "traverse_dimension",
     "true_values",
 ]
 

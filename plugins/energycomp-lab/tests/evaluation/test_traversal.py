@@ -1,19 +1,14 @@
-"""What the dimensions of a latent change, on stripes, whose latents are known; how much parts explain."""
+"""What the dimensions of a latent change, on stripes, whose latents are known."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from energycomp.decomposition import (
-    EXPLAINED,
-    explained_variance,
-    strongest_dimensions,
-    traverse_dimension,
-)
 from energycomp.errors import InputError
 from energycomp.testing import stripes_model
 from energycomp_decomp import DiffusionDecomposer
+from energycomp_lab.evaluation import strongest_dimensions, traverse_dimension
 
 
 def stripes() -> DiffusionDecomposer:
@@ -46,13 +41,3 @@ def test_the_strongest_dimensions_are_those_of_colour() -> None:
 def test_what_is_not_there(part: int, dim: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         traverse_dimension(stripes(), LATENTS, part, dim, [0.0, 1.0])
-
-
-def test_explained_variance() -> None:
-    ramp = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
-    plain = torch.full((1, 3, 16, 16), 0.2)
-    images = torch.cat([ramp, ramp, plain, plain])
-    shares = explained_variance(images, torch.cat([ramp, torch.zeros_like(ramp), plain, plain + 1]))
-    assert shares[:3] == [pytest.approx(1), pytest.approx(0, abs=1e-6), None]
-    assert shares[3] is not None
-    assert shares[3] < EXPLAINED
