@@ -10,12 +10,15 @@ import typer
 from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder
 from energycomp.cli.lines import append_line, read_lines
 from energycomp.cli.options import Count, ImageFiles, ModelName, Run, SolverName, loading, parse_count, parse_options
+from energycomp.cli.output import TABLES, read_numbers
 from energycomp.cli.reading import Reading, printer
 from energycomp.cli.results import Names, result_key, sha256_of
 from energycomp.errors import InputError
 from energycomp.progress import progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from energycomp.models import Model
 
 Redraw = Annotated[
@@ -45,6 +48,7 @@ def infer(
     energycomp infer clevr scene.png -o out
     energycomp infer clevr images/ --count 3-8 -o out --redraw
     energycomp infer clevr scene.png --format clevr
+    energycomp infer FOLDER rows.csv --json
     energycomp infer text photo.jpg --option model=FOLDER --option concepts=cat,dog,rabbit --count 2
     ```
 
@@ -53,11 +57,12 @@ def infer(
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
     results.jsonl are not read again. --json prints one line per image.
 
-    A model with an encoder, such as decomp, reads parts in one pass: use decompose, which takes seconds. --solver sgd
-    searches for their latents without the encoder, which takes minutes.
+    A model of numbers reads the rows of .csv, .npy and .parquet files.
 
-    The command batch of the package energycomp-batch reads many images: by several processes and machines, and from
-    tables.
+    A model with an encoder, such as decomp, reads parts in one pass: use decompose. --solver sgd searches for their
+    latents, which takes minutes.
+
+    The command batch of energycomp-batch reads many images: by several processes and machines, and from tables.
     """
     if out is not None:
         check_folder(out, "-o")
@@ -65,23 +70,26 @@ def infer(
     files = image_files(images, without=out)
     if out is not None and any(path.parent == out.resolve() for path in files):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
+    if redraw and any(path.suffix.lower() in TABLES for path in files):
+        raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
     options, known = parse_options(run.option), parse_count(count)
     reading = Reading(model, run.device, options, solver, known, run.seed, out, redraw)
     with loading(model):
         loaded = reading.load()
     kept, failed = None if out is None else _Kept(make_folder(out, "-o") / RESULTS, reading.settings(loaded)), 0
-    for path in progress(files.values(), "reading", unit="image", leave=len(files) > 1):
+    items = [item for path in files.values() for item in _items(path, loaded)]
+    for path, row, number in progress(items, "reading", unit="image", leave=len(items) > 1):
         try:
-            record = _read(path, loaded, reading, kept)
+            record = _read(path, row, number, loaded, reading, kept)
         except InputError as error:
-            if len(files) == 1:
+            if len(items) == 1:
                 raise
-            failed, record = failed + 1, {"image": str(path), "failed": str(error)}
-        show(str(path), path.name, record)
+            failed, record = failed + 1, {"image": f"{path}{number}", "failed": str(error)}
+        show(f"{path}{number}", f"{path.name}{number}", record)
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:
-        typer.echo(f"energycomp: {failed} of {len(files)} images could not be read", err=True)
+        typer.echo(f"energycomp: {failed} of {len(items)} images could not be read", err=True)
         raise typer.Exit(1)
 
 
@@ -96,19 +104,29 @@ class _Kept:
             self.known[result_key(record)] = record
 
 
-def _read(path: Path, model: Model, reading: Reading, kept: _Kept | None) -> dict[str, Any]:
-    """The record of an image: that of an earlier run, or a new one, which is kept."""
+def _items(path: Path, model: Model) -> list[tuple[Path, Tensor | None, str]]:
+    """An image file, which is opened when it is read; or the rows of a table, with their numbers, such as "#1"."""
+    if path.suffix.lower() not in TABLES:
+        return [(path, None, "")]
+    return [(path, row, f"#{number}") for number, row in enumerate(read_numbers(path, model), start=1)]
+
+
+def _read(
+    path: Path, row: Tensor | None, number: str, model: Model, reading: Reading, kept: _Kept | None
+) -> dict[str, Any]:
+    """The record of an image or a row: that of an earlier run, or a new one, which is kept."""
     from energycomp.images import open_image
 
-    head: dict[str, Any] = {"image": str(path.resolve())}
+    head: dict[str, Any] = {"image": f"{path.resolve()}{number}"}
     name = path.stem
     if kept is not None:
-        name, head = kept.names.of(path), {**head, "sha256": sha256_of(path), "settings": kept.settings}
+        name = kept.names.of(path) + number.replace("#", "/")
+        head = {**head, "sha256": sha256_of(path if row is None else bytes(row.numpy())), "settings": kept.settings}
         if (record := kept.known.get(result_key(head))) is not None:
             if reading.lacks(record):
                 reading.redrawn(model, open_image(path, single=True), record)
             return record
-    record = reading.read(model, open_image(path, single=True), head, name)
+    record = reading.read(model, open_image(path, single=True) if row is None else row, head, name)
     if kept is not None:
         append_line(kept.file, record)
     return record

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from energycomp.errors import InputError
+from energycomp.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from energycomp.inference import Ranking
     from energycomp.models import Model
@@ -21,15 +26,15 @@ if TYPE_CHECKING:
 TABLES = (".csv", ".npy", ".parquet")  # files of samples that are numbers
 
 
-def check_table(model: Model, path: Path) -> None:
+def check_table(model: Model, path: Path, option: str = "-o ") -> None:
     """Raises `InputError` where a file is not for the samples of a model, which are images or numbers."""
     from energycomp.images import is_picture
 
     if (path.suffix.lower() in TABLES) == is_picture(model.processor.sample_shape):
         expected = "a .png file" if path.suffix.lower() in TABLES else "one of numbers, such as samples.csv"
-        raise InputError(f"got -o {path} for samples of {model.name}; expected {expected}; change -o")
+        raise InputError(f"got {option}{path} for samples of {model.name}; expected {expected}; name another")
     if path.suffix.lower() == ".parquet" and not (find_spec("pandas") and find_spec("pyarrow")):
-        raise InputError(f"got -o {path} without pandas and pyarrow; install them, or write a .csv or .npy file")
+        raise InputError(f"got {option}{path} without pandas and pyarrow; install them, or use a .csv or .npy file")
 
 
 def save_numbers(numbers: Any, path: Path) -> None:
@@ -47,6 +52,29 @@ def save_numbers(numbers: Any, path: Path) -> None:
             np.savetxt(file, rows, fmt="%.9g", delimiter=",", header=",".join(names), comments="")
         else:
             import_module("pandas").DataFrame(rows, columns=names).to_parquet(file)
+
+
+def read_numbers(path: Path, model: Model) -> Tensor:
+    """The samples (n, *shape) of a file as `save_numbers` writes it. Names above the columns may be missing."""
+    import numpy as np
+
+    shape, kind = model.processor.sample_shape, path.suffix.lower()
+    check_table(model, path, "")
+    try:
+        with warnings.catch_warnings(action="error"):  # of an empty file
+            if kind == ".csv":
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
+                named = lines and not re.search(r'(?i)(^|,)["\s]*([-+.\d]|nan|inf)', lines[0])
+                numbers = np.loadtxt(lines[bool(named) :], delimiter=",", comments=None, quotechar='"', ndmin=2)
+            else:
+                numbers = np.load(path) if kind == ".npy" else import_module("pandas").read_parquet(path).to_numpy()
+        rows = numbers.astype(np.float32).reshape(len(numbers), *shape)
+        if broken := [number for number, row in enumerate(rows, start=1) if not np.isfinite(row).all()]:
+            raise InputError(f"row {broken[0]} has numbers that are not finite")  # noqa: TRY301 - said as the others
+        return model.processor(rows)
+    except Exception as error:  # NumPy and pandas raise nearly anything
+        expected = f"{math.prod(shape)} finite numbers in each row; correct it"
+        raise InputError(f"got {path}, which cannot be read ({first_line(error)}); expected {expected}") from error
 
 
 def print_json(report: Any) -> None:

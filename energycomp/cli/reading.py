@@ -66,7 +66,7 @@ class Reading:
             "fingerprint": model_fingerprint(model),
         }
 
-    def read(self, model: Model, image: Image.Image, head: Mapping[str, Any], name: str) -> dict[str, Any]:
+    def read(self, model: Model, image: Any, head: Mapping[str, Any], name: str) -> dict[str, Any]:
         """The record of an image, which begins with `head`, after the files of this name are written."""
         import torch
 
@@ -87,10 +87,11 @@ class Reading:
             solution = attrs.evolve(solution, view=view)
         record = {**head, **solution.record()}
         if self.folder is not None:
-            marked = View(model.shown(model.processor.frame(image)), tuple(record["objects"]))
-            has_places = len(marked.places) == record["count"]
+            view = View(None, tuple(record["objects"]))
+            has_places = not isinstance(image, torch.Tensor) and len(view.places) == record["count"]
             record |= {"picture": f"{name}.png" if has_places else None, "name": name}
             if has_places:
+                marked = attrs.evolve(view, image=model.shown(model.processor.frame(image)))
                 _save(marked.picture(), self.folder / f"{name}.png")
             self.redrawn(model, image, record)
         return record

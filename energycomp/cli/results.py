@@ -73,8 +73,10 @@ def redrawn_file(folder: Path, record: Mapping[str, Any]) -> Path:
     return folder / f"{name}{REDRAWN}.png"
 
 
-def sha256_of(path: Path) -> str:
-    """sha256 of an image file; raises `InputError` where it cannot be read."""
+def sha256_of(path: Path | bytes) -> str:
+    """sha256 of an image file, or of the bytes of a row; raises `InputError` where it cannot be read."""
+    if isinstance(path, bytes):
+        return hashlib.sha256(path).hexdigest()
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"got {path}, which is no regular file; expected an image file")

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import energycomp
 from energycomp import plugins
 from energycomp.cli import app
+from energycomp.cli.output import read_numbers, save_numbers
 from energycomp.components import Condition, cosine_schedule
 from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.files import atomic_directory
@@ -191,3 +192,62 @@ def test_a_model_of_quantiles_is_saved_and_a_damaged_one_is_refused(tmp_path: Pa
             shutil.copy(tmp_path / "model" / "model.safetensors", temporary)
         with pytest.raises((InputError, CheckpointError), match=r"quantiles|config\.json"):
             load(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])
+def test_rows_of_a_table_are_read(kind: str, tmp_path: Path) -> None:
+    save_pretrained(made((2, 3)), tmp_path / "model")
+    save_numbers(np.stack([np.full((2, 3), 10.0 + 5 * level) for level in LEVELS]), tmp_path / f"rows.{kind}")
+
+    def run(*options: str) -> Any:
+        return CliRunner().invoke(app, ["infer", str(tmp_path / "model"), str(tmp_path / f"rows.{kind}"), *options])
+
+    read = run("--json", "-o", str(tmp_path / "out"))
+    assert read.exit_code == 0, read.output
+    records = [json.loads(line) for line in read.stdout.splitlines()]
+    assert [record["image"] for record in records] == [f"{tmp_path}/rows.{kind}#{number}" for number in (1, 2, 3)]
+    assert [record["objects"][0]["value"] for record in records] == [0, 1, 2]
+    assert [(record["name"], record["picture"]) for record in records] == [(f"rows/{k}", None) for k in (1, 2, 3)]
+    assert run("--json", "-o", str(tmp_path / "out")).stdout == read.stdout  # kept, not read again
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.jsonl"]
+    assert "1 object" in run().stdout
+    assert "expected images" in str(run("--redraw", "-o", str(tmp_path / "out")).exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no data"),
+        ("a,b,c\n", "no data"),
+        ("a,b,c\n1,2,3\n4,5\n", "columns changed from 3 to 2"),
+        ("1,2,3,4\n5,6,7,8\n", "cannot reshape array of size 8 into shape"),
+        ("1,2,3\n4,red,6\n", "'red'"),
+        ("1,2,3\n4,,6\n", "''"),
+        ("red,2,3\n", "'red'"),
+        ("a,b,c\n1,2,3\n4,nan,6\n", "row 2 has numbers that are not finite"),
+        ("nan,nan,nan\n", "row 1 has numbers that are not finite"),
+        ("1,2,1e60\n", "overflow"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_refused_in_one_line(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(InputError, match="expected 3 finite numbers in each row") as caught:
+        read_numbers(tmp_path / "rows.csv", made((3,)))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_are_no_tables_of_numbers(tmp_path: Path) -> None:
+    model = made((3,))
+    for name, content in (("a.npy", b"not numbers"), ("a.parquet", b"PAR1"), ("a.csv", b"\xff\xfe\x00")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"got .*{name}, which cannot be read .*; expected 3 finite numbers"):
+            read_numbers(tmp_path / name, model)
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object))  # a pickle
+    with pytest.raises(InputError, match="allow_pickle"):
+        read_numbers(tmp_path / "objects.npy", model)
+    quoted = '\ufeff"height","weight","name"\r\n"1.5", 2 ,-3e0\r\n'
+    (tmp_path / "quoted.csv").write_text(quoted, encoding="utf-8")
+    assert read_numbers(tmp_path / "quoted.csv", model).tolist() == [[1.5, 2.0, -3.0]]
+    with pytest.raises(InputError, match=r"a\.csv for samples of clevr; expected a \.png file"):
+        read_numbers(tmp_path / "a.csv", load("clevr-places"))
