@@ -25,7 +25,8 @@ from energycomp.files import atomic_directory
 from energycomp.models import Defaults, Model, NumberProcessor, load, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import Labels
-from energycomp_lab.training import denoising_loss
+from energycomp_lab.checks import check_model, check_recipe
+from energycomp_lab.training import FitConfig, Recipe, Step, collate, denoising_loss
 
 LEVELS = torch.tensor([-1.0, 0.0, 2.0])
 
@@ -251,3 +252,46 @@ def test_other_files_are_no_tables_of_numbers(tmp_path: Path) -> None:
     assert read_numbers(tmp_path / "quoted.csv", model).tolist() == [[1.5, 2.0, -3.0]]
     with pytest.raises(InputError, match=r"a\.csv for samples of clevr; expected a \.png file"):
         read_numbers(tmp_path / "a.csv", load("clevr-places"))
+
+
+class Learner(Levels):
+    """`Levels` that begin wrong."""
+
+    def __init__(self, *, labels: int) -> None:
+        super().__init__(labels=labels)
+        nn.init.zeros_(self.level)
+
+
+def recipe(shape: tuple[int, ...]) -> Recipe:
+    """Trains labels of rows N(10 + 5 level, 0.5^2)."""
+    model, draw = made(shape), torch.Generator().manual_seed(0)
+    model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=Learner(labels=3)))
+    labels = torch.arange(60) % 3
+    rows = 10 + 5 * (LEVELS[labels].reshape(-1, *[1] * len(shape)) + 0.1 * torch.randn(60, *shape, generator=draw))
+
+    def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        condition, samples = model.conditioner(batch["values"]), model.encode(batch["image"])
+        return denoising_loss(
+            model.denoiser, samples, condition, batch["owner"], module=module, generator=step.generator
+        )
+
+    data = [{"image": row, "values": label[None]} for row, label in zip(rows, labels, strict=True)]
+    config = FitConfig(steps=60, batch_size=30, learning_rate=0.3, ema_decay=0.9)
+    return Recipe(model=model, module=model.trained, loss=loss, data=data, config=config, collate_fn=collate)
+
+
+@SHAPES
+def test_models_and_recipes_of_numbers_conform(shape: tuple[int, ...]) -> None:
+    check_model(made(shape))
+    check_recipe(recipe(shape))
+
+
+def test_a_recipe_of_numbers_trains_by_the_command(tmp_path: Path) -> None:
+    plugins.register("recipes", "levels", lambda **_: recipe((13,)))
+    options = ("--option", "sample_every=30", "-o", str(tmp_path / "run"))
+    done = CliRunner().invoke(app, ["train", "levels", *options])
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "run" / "samples").exists()  # which are images
+    trained = load(tmp_path / "run" / "model")
+    torch.testing.assert_close(trained.denoiser.network.level.detach(), LEVELS, atol=0.2, rtol=0)
+    assert energycomp.infer(torch.full((13,), 20.0), trained, generator=0).conditions.tolist() == [2]

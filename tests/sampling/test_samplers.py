@@ -80,7 +80,7 @@ class Constant:
         good = SchedulerSampler("ddpm").sample(target, n, num_inference_steps=num_inference_steps, **options)
         samples = good.samples
         changed = {
-            "shape": samples[:1].expand(n + 1, -1, -1, -1),
+            "shape": torch.cat([samples, samples[:1]]),
             "wide": 1.3 * samples,
             "shifted": samples + 0.3,
             "nan": samples * torch.nan,

@@ -13,7 +13,7 @@ from energycomp.errors import NonFiniteError
 from energycomp.sampling import Sampled, Sampler, Target
 from energycomp_lab.checks.expect import ConformanceError, expect, expect_same_state, expect_tensor
 
-SHAPE = (1, 1, 2)
+SHAPE, ROW = (1, 1, 2), (2,)
 SAMPLES, STEPS = 1000, 50
 
 
@@ -31,10 +31,11 @@ class _Breaking(Gaussian):
 def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
     """Checks a sampler on Gaussians and their products, whose mean and variance are known.
 
-    Samples must have the known mean and variance for one Gaussian, under the cosine schedule and under that of a
-    rectified flow, and for a product whose scores are exact at every noise level (all factors as wide as u). The
-    sampler must give the same samples for the same generator seed, leave the global random state unchanged, draw one
-    sample, call back after every step, and name a component whose prediction is NaN in a `NonFiniteError`.
+    Samples must have the known mean and variance for one Gaussian, under the cosine schedule, also where samples are
+    rows of numbers, and under that of a rectified flow, and for a product whose scores are exact at every noise level
+    (all factors as wide as u). The sampler must give the same samples for the same generator seed, leave the global
+    random state unchanged, draw one sample, call back after every step, and name a component whose prediction is NaN in
+    a `NonFiniteError`.
 
     Args:
         exact: whether a product of other widths must be right, too. The sum of scores is not its score.
@@ -50,8 +51,8 @@ def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
     """
     name = type(sampler).__name__
     state = torch.get_rng_state()
-    _check_moments(sampler, Composition.of(_gaussian(0.4, 0.25)), 0.4, 0.25)
-    _check_moments(sampler, Composition.of(_gaussian(0.4, 0.25, alphas_cumprod=flow_schedule())), 0.4, 0.25)
+    for options in ({}, {"sample_shape": ROW}, {"alphas_cumprod": flow_schedule()}):
+        _check_moments(sampler, Composition.of(_gaussian(0.4, 0.25, **options)), 0.4, 0.25)
     _check_moments(sampler, _product(0.5, -0.2, 0.25, u=0.25), 0.3, 0.25)
     if exact:
         # precisions 4 + 4 - 1, and precisions times means 4 - 0.8
@@ -63,7 +64,7 @@ def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
 
 
 def _gaussian(mean: float, variance: float, name: str = "a", **options: Any) -> _Breaking:
-    return _Breaking(mean, variance, name, SHAPE, **options)
+    return _Breaking(mean, variance, name, **{"sample_shape": SHAPE, **options})
 
 
 def _product(first: float, second: float, variance: float, *, u: float) -> Composition:
@@ -83,7 +84,8 @@ def _run(sampler: Sampler, target: Target, n: int, seed: int = 0, **options: Any
             **options,
         )
     what = f"samples of {type(sampler).__name__}"
-    expect_tensor(sampled.samples, (n, *SHAPE), what, "return n samples (n, C, H, W)")
+    shape = target.noised_space.sample_shape
+    expect_tensor(sampled.samples, (n, *shape), what, "return n samples (n, *sample_shape)")
     return sampled
 
 

@@ -87,6 +87,7 @@ def train(
     """
     import torch
 
+    from energycomp.images import is_picture
     from energycomp.models import Model
     from energycomp.plugins import find
     from energycomp_lab.training.trackers import tracker_names
@@ -116,7 +117,7 @@ def train(
         raise
     chosen = {"seed": seed, "steps": steps, "learning_rate": learning_rate, "mixed_precision": precision}
     sample_every = training.pop("sample_every", SAMPLE_EVERY)
-    if sample_every and isinstance(recipe.model, Model):
+    if sample_every and isinstance(recipe.model, Model) and is_picture(recipe.model.processor.sample_shape):
         training |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
     make_folder(folder, "-o")
     options = {key: value for key, value in chosen.items() if value is not None}
