@@ -40,10 +40,10 @@ from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
-from energycomp.fields import parse_range
 from energycomp.images import to_unit
 from energycomp.seeds import derived_seed
 from energycomp_clevr.seen import seen_from
+from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION
 from energycomp_datasets.clevr.layout import described_record, scene_of
 from energycomp_datasets.clevr.source import ClevrSource
@@ -210,7 +210,8 @@ def true_points(data: str, index: int, example: Example, seed: int) -> Tensor:
     """The true 3-D places (K, 3) of an example of `ClevrSource`."""
     options = synthetic(data)
     if options is not None:
-        return scene_of(HELD_OUT + seed, index, parse_range(options or "3-5", greatest=10)).positions
+        wanted = asked(options, (64, 64))
+        return scene_of(HELD_OUT + seed, index, wanted.objects, wanted.textured, wanted.variety).positions
     return torch.tensor(_points(Path(example.image).parents[2])[example.name]).reshape(-1, 3)
 
 

@@ -189,7 +189,10 @@ def sharp(*, vae: str = "") -> Model:
         codec=codec,
     )
     processor = ImageProcessor(size=(128, 128), resize="squash")
-    return attrs.evolve(model, denoiser=denoiser, conditioner=Objects(viewpoint=True), processor=processor)
+    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0))  # latents decide at more noise than pixels
+    return attrs.evolve(
+        model, denoiser=denoiser, conditioner=Objects(viewpoint=True), processor=processor, defaults=defaults
+    )
 
 
 def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:

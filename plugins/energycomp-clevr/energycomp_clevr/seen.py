@@ -3,7 +3,7 @@
 Notation: variable -> symbol
     known      eps_hat of the objects, u + sum_k (eps_k - u), once for every draw
     change     eps_v - u, what the viewpoint v adds
-    energies   beta-weighted J(v) = mean over draws of lambda |known + change - target|^2, plus v^2 / (2 std^2)
+    energy     beta J(v) + sum_i v_i^2 / (2 std_i^2), with J the mean over draws of lambda |known + change - target|^2
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_clevr.viewpoint import Viewpoint
 
-USUAL = 0.4  # scene units: the standard deviation of camera and lamps, which CLEVR moves by up to 0.5 and 1
+USUAL = torch.tensor([0.29] * 3 + [0.58] * 3)  # scene units, std: CLEVR moves the camera by up to 0.5, lamps by 1
 RATE = 0.08
 HOME = (7.48, -6.51, 5.34)  # where CLEVR's camera stands, on average; it looks at the origin
 AXES = ((0.6565, 0.7543, 0.0), (-0.3577, 0.3113, 0.8805), (-0.6641, 0.5780, -0.4741))  # right, up, forward from there
@@ -54,7 +54,7 @@ def seen_from(
     values: Tensor,
     *,
     draws: int = 24,
-    steps: int = 25,
+    steps: int = 40,
     generator: int | torch.Generator = 0,
 ) -> Seen:
     """Camera and light of a picture whose objects are known, by the error that they leave.
@@ -89,7 +89,7 @@ def seen_from(
             optimizer.zero_grad()
             found = error(value)
             before = float(found.detach()) if step == 0 else before
-            energy = (defaults.beta or 1.0) * found + (value / USUAL).square().sum() / 2
+            energy = (defaults.beta or 1.0) * found + (value / USUAL.to(value)).square().sum() / 2
             energy.backward()
             optimizer.step()
         with torch.no_grad():
