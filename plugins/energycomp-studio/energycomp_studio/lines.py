@@ -8,7 +8,7 @@ from typing import Any
 
 from energycomp.models import Model
 from energycomp_studio.pictures import SIDE
-from energycomp_studio.scene import Changes, Item, Scene, Settings, text_of, value
+from energycomp_studio.scene import Changes, Item, Scene, Settings, text_of, value, weighted_text
 
 
 def python_lines(scene: Scene, model: Model, source: str, settings: Settings) -> str:
@@ -26,13 +26,19 @@ def python_lines(scene: Scene, model: Model, source: str, settings: Settings) ->
     """
     given = {"generator": settings.seed, **settings.given(model)}
     options = ", ".join(f"{name}={_quoted(option)}" for name, option in given.items())
+    made, shown = _expression(scene, model), f"model.shown(image, side={SIDE})"
+    if settings.size is not None:
+        texts = ", ".join(_quoted(weighted_text(item, model)) for item in scene.items)
+        made = f"model.conditioner.widened(model, [{texts}], {settings.size}, {settings.seed})"
+        shown = f"framed(image, {model.defaults.aspect}, side={SIDE})"
     return "\n".join([
         "import energycomp",
+        *(["from energycomp.images import framed"] if settings.size else []),
         "",
         f"model = energycomp.load({_quoted(source)})",
-        f"scene = {_expression(scene, model)}",
+        f"scene = {made}",
         f"image = energycomp.Composer(scene).sample({options})[0]",
-        f'model.shown(image, side={SIDE}).save("scene.png")',
+        f'{shown}.save("scene.png")',
     ])  # fmt: skip
 
 
@@ -94,9 +100,9 @@ def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> s
         return "# the command line has no |, use the Python lines"
     items = scene.alternatives[0] if scene.items else ()
     words = ["energycomp", "sample", source]
+    words += ["--canvas", settings.canvas] if settings.canvas else []
     for item in items:
-        weight = "" if item.weight == model.defaults.guidance_scale else f" * {item.weight}"
-        words += ["--not"] * item.negated + [text_of(item, model) + weight]
+        words += ["--not"] * item.negated + [weighted_text(item, model)]
     for name, option in settings.given(model).items():
         words += ["--steps" if name == "num_inference_steps" else "--sampler", str(option)]
     return shlex.join([*words, "--seed", str(settings.seed), "-o", "scene.png"])

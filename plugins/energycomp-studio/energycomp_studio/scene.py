@@ -10,6 +10,7 @@ An item list a, b, ~c, | d is the composition (a & b & ~c) | d.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import attrs
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Composable, ReadsText, parsed, read_value, value_of
+from energycomp.components import Composable, ReadsText, Widens, parsed, read_value, value_of
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.models import Model
@@ -115,6 +116,10 @@ def _item(one: Mapping[str, Any]) -> Item:
     return Item(one.get("given"), float(weight), bool(one.get("negated")), bool(one.get("either")), origin)
 
 
+def _or_none(text: str | None) -> str | None:
+    return text or None
+
+
 @attrs.frozen
 class Settings:
     """How a scene is sampled.
@@ -124,12 +129,14 @@ class Settings:
         steps: num_inference_steps; None for those of the model.
         sampler: a registered sampler; None for a scheduler.
         scheduler: of diffusers, where there is no sampler; None for that of the model.
+        canvas: WIDTHxHEIGHT in pixels of an image that is larger than those of the model; None for theirs.
     """
 
     seed: int = attrs.field(default=0)
     steps: int | None = attrs.field(default=None)
     sampler: str | None = None
     scheduler: str | None = None
+    canvas: str | None = attrs.field(default=None, converter=_or_none)
 
     @seed.validator
     def _check_seed(self, _: Any, seed: Any) -> None:
@@ -140,6 +147,21 @@ class Settings:
     def _check_steps(self, _: Any, steps: Any) -> None:
         if steps is not None and (type(steps) is not int or not 1 <= steps <= MAX_STEPS):
             raise InputError(f"got {steps!r} steps; expected 1 to {MAX_STEPS:,}, or nothing for those of the model")
+
+    @canvas.validator
+    def _check_canvas(self, _: Any, canvas: Any) -> None:
+        if canvas is not None and not (isinstance(canvas, str) and re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", canvas)):
+            raise InputError(f"got the canvas {canvas!r}; expected WIDTHxHEIGHT in pixels, such as 256x64, or nothing")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the canvas."""
+        return None if self.canvas is None else tuple(map(int, reversed(self.canvas.split("x"))))  # type: ignore[return-value]
+
+    def aspect(self, model: Model) -> float:
+        """Width over height of the image as people see it."""
+        height, width = self.size or (1, 1)
+        return model.defaults.aspect * width / height
 
     def given(self, model: Model) -> dict[str, Any]:
         """What is not as the model has it, as keywords of `Composer.sample`."""
@@ -212,6 +234,28 @@ def text_of(item: Item, model: Model) -> str:
     if words and isinstance(model.conditioner, ReadsText) and read_value(model.conditioner, said).equal(wanted):
         return said
     return ",".join([place, *(f"{name}={field}" for name, field in words.items())])
+
+
+def weighted_text(item: Item, model: Model) -> str:
+    """The text of an item with its weight, where it is not the model's own."""
+    return text_of(item, model) + ("" if item.weight == model.defaults.guidance_scale else f" * {item.weight}")
+
+
+def composed(scene: Scene, model: Model, settings: Settings) -> Composable:
+    """What is sampled: the component of a scene, or its objects on a canvas.
+
+    Raises:
+        InputError: as `component`; or a canvas for a model without, or for a scene with `~` or `|`.
+    """
+    if settings.size is None:
+        return component(scene, model)
+    plain = len(scene.alternatives) < 2 and not any(item.negated for item in scene.items)
+    if not plain or not isinstance(model.conditioner, Widens):
+        got = f"got the canvas {settings.canvas} with {model.name if plain else 'not or or'}"
+        raise InputError(f"{got}; expected objects alone, and a model such as clevr; empty the field Canvas")
+    texts = [weighted_text(item, model) for item in scene.items]
+    wide: Composable = model.conditioner.widened(model, texts, settings.size, settings.seed)
+    return wide
 
 
 def component(scene: Scene, model: Model) -> Composable:

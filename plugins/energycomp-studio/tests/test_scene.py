@@ -23,8 +23,8 @@ from energycomp.testing import attributes_model, bumps_model, labels_model, tint
 from energycomp_studio.forms import form_of
 from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.pictures import SIDE
-from energycomp_studio.scene import Item, Scene, Settings, beyond, changes, component, in_words, scene_of
-from energycomp_studio.tabs.compose import PLAIN, first_scene, kept_in, sampled, settings_of
+from energycomp_studio.scene import Item, Scene, Settings, beyond, changes, component, composed, in_words, scene_of
+from energycomp_studio.tabs.compose import PLAIN, first_scene, kept_in, sampled, settings_of, shown
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
 OPEN = {"x": 0.7, "y": 0.8}
@@ -100,6 +100,40 @@ def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> 
     assert (folder / "scene.png").read_bytes() == studio
     exec(python_lines(scene, model, "clevr", settings), {})  # noqa: S102 - the lines under test
     assert (folder / "scene.png").read_bytes() == studio
+
+
+def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
+    pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
+    model, scene = (
+        plugins.find("models", "clevr")(),
+        Scene((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6}))),
+    )
+    settings = settings_of(3, 2, PLAIN, scene, "96x64")
+    assert (settings.size, settings.aspect(model)) == ((64, 96), 2.25)
+    drawn = np.asarray(shown(sampled(scene, model, settings, lambda _: None), model, settings))
+    assert drawn.shape == (SIDE, 720, 3)
+    line = shell_line(scene, model, "clevr", settings)
+    assert line == ("energycomp sample clevr --canvas 96x64 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png")
+    assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), drawn)
+    (folder / "scene.png").unlink()
+    exec(python_lines(scene, model, "clevr", settings), {})  # noqa: S102 - the lines under test
+    np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), drawn)
+
+
+def test_a_canvas_that_cannot_be_is_refused() -> None:
+    for wrong in ("256", "256 x 64", "x", 3, "1x9999999"):
+        with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
+            Settings(canvas=wrong)
+    assert Settings(canvas="").size is None
+    scene, settings = Scene((Item(OPEN),)), Settings(canvas="32x16")
+    with pytest.raises(InputError, match="got the canvas 32x16 with tinted; expected objects alone"):
+        composed(scene, tinted_model(), settings)
+    with pytest.raises(InputError, match="with not or or; expected objects alone"):
+        composed(Scene((Item(OPEN, negated=True),)), tinted_model(), settings)
+    kept = {"model": "tinted", "items": [], "seed": 3, "steps": None, "sampler": PLAIN, "canvas": "32x16"}
+    assert (kept_in(quote(json.dumps(kept)), ["tinted"]) or {})["canvas"] == "32x16"
+    assert kept_in(quote(json.dumps({**kept, "canvas": "wide"})), ["tinted"]) is None
 
 
 def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> None:

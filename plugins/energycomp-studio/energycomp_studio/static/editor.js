@@ -324,6 +324,7 @@ function drawPicture() {
   under.hidden = !props.picture;
   find(".studio-right").hidden = props.editing && !props.picture; // nothing was read
   picture.style.aspectRatio = props.aspect || "auto";
+  stage.style.width = props.aspect > 2 ? `max(100%, ${Math.round(240 * props.aspect)}px)` : ""; // a wide canvas scrolls
   if (props.picture) picture.src = under.firstElementChild.href = props.picture;
 }
 

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from energycomp import Composer
+from energycomp.components import Widens
 from energycomp.decomposition import takes_apart
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import data_url
+from energycomp.images import data_url, framed
 from energycomp.models import Model
 from energycomp.plugins import names
 from energycomp_studio.forms import Form, form_of
@@ -24,7 +25,7 @@ from energycomp_studio.library import Library
 from energycomp_studio.lines import python_lines, shell_line
 from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of
 from energycomp_studio.pictures import SIDE
-from energycomp_studio.scene import OR, Item, Scene, Settings, beyond, component, in_words, scene_of
+from energycomp_studio.scene import OR, Item, Scene, Settings, beyond, composed, in_words, scene_of
 from energycomp_studio.worker import Running, StoppedError, Worker
 
 DRAFT = 5  # steps while an object is dragged
@@ -34,10 +35,10 @@ SMOOTH = "DDIMScheduler"
 FORGOTTEN = 3_600  # s after which the last drawing of a browser tab is forgotten
 SCHEDULERS = (SMOOTH, "DPMSolverMultistepScheduler")
 # The scene is in the address, behind #, which a browser does not send: it survives that the page is loaded again.
-REMEMBER = """(scene, model, seed, steps, sampler) => {
-    const kept = JSON.stringify({ model, items: scene.items, seed, steps, sampler });
+REMEMBER = """(scene, model, seed, steps, sampler, canvas) => {
+    const kept = JSON.stringify({ model, items: scene.items, seed, steps, sampler, canvas });
     if (scene.final) history.replaceState(null, "", "#" + encodeURIComponent(kept));
-    return [scene, model, seed, steps, sampler];
+    return [scene, model, seed, steps, sampler, canvas];
 }"""
 RECALL = "(model, kept) => [model, location.hash.slice(1)]"
 
@@ -57,17 +58,23 @@ def sampled(
         report(f"step {number + 1} of {steps}")
 
     generator = torch.Generator().manual_seed(settings.seed)
-    composer = Composer(component(scene, model))
+    composer = Composer(composed(scene, model, settings))
     return composer.sample(generator=generator, callback_on_step_end=step, progress=False, **options)[0]
 
 
-def settings_of(seed: Any, steps: Any, method: str, scene: Scene) -> Settings:
+def settings_of(seed: Any, steps: Any, method: str, scene: Scene, canvas: str | None = None) -> Settings:
     """Settings of what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
     if method not in (PLAIN, *SCHEDULERS):
-        return Settings(seed, steps, method)
+        return Settings(seed, steps, method, canvas=canvas)
     if len(scene.alternatives) > 1:
-        return Settings(seed, steps, OR)
-    return Settings(seed, steps, scheduler=None if method == PLAIN else method)
+        return Settings(seed, steps, OR, canvas=canvas)
+    return Settings(seed, steps, scheduler=None if method == PLAIN else method, canvas=canvas)
+
+
+def shown(image: Image.Image, model: Model, settings: Settings) -> Image.Image:
+    """An image as the command line writes it."""
+    wide = settings.size is not None
+    return framed(image, model.defaults.aspect, side=SIDE) if wide else model.shown(image, side=SIDE)
 
 
 def first_scene(form: Form) -> Scene:
@@ -100,7 +107,7 @@ def kept_in(address: str, known: Collection[str]) -> Mapping[str, Any] | None:
     try:
         kept = json.loads(unquote(address))
         scene = scene_of(kept)
-        settings_of(kept["seed"], kept["steps"], kept["sampler"], scene)
+        settings_of(kept["seed"], kept["steps"], kept["sampler"], scene, kept.get("canvas"))
     except (ValueError, KeyError, TypeError, RecursionError, EnergycompError):
         return None
     return {**kept, "scene": scene} if kept.get("model") in known and kept["sampler"] in _methods() else None
@@ -124,7 +131,7 @@ class _Compose:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
         kept = kept_in(address, self.library.names) or {}
         self.newest.pop(session_of(request), None)
-        name, same = kept.get("model", name), (gr.skip(),) * 5
+        name, same = kept.get("model", name), (gr.skip(),) * 6
 
         def task(_: Any) -> tuple[Model, Form]:
             model = self.library.model(name)
@@ -138,7 +145,8 @@ class _Compose:
             update = gr.update(form=form.as_json(), value=scene, status="", aspect=model.defaults.aspect)
             steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
             about = f"Model **{name}**: {model.facts()['samples']}; a component is {form.component}"
-            return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN)
+            canvas = gr.update(value=kept.get("canvas"), visible=isinstance(model.conditioner, Widens))
+            return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN), canvas
 
         blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
         yield gr.update(**blank), *same, gr.skip()
@@ -149,7 +157,7 @@ class _Compose:
         )  # fmt: skip
 
     def draw(
-        self, value: Any, name: str, seed: Any, steps: Any, method: str, request: gr.Request
+        self, value: Any, name: str, seed: Any, steps: Any, method: str, canvas: str | None, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """The image and the lines of a scene; fewer steps while something is dragged, and first of all."""
         value, session, same = value or {}, session_of(request), (gr.skip(),) * 5
@@ -161,7 +169,7 @@ class _Compose:
             return
         try:
             scene, model = scene_of(value), self.library.model(name)
-            settings = settings_of(seed, steps, method, scene)
+            settings = settings_of(seed, steps, method, scene, canvas)
             lines = self._lines(scene, model, name, settings) if final else same[1:]
         except EnergycompError as error:
             yield *same, (is_old, (gr.update(status=str(error)), *same[1:])), gr.skip()
@@ -178,12 +186,13 @@ class _Compose:
             count = settings.steps or model.defaults.num_inference_steps
             drawn = f"{count if final else min(DRAFT, count)} steps in {seconds:.1f} s"
             said = f"{in_words(scene, model, settings)}{beyond(scene, model)}; {drawn}"
-            shown = model.shown(image, side=SIDE) if final else image
-            return *same, (is_old, (gr.update(picture=data_url(shown), status=said), *lines))
+            url = data_url(shown(image, model, settings) if final else image)
+            return *same, (is_old, (gr.update(picture=url, status=said, aspect=settings.aspect(model)), *lines))
 
         def running(event: Running) -> tuple[Any, ...] | None:
             if isinstance(event.reported, Image.Image):
-                return gr.update(picture=data_url(event.reported)), *same[1:], None
+                url = data_url(event.reported)
+                return gr.update(picture=url, aspect=settings.aspect(model)), *same[1:], None
             return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same[1:], None)
 
         def failed(message: str) -> tuple[Any, ...]:
@@ -208,7 +217,7 @@ class _Compose:
     def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[Any, ...]:
         python, shell = python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
         formula = f"{in_words(scene, model, settings)}: the formula"
-        return python, shell, gr.update(label=formula), repr(component(scene, model))
+        return python, shell, gr.update(label=formula), repr(composed(scene, model, settings))
 
 
 def _told(event: Running, what: str) -> str:
@@ -232,22 +241,27 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
         seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="compose-seed")
         steps = gr.Number(None, label="Steps", precision=0, min_width=160, elem_id="compose-steps")
         sampler = gr.Dropdown(_methods(), value=PLAIN, label="Sampler", min_width=180, elem_id="compose-sampler")
+        canvas = gr.Textbox(
+            label="Canvas", placeholder="such as 256x64, then Enter", visible=False, min_width=160, max_lines=1,
+            elem_id="compose-canvas",
+        )  # fmt: skip
     with gr.Accordion("The same image in code", open=True, elem_id="compose-code"):
         python, shell = code("Python", "python"), code("Shell", "shell")
     with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
         formula = code("Formula")
-    inputs, outputs = [scene, model, seed, steps, sampler], [scene, python, shell, words, formula]
+    inputs, outputs = [scene, model, seed, steps, sampler, canvas], [scene, python, shell, words, formula]
     result = gr.State(None, time_to_live=FORGOTTEN)
     drawn = [*outputs, result, stop]
     drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": drawn, **QUIET, **NETWORK}
     ending: dict[str, Any] = {"fn": own.show, "inputs": [result], "outputs": outputs, **FREE}
     ending |= {"trigger_mode": "multiple"}
     scene.edit(own.renew, [scene], None, trigger_mode="multiple", **FREE)
-    gr.on([scene.edit, seed.input, steps.input, sampler.input], **drawing, js=REMEMBER).then(**ending)
-    shown = [scene, about, model, seed, steps, sampler, stop]
-    blocks.load(own.open, [model, address], shown, js=RECALL, **QUIET, **NETWORK).then(**drawing).then(**ending)
+    changed = [scene.edit, seed.input, steps.input, sampler.input, canvas.submit]
+    gr.on(changed, **drawing, js=REMEMBER).then(**ending)
+    opened = [scene, about, model, seed, steps, sampler, canvas, stop]
+    blocks.load(own.open, [model, address], opened, js=RECALL, **QUIET, **NETWORK).then(**drawing).then(**ending)
 
     def opens(event: Any, chosen: Any) -> None:
-        event(own.open, [chosen, address], shown, **QUIET, **NETWORK).then(**drawing, js=REMEMBER).then(**ending)
+        event(own.open, [chosen, address], opened, **QUIET, **NETWORK).then(**drawing, js=REMEMBER).then(**ending)
 
     return opens
