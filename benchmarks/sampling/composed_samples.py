@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.common import ways
 from energycomp import Model, infer, load
-from energycomp_datasets.clevr.layout import render_arrays
+from energycomp_datasets.clevr.layout import render_objects
 from energycomp_lab.evaluation import PerceptionRate
 
 
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = ways.sampling_options(__doc__, scenes="layouts", **given).parse_args(arguments)
     model, shown = load(options.model), list[Path]()
     for count in map(int, options.counts.split(",")):
-        _, places = render_arrays(options.n, objects=(count, count), seed=ways.HELD_OUT + options.seed)
+        _, described = render_objects(options.n, objects=(count, count), seed=ways.HELD_OUT + options.seed)
+        places = [one[:, :2] for one in described]
         scenes = [reduce(operator.and_, [model.leaf(place[None]) for place in one]) for one in places]
         for way in options.ways or [ways.Way.of(model)]:
             folder = ways.folder_of(options.records, options.model, model, count, way, options.seed)

@@ -7,6 +7,10 @@ places of another scene that is farthest from the objects of the scene. An edit 
 objects are read, each within the threshold of the perception rate. The unedited scenes give the upper bound of the
 solver. `colour_change` is the median change of colour at the centre of a moved object, in [0, 255]; the difference
 between two objects of a scene gives the scale.
+
+Of a model of whole objects, one word of one object is changed in a fourth edit: size, colour, material and shape by
+turns. `set_right` says how often it is read back, and `others_unchanged` which share of the other objects has its place
+and words of before.
 """
 
 from __future__ import annotations
@@ -22,11 +26,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
-from energycomp import infer, load
+from benchmarks.common.ways import mean_interval
+from energycomp import Model, infer, load
+from energycomp.components import MixedConditioner, mixed_of
 from energycomp.fields import parse_range
 from energycomp.files import atomic_file
 from energycomp.images import grid, to_unit
-from energycomp_datasets.clevr.layout import render_arrays
+from energycomp.inference import Solution
+from energycomp_datasets.clevr.layout import render_objects
 from energycomp_edit import edit
 from energycomp_lab.evaluation import FOUND_WITHIN, match
 
@@ -41,43 +48,76 @@ def main() -> None:
         o=(None, "an image: scene, removed, added, moved; of the first 8"),
     ).parse_args()  # fmt: skip
     model = load(options.model)
-    images, places = render_arrays(options.n, objects=parse_range(options.objects), seed=HELD_OUT + options.seed)
-    _, others = render_arrays(options.n, objects=(8, 8), seed=HELD_OUT + 1_000_000 + options.seed)
+    size, seed = model.processor.size, HELD_OUT + options.seed
+    mixed = mixed_of(model.conditioner)
+    images, described = render_objects(options.n, parse_range(options.objects), seed, size)
+    _, crowd = render_objects(options.n, (8, 8), seed + 1_000_000)
+    places, others = ([one[:, :2] for one in some] for some in (described, crowd))
     right = dict.fromkeys(("scene", "remove", "add", "move"), 0)
-    repainted, seconds, shown = 0.0, 0.0, []
-    changes, scale = [], []
+    repainted, seconds = 0.0, 0.0
+    shown: list[Tensor] = []
+    changes, scale, as_asked, unchanged = [], [], [], []
     scenes = zip(images / 127.5 - 1, places, others, strict=True)
-    for image, true, spare in tqdm(scenes, total=options.n, desc="editing"):
+    for k, (image, true, spare) in enumerate(tqdm(scenes, total=options.n, desc="editing")):
         place = tuple(spare[torch.cdist(spare, true).amin(1).argmax()].tolist())
         solution = infer(to_unit(image), model)
-        right["scene"] += agrees(solution.conditions, true)
+        right["scene"] += agrees(solution.conditions[:, :2], true)
         if not solution.count:
             continue
         tiles = [image]
-        for name, change in {"remove": {"remove": [0]}, "add": {"add": [place]}, "move": {"move": {0: place}}}.items():
+        ways: dict[str, Any] = {"remove": [0], "add": [place], "move": {0: place}}
+        for name, change in ways.items():
             started = time.perf_counter()
-            edited = edit(to_unit(image), model, solution=solution, strength=options.strength, progress=False, **change)
+            asked = {name: change, "strength": options.strength}
+            edited = edit(to_unit(image), model, solution=solution, progress=False, **asked)
             seconds += time.perf_counter() - started
             repainted += float(edited.mask.mean())
-            right[name] += agrees(infer(edited.image, model).conditions, edited.values)
+            right[name] += agrees(infer(edited.image, model).conditions[:, :2], edited.values[:, :2])
+            after = model.decode(edited.sample, "pt")[0] * 2 - 1
             if name == "move":
-                before = [colour(image, value) for value in solution.conditions]
-                changes.append(colour_distance(colour(edited.sample[0], edited.values[0]), before[0]))
+                before = [colour(image, value[:2]) for value in solution.conditions]
+                changes.append(colour_distance(colour(after, edited.values[0, :2]), before[0]))
                 scale += [colour_distance(a, b) for a, b in combinations(before, 2)]
-            tiles.append(edited.sample[0])
+            tiles.append(after)
+        if mixed is not None:
+            attribute = list(mixed.attributes)[k % len(mixed.attributes)]
+            is_set, others_stay, after = reworded(model, mixed, image, solution, attribute)
+            as_asked.append(is_set)
+            unchanged += others_stay
+            tiles.append(after)
         shown += tiles if len(shown) < 32 else []
     result: dict[str, Any] = {f"{name}_right": round(count / options.n, 4) for name, count in right.items()}
-    result |= {"colour_change": round(statistics.median(changes), 1)}
-    result |= {"colour_change_between_objects": round(statistics.median(scale), 1)}
     result |= {
+        "colour_change": round(statistics.median(changes), 1),
+        "colour_change_between_objects": round(statistics.median(scale), 1),
         "repainted": round(repainted / (3 * options.n), 4),
         "seconds_per_edit": round(seconds / (3 * options.n), 3),
-    }
-    result |= {"scenes": options.n, "objects": options.objects, "strength": options.strength, "seed": options.seed}
+        "scenes": options.n, "objects": options.objects, "strength": options.strength, "seed": options.seed,
+    }  # fmt: skip
+    if mixed is not None:
+        result["set_right"], result["set_right_interval"] = mean_interval(torch.tensor(as_asked))
+        result["others_unchanged"], result["others_unchanged_interval"] = mean_interval(torch.tensor(unchanged))
     print(json.dumps(result))
     if options.o:
         with atomic_file(options.o) as temporary:
-            grid(torch.stack(shown), columns=8).save(temporary, format="PNG")
+            grid(torch.stack(shown), columns=8 if mixed is None else 5).save(temporary, format="PNG")
+
+
+def reworded(
+    model: Model, mixed: MixedConditioner, image: Tensor, solution: Solution, attribute: str
+) -> tuple[bool, list[bool], Tensor]:
+    """Gives the first object another word; whether it is read, whether each other one is as before, and the image."""
+    column = mixed.support.length + list(mixed.attributes).index(attribute)
+    words = mixed.attributes[attribute]
+    word = words[int(solution.conditions[0, column]) % len(words)]  # codes start at 1: the next one
+    edited = edit(to_unit(image), model, set={0: {attribute: word}}, solution=solution, progress=False)
+    found = infer(edited.image, model).conditions
+    same = []
+    for number, value in enumerate(edited.values):
+        near = [one for one in found if bool(match(one[None, :2], value[None, :2]) <= FOUND_WITHIN)]
+        columns = [column] if number == 0 else list(range(mixed.support.length, len(value)))
+        same.append(any(bool((one[columns] == value[columns]).all()) for one in near))
+    return same[0], same[1:], model.decode(edited.sample, "pt")[0] * 2 - 1
 
 
 def colour(image: Tensor, place: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.common.ways import HELD_OUT, SHOWN, Way, all_recorded, first, identity, sampling_options, write_rows
 from benchmarks.sampling.composed_samples import read_by, summary
 from energycomp import Composer, Model, load, match_snr
-from energycomp_datasets.clevr.layout import render_arrays
+from energycomp_datasets.clevr.layout import render_objects
 
 SCHEDULERS = {
     "diffusion": ("ddim", "dpmsolvermultistep"),
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names["both"] = "-".join(names.values())
     shown: list[Path] = []
     for count in map(int, options.counts.split(",")):
-        _, places = render_arrays(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        _, described = render_objects(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
+        places = [one[:, :2] for one in described]
         made = [compositions(**models, places=place) for place in places]
         for kind in options.only:
             own = [Way(scheduler, steps) for scheduler in SCHEDULERS[kind] for steps in options.steps]

@@ -77,6 +77,7 @@ class TwoStageUNet(nn.Module):
         patch: side of the patches that are folded into channels.
         channels, blocks: widths of the trunk, fine to coarse, and residual blocks at each resolution.
         head_channels, head_blocks: width and depth of the head.
+        width: of the embeddings of timesteps and tokens; by default four times the finest width of the trunk.
         positions: whether a token holds a place.
         unplaced: whether the last number of a token is 1 where it holds none, as that of a camera.
         skip: whether a learned multiple of the noised sample, which depends on the timestep, is added to the
@@ -101,6 +102,7 @@ class TwoStageUNet(nn.Module):
         blocks: int = 1,
         head_channels: int = 64,
         head_blocks: int = 2,
+        width: int | None = None,
         positions: bool = True,
         unplaced: bool = False,
         skip: bool = False,
@@ -112,11 +114,11 @@ class TwoStageUNet(nn.Module):
         self.config = {
             "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
             "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,
-            "head_blocks": head_blocks, "positions": positions, "unplaced": unplaced, "skip": skip,
+            "head_blocks": head_blocks, "width": width, "positions": positions, "unplaced": unplaced, "skip": skip,
         }  # fmt: skip
-        folded, width = sample_channels * patch**2, channels[0] * 4
+        folded, width = sample_channels * patch**2, width or channels[0] * 4
         self.patch, self.unplaced = patch, unplaced
-        self.time = nn.Sequential(Timesteps(channels[0], True, 0), TimestepEmbedding(channels[0], width))
+        self.time = nn.Sequential(Timesteps(width // 4, True, 0), TimestepEmbedding(width // 4, width))
         self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
         self.down = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner, weights_of
@@ -66,7 +66,7 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
         if own is not None:
-            (deepcopy(own).to(dtype) if dtype else own).save_pretrained(temporary / VAE)
+            (nn.Module.to(deepcopy(own), dtype) if dtype else own).save_pretrained(temporary / VAE)  # no warning
         for name, text in documents.items():
             (temporary / name).write_text(text, encoding="utf-8")
 

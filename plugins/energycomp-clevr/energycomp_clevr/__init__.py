@@ -18,9 +18,10 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The models of CLEVR scenes, of whole objects and of places alone (by diffusion and by flow), with weights."""
+    """The models of CLEVR scenes, of whole objects (64 and 128 px) and of places (diffusion and flow), with weights."""
     return {
         "clevr": lazy("energycomp_clevr.model:clevr"),
+        "clevr-sharp": lazy("energycomp_clevr.model:clevr_sharp"),
         "clevr-places": lazy("energycomp_clevr.model:clevr_places"),
         "clevr-places-flow": lazy("energycomp_clevr.model:clevr_places_flow"),
     }

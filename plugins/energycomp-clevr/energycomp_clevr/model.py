@@ -26,11 +26,20 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
     Args:
         preset: "default" for whole objects at 64x64 pixels; "sharp" for those at 128x128, on latents; or "paper", the
             network of the thesis, whose components are places, on latents of Stable Diffusion.
-        pretrained: load the weights of this package, which exist for "default".
+        pretrained: load the weights of this package, which exist for "default" and "sharp".
         options: options of the preset; for "sharp" and "paper": `vae`, a path or hub id.
     """
     presets: dict[str, Callable[..., Model]] = {"default": objects, "sharp": sharp, "paper": paper}
-    return _preset(presets, {"default": "objects"}, preset, pretrained, options)
+    return _preset(presets, {"default": "objects", "sharp": "sharp"}, preset, pretrained, options)
+
+
+def clevr_sharp(*, preset: str = "sharp", pretrained: bool = True, **options: Any) -> Model:
+    """The model of whole objects at 128x128 pixels, with its weights.
+
+    Args:
+        preset, pretrained, options: as of `clevr`.
+    """
+    return clevr(preset=preset, pretrained=pretrained, **options)
 
 
 def clevr_places(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:

@@ -39,11 +39,15 @@ def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float
     return float(rate.compute()), float(precision.compute())
 
 
-def test_the_weights_are_small_and_registered() -> None:
-    for name, folder in (("clevr", "objects"), ("clevr-places", "places"), ("clevr-places-flow", "places_flow")):
-        assert find("models", name)().name == "clevr"
-        weights = files("energycomp_clevr") / "weights" / folder
-        assert sum(len(file.read_bytes()) for file in weights.iterdir()) <= 12_000_000
+FOLDERS = {"clevr": "objects", "clevr-sharp": "sharp", "clevr-places": "places", "clevr-places-flow": "places_flow"}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_weights_are_small_and_registered(name: str) -> None:
+    assert find("models", name)().name == "clevr"
+    weights = Path(str(files("energycomp_clevr"))) / "weights" / FOLDERS[name]
+    most = 25_000_000 if name == "clevr-sharp" else 12_000_000
+    assert sum(file.stat().st_size for file in weights.rglob("*") if file.is_file()) <= most
 
 
 @pytest.mark.parametrize("name", ["clevr", "clevr-places", "clevr-places-flow"])
@@ -66,6 +70,19 @@ def test_reads_real_pictures(clevr: energycomp.Model) -> None:
     rate, precision = read(clevr, examples)
     assert rate >= 0.85
     assert precision >= 0.85
+
+
+def test_reads_and_draws_at_128_pixels() -> None:
+    sharp = energycomp.load("clevr-sharp")
+    (scene,) = ClevrSource().examples("synthetic:3:128x128", count=1, seed=5)
+    rate, precision = read(sharp, [scene])
+    assert rate == precision == 1
+    drawn = energycomp.Composer([sharp(0.3, 0.6, color="red", size="large"), sharp(0.7, 0.6, color="blue")])
+    (image,) = drawn.sample(num_inference_steps=20, generator=0, output_type="np")
+    assert image.shape == (128, 128, 3)
+    red, blue = image[70:80, 36:42].mean((0, 1)), image[72:80, 86:93].mean((0, 1))
+    assert red[0] > red[2] + 0.2
+    assert blue[2] > blue[0] + 0.1
 
 
 def test_an_empty_scene_has_no_objects(clevr: energycomp.Model) -> None:

@@ -241,10 +241,13 @@ def _prepare(
         return found / found.max().clamp(min=1e-12)
 
     def free(change: Tensor, grow: int) -> Tensor:
-        """Where a component is seen, dilated by `grow` pixels of 64, except where one that stays is seen better."""
+        """Where a component is seen, dilated by `grow` pixels of 64, except where one that stays is seen better.
+
+        A position of latents shows several components at once: there, one that stays has to be seen twice as well.
+        """
         reach = max(1, round(grow * picture.shape[2] / 64))
         seen = F.max_pool2d((change > CHANGED).to(picture.dtype), 2 * reach + 1, 1, reach)
-        return seen * (stays <= change.clamp(min=STAYS))
+        return seen * (stays <= change.clamp(min=STAYS) * (1 if model.denoiser.codec is None else 2))
 
     fields = [field(leaves, leaves[:k] + leaves[k + 1 :], SEEN) for k in range(len(leaves))]
     none = torch.zeros_like(picture[:, :1])
