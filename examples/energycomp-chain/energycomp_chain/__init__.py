@@ -1,0 +1,1 @@
+"""Plans of ten overlapping factors, around a building, from short walks."""
