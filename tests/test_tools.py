@@ -41,14 +41,16 @@ def test_cards_are_as_they_would_be_written(capsys: pytest.CaptureFixture[str]) 
     assert script("cards").main(["--check"]) == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob(f"plugins/*/energycomp_*/weights/**/{MANIFEST}")), ids=str)
+@pytest.mark.parametrize("file", sorted(ROOT.glob("plugins/*/energycomp_*/weights/**/config.json")), ids=str)
 def test_a_card_says_what_the_hub_reads(file: Path) -> None:
+    if file.parent.name == "vae":  # the codec of the model in the folder above
+        file = file.parents[1] / file.name
     shown = ModelCard((file.parent / "README.md").read_text(encoding="utf-8"))
     assert (shown.data.license, shown.data.library_name) == ("mit", "energycomp")
     assert shown.data.eval_results
     for heading in ("Use", "Intended use", "Limits", "Training", "Licence", "Model", "Results"):
         assert f"\n## {heading}\n" in shown.content
-    assert "README.md" not in file.read_text()
+    assert "README.md" not in (file.parent / MANIFEST).read_text()
 
 
 def test_a_build_and_what_it_holds(tmp_path: Path) -> None:
