@@ -70,7 +70,6 @@ def seen_triples() -> tuple[tuple[str, str, str], ...]:
     return tuple(names for names in combinations(CONCEPTS, 3) if seen.issuperset(combinations(names, 2)))
 
 
-@torch.no_grad()
 def picture(concepts: Sequence[str], rng: np.random.Generator, *, size: int = SIZE) -> Tensor:
     """An image (3, size, size) in [-1, 1] of one object per concept at a random place, each of at least 64 of 64x64 px.
 
@@ -80,6 +79,12 @@ def picture(concepts: Sequence[str], rng: np.random.Generator, *, size: int = SI
     >>> picture(["red cube", "blue sphere"], np.random.default_rng(0)).shape
     torch.Size([3, 64, 64])
     """
+    return picture_and_places(concepts, rng, size=size)[0]
+
+
+@torch.no_grad()
+def picture_and_places(concepts: Sequence[str], rng: np.random.Generator, *, size: int = SIZE) -> tuple[Tensor, Tensor]:
+    """A `picture`, and the number of the object that each of 64x64 px shows, from 0; -1 for none."""
     if unknown := [name for name in concepts if name not in CONCEPTS]:
         raise InputError(f"got the concept {unknown[0]!r}; expected some of {', '.join(CONCEPTS)}")
     if len(concepts) > 4:
@@ -90,7 +95,7 @@ def picture(concepts: Sequence[str], rng: np.random.Generator, *, size: int = SI
         ids = _middle(id_buffer(scene, SIZE, SIZE * 3 // 2)[0])
         seen = torch.bincount(ids.flatten() + 1, minlength=len(concepts) + 1)[1:]
         if bool((seen >= VISIBLE).all()):
-            return _middle(render(scene, (size, size * 3 // 2), rays=(2, 2)))
+            return _middle(render(scene, (size, size * 3 // 2), rays=(2, 2))), ids
 
 
 def _middle(frame: Tensor) -> Tensor:
