@@ -17,7 +17,13 @@ pytest.importorskip("hatchling")
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-KINDS = {"energycomp-cmaes": "", "energycomp-chain": "", "energycomp-mine": "solver", "energycomp-discs": "model"}
+KINDS = {
+    "energycomp-cmaes": "",
+    "energycomp-chain": "",
+    "energycomp-lorenz": "",
+    "energycomp-mine": "solver",
+    "energycomp-discs": "model",
+}
 ODD = {"description": r'The "best" of C:\answers: 100 % {of} them', "author": 'Zoë "Z" O\'Neil'}
 PIP = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
 
