@@ -16,6 +16,7 @@ from energycomp.components.component import (
 from energycomp.components.condition import Condition as Condition
 from energycomp.components.conditioning import (
     AttributeConditioner as AttributeConditioner,
+    Classes as Classes,
     Conditioner as Conditioner,
     FiniteConditioner as FiniteConditioner,
     Latents as Latents,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -146,6 +146,42 @@ class Latents:
         if values.ndim != 2 or values.shape[1] != self.width:
             raise InputError(f"got latents {tuple(values.shape)}; expected (R, {self.width}); take those of this model")
         return Condition(values[:, None].float())
+
+
+@attrs.frozen
+class Classes:
+    """A conditioner of labels: a value is the index of a name, its token is one-hot.
+
+    >>> digits = Classes(["zero", "one"])
+    >>> digits.parse("one"), digits(digits.enumerate_support()).rows.tolist()
+    (tensor([1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
+    """
+
+    names: tuple[str, ...] = attrs.field(converter=lambda names: tuple(map(str, names)))
+    value_shape: ClassVar[tuple[int, ...]] = ()
+
+    token_shape = property(lambda self: (1, len(self.names)))
+    support = property(lambda self: constraints.integer_interval(0, len(self.names) - 1))
+
+    def enumerate_support(self) -> Tensor:
+        return torch.arange(len(self.names))
+
+    def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        if kwargs or len(args) != 1 or str(args[0]) not in self.names:
+            some = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
+            raise InputError(f"got the class {', '.join(map(repr, args)) or kwargs}; expected one of {some}")
+        return torch.tensor([self.names.index(str(args[0]))])
+
+    def describe(self, value: Tensor) -> str:
+        return self.names[int(value)]
+
+    def config(self) -> dict[str, Any]:
+        return {"names": list(self.names)}
+
+    def __call__(self, values: Tensor) -> Condition:
+        if values.ndim != 1:
+            raise InputError(f"got classes {tuple(values.shape)}; expected (R,); flatten them")
+        return Condition(torch.nn.functional.one_hot(values.long(), len(self.names)).float()[:, None])
 
 
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:

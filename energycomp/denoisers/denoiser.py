@@ -115,7 +115,9 @@ class Denoiser:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return self.network.device if isinstance(self.network, Placed) else next(self.network.parameters()).device
+        if isinstance(self.network, Placed):
+            return self.network.device
+        return next(self.network.parameters(), torch.empty(0)).device
 
     @property
     def unconditional(self) -> Conditional:

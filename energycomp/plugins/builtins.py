@@ -10,8 +10,9 @@ from energycomp.plugins.registry import lazy
 
 @hookimpl
 def energycomp_register_conditioners() -> Mapping[str, Factory]:
-    """Latents, as an encoder reads them from an image."""
-    return {"latents": lazy("energycomp.components.conditioning:Latents")}
+    """Labels, and latents, as an encoder reads them from an image."""
+    folder = "energycomp.components.conditioning"
+    return {"classes": lazy(f"{folder}:Classes"), "latents": lazy(f"{folder}:Latents")}
 
 
 @hookimpl
@@ -26,8 +27,9 @@ def energycomp_register_guidances() -> Mapping[str, Factory]:
 
 @hookimpl
 def energycomp_register_networks() -> Mapping[str, Factory]:
-    """The two-stage UNet, and adapters that condition diffusers UNets by time embedding or cross-attention."""
+    """The two-stage UNet, adapters that condition diffusers UNets by time embedding or cross-attention, and others'."""
     return {
+        "adopted": lazy("energycomp.models.adopted:adopted"),
         "two_stage": lazy("energycomp.denoisers.two_stage:TwoStageUNet"),
         "unet2d": lazy("energycomp.denoisers.unets:EmbeddingUNet"),
         "unet2d_condition": lazy("energycomp.denoisers.unets:ConditionUNet"),

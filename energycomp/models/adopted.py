@@ -1,0 +1,320 @@
+"""A network that was trained elsewhere as a model: what it predicts, its process, its data and its conditions.
+
+Notation: variable -> symbol
+    sample      x = s x0 + n eps, the library's variance-preserving sample of clean data x0
+    middle, half    y = middle + half x0, the data of the network
+    sigma       half n / s, the noise on y
+    noisy       z = y + sigma eps
+    scale       c(sigma), what the network is given of z: c z
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from energycomp.components import Classes, Condition, Conditioner, Latents, flow_schedule, log_snr
+from energycomp.components.space import LEAST_ALPHA, LEAST_NOISE, by_sample
+from energycomp.denoisers import Denoiser
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor, is_picture
+from energycomp.models.defaults import Defaults
+from energycomp.models.model import Model
+from energycomp.models.numbers import NumberProcessor
+from energycomp.plugins import find
+
+Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]
+Clock = Literal["timestep", "unit", "sigma", "log sigma / 4"]
+BETAS = {"linear": "linear", "scaled linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+FLOWS = ("flow", "flow to data")
+READ = (5.0, 0.05)  # SNR between which images are read: more noise hides the data, less hides the condition
+T = 1000
+Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
+
+
+@attrs.frozen(eq=False)
+class Process:
+    """How the network's data were noised in its training, and how it is told by how much.
+
+    Args:
+        name: of `BETAS` or `FLOWS`, "betas" for others of (T,), or "sigmas" for y + sigma eps.
+        sigmas: the noise on the data at each timestep, (T,), rising.
+    """
+
+    name: str
+    sigmas: Tensor
+
+    @classmethod
+    def of(cls, given: Any) -> Process:
+        """A name, betas or alphas_cumprod (T,), or (least, greatest) sigma."""
+        with torch.device("cpu"):  # also while a network is built without memory
+            return cls._of(given)
+
+    @classmethod
+    def _of(cls, given: Any) -> Process:
+        if isinstance(given, str) and given in FLOWS:
+            return cls(given, _sigmas(flow_schedule(T)))
+        if isinstance(given, str) and given in BETAS:
+            from diffusers import DDPMScheduler
+
+            return cls(given, _sigmas(DDPMScheduler(beta_schedule=BETAS[given]).alphas_cumprod))
+        array = torch.empty(0) if isinstance(given, str) else torch.as_tensor(given, device="cpu").double()
+        if array.shape == (2,) and 0 < array[0] < array[1] < math.inf:
+            return cls("sigmas", torch.logspace(*array.log10().tolist(), T, dtype=torch.float64))
+        if array.ndim != 1 or len(array) < 3 or not bool(((array > 0) & (array < 1)).all()):
+            known = ", ".join(map(repr, (*BETAS, *FLOWS)))
+            raise InputError(
+                f"got process={given!r:.80}; expected one of {known}, betas or alphas_cumprod (T,) inside (0, 1), or "
+                "(least, greatest) sigma"
+            )
+        return cls("betas", _sigmas(array if array[0] > 0.5 else (1 - array).cumprod(0)))
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """c(sigma)."""
+        if self.name == "sigmas":
+            return torch.ones_like(sigma)
+        return 1 / (1 + sigma) if self.name in FLOWS else 1 / (1 + sigma.square()).sqrt()
+
+    def time(self, clock: Clock, timestep: Tensor, sigma: Tensor) -> Tensor:
+        """What the network is told, (R,)."""
+        share = sigma / (1 + sigma)
+        unit = (
+            share if self.name == "flow" else 1 - share if self.name == "flow to data" else timestep / len(self.sigmas)
+        )
+        known = {"timestep": timestep, "unit": unit, "sigma": sigma, "log sigma / 4": sigma.log() / 4}
+        return known[clock]
+
+
+def _sigmas(alphas_cumprod: Tensor) -> Tensor:
+    return ((1 - alphas_cumprod) / alphas_cumprod).sqrt().double()
+
+
+class Adopted(nn.Module):
+    """The network behind an adapter: it is given its own noised data, time and conditions. See `adopt`."""
+
+    def __init__(self, network: nn.Module, process: Process, options: Mapping[str, Any], call: Call | None) -> None:
+        super().__init__()
+        self.network, self.process, self.options = network, process, dict(options)
+        self.call = call or _as_usual(network)
+        low, high = options["data_range"] or (-1.0, 1.0)
+        self.middle, self.half = (low + high) / 2, (high - low) / 2
+        self.alphas_cumprod = (1 / (1 + (process.sigmas / self.half).square())).clamp(LEAST_ALPHA, 1 - LEAST_NOISE)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What it is made of, as JSON; networks are found by their registered names."""
+        if self.options["registered"] is None or self.options["own_call"]:
+            raise InputError(
+                f"got the network {type(self.network).__name__} to save, which is not registered or is called in a way "
+                "of your own; expected a network with a name and forward(x, t, condition): "
+                "plugins.register('networks', name, Class), then adopt(..., registered=(name, arguments))"
+            )
+        return {key: value for key, value in self.options.items() if key != "own_call"}
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """As `Network`: eps where the network predicts eps or a score, else x0."""
+        predicts, clock, axes = self.options["predicts"], self.options["clock"], sample.ndim
+        snr = log_snr(self.alphas_cumprod.to(timestep.device), timestep)
+        level, signal = self.half * (-snr / 2).exp(), torch.sigmoid(snr).sqrt()  # (R,), float64
+        sigma, scale = (by_sample(one, axes).to(sample.dtype) for one in (level, self.process.scale(level)))
+        noisy = self.middle + self.half * sample / by_sample(signal, axes).to(sample.dtype)
+        given, data = scale * noisy, self.options["sigma_data"]
+        if predicts == "edm":
+            total = (sigma.square() + data**2).sqrt()
+            given = noisy / total
+        time = self.process.time(clock, timestep, level).to(sample.dtype)
+        out = self._out(self.call(self.network, given, time, self._condition(condition)), sample)
+        if predicts == "eps":
+            return out
+        if predicts == "score":
+            return -out * sigma * scale
+        if predicts == "v":
+            clean = scale.square() * noisy - scale * sigma * out
+        elif predicts == "flow":
+            share = sigma / (1 + sigma)
+            clean = given - share * (out if self.process.name == "flow" else -out)
+        elif predicts == "edm":
+            clean = noisy * (data / total).square() + out * sigma * data / total
+        else:
+            clean = out
+        return (clean - self.middle) / self.half
+
+    def _condition(self, condition: Condition) -> Tensor | None:
+        """What the network is given: labels (R,) of classes, rows (R, D) or (R, L, D), None without conditions."""
+        null, rows = self.options["null"], condition.rows
+        if self.options["kind"] == "none":
+            return None
+        if self.options["kind"] == "classes":
+            if rows.requires_grad:
+                raise InputError(
+                    "got a gradient for the classes of an adopted network, which takes labels; expected a solver that "
+                    "lists values; use enumerate or beam"
+                )
+            labels = rows[:, 0].argmax(1)
+            return labels if null is None else torch.where(condition.null, torch.full_like(labels, null), labels)
+        rows = rows[:, 0] if rows.shape[1] == 1 else rows
+        if null is None:
+            return rows
+        return torch.where(by_sample(condition.null, rows.ndim), torch.as_tensor(null).to(rows), rows)
+
+    def _out(self, out: Any, sample: Tensor) -> Tensor:
+        """The prediction, without what diffusers and networks that predict a variance give with it."""
+        out = getattr(out, "sample", out)
+        out = out[0] if isinstance(out, tuple) else out
+        if not isinstance(out, Tensor) or out.shape[0] != len(sample) or out.shape[2:] != sample.shape[2:]:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(f"got {got} from the network for samples {tuple(sample.shape)}; expected the same shape")
+        return out[:, : sample.shape[1]].to(sample.dtype)
+
+
+def adopted(*, registered: Sequence[Any], process: Any, **options: Any) -> Adopted:
+    """The adapter that a saved model names."""
+    name, arguments = registered
+    options |= {"registered": registered, "process": process, "own_call": False}
+    return Adopted(find("networks", name)(**arguments), Process.of(process), options, None)
+
+
+def adopt(
+    network: nn.Module | str,
+    *,
+    shape: Sequence[int],
+    classes: int | Sequence[str] | None = None,
+    values: int | None = None,
+    conditioner: Conditioner | None = None,
+    null: Any = None,
+    predicts: Predicts = "eps",
+    process: Any = "linear",
+    clock: Clock | None = None,
+    data_range: tuple[float, float] | None = (-1.0, 1.0),
+    sigma_data: float = 0.5,
+    call: Call | None = None,
+    registered: tuple[str, Mapping[str, Any]] | None = None,
+    name: str = "adopted",
+    processor: Any = None,
+    **defaults: Any,
+) -> Model:
+    """A network that was trained elsewhere, as a model.
+
+    Whatever its schedule, its samples are those of the library, so that it composes with other models, by `match_snr`
+    where their noise differs. `energycomp_lab.checks.check_adoption` finds what was said wrongly.
+
+    Args:
+        network: in any mode; it is set to eval mode.
+        shape: of a sample, (C, H, W) of images.
+        classes: their number or names, for a network of labels (R,).
+        values: D, for a network of numbers (R, D).
+        conditioner: of your own, whose rows (R, L, D) the network is given; without any of the three it has no
+            condition, and one component.
+        null: the label, or row of numbers, that was trained as unconditional; None where there is none: `&`, `~` and
+            guidance are then refused, and components are averaged.
+        predicts: eps, x0, v, the velocity of a flow, a score, or the raw output of a network under the preconditioning
+            of EDM (Karras et al., 2022).
+        process: "linear", "scaled linear" or "cosine" betas of 1000 timesteps, an array of betas or alphas_cumprod
+            (T,); "flow", with noise at t = 1, or "flow to data", with data there; (least, greatest) sigma of
+            y + sigma eps.
+        clock: what the network is told: the timestep, t in [0, 1], sigma, or log sigma / 4. By default what is usual.
+        data_range: least and greatest number of the network's data; None for data without bounds.
+        sigma_data: of EDM.
+        call: how the network is called: `lambda net, x, t, c: net(x, t, c)`; c is None without conditions.
+        registered: the name and the arguments by which `plugins.register("networks", ...)` makes the network, to save
+            the model.
+        name: of the model.
+        processor: for data that are no images, such as a `NumberProcessor`.
+        defaults: of `Defaults`, such as `counts=(0, 2)`.
+
+    Raises:
+        InputError: options that contradict each other.
+
+    >>> from energycomp import Composer
+    >>> class Digits(nn.Module):
+    ...     def forward(self, x, t, label):
+    ...         return 0.1 * x + label[:, None, None, None]
+    >>> model = adopt(Digits(), shape=(1, 8, 8), classes=10, null=10, predicts="x0", process="cosine")
+    >>> model(3) & model(4)
+    -u + adopted(3) + adopted(4)
+    """
+    network = find("networks", network)() if isinstance(network, str) else network
+    conditions, kind = _conditioner(classes, values, conditioner, name)
+    made = Process.of(process)
+    usual = {"edm": "log sigma / 4"}.get(predicts) or ("unit" if made.name in FLOWS else "timestep")
+    clock = clock or ("sigma" if usual == "timestep" and made.name == "sigmas" else usual)
+    for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):
+        if got not in known:
+            raise InputError(f"got {what}={got!r}; expected one of {', '.join(map(repr, known))}")
+    fits = {"v": made.name not in (*FLOWS, "sigmas"), "flow": made.name in FLOWS, "edm": made.name == "sigmas"}
+    if not fits.get(predicts, True):
+        raise InputError(
+            f"got predicts={predicts!r} with process={process!r:.60}; expected betas for v, a flow for flow, and "
+            "(least, greatest) sigma for edm; change one"
+        )
+    row = null.tolist() if isinstance(null, Tensor) else null
+    said = process.tolist() if isinstance(process, Tensor) else process
+    options = {
+        "registered": registered, "process": said, "predicts": predicts, "clock": clock, "data_range": data_range,
+        "sigma_data": sigma_data, "kind": kind, "null": row, "own_call": call is not None,
+    }  # fmt: skip
+    adopted = Adopted(network, made, options, call).eval()
+    shape = tuple(shape)
+    image = is_picture(shape)
+    plain = NumberProcessor(shape, [0.0] * shape[0], [1.0] * shape[0]) if not image else None
+    processor = processor or plain or ImageProcessor(size=shape[1:], channels=shape[0])
+    denoiser = Denoiser(
+        network=adopted,
+        alphas_cumprod=adopted.alphas_cumprod.float(),
+        prediction_type="epsilon" if predicts in ("eps", "score") else "sample",
+        rule="mean" if null is None else "product",
+        sample_shape=shape,
+        token_shape=conditions.token_shape,
+        null_trained=null is not None,
+        codec=None if image else processor,
+        value_range=None if data_range is None else (-1.0, 1.0),
+    )
+    snr = log_snr(denoiser.alphas_cumprod, torch.arange(float(len(made.sigmas)))).exp()
+    low, high = (float((snr > bound).sum()) for bound in READ)
+    window = (min(low, len(snr) - 1.0), max(high, low + 1, 1.0))
+    counts = (1, 1) if null is None else (0, 2)
+    settings = {"timesteps": window, "counts": counts, "solver": "enumerate" if kind == "classes" else "sgd"}
+    names = {"classes": "classes", "values": "latents", "none": "classes"}
+    return Model(
+        name=name,
+        denoiser=denoiser,
+        conditioner=conditions,
+        processor=processor,
+        network_name="adopted",
+        conditioner_name=names.get(kind, type(conditions).__name__.lower()),
+        defaults=Defaults(**{**settings, **defaults}),
+    )
+
+
+def _conditioner(
+    classes: int | Sequence[str] | None, values: int | None, conditioner: Conditioner | None, name: str
+) -> tuple[Conditioner, str]:
+    """What makes the condition rows, and of which kind they are."""
+    given = [what for what in (classes, values, conditioner) if what is not None]
+    if len(given) > 1:
+        raise InputError(f"got {len(given)} of classes, values and conditioner; expected one of them, or none")
+    if conditioner is not None:
+        return conditioner, "rows"
+    if values is not None:
+        return Latents(values), "values"
+    if classes is not None:
+        return Classes(map(str, range(classes)) if isinstance(classes, int) else classes), "classes"
+    return Classes([name]), "none"
+
+
+def _as_usual(network: nn.Module) -> Call:
+    """net(x, t, condition), or net(x, t) of a network that takes no more."""
+    taken = [
+        one
+        for one in inspect.signature(network.forward).parameters.values()
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)
+    ]
+    if len(taken) > 2 or any(one.kind is one.VAR_POSITIONAL for one in taken):
+        return lambda net, x, t, c: net(x, t) if c is None else net(x, t, c)
+    return lambda net, x, t, _: net(x, t)

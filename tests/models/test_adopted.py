@@ -1,0 +1,168 @@
+"""Networks of strangers: with Gaussian data the right prediction of every kind is known, so all must agree."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import energycomp
+from energycomp import Composer, plugins
+from energycomp.components import signal_noise
+from energycomp.errors import CompositionError, InputError
+
+MEANS = torch.tensor([[0.5], [-0.5], [0.0]])  # of each class; the last is the class without a meaning
+STD = 0.3
+
+
+class Ideal(nn.Module):
+    """The best prediction of data N(mean of the class, std^2), in each kind, process, clock and range."""
+
+    def __init__(self, predicts: str = "eps", process: str = "vp", low: float = -1.0, high: float = 1.0) -> None:
+        super().__init__()
+        self.predicts, self.process, self.low, self.high = predicts, process, low, high
+        self.one = nn.Parameter(torch.ones(()))
+        self.register_buffer("alphas", energycomp.components.cosine_schedule())
+
+    def sigma(self, t: Tensor) -> Tensor:
+        if self.predicts == "edm":
+            return (4 * t).exp()
+        if self.process == "ve":
+            return t
+        if self.process == "flow":
+            return t / (1 - t)
+        if self.process == "flow to data":
+            return (1 - t) / t
+        signal, noise = signal_noise(self.alphas, t, ndim=1)
+        return noise / signal
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        sigma = self.sigma(t)[:, None]
+        half, middle = (self.high - self.low) / 2, (self.high + self.low) / 2
+        mean, std = middle + half * MEANS[label], half * STD
+        scale = torch.ones_like(sigma)
+        if self.process == "vp":
+            scale = 1 / (1 + sigma**2).sqrt()
+        elif self.process.startswith("flow"):
+            scale = 1 / (1 + sigma)
+        data = 0.5
+        noisy = x * (sigma**2 + data**2).sqrt() if self.predicts == "edm" else x / scale
+        clean = (mean * sigma**2 + noisy * std**2) / (sigma**2 + std**2)
+        eps = (noisy - clean) / sigma
+        total = (sigma**2 + data**2).sqrt()
+        known = {
+            "eps": eps, "x0": clean, "score": -eps / (scale * sigma), "v": scale * eps - scale * sigma * clean,
+            "flow": (eps - clean) * (1 if self.process == "flow" else -1),
+            "edm": (clean - noisy * (data / total) ** 2) * total / (sigma * data),
+        }  # fmt: skip
+        return known[self.predicts] * self.one
+
+
+KINDS = [
+    ("eps", "vp", "cosine"), ("x0", "vp", "cosine"), ("v", "vp", "cosine"), ("score", "vp", "cosine"),
+    ("flow", "flow", "flow"), ("flow", "flow to data", "flow to data"), ("x0", "flow", "flow"),
+    ("edm", "ve", (0.002, 80.0)), ("eps", "ve", (0.01, 50.0)), ("score", "ve", (0.01, 50.0)),
+]  # fmt: skip
+
+
+def adopted(predicts: str, kind: str, process: Any, low: float = -1.0, high: float = 1.0, **given: Any) -> Any:
+    options: dict[str, Any] = {"shape": (1,), "classes": ["up", "down"], "null": 2, "data_range": (low, high)}
+    return energycomp.adopt(Ideal(predicts, kind, low, high), predicts=predicts, process=process, **options | given)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)])
+@pytest.mark.parametrize(("predicts", "kind", "process"), KINDS)
+def test_every_kind_predicts_the_noise(predicts: str, kind: str, process: Any, low: float, high: float) -> None:
+    model = adopted(predicts, kind, process, low, high)
+    alphas = model.denoiser.alphas_cumprod
+    sample = torch.randn(5, 1, generator=torch.Generator().manual_seed(0))
+    timestep = torch.tensor([50.0, 200, 400, 700, 950])
+    signal, noise = signal_noise(alphas, timestep, ndim=2)
+    clean = (MEANS[0] * noise**2 / signal**2 + sample / signal * STD**2) / (noise**2 / signal**2 + STD**2)
+    eps = model("up").eps(sample, timestep)
+    assert torch.allclose(eps, (sample - signal * clean) / noise, atol=2e-3)
+
+
+def test_data_range_moves_the_schedule_alone() -> None:
+    plain, bytes_ = adopted("eps", "vp", "cosine"), adopted("eps", "vp", "cosine", 0.0, 255.0)
+    noise = [((1 - m.denoiser.alphas_cumprod) / m.denoiser.alphas_cumprod).sqrt() for m in (plain, bytes_)]
+    inside = (noise[1] > 1e-2) & (noise[0] < 1e2)
+    assert torch.allclose(noise[0][inside], 127.5 * noise[1][inside], rtol=1e-2)
+
+
+def test_samples_follow_the_class_and_read_back() -> None:
+    model = adopted("v", "vp", "cosine", classes=["up", "down"])
+    drawn = Composer(model("up")).sample(400, num_inference_steps=60, generator=0, output_type="pt", progress=False)
+    assert abs(float(drawn.mean()) - 0.5) < 0.05
+    assert abs(float(drawn.std()) - STD) < 0.05
+    assert energycomp.infer([0.8], model, count=1, generator=0).conditions.tolist() == [0]
+
+
+def test_without_an_unconditional_row() -> None:
+    model = adopted("x0", "vp", "cosine", null=None)
+    assert (model.denoiser.rule, model.denoiser.null_trained) == ("mean", False)
+    with pytest.raises(CompositionError, match="never trained its unconditional row"):
+        model("up") & model("down")
+    assert energycomp.infer([-0.9], model, generator=0).conditions.tolist() == [1]
+    assert Composer([model("up")]).sample(2, num_inference_steps=3, output_type="pt", progress=False).shape == (2, 1)
+
+
+def test_numbers_and_no_condition_at_all() -> None:
+    class Line(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+            return x - c
+
+    class Alone(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, None]:
+            return torch.cat([0.1 * x, x], 1), None  # with a variance
+
+    model = energycomp.adopt(Line(), shape=(2,), values=2, null=0.0, predicts="x0")
+    sample, at = torch.ones(1, 2), torch.tensor([500.0])
+    assert model(0.5, 0.25).eps(sample, at).shape == (1, 2)
+    assert not torch.equal(model(0.5, 0.25).eps(sample, at), model.unconditional.eps(sample, at))
+    alone = energycomp.adopt(Alone(), shape=(3, 8, 8), name="cats")
+    assert repr(alone("cats")) == "cats(cats)"
+    assert torch.allclose(alone("cats").eps(torch.ones(1, 3, 8, 8), at), torch.full((1, 3, 8, 8), 0.1))
+
+
+def test_it_is_saved_by_its_registered_name(tmp_path: Path) -> None:
+    plugins.register("networks", "ideal", Ideal)
+    for number, (predicts, kind, process) in enumerate(KINDS):
+        arguments = {"predicts": predicts, "process": kind, "low": 0.0, "high": 1.0}
+        model = adopted(predicts, kind, process, 0.0, 1.0, registered=("ideal", arguments))
+        model.save_pretrained(tmp_path / str(number))
+        again = energycomp.load(tmp_path / str(number))
+        sample, at = torch.randn(3, 1, generator=torch.Generator().manual_seed(1)), torch.tensor([100.0, 500.0, 900.0])
+        assert torch.equal(again("down").eps(sample, at), model("down").eps(sample, at))
+    with pytest.raises(InputError, match="which is not registered"):
+        adopted("eps", "vp", "cosine").save_pretrained(tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"predicts": "epsilon"}, "got predicts='epsilon'; expected one of 'eps', 'x0'"),
+        ({"process": "cosin"}, "got process='cosin'; expected one of 'linear'"),
+        ({"process": [0.5, math.nan, 0.1]}, "expected one of 'linear'"),
+        ({"predicts": "flow"}, "got predicts='flow' with process='linear'"),
+        ({"clock": "hours"}, "got clock='hours'"),
+        ({"values": 3}, "got 2 of classes, values and conditioner"),
+    ],
+)
+def test_what_cannot_be_is_said(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        energycomp.adopt(Ideal(), **{"shape": (1,), "classes": 2, "null": 2, **given})
+
+
+def test_a_network_of_another_shape() -> None:
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+            return x[..., :4]
+
+    model = energycomp.adopt(Wrong(), shape=(3, 8, 8), classes=2)
+    with pytest.raises(InputError, match=r"got \(1, 3, 8, 4\) from the network for samples \(1, 3, 8, 8\)"):
+        model(0).eps(torch.zeros(1, 3, 8, 8), torch.tensor([1.0]))
