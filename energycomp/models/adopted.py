@@ -2,8 +2,8 @@
 
 Notation: variable -> symbol
     sample      x = s x0 + n eps, the library's variance-preserving sample of clean data x0
-    middle, half    y = middle + half x0, the data of the network
-    sigma       half n / s, the noise on y
+    middle, reach   y = middle + reach x0, the data of the network
+    sigma       reach n / s, the noise on y
     noisy       z = y + sigma eps
     scale       c(sigma), what the network is given of z: c z
 """
@@ -66,7 +66,8 @@ class Process:
             return cls(given, _sigmas(DDPMScheduler(beta_schedule=BETAS[given]).alphas_cumprod))
         array = torch.empty(0) if isinstance(given, str) else torch.as_tensor(given, device="cpu").double()
         if array.shape == (2,) and 0 < array[0] < array[1] < math.inf:
-            return cls("sigmas", torch.logspace(*array.log10().tolist(), T, dtype=torch.float64))
+            least, greatest = array.log10().tolist()
+            return cls("sigmas", torch.logspace(least, greatest, T, dtype=torch.float64))
         if array.ndim != 1 or len(array) < 3 or not bool(((array > 0) & (array < 1)).all()):
             known = ", ".join(map(repr, (*BETAS, *FLOWS)))
             raise InputError(
@@ -103,8 +104,8 @@ class Adopted(nn.Module):
         self.network, self.process, self.options = network, process, dict(options)
         self.call = call or _as_usual(network)
         low, high = options["data_range"] or (-1.0, 1.0)
-        self.middle, self.half = (low + high) / 2, (high - low) / 2
-        self.alphas_cumprod = (1 / (1 + (process.sigmas / self.half).square())).clamp(LEAST_ALPHA, 1 - LEAST_NOISE)
+        self.middle, self.reach = (low + high) / 2, (high - low) / 2
+        self.alphas_cumprod = (1 / (1 + (process.sigmas / self.reach).square())).clamp(LEAST_ALPHA, 1 - LEAST_NOISE)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -121,9 +122,9 @@ class Adopted(nn.Module):
         """As `Network`: eps where the network predicts eps or a score, else x0."""
         predicts, clock, axes = self.options["predicts"], self.options["clock"], sample.ndim
         snr = log_snr(self.alphas_cumprod.to(timestep.device), timestep)
-        level, signal = self.half * (-snr / 2).exp(), torch.sigmoid(snr).sqrt()  # (R,), float64
+        level, signal = self.reach * (-snr / 2).exp(), torch.sigmoid(snr).sqrt()  # (R,), float64
         sigma, scale = (by_sample(one, axes).to(sample.dtype) for one in (level, self.process.scale(level)))
-        noisy = self.middle + self.half * sample / by_sample(signal, axes).to(sample.dtype)
+        noisy = self.middle + self.reach * sample / by_sample(signal, axes).to(sample.dtype)
         given, data = scale * noisy, self.options["sigma_data"]
         if predicts == "edm":
             total = (sigma.square() + data**2).sqrt()
@@ -143,7 +144,7 @@ class Adopted(nn.Module):
             clean = noisy * (data / total).square() + out * sigma * data / total
         else:
             clean = out
-        return (clean - self.middle) / self.half
+        return (clean - self.middle) / self.reach
 
     def _condition(self, condition: Condition) -> Tensor | None:
         """What the network is given: labels (R,) of classes, rows (R, D) or (R, L, D), None without conditions."""
@@ -181,7 +182,7 @@ def adopted(*, registered: Sequence[Any], process: Any, **options: Any) -> Adopt
 
 
 def adopt(
-    network: nn.Module | str,
+    network: nn.Module,
     *,
     shape: Sequence[int],
     classes: int | Sequence[str] | None = None,
@@ -239,11 +240,9 @@ def adopt(
     >>> model(3) & model(4)
     -u + adopted(3) + adopted(4)
     """
-    network = find("networks", network)() if isinstance(network, str) else network
     conditions, kind = _conditioner(classes, values, conditioner, name)
     made = Process.of(process)
-    usual = {"edm": "log sigma / 4"}.get(predicts) or ("unit" if made.name in FLOWS else "timestep")
-    clock = clock or ("sigma" if usual == "timestep" and made.name == "sigmas" else usual)
+    clock = clock or _usual_clock(predicts, made)
     for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):
         if got not in known:
             raise InputError(f"got {what}={got!r}; expected one of {', '.join(map(repr, known))}")
@@ -262,8 +261,10 @@ def adopt(
     adopted = Adopted(network, made, options, call).eval()
     shape = tuple(shape)
     image = is_picture(shape)
-    plain = NumberProcessor(shape, [0.0] * shape[0], [1.0] * shape[0]) if not image else None
-    processor = processor or plain or ImageProcessor(size=shape[1:], channels=shape[0])
+    if processor is None and image:
+        processor = ImageProcessor(size=shape[1:], channels=shape[0])
+    elif processor is None:  # numbers as they are
+        processor = NumberProcessor.fit(torch.stack([-torch.ones(shape), torch.ones(shape)]))
     denoiser = Denoiser(
         network=adopted,
         alphas_cumprod=adopted.alphas_cumprod.float(),
@@ -306,6 +307,12 @@ def _conditioner(
     if classes is not None:
         return Classes(map(str, range(classes)) if isinstance(classes, int) else classes), "classes"
     return Classes([name]), "none"
+
+
+def _usual_clock(predicts: Predicts, process: Process) -> Clock:
+    if predicts == "edm":
+        return "log sigma / 4"
+    return "unit" if process.name in FLOWS else "sigma" if process.name == "sigmas" else "timestep"
 
 
 def _as_usual(network: nn.Module) -> Call:

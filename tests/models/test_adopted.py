@@ -26,7 +26,7 @@ class Ideal(nn.Module):
         super().__init__()
         self.predicts, self.process, self.low, self.high = predicts, process, low, high
         self.one = nn.Parameter(torch.ones(()))
-        self.register_buffer("alphas", energycomp.components.cosine_schedule())
+        self.alphas = energycomp.components.cosine_schedule()
 
     def sigma(self, t: Tensor) -> Tensor:
         if self.predicts == "edm":
@@ -69,7 +69,7 @@ KINDS = [
 ]  # fmt: skip
 
 
-def adopted(predicts: str, kind: str, process: Any, low: float = -1.0, high: float = 1.0, **given: Any) -> Any:
+def adopted(predicts: Any, kind: str, process: Any, low: float = -1.0, high: float = 1.0, **given: Any) -> Any:
     options: dict[str, Any] = {"shape": (1,), "classes": ["up", "down"], "null": 2, "data_range": (low, high)}
     return energycomp.adopt(Ideal(predicts, kind, low, high), predicts=predicts, process=process, **options | given)
 
