@@ -186,8 +186,8 @@ def test_the_core_is_listed_first() -> None:
     core = plugins.listing(load=True)[0]
     assert (core.name, core.distribution) == ("core", "energycomp")
     assert core.registered == {
-        "networks": ("two_stage", "unet2d", "unet2d_condition"),
-        "conditioners": ("latents",),
+        "networks": ("adopted", "two_stage", "unet2d", "unet2d_condition"),
+        "conditioners": ("classes", "latents"),
         "guidances": ("attributes", "cfg", "interval"),
         "samplers": ("scheduler",),
     }
