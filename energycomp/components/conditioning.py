@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import attrs
@@ -148,6 +148,10 @@ class Latents:
         return Condition(values[:, None].float())
 
 
+def _texts(names: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(map(str, names))
+
+
 @attrs.frozen
 class Classes:
     """A conditioner of labels: a value is the index of a name, its token is one-hot.
@@ -157,7 +161,7 @@ class Classes:
     (tensor([1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
     """
 
-    names: tuple[str, ...] = attrs.field(converter=lambda names: tuple(map(str, names)))
+    names: tuple[str, ...] = attrs.field(converter=_texts)
     value_shape: ClassVar[tuple[int, ...]] = ()
 
     token_shape = property(lambda self: (1, len(self.names)))
