@@ -95,10 +95,10 @@ def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) ->
     assert ("weights/model.safetensors" in " ".join(names)) == ("lamps" in folder)
 
 
-def test_the_included_weights_are_at_most_60_mb() -> None:
+def test_the_included_weights_are_at_most_85_mb() -> None:
     files = list(ROOT.glob("plugins/*/energycomp_*/weights/**/*.safetensors"))
     assert len(files) >= 13
-    assert sum(file.stat().st_size for file in files) <= 60_000_000
+    assert sum(file.stat().st_size for file in files) <= 85_000_000
 
 
 @pytest.mark.parametrize("package", ["clevr", "decomp", "faces", "slots", "text"])
@@ -107,8 +107,8 @@ def test_a_model_needs_the_packages_of_what_it_names_by_default(package: str) ->
     trains = project["optional-dependencies"]["train"]
     needed = {re.split(r"[<>=\[]", requirement)[0] for requirement in [*project["dependencies"], *trains]}
     folder = ROOT / f"plugins/energycomp-{package}"
-    configs = [json.loads(path.read_text()) for path in folder.rglob("weights/**/config.json")]
-    solvers = {config["defaults"]["solver"] for config in configs}
+    configs = [json.loads(path.read_text()) for path in folder.glob("*/weights/**/config.json")]
+    solvers = {config["defaults"]["solver"] for config in configs if "defaults" in config}  # others are codecs
     assert solvers
     (known,) = (info.registered["solvers"] for info in listing(load=True) if info.distribution == "energycomp-solvers")
     assert solvers <= set(known)

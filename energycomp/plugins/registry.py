@@ -227,7 +227,7 @@ def listing(*, load: bool = False) -> tuple[PluginInfo, ...]:
     >>> listing()[0].registered
     {}
     >>> listing(load=True)[0].registered["conditioners"]
-    ('latents',)
+    ('classes', 'latents')
     """
     return tuple(_with_conflicts(plugin.info) for plugin in _loaded()) if load else installed()
 

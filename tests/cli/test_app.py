@@ -39,8 +39,8 @@ def test_plugins_json_is_the_listing() -> None:
     listed = json.loads(result.stdout)
     assert [entry["name"] for entry in listed] == [info.name for info in plugins.listing()]
     assert listed[0]["registered"] == {
-        "networks": ["two_stage", "unet2d", "unet2d_condition"],
-        "conditioners": ["latents"],
+        "networks": ["adopted", "two_stage", "unet2d", "unet2d_condition"],
+        "conditioners": ["classes", "latents"],
         "guidances": ["attributes", "cfg", "interval"],
         "samplers": ["scheduler"],
     }

@@ -55,11 +55,12 @@ def check_plugin(
     Raises:
         NotFoundError: no plugin of that name is installed.
 
-    >>> for check in check_plugin("core")[:4]:
+    >>> for check in check_plugin("core")[:5]:
     ...     print(check.what, check.passed)
     import True
     import is quick and light True
     names are unique True
+    network adopted None
     network two_stage True
     """
     infos = listing(load=True)

@@ -80,7 +80,7 @@ def test_train_says_how_to_go_on_after_ctrl_c(
 
 def test_data_writes_what_evaluate_reads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(folder: Path, count: int, **options: Any) -> None:
-        write(folder, count, size=(16, 16), **options)
+        write(folder, count, **{**options, "size": (16, 16)})
 
     monkeypatch.setattr("energycomp_datasets.clevr.source.write", small)
     code, out, _ = run("data", "clevr", "-n", 3, "--objects", "2-4", "--seed", 1, "-o", "new/scenes")
