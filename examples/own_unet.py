@@ -8,63 +8,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import attrs
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
-from torch.distributions import constraints
-from torch.nn.functional import one_hot
 
 import energycomp
-from energycomp import Condition, Denoiser, Model, plugins
+from energycomp import Denoiser, Model
+from energycomp.components import Classes
 from energycomp.denoisers import ConditionUNet, EmbeddingUNet
-from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, grid
 from energycomp.models import Defaults, load_weights, save_pretrained
 from energycomp_lab.training import FitConfig, Step, collate, denoising_loss, fit
 
 COLOURS = {"red": (0.9, -0.7, -0.7), "green": (-0.7, 0.6, -0.7), "blue": (-0.6, -0.4, 1.0), "yellow": (0.9, 0.8, -0.7)}
 SIZE = 32
-
-
-@attrs.frozen
-class Colours:
-    """A conditioner: a colour by its name. A value is an index, its token is one-hot."""
-
-    names: tuple[str, ...] = attrs.field(default=tuple(COLOURS), converter=tuple)
-    value_shape: tuple[int, ...] = attrs.field(default=(), init=False)
-
-    @property
-    def token_shape(self) -> tuple[int, int]:
-        return (1, len(self.names))
-
-    @property
-    def support(self) -> constraints.Constraint:
-        return constraints.integer_interval(0, len(self.names) - 1)
-
-    def enumerate_support(self) -> Tensor:
-        return torch.arange(len(self.names))
-
-    def parse(self, name: Any = None, **unknown: Any) -> Tensor:
-        if unknown or name not in self.names:
-            raise InputError(f"got the colour {name!r}; expected one of {', '.join(self.names)}; choose one")
-        return torch.tensor([self.names.index(name)])
-
-    def describe(self, value: Tensor) -> str:
-        return self.names[int(value)]
-
-    def config(self) -> dict[str, Any]:
-        return {"names": list(self.names)}
-
-    def __call__(self, values: Tensor) -> Condition:
-        if values.ndim != 1:
-            raise InputError(f"got colours {tuple(values.shape)}; expected (R,); flatten them")
-        return Condition(one_hot(values.long(), len(self.names)).float()[:, None])
-
-
-plugins.register("conditioners", "colours", Colours)  # a saved model names it so; an installed plugin does the same
 
 
 def scene(index: int) -> dict[str, Tensor]:
@@ -109,7 +67,7 @@ def build(unet: str) -> Model:
     """The untrained model: network, noise schedule, what is predicted, the rule, the conditioner and how it is used."""
     name, network = NETWORKS[unet]
     torch.manual_seed(0)
-    conditioner = Colours()
+    conditioner = Classes(COLOURS)  # a value is the index of a name, its token is one-hot
     denoiser = Denoiser(
         network=network(),
         alphas_cumprod=DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod,
@@ -124,7 +82,7 @@ def build(unet: str) -> Model:
         conditioner=conditioner,
         processor=ImageProcessor(size=(SIZE, SIZE)),
         network_name=name,
-        conditioner_name="colours",
+        conditioner_name="classes",
         defaults=Defaults(timesteps=(300, 800), gamma=4.0, draws=16, solver="enumerate", counts=(0, 2)),
     )
 

@@ -38,10 +38,7 @@ from energycomp_samplers.smc import SMC
 
 PROMPTS = ("a red cube", "a blue sphere", "a green cylinder")
 WANTED = 3  # objects
-COLOURED, LEAST = (
-    0.1,
-    40,
-)  # saturation of an object, and its least px, of 64 that renders show; lower ones count fragments
+COLOURED, LEAST = 0.1, 40  # saturation of an object, and its least px of 64x64: lower ones count fragments
 HUES = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.9, 0.0], [0.0, 1.0, 0.0], [0.0, 0.2, 1.0]])
 BEST_OF = 8
 COUNTS = (0.1, 0.2, 0.5, 0.2)  # shares of renders with 1 to 4 objects

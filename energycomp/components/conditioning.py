@@ -18,7 +18,7 @@ from torch.distributions import constraints
 from energycomp.components.condition import Condition
 from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
-from energycomp.fields import whole
+from energycomp.fields import legal, whole
 
 
 @runtime_checkable
@@ -161,7 +161,10 @@ class Classes:
     (tensor([1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
     """
 
-    names: tuple[str, ...] = attrs.field(converter=_texts)
+    names: tuple[str, ...] = attrs.field(
+        converter=_texts,
+        validator=legal(lambda names: 0 < len({*names}) == len(names), "names that differ, one at least"),
+    )
     value_shape: ClassVar[tuple[int, ...]] = ()
 
     token_shape = property(lambda self: (1, len(self.names)))

@@ -6,12 +6,12 @@ Notation: variable -> symbol
     sigma       reach n / s, the noise on y
     noisy       z = y + sigma eps
     scale       c(sigma), what the network is given of z: c z
+    vp          a z with a^2 (1 + sigma^2) = 1, of which the predictions of the library are
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components import Classes, Condition, Conditioner, Latents, flow_schedule, log_snr
+from energycomp.components import Classes, Condition, Conditioner, Latents, log_snr
+from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import LEAST_ALPHA, LEAST_NOISE, by_sample
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
@@ -27,73 +28,13 @@ from energycomp.images import ImageProcessor, is_picture
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.models.numbers import NumberProcessor
+from energycomp.models.process import FLOWS, Clock, Process
 from energycomp.plugins import find
 
 Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]
-Clock = Literal["timestep", "unit", "sigma", "log sigma / 4"]
-BETAS = {"linear": "linear", "scaled linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
-FLOWS = ("flow", "flow to data")
+KINDS: dict[str, PredictionType] = {"x0": "sample", "v": "v_prediction", "flow": "flow"}
 READ = (5.0, 0.05)  # SNR between which images are read: more noise hides the data, less hides the condition
-T = 1000
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
-
-
-@attrs.frozen(eq=False)
-class Process:
-    """How the network's data were noised in its training, and how it is told by how much.
-
-    Args:
-        name: of `BETAS` or `FLOWS`, "betas" for others of (T,), or "sigmas" for y + sigma eps.
-        sigmas: the noise on the data at each timestep, (T,), rising.
-    """
-
-    name: str
-    sigmas: Tensor
-
-    @classmethod
-    def of(cls, given: Any) -> Process:
-        """A name, betas or alphas_cumprod (T,), or (least, greatest) sigma."""
-        with torch.device("cpu"):  # also while a network is built without memory
-            return cls._of(given)
-
-    @classmethod
-    def _of(cls, given: Any) -> Process:
-        if isinstance(given, str) and given in FLOWS:
-            return cls(given, _sigmas(flow_schedule(T)))
-        if isinstance(given, str) and given in BETAS:
-            from diffusers import DDPMScheduler
-
-            return cls(given, _sigmas(DDPMScheduler(beta_schedule=BETAS[given]).alphas_cumprod))
-        array = torch.empty(0) if isinstance(given, str) else torch.as_tensor(given, device="cpu").double()
-        if array.shape == (2,) and 0 < array[0] < array[1] < math.inf:
-            least, greatest = array.log10().tolist()
-            return cls("sigmas", torch.logspace(least, greatest, T, dtype=torch.float64))
-        if array.ndim != 1 or len(array) < 3 or not bool(((array > 0) & (array < 1)).all()):
-            known = ", ".join(map(repr, (*BETAS, *FLOWS)))
-            raise InputError(
-                f"got process={given!r:.80}; expected one of {known}, betas or alphas_cumprod (T,) inside (0, 1), or "
-                "(least, greatest) sigma"
-            )
-        return cls("betas", _sigmas(array if array[0] > 0.5 else (1 - array).cumprod(0)))
-
-    def scale(self, sigma: Tensor) -> Tensor:
-        """c(sigma)."""
-        if self.name == "sigmas":
-            return torch.ones_like(sigma)
-        return 1 / (1 + sigma) if self.name in FLOWS else 1 / (1 + sigma.square()).sqrt()
-
-    def time(self, clock: Clock, timestep: Tensor, sigma: Tensor) -> Tensor:
-        """What the network is told, (R,)."""
-        share = sigma / (1 + sigma)
-        unit = (
-            share if self.name == "flow" else 1 - share if self.name == "flow to data" else timestep / len(self.sigmas)
-        )
-        known = {"timestep": timestep, "unit": unit, "sigma": sigma, "log sigma / 4": sigma.log() / 4}
-        return known[clock]
-
-
-def _sigmas(alphas_cumprod: Tensor) -> Tensor:
-    return ((1 - alphas_cumprod) / alphas_cumprod).sqrt().double()
 
 
 class Adopted(nn.Module):
@@ -110,13 +51,14 @@ class Adopted(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """What it is made of, as JSON; networks are found by their registered names."""
-        if self.options["registered"] is None or self.options["own_call"]:
+        if self.options["registered"] is None or self.options["own"]:
             raise InputError(
-                f"got the network {type(self.network).__name__} to save, which is not registered or is called in a way "
-                "of your own; expected a network with a name and forward(x, t, condition): "
-                "plugins.register('networks', name, Class), then adopt(..., registered=(name, arguments))"
+                f"got the network {type(self.network).__name__} to save, which is not registered, or is called or "
+                "given conditions in a way of your own; expected a network with a name and forward(x, t, condition): "
+                "plugins.register('networks', name, Class), then adopt(..., registered=(name, arguments)), and the "
+                "name of a conditioner"
             )
-        return {key: value for key, value in self.options.items() if key != "own_call"}
+        return {key: value for key, value in self.options.items() if key != "own"}
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """As `Network`: eps where the network predicts eps or a score, else x0."""
@@ -125,25 +67,19 @@ class Adopted(nn.Module):
         level, signal = self.reach * (-snr / 2).exp(), torch.sigmoid(snr).sqrt()  # (R,), float64
         sigma, scale = (by_sample(one, axes).to(sample.dtype) for one in (level, self.process.scale(level)))
         noisy = self.middle + self.reach * sample / by_sample(signal, axes).to(sample.dtype)
-        given, data = scale * noisy, self.options["sigma_data"]
-        if predicts == "edm":
-            total = (sigma.square() + data**2).sqrt()
-            given = noisy / total
+        data = self.options["sigma_data"]
+        total = (sigma.square() + data**2).sqrt()
+        given = noisy / total if predicts == "edm" else scale * noisy
         time = self.process.time(clock, timestep, level).to(sample.dtype)
         out = self._out(self.call(self.network, given, time, self._condition(condition)), sample)
-        if predicts == "eps":
-            return out
-        if predicts == "score":
-            return -out * sigma * scale
-        if predicts == "v":
-            clean = scale.square() * noisy - scale * sigma * out
-        elif predicts == "flow":
-            share = sigma / (1 + sigma)
-            clean = given - share * (out if self.process.name == "flow" else -out)
-        elif predicts == "edm":
+        if predicts in ("eps", "score"):
+            return out if predicts == "eps" else -out * sigma * scale
+        if predicts == "edm":
             clean = noisy * (data / total).square() + out * sigma * data / total
         else:
-            clean = out
+            out = -out if predicts == "flow" and self.process.name == "flow to data" else out
+            one = 1 / (1 + sigma.square()).sqrt()
+            clean = convert(out, one * noisy, one, one * sigma, source=KINDS[predicts], target="sample")
         return (clean - self.middle) / self.reach
 
     def _condition(self, condition: Condition) -> Tensor | None:
@@ -177,7 +113,7 @@ class Adopted(nn.Module):
 def adopted(*, registered: Sequence[Any], process: Any, **options: Any) -> Adopted:
     """The adapter that a saved model names."""
     name, arguments = registered
-    options |= {"registered": registered, "process": process, "own_call": False}
+    options |= {"registered": registered, "process": process, "own": False}
     return Adopted(find("networks", name)(**arguments), Process.of(process), options, None)
 
 
@@ -187,7 +123,7 @@ def adopt(
     shape: Sequence[int],
     classes: int | Sequence[str] | None = None,
     values: int | None = None,
-    conditioner: Conditioner | None = None,
+    conditioner: Conditioner | str | None = None,
     null: Any = None,
     predicts: Predicts = "eps",
     process: Any = "linear",
@@ -203,15 +139,16 @@ def adopt(
     """A network that was trained elsewhere, as a model.
 
     Whatever its schedule, its samples are those of the library, so that it composes with other models, by `match_snr`
-    where their noise differs. `energycomp_lab.checks.check_adoption` finds what was said wrongly.
+    where their noise differs. Nothing checks whether what is said of the network is true: look at samples, and read
+    images of known labels.
 
     Args:
         network: in any mode; it is set to eval mode.
         shape: of a sample, (C, H, W) of images.
         classes: their number or names, for a network of labels (R,).
         values: D, for a network of numbers (R, D).
-        conditioner: of your own, whose rows (R, L, D) the network is given; without any of the three it has no
-            condition, and one component.
+        conditioner: of your own, or the name of a registered one, whose rows (R, L, D) the network is given; without
+            any of the three it has no condition, and one component.
         null: the label, or row of numbers, that was trained as unconditional; None where there is none: `&`, `~` and
             guidance are then refused, and components are averaged.
         predicts: eps, x0, v, the velocity of a flow, a score, or the raw output of a network under the preconditioning
@@ -240,8 +177,8 @@ def adopt(
     >>> model(3) & model(4)
     -u + adopted(3) + adopted(4)
     """
-    conditions, kind = _conditioner(classes, values, conditioner, name)
-    made = Process.of(process)
+    shape, made = _checked(network, shape, null, data_range, sigma_data, defaults), Process.of(process)
+    conditions, kind, named = _conditioner(classes, values, conditioner, name)
     clock = clock or _usual_clock(predicts, made)
     for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):
         if got not in known:
@@ -256,18 +193,17 @@ def adopt(
     said = process.tolist() if isinstance(process, Tensor) else process
     options = {
         "registered": registered, "process": said, "predicts": predicts, "clock": clock, "data_range": data_range,
-        "sigma_data": sigma_data, "kind": kind, "null": row, "own_call": call is not None,
+        "sigma_data": sigma_data, "kind": kind, "null": row, "own": call is not None or not named,
     }  # fmt: skip
-    adopted = Adopted(network, made, options, call).eval()
-    shape = tuple(shape)
+    own = Adopted(network, made, options, call).eval()
     image = is_picture(shape)
     if processor is None and image:
         processor = ImageProcessor(size=shape[1:], channels=shape[0])
     elif processor is None:  # numbers as they are
         processor = NumberProcessor.fit(torch.stack([-torch.ones(shape), torch.ones(shape)]))
     denoiser = Denoiser(
-        network=adopted,
-        alphas_cumprod=adopted.alphas_cumprod.float(),
+        network=own,
+        alphas_cumprod=own.alphas_cumprod.float(),
         prediction_type="epsilon" if predicts in ("eps", "score") else "sample",
         rule="mean" if null is None else "product",
         sample_shape=shape,
@@ -281,32 +217,62 @@ def adopt(
     window = (min(low, len(snr) - 1.0), max(high, low + 1, 1.0))
     counts = (1, 1) if null is None else (0, 2)
     settings = {"timesteps": window, "counts": counts, "solver": "enumerate" if kind == "classes" else "sgd"}
-    names = {"classes": "classes", "values": "latents", "none": "classes"}
     return Model(
         name=name,
         denoiser=denoiser,
         conditioner=conditions,
         processor=processor,
         network_name="adopted",
-        conditioner_name=names.get(kind, type(conditions).__name__.lower()),
+        conditioner_name=named or "of your own",
         defaults=Defaults(**{**settings, **defaults}),
     )
 
 
+def _checked(
+    network: Any, shape: Any, null: Any, data_range: Any, sigma_data: Any, defaults: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """The shape of a sample; raises `InputError` for what no network has."""
+    shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    bounds = (-1.0, 1.0) if data_range is None else data_range
+    known = {field.name for field in attrs.fields(Defaults)}
+    numbers = [null] if isinstance(null, int | float) else null
+    for what, legal, got, expected in (
+        ("network", isinstance(network, nn.Module), type(network).__name__, "a torch.nn.Module"),
+        ("shape", all(type(n) is int and n > 0 for n in shape), shape, "positive integers, (C, H, W) of images"),
+        ("null", null is None or _finite(numbers), null, "a label from 0, or the numbers of a row"),
+        ("data_range", _finite(bounds, 2) and bounds[0] < bounds[1], data_range, "(least, greatest) number, or None"),
+        ("sigma_data", _finite([sigma_data]) and sigma_data > 0, sigma_data, "a number above 0"),
+        ("defaults", defaults.keys() <= known, sorted(defaults.keys() - known), "such as counts= or draws="),
+    ):
+        if not legal:
+            raise InputError(f"got {what}={got!r:.80}; expected {expected}; change it")
+    return shape
+
+
+def _finite(numbers: Any, count: int | None = None) -> bool:
+    try:
+        found = torch.as_tensor(numbers).double().flatten()
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return len(found) > 0 and count in (None, len(found)) and bool(found.isfinite().all())
+
+
 def _conditioner(
-    classes: int | Sequence[str] | None, values: int | None, conditioner: Conditioner | None, name: str
-) -> tuple[Conditioner, str]:
-    """What makes the condition rows, and of which kind they are."""
+    classes: int | Sequence[str] | None, values: int | None, conditioner: Conditioner | str | None, name: str
+) -> tuple[Conditioner, str, str]:
+    """What makes the condition rows, of which kind they are, and its registered name, if it has one."""
     given = [what for what in (classes, values, conditioner) if what is not None]
     if len(given) > 1:
         raise InputError(f"got {len(given)} of classes, values and conditioner; expected one of them, or none")
+    if isinstance(conditioner, str):
+        return find("conditioners", conditioner)(), "rows", conditioner
     if conditioner is not None:
-        return conditioner, "rows"
+        return conditioner, "rows", ""
     if values is not None:
-        return Latents(values), "values"
+        return Latents(values), "values", "latents"
     if classes is not None:
-        return Classes(map(str, range(classes)) if isinstance(classes, int) else classes), "classes"
-    return Classes([name]), "none"
+        return Classes(range(classes) if isinstance(classes, int) else classes), "classes", "classes"
+    return Classes([name]), "none", "classes"
 
 
 def _usual_clock(predicts: Predicts, process: Process) -> Clock:

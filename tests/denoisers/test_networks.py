@@ -96,6 +96,15 @@ def test_sizes_that_cannot_be() -> None:
         TwoStageUNet(sample_size=20, channels=(8, 16))
 
 
+def test_a_wider_trunk_keeps_the_embeddings() -> None:
+    narrow, wide = TwoStageUNet(channels=(8, 16)), TwoStageUNet(channels=(16, 16), width=32)
+    embeddings = [
+        {k: v.shape for k, v in net.state_dict().items() if k[:4] in ("time", "toke")} for net in (narrow, wide)
+    ]
+    assert embeddings[0] == embeddings[1]
+    assert TwoStageUNet(**wide.config).config["width"] == 32
+
+
 def test_place_maps_are_what_they_say() -> None:
     maps = place_maps(torch.tensor([[0.25, 0.5]]), (2, 4), (0.1,))
     assert maps.shape == (1, 4, 2, 4)

@@ -62,6 +62,13 @@ class Ideal(nn.Module):
         return known[self.predicts] * self.one
 
 
+class Line(nn.Module):
+    """Takes numbers."""
+
+    def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        return x - c
+
+
 KINDS = [
     ("eps", "vp", "cosine"), ("x0", "vp", "cosine"), ("v", "vp", "cosine"), ("score", "vp", "cosine"),
     ("flow", "flow", "flow"), ("flow", "flow to data", "flow to data"), ("x0", "flow", "flow"),
@@ -112,10 +119,6 @@ def test_without_an_unconditional_row() -> None:
 
 
 def test_numbers_and_no_condition_at_all() -> None:
-    class Line(nn.Module):
-        def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-            return x - c
-
     class Alone(nn.Module):
         def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, None]:
             return torch.cat([0.1 * x, x], 1), None  # with a variance
@@ -151,11 +154,37 @@ def test_it_is_saved_by_its_registered_name(tmp_path: Path) -> None:
         ({"predicts": "flow"}, "got predicts='flow' with process='linear'"),
         ({"clock": "hours"}, "got clock='hours'"),
         ({"values": 3}, "got 2 of classes, values and conditioner"),
+        ({"process": None}, "got process=None"),
+        ({"process": ["a", "b", "c"]}, "expected one of 'linear'"),
+        ({"process": [0.99, 0.2, 0.5]}, "expected one of 'linear'"),
+        ({"classes": 0}, "names that differ, one at least"),
+        ({"null": "none"}, "got null='none'; expected a label"),
+        ({"data_range": (1.0, 0.0)}, r"got data_range=\(1.0, 0.0\); expected \(least, greatest\)"),
+        ({"data_range": 1}, "got data_range=1"),
+        ({"sigma_data": 0}, "got sigma_data=0"),
+        ({"shape": (3, 0)}, r"got shape=\(3, 0\); expected positive integers"),
+        ({"shape": "image"}, "got shape="),
+        ({"count": 2}, r"got defaults=\['count'\]"),
     ],
 )
 def test_what_cannot_be_is_said(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         energycomp.adopt(Ideal(), **{"shape": (1,), "classes": 2, "null": 2, **given})
+
+
+def test_what_is_no_network() -> None:
+    with pytest.raises(InputError, match=r"got network='function'; expected a torch\.nn\.Module"):
+        energycomp.adopt(lambda x, t: x, shape=(1,))  # type: ignore[arg-type]
+
+
+def test_a_registered_conditioner_is_saved_by_its_name(tmp_path: Path) -> None:
+    plugins.register("networks", "line", Line)
+    named = energycomp.adopt(Line(), shape=(8,), conditioner="latents", null=0.0, registered=("line", {}))
+    named.save_pretrained(tmp_path / "model")
+    assert energycomp.load(tmp_path / "model").conditioner == named.conditioner
+    own = energycomp.adopt(Line(), shape=(8,), conditioner=named.conditioner, null=0.0, registered=("line", {}))
+    with pytest.raises(InputError, match="given conditions in a way of your own"):
+        own.save_pretrained(tmp_path / "own")
 
 
 def test_a_network_of_another_shape() -> None:
