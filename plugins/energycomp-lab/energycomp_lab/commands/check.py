@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from energycomp.cli import AsJson, print_json, print_table
-from energycomp.errors import NotFoundError
+from energycomp.cli import AsJson, image_files, loading, print_json, print_table
+from energycomp.errors import InputError, NotFoundError
 from energycomp.plugins import listing
 
 LIMIT = 600.0  # seconds
@@ -23,25 +23,69 @@ DONE = "done"
 
 
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a plugin or distribution.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a plugin or distribution; of a model with --adoption.")
+    ],
+    adoption: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SAMPLES",
+            help="Check an adopted model on clean samples: a folder of images, in subfolders that name their labels, "
+            "or a .npz file of samples and labels.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a plugin.
+    """Check a plugin, or a model that was adopted.
 
     ```sh
     energycomp check energycomp-clevr
+    energycomp check FOLDER --adoption photos/
     ```
 
-    Runs everything that the plugin registers: networks are built, solvers solve, models predict and are saved,
-    datasets are written, and recipes train for two steps. It runs in a separate process for at most 10 minutes, and
-    usually takes between seconds and a minute. The exit code is 1 if a check fails.
+    Runs everything that the plugin registers, in a separate process, for at most 10 minutes; usually it takes seconds.
     """
+    if adoption is not None:
+        _check_adoption(name, adoption, as_json)
+        return
     checks = check_in_process(name)
     if as_json:
         print_json(checks)
     else:
         _print_checks(checks)
     if any(check["passed"] is False for check in checks):
+        raise typer.Exit(1)
+
+
+def _check_adoption(name: str, path: Path, as_json: bool) -> None:
+    with loading(name):
+        import attrs
+        import numpy as np
+
+        from energycomp.models import load
+        from energycomp_lab.checks import check_adoption
+
+        model = load(name)
+    labels: Any = None
+    if path.suffix == ".npz":
+        try:
+            arrays = np.load(path)
+            samples = [*arrays["samples"]]
+            labels = arrays["labels"].tolist() if "labels" in arrays else None
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"got {path}, which cannot be read ({error}); expected arrays samples and labels"
+            ) from error
+    else:
+        files = list(image_files([path]).values())
+        samples = [*map(str, files)]
+        labels = [file.parent.name for file in files] if all(file.parent != path for file in files) else None
+    found = check_adoption(model, samples, labels)
+    if as_json:
+        print_json([attrs.asdict(one) for one in found.findings])
+    else:
+        typer.echo(str(found))
+    if not found.ok:
         raise typer.Exit(1)
 
 

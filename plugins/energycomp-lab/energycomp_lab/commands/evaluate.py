@@ -73,7 +73,6 @@ def evaluate(
     ```sh
     energycomp evaluate clevr --data synthetic:3-5 -n 300 -o out
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
-    energycomp evaluate faces --data synthetic:shifted -n 300
     energycomp evaluate decomp -n 200 --option views=1 --json
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
     ```

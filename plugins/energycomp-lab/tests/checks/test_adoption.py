@@ -1,0 +1,220 @@
+"""Of data of Gaussian classes every prediction is known, so that each thing that was said wrongly must be named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import energycomp
+from energycomp import plugins
+from energycomp.cli import app
+from energycomp.components import cosine_schedule, signal_noise
+from energycomp.errors import InputError
+from energycomp_lab.checks import Adoption, check_adoption
+
+STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
+MEANS = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(0)) * 0.8
+
+
+class Ideal(nn.Module):
+    """E[eps | x, class] of N(mean of the class, STD^2), on a cosine schedule; the last label is without a meaning."""
+
+    def __init__(self, *, means: Tensor = MEANS, off: float = 0.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.means, self.off, self.dropout = nn.Parameter(means, requires_grad=False), off, nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        signal, noise = signal_noise(ALPHAS, t.clamp(0, 999), ndim=2)
+        variance = (signal * STD) ** 2 + noise**2
+        own = self.means[label.clamp(max=len(self.means) - 1)]
+        near = -(x[:, None] - signal[..., None] * self.means).square().sum(2) / (2 * variance)
+        mean = torch.where((label == len(self.means))[:, None], near.softmax(1) @ self.means, own)
+        return self.dropout(noise * (x - signal * mean) / variance) + self.off
+
+
+def data(count: int = 48, *, means: Tensor = MEANS) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(count) % len(means)
+    return means[labels] + STD * torch.randn(count, means.shape[1], generator=generator), labels
+
+
+def adopted(network: nn.Module | None = None, **changed: Any) -> energycomp.Model:
+    options = {"shape": (6,), "classes": CLASSES, "null": CLASSES, "process": "cosine", "data_range": None}
+    return energycomp.adopt(network or Ideal(), **{**options, **changed})
+
+
+def verdicts(found: Adoption) -> dict[str, str]:
+    return {one.what: one.verdict for one in found.findings}
+
+
+def changes(found: Adoption) -> dict[str, str]:
+    return {one.what: one.change for one in found.findings if one.verdict == "wrong"}
+
+
+def test_nothing_is_wrong_and_the_proposal_reads() -> None:
+    x, labels = data()
+    found = check_adoption(adopted(), x, labels)
+    assert found.ok, str(found)
+    assert found.near_miss is None
+    assert found.evaluations < 2700
+    assert found.model.defaults.beta is not None
+    answers = [energycomp.infer(one, found.model, count=1, progress=False).conditions for one in x[:12]]
+    assert torch.cat(answers).tolist() == labels[:12].tolist()
+    assert "what to change" in str(found)
+
+
+def test_without_labels_and_without_classes() -> None:
+    x, _ = data()
+    assert check_adoption(adopted(), x).ok
+    alone = adopted(classes=None, null=None, call=lambda net, x, t, _: net(x, t, torch.full_like(t.long(), CLASSES)))
+    assert check_adoption(alone, x).ok
+
+
+@pytest.mark.parametrize(
+    ("changed", "option", "instead"),
+    [
+        ({"predicts": "v"}, "predicts", "'eps'"),
+        ({"predicts": "x0"}, "predicts", "'eps'"),
+        ({"process": "linear"}, "process", "'cosine'"),
+        ({"clock": "unit"}, "clock", "'timestep'"),
+        ({"data_range": (0.0, 1.0)}, "data_range", "(-1.0, 1.0)"),
+        ({"call": lambda net, x, t, c: -net(x, t, c)}, "sign", "minus the output, by call=,"),
+        ({"call": lambda net, x, t, c: net(x, 999 - t, c)}, "clock", "999 - t, by call=,"),
+    ],
+)
+def test_what_is_wrong_is_named(changed: dict[str, Any], option: str, instead: str) -> None:
+    for labels in (data()[1], None):
+        found = check_adoption(adopted(**changed), data()[0], labels)
+        assert found.near_miss is not None, str(found)
+        assert (found.near_miss.option, found.near_miss.instead) == (option, instead)
+        assert not found.ok
+        if option in ("predicts", "process", "data_range"):  # the better one is given back
+            assert check_adoption(found.model, *data()).near_miss is None
+
+
+def test_the_order_of_labels_is_named() -> None:
+    x, labels = data()
+    moved = check_adoption(adopted(), x, (labels - 1) % CLASSES)
+    assert changes(moved)["other options"] == "labels"
+    assert moved.near_miss is not None
+    assert moved.near_miss.instead == "label + 1 for each"
+    swapped = check_adoption(adopted(), x, torch.tensor([1, 0, 2])[labels])
+    assert swapped.near_miss is not None
+    assert swapped.near_miss.instead == "label 1 for 0, label 0 for 1"
+    lost = check_adoption(adopted(call=lambda net, x, t, c: net(x, t, torch.zeros_like(c))), x, labels)
+    assert verdicts(lost)["labels"] == "wrong"
+
+
+def test_the_order_of_ten_labels_is_named() -> None:
+    means = 0.5 * torch.randn(10, 6, generator=torch.Generator().manual_seed(2))
+    x, labels = data(64, means=means)
+    model = adopted(Ideal(means=means), classes=10, null=10)
+    for order, said in (
+        ([0, 1, 2, 4, 3, 5, 6, 7, 8, 9], "label 4 for 3, label 3 for 4"),
+        (
+            [*range(9, -1, -1)],
+            "label 9 for 0, label 8 for 1, label 7 for 2, label 6 for 3, label 5 for 4, label 4 for 5, ...",
+        ),
+    ):
+        found = check_adoption(model, x, torch.tensor(order)[labels])
+        assert found.near_miss is not None
+        assert found.near_miss.instead == said
+
+
+def test_of_many_labels_neighbours_are_compared() -> None:
+    means = torch.randn(20, 6, generator=torch.Generator().manual_seed(2))
+    x, labels = data(60, means=means)
+    many = adopted(Ideal(means=means), classes=20, null=20)
+    assert check_adoption(many, x, labels).ok
+    moved = check_adoption(many, x, (labels - 1) % 20)
+    assert moved.near_miss is not None
+    assert moved.near_miss.option == "labels"
+
+
+def test_a_null_is_no_class() -> None:
+    x, labels = data()
+    assert changes(check_adoption(adopted(null=0), x, labels))["null"] == "null=None"
+    assert verdicts(check_adoption(adopted(null=None), x, labels)).get("null") is None
+
+
+def test_modes() -> None:
+    model = adopted(Ideal(dropout=0.1))
+    model.denoiser.network.train()
+    found = check_adoption(model, *data())
+    assert changes(found) == {"mode": "network.eval()", **changes(found)}
+    assert model.denoiser.network.training  # as it was
+    random = adopted(call=lambda net, x, t, c: nn.functional.dropout(net(x, t, c), 0.1))
+    assert changes(check_adoption(random, *data()))["mode"] == "switch dropout off in call="
+
+
+def test_numbers_that_are_not_standardised() -> None:
+    x, labels = data()
+    scale = torch.tensor([1.0, 10.0, 100.0, 1.0, 1.0, 1.0])
+    network = Ideal(means=(MEANS - x.mean(0)) / x.std(0))
+    found = check_adoption(adopted(network), x * scale + 3, labels)
+    assert found.near_miss is not None
+    assert found.near_miss.option == "processor"
+
+
+def test_samples_that_leave_the_data_are_reported() -> None:
+    found = check_adoption(adopted(Ideal(off=0.02)), *data())
+    assert changes(found)["drawn samples"] == "scheduler='EulerDiscreteScheduler'"
+    assert check_adoption(adopted(Ideal(off=0.02), scheduler="EulerDiscreteScheduler"), *data()).ok
+
+
+def test_conditions_that_are_numbers() -> None:
+    class Near(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:  # x0 = c + 0.3 eps
+            signal, noise = signal_noise(ALPHAS, t, ndim=2)
+            return c + signal * STD**2 * (x - signal * c) / ((signal * STD) ** 2 + noise**2)
+
+    x, labels = data()
+    options = {"shape": (6,), "values": 6, "null": [0.0] * 6, "predicts": "x0", "process": "cosine", "data_range": None}
+    found = check_adoption(energycomp.adopt(Near(), **options), x, MEANS[labels])
+    assert found.near_miss is None, str(found)
+    assert verdicts(found)["labels"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "labels", "message"),
+    [
+        (adopted, 4, None, "got 4 samples; expected 8 at least"),
+        (lambda: adopted(null=None), 16, None, "got no labels for a model without a null"),
+        (adopted, 16, [0, 1], "got 2 labels for 16 samples"),
+    ],
+)
+def test_what_cannot_be_checked(model: Any, count: int, labels: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_adoption(model(), data(count)[0], labels)
+
+
+def test_a_model_that_was_not_adopted() -> None:
+    from energycomp.testing import tiny_model
+
+    with pytest.raises(InputError, match="got tiny, which was not adopted"):
+        check_adoption(tiny_model(), torch.zeros(8, 3, 16, 16))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    plugins.register("networks", "ideal", Ideal)
+    for name, process in (("right", "cosine"), ("wrong", "linear")):
+        adopted(process=process, registered=("ideal", {})).save_pretrained(tmp_path / name)
+    x, labels = data()
+    np.savez(tmp_path / "data.npz", samples=x.numpy(), labels=labels.numpy())
+    run = CliRunner()
+    right = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "data.npz")])
+    assert (right.exit_code, "none is better" in right.output) == (0, True)
+    wrong = run.invoke(app, ["check", str(tmp_path / "wrong"), "--adoption", str(tmp_path / "data.npz"), "--json"])
+    assert wrong.exit_code == 1
+    found = {one["what"]: one for one in json.loads(wrong.stdout)}
+    assert found["other options"]["change"] == "process"
+    np.savez(tmp_path / "other.npz", x=x.numpy())
+    refused = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "other.npz")])
+    assert "expected arrays samples and labels" in str(refused.exception)
