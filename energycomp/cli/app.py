@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 from energycomp import __version__
 from energycomp.cli.about import env, install, plugins
 from energycomp.cli.decompose import decompose, recombine
+from energycomp.cli.explain import explain
 from energycomp.cli.infer import infer
 from energycomp.cli.options import Run, shared_options
 from energycomp.cli.rank import rank
@@ -176,7 +177,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (sample, infer, rank, decompose, recombine, plugins, install, env):
+for command in (sample, infer, explain, rank, decompose, recombine, plugins, install, env):
     app.command(cls=_class_of(command))(command)
 
 

@@ -39,12 +39,16 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Registered name, folder or hub id (owner/name or owner/name@revision) of a model.",
+        help="Registered name, folder or hub id (owner/name) of a model.",
         autocompletion=registered("models"),
     ),
 ]
 ImageFiles = Annotated[
     list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files, and folders of image files.")
+]
+Components = Annotated[
+    list[str] | None,
+    typer.Option("--component", metavar="COMPONENT", help="Component of the images: 0.3,0.5 or smiling. Repeatable."),
 ]
 Not = Annotated[
     list[str] | None,

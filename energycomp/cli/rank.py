@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from energycomp.cli.files import image_files
-from energycomp.cli.options import ImageFiles, ModelName, Not, Run, loading
+from energycomp.cli.options import Components, ImageFiles, ModelName, Not, Run, loading
 from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
 from energycomp.errors import InputError
 from energycomp.progress import working
@@ -17,10 +17,7 @@ def rank(
     run: Run,
     model: ModelName,
     images: ImageFiles,
-    component: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COMPONENT", help="Component that images should show: 0.3,0.5 or smiling. Repeatable."),
-    ] = None,
+    component: Components = None,
     negated: Not = None,
     draws: Annotated[int, typer.Option(min=2, help="Number of noise draws that a lift averages over.")] = 32,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.images.draw import grid as grid, overlay as overlay, strip as strip
+    from energycomp.images.draw import grid as grid, heat as heat, overlay as overlay, strip as strip
     from energycomp.images.process import (
         ImageProcessor as ImageProcessor,
         as_picture as as_picture,

@@ -172,6 +172,21 @@ def _places(places: Any) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in rows]
 
 
+def heat(numbers: Tensor, size: tuple[int, int] = (128, 128)) -> Image.Image:
+    """Numbers (H, W) as an image of a size (width, height), from dark blue (least) to yellow (greatest).
+
+    >>> heat(torch.eye(2), (4, 4)).size
+    (4, 4)
+    """
+    low, high = float(numbers.min()), float(numbers.max())
+    level = ((numbers.float() - low) / max(high - low, 1e-12)).cpu()
+    stops = torch.tensor([[20, 24, 82], [38, 110, 160], [90, 190, 140], [253, 231, 60]], dtype=torch.float32)
+    place = level * (len(stops) - 1)
+    left = place.floor().long().clamp(0, len(stops) - 2)
+    colour = torch.lerp(stops[left], stops[left + 1], (place - left)[..., None])
+    return Image.fromarray(colour.round().byte().numpy()).resize(size, Image.Resampling.BICUBIC)
+
+
 def strip(
     pictures: Tensor,
     whole: Tensor,

@@ -5,6 +5,7 @@ from energycomp.inference.infer import (
     FIT_DRAWS as FIT_DRAWS,
     OutOfDistributionWarning as OutOfDistributionWarning,
     Search as Search,
+    explain as explain,
     infer as infer,
     infer_many as infer_many,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -11,10 +12,16 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
+from energycomp.components.conditioning import groups_of
+from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
 from energycomp.inference.attributes import read_attributes, refine_numbers
+from energycomp.inference.compare import standard_error
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
 from energycomp.models.defaults import log_errors
@@ -72,6 +79,47 @@ def infer(
     with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)
         return Search(solver, count, candidates, attributes, prior).read(model.given(image), model, generator)
+
+
+def explain(
+    image: Any, model: Model | str | Path, values: Any, *, generator: int | torch.Generator | None = None
+) -> Solution:
+    """What `infer` says of an answer that is given in place of a search: its error, fit, typicality and maps.
+
+    Costs K network evaluations per draw of the model, and those of `FIT_DRAWS` draws.
+
+    Args:
+        image, model, generator: as of `infer`.
+        values: of the K components (K, *V), as `values_of` takes them.
+
+    Raises:
+        InputError: values that the model does not have, or none.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]])
+    >>> solution = explain(planted(model, places)[0] / 2 + 0.5, model, places)
+    >>> [divmod(int(one.argmax()), 16) for one in solution.maps()]  # rows and columns of 16x16 pixels
+    [(4, 3), (12, 11)]
+    """
+    model = model_of(model)
+    given = values_of(model.conditioner, values)
+    count = None if groups_of(model.conditioner) else len(given)
+    return Search(_Given(given), count, attributes=False).read(model.given(image), model, generator)
+
+
+@attrs.frozen(eq=False)
+class _Given:
+    """The solver that returns the answer that it is given, with its error."""
+
+    values: Tensor
+    needs: str | None = None
+
+    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        left, parts = problem.explained(self.values, problem.draw(problem.default_draws, generator))
+        errors, gain = left.flatten(1).square().sum(1), None if parts is None else parts.flatten(1).sum(1).cpu()
+        spread = standard_error(errors)[0]
+        found = Solution(self.values, len(self.values), float(errors.mean()), spread, problem.rows)
+        return attrs.evolve(found, component_gain=gain)
 
 
 @attrs.frozen(eq=False)
@@ -160,13 +208,13 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
 def _judged(solution: Solution, problem: Problem, model: Model, generator: torch.Generator) -> Solution:
     """Adds how well the answer explains the image, on new draws, and whether there are reasons not to trust it."""
     bank, low = problem.draw(FIT_DRAWS, generator), problem.counts[0]
-    left = problem.residuals(solution.conditions, bank)
+    left, parts = problem.explained(solution.conditions, bank)
     baseline = problem.baseline_errors(bank) if solution.count else None
-    fit = (
-        None
-        if baseline is None
-        else 1.0 - float(left.square().sum(tuple(range(1, left.ndim))).mean() / baseline.mean())
-    )
+    fit = share = None
+    if baseline is not None:
+        fit = 1.0 - float(left.square().sum(tuple(range(1, left.ndim))).mean() / baseline.mean())
+        if fit > 0 and parts is not None:
+            share = parts.flatten(1).sum(1).cpu() / (fit * float(baseline.mean()))
     calibration = model.defaults.calibration
     typicality = None if calibration is None else calibration.typicality(solution.count, log_errors(left))
     beyond = typicality is not None and typicality < OUT_OF_DISTRIBUTION
@@ -181,8 +229,19 @@ def _judged(solution: Solution, problem: Problem, model: Model, generator: torch
     return attrs.evolve(
         solution,
         fit=fit,
+        share=share,
+        maps=None if parts is None else _pixels(parts.cpu(), model),
         typicality=typicality,
         out_of_distribution=beyond,
         at_count_limit=low < problem.counts[1] and solution.count in ends,
         rows=problem.rows,
     )
+
+
+def _pixels(parts: Tensor, model: Model) -> Tensor:
+    """Parts of the error (K, C, H, W), without channels and at the size of the model's images; others as they are."""
+    if not isinstance(model.processor, ImageProcessor) or parts.ndim != 4:
+        return parts
+    maps, size = parts.sum(1, keepdim=True), model.processor.size
+    ratio = math.prod(maps.shape[2:]) / math.prod(size)  # keeps the sum
+    return (maps if ratio == 1 else ratio * interpolate(maps, size, mode="bilinear"))[:, 0]

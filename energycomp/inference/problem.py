@@ -175,23 +175,55 @@ class Problem:
         Costs what `errors` costs for one candidate.
         """
         with torch.no_grad():
-            predictions = self._predictions(self._conditioner(values.to(self.device)), 1, len(values), bank)
-        return residuals(self._denoiser, self.observation, bank, predictions[0])
+            return self._residuals(self._terms(self._conditioner(values.to(self.device)), 1, len(values), bank), bank)
+
+    def explained(self, values: Tensor, bank: NoiseBank) -> tuple[Tensor, Tensor | None]:
+        """The `residuals` r of K values, and the part R (K, C, H, W) of the error that each of them explains.
+
+        R_k = mean_s(r_sk^2 - r_s^2), where r_sk is the residual of the composition without component k; its sum is
+        how much the error rises without it. None for no values, and for the only one of a model without u. Costs
+        what `residuals` costs, and for the only value of a mean S rows for u.
+        """
+        count = len(values)
+        with torch.no_grad():
+            terms = self._terms(self._conditioner(values.to(self.device)), 1, count, bank)
+            left = self._residuals(terms, bank)
+            if count == 0 or (count == 1 and not self._has_baseline):
+                return left, None
+            parts = []
+            for k in range(count):
+                if count == 1:
+                    rest = residuals(self._denoiser, self.observation, bank, self._null(bank))
+                else:
+                    rest = self._residuals(torch.cat([terms[:, :, :k], terms[:, :, k + 1 :]], dim=2), bank)
+                parts.append((rest.square() - left.square()).mean(0))
+        return left, torch.stack(parts)
+
+    def _residuals(self, terms: Tensor, bank: NoiseBank) -> Tensor:
+        return residuals(self._denoiser, self.observation, bank, self._composed(terms, bank)[0])
 
     def _predictions(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
         """Composed predictions (N, S, C, H, W) of N K conditions."""
+        return self._composed(self._terms(condition, candidates, count, bank), bank)
+
+    def _terms(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
+        """Predictions (S, N, K, P) of N K conditions."""
         self.check_size(candidates * count, len(bank))
         shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
-        row, share = rule_weights(denoiser.rule, float(count))
-        null = self._null(bank).reshape(draws, 1, -1) if share else None
         with count_rows(self._spent):
             terms = rows(denoiser, shared, condition[index], owner)
-        composed = row * terms.reshape(draws, candidates, count, self.observation[0].numel()).sum(2)
-        if null is not None:
-            composed = composed + share * null
-        return composed.transpose(0, 1).reshape(candidates, draws, *denoiser.sample_shape)
+        return terms.reshape(draws, candidates, count, self.observation[0].numel())
+
+    def _composed(self, terms: Tensor, bank: NoiseBank) -> Tensor:
+        """Compositions (N, S, C, H, W) of predictions (S, N, K, P)."""
+        draws, candidates, count, _ = terms.shape
+        row, share = rule_weights(self._denoiser.rule, float(count))
+        composed = row * terms.sum(2)
+        if share:
+            composed = composed + share * self._null(bank).reshape(draws, 1, -1)
+        return composed.transpose(0, 1).reshape(candidates, draws, *self._denoiser.sample_shape)
 
     def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
         """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.

@@ -14,7 +14,20 @@ from torch import Tensor
 
 from energycomp.components.conditioning import mixed_of
 from energycomp.errors import InputError
-from energycomp.images import as_picture, as_text, html, open_window, overlay, png, rich_table, save_image, table_cells
+from energycomp.images import (
+    as_picture,
+    as_text,
+    framed,
+    grid,
+    heat,
+    html,
+    open_window,
+    overlay,
+    png,
+    rich_table,
+    save_image,
+    table_cells,
+)
 from energycomp.images.draw import SIDE
 from energycomp.images.process import ImageProcessor
 from energycomp.inference.problem import Problem
@@ -103,6 +116,9 @@ class Solution:
             open; NaN where the model has no inverse temperature. None for any other.
         at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
         view: the image, and the components as the conditioner describes them.
+        share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
+            them explain, on the draws of `fit` and None where that is. They sum to 1 where components are seen apart.
+        maps: see the method.
 
     >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64)
     Solution(2 components, error 1.5 ± 0.1, 64 network evaluations)
@@ -126,6 +142,28 @@ class Solution:
     at_count_limit: bool = False
     certainty: Tensor | None = None
     view: View | None = None
+    share: Tensor | None = None
+    _maps: Tensor | None = None
+
+    def maps(self) -> Tensor:
+        """Which pixels each component explains, (K, H, W) at the model's size: the error without it minus the error.
+
+        With r the scaled residual eps - eps_hat of the composition, and r_k that of the composition without component
+        k, the map is the mean over draws of r_k^2 - r^2, summed over channels. Of all pixels it sums to the gain of
+        the component, and is negative where the others explain more without it. Maps of latents are enlarged; data
+        that are no images have maps of their own shape (K, *shape). They cost no network evaluation: the draws are
+        those of `fit`.
+
+        Raises:
+            InputError: no components, an answer that is not of `infer` or `explain`, or the only component of a model
+                without an unconditional prediction.
+        """
+        if self._maps is None:
+            raise InputError(
+                f"got {self!r} without maps; expected components that `infer` found, or that `explain` was given, at "
+                "least two where the model has no unconditional prediction"
+            )
+        return self._maps
 
     @property
     def unsupported(self) -> tuple[int, ...]:
@@ -199,9 +237,24 @@ class Solution:
             "rows": self.rows,
         }
 
-    def picture(self, *, side: int = SIDE) -> Image.Image:
-        """See `View.picture`; raises `InputError` without an image, which `infer` keeps, and a solver does not."""
-        return (self.view or View(None, ())).picture(side=side)
+    def picture(self, *, maps: bool = False, side: int = SIDE) -> Image.Image:
+        """See `View.picture`; raises `InputError` without an image, which `infer` keeps, and a solver does not.
+
+        Args:
+            maps: the image beside the map of each component, over the image in grey, with its name and its share.
+            side: least length in px of the shorter side of the image, or of each of them.
+        """
+        view = self.view or View(None, ())
+        marked = view.picture(side=side)
+        if not maps or view.image is None:
+            return marked
+        grey = framed(view.image, side=side).convert("L").convert("RGB")
+        shown = [Image.blend(grey, heat(one.clamp(min=0), grey.size), 0.7) for one in self.maps()]
+        shares = [""] * self.count if self.share is None else [f": {share:.0%}" for share in self.share.tolist()]
+        rows = zip(view.rows, shares, strict=True)
+        return grid(
+            [marked, *shown], captions=["", *(f"{k} {_name(row)}{share}" for k, (row, share) in enumerate(rows, 1))]
+        )
 
     def show(self) -> None:
         """Opens the marked image in a window; raises `InputError` where there is no image, or nothing shows it."""
@@ -229,6 +282,12 @@ class Solution:
 
     def _repr_png_(self) -> bytes | None:
         return None if self.image is None else png(self.picture(side=NOTEBOOK))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What a conditioner says of a value, in one line: its words, then its numbers."""
+    numbers = [f"{part:.2f}" for part in row.values() if isinstance(part, float)]
+    return " ".join([*(str(part) for part in row.values() if not isinstance(part, float)), *numbers])
 
 
 def view_of(model: Model, values: Tensor, *, image: Any = None, runner_up: Tensor | None = None) -> View:

@@ -34,6 +34,7 @@ def editor(elem_id: str, *, editing: bool = False) -> Any:
         picture="",
         aspect=0,
         status="",
+        maps=[],
         editing=editing,
         elem_id=elem_id,
         apply_default_css=False,

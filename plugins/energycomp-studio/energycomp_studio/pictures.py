@@ -7,9 +7,7 @@ import binascii
 import re
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.images import decode_image
@@ -41,18 +39,3 @@ def uploaded(url: Any) -> Image.Image:
     picture = decode_image(content, "the file")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
     return picture
-
-
-def heat(numbers: Tensor, side: int = 128) -> Image.Image:
-    """Numbers (H, W) as an image, from dark blue (least) to yellow (greatest).
-
-    >>> heat(torch.eye(2), side=4).size
-    (4, 4)
-    """
-    low, high = float(numbers.min()), float(numbers.max())
-    level = ((numbers.float() - low) / max(high - low, 1e-12)).cpu()
-    stops = torch.tensor([[20, 24, 82], [38, 110, 160], [90, 190, 140], [253, 231, 60]], dtype=torch.float32)
-    place = level * (len(stops) - 1)
-    left = place.floor().long().clamp(0, len(stops) - 2)
-    colour = torch.lerp(stops[left], stops[left + 1], (place - left)[..., None])
-    return Image.fromarray(colour.round().byte().numpy()).resize((side, side), Image.Resampling.BICUBIC)

@@ -15,6 +15,7 @@ from torch import Tensor
 from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
+from energycomp.images import data_url
 from energycomp.inference import NoiseBank, OutOfDistributionWarning, Problem, QuadraticForm, Solution, Solver
 from energycomp.models import Model
 from energycomp.plugins import find
@@ -188,6 +189,23 @@ def table(reading: Reading, model: Model) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table class='answer'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def lit(solution: Solution) -> list[str]:
+    """For each component an image that darkens the pixels that it does not explain; none for an answer without maps.
+
+    >>> answer = Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0)
+    >>> lit(answer), len(lit(attrs.evolve(answer, maps=torch.eye(4)[None])))
+    ([], 1)
+    """
+    try:
+        maps = solution.maps().clamp(min=0)
+    except InputError:
+        return []
+    dark = (200 * (1 - (maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)).sqrt())).byte()
+    return [
+        data_url(Image.merge("LA", [Image.new("L", one.shape[::-1]), Image.fromarray(one.numpy())])) for one in dark
+    ]
 
 
 def notes(solution: Solution) -> str:

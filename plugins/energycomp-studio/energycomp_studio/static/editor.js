@@ -1,7 +1,8 @@
 // The scene editor: handles on an image, and one row of fields for each component.
 // Its value is {items: [{given, weight, negated, either, origin, note}], final, number}; "edit" is triggered while
 // something is dragged, with final false, and once it has changed, with final true: one event, so that the last one wins.
-// Props of Python: form, picture, aspect (0 for that of the picture), status, editing.
+// Props of Python: form, picture, aspect (0 for that of the picture), status, editing, maps (of each component that
+// was read: an image that darkens all other pixels).
 const find = (name) => element.querySelector(name);
 const stage = find(".studio-stage"), picture = find(".studio-picture"), handles = find(".studio-handles");
 const rows = find(".studio-rows"), status = find(".studio-status"), hint = find(".studio-hint");
@@ -275,6 +276,17 @@ function labelRow({ name, words }) {
   return row;
 }
 
+// A row that is pointed at, or edited, lights the pixels that its component explains.
+const lit = find(".studio-lit");
+for (const name of ["pointerover", "pointerleave", "focusin", "focusout"]) {
+  rows.addEventListener(name, (event) => {
+    const row = event.target.closest(".studio-row"), item = items[[...rows.children].indexOf(row)];
+    const map = /over|in$/.test(name) && item && item.origin !== null && (props.maps || [])[item.origin];
+    lit.hidden = !map;
+    if (map) lit.src = map;
+  });
+}
+
 function add(where) {
   if (items.length >= MOST) return;
   const place = Array.isArray(where) ? where : free();
@@ -320,6 +332,7 @@ function drawForm() {
 }
 
 function drawPicture() {
+  lit.hidden = true;
   stage.hidden = !props.picture;
   under.hidden = !props.picture;
   find(".studio-right").hidden = props.editing && !props.picture; // nothing was read

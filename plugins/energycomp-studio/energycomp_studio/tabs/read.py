@@ -10,7 +10,7 @@ import attrs
 import gradio as gr
 
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import data_url
+from energycomp.images import data_url, heat
 from energycomp.inference import Solution
 from energycomp.models import Model
 from energycomp_edit import edit
@@ -18,8 +18,8 @@ from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell
 from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, editor, finally_shown, followed, session_of
-from energycomp_studio.pictures import SIDE, heat, uploaded
-from energycomp_studio.reading import Reading, Stage, described, notes, read, scene_read, table
+from energycomp_studio.pictures import SIDE, uploaded
+from energycomp_studio.reading import Reading, Stage, described, lit, notes, read, scene_read, table
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
 from energycomp_studio.tabs.compose import first_scene, sampled
 from energycomp_studio.worker import Running, Worker
@@ -126,7 +126,7 @@ class _Read:
         what, search, shown = event.reported, gr.skip(), {}
         if isinstance(what, _Seen):
             stage[:] = ["looking for objects"]
-            shown = {"picture": what.url, "form": form_of(what.model).as_json()}
+            shown = {"picture": what.url, "form": form_of(what.model).as_json(), "maps": []}
         elif isinstance(what, str):
             stage[:] = [what]
         elif what is not None and what[1].kind == "maps":
@@ -142,7 +142,8 @@ class _Read:
         """The editor, the reasons not to trust the answer, and the table."""
         scene = {**scene_read(reading.described).as_json(), "final": True}
         picture = data_url(model.shown(reading.picture, side=SIDE))
-        update = gr.update(value=scene, form=form_of(model).as_json(), picture=picture, status=status)
+        form, lights = form_of(model).as_json(), lit(reading.solution)
+        update = gr.update(value=scene, form=form, picture=picture, status=status, maps=lights)
         return update, notes(reading.solution), table(reading, model)
 
     def lines(self, scene: Any, name: str, seed: Any, history: list[Reading]) -> tuple[str, str, Any]:

@@ -1,0 +1,54 @@
+"""`energycomp explain`: an image in; which of its pixels each component explains out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from energycomp.cli.files import check_png
+from energycomp.cli.options import Components, Count, ModelName, Png, Run, loading, parse_count, read_text
+from energycomp.progress import working
+
+
+def explain(
+    run: Run,
+    model: ModelName,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.")],
+    component: Components = None,
+    out: Png = Path("explained.png"),
+    count: Count = None,
+) -> None:
+    """Show which pixels of an image each component explains, and its share of the explained error.
+
+    ```sh
+    energycomp explain clevr scene.png -o explained.png
+    energycomp explain text photo.png --component "red cube" --component "blue sphere"
+    ```
+
+    Components are the given ones, or those that infer or decompose finds. The PNG shows the image beside one map per
+    component: the denoising error without it minus the error with it, relative to the maximum.
+    """
+    check_png(out)
+    with loading(model):
+        import torch
+
+        from energycomp.decomposition import decomposer_of
+        from energycomp.images import open_image, save_image
+        from energycomp.inference import answer_text, explain as explained, infer
+
+        picture, loaded = open_image(image, single=True), run.load(model, searchable=True)
+        known: Any = [read_text(loaded, text, "--component") for text in component or []]
+    with working("energycomp: explaining ..."):
+        if known or loaded.encoder is not None:
+            values = torch.cat(known) if known else decomposer_of(loaded).encode([picture])[0]
+            solution = explained(picture, loaded, values, generator=run.seed)
+        else:
+            solution = infer(picture, loaded, count=parse_count(count), generator=run.seed, progress=False)
+    save_image(solution.picture(maps=True), out)
+    objects = solution.table()
+    for row, share in zip(objects, [] if solution.share is None else solution.share.tolist(), strict=False):
+        row["share"] = share
+    record = {**solution.record(), "objects": objects, "maps": solution.maps().tolist(), "path": str(out)}
+    run.show(record, [answer_text(objects, *(f"warning: {one}" for one in solution.warnings)), str(out)])

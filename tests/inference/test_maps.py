@@ -1,0 +1,99 @@
+"""Maps of what each component explains: the error of the composition without it minus the error, pixel by pixel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.images import to_unit
+from energycomp.inference import FIT_DRAWS, Solution, explain, infer, make_problem
+from energycomp.models import Model
+from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tiny_model
+
+PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.3, 0.7]])
+LABELS = torch.tensor([1, 2, 5])
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [(tiny_model(), PLACES), (tiny_model(), PLACES[:1]), *((labels_model(rule=r), LABELS) for r in ("sum", "mean"))],
+)
+def test_a_map_sums_to_the_rise_of_the_error_without_the_component(model: Model, values: Tensor) -> None:
+    problem = make_problem(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), model)
+    bank = problem.draw(5, 0)
+    left, parts = problem.explained(values, bank)
+    assert left.equal(problem.residuals(values, bank))
+    assert parts is not None
+    whole = problem.errors(values[None], bank)[0]
+    for k in range(len(values)):
+        rest = torch.cat([values[:k], values[k + 1 :]])
+        without = problem.errors(rest[None], bank)[0] if len(rest) else problem.baseline_errors(bank)
+        assert without is not None
+        torch.testing.assert_close(parts[k].sum(), (without - whole).mean(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_reading_has_maps_at_no_cost() -> None:
+    model = bumps_model(solver="pursuit")
+    solution = infer(to_unit(planted(model, PLACES))[0], model, count=3)
+    maps = solution.maps()
+    assert maps.shape == (3, 16, 16)
+    for (x, y), one in zip(solution.conditions.tolist(), maps, strict=True):
+        row, column = divmod(int(one.argmax()), 16)
+        assert (column / 16, row / 16) == pytest.approx((x, y), abs=0.1)
+    assert solution.share is not None
+    assert float(solution.share.sum()) == pytest.approx(1.0, abs=0.1)  # bumps overlap a little
+    again = explain(to_unit(planted(model, PLACES))[0], model, solution.conditions)
+    assert again.rows == (3 + 1) * (FIT_DRAWS + model.defaults.draws)
+    assert again.conditions.equal(solution.conditions)
+
+
+def test_the_only_component_explains_all_that_is_explained() -> None:
+    model = bumps_model()
+    solution = explain(to_unit(planted(model, PLACES[:2]))[0], model, [(0.2, 0.3)])
+    assert solution.share is not None
+    assert float(solution.share) == pytest.approx(1.0)
+    assert solution.component_gain is not None
+    assert not solution.at_count_limit
+
+
+def test_an_absent_component_is_unsupported() -> None:
+    model = bumps_model()
+    solution = explain(to_unit(planted(model, PLACES[:2]))[0], model, [(0.2, 0.3), (0.9, 0.1)])
+    assert solution.unsupported == (1,)
+    assert solution.share is not None
+    assert float(solution.share[1]) < 0
+
+
+def test_parts_of_an_encoder_are_values_as_any() -> None:
+    model = stripes_model(parts=4)
+    image = torch.full((3, 16, 16), 0.8)
+    assert model.encoder is not None
+    maps = explain(image, model, model.encoder(image[None] * 2 - 1)[0]).maps()
+    columns = maps.sum(1).argmax(1) // 4
+    assert sorted(columns.tolist()) == [0, 1, 2, 3]
+
+
+def test_maps_have_the_size_of_the_images_of_a_codec() -> None:
+    from energycomp.inference.infer import _pixels  # a model with a codec would take seconds
+
+    parts = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = _pixels(parts, bumps_model())
+    assert maps.shape == (2, 16, 16)
+    torch.testing.assert_close(maps.sum((1, 2)), parts.sum((1, 2, 3)), rtol=0.05, atol=0)
+
+
+def test_there_are_no_maps_without_components_or_what_explains_without_them() -> None:
+    with pytest.raises(InputError, match="without maps; expected components"):
+        Solution(PLACES, 3, 1.0, 0.1, 0).maps()
+    model = labels_model(rule="mean")
+    with pytest.raises(InputError, match="at least two where the model has no unconditional"):
+        explain(to_unit(planted(model, LABELS[:1]))[0], model, [1]).maps()
+
+
+def test_the_picture_has_a_map_for_each_component() -> None:
+    model = bumps_model()
+    solution = explain(to_unit(planted(model, PLACES[:2]))[0], model, PLACES[:2])
+    width, height = solution.picture(maps=True, side=100).size
+    assert (width, height > 200) == (2 * 100 + 3 * 2, True)
