@@ -210,7 +210,7 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     mass = sum((part.mass for part in parts), 0.0)
     row, null = rule_weights(rule, mass)
     weighted: list[tuple[Any, AnyWeight]] = [(part, row) for part in parts]
-    if identifies_null(rule):
+    if identifies_null(rule) and not (len(parts) == 1 and null == 0.0):  # one component alone needs no u
         weighted = [(shared_unconditional([part.terms for part in parts]), null), *weighted]
     made = _linear(weighted)
     if rule == "mean" and isinstance(row, Weight):

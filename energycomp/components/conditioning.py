@@ -174,6 +174,7 @@ class Classes:
         return torch.arange(len(self.names))
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
+        args = args or self.names[: len(self.names) == 1]  # there is one component alone
         if kwargs or len(args) != 1 or str(args[0]) not in self.names:
             some = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
             raise InputError(f"got the class {', '.join(map(repr, args)) or kwargs}; expected one of {some}")

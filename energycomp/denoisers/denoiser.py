@@ -129,8 +129,9 @@ class Denoiser:
             return cast("Conditional", leaf)
         if not self.null_trained:
             raise CompositionError(
-                "got `&`, `~` or guidance on a denoiser that never trained its unconditional row; expected "
-                "null_trained; compose with `+`, or train with the empty composition among the examples"
+                "got `&`, `~` or guidance on a denoiser that never trained its unconditional row u; expected one, such "
+                "as the label that `adopt(..., null=)` names, or u learned from empty compositions; without it write "
+                "weights that sum to 1, such as `0.5 * a + 0.5 * b`, or `a | b` for samples that fit one of them"
             )
         null = Condition.unconditional(*self.token_shape, device=self.device)
         made = Conditional(self, null, name="u", sampling=self.sampling)

@@ -317,7 +317,14 @@ def make_problem(
             f"{got}; expected one, which weighs errors against the prior; set Defaults.beta (docs/read.md)"
         )
     counts, conditioner, defaults = None if count is None else count_range(count), model.conditioner, model.defaults
-    rule, groups, mixed = defaults.reading_rule or model.denoiser.rule, groups_of(conditioner), None
+    known = model.denoiser.null_trained and identifies_null(model.denoiser.rule)  # the unconditional prediction
+    own = model.denoiser.rule if known or not identifies_null(model.denoiser.rule) else "mean"
+    rule, groups, mixed = defaults.reading_rule or own, groups_of(conditioner), None
+    if identifies_null(rule) and not known:
+        raise InputError(
+            f"got reading_rule={rule!r} for {model.name}, which has no unconditional prediction; expected 'mean'; "
+            "leave it out"
+        )
     if groups is not None:
         slots, (low, high) = attribute_slots(groups, model, counts, candidates)
     else:
@@ -339,8 +346,8 @@ def make_problem(
         beta=defaults.beta,
         mixed=None if mixed is None else mixed.support,
         prior=prior,
-        denoiser=model.denoiser if defaults.reading_rule is None else attrs.evolve(model.denoiser, rule=rule),
+        denoiser=model.denoiser if rule == model.denoiser.rule else attrs.evolve(model.denoiser, rule=rule),
         conditioner=conditioner,
         defaults=defaults,
-        has_baseline=identifies_null(model.denoiser.rule),
+        has_baseline=known,
     )

@@ -150,7 +150,9 @@ def adopt(
         conditioner: of your own, or the name of a registered one, whose rows (R, L, D) the network is given; without
             any of the three it has no condition, and one component.
         null: the label, or row of numbers, that was trained as unconditional; None where there is none: `&`, `~` and
-            guidance are then refused, and components are averaged.
+            guidance are then refused, and components are averaged; `sampler="mixture"` samples `a | b`. No u is made
+            of the labels: it is the mean of their predictions by the posterior of the labels at each noised sample,
+            which predictions of noise alone do not give.
         predicts: eps, x0, v, the velocity of a flow, a score, or the raw output of a network under the preconditioning
             of EDM (Karras et al., 2022).
         process: "linear", "scaled linear" or "cosine" betas of 1000 timesteps, an array of betas or alphas_cumprod

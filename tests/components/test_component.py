@@ -455,3 +455,16 @@ class Broken(Composable):
 def test_the_conformance_check_finds(kind: str, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_component(Broken(kind))
+
+
+def test_the_conformance_check_names_train_mode() -> None:
+    class Dropping(torch.nn.Dropout):
+        def forward(self, sample: torch.Tensor, timestep: torch.Tensor, condition: object) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(sample)
+
+    model = tiny_model()
+    dropping = Conditional(attrs.evolve(model.denoiser, network=Dropping()), model(0.2, 0.3).condition)
+    with pytest.raises(AssertionError, match="network in train mode; expected eval mode"):
+        check_component(dropping)
+    dropping.denoiser.network.eval()
+    check_component(dropping)

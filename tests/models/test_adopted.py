@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,47 @@ def test_without_an_unconditional_row() -> None:
         model("up") & model("down")
     assert energycomp.infer([-0.9], model, generator=0).conditions.tolist() == [1]
     assert Composer([model("up")]).sample(2, num_inference_steps=3, output_type="pt", progress=False).shape == (2, 1)
+    assert energycomp.rank(torch.tensor([[0.8]]), model.compose([0, 1]), model=model).shown.tolist() == [[True, False]]
+    with pytest.raises(CompositionError, match="at least two components"):
+        energycomp.rank(torch.tensor([[0.8]]), model("up"), model=model)
+
+
+def test_a_mixture_of_labels_needs_no_unconditional_row() -> None:
+    model = adopted("x0", "vp", "cosine", null=None)
+    mixture = Composer(0.2 * model("up") | 0.8 * model("down"))
+    drawn = mixture.sample(
+        1000, sampler="mixture", num_inference_steps=40, generator=0, output_type="pt", progress=False
+    )
+    assert float((drawn > 0).float().mean()) == pytest.approx(0.2 * 0.95 + 0.8 * 0.05, abs=0.05)
+
+
+def test_a_reading_rule_is_checked_before_the_work() -> None:
+    averaged = adopted("x0", "vp", "cosine", null=None, reading_rule="mean", counts=(1, 2))
+    found = energycomp.infer([-0.9], averaged, generator=0)
+    assert (found.conditions.tolist(), found.fit) == ([1], None)
+    calls: list[None] = []
+    refused = adopted("x0", "vp", "cosine", null=None, reading_rule="product", call=lambda *_: calls.append(None))
+    with pytest.raises(InputError, match="reading_rule='product' for adopted, which has no unconditional prediction"):
+        energycomp.infer([-0.9], refused)
+    assert not calls
+
+
+def test_one_component_of_a_product_needs_no_unconditional_row() -> None:
+    trained = adopted("x0", "vp", "cosine")
+    model = attrs.evolve(trained, denoiser=attrs.evolve(trained.denoiser, null_trained=False))
+    assert repr(Composer([model("up")])) == "Composer(adopted(up))"
+    assert energycomp.infer([-0.9], model, generator=0).conditions.tolist() == [1]
+    with pytest.raises(CompositionError, match="never trained its unconditional row"):
+        Composer([model("up"), model("down")])
+
+
+def test_the_one_component_of_a_network_without_conditions_is_called_by_nothing() -> None:
+    class Alone(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return 0.1 * x
+
+    cats, dogs = (energycomp.adopt(Alone(), shape=(3, 8, 8), name=name) for name in ("cats", "dogs"))
+    assert repr(0.5 * cats() + 0.5 * dogs()) == "0.5 cats() + 0.5 dogs()"
 
 
 def test_numbers_and_no_condition_at_all() -> None:

@@ -22,8 +22,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.denoisers import Conditional
+from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.models import Adopted
 from energycomp.progress import progress as shown
 from energycomp.sampling import StepCallback, Target
 
@@ -121,10 +122,12 @@ def called_back(callback: StepCallback | None, level: Level, x: Tensor) -> Tenso
 def check_densities(target: Target) -> None:
     """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary.
 
-    Leaves of a denoiser that was trained under the rule "sum" or "mean" predict noise only together. The particles of a
-    run change places, so that all need the same condition.
+    Leaves of a denoiser that was trained under the rule "sum" or "mean" predict noise only together, unless it was
+    adopted, and averages what was trained alone. The particles of a run change places, so that all need the same
+    condition.
     """
-    weights, rules = target.weights, {group.rule for group in target.groups} & {"sum", "mean"}
+    together = (g for g in target.groups if not (isinstance(g, Denoiser) and isinstance(g.network, Adopted)))
+    weights, rules = target.weights, {group.rule for group in together} & {"sum", "mean"}
     if rules and weights != (1.0,):
         raise InputError(
             f"got components that were trained under the rule {rules.pop()!r}; expected components that are "

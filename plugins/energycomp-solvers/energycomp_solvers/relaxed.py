@@ -14,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.errors import InputError
 from energycomp.fields import number, one_of, whole
 from energycomp.inference import RULED_OUT, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
@@ -150,7 +151,13 @@ def descend_shares(
     for _ in range(steps):
         free = shares.detach().requires_grad_()
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(errors(free).sum(), free)
+            error = errors(free).sum()
+            if not error.requires_grad:
+                raise InputError(
+                    "got errors without a gradient to the shares, such as of a network that takes the greatest number "
+                    "of a token for its label; expected a solver that lists values; use enumerate or beam"
+                )
+            (slope,) = torch.autograd.grad(error, free)
         slope = torch.where(legal, slope, 0.0)
         # along the simplex: what all values of a slot share moves nothing
         slope = torch.where(legal, slope - slope.sum(-1, keepdim=True) / legal.sum(-1, keepdim=True), 0.0)

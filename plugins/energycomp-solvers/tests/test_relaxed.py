@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from scipy.optimize import minimize
-from torch import Tensor
+from torch import Tensor, nn
 
+from energycomp.components import Condition
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import infer, make_problem
@@ -198,3 +200,14 @@ def test_rows_of_weights() -> None:
         with count_rows() as spent:
             solution = solver.solve(make_problem(planted(model, TRUE), model), generator=seeded())
         assert spent.rows == solution.rows == draws * (8 + 1) + 6 * (2 * 4 + 1)
+
+
+def test_a_network_without_gradients_to_its_condition_is_refused_in_words() -> None:
+    class Hard(nn.Module):
+        def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+            return sample + condition.rows[:, 0].argmax(1).to(sample)[:, None, None, None]
+
+    model = labels_model(3)
+    model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=Hard()))
+    with pytest.raises(InputError, match="without a gradient to the shares"):
+        infer(torch.zeros(3, 16, 16), model, solver=Relaxed(), count=1)

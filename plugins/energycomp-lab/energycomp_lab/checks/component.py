@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from energycomp.components import Composition, EnergyComponent, HasEnergy, NoisedSpace
+from energycomp.denoisers import Conditional
 from energycomp_lab.checks.expect import expect, expect_close, expect_same_state, expect_tensor
 
 
@@ -53,6 +54,9 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
     expect_tensor(batched, tuple(sample.shape), "eps", "predict one noise per sample")
     expect(torch.equal(sample, before), "a sample that was changed in place", "unchanged inputs", "copy first")
     looped = torch.cat([eps(sample[i : i + 1], timestep[i : i + 1]) for i in range(3)])
+    if not torch.equal(torch.get_rng_state(), state):
+        training = any(isinstance(leaf, Conditional) and leaf.denoiser.network.training for leaf in composition.terms)
+        expect(not training, f"{name} with a network in train mode", "eval mode", "call its `eval()`")
     expect_same_state(state)
     expect_close(batched, eps(sample, timestep), tolerance, "eps that differs in a second call", "the same, a function")
     expect_close(batched, looped, tolerance, "eps of a batch", "that of its samples one by one")
