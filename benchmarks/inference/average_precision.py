@@ -46,9 +46,8 @@ from energycomp_clevr.seen import seen_from
 from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION
 from energycomp_datasets.clevr.layout import described_record, scene_of
-from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
-from energycomp_lab.evaluation import Example, true_values
+from energycomp_lab.evaluation import Example, source_of, true_values
 
 THRESHOLDS = (float("inf"), 1.0, 0.5, 0.25, 0.125)  # scene units
 RESAMPLES = 1000
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mixed = mixed_of(model.conditioner)
     if mixed is None or model.defaults.beta is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects with certainties")
-    examples = ClevrSource().examples(options.data, count=options.n, seed=options.seed)
+    examples = source_of("clevr", model).examples(options.data, count=options.n, seed=options.seed)
     values = [true_values(example, model.conditioner) for example in examples]
     words = [mixed.support.split(one)[1] for one in values]
     if not all(bool((one > 0).all()) for one in words):

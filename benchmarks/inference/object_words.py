@@ -23,8 +23,7 @@ from energycomp.components import MixedSupport, mixed_of
 from energycomp.errors import InputError
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import ObjectWords, read_attributes
-from energycomp_datasets.clevr.source import ClevrSource
-from energycomp_lab.evaluation import AttributeCalibration, true_values
+from energycomp_lab.evaluation import AttributeCalibration, source_of, true_values
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     support, rows = mixed.support, 0
     read: list[tuple[ObjectWords, Tensor]] = []
-    examples = ClevrSource().examples(options.data, count=options.n, seed=options.seed)
+    examples = source_of("clevr", model).examples(options.data, count=options.n, seed=options.seed)
     for example in tqdm(examples, desc="reading"):
         true = true_values(example, model.conditioner)
         problem = make_problem(model.encode(example.image), model)

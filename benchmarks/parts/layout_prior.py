@@ -32,7 +32,7 @@ from energycomp.images import to_unit
 from energycomp.inference import Prior, pairwise
 from energycomp_datasets.clevr.layout import object_values
 from energycomp_datasets.clevr.scenes import sample_scene
-from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_lab.evaluation import source_of
 
 COUNTS, STEPS, BATCH, RESAMPLES = (2, 10), 1500, 512, 2000
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ways = {"none": None, "pairs": pairs}
     model = load(options.model)
     known = read_lines(options.records) if options.records.is_file() else []
-    examples = ClevrSource().examples(options.data, count=options.n, seed=options.seed)
+    examples = source_of("clevr", model).examples(options.data, count=options.n, seed=options.seed)
     for k in tqdm(range(len(known), options.n)):
         image, count, record = to_unit(examples[k].image), len(examples[k].conditions), {}
         how: dict[str, Any] = {"generator": options.seed + k, "progress": False}

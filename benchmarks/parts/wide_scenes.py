@@ -72,7 +72,7 @@ def seams(image: Tensor, edges: Sequence[int]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the line."""
-    given = {"n": (8, "scenes"), "objects": 20, "size": "256x64", "steps": 60, "model": "clevr"}
+    given = {"n": (8, "scenes"), "objects": 20, "size": "256x64", "steps": 60, "model": "clevr-small"}
     options = parser(__doc__, **given, o=(None, "image of all scenes")).parse_args(arguments)
     model, (width, height) = load(options.model), map(int, options.size.split("x"))
     total, spent, images = torch.zeros(2), [], []

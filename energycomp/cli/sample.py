@@ -59,7 +59,7 @@ def sample(
         ),
     ] = Path("sample.png"),
     canvas: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Size in pixels of a larger image of objects, for example 256x64.")
+        str | None, typer.Option(metavar="WxH", help="Size in pixels of a larger image of objects, such as 384x128.")
     ] = None,
     raw: Raw = False,
     as_grid: Annotated[bool, typer.Option("--grid", help="Write all samples to one image, in rows.")] = False,
@@ -94,7 +94,7 @@ def sample(
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.png
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
     energycomp sample clevr "red cube" "small metal sphere" -o scene.png
-    energycomp sample clevr --canvas 256x64 "red cube at 0.1,0.5" "small sphere at 0.8,0.6" -o wide.png
+    energycomp sample clevr --canvas 384x128 "red cube at 0.1,0.5" "small sphere at 0.8,0.6" -o wide.png
     energycomp sample clevr "0.3,0.5" --not "0.7,0.6" --sampler rejection -o without.png
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
     energycomp sample faces smiling "black_hair=false" -o face.png
@@ -270,7 +270,7 @@ def _composed(
     if canvas is not None:
         sides, own = re.fullmatch(r"(\d+)x(\d+)", canvas), model.conditioner
         if sides is None or not isinstance(own, Widens):
-            expected = "expected WIDTHxHEIGHT in pixels, such as 256x64, and a model of objects, such as clevr"
+            expected = "expected WIDTHxHEIGHT in pixels, such as 384x128, and a model of objects, such as clevr"
             raise InputError(f"got --canvas {canvas} with {model.name}; {expected}; change it")
         return [Composer(own.widened(model, texts, (int(sides[2]), int(sides[1])), seed)) for texts in sets]
     weight = None if guidance in (None, ATTRIBUTES) else 1.0

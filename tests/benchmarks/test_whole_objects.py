@@ -23,7 +23,7 @@ from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import load, save_pretrained
-from energycomp_clevr.model import objects, places
+from energycomp_clevr.model import places, small as objects_at_64
 from energycomp_datasets.clevr.layout import render_objects, write
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.evaluation import true_values
@@ -44,7 +44,7 @@ def small(model: Model) -> Model:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of a model of whole objects and of one of places."""
     folder = tmp_path_factory.mktemp("models")
-    for name, model in {"objects": objects(), "places": places()}.items():
+    for name, model in {"objects": objects_at_64(), "places": places()}.items():
         save_pretrained(small(model), folder / name)
     return {name: str(folder / name) for name in ("objects", "places")}
 
@@ -101,7 +101,7 @@ def test_a_perfect_reading_is_right_at_every_distance_and_no_reading_at_none() -
 
 
 def test_true_points_are_those_of_the_images(tmp_path: Path) -> None:
-    model = objects()
+    model = objects_at_64()
     write(tmp_path, 2, objects=(2, 3), size=(48, 32))
     for data in ("synthetic:2-3", str(tmp_path)):
         for index, example in enumerate(ClevrSource().examples(data, count=2, seed=4)):

@@ -18,10 +18,10 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The models of CLEVR scenes, of whole objects (64 and 128 px) and of places (diffusion and flow), with weights."""
+    """The models of CLEVR scenes, of whole objects (128 and 64 px) and of places (diffusion and flow), with weights."""
     return {
         "clevr": lazy("energycomp_clevr.model:clevr"),
-        "clevr-sharp": lazy("energycomp_clevr.model:clevr_sharp"),
+        "clevr-small": lazy("energycomp_clevr.model:clevr_small"),
         "clevr-places": lazy("energycomp_clevr.model:clevr_places"),
         "clevr-places-flow": lazy("energycomp_clevr.model:clevr_places_flow"),
     }

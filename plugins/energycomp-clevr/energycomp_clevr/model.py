@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.resources import files
+from inspect import signature
 from typing import Any
 
 import attrs
@@ -24,17 +26,17 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
     """The model of CLEVR scenes: `clevr(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
 
     Args:
-        preset: "default" for whole objects at 64x64 pixels; "sharp" for those at 128x128, on latents; or "paper", the
-            network of the thesis, whose components are places, on latents of Stable Diffusion.
-        pretrained: load the weights of this package, which exist for "default" and "sharp".
-        options: options of the preset; for "sharp" and "paper": `vae`, a path or hub id.
+        preset: "default" for whole objects at 128x128 pixels, on latents of a codec; "small" for those at 64x64, on
+            pixels; or "paper", the network of the thesis, whose components are places, on latents of Stable Diffusion.
+        pretrained: load the weights of this package, which exist for "default" and "small".
+        options: options of the preset; for "default" and "paper": `vae`, a path or hub id.
     """
-    presets: dict[str, Callable[..., Model]] = {"default": objects, "sharp": sharp, "paper": paper}
-    return _preset(presets, {"default": "objects", "sharp": "sharp"}, preset, pretrained, options)
+    presets: dict[str, Callable[..., Model]] = {"default": objects, "small": small, "paper": paper}
+    return _preset(presets, {"default": "objects", "small": "small"}, preset, pretrained, options)
 
 
-def clevr_sharp(*, preset: str = "sharp", pretrained: bool = True, **options: Any) -> Model:
-    """The model of whole objects at 128x128 pixels, with its weights.
+def clevr_small(*, preset: str = "small", pretrained: bool = True, **options: Any) -> Model:
+    """The model of whole objects at 64x64 pixels, with its weights.
 
     Args:
         preset, pretrained, options: as of `clevr`.
@@ -73,10 +75,10 @@ def _preset(
     """The model of a preset; the weights of those in `folders` are in a folder of this package."""
     if preset not in presets:
         raise InputError(f"got preset {preset!r}; expected one of {', '.join(presets)}")
-    if unknown := options.keys() - ({"vae"} if preset in ("sharp", "paper") and not pretrained else set()):
+    if unknown := options.keys() - (signature(presets[preset]).parameters.keys() if not pretrained else set()):
         raise InputError(
-            f"got the option {min(unknown)!r} for preset {preset!r}; expected vae= with 'sharp' and 'paper' that "
-            "are not pretrained, else none"
+            f"got the option {min(unknown)!r} for preset {preset!r}; expected vae= with a preset on "
+            "latents that is not pretrained, else none"
         )
     if not pretrained:
         return presets[preset](**options)
@@ -90,12 +92,12 @@ def _preset(
 
 def places() -> Model:
     """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
-    return _small(Coordinates(), "coordinates")
+    return _on_pixels(Coordinates(), "coordinates")
 
 
 def places_flow() -> Model:
     """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample."""
-    model = _small(Coordinates(), "coordinates", skip=True)
+    model = _on_pixels(Coordinates(), "coordinates", skip=True)
     denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
     return attrs.evolve(model, denoiser=denoiser)
 
@@ -122,13 +124,13 @@ def flow_from(model: Model) -> Model:
     return made
 
 
-def objects() -> Model:
-    """The untrained model of whole objects, with a deeper trunk."""
-    model = _small(Objects(), "objects", blocks=2)
+def small() -> Model:
+    """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`."""
+    model = _on_pixels(Objects(), "objects", blocks=2)
     return attrs.evolve(model, defaults=attrs.evolve(model.defaults, attribute_guidance=2.0))
 
 
-def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, skip: bool = False) -> Model:
+def _on_pixels(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, skip: bool = False) -> Model:
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64,
@@ -161,21 +163,18 @@ def _small(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, sk
     return _model(denoiser, defaults, "two_stage", conditioner, name)
 
 
-def sharp(*, vae: str = "") -> Model:
+def objects(*, vae: str | None = None) -> Model:
     """The untrained model of whole objects at 128x128 pixels, on latents, with `Viewpoint` as a component, too.
 
     Args:
-        vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes.
+        vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes; by default, that of the
+            included weights.
 
     Raises:
-        InputError: none, or one whose latents are not 16x16.
+        InputError: one whose latents are not 16x16.
     """
-    if not vae:
-        raise InputError(
-            "got no vae for the preset sharp; expected the folder of a codec; train one: energycomp train codec, and "
-            "name it by --option vae=FOLDER"
-        )
-    model, codec = objects(), VAECodec.read(vae, image_size=128)
+    own = files("energycomp_clevr") / "weights" / "objects"
+    model, codec = small(), VAECodec.read(vae or str(own), image_size=128)
     channels, side, _ = codec.latent_shape
     if side != 16:
         raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 128x128 pixels; expected 16x16 of them")

@@ -45,20 +45,19 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
 
 
 def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **options: Any) -> Recipe:
-    """The recipe of whole objects ("default", "sharp"), or that of the thesis ("paper"), whose components are places.
+    """The recipe of whole objects ("default", "small"), or that of the thesis ("paper"), whose components are places.
 
     Args:
-        data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`; "sharp" needs
-            one.
-        init: a model of objects or of places to start from; the weights of `clevr-places` when left out, and those of
-            `clevr` for "sharp".
-        preset: "default", "sharp" or "paper".
+        data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
+        init: a model of objects or of places to start from; the weights of `clevr-small` when left out, and those of
+            `clevr-places` for "small".
+        preset: "default", "small" or "paper".
         options: of the preset.
     """
     if preset == "paper":
         return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)
     model = start(None, partial(build, preset=preset, pretrained=False, **options))
-    if preset == "sharp":
+    if preset == "default":
         return sharp(model, data=data, init=init, cache=cache, rivals=RIVALS)
     if data:
         scenes = scenes_of(data, model.processor, values_of)

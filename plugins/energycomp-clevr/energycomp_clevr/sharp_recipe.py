@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,44 +14,45 @@ from torch.nn import functional as F
 
 from energycomp import load
 from energycomp.components import Condition
-from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
-from energycomp.progress import progress
-from energycomp_clevr.recipe import left_open, values_of, widened
+from energycomp.progress import Bar, counting, progress
+from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of, widened
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
-from energycomp_datasets.clevr.layout import read
+from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.records import Record
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, exposed
 
 KEY = (6.45, -2.91, 4.26)  # scene units: where the key lamp hangs
 SEEN = 0.5  # how often the view of a scene is said; that of a mirrored one always is, since its light is on the left
 POWER = 0.8  # timesteps are drawn as T U^power: below 1, noisy ones come more often
+RENDERED: dict[str, dict[str, Any]] = {
+    "varied": {"objects": (0, 5), "variety": WIDE},
+    "crowded": {"objects": (3, 5), "variety": WIDE_CROWDED},
+}
+SCENES = 4_000  # of each kind
+SIDE = 128
 FITTED = 400  # pictures from which the first layers are fitted
 
 
 def sharp(model: Model, *, data: Path | None, init: Model | None, cache: Path, rivals: float) -> Recipe:
-    """The recipe of `energycomp_clevr.model.sharp`.
+    """The recipe of `energycomp_clevr.model.objects`.
 
     Args:
         model: untrained.
-        data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes.
+        data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; rendered scenes of
+            energycomp-datasets when left out.
         init: a model of the same latents, with as many blocks or fewer, or one of objects at 64x64 pixels, such as
-            `clevr`, which it is when left out.
-        cache: where latents are kept.
+            `clevr-small`, which it is when left out.
+        cache: where scenes and latents are kept.
         rivals: weight of wrong descriptions.
     """
-    if data is None:
-        raise InputError(
-            "got no --data for the preset sharp; expected a folder of renders; make one: energycomp data clevr "
-            "--renderer blender --objects wide:0-5:128x128 --assets DIR -o renders"
-        )
-    records = read(data)
+    records = read(_written(cache / "clevr-scenes") if data is None else data)
     scenes = latents_of(records, model, cache)
-    init = load("clevr") if init is None else init
+    init = load("clevr-small") if init is None else init
     if init.denoiser.sample_shape == model.denoiser.sample_shape:
         model = widened(init, model)
     else:
@@ -62,6 +64,20 @@ def sharp(model: Model, *, data: Path | None, init: Model | None, cache: Path, r
     return Recipe(
         model=model, module=network, loss=_loss(model, rivals), data=scenes, config=config, collate_fn=together
     )
+
+
+def _written(folder: Path) -> Path:
+    """The folder of rendered scenes, which are made once."""
+    for seed, (split, kind) in enumerate(RENDERED.items()):
+        if not (folder / "scenes" / f"CLEVR_{split}_scenes.json").is_file():  # the records come after all pictures
+            with counting(f"rendering {split} scenes", SCENES) as bar:
+                to = partial(_advance, bar)
+                write(folder, SCENES, split=split, seed=seed, size=(SIDE, SIDE), progress=to, **kind)
+    return folder
+
+
+def _advance(bar: Bar, done: int) -> None:
+    bar.advance(done - bar.done)
 
 
 def latents_of(records: Sequence[Record], model: Model, cache: Path) -> list[dict[str, Tensor]]:

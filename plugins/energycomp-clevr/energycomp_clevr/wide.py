@@ -20,17 +20,20 @@ def canvas_of(model: Model, size: tuple[int, int]) -> Canvas:
     """A canvas (height, width) of windows of the model's size, which overlap by half, over the model's u.
 
     Raises:
-        InputError: a size below that of the model's images or above 4 megapixels, or a model with a codec.
+        InputError: a size below that of the model's images, above 4 megapixels, or not of whole latents of its codec.
     """
     channels, *own = model.denoiser.sample_shape
-    if model.denoiser.codec is not None or any(side < least for side, least in zip(size, own, strict=True)):
-        got = f"got a canvas of {size[1]}x{size[0]} px for {model.name} of {own[1]}x{own[0]} px"
-        raise InputError(f"{got}; expected at least that size, and a model of pixels; change it")
+    least = model.processor.size
+    step = least[0] // own[0]  # px of a latent
+    if any(side < most or side % step for side, most in zip(size, least, strict=True)):
+        got = f"got a canvas of {size[1]}x{size[0]} px for {model.name} of {least[1]}x{least[0]} px"
+        raise InputError(f"{got}; expected at least that size" + f", in steps of {step} px; change it" * (step > 1))
     if size[0] * size[1] > MOST:
         raise InputError(f"got a canvas of {size[1]}x{size[0]} px; expected at most {MOST:,} pixels; make it smaller")
-    tops, lefts = (_starts(side, part) for side, part in zip(size, own, strict=True))
+    height, width = (side // step for side in size)
+    tops, lefts = _starts(height, own[0]), _starts(width, own[1])
     parts = [crop(top, left, own[0], own[1]) for top in tops for left in lefts]
-    return Canvas((channels, *size), parts, model.unconditional)
+    return Canvas((channels, height, width), parts, model.unconditional)
 
 
 def _starts(side: int, part: int) -> list[int]:
@@ -49,7 +52,8 @@ def wide(model: Model, values: Tensor, weights: Sequence[float], size: tuple[int
     joined by the mean of their predictions (MultiDiffusion, Bar-Tal et al., 2023). Costs a network evaluation for each
     object and window that it is in, and one per window for u.
     """
-    canvas, (height, width) = canvas_of(model, size), size
+    canvas = canvas_of(model, size)
+    _, height, width = canvas.sample_shape
     scenes = []
     for part in canvas.parts:
         (_, rows), (_, columns) = part.axes

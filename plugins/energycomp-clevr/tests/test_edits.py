@@ -15,7 +15,7 @@ from energycomp_lab.evaluation import true_values
 
 
 def test_a_recoloured_object_leaves_no_scrap_of_itself_or_its_shadow() -> None:
-    model = energycomp.load("clevr")
+    model = energycomp.load("clevr-small")
     scene = ClevrSource().examples("synthetic:3-4", count=1, seed=5)[0]
     values, image = true_values(scene, model.conditioner), to_output(scene.image[None].float(), "pil")[0]
     answer = Solution(values, len(values), 0.0, 0.0, 0)

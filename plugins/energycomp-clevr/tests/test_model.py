@@ -42,7 +42,7 @@ def test_places_by_name() -> None:
 
 
 def test_unknown_presets() -> None:
-    with pytest.raises(InputError, match="expected one of default, sharp, paper"):
+    with pytest.raises(InputError, match="expected one of default, small, paper"):
         clevr(preset="large")
     with pytest.raises(InputError, match="pretrained=False"):
         clevr(preset="paper")
@@ -50,7 +50,7 @@ def test_unknown_presets() -> None:
 
 @torch.no_grad()
 def test_default_conforms_and_loads_again(tmp_path: Path) -> None:
-    model = clevr(pretrained=False)
+    model = clevr(preset="small", pretrained=False)
     save_pretrained(model, tmp_path / "m")
     again = load(tmp_path / "m")
     assert (again.defaults, again.processor, again.conditioner) == (model.defaults, model.processor, model.conditioner)

@@ -10,7 +10,7 @@ import torch
 
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
-from energycomp_clevr.model import objects, places, places_flow
+from energycomp_clevr.model import places, places_flow, small
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.objects_recipe import augment, clevr
 from energycomp_clevr.recipe import widened
@@ -79,7 +79,7 @@ def test_places_alone_mean_what_they_meant() -> None:
     torch.manual_seed(0)
     for weight in given.denoiser.network.parameters():
         torch.nn.init.normal_(weight, std=0.05)
-    wide = widened(given, objects())
+    wide = widened(given, small())
     x, timestep = torch.randn(2, 3, 64, 64), torch.tensor([300.0, 700.0])
     with torch.no_grad():
         assert wide(0.3, 0.4).eps(x, timestep).equal(given(0.3, 0.4).eps(x, timestep))
@@ -103,25 +103,25 @@ def test_training_leaves_attributes_open() -> None:
 def test_a_folder_of_scenes_is_training_data(tmp_path: Path) -> None:
     """Whole objects, as evaluation reads them."""
     write(tmp_path, 32, objects=(1, 2), size=(48, 32))
-    recipe = clevr(data=tmp_path, init=places(), preset="default", cache=tmp_path / "cache")
+    recipe = clevr(data=tmp_path, init=places(), preset="small", cache=tmp_path / "cache")
     for number, example in enumerate(ClevrSource().examples(str(tmp_path), count=32, seed=0)):
         assert recipe.data[number]["values"].equal(true_values(example, OBJECTS))
     thesis = clevr(data=tmp_path, init=tiny_model(), preset="paper", cache=tmp_path / "cache")
     assert thesis.data[0]["values"].shape[1] == 2  # places
     for other in (tiny_model(), places_flow()):
         with pytest.raises(InputError, match=f"got the model {other.name} to start from, which has another network"):
-            clevr(data=tmp_path, init=other, preset="default", cache=tmp_path / "cache")
+            clevr(data=tmp_path, init=other, preset="small", cache=tmp_path / "cache")
 
 
 def test_presets_of_the_recipe(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected one of default, sharp, paper"):
+    with pytest.raises(InputError, match="expected one of default, small, paper"):
         clevr(data=None, init=None, preset="large", cache=tmp_path)
     with pytest.raises(InputError, match="got the option 'vae'"):
-        clevr(data=None, init=None, preset="default", cache=tmp_path, vae="folder")
+        clevr(data=None, init=None, preset="small", cache=tmp_path, vae="folder")
 
 
 def test_a_model_takes_the_words_of_the_command_line() -> None:
-    model = objects()
+    model = small()
     assert repr(model("red cube at 0.3,0.5")) == "clevr(red cube at 0.3,0.5)"
     rows = model("red cube at 0.3,0.5").condition.rows
     assert rows.equal(model(0.3, 0.5, color="red", shape="cube").condition.rows)
@@ -134,7 +134,7 @@ def test_a_model_takes_the_words_of_the_command_line() -> None:
 def test_objects_without_a_place_get_one_of_their_own() -> None:
     texts = ["red cube", "0.5,0.6", "blue sphere * 2 @ 0-0.4", "object", "small cylinder at 0.8,0.4"]
     for seed in range(20):
-        scene = objects().scene(*texts, generator=seed)
+        scene = small().scene(*texts, generator=seed)
         assert [repr(one).split("clevr")[0] for one in scene] == ["", "", "2 [0 to 0.4] ", "", ""]
         (rows,) = zip(*(one.terms for one in scene), strict=True)
         places = torch.cat([leaf.condition.rows[0, :, :2] for leaf in rows])
@@ -144,7 +144,7 @@ def test_objects_without_a_place_get_one_of_their_own() -> None:
 
 
 def test_models_of_one_name_have_two_names_in_a_formula() -> None:
-    whole, point = objects(), places()
+    whole, point = small(), places()
     assert repr(0.5 * whole(0.3, 0.4) + 0.5 * point(0.5, 0.6)) == "0.5 clevr(0.3, 0.4) + 0.5 clevr-2(0.5, 0.6)"
     assert repr(whole(0.3, 0.4) & whole(0.5, 0.6)) == "-u + clevr(0.3, 0.4) + clevr(0.5, 0.6)"
 
@@ -161,4 +161,4 @@ def test_models_of_one_name_have_two_names_in_a_formula() -> None:
 )
 def test_texts_without_a_place_that_are_no_objects(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        objects().scene("sphere", text)
+        small().scene("sphere", text)

@@ -26,7 +26,7 @@ TEXTS = ("large red rubber cube at 0.3,0.5", "small blue metal sphere at 0.7,0.5
 
 @pytest.fixture(scope="module")
 def model() -> energycomp.Model:
-    return energycomp.load("clevr")
+    return energycomp.load("clevr-small")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_command_writes_records_and_draws_what_was_found(quick: str, scene: 
 
 
 def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
-    words = ["sample", "clevr", "red cube at 0.3,0.5", "0.7,0.6", "--steps", "1", "-o", str(tmp_path / "a.png")]
+    words = ["sample", "clevr-small", "red cube at 0.3,0.5", "0.7,0.6", "--steps", "1", "-o", str(tmp_path / "a.png")]
     images = []
     for options in (
         [],
@@ -149,7 +149,7 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
 def test_options_that_cannot_be(options: list[str], message: str, scene: Image.Image, tmp_path: Path) -> None:
     scene.save(tmp_path / "scene.png")
     command, *rest = options
-    result = CliRunner().invoke(app, [command, "clevr", str(tmp_path / "scene.png"), *rest])
+    result = CliRunner().invoke(app, [command, "clevr-small", str(tmp_path / "scene.png"), *rest])
     assert result.exit_code != 0
     assert message in " ".join(f"{result.output} {result.exception}".split())
 

@@ -57,7 +57,7 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(vae: Path) -> Model:
     torch.manual_seed(0)
-    return clevr(preset="sharp", pretrained=False, vae=str(vae))
+    return clevr(pretrained=False, vae=str(vae))
 
 
 @torch.no_grad()
@@ -91,11 +91,17 @@ def test_recipe_of_the_codec(tmp_path: Path, renders: Path, vae: Path) -> None:
 
 
 def test_recipe_on_latents(tmp_path: Path, renders: Path, vae: Path) -> None:
-    made = recipe(data=renders, init=None, preset="sharp", cache=tmp_path, vae=str(vae))
+    made = recipe(data=renders, init=None, preset="default", cache=tmp_path, vae=str(vae))
     assert len(list(tmp_path.glob("clevr-latents-*.safetensors"))) == 1
     check_recipe(made)
-    with pytest.raises(InputError, match="got no --data for the preset sharp"):
-        recipe(data=None, init=None, preset="sharp", cache=tmp_path, vae=str(vae))
+
+
+def test_recipe_on_scenes_that_it_renders(tmp_path: Path, vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp_clevr.sharp_recipe.SCENES", 12)
+    for _ in range(2):  # made once
+        made = recipe(data=None, init=None, preset="default", cache=tmp_path, vae=str(vae))
+    assert len(made.data) == 48  # twelve of each kind, and their mirror images
+    check_recipe(made)
 
 
 def test_a_mirrored_scene_has_its_light_on_the_other_side(tmp_path: Path, renders: Path, model: Model) -> None:
@@ -129,13 +135,13 @@ def test_a_codec_of_another_size_is_refused(tmp_path: Path) -> None:
         encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
         num_decoder_blocks=(1, 1), latent_channels=16,
     ).save_pretrained(tmp_path / "fine")  # fmt: skip
-    assert clevr(preset="sharp", pretrained=False, vae=str(tmp_path / "large")).denoiser.sample_shape == (16, 16, 16)
+    assert clevr(pretrained=False, vae=str(tmp_path / "large")).denoiser.sample_shape == (16, 16, 16)
     with pytest.raises(InputError, match=r"latents \(16, 64, 64\) of 128x128 pixels; expected 16x16"):
-        clevr(preset="sharp", pretrained=False, vae=str(tmp_path / "fine"))
+        clevr(pretrained=False, vae=str(tmp_path / "fine"))
 
 
 def test_starts_from_the_model_of_64_pixels(renders: Path, model: Model) -> None:
-    trained = load("clevr")
+    trained = load("clevr-small")
     begin(model, trained, read(renders))
     own, known = model.denoiser.network.state_dict(), trained.denoiser.network.state_dict()
     assert own["blocks.0.conv1.weight"].equal(known["blocks.0.conv1.weight"])
@@ -222,9 +228,8 @@ def test_a_codec_in_a_model_s_folder_takes_no_more_memory_than_its_weights(
         (lambda: Viewpoint().parse(camera=(1, 2)), r"got camera=\(1, 2\); expected three numbers"),
         (lambda: Viewpoint().parse(light=(9, 0, 0)), "expected three numbers of at most 6"),
         (lambda: Viewpoint()(torch.zeros(2, 3)), r"got views of shape \(2, 3\)"),
-        (lambda: clevr(preset="sharp", pretrained=False, vae="nowhere"), "got the VAE 'nowhere'"),
-        (lambda: clevr(preset="sharp", pretrained=False), "got no vae for the preset sharp"),
-        (lambda: clevr(preset="sharp", vae="folder"), "got the option 'vae'"),
+        (lambda: clevr(pretrained=False, vae="nowhere"), "got the VAE 'nowhere'"),
+        (lambda: clevr(vae="folder"), "got the option 'vae'"),
     ],
 )
 def test_refused_in_one_line(act: Callable[[], Any], message: str) -> None:

@@ -39,18 +39,18 @@ def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float
     return float(rate.compute()), float(precision.compute())
 
 
-FOLDERS = {"clevr": "objects", "clevr-sharp": "sharp", "clevr-places": "places", "clevr-places-flow": "places_flow"}
+FOLDERS = {"clevr": "objects", "clevr-small": "small", "clevr-places": "places", "clevr-places-flow": "places_flow"}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_weights_are_small_and_registered(name: str) -> None:
     assert find("models", name)().name == "clevr"
     weights = Path(str(files("energycomp_clevr"))) / "weights" / FOLDERS[name]
-    most = 25_000_000 if name == "clevr-sharp" else 12_000_000
+    most = 25_000_000 if name == "clevr" else 12_000_000
     assert sum(file.stat().st_size for file in weights.rglob("*") if file.is_file()) <= most
 
 
-@pytest.mark.parametrize("name", ["clevr", "clevr-places", "clevr-places-flow"])
+@pytest.mark.parametrize("name", ["clevr", "clevr-small", "clevr-places", "clevr-places-flow"])
 def test_the_images_have_the_shape_of_clevr_s_frame(name: str) -> None:
     width, height = FRAME
     assert energycomp.load(name).defaults.aspect == find("models", name)(pretrained=False).defaults.aspect
@@ -73,7 +73,7 @@ def test_reads_real_pictures(clevr: energycomp.Model) -> None:
 
 
 def test_reads_and_draws_at_128_pixels() -> None:
-    sharp = energycomp.load("clevr-sharp")
+    sharp = energycomp.load("clevr")
     (scene,) = ClevrSource().examples("synthetic:3:128x128", count=1, seed=5)
     rate, precision = read(sharp, [scene])
     assert rate == precision == 1

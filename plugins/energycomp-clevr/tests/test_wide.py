@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from energycomp import load
+from energycomp import Composer, load
 from energycomp.cli import app
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
@@ -19,7 +19,7 @@ from energycomp_clevr.wide import canvas_of, wide
 
 @torch.no_grad()
 def test_windows_have_the_objects_whose_places_they_hold() -> None:
-    model = load("clevr")
+    model = load("clevr-small")
     own = model.conditioner
     values = torch.cat([own.parse(0.25, 0.5, color="red"), own.parse(0.5, 0.6, shape="cube"), own.parse(0.97, 0.5)])
     x, at = torch.randn(1, 3, 64, 128), torch.tensor([700.0])
@@ -41,13 +41,29 @@ def test_windows_have_the_objects_whose_places_they_hold() -> None:
 
 def test_a_canvas_has_at_least_the_size_of_the_model() -> None:
     with pytest.raises(InputError, match="got a canvas of 128x32 px for clevr of 64x64 px"):
-        canvas_of(load("clevr"), (32, 128))
+        canvas_of(load("clevr-small"), (32, 128))
+    with pytest.raises(InputError, match=r"got a canvas of 260x128 px .*, in steps of 8 px"):
+        canvas_of(load("clevr"), (128, 260))
     with pytest.raises(InputError, match="got a canvas of 99999999x64 px; expected at most 4,000,000 pixels"):
-        canvas_of(load("clevr"), (64, 99999999))
+        canvas_of(load("clevr-small"), (64, 99999999))
+
+
+@torch.no_grad()
+def test_windows_of_latents() -> None:
+    model = load("clevr")
+    values = torch.cat([model.conditioner.parse(0.25, 0.5, color="red"), model.conditioner.parse(0.75, 0.5)])
+    scene, x, at = wide(model, values, [1.0, 1.0], (128, 256)), torch.randn(1, 16, 16, 32), torch.tensor([700.0])
+    moved = torch.cat([torch.full((2, 1), 0.5), values[:, 1:]], dim=1)
+    windows = [model.leaf(moved[:1]), model.unconditional, model.leaf(moved[1:])]
+    by_hand = canvas_of(model, (128, 256)).join(windows)
+    torch.testing.assert_close(scene.eps(x, at), by_hand.eps(x, at), atol=1e-4, rtol=1e-4)
+    (picture,) = Composer(scene).sample(num_inference_steps=1, progress=False, output_type="np")
+    assert picture.shape == (128, 256, 3)
 
 
 def test_the_command_line_samples_a_canvas(tmp_path: Path) -> None:
-    arguments = ["sample", "clevr", "red cube at 0.2,0.5", "sphere", "--steps", "2", "-o", str(tmp_path / "wide.png")]
+    words = ["red cube at 0.2,0.5", "sphere"]
+    arguments = ["sample", "clevr-small", *words, "--steps", "2", "-o", str(tmp_path / "wide.png")]
     shown = CliRunner().invoke(app, [*arguments, "--canvas", "96x64"])
     assert shown.exit_code == 0, shown.output
     assert Image.open(tmp_path / "wide.png").size == (720, 320)  # wider by the aspect of CLEVR's frame, and enlarged
@@ -62,4 +78,4 @@ def test_the_command_line_samples_a_canvas(tmp_path: Path) -> None:
         assert isinstance(wrong.exception, InputError)
         assert text in str(wrong.exception)
     with pytest.raises(InputError, match="with a region or a share"):
-        load("clevr").conditioner.widened(tiny_model(), ["cube at 0.5,0.5 @ left half"], (64, 128), 0)
+        load("clevr-small").conditioner.widened(tiny_model(), ["cube at 0.5,0.5 @ left half"], (64, 128), 0)

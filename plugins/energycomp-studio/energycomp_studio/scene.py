@@ -151,7 +151,7 @@ class Settings:
     @canvas.validator
     def _check_canvas(self, _: Any, canvas: Any) -> None:
         if canvas is not None and not (isinstance(canvas, str) and re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", canvas)):
-            raise InputError(f"got the canvas {canvas!r}; expected WIDTHxHEIGHT in pixels, such as 256x64, or nothing")
+            raise InputError(f"got the canvas {canvas!r}; expected WIDTHxHEIGHT in pixels, such as 384x128, or nothing")
 
     @property
     def size(self) -> tuple[int, int] | None:

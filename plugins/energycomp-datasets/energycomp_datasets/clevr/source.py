@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from torch import Tensor
 
 from energycomp.errors import InputError
@@ -23,23 +24,33 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 
+@attrs.frozen
 class ClevrSource:
     """Images with their objects: {"x": 0.3, "y": 0.4}, in [0, 1], and size, color, material and shape where known.
+
+    Args:
+        size: (width, height) of rendered images where nothing else is asked for.
 
     >>> (example,) = ClevrSource().examples("synthetic:1", count=1, seed=0)
     >>> list(example.conditions[0])
     ['x', 'y', 'size', 'color', 'material', 'shape']
     """
 
+    size: tuple[int, int] = (64, 64)
+
+    def at(self, size: tuple[int, int]) -> ClevrSource:
+        """Itself, for a model of images of a size (width, height)."""
+        return attrs.evolve(self, size=size)
+
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """Rendered scenes for "synthetic:3-5" (64x64, held out from training), or a folder of CLEVR or CLEVRTex.
+        """Rendered scenes for "synthetic:3-5", held out from training, or a folder of CLEVR or CLEVRTex.
 
         "synthetic:textured:3-5" has other shapes, textures and grounds, "synthetic:wide:3-5:128x128" views and sizes
         that vary more, and larger images. A folder may be narrowed to a range of counts: "DIR:3-8".
         """
         options = synthetic(spec)
         if options is not None:
-            wanted = asked(options, (64, 64))
+            wanted = asked(options, self.size)
             return Generated(count, partial(_rendered, wanted=wanted, seed=HELD_OUT + seed))
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)

@@ -90,7 +90,7 @@ def evaluate(
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
         from energycomp.plugins import find
-        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, evaluate as evaluated
+        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, evaluate as evaluated, source_of
 
         known: Any = "true" if count == "true" else parse_count(count)
         chosen = None if solver is None else find("solvers", solver)()
@@ -98,7 +98,7 @@ def evaluate(
         concepts, template = options.pop("concepts", None), options.pop("template", None)
         loaded = load_model(model, local_device(run.device), options)
         images_of = dataset or loaded.name
-        images: Any = find("datasets", images_of)()
+        images: Any = source_of(images_of, loaded)
         words = images.concepts(data) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
         loaded = over(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)

@@ -15,6 +15,8 @@ from energycomp_lab.evaluation.data import (
     Generated,
     HasConcepts,
     HasSceneScores,
+    HasSizes,
+    source_of,
     true_values,
 )
 from energycomp_lab.evaluation.evaluate import evaluate, evaluate_parts
@@ -58,6 +60,7 @@ __all__ = [
     "Generated",
     "HasConcepts",
     "HasSceneScores",
+    "HasSizes",
     "MaskIoU",
     "MaskRecall",
     "PerceptionRate",
@@ -77,6 +80,7 @@ __all__ = [
     "match",
     "match_masks",
     "near_pairs",
+    "source_of",
     "strongest_dimensions",
     "traverse_dimension",
     "true_values",

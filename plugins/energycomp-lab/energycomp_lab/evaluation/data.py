@@ -13,6 +13,9 @@ from torch import Tensor
 from energycomp.components import Conditioner, groups_of, mixed_of, random_values, value_of
 from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
+from energycomp.models import Model
+from energycomp.plugins import find
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -79,8 +82,8 @@ class Generated(Sequence[Example]):
 class DataSource(Protocol):
     """The data of a plugin: examples for evaluation, and files for training.
 
-    Optional abilities are `HasConcepts`, `HasSceneScores` and `HasSceneRecords`. `energycomp_lab.checks.check_dataset`
-    checks a source.
+    Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores` and `HasSceneRecords`.
+    `energycomp_lab.checks.check_dataset` checks a source.
     """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
@@ -128,12 +131,37 @@ class HasConcepts(Protocol):
 
 
 @runtime_checkable
+class HasSizes(Protocol):
+    """A data source that draws images of any size."""
+
+    def at(self, size: tuple[int, int]) -> DataSource:
+        """The source of images of a size (width, height), that of the model which is evaluated."""
+        ...
+
+
+@runtime_checkable
 class HasSceneScores(Protocol):
     """A data source that scores scenes which a model samples without conditions."""
 
     def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
         """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
         ...
+
+
+def source_of(name: str, model: Model) -> DataSource:
+    """The registered source of a name, which draws images of the model's size where it can.
+
+    Raises:
+        NotFoundError: an unknown name.
+
+    >>> from energycomp.testing import tiny_model
+    >>> source_of("clevr", tiny_model()).size
+    (16, 16)
+    """
+    source: DataSource = find("datasets", name)()
+    if isinstance(source, HasSizes) and isinstance(model.processor, ImageProcessor):
+        return source.at(model.processor.size[::-1])
+    return source
 
 
 def true_values(example: Example, conditioner: Conditioner) -> Tensor:

@@ -242,7 +242,7 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
         steps = gr.Number(None, label="Steps", precision=0, min_width=160, elem_id="compose-steps")
         sampler = gr.Dropdown(_methods(), value=PLAIN, label="Sampler", min_width=180, elem_id="compose-sampler")
         canvas = gr.Textbox(
-            label="Canvas", placeholder="such as 256x64, then Enter", visible=False, min_width=160, max_lines=1,
+            label="Canvas", placeholder="such as 384x128, then Enter", visible=False, min_width=160, max_lines=1,
             elem_id="compose-canvas",
         )  # fmt: skip
     with gr.Accordion("The same image in code", open=True, elem_id="compose-code"):
