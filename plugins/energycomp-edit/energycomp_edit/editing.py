@@ -100,8 +100,8 @@ def edit(
     """Reads an image, changes its composition, and samples the new composition where it differs from the old one.
 
     The regions of removed and added components are sampled from noise, as is that of a component whose attributes
-    change. The region of a moved component is copied to its new place and sampled from the noise level `strength`, so
-    that it keeps its appearance. All other pixels stay as they are. The cost is that of `infer`, 2 DRAWS network
+    change. The pixels of a moved component are copied to its new place and sampled from the noise level `strength`, so
+    that it keeps its appearance; those around them are sampled from noise. All other pixels stay as they are. The cost is that of `infer`, 2 DRAWS network
     evaluations for each of the K components and for each that is moved or added, and K + 1 per step.
 
     Args:
@@ -141,11 +141,11 @@ def edit(
     composition = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(plan.values))
     with count_rows() as spent, torch.no_grad():
         given = model.encode(image)
-        start, freedom = _prepare(given, model, plan, strength, generator)
+        start, freedom = _prepare(model.processor(image).to(given), given, model, plan, strength, generator)
         edited = repaint(
             composition,
-            start,
-            freedom,
+            model.encode(start),
+            F.adaptive_max_pool2d(freedom, given.shape[-2:]),
             num_inference_steps=num_inference_steps or model.defaults.num_inference_steps,
             scheduler=model.defaults.scheduler,
             generator=generator,
@@ -225,7 +225,7 @@ def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
 
 
 def _prepare(
-    picture: Tensor, model: Model, plan: _Plan, strength: float, generator: torch.Generator
+    picture: Tensor, sample: Tensor, model: Model, plan: _Plan, strength: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The image with moved regions copied to their new places, and the freedom of each pixel, (1, 1, H, W)."""
     leaves = [model.leaf(value[None]) for value in plan.old]
@@ -234,37 +234,37 @@ def _prepare(
     def joined(parts: list[Conditional]) -> Composition:
         return combine(parts, model.denoiser.rule) if parts else Composition.of(model.unconditional)
 
-    def field(more: list[Conditional], fewer: list[Conditional], share: tuple[float, float]) -> Tensor:
-        """The difference that one more component makes, divided by its maximum."""
-        timesteps = (share[0] * T, share[1] * T)
-        found = difference(joined(more), joined(fewer), picture, timesteps=timesteps, generator=generator)
+    def field(before: list[Conditional], after: list[Conditional], share: tuple[float, float]) -> Tensor:
+        """The difference that one component makes, divided by its maximum."""
+        codec, timesteps = model.denoiser.codec, (share[0] * T, share[1] * T)
+        decode = None if codec is None else codec.decode
+        found = difference(
+            joined(before), joined(after), sample, timesteps=timesteps, decode=decode, generator=generator
+        )
         return found / found.max().clamp(min=1e-12)
 
     def free(change: Tensor, grow: int) -> Tensor:
-        """Where a component is seen, dilated by `grow` pixels of 64, except where one that stays is seen better.
-
-        A position of latents shows several components at once: there, one that stays has to be seen twice as well.
-        """
+        """Where a component is seen, dilated by `grow` pixels of 64, except where one that stays is seen better."""
         reach = max(1, round(grow * picture.shape[2] / 64))
         seen = F.max_pool2d((change > CHANGED).to(picture.dtype), 2 * reach + 1, 1, reach)
-        return seen * (stays <= change.clamp(min=STAYS) * (1 if model.denoiser.codec is None else 2))
+        return seen * (stays <= change.clamp(min=STAYS))
 
     fields = [field(leaves, leaves[:k] + leaves[k + 1 :], SEEN) for k in range(len(leaves))]
     none = torch.zeros_like(picture[:, :1])
     stays = torch.stack([none, *(fields[k] for k in plan.kept)]).amax(0)
-    arrivals = [field([*leaves, model.leaf(v[None])], leaves, NEW) for v in (*plan.moved.values(), *plan.new)]
+    arrivals = [field(leaves, [*leaves, model.leaf(v[None])], NEW) for v in (*plan.moved.values(), *plan.new)]
     start, freedom = picture, none
     left = {k: free(fields[k], 3) for k in (*plan.gone, *plan.moved)}
     for mask in left.values():
         freedom = torch.maximum(freedom, mask)
-    for (k, value), arrival in zip(plan.moved.items(), arrivals, strict=False):
-        step = _step(plan.old[k], value, model)
-        copied = free(arrival, 2) if step is None else _shifted(free(fields[k], 1), step)
-        if step is not None:
-            start = torch.where(copied > 0, _shifted(picture, step), start)
-        freedom = torch.where(copied > 0, 1.0 if _is_another(plan.old[k], value, model) else strength, freedom)
-    for arrival in arrivals[len(plan.moved) :]:
+    for arrival in arrivals:
         freedom = torch.maximum(freedom, free(arrival, 2))
+    best = torch.stack([none, *fields]).amax(0)
+    for k, value in plan.moved.items():
+        if (step := _step(plan.old[k], value, model)) is not None:
+            copied = _shifted((fields[k] > STAYS) * (fields[k] >= best) * torch.ones_like(none), step)
+            start = torch.where(copied > 0, _shifted(picture, step), start)
+            freedom = torch.where(copied > 0, strength, freedom)
     return start, freedom
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -73,13 +74,15 @@ def difference(
     *,
     timesteps: tuple[float, float],
     draws: int = DRAWS,
+    decode: Callable[[Tensor], Tensor] | None = None,
     generator: int | torch.Generator | None = None,
 ) -> Tensor:
     """The root mean square difference of two compositions' x0 predictions at each pixel, (1, 1, H, W).
 
     Components of both compositions cancel before the network is called. Where `after` drops one component of `before`,
     the cost is 2 `draws` network evaluations under the product rule: of that component and of u. The picture is an
-    encoded image (1, C, H, W), and `timesteps` are the least and the greatest of the draws.
+    encoded image (1, C, H, W), and `timesteps` are the least and the greatest of the draws. With `decode` of a codec,
+    pixels are those of images: of the picture, and of the picture and that difference.
     """
     change = before - after
     space = change.noised_space
@@ -87,4 +90,7 @@ def difference(
     bank = draw_bank(draws, space.sample_shape, alphas_cumprod, timesteps=timesteps, generator=generator)
     signal, noise = space.levels(bank.timestep, picture.dtype)
     eps = predict(change, bank.noised(picture, alphas_cumprod), bank.timestep)
-    return (eps * noise / signal).square().mean((0, 1), keepdim=True).sqrt()
+    found = eps * noise / signal
+    if decode is not None:
+        found = decode(picture + found) - decode(picture)
+    return found.square().mean((0, 1), keepdim=True).sqrt()
