@@ -1,6 +1,6 @@
 """Maps of the error that each component explains, against true masks, beside gradients of the error.
 
-python benchmarks/inference/maps.py [--models clevr text text-composed] [-n 30] [--fitted 10] [--seed 1]
+python benchmarks/inference/maps.py [--models clevr-small text text-composed] [-n 30] [--fitted 10] [--seed 1]
 
 The true components of rendered scenes are given. Prints one JSON line per model and map: the mean IoU of the pixels
 above a threshold, a share of the greatest value of the map, and how often the greatest value is on the component (the
@@ -33,7 +33,7 @@ THRESHOLDS = torch.tensor([0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines."""
     fitted, seed = (10, "other scenes, which choose the threshold"), (1, "of scenes and draws")
-    models = ["clevr", "text", "text-composed"]
+    models = ["clevr-small", "text", "text-composed"]
     options = parser(__doc__, models=models, n=30, fitted=fitted, seed=seed, threads=1).parse_args(arguments)
     torch.set_num_threads(options.threads)
     for name in options.models:
