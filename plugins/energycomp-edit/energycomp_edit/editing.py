@@ -101,8 +101,9 @@ def edit(
 
     The regions of removed and added components are sampled from noise, as is that of a component whose attributes
     change. The pixels of a moved component are copied to its new place and sampled from the noise level `strength`, so
-    that it keeps its appearance; those around them are sampled from noise. All other pixels stay as they are. The cost is that of `infer`, 2 DRAWS network
-    evaluations for each of the K components and for each that is moved or added, and K + 1 per step.
+    that it keeps its appearance; those around them are sampled from noise. All other pixels stay as they are. The cost
+    is that of `infer`, 2 DRAWS network evaluations for each of the K components and for each that is moved or added,
+    and K + 1 per step.
 
     Args:
         image, model, solver, count, generator, progress: as `infer` takes them.
