@@ -3,8 +3,9 @@
 python benchmarks/adoption/mistakes.py [--models table] [--runs runs/adoption] [--seeds 2] [--evaluations 2000]
 
 The networks are trained at the first call. The thresholds of the check were fixed on `--models development`; the
-figures are those of `table`. Each right adoption is checked under another noise for each seed. Then images that neither
-the training nor the check saw are read, with the timesteps of `adopt` and with those that the check proposes.
+figures are those of `table`. A right adoption is checked on held-out samples and, for further seeds, on those of its
+training. Then images that neither the training nor the check saw are read, with the timesteps of `adopt` and with those
+that the check proposes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Mistake:
 
     Args:
         name: what is wrong, for the table.
-        named: what a finding that names it says: the option, and what is right.
+        named: what a finding that names it says: the option, and what is right, in any of several ways.
+        order: the network's label of each class, which the better option must give, (C,).
         options: of `adopt` that are changed.
         change: of samples and labels.
         after: of the model.
@@ -39,6 +41,7 @@ class Mistake:
 
     name: str
     named: tuple[str, ...]
+    order: Tensor | None = attrs.field(default=None, kw_only=True)
     options: dict[str, Any] = attrs.field(factory=dict)
     change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda x, labels: (x, labels)
     after: Callable[[energycomp.Model], object] = id
@@ -109,12 +112,15 @@ def clocks(predicts: str, process: Any) -> Iterator[Mistake]:
 
 
 def labels(count: int, null: int | None) -> Iterator[Mistake]:
-    moved, reverse, swapped = torch.arange(count).roll(1), torch.arange(count).flip(0), torch.arange(count)
-    swapped[:2] = torch.tensor([1, 0])
-    yield Mistake("labels moved by one", ("labels", "+ 1", "label 1 for 0"), change=lambda x, y: (x, moved[y]))
-    yield Mistake("two labels swapped", ("labels", "label 1 for 0, label 0 for 1"), change=lambda x, y: (x, swapped[y]))
-    text = f"label {count - 1} for 0"
-    yield Mistake("labels in reverse", ("labels", text), change=lambda x, y: (x, reverse[y]))
+    same = torch.arange(count)
+    swapped = torch.cat([torch.tensor([1, 0]), same[2:]])
+    for name, order in (
+        ("moved by one", same.roll(1)),
+        ("swapped, two of them,", swapped),
+        ("in reverse", same.flip(0)),
+    ):
+        given = lambda x, y, order=order: (x, order[y])  # noqa: E731 - of this order
+        yield Mistake(f"labels {name.rstrip(',')}", ("labels", ""), order=order.argsort(), change=given)
     yield Mistake("labels are not given", ("labels", "call="), calls(label=torch.zeros_like))
     yield Mistake("a class as null", ("null", f"null={null}"), {"null": 0})
 
@@ -125,6 +131,9 @@ def is_named(found: Adoption, mistake: Mistake) -> bool:
     if found.near_miss is not None:
         said = [str(found.near_miss)]
     option, *right = mistake.named
+    if mistake.order is not None:
+        given = None if found.near_miss is None else found.near_miss.labels
+        return given is not None and torch.equal(given, mistake.order)
     return any(text.startswith(option) and any(word in text for word in right) for text in said)
 
 
@@ -154,7 +163,8 @@ def main() -> None:
 
     for one in strangers:
         for seed in range(options.seeds):
-            found = check(one, one.adopted(folder), *one.samples(), seed)
+            of = slice(64 * seed - 64, 64 * seed) if seed else None  # held out, or of the training
+            found = check(one, one.adopted(folder), *one.samples(of), seed)
             accused += not found.ok
             if not found.ok:
                 tqdm.write(f"{one.name}, right, is accused:\n{found}")

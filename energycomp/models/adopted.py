@@ -139,8 +139,8 @@ def adopt(
     """A network that was trained elsewhere, as a model.
 
     Whatever its schedule, its samples are those of the library, so that it composes with other models, by `match_snr`
-    where their noise differs. Nothing checks whether what is said of the network is true: look at samples, and read
-    images of known labels.
+    where their noise differs. Whether what is said of the network is true, `check_adoption` of energycomp-lab finds out
+    from samples; nothing else does.
 
     Args:
         network: in any mode; it is set to eval mode.

@@ -53,6 +53,11 @@ class Table:
         """By how much wrong answers are worse, (n, L, R); NaN for what is no wrong answer."""
         return (self.errors - self.errors[:, :, :1]).masked_fill(~self.rival[:, None], math.nan)
 
+    @property
+    def ignored(self) -> bool:
+        """Whether no condition changes anything."""
+        return float(self.gaps.nan_to_num().abs().max()) < 1e-5 * float(self.errors.mean())
+
 
 def table_of(
     model: Model,
@@ -167,7 +172,7 @@ def reading(model: Model, table: Table) -> tuple[list[Finding], Model]:
     draws = (WRONG / max(certainty((low, high)), 0.1)) ** 2 * (high - low)
     values: dict[str, Any] = {
         "timesteps": (first, max(first + 1, min(math.ceil(edges[high]), len(alphas)))),
-        "draws": next((n for n in (8, 16, 32) if n >= draws), 64),
+        "draws": next((n for n in (16, 32) if n >= draws), 64),
     }
     if table.shown is not None and bool((table.rival.sum(1) == table.rival[0].sum()).all()):
         values["beta"] = _beta(margins(low, high)[table.rival].view(len(own), -1))

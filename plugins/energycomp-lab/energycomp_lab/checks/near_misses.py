@@ -29,7 +29,7 @@ CLOCKS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {  # what else a netw
 
 @attrs.frozen
 class Finding:
-    """A line of a table: what was measured, what is expected, and the verdict, "ok", "wrong" or "note"."""
+    """A line of a table: what was measured, what is expected, and the verdict: "ok", "wrong", "unsure" or "note"."""
 
     what: str
     measured: str
@@ -110,7 +110,13 @@ def said_of(model: Model) -> dict[str, Any]:
     adapter: Any = model.denoiser.network
     options = adapter.options
     said = {name: options[name] for name in ("null", "predicts", "process", "data_range", "sigma_data")}
-    said |= {"call": adapter.call, "shape": model.denoiser.sample_shape, "processor": model.processor}
+    said |= {
+        "name": model.name,
+        "registered": options["registered"],
+        "call": adapter.call,
+        "shape": model.denoiser.sample_shape,
+        "processor": model.processor,
+    }
     if options["kind"] == "classes":
         said["classes"] = getattr(model.conditioner, "names", None)
     elif options["kind"] != "none":
