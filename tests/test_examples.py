@@ -21,6 +21,7 @@ KINDS = {
     "energycomp-cmaes": "",
     "energycomp-chain": "",
     "energycomp-lorenz": "",
+    "energycomp-posteriors": "",
     "energycomp-mine": "solver",
     "energycomp-discs": "model",
 }

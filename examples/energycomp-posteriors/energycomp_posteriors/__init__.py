@@ -1,0 +1,1 @@
+"""Posteriors of single observations, composed over their prior: networks of sbi as components."""

@@ -1,0 +1,122 @@
+"""Posteriors of many observations from the network of one, beside the methods of sbi. Prints the table of the README.
+
+With the prior N(0, I) as u, leaf_1 & ... & leaf_n = sum_i leaf_i - (n - 1) u is the posterior of all observations.
+"""
+
+import argparse
+from functools import reduce
+from operator import and_
+from typing import Any
+
+import attrs
+import torch
+from energycomp import Composer, Composition
+from energycomp.components import Composable, Gaussian
+from energycomp.sampling import SamplingReport
+from energycomp_samplers.mala import MALA
+from energycomp_samplers.smc import SMC
+from torch import Tensor
+
+from energycomp_posteriors.tasks import TASKS, Task, reference
+
+T = 1000
+METHODS = ("fnpe", "gauss", "auto_gauss")
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "ddim": {"scheduler": "DDIMScheduler"},
+    "smc": {"sampler": SMC()},
+    "smc, moves": {"sampler": SMC(moves=MALA(moves=1, nodes=2))},
+}
+
+
+@attrs.frozen(eq=False)
+class Observed(Composable):
+    """p(parameters | x) of one observation x (M,), by a `VPScoreEstimator` of sbi, or what has its three functions."""
+
+    estimator: Any
+    observation: Tensor
+    unconditional: Gaussian
+    noised_space = property(lambda self: self.unconditional.noised_space)
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The score times -sigma, (B, D)."""
+        times = ((timestep + 1) / T).clamp(max=1.0)
+        score = self.estimator.score(sample, self.observation.expand(len(sample), -1), times)
+        return -self.estimator.std_fn(times).reshape(-1, 1) * score
+
+
+def posterior(estimator: Any, dimensions: int, observed: Tensor) -> Composition:
+    """The posterior of observations (n, M); costs n + 1 evaluations a sample and step, and one for n = 1."""
+    alphas = estimator.mean_t_fn(torch.arange(1, T + 1) / T).flatten().square().clamp(1e-7, 1 - 1e-7)
+    space: dict[str, Any] = {"sample_shape": (dimensions,), "alphas_cumprod": alphas, "space": "parameters"}
+    u = Gaussian(name="prior", unconditional="self", **space)
+    return Composition.of(reduce(and_, [Observed(estimator, x, u) for x in observed]))
+
+
+def train(task: Task, steps: int = 5_000) -> Any:
+    """A `VPScoreEstimator` of sbi, trained on fresh simulations: minutes on one core."""
+    from sbi.neural_nets import posterior_score_nn
+
+    z = task.prior.sample((10_000,))
+    network = posterior_score_nn(sde_type="vp", beta_max=20.0)(z, task.simulate(z))
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn())
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        z = task.prior.sample((256,))
+        optimizer.zero_grad()
+        network.loss(z, task.simulate(z)).mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(network)
+    return average.module.eval()
+
+
+@torch.no_grad()
+def samples(way: str, network: Any, task: Task, observed: Tensor, n: int, steps: int) -> tuple[Tensor, str]:
+    """Samples (n, D) by a method of sbi, or a sampler and its least effective sample size."""
+    if way in SAMPLERS:
+        options = {"num_inference_steps": steps, "output_type": "latent", "progress": False, **SAMPLERS[way]}
+        reports, whole = list[SamplingReport](), posterior(network, task.dimensions, observed)
+        x = Composer(whole).sample(n, generator=int(torch.randint(2**31, ())), report=reports.append, **options)
+        return x, f" ({min(reports[0].ess):.2f})" if reports[0].ess else ""
+    from sbi.inference.posteriors.vector_field_posterior import VectorFieldPosterior
+
+    options = {"iid_method": way, "steps": steps, "reject_outside_prior": False, "show_progress_bars": False}
+    if way == "auto_gauss":
+        options["iid_params"] = {"precision_est_budget": 500}  # samples of each single posterior, 5,000 by default
+    x = VectorFieldPosterior(network, task.prior).sample((n,), observed, **options)
+    return x.nan_to_num(0.0, 0.0, 0.0), ""
+
+
+def main() -> None:
+    """Trains a network for each task, and prints a markdown row for each task, number of observations, and way."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="*", default=[*TASKS])
+    parser.add_argument("--observations", type=int, nargs="*", default=[1, 8, 14, 30])
+    parser.add_argument("--ways", nargs="*", default=[*METHODS, *SAMPLERS])
+    for name, default in {"draws": 300, "steps": 100, "seeds": 3}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    from sbi.utils.metrics import c2st
+
+    for name in options.tasks:
+        torch.manual_seed(0)
+        task = TASKS[name]()
+        network = train(task)
+        for count in options.observations:
+            found: dict[str, list[float]] = {way: [] for way in options.ways}
+            for seed in range(options.seeds):
+                torch.manual_seed(1000 + seed)
+                observed = task.simulate(task.prior.sample((1,)).expand(count, -1))
+                exact = reference(task, observed, options.draws)
+                for way in options.ways:
+                    x, ess = samples(way, network, task, observed, options.draws, options.steps)
+                    found[way].append(float(c2st(exact, x)))
+                    print(f"{name} {count} {seed} {way}: {found[way][-1]:.3f}{ess}", flush=True)
+            cells = [f"{sum(one) / len(one):.3f} ({min(one):.3f}-{max(one):.3f})" for one in found.values()]
+            print(f"| {name} | {count} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Two tasks of simulation-based inference, and samples of their exact posteriors.
+
+All parameters have the prior N(0, I): uniform ones in (-r, r) are r erf(z / sqrt(2)).
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+
+@attrs.frozen(eq=False)
+class Task:
+    """How parameters (B, D) make observations (B, M).
+
+    `log_likelihood` of parameters (B, D) and observations (n, M) is (B,). `mirrored` ones are as likely under any x.
+    """
+
+    dimensions: int
+    simulate: Callable[[Tensor], Tensor]
+    log_likelihood: Callable[[Tensor, Tensor], Tensor]
+    mirrored: Callable[[Tensor], Tensor] = lambda z: z
+
+    prior = property(lambda self: Independent(Normal(torch.zeros(self.dimensions), 1.0), 1))
+
+
+def gaussian() -> Task:
+    """Ten parameters, observed with noise of variance 1: gaussian_linear of Lueckmann et al. (2021), scaled."""
+    return Task(10, lambda z: z + torch.randn(z.shape), lambda z, x: -(x - z[:, None]).square().sum((1, 2)) / 2)
+
+
+def slcp() -> Task:
+    """Mean, scales and correlation of a normal distribution, of which four points are seen (Papamakarios et al., 2019)."""
+
+    def parts(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p = 3 * (z / 2**0.5).erf()
+        return p[:, None, :2], p[:, None, 2:4].square().clamp(min=1e-6), p[:, 4:].tanh()
+
+    def simulate(z: Tensor) -> Tensor:
+        mean, scale, rho = parts(z)
+        first, second = torch.randn(2, len(z), 4)
+        return (mean + scale * torch.stack([first, rho * first + (1 - rho.square()).sqrt() * second], 2)).flatten(1)
+
+    def log_likelihood(z: Tensor, x: Tensor) -> Tensor:
+        mean, scale, rho = parts(z)
+        first, second = ((x.reshape(-1, 2) - mean) / scale).unbind(2)
+        energy = (first.square() + (second - rho * first).square() / (1 - rho.square())).sum(1) / 2
+        return -energy - first.shape[1] * (scale[:, 0].log().sum(1) + (1 - rho[:, 0].square()).log() / 2)
+
+    def mirrored(z: Tensor) -> Tensor:
+        return torch.cat([z[:, :2], z[:, 2:4] * (2.0 * torch.randint(2, (len(z), 2)) - 1.0), z[:, 4:]], 1)
+
+    return Task(5, simulate, log_likelihood, mirrored)
+
+
+def reference(task: Task, observed: Tensor, n: int) -> Tensor:
+    """Samples (n, D) of the posterior: tempered particles, moved by differential evolution (ter Braak, 2006)."""
+    z = task.prior.sample((2 * n,))
+    known, prior = task.log_likelihood(z, observed), task.prior.log_prob(z)
+    for before, power in pairwise([0.0, *(2.0**-k for k in range(24, -1, -1))]):
+        kept = torch.multinomial(torch.softmax((power - before) * known.double(), 0), len(z), replacement=True)
+        z, known, prior = z[kept], known[kept], prior[kept]
+        for _ in range(10 if power < 1.0 else 200):
+            apart = z[torch.randperm(len(z))] - z[torch.randperm(len(z))]
+            y = z + 1.7 / z.shape[1] ** 0.5 * torch.rand(len(z), 1) * apart + 1e-4 * torch.randn(z.shape)
+            new, new_prior = task.log_likelihood(y, observed), task.prior.log_prob(y)
+            accepted = torch.rand(len(z)).log() < power * (new - known) + new_prior - prior
+            z = torch.where(accepted[:, None], y, z)
+            known, prior = torch.where(accepted, new, known), torch.where(accepted, new_prior, prior)
+    return task.mirrored(z[:n])
+
+
+TASKS = {"gaussian": gaussian, "slcp": slcp}

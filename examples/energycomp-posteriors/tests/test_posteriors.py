@@ -1,0 +1,87 @@
+"""Tasks and exact posteriors against closed forms, and compositions of an estimator whose score is exact."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from energycomp import Composer
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from energycomp_posteriors.posterior import posterior, samples
+from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+class Exact:
+    """The score of N(x / 2, I / 2), the posterior of one observation of `gaussian`, with the noise of sbi."""
+
+    def mean_t_fn(self, times: Tensor) -> Tensor:
+        return torch.exp(-0.25 * times.square() * 19.99 - 0.005 * times)[:, None]
+
+    def std_fn(self, times: Tensor) -> Tensor:
+        return (1 - self.mean_t_fn(times).square()).sqrt()
+
+    def score(self, sample: Tensor, observed: Tensor, times: Tensor) -> Tensor:
+        a = self.mean_t_fn(times)
+        return (a * observed / 2 - sample) / (1 - a.square() / 2)
+
+
+def observations(n: int) -> Tensor:
+    torch.manual_seed(0)
+    return gaussian().simulate(torch.ones(n, 10))
+
+
+def test_a_posterior_is_that_of_all_observations() -> None:
+    x = observations(8)
+    whole = posterior(Exact(), 10, x)
+    assert (len(whole.terms), whole.mass) == (8 + 1, pytest.approx(1.0))
+    sample, first = torch.randn(4, 10), torch.zeros(4)
+    noise = Exact().std_fn((first + 1) / 1000)
+    assert torch.allclose(whole.eps(sample, first), noise * (9 * sample - x.sum(0)), rtol=1e-2, atol=1e-3)
+
+
+def test_moves_make_it_right() -> None:
+    x, off = observations(8), {}
+    for way in ("ddim", "smc, moves"):
+        drawn, _ = samples(way, Exact(), gaussian(), x, 400, 60)
+        off[way] = abs(float(drawn.std(0).mean()) * 3 - 1)  # of 1/3, the exact deviation
+    assert off["smc, moves"] < 0.05 < off["ddim"]
+
+
+def test_the_reference_is_exact() -> None:
+    x = observations(14)
+    found = reference(gaussian(), x, 2000)
+    assert torch.allclose(found.mean(0), x.sum(0) / 15, atol=0.03)
+    assert torch.allclose(found.std(0), torch.full((10,), 15**-0.5), atol=0.02)
+
+
+def test_the_likelihood_is_that_of_the_simulator() -> None:
+    z = torch.tensor([[0.1, -0.4, 0.8, 0.5, 0.3], [0.3, 0.2, -0.7, 0.6, -0.2]])
+    p = 3 * (z / 2**0.5).erf()
+    scale, rho = p[:, 2:4].square(), p[:, 4].tanh()
+    covariance = torch.diag_embed(scale.square())
+    covariance[:, 0, 1] = covariance[:, 1, 0] = rho * scale.prod(1)
+    x = slcp().simulate(z)
+    exact = [MultivariateNormal(p[i, :2], covariance[i]).log_prob(x.reshape(-1, 2)).sum() for i in range(2)]
+    found = slcp().log_likelihood(z, x)
+    assert float(found[0] - found[1]) == pytest.approx(float(exact[0] - exact[1]), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_mirrored_parameters_are_as_likely(name: str) -> None:
+    task = TASKS[name]()
+    torch.manual_seed(0)
+    z = task.prior.sample((50,))
+    x = task.simulate(z[:1])
+    assert torch.allclose(task.log_likelihood(z, x), task.log_likelihood(task.mirrored(z), x), rtol=1e-3, atol=0.1)
+
+
+def test_the_readme_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names: dict[str, object] = {"exact": Exact(), "Composer": Composer}
+    code = block.replace("train(task)", "exact").replace("steps=100", "steps=3")
+    exec(compile(code, str(README), "exec"), names)  # noqa: S102
+    assert getattr(names["z"], "shape", None) == (200, 10)
