@@ -13,7 +13,7 @@ import torch
 from energycomp import Composer, Composition
 from energycomp.components import Composable, Gaussian
 from energycomp.sampling import SamplingReport
-from energycomp_samplers.mala import MALA
+from energycomp_samplers.mala import MALA, annealed_mala
 from energycomp_samplers.smc import SMC
 from torch import Tensor
 
@@ -25,6 +25,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim": {"scheduler": "DDIMScheduler"},
     "smc": {"sampler": SMC()},
     "smc, moves": {"sampler": SMC(moves=MALA(moves=1, nodes=2))},
+    "mala": {"sampler": annealed_mala(moves=2, nodes=2)},
 }
 
 
