@@ -25,7 +25,7 @@ LABELS = WINDOW[3:6]  # among which the order of labels is sought
 COLUMNS = 12  # labels of a network that are all compared
 LABELLED = 3.0  # standard errors by which wrong labels must be worse
 SHARE = 0.75  # of a null
-NEARLY = 0.9  # of the certainty of the best window that a wider one must have
+NEARLY = 0.6  # of the certainty of the best window that a wider one must have: few samples choose it
 WRONG = 2.33  # standard deviations of a normal distribution that 1 % are beyond: of readings that are wrong
 
 
