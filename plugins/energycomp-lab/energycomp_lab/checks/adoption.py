@@ -98,7 +98,7 @@ def check_adoption(
         samples: clean ones that are like those of its training, 8 at least and better 64, as `infer` takes them.
         labels: what the model is called with for each sample. They check their order and the null, and propose the
             timesteps for reading; needed without a null.
-        evaluations: of the network, about; fewer are less certain.
+        evaluations: of the network; it costs about a quarter more, and up to twice as many where something is wrong.
         seed: of the noise.
 
     Raises:
