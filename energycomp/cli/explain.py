@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,11 +37,12 @@ def explain(
 
         from energycomp.decomposition import decomposer_of
         from energycomp.images import open_image, save_image
-        from energycomp.inference import answer_text, explain as explained, infer
+        from energycomp.inference import OutOfDistributionWarning, answer_text, explain as explained, infer
 
         picture, loaded = open_image(image, single=True), run.load(model, searchable=True)
         known: Any = [read_text(loaded, text, "--component") for text in component or []]
-    with working("energycomp: explaining ..."):
+    with working("energycomp: explaining ..."), warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
         if known or loaded.encoder is not None:
             values = torch.cat(known) if known else decomposer_of(loaded).encode([picture])[0]
             solution = explained(picture, loaded, values, generator=run.seed)
