@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
@@ -83,7 +84,8 @@ def gradients(image: object, model: Model, values: Tensor, seed: int) -> Iterato
         return ((eps - bank.noise).square().flatten(1).sum(1) * bank.weight).mean()
 
     def gradient(some: Tensor) -> Tensor:
-        return torch.autograd.grad(error(some), observation)[0][0]
+        found = torch.autograd.grad(error(some), observation)[0]
+        return interpolate(found, model.processor.size, mode="bilinear")[0]  # of latents; pixels stay as they are
 
     whole, others = gradient(values), [torch.cat([values[:k], values[k + 1 :]]) for k in range(len(values))]
     yield "gradient of its own error", torch.stack([gradient(value[None]).abs().sum(0) for value in values])
