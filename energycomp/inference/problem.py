@@ -320,7 +320,7 @@ def make_problem(
     known = model.denoiser.null_trained and identifies_null(model.denoiser.rule)  # the unconditional prediction
     own = model.denoiser.rule if known or not identifies_null(model.denoiser.rule) else "mean"
     rule, groups, mixed = defaults.reading_rule or own, groups_of(conditioner), None
-    if identifies_null(rule) and not known:
+    if identifies_null(rule) and not model.denoiser.null_trained:
         raise InputError(
             f"got reading_rule={rule!r} for {model.name}, which has no unconditional prediction; expected 'mean'; "
             "leave it out"

@@ -118,7 +118,6 @@ class Solution:
         view: the image, and the components as the conditioner describes them.
         share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
             them explain, on the draws of `fit` and None where that is. They sum to 1 where components are seen apart.
-        maps: see the method.
 
     >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64)
     Solution(2 components, error 1.5 ± 0.1, 64 network evaluations)
