@@ -20,8 +20,7 @@ from rich.table import Table
 
 import energycomp
 from energycomp.images import grid, overlay, save_image, strip, to_output
-from energycomp.plugins import find
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.evaluation import source_of, true_values
 
 OBJECTS = (
     "large red metal cube at 0.25,0.45",
@@ -133,7 +132,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = energycomp.load(source)
     composed = {count: compose(model, count, folder) for count in (3, 5, 8)}
-    example = find("datasets", "clevr")().examples("synthetic:4-5", count=1, seed=0)[0]
+    example = source_of("clevr", model).examples("synthetic:4-5", count=1, seed=0)[0]
     rendered = to_output(example.image[None], "pil")[0]
     read(model, rendered, "rendered", folder, true_values(example, model.conditioner))
     read(model, composed[5], "composed", folder, described(model, 5))
