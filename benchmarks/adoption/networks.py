@@ -291,7 +291,6 @@ TABLE = (
         "wine", lambda: MLP(13, 4, dropout=0.1), table("wine"), betas_noised(COSINE),
         {
             "shape": (13,), "classes": 3, "null": 3, "predicts": "eps", "process": "cosine", "data_range": None,
-            "scheduler": "EulerDiscreteScheduler",
         }, null=3, held=60,
     ),
 )  # fmt: skip

@@ -166,7 +166,8 @@ def adopt(
             the model.
         name: of the model.
         processor: for data that are no images, such as a `NumberProcessor`.
-        defaults: of `Defaults`, such as `counts=(0, 2)`.
+        defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is that of Euler: DDIM lets predictions of noise
+            leave data without bounds.
 
     Raises:
         InputError: options that contradict each other.
@@ -218,7 +219,8 @@ def adopt(
     low, high = (float((snr > bound).sum()) for bound in READ)
     window = (min(low, len(snr) - 1.0), max(high, low + 1, 1.0))
     counts = (1, 1) if null is None else (0, 2)
-    settings = {"timesteps": window, "counts": counts, "solver": "enumerate" if kind == "classes" else "sgd"}
+    solver = "enumerate" if kind == "classes" else "sgd"
+    settings = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": "EulerDiscreteScheduler"}
     return Model(
         name=name,
         denoiser=denoiser,
