@@ -39,7 +39,7 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Registered name, folder or hub id (owner/name) of a model.",
+        help="Registered name, folder or hub id (owner/name[@revision]) of a model.",
         autocompletion=registered("models"),
     ),
 ]

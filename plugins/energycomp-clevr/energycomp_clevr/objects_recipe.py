@@ -11,6 +11,7 @@ from torch import Tensor
 
 from energycomp import load
 from energycomp.models import Model
+from energycomp_clevr.latents_recipe import on_latents
 from energycomp_clevr.model import clevr as build
 from energycomp_clevr.recipe import (
     OBJECTS,
@@ -24,7 +25,6 @@ from energycomp_clevr.recipe import (
     widened,
 )
 from energycomp_clevr.rivals import draw_rivals
-from energycomp_clevr.sharp_recipe import sharp
 from energycomp_lab import training
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, start
 
@@ -58,7 +58,7 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
         return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)
     model = start(None, partial(build, preset=preset, pretrained=False, **options))
     if preset == "default":
-        return sharp(model, data=data, init=init, cache=cache, rivals=RIVALS)
+        return on_latents(model, data=data, init=init, cache=cache, rivals=RIVALS)
     if data:
         scenes = scenes_of(data, model.processor, values_of)
     else:

@@ -73,11 +73,11 @@ def test_reads_real_pictures(clevr: energycomp.Model) -> None:
 
 
 def test_reads_and_draws_at_128_pixels() -> None:
-    sharp = energycomp.load("clevr")
+    model = energycomp.load("clevr")
     (scene,) = ClevrSource().examples("synthetic:3:128x128", count=1, seed=5)
-    rate, precision = read(sharp, [scene])
+    rate, precision = read(model, [scene])
     assert rate == precision == 1
-    drawn = energycomp.Composer([sharp(0.3, 0.6, color="red", size="large"), sharp(0.7, 0.6, color="blue")])
+    drawn = energycomp.Composer([model(0.3, 0.6, color="red", size="large"), model(0.7, 0.6, color="blue")])
     (image,) = drawn.sample(num_inference_steps=20, generator=0, output_type="np")
     assert image.shape == (128, 128, 3)
     red, blue = image[70:80, 36:42].mean((0, 1)), image[72:80, 86:93].mean((0, 1))

@@ -16,6 +16,7 @@ import typer
 from energycomp.cli import AsJson, image_files, loading, print_json, print_table
 from energycomp.errors import InputError, NotFoundError
 from energycomp.plugins import listing
+from energycomp.progress import working
 
 LIMIT = 600.0  # seconds
 CHILD = "import sys; from energycomp_lab.commands.check import _check; _check(*sys.argv[1:])"
@@ -31,7 +32,7 @@ def check(
         typer.Option(
             metavar="SAMPLES",
             help="Check an adopted model on clean samples: a folder of images, in subfolders that name their labels, "
-            "or a .npz file of samples and labels.",
+            "or a .safetensors file of samples and labels.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -60,27 +61,24 @@ def check(
 def _check_adoption(name: str, path: Path, as_json: bool) -> None:
     with loading(name):
         import attrs
-        import numpy as np
 
+        from energycomp.files import read_tensors
         from energycomp.models import load
         from energycomp_lab.checks import check_adoption
 
         model = load(name)
     labels: Any = None
-    if path.suffix == ".npz":
-        try:
-            arrays = np.load(path)
-            samples = [*arrays["samples"]]
-            labels = arrays["labels"].tolist() if "labels" in arrays else None
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"got {path}, which cannot be read ({error}); expected arrays samples and labels"
-            ) from error
+    if path.suffix == ".safetensors":
+        tensors = read_tensors(path)
+        if "samples" not in tensors:
+            raise InputError(f"got {path} with {sorted(tensors)}; expected the tensors samples and labels; rename them")
+        samples, labels = [*tensors["samples"]], tensors["labels"].tolist() if "labels" in tensors else None
     else:
         files = list(image_files([path]).values())
         samples = [*map(str, files)]
         labels = [file.parent.name for file in files] if all(file.parent != path for file in files) else None
-    found = check_adoption(model, samples, labels)
+    with working("energycomp: predicting noise ..."):
+        found = check_adoption(model, samples, labels)
     if as_json:
         print_json([attrs.asdict(one) for one in found.findings])
     else:

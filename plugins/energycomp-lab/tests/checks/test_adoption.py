@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -207,14 +207,16 @@ def test_the_command(tmp_path: Path) -> None:
     for name, process in (("right", "cosine"), ("wrong", "linear")):
         adopted(process=process, registered=("ideal", {})).save_pretrained(tmp_path / name)
     x, labels = data()
-    np.savez(tmp_path / "data.npz", samples=x.numpy(), labels=labels.numpy())
+    save_file({"samples": x, "labels": labels}, tmp_path / "data.safetensors")
     run = CliRunner()
-    right = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "data.npz")])
+    right = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "data.safetensors")])
     assert (right.exit_code, "none is better" in right.output) == (0, True)
-    wrong = run.invoke(app, ["check", str(tmp_path / "wrong"), "--adoption", str(tmp_path / "data.npz"), "--json"])
+    wrong = run.invoke(
+        app, ["check", str(tmp_path / "wrong"), "--adoption", str(tmp_path / "data.safetensors"), "--json"]
+    )
     assert wrong.exit_code == 1
     found = {one["what"]: one for one in json.loads(wrong.stdout)}
     assert found["other options"]["change"] == "process"
-    np.savez(tmp_path / "other.npz", x=x.numpy())
-    refused = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "other.npz")])
-    assert "expected arrays samples and labels" in str(refused.exception)
+    save_file({"x": x}, tmp_path / "other.safetensors")
+    refused = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "other.safetensors")])
+    assert "expected the tensors samples and labels" in str(refused.exception)

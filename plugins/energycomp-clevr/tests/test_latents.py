@@ -20,10 +20,10 @@ from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import MANIFEST, atomic_directory
 from energycomp.models import Model, VAECodec
 from energycomp_clevr.codec_recipe import SPREAD, autoencoder, codec, reconstruction, spread
+from energycomp_clevr.latents_recipe import begin, latents_of, view_of
 from energycomp_clevr.model import clevr
 from energycomp_clevr.objects_recipe import clevr as recipe
 from energycomp_clevr.seen import AXES, HOME, seen_from
-from energycomp_clevr.sharp_recipe import begin, latents_of, view_of
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
@@ -97,7 +97,7 @@ def test_recipe_on_latents(tmp_path: Path, renders: Path, vae: Path) -> None:
 
 
 def test_recipe_on_scenes_that_it_renders(tmp_path: Path, vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_clevr.sharp_recipe.SCENES", 12)
+    monkeypatch.setattr("energycomp_clevr.latents_recipe.SCENES", 12)
     for _ in range(2):  # made once
         made = recipe(data=None, init=None, preset="default", cache=tmp_path, vae=str(vae))
     assert len(made.data) == 48  # twelve of each kind, and their mirror images

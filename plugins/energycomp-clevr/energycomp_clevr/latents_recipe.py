@@ -38,7 +38,7 @@ SIDE = 128
 FITTED = 400  # pictures from which the first layers are fitted
 
 
-def sharp(model: Model, *, data: Path | None, init: Model | None, cache: Path, rivals: float) -> Recipe:
+def on_latents(model: Model, *, data: Path | None, init: Model | None, cache: Path, rivals: float) -> Recipe:
     """The recipe of `energycomp_clevr.model.objects`.
 
     Args:
