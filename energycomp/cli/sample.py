@@ -91,7 +91,6 @@ def sample(
     """Compose components and sample images of the composition.
 
     ```sh
-    energycomp sample clevr "0.3,0.5" "0.7,0.6" -o scene.png
     energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
     energycomp sample clevr "red cube" "small metal sphere" -o scene.png
     energycomp sample clevr --canvas 384x128 "red cube at 0.1,0.5" "small sphere at 0.8,0.6" -o wide.png
@@ -106,17 +105,16 @@ def sample(
     ```
 
     A COMPONENT is written as the model reads it: coordinates, a label, a prompt, or words of an object, whose place is
-    chosen where it has none. Behind it may stand its weight,
-    `* NUMBER`, and where and when it counts: `@ REGION`, `@ FROM-TO` or `@ REGION, FROM-TO`. A region is left half,
-    right half, top half, bottom half, a box x0,y0,x1,y1 in [0, 1], or an image file as a mask. FROM-TO is a share of
-    the sampling trajectory: 0 is noise, and 1 is the end. Without components, the unconditional prediction is sampled.
+    chosen where it has none. Behind it may stand its weight, `* NUMBER`, and where and when it counts: `@ REGION`,
+    `@ FROM-TO` or `@ REGION, FROM-TO`. A region is left half, right half, top half, bottom half, a box x0,y0,x1,y1 in
+    [0, 1], or an image file as a mask. FROM-TO is a share of the sampling trajectory: 0 is noise, and 1 is the end.
+    Without components, the unconditional prediction is sampled.
 
     Several compositions, with / between them, are sampled in one batch: a component of --not is in each of them.
     --canvas joins windows of the model's size, which overlap by half; places are shares of the larger image.
     --guidance moves the prediction of the whole composition away from the unconditional one; the weight of its
-    components is 1 where they have none. rescale, apg and zero-star keep high scales from saturating colours, and cost
-    as much as cfg. A model that generates whole scenes takes no components. Each sample is written to its own file,
-    which `infer` and `edit` can read. --json adds the report of the sampler: costs, effective sample sizes, warnings.
+    components is 1 where they have none. A model that generates whole scenes takes no components. Each sample is
+    written to its own file, which `infer` and `edit` can read. --json adds the report of the sampler.
     """
     sets, negated = _compositions(components or []), negated or []
     if canvas is not None and (negated or best_of > 1):
