@@ -47,19 +47,25 @@ class ObjectWords:
     values: Tensor  # (K, D + A), with the word of least error of each attribute
     errors: tuple[Tensor, ...]  # (K, n) for each of the A attributes
 
-    def certainty(self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The posterior (K, A) of the words that were found, softmax(-beta E) over those of an attribute; NaN for None.
+    def probabilities(
+        self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The posterior of the words of each attribute, (K, n) each, softmax(-beta E); NaN without beta.
 
         `energies` is that of the problem; by default E are the errors.
 
         >>> found = ObjectWords(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-        >>> found.certainty(1.0)
-        tensor([[0.8808]])
+        >>> found.probabilities(1.0)
+        (tensor([[0.1192, 0.8808]]),)
         """
         if beta is None:
-            return torch.full((len(self.values), len(self.errors)), torch.nan)
+            return tuple(torch.full_like(each, torch.nan).float() for each in self.errors)
         of_words = self.errors if energies is None else tuple(map(energies, self.errors))
-        return torch.stack([torch.softmax(-beta * each, dim=1).amax(1) for each in of_words], dim=1).float()
+        return tuple(torch.softmax(-beta * each, dim=1).float() for each in of_words)
+
+    def certainty(self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The posterior (K, A) of the words that were found, the greatest of `probabilities`."""
+        return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
 
 
 def read_attributes(

@@ -150,8 +150,9 @@ class Search:
         if problem.mixed is not None and self.attributes:
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
-            certainty = words.certainty(problem.beta, problem.energies)
-            solution = attrs.evolve(solution, conditions=values, certainty=certainty)
+            judge = (problem.beta, problem.energies)
+            known = {"certainty": words.certainty(*judge), "words": torch.cat(words.probabilities(*judge), dim=1)}
+            solution = attrs.evolve(solution, conditions=values, **known)
         known = problem.prior(solution.conditions[None])
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"
@@ -200,7 +201,7 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     if not problem.exchangeable or len(values) < 2:
         return solution
     order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__))
-    of_each = {name: getattr(solution, name) for name in ("conditions", "certainty", "component_gain", "probability")}
+    of_each = {name: getattr(solution, name) for name in ("conditions", "certainty", "words", "component_gain", "probability")}
     found = {name: each[order.to(each.device)] for name, each in of_each.items() if each is not None}
     return attrs.evolve(solution, **found)
 

@@ -114,6 +114,7 @@ class Solution:
             `Problem.energies`, or None where the model has no inverse temperature; of the solver.
         certainty: (K, A) the posterior of the word of each attribute, of a conditioner with attributes that may be left
             open; NaN where the model has no inverse temperature. None for any other.
+        words: (K, n_1 + ... + n_A) the posterior of all words of all attributes, of which `certainty` has the greatest.
         at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
         view: the image, and the components as the conditioner describes them.
         share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
@@ -140,6 +141,7 @@ class Solution:
     probability: Tensor | None = None
     at_count_limit: bool = False
     certainty: Tensor | None = None
+    words: Tensor | None = None
     view: View | None = None
     share: Tensor | None = None
     _maps: Tensor | None = None

@@ -10,6 +10,9 @@ from energycomp.plugins import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from energycomp_scenes.drawing import Picture as Picture, draw as draw
+    from energycomp_scenes.graph import SceneGraph as SceneGraph, placed as placed, scene as scene
+
 __getattr__, __all__ = first_use(__name__, __file__)
 
 

@@ -1,0 +1,267 @@
+"""Scene graphs: described objects and relations of them; places and pictures that satisfy both.
+
+Notation: variable -> symbol
+    ground      g, the numbers of a sample: right and depth of each of the K objects, in scene units
+    energy      -log p(relations | g) + E_layout(g) + E_field(g), a constraint on g ~ N(0, SPREAD^2)
+
+Places are samples of a composition: a Gaussian component, which knows places that are given, and the energy as a
+constraint of `SMC`. Those that satisfy all demands by the margin `CLEAR` are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import Gaussian
+from energycomp.errors import InputError
+from energycomp.models import Model
+from energycomp.sampling import Composer
+from energycomp.seeds import as_generator
+from energycomp_clevr.objects import Objects
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis, project
+from energycomp_samplers import constraint
+from energycomp_samplers.smc import SMC
+from energycomp_scenes.layouts import layout_prior
+from energycomp_scenes.relations import HEIGHTS, KINDS, OPPOSITE, Formula, ground_of
+
+SPREAD, FIELD, EDGE = 1.7, 2.9, 0.08  # of places: scene units, half the side of CLEVR's square, share of the picture
+CLEAR = 0.5  # scene units by which relations hold
+APART = (0.21, 0.28)  # shares of the picture, across and down, between objects
+LAYOUT, PARTICLES, STEPS, TRIES = 1.0, 512, 40, 3
+WORDS = {
+    r"(?:is |stands )?(?:to the )?left of": "left of",
+    r"(?:is |stands )?(?:to the )?right of": "right of",
+    r"(?:is |stands )?in front of": "in front of",
+    r"(?:is |stands )?behind": "behind",
+    r"(?:is |stands )?near": "near",
+    r"(?:is |stands )?in the same row as": "in the same row as",
+}
+TOKEN = re.compile(rf"\s*(?:(?P<kind>{'|'.join(WORDS)})\b|(?P<word>[^\W\d]\w*)|(?P<mark>[()]))", re.IGNORECASE)
+NAMED = re.compile(r"\s*([^\W\d]\w*)\s*:\s*(.*\S)\s*", re.DOTALL)
+EXAMPLE = "'a: red cube; b: blue sphere; a left of b; not (a behind b)'"
+RESERVED = ("and", "or", "not")
+
+
+@attrs.frozen
+class SceneGraph:
+    """Objects by name, and what must hold of them.
+
+    Args:
+        objects: the description of each, as the conditioner of `clevr` reads it, with a place or without.
+        relations: formulas that must all hold.
+
+    >>> graph = scene("a: red cube; b: blue sphere; a left of b; not (a behind b or a near b)")
+    >>> graph.demands
+    (a left of b, not a behind b, not a near b)
+    """
+
+    objects: Mapping[str, str]
+    relations: tuple[Formula, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        if not self.objects:
+            raise InputError(f"got a scene without objects; expected some, such as {EXAMPLE}")
+        for formula in self.relations:
+            for name in sorted(formula.names - self.objects.keys()):
+                known = ", ".join(self.objects)
+                raise InputError(f"got the name {name!r}; expected one of {known}; describe it, as in '{name}: object'")
+        self._check_orders()
+
+    @property
+    def index(self) -> dict[str, int]:
+        """The place of each name among the objects."""
+        return {name: k for k, name in enumerate(self.objects)}
+
+    @property
+    def demands(self) -> tuple[Formula, ...]:
+        """What must hold, one after another: relations, denied ones, and those that leave a choice."""
+        return tuple(one for formula in self.relations for one in formula.demands())
+
+    def holds(self, ground: Tensor) -> Tensor:
+        """Whether all relations hold, (N,), of objects at places (N, K, 2) of `ground_of`."""
+        return torch.stack([torch.ones(len(ground), dtype=torch.bool), *(one.holds(ground, self.index) for one in self.relations)]).all(0)
+
+    def _check_orders(self) -> None:
+        """Raises for demands along one direction that contradict each other."""
+        for kind in ("left of", "in front of"):
+            before: dict[str, set[str]] = {}
+            for one in self.demands:
+                inner, denied = (one.parts[0], True) if one.op == "not" else (one, False)
+                if not isinstance(inner, Formula) or inner.op not in (kind, OPPOSITE[kind]):
+                    continue
+                first, second = map(str, inner.parts)
+                forward = (inner.op == kind) != denied
+                before.setdefault(second if forward else first, set()).add(first if forward else second)
+            try:
+                TopologicalSorter(before).prepare()
+            except CycleError as error:
+                circle = f", {kind} ".join(error.args[1])
+                raise InputError(
+                    f"got relations by which {circle}; expected an order without a circle; leave one of them out"
+                ) from error
+
+
+def scene(text: str) -> SceneGraph:
+    """A scene graph as a text: objects, `NAME: DESCRIPTION`, and relations of them, with semicolons between.
+
+    Relations are "left of", "right of", "in front of", "behind", "near" and "in the same row as"; "and", "or", "not"
+    and parentheses join them.
+
+    Raises:
+        InputError: a word that is not understood, a name without a description, or demands that contradict each other.
+
+    >>> scene("a: cube; b: sphere; (a left of b or a behind b) and a near b").relations
+    ((a left of b or a behind b) and a near b,)
+    """
+    objects: dict[str, str] = {}
+    relations = []
+    for part in filter(str.strip, re.split(r"[;\n]", text)):
+        if (named := NAMED.fullmatch(part)) is None:
+            relations.append(_Parser(part).formula())
+            continue
+        name, described = named.groups()
+        if name in objects or name in RESERVED:
+            raise InputError(f"got the name {name!r} in {text!r}; expected one that is not in use; choose another")
+        objects[name] = described
+    return SceneGraph(objects, tuple(relations))
+
+
+class _Parser:
+    """Formula := Choice; Choice := All ("or" All)*; All := One ("and" One)*; One := "not" One | (Choice) | a KIND b."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at, self.tokens = text.strip(), 0, []
+        place = 0
+        while place < len(self.text):
+            found = TOKEN.match(self.text, place)
+            if found is None:
+                raise self._error(self.text[place:].split()[0])
+            place = found.end()
+            self.tokens.append((str(found.lastgroup), found.group(str(found.lastgroup))))
+
+    def formula(self) -> Formula:
+        made = self._joined("or")
+        if self.at < len(self.tokens):
+            raise self._error(self.tokens[self.at][1])
+        return made
+
+    def _joined(self, op: str) -> Formula:
+        parts = [self._one() if op == "and" else self._joined("and")]
+        while self._takes(op):
+            parts.append(self._one() if op == "and" else self._joined("and"))
+        return parts[0] if len(parts) == 1 else Formula(op, tuple(parts))
+
+    def _one(self) -> Formula:
+        if self._takes("not"):
+            return ~self._one()
+        if self._takes("("):
+            inner = self._joined("or")
+            if not self._takes(")"):
+                raise self._error("no ')'")
+            return inner
+        first, kind, second = self._next("word"), self._next("kind"), self._next("word")
+        known = next(name for pattern, name in WORDS.items() if re.fullmatch(pattern, kind, re.IGNORECASE))
+        if first == second:
+            raise InputError(f"got {first!r} in a relation to itself in {self.text!r}; expected two objects")
+        return Formula(known, (first, second))
+
+    def _takes(self, text: str) -> bool:
+        taken = self.at < len(self.tokens) and self.tokens[self.at][1].lower() == text
+        self.at += taken
+        return taken
+
+    def _next(self, group: str) -> str:
+        if self.at >= len(self.tokens) or self.tokens[self.at][0] != group or self.tokens[self.at][1] in RESERVED:
+            raise self._error(self.tokens[self.at][1] if self.at < len(self.tokens) else "the end")
+        self.at += 1
+        return self.tokens[self.at - 1][1]
+
+    def _error(self, got: str) -> InputError:
+        kinds = ", ".join(KINDS)
+        return InputError(f"got {got!r} in {self.text!r}; expected NAME RELATION NAME, with one of {kinds}; see {EXAMPLE}")
+
+
+def placed(graph: SceneGraph, n: int = 1, *, generator: int | torch.Generator | None = None) -> Tensor:
+    """Values (n, K, 6) of the objects of a graph, for the conditioner of `clevr`, with places that satisfy it.
+
+    Places that a description has stay within 0.05 scene units.
+
+    Raises:
+        InputError: no place was found where all holds, with what failed most often.
+
+    >>> values = placed(scene("a: red cube; b: sphere; a left of b"), 4, generator=0)
+    >>> values.shape, bool((values[:, 0, 0] < values[:, 1, 0]).all())
+    (torch.Size([4, 2, 6]), True)
+    """
+    objects, random = Objects(), as_generator(generator)
+    given = [" at " in text for text in graph.objects.values()]
+    known = torch.cat([objects.read(text if at else f"{text} at 0.5,0.5") for text, at in zip(graph.objects.values(), given, strict=True)])
+    at = torch.tensor(given)[:, None]
+    heights = torch.tensor(HEIGHTS)[known[:, 2].long()]
+    mean = torch.where(at, ground_of(known), torch.zeros(2))
+    variance = torch.where(at, 1e-4, SPREAD**2).expand(-1, 2)
+    base = Gaussian(mean.flatten(), variance.flatten(), name="places", sample_shape=(2 * len(known),), space="ground")
+
+    def energy(numbers: Tensor) -> Tensor:
+        ground = numbers.unflatten(1, (len(known), 2))
+        places = _seen(ground, heights)
+        values = torch.cat([places, known[:, 2:3].expand(len(places), -1, 1)], dim=2)
+        related = [-one.log_probability(ground, graph.index, clear=CLEAR) for one in graph.relations]
+        free = (~at[:, 0]).float()
+        return torch.stack([*related, LAYOUT * layout_prior().energy(values), _outside(ground, places) @ free, *_close(places)]).sum(0)
+
+    kept: list[Tensor] = []
+    sampler = SMC(constraint=constraint(energy, gradient=True))
+    for _ in range(TRIES):
+        numbers = Composer(base).sample(
+            max(PARTICLES, 4 * n), sampler=sampler, num_inference_steps=STEPS, generator=random, output_type="pt", progress=False
+        )
+        ground = numbers.unflatten(1, (len(known), 2))
+        places = _seen(ground, heights)
+        clear = torch.stack([torch.ones(len(ground), dtype=torch.bool), *(one.log_probability(ground, graph.index, clear=CLEAR / 2).exp() > 0.5 for one in graph.relations)])
+        inside = (_outside(ground, places) * (~at[:, 0])).amax(1) < 0.2
+        good = clear.all(0) & inside
+        kept += list(torch.cat([torch.where(at, known[:, :2], places), known[:, 2:].expand(len(places), -1, -1)], 2)[good].unique(dim=0))
+        if len(kept) >= n:
+            order = torch.randperm(len(kept), generator=random)[:n]
+            return torch.stack(kept)[order]
+    if kept:
+        return torch.stack(kept)[torch.arange(n) % len(kept)]
+    failed = min(graph.relations, key=lambda one: float(one.holds(ground, graph.index).float().mean()), default=None)
+    reason = "" if failed is None else f"; what failed most often is {failed!r}"
+    raise InputError(f"got a scene for which no places were found{reason}; expected one that there is; leave something out")
+
+
+def _seen(ground: Tensor, heights: Tensor) -> Tensor:
+    """Places in the picture (N, K, 2) of objects on the ground."""
+    eye = torch.tensor(CAMERA_POSITION)
+    basis = camera_basis(eye)
+    flat = torch.nn.functional.normalize(basis[2, :2], dim=0)
+    points = ground[..., :1] * basis[0, :2] + ground[..., 1:] * flat
+    return project(torch.cat([points, heights.expand(len(ground), -1)[..., None]], dim=-1), eye)
+
+
+def _outside(ground: Tensor, places: Tensor) -> Tensor:
+    """How far objects are out of CLEVR's square and the picture, as energies (N, K)."""
+    basis = camera_basis(torch.tensor(CAMERA_POSITION))
+    flat = torch.nn.functional.normalize(basis[2, :2], dim=0)
+    corner = ground[..., :1] * basis[0, :2] + ground[..., 1:] * flat
+    beyond = (corner.abs() - FIELD).clamp(min=0).square().sum(-1) * 20
+    edge = ((places - 0.5).abs() - (0.5 - EDGE)).clamp(min=0).square().sum(-1) * 2e4
+    return beyond + edge
+
+
+def _close(places: Tensor) -> list[Tensor]:
+    """Energies (N,) of pairs that are near each other in the picture."""
+    i, j = torch.triu_indices(places.shape[1], places.shape[1], 1)
+    if not len(i):
+        return []
+    apart = ((places[:, i] - places[:, j]) / torch.tensor(APART)).norm(dim=-1)
+    return [((1 - apart).clamp(min=0).square() * 100).sum(1)]
