@@ -37,7 +37,7 @@ MOST, DENIED, CLEARLY = 5, 0.25, 0.3  # objects of a graph, share of relations t
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     options = parser(
-        __doc__, model="clevr", reader=(None, "folder of a reader of `scene_reader.py`"), n=(64, "graphs of each count"),
+        __doc__, model="clevr", reader=(None, "folder of a reader of `scene_reader.py`"), n=(64, "graphs of a count"),
         relations=([1, 2, 3, 5], "numbers of relations"), seed=0, tries=(4, "most samples of a picture"),
         records=(Path("runs/scene_graphs"), "folder of pictures, which a further run takes up"), o=ways.PICTURE,
     ).parse_args(arguments)  # fmt: skip
@@ -91,7 +91,9 @@ def random_graph(count: int, seed: int) -> SceneGraph:
 def judge(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
     """Whether all is right, whether the described objects are there, and whether nothing else is, by objects (K, 6)."""
     wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in graph.objects.values()])[:, 2:]
-    fits = [[k for k, one in enumerate(found[:, 2:]) if bool(((one == words) | (words == 0)).all())] for words in wanted]
+    fits = [
+        [k for k, one in enumerate(found[:, 2:]) if bool(((one == words) | (words == 0)).all())] for words in wanted
+    ]
     choices = [choice for choice in itertools.product(*fits) if len(set(choice)) == len(choice)]
     right = [bool(graph.holds(ground_of(found[list(choice)][None]))) for choice in choices]
     return any(right), bool(choices), len(found) == len(wanted)

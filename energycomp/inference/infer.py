@@ -201,7 +201,9 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     if not problem.exchangeable or len(values) < 2:
         return solution
     order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__))
-    of_each = {name: getattr(solution, name) for name in ("conditions", "certainty", "words", "component_gain", "probability")}
+    of_each = {
+        name: getattr(solution, name) for name in ("conditions", "certainty", "words", "component_gain", "probability")
+    }
     found = {name: each[order.to(each.device)] for name, each in of_each.items() if each is not None}
     return attrs.evolve(solution, **found)
 

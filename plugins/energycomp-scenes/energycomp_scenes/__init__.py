@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from energycomp.imports import first_use
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
 
     from energycomp_scenes.drawing import Picture as Picture, draw as draw
     from energycomp_scenes.graph import SceneGraph as SceneGraph, placed as placed, scene as scene
+    from energycomp_scenes.layouts import layout_prior as layout_prior
+    from energycomp_scenes.questions import Answer as Answer, answer as answer
+    from energycomp_scenes.reading import Belief as Belief, belief as belief
+    from energycomp_scenes.relations import (
+        Formula as Formula,
+        behind as behind,
+        in_front_of as in_front_of,
+        in_row_with as in_row_with,
+        left_of as left_of,
+        near as near,
+        right_of as right_of,
+    )
 
 __getattr__, __all__ = first_use(__name__, __file__)
 
@@ -19,4 +32,5 @@ __getattr__, __all__ = first_use(__name__, __file__)
 @hookimpl
 def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
     """The commands of this package, imported when one is run or shown by `--help`."""
-    return {}
+    commands = ("scene", "relate")
+    return {name: lambda name=name: getattr(import_module("energycomp_scenes.commands"), name) for name in commands}

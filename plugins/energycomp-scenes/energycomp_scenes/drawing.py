@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import mixed_of, per_sample
+from energycomp.components import per_sample
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
 from energycomp.images import to_output
@@ -21,7 +21,7 @@ from energycomp.models import Model
 from energycomp.progress import counting
 from energycomp.sampling import Composer
 from energycomp.seeds import as_generator
-from energycomp_clevr.objects import ATTRIBUTES, Objects
+from energycomp_clevr.objects import Objects
 from energycomp_scenes.graph import SceneGraph, placed
 
 SURE = 0.8  # posterior of all words that were asked for, of a picture that is kept

@@ -10,9 +10,11 @@ constraint of `SMC`. Those that satisfy all demands by the margin `CLEAR` are ke
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -21,7 +23,6 @@ from torch import Tensor
 
 from energycomp.components import Gaussian
 from energycomp.errors import InputError
-from energycomp.models import Model
 from energycomp.sampling import Composer
 from energycomp.seeds import as_generator
 from energycomp_clevr.objects import Objects
@@ -34,7 +35,8 @@ from energycomp_scenes.relations import HEIGHTS, KINDS, OPPOSITE, Formula, groun
 SPREAD, FIELD, EDGE = 1.7, 2.9, 0.08  # of places: scene units, half the side of CLEVR's square, share of the picture
 CLEAR = 0.5  # scene units by which relations hold
 APART = (0.21, 0.28)  # shares of the picture, across and down, between objects
-LAYOUT, PARTICLES, STEPS, TRIES = 1.0, 512, 40, 3
+PARTICLES, STEPS, TRIES = 512, 40, 3
+HALF = math.log(0.5)
 WORDS = {
     r"(?:is |stands )?(?:to the )?left of": "left of",
     r"(?:is |stands )?(?:to the )?right of": "right of",
@@ -86,7 +88,9 @@ class SceneGraph:
 
     def holds(self, ground: Tensor) -> Tensor:
         """Whether all relations hold, (N,), of objects at places (N, K, 2) of `ground_of`."""
-        return torch.stack([torch.ones(len(ground), dtype=torch.bool), *(one.holds(ground, self.index) for one in self.relations)]).all(0)
+        return torch.stack(
+            [torch.ones(len(ground), dtype=torch.bool), *(one.holds(ground, self.index) for one in self.relations)]
+        ).all(0)
 
     def _check_orders(self) -> None:
         """Raises for demands along one direction that contradict each other."""
@@ -102,10 +106,10 @@ class SceneGraph:
             try:
                 TopologicalSorter(before).prepare()
             except CycleError as error:
-                circle = f", {kind} ".join(error.args[1])
-                raise InputError(
-                    f"got relations by which {circle}; expected an order without a circle; leave one of them out"
-                ) from error
+                pairs = pairwise(error.args[1])
+                circle = ", ".join(f"{first} is {kind} {second}" for first, second in pairs)
+                got = f"got relations by which {circle}"
+                raise InputError(f"{got}; expected an order without a circle; leave one of them out") from error
 
 
 def scene(text: str) -> SceneGraph:
@@ -185,7 +189,9 @@ class _Parser:
 
     def _error(self, got: str) -> InputError:
         kinds = ", ".join(KINDS)
-        return InputError(f"got {got!r} in {self.text!r}; expected NAME RELATION NAME, with one of {kinds}; see {EXAMPLE}")
+        return InputError(
+            f"got {got!r} in {self.text!r}; expected NAME RELATION NAME, with one of {kinds}; see {EXAMPLE}"
+        )
 
 
 def placed(graph: SceneGraph, n: int = 1, *, generator: int | torch.Generator | None = None) -> Tensor:
@@ -200,68 +206,89 @@ def placed(graph: SceneGraph, n: int = 1, *, generator: int | torch.Generator | 
     >>> values.shape, bool((values[:, 0, 0] < values[:, 1, 0]).all())
     (torch.Size([4, 2, 6]), True)
     """
-    objects, random = Objects(), as_generator(generator)
-    given = [" at " in text for text in graph.objects.values()]
-    known = torch.cat([objects.read(text if at else f"{text} at 0.5,0.5") for text, at in zip(graph.objects.values(), given, strict=True)])
-    at = torch.tensor(given)[:, None]
-    heights = torch.tensor(HEIGHTS)[known[:, 2].long()]
-    mean = torch.where(at, ground_of(known), torch.zeros(2))
-    variance = torch.where(at, 1e-4, SPREAD**2).expand(-1, 2)
-    base = Gaussian(mean.flatten(), variance.flatten(), name="places", sample_shape=(2 * len(known),), space="ground")
-
-    def energy(numbers: Tensor) -> Tensor:
-        ground = numbers.unflatten(1, (len(known), 2))
-        places = _seen(ground, heights)
-        values = torch.cat([places, known[:, 2:3].expand(len(places), -1, 1)], dim=2)
-        related = [-one.log_probability(ground, graph.index, clear=CLEAR) for one in graph.relations]
-        free = (~at[:, 0]).float()
-        return torch.stack([*related, LAYOUT * layout_prior().energy(values), _outside(ground, places) @ free, *_close(places)]).sum(0)
-
+    layout, random = _Layout.of(graph), as_generator(generator)
+    sampler = SMC(constraint=constraint(layout.energy, gradient=True))
+    how: dict[str, Any] = {"sampler": sampler, "num_inference_steps": STEPS, "output_type": "pt", "progress": False}
     kept: list[Tensor] = []
-    sampler = SMC(constraint=constraint(energy, gradient=True))
     for _ in range(TRIES):
-        numbers = Composer(base).sample(
-            max(PARTICLES, 4 * n), sampler=sampler, num_inference_steps=STEPS, generator=random, output_type="pt", progress=False
-        )
-        ground = numbers.unflatten(1, (len(known), 2))
-        places = _seen(ground, heights)
-        clear = torch.stack([torch.ones(len(ground), dtype=torch.bool), *(one.log_probability(ground, graph.index, clear=CLEAR / 2).exp() > 0.5 for one in graph.relations)])
-        inside = (_outside(ground, places) * (~at[:, 0])).amax(1) < 0.2
-        good = clear.all(0) & inside
-        kept += list(torch.cat([torch.where(at, known[:, :2], places), known[:, 2:].expand(len(places), -1, -1)], 2)[good].unique(dim=0))
+        numbers = Composer(layout.base).sample(max(PARTICLES, 4 * n), generator=random, **how)
+        found = layout.values(numbers)[layout.is_right(numbers)]
+        kept += list(found.unique(dim=0))  # particles have copies
         if len(kept) >= n:
-            order = torch.randperm(len(kept), generator=random)[:n]
-            return torch.stack(kept)[order]
+            return torch.stack(kept)[torch.randperm(len(kept), generator=random)[:n]]
     if kept:
         return torch.stack(kept)[torch.arange(n) % len(kept)]
+    ground = numbers.unflatten(1, (-1, 2))
     failed = min(graph.relations, key=lambda one: float(one.holds(ground, graph.index).float().mean()), default=None)
     reason = "" if failed is None else f"; what failed most often is {failed!r}"
-    raise InputError(f"got a scene for which no places were found{reason}; expected one that there is; leave something out")
+    raise InputError(f"got a scene without places where all holds{reason}; expected one that there is; leave it out")
 
 
-def _seen(ground: Tensor, heights: Tensor) -> Tensor:
-    """Places in the picture (N, K, 2) of objects on the ground."""
-    eye = torch.tensor(CAMERA_POSITION)
-    basis = camera_basis(eye)
-    flat = torch.nn.functional.normalize(basis[2, :2], dim=0)
-    points = ground[..., :1] * basis[0, :2] + ground[..., 1:] * flat
-    return project(torch.cat([points, heights.expand(len(ground), -1)[..., None]], dim=-1), eye)
+@attrs.frozen(eq=False)
+class _Layout:
+    """The places of K objects, as 2 K numbers.
+
+    Args:
+        graph: what must hold.
+        known: (K, 6), values of the conditioner.
+        given: (K,), which of their places are given.
+    """
+
+    graph: SceneGraph
+    known: Tensor
+    given: Tensor
+
+    @classmethod
+    def of(cls, graph: SceneGraph) -> _Layout:
+        given = [" at " in text for text in graph.objects.values()]
+        texts = [text if at else f"{text} at 0.5,0.5" for text, at in zip(graph.objects.values(), given, strict=True)]
+        return cls(graph, torch.cat(list(map(Objects().read, texts))), torch.tensor(given))
+
+    @property
+    def base(self) -> Gaussian:
+        """Where objects are before anything is asked of them."""
+        at = self.given[:, None]
+        mean, variance = torch.where(at, ground_of(self.known), 0.0), torch.where(at, 1e-4, SPREAD**2)
+        return Gaussian(
+            mean.flatten(), variance.expand(-1, 2).flatten(), name="places", sample_shape=(2 * len(at),), space="ground"
+        )
+
+    def values(self, numbers: Tensor) -> Tensor:
+        """Values (N, K, 6) of numbers (N, 2 K)."""
+        places = torch.where(self.given[:, None], self.known[:, :2], self._seen(numbers.unflatten(1, (-1, 2))))
+        return torch.cat([places, self.known[:, 2:].expand(len(places), -1, -1)], dim=2)
+
+    def energy(self, numbers: Tensor) -> Tensor:
+        """Energies (N,) of relations, of the layout, of what is out of the picture, and of what is close in it."""
+        ground, values = numbers.unflatten(1, (-1, 2)), self.values(numbers)
+        total = self._outside(ground, values).sum(1) + layout_prior().energy(values)
+        for one in self.graph.relations:
+            total = total - one.log_probability(ground, self.graph.index, clear=CLEAR)
+        i, j = torch.triu_indices(len(self.known), len(self.known), 1)
+        apart = ((values[:, i, :2] - values[:, j, :2]) / torch.tensor(APART)).norm(dim=2)
+        return total + 100 * (1 - apart).clamp(min=0).square().sum(1)
+
+    def is_right(self, numbers: Tensor) -> Tensor:
+        """Whether all relations hold, by half of `CLEAR`, of objects in the picture, (N,)."""
+        ground = numbers.unflatten(1, (-1, 2))
+        right = self._outside(ground, self.values(numbers)).amax(1) < 0.2
+        for one in self.graph.relations:
+            right &= one.log_probability(ground, self.graph.index, clear=CLEAR / 2) > HALF
+        return right
+
+    def _seen(self, ground: Tensor) -> Tensor:
+        """Places in the picture (N, K, 2)."""
+        heights = torch.tensor(HEIGHTS)[self.known[:, 2].long()].expand(len(ground), -1)
+        return project(torch.cat([_turned(ground), heights[..., None]], dim=2), torch.tensor(CAMERA_POSITION))
+
+    def _outside(self, ground: Tensor, values: Tensor) -> Tensor:
+        """How far objects whose places are not given are out of CLEVR's square and of the picture, (N, K)."""
+        beyond = (_turned(ground).abs() - FIELD).clamp(min=0).square().sum(2)
+        edge = ((values[..., :2] - 0.5).abs() - (0.5 - EDGE)).clamp(min=0).square().sum(2)
+        return (20 * beyond + 2e4 * edge) * ~self.given
 
 
-def _outside(ground: Tensor, places: Tensor) -> Tensor:
-    """How far objects are out of CLEVR's square and the picture, as energies (N, K)."""
-    basis = camera_basis(torch.tensor(CAMERA_POSITION))
-    flat = torch.nn.functional.normalize(basis[2, :2], dim=0)
-    corner = ground[..., :1] * basis[0, :2] + ground[..., 1:] * flat
-    beyond = (corner.abs() - FIELD).clamp(min=0).square().sum(-1) * 20
-    edge = ((places - 0.5).abs() - (0.5 - EDGE)).clamp(min=0).square().sum(-1) * 2e4
-    return beyond + edge
-
-
-def _close(places: Tensor) -> list[Tensor]:
-    """Energies (N,) of pairs that are near each other in the picture."""
-    i, j = torch.triu_indices(places.shape[1], places.shape[1], 1)
-    if not len(i):
-        return []
-    apart = ((places[:, i] - places[:, j]) / torch.tensor(APART)).norm(dim=-1)
-    return [((1 - apart).clamp(min=0).square() * 100).sum(1)]
+def _turned(ground: Tensor) -> Tensor:
+    """The scene's x and y of places to the right and away."""
+    right, _, forward = camera_basis(torch.tensor(CAMERA_POSITION))
+    return ground[..., :1] * right[:2] + ground[..., 1:] * torch.nn.functional.normalize(forward[:2], dim=0)

@@ -45,9 +45,9 @@ def ground_of(values: Tensor, camera: Tensor | None = None) -> Tensor:
         values: (..., 2) or more: x and y in [0, 1], and the code of the size, 0 for an open one.
         camera: (3,) where it stands; CLEVR's usual place when left out.
 
-    >>> ground_of(torch.tensor([[0.5, 0.5, 0.0], [0.7, 0.5, 0.0]]))
-    tensor([[0.0000, 0.8117],
-            [1.9467, 0.8117]])
+    >>> left, right = ground_of(torch.tensor([[0.5, 0.5, 0.0], [0.7, 0.5, 0.0]]))
+    >>> (right - left).round(decimals=2)
+    tensor([1.8600, -0.0000])
     """
     eye = torch.tensor(CAMERA_POSITION, device=values.device) if camera is None else camera
     basis = camera_basis(eye).to(values)

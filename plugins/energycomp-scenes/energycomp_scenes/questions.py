@@ -1,0 +1,293 @@
+"""Questions about a picture: CLEVR's programs, by what most samples of a belief say. No language model is used.
+
+A program is a list of steps, as in CLEVR's question files: each names a function, the steps that it takes, and a word.
+Sets of objects are masks (S, K) over the samples of a belief. Samples that contradict what a question takes for granted
+("the red cube", where there are two) do not count: the question itself is evidence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp_clevr.objects import ATTRIBUTES
+from energycomp_scenes.reading import Belief
+from energycomp_scenes.relations import KINDS
+
+RELATE = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
+Step = Mapping[str, Any]
+
+
+@attrs.frozen
+class Answer:
+    """An answer, and how likely it is.
+
+    Args:
+        value: a number, "yes" or "no", a word, or a list of numbers of objects; None where no sample has what the
+            question takes for granted.
+        probability: of this answer, among the samples that have it.
+        granted: the share of samples that have what the question takes for granted.
+    """
+
+    value: int | str | list[int] | None
+    probability: float
+    granted: float
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "no answer: the picture has not what the question takes for granted"
+        shown = ", ".join(map(str, self.value)) or "none" if isinstance(self.value, list) else self.value
+        return f"{shown} ({self.probability:.0%})"
+
+
+def answer(question: str | Sequence[Step], belief: Belief) -> Answer:
+    """The answer to a question, in words as `program_of` takes them, or as a program.
+
+    Raises:
+        InputError: a question that is not understood, or a step of a program that there is not.
+    """
+    program = program_of(question) if isinstance(question, str) else question
+    run = _Run(belief)
+    for step in program:
+        run.take(step)
+    if not run.made:
+        raise InputError("got a program without steps; expected some, such as [{'function': 'scene', 'inputs': []}]")
+    found, granted = run.made[-1], run.granted
+    share = float(granted.float().mean())
+    if not granted.any():
+        return Answer(None, 0.0, share)
+    kept = found[granted]
+    if kept.ndim == 2:  # objects
+        chances = kept.float().mean(0)
+        sure = torch.where(chances > 0.5, chances, 1 - chances).prod()
+        return Answer([k + 1 for k in range(kept.shape[1]) if chances[k] > 0.5], float(sure), share)
+    values, counts = kept.unique(return_counts=True)
+    best = int(counts.argmax())
+    return Answer(
+        _named(str(program[-1].get("function", program[-1].get("type"))), int(values[best])),
+        float(counts[best] / len(kept)),
+        share,
+    )
+
+
+def _named(function: str, value: int) -> int | str:
+    if function in ("count", *ATTRIBUTES):
+        return value
+    attribute = function.removeprefix("query_")
+    return ATTRIBUTES[attribute][value - 1] if attribute in ATTRIBUTES else ("no", "yes")[value]
+
+
+@attrs.define(eq=False)
+class _Run:
+    """The results of the steps of a program: sets (S, K), indices of single objects, numbers or truth values (S,)."""
+
+    belief: Belief
+    made: list[Tensor] = attrs.field(factory=list)
+    granted: Tensor = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.granted = torch.ones(len(self.belief.codes), dtype=torch.bool)
+
+    def take(self, step: Step) -> None:
+        """Adds the result of a step; steps are as in CLEVR's files, old and new."""
+        function = str(step.get("function", step.get("type")))
+        given = step.get("value_inputs", step.get("side_inputs", []))
+        try:
+            inputs = [self.made[k] for k in step.get("inputs", [])]
+            self.made.append(self._result(function, inputs, *given))
+        except (IndexError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise InputError(f"got the step {dict(step)!r}; expected one of CLEVR's programs: {error}") from error
+
+    def _result(self, function: str, inputs: list[Tensor], word: str = "") -> Tensor:
+        kind, _, attribute = function.partition("_")
+        codes = self.belief.codes
+        place = list(ATTRIBUTES).index(attribute) if attribute in ATTRIBUTES else -1
+        if function == "scene":
+            return torch.ones(codes.shape[:2], dtype=torch.bool)
+        if kind == "filter" and place >= 0:
+            return inputs[0] & (codes[..., place] == ATTRIBUTES[attribute].index(word) + 1)
+        if function == "unique":
+            self.granted = self.granted & (inputs[0].sum(1) == 1)
+            return inputs[0].int().argmax(1) if inputs[0].shape[1] else torch.zeros(len(codes), dtype=torch.long)
+        if function == "relate":
+            one = self._at(self.belief.ground, inputs[0])
+            return KINDS[RELATE.get(word, word)](self.belief.ground, one) > 0
+        if kind == "same" and place >= 0:
+            same = codes[..., place] == self._at(codes, inputs[0])[..., place]
+            return same & (torch.arange(codes.shape[1]) != inputs[0][:, None])
+        if kind == "query" and place >= 0:
+            return self._at(codes, inputs[0])[:, 0, place]
+        if kind == "equal" and (place >= 0 or attribute == "integer"):
+            return (inputs[0] == inputs[1]).long()
+        simple: dict[str, Callable[..., Tensor]] = {
+            "count": lambda a: a.sum(1), "exist": lambda a: a.any(1).long(), "union": torch.logical_or,
+            "intersect": torch.logical_and, "less_than": lambda a, b: (a < b).long(),
+            "greater_than": lambda a, b: (a > b).long(),
+        }  # fmt: skip
+        if function not in simple:
+            raise ValueError(f"no function {function!r}")
+        return simple[function](*inputs)
+
+    @staticmethod
+    def _at(of_all: Tensor, index: Tensor) -> Tensor:
+        """What single objects (S,) have of (S, K, D), (S, 1, D)."""
+        if not of_all.shape[1]:
+            return of_all.new_zeros(len(of_all), 1, of_all.shape[2])
+        return of_all.gather(1, index[:, None, None].expand(-1, 1, of_all.shape[2]))
+
+
+SYNONYMS = {
+    "big": "large", "tiny": "small", "little": "small", "metallic": "metal", "shiny": "metal", "matte": "rubber",
+    "ball": "sphere", "block": "cube", "grey": "gray", "colour": "color",
+}  # fmt: skip
+NOUNS = ("thing", "object")
+WORDS = {word: name for name, words in ATTRIBUTES.items() for word in words}
+RELATIONS = (
+    (("to", "the", "left", "of"), "left"), (("left", "of"), "left"), (("to", "the", "right", "of"), "right"),
+    (("right", "of"), "right"), (("in", "front", "of"), "front"), (("behind",), "behind"),
+)  # fmt: skip
+EXAMPLES = (
+    "'how many metal things are left of the red cube?', 'what color is the sphere behind the cube?', "
+    "'is there a small cube?', 'what is left of the red cube?', 'are there more cubes than spheres?', "
+    "'is the cube the same color as the sphere?'"
+)
+
+
+def program_of(text: str) -> list[dict[str, Any]]:
+    """The program of a question in plain English; an object is "the large red metal cube behind the sphere".
+
+    Raises:
+        InputError: a question of another form.
+
+    >>> [step["function"] for step in program_of("How many metal things are left of the red cube?")]
+    ['scene', 'filter_color', 'filter_shape', 'unique', 'relate', 'filter_material', 'count']
+    """
+    return _Question(text).program()
+
+
+class _Question:
+    def __init__(self, text: str) -> None:
+        self.text, self.steps = text, list[dict[str, Any]]()
+        self.words = [SYNONYMS.get(word, word) for word in re.findall(r"\w+", text.lower())]
+
+    def program(self) -> list[dict[str, Any]]:
+        """The steps; raises for words that are left."""
+        if self._takes("how", "many"):
+            if self.words[-2:] == ["are", "there"]:
+                del self.words[-2:]
+            self._add("count", self._objects())
+        elif self._takes("is", "there") or self._takes("are", "there", "any"):
+            self._add("exist", self._objects())
+        elif self._takes("are", "there", "more"):
+            self._compared("greater_than", "than")
+        elif self._takes("are", "there", "fewer"):
+            self._compared("less_than", "than")
+        elif self._takes("are", "there", "as", "many"):
+            self._compared("equal_integer", "as")
+        elif self._takes("what"):
+            self._queried()
+        elif self._takes("is") or self._takes("does"):
+            self._stated()
+        if not self.steps or self.words:
+            raise InputError(f"got the question {self.text!r}; expected one like {EXAMPLES}; ask it in such words")
+        return self.steps
+
+    def _compared(self, function: str, than: str) -> None:
+        first = self._add("count", self._objects())
+        if self._takes(than):
+            self._add(function, first, self._add("count", self._objects()))
+
+    def _queried(self) -> None:
+        if self._takes("is") or self._takes("are"):
+            self._related()
+        elif self.words and self.words[0] in ATTRIBUTES:
+            attribute = self.words.pop(0)
+            if self._takes("is"):
+                self._add(f"query_{attribute}", self._one())
+
+    def _stated(self) -> None:
+        one = self._add("unique", self._objects(alone=True))
+        if self._takes("the", "same") or self._takes("have", "the", "same"):
+            attribute = self.words.pop(0) if self.words and self.words[0] in ATTRIBUTES else ""
+            if attribute and self._takes("as"):
+                other = self._add(f"query_{attribute}", self._one())
+                self._add(f"equal_{attribute}", self._add(f"query_{attribute}", one), other)
+        elif (direction := self._direction()) is not None:
+            related = self._add("relate", self._one(), word=direction)
+            chosen = self.steps[one]["inputs"][0]
+            self._add("exist", self._add("intersect", related, chosen))
+        elif self.words and (word := self.words[0]) in WORDS:
+            self.words.pop(0)
+            self._add("exist", self._add(f"filter_{WORDS[word]}", self.steps[one]["inputs"][0], word=word))
+
+    def _one(self) -> int:
+        return self._add("unique", self._objects())
+
+    def _objects(self, *, alone: bool = False) -> int:
+        """A set: words, and then the relation to one object, unless they stand alone."""
+        while self.words and self.words[0] in ("a", "an", "any", "the", "other"):
+            self.words.pop(0)
+        own: list[str] = []
+        while (word := self._word()) is not None:
+            own.append(word)
+            if word in NOUNS or WORDS[word] == "shape":
+                break
+        if not own:
+            raise self._unknown()
+        for filler in ("that", "which", "are", "is"):
+            if not alone and self._relates(after=filler):
+                self._takes(filler)
+        found = None if alone else self._related()
+        found = self._add("scene") if found is None else found
+        for word in own:
+            found = found if word in NOUNS else self._add(f"filter_{WORDS[word]}", found, word=word)
+        return found
+
+    def _related(self) -> int | None:
+        direction = self._direction()
+        return None if direction is None else self._add("relate", self._one(), word=direction)
+
+    def _relates(self, after: str) -> bool:
+        """Whether a word comes next that only leads to a relation."""
+        if self.words[:1] != [after]:
+            return False
+        left = self.words[2:] if self.words[1:2] in (["are"], ["is"]) else self.words[1:]
+        return any(tuple(left[: len(words)]) == words for words, _ in RELATIONS)
+
+    def _direction(self) -> str | None:
+        return next((direction for words, direction in RELATIONS if self._takes(*words)), None)
+
+    def _word(self) -> str | None:
+        """The next word, where it is one of an object, in the singular."""
+        for word in (self.words[0], self.words[0].removesuffix("s")) if self.words else ():
+            known = SYNONYMS.get(word, word)
+            if known in WORDS or known in NOUNS:
+                self.words.pop(0)
+                return known
+        return None
+
+    def _unknown(self) -> InputError:
+        got = self.words[0] if self.words else "the end"
+        near = get_close_matches(got, [*WORDS, *NOUNS], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return InputError(
+            f"got {got!r} in the question {self.text!r}; expected an object, such as 'the red cube'.{hint}"
+        )
+
+    def _takes(self, *words: str) -> bool:
+        found = tuple(self.words[: len(words)]) == words
+        if found:
+            del self.words[: len(words)]
+        return found
+
+    def _add(self, function: str, *inputs: int, word: str | None = None) -> int:
+        step = {"function": function, "inputs": list(inputs), "value_inputs": [] if word is None else [word]}
+        self.steps.append(step)
+        return len(self.steps) - 1

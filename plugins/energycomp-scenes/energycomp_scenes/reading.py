@@ -1,0 +1,91 @@
+"""What a reading says of relations: places and words as samples of their posterior.
+
+The words of an object are drawn from `Solution.words`, its place from N(read, PLACE^2) with the error that readings of
+held-out scenes have. A relation has the share of the samples in which it holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.inference import Solution
+from energycomp.seeds import as_generator
+from energycomp_clevr.objects import ATTRIBUTES
+from energycomp_scenes.relations import KINDS, Formula, ground_of
+
+PLACE = (0.007, 0.010)  # std of places, shares of the picture
+DRAWS = 1000
+SHOWN = ("left of", "in front of", "near", "in the same row as")  # the others are their contraries
+
+
+@attrs.frozen(eq=False)
+class Belief:
+    """Samples of what a picture shows, S scenes of K objects.
+
+    Args:
+        ground: (S, K, 2), where objects stand, see `ground_of`.
+        codes: (S, K, 4), the words of each, from 1, in the order of `ATTRIBUTES`.
+        objects: descriptions of the K objects as they were read.
+    """
+
+    ground: Tensor
+    codes: Tensor
+    objects: tuple[dict[str, Any], ...]
+
+    def probability(self, formula: Formula) -> float:
+        """That a formula holds, whose names are "1", "2", ...: the numbers of the objects.
+
+        Raises:
+            InputError: a name that is no number of an object.
+        """
+        index = {str(k): k - 1 for k in range(1, len(self.objects) + 1)}
+        if unknown := formula.names - index.keys():
+            raise InputError(f"got the object {min(unknown)!r} in {formula!r}; expected a number up to {len(index)}")
+        return float(formula.holds(self.ground, index).float().mean())
+
+    def relations(self) -> list[dict[str, Any]]:
+        """Each pair of objects with the probabilities of its relations, JSON data."""
+        rows = []
+        for a, b in itertools.combinations(range(len(self.objects)), 2):
+            of_pair = {kind: KINDS[kind](self.ground[:, a], self.ground[:, b]) for kind in SHOWN}
+            chances = {kind: round(float((margin > 0).float().mean()), 4) for kind, margin in of_pair.items()}
+            rows.append({"a": a + 1, "b": b + 1, **chances})
+        return rows
+
+
+def belief(
+    solution: Solution,
+    *,
+    camera: Tensor | None = None,
+    draws: int = DRAWS,
+    generator: int | torch.Generator | None = 0,
+) -> Belief:
+    """The belief of a reading of `clevr` or `clevr-small`.
+
+    Args:
+        camera: where it stands, such as `Seen.camera`; CLEVR's usual place when left out.
+        draws: samples.
+        generator: or a seed.
+
+    Raises:
+        InputError: a reading of another model.
+    """
+    values, count = solution.conditions.cpu(), solution.count
+    if values.shape[1:] != (2 + len(ATTRIBUTES),):
+        raise InputError(f"got {solution!r}, whose components are no objects; expected a reading of clevr")
+    random = as_generator(generator)
+    codes = values[None, :, 2:].long().expand(draws, -1, -1).clone()
+    if solution.words is not None and count and bool(solution.words.isfinite().all()):
+        chances = solution.words.cpu().split([len(words) for words in ATTRIBUTES.values()], dim=1)
+        drawn = [torch.multinomial(each, draws, replacement=True, generator=random).T + 1 for each in chances]
+        codes = torch.stack(drawn, dim=2)
+    noise = torch.randn(draws, count, 2, generator=random) * torch.tensor(PLACE)
+    ground = ground_of(torch.cat([values[None, :, :2] + noise, codes[..., :1]], dim=2), camera)
+    described = () if solution.view is None else tuple(solution.view.rows)
+    return Belief(ground, codes, described if len(described) == count else tuple({} for _ in range(count)))

@@ -1,0 +1,155 @@
+"""Questions and relations of a reading: CLEVR's programs, questions in words, and what cannot be answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from energycomp import Solution
+from energycomp.errors import InputError
+from energycomp_scenes import Belief, answer, belief, left_of, near
+from energycomp_scenes.questions import program_of
+
+CODES = torch.tensor([[1, 2, 2, 1], [2, 3, 1, 2], [2, 2, 1, 1]])  # small red metal cube, large blue rubber sphere, ...
+GROUND = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, -1.0]])
+
+
+def certain() -> Belief:
+    return Belief(GROUND[None], CODES[None], ({}, {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("How many cubes are there?", 2),
+        ("How many red things are in front of the sphere?", 2),
+        ("how many other things are behind the large cube", 2),
+        ("how many metal things are left of the blue sphere?", 1),
+        ("what color is the small cube?", "red"),
+        ("What shape is the thing that is right of the blue ball?", "cube"),
+        ("what material is the big cube in front of the sphere?", "rubber"),
+        ("what size is the shiny block?", "small"),
+        ("what is left of the large cube?", [1, 2]),
+        ("what is right of the large cube?", []),
+        ("is there a green thing?", "no"),
+        ("are there any large things behind the small cube?", "yes"),
+        ("is the sphere blue?", "yes"),
+        ("is the large sphere metallic?", "no"),
+        ("is the small cube left of the sphere?", "yes"),
+        ("is the small cube behind the sphere?", "no"),
+        ("are there more cubes than spheres?", "yes"),
+        ("are there fewer cubes than spheres?", "no"),
+        ("are there as many small things as spheres?", "yes"),
+        ("is the sphere the same size as the large cube?", "yes"),
+        ("does the small cube have the same colour as the sphere?", "no"),
+        ("what color is the cube?", None),
+        ("what color is the cylinder?", None),
+    ],
+)
+def test_questions_in_words(question: str, said: Any) -> None:
+    found = answer(question, certain())
+    assert found.value == said
+    assert found.probability == (0.0 if said is None else 1.0)
+    assert found.granted == (said is not None)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "",
+        "why?",
+        "how many",
+        "how many cubs?",
+        "what is left of the",
+        "is the sphere very blue?",
+        "what color the cube",
+    ],
+)
+def test_questions_that_are_not_understood(question: str) -> None:
+    with pytest.raises(InputError, match="expected"):
+        program_of(question)
+
+
+def step(function: str, *inputs: int, word: str | None = None) -> dict[str, Any]:
+    return {"type": function, "inputs": list(inputs), "side_inputs": [] if word is None else [word]}
+
+
+def test_programs_of_the_official_files() -> None:
+    scene, cube = step("scene"), step("filter_shape", 0, word="cube")
+    large = [scene, step("filter_size", 0, word="large"), step("filter_shape", 1, word="cube"), step("unique", 2)]
+    left, behind = step("relate", 3, word="left"), step("relate", 3, word="behind")
+    both = [scene, cube, step("count", 1), step("count", 0)]
+    for program, said in (
+        ([*large, step("same_color", 3), step("count", 4)], 1),
+        ([*large, left, step("filter_shape", 4, word="cube"), step("union", 5, 1), step("count", 6)], 3),
+        ([*large, behind, step("intersect", 4, 1), step("exist", 5)], "yes"),
+        ([*both, step("less_than", 2, 3)], "yes"),
+        ([*both, step("greater_than", 2, 3)], "no"),
+        ([*both, step("equal_integer", 2, 3)], "no"),
+    ):
+        assert answer(program, certain()).value == said
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        [],
+        [step("dance")],
+        [step("filter_color", 0, word="red")],
+        [step("scene"), step("filter_color", 0, word="mauve")],
+        [step("scene"), step("filter_color", 0)],
+        [step("scene"), step("relate", 0, word="above")],
+        [step("scene"), step("unique", 0), step("relate", 1, word="above")],
+    ],
+)
+def test_programs_that_there_are_not(program: Any) -> None:
+    with pytest.raises(InputError, match="expected"):
+        answer(program, certain())
+
+
+def test_what_is_taken_for_granted_is_evidence() -> None:
+    codes = CODES.expand(4, -1, -1).clone()
+    codes[1:, 2, 1] = 3  # in three of four scenes the large cube is blue, like the sphere
+    unsure = Belief(GROUND.expand(4, -1, -1), codes, ({}, {}, {}))
+    assert answer("what color is the large cube?", unsure).value == "blue"
+    found = answer("what shape is the blue thing?", unsure)  # there is one in a single scene
+    assert (found.value, found.granted, found.probability) == ("sphere", 0.25, 1.0)
+    assert str(found) == "sphere (100%)"
+    assert "no answer" in str(answer("what shape is the cyan thing?", unsure))
+
+
+def solution(words: torch.Tensor | None = None, values: torch.Tensor | None = None) -> Solution:
+    known = torch.tensor([[0.3, 0.5, 1, 2, 2, 1], [0.7, 0.5, 2, 3, 1, 2.0]]) if values is None else values
+    return Solution(known, len(known), 0.0, 0.0, 0, words=words)
+
+
+def test_a_belief_has_the_words_and_places_of_a_reading() -> None:
+    words = torch.zeros(2, 15)
+    words[:, [0, 1]] = torch.tensor([[0.8, 0.2], [0.0, 1.0]])
+    words[:, 3], words[:, 10], words[:, 12] = 1.0, 1.0, 1.0
+    read = belief(solution(words), draws=4000)
+    assert abs(float((read.codes[:, 0, 0] == 1).float().mean()) - 0.8) < 0.03
+    assert bool((read.codes[:, :, 1:] == torch.tensor([2, 1, 1])).all())
+    assert read.probability(left_of("1", "2")) == 1.0
+    (row,) = read.relations()
+    assert row["left of"] == 1.0
+    assert 0.05 < row["in front of"] < 0.95  # at the same height in the picture, and maybe of different sizes
+    assert row["near"] == read.probability(near("1", "2"))
+
+
+def test_a_belief_of_few_objects() -> None:
+    empty = belief(solution(values=torch.zeros(0, 6)))
+    assert empty.relations() == []
+    assert answer("how many things are there?", empty).value == 0
+    assert answer("what color is the cube?", empty).value is None
+    plain = belief(solution(), draws=10)  # a reading without certainties
+    assert bool((plain.codes == solution().conditions[:, 2:].long()).all())
+
+
+def test_what_has_no_belief() -> None:
+    with pytest.raises(InputError, match="no objects"):
+        belief(Solution(torch.zeros(2, 2), 2, 0.0, 0.0, 0))
+    with pytest.raises(InputError, match="the object '7'"):
+        certain().probability(left_of("1", "7"))

@@ -1,0 +1,88 @@
+"""The commands `scene` and `relate` on an included model: a graph is drawn, and read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from energycomp import load
+from energycomp.cli import app
+from energycomp.errors import InputError
+from energycomp.testing import tiny_model
+from energycomp_scenes import draw, scene
+
+GRAPH = "a: large red rubber cube; b: large blue rubber sphere; a left of b; not a near b"
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: Any) -> Path:
+    file = tmp_path_factory.mktemp("drawn") / "scene.png"
+    result = CliRunner().invoke(app, ["scene", "clevr-small", GRAPH, "-o", str(file), "--steps", "30", "--json"])
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout.splitlines()[-1])
+    assert record["graph"]["relations"] == ["a left of b", "not a near b"]
+    (drawn,) = record["pictures"]
+    assert [one["name"] for one in drawn["objects"]] == ["a", "b"]
+    assert drawn["objects"][0]["x"] < drawn["objects"][1]["x"]
+    assert drawn["probability"] > 0.5
+    return file
+
+
+def test_a_graph_that_was_drawn_is_read(picture: Path, tmp_path: Path) -> None:
+    programs = tmp_path / "questions.json"
+    programs.write_text(json.dumps([{"function": "scene", "inputs": []}, {"function": "count", "inputs": [0]}]))
+    asked = ["--ask", "what color is the cube?", "--ask", "is the cube left of the sphere?", "--ask", str(programs)]
+    shown = ["-o", str(tmp_path / "read.png"), "--json"]
+    result = CliRunner().invoke(app, ["relate", "clevr-small", str(picture), "--count", "2", *asked, *shown])
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout.splitlines()[-1])
+    assert [one["answer"] for one in record["answers"]] == ["red", "yes", 2]
+    (relation,) = record["relations"]
+    assert relation["left of"] > 0.99
+    assert relation["near"] < 0.5
+    assert Image.open(tmp_path / "read.png").size > (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["scene", "clevr-small", "a: cube; b: cube; a left of b; b left of a"], "without a circle"),
+        (["scene", "clevr-small", "missing.txt"], "missing.txt"),
+        (["scene", "clevr-places", "a: cube"], "whole objects"),
+        (["scene", "clevr-small", "a: cube", "-o", "a.txt"], "a.txt"),
+        (["relate", "clevr-small", "missing.png"], "missing.png"),
+        (["relate", "clevr-small", "IMAGE", "--ask", "why?"], "the question 'why?'"),
+        (["relate", "clevr-small", "IMAGE", "--ask", "missing.json"], "missing.json"),
+        (["relate", "clevr-small", "IMAGE", "--camera", "--count", "1"], "no viewpoint"),
+    ],
+)
+def test_what_the_commands_refuse(arguments: list[str], said: str, picture: Path) -> None:
+    result = CliRunner().invoke(app, [str(picture) if one == "IMAGE" else one for one in arguments])
+    assert result.exit_code == 1
+    assert said in " ".join(str(result.exception or result.output).split())
+
+
+def test_pictures_that_cannot_be_drawn() -> None:
+    with pytest.raises(InputError, match="whole objects"):
+        draw(scene("a: cube"), tiny_model())
+    model = load("clevr-small")
+    with pytest.raises(InputError, match="tries=0"):
+        draw(scene("a: cube"), model, tries=0)
+    with pytest.raises(InputError, match="'gif'"):
+        draw(scene("a: cube"), model, output_type="gif")
+
+
+def test_a_picture_is_drawn_again_until_its_words_are_seen(monkeypatch: Any) -> None:
+    sure = iter([0.1, 0.9, 0.3, 0.2])
+    monkeypatch.setattr("energycomp_scenes.drawing.seen", lambda *_: next(sure))
+    how: dict[str, Any] = {"num_inference_steps": 2, "output_type": "pt", "progress": False}
+    first, second = draw(scene("a: cube"), load("clevr-small"), 2, tries=3, generator=0, **how)
+    assert (first.probability, first.tries) == (0.3, 3)
+    assert (second.probability, second.tries) == (0.9, 1)
+    assert isinstance(second.image, torch.Tensor)
