@@ -151,8 +151,8 @@ class Search:
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
             judge = (problem.beta, problem.energies)
-            known = {"certainty": words.certainty(*judge), "words": torch.cat(words.probabilities(*judge), dim=1)}
-            solution = attrs.evolve(solution, conditions=values, **known)
+            certainty, chances = words.certainty(*judge), torch.cat(words.probabilities(*judge), dim=1)
+            solution = attrs.evolve(solution, conditions=values, certainty=certainty, words=chances)
         known = problem.prior(solution.conditions[None])
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"

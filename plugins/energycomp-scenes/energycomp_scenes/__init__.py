@@ -32,5 +32,7 @@ __getattr__, __all__ = first_use(__name__, __file__)
 @hookimpl
 def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
     """The commands of this package, imported when one is run or shown by `--help`."""
-    commands = ("scene", "relate")
-    return {name: lambda name=name: getattr(import_module("energycomp_scenes.commands"), name) for name in commands}
+    return {
+        "scene": lambda: import_module("energycomp_scenes.commands").scene,
+        "relate": lambda: import_module("energycomp_scenes.commands").relate,
+    }

@@ -50,7 +50,7 @@ def scene(
 
         asked = parsed(_text(graph))
         loaded = run.load(model)
-    options = {} if steps is None else {"num_inference_steps": steps}
+    options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
     pictures = draw(asked, loaded, n, tries=tries, generator=run.seed, **options)
     images = [framed(one.image, loaded.defaults.aspect) for one in pictures]
     save_image(images[0] if n == 1 else grid(images), out, cells=n)

@@ -75,10 +75,10 @@ class Formula:
     parts: tuple[Formula | str, ...]
 
     def __and__(self, other: Formula) -> Formula:
-        return Formula("and", (self, other)) if isinstance(other, Formula) else NotImplemented
+        return Formula("and", (self, other)) if isinstance(other, Formula) else NotImplemented  # type: ignore[redundant-expr]
 
     def __or__(self, other: Formula) -> Formula:
-        return Formula("or", (self, other)) if isinstance(other, Formula) else NotImplemented
+        return Formula("or", (self, other)) if isinstance(other, Formula) else NotImplemented  # type: ignore[redundant-expr]
 
     def __invert__(self) -> Formula:
         return Formula("not", (self,))
