@@ -1,12 +1,10 @@
 """Counts of scenes with a prior of layouts, beside none.
 
-python benchmarks/parts/layout_prior.py [--model clevr] [--data synthetic:6-8] [-n 60] [--seed 0] [--scenes 600]
+python benchmarks/parts/layout_prior.py [--model clevr] [--data synthetic:6-8] [-n 60] [--seed 0]
     [--records runs/layout_prior.jsonl]
 
-The prior is learned from places alone, of scenes that are laid out and not rendered, with other seeds than the images:
-a network of two places is trained to tell pairs of one scene from pairs of two scenes, so that its logit is
-log p(a, b) / (p(a) p(b)), and minus this is the energy of a pair. Both ways read the same images with the same draws;
-attributes are left open, which the count does not depend on.
+The prior is that of `energycomp_scenes.layout_prior`, which is learned from places and sizes of other scenes. Both ways
+read the same images with the same draws; attributes are left open, which the count does not depend on.
 
 Prints one JSON line: of each way the share of right counts, counts above and below the true ones, and NFE, and how much
 the share differs from that without a prior; intervals are 95 % bootstrap intervals over images.
@@ -15,38 +13,31 @@ the share differs from that without a prior; intervals are 95 % bootstrap interv
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from energycomp import infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
-from energycomp.inference import Prior, pairwise
-from energycomp_datasets.clevr.layout import object_values
-from energycomp_datasets.clevr.scenes import sample_scene
 from energycomp_lab.evaluation import source_of
+from energycomp_scenes import layout_prior
 
-COUNTS, STEPS, BATCH, RESAMPLES = (2, 10), 1500, 512, 2000
+RESAMPLES = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line."""
     options = parser(
-        __doc__, model="clevr", data="synthetic:6-8", n=60, seed=0, scenes=(600, "layouts that the prior learns from"),
+        __doc__, model="clevr", data="synthetic:6-8", n=60, seed=0,
         records=(Path("runs/layout_prior.jsonl"), "answers, one line an image, which a further run takes up"),
     ).parse_args(arguments)  # fmt: skip
-    started = time.perf_counter()
-    pairs = layout_prior(layouts(options.scenes), seed=options.seed)
-    learned = time.perf_counter() - started
-    ways = {"none": None, "pairs": pairs}
+    ways = {"none": None, "pairs": layout_prior()}
     model = load(options.model)
     known = read_lines(options.records) if options.records.is_file() else []
     examples = source_of("clevr", model).examples(options.data, count=options.n, seed=options.seed)
@@ -60,47 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known.append(record)
     found = {name: [record[name] for record in known[: options.n]] for name in ways}
     result: dict[str, Any] = {name: of_way(torch.tensor(found[name]), torch.tensor(found["none"])) for name in ways}
-    result |= {"images": options.n, "data": options.data, "seed": options.seed, "learned_seconds": round(learned, 1)}
+    result |= {"images": options.n, "data": options.data, "seed": options.seed}
     print(json.dumps(result))
-
-
-def layouts(scenes: int) -> list[Tensor]:
-    """Places (K, 2) of the objects of scenes."""
-    found = []
-    for k in tqdm(range(scenes), desc="layouts"):
-        generator = torch.Generator().manual_seed(k)
-        count = int(torch.randint(COUNTS[0], COUNTS[1] + 1, (), generator=generator))
-        found.append(object_values(sample_scene(count, generator))[:, :2])
-    return found
-
-
-def layout_prior(places: Sequence[Tensor], *, seed: int = 0, steps: int = STEPS) -> Prior:
-    """The prior of pairs of places that are laid out as in these scenes."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = nn.Sequential(nn.Linear(6, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-    true = torch.cat([one[torch.combinations(torch.arange(len(one)), 2)] for one in places])  # (N, 2, 2)
-    for _ in tqdm(range(steps), desc="prior"):
-        one, other = torch.randint(len(true), (2, BATCH), generator=generator)
-        pairs = torch.cat([true[one], torch.stack([true[one, 0], true[other, 1]], 1)])
-        logits = _logits(network, pairs[:, 0], pairs[:, 1])
-        loss = functional.binary_cross_entropy_with_logits(logits, torch.arange(2.0).flip(0).repeat_interleave(BATCH))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    network.requires_grad_(requires_grad=False)
-
-    def laid_out(first: Tensor, second: Tensor) -> Tensor:
-        return -_logits(network, first[:, :2], second[:, :2])
-
-    return pairwise(laid_out)
-
-
-def _logits(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
-    logits: Tensor = network(torch.cat([first, second, (first - second) * 5], 1))[:, 0]
-    return logits
 
 
 def of_way(found: Tensor, without: Tensor) -> dict[str, Any]:
