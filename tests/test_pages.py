@@ -43,6 +43,8 @@ QUICKER = {
     r"^(energycomp evaluate clevr\S* .*)-n (?:100|300)": r"\1-n 1 --count 0",
     r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
     r"^(energycomp edit .*)": r"\1 --steps 10",
+    r"^(energycomp scene .*)": r"\1 --steps 4 --tries 1",
+    r"^(energycomp relate .*)": r"\1 --count 0",
     r"^(energycomp infer clevr .*) --redraw": r"\1",
     r"^(energycomp evaluate text-composed) -n 200 ": r"\1 -n 1 ",
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
@@ -56,6 +58,7 @@ QUICKER_PYTHON = {
     r"composer\.sample\(\)": "composer.sample(num_inference_steps=20)",
     r"Composer\(scene\)\.sample\(generator=0\)": "Composer(scene).sample(generator=0, num_inference_steps=20)",
     r"composer\.sample\(4, generator=0, num_inference_steps=50\)": "composer.sample(4, num_inference_steps=5)",
+    r'energycomp\.infer\("graph\.png", clevr, count=3\)': 'energycomp.inference.explain("graph.png", clevr, values[0])',
     r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, count=0)',
     r"infer\(image, clevr\)\nprint\(solution\)\n": "infer(image, clevr, count=0)\n",  # the README's is longer
     r"infer\(image, clevr, count=2\)": r"infer(image, clevr, count=0)",
