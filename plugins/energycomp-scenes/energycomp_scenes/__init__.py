@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl
+from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from energycomp_scenes.drawing import Picture as Picture, draw as draw
+    from energycomp_scenes.films import film as film, read_frames as read_frames, save_frames as save_frames
     from energycomp_scenes.graph import SceneGraph as SceneGraph, placed as placed, scene as scene
     from energycomp_scenes.layouts import layout_prior as layout_prior
     from energycomp_scenes.questions import Answer as Answer, answer as answer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         near as near,
         right_of as right_of,
     )
+    from energycomp_scenes.tracking import Track as Track, track as track
 
 __getattr__, __all__ = first_use(__name__, __file__)
 
@@ -34,5 +36,13 @@ def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
     """The commands of this package, imported when one is run or shown by `--help`."""
     return {
         "scene": lambda: import_module("energycomp_scenes.commands").scene,
+        "film": lambda: import_module("energycomp_scenes.motion_commands").film,
+        "track": lambda: import_module("energycomp_scenes.motion_commands").track,
         "relate": lambda: import_module("energycomp_scenes.commands").relate,
     }
+
+
+@hookimpl
+def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
+    """Videos of objects that hide each other."""
+    return {"clevr-videos": lazy("energycomp_scenes.videos:VideosSource")}

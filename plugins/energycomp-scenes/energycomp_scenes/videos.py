@@ -18,7 +18,8 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import from_bytes, save_image, to_bytes
-from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES, project
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
+from energycomp_datasets.clevr.layout import object_values
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, SIZES, Scene, id_buffer, sample_lighting
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
@@ -57,12 +58,12 @@ def asked(text: str) -> Asked:
             found["moving"] = True
         elif cross and width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 1024 >= int(height) >= 16:
             found["size"] = int(width), int(height)
-        elif part.endswith("f") and part[:-1].isdecimal() and 2 <= int(part[:-1]) <= 1000:
+        elif part.endswith("f") and part[:-1].isdecimal() and 6 <= int(part[:-1]) <= 1000:
             found["frames"] = int(part[:-1])
         elif part.replace("-", "").isdecimal():
             found["objects"] = parse_range(part, least=2, greatest=8)
         else:
-            expected = "moving, two counts from 2 to 8, a size from 16 to 1024 and a number of frames from 2 to 1000"
+            expected = "moving, two counts from 2 to 8, a size from 16 to 1024 and a number of frames from 6 to 1000"
             raise InputError(f"got {part!r} in {text!r}; expected {expected}, such as moving:4-6:128x128:20f")
     return Asked(**found)
 
@@ -85,19 +86,12 @@ class Video:
 
     def objects(self, index: int) -> list[dict[str, Any]]:
         """What is true in a frame: identity, x, y, the words, and the visible share of each object."""
-        scene = self.scenes[index]
-        words = {
-            "size": ["large" if size > sum(SIZES.values()) / 2 else "small" for size in scene.sizes.tolist()],
-            **{name: [ATTRIBUTES[name][code] for code in codes.tolist()] for name, codes in _codes(scene).items()},
-        }
-        return [
-            {
-                "identity": k + 1, "x": round(x, 5), "y": round(y, 5),
-                **{name: each[k] for name, each in words.items()},
-                "visible": round(float(self.visible[index, k]), 4),
-            }
-            for k, (x, y) in enumerate(project(scene.positions, scene.camera).tolist())
-        ]  # fmt: skip
+        found = []
+        for k, (x, y, *codes) in enumerate(object_values(self.scenes[index]).tolist()):
+            words = {name: own[int(code) - 1] for (name, own), code in zip(ATTRIBUTES.items(), codes, strict=True)}
+            place = {"identity": k + 1, "x": round(x, 5), "y": round(y, 5)}
+            found.append({**place, **words, "visible": round(float(self.visible[index, k]), 4)})
+        return found
 
 
 def video_of(seed: int, index: int, wanted: Asked | None = None) -> Video:
@@ -137,10 +131,6 @@ def visible_shares(scenes: Sequence[Scene], size: tuple[int, int] = (128, 128)) 
 _OF_OBJECTS = ("positions", "sizes", "shapes", "colors", "materials", "rotations")
 
 
-def _codes(scene: Scene) -> dict[str, Tensor]:
-    return {"color": scene.colors, "material": scene.materials, "shape": scene.shapes}
-
-
 def _hides(visible: Tensor) -> bool:
     return bool((visible[1:-1] <= HIDDEN).any() & (visible[0] >= SEEN).all() & (visible[-1] > HIDDEN).all())
 
@@ -162,12 +152,12 @@ def _moved(count: int, wanted: Asked, generator: torch.Generator) -> list[Scene]
     for k in range(count):
         for _ in range(PATHS):
             start, end = FIELD * uniform(2, 2)
+            path = start + (end - start) * time
             if k == 1:  # passes behind the first one
                 when = int(wanted.frames * (0.5 + 0.2 * float(uniform(1))))
                 away = torch.nn.functional.normalize(-camera[when, :2], dim=0)
                 behind = paths[0][when] + away * float(sizes[:2].sum() + GAP + 0.3 * (1 + uniform(1)))
-                start, end = behind - (end - behind), end
-            path = start + (end - start) * (time if k != 1 else _through(when / (wanted.frames - 1), time))
+                path = behind + (end - behind) * (time - time[when]) / max(float(time[when]), 1 - float(time[when]))
             reach = [float(sizes[k] + sizes[j]) + GAP for j in range(len(paths))]
             apart = all(bool(((path - other).norm(dim=1) > far).all()) for other, far in zip(paths, reach, strict=True))
             if apart and bool((path.abs() <= FIELD).all()):
@@ -188,16 +178,11 @@ def _moved(count: int, wanted: Asked, generator: torch.Generator) -> list[Scene]
     ]
 
 
-def _through(when: float, time: Tensor) -> Tensor:
-    """Shares of a path, from 0 to 1, with one half at `when`: a constant speed that a shorter part of it needs."""
-    return 0.5 + (time - when) * 0.5 / max(when, 1 - when)
-
-
 @attrs.frozen
 class VideosSource:
     """Videos, for `energycomp data clevr-videos`; as examples, their frames with the objects that are seen.
 
-    >>> examples = VideosSource().examples("synthetic:4:32x32:2f", count=2, seed=0)
+    >>> examples = VideosSource().examples("synthetic:4:32x32:6f", count=2, seed=0)
     >>> [example.name for example in examples]
     ['video 0, frame 0', 'video 0, frame 1']
     """
@@ -219,7 +204,9 @@ class VideosSource:
         if not records:
             raise InputError(f"got {spec} without */{RECORD}; expected a folder of: energycomp data clevr-videos")
         frames = ((file.parent, frame) for file in records for frame in json.loads(file.read_text())["frames"])
-        return [_example(at / one["file"], f"{at.name}/{one['file']}", one["objects"]) for at, one in islice(frames, count)]
+        return [
+            _example(at / one["file"], f"{at.name}/{one['file']}", one["objects"]) for at, one in islice(frames, count)
+        ]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """A folder for each video, with its frames 000.png, 001.png, ... and what is true of them in `RECORD`."""

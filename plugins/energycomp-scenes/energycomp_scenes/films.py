@@ -1,0 +1,166 @@
+"""Moving pictures: frames drawn from a script of places, and GIF and MP4 files that are read and written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from energycomp.components import ReadsText
+from energycomp.denoisers import Conditional
+from energycomp.errors import InputError
+from energycomp.files import atomic_file
+from energycomp.images import as_picture
+from energycomp.models import Model, model_of
+from energycomp.sampling import Composer
+from energycomp.seeds import as_seed
+from energycomp_clevr.viewpoint import Viewpoint
+
+ARROW = "->"
+MOVIES = (".gif", ".mp4")
+MOST = 1_000  # frames
+SIDE = 320  # px
+
+
+def film(
+    model: Model | str | Path,
+    script: Sequence[str],
+    *,
+    frames: int = 16,
+    camera: str | None = None,
+    generator: int = 0,
+    **options: Any,
+) -> list[Image.Image]:
+    """Frames in which objects move from place to place. Costs what as many samples cost.
+
+    All frames start from the same noise, and the sampler adds the same to each, so that what does not move stays as it
+    is. Attributes that are left open may change between frames.
+
+    Args:
+        model: of whole objects, such as `clevr`, or its name.
+        script: objects with key places, which take equal times: "red cube at 0.2,0.5 -> 0.7,0.5". An object without an
+            arrow stays where it is, and one without a place is given one.
+        frames: from 2 to 1,000.
+        camera: key offsets of the camera in scene units, right, up and forward: "0,0,0 -> 0.5,0,0". The model must
+            take `energycomp_clevr.viewpoint.Viewpoint`, as `clevr` does.
+        generator: a seed.
+        options: of `Composer.sample`.
+
+    Raises:
+        InputError: a text that is no object, a place or an offset that is none, or a model that takes no such texts.
+    """
+    model, seed = model_of(model), as_seed(generator)
+    own = model.conditioner
+    if not isinstance(own, ReadsText) or not hasattr(own, "placed"):
+        raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
+    if not 2 <= frames <= MOST or not script:
+        raise InputError(f"got {len(script)} objects and frames={frames}; expected at least 1, and from 2 to {MOST:,}")
+    heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
+    leaves = []
+    for text, head in zip(script, heads, strict=True):
+        values, (_, arrow, keys) = own.read(head).repeat(frames, 1), text.partition(ARROW)
+        if arrow:
+            values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
+        if not bool(own.support.check(values).all()):
+            raise InputError(f"got {text!r} with a place outside of the image; expected numbers in [0, 1]")
+        leaves.append(model.leaf(values, name=text))
+    if camera is not None:
+        view, denoiser = Viewpoint(), model.denoiser
+        if tuple(denoiser.token_shape) != view.token_shape:
+            raise InputError(f"got a camera for {model.name}, which takes no viewpoint; expected clevr; leave it out")
+        seen = torch.cat([view.parse(camera=offset) for offset in moved(camera, frames, 3).tolist()])
+        condition = view(seen.to(denoiser.device))
+        leaves.append(Conditional(denoiser, condition, name="camera", sampling=leaves[0].sampling))
+    images = Composer(leaves).sample(frames, generator=[seed] * frames, **options)
+    return [model.shown(image, side=SIDE) for image in images]
+
+
+def moved(text: str, frames: int, numbers: int) -> Tensor:
+    """Key places, evenly in time and with straight lines between them, (frames, numbers).
+
+    >>> moved("0,0.5 -> 0.5,0.5 -> 0.5,1", 5, 2).tolist()
+    [[0.0, 0.5], [0.25, 0.5], [0.5, 0.5], [0.5, 0.75], [0.5, 1.0]]
+    """
+    try:
+        known = torch.tensor([[float(one) for one in re.split(r"[,\s]+", key.strip())] for key in text.split(ARROW)])
+    except ValueError:
+        known = torch.empty(0)
+    if known.ndim != 2 or known.shape[1] != numbers or not bool(known.isfinite().all()):
+        example = f" {ARROW} ".join([",".join(["0.2"] * numbers), ",".join(["0.5"] * numbers)])
+        raise InputError(f"got {text!r}; expected {numbers} numbers, and arrows between such places, as {example}")
+    at = np.linspace(0, len(known) - 1, frames)
+    columns = [np.interp(at, np.arange(len(known)), column) for column in known.T.numpy()]
+    return torch.from_numpy(np.stack(columns, axis=1)).float()
+
+
+def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
+    """The frames of image files, or of one GIF or MP4 file.
+
+    Raises:
+        InputError: a file that cannot be read, or not from 2 to 1,000 frames of one size.
+    """
+    found = [Path(path) for path in paths]
+    is_movie = len(found) == 1 and found[0].suffix.lower() in MOVIES
+    frames = []
+    for frame in _movie(found[0]) if is_movie else map(as_picture, found):
+        frames.append(frame)
+        if frame.size != frames[0].size or len(frames) > MOST:
+            break
+    sizes = sorted({f"{frame.width}x{frame.height}" for frame in frames})
+    if len(sizes) != 1 or not 2 <= len(frames) <= MOST:
+        got = f"got {len(frames)} frames of {' and '.join(sizes) or 'no'} pixels"
+        raise InputError(f"{got}; expected from 2 to {MOST:,} frames of one size; name other files, or resize them")
+    return frames
+
+
+def _movie(path: Path) -> Iterator[Image.Image]:
+    if path.suffix.lower() == ".gif" or not path.is_file():
+        as_picture(path)  # has the limits and the errors of images
+        with Image.open(path, formats=["GIF"]) as opened:
+            yield from (frame.convert("RGB") for frame in ImageSequence.Iterator(opened))
+        return
+    try:
+        for array in _imageio().get_reader(path, format="FFMPEG"):
+            yield Image.fromarray(array)
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        raise InputError(f"got {path}, which cannot be read as a video; expected MP4; convert it") from error
+
+
+def save_frames(frames: Sequence[Image.Image], path: str | Path, *, fps: float = 8.0) -> None:
+    """Writes frames as a GIF or MP4 file, by the end of its name, whole or not at all.
+
+    Raises:
+        InputError: another end, no frames, or MP4 without energycomp-scenes[mp4].
+        CheckpointError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in MOVIES or not frames or not 0 < fps <= 100:
+        got = f"got {path} for {len(frames)} frames at {fps:g} a second"
+        raise InputError(f"{got}; expected a name that ends in {' or '.join(MOVIES)}, frames, and up to 100 a second")
+    even = [frame.convert("RGB").crop((0, 0, frame.width // 2 * 2, frame.height // 2 * 2)) for frame in frames]
+    with atomic_file(path) as temporary:
+        if path.suffix.lower() == ".gif":
+            more = {"append_images": even[1:], "duration": round(1000 / fps), "loop": 0}
+            even[0].save(temporary, format="GIF", save_all=True, **more)
+            return
+        with TemporaryDirectory() as folder:  # ffmpeg goes by the end of a name
+            made = Path(folder) / "film.mp4"
+            _imageio().mimwrite(made, list(map(np.asarray, even)), format="FFMPEG", fps=fps, macro_block_size=2)
+            temporary.write_bytes(made.read_bytes())
+
+
+def _imageio() -> Any:
+    try:
+        import imageio.v2 as imageio
+        import imageio_ffmpeg  # noqa: F401 - what reads and writes
+    except ImportError as error:
+        missing = "got an MP4 file without imageio-ffmpeg; expected it, or a GIF file"
+        raise InputError(f"{missing}; pip install 'energycomp-scenes[mp4]'") from error
+    return imageio

@@ -1,0 +1,279 @@
+"""One frame of a video: objects where they are expected are moved, judged, found again, and read.
+
+Notation: variable -> symbol
+    place, velocity     x, v: of an object, in shares of the image, and in these per frame
+    spread              P (2, 3): for each axis the variance of x, the covariance of x and v, and the variance of v
+    difference          D, the change of the composed prediction per unit of a number of a place
+    hessian             H = D.D; J is nearly quadratic in a place, with the second derivative 2 H
+    beta                inverse temperature of places, that of the model / `TEMPER`: draws of one frame share its errors
+    evidence            beta_model (J without an object - J) in nats, on draws that did not move it
+    share               s = min(1, evidence / its usual value)^2: what is covered in part seems to be elsewhere
+
+    x <- x + v,  P <- F P F' + Q                              objects move at a constant speed, nearly
+    x <- argmin J(x) + |x - x_prior|^2 / (2 beta P_xx)        Gauss-Newton steps, all objects at once
+    v <- v + P_xv / P_xx (x - x_prior),  1 / P_xx <- 1 / P_xx + 2 s beta H      the Kalman filter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
+
+DRAWS, SIDE, STEP, STEPS = 4, 8, 0.01, 2  # of each of two banks; points of a lattice a side; differences; of Newton
+TEMPER, JERK = 6.0, 0.003  # of places; how much a velocity changes in a frame, std
+START = (0.005, 0.03)  # std of the place and of the velocity of an object that was just found
+SEEN, NEW, SETTLED = 7.0, 10.0, 2.0  # nats: of what is seen, against what is new, and of a step that another follows
+LOCAL, NEAR = (-2.0, -1.0, 0.0, 1.0, 2.0), 0.02  # where a hidden object is sought, in std, and the least std of these
+APART, P_VALUE = 0.04, 0.05  # of what is new: from other objects, in shares of the image, and of the paired test
+PATIENCE, FORGET, USUAL = 30, 0.9, 5  # frames; share of the evidence of words left after a frame; frames of a mean
+TENSORS = ("place", "velocity", "spread")
+
+
+@attrs.frozen(eq=False)
+class Tracked:
+    """An object in one frame, which the prior of the next frame is made of.
+
+    Args:
+        identity: from 1, the same in all frames.
+        place, velocity, spread: of the posterior, or of the prior where the object is hidden.
+        words: log posterior (n,) of the words of each attribute, of all frames.
+        evidence, usual: in nats, of this frame, and about that of frames in which nothing covers it.
+        visible: whether it was found in this frame.
+        seen, unseen: frames in which it was visible, and those since then.
+    """
+
+    identity: int
+    place: Tensor
+    velocity: Tensor
+    spread: Tensor
+    words: tuple[Tensor, ...]
+    evidence: float
+    usual: float
+    visible: bool = True
+    seen: int = 1
+    unseen: int = 0
+
+    @classmethod
+    def new(cls, identity: int, place: Tensor, words: Iterable[Tensor], evidence: float) -> Tracked:
+        """An object that was just found."""
+        spread = torch.tensor([START[0] ** 2, 0.0, START[1] ** 2]).repeat(2, 1)
+        return cls(identity, place, torch.zeros(2), spread, tuple(words), evidence, max(evidence, SEEN))
+
+    @property
+    def codes(self) -> Tensor:
+        """The most likely word of each attribute, (A,) from 1."""
+        return torch.tensor([float(each.argmax()) + 1 for each in self.words])
+
+    @property
+    def certainty(self) -> list[float]:
+        """The posterior of these words."""
+        return [float(each.softmax(0).max()) for each in self.words]
+
+    @property
+    def gone(self) -> bool:
+        """Whether it left the image while it was hidden, or was hidden for too long."""
+        outside = bool(((self.place < 0) | (self.place > 1)).any())
+        return not self.visible and (outside or self.unseen > min(PATIENCE, 4 * self.seen))
+
+    def moved(self) -> Tracked:
+        """The prior of the next frame."""
+        xx, xv, vv = self.spread.unbind(1)
+        spread = torch.stack([xx + 2 * xv + vv, xv + vv, vv], dim=1) + JERK**2 * torch.tensor([0.25, 0.5, 1.0])
+        return attrs.evolve(self, place=self.place + self.velocity, spread=spread)
+
+    def found(self, place: Tensor, precision: Tensor, evidence: float) -> Tracked:
+        """The posterior after the prior, at a place and with what the image adds to its precision, both (2,)."""
+        xx, xv, vv = self.spread.unbind(1)
+        share = min(1.0, evidence / self.usual) ** 2
+        left = 1 / (1 + share * xx * precision)  # of the variance of the place
+        move = (place - self.place) * share * (1 + xx * precision) * left
+        spread = torch.stack([xx * left, xv * left, vv - xv.square() / xx * (1 - left)], dim=1)
+        usual = self.usual + (evidence - self.usual) / USUAL * (1.0 if evidence > self.usual else 0.2)
+        return attrs.evolve(
+            self, place=self.place + move, velocity=self.velocity + xv / xx * move, spread=spread, evidence=evidence,
+            usual=usual, visible=True, seen=self.seen + 1, unseen=0,
+        )  # fmt: skip
+
+    def hidden(self, evidence: float) -> Tracked:
+        """The prior as it is: nothing is seen of the object."""
+        return attrs.evolve(self, evidence=evidence, visible=False, unseen=self.unseen + 1)
+
+    def read(self, errors: Tensor, attribute: int, beta: float) -> Tracked:
+        """With the errors (n,) of the words of an attribute added to what is known of them."""
+        words = list(self.words)
+        words[attribute] = torch.log_softmax(words[attribute] - beta * errors.to(words[attribute]), 0)
+        return attrs.evolve(self, words=tuple(words))
+
+    def forgetting(self) -> Tracked:
+        """With a part of what is known of the words, so that each is looked at again."""
+        return attrs.evolve(self, words=tuple(torch.log_softmax(FORGET * each, 0) for each in self.words))
+
+    def state(self) -> dict[str, Any]:
+        """JSON data, which `of` takes back."""
+        found = {name: getattr(self, name) for name in attrs.fields_dict(Tracked)}
+        tensors = {name: found[name].tolist() for name in TENSORS}
+        return {**found, **tensors, "words": [each.tolist() for each in self.words]}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Tracked:
+        """The object of a state."""
+        tensors = {name: torch.tensor(state[name]) for name in TENSORS}
+        return cls(**{**state, **tensors, "words": tuple(map(torch.tensor, state["words"]))})
+
+
+@attrs.frozen(eq=False)
+class Sighting:
+    """A frame and the objects as they are expected: one bank of draws moves and finds them, the other one judges."""
+
+    problem: Problem
+    expected: Sequence[Tracked]
+    first: NoiseBank
+    second: NoiseBank
+
+    @property
+    def beta(self) -> float:
+        """Of the model; 1 where it has none."""
+        return self.problem.beta or 1.0
+
+    @property
+    def words(self) -> tuple[int, ...]:
+        """How many words each attribute has."""
+        return () if self.problem.mixed is None else self.problem.mixed.words
+
+    @property
+    def places(self) -> Tensor:
+        """(K, 2), inside of the image."""
+        return torch.stack([torch.zeros(2), *(each.place.clamp(0, 1) for each in self.expected)])[1:]
+
+    @property
+    def codes(self) -> Tensor:
+        """(K, A)."""
+        return torch.stack([torch.zeros(len(self.words)), *(each.codes for each in self.expected)])[1:]
+
+    @property
+    def variances(self) -> Tensor:
+        """Of the places, (K, 2)."""
+        return torch.stack([torch.ones(2), *(each.spread[:, 0] for each in self.expected)])[1:]
+
+    def form(self, places: Tensor, codes: Tensor, bank: NoiseBank) -> QuadraticForm:
+        """Over places (N, 2) with codes (N, A), or (A,) for all. Costs N rows a draw."""
+        mixed, codes = self.problem.mixed, codes.expand(len(places), -1)
+        return self.problem.quadratic(places if mixed is None else mixed.joined(places, codes), bank)
+
+    def move(self) -> tuple[Tensor, Tensor, list[int], QuadraticForm]:
+        """Places (K, 2), what the image adds to the precision of each, the objects that take part, and the form."""
+        places = prior = self.places
+        codes, variances, beta = self.codes, self.variances, self.beta / TEMPER
+        pull, precision, form = 0.5 / beta / variances.double(), 0 * places, self.form(places, codes, self.first)
+        part = [k for k, each in enumerate(self.expected) if each.visible]
+        helps = form.errors_with_each(part).mean(0) < form.errors(part).mean()
+        part = sorted({*part, *helps.nonzero()[:, 0].tolist()})
+        for _ in range(STEPS if part else 0):
+            sizes = _inward(places[part])
+            near = (places[part][:, None] + torch.diag_embed(sizes)).flatten(0, 1)
+            both = form.append(self.form(near, codes[part].repeat_interleave(2, 0), self.first))
+            gradient, hessian = _slopes(both, part, part, sizes)
+            gradient = gradient - (pull * (places - prior))[part].flatten()
+            step = torch.linalg.solve(hessian + torch.diag(pull[part].flatten()), gradient).view(-1, 2).to(places)
+            reach, index = 3 * variances[part].sqrt(), (torch.tensor(part),)
+            precision = precision.index_put(index, (2 * beta * hessian.diagonal()).view(-1, 2).to(places))
+            moved = places.index_put(index, (places[part] + step.clamp(-reach, reach)).clamp(0, 1))
+            after = self.form(moved, codes, self.first)
+            gained = float(form.errors(part).mean() - after.errors(part).mean())
+            gained += float((pull * ((places - prior).square() - (moved - prior).square())).sum())
+            if gained > 0:
+                places, form = moved, after
+            if gained * self.beta < SETTLED:
+                break
+        return places, precision, part, form
+
+    def judge(self, places: Tensor, part: Sequence[int]) -> tuple[QuadraticForm, list[float], list[int]]:
+        """The form on the second bank, evidence, and the objects that are seen: others are dropped one by one."""
+        form, evidence, seen = self.form(places, self.codes, self.second), [0.0] * len(places), list(part)
+        while seen:
+            whole = form.errors(seen).mean()
+            for k in seen:
+                evidence[k] = self.beta * float(form.errors([j for j in seen if j != k]).mean() - whole)
+            least = min(seen, key=evidence.__getitem__)
+            if evidence[least] >= SEEN:
+                break
+            seen.remove(least)
+        return form, evidence, seen
+
+    def find(
+        self, form: QuadraticForm, judged: QuadraticForm, seen: Sequence[int], corner: Sequence[float]
+    ) -> tuple[Tensor, float, int | None] | None:
+        """Where something is seen that is not explained, its evidence, and which hidden object it is; None for nothing.
+
+        One draw screens a lattice with all attributes open, and places about those of hidden objects with their words.
+        The best one is moved by a Gauss-Newton step, and compared on the second bank as each of the hidden objects,
+        with the surprise of its place, and as a new one. It is accepted by a paired test.
+
+        Args:
+            corner: offset of the lattice, in shares of the distance of its points.
+        """
+        lost = [k for k in range(len(self.expected)) if k not in seen]
+        known, variances, codes = self.places, self.variances, torch.cat([self.codes, torch.zeros(1, len(self.words))])
+        around = torch.cartesian_prod(*[torch.tensor(LOCAL)] * 2)
+        lattice = (torch.cartesian_prod(*[torch.arange(SIDE)] * 2) + torch.tensor(corner)) / SIDE
+        places = torch.cat([lattice, *(known[k] + around * variances[k].sqrt().clamp(min=NEAR) for k in lost)])
+        owner, places = torch.tensor([-1] * len(lattice) + [k for k in lost for _ in around]), places.clamp(0, 1)
+        screen = form.first().append(self.form(places, codes[owner], self.first[:1]))
+        gains = self.beta * (screen.errors(seen)[:, None] - screen.errors_with_each(seen))[0, len(form) :]
+        gains = gains - NEW * (owner < 0)
+        best = int(gains.argmax())
+        if gains[best] <= -NEW:
+            return None
+        place, own = places[[best]], codes[owner[best]]
+        sizes = _inward(place)
+        near = torch.cat([place, place + torch.diag_embed(sizes)[0]])
+        gradient, hessian = _slopes(
+            form.append(self.form(near, own, self.first)), [*seen, len(form)], [len(form)], sizes
+        )
+        step = torch.linalg.solve(hessian + 1e-3 * hessian.diagonal().mean() * torch.eye(2), gradient).to(place)
+        place = (place + step.clamp(-0.5 / SIDE, 0.5 / SIDE)).clamp(0, 1)
+        options = torch.cat([codes[-1:], codes[lost]])
+        found = judged.append(self.form(place.expand(len(options), -1), options, self.second))
+        before, after = found.errors(seen), found.errors_with_each(seen)[:, len(judged) :]
+        surprise = ((place - known[lost]).square() / variances[lost].clamp(min=NEAR**2)).sum(1) / 2
+        cost = self.beta * after.mean(0) + torch.cat([torch.tensor([NEW]), surprise.clamp(max=NEW)])
+        which = int(cost.argmin())
+        evidence, p_value = self.beta * float((before - after[:, which]).mean()), paired(after[:, which], before)[2]
+        least = SEEN + (NEW if which == 0 else 0.0)
+        crowded = which == 0 and bool((torch.cdist(place, known[seen]) < APART).any())
+        if evidence < least or p_value > P_VALUE or crowded:
+            return None
+        return place[0], evidence, lost[which - 1] if which else None
+
+    def read(
+        self, judged: QuadraticForm, others: Sequence[int], place: Tensor, codes: Tensor, attribute: int
+    ) -> Tensor:
+        """Mean errors (n,) of an object with each word of an attribute, beside others. Costs n rows a draw."""
+        number = self.words[attribute]
+        options = codes.repeat(number, 1)
+        options[:, attribute] = torch.arange(number) + 1.0
+        form = judged.append(self.form(place.expand(number, -1), options, self.second))
+        return form.errors_with_each(others).mean(0)[len(judged) :]
+
+
+def _inward(places: Tensor) -> Tensor:
+    """Small steps towards the middle of the image."""
+    return STEP * (1 - 2 * (places > 0.5).to(places))
+
+
+def _slopes(form: QuadraticForm, chosen: Sequence[int], moved: Sequence[int], sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """D.r and D.D: the last 2 k atoms are those of `moved`, with one of two numbers changed by its size (k, 2)."""
+    number, size = torch.arange(sizes.numel()), sizes.flatten().double()
+    mean, w = form.mean(), torch.zeros(len(form), dtype=torch.float64)
+    w[list(chosen)] = 1.0
+    difference = torch.zeros(len(number), len(form), dtype=torch.float64)
+    difference[number, len(form) - len(number) + number] = 1 / size
+    difference[number, torch.tensor(moved).repeat_interleave(2)] = -1 / size
+    b, gram = mean.b[0].cpu(), mean.gram()[0].cpu()
+    return difference @ (b - gram @ w), difference @ gram @ difference.T

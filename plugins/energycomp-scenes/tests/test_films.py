@@ -1,0 +1,122 @@
+"""Films: places between keys, frames that share their noise, and files of frames."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from energycomp import Model, load
+from energycomp.cli import app
+from energycomp.errors import InputError
+from energycomp.testing import tiny_model
+from energycomp_scenes import film, read_frames, save_frames
+from energycomp_scenes.films import moved
+
+
+@pytest.fixture(scope="module")
+def small() -> Model:
+    return load("clevr-small")
+
+
+def frames(count: int = 3, size: tuple[int, int] = (32, 24)) -> list[Image.Image]:
+    return [Image.new("RGB", size, (80 * k, 40, 200)) for k in range(count)]
+
+
+def test_keys_take_equal_times() -> None:
+    assert moved("0,0 -> 1,0 -> 1,1", 5, 2).tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
+    assert moved("0.25 0.5", 2, 2).tolist() == [[0.25, 0.5]] * 2
+
+
+@pytest.mark.parametrize("text", ["0,0 -> 1", "a,b", "0,0,0", "nan,0 -> 1,1", "0,0 ->"])
+def test_keys_that_are_none(text: str) -> None:
+    with pytest.raises(InputError, match="expected 2 numbers"):
+        moved(text, 4, 2)
+
+
+def test_what_does_not_move_stays_as_it_is(small: Model) -> None:
+    script = ["large red rubber cube at 0.3,0.5", "small blue metal sphere at 0.7,0.6"]
+    first, second = film(small, script, frames=2, num_inference_steps=3, progress=False)
+    assert np.array_equal(np.asarray(first), np.asarray(second))
+    script[1] += " -> 0.5,0.75"
+    third, fourth = film(small, script, frames=2, num_inference_steps=3, progress=False)
+    assert np.array_equal(np.asarray(first), np.asarray(third))
+    assert not np.array_equal(np.asarray(third), np.asarray(fourth))
+
+
+def test_an_object_without_a_place_is_given_one(small: Model) -> None:
+    first, second = film(small, ["large red metal cube"], frames=2, num_inference_steps=2, progress=False)
+    assert np.array_equal(np.asarray(first), np.asarray(second))
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        (["red cube at 0.3,0.5 -> 1.2,0.5"], {}, "place outside of the image"),
+        (["red cube at 0.3,0.5 -> there"], {}, "expected 2 numbers"),
+        (["red thing at 0.3,0.5"], {}, "the word 'thing'"),
+        ([], {}, "got 0 objects"),
+        (["red cube"], {"frames": 1}, "frames=1"),
+        (["red cube"], {"camera": "0,0,0 -> 1,0,0"}, "takes no viewpoint; expected clevr"),
+    ],
+)
+def test_what_cannot_be_drawn(small: Model, script: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        film(small, script, **options)
+
+
+def test_a_model_that_reads_no_objects() -> None:
+    with pytest.raises(InputError, match="tiny, which reads no objects"):
+        film(tiny_model(), ["0.3,0.5"])
+
+
+@pytest.mark.parametrize("name", ["film.gif", "film.mp4"])
+def test_frames_are_written_and_read(tmp_path: Path, name: str) -> None:
+    if name.endswith("mp4"):
+        pytest.importorskip("imageio_ffmpeg")
+    save_frames(frames(), tmp_path / name)
+    found = read_frames([tmp_path / name])
+    assert [frame.size for frame in found] == [(32, 24)] * 3
+    levels = [float(np.asarray(frame)[..., 0].mean()) for frame in found]
+    assert np.allclose(levels, [0, 80, 160], atol=12)
+
+
+def test_mp4_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(InputError, match=r"pip install 'energycomp-scenes\[mp4\]'"):
+        save_frames(frames(), tmp_path / "film.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_frames(tmp_path: Path) -> None:
+    for k, frame in enumerate([*frames(2), *frames(1, (16, 16))]):
+        frame.save(tmp_path / f"{k}.png")
+    with pytest.raises(InputError, match="16x16 and 32x24 pixels; expected from 2 to 1,000 frames of one size"):
+        read_frames(sorted(tmp_path.iterdir()))
+    with pytest.raises(InputError, match="got 1 frames"):
+        read_frames([tmp_path / "0.png"])
+    for broken in ("broken.gif", "broken.mp4"):
+        (tmp_path / broken).write_bytes(b"no frames")
+        with pytest.raises(InputError, match="cannot be"):
+            read_frames([tmp_path / broken])
+    with pytest.raises(InputError, match="is no file"):
+        read_frames([tmp_path / "none.mp4"])
+    with pytest.raises(InputError, match=r"ends in \.gif or \.mp4"):
+        save_frames(frames(), tmp_path / "film.png")
+
+
+def test_the_command_writes_a_film(small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp.models.load", lambda *_, **__: small)
+    out = tmp_path / "film.gif"
+    script = ["large red rubber cube at 0.3,0.5 -> 0.6,0.5", "--frames", "3", "--steps", "2", "-o", str(out)]
+    result = CliRunner().invoke(app, ["film", "clevr-small", *script])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [str(out)]
+    assert len(read_frames([out])) == 3
+    refused = CliRunner().invoke(app, ["film", "clevr-small", "red cube", "-o", str(tmp_path / "film.png")])
+    assert "expected the name of a GIF or MP4 file" in str(refused.exception)
