@@ -166,7 +166,7 @@ def _moved(count: int, wanted: Asked, generator: torch.Generator) -> list[Scene]
         else:
             return None
     places = torch.stack(paths, dim=1)
-    base = {
+    base: dict[str, Any] = {
         "sizes": sizes, "shapes": shapes, "lighting": sample_lighting(count, generator),
         "colors": torch.randint(len(ATTRIBUTES["color"]), (count,), generator=generator),
         "materials": torch.randint(2, (count,), generator=generator),
