@@ -35,6 +35,7 @@ def editor(elem_id: str, *, editing: bool = False) -> Any:
         aspect=0,
         status="",
         maps=[],
+        relations=[],
         editing=editing,
         elem_id=elem_id,
         apply_default_css=False,

@@ -19,9 +19,12 @@ from energycomp.images import data_url
 from energycomp.inference import NoiseBank, OutOfDistributionWarning, Problem, QuadraticForm, Solution, Solver
 from energycomp.models import Model
 from energycomp.plugins import find
+from energycomp_scenes import belief
+from energycomp_scenes.relations import OPPOSITE
 from energycomp_studio.scene import Item, Scene
 
 MAPS = 4  # maps of the search that are shown at most
+SURE = 0.95  # probability from which a relation has none beside it
 GUESSED = 0.25  # share of the first gain that the next component of a guess has at least
 
 
@@ -206,6 +209,29 @@ def lit(solution: Solution) -> list[str]:
     return [
         data_url(Image.merge("LA", [Image.new("L", one.shape[::-1]), Image.fromarray(one.numpy())])) for one in dark
     ]
+
+
+def related(solution: Solution) -> list[list[tuple[int, str]]]:
+    """For each object its relations to the others, in words, with their numbers; none for what are no objects.
+
+    >>> objects = torch.tensor([[0.3, 0.4, 1, 1, 1, 1], [0.7, 0.6, 1, 1, 1, 1.0]])
+    >>> related(Solution(objects, 2, 1.0, 0.1, 0))
+    [[(1, 'left of, behind')], [(0, 'right of, in front of')]]
+    """
+    try:
+        pairs = belief(solution).relations()
+    except InputError:
+        return []
+    found: list[list[tuple[int, str]]] = [[] for _ in range(solution.count)]
+    for pair in pairs:
+        for one, other, turned in ((pair["a"], pair["b"], False), (pair["b"], pair["a"], True)):
+            said = [
+                (kind if (pair[kind] > 0.5) != turned else OPPOSITE[kind], max(pair[kind], 1 - pair[kind]))
+                for kind in ("left of", "in front of")
+            ]
+            words = [kind if sure > SURE else f"{kind} ({sure:.0%})" for kind, sure in said]
+            found[one - 1].append((other - 1, ", ".join(words)))
+    return found
 
 
 def notes(solution: Solution) -> str:

@@ -267,6 +267,10 @@ def test_read_shows_objects_and_edits_them(new_page: Any, tmp_path: Path) -> Non
     expect(lit).not_to_have_attribute("src", first or "")
     page.mouse.move(0, 0)
     expect(lit).to_be_hidden()
+    expect(page.locator("#read-scene .studio-arrows line")).to_have_count(0)  # tinted values are no objects of CLEVR
+    page.locator("#read-ask textarea").fill("how many cubes are there?")
+    page.keyboard.press("Enter")
+    expect(page.locator("#read-answer textarea")).to_have_value(re.compile("expected a reading of clevr"))
     page.click("#read-search button")
     expect(page.locator("#read-maps img").first).to_have_attribute("src", _DATA)
     rows(page, "read").first.get_by_label("tint of 1").select_option("green")

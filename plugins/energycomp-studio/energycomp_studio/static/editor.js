@@ -2,7 +2,7 @@
 // Its value is {items: [{given, weight, negated, either, origin, note}], final, number}; "edit" is triggered while
 // something is dragged, with final false, and once it has changed, with final true: one event, so that the last one wins.
 // Props of Python: form, picture, aspect (0 for that of the picture), status, editing, maps (of each component that
-// was read: an image that darkens all other pixels).
+// was read: an image that darkens all other pixels), relations (of each component that was read: [number, words] of others).
 const find = (name) => element.querySelector(name);
 const stage = find(".studio-stage"), picture = find(".studio-picture"), handles = find(".studio-handles");
 const rows = find(".studio-rows"), status = find(".studio-status"), hint = find(".studio-hint");
@@ -276,14 +276,35 @@ function labelRow({ name, words }) {
   return row;
 }
 
-// A row that is pointed at, or edited, lights the pixels that its component explains.
-const lit = find(".studio-lit");
+// A row that is pointed at, or edited, lights the pixels that its component explains, and shows its relations.
+const lit = find(".studio-lit"), arrows = find(".studio-arrows");
+
+function drawArrows(item) {
+  const part = (tag, given, ...inner) => {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(given)) node.setAttribute(name, value);
+    node.append(...inner);
+    return node;
+  };
+  const at = ({ given }) => [`${100 * given.x}%`, `${100 * given.y}%`];
+  const shown = [];
+  for (const [other, words] of (item && item.origin !== null && (props.relations || [])[item.origin]) || []) {
+    const to = items.find((one) => one.origin === other);
+    if (!to) continue;
+    const [[x1, y1], [x2, y2]] = [at(item), at(to)];
+    shown.push(part("line", { x1, y1, x2, y2 }), part("circle", { cx: x2, cy: y2, r: 4 }));
+    shown.push(part("text", { x: x2, y: y2, dy: -16 }, words));
+  }
+  arrows.replaceChildren(...shown);
+}
+
 for (const name of ["pointerover", "pointerleave", "focusin", "focusout"]) {
   rows.addEventListener(name, (event) => {
     const row = event.target.closest(".studio-row"), item = items[[...rows.children].indexOf(row)];
     const map = /over|in$/.test(name) && item && item.origin !== null && (props.maps || [])[item.origin];
     lit.hidden = !map;
     if (map) lit.src = map;
+    drawArrows(/over|in$/.test(name) ? item : null);
   });
 }
 
@@ -333,6 +354,7 @@ function drawForm() {
 
 function drawPicture() {
   lit.hidden = true;
+  drawArrows(null);
   stage.hidden = !props.picture;
   under.hidden = !props.picture;
   find(".studio-right").hidden = props.editing && !props.picture; // nothing was read

@@ -14,12 +14,13 @@ from energycomp.images import data_url, heat
 from energycomp.inference import Solution
 from energycomp.models import Model
 from energycomp_edit import edit
+from energycomp_scenes import answer, belief
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell
 from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, editor, finally_shown, followed, session_of
 from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.reading import Reading, Stage, described, lit, notes, read, scene_read, table
+from energycomp_studio.reading import Reading, Stage, described, lit, notes, read, related, scene_read, table
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
 from energycomp_studio.tabs.compose import first_scene, sampled
 from energycomp_studio.worker import Running, Worker
@@ -126,7 +127,7 @@ class _Read:
         what, search, shown = event.reported, gr.skip(), {}
         if isinstance(what, _Seen):
             stage[:] = ["looking for objects"]
-            shown = {"picture": what.url, "form": form_of(what.model).as_json(), "maps": []}
+            shown = {"picture": what.url, "form": form_of(what.model).as_json(), "maps": [], "relations": []}
         elif isinstance(what, str):
             stage[:] = [what]
         elif what is not None and what[1].kind == "maps":
@@ -142,8 +143,8 @@ class _Read:
         """The editor, the reasons not to trust the answer, and the table."""
         scene = {**scene_read(reading.described).as_json(), "final": True}
         picture = data_url(model.shown(reading.picture, side=SIDE))
-        form, lights = form_of(model).as_json(), lit(reading.solution)
-        update = gr.update(value=scene, form=form, picture=picture, status=status, maps=lights)
+        form, lights, relations = form_of(model).as_json(), lit(reading.solution), related(reading.solution)
+        update = gr.update(value=scene, form=form, picture=picture, status=status, maps=lights, relations=relations)
         return update, notes(reading.solution), table(reading, model)
 
     def lines(self, scene: Any, name: str, seed: Any, history: list[Reading]) -> tuple[str, str, Any]:
@@ -186,6 +187,15 @@ class _Read:
             failed=lambda message: (gr.update(status=message), gr.skip(), None),
         )  # fmt: skip
 
+    def ask(self, question: str, history: list[Reading]) -> str:
+        """The answer to a question about the image, which costs no network evaluation."""
+        if not history:
+            return "got no image; drop one first"
+        try:
+            return str(answer(question, belief(history[-1].solution)))
+        except EnergycompError as error:
+            return str(error)
+
     def undo(self, name: str, history: list[Reading]) -> tuple[Any, ...]:
         """Shows the image before the last change, or the objects as they were read."""
         if not history:
@@ -216,12 +226,15 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         undo = gr.Button("Undo", size="md", min_width=80, elem_id="read-undo")
     warned = gr.HTML("", elem_id="read-notes")
     scene = editor("read-scene", editing=True)
-    answer = gr.HTML("", elem_id="read-table")
+    objects = gr.HTML("", elem_id="read-table")
+    with gr.Row():
+        question = gr.Textbox(label="Ask", placeholder="what is left of the red cube?", scale=2, elem_id="read-ask")
+        said = gr.Textbox(label="Answer", interactive=False, scale=1, elem_id="read-answer")
     with gr.Accordion("The search", open=False, elem_id="read-search"):
         searched = gr.HTML("", elem_id="read-maps")
     with gr.Accordion("The same changes in code", open=False, elem_id="read-code"):
         python, shell = code("Python", "python"), code("Shell", "shell")
-    seen = [scene, warned, answer]
+    seen = [scene, warned, objects]
     shown = [*seen, searched, history, result, stop]
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
     for event, task, inputs in (
@@ -231,6 +244,7 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         finally_shown(event(task, inputs, shown, **once, **NETWORK), result, seen)
     painted = paint.click(own.repaint, [scene, model, seed, history], [scene, history, result, stop], **once, **NETWORK)
     finally_shown(painted, result, seen)
+    question.submit(own.ask, [question, history], said, **FREE)
     undo.click(own.undo, [model, history], [*seen, history], **FREE)
     gr.on(
         [scene.edit, history.change, seed.input],
