@@ -76,7 +76,7 @@ def tracked(images: Sequence[Any], model: Any, seed: int) -> tuple[list[list[Any
     found, rows, before = [], [], None
     for image in images:
         before = track_frame(image, model, before, seed=seed)
-        found.append([[row["identity"], row["x"], row["y"]] for row in before.described if row["visible"]])
+        found.append([[row["identity"], row["x"], row["y"]] for row in before.objects if row["visible"]])
         rows.append(before.rows)
     return found, rows
 

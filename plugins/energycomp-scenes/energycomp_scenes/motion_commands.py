@@ -72,7 +72,7 @@ def track(
     result.save(out / PICTURE)
     if run.as_json:
         for each in found:
-            typer.echo(json.dumps({"frame": each.index, "rows": each.rows, "objects": each.described}))
+            typer.echo(json.dumps({"frame": each.frame, "rows": each.rows, "objects": each.objects}))
         return
     typer.echo(f"{result}\n{out / PICTURE}")
 

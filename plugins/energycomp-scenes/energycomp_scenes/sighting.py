@@ -16,8 +16,7 @@ Notation: variable -> symbol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import attrs
 import torch
@@ -32,7 +31,6 @@ SEEN, NEW, SETTLED = 7.0, 10.0, 2.0  # nats: of what is seen, against what is ne
 LOCAL, NEAR = (-2.0, -1.0, 0.0, 1.0, 2.0), 0.02  # where a hidden object is sought, in std, and the least std of these
 APART, P_VALUE = 0.04, 0.05  # of what is new: from other objects, in shares of the image, and of the paired test
 PATIENCE, FORGET, USUAL = 30, 0.9, 5  # frames; share of the evidence of words left after a frame; frames of a mean
-TENSORS = ("place", "velocity", "spread")
 
 
 @attrs.frozen(eq=False)
@@ -113,18 +111,6 @@ class Tracked:
     def forgetting(self) -> Tracked:
         """With a part of what is known of the words, so that each is looked at again."""
         return attrs.evolve(self, words=tuple(torch.log_softmax(FORGET * each, 0) for each in self.words))
-
-    def state(self) -> dict[str, Any]:
-        """JSON data, which `of` takes back."""
-        found = {name: getattr(self, name) for name in attrs.fields_dict(Tracked)}
-        tensors = {name: found[name].tolist() for name in TENSORS}
-        return {**found, **tensors, "words": [each.tolist() for each in self.words]}
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Tracked:
-        """The object of a state."""
-        tensors = {name: torch.tensor(state[name]) for name in TENSORS}
-        return cls(**{**state, **tensors, "words": tuple(map(torch.tensor, state["words"]))})
 
 
 @attrs.frozen(eq=False)

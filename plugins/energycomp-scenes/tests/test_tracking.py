@@ -97,7 +97,7 @@ def test_a_new_object_is_found_and_read(model: Model) -> None:
 def test_an_object_that_leaves_the_image_is_gone(model: Model) -> None:
     frames = [[(0.7 + 0.1 * k, 0.4, RED)] * (k < 3) + [(0.4, 0.7, BLUE)] for k in range(7)]
     found = track(clip(model, frames), model)
-    assert [row["tint"] for row in found.frames[-1].described] == ["blue"]
+    assert [row["tint"] for row in found.frames[-1].objects] == ["blue"]
 
 
 def test_what_is_hidden_for_long_is_given_up() -> None:
@@ -155,6 +155,7 @@ def test_a_track_shows_itself(model: Model, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found.picture(0).size == (320, 320)
     assert "2 frames, 1 objects" in str(found)
+    assert "0-1" in str(found)
     found.save(tmp_path / "track.gif")
     with Image.open(tmp_path / "track.gif") as written:
         assert written.n_frames == 2
@@ -198,10 +199,10 @@ def test_objects_of_clevr_are_followed(clevr: Model) -> None:
         objects.append(
             Tracked.new(row["identity"], value[:2], [torch.log_softmax(9 * each, 0) for each in words], 100.0)
         )
-    frame = TrackedFrame(0, tuple(objects), 0, 4, ())
+    frame = TrackedFrame(0, (), 0, 4, tuple(objects))
     for index in (1, 2):
         frame = track_frame(video.frame(index), clevr, frame)
-        for row, expected in zip(frame.described, true[index], strict=True):
+        for row, expected in zip(frame.objects, true[index], strict=True):
             assert {name: row[name] for name in ATTRIBUTES} == {name: expected[name] for name in ATTRIBUTES}
             assert abs(row["x"] - expected["x"]) + abs(row["y"] - expected["y"]) < 0.03
         assert frame.rows <= 300
