@@ -21,7 +21,10 @@ from energycomp.images import as_picture
 from energycomp.models import Model, model_of
 from energycomp.sampling import Composer
 from energycomp.seeds import as_seed
+from energycomp_clevr.seen import AXES, HOME
 from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_datasets.clevr.geometry import project, unproject
+from energycomp_datasets.clevr.scenes import SIZES
 
 ARROW = "->"
 MOVIES = (".gif", ".mp4")
@@ -48,8 +51,8 @@ def film(
         script: objects with key places, which take equal times: "red cube at 0.2,0.5 -> 0.7,0.5". An object without an
             arrow stays where it is, and one without a place is given one.
         frames: from 2 to 1,000.
-        camera: key offsets of the camera in scene units, right, up and forward: "0,0,0 -> 0.5,0,0". The model must
-            take `energycomp_clevr.viewpoint.Viewpoint`, as `clevr` does.
+        camera: key offsets of the camera in scene units, right, up and forward, from where it sees the places of the
+            script: "0,0,0 -> 1,0,0". The model must take `energycomp_clevr.viewpoint.Viewpoint`, as `clevr` does.
         generator: a seed.
         options: of `Composer.sample`.
 
@@ -62,24 +65,34 @@ def film(
         raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
     if not 2 <= frames <= MOST or not script:
         raise InputError(f"got {len(script)} objects and frames={frames}; expected at least 1, and from 2 to {MOST:,}")
+    if camera is not None and tuple(model.denoiser.token_shape) != Viewpoint().token_shape:
+        raise InputError(f"got a camera for {model.name}, which takes no viewpoint; expected clevr; leave it out")
+    offsets = None if camera is None else moved(camera, frames, 3)
     heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
     for text, head in zip(script, heads, strict=True):
         values, (_, arrow, keys) = own.read(head).repeat(frames, 1), text.partition(ARROW)
         if arrow:
             values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
+        if offsets is not None:
+            values[:, :2] = _seen(values, offsets)
         if not bool(own.support.check(values).all()):
             raise InputError(f"got {text!r} with a place outside of the image; expected numbers in [0, 1]")
         leaves.append(model.leaf(values, name=text))
-    if camera is not None:
-        view, denoiser = Viewpoint(), model.denoiser
-        if tuple(denoiser.token_shape) != view.token_shape:
-            raise InputError(f"got a camera for {model.name}, which takes no viewpoint; expected clevr; leave it out")
-        seen = torch.cat([view.parse(camera=offset) for offset in moved(camera, frames, 3).tolist()])
-        condition = view(seen.to(denoiser.device))
-        leaves.append(Conditional(denoiser, condition, name="camera", sampling=leaves[0].sampling))
+    if offsets is not None:
+        view = Viewpoint()
+        condition = view(torch.cat([view.parse(camera=offset) for offset in offsets.tolist()]))
+        leaves.append(Conditional(model.denoiser, condition, name="camera", sampling=leaves[0].sampling))
     images = Composer(leaves).sample(frames, generator=[seed] * frames, **options)
     return [model.shown(image, side=SIDE) for image in images]
+
+
+def _seen(values: Tensor, offsets: Tensor) -> Tensor:
+    """Where a camera that is moved (F, 3) sees what the usual one sees at places of values (F, V), (F, 2)."""
+    home, heights = torch.tensor(HOME), torch.where(values[:, 2] == 1, SIZES["small"], SIZES["large"])
+    points = unproject(values[:, :2], heights, home)
+    cameras = home + offsets @ torch.tensor(AXES)
+    return torch.stack([project(point, camera) for point, camera in zip(points, cameras, strict=True)])
 
 
 def moved(text: str, frames: int, numbers: int) -> Tensor:

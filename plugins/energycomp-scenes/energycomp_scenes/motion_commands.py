@@ -88,7 +88,7 @@ def film(
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Number of frames.")] = 16,
     camera: Annotated[
         str | None,
-        typer.Option(help="Offsets of the camera, right, up and forward, in scene units: '0,0,0 -> 0.5,0,0'."),
+        typer.Option(help="Offsets of the camera, right, up and forward, in scene units: '0,0,0 -> 1,0,0'."),
     ] = None,
     steps: Steps = None,
     fps: Annotated[float, typer.Option(min=0.1, max=50, help="Frames per second.")] = 8.0,
@@ -97,7 +97,7 @@ def film(
 
     ```sh
     energycomp film clevr "large red rubber cube at 0.2,0.5 -> 0.7,0.5" "small blue metal sphere at 0.5,0.7" -o film.gif
-    energycomp film clevr "large red metal cube at 0.4,0.5" --camera "-0.5,0,0 -> 0.5,0,0" -o film.mp4
+    energycomp film clevr "large red metal cube at 0.4,0.5" --camera "-1,0,0 -> 1,0,0" -o film.mp4
     ```
 
     Places take equal times, with straight lines between them. All frames share their noise, so that what does not move

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_scenes import film, read_frames, save_frames
-from energycomp_scenes.films import moved
+from energycomp_scenes.films import _seen, moved
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,14 @@ def test_what_does_not_move_stays_as_it_is(small: Model) -> None:
     third, fourth = film(small, script, frames=2, num_inference_steps=3, progress=False)
     assert np.array_equal(np.asarray(first), np.asarray(third))
     assert not np.array_equal(np.asarray(third), np.asarray(fourth))
+
+
+def test_a_camera_sees_objects_elsewhere() -> None:
+    value = torch.tensor([[0.4, 0.5, 2.0, 0.0, 0.0, 0.0]]).repeat(3, 1)
+    still, right, forward = _seen(value, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).tolist()
+    assert still == pytest.approx([0.4, 0.5], abs=1e-4)
+    assert right[0] != pytest.approx(0.4, abs=1e-3)
+    assert abs(forward[0] - 0.5) > abs(0.4 - 0.5)  # what is nearer is further from the middle
 
 
 def test_an_object_without_a_place_is_given_one(small: Model) -> None:
