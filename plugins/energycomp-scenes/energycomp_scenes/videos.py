@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,7 @@ class Video:
         return found
 
 
+@lru_cache(maxsize=4)
 def video_of(seed: int, index: int, wanted: Asked | None = None) -> Video:
     """Video number `index` of `seed`, which depends on its arguments alone.
 
@@ -182,7 +184,7 @@ def _moved(count: int, wanted: Asked, generator: torch.Generator) -> list[Scene]
 class VideosSource:
     """Videos, for `energycomp data clevr-videos`; as examples, their frames with the objects that are seen.
 
-    >>> examples = VideosSource().examples("synthetic:4:32x32:6f", count=2, seed=0)
+    >>> examples = VideosSource().examples("synthetic:2:32x32:8f", count=2, seed=0)
     >>> [example.name for example in examples]
     ['video 0, frame 0', 'video 0, frame 1']
     """

@@ -49,23 +49,23 @@ def test_visible_shares_are_those_of_pixels() -> None:
 
 
 def test_a_video_depends_on_its_seed_and_number_alone() -> None:
-    first, second = (video_of(5, 2, asked("4:6f")) for _ in range(2))
+    first, second = (video_of(5, 2, asked("3:8f")) for _ in range(2))
     assert torch.equal(render(first.scenes[3], (32, 32)), render(second.scenes[3], (32, 32)))
-    assert first.objects(3) == second.objects(3) != video_of(5, 3, asked("4:6f")).objects(3)
+    assert first.objects(3) == second.objects(3) != video_of(5, 3, asked("3:8f")).objects(3)
 
 
 def test_files_are_read_again(tmp_path: Path) -> None:
     source, done = find("datasets", "clevr-videos")(), []
     assert isinstance(source, VideosSource)
-    source.write(tmp_path, count=2, seed=0, options="4:32x32:6f", progress=done.append)
+    source.write(tmp_path, count=2, seed=0, options="2:32x32:8f", progress=done.append)
     assert done == [1, 2]
-    examples = source.examples(str(tmp_path), count=8, seed=0)
-    assert [example.name for example in examples[5:]] == [
-        "video_0000/005.png", "video_0001/000.png", "video_0001/001.png",
+    examples = source.examples(str(tmp_path), count=10, seed=0)
+    assert [example.name for example in examples[7:]] == [
+        "video_0000/007.png", "video_0001/000.png", "video_0001/001.png",
     ]  # fmt: skip
     record = json.loads((tmp_path / "video_0001/video.json").read_text())
     seen = [one for one in record["frames"][1]["objects"] if one["visible"] > 0]
-    assert [one["x"] for one in examples[7].conditions or ()] == [one["x"] for one in seen]
+    assert [one["x"] for one in examples[9].conditions or ()] == [one["x"] for one in seen]
     with Image.open(tmp_path / "video_0001/001.png") as image:
         assert image.size == (32, 32)
     with pytest.raises(InputError, match="energycomp data clevr-videos"):
