@@ -33,7 +33,7 @@ NOT_RUN = {
     r" (CLEVR_v1\.0|clevrtex_full|DIR|multi_dsprites\.npz|photos/)": "reads files of the user",
     r"cmaes|lamps|energycomp-random": "needs a package that the page installs or writes",
 }
-# What makes the other commands quick: few images, and no search for components except in `edit`, which infers as well.
+# What makes the other commands quick: few images, and no search for the count of components except in docs/edit.md.
 QUICKER = {
     r"^(energycomp data clevr) -n \d{3,} ": r"\1 -n 1 ",
     r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
@@ -42,6 +42,7 @@ QUICKER = {
     r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 10",
     r"^(energycomp evaluate clevr\S* .*)-n (?:100|300)": r"\1-n 1 --count 0",
     r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
+    r"^(energycomp edit clevr scene\.png .*)": r"\1 --count 2",
     r"^(energycomp edit .*)": r"\1 --steps 10",
     r"^(energycomp scene .*)": r"\1 --steps 4 --tries 1",
     r"^(energycomp relate .*)": r"\1 --count 0",

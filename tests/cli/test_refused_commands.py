@@ -180,7 +180,7 @@ def test_what_needs_no_model_is_refused_before_it_is_loaded(
 
 MISSING = {
     "infer clevr picture.png": "energycomp-clevr",
-    "infer clevr picture.png --seed 1": "energycomp-solvers",
+    "infer clevr-small picture.png": "energycomp-solvers",
     "infer MODEL picture.png --solver sgd": "energycomp-solvers",
     "edit MODEL picture.png --remove 1": "energycomp-solvers",
     "sample text hello": "energycomp-text",

@@ -147,7 +147,7 @@ def together(site: Path, inputs: tuple[Path, Path], tmp_path_factory: pytest.Tem
     energycomp = [sys.executable, "-m", "energycomp"]
     names = ("plugins", "plugins --json", "env --json", "--help", "--version")
     commands = {name: [*energycomp, *name.split()] for name in names} | {
-        "sample": [*energycomp, "sample", "clevr", "0.3,0.4", "--steps", "1", "-o", "one.png", "--json"],
+        "sample": [*energycomp, "sample", "clevr-small", "0.3,0.4", "--steps", "1", "-o", "one.png", "--json"],
         "infer": [*energycomp, "infer", *inputs, "--solver", "pursuit", "--count", "1", "--json"],
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ENERGYCOMP_")} | {"COLUMNS": "200"}
@@ -229,7 +229,7 @@ def alone(
 @pytest.mark.parametrize("name", FAULTS)
 def test_alone_it_stops_nothing_but_itself(alone: Callable[[str], Run], inputs: tuple[Path, Path], name: str) -> None:
     run, fault = alone(name), FAULTS[name]  # with all of them at once, `together` samples and infers
-    assert repr(load("clevr")(0.3, 0.4)) == "clevr(0.3, 0.4)"
+    assert repr(load("clevr-small")(0.3, 0.4)) == "clevr(0.3, 0.4)"
     code, out, err = run("infer", *inputs, "--solver", fault.solver or name, "--count", 1, "--json")
     if fault.works:
         assert (code, json.loads(out)["count"]) == (0, 1)

@@ -93,9 +93,8 @@ def test_an_empty_scene_has_no_objects(clevr: energycomp.Model) -> None:
 def test_composed_objects_are_where_they_were_asked_for(clevr: energycomp.Model) -> None:
     places = torch.tensor([[0.25, 0.45], [0.7, 0.4], [0.5, 0.7]])
     composer = energycomp.Composer([clevr.leaf(place[None]) for place in places])
-    images = composer.sample(2, num_inference_steps=20, generator=torch.Generator().manual_seed(0), progress=False)
-    rate, _ = read(clevr, [Example(image, conditions=places.tolist()) for image in images])
-    assert rate >= 5 / 6
+    (image,) = composer.sample(num_inference_steps=20, generator=torch.Generator().manual_seed(0), progress=False)
+    assert read(clevr, [Example(image, conditions=places.tolist())]) == (1, 1)
 
 
 def test_the_flow_model_reads_held_out_scenes(flow: energycomp.Model) -> None:
@@ -109,20 +108,17 @@ def test_the_flow_model_reads_held_out_scenes(flow: energycomp.Model) -> None:
 @pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
 def test_the_flow_model_composes(clevr: energycomp.Model, flow: energycomp.Model, scheduler: str) -> None:
     places = torch.tensor([[0.25, 0.45], [0.7, 0.4], [0.5, 0.7]])
-    images = energycomp.Composer(flow.compose(places)).sample(
-        2, scheduler=scheduler, num_inference_steps=10, generator=0, progress=False
-    )
-    rate, _ = read(clevr, [Example(image, conditions=places.tolist()) for image in images])
-    assert rate >= 5 / 6
+    composer = energycomp.Composer(flow.compose(places))
+    (image,) = composer.sample(scheduler=scheduler, num_inference_steps=10, generator=0, progress=False)
+    assert read(clevr, [Example(image, conditions=places.tolist())]) == (1, 1)
 
 
 def test_both_models_compose_one_scene(clevr: energycomp.Model, flow: energycomp.Model) -> None:
     places = torch.tensor([[0.25, 0.45], [0.7, 0.4]])
     other = energycomp.match_snr(flow.compose(places[1:]), clevr.denoiser.noised_space)
     scene = energycomp.Composer(clevr.leaf(places[:1]) + (other - other.unconditional))
-    images = scene.sample(2, num_inference_steps=20, generator=0, progress=False)
-    rate, _ = read(clevr, [Example(image, conditions=places.tolist()) for image in images])
-    assert rate >= 3 / 4
+    (image,) = scene.sample(num_inference_steps=20, generator=0, progress=False)
+    assert read(clevr, [Example(image, conditions=places.tolist())]) == (1, 1)
 
 
 def test_noise_is_foreign(clevr: energycomp.Model) -> None:
