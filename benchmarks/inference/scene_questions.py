@@ -1,6 +1,7 @@
 """Relations and questions of CLEVR's form, read from pictures by their posterior.
 
-python benchmarks/inference/scene_questions.py --data DIR:3-8 [-n 60] [--model clevr] [--seed 0] [--each 4] [--examples]
+python benchmarks/inference/scene_questions.py --data DIR:3-8 [-n 60] [--model clevr] [--seed 0] [--each 4]
+    [--also clevr-small] [--examples]
 
 Relations: for all pairs of objects that were found, left of / right of, and in front of / behind, by the truth of the
 official records (places on the ground along the directions of the camera). Accuracy, and the calibration error of the
@@ -15,6 +16,7 @@ intervals over images. Answers of `infer` in `--records` are taken up again; `--
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,10 @@ from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from benchmarks.common.ways import identity
-from energycomp import infer, load
+from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
-from energycomp.inference import Solution
+from energycomp.inference import OutOfDistributionWarning, Solution
 from energycomp.seeds import derived_seed
 from energycomp_clevr.objects import ATTRIBUTES
 from energycomp_datasets.clevr.asked import asked
@@ -37,7 +39,7 @@ from energycomp_datasets.clevr.layout import record_of, scene_of
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
 from energycomp_lab.evaluation import Example, source_of, true_values
 from energycomp_scenes.questions import answer
-from energycomp_scenes.reading import Belief, belief
+from energycomp_scenes.reading import Belief, belief, joined
 
 FOUND = 0.08  # of the picture: an object that was read is that of the record
 TRIED, RESAMPLES, BINS = 300, 1000, 10
@@ -48,30 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for relations, and one for questions."""
     options = parser(
         __doc__, model="clevr", data="synthetic:3-8:128x128", n=60, seed=0, each=(4, "questions of a type and image"),
-        records="runs/scene_questions", examples=(False, "prints wrong answers"),
+        also=("", "another model that reads words, too"), records="runs/scene_questions",
+        examples=(False, "prints wrong answers"),
     ).parse_args(arguments)  # fmt: skip
     model = load(options.model)
     examples = source_of("clevr", model).examples(options.data, count=options.n, seed=options.seed)
     truths = [true_belief(options.data, k, one, options.seed, model.conditioner) for k, one in enumerate(examples)]
-    file = options.records / f"{identity(options.model, model)}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    known = {
-        one["index"]: one for one in read_lines(file) if (one["data"], one["seed"]) == (options.data, options.seed)
+    other = load(options.also) if options.also else None
+    solutions = [
+        read_by(model, other, options.records, options, k, one) for k, one in enumerate(tqdm(examples, desc="reading"))
+    ]
+    head: dict[str, Any] = {
+        "model": " and ".join(filter(None, [options.model, options.also])),
+        "data": options.data,
+        "images": len(examples),
+        "seed": options.seed,
     }
-    for index, example in enumerate(tqdm(examples, desc="reading")):
-        if index not in known:
-            image = to_unit(example.image) if isinstance(example.image, Tensor) else example.image
-            read = infer(
-                image, model, generator=torch.Generator().manual_seed(derived_seed(options.seed, "example", index))
-            )
-            known[index] = {"data": options.data, "seed": options.seed, "index": index, "rows": read.rows}
-            known[index] |= {
-                "found": read.conditions.tolist(),
-                "words": [] if read.words is None else read.words.tolist(),
-            }
-            append_line(file, known[index])
-    solutions = [solution_of(known[k]) for k in range(len(examples))]
-    head: dict[str, Any] = {"model": options.model, "data": options.data, "images": len(examples), "seed": options.seed}
     beliefs = [belief(one) for one in solutions]
     places = [true_values(one, model.conditioner)[:, :2] for one in examples]
     print(json.dumps(head | relations(beliefs, solutions, truths, places)), flush=True)
@@ -112,10 +106,36 @@ def true_belief(data: str, index: int, example: Example, seed: int, conditioner:
     return Belief((points @ axes.T)[None], codes[None], tuple({} for _ in points))
 
 
-def solution_of(record: Mapping[str, Any]) -> Solution:
-    """What `belief` needs of a reading."""
-    values, words = torch.tensor(record["found"]).reshape(-1, 6), torch.tensor(record["words"])
-    return Solution(values, len(values), 0.0, 0.0, record["rows"], words=words if len(words) else None)
+def read_by(model: Model, other: Model | None, records: Path, options: Any, index: int, example: Example) -> Solution:
+    """The reading of an example by a model, and by another one beside it; both are recorded."""
+    image = to_unit(example.image) if isinstance(example.image, Tensor) else example.image
+    seed = derived_seed(options.seed, "example", index)
+    file = records / f"{identity(options.model, model)}.jsonl"
+
+    def reading() -> Solution:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutOfDistributionWarning)
+            return infer(image, model, generator=seed, progress=False)
+
+    read = _recorded(file, {"data": options.data, "seed": options.seed, "index": index}, reading)
+    if other is None:
+        return read
+    both = records / f"{file.stem}+{identity(options.also, other)}.jsonl"
+    key = {"data": options.data, "seed": options.seed, "index": index}
+    return _recorded(both, key, lambda: joined(read, image, other, generator=seed))
+
+
+def _recorded(file: Path, key: Mapping[str, Any], reading: Callable[[], Solution]) -> Solution:
+    """A reading from a file, or a new one, which is kept there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = next((one for one in read_lines(file) if key.items() <= one.items()), None)
+    if known is None:
+        read = reading()
+        known = {**key, "rows": read.rows, "found": read.conditions.tolist()}
+        known["words"] = [] if read.words is None else read.words.tolist()
+        append_line(file, known)
+    values, words = torch.tensor(known["found"]).reshape(-1, 6), torch.tensor(known["words"]).reshape(-1, 15)
+    return Solution(values, len(values), 0.0, 0.0, known["rows"], words=words)
 
 
 def relations(

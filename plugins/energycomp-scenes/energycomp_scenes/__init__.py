@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from energycomp_scenes.graph import SceneGraph as SceneGraph, placed as placed, scene as scene
     from energycomp_scenes.layouts import layout_prior as layout_prior
     from energycomp_scenes.questions import Answer as Answer, answer as answer
-    from energycomp_scenes.reading import Belief as Belief, belief as belief
+    from energycomp_scenes.reading import Belief as Belief, belief as belief, joined as joined
     from energycomp_scenes.relations import (
         Formula as Formula,
         behind as behind,

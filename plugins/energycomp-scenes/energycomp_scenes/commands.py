@@ -84,6 +84,9 @@ def relate(
     camera: Annotated[
         bool, typer.Option("--camera", help="Infer the camera, too, for places in 3-D; clevr takes one.")
     ] = False,
+    also: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another model that reads words, too, such as clevr-small.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="PNG file of the image with its objects.")] = None,
     count: Count = None,
 ) -> None:
@@ -105,14 +108,17 @@ def relate(
     with loading(model):
         from energycomp.images import open_image, save_image
         from energycomp.inference import OutOfDistributionWarning, infer
-        from energycomp_scenes import answer, belief
+        from energycomp_scenes import answer, belief, joined
         from energycomp_scenes.questions import program_of
 
         programs = [(text, program_of(text) if isinstance(given, str) else given) for text, given in questions]
         picture, loaded = open_image(image, single=True), run.load(model)
+        other = None if also is None else run.load(also)
     with working("energycomp: reading ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is said below
         solution = infer(picture, loaded, count=parse_count(count), generator=run.seed, progress=False)
+        if other is not None:
+            solution = joined(solution, picture, other, generator=run.seed)
         eye, objects, rows = None, solution.table(), solution.rows
         if camera:
             from energycomp_clevr.seen import seen_from
