@@ -90,7 +90,8 @@ def random_graph(count: int, seed: int) -> SceneGraph:
 
 def judge(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
     """Whether all is right, whether the described objects are there, and whether nothing else is, by objects (K, 6)."""
-    wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in graph.objects.values()])[:, 2:]
+    texts = [text.partition(" at ")[0] for text in graph.objects.values()]
+    wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in texts])[:, 2:]
     fits = [
         [k for k, one in enumerate(found[:, 2:]) if bool(((one == words) | (words == 0)).all())] for words in wanted
     ]

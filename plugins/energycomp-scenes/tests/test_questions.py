@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import pytest
 import torch
 
-from energycomp import Solution
+from energycomp import Composer, Solution, infer, load
 from energycomp.errors import InputError
-from energycomp_scenes import Belief, answer, belief, left_of, near
+from energycomp_scenes import Belief, answer, belief, joined, left_of, near
 from energycomp_scenes.questions import program_of
 
 CODES = torch.tensor([[1, 2, 2, 1], [2, 3, 1, 2], [2, 2, 1, 1]])  # small red metal cube, large blue rubber sphere, ...
@@ -153,3 +154,20 @@ def test_what_has_no_belief() -> None:
         belief(Solution(torch.zeros(2, 2), 2, 0.0, 0.0, 0))
     with pytest.raises(InputError, match="the object '7'"):
         certain().probability(left_of("1", "7"))
+
+
+def test_two_readings_are_joined() -> None:
+    model, other = load("clevr-small"), load("clevr-small")
+    image = Composer([model("large red rubber cube at 0.4,0.5")]).sample(generator=0, num_inference_steps=20)[0]
+    with catch_warnings():
+        simplefilter("ignore")
+        read = infer(image, model, count=1)
+    both = joined(read, image, other)
+    assert both.words is not None
+    assert read.words is not None
+    assert torch.allclose(both.words.split([2, 8, 2, 3], 1)[1].sum(), torch.tensor(1.0))
+    assert bool((both.certainty >= read.certainty - 0.01).all())  # type: ignore[operator]
+    assert both.rows > read.rows
+    assert both.table()[0]["color"] == "red"
+    with pytest.raises(InputError, match="to join"):
+        joined(Solution(torch.zeros(1, 6), 1, 0.0, 0.0, 0), image, other)
