@@ -27,7 +27,6 @@ from benchmarks.common.options import parser
 from benchmarks.sampling.described_scenes import judged_by
 from benchmarks.sampling.scene_graphs import judge, random_graph
 from energycomp import Composer, Model, load
-from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, save_image, to_unit
 from energycomp_clevr.objects import ATTRIBUTES
@@ -50,21 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shown: list[Path] = []
     for skill in options.skills:
         folder = options.records / f"{ways.identity(options.model, model)}-{skill}-{options.tries}-{options.seed}"
-        right, rows = [], []
+        right, tried = [], []
         for k in tqdm(range(options.n), desc=skill):
             random = torch.Generator().manual_seed(10_000 * options.seed + k)
             task, file = SKILLS[skill](random, k), folder / f"{k}.png"
             note = file.with_suffix(".json")
             if not note.exists():
-                with count_rows() as counted:
-                    image = drawn(task, model, options.tries, options.seed + k)
+                image, tries = drawn(task, model, options.tries, options.seed + k)
                 save_image(image, file)
-                note.write_text(json.dumps({"rows": counted.rows}))
+                note.write_text(json.dumps({"tries": tries}))
             found = torch.tensor(read(k, to_unit(processor(file)[0]))).reshape(-1, 6)
             right.append(is_right(task, found))
-            rows.append(json.loads(note.read_text()))
+            tried.append(json.loads(note.read_text())["tries"])
         share, half = ways.mean_interval(torch.tensor(right))
-        line = {"skill": skill, "right": share, "interval": half, "n": len(right), "nfe": ways.spent(rows)}
+        line = {"skill": skill, "right": share, "interval": half, "n": len(right), "tried": sum(tried) / len(tried)}
         print(json.dumps(line | {"model": options.model, "tries": options.tries, "seed": options.seed}), flush=True)
         shown += [folder / f"{k}.png" for k in range(min(ways.SHOWN, options.n))]
     ways.write_rows(options.o, shown, columns=min(ways.SHOWN, options.n), side=128)
@@ -73,18 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 Task = tuple[SceneGraph, str | None]  # what is asked for, and a colour that the first object has not
 
 
-def drawn(task: Task, model: Model, tries: int, seed: int) -> Any:
-    """A picture of a task."""
+def drawn(task: Task, model: Model, tries: int, seed: int) -> tuple[Any, int]:
+    """A picture of a task, and how many samples were drawn for it."""
     graph, denied = task
     if denied is None:
-        return draw(graph, model, tries=tries, generator=seed, progress=False)[0].image
+        (picture,) = draw(graph, model, tries=tries, generator=seed, progress=False)
+        return picture.image, picture.tries
     ((_, described),) = graph.objects.items()
     (plain,) = model.scene(described, generator=seed)
     place = described.rpartition(" at ")[2]
     other = model.read(f"{denied} {described.rpartition(' at ')[0]} at {place}")
-    return Composer(2 * plain & ~other).sample(
-        generator=seed, guidance="attributes", guidance_scale=1.0, progress=False
-    )[0]
+    composer = Composer(2 * plain & ~other)
+    return composer.sample(generator=seed, guidance="attributes", guidance_scale=1.0, progress=False)[0], 1
 
 
 def is_right(task: Task, found: Tensor) -> bool:
