@@ -12,6 +12,7 @@ from energycomp_studio.tabs.compose import compose_tab
 from energycomp_studio.tabs.decompose import decompose_tab
 from energycomp_studio.tabs.models import models_tab
 from energycomp_studio.tabs.read import read_tab
+from energycomp_studio.tabs.track import track_tab
 from energycomp_studio.worker import Worker
 
 
@@ -31,6 +32,8 @@ def build(model: str, *, device: str = "cpu") -> gr.Blocks:
                 opened = compose_tab(blocks, library, worker, stop)
             with gr.Tab("Read", id="read"):
                 reads = read_tab(library, worker, stop)
+            with gr.Tab("Track", id="track"):
+                track_tab(library, worker, stop)
             with gr.Tab("Decompose", id="decompose"):
                 decomposes = decompose_tab(library, worker, stop)
             with gr.Tab("Models", id="models"):

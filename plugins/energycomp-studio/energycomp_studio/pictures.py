@@ -27,15 +27,19 @@ def uploaded(url: Any) -> Image.Image:
     >>> uploaded(data_url(Image.new("RGB", (8, 6), "red"))).size
     (8, 6)
     """
+    picture = decode_image(content_of(url), "the file")
+    picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
+    return picture
+
+
+def content_of(url: Any) -> bytes:
+    """The file of a data URL; raises `InputError` for more than 10 MB, or a damaged one."""
     head = re.match(r"data:[\w.+/-]*;base64,", url[:100]) if isinstance(url, str) else None
     if head is None:
-        raise InputError("got no image; expected a PNG, JPEG or WebP file; drop one or choose one")
+        raise InputError("got no image; expected a PNG, JPEG, WebP or GIF file; drop one or choose one")
     if (size := (len(url) - head.end()) * 3 // 4) > MAX_UPLOAD + 3:
         raise InputError(f"got a file of {size:,} bytes; expected at most {MAX_UPLOAD:,}; scale the image down")
     try:
-        content = base64.b64decode(url[head.end() :], validate=True)
+        return base64.b64decode(url[head.end() :], validate=True)
     except binascii.Error as error:
         raise InputError(f"got a damaged upload ({error}); expected an image file; drop it again") from error
-    picture = decode_image(content, "the file")
-    picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
-    return picture

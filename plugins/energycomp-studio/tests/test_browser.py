@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from energycomp import Composer, plugins
 from energycomp.cli.app import app
-from energycomp.images import png
+from energycomp.images import png, to_output
 from energycomp.models import Calibration
 from energycomp.sampling import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
@@ -286,6 +286,23 @@ def test_read_shows_objects_and_edits_them(new_page: Any, tmp_path: Path) -> Non
     expect(rows(page, "read").first.get_by_label("tint of 1")).to_have_value("red")
 
 
+def test_objects_of_a_video_are_tracked(new_page: Any, tmp_path: Path) -> None:
+    model, page = tinted(), new_page()
+    places = [model.conditioner.parse(0.3 + 0.05 * k, 0.5, tint="red", width="wide") for k in range(3)]
+    first, *others = [to_output(planted(model, one), "pil")[0] for one in places]
+    first.save(tmp_path / "video.gif", save_all=True, append_images=others)
+    page.get_by_role("tab", name="Track").click()
+    page.locator("#track-video input").set_input_files(scene_file(tmp_path))
+    expect(page.locator("#track-status")).to_contain_text("from 2 to 1,000 frames")
+    page.locator("#track-video input").set_input_files(tmp_path / "video.gif")
+    expect(page.locator("#track-status")).to_contain_text("3 frames, 1 objects")
+    frame = page.locator("#track-frame td").nth(2)
+    expect(frame).to_contain_text("0.30")
+    page.locator("#track-time input[type=number]").fill("3")
+    page.keyboard.press("Enter")
+    expect(frame).to_contain_text("0.40")
+
+
 def test_a_foreign_image_is_said_to_be_foreign_once(new_page: Any, tmp_path: Path) -> None:
     page = new_page()
     choose(page, "read", "amazed")
@@ -360,7 +377,7 @@ def test_keyboard_only(new_page: Any) -> None:
 
 def test_all_tabs_have_one_width_and_nothing_runs_at_rest(new_page: Any) -> None:
     page, widths = new_page(), set()
-    for name in ("Compose", "Read", "Decompose", "Models"):
+    for name in ("Compose", "Read", "Track", "Decompose", "Models"):
         page.get_by_role("tab", name=name, exact=True).click()
         expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
         widths.add(page.locator("#studio-tabs").bounding_box()["width"])
@@ -371,7 +388,7 @@ def test_all_tabs_have_one_width_and_nothing_runs_at_rest(new_page: Any) -> None
 
 def test_a_phone(new_page: Any, tmp_path: Path) -> None:
     page = new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    for name in ("Decompose", "Models", "Read", "Compose"):
+    for name in ("Decompose", "Models", "Track", "Read", "Compose"):
         page.get_by_role("tab", name=name, exact=True).click()
         if name == "Read":
             read_scene(page, scene_file(tmp_path))
