@@ -136,8 +136,11 @@ def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
 def _movie(path: Path) -> Iterator[Image.Image]:
     if path.suffix.lower() == ".gif" or not path.is_file():
         as_picture(path)  # has the limits and the errors of images
-        with Image.open(path, formats=["GIF"]) as opened:
-            yield from (frame.convert("RGB") for frame in ImageSequence.Iterator(opened))
+        try:
+            with Image.open(path, formats=["GIF"]) as opened:
+                yield from (frame.convert("RGB") for frame in ImageSequence.Iterator(opened))
+        except OSError as error:
+            raise InputError(f"got {path}, which cannot be read as a GIF file; expected one; convert it") from error
         return
     try:
         for array in _imageio().get_reader(path, format="FFMPEG"):

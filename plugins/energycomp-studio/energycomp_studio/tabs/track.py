@@ -44,7 +44,7 @@ def frames_of(url: Any) -> list[Image.Image]:
 
 def shown(track: Track, frame: int) -> str:
     """A frame with the numbers of its objects, and a table of them, in HTML."""
-    rows = "".join(_row(row) for row in track.frames[frame].described)
+    rows = "".join(_row(row) for row in track.frames[frame].objects)
     picture = f"<img class='studio-result' src='{data_url(track.picture(frame))}' alt='Frame {frame + 1}'>"
     return f"<div class='studio-track'>{picture}<table>{rows}</table></div>"
 
