@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import attrs
 import pytest
 import typer
 from typer.testing import CliRunner
 
+import energycomp
 from energycomp import plugins
 from energycomp.cli import app
+from energycomp.models import Model
 from energycomp.plugins import registry
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +36,8 @@ NOT_RUN = {
     r" (CLEVR_v1\.0|clevrtex_full|DIR|multi_dsprites\.npz|photos/)": "reads files of the user",
     r"cmaes|lamps|energycomp-random": "needs a package that the page installs or writes",
 }
-# What makes the other commands quick: few images, and no search for the count of components except in docs/edit.md.
+# What makes the other commands quick: few images and draws, and no search for the count of components except in
+# docs/edit.md.
 QUICKER = {
     r"^(energycomp data clevr) -n \d{3,} ": r"\1 -n 1 ",
     r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
@@ -117,13 +121,21 @@ def words(command: str, variables: dict[str, str]) -> list[str]:
     return found
 
 
+def with_few_draws(*arguments: Any, **options: Any) -> Model:
+    """`load`, of a model that reads with a quarter of its draws."""
+    model = energycomp.load(*arguments, **options)
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, draws=max(8, model.defaults.draws // 4)))
+
+
 def run_command(command: str, variables: dict[str, str]) -> None:
     if assigned := re.fullmatch(r"(\w+)=(\S+)", command):
         variables[assigned[1]] = assigned[2]
         return
     program, *arguments = words(quicker(command, QUICKER), variables)
     assert program == "energycomp"
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("energycomp.models.load", with_few_draws)
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, f"{command}\n{done.output}"
 
 
