@@ -142,12 +142,13 @@ def relations(
     beliefs: Sequence[Belief], solutions: Sequence[Solution], truths: Sequence[Belief], places: Sequence[Tensor]
 ) -> dict[str, Any]:
     """Accuracy and calibration of the relations of pairs that were found."""
-    right, chances, every, lost, official, rows = [], [], [], [], [], []
+    right, chances, every, lost, official, rows, moved = [], [], [], [], [], [], []
     for read, solution, truth, at in zip(beliefs, solutions, truths, places, strict=True):
         apart = torch.cdist(solution.conditions[:, :2], at)
         mine, own = map(torch.as_tensor, linear_sum_assignment(apart.numpy()))
         keep = apart[mine, own] < FOUND
         mine, own = mine[keep], own[keep]
+        moved.append(solution.conditions[mine, :2] - at[own])
         i, j = torch.triu_indices(len(mine), len(mine), 1)
         margin = read.ground[:, mine[i]] - read.ground[:, mine[j]]
         likely = (margin > 0).float().mean(0).flatten()  # of "right of" and "behind"
@@ -167,7 +168,7 @@ def relations(
     return {
         "relations": len(correct), "accuracy": interval(right), "accuracy_where_0.2_apart": interval(official),
         "calibration_error": round(float(sum(bins) / len(sure)), 4), "recall": interval(every), "lost": sum(lost),
-        "nfe": round(sum(rows) / len(rows)),
+        "place_std": [round(float(x), 5) for x in torch.cat(moved).std(0)], "nfe": round(sum(rows) / len(rows)),
     }  # fmt: skip
 
 
