@@ -38,9 +38,8 @@ def scene(
     energycomp scene clevr graph.txt
     ```
 
-    Semicolons or lines separate objects, NAME: DESCRIPTION, and relations: left of, right of, in front of, behind, near
-    and in the same row as, joined by and, or, not and parentheses. Places are sampled first; words and places that are
-    left open are chosen. A picture is read where its objects were put, and drawn again where a word is not seen.
+    Relations are left of, right of, in front of, behind, near and in the same row as, joined by and, or, not and
+    parentheses. Places are sampled first. A picture in which a word is not seen is drawn again.
     """
     check_png(out)
     with loading(model):
@@ -98,9 +97,8 @@ def relate(
     energycomp relate clevr scene.png --ask "what is behind the sphere?" --ask "is there a small cube?" --camera
     ```
 
-    Relations are those of places on the ground. Their probabilities are those of the posterior of words and places; a
-    pair is shown with the relations that are more likely than not. Questions are answered by CLEVR's own programs, not
-    by a language model; a file has a program, or a list of questions with a "program" each.
+    Relations are those of places on the ground, by the posterior of words and places. Questions are answered by CLEVR's
+    programs, without a language model; a JSON file has a program, or questions with a "program" each.
     """
     if out is not None:
         check_png(out)
