@@ -31,8 +31,8 @@ from benchmarks.common.options import parser
 from energycomp import infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.inference import OutOfDistributionWarning
+from energycomp_datasets.clevr.videos import asked, video_of
 from energycomp_scenes.tracking import track_frame
-from energycomp_scenes.videos import asked, video_of
 
 VISIBLE, NEAR, FAR = 0.2, 0.05, 0.1  # share of pixels; shares of the image
 WORD, MOST, MEMORY = 0.05, 0.2, 12  # of the matching of readings; frames after which an identity is given up

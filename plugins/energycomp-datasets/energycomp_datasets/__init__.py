@@ -17,6 +17,7 @@ def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
     """Data sources, each under the name of the model that is evaluated on it."""
     return {
         "clevr": lazy("energycomp_datasets.clevr.source:ClevrSource"),
+        "clevr-videos": lazy("energycomp_datasets.clevr.videos:VideosSource"),
         "comet": lazy("energycomp_datasets.shapes.source:ShapesSource"),
         "decomp": lazy("energycomp_datasets.shapes.source:ShapesSource"),
         "decomp-b": lazy("energycomp_datasets.shapes.source:shapes_b"),

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,9 +40,3 @@ def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
         "track": lambda: import_module("energycomp_scenes.motion_commands").track,
         "relate": lambda: import_module("energycomp_scenes.commands").relate,
     }
-
-
-@hookimpl
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Videos of objects that hide each other."""
-    return {"clevr-videos": lazy("energycomp_scenes.videos:VideosSource")}

@@ -21,10 +21,10 @@ from energycomp.components import value_of
 from energycomp.errors import InputError
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tinted_model
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
+from energycomp_datasets.clevr.videos import asked, video_of
 from energycomp_scenes import Track, track
 from energycomp_scenes.sighting import DRAWS, START, Tracked
 from energycomp_scenes.tracking import TrackedFrame, track_frame
-from energycomp_scenes.videos import asked, video_of
 
 GIVEN: dict[str, Any] = {"solver": "pursuit", "counts": (1, 3), "beta": 300.0}
 RED, BLUE = {"tint": "red", "width": "narrow"}, {"tint": "blue", "width": "narrow"}

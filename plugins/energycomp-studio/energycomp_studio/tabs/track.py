@@ -14,9 +14,9 @@ from PIL import Image
 
 from energycomp.errors import InputError
 from energycomp.images import data_url
+from energycomp_datasets.clevr.videos import Asked, video_of
 from energycomp_scenes.films import read_frames
 from energycomp_scenes.tracking import Track, TrackedFrame, check_model, track_frame
-from energycomp_scenes.videos import Asked, video_of
 from energycomp_studio.library import Library
 from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, followed, session_of
 from energycomp_studio.pictures import content_of

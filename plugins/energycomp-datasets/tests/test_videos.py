@@ -13,7 +13,7 @@ from energycomp.errors import InputError
 from energycomp.plugins import find
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import id_buffer
-from energycomp_scenes.videos import Asked, VideosSource, asked, video_of
+from energycomp_datasets.clevr.videos import Asked, VideosSource, asked, video_of
 
 
 def test_a_text_says_what_is_drawn() -> None:
