@@ -31,16 +31,6 @@ def test_sampling_imports_neither_the_compiler_nor_the_unets() -> None:
     assert printed(code) == "[]\n"
 
 
-def test_the_codec_of_clevr_imports_neither_the_compiler_nor_other_autoencoders() -> None:
-    code = (
-        "import sys, torch, energycomp; model = energycomp.load('clevr')\n"
-        "model.denoiser.codec.decode(torch.zeros(1, *model.denoiser.sample_shape))\n"
-        "heavy = {'torch._dynamo', 'scipy', 'peft', 'diffusers.hooks', 'diffusers.models.autoencoders'}\n"
-        "print(sorted(heavy & sys.modules.keys()))"
-    )
-    assert printed(code) == "[]\n"
-
-
 def test_the_compiler_can_be_imported_after_the_block() -> None:
     code = (
         "import sys\nfrom energycomp.imports import without_compiler\n"

@@ -158,7 +158,7 @@ class VAECodec:
         One in float16 whose config says that it overflows there is in float32 meanwhile, as in pipelines of diffusers.
         """
         vae, found = self.vae, execution_device(self.vae)
-        if found is None and next(vae.parameters()).device != device:  # `to` of diffusers imports all of its hooks
+        if found is None:
             vae.to(device)
         upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast")
         if upcast:

@@ -211,29 +211,18 @@ def _codec(part: Mapping[str, Any], folder: str) -> VAECodec | NumberProcessor:
 
 def _own_vae(folder: Path) -> Any:
     """The autoencoder in a model's folder: built without memory, compared with its weights, then filled with them."""
+    import diffusers
+
     if not (file := folder / CONFIG).is_file() or file.stat().st_size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"got {folder} without a {CONFIG} of at most {MAX_CONFIG_BYTES:,} bytes; restore it")
     config, tensors = json.loads(file.read_text(encoding="utf-8")), read_tensors(folder / VAE_WEIGHTS)
     if (kind := config.get("_class_name")) not in AUTOENCODERS:
         raise CheckpointError(f"got {file} of the class {kind!r}; expected {', '.join(AUTOENCODERS)}; restore it")
-    build = partial(_class_of(config).from_config, config)
+    build = partial(getattr(diffusers, kind).from_config, config)
     with on_meta(tensors, str(folder)):
         made = build()
     check_fit(made.state_dict(), tensors, f"the codec of {folder}")
     return filled(made, build, tensors, f"the codec of {folder}")
-
-
-def _class_of(config: Mapping[str, Any]) -> Any:
-    """The class of diffusers; of residual blocks alone that of `deep`, which is imported in a tenth of the time."""
-    kind = config["_class_name"]
-    if kind == "AutoencoderDC" and "EfficientViTBlock" not in str(config):
-        with suppress(ImportError, NameError, OSError):  # another version of diffusers
-            from energycomp.models.deep import AutoencoderDC
-
-            return AutoencoderDC
-    import diffusers
-
-    return getattr(diffusers, kind)
 
 
 def _has_a_place(source: str | None) -> bool:

@@ -49,7 +49,7 @@ def filled(network: nn.Module, rebuild: Callable[[], nn.Module], tensors: Mappin
     if len(set(own)) < len(own) or held - set(own):
         network = rebuild()
     load_weights(network, tensors, source)
-    return nn.Module.to(network, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 @contextmanager
