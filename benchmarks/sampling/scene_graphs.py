@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,7 +26,7 @@ from benchmarks.common.options import parser
 from benchmarks.sampling.described_scenes import judged_by
 from energycomp import load
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor, save_image, to_unit
+from energycomp.images import ImageProcessor, framed, grid, save_image, to_unit
 from energycomp_clevr.objects import ATTRIBUTES, Objects
 from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_scenes import SceneGraph, draw
@@ -40,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         __doc__, model="clevr", reader=(None, "folder of a reader of `scene_reader.py`"), n=(64, "graphs of a count"),
         relations=([1, 2, 3, 5], "numbers of relations"), seed=0, tries=(4, "most samples of a picture"),
         records=(Path("runs/scene_graphs"), "folder of pictures, which a further run takes up"), o=ways.PICTURE,
+        wrong=(False, "the image shows those that are wrong, with what was not found"),
     ).parse_args(arguments)  # fmt: skip
     if options.reader is None:
         raise InputError("got no --reader; expected a folder; train one: scene_reader.py --data renders")
     model, read = load(options.model), judged_by(options.reader)
     processor = ImageProcessor(size=model.processor.size, resize="squash")
-    shown: list[Path] = []
+    shown, wrong = list[Path](), dict[Path, str]()
     for count in options.relations:
         graphs = [random_graph(count, 1000 * count + options.seed + k) for k in range(options.n)]
         folder = options.records / f"{ways.identity(options.model, model)}-{count}-{options.seed}"
@@ -56,14 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 (picture,) = draw(graph, model, tries=options.tries, generator=options.seed + k, progress=False)
                 save_image(picture.image, files[picture.tries - 1])
             kept.append(next(file for file in files if file.exists()))
-            judged.append(judge(graph, torch.tensor(read(k, to_unit(processor(kept[-1])[0]))).reshape(-1, 6)))
+            found = torch.tensor(read(k, to_unit(processor(kept[-1])[0]))).reshape(-1, 6)
+            judged.append(judge(graph, found))
+            if not judged[-1][0]:
+                wrong[kept[-1]] = "no " + ", ".join(missing(graph, found))
         line: dict[str, Any] = {"relations": count, "objects": min(count + 1, MOST), "graphs": len(graphs)}
         line |= {"seed": options.seed, "tries": sum(int(file.stem.split("-")[1]) for file in kept) / len(kept)}
         for name, right in zip(("all_right", "objects_found", "nothing_else"), zip(*judged, strict=True), strict=True):
             line[name], line[f"{name}_interval"] = ways.mean_interval(torch.tensor(right))
         print(json.dumps(line), flush=True)
         shown += kept[: ways.SHOWN]
-    ways.write_rows(options.o, shown, columns=min(ways.SHOWN, options.n), side=128)
+    if options.o is not None and options.wrong:
+        images = [framed(Image.open(file), model.defaults.aspect, side=200) for file in wrong]
+        save_image(grid(images, columns=3, captions=list(wrong.values())), options.o)
+    else:
+        ways.write_rows(options.o, shown, columns=min(ways.SHOWN, options.n), side=128)
 
 
 def random_graph(count: int, seed: int) -> SceneGraph:
@@ -98,6 +107,11 @@ def judge(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
     choices = [choice for choice in itertools.product(*fits) if len(set(choice)) == len(choice)]
     right = [bool(graph.holds(ground_of(found[list(choice)][None]))) for choice in choices]
     return any(right), bool(choices), len(found) == len(wanted)
+
+
+def missing(graph: SceneGraph, found: Tensor) -> list[str]:
+    """The descriptions of which no object was found."""
+    return [text for text in graph.objects.values() if not judge(SceneGraph({"a": text}), found)[1]]
 
 
 if __name__ == "__main__":
