@@ -126,10 +126,10 @@ class Objects:
         >>> Objects().placed(["red cube", "sphere at 0.5,0.5"], torch.Generator().manual_seed(0))
         ['red cube at 0.212,0.409', 'sphere at 0.5,0.5']
         """
-        known = [self.read(text)[0, :2] for text in texts if _has_place(text)]
+        known = [self.read(text)[0, :2] for text in texts if has_place(text)]
         made = []
         for text in texts:
-            if not _has_place(text):
+            if not has_place(text):
                 if not text.strip():
                     raise InputError("got an empty text; expected an object, such as 'red cube' or 0.3,0.45")
                 _words(text)  # an error names what was written, without the place
@@ -196,7 +196,8 @@ def _words(described: str) -> dict[str, str]:
     return found
 
 
-def _has_place(text: str) -> bool:
+def has_place(text: str) -> bool:
+    """Whether a description ends in a place, or is one."""
     return " at " in text or PLACE.fullmatch(text) is not None
 
 

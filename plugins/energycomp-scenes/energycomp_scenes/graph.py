@@ -25,7 +25,7 @@ from energycomp.components import Gaussian
 from energycomp.errors import InputError
 from energycomp.sampling import Composer
 from energycomp.seeds import as_generator
-from energycomp_clevr.objects import Objects
+from energycomp_clevr.objects import Objects, has_place
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis, project
 from energycomp_samplers import constraint
 from energycomp_samplers.smc import SMC
@@ -240,7 +240,7 @@ class _Layout:
 
     @classmethod
     def of(cls, graph: SceneGraph) -> _Layout:
-        given = [" at " in text for text in graph.objects.values()]
+        given = [has_place(text) for text in graph.objects.values()]
         texts = [text if at else f"{text} at 0.5,0.5" for text, at in zip(graph.objects.values(), given, strict=True)]
         return cls(graph, torch.cat(list(map(Objects().read, texts))), torch.tensor(given))
 

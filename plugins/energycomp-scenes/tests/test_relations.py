@@ -115,6 +115,7 @@ def test_places_satisfy_a_graph_and_keep_what_is_given() -> None:
 
 
 def test_one_object_has_a_place() -> None:
+    assert placed(scene("a: 0.3,0.4"), generator=0)[0, 0].tolist() == pytest.approx([0.3, 0.4, 0, 0, 0, 0])
     assert placed(scene("a: object"), 2, generator=0).shape == (2, 1, 6)
 
 
