@@ -67,6 +67,13 @@ def draw(
 
     Raises:
         InputError: another model, or a graph for which no places are found.
+
+    >>> from energycomp import load
+    >>> from energycomp_scenes import scene
+    >>> how = {"tries": 1, "generator": 0, "num_inference_steps": 2, "progress": False}
+    >>> (picture,) = draw(scene("a: red cube; b: sphere; a left of b"), load("clevr-small"), **how)
+    >>> picture.image.size, picture.values.shape
+    ((64, 64), torch.Size([2, 6]))
     """
     if not isinstance(model.conditioner, Objects):
         raise InputError(f"got the model {model.name}; expected one of whole objects, such as clevr")

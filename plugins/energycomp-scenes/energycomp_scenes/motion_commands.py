@@ -43,8 +43,8 @@ def track(
     energycomp track clevr clip.gif -o out
     ```
 
-    A later frame takes about a tenth of the network evaluations of the first one. A hidden object keeps its identity, in
-    brackets on the images, where it is expected. An interrupted run continues. --json prints one line per frame.
+    A later frame takes about a tenth of the network evaluations of the first one. A hidden object keeps its identity,
+    in brackets on the images, where it is expected. An interrupted run continues. --json prints one line per frame.
     """
     check_folder(out, "-o")
     from energycomp_scenes.films import MOVIES, read_frames
@@ -99,8 +99,8 @@ def film(
     energycomp film clevr "large red metal cube at 0.4,0.5" --camera "-1,0,0 -> 1,0,0" -o film.mp4
     ```
 
-    Places take equal times. All frames share their noise, so that what does not move stays as it is. Name all attributes:
-    those that are left open may change between frames. MP4 needs energycomp-scenes[mp4].
+    Places take equal times. All frames share their noise, so that what does not move stays as it is. Name all
+    attributes: those that are left open may change between frames. MP4 needs energycomp-scenes[mp4].
     """
     check_folder(out.parent, "-o", path=out)
     from energycomp_scenes.films import MOVIES

@@ -110,6 +110,10 @@ def belief(
 
     Raises:
         InputError: a reading of another model.
+
+    >>> objects = torch.tensor([[0.3, 0.4, 1, 1, 1, 1], [0.7, 0.6, 1, 1, 1, 1.0]])
+    >>> belief(Solution(objects, 2, 1.0, 0.1, 0)).relations()
+    [{'a': 1, 'b': 2, 'left of': 1.0, 'in front of': 0.0, 'near': 0.0, 'in the same row as': 0.0}]
     """
     values, count = solution.conditions.cpu(), solution.count
     if values.shape[1:] != (2 + len(ATTRIBUTES),):
