@@ -108,9 +108,10 @@ def relate(
         from energycomp.inference import OutOfDistributionWarning, infer
         from energycomp_scenes import answer, belief, joined
         from energycomp_scenes.questions import program_of
+        from energycomp_scenes.reading import check_objects
 
         programs = [(text, program_of(text) if isinstance(given, str) else given) for text, given in questions]
-        picture, loaded = open_image(image, single=True), run.load(model)
+        picture, loaded = open_image(image, single=True), check_objects(run.load(model))
         other = None if also is None else run.load(also)
     with working("energycomp: reading ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is said below

@@ -21,8 +21,8 @@ from energycomp.models import Model
 from energycomp.progress import counting
 from energycomp.sampling import Composer
 from energycomp.seeds import as_generator
-from energycomp_clevr.objects import Objects
 from energycomp_scenes.graph import SceneGraph, placed
+from energycomp_scenes.reading import check_objects
 
 SURE = 0.8  # posterior of all words that were asked for, of a picture that is kept
 LARGE, SIZE = 2.0, 2  # the code of a large object, and its place in a value
@@ -75,8 +75,7 @@ def draw(
     >>> picture.image.size, picture.values.shape
     ((64, 64), torch.Size([2, 6]))
     """
-    if not isinstance(model.conditioner, Objects):
-        raise InputError(f"got the model {model.name}; expected one of whole objects, such as clevr")
+    check_objects(model)
     if not (is_whole(tries) and tries > 0 and is_whole(n) and n > 0):
         raise InputError(f"got n={n!r} and tries={tries!r}; expected whole numbers, at least 1")
     if output_type not in ("pil", "pt"):

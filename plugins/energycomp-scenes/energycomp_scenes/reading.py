@@ -61,6 +61,13 @@ class Belief:
         return rows
 
 
+def check_objects(model: Model) -> Model:
+    """The model; raises `InputError` unless its components are whole objects."""
+    if not isinstance(model.conditioner, Objects):
+        raise InputError(f"got the model {model.name}; expected one of whole objects, such as clevr")
+    return model
+
+
 def joined(solution: Solution, image: Any, model: Model, *, generator: int | torch.Generator | None = 0) -> Solution:
     """A reading whose words are those of the product of two posteriors: its own, and that of another model.
 

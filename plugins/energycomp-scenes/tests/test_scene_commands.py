@@ -57,6 +57,7 @@ def test_a_graph_that_was_drawn_is_read(picture: Path, tmp_path: Path) -> None:
         (["scene", "clevr-places", "a: cube"], "whole objects"),
         (["scene", "clevr-small", "a: cube", "-o", "a.txt"], "a.txt"),
         (["relate", "clevr-small", "missing.png"], "missing.png"),
+        (["relate", "clevr-places", "IMAGE"], "whole objects"),
         (["relate", "clevr-small", "IMAGE", "--ask", "why?"], "the question 'why?'"),
         (["relate", "clevr-small", "IMAGE", "--ask", "missing.json"], "missing.json"),
         (["relate", "clevr-small", "IMAGE", "--camera", "--count", "1"], "no viewpoint"),
