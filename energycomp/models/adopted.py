@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import attrs
@@ -29,6 +30,7 @@ from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.models.numbers import NumberProcessor
 from energycomp.models.process import FLOWS, Clock, Process
+from energycomp.models.weights import load_weights, read_weights
 from energycomp.plugins import find
 
 Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]
@@ -134,6 +136,7 @@ def adopt(
     registered: tuple[str, Mapping[str, Any]] | None = None,
     name: str = "adopted",
     processor: Any = None,
+    weights: str | Path | None = None,
     **defaults: Any,
 ) -> Model:
     """A network that was trained elsewhere, as a model.
@@ -166,11 +169,13 @@ def adopt(
             the model.
         name: of the model.
         processor: for data that are no images, such as a `NumberProcessor`.
+        weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
         defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is that of Euler: DDIM lets predictions of noise
             leave data without bounds.
 
     Raises:
-        InputError: options that contradict each other.
+        InputError: options that contradict each other, or weights that need pickle, with how to convert them.
+        CheckpointError: weights that are absent or damaged, or do not fit.
 
     >>> from energycomp import Composer
     >>> class Digits(nn.Module):
@@ -181,6 +186,8 @@ def adopt(
     -u + adopted(3) + adopted(4)
     """
     shape, made = _checked(network, shape, null, data_range, sigma_data, defaults), Process.of(process)
+    if weights is not None:
+        load_weights(network, read_weights(weights), str(weights))
     conditions, kind, named = _conditioner(classes, values, conditioner, name)
     clock = clock or _usual_clock(predicts, made)
     for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):

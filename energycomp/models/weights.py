@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from traceback import walk_stack
 from typing import Any
 
@@ -12,12 +13,40 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from energycomp.errors import CheckpointError
+from energycomp.errors import CheckpointError, InputError
+from energycomp.files import read_tensors
 
+PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 INITIALISERS = "torch.nn.init"
 IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SPARE_TENSORS, SPARE_NUMBERS = 64, 1_000_000  # that a network may make beside its weights, such as grids of places
+
+
+def read_weights(source: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of all such files of a folder, on the CPU.
+
+    Raises:
+        InputError: a file that needs pickle, with how to convert it, or a folder without safetensors.
+        CheckpointError: a file that is absent or damaged, or a tensor that is in two files.
+    """
+    path = Path(source)
+    if path.suffix in PICKLED:
+        raise InputError(
+            f"got {source}, which may need pickle; expected safetensors; convert it where you trust it: "
+            f"safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), '{path.stem}.safetensors')"
+        )
+    if not path.is_dir():
+        return read_tensors(path)
+    found: dict[str, Tensor] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        more = read_tensors(file)
+        if twice := sorted(found.keys() & more.keys()):
+            raise CheckpointError(f"got {twice[0]!r} in two files of {source}; expected one; name a file")
+        found |= more
+    if not found:
+        raise InputError(f"got the folder {source} without *.safetensors; expected weights; name another")
+    return found
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

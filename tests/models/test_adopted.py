@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import energycomp
 from energycomp import Composer, plugins
 from energycomp.components import signal_noise
-from energycomp.errors import CompositionError, InputError
+from energycomp.errors import CheckpointError, CompositionError, InputError
+from energycomp.files import write_tensors
 
 MEANS = torch.tensor([[0.5], [-0.5], [0.0]])  # of each class; the last is the class without a meaning
 STD = 0.3
@@ -237,3 +238,33 @@ def test_a_network_of_another_shape() -> None:
     model = energycomp.adopt(Wrong(), shape=(3, 8, 8), classes=2)
     with pytest.raises(InputError, match=r"got \(1, 3, 8, 4\) from the network for samples \(1, 3, 8, 8\)"):
         model(0).eps(torch.zeros(1, 3, 8, 8), torch.tensor([1.0]))
+
+
+def test_weights_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
+    own = nn.Linear(8, 8)
+    tensors = {name: one.detach().clone() for name, one in own.state_dict().items()}
+    write_tensors(tmp_path / "all.safetensors", tensors)
+    (tmp_path / "parts").mkdir()
+    for name, one in tensors.items():
+        write_tensors(tmp_path / "parts" / f"{name}.safetensors", {name: one})
+
+    def adopted(weights: Any) -> nn.Module:
+        network = nn.Linear(8, 8)
+        energycomp.adopt(network, shape=(8,), call=lambda net, x, t, c: net(x), data_range=None, weights=weights)
+        return network
+
+    for weights in (tmp_path / "all.safetensors", str(tmp_path / "parts")):
+        assert all(one.equal(tensors[name]) for name, one in adopted(weights).state_dict().items())
+    torch.save(tensors, tmp_path / "model.pt")
+    (tmp_path / "empty").mkdir()
+    write_tensors(tmp_path / "parts" / "again.safetensors", tensors)
+    write_tensors(tmp_path / "other.safetensors", {"weight": tensors["weight"]})
+    for name, error, message in (
+        ("model.pt", InputError, r"weights_only=True\), 'model.safetensors'\)"),
+        ("empty", InputError, "without"),
+        ("parts", CheckpointError, "in two files"),
+        ("missing.safetensors", CheckpointError, "missing.safetensors"),
+        ("other.safetensors", CheckpointError, "bias"),
+    ):
+        with pytest.raises(error, match=message):
+            adopted(tmp_path / name)
