@@ -23,9 +23,11 @@ from energycomp.sampling import Composer
 from energycomp.seeds import as_generator
 from energycomp_scenes.graph import SceneGraph, placed
 from energycomp_scenes.reading import check_objects
+from energycomp_scenes.relations import ground_of
 
 SURE = 0.8  # posterior of all words that were asked for, of a picture that is kept
 LARGE, SIZE = 2.0, 2  # the code of a large object, and its place in a value
+AGAIN = 5  # times that places are sought for which relations hold of large objects, too
 
 
 @attrs.frozen(eq=False)
@@ -87,8 +89,13 @@ def draw(
             if not left:
                 break
             values = placed(graph, len(left), generator=random)
-            filled = values.clone()
-            filled[..., SIZE] = torch.where(values[..., SIZE] == 0, LARGE, values[..., SIZE])
+            filled = _filled(values)
+            for _ in range(AGAIN):  # a large object stands elsewhere than one of open size at the same place
+                wrong = ~graph.holds(ground_of(filled))
+                if not bool(wrong.any()):
+                    break
+                values[wrong] = placed(graph, int(wrong.sum()), generator=random)
+                filled = _filled(values)
             composer = Composer(per_sample([model.compose(one) for one in filled]))
             images = composer.sample(len(left), generator=random, output_type="pt", progress=False, **options)
             for k, asked, one, image in zip(left, values, filled, images, strict=True):
@@ -102,6 +109,12 @@ def draw(
         return pictures
     made = to_output(torch.stack([one.image for one in pictures]), "pil", (0.0, 1.0))
     return [attrs.evolve(one, image=image) for one, image in zip(pictures, made, strict=True)]
+
+
+def _filled(values: Tensor) -> Tensor:
+    """Values with large objects where the size is open."""
+    sizes = torch.where(values[..., SIZE] == 0, LARGE, values[..., SIZE])
+    return torch.cat([values[..., :SIZE], sizes[..., None], values[..., SIZE + 1 :]], dim=-1)
 
 
 def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:

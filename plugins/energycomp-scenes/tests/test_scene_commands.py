@@ -16,6 +16,7 @@ from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_scenes import draw, scene
+from energycomp_scenes.relations import ground_of
 
 GRAPH = "a: large red rubber cube; b: large blue rubber sphere; a left of b; not a near b"
 
@@ -87,3 +88,13 @@ def test_a_picture_is_drawn_again_until_its_words_are_seen(monkeypatch: Any) -> 
     assert (first.probability, first.tries) == (0.3, 3)
     assert (second.probability, second.tries) == (0.9, 1)
     assert isinstance(second.image, torch.Tensor)
+
+
+def test_relations_hold_of_the_sizes_that_are_drawn(monkeypatch: Any) -> None:
+    monkeypatch.setattr("energycomp_scenes.drawing.seen", lambda *_: 1.0)
+    graph = scene("a: small cube; b: sphere; a in the same row as b; a behind b")
+    how: dict[str, Any] = {"num_inference_steps": 1, "output_type": "pt", "progress": False}
+    pictures = draw(graph, load("clevr-small"), 24, generator=0, **how)
+    values = torch.stack([one.values for one in pictures])
+    assert values[:, 1, 2].eq(2).all()
+    assert bool(graph.holds(ground_of(values)).all())
