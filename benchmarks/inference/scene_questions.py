@@ -103,7 +103,7 @@ def true_belief(data: str, index: int, example: Example, seed: int, conditioner:
     points = torch.tensor([one["3d_coords"] for one in record["objects"]])
     axes = torch.tensor([record["directions"]["right"], record["directions"]["behind"]])
     codes = true_values(example, conditioner)[:, 2:].long()
-    return Belief((points @ axes.T)[None], codes[None], tuple({} for _ in points))
+    return Belief((points @ axes.T)[None], codes[None])
 
 
 def read_by(model: Model, other: Model | None, records: Path, options: Any, index: int, example: Example) -> Solution:
@@ -142,7 +142,7 @@ def relations(
     beliefs: Sequence[Belief], solutions: Sequence[Solution], truths: Sequence[Belief], places: Sequence[Tensor]
 ) -> dict[str, Any]:
     """Accuracy and calibration of the relations of pairs that were found."""
-    right, chances, every, lost, official, rows, moved = [], [], [], [], [], [], []
+    right, chances, every, lost, rows, moved = [], [], [], [], [], []
     for read, solution, truth, at in zip(beliefs, solutions, truths, places, strict=True):
         apart = torch.cdist(solution.conditions[:, :2], at)
         mine, own = map(torch.as_tensor, linear_sum_assignment(apart.numpy()))
@@ -156,8 +156,6 @@ def relations(
         said = (likely > 0.5) == (true > 0)
         right.append(said.float())
         chances.append(torch.where(likely > 0.5, likely, 1 - likely))
-        clear = true.abs() > 0.2
-        official.append(said[clear].float())
         pairs = len(at) * (len(at) - 1)
         every.append(torch.cat([said.float(), torch.zeros(pairs - len(said))]))
         lost.append(pairs - len(said))
@@ -166,7 +164,7 @@ def relations(
     order = sure.argsort()
     bins = [(sure[part].mean() - correct[part].mean()).abs() * len(part) for part in order.chunk(BINS)]
     return {
-        "relations": len(correct), "accuracy": interval(right), "accuracy_where_0.2_apart": interval(official),
+        "relations": len(correct), "accuracy": interval(right),
         "calibration_error": round(float(sum(bins) / len(sure)), 4), "recall": interval(every), "lost": sum(lost),
         "place_std": [round(float(x), 5) for x in torch.cat(moved).std(0)], "nfe": round(sum(rows) / len(rows)),
     }  # fmt: skip

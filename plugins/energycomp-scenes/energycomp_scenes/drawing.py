@@ -27,7 +27,7 @@ from energycomp_scenes.relations import ground_of
 
 SURE = 0.8  # posterior of all words that were asked for, of a picture that is kept
 LARGE, SIZE = 2.0, 2  # the code of a large object, and its place in a value
-AGAIN = 5  # times that places are sought for which relations hold of large objects, too
+AGAIN = 20  # times that places are sought for which relations hold of large objects, too
 
 
 @attrs.frozen(eq=False)
@@ -68,7 +68,7 @@ def draw(
         options: other keywords of `Composer.sample`.
 
     Raises:
-        InputError: another model, or a graph for which no places are found.
+        InputError: another model, or a graph for which no places are found, open sizes drawn large.
 
     >>> from energycomp import load
     >>> from energycomp_scenes import scene
@@ -96,6 +96,9 @@ def draw(
                     break
                 values[wrong] = placed(graph, int(wrong.sum()), generator=random)
                 filled = _filled(values)
+            else:
+                got = "got relations that hold of no places of large objects, which open sizes are drawn as"
+                raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
             composer = Composer(per_sample([model.compose(one) for one in filled]))
             images = composer.sample(len(left), generator=random, output_type="pt", progress=False, **options)
             for k, asked, one, image in zip(left, values, filled, images, strict=True):

@@ -197,7 +197,7 @@ class _Parser:
 def placed(graph: SceneGraph, n: int = 1, *, generator: int | torch.Generator | None = None) -> Tensor:
     """Values (n, K, 6) of the objects of a graph, for the conditioner of `clevr`, with places that satisfy it.
 
-    Places that a description has stay within 0.05 scene units.
+    Places that a description has are kept as they are.
 
     Raises:
         InputError: no place was found where all holds, with what failed most often.

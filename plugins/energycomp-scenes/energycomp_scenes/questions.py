@@ -53,7 +53,7 @@ def answer(question: str | Sequence[Step], belief: Belief) -> Answer:
     Raises:
         InputError: a question that is not understood, or a step of a program that there is not.
 
-    >>> seen = Belief(torch.tensor([[[0.0, 0.0], [2.0, 1.0]]]), torch.tensor([[[1, 2, 2, 1], [2, 3, 1, 2]]]), ({}, {}))
+    >>> seen = Belief(torch.tensor([[[0.0, 0.0], [2.0, 1.0]]]), torch.tensor([[[1, 2, 2, 1], [2, 3, 1, 2]]]))
     >>> print(answer("what color is the thing that is left of the sphere?", seen))
     red (100%)
     """

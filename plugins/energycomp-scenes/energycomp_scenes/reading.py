@@ -33,12 +33,10 @@ class Belief:
     Args:
         ground: (S, K, 2), where objects stand, see `ground_of`.
         codes: (S, K, 4), the words of each, from 1, in the order of `ATTRIBUTES`.
-        objects: descriptions of the K objects as they were read.
     """
 
     ground: Tensor
     codes: Tensor
-    objects: tuple[dict[str, Any], ...]
 
     def probability(self, formula: Formula) -> float:
         """That a formula holds, whose names are "1", "2", ...: the numbers of the objects.
@@ -46,7 +44,7 @@ class Belief:
         Raises:
             InputError: a name that is no number of an object.
         """
-        index = {str(k): k - 1 for k in range(1, len(self.objects) + 1)}
+        index = {str(k): k - 1 for k in range(1, self.codes.shape[1] + 1)}
         if unknown := formula.names - index.keys():
             raise InputError(f"got the object {min(unknown)!r} in {formula!r}; expected a number up to {len(index)}")
         return float(formula.holds(self.ground, index).float().mean())
@@ -54,7 +52,7 @@ class Belief:
     def relations(self) -> list[dict[str, Any]]:
         """Each pair of objects with the probabilities of its relations, JSON data."""
         rows = []
-        for a, b in itertools.combinations(range(len(self.objects)), 2):
+        for a, b in itertools.combinations(range(self.codes.shape[1]), 2):
             of_pair = {kind: KINDS[kind](self.ground[:, a], self.ground[:, b]) for kind in SHOWN}
             chances = {kind: round(float((margin > 0).float().mean()), 4) for kind, margin in of_pair.items()}
             rows.append({"a": a + 1, "b": b + 1, **chances})
@@ -132,6 +130,4 @@ def belief(
         drawn = [torch.multinomial(each, draws, replacement=True, generator=random).T + 1 for each in chances]
         codes = torch.stack(drawn, dim=2)
     noise = torch.randn(draws, count, 2, generator=random) * torch.tensor(PLACE)
-    ground = ground_of(torch.cat([values[None, :, :2] + noise, codes[..., :1]], dim=2), camera)
-    described = () if solution.view is None else tuple(solution.view.rows)
-    return Belief(ground, codes, described if len(described) == count else tuple({} for _ in range(count)))
+    return Belief(ground_of(torch.cat([values[None, :, :2] + noise, codes[..., :1]], dim=2), camera), codes)

@@ -18,7 +18,7 @@ GROUND = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, -1.0]])
 
 
 def certain() -> Belief:
-    return Belief(GROUND[None], CODES[None], ({}, {}, {}))
+    return Belief(GROUND[None], CODES[None])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_programs_that_there_are_not(program: Any) -> None:
 def test_what_is_taken_for_granted_is_evidence() -> None:
     codes = CODES.expand(4, -1, -1).clone()
     codes[1:, 2, 1] = 3  # in three of four scenes the large cube is blue, like the sphere
-    unsure = Belief(GROUND.expand(4, -1, -1), codes, ({}, {}, {}))
+    unsure = Belief(GROUND.expand(4, -1, -1), codes)
     assert answer("what color is the large cube?", unsure).value == "blue"
     found = answer("what shape is the blue thing?", unsure)  # there is one in a single scene
     assert (found.value, found.granted, found.probability) == ("sphere", 0.25, 1.0)

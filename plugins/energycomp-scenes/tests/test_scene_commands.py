@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from energycomp import load
 from energycomp.cli import app
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_scenes import draw, scene
+from energycomp_scenes.drawing import seen
 from energycomp_scenes.relations import ground_of
 
 GRAPH = "a: large red rubber cube; b: large blue rubber sphere; a left of b; not a near b"
@@ -88,6 +90,13 @@ def test_a_picture_is_drawn_again_until_its_words_are_seen(monkeypatch: Any) -> 
     assert (first.probability, first.tries) == (0.3, 3)
     assert (second.probability, second.tries) == (0.9, 1)
     assert isinstance(second.image, torch.Tensor)
+
+
+def test_looking_costs_the_words_of_each_object() -> None:
+    model, values = load("clevr-small"), torch.tensor([[0.3, 0.5, 2, 2, 1, 1], [0.7, 0.5, 2, 3, 1, 2.0]])
+    with count_rows() as counted:
+        seen(torch.zeros(3, 64, 64), model, values, values)
+    assert counted.rows == 6 * (1 + 2 * (1 + 2 + 8 + 2 + 3))  # draws, u, objects, and the open one beside its words
 
 
 def test_relations_hold_of_the_sizes_that_are_drawn(monkeypatch: Any) -> None:
