@@ -10,7 +10,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Condition, EnergyComponent, Rule, default_gamma, identifies_null
+from energycomp.components import (
+    Composition,
+    Condition,
+    EnergyComponent,
+    FiniteConditioner,
+    Rule,
+    default_gamma,
+    groups_of,
+    identifies_null,
+)
 from energycomp.components.energies import given_energies
 from energycomp.components.ledger import count_rows
 from energycomp.components.weights import constant_weights, is_constant
@@ -119,12 +128,15 @@ def rank(
       are taken as 1, since they describe the sampler and not the image.
     - Under "mean", the weights of the other components are scaled to the sum 1.
     - The lift of a negated component is measured over the components that are not negated: a good image has none.
+    - One component without an unconditional prediction is compared with the best of the other labels of `model`, for M
+      network evaluations per draw and image: its lift is above 0 where it explains the image best of all M labels.
 
     Args:
         images: one or several, as `infer` takes them, float tensors in [0, 1]; or latents (B, C, H, W) of a codec.
         composition: a composition or `Composer` of one denoiser, of mass 1, such as `model.compose(values)`.
         model: its processor and codec read the images, and its defaults give the timesteps and weights of the draws.
             When left out, draws cover all timesteps, with the weights min(1, 1 / SNR) where the denoiser predicts x0.
+            One component without u needs it, for its labels.
         draws: how many draws a lift averages over, at least 2.
         constraint: takes images in [0, 1], (N, C, H, W), and gives energies (N,), by which images rank that are equally
             complete, such as `energycomp_samplers.constraint(f)`.
@@ -132,7 +144,7 @@ def rank(
 
     Raises:
         CompositionError: no components, leaves of several denoisers or of another kind, a mass other than 1, the rule
-            "sum", or a mean of one component or with negative weights.
+            "sum", a mean with negative weights, or one component with neither u nor other labels.
         InputError: not images, images that need a codec without `model=`, or too few or too many draws.
         NonFiniteError: naming the component whose prediction is not finite.
 
@@ -143,7 +155,7 @@ def rank(
     >>> ranking.order, ranking.missing
     ((1, 0), (('bumps(0.7, 0.8)',), ()))
     """
-    denoiser, _, _ = rankable(composition)
+    denoiser = rankable(composition, model)[1][0].denoiser
     if model is not None and checked_model(model).denoiser is not denoiser:
         raise InputError(f"got model={model.name}, of another denoiser than the components; expected theirs; pass it")
     options: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": generator}
@@ -160,9 +172,9 @@ def rank_samples(
     generator: int | torch.Generator | None = None,
 ) -> Ranking:
     """`rank` of samples (B, C, H, W) of the denoiser."""
-    denoiser, leaves, weights = rankable(composition)
-    samples = samples.to(denoiser.device)
-    most = MAX_NUMBERS // ((len(leaves) + 1) * math.prod(denoiser.sample_shape))
+    denoiser, leaves, weights, labels = rankable(composition, model)
+    samples, asked = samples.to(denoiser.device), [*leaves, *labels]
+    most = MAX_NUMBERS // ((len(asked) + 1) * math.prod(denoiser.sample_shape))
     if not 2 <= draws <= most:
         raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
     bank = draw_bank(
@@ -173,14 +185,15 @@ def rank_samples(
         gamma=default_gamma(denoiser.prediction_type) if model is None else model.defaults.gamma,
         generator=0 if generator is None else generator,
     )
-    condition = Condition.cat([leaf.condition.to(denoiser.device) for leaf in leaves])
-    taken = _weightings(weights, denoiser.rule)
+    condition = Condition.cat([leaf.condition.to(denoiser.device) for leaf in asked])
+    taken = torch.eye(len(asked)) if labels else _weightings(weights, denoiser.rule)
     found = []
     with count_rows() as spent, torch.no_grad():
         for sample in samples:
             form = quadratic_form(denoiser, sample[None], bank, condition)
-            _check_finite(form, leaves)
-            found.append(_lifts(form.weighted_errors(taken)))
+            _check_finite(form, asked)
+            lifts = _lifts(form.weighted_errors(taken), len(leaves))
+            found.append(lifts[lifts[:, 0].argmin()][None] if labels else lifts)
         energy = None
         if constraint is not None:
             images = decoded(samples, "pt", decode=denoiser.decode, value_range=denoiser.noised_space.value_range)
@@ -190,8 +203,13 @@ def rank_samples(
     return Ranking(names, tuple(w < 0 for w in weights), lift, stderr, p_value, spent.rows, energy)
 
 
-def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional], list[float]]:
-    """The denoiser, components and weights of a composition that `rank` takes, or `CompositionError`, `InputError`."""
+def rankable(
+    composition: EnergyComponent, model: Model | None = None
+) -> tuple[Denoiser, list[Conditional], list[float], list[Conditional]]:
+    """The denoiser, components and weights of a composition that `rank` takes, or `CompositionError`, `InputError`.
+
+    Then the other labels of the model, with which one component without u is compared, otherwise none.
+    """
     whole = Composition.of(composition)
     for leaf in whole.terms:
         if not isinstance(leaf, Conditional):
@@ -210,22 +228,34 @@ def rankable(composition: EnergyComponent) -> tuple[Denoiser, list[Conditional],
     for leaf in leaves:
         if len(leaf.condition) != 1:
             raise CompositionError(f"got {leaf!r} with {len(leaf.condition)} conditions; expected one for all images")
-    _check_rule(whole, sum(terms.values()), weights, leaves[0].denoiser)
-    return leaves[0].denoiser, leaves, weights
+    denoiser, labels = leaves[0].denoiser, list[Conditional]()
+    if identifies_null(denoiser.rule) and not (denoiser.base or denoiser).null_trained:
+        denoiser = attrs.evolve(denoiser, rule="mean")
+    if len(terms) == 1 and not identifies_null(denoiser.rule):
+        labels = _other_labels(leaves[0], model)
+    _check_rule(whole, sum(terms.values()), weights, denoiser, alone=not labels)
+    return denoiser, leaves, weights, labels
 
 
-def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser: Denoiser) -> None:
-    if denoiser.rule == "sum":
+def _other_labels(leaf: Conditional, model: Model | None) -> list[Conditional]:
+    """All labels of the model but that of a leaf; none of a model without labels, or with attributes."""
+    labels = None if model is None else checked_model(model).conditioner
+    if model is None or not isinstance(labels, FiniteConditioner) or groups_of(labels) is not None:
+        return []
+    every = [model.leaf(value[None]) for value in labels.enumerate_support()]
+    return [one for one in every if not torch.equal(one.condition.rows, leaf.condition.rows)]
+
+
+def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser: Denoiser, *, alone: bool) -> None:
+    if denoiser.rule == "sum" and alone:
         why = "a sum without one component predicts no noise, so that no component has a lift"
         raise CompositionError(f"got {whole!r} under the rule 'sum'; expected 'product' or 'mean'; {why}")
     if not is_constant(mass, 1.0):
         why = "compose with `&`, Composer([...]) or model.compose(values)"
         raise CompositionError(f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; {why}")
-    if denoiser.rule == "product":
-        _ = denoiser.unconditional  # raises where it was never trained
-    elif len(weights) < 2 or len(weights) < len(whole.terms) or min(weights) < 0:
-        expected = "at least two components of positive weight; a mean without its only component is none"
-        raise CompositionError(f"got {whole!r} under the rule 'mean'; expected {expected}")
+    if denoiser.rule == "mean" and alone and (len(weights) < 2 or len(weights) < len(whole.terms) or min(weights) < 0):
+        expected = "at least two components of positive weight, or one and model= with other labels to compare it with"
+        raise CompositionError(f"got {whole!r} without an unconditional prediction; expected {expected}; add them")
 
 
 def _samples(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
@@ -267,10 +297,10 @@ def _weightings(weights: list[float], rule: Rule) -> Tensor:
     return torch.cat([with_each, without])
 
 
-def _lifts(errors: Tensor) -> Tensor:
-    """Lift, standard error and p-value (K, 3) from errors (2 K, S) with each component, and without each."""
-    with_each, without = errors.cpu().chunk(2)
-    return torch.tensor([paired(a, b) for a, b in zip(with_each, without, strict=True)])
+def _lifts(errors: Tensor, count: int) -> Tensor:
+    """Lift, standard error and p-value (N, 3) from errors with each of N components, or with one, and N without."""
+    with_each, without = errors.cpu()[:count], errors.cpu()[count:]
+    return torch.tensor([paired(a, b) for a, b in zip(with_each.expand_as(without), without, strict=True)])
 
 
 @attrs.frozen(eq=False)
@@ -344,7 +374,7 @@ def sample_best(
     if "return_dict" in options:
         raise InputError("got return_dict for sample_best, which returns BestSamples; leave it out")
     composer = Composer(composition)
-    denoiser, _, _ = rankable(composer)
+    denoiser, *_ = rankable(composer, model)
     generators = as_generators(generator)
     clipped = denoiser.noised_space.value_range  # an image shows what is left after clipping
     size = n if until_complete else n * best_of

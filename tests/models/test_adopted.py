@@ -16,6 +16,7 @@ from energycomp import Composer, plugins
 from energycomp.components import signal_noise
 from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.files import write_tensors
+from energycomp.inference import draw_bank
 
 MEANS = torch.tensor([[0.5], [-0.5], [0.0]])  # of each class; the last is the class without a meaning
 STD = 0.3
@@ -119,8 +120,31 @@ def test_without_an_unconditional_row() -> None:
     assert energycomp.infer([-0.9], model, generator=0).conditions.tolist() == [1]
     assert Composer([model("up")]).sample(2, num_inference_steps=3, output_type="pt", progress=False).shape == (2, 1)
     assert energycomp.rank(torch.tensor([[0.8]]), model.compose([0, 1]), model=model).shown.tolist() == [[True, False]]
-    with pytest.raises(CompositionError, match="at least two components"):
-        energycomp.rank(torch.tensor([[0.8]]), model("up"), model=model)
+
+
+@pytest.mark.parametrize("rule", ["mean", "product"])
+def test_one_component_without_an_unconditional_row_is_ranked_by_the_other_labels(rule: str) -> None:
+    trained = adopted("x0", "vp", "cosine", classes=["up", "down", "none"])
+    model = attrs.evolve(trained, denoiser=attrs.evolve(trained.denoiser, null_trained=False, rule=rule))
+    x = torch.tensor([[0.6], [-0.6], [0.0], [0.9]])
+    ranking = energycomp.rank(x, model("up"), model=model, draws=64)
+    assert ranking.shown.tolist() == [[True], [False], [False], [True]]
+    assert (ranking.order[-1], ranking.rows) == (1, 4 * 64 * 3)
+    bank = draw_bank(64, (1,), model.denoiser.alphas_cumprod, timesteps=model.defaults.timesteps, generator=0)
+    for one, lift in zip(x, ranking.lift, strict=True):  # the least of the differences to the other labels
+        noised = bank.noised(one[None], model.denoiser.alphas_cumprod)
+        up, down, none = (
+            (model(c).eps(noised, bank.timestep) - bank.noise).square().mean() for c in ("up", "down", "none")
+        )
+        assert float(lift) == pytest.approx(float(min(down - up, none - up)), rel=1e-3)
+    best = energycomp.sample_best(
+        Composer([model("up")]), 2, model=model, generator=0, num_inference_steps=5, output_type="pt", progress=False
+    )
+    assert best.complete == 2
+    only = adopted("x0", "vp", "cosine", classes=["up"], null=None)
+    for component, given in ((model("up"), None), (only("up"), only)):
+        with pytest.raises(CompositionError, match="or one and model= with other labels to compare it with"):
+            energycomp.rank(x, component, model=given)
 
 
 def test_a_mixture_of_labels_needs_no_unconditional_row() -> None:
