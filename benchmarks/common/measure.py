@@ -31,6 +31,25 @@ LIMIT_SHAPES = ((8, 256, 32), (8, 64, 16), (32, 64, 32), (8, 128, 32))  # batch,
 Ways = Mapping[str, Callable[[], Any]]
 
 
+def clock() -> float:
+    """Seconds: of the CPU with one thread, which other programs do not change much, else of the wall."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+class OneStage(nn.Module):
+    """A two-stage network as one without a shared trunk: every row runs all of it."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Predictions (R, C, H, W) of R samples under R conditions."""
+        features = self.inner.features(sample, timestep)
+        out: Tensor = self.inner.head(features, condition, torch.arange(len(sample)))
+        return out
+
+
 class Timed(nn.Module):
     """A two-stage network that adds up its rows, its trunk passes and the seconds spent inside it."""
 
@@ -55,11 +74,11 @@ class Timed(nn.Module):
 
     def spend(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A call whose seconds count as the network's."""
-        started = time.perf_counter()
+        started = clock()
         try:
             return call(*args, **kwargs)
         finally:
-            self.seconds += time.perf_counter() - started
+            self.seconds += clock() - started
 
 
 def timed(model: Model) -> tuple[Model, Timed]:
@@ -92,9 +111,9 @@ def compare(ways: Ways, network: Timed, repeats: int, child: Sequence[str]) -> d
     for _ in range(repeats):
         for name, way in ways.items():
             network.reset()
-            started = time.perf_counter()
+            started = clock()
             way()
-            clock[name].append((time.perf_counter() - started, network.seconds))
+            clock[name].append((clock() - started, network.seconds))
     for name, pairs in clock.items():
         found[name]["seconds"] = statistics.median(seconds for seconds, _ in pairs)
         found[name]["share"] = statistics.median(inside / seconds for seconds, inside in pairs)

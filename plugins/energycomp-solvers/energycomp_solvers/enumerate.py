@@ -1,11 +1,13 @@
 """Exhaustive search over finite values (Algorithm 4 of Wang, 2026), exact through the quadratic form.
 
-Costs M + 1 network evaluations per draw for M distinct values; the M^K configurations are arithmetic.
+Costs M + 1 network evaluations per draw for M distinct values; the M^K configurations are arithmetic. Draws are added
+until the answer is sure, and values that cannot be in it are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import ClassVar, Literal
 
@@ -15,14 +17,28 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.fields import number, whole
-from energycomp.inference import Problem, QuadraticForm, Solution
+from energycomp.inference import Problem, QuadraticForm, Solution, paired
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compare_halves, errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import configurations, dictionary, number_of_configurations
 from energycomp_solvers.shared.product_space import all_errors, marginals, unravel, with_prior
+from energycomp_solvers.shared.subsets import subset_errors
 from energycomp_solvers.shared.terms import memberships, terms_of
 
-LEAST = 16  # draws before an early answer, half of them to select and half to compare
+LEAST = 8  # draws before an early answer, half of them to select and half to compare
+RULED_OUT = 0.002  # posterior of a value that may be dropped
+
+
+@attrs.frozen(eq=False)
+class _Ranking:
+    """Mean error and atoms of the best and the second-best answer, and of the best one with each atom (M).
+
+    The posterior (M,) is that of each atom to be in the answer.
+    """
+
+    best: list[tuple[float, list[int]]]
+    with_each: list[tuple[float, list[int]]]
+    posterior: Tensor | None = None
 
 
 @attrs.frozen
@@ -32,29 +48,37 @@ class Enumerate:
     Run directly, M^K configurations cost M^K K rows per draw; here each of the M distinct values is one row per draw,
     and one for u. A configuration is K^2 multiplications, or less: for attributes 2^20 answers are one matrix product.
 
+    The number of draws doubles, from 8 on, until the best answer is significantly better than the second best. Each
+    half of the draws compares what the other half selects. In between, values are dropped: those with which even the
+    best answer is significantly worse (Hoeffding races, Maron and Moore, 1994, by the paired test), and whose posterior
+    is below 0.002. Certainties are therefore those of all answers but for less than 0.002 for each value that is
+    dropped, on the draws that were made; `trace["draws"]` has their number.
+
     Args:
         draws: draws that select; the problem's default.
-        fresh_draws: fresh draws that compare the best with the second best; as many.
-        p_value: when given, the number of draws doubles, from 16 on, until the p-value of the best answer's advantage
-            over the second best is below this; twice `draws` at most. Each half of the draws compares what the other
-            half selects. The p-value of the k-th test is multiplied by 2^k, so that it is valid at whichever test the
-            solver stops (alpha spending, Lan and DeMets, 1983).
+        fresh_draws: fresh draws that compare the best with the second best, as many as `draws`, where nothing stops
+            early: without `p_value`, and whenever they are given.
+        p_value: of the advantage over the second best, below which the search stops, and over the best answer with a
+            value, below which it is dropped; twice `draws` at most. The p-value of the k-th test is multiplied by 2^k,
+            so that it is valid at whichever test the solver stops (alpha spending, Lan and DeMets, 1983), and for
+            values by their number, too (Bonferroni). None: the number of draws is fixed.
         limit: the greatest number of configurations.
-        chunk: configurations scored at a time.
+        chunk: configurations scored at a time. Where there are more, other than those of attributes, the number of
+            draws is fixed, since scoring them is what takes time.
     """
 
     needs: ClassVar[Literal["finite"]] = "finite"
 
     draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
     fresh_draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
-    p_value: float | None = attrs.field(default=None, validator=attrs.validators.optional(number(most=1)))
+    p_value: float | None = attrs.field(default=0.01, validator=number(most=1, or_none=True))
     limit: int = attrs.field(default=2**21, validator=whole(1, 2**30))
     chunk: int = attrs.field(default=2**16, validator=whole(1, 2**30))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
-        """Costs M + 1 rows for each draw that selects, and at most 2 K + 1 for each that compares.
+        """Costs M + 1 rows for each draw, with the M values that are left.
 
-        With `p_value` every draw does both and costs M + 1.
+        With a fixed number of draws these are those that select, and at most 2 K + 1 rows for each that compares.
         """
         generator = as_generator(generator)
         atoms, slots = dictionary(problem)
@@ -64,50 +88,51 @@ class Enumerate:
                 f"got {total:,} configurations for Enumerate; expected at most {self.limit:,}; use pursuit or beam, "
                 "narrow count= or candidates=, or raise the limit"
             )
-        most = self.draws or problem.default_draws
-        if self.p_value is not None:
-            return self._until_sure(problem, atoms, slots, total, generator)
-        terms = terms_of(problem, atoms, problem.draw(most, generator))
-        ranked, probability = self._two_best(problem, terms, slots)
+        most, trace = self.draws or problem.default_draws, {"configurations": [float(total)]}
+        stops = self.p_value is not None and self.fresh_draws is None
+        if stops and (total <= self.chunk or _of_one_each(problem, slots)):
+            return self._until_sure(problem, atoms, slots, most, trace, generator)
+        ranking = self._ranking(problem, terms_of(problem, atoms, problem.draw(most, generator)), slots)
         bank = problem.draw(self.fresh_draws or most, generator)
-        fresh = [errors_of(problem, atoms[chosen], bank) for _, chosen in ranked]
-        solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]})
-        return attrs.evolve(solution, probability=probability)
+        fresh = [errors_of(problem, atoms[chosen], bank) for _, chosen in ranking.best]
+        return _solution(problem, atoms, ranking, fresh, {**trace, "draws": [float(most + len(bank))]})
 
     def _until_sure(
         self,
         problem: Problem,
         atoms: Tensor,
         slots: list[list[int]],
-        total: int,
+        most: int,
+        trace: dict[str, list[float]],
         generator: torch.Generator | None,
     ) -> Solution:
-        most = self.draws or problem.default_draws
         halves = [QuadraticForm.empty(len(atoms)) for _ in range(2)]
         banks: list[int] = []
         while True:
             left, bank = most - sum(banks), max(LEAST // 2, sum(banks))
             banks.append(left if left <= bank + 1 else bank)  # a bank of one draw would have no standard error
             halves = [half.cat(terms_of(problem, atoms, problem.draw(banks[-1], generator))) for half in halves]
-            selected = [self._two_best(problem, half, slots)[0] for half in halves]
-            fresh, found = compare_halves(halves, selected, problem.weighting, banks)
-            found = min(1.0, 2.0 ** len(banks) * found)
-            if len(fresh) < 2 or sum(banks) >= most or found < (self.p_value or 0.0):
+            rankings = [self._ranking(problem, half, slots) for half in halves]
+            fresh, found = compare_halves(halves, [each.best for each in rankings], problem.weighting, banks)
+            spent = (self.p_value or 0.0) / 2.0 ** len(banks)
+            if len(fresh) < 2 or sum(banks) >= most or found < spent:
                 break
-        ranked, probability = self._two_best(problem, halves[0].cat(halves[1]), slots)
-        solution = ranked_solution(problem, atoms, ranked, fresh, {"configurations": [float(total)]}, [*banks, *banks])
-        return attrs.evolve(solution, probability=probability, p_value=found if len(fresh) == 2 else None)
+            kept = _kept(halves, rankings, banks, problem.weighting, spent)
+            atoms, halves = atoms[kept], [half.take(kept) for half in halves]
+            slots = [[kept.index(k) for k in slot if k in kept] for slot in slots]
+        ranking = self._ranking(problem, halves[0].cat(halves[1]), slots)
+        trace |= {"draws": [2.0 * sum(banks)]}
+        solution = _solution(problem, atoms, ranking, fresh, trace, [*banks, *banks])
+        return attrs.evolve(solution, p_value=min(1.0, 2.0 ** len(banks) * found) if len(fresh) == 2 else None)
 
-    def _two_best(
-        self, problem: Problem, terms: QuadraticForm, slots: list[list[int]]
-    ) -> tuple[list[tuple[float, list[int]]], Tensor | None]:
-        """Mean error and atoms of the best and the second-best configuration; posteriors of the best one's values."""
+    def _ranking(self, problem: Problem, terms: QuadraticForm, slots: list[list[int]]) -> _Ranking:
         form = terms.mean()
         low, high = problem.counts
-        if low == high and not problem.exchangeable and len(slots) and len(set(chain(*slots))) == sum(map(len, slots)):
+        if _of_one_each(problem, slots):
             errors = with_prior(form, all_errors(form, slots, problem.weighting(high)), slots)
             return _of_attributes(errors, slots, problem)
         best: list[tuple[float, list[int]]] = []
+        with_each: list[tuple[float, list[int]]] = [(math.inf, [])] * len(form)
         seen: list[tuple[Tensor, Tensor]] = []
         for count in range(low, high + 1):
             for chosen in _chunks(configurations(problem, slots, count), self.chunk, count):
@@ -116,23 +141,85 @@ class Enumerate:
                 rows = chosen[least.indices].tolist()
                 best += [(float(e), row) for e, row in zip(least.values, rows, strict=True)]
                 best = sorted(best)[:2]
+                with_each = list(map(min, with_each, _best_with_each(errors, chosen, len(form))))
                 if problem.beta is not None and problem.exchangeable:
                     seen.append((chosen, problem.energies(errors)))
         if not seen or problem.beta is None:
-            return best, None
-        return best, memberships(seen, len(form), problem.beta)[best[0][1]]
+            return _Ranking(best, with_each)
+        return _Ranking(best, with_each, memberships(seen, len(form), problem.beta))
 
 
-def _of_attributes(
-    errors: Tensor, slots: list[list[int]], problem: Problem
-) -> tuple[list[tuple[float, list[int]]], Tensor | None]:
+def _of_one_each(problem: Problem, slots: list[list[int]]) -> bool:
+    """Whether answers have one value of each of several attributes."""
+    low, high = problem.counts
+    apart = len(set(chain(*slots))) == sum(map(len, slots))
+    return low == high and not problem.exchangeable and len(slots) > 0 and apart
+
+
+def _best_with_each(errors: Tensor, chosen: Tensor, atoms: int) -> list[tuple[float, list[int]]]:
+    """The least of some errors (N,) with each of M atoms, and its answer, of answers (N, K)."""
+    owner = torch.arange(len(chosen)).repeat_interleave(chosen.shape[1])
+    least = errors.new_full((atoms,), math.inf).scatter_reduce(0, chosen.flatten(), errors[owner], "amin")
+    found = list[tuple[float, list[int]]]()
+    for k, error in enumerate(least.tolist()):
+        tied = chosen[errors == error].tolist()
+        found.append((error, next((row for row in tied if k in row), [])))
+    return found
+
+
+def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem) -> _Ranking:
     least = errors.topk(min(2, len(errors)), largest=False)
     best = [(float(e), unravel(int(index), slots)) for e, index in zip(least.values, least.indices, strict=True)]
-    if problem.beta is None:
-        return best, None
-    posteriors = marginals(problem.energies(errors), list(map(len, slots)), problem.beta)
-    places = [slot.index(atom) for slot, atom in zip(slots, best[0][1], strict=True)]
-    return best, torch.stack([p[place] for p, place in zip(posteriors, places, strict=True)])
+    order, with_each = list(chain(*slots)), dict[int, tuple[float, list[int]]]()
+    after = len(errors)
+    for slot in slots:
+        before = len(errors) // after
+        after //= len(slot)
+        each = errors.view(before, len(slot), after).transpose(0, 1).flatten(1)
+        for place, (error, index) in enumerate(zip(*map(Tensor.tolist, each.min(1)), strict=True)):
+            choice = (index // after * len(slot) + place) * after + index % after
+            with_each[slot[place]] = (error, unravel(choice, slots))
+    posterior = None
+    if problem.beta is not None:
+        found = torch.cat(marginals(problem.energies(errors), list(map(len, slots)), problem.beta))
+        posterior = found[torch.tensor(order).argsort()]
+    return _Ranking(best, [with_each[k] for k in sorted(order)], posterior)
+
+
+def _kept(
+    halves: Sequence[QuadraticForm],
+    rankings: Sequence[_Ranking],
+    banks: Sequence[int],
+    weighting: Callable[[int], float],
+    p_value: float,
+) -> list[int]:
+    """The atoms that stay: those of the best and second-best answers, and all that are likely or not beaten."""
+    kept = {k for ranking in rankings for _, chosen in ranking.best for k in chosen}
+    atoms, pairs = len(halves[0]), list(zip(halves, reversed(rankings), strict=True))
+
+    def judged(answer: Callable[[_Ranking], list[int]]) -> Tensor:
+        return torch.cat([subset_errors(half, answer(ranking), weighting) for half, ranking in pairs])
+
+    best = judged(lambda ranking: ranking.best[0][1])
+    for k in set(range(atoms)) - kept:
+        likely = any(ranking.posterior is not None and ranking.posterior[k] >= RULED_OUT for ranking in rankings)
+        others = judged(lambda ranking, k=k: ranking.with_each[k][1])  # type: ignore[misc]
+        if likely or atoms * paired(best, others, [*banks, *banks])[2] >= p_value:
+            kept.add(k)
+    return sorted(kept)
+
+
+def _solution(
+    problem: Problem,
+    atoms: Tensor,
+    ranking: _Ranking,
+    fresh: list[Tensor],
+    trace: dict[str, list[float]],
+    banks: list[int] | None = None,
+) -> Solution:
+    solution = ranked_solution(problem, atoms, ranking.best, fresh, trace, banks)
+    posterior = ranking.posterior
+    return attrs.evolve(solution, probability=None if posterior is None else posterior[ranking.best[0][1]])
 
 
 def _chunks(rows: Iterator[tuple[int, ...]], size: int, count: int) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ from energycomp.inference import QuadraticForm, make_problem
 from energycomp.models import Model
 from energycomp.testing import attributes_model, planted
 from energycomp_solvers.beam import Beam
-from energycomp_solvers.enumerate import Enumerate
+from energycomp_solvers.enumerate import Enumerate, _kept, _of_attributes
 from energycomp_solvers.shared import all_errors, compare_halves, marginals, unravel
 from energycomp_solvers.weights import Weights
 
@@ -34,6 +34,7 @@ def form_of(b: Tensor, gram: Tensor, c: float) -> QuadraticForm:
     return QuadraticForm(b[None], gram[None], b.new_tensor([c]))
 
 
+PLAIN = make_problem(torch.zeros(1, 3, 16, 16), attributes_model(1))
 TRUE = torch.tensor([0, 3, 5, 6])
 
 
@@ -45,10 +46,28 @@ def test_exact_is_brute_force(rule: Any, scale: float) -> None:
     problem = make_problem(picture, model)
     choices = torch.tensor(list(product([0, 1], [2, 3], [4, 5], [6, 7])))
     expected = problem.errors(choices, problem.draw(6, seeded())).double().mean(1)
-    solution = Enumerate(draws=6).solve(make_problem(picture, model), generator=seeded())
+    solution = Enumerate(draws=6, p_value=None).solve(make_problem(picture, model), generator=seeded())
     assert solution.conditions.tolist() == choices[expected.argmin()].tolist()
     assert solution.trace["error"] == pytest.approx(expected.sort().values[:2].tolist(), rel=1e-5)
     assert solution.trace["configurations"] == [16]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_the_halves_of_the_draws_together_select(scale: float) -> None:
+    model, generator = attributes_model(4, beta=0.01), seeded()
+    picture = noisy(model, TRUE, scale)
+    problem, choices = make_problem(picture, model), torch.tensor(list(product([0, 1], [2, 3], [4, 5], [6, 7])))
+    errors = [problem.errors(choices, problem.draw(4, generator)).detach().double() for _ in range(2)]
+    mean = torch.cat(errors, dim=1).mean(1)
+    solution = Enumerate(draws=4).solve(make_problem(picture, model), generator=seeded())
+    assert solution.conditions.tolist() == choices[mean.argmin()].tolist()
+    assert solution.trace["error"] == pytest.approx(mean.sort().values[:2].tolist(), rel=1e-5)
+    assert solution.error == pytest.approx(float(mean.min()), rel=1e-5)
+    assert (solution.trace["draws"], solution.rows) == ([8], 8 * (8 + 1))
+    joint = torch.softmax(-0.01 * mean, 0)
+    of_each = [float(joint[(choices == value).any(1)].sum()) for value in solution.conditions]
+    assert solution.probability is not None
+    assert solution.probability.tolist() == pytest.approx(of_each, rel=1e-4)
 
 
 def test_all_errors_are_in_the_order_of_product() -> None:
@@ -139,19 +158,61 @@ def test_a_wide_beam_is_exact(seed: int) -> None:
     assert exact.conditions.tolist() == beam.conditions.tolist()
 
 
-def test_draws_are_added_until_the_answer_is_sure() -> None:
+def test_draws_are_added_until_the_answer_is_sure_and_beaten_values_are_dropped() -> None:
     model = attributes_model(4, draws=200)
     clear = planted(model, TRUE)
     between = (clear + planted(model, torch.tensor([0, 3, 5, 7]))) / 2
-    early = Enumerate(p_value=2e-3)
-    clear_one, unsure = (early.solve(make_problem(p, model), generator=seeded()) for p in (clear, between))
+    with count_rows() as spent:
+        clear_one = Enumerate().solve(make_problem(clear, model), generator=seeded())
     assert clear_one.conditions.tolist() == TRUE.tolist()
-    assert clear_one.rows == 2 * 8 * (8 + 1)
+    assert clear_one.rows == spent.rows == 2 * 4 * (8 + 1)
     assert clear_one.p_value is not None
-    assert clear_one.p_value < 2e-3
+    assert clear_one.p_value < 1e-2
+    with count_rows() as spent:
+        unsure = Enumerate().solve(make_problem(between, model), generator=seeded())
     assert unsure.p_value is not None
     assert unsure.p_value > 0.5
-    assert unsure.rows == 2 * 200 * (8 + 1)
+    assert unsure.trace["draws"] == [2 * 200]
+    assert unsure.rows == spent.rows == 2 * 4 * (8 + 1) + 2 * 196 * (5 + 1)  # labels 1, 2 and 4 are dropped
+
+
+def test_values_of_some_probability_are_not_dropped() -> None:
+    """And certainties are those of all answers, on all draws."""
+    model = attributes_model(3, draws=16, beta=0.01)
+    values = torch.tensor([0, 2, 4])
+    image = (planted(model, values) + planted(model, torch.tensor([0, 2, 5]))) / 2
+    solution = Enumerate().solve(make_problem(image, model), generator=seeded())
+    assert solution.trace["draws"] == [32]
+    problem, generator = make_problem(image, model), seeded()
+    banks = [problem.draw(n, generator) for n in (4, 4, 4, 4, 8, 8)]
+    choices = torch.tensor(list(product([0, 1], [2, 3], [4, 5])))
+    errors = torch.cat([problem.errors(choices, bank).detach().double() for bank in banks], dim=1).mean(1)
+    joint = torch.softmax(-0.01 * errors, 0)
+    of_each = torch.stack([joint[(choices == value).any(1)].sum() for value in range(6)])
+    assert float(of_each.min()) > 0.002
+    assert solution.rows == 32 * (6 + 1)
+    assert solution.probability is not None
+    assert torch.allclose(solution.probability, of_each[solution.conditions], atol=1e-4)
+
+
+@pytest.mark.parametrize("beta", [None, 0.05])
+def test_stopping_and_dropping_change_no_answer_of_a_noisy_image(beta: float | None) -> None:
+    spent = []
+    for seed in range(12):
+        model = attributes_model(5, seed=seed, spread=0.3, beta=beta)
+        values = torch.arange(0, 10, 2) + torch.randint(2, (5,), generator=seeded(seed))
+        problems = [make_problem(noisy(model, values, 0.3, seed), model) for _ in range(2)]
+        early, exact = (
+            solver.solve(problem, generator=seeded(seed))
+            for solver, problem in zip((Enumerate(), Enumerate(p_value=None)), problems, strict=True)
+        )
+        assert early.conditions.tolist() == exact.conditions.tolist() == values.tolist()
+        assert early.rows <= exact.rows
+        if beta is not None:
+            assert early.probability is not None
+            assert float(early.probability.min()) > 0.5
+        spent.append(early.rows / exact.rows)
+    assert sum(spent) / len(spent) < 0.6
 
 
 def simulated(gap: float, count: int, draws: int) -> list[QuadraticForm]:
@@ -179,6 +240,23 @@ def sure(halves: list[QuadraticForm]) -> float:
 def test_halves_that_judge_each_other_are_seldom_wrongly_sure() -> None:
     assert 0.03 < sure(simulated(0.0, 2000, 10)) < 0.065  # both answers are equally good
     assert sure(simulated(0.7, 1000, 10)) > 0.8  # a t of 3.1 over 20 draws
+
+
+def test_equally_good_values_are_seldom_dropped() -> None:
+    slots, dropped, p_value = [[0, 1], [2, 3, 4, 5]], 0, 0.05
+    for seed in range(300):
+        generator, halves = seeded(seed), []
+        for _ in range(2):
+            b = torch.randn(8, 6, generator=generator, dtype=torch.float64) + torch.tensor(
+                [5.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+            )
+            halves.append(QuadraticForm(b, torch.zeros(8, 6, 6, dtype=torch.float64), b.new_full((8,), 20.0)))
+        rankings = [_of_attributes(all_errors(half, slots), slots, PLAIN) for half in halves]
+        kept = _kept(halves, rankings, [8], lambda _: 1.0, p_value)
+        assert kept[0] == 0
+        assert 1 not in kept
+        dropped += len(kept) < 5
+    assert dropped < 2 * p_value * 300
 
 
 def test_of_two_equal_labels_none_is_declared_better_wherever_the_search_stops() -> None:

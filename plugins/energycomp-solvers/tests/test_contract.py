@@ -14,7 +14,7 @@ from torch import Tensor
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
-from energycomp.inference import Problem, Slot, Solution, Solver, infer, make_problem
+from energycomp.inference import Problem, Slot, Solution, Solver, infer, infer_many, make_problem
 from energycomp.plugins import find, listing
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 from energycomp_lab.checks import check_solver
@@ -129,7 +129,7 @@ def test_enumerate_is_brute_force(rule: Any, kind: Any, seed: int) -> None:
     expected = brute_force(problem, torch.arange(6), 5, seed)
     order = sorted(expected, key=lambda chosen: expected[chosen])
     fresh = make_problem(picture, model, count=(0, 4))
-    solution = Enumerate(draws=5).solve(fresh, generator=seeded(seed))
+    solution = Enumerate(draws=5, p_value=None).solve(fresh, generator=seeded(seed))
     assert tuple(solution.conditions.tolist()) == order[0]
     assert solution.runner_up is not None
     assert tuple(solution.runner_up.tolist()) == order[1]
@@ -143,7 +143,8 @@ def test_enumerate_with_a_real_network_is_brute_force(rule: str) -> None:
     places = torch.unique(torch.rand(5, 2, generator=seeded(3)), dim=0)
     picture = torch.rand(1, 3, 16, 16, generator=seeded(4)) * 2 - 1
     expected = brute_force(make_problem(picture, model, candidates=places), places, 4, 7)
-    solution = Enumerate(draws=4).solve(make_problem(picture, model, candidates=places), generator=seeded(7))
+    solver = Enumerate(draws=4, p_value=None)
+    solution = solver.solve(make_problem(picture, model, candidates=places), generator=seeded(7))
     best = min(expected, key=lambda chosen: expected[chosen])
     assert torch.equal(solution.conditions, places[list(best)])
     assert solution.trace["error"][0] == pytest.approx(expected[best], rel=1e-5)
@@ -156,6 +157,38 @@ def test_rows_of_enumerate() -> None:
         Enumerate(draws=6, fresh_draws=1).solve(problem, generator=seeded())
     assert spent.rows - (7 + 1) * 6 in (2 + 3 + 1, 2 + 1 + 1)  # the answer and its rival, one draw, one u
     assert spent.trunks == 6 + 1
+
+
+def test_two_equal_labels_take_all_draws_and_the_others_one_round() -> None:
+    model = labels_model(7)
+    sets = [torch.tensor([0, 2, 5]), torch.tensor([0, 2, 6])]
+    image = (planted(model, sets[0]) + planted(model, sets[1])) / 2
+    with count_rows() as spent:
+        solution = Enumerate().solve(make_problem(image, model, count=3), generator=seeded())
+    assert solution.runner_up is not None
+    assert sorted([solution.conditions.tolist(), solution.runner_up.tolist()]) == [one.tolist() for one in sets]
+    assert spent.rows == solution.rows == 8 * (7 + 1) + (2 * 16 - 8) * (4 + 1)
+
+
+def test_answers_of_more_than_a_chunk_are_scored_once() -> None:
+    model = labels_model(7)
+    problem = make_problem(planted(model, torch.tensor([2, 5])), model)  # 64 sets
+    few, many = (Enumerate(chunk=chunk).solve(problem, generator=seeded()) for chunk in (64, 63))
+    assert few.conditions.tolist() == many.conditions.tolist() == [2, 5]
+    assert (few.trace["draws"], many.trace["draws"]) == ([8], [2 * 16])
+
+
+def test_images_that_stop_at_different_draws_are_read_together_as_alone() -> None:
+    model = labels_model(6, solver="enumerate", counts=(2, 2))
+    clear = planted(model, torch.tensor([1, 4]))
+    images = [to_unit(image)[0] for image in (clear, (clear + planted(model, torch.tensor([1, 5]))) / 2, clear)]
+    together = list(infer_many(images, model, batch_size=3))
+    for image, solution in zip(images, together, strict=True):
+        alone = infer(image, model)
+        assert solution.conditions.tolist() == alone.conditions.tolist()
+        assert (solution.rows, solution.trace["draws"]) == (alone.rows, alone.trace["draws"])
+        assert solution.p_value == pytest.approx(alone.p_value, abs=1e-3)
+    assert [solution.trace["draws"] for solution in together] == [[8], [32], [8]]
 
 
 def test_the_limit_names_what_to_use_instead() -> None:
