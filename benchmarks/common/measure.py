@@ -31,7 +31,7 @@ LIMIT_SHAPES = ((8, 256, 32), (8, 64, 16), (32, 64, 32), (8, 128, 32))  # batch,
 Ways = Mapping[str, Callable[[], Any]]
 
 
-def clock() -> float:
+def now() -> float:
     """Seconds: of the CPU with one thread, which other programs do not change much, else of the wall."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
@@ -74,11 +74,11 @@ class Timed(nn.Module):
 
     def spend(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A call whose seconds count as the network's."""
-        started = clock()
+        started = now()
         try:
             return call(*args, **kwargs)
         finally:
-            self.seconds += clock() - started
+            self.seconds += now() - started
 
 
 def timed(model: Model) -> tuple[Model, Timed]:
@@ -111,9 +111,9 @@ def compare(ways: Ways, network: Timed, repeats: int, child: Sequence[str]) -> d
     for _ in range(repeats):
         for name, way in ways.items():
             network.reset()
-            started = clock()
+            started = now()
             way()
-            clock[name].append((clock() - started, network.seconds))
+            clock[name].append((now() - started, network.seconds))
     for name, pairs in clock.items():
         found[name]["seconds"] = statistics.median(seconds for seconds, _ in pairs)
         found[name]["share"] = statistics.median(inside / seconds for seconds, inside in pairs)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from benchmarks.common import measure
 from benchmarks.common.measure import OneStage, looped_row
 from benchmarks.common.options import parser
+from benchmarks.common.ways import identity
 from energycomp import Model, load
 from energycomp.cli import append_line, read_lines
 from energycomp.inference import NoiseBank, Problem, make_problem, residual_errors
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples = find("datasets", options.source or model.name)().examples(
         options.data, count=options.n, seed=options.seed
     )
-    kind = "-".join([model.name, options.data.replace(":", "_"), *asked, str(options.seed)])
+    kind = "-".join([identity(options.model, model), options.data.replace(":", "_"), *asked, str(options.seed)])
     path = options.out / f"{kind}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     records = read_lines(path)
@@ -98,10 +99,10 @@ def run(
     way: Way, model: Model, observation: Tensor, candidates: Tensor | None, true: Tensor, seed: int
 ) -> dict[str, Any]:
     """The record of one image."""
-    started = measure.clock()
+    started = measure.now()
     values, probability, rows = way(model, observation, candidates, torch.Generator().manual_seed(seed))
     return {
-        "seconds": measure.clock() - started,
+        "seconds": measure.now() - started,
         "right": [value in true.tolist() for value in values.tolist()],
         "set": sorted(values.tolist()) == sorted(true.tolist()),
         "probability": None if probability is None else probability.tolist(),

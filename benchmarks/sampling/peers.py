@@ -42,13 +42,12 @@ from energycomp.sampling import Sampled, Target, draw_noise
 from energycomp.seeds import as_generators
 from energycomp.testing import Gaussian
 from energycomp_samplers.kernels import axes, clipped, levels, predicted
-from energycomp_samplers.mala import MALA
 from energycomp_samplers.smc import SMC
 
 SHAPE = (2, 1, 1)
-SIDE, CELLS = 14.0, 1400  # of the square on which exact samples are drawn, from its centre, and cells along a side
+SIDE, CELLS = 14.0, 500  # of the square on which exact samples are drawn, from its centre, and cells along a side
 DIRECTIONS = 180
-FLOORS = 20  # pairs of exact samples
+FLOORS = 10  # pairs of exact samples
 
 
 @attrs.frozen
@@ -89,7 +88,6 @@ SAMPLERS: dict[str, Any] = {
     "FKC": SMC(weights="fkc", resample_below=1.0),
     '`SMC(weights="rne")`': SMC(weights="rne"),
     '`SMC(weights="energy")`': SMC(weights="energy"),
-    "`SMC(moves=MALA())`": SMC(moves=MALA(moves=2)),
 }
 OF_PROMPTS: dict[str, Any] = {
     "Composable Diffusion; default, DDIM": None,
