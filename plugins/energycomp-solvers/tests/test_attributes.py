@@ -17,7 +17,7 @@ from energycomp.inference import QuadraticForm, make_problem
 from energycomp.models import Model
 from energycomp.testing import attributes_model, planted
 from energycomp_solvers.beam import Beam
-from energycomp_solvers.enumerate import Enumerate, _kept, _of_attributes
+from energycomp_solvers.enumerate import Enumerate, _best_with_each, _kept, _of_attributes
 from energycomp_solvers.shared import all_errors, compare_halves, marginals, unravel
 from energycomp_solvers.weights import Weights
 
@@ -240,6 +240,15 @@ def sure(halves: list[QuadraticForm]) -> float:
 def test_halves_that_judge_each_other_are_seldom_wrongly_sure() -> None:
     assert 0.03 < sure(simulated(0.0, 2000, 10)) < 0.065  # both answers are equally good
     assert sure(simulated(0.7, 1000, 10)) > 0.8  # a t of 3.1 over 20 draws
+
+
+def test_the_best_answer_with_each_value_is_that_of_all_answers() -> None:
+    atoms, slots = torch.randn(7, 9, dtype=torch.float64, generator=seeded()), [[0, 4], [2, 3, 1], [6, 5]]
+    answers = list(product(*slots))
+    errors = all_errors(form_of(atoms[:, 0], atoms @ atoms.T, 2.0), slots)
+    expected = [min((e, list(a)) for e, a in zip(errors.tolist(), answers, strict=True) if k in a) for k in range(7)]
+    assert _of_attributes(errors, slots, PLAIN).with_each == expected
+    assert _best_with_each(errors, torch.tensor(answers), 8) == [*expected, (float("inf"), [])]
 
 
 def test_equally_good_values_are_seldom_dropped() -> None:
