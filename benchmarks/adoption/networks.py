@@ -125,6 +125,67 @@ class MLP(nn.Module):
         return self.out(h) + self.skip(told) * x
 
 
+class Mixer(nn.Module):
+    """Layers over the 2x2 patches of images (C, 8, 8), and over their channels (Tolstikhin et al., 2021)."""
+
+    def __init__(self, channels: int, labels: int, scale: float = 1.0, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        self.told, self.enter, self.out = (
+            Told(width, labels, scale),
+            nn.Linear(4 * channels, width),
+            nn.Linear(width, 4 * channels),
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * depth))
+        self.across = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in range(depth)
+        )
+        self.along = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)) for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        told, h = self.told(t, label)[:, None], self.enter(functional.pixel_unshuffle(x, 2).flatten(2).mT)
+        for first, second, across, along in zip(
+            self.norms[::2], self.norms[1::2], self.across, self.along, strict=True
+        ):
+            h = h + across((first(h) + told).mT).mT
+            h = h + along(second(h) + told)
+        return functional.pixel_shuffle(self.out(h).mT.unflatten(2, (4, 4)), 2)
+
+
+class Plain(nn.Module):
+    """Dilated convolutions at one resolution, whose channels are scaled and moved (Perez et al., 2018)."""
+
+    def __init__(self, channels: int, labels: int, scale: float, width: int = 32) -> None:
+        super().__init__()
+        self.told = Told(64, labels, scale)
+        self.enter, self.out = nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, channels, 3, padding=1)
+        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=n, dilation=n) for n in (1, 2, 4, 2, 1))
+        self.films = nn.ModuleList(nn.Linear(64, 2 * width) for _ in self.layers)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        told, h = self.told(t, label), self.enter(x)
+        for layer, film in zip(self.layers, self.films, strict=True):
+            a, b = film(told)[..., None, None].chunk(2, 1)
+            h = h + functional.silu(layer(h) * (1 + a) + b)
+        return self.out(h)
+
+
+class Row(nn.Module):
+    """A transformer over the numbers of a row."""
+
+    def __init__(self, numbers: int, labels: int, width: int = 48) -> None:
+        super().__init__()
+        self.told = Told(width, labels, 1.0)
+        self.of, self.place = (nn.Parameter(0.3 * torch.randn(numbers, width)) for _ in range(2))
+        layer = nn.TransformerEncoderLayer(width, 4, 96, batch_first=True, norm_first=True)
+        self.layers, self.out = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False), nn.Linear(width, 1)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        tokens = torch.cat([self.told(t, label)[:, None], x[..., None] * self.of + self.place], 1)
+        return self.out(self.layers(tokens))[:, 1:, 0]
+
+
 def betas_noised(alphas: Tensor) -> Callable[[Tensor, Tensor], tuple[Any, ...]]:
     """What a network of betas is given, the time, and (eps, x0, v, score) that it may predict."""
 
@@ -166,6 +227,7 @@ class Stranger:
         null: the label that stands for none in a tenth of the training.
         options: of `energycomp.adopt`.
         held: how many of the data, the last ones, are held out of the training.
+        seed: of the weights and of the training.
     """
 
     name: str
@@ -175,11 +237,12 @@ class Stranger:
     options: dict[str, Any]
     null: int | None = None
     held: int = 64
+    seed: int = 0
 
     def network(self, folder: Path) -> nn.Module:
         """Trained, or as it was kept."""
-        torch.manual_seed(0)
-        net, file = self.make(), folder / f"{self.name}.safetensors"
+        torch.manual_seed(self.seed)
+        net, file = self.make(), folder / f"{self.name}{f'-{self.seed}' if self.seed else ''}.safetensors"
         if not file.exists():
             net = self._train(net)
             folder.mkdir(parents=True, exist_ok=True)
@@ -266,6 +329,36 @@ def blobs(low: float, high: float) -> Callable[[], tuple[Tensor, Tensor]]:
     return data
 
 
+def bars(low: float, high: float) -> Callable[[], tuple[Tensor, Tensor]]:
+    """A coloured bar on a grey ground; its label is one of three colours and of two directions."""
+
+    def data() -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        label = torch.randint(6, (4000,), generator=generator)
+        centre, width, ground = torch.rand(3, 4000, 1, generator=generator)
+        centre, width, ground = 1.5 + 4 * centre, 0.6 + width, 0.2 + 0.3 * ground[:, 0]
+        shape = (-(torch.arange(8.0) - centre).square() / (2 * width.square())).exp()
+        along = torch.where((label % 2 == 0)[:, None, None], shape[:, None], shape[:, :, None]).expand(-1, 8, 8)
+        colour = 0.15 + 0.8 * torch.eye(3)[label // 2]
+        image = ground[:, None, None, None] * (1 - along[:, None]) + colour[..., None, None] * along[:, None]
+        return low + (high - low) * image, label
+
+    return data
+
+
+def patches() -> tuple[Tensor, Tensor]:
+    """Patches of two photos, halved; the label is the photo."""
+    from sklearn.datasets import load_sample_images
+
+    generator, found = torch.Generator().manual_seed(2), []
+    for photo in load_sample_images().images:
+        image = functional.avg_pool2d(torch.tensor(photo).float().permute(2, 0, 1)[None] / 127.5 - 1, 4)[0]
+        y, x = (torch.randint(size - 8, (2000,), generator=generator).tolist() for size in image.shape[1:])
+        found.append(torch.stack([image[:, a : a + 8, b : b + 8] for a, b in zip(y, x, strict=True)]))
+    order = torch.randperm(4000, generator=generator)
+    return torch.cat(found)[order], (torch.arange(4000) // 2000)[order]
+
+
 GREY, COSINE = (1, 8, 8), cosine_schedule()
 TABLE = (
     Stranger(
@@ -314,5 +407,32 @@ DEVELOPMENT = (
     Stranger(
         "blobs-edm", lambda: UNet(0, scale=250.0), blobs(-1, 1), edm_noised,
         {"shape": GREY, "predicts": "edm", "process": (0.002, 80.0)},
+    ),
+)  # fmt: skip
+COLOUR, SCALED = (3, 8, 8), (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()).cumprod(0)
+BLIND = (
+    Stranger(
+        "mixer", lambda: Mixer(3, 6), bars(0, 1), betas_noised(SCALED),
+        {
+            "shape": COLOUR, "classes": 6, "predicts": "eps", "process": "stable diffusion", "data_range": (0.0, 1.0),
+        },
+    ),
+    Stranger(
+        "plain-edm", lambda: Plain(3, 3, 250.0), patches, edm_noised,
+        {"shape": COLOUR, "classes": 2, "null": 2, "predicts": "edm", "process": (0.002, 80.0)}, null=2,
+    ),
+    Stranger(
+        "mixer-flow", lambda: Mixer(3, 7, 1000.0), bars(-1, 1), flow_noised,
+        {"shape": COLOUR, "classes": 6, "null": 6, "predicts": "flow", "process": "flow"}, null=6,
+    ),
+    Stranger(
+        "patches", lambda: Mixer(3, 0), patches, betas_noised((1 - LINEAR).cumprod(0)),
+        {"shape": COLOUR, "predicts": "x0", "process": "linear"},
+    ),
+    Stranger(
+        "iris", lambda: Row(4, 4), table("iris"), betas_noised(COSINE),
+        {
+            "shape": (4,), "classes": 3, "null": 3, "predicts": "v", "process": "cosine", "data_range": None,
+        }, null=3, held=50,
     ),
 )  # fmt: skip

@@ -158,9 +158,9 @@ def adopt(
             which predictions of noise alone do not give.
         predicts: eps, x0, v, the velocity of a flow, a score, or the raw output of a network under the preconditioning
             of EDM (Karras et al., 2022).
-        process: "linear", "scaled linear" or "cosine" betas of 1000 timesteps, an array of betas or alphas_cumprod
-            (T,); "flow", with noise at t = 1, or "flow to data", with data there; (least, greatest) sigma of
-            y + sigma eps.
+        process: "linear", "scaled linear", "stable diffusion" or "cosine" betas of 1000 timesteps, an array of betas or
+            alphas_cumprod (T,); "flow", with noise at t = 1, or "flow to data", with data there; (least, greatest)
+            sigma of y + sigma eps.
         clock: what the network is told: the timestep, t in [0, 1], sigma, or log sigma / 4. By default what is usual.
         data_range: least and greatest number of the network's data; None for data without bounds.
         sigma_data: of EDM.
@@ -170,8 +170,8 @@ def adopt(
         name: of the model.
         processor: for data that are no images, such as a `NumberProcessor`.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
-        defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is that of Euler: DDIM lets predictions of noise
-            leave data without bounds.
+        defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDIM, which clips to the data range, and that
+            of Euler without bounds, from which DDIM lets predictions of noise stray.
 
     Raises:
         InputError: options that contradict each other, or weights that need pickle, with how to convert them.
@@ -227,7 +227,8 @@ def adopt(
     window = (min(low, len(snr) - 1.0), max(high, low + 1, 1.0))
     counts = (1, 1) if null is None else (0, 2)
     solver = "enumerate" if kind == "classes" else "sgd"
-    settings = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": "EulerDiscreteScheduler"}
+    scheduler = "EulerDiscreteScheduler" if denoiser.noised_space.value_range is None else "DDIMScheduler"
+    settings = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": scheduler}
     return Model(
         name=name,
         denoiser=denoiser,

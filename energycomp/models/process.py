@@ -13,7 +13,12 @@ from energycomp.components import flow_schedule
 from energycomp.errors import InputError
 
 Clock = Literal["timestep", "unit", "sigma", "log sigma / 4"]
-BETAS = {"linear": "linear", "scaled linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+BETAS: dict[str, dict[str, Any]] = {
+    "linear": {"beta_schedule": "linear"},
+    "scaled linear": {"beta_schedule": "scaled_linear"},
+    "stable diffusion": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+}
 FLOWS = ("flow", "flow to data")
 T = 1000
 
@@ -43,7 +48,7 @@ class Process:
         if isinstance(given, str) and given in BETAS:
             from diffusers import DDPMScheduler
 
-            return cls(given, _sigmas(DDPMScheduler(beta_schedule=BETAS[given]).alphas_cumprod))
+            return cls(given, _sigmas(DDPMScheduler(**BETAS[given]).alphas_cumprod))
         try:
             array = torch.as_tensor(given).double().cpu()
         except (TypeError, ValueError, RuntimeError):

@@ -32,6 +32,7 @@ from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, T
 from energycomp.seeds import Generator
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+FAR = (3.0, 30.0)  # times the value range, or standard deviations of what a codec scales: samples beyond are warned of
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""
@@ -163,7 +164,8 @@ class Composer(Composable):
                 sampler only. `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
-                `notes` are Python warnings where it is left out.
+                `notes` are Python warnings where it is left out. One says by how much samples leave the data, where
+                that is more than 3 times the value range, or 30 standard deviations of numbers and latents.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
                 (n, ...) for data of other axes, with the value range clipped and mapped to [0, 1], or unchanged where
                 the space has none; or "latent" (the samples of the noised space as they are).
@@ -211,7 +213,8 @@ class Composer(Composable):
                 callback_on_step_end=self._step(callback_on_step_end),
                 progress=progress,
             )
-            (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows))
+            notes = (*sampled.report.notes, *_strayed(sampled.samples, self.noised_space))
+            (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
             decode = next((group.decode for group in target.groups if group.decode is not None), None)
             images = decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
         return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
@@ -256,6 +259,18 @@ def _target(
 def _warn(report: SamplingReport) -> None:
     for note in report.notes:
         warnings.warn(note, stacklevel=3)  # the caller of `sample`
+
+
+def _strayed(samples: Tensor, space: NoisedSpace) -> list[str]:
+    """What to warn of where samples leave the data by far; nothing where neither a range nor a codec tells."""
+    if space.value_range is None and space.identity == "pixels":
+        return []
+    reach, most = FAR[0] * space.value_range[1] if space.value_range else FAR[1], float(samples.abs().max())
+    if most <= reach:
+        return []
+    data = "standard deviations of the data" if space.value_range is None else f"of data in {space.value_range}"
+    other = "EulerDiscreteScheduler" if space.value_range is None else "DDIMScheduler"
+    return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try scheduler={other!r} or lower weights"]
 
 
 def _model_options(composition: Composition) -> Mapping[str, Any]:

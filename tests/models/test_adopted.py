@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +138,7 @@ def test_one_component_without_an_unconditional_row_is_ranked_by_the_other_label
         up, down, none = (
             (model(c).eps(noised, bank.timestep) - bank.noise).square().mean() for c in ("up", "down", "none")
         )
-        assert float(lift) == pytest.approx(float(min(down - up, none - up)), rel=1e-3)
+        assert float(lift) == pytest.approx(min(down - up, none - up).item(), rel=1e-3)
     best = energycomp.sample_best(
         Composer([model("up")]), 2, model=model, generator=0, num_inference_steps=5, output_type="pt", progress=False
     )
@@ -292,3 +294,43 @@ def test_weights_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             adopted(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bounds", "end", "said"),
+    [
+        (
+            (1, 8, 8),
+            (-1.0, 1.0),
+            5.0,
+            r"samples reach 5 of data in \(-1.0, 1.0\); expected 3 at most; try scheduler='DDIM",
+        ),
+        ((1, 8, 8), (-1.0, 1.0), 2.0, None),
+        ((1, 8, 8), None, 500.0, None),  # nothing is known of the data
+        (
+            (4,),
+            None,
+            40.0,
+            "samples reach 40 standard deviations of the data; expected 30 at most; try scheduler='Euler",
+        ),
+        ((4,), None, 20.0, None),
+    ],
+)
+def test_samples_that_leave_the_data_by_far_are_warned_of_once(
+    shape: Any, bounds: Any, end: float, said: str | None
+) -> None:
+    class Ends(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return torch.full_like(x, end)
+
+    model = energycomp.adopt(Ends(), shape=shape, predicts="x0", data_range=bounds, scheduler="EulerDiscreteScheduler")
+    options: dict[str, Any] = {"num_inference_steps": 3, "generator": 0, "output_type": "latent", "progress": False}
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        drawn = Composer(model()).sample(2, **options)
+    assert float(drawn.max()) == pytest.approx(end, rel=1e-3)
+    found = [str(one.message) for one in seen if "samples reach" in str(one.message)]
+    assert [re.match(said or "never", one) is not None for one in found] == [True] * (said is not None)
+    reports: list[Any] = []
+    Composer(model()).sample(2, report=reports.append, **options)
+    assert len(reports[0].warnings) == (said is not None)

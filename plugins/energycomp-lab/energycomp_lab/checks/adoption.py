@@ -8,7 +8,8 @@ Notation: variable -> symbol
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -16,20 +17,42 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Condition, values_of
-from energycomp.denoisers import count_rows
+from energycomp.components import Condition, groups_of, values_of
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import as_text, rich_table
-from energycomp.models import Model
-from energycomp_lab.checks.labels import LABELS, Table, in_turn, reading, relabelled, table_of
-from energycomp_lab.checks.near_misses import Finding, NearMiss, Noised, errors, near_misses, predicted, score
+from energycomp.inference import FIT_DRAWS, make_problem
+from energycomp.models import Model, log_errors
+from energycomp_lab.checks.labels import (
+    COLUMNS,
+    LABELLED,
+    LABELS,
+    Table,
+    doubtful,
+    in_turn,
+    reading,
+    relabelled,
+    table_of,
+)
+from energycomp_lab.checks.near_misses import (
+    Calls,
+    Finding,
+    NearMiss,
+    Noised,
+    counted,
+    errors,
+    near_misses,
+    predicted,
+    score,
+)
+from energycomp_lab.evaluation.calibrate import calibration_of
 
 LEVELS = (4.0, 0.5, 0.05)  # SNR of the regression, relative to the variance of the samples
 SLOPE, LINEAR = 0.05, 0.02  # how far a slope may be from 1, and how much less than a linear predictor may be explained
 BETTER, SURE = 0.03, 4.0  # what another option lowers the errors by at least, and the standard errors of that
+CLOSE = 0.1  # by how much an option may be worse on a few samples to be tried on all
 FAR = 3.0  # times the range of the data, or the distance to the nearest of them
 RANDOM = "random in eval mode"
-STEPS, DRAWN = 20, 8  # of samples that are drawn
+STEPS, DRAWN = 20, 4  # of samples that are drawn
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -85,7 +108,7 @@ class _Case:
 
 
 def check_adoption(
-    model: Model, samples: Any, labels: Any = None, *, evaluations: int = 2000, seed: int = 0
+    model: Model, samples: Any, labels: Any = None, *, evaluations: int = 600, typicality: bool = False, seed: int = 0
 ) -> Adoption:
     """Finds out whether what `adopt` was told of a network is true, and otherwise what would be.
 
@@ -98,7 +121,9 @@ def check_adoption(
         samples: clean ones that are like those of its training, 8 at least and better 64, as `infer` takes them.
         labels: what the model is called with for each sample. They check their order and the null, and propose the
             timesteps for reading; needed without a null.
-        evaluations: of the network; it costs about a quarter more, and up to twice as many where something is wrong.
+        evaluations: of the network, about, where all is right; it costs several times as many where something is wrong.
+        typicality: whether to calibrate the model that is proposed, if nothing is wrong, by the errors that held-out
+            samples leave under their labels: 16 evaluations of each.
         seed: of the noise.
 
     Raises:
@@ -113,14 +138,17 @@ def check_adoption(
     False
     """
     case = _case_of(model, samples, labels, seed)
-    modes = {part: part.training for part in model.denoiser.network.modules()}
+    adapter: Any = model.denoiser.network
+    network, modes = adapter.network, {part: part.training for part in adapter.modules()}
     try:
-        with count_rows() as spent:
-            findings, best, proposed = _checked(model, case, evaluations)
+        with counted(network) as spent:
+            findings, best, proposed = _checked(model, case, evaluations, spent)
+            if typicality and all(one.verdict != "wrong" for one in findings):
+                proposed = _calibrated(proposed, case)
     finally:
         for part, training in modes.items():
             part.training = training
-    return Adoption(tuple(findings), best, proposed, spent.rows)
+    return Adoption(tuple(findings), best, proposed, spent.evaluations)
 
 
 def _case_of(model: Model, samples: Any, labels: Any, seed: int) -> _Case:
@@ -142,32 +170,43 @@ def _case_of(model: Model, samples: Any, labels: Any, seed: int) -> _Case:
     return _Case(encoded, values, torch.Generator().manual_seed(seed))
 
 
-def _checked(model: Model, case: _Case, evaluations: int) -> tuple[list[Finding], NearMiss | None, Model]:
+def _checked(model: Model, case: _Case, evaluations: int, calls: Calls) -> tuple[list[Finding], NearMiss | None, Model]:
     """The findings, the better option, and the model with what is proposed for reading."""
     adapter: Any = model.denoiser.network
     null = adapter.options["null"]
 
-    def table(right: Model, pairs: int, **given: Any) -> Table | None:
-        return None if case.values is None else table_of(right, case.noised, case.values, pairs, null, **given)
+    def table(right: Model, n: int, **given: Any) -> Table | None:
+        return None if case.values is None else table_of(right, case.noised, case.values, n, null, **given)
 
-    noised = case.noised(torch.arange(max(16, evaluations // 32)) % len(case.samples), LEVELS)
-    condition = case.condition(model, noised.index)
-    findings, proposed = [_mode(model, noised[:8], condition[:8]), _data(model, case.samples)], model
-    findings += _regression(case, noised, predicted(model, noised, condition))
-    known, best = table(model, evaluations // 16), None
-    if findings[0].measured == RANDOM or (known is not None and known.ignored):
+    n, few = max(16, evaluations // 10), max(4, evaluations // 150)
+    noised = case.noised(torch.arange(n) % len(case.samples), LEVELS)
+    parts = [
+        part.flatten() for part in torch.arange(len(LEVELS) * n).view(-1, n).split([few, n // 2 - few, n - n // 2], 1)
+    ]
+    findings, proposed = [_mode(model, noised[:4], case.condition(model, noised[:4].index))], model
+    calls.known = None if findings[0].measured == RANDOM else {}
+    findings.append(_data(model, case.samples))
+    regression = _regression(model, case, noised, parts[:2])  # on half of the samples, if that is enough
+    good = all(one.verdict == "ok" for one in regression)
+    findings += regression if good else _regression(model, case, noised, parts)
+    known, best = table(model, evaluations // 60), None
+    if calls.known is None or (known is not None and known.ignored):
         findings.append(Finding("other options", "not tried", "what is wrong here first", "note"))
     else:
-        others = [] if known is None else relabelled(model, known)
-        if others and (larger := table(model, evaluations // 4, levels=LABELS)) is not None:
-            others = relabelled(model, larger)
-        best = _best(model, case, others, noised, max(4, evaluations // 256))
+        others = list[NearMiss]()
+        if known is not None and len(wrong := doubtful(known)):
+            larger = table(model, evaluations // 120, levels=LABELS, rivals=COLUMNS, among=wrong)
+            others = [] if larger is None else relabelled(model, larger)
+        best = _best(model, case, others, noised, parts, CLOSE if good else math.inf)
         verdict = ("none is better", "none", "ok") if best is None else (f"{best}", "none", "wrong", f"{best.option}")
         findings.append(Finding("other options", *verdict))
     if best is not None:
-        known = table(best.model, evaluations // 16, labels=best.labels)
+        known = table(best.model, evaluations // 60, labels=best.labels)
         known_by = attrs.evolve(model.defaults, timesteps=best.model.defaults.timesteps)
         proposed = model if best.labels is not None else attrs.evolve(best.model, defaults=known_by)
+    if known is not None and not known.ignored and not known.certainty > LABELLED:  # too few samples?
+        right, order = (model, None) if best is None else (best.model, best.labels)
+        known = table(right, evaluations // 20, labels=order)
     if known is not None:
         found, proposed = reading(proposed, known)
         findings += found
@@ -177,13 +216,12 @@ def _checked(model: Model, case: _Case, evaluations: int) -> tuple[list[Finding]
 def _mode(model: Model, noised: Noised, condition: Condition) -> Finding:
     """Whether predictions repeat. The network is in eval mode afterwards."""
     training = any(part.training for part in model.denoiser.network.modules())
-    first = predicted(model, noised, condition)
+    first = predicted(model, noised, condition) if training else None
     model.denoiser.network.eval()
     second, third = (predicted(model, noised, condition) for _ in range(2))
-    repeats = torch.allclose(second, third, 1e-3, 1e-4)
-    if not repeats:
+    if not torch.allclose(second, third, 1e-3, 1e-4):
         measured, change = RANDOM, "switch dropout off in call="
-    elif training and not torch.allclose(first, second, 1e-3, 1e-4):
+    elif first is not None and not torch.allclose(first, second, 1e-3, 1e-4):
         measured, change = "train mode", "network.eval()"
     else:
         return Finding("mode", "repeats", "a prediction repeats", "ok")
@@ -199,10 +237,14 @@ def _data(model: Model, samples: Tensor) -> Finding:
     return Finding("samples", f"{low:.3g} to {high:.3g}", expected, "ok" if inside else "wrong", change)
 
 
-def _regression(case: _Case, noised: Noised, found: Tensor) -> Iterator[Finding]:
-    """The slope of the noise on the prediction, and what it explains beside a linear predictor."""
-    parts = (noised.noise, found, _linear(case.samples.double().flatten(1), noised))
-    eps, e, linear = (part.double().reshape(len(LEVELS), -1, noised.noise[0].numel()) for part in parts)
+def _regression(model: Model, case: _Case, noised: Noised, parts: Sequence[Tensor]) -> list[Finding]:
+    """The slope of the noise on the prediction, and what it explains beside a linear predictor, on some rows."""
+    found, rows = torch.zeros_like(noised.noise), torch.cat([*parts]).sort().values
+    for part in parts:
+        found[part] = predicted(model, noised[part], case.condition(model, noised.index[part]))
+    noised, found = noised[rows], found[rows]
+    values = (noised.noise, found, _linear(case.samples.double().flatten(1), noised))
+    eps, e, linear = (each.double().reshape(len(LEVELS), -1, noised.noise[0].numel()) for each in values)
     dot, square = (eps * e).sum(2), e.square().sum(2)  # (L, M)
     total = square.sum(1).clamp(min=1e-12)
     slope = dot.sum(1) / total
@@ -214,9 +256,11 @@ def _regression(case: _Case, noised: Noised, found: Tensor) -> Iterator[Finding]
     at, explained = ", ".join(f"{level:g}" for level in LEVELS), [_numbers(share) for share in shares]
     change = "" if straight and good else "the options below, two at once, or the training: too little, or too few data"
     verdict = "ok" if straight else "unsure" if good else "wrong"  # a network that knows its training data alone
-    yield Finding("slope", _numbers(slope), f"1 at SNR {at}", verdict, "" if straight else change)
     expected = f"{explained[1]} of a linear predictor"
-    yield Finding("explained", explained[0], expected, "ok" if good else "wrong", "" if good else change)
+    return [
+        Finding("slope", _numbers(slope), f"1 at SNR {at}", verdict, "" if straight else change),
+        Finding("explained", explained[0], expected, "ok" if good else "wrong", "" if good else change),
+    ]
 
 
 def _numbers(values: Tensor) -> str:
@@ -239,8 +283,10 @@ def _linear(flat: Tensor, noised: Noised) -> Tensor:
     return found
 
 
-def _best(model: Model, case: _Case, others: list[NearMiss], noised: Noised, few: int) -> NearMiss | None:
-    """What lowers the errors most of `others` and the two near misses that do so on a few rows of each level."""
+def _best(
+    model: Model, case: _Case, others: list[NearMiss], noised: Noised, parts: Sequence[Tensor], close: float
+) -> NearMiss | None:
+    """What lowers the errors most of `others` and the two near misses that do so on the first part, or come close."""
 
     def of(other: NearMiss, rows: Tensor) -> Tensor:
         chosen = noised[rows]
@@ -249,42 +295,59 @@ def _best(model: Model, case: _Case, others: list[NearMiss], noised: Noised, few
             chosen = attrs.evolve(chosen, clean=other.rescaled(chosen.clean), snr=chosen.snr * case.samples.var())
         return errors(other.model, chosen, given).view(len(LEVELS), -1)
 
-    every = torch.arange(len(noised.snr))
-    some = every.view(len(LEVELS), -1)[:, :few]
-    base = of(NearMiss("", "", "", model), every)
-    misses = near_misses(model, case.samples, null=case.values is None)
-    ranked = sorted(misses, key=lambda one: score(of(one, some.flatten()), base[:, :few])[0])
-    found = [(one, every) for one in ranked[:2]]
+    own = NearMiss("", "", "", model)
+    base = of(own, parts[0])
+    misses = [
+        (score(of(one, parts[0]), base)[0], one) for one in near_misses(model, case.samples, null=case.values is None)
+    ]
+    ranked = sorted(misses, key=lambda pair: pair[0])[:2]
+    found: list[tuple[NearMiss, Sequence[Tensor]]] = [(one, parts) for lower, one in ranked if lower < close]
     for one in others:
-        if case.values is not None and one.labels is not None:
-            values = case.values[noised.index]
-            found.append((one, every[one.labels[values] != values]))  # the rows whose label is another one
+        if case.values is not None and one.labels is not None:  # the rows whose label is another one
+            changed = one.labels != torch.arange(len(one.labels))
+            kept = [part[changed[case.values[noised.index[part]]]] for part in parts]
+            found.append((one, [part for part in kept if len(part)]))
     better = []
-    for one, rows in found:
-        lower, sure = score(of(one, rows), base.flatten()[rows].view(len(LEVELS), -1)) if len(rows) else (0.0, 0.0)
+    for one, rows in filter(operator.itemgetter(1), found):
+        lower, sure = score(*(torch.cat([of(each, part) for part in rows], 1) for each in (one, own)))
         if lower < -BETTER and sure > SURE:
-            better.append((lower * len(rows), one))
+            better.append((lower * sum(map(len, rows)), one))
     return min(better, key=lambda pair: pair[0])[1] if better else None
+
+
+def _calibrated(model: Model, case: _Case) -> Model:
+    """The model with the errors that samples leave under their values; as it is where these are not known."""
+    if case.values is None or groups_of(model.conditioner) is not None:
+        return model
+    left = []
+    for sample, value in zip(case.samples, case.values, strict=True):
+        problem = make_problem(sample[None], model, count=1)
+        left.append(log_errors(problem.residuals(value[None], problem.draw(FIT_DRAWS, case.generator))))
+    return attrs.evolve(
+        model, defaults=attrs.evolve(model.defaults, calibration=calibration_of({1: torch.stack(left)}))
+    )
 
 
 def _drawn(model: Model, case: _Case) -> Finding:
     """Whether samples of the default sampler stay near the data."""
     measured, good = _distance(model, case)
+    if not good:  # too few samples?
+        measured, good = _distance(model, case, count=4 * DRAWN)
     change = ""
     if not good:
-        name = "EulerDiscreteScheduler"
+        name = next(one for one in ("EulerDiscreteScheduler", "DDIMScheduler") if one != model.defaults.scheduler)
         change = f"scheduler={name!r}" if _distance(model, case, scheduler=name)[1] else "scheduler=, or data_range="
     return Finding("drawn samples", measured, f"below {FAR:g} times", "ok" if good else "wrong", change)
 
 
-def _distance(model: Model, case: _Case, **scheduler: Any) -> tuple[str, bool]:
+def _distance(model: Model, case: _Case, count: int = DRAWN, **scheduler: Any) -> tuple[str, bool]:
     if case.values is not None:
-        leaf = model.leaf(case.values[in_turn(case.values)[:DRAWN]])
+        leaf = model.leaf(case.values[in_turn(case.values)[torch.arange(count) % len(case.values)]])
     else:
         leaf = model.unconditional if model.denoiser.null_trained else model.leaf(torch.zeros(1, dtype=torch.long))
     given: dict[str, Any] = {"num_inference_steps": STEPS, "generator": 0, "output_type": "latent", "progress": False}
     try:
-        drawn = Composer([leaf]).sample(DRAWN, **given, **scheduler).cpu().flatten(1)
+        drawn = Composer([leaf]).sample(count, **given, **scheduler).cpu().flatten(1)
     except EnergycompError as error:
         return str(error), False
     data = case.samples.flatten(1)

@@ -22,7 +22,7 @@ from energycomp_lab.checks.near_misses import Finding, NearMiss, Noised, errors,
 
 WINDOW = (30.0, 8.0, 2.0, 0.5, 0.13, 0.035, 0.01)  # SNR relative to the variance of the samples
 LABELS = WINDOW[3:6]  # among which the order of labels is sought
-COLUMNS = 12  # labels of a network that are all compared
+COLUMNS, RIVALS = 12, 2  # labels of a network that are compared, and the wrong ones of them that are at all levels
 LABELLED = 3.0  # standard errors by which wrong labels must be worse
 SHARE = 0.75  # of a null
 NEARLY = 0.6  # of the certainty of the best window that a wider one must have: few samples choose it
@@ -38,7 +38,7 @@ class Table:
         shown: the network's labels, (n, R); None where conditions are no classes.
         rival: which conditions are wrong answers, (n, R).
         null: the label without a meaning, or one that could be.
-        of_null: the errors of the null, (n, L).
+        share: of the null; None where there is none.
     """
 
     snr: Tensor
@@ -46,12 +46,18 @@ class Table:
     shown: Tensor | None
     rival: Tensor
     null: int | None
-    of_null: Tensor | None
+    share: float | None
 
     @property
     def gaps(self) -> Tensor:
         """By how much wrong answers are worse, (n, L, R); NaN for what is no wrong answer."""
         return (self.errors - self.errors[:, :, :1]).masked_fill(~self.rival[:, None], math.nan)
+
+    @property
+    def certainty(self) -> float:
+        """How many standard errors wrong answers are worse by."""
+        each = (self.gaps.nanmean(2) / self.errors[:, :, 0].mean(0)).sum(1)
+        return float(each.mean() / each.std().clamp(min=1e-9)) * math.sqrt(len(each))
 
     @property
     def ignored(self) -> bool:
@@ -63,45 +69,82 @@ def table_of(
     model: Model,
     noised_of: Callable[..., Noised],
     values: Tensor,
-    pairs: int,
+    n: int,
     null: Any,
     labels: Tensor | None = None,
     levels: tuple[float, ...] = WINDOW,
+    rivals: int = RIVALS,
+    among: Tensor | None = None,
 ) -> Table:
-    """The errors of `pairs` of a sample, of each value in turn, and a condition, at all levels.
+    """The errors of n samples, of each value in turn, under the true, the null and wrong conditions, at all levels.
+
+    Of more wrong labels those are taken that are best at `LABELS`, where all are compared.
 
     Args:
         noised_of: as `Noised` are drawn of samples (n,) at levels.
+        n: more where there are more classes, up to `COLUMNS`.
         null: of the adoption.
         labels: the network's label of each class, (C,); those that were said when left out.
         levels: SNR relative to the variance of the samples.
+        rivals: how many conditions of a sample are wrong.
+        among: the only values whose samples are taken, n of each.
     """
+
+    def compared(given: Tensor, levels: tuple[float, ...]) -> tuple[Noised, Tensor]:
+        noised = noised_of(index, levels)
+        every = noised[torch.arange(len(noised.snr)).repeat_interleave(given.shape[1])]
+        found = errors(wide, every, wide.conditioner(torch.cat([given.flatten(0, 1)] * len(levels))))
+        return noised, found.view(len(levels), n, -1).transpose(0, 1)
+
     adapter: Any = model.denoiser.network
     classes, L = adapter.options["kind"] == "classes", len(levels)
     count = labels_of(model) if classes else 5
-    order = in_turn(values)
-    index = order[torch.arange(max(4, pairs // min(count, COLUMNS))) % len(order)]
-    noised, n, shown, of_null, wide = noised_of(index, levels), len(index), None, None, model
+    order, n = in_turn(values), max(n, min(count, COLUMNS)) if among is None else n * len(among)
+    order = order if among is None else order[torch.isin(values[order], among)]
+    index = order[torch.arange(n) % len(order)]
+    shown, share, wide = None, None, model
     if classes:
         wide = remade(model, classes=count, null=None)
         labels = torch.arange(model.denoiser.token_shape[1]) if labels is None else labels
         true, spare = labels[values[index]], count - 1 if count > len(labels) else None
         null = spare if null is None else int(null)
-        given = shown = torch.cat([true[:, None], _others(true, count, null)], 1)
-        rival = torch.isin(shown, labels) & (shown != true[:, None])
-        if null is not None and not bool((true == null).any()):
-            rival &= shown != null
+        given = torch.cat([true[:, None], _others(true, count, null)], 1)
+        kept = 1 + (null is not None) + rivals
+        if len(LABELS) * given.shape[1] + L * kept < L * given.shape[1]:
+            _, screen = compared(given, LABELS)
+            rival = _wrong(given, labels, null)
+            share = None if null is None else _share(screen, given, rival, null)
+            best = screen.sum(1) if null is None else screen.sum(1).masked_fill(given == null, -1.0)
+            given = given.gather(1, best.index_fill(1, torch.tensor(0), -2.0).argsort(1)[:, :kept])
+        shown, rival = given, _wrong(given, labels, null)
     else:
         given = torch.stack([values[index.roll(turn)] for turn in range(count)], 1)
         rival = (given != given[:, :1]).flatten(2).any(2)
-    every = noised[torch.arange(L * n).repeat_interleave(given.shape[1])]
-    found = errors(wide, every, wide.conditioner(torch.cat([given.flatten(0, 1)] * L))).view(L, n, -1).transpose(0, 1)
-    if shown is not None and null is not None:
-        of_null = found[torch.arange(n), :, (shown == null).long().argmax(1)]
+    noised, found = compared(given, levels)
+    if shown is not None and null is not None and share is None:
+        share = _share(found, shown, rival, null)
     elif shown is None and null is not None:
         u = Condition.unconditional(*model.denoiser.token_shape, rows=L * n)
-        of_null = errors(model, noised, u).view(L, n).T
-    return Table(noised.snr[::n], found, shown, rival, null if classes else None, of_null)
+        own, mean = found[:, :, 0], _mean_gap(found, rival)
+        share = float((errors(model, noised, u).view(L, n).T - own).sum() / mean.sum())
+    return Table(noised.snr[::n], found, shown, rival, null if classes else None, share)
+
+
+def _wrong(given: Tensor, labels: Tensor, null: int | None) -> Tensor:
+    """Which labels (n, R) are wrong answers to the first of each row; the null is none unless samples have it."""
+    wrong = torch.isin(given, labels) & (given != given[:, :1])
+    return wrong & (given != null) if null is not None and not bool((given[:, 0] == null).any()) else wrong
+
+
+def _mean_gap(errors: Tensor, rival: Tensor) -> Tensor:
+    return (errors - errors[:, :, :1]).masked_fill(~rival[:, None], math.nan).nanmean(2)
+
+
+def _share(errors: Tensor, given: Tensor, rival: Tensor, null: int) -> float:
+    """Of the null among labels (n, R), by errors (n, L, R)."""
+    of_null = errors[torch.arange(len(errors)), :, (given == null).long().argmax(1)]
+    of = given[:, 0] != null
+    return float((of_null - errors[:, :, 0])[of].sum() / _mean_gap(errors, rival)[of].sum())
 
 
 def _others(true: Tensor, count: int, null: int | None) -> Tensor:
@@ -113,6 +156,15 @@ def _others(true: Tensor, count: int, null: int | None) -> Tensor:
     return torch.stack([*fixed, *(true + step * count // COLUMNS for step in range(2, COLUMNS - 2))], 1) % count
 
 
+def doubtful(table: Table) -> Tensor:
+    """The labels whose samples another label explains better."""
+    if table.shown is None:
+        return torch.empty(0, dtype=torch.long)
+    gaps = (table.gaps / table.errors[:, :, 0].mean(0)[:, None]).mean(1).nan_to_num(math.inf).amin(1)  # (n,)
+    shown = table.shown[:, 0].unique()
+    return shown[torch.stack([gaps[table.shown[:, 0] == one].mean() for one in shown]) < 0]
+
+
 def in_turn(values: Tensor) -> Tensor:
     """The indices of values (N, *V), one of each value after another."""
     flat = values.reshape(len(values), -1)
@@ -120,7 +172,10 @@ def in_turn(values: Tensor) -> Tensor:
 
 
 def relabelled(model: Model, table: Table) -> list[NearMiss]:
-    """The labels that explain the samples of each class best; of many labels, those that are moved by one."""
+    """The labels that explain the samples of each class best; of many labels, those that are moved by one.
+
+    The table is one of all labels, or of the neighbours of many.
+    """
     if table.shown is None:
         return []
     each = (table.errors / table.errors[:, :, 0].mean(0)[:, None]).mean(1)  # (n, R)
@@ -145,10 +200,7 @@ def relabelled(model: Model, table: Table) -> list[NearMiss]:
 
 def reading(model: Model, table: Table) -> tuple[list[Finding], Model]:
     """Findings on labels and the null, and the model with the timesteps, draws and beta that read best."""
-    gaps, own = table.gaps, table.errors[:, :, 0]
-    mean = gaps.nanmean(2)  # (n, L)
-    each = (mean / own.mean(0)).sum(1)
-    sure = float(each.mean() / each.std().clamp(min=1e-9)) * math.sqrt(len(each))
+    gaps, sure = table.gaps, table.certainty
     said = ("labels", f"others are worse by {sure:.1f} standard errors", f"{LABELLED:g} or more")
     if not sure > LABELLED:
         return [Finding(*said, "wrong", "the order of labels, or call=, which gives them to the network")], model
@@ -175,13 +227,10 @@ def reading(model: Model, table: Table) -> tuple[list[Finding], Model]:
         "draws": next((n for n in (16, 32) if n >= draws), 64),
     }
     if table.shown is not None and bool((table.rival.sum(1) == table.rival[0].sum()).all()):
-        values["beta"] = _beta(margins(low, high)[table.rival].view(len(own), -1))
+        values["beta"] = _beta(margins(low, high)[table.rival].view(len(gaps), -1))
     found = [Finding(*said, "ok")]
-    if table.of_null is not None:
-        of = torch.ones(len(own), dtype=torch.bool) if table.shown is None else table.shown[:, 0] != table.null
-        inside = (slice(None), slice(low, high))
-        share = float((table.of_null - own)[of][inside].sum() / mean[of][inside].sum())
-        found.append(_null(model, table, share))
+    if table.share is not None:
+        found.append(_null(model, table, table.share))
     change = ", ".join(f"{name}={value:.3g}" if name == "beta" else f"{name}={value}" for name, value in values.items())
     between = f"SNR {WINDOW[low]:g} to {WINDOW[high - 1]:g} of {WINDOW[0]:g} to {WINDOW[-1]:g}"
     found.append(Finding("reading", f"labels differ at {between}", "", "note", change))
@@ -203,7 +252,7 @@ def _null(model: Model, table: Table, share: float) -> Finding:
 
 
 def _beta(gaps: Tensor) -> float:
-    """Of posteriors softmax(-beta J), by what the R wrong answers are worse than the true one, (n, R)."""
+    """Of posteriors softmax(-beta J), by what the R best of the others are worse than the true one, (n, R)."""
     n, R = gaps.shape
     wrong = 1 / (n + 2)  # the share of wrong answers, by the rule of Laplace, so that no beta is infinite
     energies = torch.cat([torch.zeros_like(gaps[:, :1]), gaps], 1)

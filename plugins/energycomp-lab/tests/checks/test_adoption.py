@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from energycomp import plugins
 from energycomp.cli import app
 from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
+from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
 from energycomp_lab.checks import Adoption, check_adoption
+from energycomp_lab.checks.near_misses import counted
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
 MEANS = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(0)) * 0.8
@@ -63,11 +66,51 @@ def test_nothing_is_wrong_and_the_proposal_reads() -> None:
     found = check_adoption(adopted(), x, labels)
     assert found.ok, str(found)
     assert found.near_miss is None
-    assert found.evaluations < 2700
+    assert found.evaluations < 900
     assert found.model.defaults.beta is not None
     answers = [energycomp.infer(one, found.model, count=1, progress=False).conditions for one in x[:12]]
     assert torch.cat(answers).tolist() == labels[:12].tolist()
     assert "what to change" in str(found)
+
+
+def test_evaluations_are_counted_and_shared() -> None:
+    seen: list[int] = []
+
+    class Counts(Ideal):
+        def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+            seen.append(len(x))
+            return super().forward(x, t, label)
+
+    network = Counts()
+    found = check_adoption(adopted(network), *data())
+    assert found.evaluations == sum(seen)
+    assert "forward" not in vars(network)
+    x, t, label = torch.randn(3, 6), torch.tensor([100.0, 200, 300]), torch.zeros(3, dtype=torch.long)
+    with counted(network) as calls:
+        calls.known = {}
+        first, again, other = network(x, t, label), network(x, t, label=label), network(x, t + 1, label)
+    assert (calls.evaluations, first is again, torch.equal(first, other)) == (6, True, False)
+    assert network(x, t, label) is not first
+
+
+def test_noise_is_out_of_distribution_of_a_calibrated_model() -> None:
+    found = check_adoption(adopted(), *data(), typicality=True)
+    assert found.evaluations < 900 + 48 * 2 * FIT_DRAWS
+    assert found.model.defaults.calibration is not None
+    assert found.model.defaults.calibration.images == 48
+    x = data(80)[0][48:]
+
+    def typical(one: Tensor) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutOfDistributionWarning)
+            answer = energycomp.infer(one, found.model, count=1, generator=0, progress=False)
+        assert answer.typicality is not None
+        return answer.typicality
+
+    assert sum(typical(one) < 0.01 for one in x) <= 3
+    assert all(typical(3 * torch.randn(6, generator=torch.Generator().manual_seed(k))) < 0.01 for k in range(5))
+    wrong = check_adoption(adopted(process="linear"), *data(), typicality=True)
+    assert wrong.model.defaults.calibration is None
 
 
 def test_without_labels_and_without_classes() -> None:
