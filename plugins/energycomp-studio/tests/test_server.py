@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 import torch
 from PIL import Image
@@ -20,10 +21,13 @@ from energycomp.errors import InputError
 from energycomp.images import data_url
 from energycomp.testing import planted, tinted_model
 from energycomp_lab.checks import check_plugin
+from energycomp_studio.forms import form_of
+from energycomp_studio.library import Library
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
 from energycomp_studio.reading import Reading, read, scene_read, table
 from energycomp_studio.scene import Item, Scene, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
+from energycomp_studio.tabs.compose import PLAIN, _Compose, first_scene
 from energycomp_studio.tabs.decompose import choice
 from energycomp_studio.tabs.read import repainted
 from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
@@ -227,6 +231,19 @@ def test_tasks_wait_for_their_turn() -> None:
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1, 1]
+
+
+def test_an_older_drawing_leaves_the_end_of_a_newer_one() -> None:
+    plugins.register("models", "tinted", lambda **_: tinted_model(num_inference_steps=20))
+    own, tab = _Compose(Library("tinted", "cpu"), Worker()), gr.Request(session_hash="tab")
+    scene = first_scene(form_of(own.library.model("tinted"))).as_json()
+    older = own.draw({**scene, "final": True, "first": True}, "tinted", 0, 20, PLAIN, None, tab)
+    next(older)  # its draft is shown
+    list(own.draw({**scene, "final": True}, "tinted", -1, 20, PLAIN, None, tab))
+    list(older)
+    shown, again = own.show(tab), own.show(tab)
+    assert "got the seed -1" in shown[0]["status"]
+    assert "status" not in again[0]
 
 
 def test_errors_of_a_task_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:

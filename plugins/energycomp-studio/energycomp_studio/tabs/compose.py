@@ -32,7 +32,6 @@ DRAFT = 5  # steps while an object is dragged
 PLAIN = "the model's own"
 # Deterministic: an image of few steps, while an object is dragged, shows what that of many steps will show.
 SMOOTH = "DDIMScheduler"
-FORGOTTEN = 3_600  # s after which the last drawing of a browser tab is forgotten
 SCHEDULERS = (SMOOTH, "DPMSolverMultistepScheduler")
 # The scene is in the address, behind #, which a browser does not send: it survives that the page is loaded again.
 REMEMBER = """(scene, model, seed, steps, sampler, canvas) => {
@@ -118,6 +117,14 @@ def _methods() -> list[str]:
     return [PLAIN, *SCHEDULERS, *(name for name in names("samplers") if name != "scheduler")]
 
 
+@attrs.define(eq=False)
+class _Drawing:
+    """A drawing: the number of its scene, if it is at rest, and once, when it has ended, what it shows."""
+
+    number: int | None
+    updates: tuple[Any, ...] | None = None
+
+
 @attrs.frozen
 class _Compose:
     """What happens in the tab."""
@@ -125,7 +132,7 @@ class _Compose:
     library: Library
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
-    last: dict[str, object] = attrs.field(factory=dict)  # its last drawing
+    last: dict[str, _Drawing] = attrs.field(factory=dict)
 
     def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
@@ -162,17 +169,18 @@ class _Compose:
         """The image and the lines of a scene; fewer steps while something is dragged, and first of all."""
         value, session, same = value or {}, session_of(request), (gr.skip(),) * 5
         final = bool(value.get("final", True))
-        self.last[session] = drawing = object()
-        is_old = partial(self._is_old, session, drawing, value.get("number", 0) if final else None)
+        self.last[session] = drawing = _Drawing(value.get("number") if final else None)
+        is_old = partial(self._is_old, session, drawing)
         if not self.library.is_loaded(name):  # until its form is shown
-            yield *same, None, gr.skip()
+            yield *same, gr.skip()
             return
         try:
             scene, model = scene_of(value), self.library.model(name)
             settings = settings_of(seed, steps, method, scene, canvas)
             lines = self._lines(scene, model, name, settings) if final else same[1:]
         except EnergycompError as error:
-            yield *same, (is_old, (gr.update(status=str(error)), *same[1:])), gr.skip()
+            drawing.updates = gr.update(status=str(error)), *same[1:]
+            yield *same, gr.skip()
             return
 
         def task(report: Callable[[Any], None]) -> Image.Image:
@@ -187,31 +195,36 @@ class _Compose:
             drawn = f"{count if final else min(DRAFT, count)} steps in {seconds:.1f} s"
             said = f"{in_words(scene, model, settings)}{beyond(scene, model)}; {drawn}"
             url = data_url(shown(image, model, settings) if final else image)
-            return *same, (is_old, (gr.update(picture=url, status=said, aspect=settings.aspect(model)), *lines))
+            drawing.updates = gr.update(picture=url, status=said, aspect=settings.aspect(model)), *lines
+            return same
 
         def running(event: Running) -> tuple[Any, ...] | None:
             if isinstance(event.reported, Image.Image):
                 url = data_url(event.reported)
-                return gr.update(picture=url, aspect=settings.aspect(model)), *same[1:], None
-            return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same[1:], None)
+                return gr.update(picture=url, aspect=settings.aspect(model)), *same[1:]
+            return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same[1:])
 
         def failed(message: str) -> tuple[Any, ...]:
-            return *same, (is_old, (gr.update(status=message), *same[1:]))
+            drawing.updates = gr.update(status=message), *same[1:]
+            return same
 
         yield from followed(self.worker, session, "drawing", task, running=running, done=done, failed=failed)
 
-    def show(self, result: tuple[Callable[[], bool], tuple[Any, ...]] | None) -> tuple[Any, ...]:
-        """What a drawing ended with, unless another one has begun."""
-        return result[1] if result and not result[0]() else (gr.skip(),) * 5
+    def show(self, request: gr.Request) -> tuple[Any, ...]:
+        """What the last drawing ended with, once, unless it goes on or is of an older scene."""
+        session, updates = session_of(request), None
+        if (drawing := self.last.get(session)) and not self._is_old(session, drawing):
+            updates, drawing.updates = drawing.updates, None
+        return updates or (gr.skip(),) * 5
 
     def renew(self, value: Any, request: gr.Request) -> None:
         """Notes the number of the newest scene; what is drawn of an older one stops at its next step."""
         if isinstance(value, dict) and type(value.get("number")) is int:
             self.newest[session_of(request)] = value["number"]
 
-    def _is_old(self, session: str, drawing: object, number: Any) -> bool:
+    def _is_old(self, session: str, drawing: _Drawing) -> bool:
         """Whether a newer drawing was asked for, or, at rest, a newer scene was sent."""
-        is_older = type(number) is int and self.newest.get(session, 0) > number
+        is_older = type(drawing.number) is int and self.newest.get(session, 0) > drawing.number
         return is_older or self.last[session] is not drawing
 
     def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[Any, ...]:
@@ -250,10 +263,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
     with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
         formula = code("Formula")
     inputs, outputs = [scene, model, seed, steps, sampler, canvas], [scene, python, shell, words, formula]
-    result = gr.State(None, time_to_live=FORGOTTEN)
-    drawn = [*outputs, result, stop]
-    drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": drawn, **QUIET, **NETWORK}
-    ending: dict[str, Any] = {"fn": own.show, "inputs": [result], "outputs": outputs, **FREE}
+    drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": [*outputs, stop], **QUIET, **NETWORK}
+    ending: dict[str, Any] = {"fn": own.show, "inputs": None, "outputs": outputs, **FREE}
     ending |= {"trigger_mode": "multiple"}
     scene.edit(own.renew, [scene], None, trigger_mode="multiple", **FREE)
     changed = [scene.edit, seed.input, steps.input, sampler.input, canvas.submit]
