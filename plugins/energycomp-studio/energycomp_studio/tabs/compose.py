@@ -169,7 +169,7 @@ class _Compose:
         """The image and the lines of a scene; fewer steps while something is dragged, and first of all."""
         value, session, same = value or {}, session_of(request), (gr.skip(),) * 5
         final = bool(value.get("final", True))
-        self.last[session] = drawing = _Drawing(value.get("number") if final else None)
+        self.last[session] = drawing = _Drawing(value.get("number", 0) if final else None)
         is_old = partial(self._is_old, session, drawing)
         if not self.library.is_loaded(name):  # until its form is shown
             yield *same, gr.skip()
