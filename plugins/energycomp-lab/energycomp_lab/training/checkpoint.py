@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import torch
-from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -23,23 +22,27 @@ LOG = "log.jsonl"
 
 @attrs.define(eq=False)
 class TrainingState:
-    """All that a training run carries from one step to the next; the rest follows from the step."""
+    """All that a training run carries from one step to the next; the rest follows from the step.
+
+    Args:
+        averages: the exponential moving average of each parameter of the module, in their order.
+    """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    ema: EMAModel
+    averages: list[Tensor]
     step: int = 0
     loss: float | None = None
     best: dict[str, float] | None = None
     seconds: float = 0.0
 
 
-def ema_state(module: nn.Module, ema: EMAModel) -> dict[str, Tensor]:
-    """The `state_dict` of a module with its parameters averaged: `{name: tensor}`, buffers as they are."""
-    averages = {id(p): average for p, average in zip(module.parameters(), ema.shadow_params, strict=True)}
-    averaged = {name: averages[id(p)] for name, p in module.named_parameters(remove_duplicate=False)}
-    return {name: averaged.get(name, tensor).detach().clone() for name, tensor in module.state_dict().items()}
+def ema_state(state: TrainingState) -> dict[str, Tensor]:
+    """The `state_dict` of the module with its parameters averaged: `{name: tensor}`, buffers as they are."""
+    averages = {id(p): average for p, average in zip(state.module.parameters(), state.averages, strict=True)}
+    averaged = {name: averages[id(p)] for name, p in state.module.named_parameters(remove_duplicate=False)}
+    return {name: averaged.get(name, tensor).detach().clone() for name, tensor in state.module.state_dict().items()}
 
 
 def ema_weights(path: str | Path) -> dict[str, Tensor]:
@@ -78,7 +81,7 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     path = Path(out) / f"checkpoint-{state.step:06d}.safetensors"
     optimizer = state.optimizer.state_dict()
     moments = {f"{index}.{key}": value for index, each in optimizer["state"].items() for key, value in each.items()}
-    kinds = {"module": state.module.state_dict(), "ema": ema_state(state.module, state.ema), "optimizer": moments}
+    kinds = {"module": state.module.state_dict(), "ema": ema_state(state), "optimizer": moments}
     tensors = {f"{kind}/{name}": tensor for kind, named in kinds.items() for name, tensor in named.items()}
     content = {
         "step": state.step,
@@ -88,7 +91,6 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
         "hyperparameters": dict(hyperparameters),
         "scheduler": state.scheduler.state_dict(),
         "optimizer": optimizer["param_groups"],
-        "ema": {key: value for key, value in state.ema.state_dict().items() if key != "shadow_params"},
     }
     text = json.dumps(content)
     with atomic_file(path) as temporary:
@@ -121,9 +123,8 @@ def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Map
     _check_same(f"{path} holds other tensors than the module", saved, own, advice)
     state.module.load_state_dict(tensors["module"])
     with torch.no_grad():
-        for (name, _), average in zip(state.module.named_parameters(), state.ema.shadow_params, strict=True):
+        for (name, _), average in zip(state.module.named_parameters(), state.averages, strict=True):
             average.copy_(tensors["ema"][name])
-    state.ema.load_state_dict(content["ema"])
     _restore_optimizer(state.optimizer, content["optimizer"], tensors["optimizer"])
     state.scheduler.load_state_dict(content["scheduler"])
     state.step, state.loss, state.best = content["step"], content["loss"], content["best"]

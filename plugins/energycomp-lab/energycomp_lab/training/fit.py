@@ -1,5 +1,6 @@
 """fit(): one training loop on accelerate; a step draws from (seed, step) alone, so that a run resumes bit for bit."""
 
+import copy
 import math
 import os
 import time
@@ -14,7 +15,6 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import send_to_device
 from diffusers.optimization import get_constant_schedule_with_warmup
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, InputError, NonFiniteError
@@ -79,7 +79,7 @@ def fit(
     `out` receives `checkpoint-<step>.safetensors` every `config.save_every` steps and at the end, of which the newest
     `config.keep` stay, and with each a line of `log.jsonl`. Ctrl-C completes the step, saves and raises
     KeyboardInterrupt; a second one raises at once. In memory the parameters are held three more times: two moments and
-    the average (diffusers' EMAModel).
+    the average, as diffusers' EMAModel forms it.
 
     Args:
         module: that is trained.
@@ -134,7 +134,7 @@ def fit(
             stop_trackers(accelerator)
     accelerator.wait_for_everyone()
     checkpoint = run.out / f"checkpoint-{config.steps:06d}.safetensors"
-    weights = ema_state(module, state.ema)
+    weights = ema_state(state)
     return FitResult(config.steps, float(state.loss or 0.0), checkpoint, weights, run.throughput.mean)
 
 
@@ -214,7 +214,7 @@ def _initial_state(module: nn.Module, config: FitConfig) -> TrainingState:
             pct_start=config.warmup_fraction if warmup > 1.5 else 0.0,  # at exactly one step torch divides by zero
             cycle_momentum=False,
         )
-    return TrainingState(module, optimizer, scheduler, EMAModel(module.parameters(), decay=config.ema_decay))
+    return TrainingState(module, optimizer, scheduler, [p.detach().clone() for p in module.parameters()])
 
 
 def _resume(run: _Run, state: TrainingState) -> None:
@@ -282,10 +282,18 @@ def _step(
         )
     state.optimizer.step()
     state.scheduler.step()
-    state.ema.step(state.module.parameters())
     state.step += 1
+    _average(state, run.config.ema_decay)
     state.loss = loss if state.loss is None else SMOOTHING * state.loss + (1 - SMOOTHING) * loss
     return stop > 0
+
+
+@torch.no_grad()
+def _average(state: TrainingState, most: float) -> None:
+    """Moves the averages to the parameters, by a decay that grows with the steps up to `most`."""
+    decay = min(state.step / (9 + state.step), most) if state.step > 1 else 0.0
+    for average, parameter in zip(state.averages, state.module.parameters(), strict=True):
+        average.sub_((1 - decay) * (average - parameter))
 
 
 def _save(run: _Run, state: TrainingState) -> None:
@@ -296,15 +304,14 @@ def _save(run: _Run, state: TrainingState) -> None:
 
 
 def _sample(on_sample: OnSample, state: TrainingState) -> object:
-    parameters = list(state.module.parameters())
+    trained = copy.deepcopy(state.module.state_dict())
     modes = {submodule: submodule.training for submodule in state.module.modules()}
-    state.ema.store(parameters)
     try:
-        state.ema.copy_to(parameters)
+        state.module.load_state_dict(ema_state(state))
         state.module.eval()
         with torch.no_grad():
             return on_sample(state.module, state.step)
     finally:
-        state.ema.restore(parameters)
+        state.module.load_state_dict(trained)
         for submodule, training in modes.items():
             submodule.training = training
