@@ -80,9 +80,8 @@ def drawn(task: Task, model: Model, tries: int, seed: int) -> tuple[Any, int]:
     ((_, described),) = graph.objects.items()
     (plain,) = model.scene(described, generator=seed)
     place = described.rpartition(" at ")[2]
-    other = model.read(f"{denied} {described.rpartition(' at ')[0]} at {place}")
-    composer = Composer(2 * plain & ~other)
-    return composer.sample(generator=seed, guidance="attributes", guidance_scale=1.0, progress=False)[0], 1
+    composer = Composer(2 * plain & ~model.read(f"{denied} object at {place}"))
+    return composer.sample(generator=seed, progress=False)[0], 1
 
 
 def is_right(task: Task, found: Tensor) -> bool:
