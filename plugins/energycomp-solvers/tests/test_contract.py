@@ -56,7 +56,7 @@ def test_contract(name: str) -> None:
     check_solver(solver)
 
 
-@pytest.mark.parametrize("solver", [Relaxed(mix="predictions"), Weights(method="sgd")], ids=str)
+@pytest.mark.parametrize("solver", [Relaxed(mix="predictions"), Weights(method="sgd", steps=60)], ids=str)
 def test_contract_of_other_ways(solver: Any) -> None:
     check_solver(solver)
 
