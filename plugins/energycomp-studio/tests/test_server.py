@@ -239,10 +239,10 @@ def test_an_older_drawing_leaves_the_end_of_a_newer_one() -> None:
     scene = first_scene(form_of(own.library.model("tinted"))).as_json()
     older = own.draw({**scene, "final": True, "first": True}, "tinted", 0, 20, PLAIN, None, tab)
     next(older)  # its draft is shown
-    list(own.draw({**scene, "final": True}, "tinted", -1, 20, PLAIN, None, tab))
+    list(own.draw({**scene, "final": True}, "tinted", 0, 0, PLAIN, "wide", tab))  # 0 steps: an empty field
     list(older)
     shown, again = own.show(tab), own.show(tab)
-    assert "got the seed -1" in shown[0]["status"]
+    assert "got the canvas 'wide'" in shown[0]["status"]
     assert "status" not in again[0]
 
 

@@ -176,7 +176,8 @@ class _Compose:
             return
         try:
             scene, model = scene_of(value), self.library.model(name)
-            settings = settings_of(seed, steps, method, scene, canvas)
+            # An empty field is None, or 0 on a page that was opened while another one drew.
+            settings = settings_of(seed, steps or None, method, scene, canvas)
             lines = self._lines(scene, model, name, settings) if final else same[1:]
         except EnergycompError as error:
             drawing.updates = gr.update(status=str(error)), *same[1:]
