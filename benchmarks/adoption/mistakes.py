@@ -1,7 +1,7 @@
 """Adopt small networks wrongly, and see whether `check_adoption` catches the mistake and names it.
 
-python benchmarks/adoption/mistakes.py [--models table] [--seed 0] [--runs runs/adoption] [--seeds 2]
-    [--evaluations 600]
+python benchmarks/adoption/mistakes.py [--models table] [--names ""] [--seed 0] [--runs runs/adoption]
+    [--seeds 2] [--evaluations 600]
 
 The networks are trained at the first call. The thresholds of the check were fixed on those of `--models development`
 and, once, on seeing the figures of `table`. Those of `blind`, of other architectures and data, were not seen before. A
@@ -149,14 +149,16 @@ def read(model: energycomp.Model, x: Tensor, y: Tensor) -> float:
 def main() -> None:
     """Prints the table, then how many are caught, named and accused, and what is read."""
     parsed = parser(
-        __doc__, models=("table", "table, development or blind"), seed=(0, "of the training"),
+        __doc__, models=("table", "table, development or blind"), names=("", "only these, with commas between them"),
+        seed=(0, "of the training"),
         runs=("runs/adoption", "folder of the networks"),
         seeds=(2, "checks of each right adoption"), evaluations=(600, "of each check"),
     )  # fmt: skip
     options = parsed.parse_args()
     torch.set_num_threads(1)
     folder, known = Path(options.runs), {"table": TABLE, "development": DEVELOPMENT, "blind": BLIND}
-    strangers = [attrs.evolve(one, seed=options.seed) for one in known[options.models]]
+    some = options.names.split(",") if options.names else [one.name for one in known[options.models]]
+    strangers = [attrs.evolve(one, seed=options.seed) for one in known[options.models] if one.name in some]
     rows: dict[str, dict[str, str]] = {}
     spent, of_right, accused, readings = [], [], 0, []
 

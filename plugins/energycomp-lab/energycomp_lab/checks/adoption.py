@@ -178,10 +178,11 @@ def _checked(model: Model, case: _Case, evaluations: int, calls: Calls) -> tuple
     def table(right: Model, n: int, **given: Any) -> Table | None:
         return None if case.values is None else table_of(right, case.noised, case.values, n, null, **given)
 
-    n, few = max(16, evaluations // 10), max(4, evaluations // 150)
+    n, first = max(16, evaluations // 10), max(4, evaluations // 150)
     noised = case.noised(torch.arange(n) % len(case.samples), LEVELS)
     parts = [
-        part.flatten() for part in torch.arange(len(LEVELS) * n).view(-1, n).split([few, n // 2 - few, n - n // 2], 1)
+        part.flatten()
+        for part in torch.arange(len(LEVELS) * n).view(-1, n).split([first, n // 2 - first, n - n // 2], 1)
     ]
     findings, proposed = [_mode(model, noised[:4], case.condition(model, noised[:4].index))], model
     calls.known = None if findings[0].measured == RANDOM else {}
@@ -195,7 +196,9 @@ def _checked(model: Model, case: _Case, evaluations: int, calls: Calls) -> tuple
     else:
         others = list[NearMiss]()
         if known is not None and len(wrong := doubtful(known)):
-            larger = table(model, evaluations // 120, levels=LABELS, rivals=COLUMNS, among=wrong)
+            few = 2 * len(wrong) <= model.denoiser.token_shape[1]  # otherwise the samples of all
+            given: dict[str, Any] = {"among": wrong} if few else {}
+            larger = table(model, evaluations // (150 if few else 12), levels=LABELS, rivals=COLUMNS, **given)
             others = [] if larger is None else relabelled(model, larger)
         best = _best(model, case, others, noised, parts, CLOSE if good else math.inf)
         verdict = ("none is better", "none", "ok") if best is None else (f"{best}", "none", "wrong", f"{best.option}")

@@ -157,12 +157,13 @@ def _others(true: Tensor, count: int, null: int | None) -> Tensor:
 
 
 def doubtful(table: Table) -> Tensor:
-    """The labels whose samples another label explains better."""
+    """The labels whose samples another label explains better, and those other labels."""
     if table.shown is None:
         return torch.empty(0, dtype=torch.long)
-    gaps = (table.gaps / table.errors[:, :, 0].mean(0)[:, None]).mean(1).nan_to_num(math.inf).amin(1)  # (n,)
-    shown = table.shown[:, 0].unique()
-    return shown[torch.stack([gaps[table.shown[:, 0] == one].mean() for one in shown]) < 0]
+    gaps, best = (table.gaps / table.errors[:, :, 0].mean(0)[:, None]).mean(1).nan_to_num(math.inf).min(1)  # (n,)
+    own, other = table.shown[:, 0], table.shown.gather(1, best[:, None])[:, 0]
+    bad = torch.stack([gaps[own == one].mean() < 0 for one in own])
+    return torch.cat([own[bad], other[bad]]).unique()
 
 
 def in_turn(values: Tensor) -> Tensor:
