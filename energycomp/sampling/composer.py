@@ -32,7 +32,7 @@ from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, T
 from energycomp.seeds import Generator
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-FAR = (3.0, 30.0)  # times the value range, or standard deviations of what a codec scales: samples beyond are warned of
+FAR = (3.0, 30.0)  # times the value range, or standard deviations of numbers: samples beyond are warned of
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""
@@ -165,7 +165,7 @@ class Composer(Composable):
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says by how much samples leave the data, where
-                that is more than 3 times the value range, or 30 standard deviations of numbers and latents.
+                that is more than 3 times the value range, or 30 standard deviations of numbers.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
                 (n, ...) for data of other axes, with the value range clipped and mapped to [0, 1], or unchanged where
                 the space has none; or "latent" (the samples of the noised space as they are).
@@ -262,8 +262,8 @@ def _warn(report: SamplingReport) -> None:
 
 
 def _strayed(samples: Tensor, space: NoisedSpace) -> list[str]:
-    """What to warn of where samples leave the data by far; nothing where neither a range nor a codec tells."""
-    if space.value_range is None and space.identity == "pixels":
+    """What to warn of where samples leave the data by far; nothing where neither a range nor a processor tells."""
+    if space.value_range is None and not space.identity.startswith("numbers "):  # of a `NumberProcessor`
         return []
     reach, most = FAR[0] * space.value_range[1] if space.value_range else FAR[1], float(samples.abs().max())
     if most <= reach:
