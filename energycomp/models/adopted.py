@@ -170,7 +170,7 @@ def adopt(
         name: of the model.
         processor: for data that are no images, such as a `NumberProcessor`.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
-        defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDIM, which clips to the data range, and that
+        defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDPM, which clips to the data range, and that
             of Euler without bounds, from which DDIM lets predictions of noise stray.
 
     Raises:
@@ -227,7 +227,7 @@ def adopt(
     window = (min(low, len(snr) - 1.0), max(high, low + 1, 1.0))
     counts = (1, 1) if null is None else (0, 2)
     solver = "enumerate" if kind == "classes" else "sgd"
-    scheduler = "EulerDiscreteScheduler" if denoiser.noised_space.value_range is None else "DDIMScheduler"
+    scheduler = "EulerDiscreteScheduler" if denoiser.noised_space.value_range is None else "DDPMScheduler"
     settings = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": scheduler}
     return Model(
         name=name,

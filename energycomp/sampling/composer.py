@@ -269,7 +269,7 @@ def _strayed(samples: Tensor, space: NoisedSpace) -> list[str]:
     if most <= reach:
         return []
     data = "standard deviations of the data" if space.value_range is None else f"of data in {space.value_range}"
-    other = "EulerDiscreteScheduler" if space.value_range is None else "DDIMScheduler"
+    other = "EulerDiscreteScheduler" if space.value_range is None else "DDPMScheduler"
     return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try scheduler={other!r} or lower weights"]
 
 

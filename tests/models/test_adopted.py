@@ -303,7 +303,7 @@ def test_weights_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
             (1, 8, 8),
             (-1.0, 1.0),
             5.0,
-            r"samples reach 5 of data in \(-1.0, 1.0\); expected 3 at most; try scheduler='DDIM",
+            r"samples reach 5 of data in \(-1.0, 1.0\); expected 3 at most; try scheduler='DDPM",
         ),
         ((1, 8, 8), (-1.0, 1.0), 2.0, None),
         ((1, 8, 8), None, 500.0, None),  # nothing is known of the data

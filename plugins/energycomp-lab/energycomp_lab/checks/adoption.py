@@ -338,7 +338,7 @@ def _drawn(model: Model, case: _Case) -> Finding:
         measured, good = _distance(model, case, count=4 * DRAWN)
     change = ""
     if not good:
-        name = next(one for one in ("EulerDiscreteScheduler", "DDIMScheduler") if one != model.defaults.scheduler)
+        name = next(one for one in ("EulerDiscreteScheduler", "DDPMScheduler") if one != model.defaults.scheduler)
         change = f"scheduler={name!r}" if _distance(model, case, scheduler=name)[1] else "scheduler=, or data_range="
     return Finding("drawn samples", measured, f"below {FAR:g} times", "ok" if good else "wrong", change)
 
