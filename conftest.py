@@ -12,6 +12,7 @@ from PIL import Image
 from energycomp import cli
 from energycomp.inference import Solution
 from energycomp.models import save_pretrained
+from energycomp.plugins import registry
 from energycomp.testing import tiny_model
 from energycomp_datasets.clevr.layout import write
 
@@ -37,6 +38,14 @@ def pytest_collection() -> Generator[None, Any, Any]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered() -> Generator[None, Any, Any]:
+    """What a module registers is unknown to the next one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_own", {kind: dict(known) for kind, known in registry._own.items()})
+        yield
 
 
 @pytest.fixture(scope="module")

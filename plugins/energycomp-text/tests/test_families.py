@@ -22,6 +22,7 @@ from energycomp.errors import InputError
 from energycomp.inference import make_problem
 from energycomp.models import Model
 from energycomp_lab.checks import check_component
+from energycomp_solvers.enumerate import Enumerate
 from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.families import GROUP, KNOWN, Family, Prompted, families, pixart, zimage
 from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_pipeline, tiny_pixart, tiny_sd3, tiny_sdxl
@@ -301,7 +302,7 @@ def test_a_concept_is_one_row_a_draw(sd: Case) -> None:
 def test_infer_is_brute_force_over_sets(sd: Case) -> None:
     """The set whose mean prediction is nearest to the noise, over the same draws, one UNet call a set and draw."""
     model = few(sd.model, 6)
-    solution = infer(image(), model, count=2, generator=seeded(1))
+    solution = infer(image(), model, solver=Enumerate(p_value=None), count=2, generator=seeded(1))
     observation = model.encode(image()[None] * 2 - 1)
     bank = make_problem(observation, model).draw(6, seeded(1))
     noised = bank.noised(observation, model.denoiser.alphas_cumprod)
