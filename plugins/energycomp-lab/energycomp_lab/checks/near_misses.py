@@ -39,19 +39,24 @@ class Calls:
 
 @contextmanager
 def counted(network: nn.Module) -> Iterator[Calls]:
-    """Within it, a network is counted, and evaluated once for equal inputs: options that read one output share it."""
+    """Within it, a network is counted, and evaluated once for equal inputs: options that read one output share it.
+
+    Inputs that are no tensors or numbers, such as a dict of tensors, are not compared.
+    """
     own, forward, calls = vars(network).get("forward"), network.forward, Calls()
 
     @functools.wraps(forward)
     def called(*args: Any, **kwargs: Any) -> Any:
         given = (*args, *kwargs.values())
-        key = tuple(_digest(one) if isinstance(one, Tensor) else repr(one) for one in given)
-        if calls.known is not None and key in calls.known:
-            return calls.known[key]
+        plain = all(one is None or isinstance(one, Tensor | int | float | str) for one in given)
+        known = calls.known if plain else None
+        key = tuple(_digest(one) if isinstance(one, Tensor) else one for one in given) if plain else ()
+        if known is not None and key in known:
+            return known[key]
         calls.evaluations += max((len(one) for one in given if isinstance(one, Tensor) and one.ndim), default=1)
         out = forward(*args, **kwargs)
-        if calls.known is not None:
-            calls.known[key] = out
+        if known is not None:
+            known[key] = out
         return out
 
     network.forward = called

@@ -263,3 +263,16 @@ def test_the_command(tmp_path: Path) -> None:
     save_file({"x": x}, tmp_path / "other.safetensors")
     refused = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "other.safetensors")])
     assert "expected the tensors samples and labels" in str(refused.exception)
+
+
+def test_inputs_that_are_no_tensors_are_not_shared() -> None:
+    class OfDict(nn.Module):
+        def forward(self, x: Tensor, given: dict[str, Tensor]) -> Tensor:
+            return x + given["y"]
+
+    network, x, y = OfDict(), torch.ones(2, 1), torch.zeros(1, 2000)
+    with counted(network) as calls:
+        calls.known = {}
+        network(x, {"y": y})
+        changed = y.index_fill(1, torch.tensor(1000), 1.0)  # where a printed tensor has dots
+        assert torch.equal(network(x, {"y": changed}), x + changed)
