@@ -4,7 +4,8 @@ python benchmarks/inference/maps.py [--models clevr-small text text-composed] [-
 
 The true components of rendered scenes are given. Prints one JSON line per model and map: the mean IoU of the pixels
 above a threshold, a share of the greatest value of the map, and how often the greatest value is on the component (the
-pointing game). The threshold of each map is that of the best mean IoU on `--fitted` other scenes.
+pointing game); gradients also with the edges of the image, as ours have them. The threshold of each map is that of the
+best mean IoU on `--fitted` other scenes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.common.options import parser
 from energycomp import Model, load
 from energycomp.components import predict
-from energycomp.images import to_output
+from energycomp.images import guided, to_output
 from energycomp.inference import FIT_DRAWS, explain, make_problem
 from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_datasets.clevr.renderer import instance_map, render
@@ -45,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             order = sorted(range(len(values)), key=values.tolist().__getitem__)  # as `explain` sorts them
             values, masks = values[order], masks[order]
             ours = explain(image, model, values, generator=options.seed).maps()
-            for key, maps in {"explained error": ours, **dict(gradients(image, model, values, options.seed))}.items():
+            peers = dict(gradients(image, model, values, options.seed))
+            picture = model.processor(image)[0]
+            peers |= {f"{key}, with edges": guided(maps, picture) for key, maps in peers.items()}  # as ours
+            for key, maps in {"explained error": ours, **peers}.items():
                 seen = masks.flatten(1).any(1)  # not hidden by others
                 found.setdefault(key, []).append((maps[seen], masks[seen]))
         for key, pairs in found.items():

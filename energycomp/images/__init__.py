@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         decoded as decoded,
         from_bytes as from_bytes,
         from_unit as from_unit,
+        guided as guided,
         is_picture as is_picture,
         to_bytes as to_bytes,
         to_output as to_output,

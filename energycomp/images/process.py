@@ -266,6 +266,38 @@ def from_bytes(bytes: Tensor) -> Tensor:  # noqa: A002 - what it holds
     return bytes.float() / 127.5 - 1
 
 
+def guided(maps: Tensor, picture: Tensor, *, eps: float = 1e-3) -> Tensor:
+    """Maps (K, H, W) with the edges of a picture (C, H, W) in [-1, 1]: the guided filter (He et al., 2010, eqs 14-16).
+
+    In each window of about a quarter of the shorter side, a map is the linear function of the channels that is nearest
+    to it, and a pixel has the mean of its windows. Each map keeps its sum.
+
+    Args:
+        eps: of the ridge regression: contrasts below its root are no edges.
+
+    >>> picture = torch.tensor([-1.0, 1.0]).repeat_interleave(16).expand(3, 32, 32)  # an edge in the middle
+    >>> blurred = torch.linspace(0, 1, 32).expand(1, 32, 32)
+    >>> [round(float(value), 2) for value in guided(blurred, picture)[0, 16, [8, 15, 16, 23]]]
+    [0.26, 0.42, 0.58, 0.74]
+    """
+    radius = min(picture.shape[1:]) // 8
+
+    def mean(each: Tensor) -> Tensor:  # of the window around each pixel
+        flat = each.reshape(-1, 1, *each.shape[-2:])
+        for across in ((1, 0), (0, 1)):
+            window, pad = [2 * radius * side + 1 for side in across], [radius * side for side in across]
+            flat = F.avg_pool2d(flat, window, 1, pad, count_include_pad=False)
+        return flat.reshape(each.shape)
+
+    centre, level = mean(picture), mean(maps)
+    spread = mean(picture[:, None] * picture) - centre[:, None] * centre
+    together = mean(maps[:, None] * picture) - level[:, None] * centre
+    ridge = spread.permute(2, 3, 0, 1) + eps * torch.eye(len(picture))
+    slope = torch.linalg.solve(ridge, together.permute(2, 3, 1, 0)).permute(3, 2, 0, 1)  # (K, C, H, W)
+    found = (mean(slope) * picture).sum(1) + mean(level - (slope * centre).sum(1))
+    return found + (maps - found).mean((1, 2), keepdim=True)
+
+
 def decoded(
     samples: Tensor,
     output_type: str,

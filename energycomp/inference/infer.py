@@ -19,7 +19,7 @@ from energycomp.components.conditioning import groups_of
 from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.compare import standard_error
 from energycomp.inference.problem import Problem, make_problem
@@ -157,7 +157,7 @@ class Search:
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"
             raise InputError(f"{got}; expected one that allows some; allow more, or change count= or candidates=")
-        judged = _judged(_ordered(solution, problem), problem, model, generator)
+        judged = _judged(_ordered(solution, problem), problem, model, image, generator)
         return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
 
 
@@ -208,7 +208,7 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     return attrs.evolve(solution, **found)
 
 
-def _judged(solution: Solution, problem: Problem, model: Model, generator: torch.Generator) -> Solution:
+def _judged(solution: Solution, problem: Problem, model: Model, image: Any, generator: torch.Generator) -> Solution:
     """Adds how well the answer explains the image, on new draws, and whether there are reasons not to trust it."""
     bank, low = problem.draw(FIT_DRAWS, generator), problem.counts[0]
     left, parts = problem.explained(solution.conditions, bank)
@@ -233,7 +233,7 @@ def _judged(solution: Solution, problem: Problem, model: Model, generator: torch
         solution,
         fit=fit,
         share=share,
-        maps=None if parts is None else _pixels(parts.cpu(), model),
+        maps=None if parts is None else _pixels(parts.cpu(), model, image),
         typicality=typicality,
         out_of_distribution=beyond,
         at_count_limit=low < problem.counts[1] and solution.count in ends,
@@ -241,10 +241,10 @@ def _judged(solution: Solution, problem: Problem, model: Model, generator: torch
     )
 
 
-def _pixels(parts: Tensor, model: Model) -> Tensor:
-    """Parts of the error (K, C, H, W), without channels and at the size of the model's images; others as they are."""
+def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
+    """Parts of the error (K, C, H, W), without channels, at the size and with the edges of the image; others as are."""
     if not isinstance(model.processor, ImageProcessor) or parts.ndim != 4:
         return parts
-    maps, size = parts.sum(1, keepdim=True), model.processor.size
-    ratio = math.prod(maps.shape[2:]) / math.prod(size)  # keeps the sum
-    return (maps if ratio == 1 else ratio * interpolate(maps, size, mode="bilinear"))[:, 0]
+    size = model.processor.size
+    maps = interpolate(parts.sum(1, keepdim=True), size, mode="bilinear")[:, 0]  # of latents; pixels stay as they are
+    return guided(maps * (math.prod(parts.shape[2:]) / math.prod(size)), model.processor(image)[0])

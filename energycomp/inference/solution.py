@@ -151,9 +151,9 @@ class Solution:
 
         With r the scaled residual eps - eps_hat of the composition, and r_k that of the composition without component
         k, the map is the mean over draws of r_k^2 - r^2, summed over channels. Of all pixels it sums to the gain of
-        the component, and is negative where the others explain more without it. Maps of latents are enlarged; data
-        that are no images have maps of their own shape (K, *shape). They cost no network evaluation: the draws are
-        those of `fit`.
+        the component, and is negative where the others explain more without it. The image's own edges sharpen it
+        (`energycomp.images.guided`), and maps of latents are enlarged before; data that are no images have maps of
+        their own shape (K, *shape). They cost no network evaluation: the draws are those of `fit`.
 
         Raises:
             InputError: no components, an answer that is not of `infer` or `explain`, or the only component of a model

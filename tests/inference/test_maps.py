@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from energycomp.errors import InputError
-from energycomp.images import to_unit
+from energycomp.images import guided, to_unit
 from energycomp.inference import FIT_DRAWS, Solution, explain, infer, make_problem
 from energycomp.models import Model
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tiny_model
@@ -79,9 +80,24 @@ def test_maps_have_the_size_of_the_images_of_a_codec() -> None:
     from energycomp.inference.infer import _pixels  # a model with a codec would take seconds
 
     parts = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    maps = _pixels(parts, bumps_model())
+    maps = _pixels(parts, bumps_model(), torch.zeros(1, 3, 16, 16))
     assert maps.shape == (2, 16, 16)
     torch.testing.assert_close(maps.sum((1, 2)), parts.sum((1, 2, 3)), rtol=0.05, atol=0)
+
+
+def test_maps_have_the_edges_of_the_image_and_keep_their_sums() -> None:
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[10:22, 6:18] = True
+    image = torch.where(inside, 0.8, -0.5).expand(3, 32, 32)
+    blurred = avg_pool2d(inside[None].float(), 9, 1, 4)
+    maps = guided(torch.cat([blurred, -2 * blurred]), image)
+    torch.testing.assert_close(maps.sum((1, 2)), torch.tensor([1.0, -2.0]) * blurred.sum(), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(maps[1], -2 * maps[0], rtol=1e-4, atol=1e-4)
+    for one, sharp in ((blurred[0], False), (maps[0], True)):
+        gap = float(one[inside].min() - one[~inside].max())
+        assert (gap > 0) == sharp
+    flat = guided(blurred, torch.full((1, 32, 32), 0.3))  # no edges: a blurred map, without NaN
+    assert bool(flat.isfinite().all())
 
 
 def test_there_are_no_maps_without_components_or_what_explains_without_them() -> None:
