@@ -1,6 +1,6 @@
 """Edit one object of rendered scenes, and read the results back.
 
-python benchmarks/sampling/edits.py [-n 60] [--objects 3-5] [--strength 0.2] [--seed 0] [-o edits.png]
+python benchmarks/sampling/edits.py [-n 60] [--objects 3-5] [--seed 0] [-o edits.png]
 
 Each scene has one object removed, one added and one moved, in three edits. The place of a new object is the one of 8
 places of another scene that is farthest from the objects of the scene. An edit is right if exactly the requested
@@ -44,7 +44,7 @@ def main() -> None:
     """Prints one JSON line."""
     options = parser(
         __doc__, model="clevr-places", n=(60, "scenes"), objects=("3-5", "objects of a scene"),
-        strength=(0.2, "how freely what moves is painted anew"), seed=0,
+        seed=0,
         o=(None, "an image: scene, removed, added, moved; of the first 8"),
     ).parse_args()  # fmt: skip
     model = load(options.model)
@@ -68,8 +68,7 @@ def main() -> None:
         ways: dict[str, Any] = {"remove": [0], "add": [place], "move": {0: place}}
         for name, change in ways.items():
             started = time.perf_counter()
-            asked = {name: change, "strength": options.strength}
-            edited = edit(to_unit(image), model, solution=solution, progress=False, **asked)
+            edited = edit(to_unit(image), model, solution=solution, progress=False, **{name: change})
             seconds += time.perf_counter() - started
             repainted += float(edited.mask.mean())
             right[name] += agrees(infer(edited.image, model).conditions[:, :2], edited.values[:, :2])
@@ -92,7 +91,7 @@ def main() -> None:
         "colour_change_between_objects": round(statistics.median(scale), 1),
         "repainted": round(repainted / (3 * options.n), 4),
         "seconds_per_edit": round(seconds / (3 * options.n), 3),
-        "scenes": options.n, "objects": options.objects, "strength": options.strength, "seed": options.seed,
+        "scenes": options.n, "objects": options.objects, "seed": options.seed,
     }  # fmt: skip
     if mixed is not None:
         result["set_right"], result["set_right_interval"] = mean_interval(torch.tensor(as_asked))

@@ -117,7 +117,6 @@ REFUSED = {
     "edit: move to words": ("edit MODEL picture.png --move 1:left,top", "got --move 'left,top'"),
     "edit: moved twice": ("edit MODEL picture.png --move 1:0,0 --move 1:1,1", "got --move 1 twice"),
     "edit: outside": ("edit MODEL picture.png --add 0.3,1.5 --count 0", "two numbers x, y in [0, 1]"),
-    "edit: strength": ("edit MODEL picture.png --add 0.3,0.5 --count 0 --strength 2", "got strength=2"),
     "edit: no png": ("edit MODEL picture.png --add 0.3,0.5 -o out.jpg", "a PNG file"),
     "edit: parent is a file": ("edit MODEL picture.png --add 0.3,0.5 -o file/out.png", "got -o file"),
     "evaluate: dataset": ("evaluate MODEL --data synthetic", "Known datasets"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from energycomp_edit.editing import Edit as Edit, edit as edit
-    from energycomp_edit.painting import difference as difference, repaint as repaint
+    from energycomp_edit.painting import difference as difference, redraw as redraw, repaint as repaint
 
 __getattr__, __all__ = first_use(__name__, __file__)
 

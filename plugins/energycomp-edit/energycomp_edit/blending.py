@@ -1,47 +1,94 @@
-"""Blending: what was repainted at a model's size, in an image of any size, without a seam."""
+"""Blending: objects cut out of a photo of any size, and what was repainted at a model's size put in without a seam."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from PIL import Image
+from scipy.ndimage import binary_fill_holes, label
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import InterpolationMode, affine
 
-from energycomp.images import as_picture
-from energycomp.models import Model
+from energycomp.images import guided
 
+OUTLINE = (0.4, 0.6)  # shares of the usual value of a field between which a pixel begins to be the component's
+SCRAP = 0.1  # of the largest part of a component: a smaller part is none
 UNSEEN = 0.02  # of the range of grey: a pixel that the model draws otherwise by less keeps the image's own value
+SIDE = 640  # px, the longer side at which outlines are found
 
 
-def blended(image: Any, old: Tensor, new: Tensor, mask: Tensor, model: Model) -> Image.Image:
-    """The given image with what was repainted, at its own size.
-
-    Inside the mask a pixel is repainted as far as the model draws it in another way than before: what it leaves alone
-    keeps its detail. What differs around the mask, such as the exposure, is continued into it.
+def mattes(fields: Tensor, photo: Tensor) -> Tensor:
+    """How much of each pixel of a photo is a component's, (K, 1, H, W) in [0, 1], along the edges of the photo.
 
     Args:
-        old, new: what the model makes of the sample before and after, (1, 3, H, W) in [0, 1].
-        mask: 1 where the sample was repainted.
+        fields: the difference that each component makes, (K, 1, h, w).
+        photo: (1, 3, H, W) in [-1, 1].
     """
-    picture = as_picture(image)
-    left, top, right, bottom = model.processor.box(picture)
-    size, side = (bottom - top, right - left), new.shape[-2:]
-    room = F.interpolate(mask, side)
+    size = photo.shape[-2:]
+    if not len(fields):
+        return photo.new_zeros(0, 1, *size)
+    scale = min(1.0, SIDE / max(size))
+    smaller = photo if scale == 1 else F.interpolate(photo, scale_factor=scale, mode="bilinear", antialias=True)
+    found = guided(F.interpolate(fields, smaller.shape[-2:], mode="bilinear")[:, 0], smaller[0])
+    found = found.clamp(min=0)
+    usual = found.pow(3).sum((1, 2), keepdim=True) / found.square().sum((1, 2), keepdim=True).clamp(min=1e-12)
+    share = found / usual.clamp(min=1e-12)
+    low, high = OUTLINE
+    alpha = ((share - low) / (high - low)).clamp(0, 1) * (share >= share.amax(0))
+    for k, each in enumerate(alpha.cpu().numpy()):
+        parts, _ = label(each > 0)
+        sizes = np.bincount(parts[parts > 0], minlength=1)
+        whole = np.isin(parts, np.flatnonzero(sizes > SCRAP * sizes.max()))
+        alpha[k] *= torch.from_numpy(whole).to(alpha)
+        solid = torch.from_numpy(binary_fill_holes(whole & (each > 0.5))).to(alpha)  # with its highlights
+        alpha[k] = torch.maximum(alpha[k], solid)
+    return F.interpolate(alpha[:, None], size, mode="bilinear")
+
+
+def cast(photo: Tensor, without: Tensor, matte: Tensor) -> Tensor:
+    """The shadow of an object, (1, 1, H, W) in [0, 1]: the share of the light that it takes away around itself.
+
+    Args:
+        photo, without: with the object, and without it.
+        matte: how much of each pixel is the object's.
+    """
+    light = [(picture.mean(1, keepdim=True) + 1).clamp(min=1e-3) for picture in (photo, without)]
+    return (1 - light[0] / light[1]).clamp(0, 1) * (1 - matte)
+
+
+def placed(picture: Tensor, *, step: tuple[float, float], centre: tuple[float, float], scale: float) -> Tensor:
+    """A picture that is enlarged about a point, moved, and filled up with zeros; all in widths and heights of it."""
+    height, width = picture.shape[2:]
+    translate = [round(step[0] * width), round(step[1] * height)]
+    about = [centre[0] * width, centre[1] * height]
+    moved: Tensor = affine(
+        picture, angle=0.0, translate=translate, scale=scale, shear=[0.0], center=about,
+        interpolation=InterpolationMode.BILINEAR,
+    )  # fmt: skip
+    return moved
+
+
+def blended(photo: Tensor, old: Tensor, new: Tensor, region: Tensor, kept: Tensor) -> Tensor:
+    """A photo with what was repainted, (1, 3, H, W) in [-1, 1] as all images here.
+
+    Inside the region a pixel is repainted as far as the model draws it in another way than before: what it leaves alone
+    keeps its detail. What differs around it, such as the exposure, is continued into it.
+
+    Args:
+        photo: of any size.
+        old, new: what the model makes of the sample before and after, (1, 3, h, w).
+        region: 1 where the sample was repainted, (1, 1, h, w).
+        kept: how much of each pixel stays, (1, 1, H, W).
+    """
+    size, side = photo.shape[-2:], new.shape[-2:]
     reach = max(1, side[0] // 32)
-    change = F.max_pool2d((new - old).abs().amax(1, keepdim=True) * room, 2 * reach + 1, 1, reach)
+    change = F.max_pool2d((new - old).abs().amax(1, keepdim=True) / 2 * region, 2 * reach + 1, 1, reach)
     amount = ((change - UNSEEN) / UNSEEN).clamp(0, 1)
     amount = torch.minimum(*(F.interpolate(amount, size, mode=how) for how in ("bilinear", "nearest")))
-    amount = amount * F.interpolate(room, size)
-    given = torch.from_numpy(np.array(picture.crop((left, top, right, bottom)))).permute(2, 0, 1)[None] / 255
-    painted = F.interpolate(new.to(given), size, mode="bicubic", antialias=True)
-    painted = painted + continued(given - painted, (amount == 0).to(given))
-    blended = (given + amount * (painted - given)).clamp(0, 1)
-    pixels = (blended[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-    picture.paste(Image.fromarray(pixels), (left, top))
-    return picture
+    amount = amount * F.interpolate(region, size) * (1 - kept)
+    painted = F.interpolate(new.to(photo), size, mode="bicubic", antialias=True)
+    painted = painted + continued(photo - painted, ((amount == 0) & (kept == 0)).to(photo))
+    return (photo + amount * (painted - photo)).clamp(-1, 1)
 
 
 def continued(known: Tensor, where: Tensor) -> Tensor:

@@ -60,9 +60,6 @@ def edit(
     strip: Annotated[
         Path | None, typer.Option(help="PNG file to write that shows both images with their objects marked.")
     ] = None,
-    strength: Annotated[
-        float, typer.Option(help="Noise level from which a moved object is sampled, in (0, 1]; 1 keeps no appearance.")
-    ] = 0.2,
     solver: SolverName = None,
     count: Count = None,
     steps: Steps = None,
@@ -76,7 +73,8 @@ def edit(
     ```
 
     Objects are numbered as `energycomp infer` prints them for the same --seed, --count and --solver. A moved object
-    keeps its appearance. An object that is added, or whose attributes change, is sampled anew.
+    keeps its pixels. New attributes are drawn over the object where its outline can stay; an object that is added, or
+    that gets another outline, is sampled anew.
     """
     check_png(out)
     if strip is not None:
@@ -112,7 +110,6 @@ def edit(
         remove=[_index(number, solution, loaded) for number in remove or []],
         add=added,
         solution=solution,
-        strength=strength,
         num_inference_steps=steps,
         generator=generator,
     )

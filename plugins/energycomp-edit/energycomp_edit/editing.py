@@ -10,23 +10,16 @@ import attrs
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
-from energycomp.components import Composition, combine, mixed_of, value_of
-from energycomp.denoisers import Conditional, count_rows
+from energycomp.components import mixed_of, value_of
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import grid, html, open_window, png
 from energycomp.inference import Search, Solution, Solver, View, answer_text, view_of
 from energycomp.models import Model, model_of
-from energycomp.sampling import AttributeGuidance
 from energycomp.seeds import as_generator
-from energycomp_edit.blending import blended
-from energycomp_edit.painting import difference, repaint
+from energycomp_edit.canvas import Plan, edited
 
-CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
-STAYS = 0.3  # the same for a component that stays, which keeps its pixels
-SEEN = (0.7, 0.95)  # shares of the schedule at which an object of the image differs most from its absence
-NEW = (0.8, 0.99)  # noisier, since the image holds no evidence of a new object
 SIDE = 480  # px, the shorter side of each image that is shown
 NOTEBOOK = 256  # px, the shorter side of each image in a notebook
 HEADS = ("before", "after")
@@ -39,7 +32,7 @@ class Edit:
     Args:
         image: the result, of the size of the given image and equal to it outside the mask.
         sample: the result at the model's size, encoded, (1, C, H, W).
-        mask: 1 where the image was repainted, (1, 1, H, W) at the model's size; in the image, each of its pixels is a
+        mask: 1 where the image was changed, (1, 1, H, W) at the model's size; in the image, each of its pixels is a
             block.
         values: values of the new composition, (K, *V).
         solution: the answer of `infer` for the given image.
@@ -68,7 +61,7 @@ class Edit:
     def __str__(self) -> str:
         before, after = len(self.before.components), len(self.after.components)
         counts = f"{before} object{'' if before == 1 else 's'} before, {after} after"
-        return f"{counts}; {float(self.mask.mean()):.0%} of the image repainted"
+        return f"{counts}; {float(self.mask.mean()):.0%} of the image changed"
 
     def __repr__(self) -> str:
         return f"Edit({self}; {self.solution.rows + self.rows:,} network evaluations)"
@@ -92,18 +85,17 @@ def edit(
     solution: Solution | None = None,
     solver: Solver | type[Solver] | str | None = None,
     count: int | Sequence[int] | None = None,
-    strength: float = 0.2,
     num_inference_steps: int | None = None,
     generator: int | torch.Generator | None = None,
     progress: bool = True,
 ) -> Edit:
     """Reads an image, changes its composition, and samples the new composition where it differs from the old one.
 
-    The regions of removed and added components are sampled from noise, as is that of a component whose attributes
-    change. The pixels of a moved component are copied to its new place and sampled from the noise level `strength`, so
-    that it keeps its appearance; those around them are sampled from noise. All other pixels stay as they are. The cost
-    is that of `infer`, 2 DRAWS network evaluations for each of the K components and for each that is moved or added,
-    and K + 1 per step.
+    New words are drawn over the object, whose outline and highlights stay; where the model does not read them then, as
+    after most changes of a shape or a size, the object is sampled anew. A moved component takes its pixels along; its
+    shadow, and the regions of removed and added components, are sampled from noise. All other pixels stay as they
+    are. The cost is that of `infer`, 2 DRAWS network evaluations for each of the K components and for each that
+    arrives, and K + 1 per step; new words cost two further compositions per step, and DRAWS evaluations of them.
 
     Args:
         image, model, solver, count, generator, progress: as `infer` takes them.
@@ -113,7 +105,6 @@ def edit(
         set: `{k: {"color": "red"}}`, new words for attributes of component k; its place stays, or is that of `move`.
         remove, add: components that are removed, and values of components that are added.
         solution: the answer of `infer` for this image; by default it is computed.
-        strength: noise level from which moved components are sampled, in (0, 1]; 1 keeps nothing of their appearance.
         num_inference_steps: number of scheduler steps; by default the model's.
 
     Raises:
@@ -131,56 +122,20 @@ def edit(
             [0.2000, 0.8000]])
     """
     model, generator = model_of(model), as_generator(0 if generator is None else generator)
-    if not 0.0 < strength <= 1.0:
-        raise InputError(f"got strength={strength}; expected a number above 0, at most 1; 0.2 keeps the look")
     if num_inference_steps is not None and num_inference_steps < 1:
         raise InputError(f"got num_inference_steps={num_inference_steps}; expected at least 1, such as 50")
     image = model.given(image)
     if solution is None:
         solution = Search(solver, count).read(image, model, generator)
     plan = _plan(solution.conditions, model, {} if move is None else move, {} if set is None else set, remove, add)
-    composition = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(plan.values))
+    steps = num_inference_steps or model.defaults.num_inference_steps
     with count_rows() as spent, torch.no_grad():
-        given = model.encode(image)
-        start, freedom = _prepare(model.processor(image).to(given), given, model, plan, strength, generator)
-        edited = repaint(
-            composition,
-            model.encode(start),
-            F.adaptive_max_pool2d(freedom, given.shape[-2:]),
-            num_inference_steps=num_inference_steps or model.defaults.num_inference_steps,
-            scheduler=model.defaults.scheduler,
-            generator=generator,
-            progress=progress,
-        )
-        old, new = (model.decode(one, "pt") for one in (given, edited))
-    mask = (freedom > 0).to(edited.dtype)
-    result = blended(image, old, new, mask, model)
+        result, sample, mask = edited(image, model, plan, steps=steps, generator=generator, progress=progress)
     before, after = view_of(model, plan.old, image=image), view_of(model, plan.values, image=result)
-    return Edit(result, edited, mask, plan.values, solution, spent.rows, before, after)
+    return Edit(result, sample, mask, plan.values, solution, spent.rows, before, after)
 
 
-@attrs.frozen(eq=False)
-class _Plan:
-    """The change of a composition: its old values (K, *V), removed and moved components, and new values."""
-
-    old: Tensor
-    gone: tuple[int, ...]
-    moved: Mapping[int, Tensor]
-    new: tuple[Tensor, ...]
-
-    @property
-    def kept(self) -> list[int]:
-        """Components that stay as they are."""
-        return [k for k in range(len(self.old)) if k not in self.gone and k not in self.moved]
-
-    @property
-    def values(self) -> Tensor:
-        """Values of the new composition: the old order, then the added ones."""
-        stays = [self.moved.get(k, value) for k, value in enumerate(self.old) if k not in self.gone]
-        return torch.stack([*stays, *self.new]) if stays or self.new else self.old[:0]
-
-
-def _plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add: Any) -> _Plan:
+def _plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add: Any) -> Plan:
     kinds = {"move": (move, Mapping), "set": (words, Mapping), "remove": (remove, Collection), "add": (add, Sequence)}
     for name, (given, kind) in kinds.items():
         if not isinstance(given, kind) or isinstance(given, str):
@@ -198,7 +153,7 @@ def _plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add: An
         raise InputError(f"got components {sorted(remove)} to remove, one of them twice; expected each once")
 
     added = tuple(value_of(model.conditioner, value)[0].to(old) for value in add)
-    plan = _Plan(old, tuple(remove), _moved(old, model, move, words), added)
+    plan = Plan(old, tuple(remove), _moved(old, model, move, words), added)
     if model.defaults.distinct and len(torch.unique(plan.values, dim=0)) < len(plan.values):
         raise InputError(f"got equal values in {plan.values.tolist()}; expected components that differ; change one")
     return plan
@@ -223,73 +178,3 @@ def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
             f"{', '.join(known) or 'it has none'}"
         )
     return value_of(model.conditioner, {**model.conditioner.describe(value), **words})[0].to(value)
-
-
-def _prepare(
-    picture: Tensor, sample: Tensor, model: Model, plan: _Plan, strength: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The image with moved regions copied to their new places, and the freedom of each pixel, (1, 1, H, W)."""
-    leaves = [model.leaf(value[None]) for value in plan.old]
-    T = len(model.denoiser.alphas_cumprod)
-
-    def joined(parts: list[Conditional]) -> Composition:
-        return combine(parts, model.denoiser.rule) if parts else Composition.of(model.unconditional)
-
-    def field(before: list[Conditional], after: list[Conditional], share: tuple[float, float]) -> Tensor:
-        """The difference that one component makes, divided by its maximum."""
-        codec, timesteps = model.denoiser.codec, (share[0] * T, share[1] * T)
-        decode = None if codec is None else codec.decode
-        found = difference(
-            joined(before), joined(after), sample, timesteps=timesteps, decode=decode, generator=generator
-        )
-        return found / found.max().clamp(min=1e-12)
-
-    def free(change: Tensor, grow: int) -> Tensor:
-        """Where a component is seen, dilated by `grow` pixels of 64, except where one that stays is seen better."""
-        reach = max(1, round(grow * picture.shape[2] / 64))
-        seen = F.max_pool2d((change > CHANGED).to(picture.dtype), 2 * reach + 1, 1, reach)
-        return seen * (stays <= change.clamp(min=STAYS))
-
-    fields = [field(leaves, leaves[:k] + leaves[k + 1 :], SEEN) for k in range(len(leaves))]
-    none = torch.zeros_like(picture[:, :1])
-    stays = torch.stack([none, *(fields[k] for k in plan.kept)]).amax(0)
-    arrivals = [field(leaves, [*leaves, model.leaf(v[None])], NEW) for v in (*plan.moved.values(), *plan.new)]
-    start, freedom = picture, none
-    left = {k: free(fields[k], 3) for k in (*plan.gone, *plan.moved)}
-    for mask in left.values():
-        freedom = torch.maximum(freedom, mask)
-    for arrival in arrivals:
-        freedom = torch.maximum(freedom, free(arrival, 2))
-    best = torch.stack([none, *fields]).amax(0)
-    for k, value in plan.moved.items():
-        if (step := _step(plan.old[k], value, model)) is not None:
-            copied = _shifted((fields[k] > STAYS) * (fields[k] >= best) * torch.ones_like(none), step)
-            start = torch.where(copied > 0, _shifted(picture, step), start)
-            freedom = torch.where(copied > 0, strength, freedom)
-    return start, freedom
-
-
-def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
-    """The displacement in widths and heights of the image; None for what is not a place, or changes its attributes."""
-    if _is_another(old, new, model):
-        return None
-    ends = [model.conditioner.describe(value) for value in (old, new)]
-    if not all(isinstance(end, dict) and {"x", "y"} <= end.keys() for end in ends):
-        return None
-    return ends[1]["x"] - ends[0]["x"], ends[1]["y"] - ends[0]["y"]
-
-
-def _is_another(old: Tensor, new: Tensor, model: Model) -> bool:
-    """Whether attributes of the component change, so that nothing of its appearance is kept."""
-    mixed = mixed_of(model.conditioner)
-    return mixed is not None and not mixed.support.split(old)[1].equal(mixed.support.split(new)[1])
-
-
-def _shifted(picture: Tensor, step: tuple[float, float]) -> Tensor:
-    """An image moved by whole pixels and filled up with zeros."""
-    from torchvision.transforms.functional import affine
-
-    height, width = picture.shape[2:]
-    translate = [round(step[0] * width), round(step[1] * height)]
-    moved: Tensor = affine(picture, angle=0.0, translate=translate, scale=1.0, shear=[0.0, 0.0])
-    return moved

@@ -1,4 +1,4 @@
-"""Repainting: sampling a composition in one region of an image, and the region where two compositions differ."""
+"""Repainting: sampling a composition in one region of an image, drawing one over another, and where the two differ."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch import Tensor
 from energycomp.components import Composition, convert, native_type, predict
 from energycomp.inference import draw_bank
 from energycomp.sampling import make_scheduler, sample
+from energycomp.seeds import as_generator
 
 DRAWS = 8  # draws of the noise bank that a difference is averaged over
+REDRAWN = 0.9  # the share of the schedule at which `redraw` begins
 
 
 def repaint(
@@ -20,6 +22,7 @@ def repaint(
     picture: Tensor,
     freedom: Tensor,
     *,
+    restore: Callable[[Tensor], Tensor] | None = None,
     num_inference_steps: int = 50,
     scheduler: Any = "DDIMScheduler",
     generator: int | torch.Generator | None = None,
@@ -35,6 +38,7 @@ def repaint(
         composition: of mass 1.
         picture: the image, encoded, (1, C, H, W), as the result is.
         freedom: (1, 1, H, W) in [0, 1], the share of the schedule in which each pixel is free.
+        restore: of the predictions of free pixels, what is known of them: pixels of an image within a latent.
         scheduler: as `make_scheduler` takes it.
 
     >>> from energycomp.testing import Gaussian
@@ -53,6 +57,7 @@ def repaint(
         x0 = picture.expand_as(x_t)
         if bool(free.any()):
             x0 = torch.where(free, predict(composition, x_t, timestep, prediction_type="sample"), x0)
+            x0 = x0 if restore is None else restore(x0)
         return convert(x0, x_t, signal, noise, source="sample", target=prediction_type)
 
     chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, value_range=space.value_range)
@@ -65,6 +70,47 @@ def repaint(
         progress=progress,
         device=picture.device,
     )
+
+
+def redraw(
+    before: Composition,
+    after: Composition,
+    picture: Tensor,
+    *,
+    num_inference_steps: int = 50,
+    generator: int | torch.Generator | None = None,
+) -> Tensor:
+    """Draws one composition over an image of another one; what neither says stays (FlowEdit; Kulikov et al., 2024).
+
+    With D the x0 prediction at the noise level sigma, n new noise and y the picture, z goes in each step towards
+    y + D_after(z + sigma n) - D_before(y + sigma n), by the share of sigma that the step takes away. The inputs are
+    scaled as the schedule has them. Costs the evaluations of both compositions in each step.
+
+    Args:
+        before, after: of mass 1.
+        picture: encoded, (1, C, H, W), as the result is.
+
+    >>> from energycomp.testing import Gaussian
+    >>> dark, bright = (Composition.of(Gaussian(torch.full((1, 4, 4), mean), 1e-4)) for mean in (-0.5, 0.25))
+    >>> picture = torch.tensor([-0.6, -0.5, -0.4, -0.4]).expand(1, 1, 4, 4)
+    >>> redraw(dark, bright, picture, num_inference_steps=10)[0, 0, 0].round(decimals=2)
+    tensor([0.1500, 0.2500, 0.3500, 0.3500])
+    """
+    space, random = after.noised_space, as_generator(generator)
+    timesteps = torch.linspace(REDRAWN * len(space.alphas_cumprod), 0, num_inference_steps + 1)[:-1].long()
+    levels = [space.levels(timestep[None], picture.dtype) for timestep in timesteps]
+    left = [float(noise / signal) for signal, noise in levels]
+    found = picture
+    for k, (signal, noise) in enumerate(levels):
+        added = noise * torch.randn(picture.shape, generator=random).to(picture)
+        timestep = timesteps[k, None].to(picture)
+        new, old = (
+            predict(composition, signal * each + added, timestep, prediction_type="sample")
+            for composition, each in ((after, found), (before, picture))
+        )
+        share = 1.0 - (left[k + 1] if k + 1 < len(left) else 0.0) / left[k]
+        found = found + share * (picture + new - old - found)
+    return found
 
 
 def difference(

@@ -17,7 +17,7 @@ def test_edit_changes_the_objects_that_infer_numbers(run: Run, model: Path, pict
     arguments = ["--move", "1:0.5,0.75", "--add", "0.1,0.2", "--steps", 2, "-o", "new/out.png", "--strip", "strip.png"]
     code, out, _ = run("edit", model, pictures / "a/one.png", *arguments)
     assert code == 0
-    assert re.fullmatch(r"1 object before, 2 after; \d+% of the image repainted\nnew/out.png\nstrip.png\n", out)
+    assert re.fullmatch(r"1 object before, 2 after; \d+% of the image changed\nnew/out.png\nstrip.png\n", out)
     assert "strip.png, which energycomp wrote to show 2 images" in run("infer", model, "strip.png")[2]
     with Image.open("new/out.png") as edited, Image.open("strip.png") as strip:
         assert edited.size == (24, 16)

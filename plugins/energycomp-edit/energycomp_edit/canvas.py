@@ -1,0 +1,238 @@
+"""What an edit does to the pixels: words are drawn over objects, moved ones are cut out, the rest is repainted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from energycomp.components import Composition, combine, mixed_of
+from energycomp.denoisers import Codec, Conditional
+from energycomp.images import as_picture, from_bytes, to_bytes
+from energycomp.inference import make_problem
+from energycomp.models import Model
+from energycomp.sampling import AttributeGuidance
+from energycomp_edit.blending import blended, cast, mattes, placed
+from energycomp_edit.painting import DRAWS, difference, redraw, repaint
+
+CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
+STAYS = 0.3  # the same for a component that stays, which keeps its surroundings
+SEEN = (0.7, 0.95)  # shares of the schedule at which an object of the image differs most from its absence
+NEW = (0.8, 0.99)  # noisier, since the image holds no evidence of a new object
+EXTENT = 0.3  # share of that difference which an object of unknown looks fills
+SAME = 0.8  # IoU of two outlines that are one
+GROWN = 2 / 64  # of the height, by which a region is dilated
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """The change of a composition: its old values (K, *V), removed and changed components, and new values."""
+
+    old: Tensor
+    gone: tuple[int, ...]
+    changed: Mapping[int, Tensor]
+    new: tuple[Tensor, ...]
+
+    @property
+    def values(self) -> Tensor:
+        """Values of the new composition: the old order, then the added ones."""
+        stays = [self.changed.get(k, value) for k, value in enumerate(self.old) if k not in self.gone]
+        return torch.stack([*stays, *self.new]) if stays or self.new else self.old[:0]
+
+
+@attrs.frozen(eq=False)
+class Canvas:
+    """An image that is edited. Pictures are (1, 3, H, W) in [-1, 1]: the photo at its own size, others at the model's.
+
+    Args:
+        picture: the image as the model's processor gives it, (1, C, h, w).
+        given: that, encoded.
+        fields: the difference that each component makes, (K, 1, h, w), divided by its maximum.
+        outlines: how much of each pixel of the photo is a component's, (K, 1, H, W).
+        steps: of the scheduler.
+    """
+
+    photo: Tensor
+    picture: Tensor
+    given: Tensor
+    leaves: list[Conditional]
+    fields: Tensor
+    outlines: Tensor
+    model: Model
+    plan: Plan
+    steps: int
+    generator: torch.Generator
+    progress: bool
+
+    def edited(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The photo that comes out, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w)."""
+        model, old, changed = self.model, self.plan.old, self.plan.changed
+        drawn, unread = self.redrawn()
+        steps = {k: _step(old[k], value, model) for k, value in changed.items()}
+        anew = [k for k, step in steps.items() if k in unread or step is None]
+        taken = {k: step for k, step in steps.items() if k not in anew and step is not None and any(step)}
+        over = [k for k in steps if k not in anew and k not in taken]
+        kept = [k for k in range(len(old)) if k not in (*self.plan.gone, *anew, *taken)]
+        arriving = [*(changed[k] for k in anew), *self.plan.new]
+
+        shown, held = self.photo + _most(self.outlines[over]) * (drawn - self.photo), _most(self.outlines[kept])
+        region = self.region([*self.plan.gone, *anew, *taken], arriving, kept)
+        values = torch.stack([*(changed.get(k, old[k]) for k in kept), *arriving]) if kept or arriving else old[:0]
+        result, sample = self.repainted(shown, region, held, values)
+        base = result
+        for k, step in taken.items():
+            place = model.conditioner.describe(old[k])
+            there = partial(placed, step=step, centre=(place["x"], place["y"]), scale=self.scale(k))
+            shade = cast(shown, base, self.outlines[k, None]) * F.interpolate(region, held.shape[-2:]) * (1 - held)
+            result = (result + 1) * (1 - there(shade)) - 1
+            result = result + there(self.outlines[k, None]) * (there(drawn) - result)
+        if taken:
+            sample = model.encode(_with(self.picture, result - self.photo))
+        differs = (to_bytes(result) != to_bytes(self.photo)).any(1, keepdim=True)
+        return result, sample, torch.maximum(region, F.adaptive_max_pool2d(differs.to(region), region.shape[-2:]))
+
+    def redrawn(self) -> tuple[Tensor, list[int]]:
+        """The photo with new words over objects that stand where they were, and those whose words are not read then."""
+        model, plan, mixed = self.model, self.plan, mixed_of(self.model.conditioner)
+        if mixed is None:
+            return self.photo, []
+        values, words = plan.old.clone(), list[int]()
+        for k, new in plan.changed.items():
+            values[k] = mixed.support.joined(mixed.support.split(values[k])[0], mixed.support.split(new)[1])
+            words += [k] * (not values[k].equal(plan.old[k]))
+        if not words:
+            return self.photo, []
+        after = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(values))
+        before = model.compose(plan.old)
+        drawn = redraw(before, after, self.given, num_inference_steps=self.steps, generator=self.generator)
+        change = self.decoded(drawn) - self.decoded(self.given)
+        change = F.interpolate(change, self.photo.shape[-2:], mode="bicubic", antialias=True)
+        found = (self.photo + _most(self.outlines[words]) * change).clamp(-1, 1)
+        return found, [k for k in words if not self.shows(found, values, k)]
+
+    def shows(self, photo: Tensor, values: Tensor, k: int) -> bool:
+        """Whether a photo shows component k of some values rather than the old one, in the outline of the old one."""
+        model, other = self.model, values.clone()
+        other[k] = self.plan.old[k]
+        given, leaves = model.encode(_with(self.picture, photo - self.photo)), [model.leaf(one[None]) for one in values]
+        problem = make_problem(given, model)
+        new, old = problem.errors(torch.stack([values, other]), problem.draw(DRAWS, self.generator)).mean(1).tolist()
+        field = _field(model, given, leaves, leaves[:k] + leaves[k + 1 :], SEEN, self.generator)
+        both = torch.stack([mattes(field, photo)[0], self.outlines[k]]) > 0.5
+        return new < old and int(both.all(0).sum()) > SAME * int(both.any(0).sum())
+
+    def region(self, leaving: list[int], arriving: list[Tensor], kept: list[int]) -> Tensor:
+        """Where the picture is repainted, (1, 1, h, w): what leaves or arrives, with its shadow, and not what stays."""
+        size, stays = self.model.processor.size, _most(self.fields[kept])
+        found, reach = torch.zeros_like(stays), max(1, round(GROWN * self.picture.shape[2]))
+        seen = [(self.fields[k, None], F.adaptive_max_pool2d(self.outlines[k, None], size) > 0) for k in leaving]
+        for value in arriving:
+            field = self.field(self.leaves, [*self.leaves, self.model.leaf(value[None])], NEW)
+            seen.append((field, torch.zeros_like(field, dtype=torch.bool)))
+        for field, own in seen:
+            found = torch.maximum(found, (own | (field > CHANGED) & (stays <= field.clamp(min=STAYS))).to(found))
+        found = F.max_pool2d(found, 2 * reach + 1, 1, reach)
+        return found * (F.adaptive_avg_pool2d(_most(self.outlines[kept]), size) < 0.5)
+
+    def repainted(self, shown: Tensor, region: Tensor, held: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """A photo whose region is a sample of the composition of some values, and its sample."""
+        start = _with(self.picture, shown - self.photo)
+        old, codec = self.model.encode(start), self.model.denoiser.codec
+        if not bool(region.any()):
+            return shown, old
+        new = repaint(
+            AttributeGuidance(self.model.defaults.attribute_guidance).weighted(self.model.compose(values)),
+            old,
+            F.adaptive_max_pool2d(region, old.shape[-2:]),
+            restore=None if codec is None else partial(_restored, codec, start, region),
+            num_inference_steps=self.steps,
+            scheduler=self.model.defaults.scheduler,
+            generator=self.generator,
+            progress=self.progress,
+        )
+        return blended(shown, self.decoded(old), self.decoded(new), region, held), new
+
+    def scale(self, k: int) -> float:
+        """By how much a component is larger where it goes: by how much the model expects one of its looks to be."""
+        others = self.leaves[:k] + self.leaves[k + 1 :]
+        both = (self.plan.old[k], self.plan.changed[k])
+        here, there = (self.field(others, [*others, self.model.leaf(value[None])], NEW) for value in both)
+        return float(((there > EXTENT).sum() / (here > EXTENT).sum().clamp(min=1)).sqrt().clamp(0.25, 4.0))
+
+    def field(self, before: list[Conditional], after: list[Conditional], share: tuple[float, float]) -> Tensor:
+        """The difference that one component makes, divided by its maximum, (1, 1, h, w)."""
+        return _field(self.model, self.given, before, after, share, self.generator)
+
+    def decoded(self, sample: Tensor) -> Tensor:
+        codec = self.model.denoiser.codec
+        return sample if codec is None else codec.decode(sample)
+
+
+def edited(
+    image: Any, model: Model, plan: Plan, *, steps: int, generator: torch.Generator, progress: bool
+) -> tuple[Image.Image, Tensor, Tensor]:
+    """The changed image at its own size, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w).
+
+    Args:
+        image: as the model's processor takes it.
+        steps: of the scheduler.
+    """
+    whole = as_picture(image)
+    picture = model.processor(image).to(model.denoiser.device)
+    photo = from_bytes(torch.from_numpy(np.array(model.processor.frame(whole)))).permute(2, 0, 1)[None].to(picture)
+    given, leaves = model.encode(picture), [model.leaf(value[None]) for value in plan.old]
+    rest = [leaves[:k] + leaves[k + 1 :] for k in range(len(leaves))]
+    fields = torch.cat([picture[:0, :1], *(_field(model, given, leaves, some, SEEN, generator) for some in rest)])
+    canvas = Canvas(
+        photo, picture, given, leaves, fields, mattes(fields, photo), model, plan, steps, generator, progress
+    )
+    result, sample, mask = canvas.edited()
+    pixels = to_bytes(result)[0].permute(1, 2, 0).cpu().numpy()
+    whole.paste(Image.fromarray(pixels), model.processor.box(whole)[:2])
+    return whole, sample, mask
+
+
+def _field(
+    model: Model, sample: Tensor, before: list[Conditional], after: list[Conditional], share: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    denoiser = model.denoiser
+    T, decode = len(denoiser.alphas_cumprod), None if denoiser.codec is None else denoiser.codec.decode
+    first, second = (
+        combine(some, denoiser.rule) if some else Composition.of(model.unconditional) for some in (before, after)
+    )
+    timesteps = (share[0] * T, share[1] * T)
+    found = difference(first, second, sample, timesteps=timesteps, decode=decode, generator=generator)
+    return found / found.max().clamp(min=1e-12)
+
+
+def _restored(codec: Codec, picture: Tensor, region: Tensor, x0: Tensor) -> Tensor:
+    """Predicted latents with the picture's pixels outside a region; those that hold none of them stay as they are."""
+    inside = F.adaptive_max_pool2d(1 - region, x0.shape[-2:]) == 0
+    return torch.where(inside, x0, codec.encode(torch.where(region > 0, codec.decode(x0), picture)))
+
+
+def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
+    """The displacement in widths and heights of the image; None for what is not a place."""
+    ends = [model.conditioner.describe(value) for value in (old, new)]
+    if not all(isinstance(end, dict) and {"x", "y"} <= end.keys() for end in ends):
+        return None
+    return ends[1]["x"] - ends[0]["x"], ends[1]["y"] - ends[0]["y"]
+
+
+def _most(some: Tensor) -> Tensor:
+    """The greatest of some maps (N, 1, H, W) at each pixel, (1, 1, H, W); 0 of none."""
+    return torch.cat([torch.zeros_like(some.new_empty(1, *some.shape[1:])), some]).amax(0, keepdim=True)
+
+
+def _with(picture: Tensor, change: Tensor) -> Tensor:
+    """A picture with a change of the photo."""
+    small = F.interpolate(change, picture.shape[-2:], mode="bilinear", antialias=True)
+    return (picture + (small if picture.shape[1] == 3 else small.mean(1, keepdim=True))).clamp(-1, 1)
