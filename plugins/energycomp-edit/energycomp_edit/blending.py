@@ -45,15 +45,10 @@ def mattes(fields: Tensor, photo: Tensor) -> Tensor:
     return F.interpolate(alpha[:, None], size, mode="bilinear")
 
 
-def cast(photo: Tensor, without: Tensor, matte: Tensor) -> Tensor:
-    """The shadow of an object, (1, 1, H, W) in [0, 1]: the share of the light that it takes away around itself.
-
-    Args:
-        photo, without: with the object, and without it.
-        matte: how much of each pixel is the object's.
-    """
+def cast(photo: Tensor, without: Tensor) -> Tensor:
+    """The share of the light that an object takes away at each pixel, (1, 1, H, W), from photos with and without it."""
     light = [(picture.mean(1, keepdim=True) + 1).clamp(min=1e-3) for picture in (photo, without)]
-    return (1 - light[0] / light[1]).clamp(0, 1) * (1 - matte)
+    return (1 - light[0] / light[1]).clamp(0, 1)
 
 
 def placed(picture: Tensor, *, step: tuple[float, float], centre: tuple[float, float], scale: float) -> Tensor:

@@ -28,7 +28,7 @@ SEEN = (0.7, 0.95)  # shares of the schedule at which an object of the image dif
 NEW = (0.8, 0.99)  # noisier, since the image holds no evidence of a new object
 EXTENT = 0.3  # share of that difference which an object of unknown looks fills
 SAME = 0.8  # IoU of two outlines that are one
-GROWN = 2 / 64  # of the height, by which a region is dilated
+GROWN = 3 / 64  # of the height, by which a region is dilated
 
 
 @attrs.frozen(eq=False)
@@ -90,7 +90,8 @@ class Canvas:
         for k, step in taken.items():
             place = model.conditioner.describe(old[k])
             there = partial(placed, step=step, centre=(place["x"], place["y"]), scale=self.scale(k))
-            shade = cast(shown, base, self.outlines[k, None]) * F.interpolate(region, held.shape[-2:]) * (1 - held)
+            around = F.interpolate(self.region([k], [], kept), held.shape[-2:]) * (1 - _most(self.outlines))
+            shade = cast(shown, base) * around
             result = (result + 1) * (1 - there(shade)) - 1
             result = result + there(self.outlines[k, None]) * (there(drawn) - result)
         if taken:
