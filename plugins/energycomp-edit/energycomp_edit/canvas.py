@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import attrs
@@ -52,24 +52,40 @@ class Canvas:
     """An image that is edited. Pictures are (1, 3, H, W) in [-1, 1]: the photo at its own size, others at the model's.
 
     Args:
+        photo: what the model sees of the image.
         picture: the image as the model's processor gives it, (1, C, h, w).
-        given: that, encoded.
-        fields: the difference that each component makes, (K, 1, h, w), divided by its maximum.
-        outlines: how much of each pixel of the photo is a component's, (K, 1, H, W).
         steps: of the scheduler.
     """
 
     photo: Tensor
     picture: Tensor
-    given: Tensor
-    leaves: list[Conditional]
-    fields: Tensor
-    outlines: Tensor
     model: Model
     plan: Plan
     steps: int
     generator: torch.Generator
     progress: bool
+
+    @cached_property
+    def given(self) -> Tensor:
+        """The picture, encoded."""
+        return self.model.encode(self.picture)
+
+    @cached_property
+    def leaves(self) -> list[Conditional]:
+        """The components of the image."""
+        return [self.model.leaf(value[None]) for value in self.plan.old]
+
+    @cached_property
+    def fields(self) -> Tensor:
+        """The difference that each of them makes, divided by its maximum, (K, 1, h, w)."""
+        every = self.leaves
+        found = [self.field(every, every[:k] + every[k + 1 :], SEEN) for k in range(len(every))]
+        return torch.cat([self.picture[:0, :1], *found])
+
+    @cached_property
+    def outlines(self) -> Tensor:
+        """How much of each pixel of the photo is a component's, (K, 1, H, W)."""
+        return mattes(self.fields, self.photo)
 
     def edited(self) -> tuple[Tensor, Tensor, Tensor]:
         """The photo that comes out, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w)."""
@@ -78,6 +94,8 @@ class Canvas:
         steps = {k: _step(old[k], value, model) for k, value in changed.items()}
         anew = [k for k, step in steps.items() if k in unread or step is None]
         taken = {k: step for k, step in steps.items() if k not in anew and step is not None and any(step)}
+        if len(taken) + len(self.plan.gone) == len(old) and not self.plan.new and model.denoiser.rule != "product":
+            anew, taken = [*anew, *taken], {}  # nothing would be left to compose
         over = [k for k in steps if k not in anew and k not in taken]
         kept = [k for k in range(len(old)) if k not in (*self.plan.gone, *anew, *taken)]
         arriving = [*(changed[k] for k in anew), *self.plan.new]
@@ -105,29 +123,30 @@ class Canvas:
         if mixed is None:
             return self.photo, []
         values, words = plan.old.clone(), list[int]()
-        for k, new in plan.changed.items():
-            values[k] = mixed.support.joined(mixed.support.split(values[k])[0], mixed.support.split(new)[1])
+        for k, changed in plan.changed.items():
+            values[k] = mixed.support.joined(mixed.support.split(values[k])[0], mixed.support.split(changed)[1])
             words += [k] * (not values[k].equal(plan.old[k]))
         if not words:
             return self.photo, []
-        after = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(values))
-        before = model.compose(plan.old)
-        drawn = redraw(before, after, self.given, num_inference_steps=self.steps, generator=self.generator)
+        new = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(values))
+        old = model.compose(plan.old)
+        drawn = redraw(old, new, self.given, num_inference_steps=self.steps, generator=self.generator)
         change = self.decoded(drawn) - self.decoded(self.given)
         change = F.interpolate(change, self.photo.shape[-2:], mode="bicubic", antialias=True)
         found = (self.photo + _most(self.outlines[words]) * change).clamp(-1, 1)
-        return found, [k for k in words if not self.shows(found, values, k)]
+        after = attrs.evolve(
+            self, photo=found, picture=_with(self.picture, found - self.photo), plan=attrs.evolve(plan, old=values)
+        )
+        return found, [k for k in words if not after.shows(k, self)]
 
-    def shows(self, photo: Tensor, values: Tensor, k: int) -> bool:
-        """Whether a photo shows component k of some values rather than the old one, in the outline of the old one."""
-        model, other = self.model, values.clone()
-        other[k] = self.plan.old[k]
-        given, leaves = model.encode(_with(self.picture, photo - self.photo)), [model.leaf(one[None]) for one in values]
-        problem = make_problem(given, model)
-        new, old = problem.errors(torch.stack([values, other]), problem.draw(DRAWS, self.generator)).mean(1).tolist()
-        field = _field(model, given, leaves, leaves[:k] + leaves[k + 1 :], SEEN, self.generator)
-        both = torch.stack([mattes(field, photo)[0], self.outlines[k]]) > 0.5
-        return new < old and int(both.all(0).sum()) > SAME * int(both.any(0).sum())
+    def shows(self, k: int, before: Canvas) -> bool:
+        """Whether component k is in this image, rather than that of an image before, and has its outline."""
+        other, problem = self.plan.old.clone(), make_problem(self.given, self.model)
+        other[k] = before.plan.old[k]
+        both = torch.stack([self.plan.old, other])
+        new, old = problem.errors(both, problem.draw(DRAWS, self.generator)).mean(1).tolist()
+        outlines = torch.stack([self.outlines[k], before.outlines[k]]) > 0.5
+        return new < old and int(outlines.all(0).sum()) > SAME * int(outlines.any(0).sum())
 
     def region(self, leaving: list[int], arriving: list[Tensor], kept: list[int]) -> Tensor:
         """Where the picture is repainted, (1, 1, h, w): what leaves or arrives, with its shadow, and not what stays."""
@@ -169,7 +188,15 @@ class Canvas:
 
     def field(self, before: list[Conditional], after: list[Conditional], share: tuple[float, float]) -> Tensor:
         """The difference that one component makes, divided by its maximum, (1, 1, h, w)."""
-        return _field(self.model, self.given, before, after, share, self.generator)
+        denoiser = self.model.denoiser
+        T, decode = len(denoiser.alphas_cumprod), None if denoiser.codec is None else denoiser.codec.decode
+        first, second = (
+            combine(some, denoiser.rule) if some else Composition.of(self.model.unconditional)
+            for some in (before, after)
+        )
+        timesteps = (share[0] * T, share[1] * T)
+        found = difference(first, second, self.given, timesteps=timesteps, decode=decode, generator=self.generator)
+        return found / found.max().clamp(min=1e-12)
 
     def decoded(self, sample: Tensor) -> Tensor:
         codec = self.model.denoiser.codec
@@ -188,30 +215,10 @@ def edited(
     whole = as_picture(image)
     picture = model.processor(image).to(model.denoiser.device)
     photo = from_bytes(torch.from_numpy(np.array(model.processor.frame(whole)))).permute(2, 0, 1)[None].to(picture)
-    given, leaves = model.encode(picture), [model.leaf(value[None]) for value in plan.old]
-    rest = [leaves[:k] + leaves[k + 1 :] for k in range(len(leaves))]
-    fields = torch.cat([picture[:0, :1], *(_field(model, given, leaves, some, SEEN, generator) for some in rest)])
-    canvas = Canvas(
-        photo, picture, given, leaves, fields, mattes(fields, photo), model, plan, steps, generator, progress
-    )
-    result, sample, mask = canvas.edited()
+    result, sample, mask = Canvas(photo, picture, model, plan, steps, generator, progress).edited()
     pixels = to_bytes(result)[0].permute(1, 2, 0).cpu().numpy()
     whole.paste(Image.fromarray(pixels), model.processor.box(whole)[:2])
     return whole, sample, mask
-
-
-def _field(
-    model: Model, sample: Tensor, before: list[Conditional], after: list[Conditional], share: tuple[float, float],
-    generator: torch.Generator,
-) -> Tensor:  # fmt: skip
-    denoiser = model.denoiser
-    T, decode = len(denoiser.alphas_cumprod), None if denoiser.codec is None else denoiser.codec.decode
-    first, second = (
-        combine(some, denoiser.rule) if some else Composition.of(model.unconditional) for some in (before, after)
-    )
-    timesteps = (share[0] * T, share[1] * T)
-    found = difference(first, second, sample, timesteps=timesteps, decode=decode, generator=generator)
-    return found / found.max().clamp(min=1e-12)
 
 
 def _restored(codec: Codec, picture: Tensor, region: Tensor, x0: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from energycomp.images import ImageProcessor, to_output, to_unit
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import difference, edit, repaint
-from energycomp_edit.blending import blended
+from energycomp_edit.blending import blended, mattes
 from energycomp_edit.painting import DRAWS
 from energycomp_lab.evaluation import calibration_of
 
@@ -261,3 +261,42 @@ def test_new_words_keep_the_place_of_a_move_and_the_words_that_it_leaves_open() 
     assert values(**changed).equal(torch.cat([parse(0.5, 0.5, tint="blue"), other]))
     with pytest.raises(InputError, match="expected words by attribute of tinted: tint, width"):
         values(set={1: {"hue": "blue"}})
+
+
+def test_new_words_are_drawn_over_an_object_whose_grain_stays() -> None:
+    """The tint changes by as much as the model says, under a grain of 96x96 pixels that the model cannot draw."""
+    model = tinted_model(num_inference_steps=20)
+    parse = model.conditioner.parse
+    found = torch.cat([parse(0.3, 0.3, tint="red"), parse(0.75, 0.7, tint="blue")])
+    grain = 0.04 * torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    photo = (functional.interpolate(planted(model, found), scale_factor=6, mode="bicubic") + grain).clamp(-1, 1)
+    edited = edit(to_output(photo, "pil")[0], model, set={0: {"tint": "green"}}, solution=answer(found), progress=False)
+    before, after = (np.asarray(image).astype(float) for image in (to_output(photo, "pil")[0], edited.image))
+    change = (after - before)[24:34, 24:34]  # around its centre
+    assert change[..., 0].max() < -60
+    assert change[..., 1].min() > 60
+    assert change.std((0, 1)).max() < 4  # smooth: the grain, of 5 levels, is that of before
+    assert np.array_equal(after[60:, 60:], before[60:, 60:])
+    fields, drawing, reading = 2 * 2 * 2 * DRAWS, 20 * (3 + 3), (2 * 2 + 1) * DRAWS
+    assert edited.rows == fields + drawing + reading
+
+
+def test_outlines_follow_the_edges_of_the_photo_have_no_holes_and_no_scraps() -> None:
+    inside = torch.zeros(96, 96, dtype=torch.bool)
+    inside[20:60, 20:60] = True
+    photo = torch.where(inside, 0.6, -0.2).expand(1, 3, 96, 96).clone()
+    photo[..., 35:42, 35:42] = -0.2  # a highlight
+    field = functional.avg_pool2d(inside[None, None].float(), 6)
+    field[..., 14, 14] = 1.0  # a scrap
+    (matte,) = mattes(field, photo)
+    assert float(((matte[0] > 0.5) != inside).float().mean()) < 0.01
+    assert matte[0, 36:41, 36:41].eq(1).all()
+    assert mattes(field[:0], photo).shape == (0, 1, 96, 96)
+
+
+def test_the_only_object_is_moved_under_a_rule_that_needs_one() -> None:
+    model = attrs.evolve(bumps_model(num_inference_steps=4), conditioner=Places())
+    alone = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, rule="mean"))
+    image = to_unit(planted(model, PLACES[:1])[0])
+    edited = edit(image, alone, move={0: (0.7, 0.7)}, solution=answer(PLACES[:1]), progress=False)
+    assert edited.values.tolist() == [pytest.approx([0.7, 0.7])]
