@@ -91,12 +91,12 @@ def edit(
 ) -> Edit:
     """Reads an image, changes its composition, and samples the new composition where it differs from the old one.
 
-    New words are drawn over the object, whose edges and highlights stay; where the model does not read them then, or sees
-    another outline, the object is sampled anew. A moved component takes its pixels and its shadow along, enlarged as the
-    model expects it there. The regions of components that leave or arrive are sampled from noise; all other pixels stay
-    as they are. The cost is that of `infer`, 2 DRAWS network evaluations for each of the K components and for each that
-    arrives, 4 DRAWS for each that moves, and K + 1 per step; new words cost twice as many evaluations, and those of
-    `DRAWS` errors.
+    New words are drawn over the object, whose edges and highlights stay; where the model does not read them then, or
+    sees another outline, the object is sampled anew. A moved component takes its pixels and its shadow along, enlarged
+    as the model expects it there. The regions of components that leave or arrive are sampled from noise; all other
+    pixels stay as they are. The cost is that of `infer`, 2 DRAWS network evaluations for each of the K components and
+    for each that arrives, 4 DRAWS for each that moves, and K + 1 per step; new words cost twice as many evaluations,
+    and those of `DRAWS` errors.
 
     Args:
         image, model, solver, count, generator, progress: as `infer` takes them.
