@@ -21,6 +21,7 @@ from energycomp.inference import OutOfDistributionWarning
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import difference, edit, repaint
 from energycomp_edit.blending import blended, mattes
+from energycomp_edit.canvas import _restored
 from energycomp_edit.painting import DRAWS
 from energycomp_lab.evaluation import calibration_of
 
@@ -300,3 +301,17 @@ def test_the_only_object_is_moved_under_a_rule_that_needs_one() -> None:
     image = to_unit(planted(model, PLACES[:1])[0])
     edited = edit(image, alone, move={0: (0.7, 0.7)}, solution=answer(PLACES[:1]), progress=False)
     assert edited.values.tolist() == [pytest.approx([0.7, 0.7])]
+
+
+def test_pixels_outside_a_region_are_held_within_a_latent() -> None:
+    class Halves:
+        def encode(self, images: Tensor) -> Tensor:
+            return functional.avg_pool2d(images, 2)
+
+        def decode(self, latents: Tensor) -> Tensor:
+            return functional.interpolate(latents, scale_factor=2)
+
+    picture, x0 = torch.zeros(1, 1, 4, 6), torch.full((1, 1, 2, 3), 0.5)
+    region = (torch.arange(6) < 3).float().expand(1, 1, 4, 6)  # ends within the second latent
+    restored = _restored(Halves(), picture, region, x0)  # type: ignore[arg-type]
+    assert restored[0, 0, 0].tolist() == [0.5, 0.25, 0.0]
