@@ -1,4 +1,4 @@
-"""Two tasks of simulation-based inference, and samples of their exact posteriors.
+"""Three tasks of simulation-based inference, and samples of their exact posteriors.
 
 All parameters have the prior N(0, I): uniform ones in (-r, r) are r erf(z / sqrt(2)).
 """
@@ -56,6 +56,29 @@ def slcp() -> Task:
     return Task(5, simulate, log_likelihood, mirrored)
 
 
+def two_moons() -> Task:
+    """A crescent in the plane, whose place two parameters say up to a mirror image (Greenberg et al., 2019)."""
+
+    def place(z: Tensor) -> Tensor:
+        a, b = (z / 2**0.5).erf().unbind(1)
+        return torch.stack([0.25 - (a + b).abs() / 2**0.5, (b - a) / 2**0.5], 1)
+
+    def simulate(z: Tensor) -> Tensor:
+        angle, radius = torch.pi * (torch.rand(len(z)) - 0.5), 0.1 + 0.01 * torch.randn(len(z))
+        return place(z) + radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
+
+    def log_likelihood(z: Tensor, x: Tensor) -> Tensor:
+        apart = x - place(z)[:, None]
+        radius = apart.norm(dim=2).clamp(min=1e-6)
+        log = -((radius - 0.1) / 0.01).square() / 2 - radius.log()
+        return torch.where(apart[..., 0] > 0, log, -1e4 * (1 - apart[..., 0])).sum(1)
+
+    def mirrored(z: Tensor) -> Tensor:
+        return torch.where(torch.rand(len(z), 1) < 0.5, z, -z.flip(1))
+
+    return Task(2, simulate, log_likelihood, mirrored)
+
+
 def reference(task: Task, observed: Tensor, n: int) -> Tensor:
     """Samples (n, D) of the posterior: tempered particles, moved by differential evolution (ter Braak, 2006)."""
     z = task.prior.sample((2 * n,))
@@ -73,4 +96,4 @@ def reference(task: Task, observed: Tensor, n: int) -> Tensor:
     return task.mirrored(z[:n])
 
 
-TASKS = {"gaussian": gaussian, "slcp": slcp}
+TASKS = {"gaussian": gaussian, "slcp": slcp, "two_moons": two_moons}

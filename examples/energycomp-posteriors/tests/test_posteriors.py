@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from energycomp_posteriors.posterior import posterior, samples
-from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp
+from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp, two_moons
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -68,6 +68,16 @@ def test_the_likelihood_is_that_of_the_simulator() -> None:
     exact = [MultivariateNormal(p[i, :2], covariance[i]).log_prob(x.reshape(-1, 2)).sum() for i in range(2)]
     found = slcp().log_likelihood(z, x)
     assert float(found[0] - found[1]) == pytest.approx(float(exact[0] - exact[1]), rel=1e-3)
+
+
+def test_the_density_of_a_moon_integrates_to_one_everywhere() -> None:
+    task, z = two_moons(), torch.tensor([[0.0, 0.0], [0.7, -0.3]])
+    axis = torch.linspace(-1.5, 1.5, 1501)
+    plane = torch.cartesian_prod(axis, axis)
+    mass = torch.stack([task.log_likelihood(one.expand(len(plane), -1), plane[:, None]).exp().sum() for one in z])
+    assert float(mass[0]) == pytest.approx(float(mass[1]), rel=0.02)
+    drawn = task.simulate(z[1:].expand(2000, -1))
+    assert float((task.log_likelihood(z[1:].expand(2000, -1), drawn[:, None]) > -10).float().mean()) > 0.99
 
 
 @pytest.mark.parametrize("name", TASKS)
