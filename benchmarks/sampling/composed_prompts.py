@@ -2,10 +2,11 @@
 
 python benchmarks/sampling/composed_prompts.py [-n 32] [--scale 1.5] [--ways ddim@50 ddpm@100x4] [-o composed.png]
 
-two, three: any concepts, `A & B`, `A & B & C`; uneven: `1.2 A & 0.8 B`. The score is the share of prompts that are
-found, with the number of prompts known. weighted: one prompt, `scale A & u`; found if A is read, with one or two
-concepts. negated: the caption of a pair of the training set, with one of its concepts negated, `"A and B" & ~B`; found
-if A is read and B is not, with one or two concepts. Each sample is read with 64 draws.
+two, three: any concepts, `A & B`, `A & B & C`; uneven: `1.2 A & 0.8 B`; compound: one prompt, `"A and B"`, for the
+pairs of `two`. The score is the share of concepts that are found, with their number known. weighted: one prompt,
+`scale A & u`; found if A is read, with one or two concepts. negated: the caption of a pair of the training set, with
+one of its concepts negated, `"A and B" & ~B`; found if A is read and B is not, with one or two concepts. Each sample is
+read with 64 draws.
 
 A way is SCHEDULER@STEPS or SAMPLER@STEPS; x4 draws four samples of each set and keeps the best by lift. Results in
 `--records` are taken up again.
@@ -33,7 +34,7 @@ from energycomp_datasets.solids.solids import CONCEPTS, seen_pairs
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_text.classifiers import compound_prompt
 
-CASES = ("two", "three", "weighted", "uneven", "negated")
+CASES = ("two", "three", "compound", "weighted", "uneven", "negated")
 HEAVY, LIGHT = 1.2, 0.8
 DRAWS = 64  # that read a sample
 
@@ -95,9 +96,12 @@ def sets(name: str, n: int, seed: int) -> list[tuple[str, ...]]:
 def make(model: Model, name: str, names: tuple[str, ...], scale: float) -> Case:
     """The composition of a set of concepts."""
     parts = [scale * model.leaf(model.conditioner.parse(concept=concept)) for concept in names]
-    if name == "negated":
+    if name in ("compound", "negated"):
         caption = compound_prompt(model.conditioner.template, names)  # type: ignore[attr-defined]
-        return Case(names, (scale * model.leaf(model.conditioner.parse(caption))) & ~parts[1], (1, 2), is_negated=True)
+        whole = scale * model.leaf(model.conditioner.parse(caption))
+        if name == "compound":
+            return Case(names, whole & model.unconditional, 2)
+        return Case(names, whole & ~parts[1], (1, 2), is_negated=True)
     if name == "weighted":
         return Case(names[:1], parts[0] & model.unconditional, (1, 2))
     if name == "uneven":

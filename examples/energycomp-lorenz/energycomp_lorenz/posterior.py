@@ -56,7 +56,8 @@ def main() -> None:
     parser.add_argument("--train", action="store_true")
     parser.add_argument("-n", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--swarm", type=int, default=300, help="particles of smc, of which n are compared")
+    parser.add_argument("--swarm", type=int, default=1500, help="particles of smc, of which n are compared")
+    parser.add_argument("--moves", type=int, default=6, help="Metropolis moves at each step")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--states", type=int, default=33)
     options = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
         reports = list[SamplingReport]()
         x = Composer(posterior(options.states, observed)).sample(
             options.swarm,
-            sampler=SMC(moves=MALA(moves=1, nodes=2)),
+            sampler=SMC(moves=MALA(moves=options.moves, nodes=2)),
             num_inference_steps=options.steps,
             generator=seed,
             output_type="latent",

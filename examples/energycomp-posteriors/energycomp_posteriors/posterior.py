@@ -25,6 +25,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim": {"scheduler": "DDIMScheduler"},
     "smc": {"sampler": SMC()},
     "smc, moves": {"sampler": SMC(moves=MALA(moves=1, nodes=2))},
+    "smc, six moves": {"sampler": SMC(moves=MALA(moves=6, nodes=2))},
     "mala": {"sampler": annealed_mala(moves=2, nodes=2)},
 }
 
@@ -74,13 +75,16 @@ def train(task: Task, steps: int = 5_000) -> Any:
 
 
 @torch.no_grad()
-def samples(way: str, network: Any, task: Task, observed: Tensor, n: int, steps: int) -> tuple[Tensor, str]:
-    """Samples (n, D) by a method of sbi, or a sampler and its least effective sample size."""
+def samples(
+    way: str, network: Any, task: Task, observed: Tensor, n: int, steps: int, swarm: int = 0
+) -> tuple[Tensor, str]:
+    """Samples (n, D) by a method of sbi, or by a sampler, from a swarm, and its least effective sample size."""
     if way in SAMPLERS:
         options = {"num_inference_steps": steps, "output_type": "latent", "progress": False, **SAMPLERS[way]}
         reports, whole = list[SamplingReport](), posterior(network, task.dimensions, observed)
-        x = Composer(whole).sample(n, generator=int(torch.randint(2**31, ())), report=reports.append, **options)
-        return x, f" ({min(reports[0].ess):.2f})" if reports[0].ess else ""
+        seed = int(torch.randint(2**31, ()))
+        x = Composer(whole).sample(max(n, swarm), generator=seed, report=reports.append, **options)
+        return x[torch.randperm(len(x))[:n]], f" ({min(reports[0].ess):.2f})" if reports[0].ess else ""
     from sbi.inference.posteriors.vector_field_posterior import VectorFieldPosterior
 
     options = {"iid_method": way, "steps": steps, "reject_outside_prior": False, "show_progress_bars": False}
@@ -96,7 +100,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=[*TASKS])
     parser.add_argument("--observations", type=int, nargs="*", default=[1, 8, 14, 30])
     parser.add_argument("--ways", nargs="*", default=[*METHODS, *SAMPLERS])
-    for name, default in {"draws": 300, "steps": 100, "seeds": 3}.items():
+    for name, default in {"draws": 300, "steps": 100, "seeds": 3, "swarm": 300}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     from sbi.utils.metrics import c2st
@@ -112,7 +116,7 @@ def main() -> None:
                 observed = task.simulate(task.prior.sample((1,)).expand(count, -1))
                 exact = reference(task, observed, options.draws)
                 for way in options.ways:
-                    x, ess = samples(way, network, task, observed, options.draws, options.steps)
+                    x, ess = samples(way, network, task, observed, options.draws, options.steps, options.swarm)
                     found[way].append(float(c2st(exact, x)))
                     print(f"{name} {count} {seed} {way}: {found[way][-1]:.3f}{ess}", flush=True)
             cells = [f"{sum(one) / len(one):.3f} ({min(one):.3f}-{max(one):.3f})" for one in found.values()]
