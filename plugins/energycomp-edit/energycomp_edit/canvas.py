@@ -130,7 +130,14 @@ class Canvas:
             return self.photo, []
         new = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(values))
         old = model.compose(plan.old)
-        drawn = redraw(old, new, self.given, num_inference_steps=self.steps, generator=self.generator)
+        drawn = redraw(
+            old,
+            new,
+            self.given,
+            num_inference_steps=self.steps,
+            generator=self.generator,
+            progress=self.progress,
+        )
         change = self.decoded(drawn) - self.decoded(self.given)
         change = F.interpolate(change, self.photo.shape[-2:], mode="bicubic", antialias=True)
         found = (self.photo + _most(self.outlines[words]) * change).clamp(-1, 1)

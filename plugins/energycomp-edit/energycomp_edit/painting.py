@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energycomp.components import Composition, convert, native_type, predict
 from energycomp.inference import draw_bank
+from energycomp.progress import progress as bar
 from energycomp.sampling import make_scheduler, sample
 from energycomp.seeds import as_generator
 
@@ -79,6 +80,7 @@ def redraw(
     *,
     num_inference_steps: int = 50,
     generator: int | torch.Generator | None = None,
+    progress: bool = True,
 ) -> Tensor:
     """Draws one composition over an image of another one; what neither says stays (FlowEdit; Kulikov et al., 2024).
 
@@ -93,15 +95,16 @@ def redraw(
     >>> from energycomp.testing import Gaussian
     >>> dark, bright = (Composition.of(Gaussian(torch.full((1, 4, 4), mean), 1e-4)) for mean in (-0.5, 0.25))
     >>> picture = torch.tensor([-0.6, -0.5, -0.4, -0.4]).expand(1, 1, 4, 4)
-    >>> redraw(dark, bright, picture, num_inference_steps=10)[0, 0, 0].round(decimals=2)
+    >>> redraw(dark, bright, picture, num_inference_steps=10, progress=False)[0, 0, 0].round(decimals=2)
     tensor([0.1500, 0.2500, 0.3500, 0.3500])
     """
     space, random = after.noised_space, as_generator(generator)
     timesteps = torch.linspace(REDRAWN * len(space.alphas_cumprod), 0, num_inference_steps + 1)[:-1].long()
+    timesteps = timesteps.to(picture.device)
     levels = [space.levels(timestep[None], picture.dtype) for timestep in timesteps]
     left = [float(noise / signal) for signal, noise in levels]
     found = picture
-    for k, (signal, noise) in enumerate(levels):
+    for k, (signal, noise) in enumerate(bar(levels, "drawing words", unit="step", show=progress)):
         added = noise * torch.randn(picture.shape, generator=random).to(picture)
         timestep = timesteps[k, None].to(picture)
         new, old = (
