@@ -47,6 +47,7 @@ QUICKER = {
     r"^(energycomp evaluate clevr\S* .*)-n (?:100|300)": r"\1-n 1 --count 0",
     r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
     r"^(energycomp edit clevr \S+ .*)": r"\1 --count 4 --steps 4",
+    r"^energycomp evaluate clevr (--data skills\S*) -n 80": r"energycomp evaluate clevr-small \1 -n 1",
     r"^(energycomp scene .*)": r"\1 --steps 4 --tries 1",
     r"^(energycomp relate .*)": r"\1 --count 0",
     r"^(energycomp data clevr-videos .*)": r"\1 --objects 2:32x32:6f",

@@ -62,12 +62,17 @@ class Way:
         best = f"{'+' if self.until_complete else 'x'}{self.best_of}" if self.best_of > 1 else ""
         return f"{self.name}@{self.steps}{best}"
 
-    def draw(self, model: Model, composition: Any, seed: int) -> Tensor:
-        """A sample (C, H, W), in [0, 1], of a composition of the model's components."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keywords of `Composer.sample`."""
         schedulers = {name.lower().removesuffix("scheduler") for name in compatible_schedulers()}
         by = "scheduler" if self.name in schedulers else "sampler"
+        return {by: self.name, "num_inference_steps": self.steps}
+
+    def draw(self, model: Model, composition: Any, seed: int) -> Tensor:
+        """A sample (C, H, W), in [0, 1], of a composition of the model's components."""
         generator = torch.Generator().manual_seed(seed)
-        options: dict[str, Any] = {by: self.name, "num_inference_steps": self.steps, "progress": False}
+        options: dict[str, Any] = {**self.options, "progress": False}
         options |= {"guidance": "attributes", "guidance_scale": model.defaults.attribute_guidance}
         if self.best_of == 1:
             images = Composer(composition).sample(1, generator=generator, output_type="pt", **options)

@@ -21,9 +21,9 @@ from energycomp_datasets.shapes.features import (
     ShapeFeatures,
     counts_loss,
     labelled,
-    save_features,
     shape_features,
 )  # fmt: skip
+from energycomp_datasets.shipped import save_network
 from energycomp_datasets.synthetic import HELD_OUT
 
 DRAWN = 30_000
@@ -56,7 +56,7 @@ def main() -> None:
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if options.save:
-        save_features(network, options.save)
+        save_network(network, options.save)
         network = shape_features(options.save)
     found = {"steps": options.steps, "batch": BATCH, "drawn": DRAWN, "seed": options.seed, "labels": len(LABELS)}
     found |= {"held_out": options.n, "seconds": round(seconds)}

@@ -19,9 +19,9 @@ from energycomp_datasets.rooms.classifier import (
     classifier_loss,
     confusion,
     load_classifier,
-    save_classifier,
 )  # fmt: skip
 from energycomp_datasets.rooms.corruptions import CORRUPTIONS, INVALID, VERDICTS, corrupted
+from energycomp_datasets.shipped import save_network
 from energycomp_datasets.synthetic import HELD_OUT
 
 BATCH, RATE = 128, 2e-3
@@ -41,7 +41,7 @@ def main() -> None:
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if options.save:
-        save_classifier(judge, options.save)
+        save_network(judge, options.save)
         judge = load_classifier(options.save)
     table, seed = confusion(judge, options.n, seed=options.seed), HELD_OUT + options.seed
     caught = {

@@ -19,26 +19,31 @@ from torch import Tensor
 
 from benchmarks.common import ways
 from benchmarks.sampling.composed_samples import read_by
-from benchmarks.sampling.scene_reader import SIZE, scene_reader
 from energycomp import load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp_clevr.recipe import values_of
 from energycomp_datasets.clevr.layout import read as read_records, render_objects
+from energycomp_datasets.clevr.reader import SIZE, load_reader
 from energycomp_lab.evaluation import AttributeAccuracy, PerceptionRate, attribute_metrics
+
+INCLUDED = "included"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     given: dict[str, Any] = {"model": "clevr", "records": "runs/described_scenes"}
-    given |= {"data": (None, "folder in CLEVR's layout"), "reader": (None, "folder of a reader of `scene_reader.py`")}
+    given |= {
+        "data": (None, "folder in CLEVR's layout"),
+        "reader": ("", "`included`, or the folder of a reader of `scene_reader.py`; the model itself when left out"),
+    }
     options = ways.sampling_options(__doc__, scenes="scenes", **given).parse_args(arguments)
     model = load(options.model)
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     split = mixed.support.split
-    read, who = (read_by(model), "") if options.reader is None else (judged_by(options.reader), "-reader")
+    read, who = (read_by(model), "") if not options.reader else (judged_by(options.reader), "-reader")
 
     shown: list[Path] = []
     for count in map(int, options.counts.split(",")):
@@ -73,9 +78,12 @@ def descriptions(data: Path | None, count: int, n: int, seed: int) -> list[Tenso
     return [values_of(record) for record in read_records(data) if record.count == count][:n]
 
 
-def judged_by(folder: Path) -> Callable[[int, Tensor], Any]:
-    """Reads a sample (C, H, W), in [0, 1], with a reader of `scene_reader.py`."""
-    reader, processor = scene_reader(folder), ImageProcessor(size=(SIZE, SIZE), resize="squash")
+def judged_by(folder: str) -> Callable[[int, Tensor], Any]:
+    """Reads a sample (C, H, W), in [0, 1], with a reader of `scene_reader.py`, or that of energycomp-datasets."""
+    reader, processor = (
+        load_reader(None if folder == INCLUDED else folder),
+        ImageProcessor(size=(SIZE, SIZE), resize="squash"),
+    )
     return lambda _, image: reader.read(processor(image * 2 - 1))[0].tolist()
 
 

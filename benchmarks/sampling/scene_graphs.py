@@ -1,6 +1,6 @@
 """Draw scene graphs: described objects with relations; an independent reader says whether all of them hold.
 
-python benchmarks/sampling/scene_graphs.py --reader runs/reader [-n 64] [--relations 1 2 3 5] [-o graphs.png]
+python benchmarks/sampling/scene_graphs.py [-n 64] [--relations 1 2 3 5] [-o graphs.png]
 
 A graph of R relations has as many objects as R + 1, at most 5, each described by a colour and a shape of its own. The
 relations are true of a random layout of CLEVR, so that the graph is possible; one in four is denied ("not behind"). A
@@ -10,7 +10,6 @@ of their places on the ground. Prints one JSON line for each count of relations.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,35 +22,28 @@ from tqdm import tqdm
 
 from benchmarks.common import ways
 from benchmarks.common.options import parser
-from benchmarks.sampling.described_scenes import judged_by
+from benchmarks.sampling.described_scenes import INCLUDED, judged_by
 from energycomp import load
-from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, framed, grid, save_image, to_unit
-from energycomp_clevr.objects import ATTRIBUTES, Objects
-from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_scenes import SceneGraph, draw
-from energycomp_scenes.relations import KINDS, Formula, ground_of
-
-MOST, DENIED, CLEARLY = 5, 0.25, 0.3  # objects of a graph, share of relations that are denied, margin of the layout
+from energycomp_scenes.skills import MOST, judged, random_graph
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
     options = parser(
-        __doc__, model="clevr", reader=(None, "folder of a reader of `scene_reader.py`"), n=(64, "graphs of a count"),
+        __doc__, model="clevr", reader=(INCLUDED, "folder of a reader of `scene_reader.py`"), n=(64, "of a count"),
         relations=([1, 2, 3, 5], "numbers of relations"), seed=0, tries=(4, "most samples of a picture"),
         records=(Path("runs/scene_graphs"), "folder of pictures, which a further run takes up"), o=ways.PICTURE,
         wrong=(False, "the image shows those that are wrong, with what was not found"),
     ).parse_args(arguments)  # fmt: skip
-    if options.reader is None:
-        raise InputError("got no --reader; expected a folder; train one: scene_reader.py --data renders")
     model, read = load(options.model), judged_by(options.reader)
     processor = ImageProcessor(size=model.processor.size, resize="squash")
     shown, wrong = list[Path](), dict[Path, str]()
     for count in options.relations:
         graphs = [random_graph(count, 1000 * count + options.seed + k) for k in range(options.n)]
         folder = options.records / f"{ways.identity(options.model, model)}-{count}-{options.seed}"
-        kept, judged = [], []
+        kept, verdicts = [], []
         for k, graph in enumerate(tqdm(graphs, desc=f"{count} relations")):
             files = [folder / f"{k}-{tries}.png" for tries in range(1, options.tries + 1)]
             if not any(file.exists() for file in files):
@@ -59,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 save_image(picture.image, files[picture.tries - 1])
             kept.append(next(file for file in files if file.exists()))
             found = torch.tensor(read(k, to_unit(processor(kept[-1])[0]))).reshape(-1, 6)
-            judged.append(judge(graph, found))
-            if not judged[-1][0]:
+            verdicts.append(judged(graph, found))
+            if not verdicts[-1][0]:
                 wrong[kept[-1]] = "no " + ", ".join(missing(graph, found))
         line: dict[str, Any] = {"relations": count, "objects": min(count + 1, MOST), "graphs": len(graphs)}
         line |= {"seed": options.seed, "tries": sum(int(file.stem.split("-")[1]) for file in kept) / len(kept)}
-        for name, right in zip(("all_right", "objects_found", "nothing_else"), zip(*judged, strict=True), strict=True):
+        for name, right in zip(
+            ("all_right", "objects_found", "nothing_else"), zip(*verdicts, strict=True), strict=True
+        ):
             line[name], line[f"{name}_interval"] = ways.mean_interval(torch.tensor(right))
         print(json.dumps(line), flush=True)
         shown += kept[: ways.SHOWN]
@@ -75,43 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ways.write_rows(options.o, shown, columns=min(ways.SHOWN, options.n), side=128)
 
 
-def random_graph(count: int, seed: int) -> SceneGraph:
-    """A graph of a number of relations that are true of a random layout."""
-    random = torch.Generator().manual_seed(seed)
-    size = min(count + 1, MOST)
-    ground = ground_of(object_values(scene_of(seed, 0, (size, size)))[None])
-    kinds = torch.randperm(24, generator=random)[:size].tolist()
-    words = [f"{ATTRIBUTES['color'][kind // 3]} {ATTRIBUTES['shape'][kind % 3]}" for kind in kinds]
-    objects = dict(zip("abcde", words, strict=False))
-    index = {name: k for k, name in enumerate(objects)}
-    pairs, relations = list(itertools.permutations(objects, 2)), []
-    while len(relations) < count:
-        pair = pairs[int(torch.randint(len(pairs), (), generator=random))]
-        formula = Formula(list(KINDS)[int(torch.randint(len(KINDS), (), generator=random))], pair)
-        margin = float(formula.margin(ground, index))
-        if abs(margin) < CLEARLY or (margin < 0 and float(torch.rand((), generator=random)) > DENIED):
-            continue
-        wanted = formula if margin > 0 else ~formula
-        if wanted not in relations:
-            relations.append(wanted)
-    return SceneGraph(objects, tuple(relations))
-
-
-def judge(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
-    """Whether all is right, whether the described objects are there, and whether nothing else is, by objects (K, 6)."""
-    texts = [text.partition(" at ")[0] for text in graph.objects.values()]
-    wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in texts])[:, 2:]
-    fits = [
-        [k for k, one in enumerate(found[:, 2:]) if bool(((one == words) | (words == 0)).all())] for words in wanted
-    ]
-    choices = [choice for choice in itertools.product(*fits) if len(set(choice)) == len(choice)]
-    right = [bool(graph.holds(ground_of(found[list(choice)][None]))) for choice in choices]
-    return any(right), bool(choices), len(found) == len(wanted)
-
-
 def missing(graph: SceneGraph, found: Tensor) -> list[str]:
     """The descriptions of which no object was found."""
-    return [text for text in graph.objects.values() if not judge(SceneGraph({"a": text}), found)[1]]
+    return [text for text in graph.objects.values() if not judged(SceneGraph({"a": text}), found)[1]]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from energycomp_datasets.rooms.classifier import (
     classifier_loss,
     confusion,
     load_classifier,
-    save_classifier,
     structure_accuracy,
 )
 from energycomp_datasets.rooms.corruptions import (
@@ -36,6 +35,7 @@ from energycomp_datasets.rooms.corruptions import (
     corrupted,
     labelled,
 )
+from energycomp_datasets.shipped import save_network
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import FitConfig, fit
 
@@ -146,9 +146,9 @@ def test_training_saving_and_loading(tmp_path: Path) -> None:
     config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
     fit(small, classifier_loss, torch.zeros(8), config, out=tmp_path / "run", progress=False)  # type: ignore[arg-type]
     assert not torch.equal(small.state_dict()["valid.weight"], before)
-    save_classifier(small, tmp_path / "new" / "small")
+    save_network(small, tmp_path / "new" / "small")
     with pytest.raises(CheckpointError, match="expected"):
         load_classifier(tmp_path / "new" / "small")
-    save_classifier(whole, tmp_path / "whole")
+    save_network(whole, tmp_path / "whole")
     loaded = load_classifier(tmp_path / "whole").state_dict()
     assert all(torch.equal(loaded[name], tensor.half().float()) for name, tensor in whole.state_dict().items())

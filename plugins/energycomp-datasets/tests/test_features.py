@@ -18,12 +18,12 @@ from energycomp_datasets.shapes.features import (
     counts_loss,
     counts_of,
     labelled,
-    save_features,
     shape_features,
 )
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, perceptual_distance
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw
+from energycomp_datasets.shipped import save_network
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import FitConfig, fit
 
@@ -121,11 +121,11 @@ def test_training_saving_and_loading(tmp_path: Path) -> None:
         network = ShapeFeatures((8, 8, 8))
     config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
     fit(network, counts_loss, labelled(16, seed=0), config, out=tmp_path / "run", progress=False)
-    save_features(network, tmp_path / "small")
+    save_network(network, tmp_path / "small")
     with pytest.raises(CheckpointError, match="expected"):
         shape_features(tmp_path / "small")
     whole = ShapeFeatures()
-    save_features(whole, tmp_path / "whole")
+    save_network(whole, tmp_path / "whole")
     loaded = shape_features(tmp_path / "whole").state_dict()
     assert all(torch.equal(loaded[name], tensor.half().float()) for name, tensor in whole.state_dict().items())
     file = tmp_path / "whole" / "model.safetensors"

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl
+from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         near as near,
         right_of as right_of,
     )
+    from energycomp_scenes.skills import Skills as Skills
     from energycomp_scenes.tracking import Track as Track, track as track
 
 __getattr__, __all__ = first_use(__name__, __file__)
@@ -40,3 +41,9 @@ def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
         "track": lambda: import_module("energycomp_scenes.motion_commands").track,
         "relate": lambda: import_module("energycomp_scenes.commands").relate,
     }
+
+
+@hookimpl
+def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
+    """Prompts that are drawn and judged: `energycomp evaluate clevr --data skills`."""
+    return {"skills": lazy("energycomp_scenes.skills:Skills")}

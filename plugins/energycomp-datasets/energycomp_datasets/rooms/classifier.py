@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import attrs
@@ -11,15 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import from_bytes
-from energycomp.models import load_weights
 from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE
 from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, labelled
+from energycomp_datasets.shipped import load_network
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import Step
 
-WEIGHTS = "model.safetensors"
 OBJECTS = 3
 CHUNK = 250  # images per batch
 
@@ -135,24 +132,6 @@ def structure_accuracy(images: Tensor, *, classifier: Classifier | None = None) 
     return float(((classifier or load_classifier()).verdicts(images) == RIGHT).float().mean())
 
 
-def save_classifier(classifier: Classifier, folder: str | Path) -> None:
-    """Writes the weights as float16; the folder appears whole or not at all."""
-    Path(folder).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(folder) as temporary:
-        write_tensors(temporary / WEIGHTS, {name: tensor.half() for name, tensor in classifier.state_dict().items()})
-
-
 def load_classifier(folder: str | Path | None = None) -> Classifier:
-    """The trained network, frozen and in eval mode, with the weights of this package or of a folder.
-
-    Raises:
-        CheckpointError: a file is missing or altered, or a tensor does not fit.
-    """
-    if folder is None:
-        with as_file(files("energycomp_datasets") / "weights" / "classifier") as inside:
-            return load_classifier(inside)
-    path = Path(folder)
-    verify(path)
-    classifier = Classifier()
-    load_weights(classifier, read_tensors(path / WEIGHTS), str(path))
-    return classifier.requires_grad_(requires_grad=False).eval()
+    """The trained network, with the weights of this package or of a folder, as `load_network` reads them."""
+    return load_network(Classifier(), "classifier", folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import cast
 
@@ -13,17 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import from_bytes, to_bytes
-from energycomp.models import load_weights
 from energycomp_datasets.shapes.shapes import SIZE, WORLDS, layout, render
+from energycomp_datasets.shipped import load_network
 from energycomp_lab.training import Step
 
 KINDS = ("a", "b")  # worlds
 COUNTS = (1, 5)  # of objects
 CELLS = 8  # of 4x4 pixels, about those that an object covers
 CHUNK = 250  # images that are rendered at once
-WEIGHTS = "model.safetensors"
 SHAPES = tuple(shape for name in KINDS for shape in WORLDS[name].shapes)
 LABELS = (*SHAPES, *(f"{name}{index}" for name in KINDS for index in range(len(WORLDS[name].palette))))
 
@@ -118,26 +115,9 @@ def counts_loss(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) ->
     return F.mse_loss(cast("ShapeFeatures", network).counts(images), counts)
 
 
-def save_features(network: ShapeFeatures, folder: str | Path) -> None:
-    """Writes the weights as float16; the folder appears whole or not at all."""
-    with atomic_directory(folder) as temporary:
-        write_tensors(temporary / WEIGHTS, {name: tensor.half() for name, tensor in network.state_dict().items()})
-
-
 def shape_features(folder: str | Path | None = None) -> ShapeFeatures:
-    """The trained network, frozen and in eval mode, with the weights of this package or of a folder.
-
-    Raises:
-        CheckpointError: a file is missing or altered, or a tensor does not fit.
-    """
-    if folder is None:
-        with as_file(files("energycomp_datasets") / "weights" / "features") as inside:
-            return shape_features(inside)
-    path = Path(folder)
-    verify(path)
-    network = ShapeFeatures()
-    load_weights(network, read_tensors(path / WEIGHTS), str(path))
-    return network.requires_grad_(requires_grad=False).eval()
+    """The trained network, with the weights of this package or of a folder, as `load_network` reads them."""
+    return load_network(ShapeFeatures(), "features", folder)
 
 
 def _layer(inside: int, out: int, *, stride: int = 1) -> nn.Sequential:

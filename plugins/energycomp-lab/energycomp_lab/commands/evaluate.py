@@ -44,7 +44,10 @@ def evaluate(
     model: ModelName,
     data: Annotated[
         str,
-        typer.Option(help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8."),
+        typer.Option(
+            help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8. Or the "
+            "prompts of skills, or skills:negation,two, which the model draws, and a reader of renders judges."
+        ),
     ] = "synthetic",
     out: Annotated[
         Path | None,
@@ -75,11 +78,13 @@ def evaluate(
     energycomp evaluate clevr --data CLEVR_v1.0:3-8 --count true --json
     energycomp evaluate decomp -n 200 --option views=1 --json
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
+    energycomp evaluate clevr --data skills -n 80 -o skills
     ```
 
     If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
     interrupted run continues: images in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its
-    own; the same command without --shard then evaluates what is missing and writes the report.
+    own; the same command without --shard then evaluates what is missing and writes the report. What a model draws is
+    written there, too.
     """
     part = shard_of(shard)
     if part.total > 1 and out is None:
@@ -90,25 +95,26 @@ def evaluate(
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
         from energycomp.plugins import find
-        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, evaluate as evaluated, source_of
+        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, HasTask, evaluate as evaluated, source_of
 
         known: Any = "true" if count == "true" else parse_count(count)
         chosen = None if solver is None else find("solvers", solver)()
         options = parse_options(run.option)
         concepts, template = options.pop("concepts", None), options.pop("template", None)
         loaded = load_model(model, local_device(run.device), options)
-        images_of = dataset or loaded.name
+        images_of, wanted = _source(data, dataset or loaded.name, chosen=dataset is not None)
         images: Any = source_of(images_of, loaded)
-        words = images.concepts(data) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
+        words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
         loaded = over(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
-        examples, decomposes = images.examples(data, count=n, seed=run.seed), takes_apart(loaded)
+        examples, decomposes = images.examples(wanted, count=n, seed=run.seed), takes_apart(loaded)
+        task = images.task(loaded) if isinstance(images, HasTask) else None
     scored = isinstance(images, HasSceneScores) and samples and part.total == 1
     report_of = partial(
         evaluated,
         loaded,
         examples,
-        images.metrics(),
+        task or images.metrics(),
         solver=chosen,
         count=known,
         seed=run.seed,
@@ -124,7 +130,7 @@ def evaluate(
             "data": data,
             "source": images_of,
             "n": n,
-            "solver": solver or (None if decomposes else loaded.defaults.solver),
+            "solver": solver or (None if decomposes or task else loaded.defaults.solver),
             "count": known,
             "samples": samples if decomposes else None,
             "seed": run.seed,
@@ -133,6 +139,8 @@ def evaluate(
         }
         with Records(make_folder(out, "-o"), settings, part) as records:
             kept: dict[str, Any] = {"known": records.known, "on_record": records.append}
+            if task is not None:
+                kept["on_result"] = partial(_save, out)
             if part.total > 1:  # its records are a part of those that a report needs
                 indices = part.of(range(len(examples)))
                 if len(indices):
@@ -152,6 +160,20 @@ def evaluate(
     _print_table(report)
     if out is not None:
         typer.echo(str(out / REPORT))
+
+
+def _source(data: str, usual: str, *, chosen: bool) -> tuple[str, str]:
+    """The name of a source and what is asked of it: "skills:two" names both, where no other source was chosen."""
+    from energycomp.plugins import names
+
+    name, _, rest = data.partition(":")
+    return (name, rest) if not chosen and name in names("datasets") and not Path(name).exists() else (usual, data)
+
+
+def _save(folder: Path, index: int, _: Any, picture: Any) -> None:
+    from energycomp.images import save_image
+
+    save_image(picture, folder / f"{index:05d}.png")
 
 
 def _check_known(model: Model, shown: Sequence[str]) -> None:

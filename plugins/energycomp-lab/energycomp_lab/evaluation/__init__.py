@@ -16,6 +16,7 @@ from energycomp_lab.evaluation.data import (
     HasConcepts,
     HasSceneScores,
     HasSizes,
+    HasTask,
     source_of,
     true_values,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "HasConcepts",
     "HasSceneScores",
     "HasSizes",
+    "HasTask",
     "MaskIoU",
     "MaskRecall",
     "PerceptionRate",

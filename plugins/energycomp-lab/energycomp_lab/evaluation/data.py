@@ -20,6 +20,8 @@ from energycomp.plugins import find
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
+    from energycomp_lab.evaluation.tasks import Task
+
 
 def _all(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
     return None if given is None else tuple(given)
@@ -82,7 +84,7 @@ class Generated(Sequence[Example]):
 class DataSource(Protocol):
     """The data of a plugin: examples for evaluation, and files for training.
 
-    Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores` and `HasSceneRecords`.
+    Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores`, `HasTask` and `HasSceneRecords`.
     `energycomp_lab.checks.check_dataset` checks a source.
     """
 
@@ -145,6 +147,15 @@ class HasSceneScores(Protocol):
 
     def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
         """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
+        ...
+
+
+@runtime_checkable
+class HasTask(Protocol):
+    """A data source that asks a model something else than to read its images, such as to draw what it says."""
+
+    def task(self, model: Model) -> Task:
+        """What is asked."""
         ...
 
 

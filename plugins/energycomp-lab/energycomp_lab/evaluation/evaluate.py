@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: Model | str | Path,
     examples: Sequence[Example],
-    metrics: MetricCollection,
+    metrics: MetricCollection | Task,
     *,
     solver: Solver | type[Solver] | str | None = None,
     count: int | Sequence[int] | Literal["true"] | None = None,
@@ -54,7 +54,7 @@ def evaluate(
     Args:
         model: infers conditions, or decomposes.
         examples: images with their conditions, the masks of their objects, or their factors.
-        metrics: as `DataSource.metrics` returns them; they are copied.
+        metrics: as `DataSource.metrics` returns them; they are copied. Or what is asked in place of reading, a `Task`.
         solver: as `infer` takes it; by default the solver of the model's defaults.
         count: number of components, as `infer` takes it; "true" gives the solver the true number of each image.
         seed: of the draws, and of the resamples.
@@ -92,19 +92,24 @@ def evaluate(
     >>> report.values["recall"], round(report.values["mse"], 6)
     (1.0, 0.0)
     """
-    from energycomp_lab.evaluation.tasks import Conditions, Parts  # torchmetrics takes seconds
+    from energycomp_lab.evaluation.tasks import Conditions, Parts, Task  # torchmetrics takes seconds
 
     model, seed = model_of(model), as_seed(seed)
-    decomposes = takes_apart(model)
-    if decomposes and not (solver is None and count is None):
-        raise InputError(f"got a solver or a count with {model.name}, which decomposes images; leave them out")
+    own, decomposes = isinstance(metrics, Task), takes_apart(model)
+    if (own or decomposes) and not (solver is None and count is None):
+        what = "is asked something else" if own else "decomposes images"
+        raise InputError(f"got a solver or a count with {model.name}, which {what}; leave them out")
     records = records_by_index(known, _checked(examples))
     indices = range(len(examples)) if part is None else part
     if not len(indices) or not all(0 <= index < len(examples) for index in indices):
         raise InputError(f"got part {indices!r:.60} of {len(examples)} examples; expected indices below that number")
-    task: Task = (
-        Parts(model, metrics, examples, progress=progress) if decomposes else Conditions(model, metrics, solver, count)
-    )
+    task: Task
+    if isinstance(metrics, Task):
+        task = metrics
+    elif decomposes:
+        task = Parts(model, metrics, examples, progress=progress)
+    else:
+        task = Conditions(model, metrics, solver, count)
     rows, seconds = 0, 0.0
     for index in shown(indices, "evaluating", unit="image", show=progress, leave=True):
         example = examples[index]

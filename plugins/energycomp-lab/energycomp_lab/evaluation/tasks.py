@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,16 +23,19 @@ from energycomp_lab.evaluation.records import from_bits, from_numbers, to_bits, 
 from energycomp_lab.evaluation.report import Scores
 
 
+@runtime_checkable
 class Task(Protocol):
     """One way to evaluate a model: what is asked of it, and how the answers are scored.
 
     Attributes:
         solver: name of what answers, in the report.
-        scores: metrics, with an interval each.
     """
 
     solver: str
-    scores: list[Scores]
+
+    @property
+    def scores(self) -> list[Scores]:
+        """Metrics, with an interval each."""
 
     def true(self, example: Example) -> Tensor:
         """What the answer to an example is compared with."""

@@ -1,0 +1,257 @@
+"""Skills of compositional generation, with an exact judge: a reader of rendered scenes that knows none of the models.
+
+    one         an object by all four words                     position    an object at a place
+    two         two objects by colour and shape                 relation    two objects and a relation
+    counting    1 to 8 objects of any kind                      negation    an object that has not a colour
+    binding     two objects that share no word, by all four     several     2 to 6 objects by colour and shape
+
+A picture is right where the reader finds what was asked for and nothing else; at a place within `AT`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Never
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.denoisers import count_rows
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor, to_output
+from energycomp.models import Model
+from energycomp.sampling import Composer
+from energycomp.seeds import derived_seed
+from energycomp_clevr.objects import ATTRIBUTES, Objects
+from energycomp_datasets.clevr.layout import object_values, scene_of
+from energycomp_datasets.clevr.reader import SIZE, SceneReader, load_reader
+from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.evaluation import Example, Generated
+from energycomp_scenes.drawing import draw
+from energycomp_scenes.graph import SceneGraph
+from energycomp_scenes.reading import check_objects
+from energycomp_scenes.relations import KINDS, Formula, ground_of
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+    from energycomp_lab.evaluation.report import Scores
+
+NAMES, AT = "abcdefgh", 0.05
+MOST, DENIED, CLEARLY = 5, 0.25, 0.3  # objects of a graph, share of relations that are denied, margin of the layout
+
+
+@attrs.frozen
+class Asked:
+    """What a picture should show.
+
+    Args:
+        skill: one of `SKILLS`.
+        graph: objects and relations.
+        denied: a colour that the first object has not.
+    """
+
+    skill: str
+    graph: SceneGraph
+    denied: str | None = None
+
+    def shown_by(self, found: Tensor) -> bool:
+        """Whether objects (K, 6), as a reader finds them, are what was asked for, and nothing else is there."""
+        right, _, alone = judged(self.graph, found)
+        wanted = [text.rpartition(" at ")[2] for text in self.graph.objects.values() if " at " in text]
+        if wanted and self.denied is None:
+            places = torch.tensor([[float(x) for x in one.split(",")] for one in wanted])
+            right &= bool((torch.cdist(places, found[:, :2]).amin(1) < AT).all()) if len(found) else False
+        if self.denied is not None:
+            right &= bool((found[:, 3] != ATTRIBUTES["color"].index(self.denied) + 1).all())
+        return right and alone
+
+
+@attrs.frozen
+class Skills:
+    """The data source `skills`: prompts, of which each is drawn and judged. `SPEC` names some of `SKILLS`, or is empty.
+
+    Args:
+        tries: as of `energycomp_scenes.draw`, for the prompts without a denied colour.
+        options: other keywords of `Composer.sample`.
+
+    >>> [one.conditions[0].skill for one in Skills().examples("two,negation", count=3, seed=0)]
+    ['two', 'negation', 'two']
+    """
+
+    tries: int = 4
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """Prompts, one of each skill in turn."""
+        names = [name.strip() for name in spec.split(",")] if spec else list(SKILLS)
+        if unknown := [name for name in names if name not in SKILLS]:
+            raise InputError(f"got the skill {unknown[0]!r}; expected some of {', '.join(SKILLS)}")
+        return Generated(count, partial(_example, names=names, seed=seed))
+
+    def write(self, folder: Path, **_: Any) -> Never:
+        """Prompts have no images."""
+        raise InputError(f"got skills for {folder}; expected a source of images; draw them: evaluate --data skills")
+
+    def metrics(self) -> MetricCollection:
+        """The share of pictures that are right."""
+        from torchmetrics import MeanMetric, MetricCollection
+
+        return MetricCollection({"right": MeanMetric()})
+
+    def task(self, model: Model) -> Drawing:
+        """What is asked of a model of whole objects, such as `clevr`."""
+        check_objects(model)
+        return Drawing(self, model, load_reader())
+
+
+class Drawing:
+    """Draws what is asked for; the share of right pictures of each skill."""
+
+    def __init__(self, asks: Skills, model: Model, reader: SceneReader) -> None:
+        self.asks, self.model, self.reader = asks, model, reader
+        self.look = ImageProcessor(size=(SIZE, SIZE), resize="squash")
+        self.solver = f"draw, at most {asks.tries} samples"
+        self.of: dict[str, Scores] = {}
+
+    @property
+    def scores(self) -> list[Scores]:
+        """Those of the skills that were asked."""
+        return list(self.of.values())
+
+    def true(self, example: Example) -> Tensor:
+        """The prompt, as numbers."""
+        return torch.tensor(list(example.name.encode()))
+
+    def answer(self, example: Example, _: Tensor, generator: torch.Generator, /) -> tuple[Any, dict[str, Any]]:
+        asked: Asked = (example.conditions or ())[0]
+        with count_rows() as counted:
+            image, tries = self.drawn(asked, generator)
+        (found,) = self.reader.read(self.look(image * 2 - 1))
+        record = {"skill": asked.skill, "right": asked.shown_by(found), "found": found.tolist()}
+        (picture,) = to_output(image[None], "pil", (0.0, 1.0))
+        return picture, record | {"tries": tries, "rows": counted.rows}
+
+    def score(self, _true: Tensor, _image: Tensor, record: Mapping[str, Any], /) -> None:
+        from torchmetrics import MeanMetric, MetricCollection
+
+        from energycomp_lab.evaluation.report import Scores
+
+        skill = record["skill"]
+        if skill not in self.of:
+            self.of[skill] = Scores(MetricCollection({skill: MeanMetric()}))
+        self.of[skill].update(float(record["right"]))
+
+    def drawn(self, asked: Asked, generator: torch.Generator) -> tuple[Tensor, int]:
+        """A picture (3, H, W) in [0, 1], and how many samples were drawn for it."""
+        how: dict[str, Any] = {"generator": generator, "output_type": "pt", "progress": False, **self.asks.options}
+        if asked.denied is None:
+            (picture,) = draw(asked.graph, self.model, tries=self.asks.tries, **how)
+            return picture.image, picture.tries
+        ((_, described),) = asked.graph.objects.items()
+        (plain,) = self.model.scene(described, generator=generator)
+        place = described.rpartition(" at ")[2]
+        composer = Composer(2 * plain & ~self.model.read(f"{asked.denied} object at {place}"))
+        return composer.sample(**how)[0], 1
+
+
+def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
+    """Whether all is right, whether the described objects are there, and whether nothing else is, by objects (K, 6)."""
+    texts = [text.partition(" at ")[0] for text in graph.objects.values()]
+    wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in texts])[:, 2:]
+    fits = [
+        [k for k, one in enumerate(found[:, 2:]) if bool(((one == words) | (words == 0)).all())] for words in wanted
+    ]
+    choices = [choice for choice in itertools.product(*fits) if len(set(choice)) == len(choice)]
+    right = [bool(graph.holds(ground_of(found[list(choice)][None]))) for choice in choices]
+    return any(right), bool(choices), len(found) == len(wanted)
+
+
+def random_graph(count: int, seed: int) -> SceneGraph:
+    """A graph of a number of relations that are true of a random layout; objects have a colour and a shape."""
+    random = torch.Generator().manual_seed(seed)
+    size = min(count + 1, MOST)
+    ground = ground_of(object_values(scene_of(seed, 0, (size, size)))[None])
+    kinds = torch.randperm(24, generator=random)[:size].tolist()
+    words = [f"{ATTRIBUTES['color'][kind // 3]} {ATTRIBUTES['shape'][kind % 3]}" for kind in kinds]
+    objects = dict(zip(NAMES, words, strict=False))
+    index = {name: k for k, name in enumerate(objects)}
+    pairs, relations = list(itertools.permutations(objects, 2)), list[Formula]()
+    while len(relations) < count:
+        pair = pairs[int(torch.randint(len(pairs), (), generator=random))]
+        formula = Formula(list(KINDS)[int(torch.randint(len(KINDS), (), generator=random))], pair)
+        margin = float(formula.margin(ground, index))
+        if abs(margin) < CLEARLY or (margin < 0 and float(torch.rand((), generator=random)) > DENIED):
+            continue
+        wanted = formula if margin > 0 else ~formula
+        if wanted not in relations:
+            relations.append(wanted)
+    return SceneGraph(objects, tuple(relations))
+
+
+def _example(index: int, *, names: Sequence[str], seed: int) -> Example:
+    skill, number = names[index % len(names)], index // len(names)
+    random = torch.Generator().manual_seed(derived_seed(HELD_OUT + seed, skill, number))
+    graph, denied = SKILLS[skill](random, number)
+    asked = Asked(skill, graph, denied)
+    return Example(
+        torch.zeros(3, 8, 8), name=f"{skill} {number}: {graph.objects} {graph.relations}", conditions=[asked]
+    )
+
+
+def _word(random: torch.Generator, name: str) -> str:
+    words = ATTRIBUTES[name]
+    return words[int(torch.randint(len(words), (), generator=random))]
+
+
+def _place(random: torch.Generator) -> str:
+    x, y = (0.2 + 0.6 * torch.rand(2, generator=random) * torch.tensor([1.0, 0.6])).tolist()
+    return f"{x:.3f},{y + 0.18:.3f}"
+
+
+def _one(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+    return SceneGraph({"a": " ".join(_word(random, name) for name in ATTRIBUTES)}), None
+
+
+def _described(random: torch.Generator, count: int) -> tuple[SceneGraph, str | None]:
+    """Objects of different colours."""
+    colors = torch.randperm(8, generator=random)[:count].tolist()
+    words = [f"{ATTRIBUTES['color'][color]} {_word(random, 'shape')}" for color in colors]
+    return SceneGraph(dict(zip(NAMES, words, strict=False))), None
+
+
+def _bound(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+    both = [
+        [ATTRIBUTES[name][int(code)] for code in torch.randperm(len(ATTRIBUTES[name]), generator=random)[:2]]
+        for name in ATTRIBUTES
+    ]
+    first, second = (" ".join(words) for words in zip(*both, strict=True))
+    return SceneGraph({"a": first, "b": second}), None
+
+
+def _placed(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+    return SceneGraph({"a": f"{_word(random, 'color')} {_word(random, 'shape')} at {_place(random)}"}), None
+
+
+def _related(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+    return random_graph(1, int(torch.randint(2**31, (), generator=random))), None
+
+
+def _negated(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+    return SceneGraph({"a": f"large {_word(random, 'shape')} at {_place(random)}"}), _word(random, "color")
+
+
+SKILLS: dict[str, Callable[[torch.Generator, int], tuple[SceneGraph, str | None]]] = {
+    "one": _one,
+    "two": lambda random, _: _described(random, 2),
+    "counting": lambda _, k: (SceneGraph(dict.fromkeys(NAMES[: k % 8 + 1], "object")), None),
+    "binding": _bound,
+    "position": _placed,
+    "relation": _related,
+    "negation": _negated,
+    "several": lambda random, k: _described(random, 2 + k % 5),
+}

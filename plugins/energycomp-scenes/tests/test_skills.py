@@ -1,0 +1,81 @@
+"""Skills: what is asked, when a picture is right, and `energycomp evaluate --data skills`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from energycomp.cli import app
+from energycomp.errors import InputError
+from energycomp_clevr.objects import Objects
+from energycomp_scenes import Skills, scene
+from energycomp_scenes.skills import SKILLS, Asked
+
+
+def found(*texts: str) -> Tensor:
+    """What a reader that makes no mistake finds of described objects."""
+    return torch.cat([Objects().read(text) for text in texts])
+
+
+BALL, CUBE = "large red rubber sphere at 0.3,0.5", "small blue metal cube at 0.7,0.6"
+FAR = "small blue metal cube at 0.1,0.6"
+RIGHT = [
+    ("two", "a: red sphere; b: blue cube", None, (BALL, CUBE)),
+    ("relation", "a: red sphere; b: blue cube; a left of b", None, (CUBE, BALL)),
+    ("position", "a: red sphere at 0.32,0.5", None, (BALL,)),
+    ("negation", "a: large sphere at 0.3,0.5", "blue", (BALL,)),
+]
+WRONG = [
+    ("two", "a: red sphere; b: blue cube", None, (BALL,)),
+    ("two", "a: red sphere; b: blue cube", None, (BALL, CUBE, FAR)),
+    ("two", "a: red cube; b: blue sphere", None, (BALL, CUBE)),
+    ("relation", "a: red sphere; b: blue cube; a left of b", None, (BALL, FAR)),
+    ("position", "a: red sphere at 0.4,0.5", None, (BALL,)),
+    ("position", "a: red sphere at 0.4,0.5", None, ()),
+    ("negation", "a: large sphere at 0.3,0.5", "red", (BALL,)),
+]
+
+
+@pytest.mark.parametrize(("case", "right"), [*((case, True) for case in RIGHT), *((case, False) for case in WRONG)])
+def test_a_picture_is_right(case: tuple[str, str, str | None, tuple[str, ...]], right: bool) -> None:
+    skill, text, denied, objects = case
+    there = found(*objects) if objects else torch.zeros(0, 6)
+    assert Asked(skill, scene(text), denied).shown_by(there) is right
+
+
+def test_prompts_follow_from_the_seed() -> None:
+    names = [one.name for one in Skills().examples("", count=16, seed=0)]
+    assert [name.split()[0] for name in names[:8]] == list(SKILLS)
+    assert names == [one.name for one in Skills().examples("", count=16, seed=0)]
+    assert len({*names, *(one.name for one in Skills().examples("", count=16, seed=1))}) == 30  # counting has no words
+    with pytest.raises(InputError, match="got the skill 'three'"):
+        Skills().examples("three", count=1, seed=0)
+
+
+def test_a_model_is_evaluated(tmp_path: Path) -> None:
+    options = ["--data", "skills:negation", "-n", "2", "--seed", "1", "-o", str(tmp_path / "out"), "--json"]
+    result = CliRunner().invoke(app, ["evaluate", "clevr-small", *options])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["negation"] in (0.0, 0.5, 1.0)
+    assert report["rows_per_image"] > 100
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["clevr-places", "--data", "skills"], "whole objects"),
+        (["clevr-small", "--data", "skills:three"], "got the skill 'three'"),
+        (["clevr-small", "--data", "skills", "--solver", "pursuit"], "got a solver or a count"),
+    ],
+)
+def test_what_cannot_be_asked(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert result.exit_code == 1
+    assert said in result.output + str(result.exception)
