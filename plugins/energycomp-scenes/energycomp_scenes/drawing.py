@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import per_sample
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
 from energycomp.images import to_output
@@ -39,12 +40,14 @@ class Picture:
         values: (K, 6) of its objects, those that were put there; attributes that stayed open are 0.
         probability: the posterior that all words that were asked for are seen.
         tries: samples that were drawn for it.
+        rows: network evaluations of its samples, and of the looks at them.
     """
 
     image: Any
     values: Tensor
     probability: float
     tries: int
+    rows: int
 
 
 def draw(
@@ -82,7 +85,7 @@ def draw(
         raise InputError(f"got n={n!r} and tries={tries!r}; expected whole numbers, at least 1")
     if output_type not in ("pil", "pt"):
         raise InputError(f"got output_type {output_type!r}; expected 'pil' or 'pt'")
-    random, best = as_generator(generator), dict[int, Picture]()
+    random, best, rows = as_generator(generator), dict[int, Picture](), [0] * n
     with counting("drawing", n, unit="picture", show=progress) as bar:
         for tried in range(1, tries + 1):
             left = [k for k in range(n) if k not in best or best[k].probability < SURE]
@@ -100,12 +103,15 @@ def draw(
                 got = "got relations that hold of no places of large objects, which open sizes are drawn as"
                 raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
             composer = Composer(per_sample([model.compose(one) for one in filled]))
-            images = composer.sample(len(left), generator=random, output_type="pt", progress=False, **options)
+            with count_rows() as sampling:
+                images = composer.sample(len(left), generator=random, output_type="pt", progress=False, **options)
             for k, asked, one, image in zip(left, values, filled, images, strict=True):
-                sure = seen(image, model, one, asked)
+                with count_rows() as looking:
+                    sure = seen(image, model, one, asked)
+                rows[k] += sampling.rows // len(left) + looking.rows
                 if k not in best or sure > best[k].probability:
-                    best[k] = Picture(image, one, sure, tried)
-                best[k] = attrs.evolve(best[k], tries=tried)
+                    best[k] = Picture(image, one, sure, tried, rows[k])
+                best[k] = attrs.evolve(best[k], tries=tried, rows=rows[k])
             bar.advance(sum(best[k].probability >= SURE for k in left))
     pictures = [best[k] for k in range(n)]
     if output_type == "pt":

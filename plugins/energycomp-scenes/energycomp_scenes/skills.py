@@ -11,7 +11,7 @@ A picture is right where the reader finds what was asked for and nothing else; a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
@@ -31,7 +31,7 @@ from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_datasets.clevr.reader import SIZE, SceneReader, load_reader
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import Example, Generated
-from energycomp_scenes.drawing import draw
+from energycomp_scenes.drawing import Picture, draw
 from energycomp_scenes.graph import SceneGraph
 from energycomp_scenes.reading import check_objects
 from energycomp_scenes.relations import KINDS, Formula, ground_of
@@ -129,12 +129,11 @@ class Drawing:
 
     def answer(self, example: Example, _: Tensor, generator: torch.Generator, /) -> tuple[Any, dict[str, Any]]:
         asked: Asked = (example.conditions or ())[0]
-        with count_rows() as counted:
-            image, tries = self.drawn(asked, generator)
-        (found,) = self.reader.read(self.look(image * 2 - 1))
+        picture = self.drawn(asked, generator)
+        (found,) = self.reader.read(self.look(picture.image * 2 - 1))
         record = {"skill": asked.skill, "right": asked.shown_by(found), "found": found.tolist()}
-        (picture,) = to_output(image[None], "pil", (0.0, 1.0))
-        return picture, record | {"tries": tries, "rows": counted.rows}
+        (shown,) = to_output(picture.image[None], "pil", (0.0, 1.0))
+        return shown, record | {"tries": picture.tries, "rows": picture.rows}
 
     def score(self, _true: Tensor, _image: Tensor, record: Mapping[str, Any], /) -> None:
         from torchmetrics import MeanMetric, MetricCollection
@@ -146,17 +145,17 @@ class Drawing:
             self.of[skill] = Scores(MetricCollection({skill: MeanMetric()}))
         self.of[skill].update(float(record["right"]))
 
-    def drawn(self, asked: Asked, generator: torch.Generator) -> tuple[Tensor, int]:
-        """A picture (3, H, W) in [0, 1], and how many samples were drawn for it."""
+    def drawn(self, asked: Asked, generator: torch.Generator) -> Picture:
+        """A picture (3, H, W) in [0, 1] of what was asked for."""
         how: dict[str, Any] = {"generator": generator, "output_type": "pt", "progress": False, **self.asks.options}
         if asked.denied is None:
-            (picture,) = draw(asked.graph, self.model, tries=self.asks.tries, **how)
-            return picture.image, picture.tries
+            return draw(asked.graph, self.model, tries=self.asks.tries, **how)[0]
         ((_, described),) = asked.graph.objects.items()
         (plain,) = self.model.scene(described, generator=generator)
         place = described.rpartition(" at ")[2]
-        composer = Composer(2 * plain & ~self.model.read(f"{asked.denied} object at {place}"))
-        return composer.sample(**how)[0], 1
+        with count_rows() as counted:
+            image = Composer(2 * plain & ~self.model.read(f"{asked.denied} object at {place}")).sample(**how)[0]
+        return Picture(image, Objects().read(described), float("nan"), tries=1, rows=counted.rows)
 
 
 def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
@@ -166,9 +165,22 @@ def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
     fits = [
         [k for k, one in enumerate(found[:, 2:]) if bool(((one == words) | (words == 0)).all())] for words in wanted
     ]
-    choices = [choice for choice in itertools.product(*fits) if len(set(choice)) == len(choice)]
-    right = [bool(graph.holds(ground_of(found[list(choice)][None]))) for choice in choices]
-    return any(right), bool(choices), len(found) == len(wanted)
+    right = there = False
+    for choice in _choices(fits):
+        there = True
+        if right := bool(graph.holds(ground_of(found[list(choice)][None]))):
+            break
+    return right, there, len(found) == len(wanted)
+
+
+def _choices(fits: Sequence[Sequence[int]], taken: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """All ways to take one of each, none of them twice."""
+    if len(taken) == len(fits):
+        yield taken
+        return
+    for one in fits[len(taken)]:
+        if one not in taken:
+            yield from _choices(fits, (*taken, one))
 
 
 def random_graph(count: int, seed: int) -> SceneGraph:
