@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -89,16 +90,19 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
 
 
 def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> None:
-    """Of `clevr` with its weights, where nothing but the scene and the seed is said."""
+    """Of `clevr` with its weights and fewer steps, where nothing but the scene and the seed is said."""
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
     red = {"x": 0.3, "y": 0.45, "size": "large", "color": "red", "material": "metal", "shape": "cube"}
-    model, scene, settings = plugins.find("models", "clevr")(), Scene((Item(red),)), Settings(seed=3)
+    clevr, scene, settings = plugins.find("models", "clevr")(), Scene((Item(red),)), Settings(seed=3)
+    model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=10))
+    plugins.register("models", "brief", lambda **_: model)
     studio = png(model.shown(sampled(scene, model, settings, lambda _: None), side=SIDE))
-    line = "energycomp sample clevr 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
-    assert shell_line(scene, model, "clevr", settings) == line
+    line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
+    assert shell_line(scene, model, "brief", settings) == line
     assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
     assert (folder / "scene.png").read_bytes() == studio
-    exec(python_lines(scene, model, "clevr", settings), {})  # noqa: S102 - the lines under test
+    (folder / "scene.png").unlink()
+    exec(python_lines(scene, model, "brief", settings), {})  # noqa: S102 - the lines under test
     assert (folder / "scene.png").read_bytes() == studio
 
 
