@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import currentframe
 from pathlib import Path
-from traceback import walk_stack
 from typing import Any
 
 import torch
@@ -139,7 +139,11 @@ class _Meta(TorchFunctionMode):
 
 def _running_imports() -> int:
     """How many frames of Python's import system are on the stack of this thread."""
-    return sum(frame.f_code.co_filename == IMPORT_SYSTEM for frame, _ in walk_stack(None))
+    frame, found = currentframe(), 0
+    while frame is not None:  # for each tensor that is made, so without a generator
+        found += frame.f_code.co_filename == IMPORT_SYSTEM
+        frame = frame.f_back
+    return found
 
 
 def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
