@@ -36,8 +36,8 @@ NOT_RUN = {
     r" (CLEVR_v1\.0|clevrtex_full|DIR|multi_dsprites\.npz|photos/)": "reads files of the user",
     r"cmaes|lamps|energycomp-random": "needs a package that the page installs or writes",
 }
-# What makes the other commands quick: few images and draws, and no search for the count of components except in
-# docs/edit.md.
+# What makes the other commands quick: few images and draws, a small model, and no search for the count of
+# components.
 QUICKER = {
     r"^(energycomp data clevr) -n \d{3,} ": r"\1 -n 1 ",
     r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
@@ -46,7 +46,8 @@ QUICKER = {
     r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 10",
     r"^(energycomp evaluate clevr\S* .*)-n (?:100|300)": r"\1-n 1 --count 0",
     r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
-    r"^(energycomp edit clevr \S+ .*)": r"\1 --count 4 --steps 4",
+    r"^(energycomp edit clevr scene.png .*)": r"\1 --count 2 --steps 2",
+    r"^energycomp edit clevr (\$scene .*)": r"energycomp edit clevr-small \1 --count 4 --steps 2",
     r"^energycomp evaluate clevr (--data skills\S*) -n 80": r"energycomp evaluate clevr-small \1 -n 1",
     r"^(energycomp scene .*)": r"\1 --steps 4 --tries 1",
     r"^(energycomp relate .*)": r"\1 --count 0",

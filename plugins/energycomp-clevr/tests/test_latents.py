@@ -97,10 +97,10 @@ def test_recipe_on_latents(tmp_path: Path, renders: Path, vae: Path) -> None:
 
 
 def test_recipe_on_scenes_that_it_renders(tmp_path: Path, vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_clevr.latents_recipe.SCENES", 8)
+    monkeypatch.setattr("energycomp_clevr.latents_recipe.SCENES", 6)
     for _ in range(2):  # made once
         made = recipe(data=None, init=None, preset="default", cache=tmp_path, vae=str(vae))
-    assert len(made.data) == 32  # eight of each kind, and their mirror images
+    assert len(made.data) == 24  # six of each kind, and their mirror images
     check_recipe(made)
 
 

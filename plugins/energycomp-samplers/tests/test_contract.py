@@ -47,7 +47,6 @@ def test_contract(name: str) -> None:
     [
         SMC(weights="fkc"),
         SMC(weights="energy"),
-        SMC(particles=4),
         SMC(moves=MALA()),
         SMC(moves=HMC(persistence=0.5)),
         SMC(moves=Langevin()),

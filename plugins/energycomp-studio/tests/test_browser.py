@@ -486,7 +486,7 @@ def test_stop_and_waiting_and_what_is_newer(new_page: Any, monkeypatch: pytest.M
     page, other, compose = new_page(), new_page(), Target.compose
 
     def slow(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(0.05)
+        time.sleep(0.3)
         return compose(*args, **kwargs)
 
     monkeypatch.setattr(Target, "compose", slow)
