@@ -21,24 +21,16 @@ def printed(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_sampling_imports_neither_the_compiler_nor_the_unets() -> None:
+def test_sampling_and_the_checks_import_neither_the_compiler_nor_the_unets_and_the_compiler_works_then() -> None:
     code = (
         "import sys, energycomp; model, _ = map(energycomp.load, ('clevr-small', 'decomp'))\n"
         "from energycomp.sampling import Composer\n"
         "Composer(model(0.3, 0.4)).sample(num_inference_steps=1)\n"
-        f"print(sorted({{{HEAVY}}} & sys.modules.keys()))"
-    )
-    assert printed(code) == "[]\n"
-
-
-def test_the_compiler_can_be_imported_after_the_block() -> None:
-    code = (
-        "import sys\nfrom energycomp.imports import without_compiler\n"
-        "with without_compiler():\n    import diffusers.schedulers\n"
-        "assert 'torch._dynamo' not in sys.modules\n"
+        "import energycomp_lab.checks\n"
+        f"print(sorted({{{HEAVY}}} & sys.modules.keys()))\n"
         "import torch\nprint(torch.compile(lambda x: x + 1, backend='eager')(torch.zeros(1)).item())"
     )
-    assert printed(code) == "1.0\n"
+    assert printed(code) == "[]\n1.0\n"
 
 
 def test_a_compiler_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:

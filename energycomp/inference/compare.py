@@ -60,7 +60,7 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
     >>> round(mean, 2), p < 0.01
     (1.0, True)
     """
-    from scipy import stats
+    from scipy.special import stdtr  # scipy.stats takes three times as long to import
 
     if errors.shape != other.shape or not len(errors):
         raise InputError(f"got errors {tuple(errors.shape)} and {tuple(other.shape)}; expected (S,) of the same draws")
@@ -70,4 +70,4 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
     stderr = max(stderr, ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
     if freedom == 0.0 or stderr == 0.0:
         return mean, stderr, 0.5
-    return mean, stderr, float(stats.t.sf(mean / stderr, freedom))
+    return mean, stderr, float(stdtr(freedom, -mean / stderr))

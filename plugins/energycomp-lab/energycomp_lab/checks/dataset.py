@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torchmetrics import MetricCollection
 
 from energycomp.components import Conditioner
 from energycomp.errors import InputError
@@ -38,6 +37,8 @@ def check_dataset(source: DataSource, conditioner: Conditioner | None = None) ->
         expect(len(examples) == 2, f"{len(examples)} examples of 2 images", "2", "let examples read what write makes")
         for example in examples:
             _check_example(example)
+        from torchmetrics import MetricCollection  # which takes seconds
+
         metrics = source.metrics()
         expect(isinstance(metrics, MetricCollection), f"metrics {type(metrics).__name__}", "a MetricCollection", "wrap")
         expect(bool(len(metrics)), "no metrics", "at least one", "see energycomp_lab.evaluation")

@@ -13,7 +13,6 @@ from typing import Any
 
 import attrs
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from energycomp.components import Condition, timestep_of
@@ -183,6 +182,8 @@ def relabelled(model: Model, table: Table) -> list[NearMiss]:
     classes, count = model.denoiser.token_shape[1], labels_of(model)
     labels = torch.arange(classes)
     if count <= COLUMNS:
+        from scipy.optimize import linear_sum_assignment
+
         by_label, cost = each.gather(1, table.shown.argsort(1)), 1 - torch.eye(classes, count, dtype=each.dtype)
         for one in table.shown[:, 0].unique():
             cost[one] = by_label[table.shown[:, 0] == one].mean(0)

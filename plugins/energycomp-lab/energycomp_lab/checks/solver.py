@@ -12,7 +12,7 @@ from energycomp.inference import Needs, Problem, Solution, Solver, infer, make_p
 from energycomp.models import Model
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_lab.checks.expect import expect, expect_refusal, expect_same_state
-from energycomp_lab.evaluation.scene_metrics import FOUND_WITHIN, match
+from energycomp_lab.evaluation.matching import FOUND_WITHIN, match
 
 
 def check_solver(solver: Solver, *, tolerance: float = FOUND_WITHIN) -> None:

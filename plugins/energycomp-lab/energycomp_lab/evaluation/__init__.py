@@ -35,15 +35,13 @@ if TYPE_CHECKING:
         adjusted_rand_index,
         match_masks,
     )
+    from energycomp_lab.evaluation.matching import FOUND_WITHIN, match, near_pairs
     from energycomp_lab.evaluation.scene_metrics import (
-        FOUND_WITHIN,
         CountAccuracy,
         EstimationError,
         ExactSet,
         PerceptionRate,
         Precision,
-        match,
-        near_pairs,
     )
 
 __getattr__, _ = first_use(__name__, __file__)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from energycomp.components import MixedConditioner, MixedSupport
-from energycomp_lab.evaluation.scene_metrics import near_pairs
+from energycomp_lab.evaluation.matching import near_pairs
 
 BINS = 10
 

@@ -1,0 +1,57 @@
+"""The matching of inferred values with true ones, without torchmetrics, whose import takes seconds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+
+FOUND_WITHIN = 0.002  # mean squared difference below which an object counts as found (thesis 5.4.1)
+
+
+def match(found: Tensor, true: Tensor) -> Tensor:
+    """Mean squared differences (min(K, K'),) of the matched values; the matching has the least sum over all pairs.
+
+    Args:
+        found: (K', D).
+        true: (K, D).
+
+    >>> match(torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([[0.1, 0.0]]))
+    tensor([0.0050])
+    """
+    cost = _differences(found, true)
+    return cost[_assigned(cost)]
+
+
+def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tuple[Tensor, Tensor]:
+    """Which found values are which true ones: the rows (M,) of both, of as many near pairs as possible.
+
+    Args:
+        found: (K', D).
+        true: (K, D).
+        within: the mean squared difference below which a pair is near.
+
+    >>> rows, columns = near_pairs(torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([[0.01, 0.0], [0.9, 0.9]]))
+    >>> rows.tolist(), columns.tolist()
+    ([1], [0])
+    """
+    cost = _differences(found, true)
+    rows, columns = _assigned(cost.clamp(max=within))  # far pairs cost the same, so they pull at no near one
+    near = cost[rows, columns] < within
+    return rows[near], columns[near]
+
+
+def _differences(found: Tensor, true: Tensor) -> Tensor:
+    """Mean squared differences (K', K) of all pairs."""
+    if found.ndim != 2 or true.ndim != 2 or found.shape[1] != true.shape[1]:
+        raise InputError(f"got values {tuple(found.shape)} and {tuple(true.shape)}; expected (K', D) and (K, D)")
+    return (found[:, None] - true[None]).square().mean(2)
+
+
+def _assigned(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows and columns of the matching with the least sum."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())
+    return torch.as_tensor(rows, dtype=torch.long), torch.as_tensor(columns, dtype=torch.long)
