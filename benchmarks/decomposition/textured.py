@@ -6,7 +6,7 @@ energycomp train slots --data runs/parts/normalised --init slots-sprites --steps
     --option batch_size=16 -o runs/parts/slots
 energycomp train decomp --data runs/parts/normalised --init decomp --steps 600 --learning-rate 5e-4 --precision bf16
     --option batch_size=8 -o runs/parts/decomp
-energycomp train slots --data runs/parts/normalised --option plain=yes --steps 1500 --option batch_size=16
+energycomp train slots --data runs/parts/normalised --option plain=yes --steps 3000 --option batch_size=16
     -o runs/parts/attention
 python benchmarks/decomposition/textured.py [--models components runs/parts/slots/model ...] [--pixels] [-n 100]
     [--seed 0] [--threads 1]
