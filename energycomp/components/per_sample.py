@@ -69,13 +69,20 @@ def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
                 f"{got}; expected one of one sample; give one list of all compositions to `per_sample`"
             )
     leaves = {id(leaf): leaf for part in parts for leaf in part.terms}
-    return Composition([(leaf, _weight([part.terms.get(leaf, 0.0) for part in parts])) for leaf in leaves.values()])
+    weights = [[part.terms.get(leaf, 0.0) for part in parts] for leaf in leaves.values()]
+    equal = [all(weight == each[0] for weight in each) for each in weights]
+    if all(equal) and len(parts) > 1:
+        equal[0] = False  # of equal compositions, a weight that is kept for each sample tells how many there are
+    return Composition(
+        [
+            (leaf, each[0] if one else _weight(each))
+            for leaf, each, one in zip(leaves.values(), weights, equal, strict=True)
+        ]
+    )
 
 
 def _weight(weights: list[AnyWeight]) -> AnyWeight:
     """The weight of a leaf, from its weight in the composition of each sample."""
-    if all(weight == weights[0] for weight in weights):
-        return weights[0]
     total: AnyWeight = 0.0
     numbers = tuple(0.0 if isinstance(weight, Weight) else weight for weight in weights)
     if any(numbers):

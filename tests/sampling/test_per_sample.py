@@ -51,6 +51,12 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
     assert float((a - b).abs().max() / b.abs().max()) < tolerance
 
 
+def test_equal_compositions_are_as_many_samples() -> None:
+    a, b, *_ = compositions()
+    for one in (a, 2 * a & region("left half") * b):
+        close(sampled(per_sample([one] * 6), generator=generators()), looped([one] * 6), ROUNDING)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("guidance", [None, "cfg", "interval", "rescale", "apg", "zero-star"])
 def test_predictions_are_those_of_each_composition(kind: str, guidance: str | None) -> None:
