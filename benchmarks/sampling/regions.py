@@ -42,7 +42,7 @@ WEIGHTS = ("number", "region", "regional")
 HALVES = ("left half", "right half")
 TRUE = "true"  # rendered images
 SEEN, SHARE = 32, 0.9  # least pixels of a colour in a half, and least share of all of its pixels
-HUES = {"red": 0.0, "yellow": 0.16, "green": 0.31, "blue": 0.62}  # of the renderer's colours, in turns
+HUES = {"red": 0.0, "yellow": 0.16, "green": 0.31, "blue": 0.62, "purple": 0.76}  # of the renderer's colours, in turns
 COLORED, HUE_ERROR = 0.3, 0.08  # least saturation of a pixel of an object, and greatest distance of its hue
 DRAWS = 16  # that read a sample
 
@@ -104,18 +104,23 @@ class Rendered(Way):
                 return (image + 1) / 2
 
 
-@torch.no_grad()
 def read(model: Model, image: Tensor) -> list[str]:
     """The concepts of the left and of the right half."""
-    observation = model.encode(model.given(image[None]))
+    leaves = [model.leaf(model.conditioner.parse(concept=concept)) for concept in CONCEPTS]
+    return [CONCEPTS[k] for k in errors_of_halves(model, image[None], leaves).argmin(1).tolist()]
+
+
+@torch.no_grad()
+def errors_of_halves(model: Model, image: Any, leaves: Sequence[Any]) -> Tensor:
+    """Denoising errors (2, K) of K components in the left and in the right half of an image."""
+    observation = model.encode(model.given(image))
     denoiser, defaults = model.denoiser, model.defaults
     drawn = {"timesteps": defaults.timesteps, "gamma": defaults.gamma, "generator": 0}
     bank = draw_bank(DRAWS, denoiser.sample_shape, denoiser.alphas_cumprod, **drawn)
-    leaves = [model.leaf(model.conditioner.parse(concept=concept)) for concept in CONCEPTS]
     samples = bank.noised(observation, denoiser.alphas_cumprod)
     eps = predict_leaves(Composition([(leaf, 1.0) for leaf in leaves]), samples, bank.timestep)  # (K, S, C, H, W)
     squares = (eps - bank.noise).square() * bank.weight[:, None, None, None]
-    return [CONCEPTS[int(half.sum(dim=(1, 2, 3, 4)).argmin())] for half in squares.chunk(2, dim=-1)]
+    return torch.stack([half.sum(dim=(1, 2, 3, 4)) for half in squares.chunk(2, dim=-1)])
 
 
 def right_half(found: list[str], pair: tuple[str, str]) -> float:

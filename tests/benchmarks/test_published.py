@@ -1,0 +1,74 @@
+"""The benchmark of pipelines: a small one that is trained for two steps, and a distilled one with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.published import run, small
+from energycomp.images import to_output
+from energycomp_text.testing import tiny_flux
+
+CASES = ["regions"] * 2 + ["not"] * 2 + ["best-of"] * 2
+
+
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
+    capsys.readouterr()
+    run.main([*arguments, "-n", "2", "--steps", "2"])
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_pipeline_is_trained_with_its_loras_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small.main(["--steps", "2", "-n", "56", "-o", str(tmp_path)])
+    loras = [str(tmp_path / name) for name in small.SUBJECTS]
+    picture = tmp_path / "shown.png"
+    found = lines(capsys, "--pipeline", str(tmp_path / "pipeline"), "--lora", *loras, "-o", str(picture))
+    assert [line["case"] for line in found] == CASES + ["two loras"] * 4
+    assert {line["judge"] for line in found} == {"pixels"}
+    assert picture.is_file()
+    assert [line["nfe"] for line in found if line["way"] in ("region", "A & ~B", "S & T")] == [6.0] * 3
+    assert [line["nfe"] for line in found if str(line["way"]).startswith("set_adapters")] == [4.0] * 2
+
+
+def test_a_distilled_pipeline_at_weight_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_flux(guidance_embeds=False).save_pretrained(tmp_path)
+    found = lines(
+        capsys, "--pipeline", str(tmp_path), "--prompts", "a dog", "a cat", "--scale", "1", "--image-size", "32"
+    )
+    assert [line["case"] for line in found] == CASES
+    assert {(line["judge"], line["scale"]) for line in found} == {("model", 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pipeline", "nowhere"], "got nowhere, which is no folder; expected"),
+        (["--pipeline", "."], "without model_index.json; expected"),
+        (["--pipeline", "pipe", "--lora", "one", "two"], "got the LoRA one, which does not exist; expected"),
+    ],
+)
+def test_what_is_missing_is_named(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipe").mkdir()
+    (tmp_path / "pipe" / "model_index.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        run.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_pixels_find_what_was_rendered() -> None:
+    rng = np.random.default_rng(0)
+    for name in small.NAMES:
+        images = [to_output(2 * small.picture([name], rng)[None] - 1, "pil")[0] for _ in range(20)]
+        assert sum(run.pixels(image)(name, None) for image in images) >= 18
+        others = [other for other in small.NAMES if not set(run.colors_of(other)) & set(run.colors_of(name))]
+        assert not any(run.pixels(image)(other, None) for image in images for other in others)
