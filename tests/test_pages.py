@@ -49,7 +49,6 @@ QUICKER = {
     r"^(energycomp edit clevr scene.png --move .*)": r"\1 --count 2 --steps 2",
     r"^energycomp edit clevr (scene.png --set .*)": r"energycomp edit clevr-small \1 --count 2 --steps 2",
     r"^energycomp edit clevr (\$scene .*)": r"energycomp edit clevr-small \1 --count 4 --steps 2",
-    r"^energycomp evaluate clevr (--data skills\S*) -n 80": r"energycomp evaluate clevr-small \1 -n 1",
     r"^(energycomp scene .*)": r"\1 --steps 4 --tries 1",
     r"^(energycomp relate .*)": r"\1 --count 0",
     r"^(energycomp data clevr-videos .*)": r"\1 --objects 2:32x32:6f",

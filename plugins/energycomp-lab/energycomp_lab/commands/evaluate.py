@@ -45,13 +45,15 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8. Or the "
-            "prompts of skills, or skills:negation,two, which the model draws, and a reader of renders judges."
+            help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8. Or "
+            "skills, or skills:negation,two: prompts that the model draws and a reader of renders judges."
         ),
     ] = "synthetic",
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Folder for evaluation.jsonl, with one line per image, and report.json."),
+        typer.Option(
+            "-o", "--out", help="Folder for evaluation.jsonl, with one line per image, report.json, and what is drawn."
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Maximum number of images.")] = 300,
     solver: SolverName = None,
@@ -83,8 +85,7 @@ def evaluate(
 
     If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
     interrupted run continues: images in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its
-    own; the same command without --shard then evaluates what is missing and writes the report. What a model draws is
-    written there, too.
+    own; the same command without --shard then evaluates what is missing and writes the report.
     """
     part = shard_of(shard)
     if part.total > 1 and out is None:
