@@ -20,7 +20,7 @@ from energycomp.plugins import find
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-    from energycomp_lab.evaluation.tasks import Task
+    from energycomp_lab.evaluation.report import Scores
 
 
 def _all(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
@@ -148,6 +148,30 @@ class HasSceneScores(Protocol):
     def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
         """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
         ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """One way to evaluate a model: what is asked of it, and how the answers are scored.
+
+    Attributes:
+        solver: name of what answers, in the report.
+    """
+
+    solver: str
+
+    @property
+    def scores(self) -> list[Scores]:
+        """Metrics, with an interval each."""
+
+    def true(self, example: Example) -> Tensor:
+        """What the answer to an example is compared with."""
+
+    def answer(self, example: Example, true: Tensor, generator: torch.Generator, /) -> tuple[Any, dict[str, Any]]:
+        """The result of an example, and JSON data for its record, among them `rows`: the network evaluations."""
+
+    def score(self, true: Tensor, image: Tensor, record: Mapping[str, Any], /) -> None:
+        """Adds a record to the scores: of the record alone, so that an interrupted run gives the same report."""
 
 
 @runtime_checkable

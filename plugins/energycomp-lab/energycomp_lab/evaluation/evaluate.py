@@ -16,14 +16,12 @@ from energycomp.inference import Solver
 from energycomp.models import Model, model_of
 from energycomp.progress import progress as shown
 from energycomp.seeds import as_seed, derived_seed
-from energycomp_lab.evaluation.data import Example
+from energycomp_lab.evaluation.data import Example, Task
 from energycomp_lab.evaluation.records import check_record, example_fingerprint, records_by_index
 from energycomp_lab.evaluation.report import Report
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
-
-    from energycomp_lab.evaluation.tasks import Task
 
 
 def evaluate(
@@ -92,7 +90,7 @@ def evaluate(
     >>> report.values["recall"], round(report.values["mse"], 6)
     (1.0, 0.0)
     """
-    from energycomp_lab.evaluation.tasks import Conditions, Parts, Task  # torchmetrics takes seconds
+    from energycomp_lab.evaluation.tasks import Conditions, Parts  # torchmetrics takes seconds
 
     model, seed = model_of(model), as_seed(seed)
     own, decomposes = isinstance(metrics, Task), takes_apart(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -21,30 +21,6 @@ from energycomp_lab.evaluation.attributes import attribute_metrics
 from energycomp_lab.evaluation.data import Example, true_values
 from energycomp_lab.evaluation.records import from_bits, from_numbers, to_bits, to_numbers
 from energycomp_lab.evaluation.report import Scores
-
-
-@runtime_checkable
-class Task(Protocol):
-    """One way to evaluate a model: what is asked of it, and how the answers are scored.
-
-    Attributes:
-        solver: name of what answers, in the report.
-    """
-
-    solver: str
-
-    @property
-    def scores(self) -> list[Scores]:
-        """Metrics, with an interval each."""
-
-    def true(self, example: Example) -> Tensor:
-        """What the answer to an example is compared with."""
-
-    def answer(self, example: Example, true: Tensor, generator: torch.Generator, /) -> tuple[Any, dict[str, Any]]:
-        """The result of an example, and JSON data for its record, among them `rows`: the network evaluations."""
-
-    def score(self, true: Tensor, image: Tensor, record: Mapping[str, Any], /) -> None:
-        """Adds a record to the scores: of the record alone, so that an interrupted run gives the same report."""
 
 
 class Conditions:
