@@ -4,7 +4,7 @@ python benchmarks/published/small.py [--steps 1000] [-n 1000] [--seed 0] [-o run
 
 `OUT/pipeline` is a `StableDiffusionPipeline` for images of 32x32 as diffusers saves it, `OUT/zog` and `OUT/mib` are
 LoRAs as `save_lora_weights` writes them. Its images show one or two red, blue or green solids. A zog has black and
-white bands, a mib yellow and purple ones. A run that was stopped goes on.
+white bands, a mib yellow and blue ones. A run that was stopped goes on.
 
 The VAE is an `AutoencoderKL` trained here: `StableDiffusionPipeline` hands its VAE a generator, which the
 `AutoencoderDC` of `clevr` does not take.
@@ -45,7 +45,7 @@ from energycomp_lab.training import Step
 
 SIZE, LENGTH = 32, 16
 CONCEPTS = tuple(f"{tint} {shape}" for tint in ("red", "blue", "green") for shape in SHAPES)
-SUBJECTS = {"zog": ("black", "white"), "mib": ("yellow", "purple")}  # bands from the top, in turns
+SUBJECTS = {"zog": ("black", "white"), "mib": ("yellow", "blue")}  # bands from the top, in turns
 NAMES = (*CONCEPTS, *SUBJECTS)
 BANDS = 5
 PAINT = {**COLORS, "black": (12, 12, 12), "white": (255, 255, 255)}
