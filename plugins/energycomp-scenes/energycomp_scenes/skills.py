@@ -93,9 +93,11 @@ class Skills:
             raise InputError(f"got the skill {unknown[0]!r}; expected some of {', '.join(SKILLS)}")
         return Generated(count, partial(_example, names=names, seed=seed))
 
-    def write(self, folder: Path, **_: Any) -> Never:
+    def write(self, _folder: Path, **_: Any) -> Never:
         """Prompts have no images."""
-        raise InputError(f"got skills for {folder}; expected a source of images; draw them: evaluate --data skills")
+        raise InputError(
+            "got skills, which are prompts; expected a source of images; draw them: evaluate --data skills"
+        )
 
     def metrics(self) -> MetricCollection:
         """The share of pictures that are right."""

@@ -53,6 +53,8 @@ def test_prompts_follow_from_the_seed() -> None:
     assert [name.split()[0] for name in names[:8]] == list(SKILLS)
     assert names == [one.name for one in Skills().examples("", count=16, seed=0)]
     assert len({*names, *(one.name for one in Skills().examples("", count=16, seed=1))}) == 30  # counting has no words
+    with pytest.raises(InputError, match="which are prompts"):
+        Skills().write(Path("out"))
     with pytest.raises(InputError, match="got the skill 'three'"):
         Skills().examples("three", count=1, seed=0)
 
