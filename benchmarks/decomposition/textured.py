@@ -143,9 +143,10 @@ def training(name: str) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines, or writes normalised images."""
     given: dict[str, Any] = {
-        "normalise": (None, "folder of images, whose normalised ones are written to -o; nothing is measured")
+        "normalise": (None, "folder of images, whose normalised ones are written to -o; nothing is measured"),
+        "pixels": (False, "show models the scenes as they are"),
+        "out": "runs/parts/normalised",
     }
-    given |= {"pixels": (False, "show models the scenes as they are"), "out": "runs/parts/normalised"}
     options = parser(__doc__, models=[*COMPONENTS], n=100, seed=0, threads=1, **given).parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.normalise:
