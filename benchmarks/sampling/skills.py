@@ -22,16 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines."""
     parsed = parser(
         __doc__, model="clevr", n=(96, "pictures, over all skills"), tries=([4], "most samples of a picture"), seed=0,
-        skills=([""], "some of them"),
+        skills=([""], "some of them"), judge=("", "of a model of prompts: another one, which reads its pictures"),
     )  # fmt: skip
     parsed.add_argument("--ways", nargs="+", type=ways.Way.parsed, help="of drawing; the model's own")
     options = parsed.parse_args(arguments)
-    model = load(options.model)
+    model, judge = load(options.model), load(options.judge) if options.judge else None
     for way in options.ways or [ways.Way.of(model)]:
         for tries in options.tries:
-            asks = Skills(tries=tries, options=way.options)
-            examples = asks.examples(",".join(options.skills), count=options.n, seed=options.seed)
-            report = evaluate(model, examples, asks.task(model), seed=options.seed, data=f"skills, {way}, {tries}")
+            task = Skills(tries=tries, options=way.options, judge=judge).task(model)
+            examples = task.examples(",".join(options.skills), count=options.n, seed=options.seed)
+            report = evaluate(model, examples, task, seed=options.seed, data=f"skills, {way}, {tries}")
             print(json.dumps(report.as_dict()), flush=True)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,8 +16,9 @@ from energycomp import load
 from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp_clevr.objects import Objects
+from energycomp_datasets.solids.solids import picture
 from energycomp_scenes import Skills, scene
-from energycomp_scenes.skills import SKILLS, Asked
+from energycomp_scenes.skills import PROMPTED, SKILLS, Asked, Prompter, Wanted
 
 
 def found(*texts: str) -> Tensor:
@@ -70,11 +73,47 @@ def test_a_model_is_evaluated(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
+def test_prompts_are_composed() -> None:
+    task = Skills().task(load("text-composed"))
+    examples = task.examples("", count=18, seed=0)
+    asked = {skill: [one.conditions[0] for one in examples[k::6]] for k, skill in enumerate(PROMPTED)}
+    assert all(one.skill == skill for skill, those in asked.items() for one in those)
+    assert [len(one.names) for one in asked["several"]] == [2, 3, 4]
+    assert [one.names for one in asked["compound"]] == [one.names for one in asked["two"]]
+    for one in asked["binding"]:
+        assert not {*one.names[0].split()} & {*one.names[1].split()}
+    for one in asked["negation"]:
+        assert one.denied not in one.names
+    assert [one.name for one in examples] == [one.name for one in task.examples("", count=18, seed=0)]
+    assert examples[0].name != task.examples("one", count=1, seed=1)[0].name
+
+
+def test_prompts_are_judged_by_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp_scenes.skills.DRAWS", 8)
+    model = load("text-composed")
+    artist = Prompter(model, model)
+    image = picture(["red cube", "blue sphere"], np.random.default_rng(0)) / 2 + 0.5
+    composition = model(concept="red cube") & model(concept="blue sphere")
+    asked = Wanted("two", ("red cube", "blue sphere"), composition)
+    assert artist.right(asked, image) == (True, ["blue sphere", "red cube"])
+    assert not artist.right(attrs.evolve(asked, names=("red cube",)), image)[0]
+    assert not artist.right(attrs.evolve(asked, names=("red cube", "green sphere")), image)[0]
+    assert artist.right(attrs.evolve(asked, names=("red cube",), denied="green cube"), image)[0]
+    assert not artist.right(attrs.evolve(asked, names=("red cube",), denied="blue sphere"), image)[0]
+    quick = Prompter(model, model, options={"num_inference_steps": 2})
+    drawn = quick.drawn(asked, torch.Generator().manual_seed(0))
+    assert (drawn.image.shape, drawn.tries, drawn.rows) == ((3, 64, 64), 1, 6)  # two prompts and u, in two steps
+    drawn = attrs.evolve(quick, tries=2).drawn(asked, torch.Generator().manual_seed(0))
+    assert 1 <= drawn.tries <= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["clevr-places", "--data", "skills"], "whole objects"),
         (["clevr-small", "--data", "skills:three"], "got the skill 'three'"),
+        (["text-composed", "--data", "skills:counting"], "expected some of one, two, compound"),
+        (["text-composed", "--data", "skills", "--option", "concepts=red cube"], "add --option concepts=cat,dog"),
         (["clevr-small", "--data", "skills", "--solver", "pursuit"], "got a solver or a count"),
     ],
 )

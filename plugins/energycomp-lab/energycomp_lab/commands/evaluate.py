@@ -108,8 +108,8 @@ def evaluate(
         words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
         loaded = over(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
-        examples, decomposes = images.examples(wanted, count=n, seed=run.seed), takes_apart(loaded)
         task = images.task(loaded) if isinstance(images, HasTask) else None
+        examples, decomposes = (task or images).examples(wanted, count=n, seed=run.seed), takes_apart(loaded)
     scored = isinstance(images, HasSceneScores) and samples and part.total == 1
     report_of = partial(
         evaluated,

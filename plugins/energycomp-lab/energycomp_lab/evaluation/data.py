@@ -174,11 +174,19 @@ class Task(Protocol):
         """Adds a record to the scores: of the record alone, so that an interrupted run gives the same report."""
 
 
+class Exam(Task, Protocol):
+    """A task that comes with its examples."""
+
+    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
+        """What is asked, as of `DataSource`."""
+        ...
+
+
 @runtime_checkable
 class HasTask(Protocol):
     """A data source that asks a model something else than to read its images, such as to draw what it says."""
 
-    def task(self, model: Model) -> Task:
+    def task(self, model: Model) -> Exam:
         """What is asked."""
         ...
 
