@@ -217,9 +217,9 @@ def colors_of(prompt: str) -> tuple[str, ...]:
     """The colours that a prompt names, or that a subject has.
 
     >>> colors_of("a zog"), colors_of("a red cube"), colors_of("a dog")
-    (('black', 'white'), ('red',), ())
+    (('red', 'cyan'), ('red',), ())
     """
-    return tuple(c for word in prompt.split() for c in SUBJECTS.get(word, (word,)) if c in (*HUES, "black", "white"))
+    return tuple(c for word in prompt.split() for c in SUBJECTS.get(word, (word,)) if c in HUES)
 
 
 def pixels(image: Image.Image) -> Shows:
@@ -232,9 +232,8 @@ def pixels(image: Image.Image) -> Shows:
     (True, True, False, False)
     """
     hue, saturation, value = np.asarray(image.convert("HSV"), dtype=float).transpose(2, 0, 1) / 255.0
-    masks = {"black": value < 0.2, "white": (value > 0.75) & (saturation < 0.2)}
-    for color, own in HUES.items():
-        masks[color] = (saturation > 0.35) & (value > 0.2) & (np.abs((hue - own + 0.5) % 1.0 - 0.5) < HUE_ERROR)
+    colored = (saturation > 0.35) & (value > 0.2)
+    masks = {color: colored & (np.abs((hue - own + 0.5) % 1.0 - 0.5) < HUE_ERROR) for color, own in HUES.items()}
 
     def shows(prompt: str, half: int | None) -> bool:
         seen = [masks[color] for color in colors_of(prompt)]

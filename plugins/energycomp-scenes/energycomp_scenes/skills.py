@@ -12,21 +12,19 @@ what a model of prompts is asked.
 from __future__ import annotations
 
 import itertools
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial, reduce
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Never, Protocol
+from typing import TYPE_CHECKING, Any, Never
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, TextConditioner
+from energycomp.components import TextConditioner
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor, to_output
-from energycomp.inference import infer, sample_best
+from energycomp.images import ImageProcessor
 from energycomp.models import Model
 from energycomp.sampling import Composer
 from energycomp.seeds import derived_seed
@@ -35,20 +33,17 @@ from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_datasets.clevr.reader import SIZE, SceneReader, load_reader
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import Example, Generated
+from energycomp_scenes.artists import Drawing, Drawn, chosen
 from energycomp_scenes.drawing import draw
 from energycomp_scenes.graph import SceneGraph
+from energycomp_scenes.prompts import Prompter
 from energycomp_scenes.reading import check_objects
 from energycomp_scenes.relations import KINDS, Formula, ground_of
-from energycomp_solvers.enumerate import Enumerate
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-    from energycomp_lab.evaluation.report import Scores
-
 NAMES, AT = "abcdefgh", 0.05
-PROMPTED = ("one", "two", "compound", "binding", "negation", "several")  # skills of models of prompts
-DRAWS = 64  # that read a sample
 MOST, DENIED, CLEARLY = 5, 0.25, 0.3  # objects of a graph, share of relations that are denied, margin of the layout
 
 
@@ -97,7 +92,7 @@ class Skills:
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         """Prompts, one of each skill in turn."""
-        return Generated(count, partial(_example, names=_names(spec, SKILLS), seed=seed))
+        return Generated(count, partial(_example, names=chosen(spec, SKILLS), seed=seed))
 
     def write(self, _folder: Path, **_: Any) -> Never:
         """Prompts have no images."""
@@ -117,69 +112,6 @@ class Skills:
             return Drawing(Prompter(model, self.judge or model, self.tries, self.options))
         check_objects(model)
         return Drawing(Describer(self, model, load_reader()))
-
-
-class Artist(Protocol):
-    """What draws for a skill, and judges what it has drawn."""
-
-    @property
-    def name(self) -> str:
-        """That the report gives."""
-
-    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """Prompts, each with its skill."""
-
-    def drawn(self, asked: Any, generator: torch.Generator) -> Drawn:
-        """A picture of what was asked for."""
-
-    def right(self, asked: Any, image: Tensor) -> tuple[bool, Any]:
-        """Whether an image (3, H, W) in [0, 1] shows it and nothing else, and what it shows, as JSON."""
-
-
-class Drawn(NamedTuple):
-    """A picture (3, H, W) in [0, 1], how many were drawn for it, and their network evaluations."""
-
-    image: Tensor
-    tries: int
-    rows: int
-
-
-class Drawing:
-    """Draws what is asked for; the share of right pictures of each skill."""
-
-    def __init__(self, artist: Artist) -> None:
-        self.artist, self.solver = artist, artist.name
-        self.of: dict[str, Scores] = {}
-
-    @property
-    def scores(self) -> list[Scores]:
-        """Those of the skills that were asked."""
-        return list(self.of.values())
-
-    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """Prompts, one of each skill in turn."""
-        return self.artist.examples(spec, count=count, seed=seed)
-
-    def true(self, example: Example) -> Tensor:
-        """The prompt, as numbers."""
-        return torch.tensor(list(example.name.encode()))
-
-    def answer(self, example: Example, _: Tensor, generator: torch.Generator, /) -> tuple[Any, dict[str, Any]]:
-        asked = (example.conditions or ())[0]
-        image, tries, rows = self.artist.drawn(asked, generator)
-        right, found = self.artist.right(asked, image)
-        (shown,) = to_output(image[None], "pil", (0.0, 1.0))
-        return shown, {"skill": asked.skill, "right": right, "found": found, "tries": tries, "rows": rows}
-
-    def score(self, _true: Tensor, _image: Tensor, record: Mapping[str, Any], /) -> None:
-        from torchmetrics import MeanMetric, MetricCollection
-
-        from energycomp_lab.evaluation.report import Scores
-
-        skill = record["skill"]
-        if skill not in self.of:
-            self.of[skill] = Scores(MetricCollection({skill: MeanMetric()}))
-        self.of[skill].update(float(record["right"]))
 
 
 @attrs.frozen
@@ -212,93 +144,6 @@ class Describer:
         with count_rows() as counted:
             image = Composer(2 * plain & ~self.model.read(f"{asked.denied} object at {place}")).sample(**how)[0]
         return Drawn(image, 1, counted.rows)
-
-
-@attrs.frozen
-class Wanted:
-    """Concepts that a picture should show, one that it should not, and what is drawn for that."""
-
-    skill: str
-    names: tuple[str, ...]
-    composition: Composition
-    denied: str | None = None
-
-
-@attrs.frozen
-class Prompter:
-    """Draws prompts that it composes; a model of the same concepts judges zero-shot, as a diffusion classifier.
-
-        one         A                              compound   "A and B" as one prompt, for the pairs of `two`
-        two         A & B                          several    2 to 4 concepts
-        binding     two that share no word         negation   "A and B" & ~B
-
-    The number of concepts in a picture is unknown to the judge, up to one more than were asked for.
-    """
-
-    model: Model
-    judge: Model
-    tries: int = 1
-    options: Mapping[str, Any] = attrs.field(factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"prompts, at most {self.tries} samples, read by {self.judge.name}"
-
-    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        names = _names(spec, PROMPTED)
-        prompts: Any = self.model.conditioner
-        if len(prompts.concepts) < 2:
-            raise InputError(
-                f"got a model of the concepts {', '.join(prompts.concepts) or 'none'}; expected two or more, to be "
-                "composed; add --option concepts=cat,dog"
-            )
-
-        def example(index: int) -> Example:
-            skill, number = names[index % len(names)], index // len(names)
-            asked = self.asked(skill, number, seed)
-            return Example(torch.zeros(3, 8, 8), name=f"{skill} {number}: {asked.names}", conditions=[asked])
-
-        return Generated(count, example)
-
-    def asked(self, skill: str, number: int, seed: int) -> Wanted:
-        """What the prompt of a number asks for."""
-        prompts: Any = self.model.conditioner
-        known, drawn_as = prompts.concepts, "two" if skill == "compound" else skill
-        random = torch.Generator().manual_seed(derived_seed(HELD_OUT + seed, drawn_as, number))
-        order = [known[k] for k in torch.randperm(len(known), generator=random)]
-        size = 1 if skill == "one" else min(2 + number % 3, len(known)) if skill == "several" else 2
-        names = tuple(order[:size])
-        if skill == "binding":
-            apart = [name for name in order[1:] if not {*name.split()} & {*order[0].split()}]
-            names = (order[0], (apart or order[1:])[0])
-        scale = self.model.defaults.guidance_scale
-        parts = [scale * self.model.leaf(prompts.parse(concept=name)) for name in names]
-        if skill in ("compound", "negation"):
-            leading = prompts.template.partition("{}")[0].split()
-            whole = f" and {' '.join(leading[-1:])} ".join(names)
-            both = scale * self.model.leaf(prompts.parse(prompts.template.replace("{}", whole)))
-            if skill == "compound":
-                return Wanted(skill, names, both & self.model.unconditional)
-            return Wanted(skill, names[:1], both & ~parts[1], names[1])
-        one = parts[0] & self.model.unconditional if len(parts) == 1 else reduce(operator.and_, parts)
-        return Wanted(skill, names, one)
-
-    def drawn(self, asked: Wanted, generator: torch.Generator) -> Drawn:
-        how: dict[str, Any] = {"generator": generator, "output_type": "pt", "progress": False, **self.options}
-        if asked.denied is None and self.tries > 1:
-            best = sample_best(asked.composition, best_of=self.tries, until_complete=True, model=self.model, **how)
-            return Drawn(best.images[0], len(best.ranking.order), best.rows)
-        with count_rows() as counted:
-            image = Composer(asked.composition).sample(**how)[0]
-        return Drawn(image, 1, counted.rows)
-
-    def right(self, asked: Wanted, image: Tensor) -> tuple[bool, Any]:
-        most = min(len(asked.names) + 1, len(self.judge.conditioner.concepts))  # type: ignore[attr-defined]
-        solution = infer(image, self.judge, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=(1, most))
-        read = sorted(self.judge.conditioner.describe(value)["concept"] for value in solution.conditions)
-        if asked.denied is not None:
-            return asked.names[0] in read and asked.denied not in read, read
-        return read == sorted(asked.names), read
 
 
 def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
@@ -356,13 +201,6 @@ def _example(index: int, *, names: Sequence[str], seed: int) -> Example:
     return Example(
         torch.zeros(3, 8, 8), name=f"{skill} {number}: {graph.objects} {graph.relations}", conditions=[asked]
     )
-
-
-def _names(spec: str, known: Iterable[str]) -> list[str]:
-    names = [name.strip() for name in spec.split(",")] if spec else list(known)
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"got the skill {unknown[0]!r}; expected some of {', '.join(known)}")
-    return names
 
 
 def _word(random: torch.Generator, name: str) -> str:

@@ -18,7 +18,8 @@ from energycomp.errors import InputError
 from energycomp_clevr.objects import Objects
 from energycomp_datasets.solids.solids import picture
 from energycomp_scenes import Skills, scene
-from energycomp_scenes.skills import PROMPTED, SKILLS, Asked, Prompter, Wanted
+from energycomp_scenes.prompts import PROMPTED, Prompter, Wanted
+from energycomp_scenes.skills import SKILLS, Asked
 
 
 def found(*texts: str) -> Tensor:
@@ -88,8 +89,15 @@ def test_prompts_are_composed() -> None:
     assert examples[0].name != task.examples("one", count=1, seed=1)[0].name
 
 
+def test_a_judge_knows_all_concepts() -> None:
+    model = load("text-composed")
+    judge = attrs.evolve(model, conditioner=model.conditioner.with_concepts(["red cube", "blue cube"]))
+    with pytest.raises(InputError, match="which does not know red sphere"):
+        Skills(judge=judge).task(model).examples("", count=1, seed=0)
+
+
 def test_prompts_are_judged_by_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_scenes.skills.DRAWS", 8)
+    monkeypatch.setattr("energycomp_scenes.prompts.DRAWS", 8)
     model = load("text-composed")
     artist = Prompter(model, model)
     image = picture(["red cube", "blue sphere"], np.random.default_rng(0)) / 2 + 0.5
