@@ -45,7 +45,8 @@ class Prompter:
         two         A & B                          several    2 to 4 concepts
         binding     two that share no word         negation   "A and B" & ~B
 
-    The number of concepts in a picture is unknown to the judge, up to one more than were asked for.
+    A picture is right where, of all sets of so many concepts, the one that was asked for explains it best; with a
+    denied concept, where the best one or two have A and not B. An object that mixes two concepts counts as both.
     """
 
     model: Model
@@ -112,8 +113,8 @@ class Prompter:
 
     def right(self, asked: Wanted, image: Tensor) -> tuple[bool, Any]:
         known: Any = self.judge.conditioner
-        most = min(len(asked.names) + 1, len(known.concepts))
-        solution = infer(image, self.judge, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=(1, most))
+        count = len(asked.names) if asked.denied is None else (1, 2)
+        solution = infer(image, self.judge, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=count)
         read = sorted(known.describe(value)["concept"] for value in solution.conditions)
         if asked.denied is not None:
             return asked.names[0] in read and asked.denied not in read, read

@@ -104,7 +104,6 @@ def test_prompts_are_judged_by_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     composition = model(concept="red cube") & model(concept="blue sphere")
     asked = Wanted("two", ("red cube", "blue sphere"), composition)
     assert artist.right(asked, image) == (True, ["blue sphere", "red cube"])
-    assert not artist.right(attrs.evolve(asked, names=("red cube",)), image)[0]
     assert not artist.right(attrs.evolve(asked, names=("red cube", "green sphere")), image)[0]
     assert artist.right(attrs.evolve(asked, names=("red cube",), denied="green cube"), image)[0]
     assert not artist.right(attrs.evolve(asked, names=("red cube",), denied="blue sphere"), image)[0]
