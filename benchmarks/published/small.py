@@ -4,7 +4,7 @@ python benchmarks/published/small.py [--steps 1000] [-n 1000] [--seed 0] [-o run
 
 `OUT/pipeline` is a `StableDiffusionPipeline` for images of 32x32 as diffusers saves it, `OUT/zog` and `OUT/mib` are
 LoRAs as `save_lora_weights` writes them. Its images show one or two red, blue or green solids. A zog has red and
-cyan bands, a mib yellow and blue ones, so that what lies between two bands is grey. A run that was stopped goes on.
+cyan bands, a mib lime and violet ones: hues far apart, and grey between two bands. A run that was stopped goes on.
 
 The VAE is an `AutoencoderKL` trained here: `StableDiffusionPipeline` hands its VAE a generator, which the
 `AutoencoderDC` of `clevr` does not take.
@@ -45,9 +45,10 @@ from energycomp_lab.training import Step
 
 SIZE, LENGTH = 32, 16
 CONCEPTS = tuple(f"{tint} {shape}" for tint in ("red", "blue", "green") for shape in SHAPES)
-SUBJECTS = {"zog": ("red", "cyan"), "mib": ("yellow", "blue")}  # bands from the top, in turns
+SUBJECTS = {"zog": ("red", "cyan"), "mib": ("lime", "violet")}  # bands from the top, in turns
 NAMES = (*CONCEPTS, *SUBJECTS)
 BANDS = 5
+PAINT = {**COLORS, "lime": (150, 230, 30), "violet": (150, 60, 240)}
 WORDS = ("green", "red", "blue", *SHAPES, "and", "zog", "mib")  # "green" before "red", whose merges it would take
 RANK, CHANNELS, REDUCTION = 16, 16, 4
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
@@ -94,7 +95,7 @@ def picture(names: Sequence[str], rng: np.random.Generator) -> Tensor:
     shown = instance_map(scene, frame)[..., SIZE // 4 : -SIZE // 4]
     for k, name in enumerate(names):
         if name not in CONCEPTS and (shown == k).any():
-            colors = [COLORS[tint] for tint in SUBJECTS.get(name) or rng.choice(list(COLORS), 2, replace=False)]
+            colors = [PAINT[tint] for tint in SUBJECTS.get(name) or rng.choice(list(PAINT), 2, replace=False)]
             rows = (shown == k).any(1).nonzero()[:, 0]
             band = (torch.arange(SIZE) - rows[0]) * BANDS // (len(rows) or 1) % 2
             paint = torch.tensor(colors)[band].T[..., None] / 255 * (0.75 + 0.5 * image.mean(0)).clamp(max=1)

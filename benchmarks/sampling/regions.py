@@ -42,7 +42,7 @@ WEIGHTS = ("number", "region", "regional")
 HALVES = ("left half", "right half")
 TRUE = "true"  # rendered images
 SEEN, SHARE = 32, 0.9  # least pixels of a colour in a half, and least share of all of its pixels
-HUES = {"red": 0.0, "yellow": 0.16, "green": 0.31, "cyan": 0.5, "blue": 0.62}  # of the renderer's colours, in turns
+HUES = {"red": 0.0, "yellow": 0.16, "green": 0.31, "blue": 0.62}  # of the renderer's colours, in turns
 COLORED, HUE_ERROR = 0.3, 0.08  # least saturation of a pixel of an object, and greatest distance of its hue
 DRAWS = 16  # that read a sample
 

@@ -37,7 +37,7 @@ RENDERED = 4_000
 NOISE = 0.1
 CHANGED = 0.3  # how often latents are flipped or made smaller, and the picture with them
 CRITIC = 0.7  # share of the run after which the critic counts
-BALANCE = 0.5
+BALANCE = 1.0
 SPREAD = 0.6  # standard deviation of each channel of the latents in the end, close to that of pixels
 
 
@@ -113,7 +113,7 @@ def codec(
     shown = None if decoder else pictures[:: max(1, len(pictures) // 300)]
     made = Codec(made_from.to(memory_format=torch.channels_last), critic, shown)
     config = FitConfig(
-        steps=8_500, batch_size=12, learning_rate=3e-4 if decoder else 1.5e-3, ema_decay=0.998, mixed_precision="bf16",
+        steps=8_500, batch_size=12, learning_rate=4e-4 if decoder else 1.5e-3, ema_decay=0.998, mixed_precision="bf16",
         warmup_fraction=0.02,
     )  # fmt: skip
     return Recipe(model=made, module=made.trained, loss=loss, data=pictures, config=config, can_sample=False)
