@@ -10,9 +10,9 @@ best-of     w A & w B: one sample, and the best of 4 by `rank`
 two loras   S and T in their halves by `regional`; w S & w T; and "S and T" by `set_adapters` with weights 1 and 0.5
 
 `right` is the share of prompts that are found, in their half where they have one. Judge "pixels": colours, of the
-pipeline that `small.py` trains, without a network; a half shows the prompt whose colours have the most pixels. Judge "model", of other prompts: the pipeline's own errors. A
-half shows the prompt with the least error in it; an image shows the prompts with less error than u. Distilled pipelines
-take `--steps`, `--scale 1` and `--scheduler`.
+pipeline that `small.py` trains, without a network; a half shows the prompt whose colours have the most pixels. Judge
+"model", of other prompts: the pipeline's own errors. A half shows the prompt with the least error in it; an image shows
+the prompts with less error than u. Distilled pipelines take `--steps`, `--scale 1` and `--scheduler`.
 """
 
 from __future__ import annotations
