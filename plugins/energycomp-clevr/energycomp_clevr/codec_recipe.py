@@ -6,8 +6,6 @@ Notation: variable -> symbol
     error        20 (|x^ - x|^2 + |c(x^) - c(x)|^2) + a (|x^ - x| + |grad x^ - grad x| / 2) + |z|^2 / 10^4
 
 c takes the mean of the channels away: with absolute errors alone, colours that few pixels have stay at their median.
-A decoder that trains alone is told by the critic from the start, whose gradient is `BALANCE` times that of the error at
-its last layer, see Esser et al. (2021), Eq. 7.
 """
 
 from __future__ import annotations
@@ -37,7 +35,6 @@ RENDERED = 4_000
 NOISE = 0.1
 CHANGED = 0.3  # how often latents are flipped or made smaller, and the picture with them
 CRITIC = 0.7  # share of the run after which the critic counts
-BALANCE = 1.0
 SPREAD = 0.6  # standard deviation of each channel of the latents in the end, close to that of pixels
 
 
@@ -64,12 +61,12 @@ class Codec:
 
     Args:
         vae: an AutoencoderDC of diffusers.
-        pictures: (N, 3, H, W), uint8, on which the spread of its latents is measured; None where latents stay.
+        pictures: (N, 3, H, W), uint8, on which the spread of its latents is measured.
     """
 
     vae: Any
     critic: Critic
-    pictures: Tensor | None
+    pictures: Tensor
 
     @property
     def trained(self) -> nn.ModuleDict:
@@ -83,18 +80,15 @@ class Codec:
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Writes the folder of the autoencoder, with channels of one spread, as `VAECodec` and diffusers read it."""
-        vae = self.vae.eval()
-        if self.pictures is not None:
-            with torch.no_grad():
-                latents = torch.cat([vae.encode(from_bytes(one)).latent for one in self.pictures.split(10)])
-            vae = spread(vae, latents.std((0, 2, 3)))
+        self.vae.eval()
+        with torch.no_grad():
+            latents = torch.cat([self.vae.encode(from_bytes(one)).latent for one in self.pictures.split(10)])
+        vae = spread(self.vae, latents.std((0, 2, 3)))
         with atomic_directory(folder) as temporary:
             vae.to(dtype).save_pretrained(temporary)
 
 
-def codec(
-    *, data: Path | None, init: Model | None, preset: str, cache: Path, vae: str = "", decoder: str = ""
-) -> Recipe:
+def codec(*, data: Path | None, init: Model | None, preset: str, cache: Path, vae: str = "") -> Recipe:
     """The recipe of a codec, 128x128 pixels to 16 channels of 16x16.
 
     Args:
@@ -103,19 +97,15 @@ def codec(
         preset: "default".
         cache: where rendered scenes are kept.
         vae: folder of an autoencoder to start from.
-        decoder: folder of one of which the decoder alone trains on: its latents stay.
     """
     if init is not None or preset != "default":
         raise InputError("got --init or a preset; expected neither, but --option vae=FOLDER for a codec to start from")
     pictures = _pictures(data, cache)
-    made_from, critic = _opened(vae or decoder) if vae or decoder else autoencoder(), Critic()
-    made_from.encoder.requires_grad_(not decoder)
-    shown = None if decoder else pictures[:: max(1, len(pictures) // 300)]
-    made = Codec(made_from.to(memory_format=torch.channels_last), critic, shown)
+    made_from, critic = _opened(vae) if vae else autoencoder(), Critic()
+    made = Codec(made_from.to(memory_format=torch.channels_last), critic, pictures[:: max(1, len(pictures) // 300)])
     config = FitConfig(
-        steps=8_500, batch_size=12, learning_rate=4e-4 if decoder else 1.5e-3, ema_decay=0.998, mixed_precision="bf16",
-        warmup_fraction=0.02,
-    )  # fmt: skip
+        steps=8_500, batch_size=12, learning_rate=1.5e-3, ema_decay=0.998, mixed_precision="bf16", warmup_fraction=0.02
+    )
     return Recipe(model=made, module=made.trained, loss=loss, data=pictures, config=config, can_sample=False)
 
 
@@ -147,25 +137,13 @@ def loss(module: nn.Module, batch: Tensor, step: Step) -> Tensor:
     noised = latents + noise * (torch.rand(len(latents), 1, 1, 1, generator=generator) < 0.5).to(latents)
     noised, images = _changed(noised, images, generator)
     decoded = made["vae"].decode(noised).sample.float()
-    alone = not latents.requires_grad
-    absolute, begins = (1.0, 0.03) if alone else (min(1.0, 0.2 + 1.12 * step.fraction), CRITIC)
-    error = reconstruction(decoded, images, absolute) + 1e-4 * latents.square().mean()
-    told = error.new_zeros(())
-    if step.fraction > begins - 0.03:
-        told = F.relu(1 - made["critic"](images)).mean() + F.relu(1 + made["critic"](decoded.detach())).mean()
-    if step.fraction > begins:
+    error = reconstruction(decoded, images, min(1.0, 0.2 + 1.12 * step.fraction)) + 1e-4 * latents.square().mean()
+    if step.fraction > CRITIC - 0.03:
+        error = error + F.relu(1 - made["critic"](images)).mean() + F.relu(1 + made["critic"](decoded.detach())).mean()
+    if step.fraction > CRITIC:
         fixed = {name: weight.detach() for name, weight in made["critic"].named_parameters()}
-        liked = torch.func.functional_call(made["critic"], fixed, (decoded,)).mean()
-        last = [one for one in made["vae"].decoder.parameters() if one.ndim == 4][-1]
-        weight = _balance(error, liked, last) if alone else 0.02
-        error = error - weight * liked
-    return error + told
-
-
-def _balance(error: Tensor, liked: Tensor, last: Tensor) -> Tensor:
-    """The weight of what the critic says."""
-    ours, its = (torch.autograd.grad(one, last, retain_graph=True)[0].norm() for one in (error, liked))
-    return BALANCE * ours / (its + 1e-6)
+        error = error - 0.02 * torch.func.functional_call(made["critic"], fixed, (decoded,)).mean()
+    return error
 
 
 def reconstruction(decoded: Tensor, images: Tensor, absolute: float) -> Tensor:

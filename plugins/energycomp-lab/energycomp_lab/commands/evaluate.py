@@ -46,7 +46,8 @@ def evaluate(
         str,
         typer.Option(
             help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8. Or "
-            "skills, or skills:negation,two: prompts that the model draws and a reader of renders judges."
+            "skills, or skills:negation,two: prompts that the model draws; a reader of renders judges, or, of "
+            "models of text, the model itself."
         ),
     ] = "synthetic",
     out: Annotated[
@@ -81,6 +82,7 @@ def evaluate(
     energycomp evaluate decomp -n 200 --option views=1 --json
     energycomp evaluate text --data PHOTOS --option model=FOLDER --count true
     energycomp evaluate clevr --data skills -n 80 -o skills
+    energycomp evaluate text --data skills --option model=FOLDER --option concepts=cat,dog,rabbit
     ```
 
     If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
