@@ -82,9 +82,14 @@ def gradient(images: Tensor) -> Tensor:
     >>> gradient(torch.arange(4.0).expand(1, 1, 4, 4)).tolist()
     [1.0]
     """
+    return lengths(images).mean((1, 2))
+
+
+def lengths(images: Tensor) -> Tensor:
+    """The lengths (B, H - 1, W - 1) of the gradient over x, y and channels, of images (B, C, H, W)."""
     x = images[:, :, :-1, 1:] - images[:, :, :-1, :-1]
     y = images[:, :, 1:, :-1] - images[:, :, :-1, :-1]
-    return (x.square() + y.square()).sum(1).double().sqrt().mean((1, 2))
+    return (x.square() + y.square()).sum(1).double().sqrt()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
