@@ -26,7 +26,7 @@ from energycomp.testing import attributes_model, labels_model, planted, stripes_
 from energycomp_studio.server import running
 
 pytest.importorskip("playwright", reason="no playwright: pip install playwright")
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
@@ -36,7 +36,7 @@ expect.set_options(timeout=WAIT)  # beside other work, a page takes longer than 
 
 def tinted(**_: Any) -> Any:
     own: dict[str, Any] = {"scheduler": "DDPMScheduler", "attribute_guidance": 1.5, "aspect": 1.5}
-    return tinted_model(solver="pursuit", counts=(0, 4), num_inference_steps=20, beta=1.0, **own)
+    return tinted_model(solver="pursuit", counts=(0, 4), num_inference_steps=8, beta=1.0, **own)
 
 
 def amazed(**_: Any) -> Any:
@@ -52,8 +52,10 @@ def address() -> Iterator[str]:
     plugins.register("models", "numbered", lambda **_: labels_model(3))
     plugins.register("models", "attributed", lambda **_: attributes_model(3))
     plugins.register("models", "striped", lambda **_: stripes_model(parts=4))
-    with running("tinted") as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # Gradio sums up its events by pandas: not each time
+        with running("tinted") as found:
+            yield found
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +66,19 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> BrowserContext:
+    """Of all pages without options of their own: what they loaded once stays in its cache."""
+    return browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+
+
 @pytest.fixture
-def new_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+def new_page(browser: Browser, context: BrowserContext, address: str) -> Iterator[Callable[..., Page]]:
     """Opens the page, and fails the test for an error in it or a request to another server."""
-    contexts, wrong = [], []
+    pages, wrong = [], []
 
     def opened(**options: Any) -> Page:
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
-        page = contexts[-1].new_page()
+        pages.append(page := (browser.new_context(**options) if options else context).new_page())
         page.set_default_timeout(WAIT)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: wrong.append(request.url) if _foreign(request.url, address) else None)
@@ -80,8 +87,9 @@ def new_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.evaluate("localStorage.clear(); sessionStorage.clear()")  # the scene, which the next test starts without
+        page.close()
     assert not wrong
 
 
@@ -156,7 +164,7 @@ def test_the_page_says_what_it_is_and_saves_what_the_command_saves(
     expect(page.locator("#compose-model")).to_contain_text(
         "Model tinted: 16x16 colour images; a component is an object"
     )
-    expect(status(page, "compose")).to_contain_text("2 objects, guidance 1.5; 20 steps")
+    expect(status(page, "compose")).to_contain_text("2 objects, guidance 1.5; 8 steps")
     box = picture(page, "compose").bounding_box()
     assert box["width"] / box["height"] == pytest.approx(1.5, abs=0.02)
     link = page.locator("#compose-scene .studio-download")
@@ -201,7 +209,7 @@ def test_the_scene_survives_that_the_page_is_loaded_again(new_page: Any) -> None
     expect(python(page)).to_contain_text("generator=3")
     before = picture(page, "compose").get_attribute("src")
     page.reload()
-    expect(status(page, "compose")).to_contain_text("3 objects, guidance 1.5; 20 steps")
+    expect(status(page, "compose")).to_contain_text("3 objects, guidance 1.5; 8 steps")
     expect(page.locator("#compose-seed input")).to_have_value("3")
     assert picture(page, "compose").get_attribute("src") == before
 
@@ -215,7 +223,7 @@ def test_drag_moves_and_draws_on_the_way(new_page: Any) -> None:
         time.sleep(0.05)
     expect(status(page, "compose")).to_contain_text("5 steps")
     page.mouse.up()
-    expect(status(page, "compose")).to_contain_text("20 steps")
+    expect(status(page, "compose")).to_contain_text("8 steps")
     expect(rows(page).first.get_by_label("x of 1")).to_have_value("0.6")
     expect(python(page)).to_contain_text("model(0.6, 0.45")
 
@@ -242,9 +250,9 @@ def test_errors_are_one_line_and_or_chooses_its_sampler(new_page: Any, capfd: py
     expect(status(page, "compose")).to_contain_text("got 100000 steps")
     expect(handles(page)).to_have_count(2)
     page.locator("#compose-steps input").fill("")
-    expect(status(page, "compose")).to_contain_text("20 steps")
+    expect(status(page, "compose")).to_contain_text("8 steps")
     rows(page).nth(1).get_by_label("how 2 is joined").select_option("|")
-    expect(status(page, "compose")).to_contain_text("2 objects, 2 alternatives; 20 steps")
+    expect(status(page, "compose")).to_contain_text("2 objects, 2 alternatives; 8 steps")
     expect(python(page)).to_contain_text('sampler="mixture"')
     assert "Traceback" not in capfd.readouterr().err
 
