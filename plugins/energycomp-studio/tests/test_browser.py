@@ -67,21 +67,40 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def context(browser: Browser) -> BrowserContext:
-    """Of all pages without options of their own: what they loaded once stays in its cache."""
-    return browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+def wrong() -> list[str]:
+    """Errors in any page, and requests to another server."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def new_context(browser: Browser, address: str, wrong: list[str]) -> Callable[..., BrowserContext]:
+    def opened(**options: Any) -> BrowserContext:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context.on("weberror", lambda error: wrong.append(str(error.error)))
+        context.on("request", lambda request: wrong.append(request.url) if _foreign(request.url, address) else None)
+        return context
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
+    """Of all pages without options of their own, which stay open: what they loaded stays in the browser's cache."""
+    return new_context(reduced_motion="reduce")
 
 
 @pytest.fixture
-def new_page(browser: Browser, context: BrowserContext, address: str) -> Iterator[Callable[..., Page]]:
+def new_page(
+    new_context: Callable[..., BrowserContext], context: BrowserContext, address: str, wrong: list[str]
+) -> Iterator[Callable[..., Page]]:
     """Opens the page, and fails the test for an error in it or a request to another server."""
-    pages, wrong = [], []
+    pages: list[Page] = []
 
     def opened(**options: Any) -> Page:
-        pages.append(page := (browser.new_context(**options) if options else context).new_page())
+        there = [] if options else context.pages[len(pages) :]
+        page = there[0] if there else (new_context(**options) if options else context).new_page()
+        pages.append(page)
         page.set_default_timeout(WAIT)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: wrong.append(request.url) if _foreign(request.url, address) else None)
         page.goto(address)
         expect(picture(page, "compose")).to_have_attribute("src", _DATA)
         return page
@@ -89,7 +108,7 @@ def new_page(browser: Browser, context: BrowserContext, address: str) -> Iterato
     yield opened
     for page in pages:
         page.evaluate("localStorage.clear(); sessionStorage.clear()")  # the scene, which the next test starts without
-        page.close()
+        page.goto("about:blank")
     assert not wrong
 
 
