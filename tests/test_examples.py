@@ -1,7 +1,8 @@
-"""The packages under examples/, installed and tested as a stranger would: CMA-ES, and what the template makes."""
+"""The packages under examples/ and what the template makes, installed, tested and used as a stranger would."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ pytest.importorskip("hatchling")
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 KINDS = {
+    "energycomp-lamps": "",
     "energycomp-cmaes": "",
     "energycomp-chain": "",
     "energycomp-lorenz": "",
@@ -26,6 +28,25 @@ KINDS = {
     "energycomp-discs": "model",
 }
 ODD = {"description": r'The "best" of C:\answers: 100 % {of} them', "author": 'Zoë "Z" O\'Neil'}
+LAMPS = [
+    ["plugins"],
+    ["data", "lamps", "-n", "32", "-o", "scenes"],
+    ["train", "lamps", "--data", "scenes", "--steps", "2", "-o", "run"],
+    ["sample", "run/model", "red", "blue", "--steps", "2", "-o", "scene.png"],
+    ["infer", "lamps", "scenes/000000.png", "--solver", "greedy", "--json"],
+    ["evaluate", "lamps", "--data", "scenes", "-n", "4", "--json"],
+]
+# One process for each of them would cost seconds.
+STORY = """
+import json, sys, pytest
+assert pytest.main(sys.argv[2:]) == 0
+from typer.testing import CliRunner
+from energycomp.cli import app
+for arguments in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    print(json.dumps(done.stdout))
+"""
 PIP = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
 
 
@@ -74,11 +95,19 @@ def tidy(folder: Path) -> list[str]:
     return [done.stdout + done.stderr for done in runs if done.returncode]
 
 
-def test_their_own_tests_pass(installed: Installed) -> None:
-    shown = installed.run("-m", "pytest", "-v", "-p", "no:cacheprovider", "--rootdir=.", *KINDS)
-    passed = [line for line in shown.splitlines() if "PASSED" in line]
-    assert {line.split("/")[0] for line in passed} == set(KINDS)
-    assert "skipped" not in shown
+def test_their_own_tests_pass_and_lamps_work_from_the_command_line(installed: Installed) -> None:
+    own = ["-v", "-p", "no:cacheprovider", "--rootdir=.", *KINDS]
+    *tested, listed, _, trained, _, inferred, evaluated = installed.run(
+        "-c", STORY, json.dumps(LAMPS), *own
+    ).splitlines()
+    assert {line.split("/")[0] for line in tested if "PASSED" in line} == set(KINDS)
+    assert not [line for line in tested if "skipped" in line]
+    assert "energycomp-lamps" in listed
+    assert "2 steps" in trained
+    assert (installed.sources / "scene.png").is_file()
+    first = json.loads((installed.sources / "scenes" / "lamps.json").read_text())["000000.png"]
+    assert sorted(found["value"] for found in json.loads(json.loads(inferred))["objects"]) == sorted(first)
+    assert json.loads(json.loads(evaluated))["exact_set"] == 1.0
 
 
 @pytest.mark.parametrize("name", KINDS)
