@@ -68,9 +68,9 @@ def test_what_is_missing_is_named(
 def test_pixels_find_what_was_rendered() -> None:
     rng = np.random.default_rng(0)
     for name in small.NAMES:
-        images = [to_output(2 * small.picture([name], rng)[None] - 1, "pil")[0] for _ in range(20)]
+        images = [to_output(2 * small.picture([name], rng)[None] - 1, "pil")[0] for _ in range(10)]
         others = [other for other in small.NAMES if not set(run.colors_of(other)) & set(run.colors_of(name))]
         judges = [run.pixels([name, *others], image) for image in images]
-        assert sum(shows(name, None) for shows in judges) >= 18
-        assert sum(shows(name, 0) or shows(name, 1) for shows in judges) >= 18
+        assert sum(shows(name, None) for shows in judges) >= 9
+        assert sum(shows(name, 0) or shows(name, 1) for shows in judges) >= 9
         assert not any(shows(other, half) for shows in judges for other in others for half in (None, 0, 1))

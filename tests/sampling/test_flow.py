@@ -248,12 +248,12 @@ def test_energies_beyond_the_ends_of_the_own_schedule_are_those_of_the_predictio
 
 @pytest.mark.parametrize("sampler", ["smc", "mala"])
 def test_products_of_matched_components(sampler: str) -> None:
-    """a b / u is N(0.457, 0.143); 200 steps come to levels beyond both ends of the own schedule."""
+    """a b / u is N(0.457, 0.143); 100 steps come to levels beyond both ends of the own schedule."""
     u = Gaussian(0.0, 1.0, unconditional="self", alphas_cumprod=SCALED)
     a, b = (Gaussian(mean, 0.25, unconditional=u, alphas_cumprod=SCALED) for mean in (1.0, -0.2))
     product = match_snr(a & b, Gaussian().noised_space)
     x = Composer(product).sample(
-        500, sampler=sampler, num_inference_steps=200, generator=0, output_type="latent", progress=False
+        500, sampler=sampler, num_inference_steps=100, generator=0, output_type="latent", progress=False
     )
     assert (float(x.mean()), float(x.var())) == pytest.approx((0.457, 0.143), abs=0.04)
 

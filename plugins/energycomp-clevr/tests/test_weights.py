@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 
@@ -31,9 +32,10 @@ def flow() -> energycomp.Model:
 
 def read(model: energycomp.Model, examples: list[Example]) -> tuple[float, float]:
     rate, precision = PerceptionRate(), Precision()
+    quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, draws=16))  # a quarter of its own
     for example in examples:
         image = to_unit(example.image) if isinstance(example.image, torch.Tensor) else example.image
-        solution = energycomp.infer(image, model)
+        solution = energycomp.infer(image, quick)
         for metric in (rate, precision):
             metric.update([solution.conditions], [true_values(example, model.conditioner)])
     return float(rate.compute()), float(precision.compute())
@@ -78,7 +80,7 @@ def test_reads_and_draws_at_128_pixels() -> None:
     rate, precision = read(model, [scene])
     assert rate == precision == 1
     drawn = energycomp.Composer([model(0.3, 0.6, color="red", size="large"), model(0.7, 0.6, color="blue")])
-    (image,) = drawn.sample(num_inference_steps=20, generator=0, output_type="np")
+    (image,) = drawn.sample(num_inference_steps=8, generator=0, output_type="np")
     assert image.shape == (128, 128, 3)
     red, blue = image[70:80, 36:42].mean((0, 1)), image[72:80, 86:93].mean((0, 1))
     assert red[0] > red[2] + 0.2
@@ -93,13 +95,13 @@ def test_an_empty_scene_has_no_objects(clevr: energycomp.Model) -> None:
 def test_composed_objects_are_where_they_were_asked_for(clevr: energycomp.Model) -> None:
     places = torch.tensor([[0.25, 0.45], [0.7, 0.4], [0.5, 0.7]])
     composer = energycomp.Composer([clevr.leaf(place[None]) for place in places])
-    (image,) = composer.sample(num_inference_steps=20, generator=torch.Generator().manual_seed(0), progress=False)
+    (image,) = composer.sample(num_inference_steps=10, generator=torch.Generator().manual_seed(0), progress=False)
     assert read(clevr, [Example(image, conditions=places.tolist())]) == (1, 1)
 
 
-def test_the_flow_model_reads_held_out_scenes(flow: energycomp.Model) -> None:
+def test_the_flow_model_reads_a_held_out_scene(flow: energycomp.Model) -> None:
     assert flow.denoiser.prediction_type == "flow"
-    examples = list(ClevrSource().examples("synthetic:3-8", count=2, seed=11))
+    examples = list(ClevrSource().examples("synthetic:6", count=1, seed=11))
     rate, precision = read(flow, examples)
     assert rate >= 0.9
     assert precision >= 0.9
@@ -117,7 +119,7 @@ def test_both_models_compose_one_scene(clevr: energycomp.Model, flow: energycomp
     places = torch.tensor([[0.25, 0.45], [0.7, 0.4]])
     other = energycomp.match_snr(flow.compose(places[1:]), clevr.denoiser.noised_space)
     scene = energycomp.Composer(clevr.leaf(places[:1]) + (other - other.unconditional))
-    (image,) = scene.sample(num_inference_steps=20, generator=0, progress=False)
+    (image,) = scene.sample(num_inference_steps=10, generator=0, progress=False)
     assert read(clevr, [Example(image, conditions=places.tolist())]) == (1, 1)
 
 

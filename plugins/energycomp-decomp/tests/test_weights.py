@@ -38,7 +38,7 @@ def test_models_conform(name: str) -> None:
 def test_objects_are_found(name: str) -> None:
     model, source = energycomp.load(name), find("datasets", name)()
     quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=5))
-    examples = source.examples("synthetic", count=8, seed=1)
+    examples = source.examples("synthetic", count=4, seed=1)
     report = evaluate(quick, examples, source.metrics(), progress=False)
     assert report.values["recall"] > 0.75
     assert report.values["mse"] < report.values["mse_baseline"] / 5
@@ -49,7 +49,7 @@ def test_views_show_objects_that_the_encoder_gives_one_latent(model: Model) -> N
     examples = [images[index] for index in (45, 56)]
     found = {}
     for views in (1, 8):
-        defaults = attrs.evolve(model.defaults, num_inference_steps=10, views=views)
+        defaults = attrs.evolve(model.defaults, num_inference_steps=5, views=views)
         report = evaluate(attrs.evolve(model, defaults=defaults), examples, ShapesSource().metrics(), progress=False)
         found[views] = report.values["recall"]
     assert found[1] <= 0.75

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+import attrs
 import pytest
 import torch
 
@@ -157,7 +158,9 @@ def test_what_has_no_belief() -> None:
 
 
 def test_two_readings_are_joined() -> None:
-    model, other = load("clevr-small"), load("clevr-small")
+    model, other = (
+        attrs.evolve(one, defaults=attrs.evolve(one.defaults, draws=16)) for one in map(load, ["clevr-small"] * 2)
+    )
     image = Composer([model("large red rubber cube at 0.4,0.5")]).sample(generator=0, num_inference_steps=20)[0]
     with catch_warnings():
         simplefilter("ignore")

@@ -65,12 +65,15 @@ def test_prompts_follow_from_the_seed() -> None:
 
 
 def test_a_model_is_evaluated(tmp_path: Path) -> None:
+    model = load("clevr-small")
+    quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=4))
+    quick.save_pretrained(tmp_path / "quick")
     options = ["--data", "skills:negation", "-n", "2", "--seed", "1", "-o", str(tmp_path / "out"), "--json"]
-    result = CliRunner().invoke(app, ["evaluate", "clevr-small", *options])
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "quick"), *options])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["negation"] in (0.0, 0.5, 1.0)
-    assert report["rows_per_image"] == 3 * load("clevr-small").defaults.num_inference_steps  # two objects and u
+    assert report["rows_per_image"] == 3 * 4  # two objects and u, in four steps
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
@@ -97,7 +100,7 @@ def test_a_judge_knows_all_concepts() -> None:
 
 
 def test_prompts_are_judged_by_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_scenes.prompts.DRAWS", 8)
+    monkeypatch.setattr("energycomp_scenes.prompts.DRAWS", 4)
     model = load("text-composed")
     artist = Prompter(model, model)
     image = picture(["red cube", "blue sphere"], np.random.default_rng(0)) / 2 + 0.5

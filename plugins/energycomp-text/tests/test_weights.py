@@ -18,7 +18,7 @@ from energycomp_datasets.solids.source import TextSource
 from energycomp_lab.evaluation import true_values
 
 FOLDERS = {"text": "text", "text-composed": "composed"}
-AT_LEAST = {"text": 7, "text-composed": 8}  # concepts found of 10; 1.7 by chance
+AT_LEAST = {"text": 4, "text-composed": 5}  # concepts found of 6; 1 by chance
 
 
 @pytest.fixture(scope="module", params=FOLDERS)
@@ -41,7 +41,7 @@ def test_the_weights_are_small_and_their_concepts_those_of_the_world(model: Mode
 def test_held_out_pairs_are_read(model: Model, name: str) -> None:
     quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, draws=8))  # a quarter of its own
     found = 0
-    for example in TextSource().examples("synthetic", count=5, seed=3):
+    for example in TextSource().examples("synthetic", count=3, seed=3):
         solution = energycomp.infer(to_unit(example.image), quick, count=2)
         found += sum(
             value in solution.conditions.tolist() for value in true_values(example, model.conditioner).tolist()
