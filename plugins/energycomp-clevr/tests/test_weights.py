@@ -76,7 +76,7 @@ def test_reads_real_pictures(clevr: energycomp.Model) -> None:
 
 def test_reads_and_draws_at_128_pixels() -> None:
     model = energycomp.load("clevr")
-    (scene,) = ClevrSource().examples("synthetic:3:128x128", count=1, seed=5)
+    (scene,) = ClevrSource().examples("synthetic:2:128x128", count=1, seed=5)
     rate, precision = read(model, [scene])
     assert rate == precision == 1
     drawn = energycomp.Composer([model(0.3, 0.6, color="red", size="large"), model(0.7, 0.6, color="blue")])
