@@ -25,7 +25,7 @@ from energycomp.models import Model, NumberProcessor
 
 PAGE = Path(__file__).parents[1] / "docs" / "own.md"
 STD = 0.1
-STEPS: dict[str, Any] = {"num_inference_steps": 20, "generator": 0, "progress": False}
+STEPS: dict[str, Any] = {"num_inference_steps": 10, "generator": 0, "progress": False}
 
 
 class Ideal(nn.Module):

@@ -58,13 +58,13 @@ SAMPLERS = {
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_are_those_of_the_posterior_in_closed_form(name: str) -> None:
     particles = SAMPLERS[name].particles is not None
-    x, report = drawn(Gaussian(-0.2, 0.6, sample_shape=SHAPE), 800 if particles else 8000, SAMPLERS[name])
+    x, report = drawn(Gaussian(-0.2, 0.6, sample_shape=SHAPE), 400 if particles else 4000, SAMPLERS[name])
     mean, covariance = posterior(-0.2, 0.6)
     found = x.flatten(1).double()
     error = 0.1 if particles else 0.06
     assert torch.allclose(found.mean(0), mean, atol=error)
     assert torch.allclose(torch.cov(found.T), covariance, atol=error)
-    assert report.constraint_calls == 50 * 8000 * (3.2 if particles else 1)
+    assert report.constraint_calls == 50 * 4000 * (3.2 if particles else 1)
 
 
 def test_the_final_weights_are_those_of_the_density_times_the_constraint() -> None:
