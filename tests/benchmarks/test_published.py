@@ -15,6 +15,12 @@ from energycomp_text.testing import tiny_flux
 CASES = ["regions"] * 2 + ["not"] * 2 + ["best-of"] * 2
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("published.run", "sampling.regions"):
+        monkeypatch.setattr(f"benchmarks.{place}.DRAWS", 2)
+
+
 def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
     capsys.readouterr()
     run.main([*arguments, "-n", "2", "--steps", "2"])

@@ -107,7 +107,7 @@ def test_texts_stand_beside_the_images_and_leave_them_as_they_are(kind: str) -> 
         assert all(half.min() < 100 for half in halves)
 
 
-@pytest.mark.parametrize("text", ["", "a" * 500, "two\nlines\tand more", "<b>", "Ø ∑ 日本"])
+@pytest.mark.parametrize("text", ["", "a" * 100, "two\nlines\tand more", "<b>", "Ø ∑ 日本"])
 def test_a_text_stays_beside_its_own_image(text: str) -> None:
     plain = grid(torch.zeros(3, 3, 32, 32), columns=3)
     written = pixels(grid(torch.zeros(3, 3, 32, 32), columns=3, heads=["", text, ""], names=[text]))
