@@ -23,6 +23,7 @@ from energycomp.images import png, to_output
 from energycomp.models import Calibration
 from energycomp.sampling import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
+from energycomp_studio.app import build
 from energycomp_studio.server import running
 
 pytest.importorskip("playwright", reason="no playwright: pip install playwright")
@@ -52,8 +53,16 @@ def address() -> Iterator[str]:
     plugins.register("models", "numbered", lambda **_: labels_model(3))
     plugins.register("models", "attributed", lambda **_: attributes_model(3))
     plugins.register("models", "striped", lambda **_: stripes_model(parts=4))
+
+    def calm(*arguments: Any, **options: Any) -> Any:
+        """Looks for events as seldom as on Windows: elsewhere Gradio looks 1000 times a second."""
+        blocks = build(*arguments, **options)
+        blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.05, 0.1
+        return blocks
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # Gradio sums up its events by pandas: not each time
+        patch.setattr("energycomp_studio.app.build", calm)
         with running("tinted") as found:
             yield found
 
