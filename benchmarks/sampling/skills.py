@@ -3,7 +3,8 @@
 python benchmarks/sampling/skills.py [--ways ddpm@100 ddim@50] [--tries 1 4] [-n 96] [--skills two negation] [--seed 0]
 
 Prints one JSON line for each way (as in `composed_samples.py`) and number of tries: the share of right pictures of each
-skill with its 95 % interval, and the network evaluations and seconds of a picture, which include its looks.
+skill with its 95 % interval, and the network evaluations and seconds of a picture, which include its looks. Pictures of
+a model of prompts are read by `--judge`, or by the model itself.
 """
 
 from __future__ import annotations
