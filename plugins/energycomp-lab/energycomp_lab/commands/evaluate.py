@@ -46,8 +46,8 @@ def evaluate(
         str,
         typer.Option(
             help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8. Or "
-            "skills, or skills:negation,two: prompts that the model draws; a reader of renders judges, or, of "
-            "models of text, the model itself."
+            "skills, or skills:negation,two: prompts to draw, judged by a reader of renders, or, of text, by the "
+            "model itself."
         ),
     ] = "synthetic",
     out: Annotated[
