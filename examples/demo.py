@@ -102,12 +102,12 @@ def take_apart(folder: Path) -> None:
 
 def compose_prompts(folder: Path) -> None:
     """Composes two prompts, samples pictures, and reads the first of them; then takes one of the two away."""
-    text = energycomp.load("text")
+    text = energycomp.load("text-composed")
     scale = text.defaults.guidance_scale
     cube, sphere = scale * text("a red cube"), scale * text("a blue sphere")
     generator = torch.Generator().manual_seed(0)
     rows = [
-        energycomp.Composer(scene).sample(SAMPLES, num_inference_steps=25, generator=generator)
+        energycomp.Composer(scene).sample(SAMPLES, generator=generator)
         for scene in (cube & sphere, scale * text("a red cube and a blue sphere") & ~sphere)
     ]
     save(grid([image for row in rows for image in row], SAMPLES, side=128), folder / "prompts.png", cells=2 * SAMPLES)
