@@ -59,7 +59,7 @@ QUICKER = {
     r"^(energycomp evaluate decomp .*)-n 100": r"\1-n 1 --option views=1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2 --option views=1",
     r"^(energycomp (?:decompose|recombine) decomp .*)": r"\1 --option views=1 --steps 10",
-    r"^(energycomp sample (?:clevr|faces|text) (?:(?!--steps).)*)$": r"\1 --steps 6",
+    r"^(energycomp sample (?:clevr|faces|text\S*) (?:(?!--steps).)*)$": r"\1 --steps 6",
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
 QUICKER_PYTHON = {
