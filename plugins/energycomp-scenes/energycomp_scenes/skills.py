@@ -37,7 +37,6 @@ from energycomp_scenes.artists import Drawing, Drawn, chosen
 from energycomp_scenes.drawing import draw
 from energycomp_scenes.graph import SceneGraph
 from energycomp_scenes.prompts import Prompter
-from energycomp_scenes.reading import check_objects
 from energycomp_scenes.relations import KINDS, Formula, ground_of
 
 if TYPE_CHECKING:
@@ -110,7 +109,10 @@ class Skills:
         """What is asked of a model of whole objects, such as `clevr`, or of one of prompts, such as `text`."""
         if isinstance(model.conditioner, TextConditioner):
             return Drawing(Prompter(model, self.judge or model, self.tries, self.options))
-        check_objects(model)
+        if not isinstance(model.conditioner, Objects):
+            raise InputError(
+                f"got the model {model.name}; expected one of whole objects, such as clevr, or of prompts, such as text"
+            )
         return Drawing(Describer(self, model, load_reader()))
 
 

@@ -120,7 +120,7 @@ def test_prompts_are_judged_by_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["clevr-places", "--data", "skills"], "whole objects"),
+        (["clevr-places", "--data", "skills"], "or of prompts, such as text"),
         (["clevr-small", "--data", "skills:three"], "got the skill 'three'"),
         (["text-composed", "--data", "skills:counting"], "expected some of one, two, compound"),
         (["text-composed", "--data", "skills", "--option", "concepts=red cube"], "add --option concepts=cat,dog"),
