@@ -93,9 +93,8 @@ class Prompter:
         scale = self.model.defaults.guidance_scale
         parts = [scale * self.model.leaf(prompts.parse(concept=name)) for name in names]
         if skill in ("compound", "negation"):
-            article = prompts.template.partition("{}")[0].split()[-1:]
-            whole = " ".join(["", "and", *article, ""]).join(names)
-            both = scale * self.model.leaf(prompts.parse(prompts.template.replace("{}", whole)))
+            caption = prompts.template.replace("{}", " and a ".join(names))
+            both = scale * self.model.leaf(prompts.parse(caption))
             if skill == "compound":
                 return Wanted(skill, names, both & self.model.unconditional)
             return Wanted(skill, names[:1], both & ~parts[1], names[1])
@@ -114,7 +113,8 @@ class Prompter:
     def right(self, asked: Wanted, image: Tensor) -> tuple[bool, Any]:
         known: Any = self.judge.conditioner
         count = len(asked.names) if asked.denied is None else (1, 2)
-        solution = infer(image, self.judge, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=count)
+        solver = Enumerate(draws=DRAWS, fresh_draws=1)
+        solution = infer(image, self.judge, solver=solver, count=count, progress=False)
         read = sorted(known.describe(value)["concept"] for value in solution.conditions)
         if asked.denied is not None:
             return asked.names[0] in read and asked.denied not in read, read

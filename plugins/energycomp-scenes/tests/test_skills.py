@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from energycomp import load
 from energycomp.cli import app
 from energycomp.errors import InputError
+from energycomp.models import Model
 from energycomp_clevr.objects import Objects
 from energycomp_datasets.solids.solids import picture
 from energycomp_scenes import Skills, scene
@@ -77,8 +78,14 @@ def test_a_model_is_evaluated(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
-def test_prompts_are_composed() -> None:
-    task = Skills().task(load("text-composed"))
+@pytest.fixture(scope="module")
+def text() -> Model:
+    pytest.importorskip("energycomp_text", reason="no text: pip install energycomp-text")
+    return load("text-composed")
+
+
+def test_prompts_are_composed(text: Model) -> None:
+    task = Skills().task(text)
     examples = task.examples("", count=18, seed=0)
     asked = {skill: [one.conditions[0] for one in examples[k::6]] for k, skill in enumerate(PROMPTED)}
     assert all(one.skill == skill for skill, those in asked.items() for one in those)
@@ -92,25 +99,23 @@ def test_prompts_are_composed() -> None:
     assert examples[0].name != task.examples("one", count=1, seed=1)[0].name
 
 
-def test_a_judge_knows_all_concepts() -> None:
-    model = load("text-composed")
-    judge = attrs.evolve(model, conditioner=model.conditioner.with_concepts(["red cube", "blue cube"]))
+def test_a_judge_knows_all_concepts(text: Model) -> None:
+    judge = attrs.evolve(text, conditioner=text.conditioner.with_concepts(["red cube", "blue cube"]))
     with pytest.raises(InputError, match="which does not know red sphere"):
-        Skills(judge=judge).task(model).examples("", count=1, seed=0)
+        Skills(judge=judge).task(text).examples("", count=1, seed=0)
 
 
-def test_prompts_are_judged_by_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_judged_by_a_model(text: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp_scenes.prompts.DRAWS", 4)
-    model = load("text-composed")
-    artist = Prompter(model, model)
+    artist = Prompter(text, text)
     image = picture(["red cube", "blue sphere"], np.random.default_rng(0)) / 2 + 0.5
-    composition = model(concept="red cube") & model(concept="blue sphere")
+    composition = text(concept="red cube") & text(concept="blue sphere")
     asked = Wanted("two", ("red cube", "blue sphere"), composition)
     assert artist.right(asked, image) == (True, ["blue sphere", "red cube"])
     assert not artist.right(attrs.evolve(asked, names=("red cube", "green sphere")), image)[0]
     assert artist.right(attrs.evolve(asked, names=("red cube",), denied="green cube"), image)[0]
     assert not artist.right(attrs.evolve(asked, names=("red cube",), denied="blue sphere"), image)[0]
-    quick = Prompter(model, model, options={"num_inference_steps": 2})
+    quick = Prompter(text, text, options={"num_inference_steps": 2})
     drawn = quick.drawn(asked, torch.Generator().manual_seed(0))
     assert (drawn.image.shape, drawn.tries, drawn.rows) == ((3, 64, 64), 1, 6)  # two prompts and u, in two steps
     drawn = attrs.evolve(quick, tries=2).drawn(asked, torch.Generator().manual_seed(0))
@@ -122,8 +127,6 @@ def test_prompts_are_judged_by_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["clevr-places", "--data", "skills"], "or of prompts, such as text"),
         (["clevr-small", "--data", "skills:three"], "got the skill 'three'"),
-        (["text-composed", "--data", "skills:counting"], "expected some of one, two, compound"),
-        (["text-composed", "--data", "skills", "--option", "concepts=red cube"], "add --option concepts=cat,dog"),
         (["clevr-small", "--data", "skills", "--solver", "pursuit"], "got a solver or a count"),
     ],
 )
@@ -131,3 +134,16 @@ def test_what_cannot_be_asked(arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(app, ["evaluate", *arguments])
     assert result.exit_code == 1
     assert said in result.output + str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("spec", "concepts", "said"),
+    [
+        ("counting", ["red cube", "blue cube"], "expected some of one, two, compound"),
+        ("", ["red cube"], "add --option concepts=cat,dog"),
+    ],
+)
+def test_what_cannot_be_asked_of_prompts(text: Model, spec: str, concepts: list[str], said: str) -> None:
+    few = attrs.evolve(text, conditioner=text.conditioner.with_concepts(concepts))
+    with pytest.raises(InputError, match=said):
+        Skills().task(few).examples(spec, count=1, seed=0)
