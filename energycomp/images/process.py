@@ -282,12 +282,13 @@ def guided(maps: Tensor, picture: Tensor, *, eps: float = 1e-3) -> Tensor:
     """
     radius = min(picture.shape[1:]) // 8
 
-    def mean(each: Tensor) -> Tensor:  # of the window around each pixel
-        flat = each.reshape(-1, 1, *each.shape[-2:])
-        for across in ((1, 0), (0, 1)):
-            window, pad = [2 * radius * side + 1 for side in across], [radius * side for side in across]
-            flat = F.avg_pool2d(flat, window, 1, pad, count_include_pad=False)
-        return flat.reshape(each.shape)
+    def mean(each: Tensor) -> Tensor:  # of the window around each pixel, by running sums
+        for _ in range(2):
+            at = torch.arange(each.shape[-1], device=each.device)
+            low, high = (at - radius).clamp(min=0), (at + radius + 1).clamp(max=len(at))
+            sums = F.pad(each.cumsum(-1), (1, 0))
+            each = ((sums[..., high] - sums[..., low]) / (high - low)).mT
+        return each
 
     centre, level = mean(picture), mean(maps)
     spread = mean(picture[:, None] * picture) - centre[:, None] * centre

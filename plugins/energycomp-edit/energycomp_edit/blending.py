@@ -7,7 +7,6 @@ import torch
 from scipy.ndimage import binary_fill_holes, label
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.functional import InterpolationMode, affine
 
 from energycomp.images import guided
 
@@ -53,14 +52,13 @@ def cast(photo: Tensor, without: Tensor) -> Tensor:
 
 def placed(picture: Tensor, *, step: tuple[float, float], centre: tuple[float, float], scale: float) -> Tensor:
     """A picture that is enlarged about a point, moved, and filled up with zeros; all in widths and heights of it."""
-    height, width = picture.shape[2:]
-    translate = [round(step[0] * width), round(step[1] * height)]
-    about = [centre[0] * width, centre[1] * height]
-    moved: Tensor = affine(
-        picture, angle=0.0, translate=translate, scale=scale, shear=[0.0], center=about,
-        interpolation=InterpolationMode.BILINEAR,
-    )  # fmt: skip
-    return moved
+    rows = list[list[float]]()  # of the map from a point of the result to one of the picture, both in [-1, 1]
+    for axis, size in enumerate((picture.shape[3], picture.shape[2])):
+        fixed, moved = 2 * centre[axis] - 1, 2 * round(step[axis] * size) / size  # by whole pixels
+        rows.append([0.0, 0.0, fixed - (fixed + moved) / scale])
+        rows[-1][axis] = 1 / scale
+    grid = F.affine_grid(torch.tensor([rows]).to(picture), list(picture.shape), align_corners=False)
+    return F.grid_sample(picture, grid, align_corners=False)
 
 
 def blended(photo: Tensor, old: Tensor, new: Tensor, region: Tensor, kept: Tensor) -> Tensor:
