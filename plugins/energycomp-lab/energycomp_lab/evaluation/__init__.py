@@ -11,6 +11,7 @@ from energycomp.imports import first_use
 from energycomp_lab.evaluation.calibrate import calibrate, calibration_of
 from energycomp_lab.evaluation.data import (
     DataSource,
+    Exam,
     Example,
     Generated,
     HasConcepts,
@@ -54,6 +55,7 @@ __all__ = [
     "DataSource",
     "EstimationError",
     "ExactSet",
+    "Exam",
     "Example",
     "ForegroundARI",
     "Generated",
