@@ -5,8 +5,8 @@ python benchmarks/sampling/scene_reader.py --data renders [more ...] [--held-out
 
 Folders are in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; one that is named twice counts
 twice. Prints one JSON line: on the held-out images the shares of objects found, of counts that are right, and of found
-objects whose words are right. Without `--data` the reader that is shipped is tried. A run that was stopped continues.
-`--save` writes the weights in the form in which the package ships them.
+objects whose words are right, also by the number of objects. Without `--data` the reader that is shipped is tried. A run
+that was stopped continues. `--save` writes the weights in the form in which the package ships them.
 """
 
 from __future__ import annotations
@@ -54,8 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.held_out is not None:
         others = scenes(options.held_out)
         found = reader.read(from_bytes(torch.stack([one["image"] for one in others])))
-        line = {"held_out": len(others), "steps": options.steps, "seed": options.seed}
-        print(json.dumps(line | agreement(found, [one["values"] for one in others])), flush=True)
+        true = [one["values"] for one in others]
+        line = {"held_out": len(others), "steps": options.steps, "seed": options.seed, **agreement(found, true)}
+        for count in sorted({*map(len, true)}):
+            pairs = [pair for pair in zip(found, true, strict=True) if len(pair[1]) == count]
+            line[f"all_attributes_of_{count}"] = agreement(*map(list, zip(*pairs, strict=True)))["all_attributes"]
+        print(json.dumps(line), flush=True)
 
 
 def loss(network: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
