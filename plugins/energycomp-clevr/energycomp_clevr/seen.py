@@ -48,6 +48,12 @@ class Seen:
         return torch.tensor(HOME) + self.value[:3].cpu() @ torch.tensor(AXES)
 
 
+def check_viewpoint(model: Model) -> None:
+    """Raises `InputError` for a model whose denoiser does not take `Viewpoint`."""
+    if tuple(model.denoiser.token_shape) != Viewpoint().token_shape:
+        raise InputError(f"got the model {model.name}, which takes no viewpoint; expected clevr at 128 pixels")
+
+
 def seen_from(
     image: Any,
     model: Model,
@@ -72,9 +78,8 @@ def seen_from(
     Raises:
         InputError: a model without a viewpoint.
     """
+    check_viewpoint(model)
     denoiser, defaults = model.denoiser, model.defaults
-    if tuple(denoiser.token_shape) != Viewpoint().token_shape:
-        raise InputError(f"got the model {model.name}, which takes no viewpoint; expected clevr at 128 pixels")
     sample = model.encode(model.given(image))
     bank = draw_bank(
         draws, denoiser.sample_shape, denoiser.alphas_cumprod,

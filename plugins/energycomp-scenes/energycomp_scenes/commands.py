@@ -106,12 +106,13 @@ def relate(
     with loading(model):
         from energycomp.images import open_image, save_image
         from energycomp.inference import OutOfDistributionWarning, infer
+        from energycomp_clevr.seen import seen_from
         from energycomp_scenes import answer, belief, joined
         from energycomp_scenes.questions import program_of
         from energycomp_scenes.reading import check_objects
 
         programs = [(text, program_of(text) if isinstance(given, str) else given) for text, given in questions]
-        picture, loaded = open_image(image, single=True), check_objects(run.load(model))
+        picture, loaded = open_image(image, single=True), check_objects(run.load(model), camera=camera)
         other = None if also is None else run.load(also)
     with working("energycomp: reading ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is said below
@@ -120,8 +121,6 @@ def relate(
             solution = joined(solution, picture, other, generator=run.seed)
         eye, objects, rows = None, solution.table(), solution.rows
         if camera:
-            from energycomp_clevr.seen import seen_from
-
             seen = seen_from(picture, loaded, solution.conditions, generator=run.seed)
             eye, rows = seen.camera, rows + seen.rows
     read = belief(solution, camera=eye, generator=run.seed)

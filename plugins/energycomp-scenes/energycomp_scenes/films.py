@@ -21,7 +21,7 @@ from energycomp.images import as_picture
 from energycomp.models import Model, model_of
 from energycomp.sampling import Composer
 from energycomp.seeds import as_seed
-from energycomp_clevr.seen import AXES, HOME
+from energycomp_clevr.seen import AXES, HOME, check_viewpoint
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import project, unproject
 from energycomp_datasets.clevr.scenes import SIZES
@@ -65,8 +65,8 @@ def film(
         raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
     if not 2 <= frames <= MOST or not script:
         raise InputError(f"got {len(script)} objects and frames={frames}; expected at least 1, and from 2 to {MOST:,}")
-    if camera is not None and tuple(model.denoiser.token_shape) != Viewpoint().token_shape:
-        raise InputError(f"got a camera for {model.name}, which takes no viewpoint; expected clevr; leave it out")
+    if camera is not None:
+        check_viewpoint(model)
     offsets = None if camera is None else moved(camera, frames, 3)
     heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []

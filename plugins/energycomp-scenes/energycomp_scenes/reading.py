@@ -18,6 +18,7 @@ from energycomp.inference import Solution, make_problem, read_attributes, view_o
 from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_clevr.objects import ATTRIBUTES, Objects
+from energycomp_clevr.seen import check_viewpoint
 from energycomp_scenes.relations import KINDS, Formula, ground_of
 
 PLACE = (0.0025, 0.0045)  # std of places, shares of the picture: of `clevr` on 60 held-out scenes
@@ -59,10 +60,12 @@ class Belief:
         return rows
 
 
-def check_objects(model: Model) -> Model:
-    """The model; raises `InputError` unless its components are whole objects."""
+def check_objects(model: Model, *, camera: bool = False) -> Model:
+    """The model; raises `InputError` unless its components are whole objects, and for a camera, if it takes none."""
     if not isinstance(model.conditioner, Objects):
         raise InputError(f"got the model {model.name}; expected one of whole objects, such as clevr")
+    if camera:
+        check_viewpoint(model)
     return model
 
 
