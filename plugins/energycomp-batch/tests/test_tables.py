@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -253,18 +252,18 @@ def test_a_parquet_file_needs_no_datasets(tmp_path: Path, monkeypatch: pytest.Mo
         tables.require("a.tar")
 
 
-def test_without_datasets_one_line_says_what_to_install(run: Run, model: Path, tmp_path: Path, pictures: Path) -> None:
+def test_without_datasets_one_line_says_what_to_install(
+    run: Run, model: Path, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("datasets", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)
     for suffix in SUFFIXES:
         (tmp_path / f"a{suffix}").touch()
-    absent = "sys.modules['datasets'] = sys.modules['pyarrow'] = None"
-    block = f"import sys; {absent}; from energycomp.cli import main; main()"
     for package, arguments in (
         ("datasets", ["a.tar"]),
         ("pyarrow", ["a.parquet"]),
         ("pyarrow", ["pictures", "-o", "found.parquet"]),
     ):
-        command = [sys.executable, "-c", block, "batch", str(model), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
         expected = f"expected the package {package} for tables, which is not installed; "
-        assert done.stderr == f"energycomp: got {arguments[-1]}; {expected}pip install 'energycomp-batch[datasets]'\n"
+        line = f"energycomp: got {arguments[-1]}; {expected}pip install 'energycomp-batch[datasets]'\n"
+        assert run("batch", model, *arguments) == (2, "", line)
