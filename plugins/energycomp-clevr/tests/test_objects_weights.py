@@ -77,7 +77,7 @@ def test_a_described_scene_is_read_as_described(model: energycomp.Model, solutio
 def test_reads_the_attributes_of_a_held_out_scene(model: energycomp.Model) -> None:
     right: Counter[str] = Counter()
     total = 0
-    for example in ClevrSource().examples("synthetic:5", count=1, seed=11):
+    for example in ClevrSource().examples("synthetic:3", count=1, seed=11):
         true = true_values(example, model.conditioner)
         words = read_attributes(make_problem(model.encode(example.image), model), true[:, :2], generator=0)
         for name, column in zip(("size", "color", "material", "shape"), (words.values == true)[:, 2:].T, strict=True):
@@ -89,7 +89,7 @@ def test_reads_the_attributes_of_a_held_out_scene(model: energycomp.Model) -> No
 def test_an_edit_changes_a_colour(model: energycomp.Model, scene: Image.Image, solution: energycomp.Solution) -> None:
     new = {**model.conditioner.describe(solution.conditions[0]), "color": "green"}
     edited = energycomp_edit.edit(
-        scene, model, move={0: new}, solution=solution, num_inference_steps=20, progress=False
+        scene, model, move={0: new}, solution=solution, num_inference_steps=12, progress=False
     )
     problem = make_problem(model.encode(edited.image), model)
     again = read_attributes(problem, solution.conditions[:, :2], generator=0).values
