@@ -34,7 +34,7 @@ SOLVERS = {
     "weights": Weights,
     "relaxed": Relaxed,
 }
-QUICK = {"sgd": SGD(inits=8, steps=30), "relaxed": Relaxed(steps=15)}  # in place of the defaults, which take seconds
+QUICK = {"sgd": SGD(inits=4, steps=20), "relaxed": Relaxed(steps=10)}  # in place of the defaults, which take seconds
 RULES = [
     ("product", "sample"),
     ("product", "epsilon"),
@@ -57,7 +57,7 @@ def test_contract(name: str) -> None:
     check_solver(QUICK.get(name, solver))
 
 
-@pytest.mark.parametrize("solver", [Relaxed(mix="predictions"), Weights(method="sgd", steps=20)], ids=str)
+@pytest.mark.parametrize("solver", [Relaxed(mix="predictions", steps=15), Weights(method="sgd", steps=8)], ids=str)
 def test_contract_of_other_ways(solver: Any) -> None:
     check_solver(solver)
 

@@ -91,7 +91,7 @@ def test_sizes_are_checked_before_memory_is_taken(solver: Any, message: str) -> 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_number_seeds(solver: Any) -> None:
     model, true = (bumps_model(), torch.tensor([[0.3, 0.4]])) if solver is SGD else (labels_model(6), torch.tensor([2]))
-    quick = SGD(inits=2, steps=3) if solver is SGD else solver()
+    quick: Any = {SGD: SGD(inits=2, steps=3), Relaxed: Relaxed(steps=3)}.get(solver) or solver()
 
     def error(generator: Any) -> float:
         problem = make_problem(planted(model, true) * 0.9, model, count=1)
