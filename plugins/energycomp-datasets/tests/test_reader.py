@@ -13,7 +13,7 @@ from energycomp_datasets.synthetic import HELD_OUT
 
 
 def test_it_reads_renders() -> None:
-    images, true = render_objects(12, objects=(2, 5), seed=HELD_OUT, size=(SIZE, SIZE))
+    images, true = render_objects(6, objects=(2, 5), seed=HELD_OUT, size=(SIZE, SIZE))
     found = load_reader().read(from_bytes(images))
     assert [len(one) for one in found] == [len(one) for one in true]
     right = []

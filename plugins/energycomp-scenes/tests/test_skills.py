@@ -67,7 +67,7 @@ def test_prompts_follow_from_the_seed() -> None:
 
 def test_a_model_is_evaluated(tmp_path: Path) -> None:
     model = load("clevr-small")
-    quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=4))
+    quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=4, draws=16))
     quick.save_pretrained(tmp_path / "quick")
     options = ["--data", "skills:negation", "-n", "2", "--seed", "1", "-o", str(tmp_path / "out"), "--json"]
     result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "quick"), *options])
