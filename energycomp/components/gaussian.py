@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -47,7 +48,7 @@ class Gaussian(Composable):
     def __repr__(self) -> str:
         return self.name
 
-    @property
+    @cached_property
     def noised_space(self) -> NoisedSpace:
         """Where its samples live."""
         return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, self.value_range)
