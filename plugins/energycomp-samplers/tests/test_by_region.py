@@ -205,8 +205,9 @@ SOFT = torch.linspace(1, 0, 16).expand(16, 16)
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
-@pytest.mark.parametrize("regions", [(SOFT, 1 - SOFT), ("0,0,0.47,1", "0.47,0,1,1")])
-@pytest.mark.parametrize("until", [0.7, 1.0])
+@pytest.mark.parametrize(
+    ("regions", "until"), [((SOFT, 1 - SOFT), 0.7), (("0,0,0.47,1", "0.47,0,1,1"), 0.7), ((SOFT, 1 - SOFT), 1.0)]
+)
 def test_soft_masks_and_cut_pixels_do_not_depend_on_the_prediction_type(kind: Any, regions: Any, until: float) -> None:
     """Images N(m_k, 0.2^2) in two regions, of which pixels have shares w_k: by hand N(sum w_k m_k, 0.2^2) there."""
     model = labels_model(3, spread=0.2, prediction_type=kind)

@@ -87,18 +87,17 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize("start", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("start", [0.3, 2.0])
 @pytest.mark.parametrize("options", EXACT, ids=str)
 def test_moves_lead_to_the_density(options: Moves, start: float) -> None:
-    """From a start that is too narrow, right, or too wide."""
+    """From a start that is too narrow or too wide."""
     x, _ = moved(normal((1, 1, 1)), options, start)
     expect_moments(x, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1), (3, 4, 4)], ids=str)
 @pytest.mark.parametrize("options", EXACT, ids=str)
-def test_in_more_dimensions(options: Moves, shape: tuple[int, ...]) -> None:
-    x, _ = moved(normal(shape), options, n=1000)
+def test_in_more_dimensions(options: Moves) -> None:
+    x, _ = moved(normal((3, 4, 4)), options, n=1000)
     expect_moments(x, 0.0, 1.0)
 
 

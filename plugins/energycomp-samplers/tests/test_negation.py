@@ -163,7 +163,7 @@ def error(x: Tensor, mean: float, variance: float) -> Tensor:
 
 def test_rejection_leaves_the_positive_density_where_the_lift_is_not_above_0() -> None:
     """a = u = N(0, 1) and b = N(1, 0.1): the mean over many draws has a closed form, and cuts an interval out."""
-    x, report = reported(A & ~B, Rejection(over="unconditional", draws=256))
+    x, report = reported(A & ~B, Rejection(over="unconditional", draws=256), steps=25)
     line = torch.linspace(-6.0, 6.0, 12001, dtype=torch.float64)
     density = torch.exp(-line.square() / 2) * (error(line, 0.0, 1.0) <= error(line, 1.0, 0.1))
     cut = line[(density == 0) & (line.abs() < 3)]
@@ -181,14 +181,14 @@ def test_rejection_leaves_the_positive_density_where_the_lift_is_not_above_0() -
 
 @pytest.mark.parametrize("over", ["positive", "unconditional"])
 def test_several_negated_components_and_none_that_is_positive(over: Any) -> None:
-    x = drawn(~B & ~C, Rejection(over=over))
+    x = drawn(~B & ~C, Rejection(over=over), 2000, steps=25)
     assert not bool(((x.abs() > 0.8) & (x.abs() < 1.2)).any())
     assert 0.3 < float((x > 0).float().mean()) < 0.7
     assert float(x.abs().max()) > 2.0
 
 
 def test_the_weight_of_a_negated_component_has_no_influence() -> None:
-    first, *others = (drawn(A & ~(w * B), Rejection(), 200) for w in (1.0, 0.2, 5.0))
+    first, *others = (drawn(A & ~(w * B), Rejection(), 50, steps=10) for w in (1.0, 0.2, 5.0))
     assert all(torch.equal(first, other) for other in others)
 
 

@@ -115,21 +115,21 @@ def test_a_start_that_is_far_from_the_product_is_reported() -> None:
     assert any("started from noise that is far from the product" in warning for warning in report.warnings)
 
 
-@pytest.mark.parametrize("sampler", ["smc", "langevin"])
-def test_small_sums_of_weights_are_said_out_loud(sampler: str) -> None:
+def test_small_sums_of_weights_are_said_out_loud() -> None:
     """N(0, 1) to the power w is N(0, 1 / w): the sampler that the warning names is right, the others are not."""
-    whole = 0.1 * Gaussian(0.0, 1.0)
-    with pytest.warns(UserWarning, match="sampler='mala'") as caught:
-        x = Composer(whole).sample(500, sampler=sampler, generator=0, output_type="latent", progress=False)
-    assert float(x.var()) > 3.0 / 0.1
-    assert (len(caught), caught[0].filename) == (1, __file__)
+    whole = Composer(0.1 * Gaussian(0.0, 1.0))
+    options: Any = {"generator": 0, "output_type": "latent", "progress": False}
+    for sampler in ("smc", "langevin"):
+        with pytest.warns(UserWarning, match="sampler='mala'") as caught:
+            x = whole.sample(500, sampler=sampler, **options)
+        assert float(x.var()) > 3.0 / 0.1
+        assert (len(caught), caught[0].filename) == (1, __file__)
+        reports: list[Any] = []
+        whole.sample(200, sampler=sampler, num_inference_steps=9, report=reports.append, **options)
+        assert "sampler='mala'" in reports[0].notes[0]
     for right in ("mala", SMC(weights="fkc")):
-        x = Composer(whole).sample(2000, sampler=right, generator=0, output_type="latent", progress=False)
+        x = whole.sample(1000, sampler=right, **options)
         assert float(x.var()) == pytest.approx(10.0, rel=0.15)
-    reports: list[Any] = []
-    options = {"generator": 0, "output_type": "latent", "progress": False}
-    Composer(whole).sample(200, sampler=sampler, num_inference_steps=9, report=reports.append, **options)
-    assert "sampler='mala'" in reports[0].notes[0]
 
 
 def test_one_component_has_equal_weights() -> None:
@@ -151,7 +151,7 @@ def test_particles_of_each_sample() -> None:
     u = Gaussian(0.0, 1.0, unconditional="self")
     two = Gaussian(-1.0, 0.09, unconditional=u) | Gaussian(1.0, 0.09, unconditional=u)
     product = two & Gaussian(0.5, 0.25, unconditional=u)
-    means = [float(drawn(product, SMC(particles=count), n=2000)[0].mean()) for count in (1, 2, 16)]
+    means = [float(drawn(product, SMC(particles=count), n=1000)[0].mean()) for count in (1, 2, 16)]
     assert means[0] < means[1] < means[2]
     assert means[2] == pytest.approx(0.86, abs=0.06)
 
@@ -171,15 +171,6 @@ def test_weights_that_are_noise_end_by_themselves() -> None:
     _, report = drawn(narrow[0] + narrow[1] - Gaussian(0.0, 1.0, sample_shape=(3, 16, 16)), SMC(), n=16)
     assert 0 < len(report.ess) < 50
     assert len(report.resampled) >= 1
-
-
-def test_a_collapse_is_reported() -> None:
-    far = Mixture([Gaussian(-3.0, 0.05), Gaussian(3.0, 0.05)], torch.tensor([0.001, 0.999]).log())
-    back = Mixture([Gaussian(-3.0, 0.05), Gaussian(3.0, 0.05)], torch.tensor([0.999999, 0.000001]).log())
-    _, report = drawn(far + back - modes(0.5, 0.5), SMC(resample_above=0.0, resample_below=1e-9), n=200)
-    assert min(report.ess) < 0.1
-    assert any("the weights collapsed" in warning for warning in report.warnings)
-    assert len(report.log_weights[0]) == 200
 
 
 def test_systematic_resampling_is_unbiased_and_has_the_least_spread() -> None:
