@@ -13,7 +13,7 @@ from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError, NotFoundError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, HubSource, Model, VAECodec, dtype_of, is_folder, load
-from energycomp_text.families import Family, Opened, Settings, families
+from energycomp_text.families import KNOWN, Family, Opened, Settings, families
 from energycomp_text.families.prompted import device_of
 from energycomp_text.families.reading import files_of, read_pipeline
 from energycomp_text.families.schedules import noise_schedule
@@ -111,16 +111,17 @@ def _family_in(folder: Path, source: str) -> Family:
             f"got {source} without {INDEX}; expected the folder of a pipeline of diffusers, as its save_pretrained "
             f"writes it, or of a model of energycomp; {HOW_TO_GET}"
         )
-    if not isinstance(found, str) or found not in families():
+    known = KNOWN if isinstance(found, str) and found in KNOWN else families()  # which looks at all installed packages
+    if not isinstance(found, str) or found not in known:
         shown = " ".join(str(found).split())[:60]
         raise InputError(f"got {source}, a {shown}; {_known()}; {HOW_TO_GET}")
-    return families()[found]()
+    return known[found]()
 
 
 def _family_of(pipe: Any) -> Family:
     from diffusers import DiffusionPipeline
 
-    known = families()
+    known = KNOWN if type(pipe).__name__ in KNOWN else families()
     if isinstance(pipe, str | Path):
         raise InputError(
             f"got {str(pipe)!r}; expected a pipeline that is in memory; load one by its folder or hub id with "
