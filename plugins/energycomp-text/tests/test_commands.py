@@ -197,8 +197,8 @@ def test_sample_of_the_small_model(run: Run, words: None) -> None:
 # Other families of pipelines
 
 
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "pixart", "zimage"])
-def test_sample_infer_and_rank_with_every_family(run: Run, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sdxl", "flux"])  # with a UNet, and with a transformer
+def test_sample_infer_and_rank_with_other_families(run: Run, name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     TINY[name]().save_pretrained(folder)
     given = ["--option", "image_size=32"] + ([] if name == "sdxl" else ["--option", "max_sequence_length=32"])

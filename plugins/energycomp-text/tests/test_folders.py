@@ -62,7 +62,7 @@ def test_a_folder_is_the_pipeline_that_it_is_of(folder: Path, sd: Model) -> None
     sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded()), torch.tensor([300.0])
     image = torch.rand(1, 3, 32, 32, generator=seeded()) * 2 - 1
     expected = predict(Composition.of(sd("a cat")), sample, timestep)
-    loads = (energycomp.load, lambda path: energycomp.load(str(path)), lambda path: text(model=str(path)), load_model)
+    loads = (energycomp.load, lambda path: text(model=str(path)), load_model)
     for read in (load(folder) for load in loads):
         assert predict(Composition.of(read("a cat")), sample, timestep).equal(expected)
         assert read.unconditional.denoiser.token_shape == (32, 32)
@@ -297,12 +297,8 @@ FOLDERS: list[tuple[str, Change, type[Exception], str]] = [
     ("sdxl", changed(INDEX, _class_name=10**30), EnergycompError, "got .*, a 1000000"),
     ("sdxl", changed(INDEX, force_zeros_for_empty_prompt=10**30), EnergycompError, "expected true or false"),
     ("sd", pickled(UNET), NotFoundError, NO_FILE),
-    ("sd", pickled(VAE), NotFoundError, NO_FILE),
     ("sd", pickled(ENCODER), NotFoundError, "no file named model.safetensors"),
-    ("sdxl", pickled(UNET), NotFoundError, NO_FILE),
     ("sd", lacking(UNET), NotFoundError, "1 weights of UNet2DConditionModel are missing, 'conv_in.bias'"),
-    ("sd", lacking(VAE), NotFoundError, "1 weights of AutoencoderKL are missing"),
-    ("sd", lacking(ENCODER), NotFoundError, "1 weights of CLIPTextModel are missing"),
     ("sdxl", lacking("text_encoder_2/model.safetensors"), NotFoundError, "1 weights of CLIPTextModelWithProj"),
     ("sd", without("tokenizer/tokenizer.json"), InputError, "knows no letter"),
     *(("sdxl", changed("tokenizer/tokenizer_config.json", model_max_length=length), EnergycompError,
@@ -310,17 +306,17 @@ FOLDERS: list[tuple[str, Change, type[Exception], str]] = [
     ("sd", written("unet/config.json", "{}"), NotFoundError, LARGE),
     ("sd", changed("unet", sample_size=None), InputError, "sample_size None.*add it to its config"),
     ("sd", changed("unet", sample_size=[16, 0]), InputError, "sample_size .16, 0."),
-    *((name, changed(part, **WIDE), NotFoundError, LARGE) for name in ("sd", "sdxl") for part in ("unet", "vae")),
-    ("sd", changed("text_encoder", num_hidden_layers=10**9), NotFoundError, LARGE),
+    ("sd", changed("unet", **WIDE), NotFoundError, LARGE),
+    ("sdxl", changed("vae", **WIDE), NotFoundError, LARGE),
     ("sdxl", changed("text_encoder_2", num_hidden_layers=10**9), NotFoundError, LARGE),
     ("sdxl", changed("vae", scaling_factor=-1), EnergycompError, "a number above 0"),
     ("sdxl", changed("vae", shift_factor="a"), EnergycompError, "shift_factor='a'"),
     ("sdxl", changed("scheduler", beta_start=float("nan")), EnergycompError, "between nan and nan"),
     ("sd", changed("scheduler", prediction_type="flow"), InputError, "'flow'.*set prediction_type in its config"),
     *(("sd", changed("scheduler", num_train_timesteps=steps), NotFoundError, "expected 1 to 100,000")
-      for steps in (10**12, 0, 10.5, None)),
+      for steps in (10**12, 0, None)),
     *(("sd", written(file, "[" * 10**5), EnergycompError, "no JSON") for file in JSON),
-    *(("sd", written(file, " " * 10**6 + "{}"), EnergycompError, "1,000,002 bytes") for file in JSON),
+    ("sd", written(INDEX, " " * 10**6 + "{}"), EnergycompError, "1,000,002 bytes"),
 ]  # fmt: skip
 
 

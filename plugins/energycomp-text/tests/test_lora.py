@@ -73,7 +73,7 @@ def test_a_lora_is_that_of_the_pipeline_and_the_base_stays_as_it_was(name: str) 
 
 
 @needs_peft
-@pytest.mark.parametrize("name", TAKERS)
+@pytest.mark.parametrize("name", ["sd", "flux"])
 def test_two_loras_compose_without_blending_weights(name: str) -> None:
     pipe = TINY[name]()
     base = model_of(name, pipe)
@@ -138,7 +138,7 @@ def test_two_components_of_one_lora_are_ranked() -> None:
 
 
 @needs_peft
-@pytest.mark.parametrize("name", TAKERS)
+@pytest.mark.parametrize("name", ["sd", "flux"])
 def test_loras_for_another_base(name: str) -> None:
     pipe = TINY[name]()
     base, other = model_of(name, pipe), tiny_sdxl() if name == "sd" else tiny_pipeline()
@@ -254,7 +254,7 @@ def held(pipe: Any) -> dict[str, int]:
 
 
 @needs_peft
-@pytest.mark.parametrize("name", TAKERS)
+@pytest.mark.parametrize("name", ["sd", "flux"])
 def test_weights_go_with_the_last_model_that_has_them(name: str) -> None:
     pipe = TINY[name]()
     base, before = model_of(name, pipe), held(pipe)
@@ -289,7 +289,7 @@ def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -
 
 @needs_peft
 def test_threads_see_their_own_weights() -> None:
-    """Base, null rows, one LoRA and two in one sum, side by side: each 15 times the prediction that it has alone."""
+    """Base, null rows, one LoRA and two in one sum, side by side: each 5 times the prediction that it has alone."""
     pipe = tiny_pipeline()
     base = model_of("sd", pipe)
     ink, toy = (base.with_lora(tiny_lora(pipe, seed=seed, encoder=True)) for seed in (1, 2))
@@ -299,7 +299,7 @@ def test_threads_see_their_own_weights() -> None:
     wrong = [0] * len(components)
 
     def work(which: int) -> None:
-        for _ in range(15):
+        for _ in range(5):
             wrong[which] += not torch.equal(eps(components[which]), alone[which])
 
     threads = [Thread(target=work, args=(which,)) for which in range(len(components))]
