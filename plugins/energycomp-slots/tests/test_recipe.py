@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
+from energycomp.images import strip
 from energycomp.models import load_weights, save_pretrained
 from energycomp.testing import stripes_model
 from energycomp_datasets.rooms.source import ArrowSource
@@ -30,7 +32,8 @@ def recipe(folder: Path | None, init: Any = None, **options: str) -> Any:
     return slots(data=folder, init=init, preset="default", cache=Path(), **options)
 
 
-def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path) -> None:
+def test_a_run_goes_through_all_phases(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp_slots.log.strip", partial(strip, side=16))  # to write them takes half of the time
     made = recipe(folder, **TINY)
     before = {name: tensor.clone() for name, tensor in made.model.trained.state_dict().items()}
     scenes: list[int] = []
@@ -126,5 +129,5 @@ def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None
 def test_a_folder_of_one_image_trains(tmp_path: Path) -> None:
     ArrowSource().write(tmp_path / "one", count=1, seed=0, options="", progress=lambda _: None)
     made = recipe(tmp_path / "one", **TINY)
-    result = made.run(tmp_path / "run", steps=20, sample_every=20, progress=False)
+    result = made.run(tmp_path / "run", steps=10, sample_every=10, progress=False)
     assert all(tensor.isfinite().all() for tensor in result.ema_state.values())
