@@ -252,7 +252,8 @@ def test_a_run_turns_from_noisy_pictures_to_clear_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], last: float
 ) -> None:
     ShapesSource().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
-    recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, size="16", **options)
+    options = {"parts": "3", "width": "4", "size": "16", **options}
+    recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, **options)
     powers, spreads = [], []
 
     def loss(*args: object, timestep_power: float, spread_weight: float, **kwargs: object) -> Tensor:
