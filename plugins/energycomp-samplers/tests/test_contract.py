@@ -58,7 +58,7 @@ def test_contract(name: str) -> None:
         SMC(moves=Langevin()),
         SMC(weights="energy", moves=MALA(test="energy")),
         SMC(particles=4, moves=HMC(persistence=0.5)),
-        SMC(weights="none", particles=1, moves=MALA(moves=1)),
+        SMC(weights="none", particles=1, moves=MALA()),
         Rejection(SMC()),
     ],
     ids=str,
