@@ -86,6 +86,7 @@ def test_latents_look_again_only_after_training() -> None:
         PartsEncoder(sample_size=16, look=2)
 
 
+@torch.no_grad()
 def test_an_encoder_that_trains_follows_its_latents() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -251,7 +252,7 @@ def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> 
 def test_a_run_turns_from_noisy_pictures_to_clear_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], last: float
 ) -> None:
-    ShapesSource().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
+    ShapesSource().write(tmp_path / "data", count=8, seed=0, options="", progress=lambda _: None)
     options = {"parts": "3", "width": "4", "size": "16", **options}
     recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, **options)
     powers, spreads = [], []
