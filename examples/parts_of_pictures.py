@@ -6,9 +6,10 @@ import energycomp
 from energycomp.decomposition import add
 from energycomp.images import strip, to_output
 from energycomp.plugins import find
+from energycomp_decomp import DiffusionDecomposer
 from energycomp_decomp.part_weights import part_weights
 
-decomp = energycomp.DiffusionDecomposer(energycomp.load("decomp"))
+decomp = DiffusionDecomposer(energycomp.load("decomp"))
 examples = find("datasets", "decomp")().examples("synthetic:2", count=2, seed=0)
 pictures = torch.stack([example.image for example in examples])
 found = energycomp.decompose(pictures / 2 + 0.5, decomp, generator=torch.Generator().manual_seed(0))

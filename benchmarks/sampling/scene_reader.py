@@ -5,8 +5,8 @@ python benchmarks/sampling/scene_reader.py --data renders [more ...] [--held-out
 
 Folders are in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; one that is named twice counts
 twice. Prints one JSON line: on the held-out images the shares of objects found, of counts that are right, and of found
-objects whose words are right, also by the number of objects. Without `--data` the reader that is shipped is tried. A run
-that was stopped continues. `--save` writes the weights in the form in which the package ships them.
+objects whose words are right, also by their number. Without `--data` the shipped reader is tried. A run that was
+stopped continues. `--save` writes the weights in the form in which the package ships them.
 """
 
 from __future__ import annotations

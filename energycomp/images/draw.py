@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.images.process import from_bytes, to_bytes, to_output
+from energycomp.images.process import to_output
 from energycomp.images.save import framed
 
 SIDE = 480  # px, the shorter side of an overlay
@@ -212,8 +212,6 @@ def strip(
     >>> strip(some, some, torch.zeros(1, 4, 3, 8, 8), torch.zeros(1, 4, 8, 8), side=16).size
     (110, 58)
     """
-    from torchvision.utils import draw_segmentation_masks  # brings in torch's compiler
-
     fits = parts.ndim == 5 and parts[:, 0].shape == pictures.shape == whole.shape and parts.shape[1] > 0
     if not fits or (masks is not None and masks.shape != (*parts.shape[:2], *parts.shape[3:])):
         shapes = [tuple(t.shape) for t in (pictures, whole, parts, *([] if masks is None else [masks]))]
@@ -224,13 +222,12 @@ def strip(
     lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
     if masks is not None:
         masks = masks.detach().cpu().bool()
-        hues = [tuple(round(255 * level) for level in hsv_to_rgb(k / count, 0.9, 1.0)) for k in range(count)]
-        marked = [
-            draw_segmentation_masks(image, some, alpha=0.6, colors=hues)
-            for image, some in zip(to_bytes(pictures), masks, strict=True)
-        ]
+        marked = pictures
+        for k in range(count):
+            hue = torch.tensor(hsv_to_rgb(k / count, 0.9, 1.0))[:, None, None] * 2 - 1
+            marked = torch.where(masks[:, k, None], 0.4 * pictures + 0.6 * hue, marked)
         shown = masks[:, :, None].expand(-1, -1, 3, -1, -1).float() * 2 - 1
-        lines.append(torch.cat([from_bytes(torch.stack(marked))[:, None], torch.ones_like(whole)[:, None], shown], 1))
+        lines.append(torch.cat([marked[:, None], torch.ones_like(whole)[:, None], shown], 1))
     heads = ["image", "reconstruction", *(f"part {k}" for k in range(count))]
     rows = None if names is None else [text for name in names for text in (name, "masks")[: len(lines)]]
     cells = torch.stack(lines, dim=1).flatten(0, 2)
