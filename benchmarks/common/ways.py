@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
-from energycomp import Composer, Model, sample_best
+from energycomp import Composer, Model, load, sample_best
 from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file, fingerprint
 from energycomp.images import grid, to_output
@@ -27,6 +27,7 @@ from energycomp.sampling import compatible_schedulers
 
 HELD_OUT = 2_000_000_000  # added to the seed: scenes that neither training nor `energycomp evaluate` has
 SHOWN = 8  # samples of a row of a picture
+GUIDANCE = (0.0, "scale of the guidance `attributes`; the model's own")
 PICTURE = (None, f"an image of the first {SHOWN} samples of each line")
 Z = 1.96
 
@@ -93,6 +94,12 @@ def sampling_options(description: str | None, *, scenes: str, **given: Any) -> a
     made = parser(description, **{**shared, **given}, o=PICTURE)
     made.add_argument("--ways", nargs="+", type=Way.parsed, help="of drawing; the model's own scheduler and steps")
     return made
+
+
+def guided(name: str, scale: float) -> Model:
+    """The model of a name, with a scale of the guidance `attributes`; 0 for its own."""
+    model = load(name)
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, attribute_guidance=scale)) if scale else model
 
 
 def identity(name: str, model: Model) -> str:

@@ -29,10 +29,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from benchmarks.common.ways import HELD_OUT, SHOWN, Way, drawn, folder_of, sampling_options, write_rows
+from benchmarks.common import ways
+from benchmarks.common.ways import HELD_OUT, SHOWN, Way, drawn, folder_of, write_rows
 from benchmarks.sampling.described_scenes import descriptions
 from benchmarks.sampling.scene_features import DRAWN, FOLDER, SIZE, STEPS, SceneFeatures, scene_features
-from energycomp import Model, load
+from energycomp import Model
 from energycomp.images import ImageProcessor, from_bytes, to_bytes, to_output
 from energycomp.seeds import derived_seed
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, unproject
@@ -97,10 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {"models": ["clevr"], "records": "runs/described_scenes", "data": (None, "folder in CLEVR's layout")}
     features = (str(FOLDER), "folder of the network of `scene_features.py`")
     feature_steps, feature_scenes = (STEPS, "of the training of that network"), (DRAWN, "that it is trained on")
-    options = sampling_options(
-        __doc__, scenes="scenes", features=features, feature_steps=feature_steps, feature_scenes=feature_scenes, **given
-    ).parse_args(arguments)
-    models = {name: load(name) for name in options.models}
+    options = ways.sampling_options(
+        __doc__, scenes="scenes", features=features, feature_steps=feature_steps, feature_scenes=feature_scenes,
+        guidance=ways.GUIDANCE, **given,
+    ).parse_args(arguments)  # fmt: skip
+    models = {name: ways.guided(name, options.guidance) for name in options.models}
     network, features = scene_features(
         Path(options.features), steps=options.feature_steps, drawn=options.feature_scenes
     )

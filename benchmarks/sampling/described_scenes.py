@@ -1,6 +1,6 @@
 """Sample scenes of K described objects, and read them back: places, and size, colour, material and shape.
 
-python benchmarks/sampling/described_scenes.py [-n 64] [--counts 3,5,8] [--ways ddpm@100] [-o described.png]
+python benchmarks/sampling/described_scenes.py [-n 64] [--counts 3,5,8] [--guidance 3] [-o described.png]
 
 The descriptions are those of held-out rendered scenes, or of a folder of them (`--data`). A way is as in
 `composed_samples.py`. The model itself reads its samples, or a reader that shares nothing with it
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from benchmarks.common import ways
 from benchmarks.sampling.composed_samples import read_by
-from energycomp import load
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
@@ -33,13 +32,13 @@ INCLUDED = "included"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line for each count and way."""
-    given: dict[str, Any] = {"model": "clevr", "records": "runs/described_scenes"}
+    given: dict[str, Any] = {"model": "clevr", "records": "runs/described_scenes", "guidance": ways.GUIDANCE}
     given |= {
         "data": (None, "folder in CLEVR's layout"),
         "reader": ("", "`included`, or the folder of a reader of `scene_reader.py`; the model itself when left out"),
     }
     options = ways.sampling_options(__doc__, scenes="scenes", **given).parse_args(arguments)
-    model = load(options.model)
+    model = ways.guided(options.model, options.guidance)
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     split = mixed.support.split
