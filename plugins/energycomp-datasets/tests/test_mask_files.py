@@ -62,7 +62,7 @@ def test_true_masks_are_found_whole(source: DataSource) -> None:
 )
 def test_a_folder_holds_neither_training_nor_held_out_images(source: Any, training: Any, tmp_path: Path) -> None:
     source.write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
-    written = ImageProcessor(tuple(training().shape))(tmp_path / "images" / "000001.png")[0]
+    written = ImageProcessor(tuple(training().shape[1:]))(tmp_path / "images" / "000001.png")[0]
     for other in (training(), source.examples("synthetic", count=1, seed=0)[0].image):
         assert float((written - other).abs().max()) > 0.1
 

@@ -46,13 +46,19 @@ def amazed(**_: Any) -> Any:
     return tinted_model(solver="pursuit", counts=(0, 2), calibration=usual)
 
 
+OWN: dict[str, Callable[..., Any]] = {
+    "tinted": tinted,
+    "amazed": amazed,
+    "numbered": lambda **_: labels_model(3),
+    "attributed": lambda **_: attributes_model(3),
+    "striped": lambda **_: stripes_model(parts=4),
+}
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    plugins.register("models", "tinted", tinted)
-    plugins.register("models", "amazed", amazed)
-    plugins.register("models", "numbered", lambda **_: labels_model(3))
-    plugins.register("models", "attributed", lambda **_: attributes_model(3))
-    plugins.register("models", "striped", lambda **_: stripes_model(parts=4))
+    for name, factory in OWN.items():
+        plugins.register("models", name, factory)
 
     def calm(*arguments: Any, **options: Any) -> Any:
         """Looks for events as seldom as on Windows: elsewhere Gradio looks 1000 times a second."""
@@ -63,6 +69,7 @@ def address() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # Gradio sums up its events by pandas: not each time
         patch.setattr("energycomp_studio.app.build", calm)
+        patch.setattr("energycomp_studio.library.names", lambda _: [*OWN, "faces"])  # a list of all loads them all
         with running("tinted") as found:
             yield found
 
