@@ -26,7 +26,7 @@ from energycomp.sampling.schedulers import (
     _is_plain,
 )
 
-ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(5e-4, 0.1, 200, dtype=torch.float64), 0)  # of few levels: some classes look at each
 M, S = 0.3, 0.5
 
 
