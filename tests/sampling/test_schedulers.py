@@ -26,7 +26,8 @@ from energycomp.sampling.schedulers import (
     _is_plain,
 )
 
-ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(5e-4, 0.1, 200, dtype=torch.float64), 0)  # of few levels: some classes look at each
+# Of few levels, since some classes look at each of them.
+ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(5e-4, 0.1, 200, dtype=torch.float64), 0)
 M, S = 0.3, 0.5
 
 
