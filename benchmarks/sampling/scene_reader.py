@@ -56,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = reader.read(from_bytes(torch.stack([one["image"] for one in others])))
         true = [one["values"] for one in others]
         line = {"held_out": len(others), "steps": options.steps, "seed": options.seed, **agreement(found, true)}
-        for count in sorted({*map(len, true)}):
-            pairs = [pair for pair in zip(found, true, strict=True) if len(pair[1]) == count]
-            line[f"all_attributes_of_{count}"] = agreement(*map(list, zip(*pairs, strict=True)))["all_attributes"]
+        for count in sorted({len(one) for one in true}):
+            some = [k for k, one in enumerate(true) if len(one) == count]
+            scores = agreement([found[k] for k in some], [true[k] for k in some])
+            line[f"all_attributes_of_{count}"] = scores["all_attributes"]
         print(json.dumps(line), flush=True)
 
 

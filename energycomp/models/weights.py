@@ -119,13 +119,11 @@ class _Meta(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs, module = kwargs or {}, getattr(func, "__module__", "")
-        if module is None and args and isinstance(args[0], Tensor):  # a method, which needs no look at the stack
-            return func(*args, **kwargs)
+        kwargs = kwargs or {}
         if _running_imports() > self.imports:
             with torch.device("cpu"):
                 return func(*args, **kwargs)
-        if module == INITIALISERS and (tensor := kwargs.get("tensor")) is not None:
+        if getattr(func, "__module__", "") == INITIALISERS and (tensor := kwargs.get("tensor")) is not None:
             return tensor if tensor.is_meta else func(*args, **kwargs)
         made = func(*args, **kwargs)
         if self.limited and isinstance(made, Tensor) and not any(isinstance(given, Tensor) for given in args):

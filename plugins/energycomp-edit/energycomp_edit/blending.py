@@ -52,12 +52,11 @@ def cast(photo: Tensor, without: Tensor) -> Tensor:
 
 def placed(picture: Tensor, *, step: tuple[float, float], centre: tuple[float, float], scale: float) -> Tensor:
     """A picture that is enlarged about a point, moved, and filled up with zeros; all in widths and heights of it."""
-    rows = list[list[float]]()  # of the map from a point of the result to one of the picture, both in [-1, 1]
-    for axis, size in enumerate((picture.shape[3], picture.shape[2])):
-        fixed, moved = 2 * centre[axis] - 1, 2 * round(step[axis] * size) / size  # by whole pixels
-        rows.append([0.0, 0.0, fixed - (fixed + moved) / scale])
-        rows[-1][axis] = 1 / scale
-    grid = F.affine_grid(torch.tensor([rows]).to(picture), list(picture.shape), align_corners=False)
+    size = torch.tensor([picture.shape[3], picture.shape[2]])
+    fixed, moved = 2 * torch.tensor(centre) - 1, 2 * (torch.tensor(step) * size).round() / size  # by whole pixels
+    # From a point of the result to one of the picture, both in [-1, 1].
+    back = torch.cat([torch.eye(2) / scale, (fixed - (fixed + moved) / scale)[:, None]], dim=1)
+    grid = F.affine_grid(back[None].to(picture), list(picture.shape), align_corners=False)
     return F.grid_sample(picture, grid, align_corners=False)
 
 
