@@ -107,6 +107,7 @@ def test_two_processes_of_an_engine(
     command = [str(EXAMPLE), engine, str(tmp_path), "--model", str(tmp_path / "model"), "--count", "0-1"]
     if engine == "datasets":  # its processes are forks, which need not import torch again
         monkeypatch.setattr("sys.argv", command)
+        monkeypatch.setattr(os, "environ", os.environ)  # datasets leaves a copy, which rich does not follow
         runpy.run_path(str(EXAMPLE), run_name="__main__")
         out = capsys.readouterr().out
     else:
