@@ -14,7 +14,7 @@ from energycomp.components.predict import rewrapped, unwrapped
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
-from energycomp.fields import FINITE, is_number, legal
+from energycomp.fields import is_number, legal
 from energycomp.plugins import find, names
 
 SCALE = 7.5  # the default of diffusers' guiders
@@ -125,7 +125,7 @@ class AttributeGuidance:
     u + 2.5 tinted(0.2, 0.2, tint=red) - 1.5 tinted(0.2, 0.2, tint=red) without attributes - tinted(0.8, ...)
     """
 
-    scale: float = attrs.field(default=2.0, converter=scalar, validator=FINITE)
+    scale: AnyWeight = attrs.field(default=2.0, converter=scalar, validator=SCALES)
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """The composition with further leaves: those with attributes left open."""

@@ -85,9 +85,9 @@ def evaluate(
     energycomp evaluate text --data skills --option model=FOLDER --option concepts=cat,dog,rabbit
     ```
 
-    If the model generates whole scenes and the dataset can score them, the report includes those scores. With -o, an
-    interrupted run continues: images in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its
-    own; the same command without --shard then evaluates what is missing and writes the report.
+    Scores of whole scenes are in the report where the dataset has them. With -o, an interrupted run continues, as does
+    one with more images: those in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its own;
+    the same command without --shard then evaluates what is missing and writes the report.
     """
     part = shard_of(shard)
     if part.total > 1 and out is None:
@@ -132,7 +132,6 @@ def evaluate(
             "option": options,
             "data": data,
             "source": images_of,
-            "n": n,
             "solver": solver or (None if decomposes or task else loaded.defaults.solver),
             "count": known,
             "samples": samples if decomposes else None,
@@ -141,7 +140,8 @@ def evaluate(
             "weights": model_fingerprint(loaded),
         }
         with Records(make_folder(out, "-o"), settings, part) as records:
-            kept: dict[str, Any] = {"known": records.known, "on_record": records.append}
+            earlier = {index: one for index, one in records.known.items() if index < len(examples)}
+            kept: dict[str, Any] = {"known": earlier, "on_record": records.append}
             if task is not None:
                 kept["on_result"] = partial(_save, out)
             if part.total > 1:  # its records are a part of those that a report needs

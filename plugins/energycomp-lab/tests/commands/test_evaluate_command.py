@@ -86,6 +86,9 @@ def test_evaluate_goes_on_where_it_was_interrupted(
     printed = json.loads(run(*command, "-o", "out", "--json")[1])
     assert printed == json.loads(Path("out/report.json").read_text())
     assert len(calls) == 5
+    more, fewer = (run(*command, "-o", "out", "-n", n, "--json") for n in (5, 2))
+    assert (more[0], fewer[0], len(calls)) == (0, 0, 6)  # the fifth image alone is read
+    assert (json.loads(more[1])["images"], json.loads(fewer[1])["images"]) == (5, 2)
 
 
 def test_evaluate_refuses_a_folder_of_other_settings(run: Run, tmp_path: Path, scenes: Path) -> None:
@@ -96,7 +99,6 @@ def test_evaluate_refuses_a_folder_of_other_settings(run: Run, tmp_path: Path, s
     for change, named in (
         (["--seed", "1"], "seed"),
         (["--count", "1"], "count"),
-        (["-n", "2"], "n"),
         (["--solver", "sgd"], "solver"),
         (["--data", "synthetic:1"], "data"),
         ([], "weights"),
