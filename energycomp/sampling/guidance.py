@@ -14,7 +14,7 @@ from energycomp.components.predict import rewrapped, unwrapped
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
-from energycomp.fields import is_number, legal
+from energycomp.fields import FINITE, is_number, legal, number
 from energycomp.plugins import find, names
 
 SCALE = 7.5  # the default of diffusers' guiders
@@ -116,22 +116,28 @@ class AttributeGuidance:
     its attributes, from the same one with its attributes left open. The name `attributes`.
 
     sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open): components without attributes, and those of weights below 0,
-    stay as they are. The mass stays, too. Costs one more network evaluation a component, sample and step; at the scale
-    s = 1 it changes nothing.
+    stay as they are. The mass stays, too. Costs one more network evaluation a component, sample and step after the
+    start, before which s is 1: there the noise decides where and how many components are, and guidance loses some.
+
+    Args:
+        scale: s.
+        start: share of the trajectory, in [0, 1].
 
     >>> from energycomp.testing import tinted_model
     >>> model = tinted_model()
-    >>> AttributeGuidance(2.5).weighted(model(0.2, 0.2, tint="red") & ~model(0.8, 0.8, tint="blue"))
+    >>> AttributeGuidance(2.5, start=0.0).weighted(model(0.2, 0.2, tint="red") & ~model(0.8, 0.8, tint="blue"))
     u + 2.5 tinted(0.2, 0.2, tint=red) - 1.5 tinted(0.2, 0.2, tint=red) without attributes - tinted(0.8, ...)
     """
 
-    scale: AnyWeight = attrs.field(default=2.0, converter=scalar, validator=SCALES)
+    scale: float = attrs.field(default=3.0, converter=scalar, validator=FINITE)
+    start: float = attrs.field(default=0.3, validator=number(least=0.0, most=1.0))
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """The composition with further leaves: those with attributes left open."""
         whole = Composition.of(composition)
         if self.scale == 1.0:
             return whole
+        scale = 1.0 + (self.scale - 1.0) * during(self.start) if self.start else self.scale
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
             bare = unwrapped(leaf)
@@ -141,8 +147,8 @@ class AttributeGuidance:
             above, guided = positive(weight, whole.noised_space.sample_shape), attrs.evolve(bare, opened=None)  # once
             opened = attrs.evolve(guided, condition=bare.opened, name=f"{bare.name} without attributes")
             terms += [
-                (rewrapped(leaf, guided), self.scale * above + (weight - above)),
-                (rewrapped(leaf, opened), (1.0 - self.scale) * above),
+                (rewrapped(leaf, guided), scale * above + (weight - above)),
+                (rewrapped(leaf, opened), (1.0 - scale) * above),
             ]
         return Composition([(leaf, weight) for leaf, weight in terms if weight != 0.0])
 

@@ -197,7 +197,8 @@ def objects(*, vae: str | None = None) -> Model:
         codec=codec,
     )
     processor = ImageProcessor(size=(128, 128), resize="squash")
-    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0))  # latents decide at more noise than pixels
+    # Latents decide at more noise than pixels, and their contrasts stay with more guidance.
+    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0), attribute_guidance=3.0)
     return attrs.evolve(
         model, denoiser=denoiser, conditioner=Objects(viewpoint=True), processor=processor, defaults=defaults
     )

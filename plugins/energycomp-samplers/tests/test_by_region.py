@@ -191,7 +191,7 @@ def test_components_in_regions_are_guided_and_sampled_as_their_model_says() -> N
         for leaves in (parts, opened)
     )
     x, at = torch.randn(2, 3, 16, 16), torch.tensor([900.0, 400.0])
-    close(AttributeGuidance(2.0).weighted(asked).eps(x, at), 2 * asked.eps(x, at) - free.eps(x, at))
+    close(AttributeGuidance(2.0, start=0.0).weighted(asked).eps(x, at), 2 * asked.eps(x, at) - free.eps(x, at))
     options = {"generator": 0, "output_type": "latent", "progress": False}
     default, said = (
         Composer(asked).sample(**options, **more)
