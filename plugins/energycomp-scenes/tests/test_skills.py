@@ -74,7 +74,7 @@ def test_a_model_is_evaluated(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["negation"] in (0.0, 0.5, 1.0)
-    assert report["rows_per_image"] == 3 * 4  # two objects and u, in four steps
+    assert report["rows_per_image"] == 2 + 2 + 3 + 3  # two components in four steps, and what guides the later two
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
