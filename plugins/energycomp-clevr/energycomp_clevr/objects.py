@@ -61,6 +61,11 @@ class Objects:
         return ATTRIBUTES
 
     @property
+    def surfaces(self) -> tuple[str, ...]:
+        """The attributes that leave an object its outline: an edit draws their words over it."""
+        return ("color", "material")
+
+    @property
     def value_shape(self) -> tuple[int, ...]:
         """x, y and four attributes."""
         return (2 + len(ATTRIBUTES),)

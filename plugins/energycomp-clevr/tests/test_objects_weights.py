@@ -96,6 +96,19 @@ def test_an_edit_changes_a_colour(model: energycomp.Model, scene: Image.Image, s
     assert [model.conditioner.describe(value)["color"] for value in again] == ["green", "blue"]
 
 
+@pytest.mark.parametrize(("word", "over"), [({"color": "green"}, 1), ({"shape": "sphere"}, 0)])
+def test_another_shape_is_not_drawn_into_the_old_outline(
+    model: energycomp.Model, scene: Image.Image, word: dict[str, str], over: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = model.conditioner.read("red cube at 0.3,0.5")
+    solution = energycomp.Solution(values, 1, error=0.0, stderr=0.0, rows=0)
+    drawn = []
+    monkeypatch.setattr("energycomp_edit.canvas.redraw", lambda *given, **_: drawn.append(given) or given[2])
+    new = {**model.conditioner.describe(values[0]), **word}
+    energycomp_edit.edit(scene, model, move={0: new}, solution=solution, num_inference_steps=2, progress=False)
+    assert len(drawn) == over
+
+
 def test_a_place_alone_is_an_object_of_any_kind(model: energycomp.Model) -> None:
     leaf = model(0.3, 0.5)
     assert repr(leaf) == "clevr(0.3, 0.5)"

@@ -118,16 +118,26 @@ class Canvas:
         return result, sample, torch.maximum(region, F.adaptive_max_pool2d(differs.to(region), region.shape[-2:]))
 
     def redrawn(self) -> tuple[Tensor, list[int]]:
-        """The photo with new words over objects that stand where they were, and those whose words are not read then."""
+        """The photo with new words over objects that stand where they were, and those that are to be sampled anew.
+
+        These are the ones whose words are not read then, and the ones with another shape or size, say: with a word of
+        an attribute that is not among the conditioner's `surfaces`, where it has these.
+        """
         model, plan, mixed = self.model, self.plan, mixed_of(self.model.conditioner)
         if mixed is None:
             return self.photo, []
-        values, words = plan.old.clone(), list[int]()
+        values, words, anew = plan.old.clone(), list[int](), list[int]()
+        surfaces = getattr(mixed, "surfaces", tuple(mixed.attributes))
+        inside = torch.tensor([name in surfaces for name in mixed.attributes])
         for k, changed in plan.changed.items():
-            values[k] = mixed.support.joined(mixed.support.split(values[k])[0], mixed.support.split(changed)[1])
-            words += [k] * (not values[k].equal(plan.old[k]))
+            (numbers, before), (_, wanted) = mixed.support.split(plan.old[k]), mixed.support.split(changed)
+            if (differs := before != wanted)[~inside].any():
+                anew.append(k)
+            elif differs.any():
+                values[k] = mixed.support.joined(numbers, wanted)
+                words.append(k)
         if not words:
-            return self.photo, []
+            return self.photo, anew
         new = AttributeGuidance(model.defaults.attribute_guidance).weighted(model.compose(values))
         old = model.compose(plan.old)
         drawn = redraw(
@@ -144,7 +154,7 @@ class Canvas:
         after = attrs.evolve(
             self, photo=found, picture=_with(self.picture, found - self.photo), plan=attrs.evolve(plan, old=values)
         )
-        return found, [k for k in words if not after.shows(k, self)]
+        return found, [*anew, *(k for k in words if not after.shows(k, self))]
 
     def shows(self, k: int, before: Canvas) -> bool:
         """Whether component k is in this image, rather than that of an image before, and has its outline."""
