@@ -19,7 +19,7 @@ from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, constant_weights, scalar
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, check_one_sign, constant_weights, scalar
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -213,11 +213,8 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     if identifies_null(rule) and not (len(parts) == 1 and null == 0.0):  # one component alone needs no u
         weighted = [(shared_unconditional([part.terms for part in parts]), null), *weighted]
     made = _linear(weighted)
-    if rule == "mean" and isinstance(row, Weight):
-        values = row.everywhere(made.noised_space.sample_shape)  # raises where it divides by 0
-        if bool((values < 0).any() and (values > 0).any()):
-            got = f"got the weights {mass!r} under the rule 'mean', whose sum changes its sign"
-            raise CompositionError(f"{got}; expected a sum that is positive everywhere; use the rule 'sum'")
+    if rule == "mean" and isinstance(mass, Weight):
+        check_one_sign(mass, made.noised_space.sample_shape)
     return made
 
 
