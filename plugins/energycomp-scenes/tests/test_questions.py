@@ -122,6 +122,20 @@ def test_what_is_taken_for_granted_is_evidence() -> None:
     assert "no answer" in str(answer("what shape is the cyan thing?", unsure))
 
 
+def test_the_probability_of_a_set_is_its_share_of_the_samples() -> None:
+    """Three cubes left of a sphere: in most samples two of them are left of it, but another pair in each."""
+    codes = torch.tensor([[1, 2, 2, 1]] * 3 + [[2, 3, 1, 2]]).expand(10, -1, -1)
+    left, right = [-1.0, 0.0], [1.0, 0.0]
+    rows = [[left, left, right]] * 4 + [[left, right, left]] * 3 + [[right, left, left]] * 3
+    ground = torch.tensor([[*row, [0.0, 0.0]] for row in rows])
+    found = answer("what is left of the sphere?", Belief(ground, codes))
+    assert found.value == [1, 2]  # 1, 2, 3 are in it by their marginals of 0.7, and no sample has all three
+    assert found.probability == pytest.approx(0.4)
+    for alone in (answer("what is left of the sphere?", Belief(ground[:, 3:], codes[:, 3:])),
+                  answer([step("scene")], Belief(ground[:, 4:], codes[:, 4:]))):  # fmt: skip
+        assert (alone.value, alone.probability) == ([], 1.0)
+
+
 def solution(words: torch.Tensor | None = None, values: torch.Tensor | None = None) -> Solution:
     known = torch.tensor([[0.3, 0.5, 1, 2, 2, 1], [0.7, 0.5, 2, 3, 1, 2.0]]) if values is None else values
     return Solution(known, len(known), 0.0, 0.0, 0, words=words)
