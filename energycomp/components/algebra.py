@@ -19,7 +19,15 @@ from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, check_one_sign, constant_weights, scalar
+from energycomp.components.weights import (
+    LEAST_VALUE,
+    AnyWeight,
+    Weight,
+    as_weight,
+    check_one_sign,
+    constant_weights,
+    scalar,
+)
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:

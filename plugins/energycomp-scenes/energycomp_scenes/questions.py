@@ -1,6 +1,7 @@
-"""Questions about an image: CLEVR's programs, by the most frequent answer of a belief's samples, without a language model.
+"""Questions about an image: CLEVR's programs, answered by the samples of a belief. No language model is used.
 
 A program is a list of steps, as in CLEVR's question files: each names a function, the steps that it takes, and a word.
+The answer is the most frequent one among the samples.
 Sets of objects are masks (S, K) over the samples of a belief. Samples that contradict what a question takes for granted
 ("the red cube", where there are two) do not count: the question itself is evidence.
 """
