@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +134,9 @@ class Composition(Composable):
 
     def __attrs_post_init__(self) -> None:
         spaces = [(leaf, leaf.noised_space) for leaf in self.terms]
-        for other in spaces[1:]:
-            check_compatible(spaces[0], other)
+        in_part = any(None in (space.places or ()) for _, space in spaces)  # the first one does not say all
+        for one, other in combinations(spaces, 2) if in_part else ((spaces[0], other) for other in spaces[1:]):
+            check_compatible(one, other)
 
     @classmethod
     def of(cls, component: EnergyComponent) -> Composition:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Protocol, cast, get_args, runtime_checkable
 
 import attrs
 import torch
@@ -40,6 +40,19 @@ class Codec(Protocol):
     def config(self) -> dict[str, Any]: ...
 
 
+@runtime_checkable
+class Standardiser(Codec, Protocol):
+    """A codec of numbers that standardises each place along the first axis of a sample by itself."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """How each place is standardised, such as "(x - 2) / 0.5"."""
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """(-r, r), of the standardised data; None where it is not known."""
+
+
 def _shape(dimensions: str, count: int | None = None) -> Validator:
     def is_shape(value: Any) -> bool:
         whole = (
@@ -67,7 +80,7 @@ class Denoiser:
         null_trained: whether the unconditional row was trained; without it `&`, `~` and guidance raise.
         codec: of latents; pixels when left out.
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
-            sampling, except for latents.
+            sampling, except for latents, and to the range that a `NumberProcessor` knows.
         base: the denoiser whose unconditional leaf it shares, for one that was adapted from it, such as by LoRA.
         sampling: keywords of `Composer.sample` for the unconditional leaf, from the first model with this denoiser.
 
@@ -109,8 +122,10 @@ class Denoiser:
     @cached_property
     def noised_space(self) -> NoisedSpace:
         """Where its samples live."""
-        clipped = self.value_range if self.codec is None else None
-        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped)
+        clipped, places = self.value_range if self.codec is None else None, None
+        if isinstance(self.codec, Standardiser):
+            clipped, places = self.codec.value_range, self.codec.places
+        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped, places)
 
     @property
     def device(self) -> torch.device:

@@ -213,10 +213,10 @@ class Composer(Composable):
                 callback_on_step_end=self._step(callback_on_step_end),
                 progress=progress,
             )
-            notes = (*sampled.report.notes, *_strayed(sampled.samples, self.noised_space))
+            notes = (*sampled.report.notes, *_strayed(sampled.samples, self.noised_space, chosen))
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
-            decode = next((group.decode for group in target.groups if group.decode is not None), None)
-            images = decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
+            clipped = self.noised_space.value_range
+            images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
         return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
 
     def set_progress_bar_config(self, **options: Any) -> None:
@@ -261,16 +261,19 @@ def _warn(report: SamplingReport) -> None:
         warnings.warn(note, stacklevel=3)  # the caller of `sample`
 
 
-def _strayed(samples: Tensor, space: NoisedSpace) -> list[str]:
+def _strayed(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]:
     """What to warn of where samples leave the data by far; nothing where neither a range nor a processor tells."""
-    if space.value_range is None and not space.identity.startswith("numbers "):  # of a `NumberProcessor`
+    if space.value_range is None and space.places is None:
         return []
-    reach, most = FAR[0] * space.value_range[1] if space.value_range else FAR[1], float(samples.abs().max())
+    most = float(samples.abs().max())
+    reach = FAR[0] * space.value_range[1] if space.value_range else FAR[1]
     if most <= reach:
         return []
-    data = "standard deviations of the data" if space.value_range is None else f"of data in {space.value_range}"
+    data = "standard deviations of the data" if space.places else f"of data in {space.value_range}"
     other = "EulerDiscreteScheduler" if space.value_range is None else "DDPMScheduler"
-    return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try scheduler={other!r} or lower weights"]
+    takes_another = isinstance(sampler, SchedulerSampler) and sampler.scheduler != other
+    instead = f"scheduler={other!r}" if takes_another else "more num_inference_steps"
+    return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try {instead} or lower weights"]
 
 
 def _model_options(composition: Composition) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
 from energycomp.components.algebra import Composition, Mixture, with_energies
 from energycomp.components.ledger import count_component
+from energycomp.components.parts import decoder
 from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
 from energycomp.components.weights import constant_weights, noise_share
@@ -84,6 +85,11 @@ class Target:
     def groups(self) -> list[LeafGroup]:
         """What predicts the leaves, those inside a mixture included."""
         return [group for group, _ in grouped(inner_leaves(self.composition))]
+
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor] | None:
+        """Samples (B, ...) to the data: images of latents, or numbers; None where samples are the data."""
+        return decoder(inner_leaves(self.composition))
 
     @property
     def prediction_type(self) -> PredictionType:

@@ -46,8 +46,7 @@ class Constraint:
 
     def twist(self, target: Target, x0: Tensor) -> Tensor:
         """log psi, (G, P), of clean samples (G, P, *shape)."""
-        decode = next((group.decode for group in target.groups if group.decode is not None), None)
-        images = decoded(x0.flatten(0, 1), "pt", decode=decode, value_range=target.noised_space.value_range)
+        images = decoded(x0.flatten(0, 1), "pt", decode=target.decode, value_range=target.noised_space.value_range)
         return -self(images).clamp(max=RULED_OUT).unflatten(0, x0.shape[:2]).to(x0.device)
 
 
