@@ -126,9 +126,9 @@ def test_models_of_other_columns_compose_on_parts_of_a_table() -> None:
     torch.testing.assert_close(x.mean(0)[[2, 0]], expected[:2], atol=0.5, rtol=0)
     nested = on(window(1, 4), table, (5,))
     assert nested.noised_space.places == (None, *first.processor.places, *second.processor.places)
-    with pytest.raises(CompositionError, match="with standardisation at place 1 .* expected one"):
+    with pytest.raises(CompositionError, match=r"with standardisation at place 1 .* expected one"):
         _ = on(window(0, 2), first(2), (3,)) + on(window(1, 2), first(2), (3,))
-    with pytest.raises(CompositionError, match="with standardisation at place 2 .* expected one"):
+    with pytest.raises(CompositionError, match=r"with standardisation at place 2 .* expected one"):
         _ = table + on(window(2, 2), first(2), (4,))  # the first component says nothing of this place
 
 
