@@ -77,7 +77,11 @@ from energycomp.components.support import (
     to_quantiles as to_quantiles,
 )
 from energycomp.components.terms import weights_at as weights_at
-from energycomp.components.text import WeightedText as WeightedText, weighted as weighted
+from energycomp.components.text import (
+    WeightedText as WeightedText,
+    compound_prompt as compound_prompt,
+    weighted as weighted,
+)
 from energycomp.components.values import (
     ReadsText as ReadsText,
     Widens as Widens,

@@ -69,7 +69,9 @@ class Edit:
 
     def _repr_html_(self) -> str:
         warnings = [f"warning: {warning}" for warning in self.solution.warnings]
-        return html(answer_text(self.after.rows, *warnings, str(self)), self.picture(side=NOTEBOOK))
+        return html(
+            answer_text(self.after.rows, *warnings, str(self), noun=self.after.noun), self.picture(side=NOTEBOOK)
+        )
 
     def _repr_png_(self) -> bytes:
         return png(self.picture(side=NOTEBOOK))
