@@ -1,4 +1,4 @@
-"""Benchmarks and scripts of the docs have a working `--help`; README.md of the benchmarks names each of them; one runs."""
+"""Benchmarks and scripts of the docs have a working `--help`; README.md of the benchmarks names each; one is run."""
 
 from __future__ import annotations
 
