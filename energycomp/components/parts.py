@@ -254,7 +254,9 @@ def _decoded(leaf: Any, samples: Tensor, data: Tensor) -> Tensor:
         inner = _decoded(leaf.inner, leaf.part.seen(samples), leaf.part.seen(data))
         return leaf.part.placed(inner, data)
     group = group_of(leaf)
-    return _decoded(leaf.inner, samples, data) if isinstance(group, WrappedGroup) else group.decode(samples)
+    if isinstance(group, WrappedGroup):
+        return _decoded(leaf.inner, samples, data)
+    return samples if group.decode is None else group.decode(samples)
 
 
 @attrs.frozen(repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -24,6 +24,14 @@ RISING = legal(
     "as many numbers within 1e30 for each place, two at least, none below the one before",
 )
 ROWS = attrs.field(default=(), converter=lambda rows: tuple(map(tuple, rows)), validator=RISING)
+
+
+def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:  # mypy knows converters that are functions only
+    return tuple(sizes)
+
+
+def _row(numbers: Iterable[float]) -> tuple[float, ...]:
+    return tuple(numbers)
 
 
 @attrs.frozen
@@ -48,9 +56,9 @@ class NumberProcessor:
     ((1.0, 20.0), tensor([[0., 2.]]), tensor([[ 1., 40.]]))
     """
 
-    sample_shape: tuple[int, ...] = attrs.field(converter=tuple)
-    mean: tuple[float, ...] = attrs.field(converter=tuple, validator=NUMBERS)
-    scale: tuple[float, ...] = attrs.field(converter=tuple, validator=NUMBERS)
+    sample_shape: tuple[int, ...] = attrs.field(converter=_sizes)
+    mean: tuple[float, ...] = attrs.field(converter=_row, validator=NUMBERS)
+    scale: tuple[float, ...] = attrs.field(converter=_row, validator=NUMBERS)
     quantiles: tuple[tuple[float, ...], ...] = ROWS
     reach: float | None = attrs.field(default=None, validator=number(or_none=True))
     bounded: ClassVar[bool] = False

@@ -24,7 +24,7 @@ from energycomp_scenes.relations import KINDS, Formula, ground_of
 PLACE = (0.0025, 0.0045)  # std of places, shares of the picture: of `clevr` on 60 held-out scenes
 DRAWS = 1000
 SIZES = [len(words) for words in ATTRIBUTES.values()]
-OF_THE_ANSWER = {"error": float("nan"), "stderr": float("nan")} | dict.fromkeys(
+OF_THE_ANSWER: dict[str, Any] = {"error": float("nan"), "stderr": float("nan")} | dict.fromkeys(
     ("runner_up", "difference", "difference_stderr", "p_value", "fit", "component_gain", "probability", "share", "maps")
 )
 SHOWN = ("left of", "in front of", "near", "in the same row as")  # the others are their contraries
