@@ -1,6 +1,11 @@
 """Understand: which conditions, and how many, explain an image."""
 
-from energycomp.inference.attributes import ObjectWords as ObjectWords, read_attributes as read_attributes
+from energycomp.inference.attributes import (
+    ObjectWords as ObjectWords,
+    moved_numbers as moved_numbers,
+    read_attributes as read_attributes,
+    refine_numbers as refine_numbers,
+)
 from energycomp.inference.compare import paired as paired, standard_error as standard_error
 from energycomp.inference.infer import (
     FIT_DRAWS as FIT_DRAWS,

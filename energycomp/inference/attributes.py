@@ -23,7 +23,8 @@ Places are searched with all attributes open, and an error that knows the attrib
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import torch
@@ -42,10 +43,17 @@ STEP, EDGE = 0.02, 1e-4
 
 @attrs.frozen(eq=False)
 class ObjectWords:
-    """What `read_attributes` finds: objects, and the mean error with each word of an attribute, the others as found."""
+    """What `read_attributes` finds: objects, and the mean error with each word of an attribute, the others as found.
 
-    values: Tensor  # (K, D + A), with the word of least error of each attribute
-    errors: tuple[Tensor, ...]  # (K, n) for each of the A attributes
+    Args:
+        values: (K, D + A), with the word of least error of each attribute.
+        errors: (K, n) for each of the A attributes.
+        drawn: (K,) the number of draws that these are means of; 0 where nothing is known of an object's words.
+    """
+
+    values: Tensor
+    errors: tuple[Tensor, ...]
+    drawn: Tensor = attrs.field(factory=lambda: torch.zeros(0))
 
     def probabilities(
         self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None
@@ -67,6 +75,11 @@ class ObjectWords:
         """The posterior (K, A) of the words that were found, the greatest of `probabilities`."""
         return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
 
+    def posteriors(self, problem: Problem) -> dict[str, Tensor]:
+        """`certainty` and `words` of a `Solution`."""
+        judge = (problem.beta, problem.energies)
+        return {"certainty": self.certainty(*judge), "words": torch.cat(self.probabilities(*judge), dim=1)}
+
 
 def read_attributes(
     problem: Problem,
@@ -74,12 +87,16 @@ def read_attributes(
     *,
     draws: int = DRAWS,
     sweeps: int = SWEEPS,
+    known: ObjectWords | None = None,
     generator: int | torch.Generator | None = None,
 ) -> ObjectWords:
-    """The attributes of objects at known places (K, D).
+    """The attributes of objects at known places (K, D), or with words (K, D + A) that are known to some degree.
 
     Costs draws K (1 + n_1 + ... + n_A) network evaluations for the first sweep, and those of u and of the trunk. A
     further sweep costs those of the uncertain words on twice the draws, and nothing where there is none.
+
+    Args:
+        known: what is known of the words, in place of `places`: the first sweep asks for uncertain words alone, then.
 
     >>> from energycomp.inference.problem import make_problem
     >>> from energycomp.testing import planted, tinted_model
@@ -89,19 +106,23 @@ def read_attributes(
     >>> read_attributes(problem, true[:, :2], generator=0).values.equal(true)
     True
     """
-    support, drawn = _mixed(problem), 0
-    values = support.opened(places)
-    errors = [torch.zeros(len(places), number, dtype=torch.float64) for number in support.words]
-    for sweep in range(sweeps if len(places) else 0):
-        open_words = [_undecided(problem.energies(known), problem.beta if sweep else None) for known in errors]
+    support = _mixed(problem)
+    if known is None:
+        values, drawn = support.opened(places), torch.zeros(len(places), dtype=torch.float64)
+        errors = [torch.zeros(len(places), number, dtype=torch.float64) for number in support.words]
+    else:
+        values, drawn, errors = known.values, known.drawn, list(known.errors)
+    for sweep in range(sweeps if len(values) else 0):
+        open_words = [_undecided(problem.energies(each), problem.beta) | (drawn == 0)[:, None] for each in errors]
         if not any(bool(words.any()) for words in open_words):
             break
         bank = problem.draw(draws * 2**sweep, generator)
         search = _Sweep(problem, values, bank, problem.quadratic(values, bank))
         for attribute, words in enumerate(open_words):
             errors[attribute] = search.choose(attribute, words, errors[attribute], drawn)
-        values, drawn = search.values, drawn + draws * 2**sweep
-    return ObjectWords(values, tuple(errors))
+        asked = torch.stack([words.any(1) for words in open_words]).any(0)
+        values, drawn = search.values, drawn + asked * len(bank)
+    return ObjectWords(values, tuple(errors), drawn)
 
 
 def _undecided(energies: Tensor, beta: float | None) -> Tensor:
@@ -121,10 +142,10 @@ class _Sweep:
     bank: NoiseBank
     form: QuadraticForm
 
-    def choose(self, attribute: int, words: Tensor, prior: Tensor, drawn: int) -> Tensor:
+    def choose(self, attribute: int, words: Tensor, prior: Tensor, drawn: Tensor) -> Tensor:
         """Sets an attribute of the objects with words in question (K, n) to the best of them; returns all errors.
 
-        `prior` (K, n) are the errors of `drawn` earlier draws. A word that is out of the question stays as far behind
+        `prior` (K, n) are the errors of `drawn` (K,) earlier draws. A word that is out of the question stays as far behind
         the best one as it was.
         """
         objects, codes = words.nonzero(as_tuple=True)
@@ -142,7 +163,7 @@ class _Sweep:
                 found = self._errors(form, chosen, k, (count + own).tolist())
                 new = prior[k] - prior[k, codes[own[best]]] + found[best]
                 new[codes[own]] = found
-                errors[k] = (drawn * prior[k] + fresh * new) / (drawn + fresh)
+                errors[k] = (drawn[k] * prior[k] + fresh * new) / (drawn[k] + fresh)
                 chosen[k] = count + int(own[int(errors[k, codes[own]].argmin())])
             if chosen == before:
                 break
@@ -176,32 +197,60 @@ def refine_numbers(
     >>> (refine_numbers(problem, start, generator=0) - true).abs().max() < 0.002
     tensor(True)
     """
-    support, count = _mixed(problem), len(values)
-    if not count:
+    _mixed(problem)
+    if not len(values):
         return values
-    place, codes = support.split(values)
-    q, numbers = to_quantiles(support.continuous, place, edge=EDGE), support.length
+    quadratic = partial(problem.quadratic, bank=problem.draw(draws, generator))
+    return moved_numbers(problem, quadratic(values), quadratic, values, range(len(values)))
 
-    def valued(quantiles: Tensor, codes: Tensor) -> Tensor:
-        return support.joined(from_quantiles(support.continuous, quantiles, edge=EDGE).to(values), codes)
 
+def moved_numbers(
+    problem: Problem,
+    form: QuadraticForm,
+    quadratic: Callable[[Tensor], QuadraticForm],
+    values: Tensor,
+    which: Sequence[int],
+) -> Tensor:
+    """Values (K, V) with better numbers: the Newton step on a parabola for each number of some of them.
+
+    Costs 2 D network evaluations for each of these and each draw.
+
+    Args:
+        form: over the values.
+        quadratic: the form over any values, on the same draws.
+        values: with all their attributes, if they have some.
+        which: the indices of those that move.
+    """
+    mixed, chosen, count = problem.mixed, list(which), len(values)
+    support = problem.slots[0].support if mixed is None else mixed.continuous
+    numbers = values.shape[1] if mixed is None else mixed.length
+    place = values[chosen, :numbers]
+    q = to_quantiles(support, place, edge=EDGE)
+
+    def valued(quantiles: Tensor, rest: Tensor) -> Tensor:
+        return torch.cat([from_quantiles(support, quantiles, edge=EDGE).to(values), rest], dim=-1)
+
+    # Each number of each value once higher and once lower.
     moves = STEP * torch.stack([torch.eye(numbers), -torch.eye(numbers)], dim=1).to(q)  # (D, 2, D)
-    moved = valued(q[:, None, None] + moves, codes[:, None, None].expand(-1, numbers, 2, -1))
-    form = problem.quadratic(torch.cat([values, moved.flatten(0, 2)]), problem.draw(draws, generator))
-
+    rest = values[chosen, numbers:]
+    moved = valued(q[:, None, None] + moves, rest[:, None, None].expand(-1, numbers, 2, -1)).flatten(0, 2)
+    both = form.append(quadratic(moved))
     weight = problem.weighting(count)
-    weights = torch.zeros(1 + 2 * numbers * count, len(form), dtype=torch.float64)
+    weights = torch.zeros(1 + len(moved), len(both), dtype=torch.float64)
     weights[:, :count] = weight
-    option = torch.arange(len(weights) - 1)
-    weights[1 + option, option // (2 * numbers)] = 0.0
+    option = torch.arange(len(moved))
+    weights[1 + option, torch.tensor(chosen)[option // (2 * numbers)]] = 0.0
     weights[1 + option, count + option] = weight
     answers = weights.nonzero()[:, 1].view(-1, count)
-    errors = form.with_prior(form.weighted_errors(weights).mean(1), answers)
-    here, up, down = errors[0], *errors[1:].reshape(count, numbers, 2).unbind(2)
+    errors = both.with_prior(both.weighted_errors(weights).mean(1), answers)
 
+    # The least of the parabola through three errors.
+    here, up, down = errors[0], *errors[1:].reshape(len(chosen), numbers, 2).unbind(2)
     curvature, slope = up - 2 * here + down, (down - up) / 2
     step = torch.where(curvature > 0, slope / curvature, slope.sign()).clamp(-1.0, 1.0).to(q)
-    return valued(q + STEP * step, codes)
+    made = values.clone()
+    made[chosen] = valued(q + STEP * step, rest)
+    return made
 
 
 def _mixed(problem: Problem) -> MixedSupport:

@@ -151,15 +151,16 @@ class Search:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
         if observation.is_inference():
             observation = observation.clone()
-        problem = make_problem(observation, model, count=self.count, candidates=self.candidates, prior=self.prior)
+        problem = make_problem(
+            observation, model,
+            count=self.count, candidates=self.candidates, prior=self.prior, attributes=self.attributes,
+        )  # fmt: skip
         problem.check(solver.needs, type(solver).__name__)
         solution = solver.solve(problem, generator=generator)
-        if problem.mixed is not None and self.attributes:
+        if problem.asks_words and solution.certainty is None:  # a solver may read them itself
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
-            judge = (problem.beta, problem.energies)
-            certainty, chances = words.certainty(*judge), torch.cat(words.probabilities(*judge), dim=1)
-            solution = attrs.evolve(solution, conditions=values, certainty=certainty, words=chances)
+            solution = attrs.evolve(solution, conditions=values, **words.posteriors(problem))
         known = problem.prior(solution.conditions[None])
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"

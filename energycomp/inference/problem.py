@@ -47,6 +47,7 @@ class Problem:
         beta: inverse temperature of posteriors, softmax(-beta `energies(J)`); None where the model has none.
         mixed: the support of a `MixedConditioner`, whose numbers are sought with all attributes open; None for any
             other, and where candidates are given.
+        asks_words: whether the attributes of such a conditioner are asked for.
 
     >>> from energycomp.testing import tiny_model
     >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
@@ -67,6 +68,7 @@ class Problem:
     _conditioner: Conditioner
     _defaults: Defaults
     mixed: MixedSupport | None = None
+    asks_words: bool = True
     _prior: Prior | None = None
     _has_baseline: bool = True
     _spent: RowCount = attrs.field(factory=RowCount)
@@ -296,6 +298,7 @@ def make_problem(
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     prior: Any = None,
+    attributes: bool = True,
 ) -> Problem:
     """The problem of reading one encoded sample (1, C, H, W) with a model.
 
@@ -306,6 +309,7 @@ def make_problem(
         candidates: restrict every slot to these values, as `values_of` takes them; an attribute without one is not
             asked about. Without them, the slots of a `MixedConditioner` are its continuous numbers.
         prior: energies of values, as `infer` takes them; counts that it lists are the range when `count` is left out.
+        attributes: whether those of a `MixedConditioner` are asked for.
 
     Raises:
         InputError: a count or candidates that the model does not have, or a prior for a model without beta.
@@ -345,6 +349,7 @@ def make_problem(
         default_draws=defaults.draws,
         beta=defaults.beta,
         mixed=None if mixed is None else mixed.support,
+        asks_words=mixed is not None and attributes,
         prior=prior,
         denoiser=model.denoiser if rule == model.denoiser.rule else attrs.evolve(model.denoiser, rule=rule),
         conditioner=conditioner,

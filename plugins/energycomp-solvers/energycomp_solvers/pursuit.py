@@ -17,17 +17,27 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.fields import number, whole
-from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution
+from energycomp.inference import (
+    NoiseBank,
+    ObjectWords,
+    Problem,
+    QuadraticForm,
+    Solution,
+    read_attributes,
+    refine_numbers,
+)
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.configurations import counts_without_repeats
 from energycomp_solvers.shared.held_out import HeldOut
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
+from energycomp_solvers.shared.repair import Repair
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
-STAGES = ("lattice", "pursuit", "count", "polish", "comparison")  # of `Solution.trace["rows"]`
+STAGES = ("lattice", "pursuit", "count", "polish", "doubts", "comparison")  # of `Solution.trace["rows"]`
 PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
+FIRST_WORDS = 4  # draws of the first reading of words; doubts and uncertain words get more
 MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end
 
 
@@ -61,6 +71,9 @@ class Pursuit:
         p_value: a component stays, or comes back, where the paired test is below this.
         extra: further values, next in the order of the search, that the held-out draws may add.
         steps: Gauss-Newton steps of all values at the end, for continuous values.
+        budget: most network evaluations for what is doubted of an answer, about: the search goes on until nothing is
+            left to explain, see `energycomp_solvers.shared.repair`; 0 for none. For continuous values and the rule
+            product.
     """
 
     needs: ClassVar[None] = None
@@ -71,6 +84,7 @@ class Pursuit:
     p_value: float = attrs.field(default=1e-2, validator=number(most=1))
     extra: int = attrs.field(default=2, validator=whole(0))
     steps: int = attrs.field(default=1, validator=whole(0))
+    budget: int = attrs.field(default=2_000, validator=whole(0))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component."""
@@ -85,6 +99,7 @@ class Pursuit:
             return compared(problem, none, none, most, {}, generator)
         candidates, rows = problem.slots[0].candidates, [problem.rows]
         continuous = candidates is None
+        screen: Screen | None = None
         if candidates is None:
             screen = Screen.of(problem, self._low(problem, generator), self.side)
             rows.append(problem.rows)
@@ -102,11 +117,25 @@ class Pursuit:
         if continuous:
             support, reach = problem.slots[0].support, 1.0 / self.side
             spare = [k for k in spare if is_apart(support, found.atoms[[k]], values, reach)]
-        if continuous and kept:
+        if continuous and kept and not problem.asks_words:
             values = self._polished(problem, values, generator)
         rows.append(problem.rows)
-        draws, chooses = min(held_out.draws, most // 2), held_out.form([*kept, *spare])
-        solution = compared(problem, values, found.atoms[spare], draws, {"error": found.errors}, generator, chooses)
+        draws, rivals, chooses = min(held_out.draws, most // 2), found.atoms[spare], held_out.form([*kept, *spare])
+        words: ObjectWords | None = None
+        if problem.asks_words:
+            words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=generator)
+            values = words.values
+        if screen is not None and problem.has_empty and self.budget:
+            repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, generator)
+            repair.run(self.budget)
+            values, rivals, chooses, words = repair.values, repair.rivals(), repair.compares(), repair.words(words)
+        if words is not None:
+            words = read_attributes(problem, values, sweeps=2, known=words, generator=generator)
+            values = words.values
+        rows.append(problem.rows)
+        solution = compared(problem, values, rivals, draws, {"error": found.errors}, generator, chooses)
+        if words is not None:
+            solution = attrs.evolve(solution, **words.posteriors(problem))
         spent = [after - before for before, after in zip(rows, [*rows[1:], problem.rows], strict=True)]
         return attrs.evolve(solution, trace={**solution.trace, "rows": spent})
 

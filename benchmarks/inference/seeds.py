@@ -1,0 +1,150 @@
+"""Do readings depend on the seed, and is the search or the model wrong? Several readings of each image, and the truth.
+
+python benchmarks/inference/seeds.py [--model clevr] [--data synthetic:3-5] [-n 60] [--seeds 5] [--draws 64] [-o FILE]
+
+Each image is read with the seeds 0 to N - 1. All answers and the true scene are compared on one bank of fresh draws: an
+answer that leaves more than 2 nats more than the truth is a failure of the search, since the model prefers the truth.
+With -o, readings are kept in FILE, a line of JSON each, and the command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common.options import parser
+from energycomp import Model, infer, load
+from energycomp.cli import append_line, read_lines
+from energycomp.components import mixed_of
+from energycomp.images import to_unit
+from energycomp.inference import OutOfDistributionWarning, make_problem
+from energycomp_lab.evaluation import source_of, true_values
+
+NATS = 2.0  # by which the truth has to be better for the search to have failed
+FOUND = 0.002  # of (dx^2 + dy^2) / 2: an object counts as found below it
+JUDGED = 977  # the seed of the bank that judges
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads, and prints one line of JSON."""
+    options = parser(__doc__, model="clevr", data="synthetic:3-5", n=60, seed=(0, "of the scenes"))
+    options.add_argument("--seeds", type=int, default=5, help="readings of an image")
+    options.add_argument("--draws", type=int, default=64, help="draws that compare answers with the truth")
+    options.add_argument("-o", "--out", type=Path, help="file that keeps the readings")
+    given = options.parse_args(arguments)
+    model = load(given.model)
+    warnings.simplefilter("ignore", OutOfDistributionWarning)
+    kept = [] if given.out is None else read_lines(given.out)
+    examples = source_of("clevr", model).examples(given.data, count=given.n, seed=given.seed)
+    for number in tqdm(range(len(kept), len(examples)), desc="reading"):
+        example = examples[number]
+        image = to_unit(example.image) if isinstance(example.image, Tensor) else example.image
+        line = compared(model, image, true_values(example, model.conditioner), given.seeds, given.draws)
+        kept.append(line)
+        if given.out is not None:
+            append_line(given.out, line)
+    print(json.dumps({"model": given.model, "data": given.data, "seeds": given.seeds, **summary(kept)}))
+
+
+def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> dict[str, Any]:
+    """The readings of one image, and by how many nats each is worse than the truth."""
+    found = [infer(image, model, generator=seed, progress=False) for seed in range(seeds)]
+    values = [solution.conditions for solution in found]
+    problem = make_problem(model.encode(model.given(image)), model)
+    bank = problem.draw(draws, torch.Generator().manual_seed(JUDGED))
+    with torch.no_grad():
+        errors = [problem.errors(one[None], bank)[0] for one in [true, *values]]
+    energies = [(problem.beta or 1.0) * float(problem.energies(each.double()).mean()) for each in errors]
+    readings = []
+    for solution, energy in zip(found, energies[1:], strict=True):
+        record = solution.record()
+        readings.append(
+            {
+                "values": solution.conditions.tolist(),
+                "nats": energy - energies[0],
+                "rows": solution.rows,
+                "p_value": record["p_value"],
+                "typicality": record["typicality"],
+                "sure": record.get("sure"),
+                **score(solution.conditions, true),
+            }
+        )
+    return {"true": true.tolist(), "readings": readings, "same": same(values)}
+
+
+def score(found: Tensor, true: Tensor) -> dict[str, Any]:
+    """How many objects are found, how many of these have all words right, and whether the count is right."""
+    pairs = matched(found, true)
+    near = [(i, j) for i, j in pairs if float((found[i, :2] - true[j, :2]).square().sum() / 2) < FOUND]
+    words = sum(bool((found[i, 2:] == true[j, 2:]).all()) for i, j in near)
+    return {"found": len(near), "words": words, "count_right": len(found) == len(true)}
+
+
+def matched(found: Tensor, true: Tensor) -> list[tuple[int, int]]:
+    """Pairs of objects, nearest to each other in all."""
+    if not len(found) or not len(true):
+        return []
+    return list(zip(*linear_sum_assignment(torch.cdist(found[:, :2], true[:, :2]).cpu().numpy()), strict=True))
+
+
+def same(answers: Sequence[Tensor]) -> bool:
+    """Whether all answers have the same count and words."""
+    first = answers[0]
+    for other in answers[1:]:
+        if len(other) != len(first):
+            return False
+        if not all(bool((first[i, 2:] == other[j, 2:]).all()) for i, j in matched(first, other)):
+            return False
+    return True
+
+
+def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The table of all images."""
+    readings = [(each, len(line["true"])) for line in lines for each in line["readings"]]
+    total = sum(count for _, count in readings)
+    wrong = [each for each, count in readings if not right(each, count)]
+    trusted = [each for each in wrong if each["p_value"] is not None and each["p_value"] < 0.01]
+    sure = [(each["sure"], right(each, count)) for each, count in readings if each["sure"] is not None]
+    found = {
+        "images": len(lines),
+        "same": sum(line["same"] for line in lines) / len(lines),
+        "search_failed": sum(each["nats"] > NATS for each, _ in readings) / len(readings),
+        "count_right": sum(each["count_right"] for each, _ in readings) / len(readings),
+        "found": sum(each["found"] for each, _ in readings) / total,
+        "words": sum(each["words"] for each, _ in readings) / total,
+        "all_right": 1 - len(wrong) / len(readings),
+        "wrong_of_p_below_0.01": len(trusted) / max(1, sum((e["p_value"] or 1) < 0.01 for e, _ in readings)),
+        "nfe": sum(each["rows"] for each, _ in readings) / len(readings),
+    }
+    order = sorted(each["rows"] for each, _ in readings)
+    found["nfe_easy_half"] = sum(order[: len(order) // 2]) / max(1, len(order) // 2)
+    if sure:
+        found["sure_calibration_error"] = calibration(sure)
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+
+
+def right(reading: Mapping[str, Any], count: int) -> bool:
+    """Whether the whole answer is right."""
+    return bool(reading["count_right"]) and reading["found"] == count and reading["words"] == count
+
+
+def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> float:
+    """The expected calibration error of certainties of whole answers."""
+    total = 0.0
+    for index in range(bins):
+        inside = [(p, hit) for p, hit in pairs if min(bins - 1, math.floor(p * bins)) == index]
+        total += abs(sum(p - hit for p, hit in inside))
+    return total / len(pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The search that goes on: what is doubted, and answers that are repaired, against models in closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.images import to_unit
+from energycomp.inference import Problem, QuadraticForm, infer, make_problem
+from energycomp.models import Model
+from energycomp.testing import bumps_model, planted, tinted_model
+from energycomp_solvers.pursuit import Pursuit
+from energycomp_solvers.shared.doubts import doubts, missing
+from energycomp_solvers.shared.lattice import Screen
+from energycomp_solvers.shared.repair import IDLE, Repair
+
+TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def problem_of(model: Model, true: Tensor) -> tuple[Problem, tuple[Tensor, Tensor]]:
+    problem = make_problem(planted(model, true), model)
+    screen = Screen.of(problem, problem.draw(2, seeded(1)), 12)
+    return problem, (screen.atoms, screen.form.atoms[0])
+
+
+def repaired(model: Model, true: Tensor, start: Tensor, budget: int = 4_000) -> Repair:
+    problem, lattice = problem_of(model, true)
+    repair = Repair.of(problem, start, lattice, 1e-2, seeded())
+    repair.run(budget)
+    return repair
+
+
+def test_what_fits_badly_is_doubted_most() -> None:
+    problem, (places, effects) = problem_of(bumps_model(), TRUE)
+    start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
+    found = doubts(problem.quadratic(start, problem.draw(4, seeded())), 3)
+    assert found.argmax() == 1
+    assert found[[0, 2]].max() < 0.2 * found[1]
+    left = missing(problem.quadratic(TRUE[:2], problem.draw(4, seeded())), effects, 3)
+    assert (places[left.argmax()] - TRUE[2]).abs().max() < 0.06
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        TRUE[:2],
+        TRUE[:0],
+        torch.cat([TRUE, torch.tensor([[0.1, 0.8]])]),
+        torch.cat([TRUE[:2], torch.tensor([[0.4, 0.9]])]),
+    ],
+    ids=["missing", "empty", "one too many", "one elsewhere"],
+)
+def test_places_are_repaired(start: Tensor) -> None:
+    found = repaired(bumps_model(counts=(0, 5)), TRUE, start).values
+    assert len(found) == 3
+    assert torch.cdist(found, TRUE).amin(1).max() < 0.01
+
+
+def test_words_and_places_that_hold_each_other_are_read_together() -> None:
+    model = tinted_model()
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.3, 0.35, tint="red", width="narrow"), parse(0.7, 0.7, tint="blue", width="wide")])
+    wrong = torch.cat([parse(0.32, 0.33, tint="blue", width="wide"), true[1:]])
+    found = repaired(model, true, wrong).values
+    order = found[:, 0].argsort()
+    torch.testing.assert_close(found[order][:, 2:], true[:, 2:])
+    assert (found[order] - true).abs().max() < 0.01
+
+
+def test_a_right_answer_stays_and_costs_little() -> None:
+    problem, lattice = problem_of(bumps_model(), TRUE)
+    repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded())
+    before = problem.rows
+    repair.run(10_000)
+    assert len(repair.values) == 3
+    assert torch.cdist(repair.values, TRUE).amin(1).max() < 2e-3
+    assert problem.rows - before < 2 * IDLE * 4
+
+
+def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
+    model = bumps_model(counts=(0, 5))
+    solution = infer(to_unit(planted(model, TRUE)), model, solver=Pursuit(side=4))
+    assert torch.cdist(TRUE, solution.conditions).amin(1).max() < 0.01
+    assert solution.count == 3
+    assert sum(solution.trace["rows"]) == Pursuit(side=4).solve(make_problem(planted(model, TRUE), model), generator=seeded()).rows
+
+
+def test_no_budget_is_the_search_alone() -> None:
+    model = bumps_model()
+    problem = make_problem(planted(model, TRUE), model)
+    solution = Pursuit(side=12, budget=0).solve(problem, generator=seeded())
+    assert solution.trace["rows"][4] == 0
+
+
+def test_doubts_of_components_that_are_known() -> None:
+    atoms = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    form = QuadraticForm.of(atoms, torch.tensor([[2.0, 0.5, 4.0]]))
+    # The first fits; of the second half is there: 0.25 is left, and its fit is 1 - 2 * 0.5 = 0, at least 0.2.
+    torch.testing.assert_close(doubts(form, 1), torch.tensor([0.0, 1.25], dtype=torch.float64))
