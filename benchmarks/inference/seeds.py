@@ -75,6 +75,11 @@ def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> 
                 "p_value": record["p_value"],
                 "typicality": record["typicality"],
                 "sure": record.get("sure"),
+                "certainty": None if solution.certainty is None else solution.certainty.tolist(),
+                "gains": None if solution.component_gain is None else solution.component_gain.tolist(),
+                "doubts": list(solution.trace.get("doubts", ())),
+                "difference": solution.difference,
+                "difference_stderr": solution.difference_stderr,
                 **score(solution.conditions, true),
             }
         )

@@ -122,6 +122,7 @@ class Pursuit:
         rows.append(problem.rows)
         draws, rivals, chooses = min(held_out.draws, most // 2), found.atoms[spare], held_out.form([*kept, *spare])
         words: ObjectWords | None = None
+        trace: dict[str, Sequence[float]] = {"error": found.errors}
         if problem.asks_words:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=generator)
             values = words.values
@@ -129,11 +130,12 @@ class Pursuit:
             repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, generator)
             repair.run(self.budget)
             values, rivals, chooses, words = repair.values, repair.rivals(), repair.compares(), repair.words(words)
+            trace["doubts"] = repair.doubted()
         if words is not None:
             words = read_attributes(problem, values, sweeps=2, known=words, generator=generator)
             values = words.values
         rows.append(problem.rows)
-        solution = compared(problem, values, rivals, draws, {"error": found.errors}, generator, chooses)
+        solution = compared(problem, values, rivals, draws, trace, generator, chooses)
         if words is not None:
             solution = attrs.evolve(solution, **words.posteriors(problem))
         spent = [after - before for before, after in zip(rows, [*rows[1:], problem.rows], strict=True)]

@@ -112,6 +112,12 @@ class Repair:
                 last = self.problem.rows
                 self._drop()
 
+    def doubted(self) -> list[float]:
+        """The doubt of each component, and what is left around the value that is missing most, by all draws."""
+        form, channels = reduce(QuadraticForm.cat, [*self.forms, self.judging]), len(self.problem.observation[0])
+        of_components = doubts(form, channels).tolist() if len(self.values) else []
+        return [*of_components, float(missing(form, self.lattice[1], channels).max())]
+
     def rivals(self) -> Tensor:
         """Values (M, V) that were refused last, which the answer is compared with."""
         found = self.refused[-RIVALS:]
