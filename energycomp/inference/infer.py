@@ -22,7 +22,7 @@ from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.compare import standard_error
-from energycomp.inference.problem import Problem, make_problem
+from energycomp.inference.problem import Problem, explained_by, make_problem
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
 from energycomp.models.defaults import log_errors
 from energycomp.models.given import model_of
@@ -160,7 +160,7 @@ class Search:
         if problem.asks_words and solution.certainty is None:  # a solver may read them itself
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
-            solution = attrs.evolve(solution, conditions=values, **words.posteriors(problem))
+            solution = attrs.evolve(solution, conditions=values, form=None, **words.posteriors(problem))
         known = problem.prior(solution.conditions[None])
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"
@@ -218,18 +218,26 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     of_each = {
         name: getattr(solution, name) for name in ("conditions", "certainty", "words", "component_gain", "probability")
     }
-    found = {name: each[order.to(each.device)] for name, each in of_each.items() if each is not None}
+    found: dict[str, Any] = {name: each[order.to(each.device)] for name, each in of_each.items() if each is not None}
+    if solution._form is not None:
+        found["form"] = solution._form.take(order)
     return attrs.evolve(solution, **found)
 
 
 def _judged(solution: Solution, problem: Problem, model: Model, image: Any, generator: torch.Generator) -> Solution:
     """Adds how well the answer explains the image, on new draws, and whether there are reasons not to trust it."""
-    bank, low = problem.draw(FIT_DRAWS, generator), problem.counts[0]
-    left, parts = problem.explained(solution.conditions, bank)
-    baseline = problem.baseline_errors(bank) if solution.count else None
+    low = problem.counts[0]
+    known = solution._form if problem.has_empty and problem.has_baseline else None
+    if known is not None and known.draws >= FIT_DRAWS // 2:  # draws that compared the answer
+        left, parts = explained_by(known, problem.observation.shape[1:])
+        baseline = known.c if solution.count else None
+    else:
+        bank = problem.draw(FIT_DRAWS, generator)
+        left, parts = problem.explained(solution.conditions, bank)
+        baseline = problem.baseline_errors(bank) if solution.count else None
     fit = share = None
     if baseline is not None:
-        fit = 1.0 - float(left.square().sum(tuple(range(1, left.ndim))).mean() / baseline.mean())
+        fit = 1.0 - float(left.double().square().sum(tuple(range(1, left.ndim))).mean() / baseline.double().mean())
         if fit > 0 and parts is not None:
             share = parts.flatten(1).sum(1).cpu() / (fit * float(baseline.mean()))
     calibration = model.defaults.calibration
@@ -248,6 +256,7 @@ def _judged(solution: Solution, problem: Problem, model: Model, image: Any, gene
         fit=fit,
         share=share,
         maps=None if parts is None else _pixels(parts.cpu(), model, image),
+        form=None,
         typicality=typicality,
         out_of_distribution=beyond,
         at_count_limit=low < problem.counts[1] and solution.count in ends,

@@ -201,6 +201,11 @@ class Problem:
                 parts.append((rest.square() - left.square()).mean(0))
         return left, torch.stack(parts)
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the model has an unconditional prediction."""
+        return self._has_baseline
+
     def _residuals(self, terms: Tensor, bank: NoiseBank) -> Tensor:
         return residuals(self._denoiser, self.observation, bank, self._composed(terms, bank)[0])
 
@@ -289,6 +294,20 @@ class Problem:
             with count_rows(self._spent), torch.no_grad():
                 self._trunks[bank] = noised_trunk(self._denoiser, self.observation, bank)
         return self._trunks[bank]
+
+
+def explained_by(form: QuadraticForm, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """What `Problem.explained` gives, of a form over an answer's K components. Costs no network evaluation.
+
+    Args:
+        form: under the rule product.
+        shape: of a sample.
+    """
+    left = form.target - form.atoms.sum(1)
+    if not len(form):
+        return left.unflatten(1, tuple(shape)), None
+    parts = ((left[:, None] + form.atoms).square() - left.square()[:, None]).mean(0)
+    return left.unflatten(1, tuple(shape)), parts.unflatten(1, tuple(shape))
 
 
 def make_problem(

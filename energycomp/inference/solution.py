@@ -31,6 +31,7 @@ from energycomp.images import (
 from energycomp.images.draw import SIDE
 from energycomp.images.process import ImageProcessor
 from energycomp.inference.problem import Problem
+from energycomp.inference.quadratic import QuadraticForm
 from energycomp.models.model import Model
 
 NOTEBOOK = 320  # px, the shorter side of an image in a notebook
@@ -147,6 +148,7 @@ class Solution:
     view: View | None = None
     share: Tensor | None = None
     _maps: Tensor | None = None
+    _form: QuadraticForm | None = None
 
     def maps(self) -> Tensor:
         """Which pixels each component explains, (K, H, W) at the model's size: the error without it minus the error.

@@ -110,7 +110,9 @@ class Pursuit:
             rows.append(problem.rows)
             found = self._chosen(problem, candidates, form)
         rows.append(problem.rows)
-        held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
+        goes_on = screen is not None and problem.has_empty and self.budget > 0  # and decides again, with more draws
+        parts = _parts(most // 2 if goes_on else most)
+        held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in parts])
         kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
         rows.append(problem.rows)
         values, spare = found.atoms[kept], [k for k in held_out.known if k not in kept]
@@ -126,10 +128,11 @@ class Pursuit:
         if problem.asks_words:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=generator)
             values = words.values
-        if screen is not None and problem.has_empty and self.budget:
-            repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, generator)
+        if screen is not None and goes_on:
+            places = (screen.atoms, screen.form.atoms[0])
+            repair = Repair.of(problem, values, places, self.p_value, generator, words)
             repair.run(self.budget)
-            values, rivals, chooses, words = repair.values, repair.rivals(), repair.compares(), repair.words(words)
+            values, rivals, chooses, words = repair.values, repair.rivals(), repair.compares(), repair.words()
             trace["doubts"] = repair.doubted()
         if words is not None:
             words = read_attributes(problem, values, sweeps=2, known=words, generator=generator)

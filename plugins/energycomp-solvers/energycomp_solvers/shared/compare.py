@@ -75,6 +75,7 @@ def compared(
         p_value=gap[2],
         trace=trace,
         component_gain=gain,
+        form=compares.take(range(count)),
     )
 
 

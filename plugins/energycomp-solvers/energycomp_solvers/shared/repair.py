@@ -29,11 +29,12 @@ from energycomp_solvers.shared.subsets import subset_errors, with_each
 PARTS = ((5,), (1, 3), (0, 2, 4, 6, 7))  # of eight draws in the order of their timesteps
 KEPT = (16, 4, 2)  # candidates that stay after each part
 JUDGES = 16  # draws
-IDLE = 75  # network evaluations in a row that change nothing, for each component and one more
+IDLE = 60  # network evaluations in a row that change nothing, for each component and one more
 RIVALS = 3  # of the values that were refused
 BESIDE = 0.2  # cosine of the places of a component and of what is left, from which on it may be the component's
 NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
 SAME = 0.7  # cosine of the places of two values from which on they are about the same
+HOPELESS = 20.0  # nats by which a word is behind another one, beside which it is not tried again
 MOST = 256  # combinations of words that are tried at once
 
 
@@ -59,6 +60,7 @@ class Repair:
         lattice: values (M, D) where a component may be missing, and what each adds under one draw, (M, P).
         p_value: an additional component is taken, and one is kept, where the paired test is below this.
         origins: the places of the components in the answer that was given; None for new ones.
+        asked: what is known of the words of the answer that was given.
         refused: values that were tried and not taken: the rivals of the answer.
     """
 
@@ -71,6 +73,7 @@ class Repair:
     lattice: tuple[Tensor, Tensor]
     p_value: float
     origins: list[int | None]
+    asked: ObjectWords | None = None
     refused: list[Tensor] = attrs.field(factory=list)
 
     @classmethod
@@ -81,6 +84,7 @@ class Repair:
         lattice: tuple[Tensor, Tensor],
         p_value: float,
         generator: torch.Generator | None,
+        asked: ObjectWords | None = None,
     ) -> Repair:
         """Moves all numbers once. Costs K (2 D + 2) + 1 rows for each draw that chooses, K + 1 for each that judges."""
         choosing = problem.draw(sum(map(len, PARTS)), generator)
@@ -92,7 +96,7 @@ class Repair:
             values = moved_numbers(problem, reduce(QuadraticForm.cat, forms), quadratic, values, range(len(values)))
             forms = [problem.quadratic(values, bank) for bank in banks]
         judging, origins = problem.quadratic(values, judges), list(range(len(values)))
-        return cls(problem, values, banks, judges, forms, judging, lattice, p_value, origins)
+        return cls(problem, values, banks, judges, forms, judging, lattice, p_value, origins, asked)
 
     def run(self, budget: int) -> None:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
@@ -127,8 +131,9 @@ class Repair:
         """The form over the components and the `rivals` on the draws that judge. Costs a row for each rival and draw."""
         return self.judging.append(self.problem.quadratic(self.rivals(), self.judges))
 
-    def words(self, before: ObjectWords | None) -> ObjectWords | None:
+    def words(self) -> ObjectWords | None:
         """What is known of the words of all components: of those that are new, nothing."""
+        before = self.asked
         if before is None:
             return None
         empty = [torch.zeros(each.shape[1], dtype=each.dtype) for each in before.errors]
@@ -174,10 +179,11 @@ class Repair:
         """Reads one component anew; whether another value of it is taken."""
         others = [k for k in range(len(self.values)) if k != component]
         old = _Candidate(self.values[component], [form.take([component]) for form in self.forms])
-        best = self._best(others, old.value, old)
+        origin = self.origins[component]
+        best = self._best(others, old.value, old, origin)
         if best is None:  # the words are right here: perhaps the place is not
             start = self._nearby(others, old.value)
-            best = None if start.equal(old.value) else self._best(others, start, old)
+            best = None if start.equal(old.value) else self._best(others, start, old, origin)
         if best is None:
             return False
         own = self.problem.quadratic(best.value[None], self.judges)
@@ -214,10 +220,12 @@ class Repair:
             self.refused.append(self.values[least])
             self._keep(rests[least])
 
-    def _best(self, others: Sequence[int], start: Tensor, old: _Candidate | None = None) -> _Candidate | None:
+    def _best(
+        self, others: Sequence[int], start: Tensor, old: _Candidate | None = None, origin: int | None = None
+    ) -> _Candidate | None:
         """The best value beside others, with any words and a place near `start`; None where nothing, or `old`, is better."""
         # Halve the candidates: each part of the draws sees fewer of them.
-        values = self._options(start)
+        values = self._options(start, origin)
         errors = torch.zeros(0, len(values), dtype=torch.float64)
         for number, (bank, form, kept) in enumerate(zip(self.banks, self.forms, KEPT, strict=True)):
             both = form.take(list(others)).append(self.problem.quadratic(values, bank))
@@ -258,14 +266,17 @@ class Repair:
             errors.append(both.errors_with_each(range(len(others)), self._weight(others))[:, len(others) :])
         return values[int(self._mean(both, torch.cat(errors).cpu(), len(others)).argmin())]
 
-    def _options(self, start: Tensor) -> Tensor:
-        """Values (M, V) of one component: all combinations of its words, or one other word if these are too many."""
+    def _options(self, start: Tensor, origin: int | None) -> Tensor:
+        """Values (M, V) of one component: all combinations of words that are not hopeless, or one other word each."""
         mixed = self._words
         if mixed is None:
             return start[None]
         numbers, known = mixed.split(start if start.shape[0] > mixed.length else mixed.opened(start))
         choices = [torch.arange(1, number + 1) for number in mixed.words]
-        if torch.tensor(mixed.words).prod() <= MOST:
+        if origin is not None and self.asked is not None and self.problem.beta is not None:
+            energies = [self.problem.energies(errors[origin]) * self.problem.beta for errors in self.asked.errors]
+            choices = [c[e < e.min() + HOPELESS] for c, e in zip(choices, energies, strict=True)]
+        if torch.tensor([len(choice) for choice in choices]).prod() <= MOST:
             codes = torch.cartesian_prod(*choices).view(-1, len(choices))
         else:
             codes = torch.cat([known.expand(len(c), -1).index_copy(1, torch.tensor([k]), c[:, None].to(known)) for k, c in enumerate(choices)])  # fmt: skip
