@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from energycomp.components.conditioning import groups_of
 from energycomp.components.values import values_of
@@ -21,6 +21,7 @@ from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
+from energycomp.inference.certainty import certainty_of, features, posterior
 from energycomp.inference.compare import standard_error
 from energycomp.inference.problem import Problem, explained_by, make_problem
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
@@ -31,6 +32,7 @@ from energycomp.plugins.registry import object_of
 from energycomp.progress import display, working
 from energycomp.seeds import as_generator
 
+USUAL = 3.0  # standard deviations, up to which the error of an image is usual
 FIT_DRAWS = 16  # draws that measure fit and typicality
 
 
@@ -240,9 +242,17 @@ def _judged(solution: Solution, problem: Problem, model: Model, image: Any, gene
         fit = 1.0 - float(left.double().square().sum(tuple(range(1, left.ndim))).mean() / baseline.double().mean())
         if fit > 0 and parts is not None:
             share = parts.flatten(1).sum(1).cpu() / (fit * float(baseline.mean()))
-    calibration = model.defaults.calibration
-    typicality = None if calibration is None else calibration.typicality(solution.count, log_errors(left))
+    calibration, typicality, unusual = model.defaults.calibration, None, (0.0, 0.0)
+    if calibration is not None:
+        unusual = calibration.unusual(solution.count, log_errors(left))
+        typicality = calibration.typicality(solution.count, log_errors(left))
     beyond = typicality is not None and typicality < OUT_OF_DISTRIBUTION
+    missing = _peak(left) if beyond and unusual[0] < USUAL else None
+    beyond = beyond and missing is None
+    sure = posterior(solution, problem)
+    if sure is not None and calibration is not None and calibration.sure is not None:
+        found = features(sure, list(solution.trace.get("doubts", ())), max(unusual))
+        sure = certainty_of(calibration.sure, found)
     if beyond:
         warnings.warn(
             f"the answer leaves an error that about {typicality:.1%} of held-out images with {solution.count} "
@@ -258,10 +268,21 @@ def _judged(solution: Solution, problem: Problem, model: Model, image: Any, gene
         maps=None if parts is None else _pixels(parts.cpu(), model, image),
         form=None,
         typicality=typicality,
+        sure=sure,
+        missing=missing,
         out_of_distribution=beyond,
         at_count_limit=low < problem.counts[1] and solution.count in ends,
         rows=problem.rows,
     )
+
+
+def _peak(left: Tensor) -> tuple[float, float] | None:
+    """Where residuals (S, C, H, W) are greatest, (x, y) in [0, 1]; None for data that are no pictures."""
+    if left.ndim != 4:
+        return None
+    each = avg_pool2d(left.square().sum(1).mean(0)[None], 3, 1, 1, count_include_pad=False)[0]
+    y, x = divmod(int(each.argmax()), each.shape[1])
+    return (x + 0.5) / each.shape[1], (y + 0.5) / each.shape[0]
 
 
 def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:

@@ -88,6 +88,11 @@ class Problem:
         tiny = torch.finfo(errors.dtype).tiny  # of an answer without any error
         return errors.clamp(min=tiny).log() if self._defaults.log_errors else errors
 
+    def gap(self, error: float, difference: float) -> float:
+        """The difference of the `energies` of an answer of this error and of one whose error is greater."""
+        here, there = self.energies(torch.tensor([error, error + difference], dtype=torch.float64)).tolist()
+        return there - here
+
     def prior(self, values: Tensor) -> Tensor | None:
         """Energies (N,) of candidates (N, K, *V) before the image is seen; None without a prior. Costs no row.
 

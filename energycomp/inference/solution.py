@@ -36,6 +36,7 @@ from energycomp.models.model import Model
 
 NOTEBOOK = 320  # px, the shorter side of an image in a notebook
 MAX_SIDE = 1024  # px of an image that is kept
+VERDICTS = ((0.9, "sure"), (0.6, "likely"))
 OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms
 
 
@@ -118,6 +119,9 @@ class Solution:
         certainty: (K, A) the posterior of the word of each attribute, of a conditioner with attributes that may be left
             open; NaN where the model has no inverse temperature. None for any other.
         words: (K, n_1 + ... + n_A) the posterior of all words of all attributes, of which `certainty` has the greatest.
+        sure: the probability that the whole answer is right, count and words, fitted on held-out images; the posterior
+            of the answer where the model has no such fit, and None where it has no inverse temperature.
+        missing: (x, y) where a component may be missing or wrong: there the error is unusual, and in all it is not.
         at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
         view: the image, and the components as the conditioner describes them.
         share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
@@ -147,6 +151,8 @@ class Solution:
     words: Tensor | None = None
     view: View | None = None
     share: Tensor | None = None
+    sure: float | None = None
+    missing: tuple[float, float] | None = None
     _maps: Tensor | None = None
     _form: QuadraticForm | None = None
 
@@ -181,6 +187,24 @@ class Solution:
         return tuple(k for k, gain in enumerate(gains) if gain <= 0)
 
     @property
+    def trusted(self) -> bool:
+        """Whether the image is one that the model knows: numbers of an answer to another one mean nothing."""
+        return not self.out_of_distribution
+
+    @property
+    def verdict(self) -> str | None:
+        """`sure` in a word: "sure" from 0.9 on, "likely" from 0.6 on, "unsure", or "not trusted"; None where it is None.
+
+        >>> Solution(torch.zeros(0, 2), 0, 1.0, 0.1, 0, sure=0.97).verdict
+        'sure'
+        """
+        if not self.trusted:
+            return "not trusted"
+        if self.sure is None:
+            return None
+        return next((word for least, word in VERDICTS if self.sure >= least), "unsure")
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the answer, one sentence each; none does not mean that it is right."""
         found = []
@@ -189,6 +213,9 @@ class Solution:
                 "" if self.typicality is None else f": about {self.typicality:.1%} of held-out images leave such errors"
             )
             found.append(f"the image is out of distribution{share}; do not trust the answer")
+        if self.missing is not None:
+            x, y = self.missing
+            found.append(f"an object may be missing or wrong near {x:.2f}, {y:.2f}: much of the image is unexplained there")
         if self.at_count_limit:
             end = "at the end of the range that was searched"
             found.append(f"the count {self.count} is {end}; search a larger range (count=)")
@@ -229,6 +256,9 @@ class Solution:
         return {
             "count": self.count,
             "noun": View(None, ()).noun if self.view is None else self.view.noun,
+            "sure": _finite(self.sure),
+            "verdict": self.verdict,
+            "trusted": self.trusted,
             "objects": self.table(),
             "fit": _finite(self.fit),
             "error": _finite(self.error),
@@ -364,9 +394,16 @@ def answer_text(objects: Sequence[Mapping[str, Any]], *lines: str, noun: str = "
 
 
 def answer_line(record: Mapping[str, Any]) -> str:
-    """The line below the table of a record: the count, how typical the image is, and the next best answer."""
+    """The line below the table of a record: the count, and how sure the answer is, in a word and a number.
+
+    Without that number, how typical the image is, and the next best answer.
+    """
     noun = record.get("noun", "object")  # a line of an earlier version has none
     parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
+    if record.get("verdict") == "not trusted":
+        return f"{parts[0]}, not trusted"
+    if record.get("sure") is not None:
+        return f"{parts[0]}, {record['verdict']} {record['sure']:.2f}"
     if record.get("typicality") is not None:
         parts.append(f"typicality {record['typicality']:.2g}")
     elif record["fit"] is not None:

@@ -43,6 +43,10 @@ def _numbers(value: Any) -> Any:
     return tuple(map(_numbers, value)) if isinstance(value, list | tuple) else float(value)
 
 
+def _optional_numbers(value: Any) -> Any:
+    return None if value is None else _numbers(value)
+
+
 @attrs.frozen
 class Calibration:
     """The errors that answers leave on held-out images, by the number of components.
@@ -54,6 +58,8 @@ class Calibration:
         mean, std: of both logarithms for each count.
         scores: that a share `TAILS` of the held-out images exceeds, increasing.
         images: how many images these are.
+        sure: the weights of the probability that an answer is right, see `energycomp.inference.certainty`; None where
+            they were not fitted.
 
     Raises:
         InputError: numbers that do not belong together.
@@ -69,6 +75,7 @@ class Calibration:
     std: tuple[tuple[float, ...], ...] = attrs.field(converter=_numbers)
     scores: tuple[float, ...] = attrs.field(converter=_numbers)
     images: int
+    sure: tuple[float, ...] | None = attrs.field(default=None, converter=_optional_numbers)
 
     def __attrs_post_init__(self) -> None:
         pairs = [*self.mean, *self.std]
@@ -76,7 +83,8 @@ class Calibration:
         rows = {len(self.counts), len(self.mean), len(self.std)}
         fits = len(rows) == 1 and len(self.counts) > 0 and len(self.scores) == len(TAILS)
         legal = all(len(pair) == 2 for pair in pairs) and all(map(math.isfinite, numbers))
-        if not (fits and legal and all(n > 0 for pair in self.std for n in pair) and self.images > 0):
+        fitted = self.sure is None or (len(self.sure) == 4 and all(map(math.isfinite, self.sure)))
+        if not (fits and legal and fitted and all(n > 0 for pair in self.std for n in pair) and self.images > 0):
             raise InputError(
                 f"got a calibration of the counts {self.counts} with {len(self.mean)} means, {len(self.std)} "
                 f"deviations and {len(self.scores)} scores; expected two finite numbers for each count, deviations "
@@ -94,9 +102,14 @@ class Calibration:
         Args:
             errors: `log_errors` of its residuals.
         """
+        return _share(max(self.unusual(count, errors)), self.scores)
+
+    def unusual(self, count: int, errors: Tensor) -> tuple[float, float]:
+        """How many standard deviations the error and its spatial maximum are above those of held-out images."""
         row = min(range(len(self.counts)), key=lambda k: abs(self.counts[k] - count))
         mean, std = torch.tensor(self.mean[row]), torch.tensor(self.std[row])
-        return _share(float(((errors - mean) / std).max()), self.scores)
+        total, peak = ((errors - mean) / std).tolist()
+        return total, peak
 
 
 def _share(score: float, scores: Sequence[float]) -> float:
@@ -116,7 +129,7 @@ def _pair(value: Any) -> Any:
 
 def _calibration(value: Any) -> Any:
     fields = {field.name for field in attrs.fields(Calibration)}
-    return Calibration(**value) if isinstance(value, dict) and set(value) == fields else value
+    return Calibration(**value) if isinstance(value, dict) and set(value) | {"sure"} == fields else value
 
 
 def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:
