@@ -93,8 +93,12 @@ class Repair:
         forms = [problem.quadratic(values, bank) for bank in banks]
         if len(values):  # all numbers are moved once, on more draws than found them
             quadratic = partial(_on_all, problem, banks)
-            values = moved_numbers(problem, reduce(QuadraticForm.cat, forms), quadratic, values, range(len(values)))
-            forms = [problem.quadratic(values, bank) for bank in banks]
+            every = range(len(values))
+            moved = moved_numbers(problem, reduce(QuadraticForm.cat, forms), quadratic, values, every)
+            after = [problem.quadratic(moved, bank) for bank in banks]
+            errors = [torch.cat([subset_errors(form, every, problem.weighting) for form in each]).mean() for each in (forms, after)]  # fmt: skip
+            if errors[1] < errors[0]:
+                values, forms = moved, after
         judging, origins = problem.quadratic(values, judges), list(range(len(values)))
         return cls(problem, values, banks, judges, forms, judging, lattice, p_value, origins, asked)
 
@@ -156,7 +160,7 @@ class Repair:
         places, effects = self.lattice
         left = missing(chosen, effects, channels)
         order = [k for k in left.argsort(descending=True).tolist() if not _among(places[k], tried)]
-        if order and len(self.values) < self.problem.counts[1]:
+        if order and float(left[order[0]]) > 0 and len(self.values) < self.problem.counts[1]:
             # The place is the mean of the values around the one with the most left, by what is left around them.
             near = overlap(effects[order[:1]], effects, channels)[0] > SAME
             share = near * left.square()
