@@ -6,7 +6,11 @@ from energycomp.inference.attributes import (
     read_attributes as read_attributes,
     refine_numbers as refine_numbers,
 )
-from energycomp.inference.compare import paired as paired, standard_error as standard_error
+from energycomp.inference.compare import (
+    as_normal as as_normal,
+    paired as paired,
+    standard_error as standard_error,
+)
 from energycomp.inference.infer import (
     FIT_DRAWS as FIT_DRAWS,
     OutOfDistributionWarning as OutOfDistributionWarning,

@@ -37,7 +37,8 @@ from energycomp_solvers.shared.subsets import add_each, greedy, promising, subse
 
 STAGES = ("lattice", "pursuit", "count", "polish", "doubts", "comparison")  # of `Solution.trace["rows"]`
 PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
-FIRST_WORDS = 4  # draws of the first reading of words; doubts and uncertain words get more
+FIRST_WORDS = 3  # draws of the first reading of words; doubts and uncertain words get more
+DECIDING = 0  # the seed of the draws that decide words and doubts: they are the same whatever the seed of the search
 MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end
 
 
@@ -123,19 +124,19 @@ class Pursuit:
             values = self._polished(problem, values, generator)
         rows.append(problem.rows)
         draws, rivals, chooses = min(held_out.draws, most // 2), found.atoms[spare], held_out.form([*kept, *spare])
-        words: ObjectWords | None = None
+        words, decides = None, as_generator(DECIDING)
         trace: dict[str, Sequence[float]] = {"error": found.errors}
         if problem.asks_words:
-            words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=generator)
+            words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
             values = words.values
         if screen is not None and goes_on:
             places = (screen.atoms, screen.form.atoms[0])
-            repair = Repair.of(problem, values, places, self.p_value, generator, words)
+            repair = Repair.of(problem, values, places, self.p_value, decides, words)
             repair.run(self.budget)
             values, rivals, chooses, words = repair.values, repair.rivals(), repair.compares(), repair.words()
             trace["doubts"] = repair.doubted()
         if words is not None:
-            words = read_attributes(problem, values, sweeps=2, known=words, generator=generator)
+            words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
             values = words.values
         rows.append(problem.rows)
         solution = compared(problem, values, rivals, draws, trace, generator, chooses)

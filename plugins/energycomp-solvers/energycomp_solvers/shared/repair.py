@@ -29,7 +29,7 @@ from energycomp_solvers.shared.subsets import subset_errors, with_each
 PARTS = ((5,), (1, 3), (0, 2, 4, 6, 7))  # of eight draws in the order of their timesteps
 KEPT = (16, 4, 2)  # candidates that stay after each part
 JUDGES = 16  # draws
-IDLE = 60  # network evaluations in a row that change nothing, for each component and one more
+IDLE = 50  # network evaluations in a row that change nothing, for each component and one more
 RIVALS = 3  # of the values that were refused
 BESIDE = 0.2  # cosine of the places of a component and of what is left, from which on it may be the component's
 NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
