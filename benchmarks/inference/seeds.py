@@ -24,7 +24,6 @@ from tqdm import tqdm
 from benchmarks.common.options import parser
 from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
-from energycomp.components import mixed_of
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, make_problem
 from energycomp_lab.evaluation import source_of, true_values

@@ -215,7 +215,9 @@ class Solution:
             found.append(f"the image is out of distribution{share}; do not trust the answer")
         if self.missing is not None:
             x, y = self.missing
-            found.append(f"an object may be missing or wrong near {x:.2f}, {y:.2f}: much of the image is unexplained there")
+            found.append(
+                f"an object may be missing or wrong near {x:.2f}, {y:.2f}: much of the image is unexplained there"
+            )
         if self.at_count_limit:
             end = "at the end of the range that was searched"
             found.append(f"the count {self.count} is {end}; search a larger range (count=)")

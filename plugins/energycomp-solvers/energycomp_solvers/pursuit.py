@@ -19,12 +19,10 @@ from energycomp.errors import InputError
 from energycomp.fields import number, whole
 from energycomp.inference import (
     NoiseBank,
-    ObjectWords,
     Problem,
     QuadraticForm,
     Solution,
     read_attributes,
-    refine_numbers,
 )
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared

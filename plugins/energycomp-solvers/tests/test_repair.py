@@ -87,7 +87,10 @@ def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
     solution = infer(to_unit(planted(model, TRUE)), model, solver=Pursuit(side=4))
     assert torch.cdist(TRUE, solution.conditions).amin(1).max() < 0.01
     assert solution.count == 3
-    assert sum(solution.trace["rows"]) == Pursuit(side=4).solve(make_problem(planted(model, TRUE), model), generator=seeded()).rows
+    assert (
+        sum(solution.trace["rows"])
+        == Pursuit(side=4).solve(make_problem(planted(model, TRUE), model), generator=seeded()).rows
+    )
 
 
 def test_no_budget_is_the_search_alone() -> None:

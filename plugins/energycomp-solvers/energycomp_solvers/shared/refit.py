@@ -1,0 +1,212 @@
+"""One component of an answer, read anew beside the others: all of its words at once, and then its numbers.
+
+Notation: variable -> symbol
+    parts       draws on which candidates are compared: many candidates see the first part alone
+    others      the components that stay as they are
+    errors      J of the others and a candidate
+
+Words and numbers are sought together, since a wrong word holds a wrong place, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import MixedSupport, from_quantiles, to_quantiles
+from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, moved_numbers
+from energycomp_solvers.shared.subsets import subset_errors, with_each
+
+PARTS = ((5,), (1, 3), (0, 2, 4, 6, 7))  # of eight draws in the order of their timesteps
+KEPT = (16, 4, 2)  # candidates that stay after each part
+MOST = 256  # combinations of words that are tried at once
+HOPELESS = 60.0  # nats by which a word is behind another one, from which on it is not tried again
+NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
+
+
+@attrs.frozen(eq=False)
+class Candidate:
+    """A value of one component, and the forms over it alone on each part of the draws."""
+
+    value: Tensor
+    forms: list[QuadraticForm]
+
+
+@attrs.define(eq=False)
+class Refit:
+    """The components of an answer on the draws that choose. It needs the rule product.
+
+    Args:
+        problem: of the image.
+        values: of the K components, (K, V), with words where the problem asks for some.
+        banks: the parts of the draws.
+        forms: over the components, on each part.
+        asked: what is known of the words of the components that the answer began with.
+    """
+
+    problem: Problem
+    values: Tensor
+    banks: list[NoiseBank]
+    forms: list[QuadraticForm]
+    asked: ObjectWords | None = None
+
+    @classmethod
+    def of(
+        cls, problem: Problem, values: Tensor, generator: torch.Generator | None, asked: ObjectWords | None
+    ) -> Refit:
+        """Moves all numbers once, if they fit better then. Costs K (2 D + 2) + 1 rows for each draw."""
+        drawn = problem.draw(sum(map(len, PARTS)), generator)
+        banks = [drawn[torch.tensor(part)] for part in PARTS]
+        made = cls(problem, values, banks, [problem.quadratic(values, bank) for bank in banks], asked)
+        if len(values):
+            every = range(len(values))
+            moved = moved_numbers(problem, made.whole(), made.quadratic, values, every)
+            other = cls(problem, moved, banks, [problem.quadratic(moved, bank) for bank in banks], asked)
+            if other.without() < made.without():
+                return other
+        return made
+
+    def whole(self) -> QuadraticForm:
+        """The form over all components, on all draws."""
+        return reduce(QuadraticForm.cat, self.forms)
+
+    def best(
+        self, others: Sequence[int], start: Tensor, old: Candidate | None = None, origin: int | None = None
+    ) -> Candidate | None:
+        """The best value beside others, with any words and numbers near those of a value.
+
+        Costs a row for each combination of words, three for `KEPT[0]` of them, five for `KEPT[1]`, and for each of
+        `KEPT[2]` four moves of D numbers. It stops early where nothing is gained.
+
+        Args:
+            others: the components beside it.
+            start: (V,), or its numbers (D,).
+            old: the component that is read again; None for one that is new.
+            origin: the place of that component in `asked`.
+
+        Returns:
+            None where `old` is better, or without it, no component.
+        """
+        # Halve the candidates: each part of the draws sees fewer of them.
+        values = self._options(start, origin)
+        errors = torch.zeros(0, len(values), dtype=torch.float64)
+        for number, kept in enumerate(KEPT):
+            found, form = self._on_part(number, others, values)
+            errors = torch.cat([errors, found])
+            order = self._mean(form, errors, len(others)).argsort()[:kept]
+            values, errors = values[order], errors[:, order]
+            if old is None and number and float(errors[:, 0].mean()) > self.without(others, number + 1):
+                return None
+        if old is not None and len(values) > 1 and values[0].equal(old.value):
+            return None
+        # Move the numbers of the best ones, each with its own words.
+        candidates = [self.candidate(value) for value in values]
+        for _ in range(2):
+            candidates = [self._moved(others, candidate) for candidate in candidates]
+        # Compare them again, with the old one, or with none.
+        known = candidates if old is None else [*candidates, old]
+        means = self._errors(others, known)
+        least = known[int(means.argmin())]
+        if least is old or (old is None and float(means.min()) > self.without(others)):
+            return None
+        return least
+
+    def nearby(self, others: Sequence[int], start: Tensor) -> Tensor:
+        """The best value whose numbers are a little lower, the same or higher: 3^D rows for each of three draws."""
+        support, length = self.problem.slots[0].support, self.problem.value_shape[0]
+        q = to_quantiles(support, start[None, :length], edge=EDGE)
+        steps = torch.cartesian_prod(*[torch.tensor([0.0, -NEAR, NEAR])] * length).view(-1, length)
+        numbers = from_quantiles(support, q + steps.to(q), edge=EDGE).to(start)
+        values = torch.cat([numbers, start[length:].expand(len(numbers), -1)], dim=1)
+        values[0] = start
+        found = [self._on_part(number, others, values) for number in (0, 1)]
+        errors = torch.cat([each for each, _ in found])
+        return values[int(self._mean(found[0][1], errors, len(others)).argmin())]
+
+    def without(self, others: Sequence[int] | None = None, parts: int = len(PARTS)) -> float:
+        """The mean error of some components, all if left out, on the first parts of the draws."""
+        chosen = list(range(len(self.values)) if others is None else others)
+        errors = [subset_errors(form, chosen, self.problem.weighting) for form in self.forms[:parts]]
+        return float(torch.cat(errors).mean())
+
+    def own(self, component: int) -> Candidate:
+        """A component of the answer as a candidate."""
+        return Candidate(self.values[component], [form.take([component]) for form in self.forms])
+
+    def candidate(self, value: Tensor) -> Candidate:
+        """A value as a candidate. Costs a row for each draw."""
+        return Candidate(value, [self.problem.quadratic(value[None], bank) for bank in self.banks])
+
+    def keep(self, kept: Sequence[int], more: Candidate | None = None) -> None:
+        """Some components, and a candidate, are the answer."""
+        self.values = self.values[list(kept)]
+        self.forms = [form.take(list(kept)) for form in self.forms]
+        if more is not None:
+            self.values = torch.cat([self.values, more.value[None]])
+            self.forms = [form.append(own) for form, own in zip(self.forms, more.forms, strict=True)]
+
+    def quadratic(self, values: Tensor) -> QuadraticForm:
+        """The form over other values on all draws."""
+        return reduce(QuadraticForm.cat, [self.problem.quadratic(values, bank) for bank in self.banks])
+
+    @property
+    def words(self) -> MixedSupport | None:
+        """The words of a value; None where it has none, or they are not asked for."""
+        return self.problem.mixed if self.problem.asks_words else None
+
+    def _options(self, start: Tensor, origin: int | None) -> Tensor:
+        """Values (M, V): all combinations of words that are not hopeless, or if these are too many, one other word."""
+        mixed = self.words
+        if mixed is None:
+            return start[None]
+        numbers, known = mixed.split(start if len(start) > mixed.length else mixed.opened(start))
+        choices = [torch.arange(1, number + 1) for number in mixed.words]
+        if origin is not None and self.asked is not None and self.problem.beta is not None:
+            energies = [self.problem.energies(errors[origin]) * self.problem.beta for errors in self.asked.errors]
+            choices = [c[e < e.min() + HOPELESS] for c, e in zip(choices, energies, strict=True)]
+        if torch.tensor([len(choice) for choice in choices]).prod() <= MOST:
+            codes = torch.cartesian_prod(*choices).view(-1, len(choices))
+            return mixed.joined(numbers.expand(len(codes), -1), codes)
+        whole = mixed.joined(numbers, known)
+        changed = [mixed.worded(whole.expand(len(c), -1), k, c - 1) for k, c in enumerate(choices)]
+        return torch.cat(changed)
+
+    def _on_part(self, number: int, others: Sequence[int], values: Tensor) -> tuple[Tensor, QuadraticForm]:
+        """Errors (s, M) of the others and each value on one part of the draws, and the form over all of these."""
+        form = self.forms[number].take(list(others)).append(self.problem.quadratic(values, self.banks[number]))
+        return self._with_each(form, len(others)), form
+
+    def _with_each(self, form: QuadraticForm, others: int) -> Tensor:
+        """Errors (S, M) of the first atoms of a form, and each further one."""
+        errors = form.errors_with_each(range(others), self.problem.weighting(others + 1))
+        return errors[:, others:].cpu()
+
+    def _mean(self, form: QuadraticForm, errors: Tensor, others: int) -> Tensor:
+        """The mean (M,) of errors (S, M), with the prior of each set."""
+        sets = with_each(range(others), len(form))[others:][: errors.shape[1]]
+        return form.with_prior(errors.mean(0), sets).cpu()
+
+    def _moved(self, others: Sequence[int], candidate: Candidate) -> Candidate:
+        """A candidate with better numbers beside others, its words unchanged; itself where they are not better."""
+        values = torch.cat([self.values[list(others)], candidate.value[None]])
+        form = self._beside(others, [candidate])
+        made = self.candidate(moved_numbers(self.problem, form, self.quadratic, values, [len(others)])[-1])
+        before, after = self._errors(others, [candidate, made])
+        return made if after < before else candidate
+
+    def _errors(self, others: Sequence[int], candidates: Sequence[Candidate]) -> Tensor:
+        """The mean errors (N,), with the prior, of the others and each candidate on all draws."""
+        form = self._beside(others, candidates)
+        return self._mean(form, self._with_each(form, len(others)), len(others))
+
+    def _beside(self, others: Sequence[int], candidates: Sequence[Candidate]) -> QuadraticForm:
+        """The form over the others and the candidates on all draws."""
+        parts = []
+        for number, form in enumerate(self.forms):
+            own = [candidate.forms[number] for candidate in candidates]
+            parts.append(reduce(QuadraticForm.append, own, form.take(list(others))))
+        return reduce(QuadraticForm.cat, parts)
