@@ -152,7 +152,8 @@ class SMC:
                 x, x0 = twist.predicted(x, level) if twist.follows(level) else (x, x0)
             if run.is_weighing or self.constraint is not None:
                 increment = self._increment(product, x, x0, level, arrived) if run.is_weighing else None
-                places = run.weighed(increment, level, twist.weighed(x, partial(clean, x, x0, level), level))
+                twisted = twist.weighed(x, partial(clean, x, x0, level), level, product.variance(level))
+                places = run.weighed(increment, level, twisted)
                 twist.take(places)
                 x, x0 = x.detach(), x0.detach()
                 x, x0 = taken(x, places), torch.stack([taken(one, places) for one in x0])
