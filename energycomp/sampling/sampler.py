@@ -22,7 +22,6 @@ from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide, conditional
 from energycomp.seeds import Generator
 
-COLLAPSED = 0.1  # effective sample size, as a share of the particles
 STUCK = 0.1  # share of proposals that are accepted
 
 StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Any] | None]
@@ -177,6 +176,8 @@ class SamplingReport:
         ess: by weighted step, the effective sample size (sum w)^2 / sum w^2 as a share of the particles, in (0, 1];
             the mean over groups of particles. Empty without weights.
         resampled: steps (from 0) after which particles were resampled.
+        ancestors: how many of the first particles the samples descend from, by their shares, 1 / sum share^2; the mean
+            over groups of particles. None without weights.
         acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.
         notes: what else the sampler warns of.
@@ -184,13 +185,14 @@ class SamplingReport:
         kept: samples of the result that were not rejected; None for other samplers.
         constraint_calls: samples of which a constraint was evaluated.
 
-    >>> SamplingReport(ess=(0.9, 0.04)).warnings
-    ('the weights collapsed: the effective sample size fell to 4% of the particles; use more particles or steps',)
+    >>> SamplingReport(acceptance={500.0: 0.04}).warnings[0]
+    'the chains did not move at 1 of 1 timesteps: less than 10% of the proposals were accepted; use smaller steps'
     """
 
     evaluations: int = 0
     ess: tuple[float, ...] = ()
     resampled: tuple[int, ...] = ()
+    ancestors: float | None = None
     acceptance: Mapping[float, float] = attrs.field(factory=dict)
     log_weights: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()
@@ -202,9 +204,6 @@ class SamplingReport:
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the samples, one sentence each; none does not mean that they are right."""
         found = list(self.notes)
-        if self.ess and min(self.ess) < COLLAPSED:
-            fell = f"the effective sample size fell to {min(self.ess):.0%} of the particles"
-            found.append(f"the weights collapsed: {fell}; use more particles or steps")
         if still := [t for t, rate in self.acceptance.items() if rate < STUCK]:
             where, why = f"at {len(still)} of {len(self.acceptance)} timesteps", f"less than {STUCK:.0%}"
             found.append(f"the chains did not move {where}: {why} of the proposals were accepted; use smaller steps")

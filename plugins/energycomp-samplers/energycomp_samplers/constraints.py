@@ -4,7 +4,7 @@ A constraint asks for samples of p(x) exp(-w f(x)), and f has no noise levels. N
     x0          E[x_0 | x_t = x], the prediction for a particle x at timestep t
     raw         -alpha_bar_t^2 w f(x0)
     best, top   the largest raw of the particles of a sample, and the quantile of raw that a tenth of them exceed
-    log_psi     log psi_t(x) = max(raw, best - min(3 + 2 (best - top), 3 / sqrt(1 - alpha_bar_t))) at timestep t, and
+    log_psi     log psi_t(x) = max(raw, best - min(3 + 10 (best - top), 3 / sqrt(1 - alpha_bar_t))) at timestep t, and
                 log psi_0(x_0) = -w f(x_0) at the end
     drift       grad_x raw, through the network
 
@@ -15,8 +15,8 @@ it few particles are left at high noise levels.
 
 The best psi_t is E[exp(-w f(x_0)) | x_t = x]. Where f is steep, x0 may break the constraint by far while many x_0 from
 x do not, and the reverse. With raw alone such particles end, at each level again, and samples stay away from the
-boundary. The limit of psi_t from below keeps a share of them, exp(-3) of the best or more. Where few particles are near
-the best, f is no steep boundary but falls everywhere, such as a linear reward, and the limit is lower.
+boundary. The limit of psi_t from below keeps a share of them: exp(-3) of the best where a tenth is as good as the best,
+as behind a boundary; less where f falls everywhere, such as a linear reward, and at low noise levels.
 
 A drift moves the proposal, to N(mu + v drift, v I) in place of N(mu, v I), and weights are corrected by the ratio of the
 two. Its length is limited to 1 / sqrt(v), which moves by one standard deviation, or to the lower quartile of its
@@ -155,7 +155,7 @@ def _limited(raw: Tensor, alpha: float) -> Tensor:
     """
     best = raw.amax(dim=1, keepdim=True)
     top = raw.quantile(TOP, dim=1, keepdim=True)
-    depth = (DEPTH + 2.0 * (best - top)).clamp(max=DEPTH / (1.0 - alpha) ** 0.5)
+    depth = (DEPTH + 10.0 * (best - top)).clamp(max=DEPTH / (1.0 - alpha) ** 0.5)
     return torch.maximum(raw, best - depth)
 
 
