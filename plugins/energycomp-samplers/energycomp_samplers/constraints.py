@@ -19,9 +19,9 @@ boundary. The limit of psi_t from below keeps a share of them: exp(-3) of the be
 as behind a boundary; less where f falls everywhere, such as a linear reward, and at low noise levels.
 
 A drift moves the proposal, to N(mu + v drift, v I) in place of N(mu, v I), and weights are corrected by the ratio of the
-two. Its length is limited to 1 / sqrt(v), which moves by one standard deviation, or to the lower quartile of its
-lengths among the particles of a sample where that is more: few particles outside a steep boundary would be thrown far
-across it, while a gradient that all particles share is followed.
+two. Its length is limited to 0.5 / sqrt(v), which moves by half a standard deviation, or to the lower quartile of its lengths
+among the particles of a sample where that is more: few particles outside a steep boundary would be thrown far across
+it, while a gradient that all particles share is followed.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Twist:
         with torch.set_grad_enabled(self.follows(level)):
             raw = self.constraint.log_density(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
             drift = _gradient(raw, x, self.constraint.f) if self.follows(level) else None
-        self.drift = None if drift is None else _shortened(drift, 1.0 / variance**0.5)
+        self.drift = None if drift is None else _shortened(drift, 0.5 / variance**0.5)
         log_psi = raw.detach() if level.is_last else _limited(raw.detach(), level.alpha)
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
