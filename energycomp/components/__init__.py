@@ -94,8 +94,12 @@ from energycomp.components.values import (
 from energycomp.components.weights import (
     AnyWeight as AnyWeight,
     Weight as Weight,
+    bounds as bounds,
     constant_weights as constant_weights,
     is_constant as is_constant,
+    level_weights as level_weights,
+    noise_share as noise_share,
+    number_at as number_at,
     scalar as scalar,
 )
 from energycomp.imports import moved

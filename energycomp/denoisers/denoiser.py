@@ -214,6 +214,7 @@ class Conditional(Composable):
         name: what `repr` and errors call it.
         sampling: keywords that `Composer.sample` takes where a person says nothing else: those of the model.
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
+        is_open: whether it is what that guidance compares with: a component whose attributes were left open.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -224,6 +225,7 @@ class Conditional(Composable):
     name: str = "component"
     sampling: Mapping[str, Any] = attrs.field(factory=dict)
     opened: Condition | None = None
+    is_open: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

@@ -26,7 +26,7 @@ from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
-from energycomp.sampling.guidance import LinearGuidance, made_guidance
+from energycomp.sampling.guidance import LinearGuidance, check_sampled, made_guidance
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
 from energycomp.seeds import Generator
@@ -160,8 +160,8 @@ class Composer(Composable):
             sampler: name or object of a sampler that corrects the samples, such as "smc"; by default the loop of the
                 scheduler. `docs/sampling.md` compares them.
             guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
-                the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
-                sampler only. `docs/sampling.md` has their formulas.
+                the whole composition away from that of the unconditional leaf. Samplers take those that are
+                compositions, "cfg", "interval" and "attributes". `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says by how much samples leave the data, where
@@ -248,11 +248,8 @@ def _target(
     """What is sampled: the composition with weights that guide it, or with what guides its predictions."""
     if isinstance(guidance, LinearGuidance):
         return Target(guidance.weighted(composition), precision)
-    if guidance is not None and not isinstance(sampler, SchedulerSampler):
-        raise InputError(
-            f"got the guidance {type(guidance).__name__} with a sampler, which needs a density at every noise level; "
-            "expected 'cfg', which is a composition; choose it, or leave sampler= out"
-        )
+    if not isinstance(sampler, SchedulerSampler):
+        check_sampled(guidance)
     return Target(composition, precision, None if guidance is None else guidance.guide(steps))
 
 

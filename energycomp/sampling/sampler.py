@@ -16,12 +16,13 @@ from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
 from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
-from energycomp.components.weights import constant_weights, noise_share
+from energycomp.components.weights import constant_weights, level_weights, noise_share, number_at
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide, conditional
 from energycomp.seeds import Generator
 
+LOOP = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
 STUCK = 0.1  # share of proposals that are accepted
 
 StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Any] | None]
@@ -70,10 +71,25 @@ class Target:
         """The weight b_i of each leaf, (K,).
 
         Raises:
-            InputError: a weight that varies over samples, pixels or the noise level; `compose` takes it.
+            InputError: a weight that varies over samples, pixels or the noise level; see `weights_at`.
         """
-        instead = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
-        return tuple(constant_weights(self.composition.terms, "this sampler", instead).values())
+        return tuple(constant_weights(self.composition.terms, "this sampler", LOOP).values())
+
+    def weights_at(self, timestep: float) -> tuple[float, ...]:
+        """The weight b_i of each leaf at a timestep, (K,): of guidance, such as `interval`, it varies over these.
+
+        Raises:
+            InputError: a weight that varies over samples or pixels; `compose` takes it.
+
+        >>> from energycomp.components import Gaussian, during
+        >>> target = Target(during(until=0.4) * Gaussian(0.5) + Gaussian(0.0))
+        >>> target.weights_at(999.0), target.weights_at(99.0)
+        ((1.0, 1.0), (0.0, 1.0))
+        """
+        space = self.noised_space
+        terms = level_weights(self.composition.terms, space.sample_shape, "this sampler", LOOP)
+        share = float(noise_share(torch.tensor([timestep]), len(space.alphas_cumprod)))
+        return tuple(number_at(weight, share, space.sample_shape) for weight in terms.values())
 
     @property
     def noised_space(self) -> NoisedSpace:

@@ -51,7 +51,7 @@ REFUSED = {
     "sample: share NaN": ("sample MODEL '0,0 @ 0-nan'", "or a share of the trajectory such as 0-0.4"),
     "sample: sampler and guidance": (
         "sample MODEL 0,0 --guidance apg --sampler smc",
-        "got --guidance apg with --sampler smc, which needs a density",
+        "got the guidance apg with a sampler, which needs a density",
     ),
     "sample: guidance by a number": (
         "sample MODEL 0,0 --guidance 2.0",

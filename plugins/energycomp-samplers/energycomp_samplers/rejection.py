@@ -20,7 +20,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, default_gamma
+from energycomp.components import Composition, bounds, default_gamma
 from energycomp.errors import CompositionError
 from energycomp.fields import one_of, whole
 from energycomp.inference import NoiseBank, draw_bank
@@ -140,7 +140,9 @@ class Judge:
         """With draws of one generator; of the seed 0 where every sample has a generator."""
         u, space = Composition.of(form.unconditional), target.noised_space
         asked = form.positive if options.over == "positive" else {}
-        base = sum((min(w, 1.0) * (Composition.of(leaf) - u) for leaf, w in asked.items()), u)
+        most = {leaf: bounds(weight, space.sample_shape)[1] for leaf, weight in asked.items()}
+        asked = {leaf: min(weight, 1.0) for leaf, weight in most.items() if weight > 0}  # without guidance
+        base = sum((weight * (Composition.of(leaf) - u) for leaf, weight in asked.items()), u)
         compositions = [base, *(base + leaf - u for leaf in form.negated)]
         leaves = Composition([(leaf, 1.0) for leaf in (form.unconditional, *asked, *form.negated)])
         inner = Target(leaves, target.mixed_precision)

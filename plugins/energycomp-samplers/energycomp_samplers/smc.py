@@ -28,6 +28,9 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
             d log w = beta / 2 (|G|^2 - sum_i b_i |s_i|^2); the term in div f is the same for all particles.
     energy  d log w = sum_i b_i (E_i(x, t) - E_i(y, s)) + log L(x | y) - log p(y | x), with kappa = B. Exact for every
             proposal, and better where B is not 1; costs an evaluation more per component, particle and step.
+
+Weights b_i that vary over the noise level, as those of guidance do, are those of level t in the step from t to s. Where
+they change, only the weights of energies follow the change of pi_t.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ from energycomp_samplers.kernels import (
     called_back,
     check_densities,
     clipped,
+    least_sum,
     levels,
     sum_of_squares,
     total_energy,
@@ -122,7 +126,7 @@ class SMC:
         """
         self._check(target, generator)
         generator = as_generators(generator)
-        product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
+        product = self._product(target, float(target.timesteps(num_inference_steps)[0]))
         alone = not self._weighs and isinstance(generator, list)  # steps are adapted to each sample
         groups = (n, self.particles or 1) if alone or self.particles is not None else (1, n)
         shape = target.noised_space.sample_shape
@@ -141,6 +145,7 @@ class SMC:
         arriving: Tensor | None = product.total * sum_of_squares(x, x) / 2.0
         twist = Twist(self.constraint, target, torch.zeros_like(run.log_weights))
         for level in levels(target, num_inference_steps, progress=progress):
+            product = self._product(target, level.timestep)
             x, x0 = twist.predicted(x, level)
             uses_energy = self.weights == "energy" and run.is_weighing
             energy = total_energy(target, x, level) if uses_energy else None
@@ -177,6 +182,10 @@ class SMC:
     def _weighs(self) -> bool:
         return self.weights != "none" or self.constraint is not None
 
+    def _product(self, target: Target, timestep: float) -> _Product:
+        weights = target.weights_at(timestep)
+        return _Product(weights, back=sum(weights) if self.weights == "energy" else 1.0)
+
     def _increment(
         self,
         product: _Product,
@@ -191,9 +200,9 @@ class SMC:
 
     def _check(self, target: Target, generator: Generator) -> None:
         check_densities(target)
-        if sum(target.weights) <= 0:
+        if (total := least_sum(target)) <= 0:
             raise CompositionError(
-                f"got {target.composition!r} with weights that sum to {sum(target.weights):g}; expected a positive "
+                f"got {target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
         if isinstance(generator, Sequence) and self.particles is None and self._weighs:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from energycomp.sampling import SamplingReport
 from energycomp_samplers.chain import Chain
-from energycomp_samplers.kernels import Level
+from energycomp_samplers.kernels import Level, least_sum
 from energycomp_samplers.particles import effective_sample_size, systematic, taken
 
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
@@ -124,8 +124,8 @@ class Weighing:
                 f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
                 f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; {better}"
             )
-        untested = None if chain is None or chain.options.acceptance is not None else chain.target.weights
-        if untested and self.options.weights == "none" and (total := sum(untested)) < LEAST_SUM:
+        is_untested = chain is not None and chain.options.acceptance is None and self.options.weights == "none"
+        if chain is not None and is_untested and (total := least_sum(chain.target)) < LEAST_SUM:
             notes.append(
                 f"the weights sum to {total:.3g}, for which moves without a test do not arrive at the density: samples "
                 "are too far apart; use sampler='mala'"
