@@ -82,6 +82,7 @@ from energycomp.components.text import (
     compound_prompt as compound_prompt,
     weighted as weighted,
 )
+from energycomp.components.sampling_defaults import SamplingDefaults as SamplingDefaults, agreed as agreed
 from energycomp.components.values import (
     ReadsText as ReadsText,
     Widens as Widens,

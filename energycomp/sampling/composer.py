@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, Weight, group_of
+from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, SamplingDefaults, Weight, agreed, group_of
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.components.predict import unwrapped
@@ -181,13 +181,14 @@ class Composer(Composable):
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
         _check_names(others)
-        own = _model_options(self.composition)
+        own = _sampling(self.composition)
         if guidance is None and guidance_scale is None and sampler is None:
-            guidance, guidance_scale = own.get("guidance"), own.get("guidance_scale")
+            guidance, guidance_scale = own.guidance, own.guidance_scale
         if sampler is None and scheduler is None:
-            sampler, scheduler = own.get("sampler"), own.get("scheduler")
+            sampler = own.sampler
+            scheduler = own.scheduler if sampler is None else None
         if num_inference_steps is None:
-            num_inference_steps = own.get("num_inference_steps", 50)
+            num_inference_steps = own.num_inference_steps
         n = _batch(self.composition) if n is None else n
         if not all(is_whole(number) and number >= 1 for number in (n, num_inference_steps)):
             raise InputError(f"got {n=} and {num_inference_steps=}; expected whole numbers of at least 1, such as n=4")
@@ -273,17 +274,17 @@ def _strayed(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]
     return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try {instead} or lower weights"]
 
 
-def _model_options(composition: Composition) -> Mapping[str, Any]:
-    """Keywords of `sample` on which the models of all leaves agree; u, which models may share, counts alone.
+def _sampling(composition: Composition) -> SamplingDefaults:
+    """What the models of all leaves agree on; u, which models may share, counts alone.
 
     Leaves on a part count, and those at the timesteps of another schedule do not.
     """
     own = attrgetter("noised_space.alphas_cumprod")
     seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
-    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional) and leaf.sampling]
-    conditioned = [leaf for leaf in leaves if leaf.sampling is not leaf.denoiser.sampling]
-    options = [leaf.sampling for leaf in conditioned or leaves]
-    return options[0] if options and all(one == options[0] for one in options) else {}
+    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
+    conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
+    values = [leaf.denoiser.sampling for leaf in conditioned or leaves]
+    return agreed(value for value in values if value is not None)
 
 
 def _check_names(others: Mapping[str, Any]) -> None:
