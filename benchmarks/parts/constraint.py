@@ -9,11 +9,12 @@ exact samples of the posterior, `SMC(constraint=)`, and with its gradient. Devia
 the largest number of each, with the standard error of the mean over repeats; evaluations and calls of f are per sample.
 
 --steep has constraints on the mean direction z of 1, 4 and 16 numbers N(0, 1): an observation of z (soft), 50 and 500
-times the square of what z lacks to 1 (hinges), and z > 1 (hard). Mean and variance of z are known by an integral. A JSON
-line for each constraint, with and without its gradient, in each dimension: for one swarm of n particles (0), or that
-many particles of each of n / 5 samples. It has the deviations of mean and variance of z, each with the standard error
-over repeats, the mean variance of the other directions (1 is right), and the share of the runs that warned. The last
-line counts the lines whose mean and variance are within 3 standard errors, and those that are not though no run warned.
+times the square of what z lacks to 1 (hinges), and z > 1 (hard). Mean and variance of z are known by an integral. There
+is a JSON line for each constraint, with and without its gradient, in each dimension: for one swarm of n particles (0),
+or that many particles of each of n / 5 samples. It has the deviations of mean and variance of z, each with the standard
+error over repeats, the mean variance of the other directions (1 is right), and the share of the runs that warned. The
+last line counts the lines whose mean and variance are within 3 standard errors, and those that are not though no run
+warned.
 """
 
 from __future__ import annotations

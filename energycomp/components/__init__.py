@@ -59,6 +59,7 @@ from energycomp.components.prediction import (
 )
 from energycomp.components.regions import during as during, ramp as ramp, region as region
 from energycomp.components.rules import Rule as Rule, identifies_null as identifies_null, rule_weights as rule_weights
+from energycomp.components.sampling_defaults import SamplingDefaults as SamplingDefaults, agreed as agreed
 from energycomp.components.space import (
     LEAST_ALPHA as LEAST_ALPHA,
     NoisedSpace as NoisedSpace,
@@ -82,7 +83,6 @@ from energycomp.components.text import (
     compound_prompt as compound_prompt,
     weighted as weighted,
 )
-from energycomp.components.sampling_defaults import SamplingDefaults as SamplingDefaults, agreed as agreed
 from energycomp.components.values import (
     ReadsText as ReadsText,
     Widens as Widens,

@@ -309,9 +309,7 @@ def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) ->
     return terms  # type: ignore[return-value]  # all are numbers
 
 
-def level_weights(
-    terms: Mapping[Any, AnyWeight], shape: Shape, user: str, instead: str
-) -> Mapping[Any, AnyWeight]:
+def level_weights(terms: Mapping[Any, AnyWeight], shape: Shape, user: str, instead: str) -> Mapping[Any, AnyWeight]:
     """The weights of leaves, each of which is one number at a noise level: all that `user` takes.
 
     Args:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -398,8 +398,8 @@ def sample_best(
     kept = ranking.order[:n]
     if ranking.energy is not None and (out := int(ranking.energy[list(kept)].isinf().sum())):
         warnings.warn(
-            f"the constraint rules {out} of the {n} kept samples out, because it allows no others of the {len(samples)} "
-            "that were drawn; raise best_of",
+            f"the constraint rules {out} of the {n} kept samples out, because it allows no others of the "
+            f"{len(samples)} that were drawn; raise best_of",
             stacklevel=2,
         )
     with torch.no_grad():

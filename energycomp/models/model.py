@@ -135,9 +135,7 @@ class Model(ModelParts):
         if mixed is not None:
             numbers, words = mixed.support.split(value)
             opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
-        return Conditional(
-            self.denoiser, self.conditioner(value), name or f"{self.name}({_short(value)})", opened
-        )
+        return Conditional(self.denoiser, self.conditioner(value), name or f"{self.name}({_short(value)})", opened)
 
     @property
     def unconditional(self) -> Conditional:

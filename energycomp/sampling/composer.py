@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, SamplingDefaults, Weight, agreed, group_of
+from energycomp.components import (
+    AnyWeight,
+    EnergyComponent,
+    NoisedSpace,
+    Rule,
+    SamplingDefaults,
+    Weight,
+    agreed,
+    group_of,
+)
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.components.predict import unwrapped

@@ -116,8 +116,9 @@ class AttributeGuidance:
     its attributes, from the same one with its attributes left open. The name `attributes`.
 
     sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open), in each component of a mixture: components without attributes,
-    and those of weights below 0, stay as they are. The mass stays, too. Costs one more network evaluation a component, sample and step after the
-    start, before which s is 1: there the noise decides where and how many components are, and guidance loses some.
+    and those of weights below 0, stay as they are. The mass stays, too. Costs one more network evaluation a component,
+    sample and step after the start, before which s is 1: there the noise decides where and how many components are, and
+    guidance loses some.
 
     Args:
         scale: s.
@@ -191,9 +192,9 @@ def check_sampled(guidance: Any, name: str | None = None) -> None:
     if guidance is None or isinstance(guidance, LinearGuidance):
         return
     raise InputError(
-        f"got the guidance {name or type(guidance).__name__} with a sampler, which needs a density at every noise level; "
-        "expected one that is a composition, such as 'attributes', 'cfg' or 'interval'; choose it, or leave the sampler "
-        "out (sampler= or --sampler)"
+        f"got the guidance {name or type(guidance).__name__} with a sampler, which needs a density at every noise "
+        "level; expected one that is a composition, such as 'attributes', 'cfg' or 'interval'; choose it, or leave the "
+        "sampler out (sampler= or --sampler)"
     )
 
 

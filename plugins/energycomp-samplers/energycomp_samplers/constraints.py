@@ -18,10 +18,10 @@ x do not, and the reverse. With raw alone such particles end, at each level agai
 boundary. The limit of psi_t from below keeps a share of them: exp(-3) of the best where a tenth is as good as the best,
 as behind a boundary; less where f falls everywhere, such as a linear reward, and at low noise levels.
 
-A drift moves the proposal, to N(mu + v drift, v I) in place of N(mu, v I), and weights are corrected by the ratio of the
-two. Its length is limited to 0.5 / sqrt(v), which moves by half a standard deviation, or to the lower quartile of its lengths
-among the particles of a sample where that is more: few particles outside a steep boundary would be thrown far across
-it, while a gradient that all particles share is followed.
+A drift moves the proposal, to N(mu + v drift, v I) in place of N(mu, v I), and weights are corrected by the ratio of
+the two. Its length is limited to 0.5 / sqrt(v), which moves by half a standard deviation, or to the lower quartile of
+its lengths among the particles of a sample where that is more: few particles outside a steep boundary would be thrown
+far across it, while a gradient that all particles share is followed.
 """
 
 from __future__ import annotations

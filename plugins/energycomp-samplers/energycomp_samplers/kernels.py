@@ -94,7 +94,9 @@ def total_energy(target: Target, x: Tensor, level: Level) -> Tensor:
     rows = x.flatten(0, 1)
     with _named(level):
         energies = target.energies(rows, level.rows(rows)).double()
-    return torch.einsum("k,kb->b", energies.new_tensor(target.weights_at(level.timestep)), energies).unflatten(0, x.shape[:2])
+    return torch.einsum("k,kb->b", energies.new_tensor(target.weights_at(level.timestep)), energies).unflatten(
+        0, x.shape[:2]
+    )
 
 
 @contextmanager

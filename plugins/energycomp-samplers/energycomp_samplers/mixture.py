@@ -109,5 +109,8 @@ def _weights(mixture: Mixture, level: Level) -> Tensor:
     space = mixture.noised_space
     share = float(noise_share(torch.tensor([level.timestep]), len(space.alphas_cumprod)))
     return torch.tensor(
-        [[number_at(part.terms.get(leaf, 0.0), share, space.sample_shape) for leaf in leaves] for part in mixture.components]
+        [
+            [number_at(part.terms.get(leaf, 0.0), share, space.sample_shape) for leaf in leaves]
+            for part in mixture.components
+        ]
     )

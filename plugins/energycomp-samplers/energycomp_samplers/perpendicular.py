@@ -96,7 +96,9 @@ def composed(x0: Tensor, form: Residuals, target: Target, level: Level) -> Tenso
     """e of the formula above (G, P, *shape) for the predictions x0 (K, G, P, *shape) of `form.leaves` at a level."""
     space = target.noised_space
     share = float(noise_share(torch.tensor([level.timestep]), len(space.alphas_cumprod)))
-    weights = [number_at(weight, share, space.sample_shape) for weight in (*form.positive.values(), *form.negated.values())]
+    weights = [
+        number_at(weight, share, space.sample_shape) for weight in (*form.positive.values(), *form.negated.values())
+    ]
     count = len(form.positive)
     u, apart = x0[0], x0[1:] - x0[0]
     asked = _sum(weights[:count], apart[:count])

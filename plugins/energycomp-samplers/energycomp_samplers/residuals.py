@@ -22,6 +22,7 @@ from energycomp.components import AnyWeight, Composition, Weight, bounds, is_con
 from energycomp.denoisers import Conditional
 from energycomp.errors import CompositionError
 
+
 @attrs.frozen(eq=False)
 class Residuals:
     """The residual form of a composition with at least one negated leaf."""

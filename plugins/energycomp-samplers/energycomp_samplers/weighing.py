@@ -5,8 +5,8 @@ Notation: variable -> symbol
     ancestors       A_p, (G, P): the first particle that particle p descends from
     log_evidence    log Z, (G,): the product of the mean weights at each resampling, of the particles of each sample
 
-A run of P particles has as many independent first particles as 1 / sum_a (sum_{A_p = a} w_p)^2. Where they are few, means
-are not those of the density, whatever the effective sample size of one step (Lee and Whiteley, 2018).
+A run of P particles has as many independent first particles as 1 / sum_a (sum_{A_p = a} w_p)^2. Where they are few,
+means are not those of the density, whatever the effective sample size of one step (Lee and Whiteley, 2018).
 
 Particles of each sample have a Z of their own, whose mean is right. Samples are drawn from each group alike, so that
 they are biased where Z differs: by its effective sample size over groups.
@@ -147,14 +147,11 @@ class Weighing:
             least = min(FEW, max(1.5, count / 5.0))  # of few particles, a few ancestors are many
             if count == 1 or self.independent is None or self.independent >= least:
                 return []
-            return [
-                f"the weights collapsed: all {count} samples descend from about {self.independent:.1f} of the particles; "
-                "use more particles or steps"
-            ]
+            few = f"all {count} samples descend from about {self.independent:.1f} of the particles"
+            return [f"the weights collapsed: {few}; use more particles or steps"]
         share = float(effective_sample_size(self.log_evidence[None]))
         if self.options.constraint is None or share >= ALIKE:
             return []
-        return [
-            f"the weights collapsed: {count} particles of each sample are too few for the constraint, and {groups} "
-            f"samples are worth {share * groups:.1f} of its distribution; use more particles, or one swarm (particles=None)"
-        ]
+        few = f"{count} particles of each sample are too few for the constraint"
+        worth = f"{groups} samples are worth {share * groups:.1f} of its distribution"
+        return [f"the weights collapsed: {few}, and {worth}; use more particles, or one swarm (particles=None)"]

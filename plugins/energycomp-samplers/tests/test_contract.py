@@ -13,7 +13,7 @@ from energycomp.components import Composition
 from energycomp.errors import CompositionError, InputError
 from energycomp.plugins import find, listing
 from energycomp.sampling import AttributeGuidance, Sampler, Target, interval
-from energycomp.testing import Gaussian, labels_model, planted, tiny_model, tinted_model
+from energycomp.testing import Gaussian, labels_model, planted, tinted_model, tiny_model
 from energycomp_lab.checks import check_sampler
 from energycomp_samplers.hmc import HMC
 from energycomp_samplers.langevin import Langevin
@@ -187,9 +187,9 @@ def test_what_guidance_of_attributes_subtracts_is_not_negated() -> None:
     leaves = {repr(leaf): leaf for leaf in guidance.weighted(a & ~c).terms}
     zero, at = torch.zeros(1, 3, 16, 16), torch.zeros(1)
     opened = leaves["tinted(0.2, 0.3, tint=red) without attributes"]
-    u, red, grey, blue = Target(
-        Composition([(leaf, 1.0) for leaf in (model.unconditional, a, opened, c)])
-    ).predict(zero, at, prediction_type="sample")
+    u, red, grey, blue = Target(Composition([(leaf, 1.0) for leaf in (model.unconditional, a, opened, c)])).predict(
+        zero, at, prediction_type="sample"
+    )
     asked = 2.0 * (red - u) - (grey - u)
     against = -(blue - u)
     expected = u + asked + against - (against * asked).sum() / asked.square().sum() * asked
@@ -198,7 +198,9 @@ def test_what_guidance_of_attributes_subtracts_is_not_negated() -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_guidance_that_is_no_composition_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="got the guidance AdaptiveProjected with a sampler.*'attributes', 'cfg' or 'int"):
+    with pytest.raises(
+        InputError, match=r"got the guidance AdaptiveProjected with a sampler.*'attributes', 'cfg' or 'int"
+    ):
         drawn(tiny_model()(0.2, 0.2), find("samplers", name)(), guidance="apg")
 
 
