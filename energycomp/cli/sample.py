@@ -114,7 +114,8 @@ def sample(
     --canvas joins windows of the model's size, which overlap by half; places are shares of the larger image.
     --guidance moves the prediction of the whole composition away from the unconditional one; the weight of its
     components is 1 where they have none. Samplers take cfg, interval and attributes. A model that generates whole
-    scenes takes no components. Each sample is written to its own file, which `infer` and `edit` can read. --json adds the report of the sampler.
+    scenes takes no components. Each sample is written to its own file, which `infer` and `edit` can read. --json adds
+    the report of the sampler.
     """
     sets, negated = _compositions(components or []), negated or []
     if canvas is not None and (negated or best_of > 1):
