@@ -1,7 +1,7 @@
 """Samples under a constraint on a Gaussian beside the posterior in closed form, and what it costs.
 
 python benchmarks/parts/constraint.py [-n 2000] [--repeats 10] [--steps 50] [--seed 0]
-python benchmarks/parts/constraint.py --steep [--repeats 10] [--dimensions 1 4 16] [--particles 0 4 16]
+python benchmarks/parts/constraint.py --steep [--repeats 10] [--dimensions 1 4 16] [--particles 0 16]
 
 x is N(0, 1) in 4 numbers, and the constraint an observation y = a.x of their weighted sum, of variance 0.25, far from
 the mean of y. The posterior is a Gaussian with the covariance (I + a a^T / 0.25)^-1. Prints one JSON line of each way:
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(
         __doc__, n=(2000, "samples, which are the particles"), repeats=10, steps=50, seed=0,
         steep=(False, "constraints that are steep or hard"), dimensions=[1, 4, 16],
-        particles=([0, 4, 16], "of each sample; 0 for one swarm"),
+        particles=([0, 16], "of each sample; 0 for one swarm"),
     ).parse_args(arguments)  # fmt: skip
     if options.steep:
         steep(options)

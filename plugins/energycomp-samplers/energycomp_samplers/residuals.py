@@ -14,7 +14,7 @@ This is the sum of a composition of mass 1, whatever the weight of u.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -39,8 +39,8 @@ class Residuals:
     @property
     def wanted(self) -> Composition:
         """The composition without its negated leaves; u, where all are negated."""
-        rest: Composition = (1.0 - sum(self.positive.values())) * Composition.of(self.unconditional)
-        return sum((weight * Composition.of(leaf) for leaf, weight in self.positive.items()), rest)
+        rest = Composition.of(self.unconditional) * (1.0 - sum(self.positive.values()))
+        return sum((Composition.of(leaf) * weight for leaf, weight in self.positive.items()), rest)
 
 
 def residuals(composition: Composition) -> Residuals | None:
@@ -77,8 +77,7 @@ def residuals(composition: Composition) -> Residuals | None:
 
     others = [(leaf, weight) for leaf, weight in terms.items() if leaf is not u]
     positive, negated = (
-        cast("Mapping[Any, AnyWeight]", Composition([pair for pair in others if is_negated(*pair) == below]).terms)
-        for below in (False, True)
+        Composition([pair for pair in others if is_negated(*pair) == below]).terms for below in (False, True)
     )
     if not negated:
         return None
