@@ -334,7 +334,7 @@ class Mixture(Composable):
         known = {id(leaf): leaf.eps(sample, timestep) for leaf in self.leaves.terms}
         total = torch.zeros_like(sample)
         for part, r in zip(self.components, share, strict=True):
-            for leaf, weight in self._numbers(part, timestep).items():
+            for leaf, weight in self._numbers(part, timestep):
                 scale = by_sample(weight, sample.ndim).to(sample.dtype) if isinstance(weight, Tensor) else weight
                 total = total + scale * by_sample(r, sample.ndim).to(sample.dtype) * known[id(leaf)]
         return total
@@ -357,21 +357,20 @@ class Mixture(Composable):
         )
         known: dict[int, Any] = {id(leaf): leaf.energy(sample, timestep) for leaf in leaves}
         energies = [
-            sum(weight * known[id(leaf)] for leaf, weight in self._numbers(part, timestep).items())
-            for part in self.components
+            sum(weight * known[id(leaf)] for leaf, weight in self._numbers(part, timestep)) for part in self.components
         ]
         return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
 
-    def _numbers(self, part: Composition, timestep: Tensor) -> Mapping[Any, float | Tensor]:
-        """The weights of the leaves of a component at timesteps (B,): numbers, or (B,) where they vary over them."""
+    def _numbers(self, part: Composition, timestep: Tensor) -> list[tuple[Any, float | Tensor]]:
+        """Leaves of a component with their weights at timesteps (B,): numbers, or (B,) where they vary over these."""
         space = self.noised_space
         share = noise_share(timestep, len(space.alphas_cumprod))
-        return {
-            leaf: weight.at(share, space.sample_shape).flatten().to(timestep.device)
-            if isinstance(weight, Weight)
-            else weight
-            for leaf, weight in part.terms.items()
-        }
+        numbers: list[tuple[Any, float | Tensor]] = []
+        for leaf, weight in part.terms.items():
+            varies = isinstance(weight, Weight)
+            at = weight.at(share, space.sample_shape).flatten().to(timestep.device) if varies else weight
+            numbers.append((leaf, at))
+        return numbers
 
     @property
     def has_shares(self) -> bool:

@@ -94,7 +94,7 @@ def _mixture_of(composition: Composition) -> Mixture:
     shape = composition.noised_space.sample_shape
     if len(composition.terms) == 1 and is_constant(weight, 1.0, shape):
         return mixture
-    if len(composition.terms) == 2 and dict(guided.terms) == dict(composition.terms):
+    if len(composition.terms) == 2 and guided.terms == composition.terms:
         parts = [weight * part & mixture.unconditional for part in mixture.components]
         return Mixture(parts, mixture.log_weights)
     raise CompositionError(

@@ -24,11 +24,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import noise_share, number_at
+from energycomp.components import AnyWeight
 from energycomp.errors import CompositionError
 from energycomp.sampling import Generator, Sampled, SchedulerSampler, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
-from energycomp_samplers.kernels import Level, axes, called_back, check_densities, clipped, levels, predicted
+from energycomp_samplers.kernels import axes, called_back, check_densities, clipped, levels, predicted
 from energycomp_samplers.residuals import Residuals, residuals
 
 LEAST = 1e-12  # <r, r> / <u, u> below which there is no direction to be orthogonal to
@@ -85,30 +85,24 @@ class Perpendicular:
         shape = (n, 1, *target.noised_space.sample_shape)
         x = draw_noise(shape, generator=as_generators(generator), device=inner.device)
         for level in levels(inner, num_inference_steps, progress=progress):
-            x0 = composed(predicted(inner, x, level), form, target, level)
+            x0 = composed(predicted(inner, x, level), form.at(level.timestep))
             noise = (x - level.alpha**0.5 * x0) / (1.0 - level.alpha) ** 0.5
             y = level.next_alpha**0.5 * clipped(x0, target) + (1.0 - level.next_alpha) ** 0.5 * noise
             x = called_back(callback_on_step_end, level, y)
         return Sampled(x.flatten(0, 1))
 
 
-def composed(x0: Tensor, form: Residuals, target: Target, level: Level) -> Tensor:
-    """e of the formula above (G, P, *shape) for the predictions x0 (K, G, P, *shape) of `form.leaves` at a level."""
-    space = target.noised_space
-    share = float(noise_share(torch.tensor([level.timestep]), len(space.alphas_cumprod)))
-    weights = [
-        number_at(weight, share, space.sample_shape) for weight in (*form.positive.values(), *form.negated.values())
-    ]
-    count = len(form.positive)
+def composed(x0: Tensor, form: Residuals) -> Tensor:
+    """e of the formula above (G, P, *shape) for the predictions x0 (K, G, P, *shape) of `form.leaves`, at one level."""
     u, apart = x0[0], x0[1:] - x0[0]
-    asked = _sum(weights[:count], apart[:count])
-    against = _sum(weights[count:], apart[count:])
+    asked = _sum(form.positive.values(), apart[: len(form.positive)])
+    against = _sum(form.negated.values(), apart[len(form.positive) :])
     size = _dot(asked, asked)
     along = torch.where(size > LEAST * _dot(u, u), _dot(against, asked) / size, 0.0)
     return u + asked + against - along * asked
 
 
-def _sum(weights: Iterable[float], values: Tensor) -> Tensor:
+def _sum(weights: Iterable[AnyWeight], values: Tensor) -> Tensor:
     return torch.einsum("k,k...->...", values.new_tensor(list(weights)), values)
 
 

@@ -14,6 +14,7 @@ image, and the weight of a negated component has no influence. x is rejected whe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
@@ -139,9 +140,10 @@ class Judge:
     def of(cls, form: Residuals, target: Target, options: Rejection, generator: Any) -> Judge:
         """With draws of one generator; of the seed 0 where every sample has a generator."""
         u, space = Composition.of(form.unconditional), target.noised_space
-        asked = form.positive if options.over == "positive" else {}
-        most = {leaf: bounds(weight, space.sample_shape)[1] for leaf, weight in asked.items()}
-        asked = {leaf: min(weight, 1.0) for leaf, weight in most.items() if weight > 0}  # without guidance
+        asked: Mapping[Any, Any] = {}
+        if options.over == "positive":  # without what guidance adds, or subtracts
+            most = [(leaf, bounds(weight, space.sample_shape)[1]) for leaf, weight in form.positive.items()]
+            asked = Composition([(leaf, min(weight, 1.0)) for leaf, weight in most if weight > 0]).terms
         base = sum((weight * (Composition.of(leaf) - u) for leaf, weight in asked.items()), u)
         compositions = [base, *(base + leaf - u for leaf in form.negated)]
         leaves = Composition([(leaf, 1.0) for leaf in (form.unconditional, *asked, *form.negated)])

@@ -17,8 +17,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import torch
 
-from energycomp.components import AnyWeight, Composition, Weight, bounds, is_constant, level_weights, unwrapped
+from energycomp.components import (
+    AnyWeight,
+    Composition,
+    Weight,
+    bounds,
+    is_constant,
+    level_weights,
+    noise_share,
+    number_at,
+    unwrapped,
+)
 from energycomp.denoisers import Conditional
 from energycomp.errors import CompositionError
 
@@ -35,6 +46,16 @@ class Residuals:
     def leaves(self) -> Composition:
         """All leaves, in the order u, positive, negated, each with the weight 1. In the sum, u may have no weight."""
         return Composition([(leaf, 1.0) for leaf in (self.unconditional, *self.positive, *self.negated)])
+
+    def at(self, timestep: float) -> Residuals:
+        """With the weights at a timestep, which are numbers."""
+        space = self.leaves.noised_space
+        share = float(noise_share(torch.tensor([timestep]), len(space.alphas_cumprod)))
+        positive, negated = (
+            Composition([(leaf, number_at(weight, share, space.sample_shape)) for leaf, weight in some.items()]).terms
+            for some in (self.positive, self.negated)
+        )
+        return Residuals(self.unconditional, positive, negated)
 
     @property
     def wanted(self) -> Composition:
