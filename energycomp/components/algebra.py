@@ -367,9 +367,10 @@ class Mixture(Composable):
         share = noise_share(timestep, len(space.alphas_cumprod))
         numbers: list[tuple[Any, float | Tensor]] = []
         for leaf, weight in part.terms.items():
-            varies = isinstance(weight, Weight)
-            at = weight.at(share, space.sample_shape).flatten().to(timestep.device) if varies else weight
-            numbers.append((leaf, at))
+            if isinstance(weight, Weight):
+                numbers.append((leaf, weight.at(share, space.sample_shape).flatten().to(timestep.device)))
+            else:
+                numbers.append((leaf, weight))
         return numbers
 
     @property

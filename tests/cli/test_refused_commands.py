@@ -62,7 +62,7 @@ REFUSED = {
         "got --guidance attributes with tiny at the scale 1, which changes nothing",
     ),
     "sample: float16": ("sample MODEL 0,0 --option dtype=float16", "got dtype float16 on the CPU"),
-    "sample: region and sampler": ("sample MODEL '0,0 @ 0-0.4' --sampler smc", "(sampler= or --sampler)"),
+    "sample: region and sampler": ("sample MODEL '0,0 @ left half' --sampler smc", "(sampler= or --sampler)"),
     "sample: region and best": (
         "sample MODEL '0,0 @ 0-0.4' --best-of 2",
         "got --best-of with the component '0,0 @ 0-0.4'; expected one composition whose weights are numbers",
