@@ -309,6 +309,43 @@ def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) ->
     return terms  # type: ignore[return-value]  # all are numbers
 
 
+def level_weights(terms: Mapping[Any, AnyWeight], shape: Shape, user: str, instead: str) -> Mapping[Any, AnyWeight]:
+    """The weights of leaves, each of which is one number at a noise level: all that `user` takes.
+
+    Args:
+        shape: of a sample.
+
+    Raises:
+        InputError: a weight that varies over pixels or samples.
+    """
+    for weight in terms.values():
+        if not isinstance(weight, Weight):
+            continue
+        over = "samples" if weight.samples is not None else "pixels"
+        if over == "samples" or weight.at(torch.zeros(1), shape).numel() != 1:
+            got = f"got the weight {weight!r}, which varies over {over}"
+            raise InputError(f"{got}; expected one number at a noise level, which is all that {user} takes; {instead}")
+    return terms
+
+
+def number_at(weight: AnyWeight, share: float, shape: Shape) -> float:
+    """A weight that is one number at a noise level, at a share of the trajectory.
+
+    >>> from energycomp.components import during
+    >>> number_at(1 + 2 * during(from_=0.3), 0.5, (3, 8, 8)), number_at(2.0, 0.5, (3, 8, 8))
+    (3.0, 2.0)
+    """
+    return float(weight.at(torch.tensor([share]), shape)) if isinstance(weight, Weight) else weight
+
+
+def bounds(weight: AnyWeight, shape: Shape) -> tuple[float, float]:
+    """The least and the largest number that a weight is, over the trajectory, pixels and samples."""
+    if not isinstance(weight, Weight):
+        return weight, weight
+    values = weight.everywhere(shape)
+    return float(values.min()), float(values.max())
+
+
 def written(parts: Iterable[tuple[float, str]]) -> str:
     """A weighted sum as it is written.
 

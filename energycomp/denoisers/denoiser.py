@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, Protocol, cast, get_args, runtime_checkable
@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components import Composable, Condition, Rule, identifies_null, rule_weights
+from energycomp.components import Composable, Condition, Rule, SamplingDefaults, identifies_null, rule_weights
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
 from energycomp.components.space import NoisedSpace, ValueRange, by_sample, check_value_range
 from energycomp.components.weights import LEAST_VALUE
@@ -82,7 +82,7 @@ class Denoiser:
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
             sampling, except for latents, and to the range that a `NumberProcessor` knows.
         base: the denoiser whose unconditional leaf it shares, for one that was adapted from it, such as by LoRA.
-        sampling: keywords of `Composer.sample` for the unconditional leaf, from the first model with this denoiser.
+        sampling: how its leaves are sampled where a person says nothing: that of its model; None without a model.
 
     Raises:
         InputError: when the schedule, the rule or a shape cannot be.
@@ -98,7 +98,7 @@ class Denoiser:
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
     base: Denoiser | None = None
-    sampling: dict[str, Any] = attrs.field(factory=dict, init=False)
+    sampling: SamplingDefaults | None = None
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
@@ -149,7 +149,7 @@ class Denoiser:
                 "weights that sum to 1, such as `0.5 * a + 0.5 * b`, or `a | b` for samples that fit one of them"
             )
         null = Condition.unconditional(*self.token_shape, device=self.device)
-        made = Conditional(self, null, name="u", sampling=self.sampling)
+        made = Conditional(self, null, name="u")
         return cast("Conditional", known.setdefault("_unconditional", made))  # atomic: the first thread's leaf stays
 
     def predict(self, leaves: Sequence[Conditional], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
@@ -212,8 +212,8 @@ class Conditional(Composable):
         denoiser: the network with its schedule; see `energycomp.denoisers.Denoiser`.
         condition: 1 row for a whole batch, or B rows, one per sample; of n rows, sample i has row i mod n.
         name: what `repr` and errors call it.
-        sampling: keywords that `Composer.sample` takes where a person says nothing else: those of the model.
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
+        is_open: whether it is what that guidance compares with: a component whose attributes were left open.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -222,8 +222,8 @@ class Conditional(Composable):
     denoiser: Denoiser
     condition: Condition
     name: str = "component"
-    sampling: Mapping[str, Any] = attrs.field(factory=dict)
     opened: Condition | None = None
+    is_open: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

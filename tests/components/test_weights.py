@@ -207,6 +207,21 @@ NUMBERS_ONLY: dict[str, Callable[[], object]] = {
 }
 
 
+def test_weights_in_a_mixture_may_vary_over_the_noise_level() -> None:
+    """A component that is a until 0.4, and b from there on."""
+    late = during(from_=0.4)
+    turned = Mixture([EARLY * A + late * B, Composition.of(B)], torch.tensor([1.0, 3.0]).log())
+    sample = torch.randn(2, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    times = torch.tensor([900.0, 100.0])
+    before, after = (Mixture([one, B], torch.tensor([1.0, 3.0]).log()) for one in (A, B))
+    for name in ("eps", "energy", "shares"):
+        made = getattr(turned, name)(sample, times)
+        first, last = getattr(before, name)(sample, times), getattr(after, name)(sample, times)
+        batch = 1 if name == "shares" else 0
+        expected = torch.cat([first.narrow(batch, 0, 1), last.narrow(batch, 1, 1)], dim=batch)
+        torch.testing.assert_close(made.to(expected), expected)
+
+
 @pytest.mark.parametrize("user", NUMBERS_ONLY)
 def test_what_needs_numbers_says_so(user: str) -> None:
     with pytest.raises(InputError, match=f"varies over pixels or the noise level; expected a number.* {user} takes; "):
