@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-for needed, package in {"mkdocs": "mkdocs-material", "mkdocstrings": "mkdocstrings[python]"}.items():
-    pytest.importorskip(needed, reason=f"no {package}: pip install -e '.[docs]'")
+from energycomp import Composer
+
+pytest.importorskip("mkdocs", reason="no mkdocs: pip install -e '.[docs]'")
+pytest.importorskip("mkdocstrings", reason="no mkdocstrings: pip install -e '.[docs]'")
 pytest.importorskip("playwright", reason="no playwright: pip install playwright")
 from playwright.sync_api import Page, expect, sync_playwright
-
-from energycomp import Composer
 
 ROOT = Path(__file__).parents[1]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return folder
 
@@ -64,8 +64,8 @@ def page(site: Path) -> Iterator[Page]:
         server.shutdown()
 
 
-FIRST = "diffusion decompose labels conditions probabilities explain pipeline studio network composition".split()
-# Asks the worker that the search of a page starts, as the page does: message 0 is the index, 2 a question, 3 its answer.
+FIRST = ["diffusion", "decompose", "labels", "conditions", "probabilities", "explain", "pipeline", "studio", "network"]
+# Asks the worker that a page starts for its search, as the page does: 0 is the index, 2 a question, 3 its answer.
 SEARCH = """async ([worker, words]) => {
     const search = new Worker(worker), index = await (await fetch("/search/search_index.json")).json();
     const answer = (kind) => new Promise((done) =>
@@ -91,7 +91,7 @@ def test_words_of_the_pages_are_found(page: Page) -> None:
     expect(page.locator(".md-search-result__item").first).to_contain_text("ecompose", timeout=WAIT)
     shown = page.locator("article.md-content__inner").inner_text().lower()
     assert all(word in shown for word in FIRST)
-    words = [*FIRST, "move", "num_inference_steps", "x0"]
+    words = [*FIRST, "composition", "move", "num_inference_steps", "x0"]
     found = page.evaluate(SEARCH, [started.value.url, words])
     assert [word for word in words if not found[word]] == []
     assert "decompose/" in found["decompose"]

@@ -157,7 +157,8 @@ def _plugin_command(name: str) -> Any:
 
     made = find("commands", name)()
     if not isinstance(made, typer.Typer):
-        function, made = made, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        function = made
+        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
         made.command(name, cls=_class_of(function))(function)
     return typer.main.get_command(made)
 
