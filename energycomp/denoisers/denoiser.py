@@ -199,6 +199,7 @@ class Conditional(Composable):
         name: what `repr` and errors call it.
         sampling: keywords that `Composer.sample` takes where a person says nothing else: those of the model.
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
+        known: the name of its model, and how many components of it an image has at most; samples of more are warned of.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -209,6 +210,7 @@ class Conditional(Composable):
     name: str = "component"
     sampling: Mapping[str, Any] = attrs.field(factory=dict)
     opened: Condition | None = None
+    known: tuple[str, int] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

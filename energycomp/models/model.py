@@ -140,9 +140,9 @@ class Model(ModelParts):
         if mixed is not None:
             numbers, words = mixed.support.split(value)
             opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
-        return Conditional(
-            self.denoiser, self.conditioner(value), name or f"{self.name}({_short(value)})", self.sampling(), opened
-        )
+        shown, (least, most) = name or f"{self.name}({_short(value)})", self.defaults.counts
+        known = (self.name, most) if least < most else None
+        return Conditional(self.denoiser, self.conditioner(value), shown, self.sampling(), opened, known)
 
     @property
     def unconditional(self) -> Conditional:
