@@ -232,7 +232,12 @@ class Model(ModelParts):
         return from_unit(images) if self.processor.bounded else images
 
     def to(self, device: torch.device | str) -> Model:
-        """The model on a device (its network, encoder and conditioner are moved in place)."""
+        """The model on a device (its network, encoder and conditioner are moved in place).
+
+        Raises:
+            InputError: a device that torch does not have here.
+        """
+        check_device(device)
         denoiser = self.denoiser.to(device)
         encoder = None if self.encoder is None else self.encoder.to(device)
         if (weights := weights_of(self.conditioner)) is not None:

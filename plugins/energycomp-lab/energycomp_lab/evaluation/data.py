@@ -15,7 +15,7 @@ from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model
-from energycomp.plugins import find
+from energycomp.plugins import find, names
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -189,6 +189,16 @@ class HasTask(Protocol):
     def task(self, model: Model) -> Exam:
         """What is asked."""
         ...
+
+
+def dataset_of(model: Model) -> str:
+    """The longest registered name of a dataset that the model's name starts with; that of the model where none fits.
+
+    >>> from energycomp.models import load
+    >>> dataset_of(load("clevr-places")), dataset_of(load("slots-sprites"))
+    ('clevr', 'slots-sprites')
+    """
+    return max((name for name in names("datasets") if model.name.startswith(name)), key=len, default=model.name)
 
 
 def source_of(name: str, model: Model) -> DataSource:
