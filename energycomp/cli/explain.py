@@ -39,7 +39,8 @@ def explain(
         from energycomp.images import open_image, save_image
         from energycomp.inference import OutOfDistributionWarning, answer_text, explain as explained, infer
 
-        picture, loaded = open_image(image, single=True), run.load(model, searchable=True)
+        picture = open_image(image, single=True)
+        loaded = run.load(model, searchable=True, reads={"--component": component or []})
         known: Any = [read_text(loaded, text, "--component") for text in component or []]
     with working("energycomp: explaining ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer

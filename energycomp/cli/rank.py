@@ -40,7 +40,7 @@ def rank(
         from energycomp.sampling import Composer
 
         pictures: list[Any] = [open_image(path, single=True) for path in paths]
-        loaded = run.load(model, searchable=True)
+        loaded = run.load(model, searchable=True, reads={"the component": [*(component or []), *(negated or [])]})
     parts: list[Any] = [loaded.read(text, weight=1.0) for text in component or []]
     parts += [~loaded.read(text, weight=1.0) for text in negated or []]
     with working("energycomp: ranking ..."):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,7 +94,8 @@ def edit(
 
         known, picture = parse_count(count), open_image(image, single=True)
         chosen = None if solver is None else find("solvers", solver)()
-        loaded = run.load(model, searchable=True)
+        loaded = run.load(model, searchable=True, reads={"--move": [*moves.values()], "--add": add or []})
+    _check_words(changes, loaded)
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(run.seed)
@@ -146,6 +148,19 @@ def _words(text: str) -> dict[str, str]:
     if not all(name.strip() and word.strip() for name, _, word in pairs):
         raise InputError(f"got --set {text!r}; expected NAME=WORD and commas, such as color=red,shape=sphere")
     return {name.strip(): word.strip() for name, _, word in pairs}
+
+
+def _check_words(changes: Mapping[int, Mapping[str, str]], model: Model) -> None:
+    """Refuses words before the image is read, which takes seconds."""
+    from energycomp.components import mixed_of
+
+    mixed = mixed_of(model.conditioner)
+    known = {} if mixed is None else mixed.attributes
+    for number, words in changes.items():
+        for name, word in words.items():
+            if word not in known.get(name, ()):
+                expected = ", ".join(known.get(name, known)) or f"none, since {model.name} has no attributes"
+                raise InputError(f"got --set {number}:{name}={word}; expected {expected}; change it")
 
 
 def _index(number: int, solution: Solution, model: Model) -> int:
