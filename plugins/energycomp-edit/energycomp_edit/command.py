@@ -19,6 +19,7 @@ from energycomp.cli import (
     check_png,
     loading,
     parse_count,
+    read_image,
     read_text,
 )
 from energycomp.errors import InputError
@@ -87,12 +88,12 @@ def edit(
     with loading(model):
         import torch
 
-        from energycomp.images import open_image, save_image
+        from energycomp.images import save_image
         from energycomp.inference import OutOfDistributionWarning, infer
         from energycomp.plugins import find
         from energycomp_edit import edit as edited_by
 
-        known, picture = parse_count(count), open_image(image, single=True)
+        known, picture = parse_count(count), read_image(image, written=True)
         chosen = None if solver is None else find("solvers", solver)()
         loaded = run.load(model, searchable=True, reads={"--move": [*moves.values()], "--add": add or []})
     _check_words(changes, loaded)
