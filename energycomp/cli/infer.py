@@ -57,6 +57,8 @@ def infer(
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
     results.jsonl are not read again. --json prints one line per image.
 
+    Of a file with several frames the first is read, and transparent pixels are drawn on white; a warning says so.
+
     A model of numbers reads the rows of .csv, .npy and .parquet files.
 
     A model with an encoder, such as decomp, reads parts in one pass: use decompose. --solver sgd searches for their

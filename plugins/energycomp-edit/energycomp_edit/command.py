@@ -76,7 +76,7 @@ def edit(
 
     Objects are numbered as `energycomp infer` prints them for the same --seed, --count and --solver. A moved object
     keeps its pixels. New attributes are drawn over the object where its outline can stay; an object that is added, or
-    that gets another outline, is sampled anew.
+    that gets another outline, is sampled anew. What is written has 8 bits a channel and no transparency.
     """
     check_png(out)
     if strip is not None:
