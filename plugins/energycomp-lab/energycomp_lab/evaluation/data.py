@@ -192,13 +192,14 @@ class HasTask(Protocol):
 
 
 def dataset_of(model: Model) -> str:
-    """The longest registered name of a dataset that the model's name starts with; that of the model where none fits.
+    """The longest registered name of a dataset that is the model's, or is it up to a "-"; the model's where none fits.
 
     >>> from energycomp.models import load
     >>> dataset_of(load("clevr-places")), dataset_of(load("slots-sprites"))
     ('clevr', 'slots-sprites')
     """
-    return max((name for name in names("datasets") if model.name.startswith(name)), key=len, default=model.name)
+    fits = [name for name in names("datasets") if f"{model.name}-".startswith(f"{name}-")]
+    return max(fits, key=len, default=model.name)
 
 
 def source_of(name: str, model: Model) -> DataSource:
