@@ -78,8 +78,8 @@ def lost(path: str | os.PathLike[str]) -> dict[str, str]:
         stream.left = MAX_BYTES
         if image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile):
             found["depth"] = "it has more than 8 bits a channel, of which 8 are read"
-        alpha = image.getchannel("A").getextrema()[0] if "A" in image.getbands() else 0
-        if image.has_transparency_data and alpha < 255:
+        opaque = "A" in image.getbands() and image.getchannel("A").getextrema() == (255, 255)
+        if image.has_transparency_data and not opaque:
             found["transparency"] = "its transparent pixels are drawn on white"
         if getattr(image, "is_animated", False):
             found["frames"] = "it has several frames, of which the first is read"
