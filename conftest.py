@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from energycomp import cli
-from energycomp.inference import Solution
+from energycomp.inference import Solution, view_of
 from energycomp.models import save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import tiny_model
@@ -94,21 +94,23 @@ def fake_infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     def replace(*, fail_at: int | None = None, foreign: bool = False) -> list[Any]:
         calls: list[Any] = []
 
-        def infer(image: Any, _model: Any, **_options: Any) -> Solution:
+        def infer(image: Any, model: Any, **_options: Any) -> Solution:
             calls.append(image)
             if len(calls) == fail_at:
                 raise KeyboardInterrupt
+            found, rival = torch.tensor([[0.5, 0.25]]), torch.zeros(0, 2)
             return Solution(
-                torch.tensor([[0.5, 0.25]]),
+                found,
                 1,
                 error=1.0,
                 stderr=float("inf"),
                 rows=10,
-                runner_up=torch.zeros(0, 2),
+                runner_up=rival,
                 p_value=0.01,
                 fit=0.75,
                 out_of_distribution=foreign,
                 component_gain=torch.tensor([2.5]),
+                view=view_of(model, found, runner_up=rival),
             )
 
         monkeypatch.setattr("energycomp.inference.infer", infer)

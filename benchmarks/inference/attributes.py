@@ -26,14 +26,14 @@ from benchmarks.common.options import parser
 from energycomp import Model, infer, load
 from energycomp.images import to_unit
 from energycomp_datasets.faces.avatars import ATTRIBUTES as EVERY
-from energycomp_datasets.faces.metrics import AttributeAccuracy, ExactMatch
+from energycomp_datasets.faces.metrics import LabelAccuracy
 from energycomp_datasets.faces.source import FacesSource
 from energycomp_faces.labels import BINARY, Labels
 from energycomp_faces.model import faces as untrained
 from energycomp_lab.evaluation import Example
 from energycomp_solvers.enumerate import Enumerate
 
-COLUMNS = (Column("all three right", ExactMatch(), ".1%"), Column("labels right", AttributeAccuracy(), ".1%"))
+COLUMNS = (Column("all three right", LabelAccuracy(whole=True), ".1%"), Column("labels right", LabelAccuracy(), ".1%"))
 BASELINES = ("classifier", "resnet")
 ATTRIBUTES = ("black_hair", "eyeglasses", "smiling")  # those of the thesis
 LABELLED = Labels(dict.fromkeys(EVERY, BINARY))

@@ -32,6 +32,7 @@ from energycomp.inference import Prior, each, make_problem, pairwise
 from energycomp.models import Model
 from energycomp.testing import Labels, planted
 from energycomp.testing.models import ClosedForm, built
+from energycomp_solvers.enumerate import Enumerate
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 NOISE, AMPLITUDE, GAMMA = 0.1, 0.005, 1.0  # of images; of the pixels of a pattern; the clamp of the loss weight
@@ -70,7 +71,6 @@ def patterned(conditioner: Conditioner, tokens: int, draws: int, generator: torc
 
     network = ClosedForm(pattern, "sample", spread=NOISE)
     defaults = {"timesteps": (200, 700), "gamma": GAMMA, "draws": draws, "counts": (0, 3), "distinct": True}
-    defaults |= {"solver": "enumerate"}
     model = built(network, conditioner, "product", "sample", defaults, name="patterned")
     # The error of x0 is (1 - g) |x - mu| beside noise, with the gain g of the posterior mean of x0.
     snr = log_snr(model.denoiser.alphas_cumprod, torch.arange(200.0, 700.0)).exp()
@@ -98,7 +98,7 @@ def of_points(draws: int, generator: torch.Generator) -> Kind:
 
 
 def posterior(kind: Kind, image: Tensor, seed: int) -> Tensor:
-    """Of all answers, as `Enumerate` computes it from the model's number of draws."""
+    """Of all answers, as `Enumerate` computes it from a fixed number of draws, the model's."""
     problem = make_problem(image, kind.model, prior=kind.prior, **kind.given)
     form = problem.quadratic(kind.atoms, problem.draw(problem.default_draws, seed)).mean()
     errors = [form.with_prior(form.errors_of_each(answers)[0], answers) for answers in kind.answers]
@@ -134,7 +134,8 @@ def measured(name: str, kind: Kind, n: int, seed: int) -> dict[str, Any]:
 
 def check(kind: Kind, image: Tensor, found: Tensor, flat: Sequence[Tensor], seed: int) -> None:
     """The probability of each component that `infer` reports is that of all answers with its value."""
-    solution = infer(to_unit(image[0]), kind.model, prior=kind.prior, generator=seed, progress=False, **kind.given)
+    options = {"prior": kind.prior, "solver": Enumerate(p_value=None), "generator": seed, "progress": False}
+    solution = infer(to_unit(image[0]), kind.model, **options, **kind.given)
     for value, reported in zip(solution.conditions, solution.probability, strict=True):
         place = next(place for place, atom in enumerate(kind.atoms) if torch.equal(atom, value))
         has = torch.tensor([bool((answer == place).any()) for answer in flat])

@@ -30,9 +30,9 @@ from torch import Tensor
 from benchmarks.common.options import parser
 from benchmarks.common.ways import PICTURE, SHOWN, Way, all_recorded, first, identity, mean_interval, spent, write_rows
 from energycomp import Model, infer, load
+from energycomp.components import compound_prompt
 from energycomp_datasets.solids.solids import CONCEPTS, seen_pairs
 from energycomp_solvers.enumerate import Enumerate
-from energycomp_text.classifiers import compound_prompt
 
 CASES = ("two", "three", "compound", "weighted", "uneven", "negated")
 HEAVY, LIGHT = 1.2, 0.8

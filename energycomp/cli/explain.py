@@ -54,4 +54,5 @@ def explain(
     for row, share in zip(objects, [] if solution.share is None else solution.share.tolist(), strict=False):
         row["share"] = share
     record = {**solution.record(), "objects": objects, "maps": solution.maps().tolist(), "path": str(out)}
-    run.show(record, [answer_text(objects, *(f"warning: {one}" for one in solution.warnings)), str(out)])
+    warned = [f"warning: {one}" for one in solution.warnings]
+    run.show(record, [answer_text(objects, *warned, noun=record["noun"]), str(out)])

@@ -70,7 +70,7 @@ class Reading:
         """The record of an image, which begins with `head`, after the files of this name are written."""
         import torch
 
-        from energycomp.inference import OutOfDistributionWarning, View, infer, view_of
+        from energycomp.inference import OutOfDistributionWarning, View, infer
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
@@ -82,9 +82,6 @@ class Reading:
                 generator=torch.Generator().manual_seed(self.seed),
                 progress=False,
             )
-        if solution.view is None:  # of a function in place of `infer`
-            view = view_of(model, solution.conditions, runner_up=solution.runner_up)
-            solution = attrs.evolve(solution, view=view)
         record = {**head, **solution.record()}
         if self.folder is not None:
             view = View(None, tuple(record["objects"]))
@@ -184,7 +181,7 @@ def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: b
 
     typer.echo(image)
     if record["objects"]:
-        print_table(*answer_cells(record["objects"]))
+        print_table(*answer_cells(record["objects"], record.get("noun", "object")))
     typer.echo(answer_line(record))
     if folder is not None and record["picture"]:
         typer.echo(str(folder / record["picture"]))

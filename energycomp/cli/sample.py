@@ -113,8 +113,9 @@ def sample(
     Several compositions, with / between them, are sampled in one batch: a component of --not is in each of them.
     --canvas joins windows of the model's size, which overlap by half; places are shares of the larger image.
     --guidance moves the prediction of the whole composition away from the unconditional one; the weight of its
-    components is 1 where they have none. A model that generates whole scenes takes no components. Each sample is
-    written to its own file, which `infer` and `edit` can read. --json adds the report of the sampler.
+    components is 1 where they have none. Samplers take cfg, interval and attributes. A model that generates whole
+    scenes takes no components. Each sample is written to its own file, which `infer` and `edit` can read. --json adds
+    the report of the sampler.
     """
     sets, negated = _compositions(components or []), negated or []
     if canvas is not None and (negated or best_of > 1):
@@ -198,7 +199,7 @@ def _compositions(texts: list[str]) -> list[list[str]]:
 def _options(sampler: str | None, guidance: str | None) -> dict[str, Any]:
     """The sampler or scheduler, the guidance and its scale, as keywords of `Composer.sample`."""
     from energycomp.plugins import find, names, not_found
-    from energycomp.sampling import LinearGuidance, compatible_schedulers
+    from energycomp.sampling import check_sampled, compatible_schedulers
 
     found: dict[str, Any] = {}
     if sampler in names("samplers"):
@@ -220,11 +221,8 @@ def _options(sampler: str | None, guidance: str | None) -> dict[str, Any]:
             ) from error
     scale = {"scale": found["guidance_scale"]} if has_scale else {}
     made = find("guidances", name)(**scale)
-    if "sampler" in found and not isinstance(made, LinearGuidance):
-        raise InputError(
-            f"got --guidance {name} with --sampler {sampler}, which needs a density at every noise level; expected "
-            "cfg, interval or attributes, which are compositions; give one of them, or leave --sampler out"
-        )
+    if "sampler" in found:
+        check_sampled(made, name)
     return {**found, "guidance": name}
 
 

@@ -59,6 +59,7 @@ from energycomp.components.prediction import (
 )
 from energycomp.components.regions import during as during, ramp as ramp, region as region
 from energycomp.components.rules import Rule as Rule, identifies_null as identifies_null, rule_weights as rule_weights
+from energycomp.components.sampling_defaults import SamplingDefaults as SamplingDefaults, agreed as agreed
 from energycomp.components.space import (
     LEAST_ALPHA as LEAST_ALPHA,
     NoisedSpace as NoisedSpace,
@@ -77,7 +78,11 @@ from energycomp.components.support import (
     to_quantiles as to_quantiles,
 )
 from energycomp.components.terms import weights_at as weights_at
-from energycomp.components.text import WeightedText as WeightedText, weighted as weighted
+from energycomp.components.text import (
+    WeightedText as WeightedText,
+    compound_prompt as compound_prompt,
+    weighted as weighted,
+)
 from energycomp.components.values import (
     ReadsText as ReadsText,
     Widens as Widens,
@@ -90,8 +95,12 @@ from energycomp.components.values import (
 from energycomp.components.weights import (
     AnyWeight as AnyWeight,
     Weight as Weight,
+    bounds as bounds,
     constant_weights as constant_weights,
     is_constant as is_constant,
+    level_weights as level_weights,
+    noise_share as noise_share,
+    number_at as number_at,
     scalar as scalar,
 )
 from energycomp.imports import moved

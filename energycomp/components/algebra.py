@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,18 @@ from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, constant_weights, scalar
+from energycomp.components.weights import (
+    LEAST_VALUE,
+    AnyWeight,
+    Weight,
+    as_weight,
+    check_one_sign,
+    constant_weights,
+    is_constant,
+    level_weights,
+    noise_share,
+    scalar,
+)
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -125,8 +137,9 @@ class Composition(Composable):
 
     def __attrs_post_init__(self) -> None:
         spaces = [(leaf, leaf.noised_space) for leaf in self.terms]
-        for other in spaces[1:]:
-            check_compatible(spaces[0], other)
+        in_part = any(None in (space.places or ()) for _, space in spaces)  # the first one does not say all
+        for one, other in combinations(spaces, 2) if in_part else ((spaces[0], other) for other in spaces[1:]):
+            check_compatible(one, other)
 
     @classmethod
     def of(cls, component: EnergyComponent) -> Composition:
@@ -213,11 +226,8 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     if identifies_null(rule) and not (len(parts) == 1 and null == 0.0):  # one component alone needs no u
         weighted = [(shared_unconditional([part.terms for part in parts]), null), *weighted]
     made = _linear(weighted)
-    if rule == "mean" and isinstance(row, Weight):
-        values = row.everywhere(made.noised_space.sample_shape)  # raises where it divides by 0
-        if bool((values < 0).any() and (values > 0).any()):
-            got = f"got the weights {mass!r} under the rule 'mean', whose sum changes its sign"
-            raise CompositionError(f"{got}; expected a sum that is positive everywhere; use the rule 'sum'")
+    if rule == "mean" and isinstance(mass, Weight):
+        check_one_sign(mass, made.noised_space.sample_shape)
     return made
 
 
@@ -263,7 +273,7 @@ class Mixture(Composable):
     Raises:
         CompositionError: a component of another mass, leaves of different spaces, weights that are not finite numbers;
             from `eps` and `energy`, a leaf without an energy; from all but `|`, shares that do not sum to 1 yet.
-        InputError: a component whose weights vary over pixels or the noise level.
+        InputError: a component whose weights vary over pixels or samples, or whose mass varies.
 
     >>> from energycomp.components import Gaussian
     >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((-1.0, "a"), (1.0, "b"), (4.0, "c")))
@@ -324,8 +334,9 @@ class Mixture(Composable):
         known = {id(leaf): leaf.eps(sample, timestep) for leaf in self.leaves.terms}
         total = torch.zeros_like(sample)
         for part, r in zip(self.components, share, strict=True):
-            for leaf, weight in part.terms.items():
-                total = total + weight * by_sample(r, sample.ndim).to(sample.dtype) * known[id(leaf)]
+            for leaf, weight in self._numbers(part, timestep):
+                scale = by_sample(weight, sample.ndim).to(sample.dtype) if isinstance(weight, Tensor) else weight
+                total = total + scale * by_sample(r, sample.ndim).to(sample.dtype) * known[id(leaf)]
         return total
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
@@ -345,8 +356,22 @@ class Mixture(Composable):
             "unconditional, or sample with sampler='mixture'",
         )
         known: dict[int, Any] = {id(leaf): leaf.energy(sample, timestep) for leaf in leaves}
-        energies = [sum(weight * known[id(leaf)] for leaf, weight in part.terms.items()) for part in self.components]
+        energies = [
+            sum(weight * known[id(leaf)] for leaf, weight in self._numbers(part, timestep)) for part in self.components
+        ]
         return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
+
+    def _numbers(self, part: Composition, timestep: Tensor) -> list[tuple[Any, float | Tensor]]:
+        """Leaves of a component with their weights at timesteps (B,): numbers, or (B,) where they vary over these."""
+        space = self.noised_space
+        share = noise_share(timestep, len(space.alphas_cumprod))
+        numbers: list[tuple[Any, float | Tensor]] = []
+        for leaf, weight in part.terms.items():
+            if isinstance(weight, Weight):
+                numbers.append((leaf, weight.at(share, space.sample_shape).flatten().to(timestep.device)))
+            else:
+                numbers.append((leaf, weight))
+        return numbers
 
     @property
     def has_shares(self) -> bool:
@@ -365,7 +390,12 @@ class Mixture(Composable):
 
 def _mass(part: Composition) -> float:
     instead = "multiply the whole mixture, such as `region(...) * (a | b)`"
-    return sum(constant_weights(part.terms, "a part of a mixture", instead).values())
+    mass = part.mass
+    if isinstance(mass, Weight) and not is_constant(mass, 1.0, part.noised_space.sample_shape):
+        constant_weights(part.terms, "a part of a mixture", instead)  # raises
+    # Weights of guidance vary over the noise level, but their sum does not.
+    level_weights(part.terms, part.noised_space.sample_shape, "a part of a mixture", instead)
+    return 1.0 if isinstance(mass, Weight) else mass
 
 
 def _another_mass(part: Composition, mass: float) -> CompositionError:

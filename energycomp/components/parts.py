@@ -6,7 +6,7 @@ Notation: variable -> symbol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -64,6 +64,10 @@ class Selection:
         whole = rest.clone()
         whole[self._index(rest.ndim)] = prediction.to(rest.dtype)
         return whole
+
+    def places(self, shape: Shape) -> range | tuple[int, ...]:
+        """The places along the first axis of samples of a shape."""
+        return next((places for axis, places in self.axes if axis % len(shape) == 0), range(shape[0]))
 
     def _index(self, ndim: int) -> tuple[Any, ...]:
         index: list[Any] = [slice(None)] * ndim
@@ -137,7 +141,22 @@ class _On(Composable):
     group: _Group
     ground: Any
 
-    noised_space = property(attrgetter("group.space"))
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """That of the larger sample. Numbers that are standardised by place are known at the places of the part."""
+        own, space = self.inner.noised_space.places, self.group.space
+        if own is None or not isinstance(self.part, Selection):
+            return space
+        known = dict(zip(self.part.places(space.sample_shape), own, strict=True))
+        return attrs.evolve(space, places=tuple(known.get(place) for place in range(space.sample_shape[0])))
+
+    @property
+    def moves_places(self) -> bool:
+        """Whether it acts on some places of numbers that are standardised by place, or on all in another order."""
+        if self.inner.noised_space.places is None or not isinstance(self.part, Selection):
+            return False
+        shape = self.group.space.sample_shape
+        return [*self.part.places(shape)] != [*range(shape[0])]
 
     @property
     def unconditional(self) -> Any:
@@ -166,6 +185,8 @@ _leaves: WeakValueDictionary[tuple[int, Part, int, int], _On] = WeakValueDiction
 def _leaf(part: Part, leaf: Any, shape: Shape, ground: Any) -> _On:
     inner, own = group_of(leaf), leaf.noised_space
     space = own if own.sample_shape == shape else attrs.evolve(own, sample_shape=shape)
+    if own.places is not None and own.sample_shape[0] != shape[0]:  # other places may have another value range
+        space = attrs.evolve(space, places=None, value_range=None)
     group = _groups.setdefault((id(inner), own, space), _Group(inner, space))
     kind = _OnEnergy if isinstance(leaf, HasEnergy) and isinstance(part, Selection) else _On
     return _leaves.setdefault((id(leaf), part, id(group), id(ground)), kind(leaf, part, group, ground))
@@ -202,6 +223,40 @@ def on(part: Part, component: EnergyComponent, shape: Sequence[int], *, ground: 
         raise CompositionError(f"{got}; expected one shape; change the part")
     pairs = [(_leaf(part, leaf, shape, ground), on_part(weight, part, shape)) for leaf, weight in whole.terms.items()]
     return Composition(pairs)
+
+
+def decoder(leaves: Iterable[Any]) -> Callable[[Tensor], Tensor] | None:
+    """What makes data of the samples (B, ...) of a composition with these leaves; None where samples are the data.
+
+    A leaf that acts on some places of numbers, which are standardised by place, decodes these. Places of no leaf stay
+    standardised.
+
+    >>> from energycomp.components import Gaussian
+    >>> decoder([Gaussian()]) is None
+    True
+    """
+    codecs = [leaf for leaf in leaves if group_of(leaf).decode is not None]
+    if not codecs:
+        return None
+
+    def decode(samples: Tensor) -> Tensor:
+        data = samples
+        for leaf in codecs if codecs[0].noised_space.places else codecs[:1]:
+            data = _decoded(leaf, samples, data)
+        return data
+
+    return decode
+
+
+def _decoded(leaf: Any, samples: Tensor, data: Tensor) -> Tensor:
+    """The data (B, ...) with what a leaf decodes of the samples in its place."""
+    if isinstance(leaf, _On) and leaf.moves_places:
+        inner = _decoded(leaf.inner, leaf.part.seen(samples), leaf.part.seen(data))
+        return leaf.part.placed(inner, data)
+    group = group_of(leaf)
+    if isinstance(group, WrappedGroup):
+        return _decoded(leaf.inner, samples, data)
+    return samples if group.decode is None else group.decode(samples)
 
 
 @attrs.frozen(repr=False)

@@ -43,6 +43,8 @@ class NoisedSpace:
         identity: "pixels", or the identity of the codec whose latents are composed.
         value_range: (-r, r), to which predictions of x0 are clipped while sampling; (-1, 1) for images. None for data
             without bounds, such as latents: nothing is clipped.
+        places: of numbers that are standardised at each place along the first axis, how each one is, such as
+            "(x - 2) / 0.5"; None where the component does not act. None for all other data.
 
     Raises:
         InputError: a value range that is not symmetric about 0.
@@ -58,6 +60,7 @@ class NoisedSpace:
     sample_shape: tuple[int, ...]
     identity: str = "pixels"
     value_range: ValueRange | None = attrs.field(default=None, validator=check_value_range)
+    places: tuple[str | None, ...] | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NoisedSpace):
@@ -105,6 +108,9 @@ def mismatch(space: NoisedSpace, other: NoisedSpace) -> tuple[str, object, objec
     ):
         if one != two:
             return what, one, two
+    for place, (one, two) in enumerate(zip(space.places or (), other.places or (), strict=False)):
+        if one and two and one != two:
+            return f"standardisation at place {place}", one, two
     return None
 
 

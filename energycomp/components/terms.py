@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 from torch import Tensor
 
 from energycomp.components.space import NoisedSpace
@@ -121,11 +122,15 @@ def shared_space(leaves: Iterable[Any]) -> NoisedSpace:
     """The space of leaves that can be composed.
 
     Their schedules may differ by rounding. The one with the smaller numbers is taken, whatever the order of the leaves.
+    Numbers are standardised at each place as one of the leaves says.
     """
     spaces: list[NoisedSpace] = [leaf.noised_space for leaf in leaves]
-    if all(space.alphas_cumprod is spaces[0].alphas_cumprod for space in spaces):
-        return spaces[0]
-    return min(spaces, key=lambda space: space.order)
+    is_one = all(space.alphas_cumprod is spaces[0].alphas_cumprod for space in spaces)
+    shared = spaces[0] if is_one else min(spaces, key=lambda space: space.order)
+    if None not in (shared.places or ()):
+        return shared
+    known = zip(*(space.places for space in spaces if space.places), strict=True)
+    return attrs.evolve(shared, places=tuple(next(filter(None, texts), None) for texts in known))
 
 
 def shared_unconditional(parts: Sequence[Mapping[Any, AnyWeight]]) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +24,15 @@ from energycomp.images import open_image
 AT = re.compile(r"(?s)(.*)(?:^|\s)@(?:\s(.*))?")
 TIMES = re.compile(r"(?s)(.*?)(?:(?:^|\s)\*\s|\*(?=[-+.\d]\S*$))(.*)")  # without spaces in front of a number alone
 SHARES = re.compile(r"([\d.]+)\s*-\s*([\d.]+)")
+
+
+def compound_prompt(template: str, concepts: Iterable[str]) -> str:
+    """One prompt of several concepts, by the template of one.
+
+    >>> compound_prompt("a photo of a {}", ["dog", "cat"])
+    'a photo of a dog and a cat'
+    """
+    return template.replace("{}", " and a ".join(concepts))
 
 
 @attrs.frozen

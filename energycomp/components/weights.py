@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from energycomp.components.extremes import TOLERANCE, extremes
 from energycomp.errors import CompositionError, InputError
 
 LEAST_NUMBER = 1e-12  # what rounding leaves of numbers that cancel
@@ -164,6 +165,20 @@ class Weight:
         shares = torch.cat([a + (b - a) * parts for a, b in pairwise(ends)])
         return self.at(shares.repeat_interleave(self.samples or 1), shape)
 
+    def span(self, shape: Shape) -> tuple[float, float]:
+        """The least and the greatest value at all pixels, noise levels and samples, of products of ramps exactly.
+
+        >>> from energycomp.components import ramp
+        >>> tuple(round(value, 6) for value in ((ramp() - 0.25) * (ramp() - 0.25)).span((3, 8, 8)))
+        (0.0, 0.5625)
+        """
+        points = 2 + max(len(factors) for factors, _ in self.parts)
+        values = self.everywhere(shape).flatten(1)
+        if len(values) == 1:  # the same at all noise levels
+            return float(values.min()), float(values.max())
+        by_interval = values.unflatten(0, (-1, points, self.samples or 1))
+        return extremes(by_interval.movedim(1, -1).reshape(-1, points))
+
     def __repr__(self) -> str:
         return written((number, " ".join(map(repr, factors))) for factors, number in self.parts)
 
@@ -188,11 +203,25 @@ class _Changed:
 
 def _inverse(weight: Weight, values: Tensor) -> Tensor:
     if bool((values.abs() < LEAST_VALUE).any()):
-        raise CompositionError(
-            f"got the weights {weight!r} under the rule 'mean', whose sum is 0 at a pixel and noise level; expected a "
-            "sum that is not 0 anywhere; cover the whole image and trajectory, or use the rule 'sum'"
-        )
+        raise _sum_is_0(weight)
     return 1.0 / values
+
+
+def _sum_is_0(weight: Weight) -> CompositionError:
+    return CompositionError(
+        f"got the weights {weight!r} under the rule 'mean', whose sum is 0 at a pixel and noise level; expected a "
+        "sum that is not 0 anywhere; cover the whole image and trajectory, or use the rule 'sum'"
+    )
+
+
+def check_one_sign(weight: Weight, shape: Shape) -> None:
+    """Raises `CompositionError` for a sum of weights, under the rule "mean", that is 0 or changes its sign."""
+    least, greatest = weight.span(shape)
+    if least <= -LEAST_VALUE and greatest >= LEAST_VALUE:
+        got = f"got the weights {weight!r} under the rule 'mean', whose sum changes its sign"
+        raise CompositionError(f"{got}; expected a sum that is positive everywhere; use the rule 'sum'")
+    if least < LEAST_VALUE and greatest > -LEAST_VALUE:
+        raise _sum_is_0(weight)
 
 
 def _clamped(_: Weight, values: Tensor) -> Tensor:
@@ -203,10 +232,10 @@ def positive(weight: AnyWeight, shape: Shape) -> AnyWeight:
     """max(w, 0): the weight itself where it is nowhere below 0 in a sample, and 0 where it is nowhere above."""
     if not isinstance(weight, Weight):
         return max(weight, 0.0)
-    values = weight.everywhere(shape)
-    if bool((values >= 0.0).all()):
+    least, greatest = weight.span(shape)
+    if least >= -TOLERANCE:
         return weight
-    return Weight([((_Changed(weight, _clamped, "[max({!r}, 0)]"),), 1.0)]) if bool((values > 0.0).any()) else 0.0
+    return Weight([((_Changed(weight, _clamped, "[max({!r}, 0)]"),), 1.0)]) if greatest > TOLERANCE else 0.0
 
 
 def _parts(value: Any) -> Parts | None:
@@ -278,6 +307,43 @@ def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) ->
             got = f"got the weight {weight!r}, which varies over {over}"
             raise InputError(f"{got}; expected a number, which is all that {user} takes; {instead}")
     return terms  # type: ignore[return-value]  # all are numbers
+
+
+def level_weights(terms: Mapping[Any, AnyWeight], shape: Shape, user: str, instead: str) -> Mapping[Any, AnyWeight]:
+    """The weights of leaves, each of which is one number at a noise level: all that `user` takes.
+
+    Args:
+        shape: of a sample.
+
+    Raises:
+        InputError: a weight that varies over pixels or samples.
+    """
+    for weight in terms.values():
+        if not isinstance(weight, Weight):
+            continue
+        over = "samples" if weight.samples is not None else "pixels"
+        if over == "samples" or weight.at(torch.zeros(1), shape).numel() != 1:
+            got = f"got the weight {weight!r}, which varies over {over}"
+            raise InputError(f"{got}; expected one number at a noise level, which is all that {user} takes; {instead}")
+    return terms
+
+
+def number_at(weight: AnyWeight, share: float, shape: Shape) -> float:
+    """A weight that is one number at a noise level, at a share of the trajectory.
+
+    >>> from energycomp.components import during
+    >>> number_at(1 + 2 * during(from_=0.3), 0.5, (3, 8, 8)), number_at(2.0, 0.5, (3, 8, 8))
+    (3.0, 2.0)
+    """
+    return float(weight.at(torch.tensor([share]), shape)) if isinstance(weight, Weight) else weight
+
+
+def bounds(weight: AnyWeight, shape: Shape) -> tuple[float, float]:
+    """The least and the largest number that a weight is, over the trajectory, pixels and samples."""
+    if not isinstance(weight, Weight):
+        return weight, weight
+    values = weight.everywhere(shape)
+    return float(values.min()), float(values.max())
 
 
 def written(parts: Iterable[tuple[float, str]]) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Protocol, cast, get_args, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components import Composable, Condition, Rule, identifies_null, rule_weights
+from energycomp.components import Composable, Condition, Rule, SamplingDefaults, identifies_null, rule_weights
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
 from energycomp.components.space import NoisedSpace, ValueRange, by_sample, check_value_range
 from energycomp.components.weights import LEAST_VALUE
@@ -38,6 +38,19 @@ class Codec(Protocol):
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, latents: Tensor) -> Tensor: ...
     def config(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Standardiser(Codec, Protocol):
+    """A codec of numbers that standardises each place along the first axis of a sample by itself."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """How each place is standardised, such as "(x - 2) / 0.5"."""
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """(-r, r), of the standardised data; None where it is not known."""
 
 
 def _shape(dimensions: str, count: int | None = None) -> Validator:
@@ -67,9 +80,9 @@ class Denoiser:
         null_trained: whether the unconditional row was trained; without it `&`, `~` and guidance raise.
         codec: of latents; pixels when left out.
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
-            sampling, except for latents.
+            sampling, except for latents, and to the range that a `NumberProcessor` knows.
         base: the denoiser whose unconditional leaf it shares, for one that was adapted from it, such as by LoRA.
-        sampling: keywords of `Composer.sample` for the unconditional leaf, from the first model with this denoiser.
+        sampling: how its leaves are sampled where a person says nothing: that of its model; None without a model.
 
     Raises:
         InputError: when the schedule, the rule or a shape cannot be.
@@ -85,7 +98,7 @@ class Denoiser:
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
     base: Denoiser | None = None
-    sampling: dict[str, Any] = attrs.field(factory=dict, init=False)
+    sampling: SamplingDefaults | None = None
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
@@ -109,8 +122,10 @@ class Denoiser:
     @cached_property
     def noised_space(self) -> NoisedSpace:
         """Where its samples live."""
-        clipped = self.value_range if self.codec is None else None
-        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped)
+        clipped, places = self.value_range if self.codec is None else None, None
+        if isinstance(self.codec, Standardiser):
+            clipped, places = self.codec.value_range, self.codec.places
+        return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped, places)
 
     @property
     def device(self) -> torch.device:
@@ -134,7 +149,7 @@ class Denoiser:
                 "weights that sum to 1, such as `0.5 * a + 0.5 * b`, or `a | b` for samples that fit one of them"
             )
         null = Condition.unconditional(*self.token_shape, device=self.device)
-        made = Conditional(self, null, name="u", sampling=self.sampling)
+        made = Conditional(self, null, name="u")
         return cast("Conditional", known.setdefault("_unconditional", made))  # atomic: the first thread's leaf stays
 
     def predict(self, leaves: Sequence[Conditional], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
@@ -197,9 +212,9 @@ class Conditional(Composable):
         denoiser: the network with its schedule; see `energycomp.denoisers.Denoiser`.
         condition: 1 row for a whole batch, or B rows, one per sample; of n rows, sample i has row i mod n.
         name: what `repr` and errors call it.
-        sampling: keywords that `Composer.sample` takes where a person says nothing else: those of the model.
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
         known: the name of its model, and how many components of it an image has at most; samples of more are warned of.
+        is_open: whether it is what that guidance compares with: a component whose attributes were left open.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -208,9 +223,9 @@ class Conditional(Composable):
     denoiser: Denoiser
     condition: Condition
     name: str = "component"
-    sampling: Mapping[str, Any] = attrs.field(factory=dict)
     opened: Condition | None = None
     known: tuple[str, int] | None = None
+    is_open: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

@@ -129,7 +129,7 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
         owner: (R,) integers in [0, B).
 
     Returns:
-        (R, C, H, W), float32 at least. Costs R rows.
+        (R, C, H, W) of the type of the samples, float32 at least. Costs R rows.
     """
     if len(condition) != len(owner):
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")
@@ -191,13 +191,13 @@ def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tens
         sample = denoiser.scale_model_input(shared.sample[owner], timestep)
         own = cast("Network", denoiser.network)
         out = own(sample.to(condition.rows.dtype), timestep.to(shared.sample.dtype), condition)
-    return out.to(torch.promote_types(out.dtype, torch.float32))
+    return out.to(torch.promote_types(shared.sample.dtype, torch.float32))
 
 
 def _own_type(network: object, other: torch.dtype) -> torch.dtype:
-    """The type of a network in half precision; the other type for one in full precision, or without parameters."""
+    """The type of a network in half or double precision; the other one for any other, or one without parameters."""
     first = next(network.parameters(), None) if isinstance(network, nn.Module) else None
-    return other if first is None or first.dtype not in HALF else first.dtype
+    return other if first is None or first.dtype not in (*HALF, torch.float64) else first.dtype
 
 
 def _joined(parts: Iterator[Tensor], total: int) -> Tensor:

@@ -140,10 +140,17 @@ class Search:
                 "one, or a solver, whose search takes minutes; use decompose, or name solver 'sgd'"
             )
         solver: Solver = object_of("solvers", model.defaults.solver if self.solver is None else self.solver)
-        generator = as_generator(0 if generator is None else generator)
+        if solver.needs == "differentiable":
+            _check_gradients(model)
+        with torch.inference_mode(mode=False):  # solvers follow gradients, also where the caller has turned them off
+            return self._read(image, model, solver, as_generator(0 if generator is None else generator))
+
+    def _read(self, image: Any, model: Model, solver: Solver, generator: torch.Generator) -> Solution:
         observation = model.encode(image)
         if len(observation) != 1:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
+        if observation.is_inference():
+            observation = observation.clone()
         problem = make_problem(observation, model, count=self.count, candidates=self.candidates, prior=self.prior)
         problem.check(solver.needs, type(solver).__name__)
         solution = solver.solve(problem, generator=generator)
@@ -195,6 +202,12 @@ def infer_many(
         yield from run_together([partial(read, image) for image in batch])
 
 
+def _check_gradients(model: Model) -> None:
+    if any(weight.is_inference() for weight in model.denoiser.network.parameters()):
+        got = f"got the model {model.name}, loaded in torch.inference_mode, with a solver that needs gradients"
+        raise InputError(f"{got}; expected weights with gradients; load it before, or under torch.no_grad")
+
+
 def _ordered(solution: Solution, problem: Problem) -> Solution:
     """The components in the order of their values, the first number first."""
     values = solution.conditions
@@ -226,7 +239,7 @@ def _judged(solution: Solution, problem: Problem, model: Model, image: Any, gene
             f"the answer leaves an error that about {typicality:.1%} of held-out images with {solution.count} "
             "components reach: the image is out of distribution, do not trust the answer",
             OutOfDistributionWarning,
-            stacklevel=4,  # the caller of `infer`
+            stacklevel=5,  # the caller of `infer`
         )
     ends = {problem.counts[1], low if low > int(not problem.has_empty) else -1}
     return attrs.evolve(

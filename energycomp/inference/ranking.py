@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ class Ranking:
         stderr: (N, K) standard error of the lift.
         p_value: (N, K) the probability of a lift at least as large on other draws, if its expectation were 0.
         rows: network evaluations spent.
-        energy: (N,) of a constraint; None without one.
+        energy: (N,) of a constraint, infinite where it rules an image out; None without one.
 
     >>> lift, p_value = torch.tensor([[9.0, -1.0], [3.0, 2.0]]), torch.tensor([[0.0, 0.9], [0.0, 0.001]])
     >>> ranking = Ranking(("a", "b"), (False, False), lift, torch.ones(2, 2) / 2, p_value, rows=0)
@@ -82,8 +83,9 @@ class Ranking:
 
     @property
     def complete(self) -> Tensor:
-        """Whether an image shows every component and no negated one, (N,)."""
-        return (self.shown != torch.tensor(self.negated)).all(1)
+        """Whether an image shows every component and no negated one, and no constraint rules it out, (N,)."""
+        shows = (self.shown != torch.tensor(self.negated)).all(1)
+        return shows if self.energy is None else shows & (self.energy.to(shows.device) < torch.inf)
 
     @property
     def least(self) -> Tensor:
@@ -319,7 +321,7 @@ class BestSamples:
 
     @property
     def complete(self) -> int:
-        """How many of the kept samples show every component; the others are kept for want of better ones."""
+        """How many of the kept samples are complete; the others are kept for want of better ones."""
         return int(self.ranking.complete[list(self.kept)].sum())
 
     @property
@@ -343,14 +345,16 @@ def sample_best(
 ) -> BestSamples:
     """Draws n * best_of samples and keeps the best n: those that show every component, by their least lift.
 
-    Where fewer than n show every component, the best of the others fill up. `rank` defines lift and order. Costs
+    Where fewer than n show every component, or are allowed by the constraint, the best of the others follow; a warning
+    says how many of the kept ones the constraint rules out. `rank` defines lift and order. Costs
     best_of times the network evaluations of `Composer.sample`, and those of `rank`.
 
     Args:
         composition: as `rank` takes it, or a list for `Composer`.
         n: the number of samples that are kept.
         best_of: samples drawn for each that is kept.
-        until_complete: draw n samples at a time, and no more once n of them show every component.
+        until_complete: draw n samples at a time, and no more once n of them are complete: they show every component,
+            and the energy of the constraint is finite.
         model, draws, constraint: as for `rank`.
         generator: one, or a seed, for samples and ranking; or a list, one for each of the n * best_of samples, which
             are then ranked with the seed 0, as they are with `until_complete`.
@@ -392,6 +396,12 @@ def sample_best(
                 break
     samples, ranking = torch.cat(drawn), _joined(rankings)
     kept = ranking.order[:n]
+    if ranking.energy is not None and (out := int(ranking.energy[list(kept)].isinf().sum())):
+        warnings.warn(
+            f"the constraint rules {out} of the {n} kept samples out, because it allows no others of the "
+            f"{len(samples)} that were drawn; raise best_of",
+            stacklevel=2,
+        )
     with torch.no_grad():
         images = decoded(samples[list(kept)], output_type, decode=denoiser.decode, value_range=clipped)
     return BestSamples(images, ranking, kept, spent.rows)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components.conditioning import mixed_of
+from energycomp.components.conditioning import groups_of, mixed_of
 from energycomp.errors import InputError
 from energycomp.images import (
     as_picture,
@@ -46,6 +46,7 @@ class View:
         image: the part of the image that the model sees, at most 1024 px a side; None for data that are no image.
         components, runner_up: as the conditioner describes them, JSON data; None for no other answer.
         attributes: the names of the attributes whose certainty is known, see `Solution.certainty`.
+        noun: what a component is, "object" or "attribute", as the conditioner has it.
 
     >>> View(None, ({"x": 0.25, "y": 0.5}, {"x": 0.5, "y": 0.5})).places
     [(0.25, 0.5), (0.5, 0.5)]
@@ -57,6 +58,7 @@ class View:
     components: tuple[Any, ...]
     runner_up: tuple[Any, ...] | None = None
     attributes: tuple[str, ...] = ()
+    noun: str = "object"
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -224,6 +226,7 @@ class Solution:
             rival = tuple(self.runner_up.tolist())
         return {
             "count": self.count,
+            "noun": View(None, ()).noun if self.view is None else self.view.noun,
             "objects": self.table(),
             "fit": _finite(self.fit),
             "error": _finite(self.error),
@@ -275,8 +278,8 @@ class Solution:
         return f"Solution({', '.join(parts)})"
 
     def __str__(self) -> str:
-        record = self.record()
-        return answer_text(record["objects"], answer_line(record), *(f"warning: {one}" for one in self.warnings))
+        record, warnings = self.record(), [f"warning: {one}" for one in self.warnings]
+        return answer_text(record["objects"], answer_line(record), *warnings, noun=record["noun"])
 
     def _repr_html_(self) -> str:
         return html(str(self), None if self.image is None else self.picture(side=NOTEBOOK))
@@ -307,7 +310,8 @@ def view_of(model: Model, values: Tensor, *, image: Any = None, runner_up: Tenso
     mixed = mixed_of(model.conditioner)
     others = None if runner_up is None else _described(model, runner_up)
     attributes = () if mixed is None else tuple(mixed.attributes)
-    return View(_frame(model, image), _described(model, values), others, attributes)
+    noun = "attribute" if groups_of(model.conditioner) else "object"
+    return View(_frame(model, image), _described(model, values), others, attributes, noun)
 
 
 def _described(model: Model, values: Tensor) -> tuple[Any, ...]:
@@ -336,27 +340,30 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def answer_cells(objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def answer_cells(objects: Sequence[Mapping[str, Any]], noun: str = "object") -> tuple[list[str], list[list[str]]]:
     """The table of the objects of a record, as columns and texts; objects are numbered, attributes have a name.
+
+    Args:
+        noun: what they are, see `View`.
 
     >>> answer_cells([{"x": 0.5, "y": 0.25, "gain": 2.5}])
     (['#', 'x', 'y', 'gain'], [['1', '0.5', '0.25', '2.5']])
     """
     columns, cells = table_cells(objects)
-    if _are_attributes(objects):
+    if noun == "attribute":
         return columns, cells
     return ["#", *columns], [[str(number), *row] for number, row in enumerate(cells, start=1)]
 
 
-def answer_text(objects: Sequence[Mapping[str, Any]], *lines: str) -> str:
+def answer_text(objects: Sequence[Mapping[str, Any]], *lines: str, noun: str = "object") -> str:
     """The table of objects, and lines below it."""
-    columns, cells = answer_cells(objects)
+    columns, cells = answer_cells(objects, noun)
     return "\n".join([*([as_text(rich_table(columns, cells))] if cells else []), *lines])
 
 
 def answer_line(record: Mapping[str, Any]) -> str:
     """The line below the table of a record: the count, how typical the image is, and the next best answer."""
-    noun = "attribute" if _are_attributes(record["objects"]) else "object"
+    noun = record.get("noun", "object")  # a line of an earlier version has none
     parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
     if record.get("typicality") is not None:
         parts.append(f"typicality {record['typicality']:.2g}")
@@ -365,10 +372,6 @@ def answer_line(record: Mapping[str, Any]) -> str:
     if record["p_value"] is not None:
         parts.append(f"next best answer of {len(record['runner_up'] or ())}: p = {record['p_value']:.2g}")
     return ", ".join(parts)
-
-
-def _are_attributes(objects: Sequence[Mapping[str, Any]]) -> bool:
-    return bool(objects) and "attribute" in objects[0]
 
 
 @runtime_checkable

@@ -171,7 +171,7 @@ def adopt(
         processor: for data that are no images, such as a `NumberProcessor`.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
         defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDPM, which clips to the data range, and that
-            of Euler without bounds, from which DDIM lets predictions of noise stray.
+            of Euler without bounds, from which DDIM lets predictions of noise stray; `NumberProcessor.fit` has bounds.
 
     Raises:
         InputError: options that contradict each other, or weights that need pickle, with how to convert them.
@@ -210,7 +210,7 @@ def adopt(
     if processor is None and image:
         processor = ImageProcessor(size=shape[1:], channels=shape[0])
     elif processor is None:  # numbers as they are
-        processor = NumberProcessor.fit(torch.stack([-torch.ones(shape), torch.ones(shape)]))
+        processor = NumberProcessor(shape, [0.0] * shape[0], [1.0] * shape[0])
     denoiser = Denoiser(
         network=own,
         alphas_cumprod=own.alphas_cumprod.float(),

@@ -25,7 +25,7 @@ from energycomp.images import decoded, framed, from_unit
 from energycomp.models.folder import write
 from energycomp.models.hub import CARD, upload
 from energycomp.models.model_card import plain_card
-from energycomp.models.parts import ModelParts
+from energycomp.models.parts import ModelParts, sampling_of
 from energycomp.models.sources import check_device, dtype_of, opened
 from energycomp.seeds import as_generator
 
@@ -64,11 +64,6 @@ class Model(ModelParts):
     """
 
     adapt: Adapt | None = None
-
-    def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
-        if not self.denoiser.sampling:
-            self.denoiser.sampling.update(self.sampling())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Conditional:
         """A component under the condition that the arguments stand for; raises `InputError`.
@@ -142,7 +137,7 @@ class Model(ModelParts):
             opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
         shown, (least, most) = name or f"{self.name}({_short(value)})", self.defaults.counts
         known = (self.name, most) if least < most else None
-        return Conditional(self.denoiser, self.conditioner(value), shown, self.sampling(), opened, known)
+        return Conditional(self.denoiser, self.conditioner(value), shown, opened, known)
 
     @property
     def unconditional(self) -> Conditional:
@@ -156,11 +151,7 @@ class Model(ModelParts):
         >>> tiny_model().sampling()
         {'scheduler': 'DDIMScheduler', 'num_inference_steps': 50}
         """
-        own = self.defaults
-        method = {"scheduler": own.scheduler} if own.sampler is None else {"sampler": own.sampler}
-        guidance = {"guidance": "attributes", "guidance_scale": own.attribute_guidance}
-        has_guidance = own.attribute_guidance != 1.0 and mixed_of(self.conditioner) is not None
-        return {**method, "num_inference_steps": own.num_inference_steps, **(guidance if has_guidance else {})}
+        return sampling_of(self.defaults, self.conditioner).options()
 
     def compose(self, values: Any) -> Composition:
         """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.fields import is_number, legal
+from energycomp.fields import is_number, legal, number
 from energycomp.images import is_picture
 
 NUMBERS = legal(lambda value: bool(value) and all(map(is_number, value)), "finite numbers, one along the first axis")
@@ -26,6 +26,14 @@ RISING = legal(
 ROWS = attrs.field(default=(), converter=lambda rows: tuple(map(tuple, rows)), validator=RISING)
 
 
+def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:  # mypy knows converters that are functions only
+    return tuple(sizes)
+
+
+def _row(numbers: Iterable[float]) -> tuple[float, ...]:
+    return tuple(numbers)
+
+
 @attrs.frozen
 class NumberProcessor:
     """Numbers x of one shape to (x - mean) / scale, one mean and scale for each place along the first axis.
@@ -34,22 +42,25 @@ class NumberProcessor:
     the i-th of Q quantiles by the quantile (i + 1/2) / Q of N(0, 1), and numbers between and beyond them linearly.
 
     It is the processor of a model and the codec of its denoiser: samples are given back as numbers, by "np" and "pt",
-    and those that were standardised alike compose.
+    and those that were standardised alike compose, on parts of a larger sample place by place.
 
     Args:
         sample_shape: (13,) for rows, (2, 64) for trajectories, and so on; images have an `ImageProcessor`.
         mean, scale: as many numbers as the first axis has; scales are above 0.
         quantiles: Q numbers that rise for each of them, or none. Equal ones have the score of their mean rank.
+        reach: the greatest absolute value of standardised data, to which samplers clip predictions of x0, as they clip
+            those of images to [-1, 1]; `fit` finds it. None: nothing is clipped.
 
     >>> table = NumberProcessor.fit(torch.tensor([[0.0, 10.0], [2.0, 30.0]]))
     >>> table.mean, table.encode(table([1.0, 40.0])), table.decode(torch.tensor([[0.0, 2.0]]))
     ((1.0, 20.0), tensor([[0., 2.]]), tensor([[ 1., 40.]]))
     """
 
-    sample_shape: tuple[int, ...] = attrs.field(converter=tuple)
-    mean: tuple[float, ...] = attrs.field(converter=tuple, validator=NUMBERS)
-    scale: tuple[float, ...] = attrs.field(converter=tuple, validator=NUMBERS)
+    sample_shape: tuple[int, ...] = attrs.field(converter=_sizes)
+    mean: tuple[float, ...] = attrs.field(converter=_row, validator=NUMBERS)
+    scale: tuple[float, ...] = attrs.field(converter=_row, validator=NUMBERS)
     quantiles: tuple[tuple[float, ...], ...] = ROWS
+    reach: float | None = attrs.field(default=None, validator=number(or_none=True))
     bounded: ClassVar[bool] = False
 
     def __attrs_post_init__(self) -> None:
@@ -70,8 +81,10 @@ class NumberProcessor:
         if quantiles:
             kept = np.quantile(rows, (np.arange(quantiles) + 0.5) / quantiles, axis=1).T.tolist()
             rows = torch.stack([_bent(*column, back=False) for column in zip(rows, kept, strict=True)])
-        scale = rows.std(1, correction=0)
-        return cls(tuple(data.shape[1:]), rows.mean(1).tolist(), torch.where(scale > 0, scale, 1.0).tolist(), kept)
+        mean, scale = rows.mean(1), rows.std(1, correction=0)
+        scale = torch.where(scale > 0, scale, 1.0)
+        reach = float(((rows - mean[:, None]) / scale[:, None]).abs().max())
+        return cls(tuple(data.shape[1:]), mean.tolist(), scale.tolist(), kept, reach or None)
 
     def __call__(self, data: Any) -> Tensor:
         """Numbers (*shape) or (B, *shape): a tensor, an array or lists, as a tensor (B, *shape) of float32."""
@@ -95,7 +108,17 @@ class NumberProcessor:
 
     config = attrs.asdict  # as JSON, from which it is made again
     latent_shape = property(lambda self: self.sample_shape)
-    identity = property(lambda self: f"numbers {hashlib.sha256(repr(self).encode()).hexdigest()[:16]}")
+    identity = property(lambda _: "numbers")  # beside `places`
+    value_range = property(lambda self: None if self.reach is None else (-self.reach, self.reach))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """How each place along the first axis is standardised, to six digits."""
+        texts = [f"(x - {mean:.6g}) / {scale:.6g}" for mean, scale in zip(self.mean, self.scale, strict=True)]
+        if self.quantiles:
+            marks = [hashlib.sha256(repr(row).encode()).hexdigest()[:8] for row in self.quantiles]
+            texts = [f"{text} by quantiles {mark}" for text, mark in zip(texts, marks, strict=True)]
+        return tuple(texts)
 
     def _wide(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.ndim - 2))

@@ -8,6 +8,7 @@ import attrs
 from torch import Tensor, nn
 
 from energycomp.components.conditioning import Conditioner, mixed_of, weights_of
+from energycomp.components.sampling_defaults import SamplingDefaults
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import InputError
 from energycomp.fields import TEXT, plain
@@ -24,7 +25,7 @@ class ModelParts:
     """The parts of a `Model`, which says what each is, and what is saved of it."""
 
     name: str = attrs.field(validator=TEXT)
-    denoiser: Denoiser
+    denoiser: Denoiser  # with `sampling` as `defaults` and `conditioner` say
     conditioner: Conditioner
     processor: ImageProcessor | Any  # such as a `NumberProcessor`
     network_name: str
@@ -35,6 +36,13 @@ class ModelParts:
     decomposer_name: str | None = None
 
     def __attrs_post_init__(self) -> None:
+        self._check()
+        # A model of other defaults has a denoiser of its own, and u, too, is sampled as it says.
+        sampling = sampling_of(self.defaults, self.conditioner)
+        if self.denoiser.sampling != sampling:
+            object.__setattr__(self, "denoiser", attrs.evolve(self.denoiser, sampling=sampling))
+
+    def _check(self) -> None:
         codec, denoiser = self.denoiser.codec, self.denoiser
         made = self.processor.sample_shape if codec is None else tuple(codec.latent_shape)
         for what, got, expected in (
@@ -125,3 +133,15 @@ class ModelParts:
             return f"{width}x{height} colour images through a codec"
         kind = {1: "grey images", 3: "colour images"}.get(channels, f"samples of {channels} channels")
         return f"{width}x{height} {kind}"
+
+
+def sampling_of(defaults: Defaults, conditioner: Conditioner) -> SamplingDefaults:
+    """How a model is sampled: with guidance only where its components have attributes."""
+    has_guidance = defaults.attribute_guidance != 1.0 and mixed_of(conditioner) is not None
+    return SamplingDefaults(
+        scheduler=defaults.scheduler,
+        sampler=defaults.sampler,
+        num_inference_steps=defaults.num_inference_steps,
+        guidance="attributes" if has_guidance else None,
+        guidance_scale=defaults.attribute_guidance if has_guidance else None,
+    )

@@ -9,6 +9,7 @@ from energycomp.sampling.guidance import (
     Guidance as Guidance,
     Guide as Guide,
     LinearGuidance as LinearGuidance,
+    check_sampled as check_sampled,
     classifier_free as classifier_free,
     conditional as conditional,
     interval as interval,

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, Weight, group_of
+from energycomp.components import (
+    AnyWeight,
+    EnergyComponent,
+    NoisedSpace,
+    Rule,
+    SamplingDefaults,
+    Weight,
+    agreed,
+    group_of,
+)
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.components.predict import unwrapped
@@ -26,7 +35,7 @@ from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
-from energycomp.sampling.guidance import LinearGuidance, made_guidance
+from energycomp.sampling.guidance import LinearGuidance, check_sampled, made_guidance
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.notes import crowded, strayed
 from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
@@ -160,8 +169,8 @@ class Composer(Composable):
             sampler: name or object of a sampler that corrects the samples, such as "smc"; by default the loop of the
                 scheduler. `docs/sampling.md` compares them.
             guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
-                the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
-                sampler only. `docs/sampling.md` has their formulas.
+                the whole composition away from that of the unconditional leaf. Samplers take those that are
+                compositions, "cfg", "interval" and "attributes". `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says that there are more components than their
@@ -182,13 +191,14 @@ class Composer(Composable):
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
         _check_names(others)
-        own = _model_options(self.composition)
+        own = _sampling(self.composition)
         if guidance is None and guidance_scale is None and sampler is None:
-            guidance, guidance_scale = own.get("guidance"), own.get("guidance_scale")
+            guidance, guidance_scale = own.guidance, own.guidance_scale
         if sampler is None and scheduler is None:
-            sampler, scheduler = own.get("sampler"), own.get("scheduler")
+            sampler = own.sampler
+            scheduler = own.scheduler if sampler is None else None
         if num_inference_steps is None:
-            num_inference_steps = own.get("num_inference_steps", 50)
+            num_inference_steps = own.num_inference_steps
         n = _batch(self.composition) if n is None else n
         if not all(is_whole(number) and number >= 1 for number in (n, num_inference_steps)):
             raise InputError(f"got {n=} and {num_inference_steps=}; expected whole numbers of at least 1, such as n=4")
@@ -214,11 +224,11 @@ class Composer(Composable):
                 callback_on_step_end=self._step(callback_on_step_end),
                 progress=progress,
             )
-            found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space))
+            found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
             notes = (*sampled.report.notes, *found)
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
-            decode = next((group.decode for group in target.groups if group.decode is not None), None)
-            images = decoded(sampled.samples, output_type, decode=decode, value_range=self.noised_space.value_range)
+            clipped = self.noised_space.value_range
+            images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
         return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
 
     def set_progress_bar_config(self, **options: Any) -> None:
@@ -250,11 +260,8 @@ def _target(
     """What is sampled: the composition with weights that guide it, or with what guides its predictions."""
     if isinstance(guidance, LinearGuidance):
         return Target(guidance.weighted(composition), precision)
-    if guidance is not None and not isinstance(sampler, SchedulerSampler):
-        raise InputError(
-            f"got the guidance {type(guidance).__name__} with a sampler, which needs a density at every noise level; "
-            "expected 'cfg', which is a composition; choose it, or leave sampler= out"
-        )
+    if not isinstance(sampler, SchedulerSampler):
+        check_sampled(guidance)
     return Target(composition, precision, None if guidance is None else guidance.guide(steps))
 
 
@@ -263,17 +270,17 @@ def _warn(report: SamplingReport) -> None:
         warnings.warn(note, EnergycompWarning, stacklevel=3)  # the caller of `sample`
 
 
-def _model_options(composition: Composition) -> Mapping[str, Any]:
-    """Keywords of `sample` on which the models of all leaves agree; u, which models may share, counts alone.
+def _sampling(composition: Composition) -> SamplingDefaults:
+    """What the models of all leaves agree on; u, which models may share, counts alone.
 
     Leaves on a part count, and those at the timesteps of another schedule do not.
     """
     own = attrgetter("noised_space.alphas_cumprod")
     seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
-    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional) and leaf.sampling]
-    conditioned = [leaf for leaf in leaves if leaf.sampling is not leaf.denoiser.sampling]
-    options = [leaf.sampling for leaf in conditioned or leaves]
-    return options[0] if options and all(one == options[0] for one in options) else {}
+    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
+    conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
+    values = [leaf.denoiser.sampling for leaf in conditioned or leaves]
+    return agreed(value for value in values if value is not None)
 
 
 def _check_names(others: Mapping[str, Any]) -> None:

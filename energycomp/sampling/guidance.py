@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 from torch import Tensor
 
-from energycomp.components import Composition, EnergyComponent, PredictionType, combine, during
+from energycomp.components import Composition, EnergyComponent, Mixture, PredictionType, combine, during
 from energycomp.components.predict import rewrapped, unwrapped
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
@@ -115,9 +115,10 @@ class AttributeGuidance:
     """Attributes are drawn more strongly than they were learned: classifier-free guidance of each component towards
     its attributes, from the same one with its attributes left open. The name `attributes`.
 
-    sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open): components without attributes, and those of weights below 0,
-    stay as they are. The mass stays, too. Costs one more network evaluation a component, sample and step after the
-    start, before which s is 1: there the noise decides where and how many components are, and guidance loses some.
+    sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open), in each component of a mixture: components without attributes,
+    and those of weights below 0, stay as they are. The mass stays, too. Costs one more network evaluation a component,
+    sample and step after the start, before which s is 1: there the noise decides where and how many components are, and
+    guidance loses some.
 
     Args:
         scale: s.
@@ -140,12 +141,16 @@ class AttributeGuidance:
         scale = 1.0 + (self.scale - 1.0) * during(self.start) if self.start else self.scale
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
+            if isinstance(leaf, Mixture):
+                parts = [self.weighted(part) for part in leaf.components]
+                terms.append((attrs.evolve(leaf, components=parts), weight))
+                continue
             bare = unwrapped(leaf)
             if not isinstance(bare, Conditional) or bare.opened is None:
                 terms.append((leaf, weight))
                 continue
             above, guided = positive(weight, whole.noised_space.sample_shape), attrs.evolve(bare, opened=None)  # once
-            opened = attrs.evolve(guided, condition=bare.opened, name=f"{bare.name} without attributes")
+            opened = attrs.evolve(guided, condition=bare.opened, is_open=True, name=f"{bare.name} without attributes")
             terms += [
                 (rewrapped(leaf, guided), scale * above + (weight - above)),
                 (rewrapped(leaf, opened), (1.0 - scale) * above),
@@ -170,6 +175,27 @@ def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> 
     if not is_number(scale):
         raise InputError(f"got scale={scale!r}; expected a finite number; change it")
     return ClassifierFree(1.0 + (scale - 1.0) * during(start, stop))
+
+
+def check_sampled(guidance: Any, name: str | None = None) -> None:
+    """Refuses a guidance that a sampler does not take: a sampler follows densities, which only a composition has.
+
+    Args:
+        guidance: an object, or None for none.
+        name: what to call it; its class where left out.
+
+    Raises:
+        InputError: it is not a `LinearGuidance`.
+
+    >>> check_sampled(ClassifierFree())
+    """
+    if guidance is None or isinstance(guidance, LinearGuidance):
+        return
+    raise InputError(
+        f"got the guidance {name or type(guidance).__name__} with a sampler, which needs a density at every noise "
+        "level; expected one that is a composition, such as 'attributes', 'cfg' or 'interval'; choose it, or leave the "
+        "sampler out (sampler= or --sampler)"
+    )
 
 
 def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | LinearGuidance | None:

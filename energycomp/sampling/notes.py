@@ -13,6 +13,8 @@ from energycomp.components import AnyWeight, NoisedSpace, Weight
 from energycomp.components.algebra import Composition, Mixture
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.denoiser import Conditional
+from energycomp.sampling.loop import SchedulerSampler
+from energycomp.sampling.sampler import Sampler
 
 FAR = (3.0, 30.0)  # times the value range, or standard deviations of numbers: samples beyond are warned of
 
@@ -58,13 +60,16 @@ def _above(weight: Weight, shape: tuple[int, ...]) -> Tensor:
     return largest.reshape(-1, weight.samples or 1).amax(0) > LEAST_VALUE
 
 
-def strayed(samples: Tensor, space: NoisedSpace) -> list[str]:
+def strayed(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]:
     """A note where samples leave the data by far; none where neither a range nor a processor tells."""
-    if space.value_range is None and not space.identity.startswith("numbers "):  # of a `NumberProcessor`
+    if space.value_range is None and space.places is None:
         return []
-    reach, most = FAR[0] * space.value_range[1] if space.value_range else FAR[1], float(samples.abs().max())
+    most = float(samples.abs().max())
+    reach = FAR[0] * space.value_range[1] if space.value_range else FAR[1]
     if most <= reach:
         return []
-    data = "standard deviations of the data" if space.value_range is None else f"of data in {space.value_range}"
+    data = "standard deviations of the data" if space.places else f"of data in {space.value_range}"
     other = "EulerDiscreteScheduler" if space.value_range is None else "DDPMScheduler"
-    return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try scheduler={other!r} or lower weights"]
+    takes_another = isinstance(sampler, SchedulerSampler) and sampler.scheduler != other
+    instead = f"scheduler={other!r}" if takes_another else "more num_inference_steps"
+    return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try {instead} or lower weights"]

@@ -13,15 +13,16 @@ from torch import Tensor
 from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
 from energycomp.components.algebra import Composition, Mixture, with_energies
 from energycomp.components.ledger import count_component
+from energycomp.components.parts import decoder
 from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
-from energycomp.components.weights import constant_weights, noise_share
+from energycomp.components.weights import constant_weights, level_weights, noise_share, number_at
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide, conditional
 from energycomp.seeds import Generator
 
-COLLAPSED = 0.1  # effective sample size, as a share of the particles
+LOOP = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
 STUCK = 0.1  # share of proposals that are accepted
 
 StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Any] | None]
@@ -70,10 +71,25 @@ class Target:
         """The weight b_i of each leaf, (K,).
 
         Raises:
-            InputError: a weight that varies over samples, pixels or the noise level; `compose` takes it.
+            InputError: a weight that varies over samples, pixels or the noise level; see `weights_at`.
         """
-        instead = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
-        return tuple(constant_weights(self.composition.terms, "this sampler", instead).values())
+        return tuple(constant_weights(self.composition.terms, "this sampler", LOOP).values())
+
+    def weights_at(self, timestep: float) -> tuple[float, ...]:
+        """The weight b_i of each leaf at a timestep, (K,): of guidance, such as `interval`, it varies over these.
+
+        Raises:
+            InputError: a weight that varies over samples or pixels; `compose` takes it.
+
+        >>> from energycomp.components import Gaussian, during
+        >>> target = Target(during(until=0.4) * Gaussian(0.5) + Gaussian(0.0))
+        >>> target.weights_at(999.0), target.weights_at(99.0)
+        ((1.0, 1.0), (0.0, 1.0))
+        """
+        space = self.noised_space
+        terms = level_weights(self.composition.terms, space.sample_shape, "this sampler", LOOP)
+        share = float(noise_share(torch.tensor([timestep]), len(space.alphas_cumprod)))
+        return tuple(number_at(weight, share, space.sample_shape) for weight in terms.values())
 
     @property
     def noised_space(self) -> NoisedSpace:
@@ -84,6 +100,11 @@ class Target:
     def groups(self) -> list[LeafGroup]:
         """What predicts the leaves, those inside a mixture included."""
         return [group for group, _ in grouped(inner_leaves(self.composition))]
+
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor] | None:
+        """Samples (B, ...) to the data: images of latents, or numbers; None where samples are the data."""
+        return decoder(inner_leaves(self.composition))
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -171,6 +192,8 @@ class SamplingReport:
         ess: by weighted step, the effective sample size (sum w)^2 / sum w^2 as a share of the particles, in (0, 1];
             the mean over groups of particles. Empty without weights.
         resampled: steps (from 0) after which particles were resampled.
+        ancestors: how many of the first particles the samples descend from, by their shares, 1 / sum share^2; the mean
+            over groups of particles. None without weights.
         acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.
         notes: what else the sampler warns of.
@@ -178,13 +201,14 @@ class SamplingReport:
         kept: samples of the result that were not rejected; None for other samplers.
         constraint_calls: samples of which a constraint was evaluated.
 
-    >>> SamplingReport(ess=(0.9, 0.04)).warnings
-    ('the weights collapsed: the effective sample size fell to 4% of the particles; use more particles or steps',)
+    >>> SamplingReport(acceptance={500.0: 0.04}).warnings[0]
+    'the chains did not move at 1 of 1 timesteps: less than 10% of the proposals were accepted; use smaller steps'
     """
 
     evaluations: int = 0
     ess: tuple[float, ...] = ()
     resampled: tuple[int, ...] = ()
+    ancestors: float | None = None
     acceptance: Mapping[float, float] = attrs.field(factory=dict)
     log_weights: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()
@@ -196,9 +220,6 @@ class SamplingReport:
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the samples, one sentence each; none does not mean that they are right."""
         found = list(self.notes)
-        if self.ess and min(self.ess) < COLLAPSED:
-            fell = f"the effective sample size fell to {min(self.ess):.0%} of the particles"
-            found.append(f"the weights collapsed: {fell}; use more particles or steps")
         if still := [t for t, rate in self.acceptance.items() if rate < STUCK]:
             where, why = f"at {len(still)} of {len(self.acceptance)} timesteps", f"less than {STUCK:.0%}"
             found.append(f"the chains did not move {where}: {why} of the proposals were accepted; use smaller steps")

@@ -1,4 +1,4 @@
-"""Benchmarks and scripts of the docs have a working `--help`; README.md of the benchmarks names each of them."""
+"""Benchmarks and scripts of the docs have a working `--help`; README.md of the benchmarks names each; one is run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks.parts import coverage
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -40,3 +43,11 @@ def test_readme_names_every_script() -> None:
     text = (BENCHMARKS / "README.md").read_text()
     names = [str(path.relative_to(BENCHMARKS)) for path in SCRIPTS if path.is_relative_to(BENCHMARKS)]
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", coverage.KINDS)
+def test_coverage_is_that_of_the_posterior_of_infer(name: str) -> None:
+    """`measured` compares the probabilities of the first images with those that `infer` reports, and raises."""
+    line = coverage.measured(name, coverage.KINDS[name](4, torch.Generator().manual_seed(0)), 1, seed=0)
+    assert line["draws"] == 4
+    assert line["prior"]["0.95"][0] in (0.0, 1.0)

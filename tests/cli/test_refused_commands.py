@@ -51,7 +51,7 @@ REFUSED = {
     "sample: share NaN": ("sample MODEL '0,0 @ 0-nan'", "or a share of the trajectory such as 0-0.4"),
     "sample: sampler and guidance": (
         "sample MODEL 0,0 --guidance apg --sampler smc",
-        "got --guidance apg with --sampler smc, which needs a density",
+        "got the guidance apg with a sampler, which needs a density",
     ),
     "sample: guidance by a number": (
         "sample MODEL 0,0 --guidance 2.0",
@@ -62,7 +62,7 @@ REFUSED = {
         "got --guidance attributes with tiny at the scale 1, which changes nothing",
     ),
     "sample: float16": ("sample MODEL 0,0 --option dtype=float16", "got dtype float16 on the CPU"),
-    "sample: region and sampler": ("sample MODEL '0,0 @ 0-0.4' --sampler smc", "(sampler= or --sampler)"),
+    "sample: region and sampler": ("sample MODEL '0,0 @ left half' --sampler smc", "(sampler= or --sampler)"),
     "sample: region and best": (
         "sample MODEL '0,0 @ 0-0.4' --best-of 2",
         "got --best-of with the component '0,0 @ 0-0.4'; expected one composition whose weights are numbers",

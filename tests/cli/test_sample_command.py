@@ -221,7 +221,7 @@ def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
         (["0.3,0.5", "--guidance", "apg=nan"], "expected a finite number"),
         (
             ["0.3,0.5", "--guidance", "apg=3", "--sampler", "smc"],
-            "expected cfg, interval or attributes",
+            "expected one that is a composition, such as",
         ),
         (["0.3,0.5", "/"], "expected components before and after each '/'"),
         (["/", "0.1,0.2"], "expected components before and after each '/'"),

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from energycomp import Composer, Composition, during, ramp, rank, region, sample_best
-from energycomp.components import Mixture, Weight, combine, native_type
-from energycomp.components.weights import is_constant, noise_share
+from energycomp.components import Mixture, Weight, combine, native_type, per_sample
+from energycomp.components.weights import is_constant, noise_share, positive
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
@@ -92,6 +92,29 @@ def test_a_mean_whose_sum_changes_its_sign_is_refused(until: float) -> None:
     with pytest.raises(CompositionError, match="under the rule 'mean', whose sum changes its sign"):
         Composer([(1 - steep * ramp(0.0, until)) * A, 1e-4 * B], rule="mean")
     Composer([(1 - 0.9 * ramp(0.0, until)) * A, 1e-4 * B], rule="mean")
+
+
+@pytest.mark.parametrize("where", [0.25, 0.4, 0.777])
+def test_extremes_of_polynomials_lie_between_points(where: float) -> None:
+    """(r - c)^2 - 1e-3 is negative in a 0.06 of the trajectory alone, and (r - c)^2 is 0 at a single noise level."""
+    r: Any = ramp()
+    square = (r - where) * (r - where)
+    with pytest.raises(CompositionError, match="under the rule 'mean', whose sum changes its sign"):
+        combine([square * A, -1e-3 * A], "mean")
+    with pytest.raises(CompositionError, match="under the rule 'mean', whose sum is 0"):
+        combine([square * A], "mean")
+    combine([square * A, 1e-3 * A], "mean")
+    clamped: Any = positive(square - 1e-3, (1, 1, 1))
+    assert clamped.at(torch.tensor([where, where + 0.1]), (1, 1, 1)).flatten().tolist() == pytest.approx([0, 9e-3])
+
+
+def test_the_span_of_a_weight_is_that_of_many_noise_levels() -> None:
+    """Products of ramps, masks and samples, beside 20,001 noise levels."""
+    mask: Any = region(torch.rand(3, 4, generator=torch.Generator().manual_seed(0)))
+    r, later, numbers = ramp(), ramp(0.2, 0.7), next(iter(per_sample([A, 0.3 * A]).terms.values()))
+    for weight in (r * later * (mask - 0.6 * r), (r - mask) * (later - 0.3) * (r - 0.9), numbers * (r - mask) * r):
+        dense = weight.at(torch.linspace(0, 1 - 1e-9, 20001).repeat_interleave(2), (1, 3, 4))
+        assert weight.span((1, 3, 4)) == pytest.approx((float(dense.min()), float(dense.max())), abs=1e-6)
 
 
 def test_masks_of_all_kinds_are_averaged_over_pixels() -> None:
@@ -182,6 +205,21 @@ NUMBERS_ONLY: dict[str, Callable[[], object]] = {
     "a ranking": lambda: rank(torch.zeros(1, 3, 16, 16), LEFT * tiny_model()(0.1, 0.2)),
     "this sampler": lambda: Target(LEFT * A & B).weights,
 }
+
+
+def test_weights_in_a_mixture_may_vary_over_the_noise_level() -> None:
+    """A component that is a until 0.4, and b from there on."""
+    late = during(from_=0.4)
+    turned = Mixture([EARLY * A + late * B, Composition.of(B)], torch.tensor([1.0, 3.0]).log())
+    sample = torch.randn(2, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    times = torch.tensor([900.0, 100.0])
+    before, after = (Mixture([one, B], torch.tensor([1.0, 3.0]).log()) for one in (A, B))
+    for name in ("eps", "energy", "shares"):
+        made = getattr(turned, name)(sample, times)
+        first, last = getattr(before, name)(sample, times), getattr(after, name)(sample, times)
+        batch = 1 if name == "shares" else 0
+        expected = torch.cat([first.narrow(batch, 0, 1), last.narrow(batch, 1, 1)], dim=batch)
+        torch.testing.assert_close(made.to(expected), expected)
 
 
 @pytest.mark.parametrize("user", NUMBERS_ONLY)

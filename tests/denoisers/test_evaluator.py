@@ -274,3 +274,14 @@ def test_a_denoiser_shares_the_unconditional_leaf_of_its_base() -> None:
 def test_the_width_of_a_transformer_is_that_of_its_patches() -> None:
     assert evaluate.widest(nn.Sequential(nn.Linear(8, 3072), nn.Linear(3072, 8))) == 768
     assert evaluate.widest(nn.Linear(2, 2)) == 64
+
+
+@pytest.mark.parametrize("two_stage", [True, False])
+def test_a_network_in_double_precision_predicts_what_it_does_in_single_precision(two_stage: bool) -> None:
+    sample, timestep = inputs()
+    single, double = (denoiser("product", "epsilon", two_stage=two_stage) for _ in range(2))
+    double.network.load_state_dict(single.network.state_dict())
+    double.network.double()
+    found, expected = (predict(combine(leaves(model), "product"), sample, timestep) for model in (double, single))
+    assert found.dtype == torch.float32
+    assert close(found, expected)

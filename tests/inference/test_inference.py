@@ -17,6 +17,7 @@ from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 from energycomp_lab.evaluation import calibration_of
+from energycomp_solvers.sgd import SGD
 
 CASES = [
     ("product", "sample"),
@@ -344,3 +345,14 @@ def test_on_a_gpu() -> None:
     model, values = bumps_model().to("cuda"), torch.tensor([[0.3, 0.3], [0.7, 0.7]])
     solution = infer(to_unit(planted(bumps_model(), values)), model, solver=Fixed(values.to("cuda")))
     assert solution.fit == pytest.approx(1, abs=1e-4)
+
+
+def test_gradients_are_followed_in_inference_mode() -> None:
+    model, places = bumps_model(), torch.tensor([[0.2, 0.3]])
+    image = to_unit(planted(model, places))
+    options: Any = {"solver": SGD(inits=2, steps=6), "count": 1}
+    expected = infer(image, model, **options)
+    with torch.inference_mode():
+        assert torch.equal(infer(image.clone(), model, **options).conditions, expected.conditions)
+        with pytest.raises(InputError, match=r"loaded in torch\.inference_mode"):
+            infer(image, tiny_model(), **options)

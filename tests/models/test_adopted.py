@@ -311,7 +311,7 @@ def test_weights_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
             (4,),
             None,
             40.0,
-            "samples reach 40 standard deviations of the data; expected 30 at most; try scheduler='Euler",
+            "samples reach 40 standard deviations of the data; expected 30 at most; try more num_inference_steps",
         ),
         ((4,), None, 20.0, None),
     ],
@@ -334,3 +334,8 @@ def test_samples_that_leave_the_data_by_far_are_warned_of_once(
     reports: list[Any] = []
     Composer(model()).sample(2, report=reports.append, **options)
     assert len(reports[0].warnings) == (said is not None)
+    if bounds is None and said is not None:  # another scheduler, unless it has this one, or takes none
+        Composer(model()).sample(2, report=reports.append, scheduler="DDIMScheduler", **options)
+        Composer(model() | model()).sample(2, report=reports.append, sampler="mixture", **options)
+        assert "try scheduler='EulerDiscreteScheduler'" in reports[1].notes[0]
+        assert "try more num_inference_steps or" in reports[2].notes[0]

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import attrs
 import numpy as np
@@ -19,7 +20,7 @@ import energycomp
 from energycomp import plugins
 from energycomp.cli import app
 from energycomp.cli.output import read_numbers, save_numbers
-from energycomp.components import Condition, cosine_schedule
+from energycomp.components import Condition, Gaussian, cosine_schedule, items, on, window
 from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.files import atomic_directory
 from energycomp.models import Defaults, Model, NumberProcessor, load, save_pretrained
@@ -98,8 +99,65 @@ def test_sampled_saved_loaded_read_and_trained(shape: tuple[int, ...], tmp_path:
 def test_numbers_that_are_standardised_otherwise_do_not_compose() -> None:
     one, other = made((13,)), made((13,))
     shifted = attrs.evolve(other.denoiser, codec=NumberProcessor((13,), [0.0] * 13, [5.0] * 13))
-    with pytest.raises(CompositionError, match="with space numbers"):
+    with pytest.raises(CompositionError, match=r"with standardisation at place 0 \(x - 10\) / 5 and"):
         _ = one(0) + attrs.evolve(other(0), denoiser=shifted)
+
+
+def columns(mean: float, scale: float) -> Model:
+    """Two columns, whose labels 0, 1, 2 have the levels -1, 0, 2 in units of the scale."""
+    model = made((2,))
+    numbers: Any = NumberProcessor((2,), [mean, -mean], [scale, 2 * scale])
+    denoiser = attrs.evolve(model.denoiser, codec=numbers)
+    return attrs.evolve(model, processor=numbers, denoiser=denoiser)
+
+
+SAMPLED: Any = {"num_inference_steps": 5, "progress": False, "generator": 0, "output_type": "pt"}
+
+
+def test_models_of_other_columns_compose_on_parts_of_a_table() -> None:
+    """Columns 0 and 1 by one model, 2 and 3 by another: each is decoded as its model standardised it."""
+    first, second = columns(10.0, 5.0), columns(100.0, 1.0)
+    table = on(window(0, 2), first(2), (4,)) + on(window(2, 2), second(0), (4,))
+    x = energycomp.Composer(table).sample(50, **SAMPLED)
+    expected = torch.tensor([10.0 + 5 * 2, -10.0 + 10 * 2, 100.0 - 1, -100.0 - 2])
+    torch.testing.assert_close(x.mean(0), expected, atol=0.5, rtol=0)
+    exact = on(items(2, 0), first(2), (3,)) + on(items(1), Gaussian(sample_shape=(1,), space="numbers"), (3,))
+    x = energycomp.Composer(exact).sample(50, **SAMPLED)
+    torch.testing.assert_close(x.mean(0)[[2, 0]], expected[:2], atol=0.5, rtol=0)
+    nested = on(window(1, 4), table, (5,))
+    assert nested.noised_space.places == (None, *first.processor.places, *second.processor.places)
+    with pytest.raises(CompositionError, match=r"with standardisation at place 1 .* expected one"):
+        _ = on(window(0, 2), first(2), (3,)) + on(window(1, 2), first(2), (3,))
+    with pytest.raises(CompositionError, match=r"with standardisation at place 2 .* expected one"):
+        _ = table + on(window(2, 2), first(2), (4,))  # the first component says nothing of this place
+
+
+def test_one_model_on_two_parts_of_a_table_is_decoded_in_each() -> None:
+    model = columns(10.0, 5.0)
+    table = on(window(0, 2), model(2), (4,)) + on(window(2, 2), model(1), (4,))
+    x = energycomp.Composer(table).sample(50, **SAMPLED)
+    torch.testing.assert_close(x.mean(0), torch.tensor([20.0, 10.0, 10.0, -10.0]), atol=1.0, rtol=0)
+    long = on(window(0, 3), made((2, 3))(2), (2, 5)) + on(window(2, 3), made((2, 3))(2), (2, 5))  # a trajectory
+    assert energycomp.Composer(long).sample(2, **SAMPLED).shape == (2, 2, 5)
+
+
+def test_predictions_are_clipped_to_the_range_of_fitted_numbers() -> None:
+    """A prediction of 40 standard deviations is 2, the farthest of the rows, where the range is known."""
+    rows = torch.tensor([[10.0], [10.0], [10.0], [10.0], [20.0]])
+    fitted = NumberProcessor.fit(rows)
+    assert fitted.reach == pytest.approx(2.0)
+    for numbers, reached in ((fitted, 20.0), (attrs.evolve(fitted, reach=None), 12.0 + 40 * 4)):
+        model = made((1,))
+        codec: Any = numbers
+        denoiser = attrs.evolve(model.denoiser, codec=codec)
+        with torch.no_grad():
+            denoiser.network.level.fill_(40.0)
+        far = attrs.evolve(model, processor=numbers, denoiser=denoiser)
+        with catch_warnings(record=True) as found:
+            simplefilter("always")
+            x = energycomp.Composer(far(2)).sample(4, **SAMPLED)
+        torch.testing.assert_close(x, torch.full((4, 1), reached), atol=1.5, rtol=0.0)
+        assert ["standard deviations" in str(one.message) for one in found] == [True] * (numbers.reach is None)
 
 
 def test_fitted_numbers_are_standardised_and_come_back() -> None:
@@ -147,7 +205,7 @@ def test_quantiles_make_skewed_and_discrete_numbers_normal_and_come_back(tmp_pat
     data = torch.stack(columns, dim=1)
     fitted = NumberProcessor.fit(data, quantiles=200)
     assert NumberProcessor(**json.loads(json.dumps(fitted.config()))) == fitted
-    assert fitted.identity != NumberProcessor.fit(data).identity
+    assert not set(fitted.places) & set(NumberProcessor.fit(data).places)
     samples = fitted.encode(fitted(data)).double()
     torch.testing.assert_close(samples.mean(0), torch.zeros(4).double(), atol=1e-4, rtol=0)
     for row in samples[:, [0, 3]].T:

@@ -174,8 +174,7 @@ def test_linear_guidance_goes_to_every_sampler() -> None:
             InputError,
             "got scale=nan for ClassifierFree; expected a finite",
         ),
-        ({"guidance": "apg", "sampler": "smc"}, InputError, "expected 'cfg', which is a composition"),
-        ({"guidance": "interval", "sampler": "smc"}, InputError, "varies over pixels or the noise level"),
+        ({"guidance": "apg", "sampler": "smc"}, InputError, "expected one that is a composition"),
         ({"guidance": SkipLayerGuidance(skip_layer_guidance_layers=[0])}, InputError, "over pred_cond and pred_uncond"),
     ],
 )

@@ -18,6 +18,7 @@ from energycomp import Composer, plugins
 from energycomp.cli import app
 from energycomp.components import per_sample
 from energycomp.models import Model
+from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian, tinted_model, tiny_model
 
 OWN = {"scheduler": "DDPMScheduler", "num_inference_steps": 6}
@@ -82,12 +83,23 @@ def test_a_model_may_be_sampled_by_a_sampler() -> None:
 def test_models_that_differ_and_components_without_a_model_take_ddim(model: Model) -> None:
     plain = {"scheduler": "ddim", "num_inference_steps": 50, "guidance": "attributes", "guidance_scale": 1.0}
     other = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=7))
-    both = model(0.2, 0.3, tint="red") & other(0.7, 0.8)
+    both = 0.5 * model(0.2, 0.3, tint="red") + 0.5 * other(0.7, 0.8)
     assert torch.equal(latent(both), latent(both, **plain))
     assert torch.equal(
         latent(other(0.7, 0.8) & other(0.1, 0.1)), latent(other(0.7, 0.8) & other(0.1, 0.1), **other.sampling())
     )
     assert torch.equal(latent(Gaussian(0.5)), latent(Gaussian(0.5), scheduler="ddim", num_inference_steps=50))
+
+
+def test_u_of_a_model_is_sampled_as_the_model_says(model: Model) -> None:
+    evolved = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=7))
+    reports: list[SamplingReport] = []
+    for leaf in (evolved.unconditional, model.unconditional, evolved(0.2, 0.3), evolved(0.2, 0.3) & evolved(0.7, 0.8)):
+        latent(leaf, report=reports.append)
+    assert [report.evaluations for report in reports] == [7, 6, 7, 3 * 7]
+    same = attrs.evolve(model, defaults=attrs.evolve(model.defaults, counts=(0, 5)))
+    assert same.denoiser is model.denoiser
+    assert repr(model(0.2, 0.3) & same(0.7, 0.8)) == "-u + tinted(0.2, 0.3) + tinted(0.7, 0.8)"
 
 
 def test_copies_are_sampled_alike() -> None:

@@ -192,7 +192,7 @@ def test_copies_are_compositions_per_sample() -> None:
 
 @pytest.mark.parametrize("name", ["smc", "hmc"])
 def test_samplers_of_distributions_refuse(name: str) -> None:
-    with pytest.raises(InputError, match="varies over samples; expected a number"):
+    with pytest.raises(InputError, match="varies over samples; expected one number"):
         sampled(per_sample(compositions()), sampler=name)
 
 

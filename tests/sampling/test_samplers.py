@@ -184,8 +184,7 @@ def test_timesteps_are_those_of_the_default_scheduler() -> None:
 
 
 def test_warnings_of_a_report() -> None:
-    assert SamplingReport(1, ess=(1.0, 0.2), acceptance={900.0: 0.6}).warnings == ()
-    collapsed, stuck = SamplingReport(1, ess=(1.0, 0.02), acceptance={900.0: 0.6, 500.0: 0.01}).warnings
-    assert "fell to 2%" in collapsed
+    assert SamplingReport(1, ess=(1.0, 0.02), acceptance={900.0: 0.6}).warnings == ()
+    (stuck,) = SamplingReport(1, acceptance={900.0: 0.6, 500.0: 0.01}).warnings
     assert "1 of 2 timesteps" in stuck
     assert SamplingReport(1, notes=("weights ended",)).warnings == ("weights ended",)

@@ -156,7 +156,7 @@ def test_pixels_follow_their_own_component() -> None:
 @pytest.mark.parametrize("name", ["smc", "langevin", "mala", "hmc", "perpendicular", "rejection", "mixture"])
 def test_samplers_of_distributions_refuse_before_they_run(name: str) -> None:
     a, b, _ = models("sample")
-    for whole in (region("left half") * a & b, 2 * a & ~(during(until=0.4) * b)):
+    for whole in (region("left half") * a & b, 2 * a & ~(during(until=0.4) * region("left half") * b)):
         with (
             count_rows() as spent,
             pytest.raises(InputError, match="all that this sampler takes; leave the sampler out"),

@@ -12,7 +12,7 @@ from PIL import Image
 from energycomp.errors import InputError
 from energycomp_datasets.faces.avatars import ATTRIBUTES, BEARDS, GROUPS, HAIR, avatar, persona
 from energycomp_datasets.faces.celeba import PICTURES, TABLE, column, read
-from energycomp_datasets.faces.metrics import AttributeAccuracy, CalibrationError, ExactMatch
+from energycomp_datasets.faces.metrics import CalibrationError, LabelAccuracy
 from energycomp_datasets.faces.source import FacesSource, draw
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 
@@ -107,7 +107,7 @@ def test_names_of_columns_differ() -> None:
 
 def test_metrics_look_at_what_is_known() -> None:
     found, true = [torch.tensor([0, 3, 4])], [torch.tensor([0, 2])]
-    exact, accuracy, calibration = ExactMatch(), AttributeAccuracy(), CalibrationError()
+    exact, accuracy, calibration = LabelAccuracy(whole=True), LabelAccuracy(), CalibrationError()
     exact.update(found, true)
     accuracy.update(found, true)
     calibration.update(found, true, [torch.tensor([1.0, 0.5, 0.9])])

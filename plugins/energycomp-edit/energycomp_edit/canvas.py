@@ -115,7 +115,7 @@ class Canvas:
         if taken:
             sample = model.encode(_with(self.picture, result - self.photo))
         differs = (to_bytes(result) != to_bytes(self.photo)).any(1, keepdim=True)
-        return result, sample, torch.maximum(region, F.adaptive_max_pool2d(differs.to(region), region.shape[-2:]))
+        return result, sample, F.adaptive_max_pool2d(differs.to(region), region.shape[-2:])
 
     def redrawn(self) -> tuple[Tensor, list[int]]:
         """The photo with new words over objects that stand where they were, and those that are to be sampled anew.

@@ -31,9 +31,10 @@ class Edit:
 
     Args:
         image: the result, of the size of the given image and equal to it outside the mask.
-        sample: the result at the model's size, encoded, (1, C, H, W).
-        mask: 1 where the image was changed, (1, 1, H, W) at the model's size; in the image, each of its pixels is a
-            block.
+        sample: the result at the model's size, encoded, (1, C, H, W). Where it is blended with the image, it may differ
+            from it outside the mask.
+        mask: 1 where a byte of the image changed, (1, 1, H, W) at the model's size; in the image, each of its pixels is
+            a block.
         values: values of the new composition, (K, *V).
         solution: the answer of `infer` for the given image.
         rows: network evaluations of the change, without those of reading.
@@ -68,7 +69,9 @@ class Edit:
 
     def _repr_html_(self) -> str:
         warnings = [f"warning: {warning}" for warning in self.solution.warnings]
-        return html(answer_text(self.after.rows, *warnings, str(self)), self.picture(side=NOTEBOOK))
+        return html(
+            answer_text(self.after.rows, *warnings, str(self), noun=self.after.noun), self.picture(side=NOTEBOOK)
+        )
 
     def _repr_png_(self) -> bytes:
         return png(self.picture(side=NOTEBOOK))

@@ -70,7 +70,10 @@ def test_the_picture_becomes_that_of_the_new_composition(model: Model, options: 
     )
     assert 0 < free.float().mean() < 1
     torch.testing.assert_close(edited.sample[free], wanted[free], atol=1e-3, rtol=0)
-    torch.testing.assert_close(edited.sample[~free], before[~free], atol=1e-5, rtol=0)
+    # What was sampled, and left no byte of the image changed, is near it.
+    torch.testing.assert_close(edited.sample[~free], before[~free], atol=0.02, rtol=0)
+    bytes_before, bytes_after = (np.asarray(one) for one in (edited.before.image, edited.image))
+    assert np.array_equal(edited.mask[0, 0].bool().numpy(), (bytes_before != bytes_after).any(2))
     # What is held though it changes is below the threshold that calls a place changed.
     assert float((edited.sample - wanted).abs().max()) < 0.1
 

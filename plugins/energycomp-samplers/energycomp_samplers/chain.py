@@ -86,7 +86,9 @@ class Density:
         """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
         x0 = predicted(self.target, x, self.level) if x0 is None else x0
         scores = (self.level.alpha**0.5 * x0 - x) / self.noise
-        return State(x, x0, torch.einsum("k,k...->...", x.new_tensor(self.target.weights), scores))
+        return State(
+            x, x0, torch.einsum("k,k...->...", x.new_tensor(self.target.weights_at(self.level.timestep)), scores)
+        )
 
     def log_ratio(self, path: Sequence[State], test: Test, nodes: int) -> Tensor:
         """log pi_t at the end of a path minus that at its start, (G, P).

@@ -1,14 +1,27 @@
 """Constraints: energies of clean samples alone, such as a detector, a reward, a simulator or an observation.
 
 A constraint asks for samples of p(x) exp(-w f(x)), and f has no noise levels. Notation: variable -> symbol
-    twist       log psi_t(x) = -alpha_bar_t^2 w f(E[x_0 | x_t = x]) at timestep t, and -w f(x_0) at the end
-    drift       grad_x log psi_t(x), through the network
+    x0          E[x_0 | x_t = x], the prediction for a particle x at timestep t
+    raw         -alpha_bar_t^2 w f(x0)
+    best, top   the largest raw of the particles of a sample, and the quantile of raw that a tenth of them exceed
+    log_psi     log psi_t(x) = max(raw, best - min(3 + 10 (best - top), 3 / sqrt(1 - alpha_bar_t))) at timestep t, and
+                log psi_0(x_0) = -w f(x_0) at the end
+    drift       grad_x raw, through the network
 
 SMC weighs its particles by psi_s(y) / psi_t(x) for each step from x to y. The product of these over a run is psi_0, so
 that the particles have the weights of p(x) exp(-w f(x)) at the end, however good f is at blurred samples (twisted
 diffusion sampler; Wu et al., 2023). The factor alpha_bar_t^2 allows for what E[x_0 | x_t] does not say of x_0: without
-it few particles are left at high noise levels. A drift moves the proposal, to N(mu + v drift, v I) in place of
-N(mu, v I), and weights are corrected by the ratio of the two.
+it few particles are left at high noise levels.
+
+The best psi_t is E[exp(-w f(x_0)) | x_t = x]. Where f is steep, x0 may break the constraint by far while many x_0 from
+x do not, and the reverse. With raw alone such particles end, at each level again, and samples stay away from the
+boundary. The limit of psi_t from below keeps a share of them: exp(-3) of the best where a tenth is as good as the best,
+as behind a boundary; less where f falls everywhere, such as a linear reward, and at low noise levels.
+
+A drift moves the proposal, to N(mu + v drift, v I) in place of N(mu, v I), and weights are corrected by the ratio of
+the two. Its length is limited to 0.5 / sqrt(v), which moves by half a standard deviation, or to the lower quartile of
+its lengths among the particles of a sample where that is more: few particles outside a steep boundary would be thrown
+far across it, while a gradient that all particles share is followed.
 """
 
 from __future__ import annotations
@@ -25,10 +38,12 @@ from energycomp.errors import InputError
 from energycomp.fields import FLAG, legal, number
 from energycomp.images import decoded
 from energycomp.sampling import Target
-from energycomp_samplers.kernels import Level, predicted, sum_of_squares
+from energycomp_samplers.kernels import Level, axes, predicted, sum_of_squares
 from energycomp_samplers.particles import taken
 
 RULED_OUT = 1e6  # the energy that an infinite one counts as
+DEPTH = 3.0  # the limit of log psi below the best particle: at the noisy end, and where a tenth is as good as the best
+TOP = 0.9  # the quantile of `top`
 
 
 @attrs.frozen(eq=False)
@@ -44,10 +59,9 @@ class Constraint:
         energies = given_energies("constraint", self.f, len(images), images).double()
         return torch.where(energies == torch.inf, energies, self.weight * energies)
 
-    def twist(self, target: Target, x0: Tensor) -> Tensor:
-        """log psi, (G, P), of clean samples (G, P, *shape)."""
-        decode = next((group.decode for group in target.groups if group.decode is not None), None)
-        images = decoded(x0.flatten(0, 1), "pt", decode=decode, value_range=target.noised_space.value_range)
+    def log_density(self, target: Target, x0: Tensor) -> Tensor:
+        """-w f, (G, P), of clean samples (G, P, *shape)."""
+        images = decoded(x0.flatten(0, 1), "pt", decode=target.decode, value_range=target.noised_space.value_range)
         return -self(images).clamp(max=RULED_OUT).unflatten(0, x0.shape[:2]).to(x0.device)
 
 
@@ -99,15 +113,21 @@ class Twist:
             x = x.detach().requires_grad_()
             return x, predicted(self.target, x, level)
 
-    def weighed(self, x: Tensor, clean: Callable[[], Tensor], level: Level) -> Tensor | None:
-        """What a level adds to the log weights, (G, P); `clean` gives E[x_0 | x], or x_0 at the last level."""
+    def weighed(self, x: Tensor, clean: Callable[[], Tensor], level: Level, variance: float) -> Tensor | None:
+        """What a level adds to the log weights, (G, P).
+
+        `clean` gives E[x_0 | x], or x_0 at the last level; the variance is v of the proposal.
+        """
         if self.constraint is None:
             return None
         with torch.set_grad_enabled(self.follows(level)):
-            log_psi = self.constraint.twist(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
-            self.drift = _gradient(log_psi, x, self.constraint.f) if self.follows(level) else None
-        increment = log_psi.detach() - self.log_psi + self.correction
-        self.log_psi, self.calls = log_psi.detach(), self.calls + log_psi.numel()
+            raw = self.constraint.log_density(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
+            drift = _gradient(raw, x, self.constraint.f) if self.follows(level) else None
+        self.drift = None if drift is None else _shortened(drift, 0.5 / variance**0.5)
+        log_psi = raw.detach() if level.is_last else _limited(raw.detach(), level.alpha)
+        increment = log_psi - self.log_psi + self.correction
+        self.log_psi = log_psi
+        self.calls += log_psi.numel()
         self.rules_out_all = bool((self.log_psi <= -RULED_OUT).all(1).any())
         return increment
 
@@ -127,12 +147,37 @@ class Twist:
             self.correction = apart / (2.0 * variance)
 
 
-def _gradient(log_psi: Tensor, x: Tensor, f: Any) -> Tensor:
-    """The gradient of log psi (G, P) with respect to particles (G, P, *shape)."""
+def _limited(raw: Tensor, alpha: float) -> Tensor:
+    """log psi_t of raw (G, P), by the formula above.
+
+    >>> _limited(torch.tensor([[0.0, -1.0, -1e6, 0.0]]), 0.0)  # a boundary
+    tensor([[ 0., -1., -3.,  0.]])
+    """
+    best = raw.amax(dim=1, keepdim=True)
+    top = raw.quantile(TOP, dim=1, keepdim=True)
+    depth = (DEPTH + 10.0 * (best - top)).clamp(max=DEPTH / (1.0 - alpha) ** 0.5)
+    return torch.maximum(raw, best - depth)
+
+
+def _shortened(drift: Tensor, least: float) -> Tensor:
+    """A drift (G, P, *shape) no longer than `least`, or than the lower quartile of its lengths.
+
+    >>> _shortened(torch.tensor([[[0.0], [0.0], [0.0], [9.0]], [[8.0], [8.0], [8.0], [9.0]]]), 2.0).squeeze(-1)
+    tensor([[0., 0., 0., 2.],
+            [8., 8., 8., 8.]])
+    """
+    lengths = sum_of_squares(drift, drift).sqrt()
+    most = lengths.quantile(0.25, dim=1, keepdim=True).clamp(min=least)
+    share = (most / lengths).clamp(max=1.0).to(drift)  # 1 where the drift is 0
+    return drift * share.reshape(*share.shape, *[1] * len(axes(drift)))
+
+
+def _gradient(raw: Tensor, x: Tensor, f: Any) -> Tensor:
+    """The gradient of raw (G, P) with respect to particles (G, P, *shape)."""
     name, instead = getattr(f, "__qualname__", repr(f)), "correct it, or leave gradient= out"
-    if not log_psi.requires_grad:
+    if not raw.requires_grad:
         raise InputError(f"got no gradient of the constraint {name}; expected torch operations on samples; {instead}")
-    (gradient,) = torch.autograd.grad(log_psi.sum(), x, materialize_grads=True)
+    (gradient,) = torch.autograd.grad(raw.sum(), x, materialize_grads=True)
     if not bool(gradient.isfinite().all()):
         raise InputError(f"got a gradient of the constraint {name} that is not finite; expected numbers; {instead}")
     return gradient

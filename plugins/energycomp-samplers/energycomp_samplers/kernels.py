@@ -22,6 +22,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import bounds
 from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.models import Adopted
@@ -93,7 +94,9 @@ def total_energy(target: Target, x: Tensor, level: Level) -> Tensor:
     rows = x.flatten(0, 1)
     with _named(level):
         energies = target.energies(rows, level.rows(rows)).double()
-    return torch.einsum("k,kb->b", energies.new_tensor(target.weights), energies).unflatten(0, x.shape[:2])
+    return torch.einsum("k,kb->b", energies.new_tensor(target.weights_at(level.timestep)), energies).unflatten(
+        0, x.shape[:2]
+    )
 
 
 @contextmanager
@@ -120,15 +123,17 @@ def called_back(callback: StepCallback | None, level: Level, x: Tensor) -> Tenso
 
 
 def check_densities(target: Target) -> None:
-    """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary.
+    """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary over
+    pixels or samples. Weights that vary over the noise level are numbers at each.
 
     Leaves of a denoiser that was trained under the rule "sum" or "mean" predict noise only together, unless it was
     adopted, and averages what was trained alone. The particles of a run change places, so that all need the same
     condition.
     """
     together = (g for g in target.groups if not (isinstance(g, Denoiser) and isinstance(g.network, Adopted)))
-    weights, rules = target.weights, {group.rule for group in together} & {"sum", "mean"}
-    if rules and weights != (1.0,):
+    rules = {group.rule for group in together} & {"sum", "mean"}
+    target.weights_at(0.0)  # raises
+    if rules and tuple(target.composition.terms.values()) != (1.0,):
         raise InputError(
             f"got components that were trained under the rule {rules.pop()!r}; expected components that are "
             "distributions on their own, since only their sum was trained to be one; leave sampler= out"
@@ -139,6 +144,11 @@ def check_densities(target: Target) -> None:
                 f"got {leaf!r} with {len(leaf.condition)} conditions, one for each sample; expected one for all "
                 "samples of this sampler; sample one condition at a time"
             )
+
+
+def least_sum(target: Target) -> float:
+    """The least sum of the weights over the noise levels."""
+    return bounds(target.composition.mass, target.noised_space.sample_shape)[0]
 
 
 def sum_of_squares(x: Tensor, like: Tensor) -> Tensor:

@@ -20,18 +20,27 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Mixture
+from energycomp.components import Composition, Mixture, is_constant, noise_share, number_at
 from energycomp.errors import CompositionError
 from energycomp.sampling import Generator, Sampled, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
-from energycomp_samplers.kernels import called_back, check_densities, clipped, levels, predicted, sum_of_squares
+from energycomp_samplers.kernels import (
+    Level,
+    called_back,
+    check_densities,
+    clipped,
+    levels,
+    predicted,
+    sum_of_squares,
+)
 
 
 @attrs.frozen
 class MixtureSampler:
     """Samples of a mixture whose components need no energy. Costs one evaluation per distinct leaf, sample and step.
 
-    A composition that is no mixture is a mixture of one component, which follows the sum of the scores.
+    A composition that is no mixture is a mixture of one component, which follows the sum of the scores. A mixture that
+    is guided as a whole, `3 * (a | b) & u`, is the mixture of its guided components.
 
     >>> from energycomp import Composer
     >>> from energycomp.components import Mixture
@@ -58,11 +67,11 @@ class MixtureSampler:
         inner = Target(mixture.leaves, target.mixed_precision)
         check_densities(inner)
         generator, shape, device = as_generators(generator), target.noised_space.sample_shape, inner.device
-        weights = _weights(mixture).to(device)
         log_w = torch.tensor(mixture.log_weights, dtype=torch.float64, device=device)[:, None]
-        path = torch.zeros(len(weights), n, dtype=torch.float64, device=device)
+        path = torch.zeros(len(log_w), n, dtype=torch.float64, device=device)
         x = draw_noise((n, 1, *shape), generator=generator, device=device)
         for level in levels(inner, num_inference_steps, progress=progress):
+            weights = _weights(mixture, level).to(device)
             x0 = torch.einsum("jk,k...->j...", weights, predicted(inner, x, level))
             mean = level.mean(x, clipped(x0, target))  # (J, n, 1, *shape)
             share = torch.softmax(log_w + path, dim=0)
@@ -75,18 +84,33 @@ class MixtureSampler:
 
 
 def _mixture_of(composition: Composition) -> Mixture:
-    leaves = list(composition.terms)
-    if any(isinstance(leaf, Mixture) for leaf in leaves):
-        if len(leaves) == 1 and composition.mass == 1.0:
-            mixture: Mixture = leaves[0]
-            return mixture
-        raise CompositionError(
-            f"got {composition!r}, a sum with a mixture in it; expected a mixture alone; write the mixture last, "
-            "such as `(a & c) | (b & c)`; with guidance, guide each part: `(3 * a & u) | (3 * b & u)`"
-        )
-    return Mixture([composition])
+    """The mixture that a composition is, or that of one component."""
+    mixtures = [leaf for leaf in composition.terms if isinstance(leaf, Mixture)]
+    if not mixtures:
+        return Mixture([composition])
+    mixture: Mixture = mixtures[0]
+    weight = composition.terms[mixture]
+    guided = weight * mixture & mixture.unconditional if len(composition.terms) == 2 else composition
+    shape = composition.noised_space.sample_shape
+    if len(composition.terms) == 1 and is_constant(weight, 1.0, shape):
+        return mixture
+    if len(composition.terms) == 2 and guided.terms == composition.terms:
+        parts = [weight * part & mixture.unconditional for part in mixture.components]
+        return Mixture(parts, mixture.log_weights)
+    raise CompositionError(
+        f"got {composition!r}, a sum with a mixture in it; expected a mixture alone, or a guided one; write the "
+        "mixture last, such as `(a & c) | (b & c)`"
+    )
 
 
-def _weights(mixture: Mixture) -> Tensor:
-    """The weight of each leaf in each of J components, (J, K)."""
-    return torch.tensor([[part.terms.get(leaf, 0.0) for leaf in mixture.leaves.terms] for part in mixture.components])
+def _weights(mixture: Mixture, level: Level) -> Tensor:
+    """The weight of each leaf in each of J components at a level, (J, K)."""
+    leaves = list(mixture.leaves.terms)
+    space = mixture.noised_space
+    share = float(noise_share(torch.tensor([level.timestep]), len(space.alphas_cumprod)))
+    return torch.tensor(
+        [
+            [number_at(part.terms.get(leaf, 0.0), share, space.sample_shape) for leaf in leaves]
+            for part in mixture.components
+        ]
+    )

@@ -5,7 +5,7 @@ Perp-Neg of Armandpour et al. (2023, "Re-imagine the negative prompt algorithm")
 Notation: variable -> symbol
     x, y            a sample at timestep t, and at the next timestep s < t
     x0              the predictions of x_0 of u and of all components, (K, G, P, C, H, W)
-    asked           r = sum_{w_i > 0} w_i (e_i - u)
+    asked           r = sum_{w_i > 0} w_i (e_i - u), and what the guidance of attributes subtracts
     apart           d_k = e_k - u of a negated component, w_k < 0
     alpha, next_alpha   alpha_bar_t, alpha_bar_s
 
@@ -24,6 +24,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import AnyWeight
 from energycomp.errors import CompositionError
 from energycomp.sampling import Generator, Sampled, SchedulerSampler, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
@@ -84,7 +85,7 @@ class Perpendicular:
         shape = (n, 1, *target.noised_space.sample_shape)
         x = draw_noise(shape, generator=as_generators(generator), device=inner.device)
         for level in levels(inner, num_inference_steps, progress=progress):
-            x0 = composed(predicted(inner, x, level), form)
+            x0 = composed(predicted(inner, x, level), form.at(level.timestep))
             noise = (x - level.alpha**0.5 * x0) / (1.0 - level.alpha) ** 0.5
             y = level.next_alpha**0.5 * clipped(x0, target) + (1.0 - level.next_alpha) ** 0.5 * noise
             x = called_back(callback_on_step_end, level, y)
@@ -92,7 +93,7 @@ class Perpendicular:
 
 
 def composed(x0: Tensor, form: Residuals) -> Tensor:
-    """e of the formula above (G, P, *shape) for the predictions x0 (K, G, P, *shape) of `form.leaves`."""
+    """e of the formula above (G, P, *shape) for the predictions x0 (K, G, P, *shape) of `form.leaves`, at one level."""
     u, apart = x0[0], x0[1:] - x0[0]
     asked = _sum(form.positive.values(), apart[: len(form.positive)])
     against = _sum(form.negated.values(), apart[len(form.positive) :])
@@ -101,7 +102,7 @@ def composed(x0: Tensor, form: Residuals) -> Tensor:
     return u + asked + against - along * asked
 
 
-def _sum(weights: Iterable[float], values: Tensor) -> Tensor:
+def _sum(weights: Iterable[AnyWeight], values: Tensor) -> Tensor:
     return torch.einsum("k,k...->...", values.new_tensor(list(weights)), values)
 
 

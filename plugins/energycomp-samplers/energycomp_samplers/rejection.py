@@ -14,13 +14,14 @@ image, and the weight of a negated component has no influence. x is rejected whe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, default_gamma
+from energycomp.components import Composition, bounds, default_gamma
 from energycomp.errors import CompositionError
 from energycomp.fields import one_of, whole
 from energycomp.inference import NoiseBank, draw_bank
@@ -139,8 +140,11 @@ class Judge:
     def of(cls, form: Residuals, target: Target, options: Rejection, generator: Any) -> Judge:
         """With draws of one generator; of the seed 0 where every sample has a generator."""
         u, space = Composition.of(form.unconditional), target.noised_space
-        asked = form.positive if options.over == "positive" else {}
-        base = sum((min(w, 1.0) * (Composition.of(leaf) - u) for leaf, w in asked.items()), u)
+        asked: Mapping[Any, Any] = {}
+        if options.over == "positive":  # without what guidance adds, or subtracts
+            most = [(leaf, bounds(weight, space.sample_shape)[1]) for leaf, weight in form.positive.items()]
+            asked = Composition([(leaf, min(weight, 1.0)) for leaf, weight in most if weight > 0]).terms
+        base = sum((weight * (Composition.of(leaf) - u) for leaf, weight in asked.items()), u)
         compositions = [base, *(base + leaf - u for leaf in form.negated)]
         leaves = Composition([(leaf, 1.0) for leaf in (form.unconditional, *asked, *form.negated)])
         inner = Target(leaves, target.mixed_precision)

@@ -3,7 +3,8 @@
 Notation: variable -> symbol
     unconditional       the leaf u, and its prediction
     positive, negated   the leaves with weights w_i > 0, and those with w_k < 0, without u; their predictions are e.
-                        u within a region, or at other timesteps, is not negated: `within(where, a & b)` subtracts it
+                        u within a region, or at other timesteps, is not negated: `within(where, a & b)` subtracts it;
+                        nor is a component whose attributes were left open, which the guidance `attributes` subtracts
 
     u + sum_{w_i > 0} w_i (e_i - u) + sum_{w_k < 0} w_k (e_k - u)
 
@@ -13,14 +14,24 @@ This is the sum of a composition of mass 1, whatever the weight of u.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
+import torch
 
-from energycomp.components import Composition, constant_weights, unwrapped
+from energycomp.components import (
+    AnyWeight,
+    Composition,
+    Weight,
+    bounds,
+    is_constant,
+    level_weights,
+    noise_share,
+    number_at,
+    unwrapped,
+)
+from energycomp.denoisers import Conditional
 from energycomp.errors import CompositionError
-
-MASS_TOLERANCE = 1e-6
 
 
 @attrs.frozen(eq=False)
@@ -28,19 +39,29 @@ class Residuals:
     """The residual form of a composition with at least one negated leaf."""
 
     unconditional: Any
-    positive: Mapping[Any, float]
-    negated: Mapping[Any, float]
+    positive: Mapping[Any, AnyWeight]
+    negated: Mapping[Any, AnyWeight]
 
     @property
     def leaves(self) -> Composition:
         """All leaves, in the order u, positive, negated, each with the weight 1. In the sum, u may have no weight."""
         return Composition([(leaf, 1.0) for leaf in (self.unconditional, *self.positive, *self.negated)])
 
+    def at(self, timestep: float) -> Residuals:
+        """With the weights at a timestep, which are numbers."""
+        space = self.leaves.noised_space
+        share = float(noise_share(torch.tensor([timestep]), len(space.alphas_cumprod)))
+        positive, negated = (
+            Composition([(leaf, number_at(weight, share, space.sample_shape)) for leaf, weight in some.items()]).terms
+            for some in (self.positive, self.negated)
+        )
+        return Residuals(self.unconditional, positive, negated)
+
     @property
     def wanted(self) -> Composition:
         """The composition without its negated leaves; u, where all are negated."""
-        rest = (1.0 - sum(self.positive.values())) * Composition.of(self.unconditional)
-        return sum((weight * Composition.of(leaf) for leaf, weight in self.positive.items()), rest)
+        rest = Composition.of(self.unconditional) * (1.0 - sum(self.positive.values()))
+        return sum((Composition.of(leaf) * weight for leaf, weight in self.positive.items()), rest)
 
 
 def residuals(composition: Composition) -> Residuals | None:
@@ -48,7 +69,7 @@ def residuals(composition: Composition) -> Residuals | None:
 
     Raises:
         CompositionError: a negative weight in a composition without one unconditional leaf, or of a mass other than 1.
-        InputError: a weight that varies over pixels or the noise level.
+        InputError: a weight that varies over pixels or samples.
 
     >>> from energycomp.components import Gaussian
     >>> u = Gaussian(name="u", unconditional="self")
@@ -59,8 +80,9 @@ def residuals(composition: Composition) -> Residuals | None:
     >>> residuals(a & b) is None
     True
     """
-    terms = constant_weights(composition.terms, "a sampler of negations", "leave sampler= out")
-    if all(weight > 0 for weight in terms.values()):
+    shape = composition.noised_space.sample_shape
+    terms = level_weights(composition.terms, shape, "a sampler of negations", "leave sampler= out")
+    if all(bounds(weight, shape)[0] >= 0 or _is_open(leaf) for leaf, weight in terms.items()):
         return None
     try:
         u = composition.unconditional
@@ -70,19 +92,27 @@ def residuals(composition: Composition) -> Residuals | None:
             f"component is negated; leave sampler= out: {error}"
         ) from error
 
-    def is_negated(leaf: Any, weight: float) -> bool:
-        return weight < 0 and unwrapped(leaf) is not unwrapped(u)
+    def is_negated(leaf: Any, weight: AnyWeight) -> bool:
+        is_compared = unwrapped(leaf) is unwrapped(u) or _is_open(leaf)
+        return bounds(weight, shape)[0] < 0 and not is_compared
 
     others = [(leaf, weight) for leaf, weight in terms.items() if leaf is not u]
     positive, negated = (
-        cast("Mapping[Any, float]", Composition([pair for pair in others if is_negated(*pair) == below]).terms)
-        for below in (False, True)
+        Composition([pair for pair in others if is_negated(*pair) == below]).terms for below in (False, True)
     )
     if not negated:
         return None
-    if abs((mass := sum(terms.values())) - 1.0) > MASS_TOLERANCE:
+    mass = composition.mass
+    if not is_constant(mass, 1.0, shape):
+        shown = repr(mass) if isinstance(mass, Weight) else f"{mass:g}"
         raise CompositionError(
-            f"got {composition!r} of mass {mass:g} with a negated component; expected mass 1; compose with "
+            f"got {composition!r} of mass {shown} with a negated component; expected mass 1; compose with "
             "`&` and `~`, such as `a & ~b`"
         )
     return Residuals(u, positive, negated)
+
+
+def _is_open(leaf: Any) -> bool:
+    """Whether a leaf is what the guidance `attributes` compares a component with."""
+    bare = unwrapped(leaf)
+    return isinstance(bare, Conditional) and bare.is_open

@@ -28,13 +28,16 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
             d log w = beta / 2 (|G|^2 - sum_i b_i |s_i|^2); the term in div f is the same for all particles.
     energy  d log w = sum_i b_i (E_i(x, t) - E_i(y, s)) + log L(x | y) - log p(y | x), with kappa = B. Exact for every
             proposal, and better where B is not 1; costs an evaluation more per component, particle and step.
+
+Weights b_i that vary over the noise level, as those of guidance do, are those of level t in the step from t to s. Where
+they change, only the weights of energies follow the change of pi_t.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 import torch
@@ -42,7 +45,7 @@ from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
-from energycomp.sampling import Generator, Sampled, SamplingReport, StepCallback, Target, draw_noise
+from energycomp.sampling import Generator, Sampled, StepCallback, Target, draw_noise
 from energycomp.seeds import as_generators
 from energycomp_samplers.chain import Chain, Moves
 from energycomp_samplers.constraints import Constraint, Twist
@@ -51,14 +54,14 @@ from energycomp_samplers.kernels import (
     called_back,
     check_densities,
     clipped,
+    least_sum,
     levels,
     sum_of_squares,
     total_energy,
 )
-from energycomp_samplers.particles import effective_sample_size, systematic, taken, uniform
+from energycomp_samplers.particles import taken, uniform
+from energycomp_samplers.weighing import Weighing
 
-MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
-LEAST_SUM = 0.5  # of the weights, for moves without a test: the variance is then 14 % too large at 50 steps
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
 CONSTRAINT = legal(lambda value: isinstance(value, Constraint), "one of `energycomp_samplers.constraint(f)`")
 WEIGHTS = ("rne", "fkc", "energy", "none")
@@ -123,7 +126,7 @@ class SMC:
         """
         self._check(target, generator)
         generator = as_generators(generator)
-        product = _Product(target.weights, back=sum(target.weights) if self.weights == "energy" else 1.0)
+        product = self._product(target, float(target.timesteps(num_inference_steps)[0]))
         alone = not self._weighs and isinstance(generator, list)  # steps are adapted to each sample
         groups = (n, self.particles or 1) if alone or self.particles is not None else (1, n)
         shape = target.noised_space.sample_shape
@@ -137,11 +140,12 @@ class SMC:
 
         x = noise(groups) / product.total**0.5
         chain = None if self.moves is None else Chain(self.moves, target)
-        run = _Run(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
+        run = Weighing(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
         # Of the weights of energies, what does not depend on the energies of y. At the start, -log N(x; 0, I / B).
         arriving: Tensor | None = product.total * sum_of_squares(x, x) / 2.0
         twist = Twist(self.constraint, target, torch.zeros_like(run.log_weights))
         for level in levels(target, num_inference_steps, progress=progress):
+            product = self._product(target, level.timestep)
             x, x0 = twist.predicted(x, level)
             uses_energy = self.weights == "energy" and run.is_weighing
             energy = total_energy(target, x, level) if uses_energy else None
@@ -152,7 +156,8 @@ class SMC:
                 x, x0 = twist.predicted(x, level) if twist.follows(level) else (x, x0)
             if run.is_weighing or self.constraint is not None:
                 increment = self._increment(product, x, x0, level, arrived) if run.is_weighing else None
-                places = run.weighed(increment, level, twist.weighed(x, partial(clean, x, x0, level), level))
+                twisted = twist.weighed(x, partial(clean, x, x0, level), level, product.variance(level))
+                places = run.weighed(increment, level, twisted)
                 twist.take(places)
                 x, x0 = x.detach(), x0.detach()
                 x, x0 = taken(x, places), torch.stack([taken(one, places) for one in x0])
@@ -177,6 +182,10 @@ class SMC:
     def _weighs(self) -> bool:
         return self.weights != "none" or self.constraint is not None
 
+    def _product(self, target: Target, timestep: float) -> _Product:
+        weights = target.weights_at(timestep)
+        return _Product(weights, back=sum(weights) if self.weights == "energy" else 1.0)
+
     def _increment(
         self,
         product: _Product,
@@ -191,9 +200,9 @@ class SMC:
 
     def _check(self, target: Target, generator: Generator) -> None:
         check_densities(target)
-        if sum(target.weights) <= 0:
+        if (total := least_sum(target)) <= 0:
             raise CompositionError(
-                f"got {target.composition!r} with weights that sum to {sum(target.weights):g}; expected a positive "
+                f"got {target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
         if isinstance(generator, Sequence) and self.particles is None and self._weighs:
@@ -251,82 +260,3 @@ class _Product:
         """log L(x | y) - log p(y | x) up to a constant."""
         backward = self.back * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * y, x)
         return (self._scale(level) * sum_of_squares(y - centre, x) - backward) / (2.0 * level.beta)
-
-
-@attrs.define(eq=False)
-class _Run:
-    """The log weights of a run, and what the report says of them."""
-
-    options: SMC
-    log_weights: Tensor
-    generator: Any
-    is_weighing: bool = attrs.field(default=attrs.Factory(lambda run: run.options.weights != "none", takes_self=True))
-    ess: list[float] = attrs.field(factory=list)
-    resampled: list[int] = attrs.field(factory=list)
-    stopped: Level | None = None  # where the spread of the weights ended them
-    starts_far: bool = False  # whether weights of energies could not correct the start
-
-    def weighed(self, increment: Tensor | None, level: Level, twisted: Tensor | None = None) -> Tensor:
-        """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P)."""
-        options, count = self.options, self.log_weights.shape[1]
-        if increment is not None:
-            self._add(increment, level)
-        weighs = self.is_weighing or twisted is not None
-        if twisted is not None:
-            self.log_weights = self.log_weights + twisted
-        if weighs:
-            self.ess.append(float(effective_sample_size(self.log_weights).mean()))
-            weighs = not level.is_last
-            self.is_weighing = self.is_weighing and weighs
-        if not weighs:  # equal weights from here on; of the particles of one sample, one stays
-            self.resampled.append(level.step)
-            return systematic(self.log_weights, count if options.particles is None else 1, self.generator)
-        # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
-        drawn = systematic(self.log_weights, count, self.generator)
-        low = (effective_sample_size(self.log_weights) < options.resample_below)[:, None]
-        if bool(low.any()):
-            self.resampled.append(level.step)
-        self.log_weights = self.log_weights.masked_fill(low, 0.0)
-        return torch.where(low, drawn, torch.arange(count, device=drawn.device))
-
-    def _add(self, increment: Tensor, level: Level) -> None:
-        """Adds the weights of a step, unless they are noise."""
-        options = self.options
-        increment = increment - increment.mean(dim=1, keepdim=True)
-        least = options.resample_above
-        spread = float(increment.std(dim=1, correction=0).mean())
-        if options.weights == "energy" and level.step == 0 and spread > MAX_SPREAD:
-            self.starts_far, increment, spread = True, torch.zeros_like(increment), 0.0
-        self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
-        if not self.is_weighing and least is None:
-            self.stopped = level
-        if self.is_weighing:
-            self.log_weights = self.log_weights + increment.clamp(-options.clamp, options.clamp)
-
-    def report(self, chain: Chain | None) -> SamplingReport:
-        notes = []
-        if self.starts_far:
-            notes.append(
-                "particles started from noise that is far from the product at the noisiest timestep: the log weights "
-                f"for the difference had a standard deviation above {MAX_SPREAD:g} and were left out; use a noise "
-                "schedule that ends nearer to noise"
-            )
-        if self.stopped is not None and self.stopped.alpha < 0.5:
-            better = "use more steps" if self.stopped.step else "use SMC(weights='fkc') or sampler='mala'"
-            notes.append(
-                f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
-                f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; {better}"
-            )
-        untested = None if chain is None or chain.options.acceptance is not None else chain.target.weights
-        if untested and self.options.weights == "none" and (total := sum(untested)) < LEAST_SUM:
-            notes.append(
-                f"the weights sum to {total:.3g}, for which moves without a test do not arrive at the density: samples "
-                "are too far apart; use sampler='mala'"
-            )
-        return SamplingReport(
-            ess=tuple(self.ess),
-            resampled=tuple(self.resampled),
-            acceptance={} if chain is None else chain.acceptance,
-            log_weights=tuple(map(tuple, self.log_weights.tolist())) if self.ess else (),
-            notes=tuple(notes),
-        )

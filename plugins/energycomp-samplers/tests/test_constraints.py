@@ -109,6 +109,48 @@ def test_what_is_ruled_out_is_not_drawn() -> None:
         Composer(Gaussian(0.0, 1.0)).sample(4, sampler=nothing, **OPTIONS)
 
 
+STEEP: dict[str, tuple[Callable[[Tensor], Tensor], bool, float, float]] = {  # of z, and its mean and variance
+    "hinge 50": (lambda z: 50 * (1 - z).clamp(min=0).square(), True, 1.421, 0.218),
+    "hinge 500": (lambda z: 500 * (1 - z).clamp(min=0).square(), False, 1.493, 0.204),
+    "hinge 500 with gradient": (lambda z: 500 * (1 - z).clamp(min=0).square(), True, 1.493, 0.204),
+    "hard": (lambda z: torch.where(z > 1, 0.0, torch.inf), False, 1.525, 0.199),
+    "hard in two parts": (lambda z: torch.where(z.abs() > 1.5, 0.0, torch.inf), False, 0.0, 3.908),
+}
+
+
+@pytest.mark.parametrize("name", STEEP)
+@pytest.mark.filterwarnings("error")
+def test_steep_and_hard_constraints(name: str) -> None:
+    """N(0, 1) in 4 numbers, constrained along their mean direction z; moments of z by an integral.
+
+    `benchmarks/parts/constraint.py --steep` has all cases. With log psi unlimited, means were 1.5 to 1.95.
+    """
+    f, gradient, mean, variance = STEEP[name]
+    sampler = SMC(constraint=constraint(lambda x: f(x.sum((1, 2, 3)) / 2), gradient=gradient))
+    x = Composer(Gaussian(0.0, 1.0, sample_shape=(1, 1, 4))).sample(3000, sampler=sampler, **OPTIONS)
+    z = x.sum((1, 2, 3)) / 2
+    scale = 1.0 if name == "hard in two parts" else variance**0.5
+    assert float(z.mean()) == pytest.approx(mean, abs=0.2 * scale)
+    assert float(z.var()) == pytest.approx(variance, rel=0.2)
+    others = (x.flatten(1).var(0).sum() - z.var()) / 3
+    assert float(others) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_collapse_reaches_those_who_asked_for_no_report() -> None:
+    rare = SMC(constraint=constraint(lambda x: -4.0 * x[:, 0, 0, 0]))  # the mean of exp(4 x) is that of few particles
+    hard = constraint(lambda x: torch.where(x[:, 0, 0, 0] > 0.5, 0.0, torch.inf))
+    with pytest.warns(UserWarning, match="collapsed: all 100 samples descend from about .* of the particles"):
+        Composer(Gaussian(0.0, 1.0)).sample(100, sampler=rare, **OPTIONS)
+    with pytest.warns(UserWarning, match="4 particles of each sample are too few for the constraint"):
+        Composer(Gaussian(0.0, 1.0)).sample(100, sampler=SMC(particles=4, constraint=hard), **OPTIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in (1, 2, 20, 200):
+            Composer(Gaussian(0.0, 1.0)).sample(n, sampler=SMC(constraint=constraint(observed)), **OPTIONS)
+        both = SMC(particles=16, constraint=constraint(observed, gradient=True))
+        Composer(Gaussian(0.0, 1.0)).sample(100, sampler=both, **OPTIONS)
+
+
 def test_a_constraint_of_zero_changes_no_sample() -> None:
     u = Gaussian(0.0, 1.0, name="u", unconditional="self")
     both = Gaussian(1.0, 0.25, unconditional=u) & Gaussian(-0.2, 0.25, unconditional=u)
@@ -230,6 +272,28 @@ def test_the_best_samples_satisfy_the_constraint() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert attrs.evolve(best.ranking, energy=None).order == rank_order(best.ranking)
+
+
+def test_what_a_constraint_rules_out_is_not_complete() -> None:
+    """Two of four images are ruled out in the first batch: others are drawn, and no ruled-out one is kept."""
+    model, calls = bumps_model(), list[int]()
+
+    def half(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        energies = torch.zeros(len(images))
+        energies[::2] = torch.inf
+        return energies
+
+    scene = model(0.2, 0.3) & model(0.7, 0.8)
+    options: dict[str, Any] = {"generator": 0, "num_inference_steps": 4, "output_type": "pt", "progress": False}
+    best = sample_best(scene, 4, best_of=4, constraint=half, until_complete=True, **options)
+    assert calls == [4, 4]
+    assert best.ranking.energy is not None
+    assert best.ranking.energy[list(best.kept)].tolist() == [0.0] * 4
+    assert best.complete == 4
+    with pytest.warns(UserWarning, match="rules 2 of the 4 kept samples out.*raise best_of"):
+        best = sample_best(scene, 4, best_of=1, constraint=half, until_complete=True, **options)
+    assert best.complete == 2
 
 
 def rank_order(ranking: Any) -> tuple[int, ...]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
+from energycomp.components import Composition
 from energycomp.errors import CompositionError, InputError
 from energycomp.plugins import find, listing
-from energycomp.sampling import Sampler
-from energycomp.testing import Gaussian, labels_model, planted, tiny_model
+from energycomp.sampling import AttributeGuidance, Sampler, Target, interval
+from energycomp.testing import Gaussian, labels_model, planted, tinted_model, tiny_model
 from energycomp_lab.checks import check_sampler
 from energycomp_samplers.hmc import HMC
 from energycomp_samplers.langevin import Langevin
@@ -148,6 +149,59 @@ def test_rows_are_one_batch_a_step(sampler: str) -> None:
         drawn(model(0.2, 0.2) & model(0.7, 0.7), sampler)
     assert (spent.rows, spent.trunks) == (3 * 3 * 4, 3 * 4)
     assert calls == [3] * 4
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("guidance", [AttributeGuidance(2.0), interval(2.0, start=0.2, stop=1.0)], ids=str)
+def test_guidance_that_varies_over_the_noise_level(name: str, guidance: Any) -> None:
+    """Images of the closed form are known but for their weights, so that samples end where those of the end say."""
+    model = tinted_model()
+    both = model(0.2, 0.3, tint="red") & model(0.7, 0.8, tint="blue")
+    x = drawn(both, find("samplers", name)(), guidance=guidance, generator=0)
+    x0 = Target(guidance.weighted(both)).predict(torch.zeros(1, 3, 16, 16), torch.zeros(1), prediction_type="sample")
+    weights = Target(guidance.weighted(both)).weights_at(0.0)
+    expected = torch.einsum("k,kb...->b...", torch.tensor(weights), x0).clamp(-1, 1) / 2 + 0.5
+    torch.testing.assert_close(x, expected.expand_as(x), atol=2e-3, rtol=0.0)
+
+
+@pytest.mark.parametrize("guidance", [AttributeGuidance(2.0), interval(2.0, start=0.2, stop=1.0)], ids=str)
+def test_each_component_of_a_mixture_is_guided(guidance: Any) -> None:
+    model = tinted_model()
+    parts = [model(0.2, 0.3, tint="red"), model(0.7, 0.8, tint="blue")]
+    x = drawn(parts[0] | parts[1], MixtureSampler(), 8, guidance=guidance, generator=0)
+    ends = [drawn(part, MixtureSampler(), 1, guidance=guidance, generator=0)[0] for part in parts]
+    apart = torch.stack([(x - end).abs().flatten(1).amax(1) for end in ends])
+    assert float(apart.min(0).values.max()) < 0.05
+    assert float(apart.max(0).values.min()) > 0.1
+    assert set(apart.argmin(0).tolist()) == {0, 1}
+
+
+def test_what_guidance_of_attributes_subtracts_is_not_negated() -> None:
+    model = tinted_model()
+    a, c = model(0.2, 0.3, tint="red"), model(0.3, 0.4, tint="blue")
+    guidance = AttributeGuidance(2.0)
+    reports: list[Any] = []
+    drawn(a & ~model(0.8, 0.8), Rejection(), guidance=guidance, generator=0, report=reports.append)
+    assert (reports[0].drawn, reports[0].kept) == (3, 3)
+    x = drawn(a & ~c, Perpendicular(), guidance=guidance, generator=0)
+    leaves = {repr(leaf): leaf for leaf in guidance.weighted(a & ~c).terms}
+    zero, at = torch.zeros(1, 3, 16, 16), torch.zeros(1)
+    opened = leaves["tinted(0.2, 0.3, tint=red) without attributes"]
+    u, red, grey, blue = Target(Composition([(leaf, 1.0) for leaf in (model.unconditional, a, opened, c)])).predict(
+        zero, at, prediction_type="sample"
+    )
+    asked = 2.0 * (red - u) - (grey - u)
+    against = -(blue - u)
+    expected = u + asked + against - (against * asked).sum() / asked.square().sum() * asked
+    torch.testing.assert_close(x, (expected.clamp(-1, 1) / 2 + 0.5).expand_as(x), atol=2e-3, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_guidance_that_is_no_composition_is_refused(name: str) -> None:
+    with pytest.raises(
+        InputError, match=r"got the guidance AdaptiveProjected with a sampler.*'attributes', 'cfg' or 'int"
+    ):
+        drawn(tiny_model()(0.2, 0.2), find("samplers", name)(), guidance="apg")
 
 
 def test_images_are_clipped_to_the_value_range() -> None:

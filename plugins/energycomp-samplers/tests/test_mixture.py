@@ -92,7 +92,7 @@ def test_images_of_a_network_show_one_component_each() -> None:
 
 def test_what_it_refuses() -> None:
     mixture = Gaussian(-1.0) | Gaussian(1.0)
-    with pytest.raises(CompositionError, match=r"expected a mixture alone; .* guide each part: `\(3 \* a & u\) \| \(3"):
+    with pytest.raises(CompositionError, match="expected a mixture alone, or a guided one"):
         drawn(mixture + Gaussian() - Gaussian())
     with pytest.raises(CompositionError, match="mixture alone"):
         drawn(2 * mixture)

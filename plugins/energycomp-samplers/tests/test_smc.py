@@ -11,7 +11,7 @@ from torch.distributions import Normal
 
 from energycomp import Composer
 from energycomp.components import Composition, Mixture
-from energycomp.sampling import SamplingReport, Target
+from energycomp.sampling import SamplingReport, Target, interval
 from energycomp.testing import Gaussian
 from energycomp_samplers import particles
 from energycomp_samplers.kernels import levels, predicted
@@ -38,6 +38,17 @@ def drawn(component: Any, sampler: SMC, n: int = 4000, seed: int = 0, steps: int
 def modes(*shares: float) -> Mixture:
     """Narrow modes at -2 and 2."""
     return Mixture([Gaussian(-2.0, 0.2), Gaussian(2.0, 0.2)], torch.tensor(shares).log())
+
+
+def test_weights_of_energies_follow_guidance_that_begins_later() -> None:
+    """a^2 / u at the end, of Gaussians: the precision is 2 / 0.25 - 1."""
+    u = Gaussian(0.0, 1.0, name="u", unconditional="self")
+    a = Gaussian(0.5, 0.25, name="a", unconditional=u)
+    guided = interval(2.0, start=0.3, stop=1.0).weighted(a)
+    x, report = drawn(guided, SMC(weights="energy"))
+    assert float(x.mean()) == pytest.approx(2 * 0.5 / 0.25 / 7, abs=0.03)
+    assert float(x.var()) == pytest.approx(1 / 7, rel=0.1)
+    assert report.evaluations == 2 * 2 * 50 * 4000
 
 
 @pytest.mark.parametrize("total", [1.0, 2.5])

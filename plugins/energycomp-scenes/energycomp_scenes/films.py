@@ -82,7 +82,7 @@ def film(
     if offsets is not None:
         view = Viewpoint()
         condition = view(torch.cat([view.parse(camera=offset) for offset in offsets.tolist()]))
-        leaves.append(Conditional(model.denoiser, condition, name="camera", sampling=leaves[0].sampling))
+        leaves.append(Conditional(model.denoiser, condition, name="camera"))
     images = Composer(leaves).sample(frames, generator=[seed] * frames, **options)
     return [model.shown(image, side=SIDE) for image in images]
 

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition
+from energycomp.components import Composition, compound_prompt
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import infer, sample_best
@@ -93,7 +93,7 @@ class Prompter:
         scale = self.model.defaults.guidance_scale
         parts = [scale * self.model.leaf(prompts.parse(concept=name)) for name in names]
         if skill in ("compound", "negation"):
-            caption = prompts.template.replace("{}", " and a ".join(names))
+            caption = compound_prompt(prompts.template, names)
             both = scale * self.model.leaf(prompts.parse(caption))
             if skill == "compound":
                 return Wanted(skill, names, both & self.model.unconditional)

@@ -1,6 +1,7 @@
-"""Questions about a picture: CLEVR's programs, by what most samples of a belief say. No language model is used.
+"""Questions about an image: CLEVR's programs, answered by the samples of a belief. No language model is used.
 
 A program is a list of steps, as in CLEVR's question files: each names a function, the steps that it takes, and a word.
+The answer is the most frequent one among the samples.
 Sets of objects are masks (S, K) over the samples of a belief. Samples that contradict what a question takes for granted
 ("the red cube", where there are two) do not count: the question itself is evidence.
 """
@@ -32,7 +33,8 @@ class Answer:
     Args:
         value: a number, "yes" or "no", a word, or a list of numbers of objects; None where no sample has what the
             question takes for granted.
-        probability: of this answer, among the samples that have it.
+        probability: the share of this answer, the most frequent one, among the samples that have what is taken for
+            granted.
         granted: the share of samples that have what the question takes for granted.
     """
 
@@ -67,18 +69,17 @@ def answer(question: str | Sequence[Step], belief: Belief) -> Answer:
     share = float(granted.float().mean())
     if not granted.any():
         return Answer(None, 0.0, share)
+    # The most frequent result among the samples, and its share.
     kept = found[granted]
-    if kept.ndim == 2:  # objects
-        chances = kept.float().mean(0)
-        sure = torch.where(chances > 0.5, chances, 1 - chances).prod()
-        return Answer([k + 1 for k in range(kept.shape[1]) if chances[k] > 0.5], float(sure), share)
-    values, counts = kept.unique(return_counts=True)
+    if kept[0].shape == (0,):  # `unique` takes no sets of an image without objects
+        return Answer([], 1.0, share)
+    values, counts = kept.unique(dim=0, return_counts=True)
     best = int(counts.argmax())
-    return Answer(
-        _named(str(program[-1].get("function", program[-1].get("type"))), int(values[best])),
-        float(counts[best] / len(kept)),
-        share,
-    )
+    probability = float(counts[best] / len(kept))
+    if kept.ndim == 2:  # sets of objects
+        return Answer([k + 1 for k, is_in in enumerate(values[best].tolist()) if is_in], probability, share)
+    function = str(program[-1].get("function", program[-1].get("type")))
+    return Answer(_named(function, int(values[best])), probability, share)
 
 
 def _named(function: str, value: int) -> int | str:

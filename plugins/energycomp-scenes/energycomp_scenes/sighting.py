@@ -135,17 +135,17 @@ class Sighting:
     @property
     def places(self) -> Tensor:
         """(K, 2), inside of the image."""
-        return torch.stack([torch.zeros(2), *(each.place.clamp(0, 1) for each in self.expected)])[1:]
+        return _stacked([each.place.clamp(0, 1) for each in self.expected], 2)
 
     @property
     def codes(self) -> Tensor:
         """(K, A)."""
-        return torch.stack([torch.zeros(len(self.words)), *(each.codes for each in self.expected)])[1:]
+        return _stacked([each.codes for each in self.expected], len(self.words))
 
     @property
     def variances(self) -> Tensor:
         """Of the places, (K, 2)."""
-        return torch.stack([torch.ones(2), *(each.spread[:, 0] for each in self.expected)])[1:]
+        return _stacked([each.spread[:, 0] for each in self.expected], 2)
 
     def form(self, places: Tensor, codes: Tensor, bank: NoiseBank) -> QuadraticForm:
         """Over places (N, 2) with codes (N, A), or (A,) for all. Costs N rows a draw."""
@@ -246,6 +246,11 @@ class Sighting:
         options[:, attribute] = torch.arange(number) + 1.0
         form = judged.append(self.form(place.expand(number, -1), options, self.second))
         return form.errors_with_each(others).mean(0)[len(judged) :]
+
+
+def _stacked(rows: list[Tensor], width: int) -> Tensor:
+    """Rows (width,) of K objects as (K, width), also where there are none."""
+    return torch.stack(rows) if rows else torch.zeros(0, width)
 
 
 def _inward(places: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition
+from energycomp.components import Condition, compound_prompt
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, quadratic_form
 from energycomp.models import Model
@@ -25,15 +25,6 @@ class Guess:
 
     concepts: tuple[str, ...]
     rows: int
-
-
-def compound_prompt(template: str, concepts: Sequence[str]) -> str:
-    """One prompt of several concepts.
-
-    >>> compound_prompt("a photo of a {}", ["dog", "cat"])
-    'a photo of a dog and a cat'
-    """
-    return template.replace("{}", " and a ".join(concepts))
 
 
 def compound(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Condition, predict
+from energycomp.components import Composition, Condition, compound_prompt, predict
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, make_problem
 from energycomp.models import Model
 from energycomp_text import classifiers, from_pipeline, with_concepts
-from energycomp_text.classifiers import compound, compound_prompt, individual, single_errors, weighted
+from energycomp_text.classifiers import compound, individual, single_errors, weighted
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline
 

@@ -10,40 +10,32 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryCalibrationError
 
 
-class AttributeAccuracy(MeanMetric):
-    """Attributes inferred correctly, over all known attributes of all images.
+class LabelAccuracy(MeanMetric):
+    """The share of correct answers: of all known attributes of all images, or of images.
 
-    >>> accuracy = AttributeAccuracy()
-    >>> accuracy.update([torch.tensor([0, 3, 4])], [torch.tensor([0, 2])])
-    >>> accuracy.compute().item()
-    0.5
+    Args:
+        whole: whether an image counts once, as correct where all its known attributes are.
+
+    >>> found, true = [torch.tensor([0, 3]), torch.tensor([1, 3])], [torch.tensor([0, 2]), torch.tensor([1, 3])]
+    >>> each, exact = LabelAccuracy(), LabelAccuracy(whole=True)
+    >>> each.update(found, true), exact.update(found, true)
+    (None, None)
+    >>> each.compute().item(), exact.compute().item()
+    (0.75, 0.5)
     """
 
     higher_is_better = True  # type: ignore[assignment]
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole: bool = False) -> None:
         super().__init__(nan_strategy="disable")
         self.set_dtype(torch.float64)
+        self.whole = whole
 
     def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
         """Adds images: found values (K,) and true values (K',) of each."""
         for f, t in zip(found, true, strict=True):
-            super().update(torch.isin(t, f).double())
-
-
-class ExactMatch(AttributeAccuracy):
-    """Images of which every known attribute was inferred correctly, over all images.
-
-    >>> exact = ExactMatch()
-    >>> exact.update([torch.tensor([0, 3]), torch.tensor([1, 3])], [torch.tensor([0, 2]), torch.tensor([1, 3])])
-    >>> exact.compute().item()
-    0.5
-    """
-
-    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
-        """Adds images: found values (K,) and true values (K',) of each."""
-        for f, t in zip(found, true, strict=True):
-            MeanMetric.update(self, torch.isin(t, f).all().double())
+            right = torch.isin(t, f)
+            super().update((right.all() if self.whole else right).double())
 
 
 class CalibrationError(BinaryCalibrationError):

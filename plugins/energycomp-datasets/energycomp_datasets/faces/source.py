@@ -78,12 +78,12 @@ class FacesSource:
         """Exact match, accuracy over attributes, calibration error."""
         from torchmetrics import MetricCollection
 
-        from energycomp_datasets.faces.metrics import AttributeAccuracy, CalibrationError, ExactMatch
+        from energycomp_datasets.faces.metrics import CalibrationError, LabelAccuracy
 
         return MetricCollection(
             {
-                "exact_match": ExactMatch(),
-                "per_attribute": AttributeAccuracy(),
+                "exact_match": LabelAccuracy(whole=True),
+                "per_attribute": LabelAccuracy(),
                 "calibration_error": CalibrationError(),
             },
             compute_groups=False,

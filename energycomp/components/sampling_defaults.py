@@ -1,0 +1,49 @@
+"""How a model is sampled where a person says nothing: one frozen value, which its denoiser holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+STEPS = 50  # where nothing says how many
+
+
+@attrs.frozen
+class SamplingDefaults:
+    """What `Composer.sample` takes where it is given nothing. Two are equal if all fields are.
+
+    Args:
+        scheduler: name of a diffusers scheduler, see `make_scheduler`; without effect where there is a sampler.
+        sampler: registered name; None for the loop of the scheduler.
+        num_inference_steps: steps.
+        guidance: registered name; None for none.
+        guidance_scale: of the guidance.
+    """
+
+    scheduler: str | None = None
+    sampler: str | None = None
+    num_inference_steps: int = STEPS
+    guidance: str | None = None
+    guidance_scale: float | None = None
+
+    def options(self) -> dict[str, Any]:
+        """As keywords of `Composer.sample`.
+
+        >>> SamplingDefaults(sampler="smc", num_inference_steps=4).options()
+        {'sampler': 'smc', 'num_inference_steps': 4}
+        """
+        method = {"scheduler": self.scheduler} if self.sampler is None else {"sampler": self.sampler}
+        guidance = {"guidance": self.guidance, "guidance_scale": self.guidance_scale}
+        return {**method, "num_inference_steps": self.num_inference_steps, **(guidance if self.guidance else {})}
+
+
+def agreed(values: Iterable[SamplingDefaults]) -> SamplingDefaults:
+    """The value that all are; that of no model where there is none, or where two differ.
+
+    >>> agreed([SamplingDefaults(num_inference_steps=7), SamplingDefaults()]).num_inference_steps
+    50
+    """
+    different = set(values)
+    return different.pop() if len(different) == 1 else SamplingDefaults()

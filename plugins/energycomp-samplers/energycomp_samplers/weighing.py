@@ -1,0 +1,157 @@
+"""The weights of the particles of a run: when they are resampled, and whether samples can be trusted.
+
+Notation: variable -> symbol
+    log_weights     log w, (G, P), since particles were resampled last
+    ancestors       A_p, (G, P): the first particle that particle p descends from
+    log_evidence    log Z, (G,): the product of the mean weights at each resampling, of the particles of each sample
+
+A run of P particles has as many independent first particles as 1 / sum_a (sum_{A_p = a} w_p)^2. Where they are few,
+means are not those of the density, whatever the effective sample size of one step (Lee and Whiteley, 2018).
+
+Particles of each sample have a Z of their own, whose mean is right. Samples are drawn from each group alike, so that
+they are biased where Z differs: by its effective sample size over groups.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.sampling import SamplingReport
+from energycomp_samplers.chain import Chain
+from energycomp_samplers.kernels import Level, least_sum
+from energycomp_samplers.particles import effective_sample_size, systematic, taken
+
+MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
+LEAST_SUM = 0.5  # of the weights, for moves without a test: the variance is then 14 % too large at 50 steps
+FEW = 10.0  # ancestors of a swarm: with fewer, means were off by 0.1 to 0.8 standard deviations
+ALIKE = 0.8  # the effective sample size of evidences: below it, means were off by 0.1 to 2 standard deviations
+
+
+@attrs.define(eq=False)
+class Weighing:
+    """The log weights of a run, and what the report says of them."""
+
+    options: Any
+    log_weights: Tensor
+    generator: Any
+    is_weighing: bool = attrs.field(default=attrs.Factory(lambda run: run.options.weights != "none", takes_self=True))
+    ess: list[float] = attrs.field(factory=list)
+    resampled: list[int] = attrs.field(factory=list)
+    stopped: Level | None = None  # where the spread of the weights ended them
+    starts_far: bool = False  # whether weights of energies could not correct the start
+    log_evidence: Tensor = attrs.field(init=False)
+    ancestors: Tensor = attrs.field(init=False)
+    independent: float | None = None  # first particles, the mean over groups, when weights ended
+
+    def __attrs_post_init__(self) -> None:
+        groups, count = self.log_weights.shape
+        self.log_evidence = self.log_weights.new_zeros(groups)
+        self.ancestors = torch.arange(count, device=self.log_weights.device).expand(groups, count)
+
+    def weighed(self, increment: Tensor | None, level: Level, twisted: Tensor | None = None) -> Tensor:
+        """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P)."""
+        count = self.log_weights.shape[1]
+        if increment is not None:
+            self._add(increment, level)
+        weighs = self.is_weighing or twisted is not None
+        if twisted is not None:
+            self.log_weights = self.log_weights + twisted
+        if weighs:
+            self.ess.append(float(effective_sample_size(self.log_weights).mean()))
+            weighs = not level.is_last
+            self.is_weighing = self.is_weighing and weighs
+        if not weighs:
+            return self._ended(level)
+        # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
+        drawn = systematic(self.log_weights, count, self.generator)
+        # Resample where few particles have the weight of a group.
+        low = effective_sample_size(self.log_weights) < self.options.resample_below
+        if bool(low.any()):
+            self.resampled.append(level.step)
+        places = torch.where(low[:, None], drawn, torch.arange(count, device=drawn.device))
+        self.ancestors = taken(self.ancestors, places)
+        self.log_evidence = self.log_evidence + self._mean_weight().masked_fill(~low, 0.0)
+        self.log_weights = self.log_weights.masked_fill(low[:, None], 0.0)
+        return places
+
+    def _ended(self, level: Level) -> Tensor:
+        """Equal weights from here on; of the particles of one sample, one stays."""
+        self.resampled.append(level.step)
+        self.log_evidence = self.log_evidence + self._mean_weight()
+        shares = torch.softmax(self.log_weights, dim=1)
+        of_ancestor = torch.zeros_like(shares).scatter_add_(1, self.ancestors, shares)
+        self.independent = float((1.0 / of_ancestor.square().sum(dim=1)).mean())
+        count = self.log_weights.shape[1]
+        return systematic(self.log_weights, count if self.options.particles is None else 1, self.generator)
+
+    def _mean_weight(self) -> Tensor:
+        """The log of the mean weight of each group, (G,)."""
+        count: int = self.log_weights.shape[1]
+        return self.log_weights.logsumexp(dim=1) - math.log(count)
+
+    def _add(self, increment: Tensor, level: Level) -> None:
+        """Adds the weights of a step, unless they are noise."""
+        options = self.options
+        mean = increment.mean(dim=1, keepdim=True)
+        increment = increment - mean
+        least = options.resample_above
+        spread = float(increment.std(dim=1, correction=0).mean())
+        if options.weights == "energy" and level.step == 0 and spread > MAX_SPREAD:
+            self.starts_far, increment, spread = True, torch.zeros_like(increment), 0.0
+        self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
+        if not self.is_weighing and least is None:
+            self.stopped = level
+        if self.is_weighing:
+            self.log_weights = self.log_weights + increment.clamp(-options.clamp, options.clamp)
+            self.log_evidence = self.log_evidence + mean.squeeze(1)
+
+    def report(self, chain: Chain | None) -> SamplingReport:
+        notes = []
+        if self.starts_far:
+            notes.append(
+                "particles started from noise that is far from the product at the noisiest timestep: the log weights "
+                f"for the difference had a standard deviation above {MAX_SPREAD:g} and were left out; use a noise "
+                "schedule that ends nearer to noise"
+            )
+        if self.stopped is not None and self.stopped.alpha < 0.5:
+            better = "use more steps" if self.stopped.step else "use SMC(weights='fkc') or sampler='mala'"
+            notes.append(
+                f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
+                f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; {better}"
+            )
+        is_untested = chain is not None and chain.options.acceptance is None and self.options.weights == "none"
+        if chain is not None and is_untested and (total := least_sum(chain.target)) < LEAST_SUM:
+            notes.append(
+                f"the weights sum to {total:.3g}, for which moves without a test do not arrive at the density: samples "
+                "are too far apart; use sampler='mala'"
+            )
+        notes += self._few()
+        return SamplingReport(
+            ess=tuple(self.ess),
+            resampled=tuple(self.resampled),
+            ancestors=self.independent,
+            acceptance={} if chain is None else chain.acceptance,
+            log_weights=tuple(map(tuple, self.log_weights.tolist())) if self.ess else (),
+            notes=tuple(notes),
+        )
+
+    def _few(self) -> list[str]:
+        """What to warn of where samples descend from few particles, or each sample has too few."""
+        groups, count = self.log_weights.shape
+        if self.options.particles is None:
+            least = min(FEW, max(1.5, count / 5.0))  # of few particles, a few ancestors are many
+            if count == 1 or self.independent is None or self.independent >= least:
+                return []
+            few = f"all {count} samples descend from about {self.independent:.1f} of the particles"
+            return [f"the weights collapsed: {few}; use more particles or steps"]
+        share = float(effective_sample_size(self.log_evidence[None]))
+        if self.options.constraint is None or share >= ALIKE:
+            return []
+        few = f"{count} particles of each sample are too few for the constraint"
+        worth = f"{groups} samples are worth {share * groups:.1f} of its distribution"
+        return [f"the weights collapsed: {few}, and {worth}; use more particles, or one swarm (particles=None)"]
