@@ -26,7 +26,6 @@ test: install  ## everything that CI checks
 	$(BIN)/lint-imports
 # With bytecode, or each worker and each process that a test starts compiles what it imports again.
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: install  ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix

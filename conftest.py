@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 LONG = {
     "test_attributes", "test_browser", "test_contract", "test_degenerate", "test_evaluate_command", "test_examples",
     "test_faults", "test_many_images", "test_moves", "test_notebooks", "test_objects_weights", "test_pages",
-    "test_reader", "test_reliability", "test_sampling", "test_weights",
+    "test_reader", "test_reliability", "test_sampling", "test_site", "test_weights",
 }  # fmt: skip
 
 

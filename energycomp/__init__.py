@@ -5,6 +5,7 @@ The names below are resolved at first use, so that importing energycomp imports 
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use, moved
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
         HasEnergy as HasEnergy,
         crop as crop,
         during as during,
-        frames as frames,
-        items as items,
         match_snr as match_snr,
         on as on,
         per_sample as per_sample,
@@ -59,9 +58,11 @@ _MOVED = {
     **dict.fromkeys(("Edit", "edit"), "energycomp_edit"),
     **dict.fromkeys(("denoising_loss", "fit"), "energycomp_lab.training"),
     **dict.fromkeys(("regional", "within"), "energycomp_samplers"),
+    **dict.fromkeys(("frames", "items"), "energycomp.components"),
 }
 __getattr__ = moved(__name__, _MOVED, otherwise=_own)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    own = {name for name, value in globals().items() if name.startswith("__") or isinstance(value, ModuleType)}
+    return sorted(own.union(__all__))

@@ -1,4 +1,12 @@
-"""The exceptions of energycomp. Every message says what was got, what was expected and what to do."""
+"""The exceptions and the warning of energycomp. Every message says what was got, what was expected and what to do."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class EnergycompError(Exception):
@@ -31,6 +39,26 @@ class HubError(EnergycompError, ConnectionError):
 
 class NonFiniteError(EnergycompError, ArithmeticError):
     """A network predicted NaN or infinity; the message names the component and the step."""
+
+
+class EnergycompWarning(UserWarning):
+    """Base of all warnings of energycomp about samples and answers; the CLI prints them as it prints errors."""
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Prints the warnings of energycomp in the block as one line each on stderr; others as Python prints them."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, EnergycompWarning):
+                print(f"energycomp: warning: {message}", file=sys.stderr)  # noqa: T201
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def first_line(error: Exception) -> str:

@@ -129,7 +129,7 @@ def verify(path: str | Path) -> None:
     ...     _ = (Path(folder) / "model" / "config.json").write_text("{ }")
     ...     verify(Path(folder) / "model")
     Traceback (most recent call last):
-    energycomp.errors.CheckpointError: ... is damaged: config.json has 3 bytes, the manifest says 2...
+    energycomp.errors.CheckpointError: ... holds an edited config.json, which has 3 bytes, the manifest says 2...
     """
     path = Path(path)
     manifest = {name: entry for name, entry in _read_manifest(path).items() if not _is_document(name)}
@@ -142,10 +142,10 @@ def verify(path: str | Path) -> None:
         for name, file in files.items():
             _check_inside(path, name, file)
             if (size := file.stat().st_size) != manifest[name]["size"]:
-                raise _damaged(path, f"{name} has {size} bytes, the manifest says {manifest[name]['size']}")
+                raise _altered(path, file, name, f"has {size} bytes, the manifest says {manifest[name]['size']}")
         for name, file in files.items():
             if _sha256(file) != manifest[name]["sha256"]:
-                raise _damaged(path, f"{name} is altered, its sha256 is not the manifest's")
+                raise _altered(path, file, name, "is altered, its sha256 is not the manifest's")
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error}. Check its permissions and the disk.") from error
 
@@ -265,6 +265,18 @@ def _is_document(name: str) -> bool:
     path = PurePosixPath(name)
     known = path.suffix.lower() in DOCUMENTS or path.name in NAMED_DOCUMENTS
     return known or not BOOKKEEPING.isdisjoint(path.parts[:1])
+
+
+def _altered(path: Path, file: Path, name: str, how: str) -> CheckpointError:
+    """A file that is not what was written. JSON that can be read was edited by a person; anything else is damaged."""
+    if file.suffix == ".json":
+        with suppress(ValueError):
+            json.loads(file.read_text(encoding="utf-8"))
+            return CheckpointError(
+                f"{path} holds an edited {name}, which {how}. Expected the file as it was written; undo the edit. To "
+                "change a setting, load the model, change it in Python, and write it by save_pretrained."
+            )
+    return _damaged(path, f"{name} {how}")
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

@@ -6,6 +6,7 @@ Run it as `python examples/demo.py [MODEL] [FOLDER]`, with a model of whole obje
 """
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import energycomp
+from energycomp.errors import EnergycompWarning
 from energycomp.images import grid, overlay, save_image, strip, to_output
 from energycomp_lab.evaluation import source_of, true_values
 
@@ -57,9 +59,11 @@ def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
 def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, truth: Any) -> None:
     """Infers the objects of a picture: prints their places, their words and how certain each word is; draws the places.
 
-    Rings are the places that are found, crosses are the true ones.
+    Reasons not to trust the answer are below its table. Rings are the places that are found, crosses are the true ones.
     """
-    answer = energycomp.infer(image, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EnergycompWarning)  # the answer has it, too
+        answer = energycomp.infer(image, model)
     table = Table("#", "x", "y", "size", "color", "material", "shape")
     sure = torch.ones(answer.count, 4) if answer.certainty is None else answer.certainty
     for number, (value, certainty) in enumerate(zip(answer.conditions, sure.tolist(), strict=True), start=1):
@@ -71,6 +75,8 @@ def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, t
         f"\n{name}: {answer.count} objects of {len(truth)}, fit {answer.fit:.3f}, {answer.rows:,} network rows"
     )
     console.print(table)
+    for reason in answer.warnings:
+        print(f"warning: {reason}")
     save(overlay(model.shown(image), answer.conditions[:, :2], truth=truth[:, :2]), folder / f"read-{name}.png")
     if answer.trace:
         save(trace_plot(answer.trace), folder / f"read-{name}-search.png")
@@ -132,7 +138,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = energycomp.load(source)
     composed = {count: compose(model, count, folder) for count in (3, 5, 8)}
-    example = source_of("clevr", model).examples("synthetic:4-5", count=1, seed=0)[0]
+    example = source_of("clevr", model).examples("synthetic:4-5", count=1, seed=5)[0]
     rendered = to_output(example.image[None], "pil")[0]
     read(model, rendered, "rendered", folder, true_values(example, model.conditioner))
     read(model, composed[5], "composed", folder, described(model, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +12,12 @@ from pathlib import Path
 
 import attrs
 import pytest
+import torch
+
+from energycomp.errors import EnergycompWarning
+from energycomp.images import to_output
+from energycomp.models import Calibration
+from energycomp.testing import planted, tinted_model
 
 copier = pytest.importorskip("copier")
 pytest.importorskip("cmaes")
@@ -136,3 +143,20 @@ def test_the_template_refuses_a_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="Two lower-case words or more"):
         make(tmp_path / "new", name=name)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_demo_says_in_a_line_what_not_to_trust(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    specification = importlib.util.spec_from_file_location("demo", EXAMPLES / "demo.py")
+    assert specification is not None
+    assert specification.loader is not None
+    demo = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(demo)
+    usual = Calibration((1,), ((-20.0, -20.0),), ((1.0, 1.0),), scores=tuple(range(1, 10)), images=20)  # no image is
+    model = tinted_model(solver="pursuit", counts=(0, 2), calibration=usual)
+    values = torch.cat([model.conditioner.parse(0.3, 0.4)])
+    demo.read(model, to_output(planted(model, values), "pil")[0], "planted", tmp_path, values)
+    said = [line for line in capsys.readouterr().out.splitlines() if "out of distribution" in line]
+    assert [line.startswith("warning: ") for line in said] == [True]
+    assert not [one for one in recwarn if issubclass(one.category, EnergycompWarning)]

@@ -55,6 +55,11 @@ def test_a_whole_folder_verifies(model: Path) -> None:
     ("damage", "message"),
     [
         (lambda model: (model / "config.json").unlink(), "missing file config.json"),
+        (
+            lambda model: (model / "config.json").write_text('{"edited": 1}'),
+            "holds an edited config.json.*undo the edit",
+        ),
+        (lambda model: (model / "config.json").write_text('{"cut'), "is damaged: config.json has 5 bytes"),
         (lambda model: (model / "parts" / "new").touch(), "extra file parts/new"),
         (lambda model: (model / "parts" / "weights.bin").write_bytes(bytes(99)), "parts/weights.bin has 99 bytes"),
         (lambda model: (model / "parts" / "weights.bin").write_bytes(b"1" * 100), "parts/weights.bin is altered"),

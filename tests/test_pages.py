@@ -209,6 +209,12 @@ def test_an_exception_for_python_is_needed(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_an_installation_from_an_index_says_that_there_is_none_yet(page: Path) -> None:
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert not re.search(r"pip install '?energycomp", text) or "not on a package index yet" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_and_pictures_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|(?:src|href)=\"([^\"#]+)\"", text):

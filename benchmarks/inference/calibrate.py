@@ -12,7 +12,7 @@ import torch
 from benchmarks.common.options import parser
 from energycomp import Model, load
 from energycomp.models import save_pretrained
-from energycomp_lab.evaluation import calibrate, source_of
+from energycomp_lab.evaluation import calibrate, dataset_of, source_of
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     options = parsed.parse_args()
     torch.set_num_threads(1)
     model: Model = load(options.model)
-    examples = source_of(model.name, model).examples(options.data, count=options.n, seed=options.seed)
+    examples = source_of(dataset_of(model), model).examples(options.data, count=options.n, seed=options.seed)
     save_pretrained(calibrate(model, examples, seed=options.seed), options.out, dtype=torch.float16)
     print(load(options.out).defaults.calibration)
 

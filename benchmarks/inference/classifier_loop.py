@@ -31,7 +31,7 @@ from energycomp import Model, load
 from energycomp.cli import append_line, read_lines
 from energycomp.inference import NoiseBank, Problem, make_problem, residual_errors
 from energycomp.plugins import find
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.evaluation import dataset_of, true_values
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.shared import configurations, dictionary
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = [name for name in options.asked if name]
     parse = model.conditioner.parse
     candidates = torch.cat([parse(**{name: v}) for name in asked for v in (False, True)]) if asked else None
-    examples = find("datasets", options.source or model.name)().examples(
+    examples = find("datasets", options.source or dataset_of(model))().examples(
         options.data, count=options.n, seed=options.seed
     )
     kind = "-".join([identity(options.model, model), options.data.replace(":", "_"), *asked, str(options.seed)])

@@ -33,7 +33,7 @@ from energycomp.components import groups_of
 from energycomp.inference import make_problem
 from energycomp.models import Model, save_pretrained
 from energycomp.plugins import find
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.evaluation import dataset_of, true_values
 from energycomp_solvers.shared import all_errors, configurations, dictionary, marginals, memberships
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     timesteps = tuple(options.timesteps) if options.timesteps else model.defaults.timesteps
     defaults = attrs.evolve(model.defaults, timesteps=timesteps, log_errors=options.log)
     model = attrs.evolve(model, defaults=defaults)
-    source = find("datasets", options.source or model.name)()
+    source = find("datasets", options.source or dataset_of(model))()
     examples = list(source.examples(options.data, count=2 * options.n, seed=options.seed))
     if options.changed:
         generator = torch.Generator().manual_seed(options.seed)

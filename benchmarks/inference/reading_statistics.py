@@ -26,7 +26,7 @@ from energycomp.images import to_unit
 from energycomp.inference import Problem, make_problem, paired, standard_error
 from energycomp.plugins import find
 from energycomp.testing import attributes_model, labels_model, planted
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.evaluation import dataset_of, true_values
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit
 
@@ -85,7 +85,7 @@ def coverage(model: Model, readings: int) -> Iterator[list[str]]:
     names = ("error", "difference to one fewer", "difference to one more", "difference to one moved")
     inside: dict[str, list[bool]] = {name: [] for name in names}
     declared: dict[float, list[bool]] = {level: [] for level in LEVELS}
-    source = find("datasets", model.name)()
+    source = find("datasets", dataset_of(model))()
     for index, example in enumerate(tqdm(source.examples("synthetic:1-8", count=IMAGES, seed=5), desc="images")):
         problem = make_problem(model.encode(example.image), model)
         errors = _errors(problem, true_values(example, model.conditioner), readings // IMAGES, index)
@@ -123,7 +123,7 @@ def _errors(problem: Problem, true: Tensor, readings: int, seed: int) -> Tensor:
 
 def alarms(model: Model, scenes: int, foreign: int) -> Iterator[list[str]]:
     """How often images are called out of distribution."""
-    source = find("datasets", model.name)()
+    source = find("datasets", dataset_of(model))()
     held_out = source.examples("synthetic:0-10", count=scenes, seed=2)
     found = [_is_foreign(example.image, model) for example in tqdm(held_out, desc="held-out scenes")]
     yield [MODEL, "held-out scenes of 0 to 10 objects, out of distribution", share(found), "1%"]
@@ -150,7 +150,8 @@ def foreign_images(model: Model, n: int) -> dict[str, list[Tensor]]:
         "coloured blocks": [_blocks(height, width, generator) for _ in range(n)],
     }
     scenes = [
-        model.processor(e.image)[0] for e in find("datasets", model.name)().examples("synthetic:2-6", count=n, seed=77)
+        model.processor(e.image)[0]
+        for e in find("datasets", dataset_of(model))().examples("synthetic:2-6", count=n, seed=77)
     ]
     found |= {f"scenes, {name}": [change(scene) for scene in scenes] for name, change in CHANGES.items()}
     for name, data in OTHERS:

@@ -18,8 +18,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp import Composer, Composition, items, window
-from energycomp.components import Composable, NoisedSpace, by_sample, cosine_schedule, log_snr
+from energycomp import Composer, Composition, window
+from energycomp.components import Composable, NoisedSpace, by_sample, cosine_schedule, items, log_snr
 from energycomp_samplers import Canvas
 
 MEAN, SPREAD = 0.5, 0.6

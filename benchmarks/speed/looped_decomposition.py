@@ -18,6 +18,7 @@ from energycomp.components import Condition
 from energycomp.decomposition import DiffusionDecomposer
 from energycomp.plugins import find
 from energycomp.sampling import make_scheduler, sample
+from energycomp_lab.evaluation import dataset_of
 
 COMMAND = "python benchmarks/speed/looped_decomposition.py"
 
@@ -57,7 +58,7 @@ def main() -> None:
     options = measure.speed_options(__doc__, model="decomp").parse_args()
     torch.set_num_threads(options.threads)
     model, network = measure.timed(load(options.model))
-    (example,) = find("datasets", model.name)().examples("synthetic:3", count=1, seed=options.seed)
+    (example,) = find("datasets", dataset_of(model))().examples("synthetic:3", count=1, seed=options.seed)
     latents = DiffusionDecomposer(model).encode(example.image)
 
     def exact(_: str, looped: Tensor, ours: Tensor) -> dict[str, Any]:

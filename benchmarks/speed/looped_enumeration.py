@@ -15,7 +15,7 @@ from benchmarks.common.measure import LOOPED, OURS, Ways, looped_row
 from energycomp import Model, load
 from energycomp.inference import make_problem, residual_errors
 from energycomp.plugins import find
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.evaluation import dataset_of, true_values
 
 CASES = ("2^4", "2^8", "2^16")
 LARGE = 2**12  # label sets beyond which the looped way runs a part only
@@ -74,7 +74,7 @@ def extrapolated(found: dict[str, Any], size: int, part: int, draws: int) -> dic
 
 def scene(model: Model, seed: int) -> tuple[Tensor, Tensor]:
     """A rendered scene of 3 objects (1, C, H, W), and 16 places (16, 2): the objects', then others."""
-    (example,) = find("datasets", model.name)().examples("synthetic:3", count=1, seed=seed)
+    (example,) = find("datasets", dataset_of(model))().examples("synthetic:3", count=1, seed=seed)
     others = torch.rand(13, 2, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.1
     return model.encode(example.image), torch.cat([true_values(example, model.conditioner), others])
 

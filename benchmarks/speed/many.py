@@ -19,6 +19,7 @@ from energycomp import infer, load
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solution, infer_many
 from energycomp.plugins import find
+from energycomp_lab.evaluation import dataset_of
 
 COMMAND = "python benchmarks/speed/many.py"
 
@@ -31,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", OutOfDistributionWarning)
     model = load(options.model, device=options.device)
-    examples = find("datasets", model.name)().examples(options.data, count=options.n, seed=options.seed)
+    examples = find("datasets", dataset_of(model))().examples(options.data, count=options.n, seed=options.seed)
     images = [to_unit(torch.as_tensor(example.image)) for example in examples]
     infer(images[0], model, generator=options.seed)  # the first is slower
     started = _clock()

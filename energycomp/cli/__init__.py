@@ -10,6 +10,7 @@ from energycomp.cli.files import (
     check_png as check_png,
     image_files as image_files,
     make_folder as make_folder,
+    read_image as read_image,
     result_files as result_files,
 )
 from energycomp.cli.infer import Format as Format, Redraw as Redraw

@@ -26,7 +26,7 @@ from energycomp.cli.infer import infer
 from energycomp.cli.options import Run, shared_options
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
-from energycomp.errors import EnergycompError, InputError
+from energycomp.errors import EnergycompError, InputError, plain_warnings
 
 MOVED = {  # options of earlier versions: what to write instead
     **dict.fromkeys(
@@ -157,7 +157,8 @@ def _plugin_command(name: str) -> Any:
 
     made = find("commands", name)()
     if not isinstance(made, typer.Typer):
-        function, made = made, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        function = made
+        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
         made.command(name, cls=_class_of(function))(function)
     return typer.main.get_command(made)
 
@@ -197,11 +198,12 @@ def _options(
 
 
 def main() -> None:
-    """Runs the command line. An error of energycomp is one message on stderr, without a traceback."""
+    """Runs the command line. An error or a warning of energycomp is one message on stderr, without a traceback."""
     # A thread of torch that waits for a slower one sleeps; spinning, it would take a core from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app()
+        with plain_warnings():
+            app()
     except EnergycompError as error:
         typer.echo(f"energycomp: {error}", err=True)
         sys.exit(2)

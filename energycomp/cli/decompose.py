@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import check_png
+from energycomp.cli.files import check_png, read_image
 from energycomp.cli.options import SHOWN, ModelName, Png, Raw, Run, Steps, loading
 from energycomp.errors import InputError
 from energycomp.progress import working
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from energycomp.decomposition import Decomposer
     from energycomp.models import Model
 
+CHECK_STEPS = 10  # that tell how much of an image its parts explain
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]
 
 
@@ -45,7 +46,7 @@ def decompose(
     with loading(model):
         import torch
 
-        from energycomp.decomposition import EXPLAINED, decompose_samples, explained_variance
+        from energycomp.decomposition import decompose_samples, explained_variance
         from energycomp.images import save_image, strip
 
         opened, loaded, decomposer = _opened(run, images, model)
@@ -63,12 +64,7 @@ def decompose(
         covered = [None] * parts.shape[1] if shares is None else shares[k]
         entries.append({"image": str(path), "error": errors[k], "explained": explained, "parts": covered})
         lines.append(f"{path}: {parts.shape[1]} parts, mean squared error {errors[k]:.3g}")
-        if explained is not None and explained < EXPLAINED:
-            typer.echo(
-                f"{path}: parts explain {max(100 * explained, 0):.0f} % of the image, which is out of distribution for "
-                f"{loaded.name}; train on your own images: energycomp train {_recipe(loaded)} --data FOLDER",
-                err=True,
-            )
+        _warn(path, explained, loaded)
     run.show({"path": str(out), "images": entries, "rows": found.spent.rows}, [*lines, str(out)])
 
 
@@ -95,7 +91,8 @@ def recombine(
     energycomp recombine decomp a.png b.png --take 0,1*0.5 --take none -o weaker.png
     ```
 
-    Parts are numbered from 0, as `energycomp decompose` shows them. A factor scales the weight of a part.
+    Parts are numbered from 0, as `energycomp decompose` shows them. A factor scales the weight of a part. If the parts
+    of an image explain little of it, it is out of distribution, and a warning is printed.
     """
     if len(take) not in (1, len(images)):
         raise InputError(f"got {len(take)} --take for {len(images)} images; expected one, or one each in their order")
@@ -103,13 +100,18 @@ def recombine(
     with loading(model):
         import torch
 
-        from energycomp.decomposition import recombine as choose
+        from energycomp.decomposition import explained_variance, recombine as choose
         from energycomp.denoisers import count_rows
         from energycomp.images import save_image, to_output
 
         chosen = [_parts(text) for text in (take if len(take) > 1 else take * len(images))]
         opened, loaded, decomposer = _opened(run, images, model)
     sources = list(decomposer.encode(opened).split(1))
+    # Compare each image with all of its parts, in few steps: parts of an image of another kind are no parts of it.
+    few = min(steps or CHECK_STEPS, CHECK_STEPS)
+    for path, image, parts in zip(images, opened, sources, strict=True):
+        whole = decomposer.decode(parts, generator=torch.Generator().manual_seed(run.seed), num_inference_steps=few)
+        _warn(path, explained_variance(loaded.processor([image]), whole.cpu())[0], loaded)
     taken = [
         [(k, 1.0) for k in range(one.shape[1])] if parts is None else parts
         for one, parts in zip(sources, chosen, strict=True)
@@ -126,8 +128,8 @@ def recombine(
     with count_rows() as spent:
         generator = torch.Generator().manual_seed(run.seed)
         made = decomposer.decode(latents, generator=generator, num_inference_steps=steps, **further)
-    image = to_output(made, "pil")[0]
-    save_image(image if raw else loaded.shown(image, side=SHOWN), out)
+    picture = to_output(made, "pil")[0]
+    save_image(picture if raw else loaded.shown(picture, side=SHOWN), out)
     report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows}
     run.show(report, [f"{latents.shape[1]} parts", str(out)])
 
@@ -135,11 +137,22 @@ def recombine(
 def _opened(run: Run, images: list[Path], model: str) -> tuple[list[Any], Model, Decomposer]:
     """The images of files, the model of a name, and its decomposer."""
     from energycomp.decomposition import decomposer_of
-    from energycomp.images import open_image
 
-    opened = [open_image(path, single=True) for path in images]
+    opened = [read_image(path) for path in images]
     loaded = run.load(model)
     return opened, loaded, decomposer_of(loaded)
+
+
+def _warn(path: Path, explained: float | None, model: Model) -> None:
+    """Says on stderr that the parts explain too little of an image, from 0 to 1."""
+    from energycomp.decomposition import EXPLAINED
+
+    if explained is not None and explained < EXPLAINED:
+        typer.echo(
+            f"{path}: parts explain {max(100 * explained, 0):.0f} % of the image, which is out of distribution for "
+            f"{model.name}; train on your own images: energycomp train {_recipe(model)} --data FOLDER",
+            err=True,
+        )
 
 
 def _recipe(model: Model) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from energycomp.cli.files import check_png
+from energycomp.cli.files import check_png, read_image
 from energycomp.cli.options import Components, Count, ModelName, Png, Run, loading, parse_count, read_text
 from energycomp.progress import working
 
@@ -36,10 +36,11 @@ def explain(
         import torch
 
         from energycomp.decomposition import decomposer_of
-        from energycomp.images import open_image, save_image
+        from energycomp.images import save_image
         from energycomp.inference import OutOfDistributionWarning, answer_text, explain as explained, infer
 
-        picture, loaded = open_image(image, single=True), run.load(model, searchable=True)
+        picture = read_image(image)
+        loaded = run.load(model, searchable=True, reads={"--component": component or []})
         known: Any = [read_text(loaded, text, "--component") for text in component or []]
     with working("energycomp: explaining ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer

@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set as AbstractSet
+
+    from PIL import Image
 
 RESULTS = "results.jsonl"  # marks a folder that `energycomp infer` wrote
 
@@ -55,6 +59,26 @@ def make_folder(folder: Path, option: str) -> Path:
     return folder
 
 
+def read_image(path: Path, *, written: bool = False) -> Image.Image:
+    """The one image of a file, after a warning on stderr of what is not kept of it.
+
+    Args:
+        written: whether an image of the same kind is written, which has 8 bits a channel and no transparency.
+    """
+    from energycomp.images import lost, open_image
+    from energycomp.progress import over_bar
+
+    image, notes = open_image(path, single=True), lost(path)
+    if not written:
+        notes.pop("depth", None)  # no model has more
+    elif notes.keys() & {"depth", "transparency"}:
+        notes["written"] = "what is written has 8 bits a channel and no transparency"
+    if notes:
+        with over_bar():
+            typer.echo(f"energycomp: warning: {path}: {'; '.join(notes.values())}", err=True)
+    return image
+
+
 def image_files(
     paths: Sequence[Path], *, without: Path | None = None, suffixes: AbstractSet[str] | None = None
 ) -> dict[Path, Path]:
@@ -67,7 +91,7 @@ def image_files(
         without: a file or folder inside a folder that is left out, such as that of the results.
         suffixes: of the files that are taken from folders; those of images when left out.
     """
-    from energycomp.images import FORMATS
+    from energycomp.images import FORMATS, check_no_address
 
     found: dict[Path, Path] = {}
     suffixes = FORMATS.keys() if suffixes is None else suffixes
@@ -77,6 +101,7 @@ def image_files(
         except OSError:  # too long a name
             is_folder = is_file = False
         if not (is_folder or is_file):
+            check_no_address(path)
             raise InputError(f"got {path}, which does not exist; expected an image or a folder of images")
         files = [path]
         if is_folder:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder
+from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder, read_image
 from energycomp.cli.lines import append_line, read_lines
 from energycomp.cli.options import Count, ImageFiles, ModelName, Run, SolverName, loading, parse_count, parse_options
 from energycomp.cli.output import TABLES, read_numbers
@@ -56,6 +56,8 @@ def infer(
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
     results.jsonl are not read again. --json prints one line per image.
+
+    Of a file with several frames the first is read, and transparent pixels are drawn on white; a warning says so.
 
     A model of numbers reads the rows of .csv, .npy and .parquet files.
 
@@ -126,7 +128,7 @@ def _read(
             if reading.lacks(record):
                 reading.redrawn(model, open_image(path, single=True), record)
             return record
-    record = reading.read(model, open_image(path, single=True) if row is None else row, head, name)
+    record = reading.read(model, read_image(path) if row is None else row, head, name)
     if kept is not None:
         append_line(kept.file, record)
     return record

@@ -17,6 +17,7 @@ from energycomp.progress import working
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from energycomp.components import Conditioner
     from energycomp.models import Model
     from energycomp.plugins import Kind
 
@@ -106,9 +107,10 @@ class Run(typer.Context):
     device: str
     as_json: bool
 
-    def load(self, source: str, *, searchable: bool = False) -> Model:
-        """The model of a name, folder or hub id, with the arguments of --option."""
-        return load_model(source, self.device, parse_options(self.option), searchable=searchable)
+    def load(self, source: str, **how: Any) -> Model:
+        """The model of a name, folder or hub id, with the arguments of --option; keywords as of `load_model`."""
+        loaded: Model = load_model(source, self.device, parse_options(self.option), **how)
+        return loaded
 
     def show(self, report: Mapping[str, Any], lines: Sequence[str]) -> None:
         """Prints the report, to which the seed belongs, as one line of JSON, or its text lines."""
@@ -137,14 +139,24 @@ def loading(source: str) -> AbstractContextManager[None]:
     return working(f"energycomp: loading {source} ...")
 
 
-def load_model(source: str, device: str, options: Mapping[str, Any] | None = None, *, searchable: bool = False) -> Any:
+def load_model(
+    source: str,
+    device: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    searchable: bool = False,
+    reads: Mapping[str, Sequence[str]] | None = None,
+    placed: Sequence[str] = (),
+) -> Any:
     """The model of a name, folder or hub id, on a device that this machine has.
 
     Args:
         options: arguments of the model; `concepts`, `template` and `views` change what was loaded.
         searchable: refuses a model that names its own decomposer, which has nothing to search.
+        reads: texts of components by what errors call them, which are refused before weights are loaded.
+        placed: the same, of components whose places may be left out.
     """
-    from energycomp.models import check_device, load
+    from energycomp.models import before_weights, check_device, load
 
     given = dict(options or {})
     concepts, template, views = (given.pop(name, None) for name in ("concepts", "template", "views"))
@@ -154,13 +166,37 @@ def load_model(source: str, device: str, options: Mapping[str, Any] | None = Non
             "got dtype float16 on the CPU, where it is slow and overflows; expected bfloat16 or float32 there; give "
             "another dtype, or a GPU by --device"
         )
-    loaded = _with_views(over(load(source, device=device, **given), concepts, template), views)
+    others = concepts is not None or template is not None  # other words than those of the model's own conditioner
+    with before_weights(_refusing(source, {} if others else reads or {}, () if others else placed)):
+        loaded = _with_views(over(load(source, device=device, **given), concepts, template), views)
     if searchable and loaded.decomposer_name is not None:
         raise InputError(
             f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "
             "for; use energycomp decompose, and recombine to change a picture"
         )
     return loaded
+
+
+def _refusing(
+    source: str, reads: Mapping[str, Sequence[str]], placed: Sequence[str]
+) -> Callable[[str, Conditioner], None]:
+    """What raises `InputError` for the first text that is no component of a conditioner."""
+
+    def check(name: str, conditioner: Conditioner) -> None:
+        import torch
+
+        from energycomp.components import weighted
+        from energycomp.components.values import Places
+
+        found = [weighted(text).text for text in placed]
+        if isinstance(conditioner, Places):
+            found = conditioner.placed(found, torch.Generator())
+        known = source if source.startswith(name) else name
+        for what, texts in [("the component", found), *reads.items()]:
+            for text in texts:
+                _value(conditioner, weighted(text).text, what, known)
+
+    return check
 
 
 def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source", "device")) -> dict[str, str]:
@@ -224,12 +260,16 @@ def _with_views(model: Model, views: str | None) -> Model:
 
 def read_text(model: Model, text: str, option: str) -> Tensor:
     """The text of a component as a value (1, *V) of the model's conditioner."""
+    return _value(model.conditioner, text, option, model.name)
+
+
+def _value(conditioner: Conditioner, text: str, option: str, name: str) -> Tensor:
     from energycomp.components import read_value
 
     try:
-        return read_value(model.conditioner, text)
+        return read_value(conditioner, text)
     except InputError as error:
-        raise InputError(f"got {option} {text!r}, which is not a component of {model.name}: {error}") from error
+        raise InputError(f"got {option} {text!r}, which is not a component of {name}: {error}") from error
 
 
 def parse_count(text: str | None) -> tuple[int, int] | None:

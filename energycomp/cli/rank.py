@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from energycomp.cli.files import image_files
+from energycomp.cli.files import image_files, read_image
 from energycomp.cli.options import Components, ImageFiles, ModelName, Not, Run, loading
 from energycomp.cli.output import print_json, print_table, ranking_record, wrong_components
 from energycomp.errors import InputError
@@ -35,12 +35,11 @@ def rank(
         raise InputError("got no component; expected --component or --not, such as --component 0.3,0.5")
     paths = list(image_files(images).values())
     with loading(model):
-        from energycomp.images import open_image
         from energycomp.inference import rank as ranked
         from energycomp.sampling import Composer
 
-        pictures: list[Any] = [open_image(path, single=True) for path in paths]
-        loaded = run.load(model, searchable=True)
+        pictures: list[Any] = [read_image(path) for path in paths]
+        loaded = run.load(model, searchable=True, reads={"the component": [*(component or []), *(negated or [])]})
     parts: list[Any] = [loaded.read(text, weight=1.0) for text in component or []]
     parts += [~loaded.read(text, weight=1.0) for text in negated or []]
     with working("energycomp: ranking ..."):

@@ -132,7 +132,7 @@ def sample(
 
         options = _options(sampler, guidance)
         _check(sets, negated, best_of)
-        loaded = run.load(model)
+        loaded = run.load(model, placed=[*chain(*sets)], reads={"the component": negated})
         check_table(loaded, out)
     report: dict[str, Any] = {}
     lines: list[str] = []

@@ -213,6 +213,7 @@ class Conditional(Composable):
         condition: 1 row for a whole batch, or B rows, one per sample; of n rows, sample i has row i mod n.
         name: what `repr` and errors call it.
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
+        known: the name of its model, and how many components of it an image has at most; samples of more are warned of.
         is_open: whether it is what that guidance compares with: a component whose attributes were left open.
 
     Raises:
@@ -223,6 +224,7 @@ class Conditional(Composable):
     condition: Condition
     name: str = "component"
     opened: Condition | None = None
+    known: tuple[str, int] | None = None
     is_open: bool = False
 
     def __attrs_post_init__(self) -> None:

@@ -21,7 +21,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Module) -> int:
-    """Rows of one network call, measured with `benchmarks/row_limit.py`.
+    """Rows of one network call, measured with `benchmarks/speed/row_limit.py`.
 
     On few CPU cores 8 rows of 3x64x64 fill the caches. An accelerator takes as many rows as fit into an eighth of its
     memory, with four float32 maps per row of the size of a sample and the depth of the widest convolution.

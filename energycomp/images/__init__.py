@@ -20,7 +20,13 @@ if TYPE_CHECKING:
         to_output as to_output,
         to_unit as to_unit,
     )
-    from energycomp.images.read import FORMATS as FORMATS, decode_image as decode_image, open_image as open_image
+    from energycomp.images.read import (
+        FORMATS as FORMATS,
+        check_no_address as check_no_address,
+        decode_image as decode_image,
+        lost as lost,
+        open_image as open_image,
+    )
     from energycomp.images.save import (
         WRITTEN as WRITTEN,
         data_url as data_url,

@@ -44,8 +44,7 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
             a side or 100 MB.
     """
     file = Path(path)
-    if URL.match(str(path)):
-        raise InputError(f"got the address {path}; expected a file; download it, and give its path")
+    check_no_address(path)
     try:
         size = file.stat().st_size if file.is_file() else None
     except (OSError, ValueError) as error:
@@ -53,6 +52,38 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
     if size is None:
         raise InputError(f"got {file}, which is no file; expected an image (PNG, JPEG, ...); check the path")
     return _decoded(lambda: io.FileIO(file), size, str(file), single)
+
+
+def check_no_address(path: str | os.PathLike[str]) -> None:
+    """Raises `InputError` for an address of the web, with or without the slash that `pathlib` removes."""
+    if URL.match(str(path)):
+        address = re.sub(":/{1,2}", "://", str(path), count=1)
+        raise InputError(f"got the address {address}; expected a file, since none is downloaded; download it first")
+
+
+def lost(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `open_image` does not keep of a file: of "frames", "transparency" and "depth", a sentence for each.
+
+    Raises:
+        InputError: as of `open_image`.
+    """
+    found: dict[str, str] = {}
+    formats = tuple(FORMATS.values())
+    with (
+        _our_errors(str(path)),
+        _Limited(io.FileIO(path)) as stream,
+        Image.open(stream, formats=formats) as image,
+    ):
+        _check_size(image, str(path))
+        stream.left = MAX_BYTES
+        if image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile):
+            found["depth"] = "it has more than 8 bits a channel, of which 8 are read"
+        opaque = "A" in image.getbands() and image.getchannel("A").getextrema() == (255, 255)
+        if image.has_transparency_data and not opaque:
+            found["transparency"] = "its transparent pixels are drawn on white"
+        if getattr(image, "is_animated", False):
+            found["frames"] = "it has several frames, of which the first is read"
+    return found
 
 
 def decode_image(content: bytes, name: str = "bytes", *, single: bool = False) -> Image.Image:

@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from energycomp.components.conditioning import groups_of
 from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompWarning, InputError
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.certainty import certainty_of, features, posterior
@@ -36,7 +36,7 @@ USUAL = 3.0  # standard deviations, up to which the error of an image is usual
 FIT_DRAWS = 16  # draws that measure fit and typicality
 
 
-class OutOfDistributionWarning(UserWarning):
+class OutOfDistributionWarning(EnergycompWarning):
     """The error of the answer is larger than on nearly all held-out images: do not trust it."""
 
 

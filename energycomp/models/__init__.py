@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         Defaults as Defaults,
         log_errors as log_errors,
     )
-    from energycomp.models.folder import is_folder as is_folder
+    from energycomp.models.folder import before_weights as before_weights, is_folder as is_folder
     from energycomp.models.given import (
         checked_model as checked_model,
         from_pretrained as from_pretrained,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from copy import deepcopy
 from difflib import get_close_matches
 from functools import partial
@@ -34,6 +35,8 @@ from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find, names
 
 M = TypeVar("M", bound=ModelParts)
+
+_first: ContextVar[Callable[[str, Conditioner], object] | None] = ContextVar("looks at a conditioner", default=None)
 
 CONFIG, WEIGHTS, SCHEDULE = "config.json", "model.safetensors", "alphas_cumprod"
 VAE, VAE_WEIGHTS = "vae", "diffusion_pytorch_model.safetensors"  # the folder of a codec inside that of its model
@@ -78,6 +81,19 @@ def _own_codec(model: ModelParts) -> Any:
         return None
     size = sum(file.stat().st_size for file in Path(codec.source).rglob("*.safetensors"))
     return codec.vae if 0 < size <= MAX_OWN_CODEC else None
+
+
+@contextmanager
+def before_weights(check: Callable[[str, Conditioner], object]) -> Iterator[None]:
+    """Calls `check` with the name and the conditioner of each folder that is read in the block, before its network.
+
+    What it raises ends the loading at once: a command refuses a component without the seconds that weights take.
+    """
+    token = _first.set(check)
+    try:
+        yield
+    finally:
+        _first.reset(token)
 
 
 def read(make: type[M], folder: Path) -> M:
@@ -144,10 +160,12 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
         check_fit({} if module is None else module.state_dict(), weights[part], f"the {part} of {source}")
         return made
 
-    networks = {part: on_paper(part).eval() for part in weights if part != "conditioner"}
     if weights["conditioner"]:
         on_paper("conditioner")
     conditioner: Conditioner = build("conditioner")
+    if (first := _first.get()) is not None:
+        first(config["name"], conditioner)
+    networks = {part: on_paper(part).eval() for part in weights if part != "conditioner"}
     said = {"null_trained": None, **config["denoiser"]}  # a file has to say so: its default is not taken
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     codec = config["codec"]

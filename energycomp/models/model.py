@@ -135,7 +135,9 @@ class Model(ModelParts):
         if mixed is not None:
             numbers, words = mixed.support.split(value)
             opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
-        return Conditional(self.denoiser, self.conditioner(value), name or f"{self.name}({_short(value)})", opened)
+        shown, (least, most) = name or f"{self.name}({_short(value)})", self.defaults.counts
+        known = (self.name, most) if least < most else None
+        return Conditional(self.denoiser, self.conditioner(value), shown, opened, known)
 
     @property
     def unconditional(self) -> Conditional:
@@ -221,7 +223,12 @@ class Model(ModelParts):
         return from_unit(images) if self.processor.bounded else images
 
     def to(self, device: torch.device | str) -> Model:
-        """The model on a device (its network, encoder and conditioner are moved in place)."""
+        """The model on a device (its network, encoder and conditioner are moved in place).
+
+        Raises:
+            InputError: a device that torch does not have here.
+        """
+        check_device(device)
         denoiser = self.denoiser.to(device)
         encoder = None if self.encoder is None else self.encoder.to(device)
         if (weights := weights_of(self.conditioner)) is not None:

@@ -65,13 +65,14 @@ def check_device(device: torch.device | str, argument: str = "device") -> None:
     Traceback (most recent call last):
     energycomp.errors.InputError: got device 'quantum', which cannot be used here (...); expected cpu, cuda, ...
     """
+    expected = "expected cpu, cuda, cuda:0 or mps; leave it out for the CPU"
+    if not isinstance(device, torch.device | str):
+        raise InputError(f"got {argument} {device!r}, which is no device; {expected}")
     try:
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise InputError(
-            f"got {argument} {str(device)!r}, which cannot be used here ({first_line(error).rstrip('.')}); expected "
-            "cpu, cuda, cuda:0 or mps; leave it out for the CPU"
-        ) from error
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = first_line(error).partition(". ")[0].rstrip(".")
+        raise InputError(f"got {argument} {str(device)!r}, which cannot be used here ({reason}); {expected}") from error
 
 
 def dtype_of(given: str | torch.dtype | None) -> torch.dtype | None:

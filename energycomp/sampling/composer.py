@@ -30,18 +30,18 @@ from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.components.predict import unwrapped
 from energycomp.denoisers.denoiser import Conditional
-from energycomp.errors import CompositionError, InputError
+from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
 from energycomp.sampling.guidance import LinearGuidance, check_sampled, made_guidance
 from energycomp.sampling.loop import SchedulerSampler
+from energycomp.sampling.notes import crowded, strayed
 from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
 from energycomp.seeds import Generator
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-FAR = (3.0, 30.0)  # times the value range, or standard deviations of numbers: samples beyond are warned of
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""
@@ -173,8 +173,9 @@ class Composer(Composable):
                 compositions, "cfg", "interval" and "attributes". `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
-                `notes` are Python warnings where it is left out. One says by how much samples leave the data, where
-                that is more than 3 times the value range, or 30 standard deviations of numbers.
+                `notes` are Python warnings where it is left out. One says that there are more components than their
+                model knows; one by how much samples leave the data, where that is more than 3 times the value range,
+                or 30 standard deviations of numbers.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
                 (n, ...) for data of other axes, with the value range clipped and mapped to [0, 1], or unchanged where
                 the space has none; or "latent" (the samples of the noised space as they are).
@@ -223,7 +224,8 @@ class Composer(Composable):
                 callback_on_step_end=self._step(callback_on_step_end),
                 progress=progress,
             )
-            notes = (*sampled.report.notes, *_strayed(sampled.samples, self.noised_space, chosen))
+            found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
+            notes = (*sampled.report.notes, *found)
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
             clipped = self.noised_space.value_range
             images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
@@ -265,22 +267,7 @@ def _target(
 
 def _warn(report: SamplingReport) -> None:
     for note in report.notes:
-        warnings.warn(note, stacklevel=3)  # the caller of `sample`
-
-
-def _strayed(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]:
-    """What to warn of where samples leave the data by far; nothing where neither a range nor a processor tells."""
-    if space.value_range is None and space.places is None:
-        return []
-    most = float(samples.abs().max())
-    reach = FAR[0] * space.value_range[1] if space.value_range else FAR[1]
-    if most <= reach:
-        return []
-    data = "standard deviations of the data" if space.places else f"of data in {space.value_range}"
-    other = "EulerDiscreteScheduler" if space.value_range is None else "DDPMScheduler"
-    takes_another = isinstance(sampler, SchedulerSampler) and sampler.scheduler != other
-    instead = f"scheduler={other!r}" if takes_another else "more num_inference_steps"
-    return [f"samples reach {most:.3g} {data}; expected {reach:g} at most; try {instead} or lower weights"]
+        warnings.warn(note, EnergycompWarning, stacklevel=3)  # the caller of `sample`
 
 
 def _sampling(composition: Composition) -> SamplingDefaults:

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
@@ -11,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from energycomp import __version__, cli, plugins
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompWarning, InputError
 from energycomp.plugins import registry
 
 runner = CliRunner()
@@ -31,6 +32,17 @@ def test_help_names_every_command() -> None:
     for command in cli.app.registered_commands:
         assert command.callback is not None
         assert (command.name or command.callback.__name__) in result.stdout
+
+
+def test_a_warning_of_ours_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def app() -> None:
+        warnings.warn("something may be missing", EnergycompWarning, stacklevel=1)
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+
+    monkeypatch.setitem(cli.main.__globals__, "app", app)
+    with pytest.warns(UserWarning, match="of a library"):
+        cli.main()
+    assert capsys.readouterr().err == "energycomp: warning: something may be missing\n"
 
 
 def test_plugins_json_is_the_listing() -> None:

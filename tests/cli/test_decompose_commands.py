@@ -95,6 +95,8 @@ def test_a_picture_of_another_kind_is_said_to_be_one(run: Any) -> None:
     assert shares[1] > 0.99
     assert "foreign.png: parts explain" in err
     assert "a.png" not in err
+    code, _, err = run("recombine", "./model", "foreign.png", "a.png", "--take", "0", "--take", "2", "-o", "out.png")
+    assert (code, err.count("parts explain"), err.count("foreign.png: parts explain")) == (0, 1, 1)
     Image.new("RGB", (16, 16), (102, 102, 102)).save("plain.png")  # the ground
     code, out, err = run("decompose", "./model", "plain.png", "--json")
     assert (code, json.loads(out)["images"][0]["explained"], err.partition("...\n")[2]) == (0, None, "")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from energycomp import load
+from energycomp.cli import read_image
 from energycomp.images import save_image
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
@@ -152,6 +153,41 @@ def test_infer_reports_a_broken_picture_and_reads_the_rest(
     assert len(lines(Path("out/results.jsonl"))) == 2
     code, out, err = run("infer", model, pictures / "a/broken.png")
     assert (code, out) == (2, "")
+
+
+def test_what_is_not_kept_of_a_file_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Frames, transparency and depth; a plain image, and an alpha of full opacity, need no word."""
+    colours = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    colours[0].save(tmp_path / "film.gif", save_all=True, append_images=colours[1:])
+    colours[0].save(tmp_path / "plain.gif")
+    Image.new("RGBA", (16, 16), (9, 9, 9, 99)).save(tmp_path / "glass.png")
+    Image.new("RGBA", (16, 16), (9, 9, 9, 255)).save(tmp_path / "opaque.png")
+    Image.new("I;16", (16, 16), 9999).save(tmp_path / "deep.png")
+    said = {}
+    for file in sorted(tmp_path.iterdir()):
+        for written in (False, True):
+            read_image(file, written=written)
+            said[file.name, written] = capsys.readouterr().err.removeprefix(f"energycomp: warning: {file}: ").strip()
+    film, glass = "it has several frames, of which the first is read", "its transparent pixels are drawn on white"
+    deep = "it has more than 8 bits a channel, of which 8 are read"
+    new = "what is written has 8 bits a channel and no transparency"
+    assert {key: text for key, text in said.items() if text} == {
+        ("film.gif", False): film,
+        ("film.gif", True): film,
+        ("glass.png", False): glass,
+        ("glass.png", True): f"{glass}; {new}",
+        ("deep.png", True): f"{deep}; {new}",
+    }
+
+
+def test_infer_says_once_what_is_not_kept_and_reads_no_address(run: Run, model: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    Image.new("RGBA", (16, 16), (9, 9, 9, 99)).save("glass.png")
+    code, _, err = run("infer", model, "glass.png")
+    assert (code, err.count("warning: glass.png: its transparent pixels are drawn on white")) == (0, 1)
+    code, _, err = run("infer", model, "https://example.org/x.png")
+    said = "got the address https://example.org/x.png; expected a file, since none is downloaded; download it first"
+    assert (code, said in err) == (2, True)
 
 
 def test_infer_leaves_out_a_grid_among_pictures(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:

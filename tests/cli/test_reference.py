@@ -35,3 +35,15 @@ def test_the_examples_of_every_command_can_be_parsed() -> None:
             _, name, *arguments = shlex.split(line)
             command = group.get_command(parent, name)  # type: ignore[attr-defined]
             command.make_context(name, arguments)
+
+
+def test_help_is_rendered() -> None:
+    group = typer.main.get_command(app)
+    parent = group.make_context("energycomp", [], resilient_parsing=True)
+    examples = dict(
+        re.findall(r"^## `energycomp (\w+)`\n(?:(?!^## ).)*?```sh\n(.*?)\n", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    )
+    for name in ["", *group.list_commands(parent)]:  # type: ignore[attr-defined]
+        shown = CliRunner().invoke(app, [*filter(None, [name]), "--help"], env={"COLUMNS": "200"}).output
+        assert "`" not in shown, name
+        assert examples.get(name, "") in map(str.strip, shown.splitlines()), name

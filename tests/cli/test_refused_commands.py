@@ -177,6 +177,27 @@ def test_what_needs_no_model_is_refused_before_it_is_loaded(
     assert err.splitlines()[-1].startswith("energycomp: ")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample MODEL 0.3,0.5 0.3,red",
+        "sample MODEL 0.3,0.5 --not '0.3,red * 2'",
+        "rank MODEL picture.png --component 0.3,red",
+        "explain MODEL picture.png --component 0.3,red",
+        "edit MODEL picture.png --move 1:0.3,red",
+        "edit MODEL picture.png --add 0.3,red",
+    ],
+)
+def test_a_component_is_refused_before_weights_are_loaded(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("energycomp.models.folder.filled", lambda *_: pytest.fail("weights are loaded"))
+    Image.new("RGB", (16, 16)).save("picture.png")
+    code, _, err = run(*(str(model) if word == "MODEL" else word for word in shlex.split(command)))
+    assert code == 2
+    assert "'0.3,red', which is not a component of tiny" in err
+
+
 MISSING = {
     "infer clevr picture.png": "energycomp-clevr",
     "infer clevr-small picture.png": "energycomp-solvers",

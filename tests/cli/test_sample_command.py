@@ -45,6 +45,12 @@ def test_sample_writes_a_file_per_sample_or_a_grid_and_says_what_was_composed(ru
     assert [path.name for path in Path("new").iterdir()] == ["scene.png"]
 
 
+def test_sample_says_that_there_are_more_components_than_the_model_knows(run: Run, model: Path) -> None:
+    code, _, err = run("sample", model, *(f"0.{place},0.5" for place in range(1, 5)), "--steps", 1)
+    said = "energycomp: warning: got 4 components, more than the 3 that tiny knows, so some may be missing"
+    assert (code, err.count(said)) == (0, 1)
+
+
 def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> None:
     chosen = ["--steps", 4, "--seed", 5, "--sampler", "pndm", "--precision", "bf16", "--raw", "--json"]
     code, out, _ = run("sample", model, "0.3,0.5", *chosen)

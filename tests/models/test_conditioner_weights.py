@@ -68,6 +68,7 @@ def test_they_are_trained_beside_the_network(model: Model) -> None:
 
 
 def test_they_move_with_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp.models.model.check_device", lambda _: None)
     monkeypatch.setattr(Denoiser, "to", lambda self, _: self)  # its schedule is looked at, and cannot be on meta
     weights = weights_of(model.to("meta").conditioner)
     assert weights is not None

@@ -64,6 +64,19 @@ def test_guidance_draws_attributes_more_strongly() -> None:
         assert dict(AttributeGuidance(2.5).weighted(same).terms) == dict(same.terms)
 
 
+@pytest.mark.parametrize("device", ["quantum", "xla", "meta", "", None, 3])
+def test_a_device_that_is_not_there_is_refused(device: Any) -> None:
+    with pytest.raises(InputError, match="expected cpu, cuda, cuda:0 or mps; leave it out for the CPU"):
+        tiny_model().to(device)
+    assert tiny_model().to("cpu").denoiser.device == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_one_of_our_errors() -> None:
+    with pytest.raises(InputError, match="got device 'cuda', which cannot be used here"):
+        tiny_model().to("cuda")
+
+
 def test_encode_and_decode() -> None:
     model = tiny_model()
     samples = model.encode([Image.new("RGB", (48, 32), "white"), Image.new("RGB", (5, 5), "black")])

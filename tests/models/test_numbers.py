@@ -308,7 +308,7 @@ def test_other_files_are_no_tables_of_numbers(tmp_path: Path) -> None:
     quoted = '\ufeff"height","weight","name"\r\n"1.5", 2 ,-3e0\r\n'
     (tmp_path / "quoted.csv").write_text(quoted, encoding="utf-8")
     assert read_numbers(tmp_path / "quoted.csv", model).tolist() == [[1.5, 2.0, -3.0]]
-    with pytest.raises(InputError, match=r"a\.csv for samples of clevr; expected a \.png file"):
+    with pytest.raises(InputError, match=r"a\.csv for samples of clevr-places; expected a \.png file"):
         read_numbers(tmp_path / "a.csv", load("clevr-places"))
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from types import ModuleType
 
 import pytest
 
@@ -49,6 +50,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = energycomp.Compozer
 
 
+def test_what_completion_offers_is_for_users() -> None:
+    offered = {name for name in dir(energycomp) if not name.startswith("_")}
+    assert {name for name in offered if not isinstance(getattr(energycomp, name), ModuleType)} == {*energycomp.__all__}
+    assert not offered & {"annotations", "TYPE_CHECKING", "items", "frames", "first_use"}
+
+
 def test_names_that_moved_are_found_with_a_warning() -> None:
     from energycomp_batch import Reader
     from energycomp_lab.checks import check_solver
@@ -65,6 +72,8 @@ def test_names_that_moved_are_found_with_a_warning() -> None:
     ):
         with pytest.warns(DeprecationWarning, match="now, in energycomp-(lab|batch)"):
             assert getattr(import_module(f"energycomp.{module}"), name) is expected
+    with pytest.warns(DeprecationWarning, match=r"energycomp\.items is energycomp\.components\.items now"):
+        assert energycomp.items is import_module("energycomp.components").items
     with pytest.warns(DeprecationWarning, match=r"energycomp_samplers\.regional now, in energycomp-samplers"):
         assert energycomp.regional is regional
     for name in ("AdaptiveProjected", "Rescaled", "ZeroStar"):

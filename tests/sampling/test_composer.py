@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import Composable, Condition, combine
+from energycomp.components import Composable, Composition, Condition, combine, per_sample, region
 from energycomp.denoisers import Conditional, count_rows
-from energycomp.errors import CompositionError, InputError, NonFiniteError
+from energycomp.errors import CompositionError, EnergycompWarning, InputError, NonFiniteError
 from energycomp.images import ImageProcessor, from_unit, to_unit
 from energycomp.sampling import Composer
+from energycomp.sampling.notes import crowded
 from energycomp.testing import Gaussian, bumps_model, cosine_schedule, planted, tiny_model
 
 U = Gaussian(0.0, variance=1.0, name="u", unconditional="self")
@@ -95,6 +97,23 @@ def test_a_network_of_bumps_samples_its_picture() -> None:
     )
     expected = to_unit(planted(model, places)).expand(2, -1, -1, -1)
     torch.testing.assert_close(picture, expected, rtol=0, atol=1e-4)
+
+
+def test_more_components_than_the_model_knows_are_warned_of() -> None:
+    """Counted in one sample: alternatives, scenes of a batch and negated components do not add up."""
+    model = tiny_model(counts=(0, 2))
+    a, b, c, d = (model(x, 0.5) for x in (0.1, 0.4, 0.6, 0.9))
+    left = region("left half")
+    few = [a & b, a & b & ~c, (a & b) | (c & d), per_sample([a & b, c & d]), left * a & (1 - left) * b, 3 * a & b]
+    many = {3: [a & b & c, a & (b | c) & d, per_sample([a & b, b & c & d]), left * a & b & c], 4: [a & b & c & d]}
+    assert [crowded(Composition.of(one)) for one in few] == [[]] * len(few)
+    for count, scenes in many.items():
+        for scene in scenes:
+            said = f"got {count} components, more than the 2 that tiny knows, so some may be missing; compose fewer"
+            assert crowded(Composition.of(scene)) == [said]
+    with pytest.warns(EnergycompWarning, match="more than the 2 that tiny knows") as caught:
+        Composer(a & b & c).sample(num_inference_steps=1, progress=False)
+    assert [Path(one.filename) for one in caught] == [Path(__file__)]
 
 
 def test_output_types() -> None:

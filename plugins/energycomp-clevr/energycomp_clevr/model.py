@@ -20,6 +20,8 @@ from energycomp_clevr.objects import Objects
 from energycomp_clevr.viewpoint import Viewpoint
 
 ASPECT = 480 / 320  # of the frame of CLEVR
+# The name of the model whose weights are in a folder of this package.
+NAMES = {"objects": "clevr", "small": "clevr-small", "places": "clevr-places", "places_flow": "clevr-places-flow"}
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -87,19 +89,20 @@ def _preset(
             f"got preset {preset!r} with pretrained weights, which are not in this package; expected "
             f"{' or '.join(map(repr, folders))}, or pretrained=False; train it: energycomp train clevr --preset paper"
         )
-    return shipped("energycomp_clevr", folders[preset])
+    folder = folders[preset]
+    return attrs.evolve(shipped("energycomp_clevr", folder), name=NAMES[folder])
 
 
 def places() -> Model:
     """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
-    return _on_pixels(Coordinates(), "coordinates")
+    return attrs.evolve(_on_pixels(Coordinates(), "coordinates"), name=NAMES["places"])
 
 
 def places_flow() -> Model:
     """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample."""
     model = _on_pixels(Coordinates(), "coordinates", skip=True)
     denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
-    return attrs.evolve(model, denoiser=denoiser)
+    return attrs.evolve(model, name=NAMES["places_flow"], denoiser=denoiser)
 
 
 def flow_from(model: Model) -> Model:
@@ -127,7 +130,8 @@ def flow_from(model: Model) -> Model:
 def small() -> Model:
     """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`."""
     model = _on_pixels(Objects(), "objects", blocks=2)
-    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, attribute_guidance=2.0))
+    defaults = attrs.evolve(model.defaults, attribute_guidance=2.0)
+    return attrs.evolve(model, name=NAMES["small"], defaults=defaults)
 
 
 def _on_pixels(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, skip: bool = False) -> Model:
@@ -200,7 +204,12 @@ def objects(*, vae: str | None = None) -> Model:
     # Latents decide at more noise than pixels, and their contrasts stay with more guidance.
     defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0), attribute_guidance=3.0)
     return attrs.evolve(
-        model, denoiser=denoiser, conditioner=Objects(viewpoint=True), processor=processor, defaults=defaults
+        model,
+        name=NAMES["objects"],
+        denoiser=denoiser,
+        conditioner=Objects(viewpoint=True),
+        processor=processor,
+        defaults=defaults,
     )
 
 

@@ -32,6 +32,31 @@ ATTRIBUTES = {
     "material": ("rubber", "metal"),
     "shape": ("cube", "sphere", "cylinder"),
 }  # the words of CLEVR, in the order of their codes
+KNOWN = (*(word for words in ATTRIBUTES.values() for word in words), ANYTHING)
+
+# What people write instead, and what to tell them.
+SYNONYMS = {
+    **dict.fromkeys(("box", "block", "brick", "square"), "cube"),
+    **dict.fromkeys(("ball", "orb", "globe", "circle"), "sphere"),
+    **dict.fromkeys(("can", "tube", "drum", "pillar", "barrel"), "cylinder"),
+    **dict.fromkeys(("big", "huge", "giant"), "large"),
+    **dict.fromkeys(("little", "tiny"), "small"),
+    **dict.fromkeys(("shiny", "metallic"), "metal"),
+    **dict.fromkeys(("matte", "plastic"), "rubber"),
+    **dict.fromkeys(("turquoise", "teal", "aqua"), "cyan"),
+    **dict.fromkeys(("violet", "lilac"), "purple"),
+    **dict.fromkeys(("thing", "item"), ANYTHING),
+    "grey": "gray",
+}
+NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "several", "some", "many", "both")
+BESIDE = ("on", "in", "near", "next", "beside", "behind", "below", "above", "under", "over", "of", "to", "and")
+PLACES = {
+    "left": "0.2,0.5",
+    "right": "0.8,0.5",
+    **dict.fromkeys(("middle", "center", "centre"), "0.5,0.55"),
+    **dict.fromkeys(("front", "bottom"), "0.5,0.75"),
+    **dict.fromkeys(("back", "top"), "0.5,0.4"),
+}
 
 
 @attrs.frozen
@@ -190,7 +215,7 @@ def _words(described: str) -> dict[str, str]:
     """The words of a description by attribute; raises `InputError`."""
     found: dict[str, str] = {}
     for word in described.split():
-        name = _attribute_of(word)
+        name = _attribute_of(word, described)
         if name is None:
             continue
         if name in found:
@@ -215,14 +240,24 @@ def _code(name: str, word: Any) -> int:
     return ATTRIBUTES[name].index(word) + 1
 
 
-def _attribute_of(word: str) -> str | None:
+def _attribute_of(word: str, described: str) -> str | None:
     """The attribute that a word of a description belongs to; None for "object" and articles."""
     if word in (ANYTHING, "a", "an", "the"):
         return None
     for name, words in ATTRIBUTES.items():
         if word in words:
             return name
-    known = [*(word for words in ATTRIBUTES.values() for word in words), ANYTHING]
-    near = get_close_matches(word, known, n=1)
+    raise InputError(f"got the word {word!r}; expected {', '.join(KNOWN)}; change it.{_hint(word, described)}")
+
+
+def _hint(word: str, described: str) -> str:
+    """What to write for a word that is not known: another word, a component for each object, or coordinates."""
+    if word in NUMBERS or word.isdecimal():
+        return " A component is one object: give one for each, such as 'red cube' 'red cube'"
+    if word in BESIDE or word in PLACES:
+        place = next((PLACES[other] for other in described.split() if other in PLACES), PLACES["middle"])
+        return f" A place is written as x,y in [0, 1], x to the right and y down, such as 'red cube at {place}'"
+    singular = word.removesuffix("es") if word.endswith("xes") else word.removesuffix("s")
+    near = [SYNONYMS[singular]] if singular in SYNONYMS else get_close_matches(word, KNOWN, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"got the word {word!r}; expected {', '.join(known)}; change it.{hint}")
+    return f"{hint} A component is one object" if near and singular != word and near[0] in ATTRIBUTES["shape"] else hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 
@@ -122,7 +123,7 @@ def test_presets_of_the_recipe(tmp_path: Path) -> None:
 
 def test_a_model_takes_the_words_of_the_command_line() -> None:
     model = small()
-    assert repr(model("red cube at 0.3,0.5")) == "clevr(red cube at 0.3,0.5)"
+    assert repr(model("red cube at 0.3,0.5")) == "clevr-small(red cube at 0.3,0.5)"
     rows = model("red cube at 0.3,0.5").condition.rows
     assert rows.equal(model(0.3, 0.5, color="red", shape="cube").condition.rows)
     with pytest.raises(InputError, match=r"model.scene\('red cube', 'blue sphere'\) chooses places"):
@@ -144,7 +145,7 @@ def test_objects_without_a_place_get_one_of_their_own() -> None:
 
 
 def test_models_of_one_name_have_two_names_in_a_formula() -> None:
-    whole, point = small(), places()
+    whole, point = (attrs.evolve(made(), name="clevr") for made in (small, places))
     assert repr(0.5 * whole(0.3, 0.4) + 0.5 * point(0.5, 0.6)) == "0.5 clevr(0.3, 0.4) + 0.5 clevr-2(0.5, 0.6)"
     assert repr(whole(0.3, 0.4) & whole(0.5, 0.6)) == "-u + clevr(0.3, 0.4) + clevr(0.5, 0.6)"
 
@@ -156,6 +157,15 @@ def test_models_of_one_name_have_two_names_in_a_formula() -> None:
         (" * 2", "expected a component in front"),
         ("red dog", "got the word 'dog'"),
         ("red cube at", "got the word 'at'"),
+        ("red box", "got the word 'box'.*Did you mean 'cube'"),
+        ("big grey balls", "got the word 'big'.*Did you mean 'large'"),
+        ("gray balls", "Did you mean 'sphere'\\? A component is one object"),
+        ("red cubes", "Did you mean 'cube'\\? A component is one object"),
+        ("blue boxes", "Did you mean 'cube'\\? A component is one object"),
+        ("two red cubes", "got the word 'two'.*A component is one object: give one for each, such as 'red cube'"),
+        ("3 cubes", "got the word '3'.*A component is one object"),
+        ("red cube on the left", "got the word 'on'.*A place is written as x,y .*, such as 'red cube at 0.2,0.5'"),
+        ("red cube behind a sphere", "got the word 'behind'.*A place is written as x,y"),
         ("red blue cube", "got 'red' and 'blue' in 'red blue cube'"),
     ],
 )

@@ -58,7 +58,7 @@ def test_python_and_the_command_give_one_image(
     assert model.sampling() == {
         "scheduler": "DDPMScheduler", "num_inference_steps": 100, "guidance": "attributes", "guidance_scale": 2.0
     }  # fmt: skip
-    assert result.stdout.startswith("-u + clevr(large red rubber cube at 0.3, 0.5) + clevr(small blue metal sphere")
+    assert result.stdout.startswith("-u + clevr-small(large red rubber cube at 0.3, 0.5) + clevr-small(small blue")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_another_shape_is_not_drawn_into_the_old_outline(
 
 def test_a_place_alone_is_an_object_of_any_kind(model: energycomp.Model) -> None:
     leaf = model(0.3, 0.5)
-    assert repr(leaf) == "clevr(0.3, 0.5)"
+    assert repr(leaf) == "clevr-small(0.3, 0.5)"
     with torch.no_grad():
         assert leaf.eps(torch.randn(1, 3, 64, 64), torch.tensor([500.0])).isfinite().all()
 
@@ -138,7 +138,7 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
     ):
         result = CliRunner().invoke(app, [*words, *options])
         assert result.exit_code == 0, result.output
-        assert result.stdout.splitlines()[0] == "-u + clevr(red cube at 0.3, 0.5) + clevr(0.7, 0.6)"
+        assert result.stdout.splitlines()[0] == "-u + clevr-small(red cube at 0.3, 0.5) + clevr-small(0.7, 0.6)"
         images.append((tmp_path / "a.png").read_bytes())
     assert [image == images[0] for image in images] == [True, True, False, True]
     for options, message in (
@@ -158,6 +158,8 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
         (["infer", "--format", "clevr", "--json"], "expected one of them"),
         (["edit", "--set", "color=red"], "an object's number"),
         (["edit", "--set", "1:color"], "expected NAME=WORD"),
+        (["edit", "--set", "1:color=rde"], "got --set 1:color=rde; expected gray, red, blue,"),
+        (["edit", "--set", "1:colour=red"], "got --set 1:colour=red; expected size, color, material, shape"),
         (["edit", "--set", "1:color=red", "--set", "1:size=large"], "twice"),
     ],
 )

@@ -46,7 +46,7 @@ FOLDERS = {"clevr": "objects", "clevr-small": "small", "clevr-places": "places",
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_weights_are_small_and_registered(name: str) -> None:
-    assert find("models", name)().name == "clevr"
+    assert find("models", name)().name == find("models", name)(pretrained=False).name == name
     weights = Path(str(files("energycomp_clevr"))) / "weights" / FOLDERS[name]
     most = 25_000_000 if name == "clevr" else 12_000_000
     assert sum(file.stat().st_size for file in weights.rglob("*") if file.is_file()) <= most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from energycomp.cli import (
     check_png,
     loading,
     parse_count,
+    read_image,
     read_text,
 )
 from energycomp.errors import InputError
@@ -74,7 +76,7 @@ def edit(
 
     Objects are numbered as `energycomp infer` prints them for the same --seed, --count and --solver. A moved object
     keeps its pixels. New attributes are drawn over the object where its outline can stay; an object that is added, or
-    that gets another outline, is sampled anew.
+    that gets another outline, is sampled anew. What is written has 8 bits a channel and no transparency.
     """
     check_png(out)
     if strip is not None:
@@ -86,14 +88,15 @@ def edit(
     with loading(model):
         import torch
 
-        from energycomp.images import open_image, save_image
+        from energycomp.images import save_image
         from energycomp.inference import OutOfDistributionWarning, infer
         from energycomp.plugins import find
         from energycomp_edit import edit as edited_by
 
-        known, picture = parse_count(count), open_image(image, single=True)
+        known, picture = parse_count(count), read_image(image, written=True)
         chosen = None if solver is None else find("solvers", solver)()
-        loaded = run.load(model, searchable=True)
+        loaded = run.load(model, searchable=True, reads={"--move": [*moves.values()], "--add": add or []})
+    _check_words(changes, loaded)
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(run.seed)
@@ -146,6 +149,19 @@ def _words(text: str) -> dict[str, str]:
     if not all(name.strip() and word.strip() for name, _, word in pairs):
         raise InputError(f"got --set {text!r}; expected NAME=WORD and commas, such as color=red,shape=sphere")
     return {name.strip(): word.strip() for name, _, word in pairs}
+
+
+def _check_words(changes: Mapping[int, Mapping[str, str]], model: Model) -> None:
+    """Refuses words before the image is read, which takes seconds."""
+    from energycomp.components import mixed_of
+
+    mixed = mixed_of(model.conditioner)
+    known = {} if mixed is None else mixed.attributes
+    for number, words in changes.items():
+        for name, word in words.items():
+            if word not in known.get(name, ()):
+                expected = ", ".join(known.get(name, known)) or f"none, since {model.name} has no attributes"
+                raise InputError(f"got --set {number}:{name}={word}; expected {expected}; change it")
 
 
 def _index(number: int, solution: Solution, model: Model) -> int:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli import Count, ModelName, Png, Run, Steps, check_png, loading, parse_count, print_table
+from energycomp.cli import (
+    Count,
+    ModelName,
+    Png,
+    Run,
+    Steps,
+    check_png,
+    loading,
+    parse_count,
+    print_table,
+    read_image,
+)
 from energycomp.errors import InputError
 from energycomp.progress import working
 
@@ -104,7 +115,7 @@ def relate(
         check_png(out)
     questions = [one for text in ask or [] for one in _questions(text)]
     with loading(model):
-        from energycomp.images import open_image, save_image
+        from energycomp.images import save_image
         from energycomp.inference import OutOfDistributionWarning, infer
         from energycomp_clevr.seen import seen_from
         from energycomp_scenes import answer, belief, joined
@@ -112,7 +123,7 @@ def relate(
         from energycomp_scenes.reading import check_objects
 
         programs = [(text, program_of(text) if isinstance(given, str) else given) for text, given in questions]
-        picture, loaded = open_image(image, single=True), check_objects(run.load(model), camera=camera)
+        picture, loaded = read_image(image), check_objects(run.load(model), camera=camera)
         other = None if also is None else run.load(also)
     with working("energycomp: reading ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is said below

@@ -53,7 +53,8 @@ def text_composed(*, preset: str = "default", pretrained: bool = True, **options
         options: of `small`, without the weights.
     """
     _check(preset, options, set() if pretrained else {"encoder"})
-    return shipped("energycomp_text", "composed") if pretrained else small(**options)
+    made = shipped("energycomp_text", "composed") if pretrained else small(**options)
+    return attrs.evolve(made, name="text-composed")
 
 
 def _check(preset: str, options: dict[str, Any], taken: set[str]) -> None:

@@ -98,14 +98,21 @@ def evaluate(
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
         from energycomp.plugins import find
-        from energycomp_lab.evaluation import HasConcepts, HasSceneScores, HasTask, evaluate as evaluated, source_of
+        from energycomp_lab.evaluation import (
+            HasConcepts,
+            HasSceneScores,
+            HasTask,
+            dataset_of,
+            evaluate as evaluated,
+            source_of,
+        )
 
         known: Any = "true" if count == "true" else parse_count(count)
         chosen = None if solver is None else find("solvers", solver)()
         options = parse_options(run.option)
         concepts, template = options.pop("concepts", None), options.pop("template", None)
         loaded = load_model(model, local_device(run.device), options)
-        images_of, wanted = _source(data, dataset or loaded.name, chosen=dataset is not None)
+        images_of, wanted = _source(data, dataset or dataset_of(loaded), chosen=dataset is not None)
         images: Any = source_of(images_of, loaded)
         words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
         loaded = over(loaded, concepts or ",".join(words) or concepts, template)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli import ModelName, Png, Run, check_png, loading
+from energycomp.cli import ModelName, Png, Run, check_png, loading, read_image
 from energycomp.errors import InputError
 from energycomp.progress import working
 
@@ -56,10 +56,10 @@ def traverse(
         import torch
 
         from energycomp.decomposition import decomposer_of
-        from energycomp.images import grid, open_image, save_image
+        from energycomp.images import grid, save_image
         from energycomp_lab.evaluation import strongest_dimensions, traverse_dimension
 
-        opened, loaded = open_image(image, single=True), run.load(model)
+        opened, loaded = read_image(image), run.load(model)
         decomposer = decomposer_of(loaded)
     batch = loaded.processor(opened)
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]

@@ -18,6 +18,7 @@ from energycomp_lab.evaluation.data import (
     HasSceneScores,
     HasSizes,
     HasTask,
+    dataset_of,
     source_of,
     true_values,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "calibrate",
     "calibration_of",
     "card",
+    "dataset_of",
     "evaluate",
     "evaluate_parts",
     "match",

@@ -15,7 +15,7 @@ from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model
-from energycomp.plugins import find
+from energycomp.plugins import find, names
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -189,6 +189,17 @@ class HasTask(Protocol):
     def task(self, model: Model) -> Exam:
         """What is asked."""
         ...
+
+
+def dataset_of(model: Model) -> str:
+    """The longest registered name of a dataset that is the model's, or is it up to a "-"; the model's where none fits.
+
+    >>> from energycomp.models import load
+    >>> dataset_of(load("clevr-places")), dataset_of(load("slots-sprites"))
+    ('clevr', 'slots-sprites')
+    """
+    fits = [name for name in names("datasets") if f"{model.name}-".startswith(f"{name}-")]
+    return max(fits, key=len, default=model.name)
 
 
 def source_of(name: str, model: Model) -> DataSource:

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from energycomp.errors import CheckpointError
+from energycomp.errors import CheckpointError, EnergycompWarning
 from energycomp.files import atomic_file, read_tensors, write_tensors
 
 LOG = "log.jsonl"
@@ -66,7 +66,7 @@ def newest_checkpoint(out: str | Path) -> Path | None:
         try:
             read_checkpoint(path)
         except CheckpointError as error:
-            warnings.warn(f"Passing over a checkpoint. {error}", stacklevel=2)
+            warnings.warn(f"Passing over a checkpoint. {error}", EnergycompWarning, stacklevel=2)
         else:
             return path
     return None

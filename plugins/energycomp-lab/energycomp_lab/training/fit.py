@@ -17,7 +17,7 @@ from accelerate.utils import send_to_device
 from diffusers.optimization import get_constant_schedule_with_warmup
 from torch import Tensor, nn
 
-from energycomp.errors import CheckpointError, InputError, NonFiniteError
+from energycomp.errors import CheckpointError, EnergycompWarning, InputError, NonFiniteError
 from energycomp.files import remove_stale
 from energycomp.progress import counting
 from energycomp_lab.training.checkpoint import (
@@ -192,6 +192,7 @@ def _accelerator(trackers: list[str], out: Path) -> Accelerator:
         warnings.warn(
             f"Training with {accelerator.num_processes} process, where the environment asks for more. Launch them with "
             "`accelerate launch --multi_gpu --num_processes 2`, on CPUs too, or with torchrun.",
+            EnergycompWarning,
             stacklevel=3,
         )
     return accelerator

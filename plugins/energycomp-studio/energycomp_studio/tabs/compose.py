@@ -58,6 +58,7 @@ def sampled(
 
     generator = torch.Generator().manual_seed(settings.seed)
     composer = Composer(composed(scene, model, settings))
+    options |= {"report": lambda _: None}  # the line below the image says what `beyond` finds
     return composer.sample(generator=generator, callback_on_step_end=step, progress=False, **options)[0]
 
 
