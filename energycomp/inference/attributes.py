@@ -145,8 +145,8 @@ class _Sweep:
     def choose(self, attribute: int, words: Tensor, prior: Tensor, drawn: Tensor) -> Tensor:
         """Sets an attribute of the objects with words in question (K, n) to the best of them; returns all errors.
 
-        `prior` (K, n) are the errors of `drawn` (K,) earlier draws. A word that is out of the question stays as far behind
-        the best one as it was.
+        `prior` (K, n) are the errors of `drawn` (K,) earlier draws. A word that is out of the question stays as far
+        behind the best one as it was.
         """
         objects, codes = words.nonzero(as_tuple=True)
         if not len(objects):

@@ -2,13 +2,11 @@
 
 Notation: variable -> symbol
     posterior   p, the product of the posteriors of all words, and of the answer against its runner-up
-    doubt       d, the greatest of what is left around a component or elsewhere, see the trace of a search
-    unusual     z, how many standard deviations the error is above that of held-out images, in all or at its peak
-    weights     (a, b, c, e), fitted on held-out images
+    weights     (a, b), fitted on held-out images
 
-    sure = sigmoid(a + b logit(p) + c log(d) + e z)
+    sure = sigmoid(a + b logit(p))
 
-A posterior alone knows the answers that were compared. What is left in the image tells of those that nobody proposed.
+It is the scaling of Platt (1999): a posterior of many words that are judged apart is too sure, or not sure enough.
 """
 
 from __future__ import annotations
@@ -35,23 +33,12 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     return found
 
 
-def features(posterior: float, doubts: list[float], unusual: float) -> tuple[float, float, float]:
-    """What the certainty of an answer is fitted on: logit(p), log(d) and z.
+def scaled(posterior: float, weights: tuple[float, float]) -> float:
+    """The probability that an answer with a posterior is right, by fitted weights.
 
-    >>> features(0.5, [1.0], 2.0)
-    (0.0, 0.0, 2.0)
+    >>> round(scaled(0.9, (0.0, 1.0)), 3), round(scaled(0.9, (0.0, 0.5)), 3)
+    (0.9, 0.75)
     """
     p = min(max(posterior, LEAST), 1 - LEAST)
-    doubt = math.log(max(max(doubts, default=1.0), LEAST))
-    return math.log(p / (1 - p)), doubt, min(max(unusual, -5.0), 10.0)
-
-
-def certainty_of(weights: tuple[float, ...], found: tuple[float, ...]) -> float:
-    """The probability that an answer is right, of the fitted weights and the `features`.
-
-    >>> round(certainty_of((0.0, 1.0, 0.0, 0.0), features(0.9, [], 0.0)), 3)
-    0.9
-    """
-    bias, *slopes = weights
-    total = bias + sum(slope * number for slope, number in zip(slopes, found, strict=True))
-    return 1 / (1 + math.exp(min(-total, 700.0)))
+    bias, slope = weights
+    return 1 / (1 + math.exp(-bias - slope * math.log(p / (1 - p))))

@@ -21,7 +21,7 @@ from energycomp.denoisers.together import run_together
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
-from energycomp.inference.certainty import certainty_of, features, posterior
+from energycomp.inference.certainty import posterior, scaled
 from energycomp.inference.compare import as_normal, standard_error
 from energycomp.inference.problem import Problem, explained_by, make_problem
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
@@ -229,10 +229,10 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
 def _judged(solution: Solution, problem: Problem, model: Model, image: Any, generator: torch.Generator) -> Solution:
     """Adds how well the answer explains the image, on new draws, and whether there are reasons not to trust it."""
     low = problem.counts[0]
-    known = solution._form if problem.has_empty and problem.has_baseline else None
-    if known is not None and known.draws >= FIT_DRAWS // 2:  # draws that compared the answer
-        left, parts = explained_by(known, problem.observation.shape[1:])
-        baseline = known.c if solution.count else None
+    compared = solution._form if problem.has_empty and problem.has_baseline else None
+    if compared is not None and compared.draws >= FIT_DRAWS // 2:  # draws that compared the answer
+        left, parts = explained_by(compared, problem.observation.shape[1:])
+        baseline = compared.c if solution.count else None
     else:
         bank = problem.draw(FIT_DRAWS, generator)
         left, parts = problem.explained(solution.conditions, bank)
@@ -249,10 +249,10 @@ def _judged(solution: Solution, problem: Problem, model: Model, image: Any, gene
     beyond = typicality is not None and typicality < OUT_OF_DISTRIBUTION
     missing = _peak(left) if beyond and unusual[0] < USUAL else None
     beyond = beyond and missing is None
-    sure = posterior(solution, problem)
-    if sure is not None and calibration is not None and calibration.sure is not None:
-        found = features(sure, list(solution.trace.get("doubts", ())), max(unusual))
-        sure = certainty_of(calibration.sure, found)
+    sure = None
+    if calibration is not None and calibration.sure is not None:
+        known = posterior(solution, problem)
+        sure = None if known is None else scaled(known, calibration.sure)
     if beyond:
         warnings.warn(
             f"the answer leaves an error that about {typicality:.1%} of held-out images with {solution.count} "

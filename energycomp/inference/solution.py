@@ -119,8 +119,8 @@ class Solution:
         certainty: (K, A) the posterior of the word of each attribute, of a conditioner with attributes that may be left
             open; NaN where the model has no inverse temperature. None for any other.
         words: (K, n_1 + ... + n_A) the posterior of all words of all attributes, of which `certainty` has the greatest.
-        sure: the probability that the whole answer is right, count and words, fitted on held-out images; the posterior
-            of the answer where the model has no such fit, and None where it has no inverse temperature.
+        sure: the probability that the whole answer is right, count and words, as it was on held-out images; None where
+            the model has no such fit.
         missing: (x, y) where a component may be missing or wrong: there the error is unusual, and in all it is not.
         at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
         view: the image, and the components as the conditioner describes them.
@@ -193,7 +193,7 @@ class Solution:
 
     @property
     def verdict(self) -> str | None:
-        """`sure` in a word: "sure" from 0.9 on, "likely" from 0.6 on, "unsure", or "not trusted"; None where it is None.
+        """`sure` in a word: "sure" from 0.9 on, "likely" from 0.6 on, or "unsure"; "not trusted" of unknown images.
 
         >>> Solution(torch.zeros(0, 2), 0, 1.0, 0.1, 0, sure=0.97).verdict
         'sure'

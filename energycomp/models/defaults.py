@@ -58,8 +58,8 @@ class Calibration:
         mean, std: of both logarithms for each count.
         scores: that a share `TAILS` of the held-out images exceeds, increasing.
         images: how many images these are.
-        sure: the weights of the probability that an answer is right, see `energycomp.inference.certainty`; None where
-            they were not fitted.
+        sure: two weights, by which the posterior of an answer becomes the probability that it is right, see
+            `energycomp.inference.certainty`; None where they were not fitted.
 
     Raises:
         InputError: numbers that do not belong together.
@@ -75,7 +75,7 @@ class Calibration:
     std: tuple[tuple[float, ...], ...] = attrs.field(converter=_numbers)
     scores: tuple[float, ...] = attrs.field(converter=_numbers)
     images: int
-    sure: tuple[float, ...] | None = attrs.field(default=None, converter=_optional_numbers)
+    sure: tuple[float, float] | None = attrs.field(default=None, converter=_optional_numbers)
 
     def __attrs_post_init__(self) -> None:
         pairs = [*self.mean, *self.std]
@@ -83,7 +83,7 @@ class Calibration:
         rows = {len(self.counts), len(self.mean), len(self.std)}
         fits = len(rows) == 1 and len(self.counts) > 0 and len(self.scores) == len(TAILS)
         legal = all(len(pair) == 2 for pair in pairs) and all(map(math.isfinite, numbers))
-        fitted = self.sure is None or (len(self.sure) == 4 and all(map(math.isfinite, self.sure)))
+        fitted = self.sure is None or (len(self.sure) == 2 and all(map(math.isfinite, self.sure)))
         if not (fits and legal and fitted and all(n > 0 for pair in self.std for n in pair) and self.images > 0):
             raise InputError(
                 f"got a calibration of the counts {self.counts} with {len(self.mean)} means, {len(self.std)} "

@@ -9,6 +9,7 @@ added only while the count is open.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 import attrs
@@ -96,52 +97,69 @@ class Pursuit:
         if not problem.slots:  # K = 0 is the only answer
             none = torch.empty(0, *problem.value_shape, device=problem.device)
             return compared(problem, none, none, most, {}, generator)
-        candidates, rows = problem.slots[0].candidates, [problem.rows]
-        continuous = candidates is None
-        screen: Screen | None = None
+        candidates = problem.slots[0].candidates
         if candidates is None:
-            screen = Screen.of(problem, self._low(problem, generator), self.side)
-            rows.append(problem.rows)
-            found = self._pursue(problem, screen)
-        else:
-            counts_without_repeats(problem, len(candidates))
-            form = problem.quadratic(candidates, problem.draw(self.draws, generator))
-            rows.append(problem.rows)
-            found = self._chosen(problem, candidates, form)
-        rows.append(problem.rows)
-        goes_on = screen is not None and problem.has_empty and self.budget > 0  # and decides again, with more draws
+            return self._search(problem, most, generator)
+        counts_without_repeats(problem, len(candidates))
+        spent = [problem.rows]
+        form = problem.quadratic(candidates, problem.draw(self.draws, generator))
+        spent.append(problem.rows)
+        found = self._chosen(problem, candidates, form)
+        spent.append(problem.rows)
+        held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
+        kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
+        spare = [k for k in held_out.known if k not in kept]
+        spent += [problem.rows] * 3
+        draws, chooses, trace = min(held_out.draws, most // 2), held_out.form([*kept, *spare]), {"error": found.errors}
+        solution = compared(problem, found.atoms[kept], found.atoms[spare], draws, trace, generator, chooses)
+        return _with_rows(solution, spent)
+
+    def _search(self, problem: Problem, most: int, generator: torch.Generator | None) -> Solution:
+        """The answer of continuous values."""
+        # Look where components may be, and pursue them.
+        spent = [problem.rows]
+        screen = Screen.of(problem, self._low(problem, generator), self.side)
+        spent.append(problem.rows)
+        found = self._pursue(problem, screen)
+        spent.append(problem.rows)
+
+        # Decide how many there are. A search that goes on decides again, with more draws.
+        goes_on = problem.has_empty and self.budget > 0
         parts = _parts(most // 2 if goes_on else most)
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in parts])
         kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
-        rows.append(problem.rows)
-        values, spare = found.atoms[kept], [k for k in held_out.known if k not in kept]
-        if continuous:
-            support, reach = problem.slots[0].support, 1.0 / self.side
-            spare = [k for k in spare if is_apart(support, found.atoms[[k]], values, reach)]
-        if continuous and kept and not problem.asks_words:
+        values = found.atoms[kept]
+        spent.append(problem.rows)
+
+        # Move them, read their words, and look again at what is doubted.
+        support, reach = problem.slots[0].support, 1.0 / self.side
+        unlike = [k for k in held_out.known if k not in kept and is_apart(support, found.atoms[[k]], values, reach)]
+        rivals, chooses = found.atoms[unlike], held_out.form([*kept, *unlike])
+        if kept and not problem.asks_words:
             values = self._polished(problem, values, generator)
-        rows.append(problem.rows)
-        draws, rivals, chooses = min(held_out.draws, most // 2), found.atoms[spare], held_out.form([*kept, *spare])
-        words, decides = None, as_generator(DECIDING)
+        spent.append(problem.rows)
         trace: dict[str, Sequence[float]] = {"error": found.errors}
+        words, decides = None, as_generator(DECIDING)
         if problem.asks_words:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
             values = words.values
-        if screen is not None and goes_on:
+        if goes_on:
             places = (screen.atoms, screen.form.atoms[0])
             repair = Repair.of(problem, values, places, self.p_value, decides, words)
             repair.run(self.budget)
-            values, rivals, chooses, words = repair.values, repair.rivals(), repair.compares(), repair.words()
+            values, words = repair.values, repair.words()
+            rivals, chooses = repair.rivals(), repair.compares()
             trace["doubts"] = repair.doubted()
         if words is not None:
             words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
             values = words.values
-        rows.append(problem.rows)
-        solution = compared(problem, values, rivals, draws, trace, generator, chooses)
+        spent.append(problem.rows)
+
+        # Compare the answer with the best other one, on draws of their own.
+        solution = compared(problem, values, rivals, min(held_out.draws, most // 2), trace, generator, chooses)
         if words is not None:
             solution = attrs.evolve(solution, **words.posteriors(problem))
-        spent = [after - before for before, after in zip(rows, [*rows[1:], problem.rows], strict=True)]
-        return attrs.evolve(solution, trace={**solution.trace, "rows": spent})
+        return _with_rows(solution, spent)
 
     def _low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
         """Draws of the lowest third of the timesteps, in their order."""
@@ -229,3 +247,9 @@ def _parts(draws: int) -> list[int]:
     """A quarter of the draws, another one, and the rest; all at once where that would be fewer than four."""
     first = draws // 4
     return [first, first, draws - 2 * first] if first >= 4 else [draws]
+
+
+def _with_rows(solution: Solution, spent: Sequence[int]) -> Solution:
+    """A solution that says what each of the `STAGES` cost, of the evaluations that were spent before each."""
+    rows = [after - before for before, after in pairwise([*spent, solution.rows])]
+    return attrs.evolve(solution, trace={**solution.trace, "rows": rows})

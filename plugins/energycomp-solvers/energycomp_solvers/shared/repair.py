@@ -94,7 +94,9 @@ class Repair:
         self._drop()
         while self.problem.rows - start < budget:
             doubted = self._most_doubted(tried)
-            if doubted is None or self.problem.rows - last >= IDLE * (1 + len(self.values)) * (2 if doubted.strong else 1):
+            if doubted is None or self.problem.rows - last >= IDLE * (1 + len(self.values)) * (
+                2 if doubted.strong else 1
+            ):
                 break
             value, component = doubted.value, doubted.component
             changed = self._add(value) if component is None else self._read_again(component)
