@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 3  # of the components of an image
 Show = Callable[[str, str, dict[str, Any]], None]
-JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
 
 
 @attrs.frozen
@@ -115,6 +114,7 @@ def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int)
 
     from energycomp.components import value_of
     from energycomp.images import grid
+    from energycomp.inference import JUDGED
     from energycomp.sampling import Composer
 
     described = [{name: one[name] for name in one if name not in JUDGED} for one in objects]
@@ -181,7 +181,7 @@ def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: b
 
     typer.echo(image)
     if record["objects"]:
-        print_table(*answer_cells(record["objects"], record.get("noun", "object")))
+        print_table(*answer_cells(record["objects"], record.get("noun", "object"), trusted=record.get("trusted", True)))
     typer.echo(answer_line(record))
     if folder is not None and record["picture"]:
         typer.echo(str(folder / record["picture"]))

@@ -51,6 +51,7 @@ from energycomp.inference.ranking import (
 )
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import (
+    JUDGED as JUDGED,
     OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION,
     HasSceneRecords as HasSceneRecords,
     Solution as Solution,

@@ -36,6 +36,7 @@ from energycomp.models.model import Model
 
 NOTEBOOK = 320  # px, the shorter side of an image in a notebook
 MAX_SIDE = 1024  # px of an image that is kept
+JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
 VERDICTS = ((0.9, "sure"), (0.6, "likely"))
 OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms
 
@@ -313,7 +314,7 @@ class Solution:
 
     def __str__(self) -> str:
         record, warnings = self.record(), [f"warning: {one}" for one in self.warnings]
-        return answer_text(record["objects"], answer_line(record), *warnings, noun=record["noun"])
+        return answer_text(record["objects"], answer_line(record), *warnings, noun=record["noun"], trusted=self.trusted)
 
     def _repr_html_(self) -> str:
         return html(str(self), None if self.image is None else self.picture(side=NOTEBOOK))
@@ -374,24 +375,29 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def answer_cells(objects: Sequence[Mapping[str, Any]], noun: str = "object") -> tuple[list[str], list[list[str]]]:
+def answer_cells(
+    objects: Sequence[Mapping[str, Any]], noun: str = "object", *, trusted: bool = True
+) -> tuple[list[str], list[list[str]]]:
     """The table of the objects of a record, as columns and texts; objects are numbered, attributes have a name.
 
     Args:
         noun: what they are, see `View`.
+        trusted: whether the image is one that the model knows; else the numbers that judge objects are left out.
 
     >>> answer_cells([{"x": 0.5, "y": 0.25, "gain": 2.5}])
     (['#', 'x', 'y', 'gain'], [['1', '0.5', '0.25', '2.5']])
     """
+    if not trusted:
+        objects = [{name: "-" if name in JUDGED else value for name, value in one.items()} for one in objects]
     columns, cells = table_cells(objects)
     if noun == "attribute":
         return columns, cells
     return ["#", *columns], [[str(number), *row] for number, row in enumerate(cells, start=1)]
 
 
-def answer_text(objects: Sequence[Mapping[str, Any]], *lines: str, noun: str = "object") -> str:
+def answer_text(objects: Sequence[Mapping[str, Any]], *lines: str, noun: str = "object", trusted: bool = True) -> str:
     """The table of objects, and lines below it."""
-    columns, cells = answer_cells(objects, noun)
+    columns, cells = answer_cells(objects, noun, trusted=trusted)
     return "\n".join([*([as_text(rich_table(columns, cells))] if cells else []), *lines])
 
 

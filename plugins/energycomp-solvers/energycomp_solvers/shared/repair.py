@@ -114,8 +114,9 @@ class Repair:
         return [*of_components, float(missing(form, self.lattice[1], channels).max())]
 
     def rivals(self) -> Tensor:
-        """Values (M, V) that were refused last, which the answer is compared with."""
-        found = self.refused[-RIVALS:]
+        """Values (M, V) that were refused last and are another answer, which the answer is compared with."""
+        unlike = [v for v in self.refused if not any(self._about_the_same(v, own, 2 * NEAR) for own in self.values)]
+        found = unlike[-RIVALS:]
         return torch.stack(found) if found else self.values[:0]
 
     def compares(self) -> QuadraticForm:
@@ -228,10 +229,10 @@ class Repair:
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
         return float(overlap(shown[own], shown[-1:], len(self.problem.observation[0]))) > BESIDE
 
-    def _about_the_same(self, value: Tensor, other: Tensor) -> bool:
+    def _about_the_same(self, value: Tensor, other: Tensor, reach: float = NEAR) -> bool:
         """Whether two values have the same words, and numbers that are close to each other."""
         length = self.problem.value_shape[0]
-        apart = partial(is_apart, self.problem.slots[0].support, reach=NEAR)
+        apart = partial(is_apart, self.problem.slots[0].support, reach=reach)
         return value[length:].equal(other[length:]) and not apart(value[None, :length], other[None, :length])
 
 
