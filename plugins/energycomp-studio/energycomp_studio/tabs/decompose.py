@@ -267,17 +267,17 @@ def decompose_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropd
     start = next((name for name in PREFERRED if name in library.names), library.first)
     with gr.Row(elem_classes="studio-bar"):
         pictures = [chooser(f"parts-picture-{k + 1}", f"Image {k + 1}: drop or choose") for k in range(IMAGES)]
-        example = gr.Button("Decompose an example", size="md", min_width=180, scale=0, elem_id="parts-example")
+        example = gr.Button("Decompose an example", size="md", min_width=230, scale=0, elem_id="parts-example")
     status = gr.HTML("", elem_id="parts-status")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             parts = tiles("parts-tiles")
         with gr.Column(scale=1, min_width=260):
             result = gr.HTML("", elem_id="parts-result")
-    with gr.Row(elem_classes="studio-actions"):
-        compose = gr.Button("Compose the chosen parts", size="md", min_width=140, scale=0, elem_id="parts-compose")
+    with gr.Row(elem_classes="studio-actions studio-later"):
+        compose = gr.Button("Compose the chosen parts", size="md", min_width=250, scale=0, elem_id="parts-compose")
     model, seed = model_and_seed("parts", library.names, start)
-    with gr.Accordion("The same image in code", open=False, elem_id="parts-code"):
+    with gr.Accordion("The same image in code", open=False, elem_id="parts-code", elem_classes="studio-later"):
         python, shell = code("Python", "python"), code("Shell", "shell")
     outputs = [result, status, stop]
     for k, picture in enumerate(pictures):

@@ -251,20 +251,21 @@ def read_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Butto
     key = gr.Textbox("", visible=False)
     with gr.Row(elem_classes="studio-bar"):
         picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)")
-        example = gr.Button("Read an example", size="md", min_width=160, scale=0, elem_id="read-example")
+        example = gr.Button("Read an example", size="md", min_width=210, scale=0, elem_id="read-example")
     warned = gr.HTML("", elem_id="read-notes")
     scene = editor("read-scene", editing=True)
-    with gr.Row(elem_classes="studio-actions"):
-        paint = gr.Button("Repaint the changes", size="md", min_width=140, scale=0, elem_id="read-repaint")
+    with gr.Row(elem_classes="studio-actions studio-later"):
+        paint = gr.Button("Repaint the changes", size="md", min_width=210, scale=0, elem_id="read-repaint")
         undo = gr.Button("Undo", size="md", min_width=80, scale=0, elem_id="read-undo")
     question = gr.Textbox(
-        label="Ask about the objects", placeholder=f"{QUESTION} Enter asks.", max_lines=1, elem_id="read-ask"
-    )
+        label="Ask about the objects", placeholder=f"{QUESTION} Enter asks.", max_lines=1, elem_id="read-ask",
+        elem_classes="studio-later",
+    )  # fmt: skip
     said = gr.HTML("", elem_id="read-answer")
     model, seed = model_and_seed("read", library.names, library.first)
-    with gr.Accordion("The search", open=False, elem_id="read-search"):
+    with gr.Accordion("The search", open=False, elem_id="read-search", elem_classes="studio-later"):
         searched = gr.HTML("", elem_id="read-maps")
-    with gr.Accordion("The same changes in code", open=False, elem_id="read-code"):
+    with gr.Accordion("The same changes in code", open=False, elem_id="read-code", elem_classes="studio-later"):
         python, shell = code("Python", "python"), code("Shell", "shell")
     seen = [scene, warned]
     shown = [*seen, searched, history, result, stop]

@@ -115,7 +115,7 @@ def track_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     own = _Tracking(library, worker)
     with gr.Row(elem_classes="studio-bar"):
         video = chooser("track-video", f"Drop a GIF here, or choose one (10 MB and {MOST} frames at most)")
-        example = gr.Button("Track an example", size="md", min_width=160, scale=0, elem_id="track-example")
+        example = gr.Button("Track an example", size="md", min_width=210, scale=0, elem_id="track-example")
     status = gr.HTML("", elem_id="track-status")
     shown = gr.HTML(
         value="",
