@@ -30,9 +30,8 @@ def build(model: str, *, device: str = "cpu") -> gr.Blocks:
         with gr.Tabs(elem_id="studio-tabs") as tabs:
             with gr.Tab("Compose", id="compose"):
                 opened = compose_tab(blocks, library, worker, stop)
-            # What was read before the page was loaded again is shown at once, so its components must be there.
-            with gr.Tab("Read", id="read", render_children=True):
-                reads = read_tab(blocks, library, worker, stop)
+            with gr.Tab("Read", id="read"):
+                reads = read_tab(library, worker, stop)
             with gr.Tab("Track", id="track"):
                 track_tab(library, worker, stop)
             with gr.Tab("Decompose", id="decompose"):

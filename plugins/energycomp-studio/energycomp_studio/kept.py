@@ -12,10 +12,6 @@ T = TypeVar("T")
 
 FORGOTTEN = 3_600.0  # s after which what was not used is forgotten
 PAGES = 16  # browser tabs of which something is kept at most
-KEY = """() => {
-    sessionStorage.studio ||= crypto.randomUUID();
-    return [sessionStorage.studio];
-}"""  # the name of a browser tab, which outlives that the page is loaded again
 
 
 @attrs.define

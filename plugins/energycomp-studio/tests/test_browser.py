@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from energycomp.images import png, to_output
 from energycomp.models import Calibration
 from energycomp.sampling import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
+from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_studio.app import build
 from energycomp_studio.server import running
 
@@ -56,15 +56,6 @@ OWN: dict[str, Callable[..., Any]] = {
 }
 
 
-class StripedSource:
-    """Two images that differ, in the form of a data source."""
-
-    def examples(self, spec: str, *, count: int, seed: int) -> list[Any]:
-        assert spec == "synthetic"
-        ramp = torch.linspace(-1, 1, 16).expand(3, 16, 16)
-        return [SimpleNamespace(image=ramp * (-1) ** (k + seed)) for k in range(count)]
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     for name, factory in OWN.items():
@@ -76,7 +67,7 @@ def address() -> Iterator[str]:
         blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.05, 0.1
         return blocks
 
-    plugins.register("datasets", "striped", StripedSource)
+    plugins.register("datasets", "striped", ShapesSource)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # Gradio sums up its events by pandas: not each time
         patch.setattr("energycomp_studio.app.build", calm)
@@ -528,7 +519,7 @@ def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> No
         expect(page.locator(f"#parts-picture-{k}")).to_contain_text(file.name)
     expect(page.locator(f"{tiles} .studio-tile")).to_have_count(8)
     expect(page.locator(f"{tiles} figure")).to_have_text(["image 1", "reconstruction", "image 2", "reconstruction"])
-    expect(page.locator("#parts-status")).to_have_text(re.compile(r"image 1: 4 parts in \d s; image 2: 4 parts in \d"))
+    expect(page.locator("#parts-status")).to_contain_text(re.compile(r"4 parts in \d+ s"))
     expect(page.locator(f"{tiles} .warning")).to_have_count(1)
     expect(page.locator(f"{tiles} .warning")).to_contain_text(
         "Image 1 is out of distribution: parts of striped explain"

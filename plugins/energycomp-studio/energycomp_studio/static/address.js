@@ -36,6 +36,11 @@ window.studioAddress = (() => {
       started = true;
       return location.hash.slice(1);
     },
+    // The name of this browser tab, which outlives that the page is loaded again.
+    page() {
+      sessionStorage.studio ||= crypto.randomUUID();
+      return sessionStorage.studio;
+    },
     // Keeps a scene and its settings.
     keep(scene) {
       kept = { ...scene, tab: kept.tab };

@@ -1,6 +1,7 @@
 // The scene editor: handles on an image, and one row of fields for each component.
 // Its value is {items: [{given, weight, negated, either, origin, note}], final, number}; "edit" is triggered while
 // something is dragged, with final false, and once it has changed, with final true: one event, so that the last one wins.
+// "opened" is triggered once the editor is there.
 // Props of Python: form, picture, aspect (0 for that of the picture), status, progress ("none", "unknown", or a share),
 // editing, found (of each component that was read: {given, sure, gain, lit, relations}, see `found_in`).
 const find = (name) => element.querySelector(name);
@@ -418,3 +419,4 @@ watch(["status", "progress"], drawStatus);
 start();
 drawPicture();
 drawStatus();
+trigger("opened");

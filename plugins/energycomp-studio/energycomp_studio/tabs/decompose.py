@@ -133,6 +133,8 @@ class _Pair:
 
     def told(self) -> str:
         """What is said of all images, as one line."""
+        if self.said[0] and len({*self.said}) == 1:
+            return self.said[0]
         return "; ".join(f"image {k}: {one}" for k, one in enumerate(self.said, 1) if one)
 
 

@@ -17,7 +17,7 @@ from energycomp_edit import edit
 from energycomp_scenes import answer, belief
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
-from energycomp_studio.kept import FORGOTTEN, KEY, Kept
+from energycomp_studio.kept import FORGOTTEN, Kept
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell
 from energycomp_studio.parts import (
@@ -47,6 +47,7 @@ STAGES = {
     "attributes": "{} objects",
 }
 QUESTION = "how many cubes are there?"
+OF_PAGE = "(_, ...others) => [studioAddress.page(), ...others]"  # the first input is the name of the browser tab
 KEPT = 8  # images that "Undo" goes back to
 
 
@@ -244,7 +245,7 @@ class _Seen:
     url: str
 
 
-def read_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
+def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     """The components of the tab; returns that of its model."""
     own = _Read(library, worker)
     history, result = gr.State([], time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
@@ -257,11 +258,9 @@ def read_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Butto
     with gr.Row(elem_classes="studio-actions studio-later"):
         paint = gr.Button("Repaint the changes", size="md", min_width=210, scale=0, elem_id="read-repaint")
         undo = gr.Button("Undo", size="md", min_width=80, scale=0, elem_id="read-undo")
-    question = gr.Textbox(
-        label="Ask about the objects", placeholder=f"{QUESTION} Enter asks.", max_lines=1, elem_id="read-ask",
-        elem_classes="studio-later",
-    )  # fmt: skip
-    said = gr.HTML("", elem_id="read-answer")
+    with gr.Column(elem_classes="studio-later"):
+        question = gr.Textbox(label="Ask about the objects", placeholder=QUESTION, max_lines=1, elem_id="read-ask")
+        said = gr.HTML("", elem_id="read-answer")
     model, seed = model_and_seed("read", library.names, library.first)
     with gr.Accordion("The search", open=False, elem_id="read-search", elem_classes="studio-later"):
         searched = gr.HTML("", elem_id="read-maps")
@@ -283,6 +282,6 @@ def read_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Butto
         [scene.edit, history.change, seed.input],
         own.lines, [scene, model, seed, history], [python, shell, paint], **FREE, trigger_mode="always_last",
     )  # fmt: skip
-    history.change(own.keep, [key, model, history], None, **FREE)
-    blocks.load(None, None, [key], js=KEY).then(own.again, [key], [*seen, history, model], **FREE)
+    history.change(own.keep, [key, model, history], None, js=OF_PAGE, **FREE)
+    scene.opened(own.again, [key], [*seen, history, model], js=OF_PAGE, **FREE)
     return model
