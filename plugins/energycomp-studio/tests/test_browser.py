@@ -324,7 +324,7 @@ def test_a_file_that_is_dropped_is_read_and_its_objects_are_shown_and_edited(new
     page.mouse.move(0, 0)
     expect(lit).to_be_hidden()
     expect(page.locator("#read-scene .studio-arrows line")).to_have_count(0)  # tinted values are no objects of CLEVR
-    page.locator("#read-ask textarea").fill("how many cubes are there?")
+    page.get_by_label("Ask about the objects").fill("how many cubes are there?")
     page.keyboard.press("Enter")
     expect(page.locator("#read-answer")).to_have_text("Only what clevr and clevr-small read takes questions.")
     page.click("#read-search button")
