@@ -346,7 +346,7 @@ def test_a_file_that_is_dropped_is_read_and_its_objects_are_shown_and_edited(new
     page.get_by_role("tab", name="Track").click()
     for name in ("Read", "Compose"):
         page.go_back()
-        expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+        expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
 
 
 def test_a_task_that_takes_long_has_a_bar(new_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
