@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
@@ -25,14 +25,20 @@ EVERY_LINE = 10.0  # seconds between two drawings in a log file
 
 T = TypeVar("T")
 
+Watch: TypeAlias = Callable[[str, int, int | None], object]
+"""`watch(what, done, total)`: what is done with the items, how many are done, and of how many, where that is known."""
+
+_watch: ContextVar[Watch | None] = ContextVar("who is told of progress", default=None)
 _options: ContextVar[Mapping[str, Any]] = ContextVar("options of the bars", default={})  # noqa: B039 - never changed
 
 
-@attrs.frozen
+@attrs.define
 class Bar:
     """A progress bar, as a loop sees it."""
 
     _drawn: Any
+    _what: str
+    _counted: int  # also where nothing is shown
 
     @property
     def done(self) -> int:
@@ -42,6 +48,9 @@ class Bar:
     def advance(self, n: int = 1) -> None:
         """Counts n more items as done."""
         self._drawn.update(n)
+        self._counted += n
+        if (watch := _watch.get()) is not None:
+            watch(self._what, self._counted, self._drawn.total)
 
     def note(self, text: str) -> None:
         """Writes a text at the end of the bar, the next time it is drawn."""
@@ -95,7 +104,7 @@ def counting(
     if not show:
         options["disable"] = True
     with tqdm(total=total, initial=done, **options) as drawn, _redrawn(drawn):
-        yield Bar(drawn)
+        yield Bar(drawn, what, done)
 
 
 @contextmanager
@@ -127,6 +136,26 @@ def display(*, show: bool = True, **options: Any) -> Iterator[None]:
         yield
     finally:
         _options.reset(token)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Tells of each advance of a bar in the block, shown or not. A page shows progress so.
+
+    Args:
+        watch: called after each advance; what it raises ends the loop.
+
+    >>> with watched(lambda what, done, total: print(f"{what}: {done} of {total}")):
+    ...     list(progress(["a", "b"], "reading", show=False))
+    reading: 1 of 2
+    reading: 2 of 2
+    ['a', 'b']
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

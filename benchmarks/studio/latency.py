@@ -45,7 +45,7 @@ def source(page: Any) -> str:
 
 
 def drag(page: Any, number: int) -> tuple[float, float]:
-    """Seconds from a movement of the pointer to an image of 5 steps, and from its release to one of 100."""
+    """Seconds from a movement of the pointer to a preview, and from its release to an image of 100 steps."""
     box = page.locator("#compose-scene .studio-picture").bounding_box()
 
     def place(x: float) -> tuple[float, float]:

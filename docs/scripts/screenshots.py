@@ -31,8 +31,9 @@ def main() -> None:
                 compose(page)
                 save(page, options.out / f"studio-{look}.png")
                 if look == "light":
-                    read(page)
-                    save(page, options.out / "studio-read.png")
+                    for tab in (read, track, decompose):
+                        tab(page)
+                        save(page, options.out / f"studio-{tab.__name__}.png")
             with open_page(address, color_scheme=look, **PHONE) as page:
                 compose(page)
                 save(page, options.out / f"studio-phone-{look}.png")
@@ -43,21 +44,41 @@ def compose(page: Any) -> None:
     wait_for_picture(page)
     wait_for_status(page, "100 steps")
     page.click("#compose-scene .studio-add")
-    page.locator("#compose-scene").get_by_label("color of 3").select_option(index=3)
-    page.locator("#compose-scene").get_by_label("shape of 3").select_option(index=2)
+    for name, word in (("size", "large"), ("color", "blue"), ("material", "rubber"), ("shape", "sphere")):
+        page.locator("#compose-scene").get_by_label(f"{name} of 3").select_option(word)
     code = "document.querySelector('#compose-code').innerText.replaceAll(String.fromCharCode(160), ' ')"
-    page.wait_for_function(f"{code}.includes('blue sphere at')")
+    page.wait_for_function(f"{code}.includes('large blue rubber sphere at')")
+    wait_for_status(page, "3 objects, guidance 3; 100 steps")
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
 
 
 def read(page: Any) -> None:
-    """An example that was read."""
+    """An example that was read, whose first object is pointed at."""
     page.get_by_role("tab", name="Read").click()
     page.click("#read-example")
     wait_for_status(page, "found in", "read")
-    page.click("#read-search button")
-    page.set_viewport_size({"width": 1200, "height": 1200})
-    page.evaluate("window.scrollTo(0, 0)")
+    page.locator("#read-scene .studio-row").first.hover()
+    page.wait_for_selector("#read-scene .studio-lit", state="visible")
+    page.wait_for_timeout(500)
+
+
+def track(page: Any) -> None:
+    """An example that was tracked."""
+    page.get_by_role("tab", name="Track").click()
+    page.click("#track-example")
+    page.wait_for_selector("#track-film img[src^=data]")
+    page.get_by_label("Frame", exact=True).fill("6")
+    page.wait_for_timeout(500)
+
+
+def decompose(page: Any) -> None:
+    """An example that was decomposed, and the image of its chosen parts."""
+    page.get_by_role("tab", name="Decompose").click()
+    page.click("#parts-example")
+    page.wait_for_selector("#parts-tiles .studio-tile")
+    page.click("#parts-compose")
+    page.wait_for_selector("#parts-result img")
+    page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(500)
 
 

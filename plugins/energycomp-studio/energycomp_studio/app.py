@@ -37,7 +37,7 @@ def build(model: str, *, device: str = "cpu") -> gr.Blocks:
             with gr.Tab("Decompose", id="decompose"):
                 decomposes = decompose_tab(library, worker, stop)
             with gr.Tab("Models", id="models"):
-                models_tab(library, tabs, opened, reads, decomposes)
+                models_tab(library, worker, tabs, opened, reads, decomposes)
         stop.click(stopper(worker), None, None, **FREE)
         blocks.unload(stopper(worker))  # of the browser tab that was closed
     blocks.queue(max_size=64, default_concurrency_limit=1, api_open=False)

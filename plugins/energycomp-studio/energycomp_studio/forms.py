@@ -13,6 +13,7 @@ from energycomp.models import Model
 Kind = Literal["places", "labels", "texts"]
 
 SUGGESTED = 200  # values that are suggested at most
+NAMED = 12  # words of texts that are named at most
 
 
 @attrs.frozen
@@ -38,10 +39,15 @@ class Form:
 
         >>> Form("places", {"tint": ("red", "blue"), "size": ("small", "large")}).component
         'an object at a place: tint, size'
+        >>> Form("texts", suggestions=("red cube", "red ball")).component
+        'a text of the words: red, cube, ball'
         """
-        names = ", ".join(name.replace("_", " ") for name in self.attributes)
-        kinds = {"places": "an object at a place", "labels": "an attribute", "texts": "a text"}
-        return kinds[self.kind] + (f": {names}" if names else "")
+        names = list(dict.fromkeys(word for text in self.suggestions for word in text.split()))
+        if self.kind == "texts":
+            return f"a text of the words: {', '.join(names)}" if 0 < len(names) <= NAMED else "a text"
+        names = [name.replace("_", " ") for name in self.attributes]
+        kind = "an object at a place" if self.kind == "places" else "an attribute"
+        return kind + (f": {', '.join(names)}" if names else "")
 
     def as_json(self) -> dict[str, Any]:
         """What the page takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Any
@@ -34,12 +35,20 @@ def editor(elem_id: str, *, editing: bool = False) -> Any:
         picture="",
         aspect=0,
         status="",
-        maps=[],
-        relations=[],
+        progress="none",
+        found=[],
         editing=editing,
         elem_id=elem_id,
         apply_default_css=False,
     )
+
+
+def model_and_seed(tab: str, names: list[str], chosen: str) -> tuple[gr.Dropdown, gr.Number]:
+    """The fields of a tab's model and seed, below what it shows."""
+    with gr.Row(elem_classes="studio-settings"):
+        model = gr.Dropdown(names, value=chosen, label="Model", min_width=180, elem_id=f"{tab}-model")
+        seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id=f"{tab}-seed")
+    return model, seed
 
 
 def chooser(elem_id: str, text: str) -> Any:
@@ -65,6 +74,29 @@ def tiles(elem_id: str) -> Any:
         elem_id=elem_id,
         apply_default_css=False,
     )
+
+
+def busy(event: Running, what: str) -> dict[str, Any]:
+    """Props of an editor while a task runs: what goes on, and how much of it is done."""
+    return {"status": event.told(what), "progress": "unknown" if event.share is None else event.share}
+
+
+def idle(status: str) -> dict[str, Any]:
+    """Props of an editor when no task runs."""
+    return {"status": status, "progress": "none"}
+
+
+def note(text: str, event: Running | None = None) -> str:
+    """A line on what goes on, in HTML, with a bar of how much is done while a task runs.
+
+    >>> note("3 frames"), note("tracking, 0 s", Running(None, 0.0)).count("<progress")
+    ("<p class='studio-status' role='status'>3 frames</p>", 1)
+    """
+    line = f"<p class='studio-status' role='status'>{html.escape(text)}</p>"
+    if event is None:
+        return line
+    value = "" if event.share is None else f" value='{event.share:.2f}'"
+    return f"{line}<progress class='studio-progress' aria-label='{html.escape(text)}'{value}></progress>"
 
 
 def code(label: str, language: Any = None) -> Any:

@@ -166,32 +166,29 @@ def scene_read(fields: tuple[dict[str, Any], ...]) -> Scene:
     return Scene(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
 
 
-def table(reading: Reading, model: Model) -> str:
-    """The answer as a table in HTML, with the certainty of each attribute where it is known.
+def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
+    """What the page shows of each component of an answer, as JSON data.
+
+    Returns:
+        For each component its fields as they were read, `given`; how certain each word is, `sure`; by how much it
+        lowers the error, `gain`, or None; an image that darkens all pixels but its own, `lit`, or ""; and its
+        `relations` to others, see `related`.
 
     >>> answer = Solution(torch.tensor([[0.3, 0.4]]), 1, 1.0, 0.1, 0, component_gain=torch.tensor([3.0]))
     >>> from energycomp.testing import bumps_model
-    >>> shown = table(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
-    >>> "<th>gain</th>" in shown, "<td>3.00</td>" in shown
-    (True, True)
+    >>> found_in(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
+    [{'given': {'x': 0.3, 'y': 0.4}, 'sure': {}, 'gain': 3.0, 'lit': '', 'relations': []}]
     """
     solution, mixed = reading.solution, mixed_of(model.conditioner)
-    words = [] if mixed is None else list(mixed.attributes)
-    columns = list(dict.fromkeys(name for one in reading.described for name in one if name not in words)) + words
-    certainty = solution.certainty
-    rows = []
-    for k, one in enumerate(reading.described):
-        cells = [str(k + 1)]
-        for name in columns:
-            sure = None if certainty is None or name not in words else float(certainty[k, words.index(name)])
-            cells.append(_cell(one.get(name), sure))
-        if solution.component_gain is not None:
-            cells.append(f"{float(solution.component_gain[k]):.2f}")
-        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
-    heads = ["", *columns, *(["gain"] if solution.component_gain is not None else [])]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table class='answer'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    words = [] if mixed is None or solution.certainty is None else list(mixed.attributes)
+    gains = [None] * solution.count if solution.component_gain is None else solution.component_gain.tolist()
+    maps = lit(solution) or [""] * solution.count
+    relations = related(solution) or [[] for _ in range(solution.count)]
+    found = []
+    for k, given in enumerate(reading.described):
+        sure = {name: float(solution.certainty[k, j]) for j, name in enumerate(words)}  # type: ignore[index]
+        found.append({"given": given, "sure": sure, "gain": gains[k], "lit": maps[k], "relations": relations[k]})
+    return found
 
 
 def lit(solution: Solution) -> list[str]:
@@ -242,9 +239,3 @@ def notes(solution: Solution) -> str:
     """
     said = solution.warnings[:1] if solution.out_of_distribution else solution.warnings
     return "".join(f"<p class='warning'>{html.escape(note[:1].upper() + note[1:])}.</p>" for note in said)
-
-
-def _cell(field: Any, sure: float | None) -> str:
-    """A field in HTML, and how certain it is."""
-    text = html.escape(f"{field:.3f}" if isinstance(field, float) else str("" if field is None else field))
-    return text if sure is None else f"{text}<small> {sure:.0%}</small>"

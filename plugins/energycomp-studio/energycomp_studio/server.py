@@ -180,7 +180,8 @@ def application(model: str, *, device: str = "cpu") -> Guard:
         mcp_server=False,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=static("page.css"),
-        head=f"<style>{static('frame.css')}</style>",  # gradio limits `css` to what is inside of its frame
+        # gradio limits `css` to what is inside of its frame
+        head=f"<style>{static('frame.css')}</style><script>{static('address.js')}</script>",
         show_error=False,
     )
     return Guard(OpenStream(api))

@@ -15,11 +15,13 @@ import attrs
 import torch
 
 from energycomp.errors import EnergycompError
+from energycomp.progress import Watch, watched
 
 T = TypeVar("T")
 Report: TypeAlias = Callable[[Any], None]
 
 TICK = 0.5  # s between two signs of life
+EVERY = 0.1  # s between two reports of a loop, at least
 
 
 class StoppedError(Exception):
@@ -27,11 +29,51 @@ class StoppedError(Exception):
 
 
 @attrs.frozen
+class Step:
+    """How far a loop of a task is.
+
+    >>> str(Step("sampling", 12, 100)), Step("sampling", 12, 100).share
+    ('sampling, step 12 of 100', 0.12)
+    """
+
+    what: str
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.what}, step {self.done} of {self.total}"
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        return self.done / max(self.total, 1)
+
+
+@attrs.frozen
 class Running:
-    """A task that goes on: what it reported, or None for a sign of life; and the seconds since it began."""
+    """A task that goes on.
+
+    Args:
+        reported: by the task; a `Step` of a loop with a progress bar; or None for a sign of life.
+        seconds: since it began.
+    """
 
     reported: Any
     seconds: float
+
+    def told(self, what: str) -> str:
+        """What goes on, in words: what was reported, where that is words or a step, or else `what`.
+
+        >>> Running(Step("sampling", 1, 2), 3.2).told("drawing")
+        'sampling, step 1 of 2, 3 s'
+        """
+        said = self.reported if isinstance(self.reported, str | Step) else what
+        return f"{said}, {self.seconds:.0f} s"
+
+    @property
+    def share(self) -> float | None:
+        """How much of the loop is done, in [0, 1]; None where nobody knows."""
+        return self.reported.share if isinstance(self.reported, Step) else None
 
 
 @attrs.frozen(eq=False)
@@ -71,7 +113,7 @@ class Worker:
 
         Args:
             session: whose task it is; `stop` takes the same name.
-            task: called with a function that reports, or stops it where it is given `StoppedError`.
+            task: called with a function that reports. It may raise `StoppedError` to end itself.
             what: its name, for those that wait.
         """
         stop, start, waits = threading.Event(), time.monotonic(), True
@@ -104,13 +146,13 @@ def _followed(task: Callable[[Report], T], stop: threading.Event) -> Iterator[Ru
     start = time.monotonic()
 
     def report(what: Any) -> None:
-        if stop.is_set() or what is StoppedError:
+        if stop.is_set():
             raise StoppedError
         events.put(Running(what, time.monotonic() - start))
 
     def work() -> None:
         try:
-            with _stoppable(stop):
+            with _stoppable(stop), watched(_steps(report)):
                 events.put(Done(task(report), time.monotonic() - start))
         except StoppedError:
             events.put(Failed("stopped"))
@@ -134,6 +176,19 @@ def _followed(task: Callable[[Report], T], stop: threading.Event) -> Iterator[Ru
     finally:
         stop.set()
         thread.join()
+
+
+def _steps(report: Report) -> Watch:
+    """Reports the steps of loops, ten times a second at most."""
+    last = time.monotonic()
+
+    def watch(what: str, done: int, total: int | None) -> None:
+        nonlocal last
+        if total is not None and time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            report(Step(what, done, total))
+
+    return watch
 
 
 @contextmanager

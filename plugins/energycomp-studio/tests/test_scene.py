@@ -15,17 +15,20 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from energycomp import plugins
+from energycomp import Composer, plugins
 from energycomp.cli.app import app
+from energycomp.components import Gaussian
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.images import png
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
+from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.pictures import SIDE
+from energycomp_studio.preview import Preview
 from energycomp_studio.scene import Item, Scene, Settings, beyond, changes, component, composed, in_words, scene_of
-from energycomp_studio.tabs.compose import PLAIN, first_scene, kept_in, sampled, settings_of, shown
+from energycomp_studio.tabs.compose import PLAIN, kept_in, sampled, settings_of, shown
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
 OPEN = {"x": 0.7, "y": 0.8}
@@ -73,7 +76,7 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     model, scene = plugins.find("models", source)(), Scene(tuple(items))
     sampler = {"or": "mixture", "guided, with a sampler": "perpendicular"}.get(name)
     settings = Settings(5, 4, sampler, "DDPMScheduler" if name == "two" else None)
-    shown = np.asarray(model.shown(sampled(scene, model, settings, lambda _: None), side=SIDE))
+    shown = np.asarray(model.shown(sampled(scene, model, settings), side=SIDE))
     exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
     line = shell_line(scene, model, source, settings)
@@ -96,7 +99,7 @@ def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> 
     clevr, scene, settings = plugins.find("models", "clevr")(), Scene((Item(red),)), Settings(seed=3)
     model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=10))
     plugins.register("models", "brief", lambda **_: model)
-    studio = png(model.shown(sampled(scene, model, settings, lambda _: None), side=SIDE))
+    studio = png(model.shown(sampled(scene, model, settings), side=SIDE))
     line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
     assert shell_line(scene, model, "brief", settings) == line
     assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
@@ -114,7 +117,7 @@ def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
     )
     settings = settings_of(3, 2, PLAIN, scene, "192x128")
     assert (settings.size, settings.aspect(model)) == ((128, 192), 2.25)
-    drawn = np.asarray(shown(sampled(scene, model, settings, lambda _: None), model, settings))
+    drawn = np.asarray(shown(sampled(scene, model, settings), model, settings))
     assert drawn.shape == (SIDE, 720, 3)
     line = shell_line(scene, model, "clevr", settings)
     assert line == ("energycomp sample clevr --canvas 192x128 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png")
@@ -163,16 +166,41 @@ def test_what_is_in_the_address_is_taken_or_left() -> None:
     assert not any(kept_in(address, ["tinted"]) for address in ("", "{}", "[" * 99_999, "%00", "[1]", "null"))
 
 
-def test_the_final_image_has_the_guidance_of_the_model_and_a_draft_does_not() -> None:
+def test_a_preview_has_the_guidance_of_the_model_and_asks_the_network_five_times() -> None:
     model, scene = plugins.find("models", "guided")(), Scene((Item(RED),))
-    settings = Settings(steps=2, scheduler="DDIMScheduler")
+    settings = Settings(steps=10)
     assert repr(component(scene, model)).startswith("tinted(0.2,0.3,")
-    plain, images = sampled(scene, plugins.find("models", "tinted")(), settings, lambda _: None), []
-    for draft, cost in ((False, 1 + 2), (True, 2)):  # the first of two steps is not guided
+    for draft, cost in ((False, 3 + 2 * 7), (True, 2 + 2 * 3)):  # the first three of ten steps are not guided
         with count_rows() as spent:
-            images.append(sampled(scene, model, settings, lambda _: None, draft=draft))
+            image = sampled(scene, model, settings, draft=draft)
         assert spent.rows == cost
-    assert [image.tobytes() == plain.tobytes() for image in images] == [False, True]
+        plain = sampled(scene, plugins.find("models", "tinted")(), settings, draft=draft)
+        assert image.tobytes() != plain.tobytes()
+
+
+def test_a_preview_chooses_what_is_left_open_as_the_result_does() -> None:
+    """Of two modes in closed form, which the noise of the steps decides between."""
+    both, options = Composer(Gaussian(0.8, 0.01) | Gaussian(-0.8, 0.01)), {"output_type": "pt", "progress": False}
+
+    def modes(steps: int, **method: Any) -> torch.Tensor:
+        return both.sample(64, generator=0, num_inference_steps=steps, **method, **options).flatten() > 0
+
+    result = modes(50, scheduler="DDPMScheduler")
+    share = (modes(50, sampler=Preview("DDPMScheduler")) == result).float().mean()
+    of_few_steps = (modes(5, scheduler="DDIMScheduler") == result).float().mean()
+    assert share > 0.8
+    assert of_few_steps < 0.7
+
+
+def test_the_first_picture_of_text_shows_both_of_its_solids() -> None:
+    pytest.importorskip("energycomp_text", reason="no text: pip install energycomp-text")
+    model = plugins.find("models", "text")()
+    scene = first_scene(form_of(model), "text")
+    pixels = np.asarray(sampled(scene, model, Settings()), int)
+    assert [item.given["text"] for item in scene.items] == ["green cube", "blue sphere"]
+    for channel in (1, 2):  # green, blue: more of it than of the others
+        others = np.delete(pixels, channel, axis=2).max(2)
+        assert (pixels[..., channel] - others > 30).sum() > 60
 
 
 def test_alternatives_are_a_mixture_of_compositions() -> None:
@@ -222,7 +250,7 @@ def test_forms() -> None:
     assert form_of(bumps_model()).attributes == {}
     assert form_of(labels_model(3)).suggestions == ("0", "1", "2")
     for model in (tinted_model(), bumps_model(), tiny_model(), labels_model(3), attributes_model(3)):
-        assert sampled(first_scene(form_of(model)), model, Settings(steps=2), lambda _: None).size == (16, 16)
+        assert sampled(first_scene(form_of(model)), model, Settings(steps=2)).size == (16, 16)
 
 
 def test_attributes_of_which_one_word_holds_are_switches() -> None:
@@ -255,5 +283,5 @@ def test_the_lines_of_an_edit() -> None:
 
 def test_equal_scenes_give_equal_images() -> None:
     scene, model = first_scene(form_of(tinted_model())), tinted_model()
-    one, two = (sampled(scene, model, Settings(steps=2), lambda _: None) for _ in range(2))
+    one, two = (sampled(scene, model, Settings(steps=2)) for _ in range(2))
     assert torch.equal(torch.tensor(np.asarray(one)), torch.tensor(np.asarray(two)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,17 +20,20 @@ from PIL import Image
 from energycomp import infer, plugins
 from energycomp.errors import InputError
 from energycomp.images import data_url
-from energycomp.testing import planted, tinted_model
+from energycomp.inference import Solution
+from energycomp.progress import progress
+from energycomp.testing import planted, stripes_model, tinted_model
 from energycomp_lab.checks import check_plugin
+from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
-from energycomp_studio.reading import Reading, read, scene_read, table
+from energycomp_studio.reading import Reading, found_in, read, scene_read
 from energycomp_studio.scene import Item, Scene, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
-from energycomp_studio.tabs.compose import PLAIN, _Compose, first_scene
-from energycomp_studio.tabs.decompose import choice
-from energycomp_studio.tabs.read import repainted
+from energycomp_studio.tabs.compose import PLAIN, _Compose
+from energycomp_studio.tabs.decompose import _Decompose, choice, drawn
+from energycomp_studio.tabs.read import _Read, repainted
 from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
 
 
@@ -216,6 +220,35 @@ def test_a_closed_iterator_stops_its_task() -> None:
     assert ended.is_set()
 
 
+def test_a_task_with_a_loop_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp_studio.worker.EVERY", 0.0)
+    events = list(Worker().run("tab", lambda _: list(progress(range(2), "repainting", show=False))))
+    assert [event.share for event in events if isinstance(event, Running)] == [0.5, 1.0]
+    assert events[0].told("working") == "repainting, step 1 of 2, 0 s"
+
+
+def test_two_images_that_are_dropped_at_once_are_both_decomposed() -> None:
+    plugins.register("models", "striped", lambda **_: stripes_model(parts=4))
+    own, tab = _Decompose(Library("striped", "cpu"), Worker()), gr.Request(session_hash="tab")
+    urls = [data_url(Image.new("RGB", (16, 16), colour)) for colour in ("red", "blue")]
+    both = [own.take(url, "striped", 0, place, tab) for place, url in enumerate(urls)]
+    for one in both:
+        next(one)  # both begin before one of them ends
+    said = [update[1] for one in both for update in one]
+    assert "image 2: " in said[-2]
+    assert re.search(r"4 parts in \d+ s", said[-1])
+    assert len(own.show(tab)["tiles"]) == 2
+
+
+def test_an_example_is_drawn_by_the_data_set_of_the_model() -> None:
+    pytest.importorskip("energycomp_decomp", reason="no decomp: pip install energycomp-decomp")
+    one, other = drawn("decomp", Settings(3))
+    assert one.size == other.size == (32, 32)
+    assert one.tobytes() != other.tobytes()
+    with pytest.raises(InputError, match="got tinted, for which there is no example; drop an image"):
+        drawn("tinted", Settings())
+
+
 def test_tasks_wait_for_their_turn() -> None:
     worker, running_now, most = Worker(), [], []
 
@@ -300,9 +333,10 @@ def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
     first, guess = stages[0].values[0], stages[1].values
     y, x = divmod(int(first.argmax()), first.shape[1])  # the first object is where the first map is greatest
     assert guess[0].tolist() == pytest.approx([(x + 0.5) / first.shape[1], (y + 0.5) / first.shape[0]])
-    shown = table(found, model)
-    assert "red<small> " in shown
-    assert "%" in shown
+    shown = found_in(found, model)
+    assert [one["given"]["tint"] for one in shown] == ["red", "blue"]
+    assert [one["sure"]["tint"] for one in shown] == pytest.approx(direct.certainty[:, 0].tolist())
+    assert [one["gain"] for one in shown] == pytest.approx(direct.component_gain.tolist())
     assert [one["tint"] for one in found.described] == ["red", "blue"]
 
 
@@ -318,12 +352,15 @@ def test_repainting_changes_the_answer() -> None:
         repainted(reading, Scene(items), model, Settings(steps=4))
 
 
-def test_what_is_shown_of_an_answer_is_escaped() -> None:
-    model, picture = scene()
-    reading = read(picture, model, lambda _: None)
-    shown = table(Reading(picture, reading.solution, ({"text": "<b>"}, {"text": "&"})), model)
-    assert "&lt;b&gt;" in shown
-    assert "<b>" not in shown
+def test_questions_have_short_answers() -> None:
+    own, objects = _Read(Library("tinted", "cpu"), Worker()), torch.tensor([[0.3, 0.4, 1, 1, 1, 1]])
+    reading = Reading(Image.new("RGB", (4, 4)), Solution(objects, 1, 1.0, 0.1, 0), ())
+    assert "1 (100%)" in own.ask("how many things are there?", [reading])
+    for wrong in ("what is the box?", "two red cubes", "<b>"):
+        said = own.ask(wrong, [reading])
+        assert "Not understood. Ask, for example: how many cubes are there?" in said
+        assert "<b>" not in said
+    assert "Read an image first" in own.ask("how many things are there?", [])
 
 
 def test_a_choice_of_other_parts_is_refused() -> None:

@@ -1,12 +1,14 @@
 // The scene editor: handles on an image, and one row of fields for each component.
 // Its value is {items: [{given, weight, negated, either, origin, note}], final, number}; "edit" is triggered while
 // something is dragged, with final false, and once it has changed, with final true: one event, so that the last one wins.
-// Props of Python: form, picture, aspect (0 for that of the picture), status, editing, maps (of each component that
-// was read: an image that darkens all other pixels), relations (of each component that was read: [number, words] of others).
+// "opened" is triggered once the editor is there.
+// Props of Python: form, picture, aspect (0 for that of the picture), status, progress ("none", "unknown", or a share),
+// editing, found (of each component that was read: {given, sure, gain, lit, relations}, see `found_in`).
 const find = (name) => element.querySelector(name);
 const stage = find(".studio-stage"), picture = find(".studio-picture"), handles = find(".studio-handles");
 const rows = find(".studio-rows"), status = find(".studio-status"), hint = find(".studio-hint");
 const addButton = find(".studio-add"), datalist = find("datalist");
+const bar = find(".studio-progress");
 const under = find(".studio-under"), SVG = "http://www.w3.org/2000/svg", MOST = 32, HEAVIEST = 3;
 datalist.id = "studio-list-" + Math.random().toString(36).slice(2);
 
@@ -110,6 +112,7 @@ handles.addEventListener("pointermove", (event) => {
   const [x, y] = place(event), { given } = items[dragged.index];
   if (!dragged.moved && Math.hypot(x - given.x, y - given.y) < 0.01) return;
   dragged.moved = true;
+  light(null);
   move(dragged.index, x, y);
   if (performance.now() - lastDrag > 60) {
     lastDrag = performance.now();
@@ -154,8 +157,8 @@ handles.addEventListener("keyup", (event) => {
 
 // Rows
 
-function field(label, control) {
-  return made("label", { className: "studio-field" }, made("span", {}, label), control);
+function field(label, ...controls) {
+  return made("label", { className: "studio-field" }, made("span", {}, label), ...controls);
 }
 
 function drawRows() {
@@ -233,20 +236,40 @@ function itemRow(item, index) {
   const close = made("button", { type: "button", className: "studio-remove", title: "Remove" }, "×");
   close.setAttribute("aria-label", "remove " + label);
   close.onclick = () => remove(index);
-  head.append(close);
+  head.append(gained(item), close);
   row.append(head);
   if (placed() && props.form.attributes.length) {
-    row.append(made("div", { className: "studio-line" }, ...props.form.attributes.map(({ name, words }) =>
-      field(name, selected(words, item.given[name], (word) => {
+    row.append(made("div", { className: "studio-line" }, ...props.form.attributes.map(({ name, words }) => {
+      const sure = made("small", { className: "studio-sure" }, certainty(item, name));
+      const choice = selected(words, item.given[name], (word) => {
         if (word) item.given[name] = word; else delete item.given[name];
+        sure.textContent = certainty(item, name);
         send("drop");
-      }, `${name} of ${label}`)))));
+      }, `${name} of ${label}`);
+      return field(name, choice, sure);
+    })));
   }
   if (!props.editing) {
     row.append(made("div", { className: "studio-line" }, weighed(item, label), negates(item, label)));
   }
-  if (item.note) row.append(made("small", { className: "studio-note" }, item.note));
+  row.item = () => item;
   return row;
+}
+
+// What was read of a component; nothing for one that was added.
+const read = (item) => (item && item.origin !== null && (props.found || [])[item.origin]) || null;
+
+// How certain a word is, as long as it is the one that was read.
+function certainty(item, name) {
+  const found = read(item), sure = found && found.given[name] === item.given[name] ? found.sure[name] : undefined;
+  return sure === undefined ? "" : `${Math.round(100 * sure)}%`;
+}
+
+function gained(item) {
+  const found = read(item), known = found && found.gain !== null;
+  const gain = made("small", { className: "studio-gain" }, known ? `gain ${found.gain.toFixed(1)}` : "");
+  gain.title = "By how much this object lowers the error of the answer";
+  return gain;
 }
 
 function labelRow({ name, words }) {
@@ -270,13 +293,15 @@ function labelRow({ name, words }) {
     const group = made("span", { className: "studio-toggles", role: "group", "aria-label": title }, ...toggles);
     line.replaceChildren(made("span", {}, title), group);
     if (item && !props.editing) line.append(weighed(item, name), negates(item, name));
+    if (item) line.append(gained(item));
   };
   draw();
   row.append(line);
+  row.item = own;
   return row;
 }
 
-// A row that is pointed at, or edited, lights the pixels that its component explains, and shows its relations.
+// A component whose row or handle is pointed at, or edited, lights the pixels that it explains, and shows its relations.
 const lit = find(".studio-lit"), arrows = find(".studio-arrows");
 
 function drawArrows(item) {
@@ -288,7 +313,7 @@ function drawArrows(item) {
   };
   const at = ({ given }) => [`${100 * given.x}%`, `${100 * given.y}%`];
   const shown = [];
-  for (const [other, words] of (item && item.origin !== null && (props.relations || [])[item.origin]) || []) {
+  for (const [other, words] of (read(item) || { relations: [] }).relations) {
     const to = items.find((one) => one.origin === other);
     if (!to) continue;
     const [[x1, y1], [x2, y2]] = [at(item), at(to)];
@@ -298,13 +323,23 @@ function drawArrows(item) {
   arrows.replaceChildren(...shown);
 }
 
+function light(item) {
+  const found = read(item), image = found && found.lit;
+  lit.hidden = !image;
+  if (image) lit.src = image;
+  drawArrows(item);
+  for (const row of rows.children) row.classList.toggle("studio-pointed", Boolean(found) && row.item() === item);
+}
+
 for (const name of ["pointerover", "pointerleave", "focusin", "focusout"]) {
+  const isIn = /over|in$/.test(name);
   rows.addEventListener(name, (event) => {
-    const row = event.target.closest(".studio-row"), item = items[[...rows.children].indexOf(row)];
-    const map = /over|in$/.test(name) && item && item.origin !== null && (props.maps || [])[item.origin];
-    lit.hidden = !map;
-    if (map) lit.src = map;
-    drawArrows(/over|in$/.test(name) ? item : null);
+    const row = event.target.closest(".studio-row");
+    light(isIn && row ? row.item() : null);
+  });
+  handles.addEventListener(name, (event) => {
+    const handle = event.target.closest(".studio-handle");
+    if (!dragged) light(isIn && handle ? items[Number(handle.dataset.index)] : null);
   });
 }
 
@@ -347,16 +382,16 @@ function drawAll() {
 function drawForm() {
   datalist.replaceChildren(...props.form.suggestions.map((value) => made("option", { value })));
   addButton.textContent = placed() ? "Add an object" : "Add a component";
+  const pointed = props.editing ? "Point at a ring or a card to see its pixels. " : "";
   hint.textContent = placed()
-    ? "Click the image to add, drag to move, double-click to remove. Keys: Tab, arrows, Delete, Ctrl-Z." : "";
+    ? `${pointed}Click the image to add, drag to move, double-click to remove. Keys: Tab, arrows, Delete, Ctrl-Z.` : "";
   handles.classList.toggle("studio-placed", placed());
 }
 
 function drawPicture() {
-  lit.hidden = true;
-  drawArrows(null);
+  light(null);
   stage.hidden = !props.picture;
-  under.hidden = !props.picture;
+  under.hidden = hint.hidden = !props.picture;
   find(".studio-right").hidden = props.editing && !props.picture; // nothing was read
   picture.style.aspectRatio = props.aspect || "auto";
   stage.style.width = props.aspect > 2 ? `max(100%, ${Math.round(240 * props.aspect)}px)` : ""; // a wide canvas scrolls
@@ -370,11 +405,18 @@ function start() {
   drawAll();
 }
 
-watch(["value", "form", "editing"], () => {
+function drawStatus() {
+  status.textContent = props.status || "";
+  bar.hidden = props.progress === "none";
+  if (typeof props.progress === "number") bar.value = props.progress; else bar.removeAttribute("value");
+}
+
+watch(["value", "form", "editing", "found"], () => {
   if (!dragged) start();
 });
 watch(["picture", "aspect"], drawPicture);
-watch("status", () => { status.textContent = props.status || ""; });
+watch(["status", "progress"], drawStatus);
 start();
 drawPicture();
-status.textContent = props.status || "";
+drawStatus();
+trigger("opened");

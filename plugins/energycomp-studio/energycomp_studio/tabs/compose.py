@@ -20,42 +20,52 @@ from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url, framed
 from energycomp.models import Model
 from energycomp.plugins import names
+from energycomp_studio.first import first_scene
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.library import Library
 from energycomp_studio.lines import python_lines, shell_line
-from energycomp_studio.parts import FREE, NETWORK, QUIET, code, editor, followed, session_of
+from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, code, editor, followed, idle, session_of
 from energycomp_studio.pictures import SIDE
-from energycomp_studio.scene import OR, Item, Scene, Settings, beyond, composed, in_words, scene_of
+from energycomp_studio.preview import preview_options
+from energycomp_studio.scene import OR, Scene, Settings, beyond, composed, in_words, scene_of
 from energycomp_studio.worker import Running, StoppedError, Worker
 
-DRAFT = 5  # steps while an object is dragged
+DRAFT = 5  # steps of a sampler, while an object is dragged
 PLAIN = "the model's own"
-# Deterministic: an image of few steps, while an object is dragged, shows what that of many steps will show.
-SMOOTH = "DDIMScheduler"
-SCHEDULERS = (SMOOTH, "DPMSolverMultistepScheduler")
-# The scene is in the address, behind #, which a browser does not send: it survives that the page is loaded again.
+SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
+# The address keeps the scene, see `static/address.js`.
 REMEMBER = """(scene, model, seed, steps, sampler, canvas) => {
-    const kept = JSON.stringify({ model, items: scene.items, seed, steps, sampler, canvas });
-    if (scene.final) history.replaceState(null, "", "#" + encodeURIComponent(kept));
+    if (scene.final) studioAddress.keep({ model, items: scene.items, seed, steps, sampler, canvas });
     return [scene, model, seed, steps, sampler, canvas];
 }"""
-RECALL = "(model, kept) => [model, location.hash.slice(1)]"
+RECALL = "(model, kept) => [model, studioAddress.start()]"
 
 
 def sampled(
-    scene: Scene, model: Model, settings: Settings, report: Callable[[Any], None], *, draft: bool = False
+    scene: Scene,
+    model: Model,
+    settings: Settings,
+    *,
+    draft: bool = False,
+    is_old: Callable[[], bool] = lambda: False,
 ) -> Image.Image:
-    """The image of a scene; reports each step. A draft is without the guidance of attributes, which costs more."""
+    """The image of a scene, or a draft of it.
+
+    Args:
+        draft: asks the network at five steps only, see `Preview`; a chosen sampler takes five steps.
+        is_old: asked after each step; ends the drawing where it is true.
+    """
+
+    def step(*_: Any) -> None:
+        if is_old():
+            raise StoppedError
+
     options = settings.given(model)
-    steps = options.get("num_inference_steps", model.defaults.num_inference_steps)
-    if draft:
-        steps = min(DRAFT, steps)
+    if draft and settings.sampler is None and (preview := preview_options(model, settings.scheduler)) is not None:
+        options = {**options, "scheduler": None, **preview}
+    elif draft:
+        steps = min(DRAFT, options.get("num_inference_steps", model.defaults.num_inference_steps))
         options |= {"num_inference_steps": steps, "guidance": "attributes", "guidance_scale": 1.0}
-        options |= {} if settings.sampler else {"scheduler": settings.scheduler or SMOOTH}
-
-    def step(number: int, *_: Any) -> None:
-        report(f"step {number + 1} of {steps}")
-
     generator = torch.Generator().manual_seed(settings.seed)
     composer = Composer(composed(scene, model, settings))
     options |= {"report": lambda _: None}  # the line below the image says what `beyond` finds
@@ -75,27 +85,6 @@ def shown(image: Image.Image, model: Model, settings: Settings) -> Image.Image:
     """An image as the command line writes it."""
     wide = settings.size is not None
     return framed(image, model.defaults.aspect, side=SIDE) if wide else model.shown(image, side=SIDE)
-
-
-def first_scene(form: Form) -> Scene:
-    """A scene to begin with.
-
-    >>> [item.given for item in first_scene(Form("places", {"color": ("gray", "red", "blue")})).items]
-    [{'x': 0.3, 'y': 0.45, 'color': 'red'}, {'x': 0.7, 'y': 0.6, 'color': 'blue'}]
-    >>> [item.given["text"] for item in first_scene(Form("texts", {}, ("red cube", "red ball", "a blue ball"))).items]
-    ['red cube', 'a blue ball']
-    """
-    if form.kind == "places":
-        objects: list[dict[str, Any]] = [{"x": 0.3, "y": 0.45}, {"x": 0.7, "y": 0.6}]
-        for name, words in form.attributes.items():
-            objects[0][name], objects[1][name] = words[:2][-1], words[-1]
-        return Scene(tuple(Item(one, form.weight) for one in objects))
-    if form.kind == "labels":
-        two = list(form.attributes.items())[:2]
-        return Scene(tuple(Item({"attribute": name, "value": words[-1]}, form.weight) for name, words in two))
-    first, others = form.suggestions[:1], form.suggestions[1:]
-    apart = [text for text in others if not {*text.split()} & {*first[0].split()}]  # no word in common
-    return Scene(tuple(Item({"text": text}, form.weight) for text in (*first, *(apart or others)[:1])))
 
 
 def kept_in(address: str, known: Collection[str]) -> Mapping[str, Any] | None:
@@ -149,8 +138,8 @@ class _Compose:
 
         def done(found: tuple[Model, Form], _: float) -> tuple[Any, ...]:
             model, form = found
-            scene = {**kept.get("scene", first_scene(form)).as_json(), "final": True, "first": True}
-            update = gr.update(form=form.as_json(), value=scene, status="", aspect=model.defaults.aspect)
+            scene = {**kept.get("scene", first_scene(form, name)).as_json(), "final": True, "first": True}
+            update = gr.update(form=form.as_json(), value=scene, aspect=model.defaults.aspect, **idle(""))
             steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
             about = f"Model **{name}**: {model.facts()['samples']}; a component is {form.component}"
             canvas = gr.update(value=kept.get("canvas"), visible=isinstance(model.conditioner, Widens))
@@ -160,8 +149,8 @@ class _Compose:
         yield gr.update(**blank), *same, gr.skip()
         yield from followed(
             self.worker, session_of(request), f"loading {name}", task, done=done,
-            running=lambda event: (gr.update(status=_told(event, f"loading {name}")), *same),
-            failed=lambda message: (gr.update(status=message), *same),
+            running=lambda event: (gr.update(**busy(event, f"loading {name}")), *same),
+            failed=lambda message: (gr.update(**idle(message)), *same),
         )  # fmt: skip
 
     def draw(
@@ -181,33 +170,31 @@ class _Compose:
             settings = settings_of(seed, steps or None, method, scene, canvas)
             lines = self._lines(scene, model, name, settings) if final else same[1:]
         except EnergycompError as error:
-            drawing.updates = gr.update(status=str(error)), *same[1:]
+            drawing.updates = gr.update(**idle(str(error))), *same[1:]
             yield *same, gr.skip()
             return
 
         def task(report: Callable[[Any], None]) -> Image.Image:
             if value.get("first"):
-                report(sampled(scene, model, settings, report, draft=True))
-            return sampled(
-                scene, model, settings, lambda text: report(StoppedError if is_old() else text), draft=not final
-            )
+                report(sampled(scene, model, settings, draft=True))
+            return sampled(scene, model, settings, draft=not final, is_old=is_old)
 
         def done(image: Image.Image, seconds: float) -> tuple[Any, ...]:
             count = settings.steps or model.defaults.num_inference_steps
-            drawn = f"{count if final else min(DRAFT, count)} steps in {seconds:.1f} s"
+            drawn = f"{f'{count} steps' if final else 'a preview'} in {seconds:.1f} s"
             said = f"{in_words(scene, model, settings)}{beyond(scene, model)}; {drawn}"
             url = data_url(shown(image, model, settings) if final else image)
-            drawing.updates = gr.update(picture=url, status=said, aspect=settings.aspect(model)), *lines
+            drawing.updates = gr.update(picture=url, aspect=settings.aspect(model), **idle(said)), *lines
             return same
 
         def running(event: Running) -> tuple[Any, ...] | None:
             if isinstance(event.reported, Image.Image):
                 url = data_url(event.reported)
                 return gr.update(picture=url, aspect=settings.aspect(model)), *same[1:]
-            return None if event.seconds < 0.4 else (gr.update(status=_told(event, "drawing")), *same[1:])
+            return None if event.seconds < 0.4 else (gr.update(**busy(event, "drawing")), *same[1:])
 
         def failed(message: str) -> tuple[Any, ...]:
-            drawing.updates = gr.update(status=message), *same[1:]
+            drawing.updates = gr.update(**idle(message)), *same[1:]
             return same
 
         yield from followed(self.worker, session, "drawing", task, running=running, done=done, failed=failed)
@@ -233,10 +220,6 @@ class _Compose:
         python, shell = python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
         formula = f"{in_words(scene, model, settings)}: the formula"
         return python, shell, gr.update(label=formula), repr(composed(scene, model, settings))
-
-
-def _told(event: Running, what: str) -> str:
-    return f"{event.reported if isinstance(event.reported, str) else what}, {event.seconds:.0f} s"
 
 
 def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Button) -> Callable[..., None]:

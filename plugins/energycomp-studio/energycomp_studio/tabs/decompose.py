@@ -9,20 +9,34 @@ from typing import Any
 import attrs
 import gradio as gr
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.decomposition import EXPLAINED, decompose, decomposer_of, explained_variance, recombine
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import data_url, to_output
+from energycomp.images import as_picture, data_url, to_output
+from energycomp.models import Model
+from energycomp.plugins import find, names
+from energycomp_studio.kept import Kept
 from energycomp_studio.library import Library
-from energycomp_studio.parts import NETWORK, QUIET, chooser, code, finally_shown, followed, session_of, tiles
+from energycomp_studio.parts import (
+    FREE,
+    NETWORK,
+    QUIET,
+    chooser,
+    code,
+    followed,
+    model_and_seed,
+    note,
+    session_of,
+    tiles,
+)
 from energycomp_studio.pictures import SIDE, uploaded
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Worker
 
 IMAGES = 2
 TILE = 96  # px
-FORGOTTEN = 3_600  # s after which the parts of a browser tab are forgotten
 PREFERRED = ("decomp", "lit", "slots")
 
 
@@ -93,66 +107,138 @@ class _Parts:
         return {"whole": list(self.whole), "parts": list(self.parts), "note": self.note}
 
 
+@attrs.define(eq=False)
+class _Pair:
+    """The images of a browser tab.
+
+    Args:
+        parts: of each image, or None.
+        said: of each image, what is said of it.
+    """
+
+    parts: list[_Parts | None] = attrs.field(factory=lambda: [None] * IMAGES)
+    said: list[str] = attrs.field(factory=lambda: [""] * IMAGES)
+
+    @property
+    def listed(self) -> list[_Parts]:
+        """Those that there are."""
+        return [one for one in self.parts if one is not None]
+
+    def put(self, place: int, found: _Parts) -> None:
+        """An image is now another one. Parts of another model, which do not combine with it, go."""
+        for k, one in enumerate(self.parts):
+            if one is not None and one.model != found.model:
+                self.parts[k], self.said[k] = None, self.said[k] if k == place else ""
+        self.parts[place] = found
+
+    def told(self) -> str:
+        """What is said of all images, as one line."""
+        if self.said[0] and len({*self.said}) == 1:
+            return self.said[0]
+        return "; ".join(f"image {k}: {one}" for k, one in enumerate(self.said, 1) if one)
+
+
+def parts_of(pictures: list[Image.Image], model: Model, name: str, settings: Settings) -> list[_Parts]:
+    """The parts of each image."""
+    found = decompose(pictures, decomposer_of(model), generator=settings.seed)
+    whole = found.parts.whole.cpu()
+    shares = explained_variance(model.processor(pictures), whole)
+
+    def shown(images: Any) -> tuple[str, ...]:
+        return tuple(data_url(model.shown(one, side=TILE)) for one in images)
+
+    made = []
+    for k, (picture, share) in enumerate(zip(pictures, shares, strict=True)):
+        foreign = share is not None and share < EXPLAINED
+        said = f"out of distribution: parts of {name} explain {max(share or 0, 0):.0%} of it; do not trust them"
+        own = [model.processor.frame(picture), *to_output(whole[k, None], "pil")]
+        parts = to_output(found.parts.images[k], "pil")
+        made.append(_Parts(name, found.latents[k, None], shown(own), shown(parts), said if foreign else ""))
+    return made
+
+
+def drawn(name: str, settings: Settings) -> list[Image.Image]:
+    """Two images of the data set that has the name of a model, as its source draws them.
+
+    Raises:
+        InputError: there is no such data set.
+    """
+    if name not in names("datasets"):
+        raise InputError(f"got {name}, for which there is no example; drop an image, or choose another model")
+    examples = find("datasets", name)().examples("synthetic", count=IMAGES, seed=settings.seed)
+    return [as_picture(example.image) for example in examples]
+
+
 @attrs.frozen
 class _Decompose:
-    """What happens in the tab. The state of a browser tab is the parts of each image, or None."""
+    """What happens in the tab."""
 
     library: Library
     worker: Worker
+    pairs: Kept[_Pair] = attrs.field(factory=Kept)  # of each browser tab
 
-    def take(
-        self, url: Any, name: str, seed: Any, state: list[Any], place: int, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
+    def pair(self, request: gr.Request) -> _Pair:
+        """The images of a browser tab. Tasks that run at the same time change the same pair."""
+        found = self.pairs.get(session_of(request)) or _Pair()
+        self.pairs.put(session_of(request), found)
+        return found
+
+    def take(self, url: Any, name: str, seed: Any, place: int, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Decomposes an image that was dropped, as image number `place`."""
+        yield from self._decompose(lambda: [uploaded(url)], [place], name, seed, request)
 
-        def task(report: Callable[[Any], None]) -> _Parts:
-            picture = uploaded(url)
+    def example(self, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Decomposes two images that are drawn."""
+        yield from self._decompose(lambda: drawn(name, Settings(seed)), list(range(IMAGES)), name, seed, request)
+
+    def _decompose(
+        self, pictures: Callable[[], list[Image.Image]], places: list[int], name: str, seed: Any, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        pair = self.pair(request)
+
+        def say(text: str) -> str:
+            for place in places:
+                pair.said[place] = text
+            return pair.told()
+
+        def task(report: Callable[[Any], None]) -> list[_Parts]:
+            settings, given = Settings(seed), pictures()
             report(f"loading {name}")
             model = self.library.model(name)
             report("decomposing")
-            found = decompose([picture], decomposer_of(model), generator=Settings(seed).seed)
-            whole = found.parts.whole.cpu()
-            (share,) = explained_variance(model.processor([picture]), whole)
-            foreign = share is not None and share < EXPLAINED
-            said = f"out of distribution: parts of {name} explain {max(share or 0, 0):.0%} of it; do not trust them"
+            return parts_of(given, model, name, settings)
 
-            def shown(images: Any) -> tuple[str, ...]:
-                return tuple(data_url(model.shown(one, side=TILE)) for one in images)
+        def done(found: list[_Parts], seconds: float) -> tuple[Any, ...]:
+            for place, one in zip(places, found, strict=True):
+                pair.put(place, one)
+            return gr.skip(), note(say(f"{len(found[0].parts)} parts in {seconds:.0f} s"))
 
-            own = [model.processor.frame(picture), *to_output(whole, "pil")]
-            parts = to_output(found.parts.images[0], "pil")
-            return _Parts(name, found.latents, shown(own), shown(parts), said if foreign else "")
-
-        def done(found: _Parts, seconds: float) -> tuple[Any, ...]:
-            kept = [found if k == place else one for k, one in enumerate(state)]
-            if len({one.model for one in kept if one is not None}) > 1:
-                kept = [found if k == place else None for k in range(IMAGES)]
-            listed = [one for one in kept if one is not None]
-            chosen = [[(k + j) % len(listed) == 0 for j in range(len(one.parts))] for k, one in enumerate(listed)]
-            update = gr.update(tiles=[one.as_json() for one in listed], value={"chosen": chosen})
-            return gr.skip(), kept, (update, f"{len(found.parts)} parts in {seconds:.0f} s"), gr.skip()
-
-        yield "decomposing", gr.skip(), None, "", gr.skip()  # the image of other parts goes
-        same = None, gr.skip()
+        yield "", note(say("decomposing")), gr.skip()  # the image of other parts goes
         yield from followed(
-            self.worker, session_of(request), "decomposing an image", task, done=done,
-            running=lambda event: (f"{event.reported or 'decomposing'}, {event.seconds:.0f} s", gr.skip(), *same),
-            failed=lambda message: (message, gr.skip(), *same),
+            self.worker, session_of(request), f"decomposing image {' and '.join(str(k + 1) for k in places)}", task,
+            running=lambda event: (gr.skip(), note(say(event.told("decomposing")), event)), done=done,
+            failed=lambda message: (gr.skip(), note(say(message))),
         )  # fmt: skip
 
-    def mix(self, value: Any, name: str, seed: Any, state: list[Any], request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def show(self, request: gr.Request) -> Any:
+        """The tiles of all images, once a task has ended."""
+        listed = self.pair(request).listed
+        chosen = [[(k + j) % len(listed) == 0 for j in range(len(one.parts))] for k, one in enumerate(listed)]
+        return gr.update(tiles=[one.as_json() for one in listed], value={"chosen": chosen})
+
+    def mix(self, value: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """The image of the chosen parts, by the model that they are of."""
-        listed, same = [one for one in state if one is not None], (gr.skip(),) * 2
+        listed, same = self.pair(request).listed, (gr.skip(),) * 2
         name = listed[0].model if listed else name
         try:
             if not listed:
-                raise InputError("got no parts; expected an image; drop one first")
+                raise InputError("got no parts; expected an image; drop one first, or decompose an example")
             parts, settings = choice(value, [len(one.parts) for one in listed]), Settings(seed)
             lines = recombine_python(parts, name, settings), recombine_shell(parts, name, settings)
             if not any(parts):
                 raise InputError("got no part; expected at least one; choose some tiles")
         except EnergycompError as error:
-            yield gr.skip(), str(error), *same, gr.skip()
+            yield gr.skip(), note(str(error)), *same, gr.skip()
             return
 
         def task(_: Any) -> str:
@@ -163,12 +249,12 @@ class _Decompose:
             return data_url(model.shown(to_output(made, "pil")[0], side=SIDE))
 
         def running(event: Running) -> tuple[Any, ...]:
-            return gr.skip(), f"{event.reported or 'composing'}, {event.seconds:.0f} s", *same
+            return gr.skip(), note(event.told("composing"), event), *same
 
         yield from followed(
             self.worker, session_of(request), "composing parts", task, running=running,
-            done=lambda url, seconds: (_figure(url), f"{sum(map(len, parts))} parts in {seconds:.1f} s", *lines),
-            failed=lambda message: (gr.skip(), message, *same),
+            done=lambda url, seconds: (_figure(url), note(f"{sum(map(len, parts))} parts in {seconds:.1f} s"), *lines),
+            failed=lambda message: (gr.skip(), note(message), *same),
         )  # fmt: skip
 
 
@@ -181,27 +267,25 @@ def decompose_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropd
     """The components of the tab; returns that of its model."""
     own = _Decompose(library, worker)
     start = next((name for name in PREFERRED if name in library.names), library.first)
-    state, found = gr.State([None] * IMAGES, time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
-    with gr.Row():
-        model = gr.Dropdown(library.names, value=start, label="Model", min_width=180, elem_id="parts-model")
-        seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="parts-seed")
-    with gr.Row():
+    with gr.Row(elem_classes="studio-bar"):
         pictures = [chooser(f"parts-picture-{k + 1}", f"Image {k + 1}: drop or choose") for k in range(IMAGES)]
-    note = gr.Markdown("", elem_id="parts-status")
+        example = gr.Button("Decompose an example", size="md", min_width=230, scale=0, elem_id="parts-example")
+    status = gr.HTML("", elem_id="parts-status")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             parts = tiles("parts-tiles")
         with gr.Column(scale=1, min_width=260):
             result = gr.HTML("", elem_id="parts-result")
-    compose = gr.Button("Compose the chosen parts", size="md", elem_id="parts-compose")
-    with gr.Accordion("The same image in code", open=False, elem_id="parts-code"):
+    with gr.Row(elem_classes="studio-actions studio-later"):
+        compose = gr.Button("Compose the chosen parts", size="md", min_width=250, scale=0, elem_id="parts-compose")
+    model, seed = model_and_seed("parts", library.names, start)
+    with gr.Accordion("The same image in code", open=False, elem_id="parts-code", elem_classes="studio-later"):
         python, shell = code("Python", "python"), code("Shell", "shell")
-    once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
+    outputs = [result, status, stop]
     for k, picture in enumerate(pictures):
-        place = gr.State(k)
-        outputs = [note, state, found, result, stop]
-        taken = picture.taken(own.take, [picture, model, seed, state, place], outputs, **once, **NETWORK)
-        finally_shown(taken, found, [parts, note])
-    mixing: dict[str, Any] = {"inputs": [parts, model, seed, state], "outputs": [result, note, python, shell, stop]}
+        taken = picture.taken(own.take, [picture, model, seed, gr.State(k)], outputs, **QUIET, **NETWORK)
+        taken.then(own.show, None, [parts], **FREE)
+    example.click(own.example, [model, seed], outputs, **QUIET, **NETWORK).then(own.show, None, [parts], **FREE)
+    mixing: dict[str, Any] = {"inputs": [parts, model, seed], "outputs": [result, status, python, shell, stop]}
     gr.on([compose.click, parts.input], own.mix, **mixing, **QUIET, **NETWORK)
     return model

@@ -1,37 +1,77 @@
-"""Models: what there is, what each does, and the tab that does it."""
+"""Models: what there is, what each draws and does, and the tab that does it."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import attrs
 import gradio as gr
 
 from energycomp.errors import EnergycompError
+from energycomp.images import data_url
+from energycomp.plugins import names
+from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library, abilities
-from energycomp_studio.parts import FREE, static
+from energycomp_studio.parts import FREE, session_of, static
+from energycomp_studio.scene import Settings
+from energycomp_studio.tabs.compose import sampled
+from energycomp_studio.tabs.decompose import drawn
+from energycomp_studio.worker import Done, Worker
 
 TABS = {"sample": "compose", "read": "read", "decompose": "decompose"}
-HEAD = "<tr><th>model</th><th>a component is</th><th>it can</th><th>open it in</th></tr>"
+SIDE = 128  # px, the shorter side of a picture
 
 
-def row(library: Library, name: str) -> str:
-    """A model as a row of the table, in HTML; a model that cannot be loaded says why."""
-    shown = html.escape(name)
+def card(library: Library, name: str) -> dict[str, Any]:
+    """What the page says of a model, as JSON data; a model that cannot be loaded says why."""
     try:
         model = library.model(name)
     except EnergycompError as error:
-        return f"<tr><td>{shown}</td><td colspan='3'>{html.escape(str(error))}</td></tr>"
-    able, button = abilities(model), f"<button type='button' data-model='{shown}' data-tab="
-    buttons = "".join(f"{button}'{tab}'>{tab.capitalize()}</button>" for what, tab in TABS.items() if what in able)
-    component = form_of(model).component if "sample" in able else "a part of an image, found without labels"
-    cells = f"<td><b>{shown}</b></td><td>{html.escape(component)}</td><td>{', '.join(able)}</td><td>{buttons}</td>"
-    return f"<tr>{cells}</tr>"
+        return {"name": name, "about": str(error), "able": "", "tabs": []}
+    able = abilities(model)
+    about = form_of(model).component if "sample" in able else "a part of an image, found without labels"
+    tabs = [tab for what, tab in TABS.items() if what in able]
+    return {"name": name, "about": f"A component is {about}.", "able": ", ".join(able), "tabs": tabs}
+
+
+def picture(library: Library, name: str) -> str:
+    """A preview of a model's first scene, or an image that it decomposes, as a data URL; "" where there is neither."""
+    model = library.model(name)
+    if "sample" in abilities(model):
+        image = sampled(first_scene(form_of(model), name), model, Settings(), draft=True)
+    elif name in names("datasets"):
+        image = drawn(name, Settings())[0]
+    else:
+        return ""
+    return data_url(model.shown(image, side=SIDE))
+
+
+@attrs.frozen
+class _Models:
+    """What happens in the tab. The pictures are drawn once."""
+
+    library: Library
+    worker: Worker
+    pictures: dict[str, str] = attrs.field(factory=dict)
+
+    def survey(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """The cards, and the models that the other tabs offer; then the pictures, one after another."""
+        cards = [card(self.library, name) for name in self.library.names]
+        offered = (gr.update(choices=self.library.able(ability)) for ability in ("read", "decompose"))
+        yield gr.update(cards=cards, pictures=self.pictures), *offered
+        for name in [one["name"] for one in cards if one["tabs"] and one["name"] not in self.pictures]:
+            what = f"drawing a picture of {name}"
+            for event in self.worker.run(session_of(request), lambda _, name=name: picture(self.library, name), what):
+                if isinstance(event, Done):
+                    self.pictures[name] = event.result
+                    yield gr.update(pictures=self.pictures), gr.skip(), gr.skip()
 
 
 def models_tab(
     library: Library,
+    worker: Worker,
     tabs: gr.Tabs,
     opens: Callable[..., None],
     reads: gr.Dropdown,
@@ -44,23 +84,17 @@ def models_tab(
         opens: opens a model in the tab Compose.
         reads, decomposes: the fields of the model of the other tabs.
     """
+    own = _Models(library, worker)
     listed = gr.HTML(
         value="",
-        html_template="<div class='studio-models'></div>",
+        html_template="<ul class='studio-models'></ul>",
         js_on_load=static("models.js"),
-        table="loading the models ...",
+        cards=[],
+        pictures={},
         elem_id="models-list",
         apply_default_css=False,
     )
-
-    def survey() -> tuple[object, ...]:
-        """The table, and the models that the other tabs offer."""
-        rows = "".join(row(library, name) for name in library.names)
-        table = f"<table class='answer'><thead>{HEAD}</thead><tbody>{rows}</tbody></table>"
-        offered = (gr.update(choices=library.able(ability)) for ability in ("read", "decompose"))
-        return gr.update(table=table), *offered
-
-    listed.survey(survey, None, [listed, reads, decomposes], **FREE)
+    listed.survey(own.survey, None, [listed, reads, decomposes], **FREE)
     for name, event, field in (("read", listed.read, reads), ("decompose", listed.decompose, decomposes)):
         event(lambda model, name=name: (gr.Tabs(selected=name), model), [listed], [tabs, field], **FREE)
     listed.compose(lambda: gr.Tabs(selected="compose"), None, [tabs], **FREE)

@@ -1,4 +1,4 @@
-"""Read: an image in, its objects as a table and as a scene; the scene is edited, and the image repainted."""
+"""Read: an image in, its objects as a scene out; the scene is edited, and the image repainted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,30 @@ from energycomp.inference import Solution
 from energycomp.models import Model
 from energycomp_edit import edit
 from energycomp_scenes import answer, belief
+from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
+from energycomp_studio.kept import FORGOTTEN, Kept
 from energycomp_studio.library import Library
 from energycomp_studio.lines import edit_python, edit_shell
-from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, code, editor, finally_shown, followed, session_of
+from energycomp_studio.parts import (
+    FREE,
+    NETWORK,
+    QUIET,
+    busy,
+    chooser,
+    code,
+    editor,
+    finally_shown,
+    followed,
+    idle,
+    model_and_seed,
+    note,
+    session_of,
+)
 from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.reading import Reading, Stage, described, lit, notes, read, related, scene_read, table
+from energycomp_studio.reading import Reading, Stage, described, found_in, notes, read, scene_read
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
-from energycomp_studio.tabs.compose import first_scene, sampled
+from energycomp_studio.tabs.compose import sampled
 from energycomp_studio.worker import Running, Worker
 
 STAGES = {
@@ -30,8 +46,9 @@ STAGES = {
     "places": "{} places; reading more",
     "attributes": "{} objects",
 }
+QUESTION = "how many cubes are there?"
+OF_PAGE = "(_, ...others) => [studioAddress.page(), ...others]"  # the first input is the name of the browser tab
 KEPT = 8  # images that "Undo" goes back to
-FORGOTTEN = 3_600  # s after which the images of a browser tab are forgotten
 
 
 def repainted(reading: Reading, scene: Scene, model: Model, settings: Settings) -> Reading:
@@ -77,21 +94,22 @@ class _Read:
 
     library: Library
     worker: Worker
+    kept: Kept[tuple[str, list[Reading]]] = attrs.field(factory=Kept)  # of each browser tab: its model, its readings
 
     def take(self, url: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Reads an image that was dropped."""
         try:
             picture = uploaded(url)
         except EnergycompError as error:
-            yield gr.update(status=str(error)), *(gr.skip(),) * 4, None, gr.skip()
+            yield gr.update(**idle(str(error))), *(gr.skip(),) * 3, None, gr.skip()
             return
         yield from self._read(lambda model, report: picture, name, seed, request)  # noqa: ARG005
 
     def example(self, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Reads a scene that the model itself draws."""
 
-        def draw(model: Model, report: Callable[[Any], None]) -> Any:
-            drawn = sampled(first_scene(form_of(model)), model, Settings(seed), report)
+        def draw(model: Model, _: Callable[[Any], None]) -> Any:
+            drawn = sampled(first_scene(form_of(model), name), model, Settings(seed))
             return model.shown(drawn, side=SIDE)
 
         yield from self._read(draw, name, seed, request)
@@ -114,12 +132,12 @@ class _Read:
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
             shown = self._shown(reading, model, f"{reading.solution.count} found in {seconds:.0f} s")
-            return *(gr.skip(),) * 4, [reading], shown
+            return *(gr.skip(),) * 3, [reading], shown
 
-        yield gr.update(value={"items": [], "final": True}, status="reading"), "", "", "", [], None, gr.skip()
+        yield gr.update(value={"items": [], "final": True}, status="reading"), "", "", [], None, gr.skip()
         yield from followed(
             self.worker, session_of(request), "reading an image", task, running=running, done=done,
-            failed=lambda message: (gr.update(status=message), *(gr.skip(),) * 4, None),
+            failed=lambda message: (gr.update(**idle(message)), *(gr.skip(),) * 3, None),
         )  # fmt: skip
 
     def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
@@ -127,25 +145,24 @@ class _Read:
         what, search, shown = event.reported, gr.skip(), {}
         if isinstance(what, _Seen):
             stage[:] = ["looking for objects"]
-            shown = {"picture": what.url, "form": form_of(what.model).as_json(), "maps": [], "relations": []}
+            shown = {"picture": what.url, "form": form_of(what.model).as_json(), "found": []}
         elif isinstance(what, str):
             stage[:] = [what]
-        elif what is not None and what[1].kind == "maps":
+        elif isinstance(what, tuple) and what[1].kind == "maps":
             search = maps(what[1])
-        elif what is not None:
+        elif isinstance(what, tuple):
             scene = scene_read(described(what[1].values, what[0]))
             stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
             shown = {"value": {**scene.as_json(), "final": True}}
-        told = gr.update(**shown, status=f"{stage[0]}, {event.seconds:.0f} s")
-        return told, gr.skip(), gr.skip(), search, gr.skip(), None
+        told = gr.update(**shown, **busy(event, stage[0]))
+        return told, gr.skip(), search, gr.skip(), None
 
-    def _shown(self, reading: Reading, model: Model, status: str) -> tuple[Any, str, str]:
-        """The editor, the reasons not to trust the answer, and the table."""
+    def _shown(self, reading: Reading, model: Model, status: str) -> tuple[Any, str]:
+        """The editor, and the reasons not to trust the answer."""
         scene = {**scene_read(reading.described).as_json(), "final": True}
         picture = data_url(model.shown(reading.picture, side=SIDE))
-        form, lights, relations = form_of(model).as_json(), lit(reading.solution), related(reading.solution)
-        update = gr.update(value=scene, form=form, picture=picture, status=status, maps=lights, relations=relations)
-        return update, notes(reading.solution), table(reading, model)
+        form, found = form_of(model).as_json(), found_in(reading, model)
+        return gr.update(value=scene, form=form, picture=picture, found=found, **idle(status)), notes(reading.solution)
 
     def lines(self, scene: Any, name: str, seed: Any, history: list[Reading]) -> tuple[str, str, Any]:
         """The lines that make the changes; the button that makes them stands out where there are some."""
@@ -167,7 +184,7 @@ class _Read:
     ) -> Iterator[tuple[Any, ...]]:
         """Repaints what was changed."""
         if not history:
-            yield gr.update(status="got no image; drop one first"), gr.skip(), None, gr.skip()
+            yield gr.update(**idle("got no image; drop one first")), gr.skip(), None, gr.skip()
             return
 
         def task(_: Any) -> tuple[Model, Reading]:
@@ -180,26 +197,42 @@ class _Read:
             return gr.skip(), [*history, reading][-KEPT:], shown
 
         def running(event: Running) -> tuple[Any, ...]:
-            return gr.update(status=f"{event.reported or 'repainting'}, {event.seconds:.0f} s"), gr.skip(), None
+            return gr.update(**busy(event, "repainting")), gr.skip(), None
 
         yield from followed(
             self.worker, session_of(request), "repainting", task, done=done, running=running,
-            failed=lambda message: (gr.update(status=message), gr.skip(), None),
+            failed=lambda message: (gr.update(**idle(message)), gr.skip(), None),
         )  # fmt: skip
 
     def ask(self, question: str, history: list[Reading]) -> str:
-        """The answer to a question about the image, which costs no network evaluation."""
+        """The answer to a question about the image, in HTML; it costs no network evaluation."""
         if not history:
-            return "got no image; drop one first"
+            return note("Read an image first.")
         try:
-            return str(answer(question, belief(history[-1].solution)))
-        except EnergycompError as error:
-            return str(error)
+            known = belief(history[-1].solution)
+        except EnergycompError:
+            return note("Only what clevr and clevr-small read takes questions.")
+        try:
+            return f"<p class='studio-answer' role='status'>{html.escape(str(answer(question, known)))}</p>"
+        except EnergycompError:
+            return note(f"Not understood. Ask, for example: {QUESTION}")
+
+    def keep(self, key: str, name: str, history: list[Reading]) -> None:
+        """Keeps the readings for `again`."""
+        if history:
+            self.kept.put(key, (name, history))
+
+    def again(self, key: str) -> tuple[Any, ...]:
+        """What a browser tab had read before the page was loaded again."""
+        if (kept := self.kept.get(key)) is None:
+            return (gr.skip(),) * 4
+        name, history = kept
+        return *self._shown(history[-1], self.library.model(name), "as it was"), history, name
 
     def undo(self, name: str, history: list[Reading]) -> tuple[Any, ...]:
         """Shows the image before the last change, or the objects as they were read."""
         if not history:
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 3
         left = history[:-1] or history
         return *self._shown(left[-1], self.library.model(name), "as it was"), left
 
@@ -216,25 +249,24 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     """The components of the tab; returns that of its model."""
     own = _Read(library, worker)
     history, result = gr.State([], time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
-    with gr.Row():
-        model = gr.Dropdown(library.names, value=library.first, label="Model", min_width=180, elem_id="read-model")
-        seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="read-seed")
-    picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)")
-    with gr.Row():
-        example = gr.Button("Read an example", size="md", min_width=140, elem_id="read-example")
-        paint = gr.Button("Repaint the changes", size="md", min_width=140, elem_id="read-repaint")
-        undo = gr.Button("Undo", size="md", min_width=80, elem_id="read-undo")
+    key = gr.Textbox("", visible=False)
+    with gr.Row(elem_classes="studio-bar"):
+        picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)")
+        example = gr.Button("Read an example", size="md", min_width=210, scale=0, elem_id="read-example")
     warned = gr.HTML("", elem_id="read-notes")
     scene = editor("read-scene", editing=True)
-    objects = gr.HTML("", elem_id="read-table")
-    with gr.Row():
-        question = gr.Textbox(label="Ask", placeholder="what is left of the red cube?", scale=2, elem_id="read-ask")
-        said = gr.Textbox(label="Answer", interactive=False, scale=1, elem_id="read-answer")
-    with gr.Accordion("The search", open=False, elem_id="read-search"):
+    with gr.Row(elem_classes="studio-actions studio-later"):
+        paint = gr.Button("Repaint the changes", size="md", min_width=210, scale=0, elem_id="read-repaint")
+        undo = gr.Button("Undo", size="md", min_width=80, scale=0, elem_id="read-undo")
+    with gr.Column(elem_classes="studio-later"):
+        question = gr.Textbox(label="Ask about the objects", placeholder=QUESTION, max_lines=1, elem_id="read-ask")
+        said = gr.HTML("", elem_id="read-answer")
+    model, seed = model_and_seed("read", library.names, library.first)
+    with gr.Accordion("The search", open=False, elem_id="read-search", elem_classes="studio-later"):
         searched = gr.HTML("", elem_id="read-maps")
-    with gr.Accordion("The same changes in code", open=False, elem_id="read-code"):
+    with gr.Accordion("The same changes in code", open=False, elem_id="read-code", elem_classes="studio-later"):
         python, shell = code("Python", "python"), code("Shell", "shell")
-    seen = [scene, warned, objects]
+    seen = [scene, warned]
     shown = [*seen, searched, history, result, stop]
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
     for event, task, inputs in (
@@ -250,4 +282,6 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         [scene.edit, history.change, seed.input],
         own.lines, [scene, model, seed, history], [python, shell, paint], **FREE, trigger_mode="always_last",
     )  # fmt: skip
+    history.change(own.keep, [key, model, history], None, js=OF_PAGE, **FREE)
+    scene.opened(own.again, [key], [*seen, history, model], js=OF_PAGE, **FREE)
     return model

@@ -1,8 +1,7 @@
-"""Track: a GIF in; its objects with the same number in all frames, and a slider of time, out."""
+"""Track: a GIF in; a film of its objects, with the same number in all frames, out."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,13 +17,13 @@ from energycomp_datasets.clevr.videos import Asked, video_of
 from energycomp_scenes.films import read_frames
 from energycomp_scenes.tracking import Track, TrackedFrame, check_model, track_frame
 from energycomp_studio.library import Library
-from energycomp_studio.parts import FREE, NETWORK, QUIET, chooser, followed, session_of
+from energycomp_studio.parts import NETWORK, QUIET, chooser, followed, model_and_seed, note, session_of, static
 from energycomp_studio.pictures import content_of
 from energycomp_studio.scene import Settings
-from energycomp_studio.worker import Running, Worker
+from energycomp_studio.worker import Running, Step, Worker
 
 MOST, EXAMPLE = 40, 12  # frames
-FORGOTTEN = 3_600  # s after which the frames of a browser tab are forgotten
+FRAMES = "reading frames"
 
 
 def frames_of(url: Any) -> list[Image.Image]:
@@ -42,23 +41,30 @@ def frames_of(url: Any) -> list[Image.Image]:
     return found
 
 
-def shown(track: Track, frame: int) -> str:
-    """A frame with the numbers of its objects, and a table of them, in HTML."""
-    rows = "".join(_row(row) for row in track.frames[frame].objects)
-    picture = f"<img class='studio-result' src='{data_url(track.picture(frame))}' alt='Frame {frame + 1}'>"
-    return f"<div class='studio-track'>{picture}<table>{rows}</table></div>"
+def film(track: Track) -> list[dict[str, Any]]:
+    """Each frame with the numbers of its objects, and the rows of a table of them, as JSON data."""
+    pictures = [data_url(track.picture(k)) for k in range(len(track.frames))]
+    return [
+        {"picture": picture, "rows": [_cells(row) for row in frame.objects]}
+        for picture, frame in zip(pictures, track.frames, strict=True)
+    ]
 
 
-def _row(row: dict[str, Any]) -> str:
-    words = " ".join(str(one) for name, one in row.items() if isinstance(one, str))
-    seen = "" if row["visible"] else "hidden"
-    cells = (row["identity"], words, f"{row['x']:.2f}, {row['y']:.2f}", seen)
-    return f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>"
+def _cells(row: dict[str, Any]) -> list[str]:
+    words = " ".join(str(one) for one in row.values() if isinstance(one, str)) or "object"
+    seen = words if row["visible"] else f"{words} (hidden)"
+    return [str(row["identity"]), seen, f"{row['x']:.2f}", f"{row['y']:.2f}"]
+
+
+def in_words(track: Track) -> str:
+    """How much was tracked."""
+    frames, objects = len(track.frames), max(frame.known for frame in track.frames)
+    return f"{objects} object{'' if objects == 1 else 's'} in {frames} frames"
 
 
 @attrs.frozen
 class _Tracking:
-    """What happens in the tab. The state of a browser tab is the track."""
+    """What happens in the tab."""
 
     library: Library
     worker: Worker
@@ -84,44 +90,43 @@ class _Tracking:
             report(f"loading {name}")
             model = check_model(self.library.model(name))
             images, read = frames(), list[TrackedFrame]()
-            for number, image in enumerate(images, 1):
-                report(f"frame {number} of {len(images)}")
+            for number, image in enumerate(images):
+                report(Step(FRAMES, number, len(images)))
                 read.append(track_frame(image, model, read[-1] if read else None, seed=Settings(seed).seed))
             return Track(tuple(read), tuple(model.shown(image) for image in images))
 
-        def running(event: Running) -> tuple[Any, ...]:
-            return gr.skip(), f"{event.reported or 'tracking'}, {event.seconds:.0f} s", gr.skip(), gr.skip()
+        def running(event: Running) -> tuple[Any, ...] | None:
+            if isinstance(event.reported, Step) and event.reported.what != FRAMES:
+                return None  # a loop inside of a frame
+            return note(event.told("tracking"), event), gr.skip()
 
         def done(track: Track, seconds: float) -> tuple[Any, ...]:
-            time = gr.update(maximum=len(track.frames), value=1, visible=True)
-            return track, f"{track!r} in {seconds:.0f} s", time, shown(track, 0)
+            return note(f"{in_words(track)}, tracked in {seconds:.0f} s"), gr.update(frames=film(track))
 
-        yield None, "tracking", gr.update(visible=False), "", gr.skip()
+        yield note("tracking"), gr.update(frames=[]), gr.skip()
         yield from followed(
             self.worker, session_of(request), "tracking", task, running=running, done=done,
-            failed=lambda message: (None, message, gr.skip(), gr.skip()),
+            failed=lambda message: (note(message), gr.skip()),
         )  # fmt: skip
-
-    def at(self, track: Track | None, time: Any) -> Any:
-        """The frame of a time, from 1."""
-        return gr.skip() if track is None else shown(track, min(max(int(time), 1), len(track.frames)) - 1)
 
 
 def track_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     """The components of the tab; returns that of its model."""
     own = _Tracking(library, worker)
-    state = gr.State(None, time_to_live=FORGOTTEN)
-    with gr.Row():
-        model = gr.Dropdown(library.names, value=library.first, label="Model", min_width=180, elem_id="track-model")
-        seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="track-seed")
-    video = chooser("track-video", f"Drop a GIF here, or choose one (10 MB and {MOST} frames at most)")
-    example = gr.Button("Track an example", size="md", elem_id="track-example")
-    note = gr.Markdown("", elem_id="track-status")
-    time = gr.Slider(1, 2, value=1, step=1, label="Time", visible=False, elem_id="track-time")
-    picture = gr.HTML("", elem_id="track-frame")
+    with gr.Row(elem_classes="studio-bar"):
+        video = chooser("track-video", f"Drop a GIF here, or choose one (10 MB and {MOST} frames at most)")
+        example = gr.Button("Track an example", size="md", min_width=210, scale=0, elem_id="track-example")
+    status = gr.HTML("", elem_id="track-status")
+    shown = gr.HTML(
+        value="",
+        html_template=static("film.html"),
+        js_on_load=static("film.js"),
+        frames=[],
+        elem_id="track-film",
+        apply_default_css=False,
+    )
+    model, seed = model_and_seed("track", library.names, library.first)
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
-    outputs = [state, note, time, picture, stop]
-    video.taken(own.take, [video, model, seed], outputs, **once, **NETWORK)
-    example.click(own.example, [model, seed], outputs, **once, **NETWORK)
-    time.change(own.at, [state, time], picture, **FREE, trigger_mode="always_last")
+    video.taken(own.take, [video, model, seed], [status, shown, stop], **once, **NETWORK)
+    example.click(own.example, [model, seed], [status, shown, stop], **once, **NETWORK)
     return model
