@@ -12,6 +12,7 @@ Notation: variable -> symbol
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,18 +25,19 @@ from energycomp.components import Classes, Condition, Conditioner, Latents, log_
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.space import LEAST_ALPHA, LEAST_NOISE, by_sample
 from energycomp.denoisers import Denoiser
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompError, InputError
 from energycomp.images import ImageProcessor, is_picture
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.models.numbers import NumberProcessor
-from energycomp.models.process import FLOWS, Clock, Process
-from energycomp.models.weights import load_weights, read_weights
+from energycomp.models.process import FLOWS, Clock, Process, shortly
+from energycomp.models.weights import load_weights, on_meta, read_weights
 from energycomp.plugins import find
 
 Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]
 KINDS: dict[str, PredictionType] = {"x0": "sample", "v": "v_prediction", "flow": "flow"}
 READ = (5.0, 0.05)  # SNR between which images are read: more noise hides the data, less hides the condition
+REACHED = 0.05  # share of the variance from the data at the last timestep, below which it is noise
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
 
 
@@ -60,7 +62,22 @@ class Adopted(nn.Module):
                 "plugins.register('networks', name, Class), then adopt(..., registered=(name, arguments)), and the "
                 "name of a conditioner"
             )
+        self._check_registered()
         return {key: value for key, value in self.options.items() if key != "own"}
+
+    def _check_registered(self) -> None:
+        """Raises `InputError` where `registered` makes another network, so that a saved model could not be loaded."""
+        name, arguments = self.options["registered"]
+        with on_meta():
+            made = find("networks", name)(**arguments)
+        own, other = ({key: tuple(one.shape) for key, one in net.state_dict().items()} for net in (self.network, made))
+        if type(made) is not type(self.network) or own != other:
+            same = type(made) is type(self.network)
+            got = f"a {type(made).__name__}" + (" with weights of other shapes" if same else "")
+            raise InputError(
+                f"got registered={(name, arguments)!r:.80}, which makes {got}; expected what makes this "
+                f"{type(self.network).__name__}; correct the name or the arguments"
+            )
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """As `Network`: eps where the network predicts eps or a score, else x0."""
@@ -72,8 +89,9 @@ class Adopted(nn.Module):
         data = self.options["sigma_data"]
         total = (sigma.square() + data**2).sqrt()
         given = noisy / total if predicts == "edm" else scale * noisy
-        time = self.process.time(clock, timestep, level).to(sample.dtype)
-        out = self._out(self.call(self.network, given, time, self._condition(condition)), sample)
+        time = self.process.time(clock, timestep, level)
+        time = time if clock == "index" else time.to(sample.dtype)
+        out = self._out(self._called(given, time, self._condition(condition)), sample)
         if predicts in ("eps", "score"):
             return out if predicts == "eps" else -out * sigma * scale
         if predicts == "edm":
@@ -101,6 +119,28 @@ class Adopted(nn.Module):
         if null is None:
             return rows
         return torch.where(by_sample(condition.null, rows.ndim), torch.as_tensor(null).to(rows), rows)
+
+    def _called(self, given: Tensor, time: Tensor, condition: Tensor | None) -> Any:
+        """What the network gives; its errors in one line, with what it was given."""
+        try:
+            return self.call(self.network, given, time, condition)
+        except (EnergycompError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            got = [f"x {tuple(given.shape)}, t {time.dtype}".replace("torch.", "")]
+            change = "correct shape=, or how it is called, by call="
+            embeddings = sorted({m.num_embeddings for m in self.network.modules() if isinstance(m, nn.Embedding)})
+            if self.options["kind"] == "classes" and condition is not None:
+                got.append(f"labels {int(condition.min())} to {int(condition.max())}")
+            if embeddings and isinstance(error, IndexError):
+                change = f"correct classes= or null=: its embeddings have {' and '.join(map(str, embeddings))} rows"
+            elif embeddings and time.is_floating_point():
+                change = f"{change}; clock='index' gives whole timesteps to an nn.Embedding over t"
+            reason = next(iter(f"{error}".strip().splitlines()), type(error).__name__)
+            raise InputError(
+                f"got an error of {type(self.network).__name__} for {', '.join(got)}: {reason:.160}; expected a "
+                f"prediction; {change}"
+            ) from error
 
     def _out(self, out: Any, sample: Tensor) -> Tensor:
         """The prediction, without what diffusers and networks that predict a variance give with it."""
@@ -161,7 +201,8 @@ def adopt(
         process: "linear", "scaled linear", "stable diffusion" or "cosine" betas of 1000 timesteps, an array of betas or
             alphas_cumprod (T,); "flow", with noise at t = 1, or "flow to data", with data there; (least, greatest)
             sigma of y + sigma eps.
-        clock: what the network is told: the timestep, t in [0, 1], sigma, or log sigma / 4. By default what is usual.
+        clock: what the network is told: the timestep, its "index" as a whole number, which an nn.Embedding needs, t in
+            [0, 1], sigma, or log sigma / 4. By default what is usual.
         data_range: least and greatest number of the network's data; None for data without bounds.
         sigma_data: of EDM.
         call: how the network is called: `lambda net, x, t, c: net(x, t, c)`; c is None without conditions.
@@ -176,6 +217,9 @@ def adopt(
     Raises:
         InputError: options that contradict each other, or weights that need pickle, with how to convert them.
         CheckpointError: weights that are absent or damaged, or do not fit.
+
+    Warns:
+        UserWarning: a process whose last timestep still shows data of this range.
 
     >>> from energycomp import Composer
     >>> class Digits(nn.Module):
@@ -196,7 +240,7 @@ def adopt(
     fits = {"v": made.name not in (*FLOWS, "sigmas"), "flow": made.name in FLOWS, "edm": made.name == "sigmas"}
     if not fits.get(predicts, True):
         raise InputError(
-            f"got predicts={predicts!r} with process={process!r:.60}; expected betas for v, a flow for flow, and "
+            f"got predicts={predicts!r} with process={shortly(process)}; expected betas for v, a flow for flow, and "
             "(least, greatest) sigma for edm; change one"
         )
     row = null.tolist() if isinstance(null, Tensor) else null
@@ -206,6 +250,13 @@ def adopt(
         "sigma_data": sigma_data, "kind": kind, "null": row, "own": call is not None or not named,
     }  # fmt: skip
     own = Adopted(network, made, options, call).eval()
+    if float(own.alphas_cumprod[-1]) > REACHED:
+        warnings.warn(
+            f"got process={shortly(process)} with data_range={data_range}, whose last timestep still has "
+            f"{float(own.alphas_cumprod[-1]):.2f} of the variance from the data; expected below {REACHED}; networks are "
+            "mostly trained on data in (-1, 1) or (0, 1): correct data_range=",
+            stacklevel=2,
+        )
     image = is_picture(shape)
     if processor is None and image:
         processor = ImageProcessor(size=shape[1:], channels=shape[0])
@@ -226,7 +277,7 @@ def adopt(
     low, high = (float((snr > bound).sum()) for bound in READ)
     window = (min(low, len(snr) - 1.0), max(high, low + 1, 1.0))
     counts = (1, 1) if null is None else (0, 2)
-    solver = "enumerate" if kind == "classes" else "sgd"
+    solver = "enumerate" if kind in ("classes", "none") else "sgd"
     scheduler = "EulerDiscreteScheduler" if denoiser.noised_space.value_range is None else "DDPMScheduler"
     settings = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": scheduler}
     return Model(

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import WrappedGroup
 from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.models import Adopted
@@ -119,6 +121,13 @@ def called_back(callback: StepCallback | None, level: Level, x: Tensor) -> Tenso
     return (callback(level.step, level.timestep, {"sample": rows}) or {}).get("sample", rows).reshape(x.shape)
 
 
+def _trained_alone(group: Any) -> bool:
+    """Whether each leaf of a group is a density, also one of another schedule: an adopted network averages these."""
+    while isinstance(group, WrappedGroup):
+        group = group.inner
+    return isinstance(group, Denoiser) and isinstance(group.network, Adopted)
+
+
 def check_densities(target: Target) -> None:
     """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary.
 
@@ -126,7 +135,7 @@ def check_densities(target: Target) -> None:
     adopted, and averages what was trained alone. The particles of a run change places, so that all need the same
     condition.
     """
-    together = (g for g in target.groups if not (isinstance(g, Denoiser) and isinstance(g.network, Adopted)))
+    together = (group for group in target.groups if not _trained_alone(group))
     weights, rules = target.weights, {group.rule for group in together} & {"sum", "mean"}
     if rules and weights != (1.0,):
         raise InputError(

@@ -20,7 +20,7 @@ from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
 from energycomp_lab.checks import Adoption, check_adoption
-from energycomp_lab.checks.near_misses import counted
+from energycomp_lab.checks.adoption.calls import counted
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
 MEANS = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(0)) * 0.8
