@@ -37,6 +37,7 @@ from energycomp.plugins import find
 Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]
 KINDS: dict[str, PredictionType] = {"x0": "sample", "v": "v_prediction", "flow": "flow"}
 READ = (5.0, 0.05)  # SNR between which images are read: more noise hides the data, less hides the condition
+STEPS = 200  # of sampling: 50 make data of a deviation of 0.25 narrower by 6 to 19 %
 REACHED = 0.05  # share of the variance from the data at the last timestep, below which it is noise
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
 
@@ -212,7 +213,8 @@ def adopt(
         processor: for data that are no images, such as a `NumberProcessor`.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
         defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDPM, which clips to the data range, and that
-            of Euler without bounds, from which DDIM lets predictions of noise stray.
+            of Euler without bounds, from which DDIM lets predictions of noise stray. It takes 200 steps: fewer make
+            samples narrower than the data.
 
     Raises:
         InputError: options that contradict each other, or weights that need pickle, with how to convert them.
@@ -253,8 +255,8 @@ def adopt(
     if float(own.alphas_cumprod[-1]) > REACHED:
         warnings.warn(
             f"got process={shortly(process)} with data_range={data_range}, whose last timestep still has "
-            f"{float(own.alphas_cumprod[-1]):.2f} of the variance from the data; expected below {REACHED}; networks are "
-            "mostly trained on data in (-1, 1) or (0, 1): correct data_range=",
+            f"{float(own.alphas_cumprod[-1]):.2f} of the variance from the data; expected below {REACHED}; most "
+            "networks are trained on data in (-1, 1) or (0, 1): correct data_range=",
             stacklevel=2,
         )
     image = is_picture(shape)
@@ -279,7 +281,8 @@ def adopt(
     counts = (1, 1) if null is None else (0, 2)
     solver = "enumerate" if kind in ("classes", "none") else "sgd"
     scheduler = "EulerDiscreteScheduler" if denoiser.noised_space.value_range is None else "DDPMScheduler"
-    settings = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": scheduler}
+    settings: dict[str, Any] = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": scheduler}
+    settings["num_inference_steps"] = STEPS
     return Model(
         name=name,
         denoiser=denoiser,

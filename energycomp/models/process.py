@@ -62,8 +62,8 @@ class Process:
         if not falls or not bool(((array > 0) & (array < 1)).all()):
             known = ", ".join(map(repr, (*BETAS, *FLOWS)))
             raise InputError(
-                f"got process={shortly(given)}; expected one of {known}, betas or alphas_cumprod (T,) inside (0, 1), or "
-                "(least, greatest) sigma"
+                f"got process={shortly(given)}; expected one of {known}, betas or alphas_cumprod (T,) inside (0, 1), "
+                "or (least, greatest) sigma"
             )
         return cls("betas", _sigmas(alphas))
 

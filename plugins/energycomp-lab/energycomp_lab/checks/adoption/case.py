@@ -89,7 +89,7 @@ class Case:
     measured: dict[Any, Any] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        n = max(16, self.evaluations // 10, min(self.evaluations // 2, NUMBERS // self.numbers))
+        n = max(16, self.evaluations // 10, min(self.evaluations, NUMBERS // self.numbers))
         self.rows = self.noised(torch.arange(n) % len(self.samples))
 
     @property

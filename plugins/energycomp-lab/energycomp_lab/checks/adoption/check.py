@@ -16,11 +16,11 @@ from energycomp.inference import FIT_DRAWS, make_problem
 from energycomp.models import Model, log_errors
 from energycomp_lab.checks.adoption.calls import counted
 from energycomp_lab.checks.adoption.case import LEVELS, Case, Finding
-from energycomp_lab.checks.adoption.drawn import check_drawn, draws
+from energycomp_lab.checks.adoption.drawn import check_drawn
 from energycomp_lab.checks.adoption.given import check_mode, check_range
 from energycomp_lab.checks.adoption.labels import check_labels, check_null
 from energycomp_lab.checks.adoption.near_misses import NearMiss
-from energycomp_lab.checks.adoption.options import check_options, cured, tried
+from energycomp_lab.checks.adoption.options import check_options, cured, is_possible, tried
 from energycomp_lab.checks.adoption.regression import numbers, regression
 from energycomp_lab.checks.adoption.window import check_window, window
 from energycomp_lab.evaluation.calibrate import calibration_of
@@ -36,7 +36,7 @@ def check_slope(case: Case) -> Finding:
     expected = f"1 at SNR {', '.join(f'{level:g}' for level in LEVELS)}"
     if found.straight:
         return Finding("slope", numbers(found.slope), expected, "ok")
-    doubt = found.explains and not tried(case).better and tried(case).tried and draws(case).right
+    doubt = tried(case).tried and not tried(case).better and is_possible(case)
     return Finding("slope", numbers(found.slope), expected, "unsure" if doubt else "wrong", WRONG_TRAINING)
 
 
@@ -100,7 +100,7 @@ def check_adoption(
         evaluations: of the network; about twice as many where all is right, more for samples of few numbers, and
             several times as many where something is wrong.
         typicality: whether to calibrate the model that is proposed, if nothing is wrong, by the errors that held-out
-            samples leave under their labels: 16 evaluations of each. `infer` says only then what is out of distribution.
+            samples leave under their labels: 16 evaluations of each. Only then `infer` warns of what is no such sample.
         seed: of the noise.
 
     Raises:

@@ -15,7 +15,8 @@ from energycomp_lab.checks.adoption.case import Case, Finding, once
 
 FAR = 3.0  # times the range of the data, or the distance to the nearest of them
 STEPS, DRAWN, MOST = 20, 16, 64  # of samples that are drawn; of few numbers, more of them
-OFF, WIDE = 0.1, 1.3  # of the variance, by how much the means may differ; the ratio of standard deviations
+OFF = 0.1  # of the variance, by how much the means may differ
+NARROW, WIDE = math.log(0.6), math.log(1.3)  # ratios of standard deviations, in log: few steps make samples narrow
 SURE = 4.0  # standard errors beyond that
 
 
@@ -29,7 +30,7 @@ class Drawn:
         near: the distance to the nearest of the data, in distances between these.
         off: |difference of the means|^2 as a share of the variance, less what is chance.
         spread: the ratio of standard deviations.
-        limits: of `off`, and of the logarithm of `spread`.
+        limits: of `off`, and the least and greatest logarithm of `spread`.
     """
 
     error: str = ""
@@ -37,7 +38,7 @@ class Drawn:
     near: float = math.inf
     off: float = math.inf
     spread: float = math.inf
-    limits: tuple[float, float] = (OFF, math.log(WIDE))
+    limits: tuple[float, float, float] = (OFF, NARROW, WIDE)
 
     @property
     def stays(self) -> bool:
@@ -47,7 +48,8 @@ class Drawn:
     @property
     def alike(self) -> bool:
         """Whether mean and deviation are those of the data."""
-        return self.off < self.limits[0] and abs(math.log(max(self.spread, 1e-9))) < self.limits[1]
+        most, narrow, wide = self.limits
+        return self.off < most and narrow < math.log(max(self.spread, 1e-9)) < wide
 
     @property
     def right(self) -> bool:
@@ -58,8 +60,8 @@ class Drawn:
         if self.error:
             return self.error
         return (
-            f"{self.beyond:.2g} times the range, {self.near:.2g} the nearest distance, {self.spread:.2f} the deviation, "
-            f"means differ by {math.sqrt(max(self.off, 0.0)):.2f} of it"
+            f"{self.beyond:.2g} times the range, {self.near:.2g} the nearest distance, {self.spread:.2f} the "
+            f"deviation, means differ by {math.sqrt(max(self.off, 0.0)):.2f} of it"
         )
 
 
@@ -87,15 +89,16 @@ def compared(found: Tensor, data: Tensor) -> Drawn:
     near = float(torch.cdist(found, data).amin(1).median() / apart)
     # Of means that are the same, |difference|^2 is chance: the trace of both covariances of the mean
     variance = data.var(0).sum().clamp(min=1e-12)
-    chance = found.var(0).sum() / len(found) + variance / len(data)
-    off = float(((found.mean(0) - data.mean(0)).square().sum() - chance) / variance)
+    expected = found.var(0).sum() / len(found) + variance / len(data)
+    off = float(((found.mean(0) - data.mean(0)).square().sum() - expected) / variance)
     spread = float((found.var(0).sum() / variance).sqrt())
     # Standard errors by the number of directions in which the data vary
     cross = data - data.mean(0)
     square = (cross @ cross.T / (len(data) - 1)).square().sum()
     directions = float(variance**2 / square.clamp(min=1e-12))
     share = 1 / len(found) + 1 / len(data)
-    limits = OFF + SURE * share * math.sqrt(2 / directions), math.log(WIDE) + SURE * math.sqrt(share / (2 * directions))
+    chance = SURE * math.sqrt(share / (2 * directions))
+    limits = OFF + SURE * share * math.sqrt(2 / directions), NARROW - chance, WIDE + chance
     return Drawn("", float((found - middle).abs().max() / reach), near, off, spread, limits)
 
 

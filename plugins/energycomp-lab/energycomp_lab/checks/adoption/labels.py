@@ -75,11 +75,14 @@ def _others(true: Tensor, count: int) -> Tensor:
     if count <= COLUMNS:
         every = torch.arange(count).expand(len(true), -1)
         return every[every != true[:, None]].view(len(true), -1)
-    return torch.stack([true + 1, true - 1, *(true + step * count // COLUMNS for step in range(2, COLUMNS - 1))], 1) % count
+    return (
+        torch.stack([true + 1, true - 1, *(true + step * count // COLUMNS for step in range(2, COLUMNS - 1))], 1)
+        % count
+    )
 
 
 def predictions_under(model: Model, noised: Noised, conditions: Condition, R: int) -> Tensor:
-    """eps (M, R, ...) under R conditions of each of M rows, which are those of the first row, then of the second, ..."""
+    """eps (M, R, ...) under R conditions of each of M rows, those of the first row first."""
     every = noised[torch.arange(len(noised.snr)).repeat_interleave(R)]
     return predicted(model, every, conditions).unflatten(0, (-1, R))
 

@@ -111,7 +111,9 @@ def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
     """All that differ from the adopted model in one thing, and with `far` in much, in two things, or in the samples."""
     adapter: Any = case.model.denoiser.network
     said = said_of(case.model)
-    for option, got, instead, changed in itertools.chain(_options(case), _calls(case, far), _pairs(case) if far else ()):
+    for option, got, instead, changed in itertools.chain(
+        _options(case), _calls(case, far), _pairs(case) if far else ()
+    ):
         with suppress(InputError):  # options that contradict each other
             yield NearMiss(option, got, instead, _adopted(adapter.network, said | changed))
     if far:

@@ -117,7 +117,9 @@ def _preferred(levels: _Levels, resampled: Tensor) -> Tensor:
 def window(case: Case) -> Window:
     """The timesteps that resamplings of the samples prefer, if they are surely better than those of the model."""
     levels, T = _levels(case), len(case.model.denoiser.alphas_cumprod)
-    resampled = torch.randint(len(levels.gaps), (RESAMPLED, len(levels.gaps)), generator=torch.Generator().manual_seed(0))
+    resampled = torch.randint(
+        len(levels.gaps), (RESAMPLED, len(levels.gaps)), generator=torch.Generator().manual_seed(0)
+    )
     usual = torch.tensor(case.model.defaults.timesteps or (0.0, float(T)), dtype=torch.float64)
     both = torch.stack([usual, _preferred(levels, resampled)])
     certain = certainties(levels.margins(both).amin(2)[:, resampled])
