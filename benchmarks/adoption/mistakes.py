@@ -143,10 +143,7 @@ def predictions(predicts: str, process: Any) -> Iterator[Mistake]:
         pair = {"predicts": "flow", "process": "flow"}
         yield Mistake("a flow", ("predicts and process", f"{predicts!r} and {process!r}"), pair)
     if process == "linear":
-        least = (1 - LINEAR).cumprod(0).sqrt()
-        zero = ((least - least[-1]) * least[0] / (least[0] - least[-1])).square().clamp(min=1e-6)
         yield Mistake("betas to 0.018", ("process", "'linear'"), {"process": torch.linspace(1e-4, 0.018, 1000)})
-        yield Mistake("betas of zero SNR", ("process", "'linear'"), {"process": zero})
     if betas:
         yield Mistake("alphas for betas", ("process", repr(process)), {"process": 1 - LINEAR})
     if "flow" in process:

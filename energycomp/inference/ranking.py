@@ -255,7 +255,7 @@ def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser:
         why = "compose with `&`, Composer([...]) or model.compose(values)"
         raise CompositionError(f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; {why}")
     if denoiser.rule == "mean" and alone and (len(weights) < 2 or len(weights) < len(whole.terms) or min(weights) < 0):
-        expected = "two components of positive weight of this model, or one and model= with other labels to compare it with"
+        expected = "two of its components with positive weights, or one and model= with other labels to compare it with"
         raise CompositionError(f"got {whole!r} without an unconditional prediction; expected {expected}; {APART}")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use, moved
 
 if TYPE_CHECKING:
-    from energycomp.models.adopted import Adopted as Adopted, adopt as adopt
+    from energycomp.models.adapter import Adopted as Adopted
+    from energycomp.models.adopted import adopt as adopt
     from energycomp.models.codec import VAECodec as VAECodec, execution_device as execution_device
     from energycomp.models.defaults import (
         TAILS as TAILS,
