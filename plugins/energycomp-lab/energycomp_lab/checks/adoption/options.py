@@ -18,7 +18,8 @@ from energycomp_lab.checks.adoption.labels import orders, table
 from energycomp_lab.checks.adoption.near_misses import NearMiss, near_misses
 from energycomp_lab.checks.adoption.regression import regression
 
-BETTER, SURE = 0.01, 3.0  # what another option lowers the errors by at least, and the standard errors of that
+BETTER = 0.01  # what another option lowers the errors by at least
+SURE, GENERAL = 4.0, 2.0  # the standard errors of that: by the noise on these samples, and by which samples these are
 CLOSE = 0.05  # by how much an option may be worse on a few rows to be tried on more, where nothing else is wrong
 ROUNDS = ((1 / 25, 5), (0.5, 3))  # shares of the rows, and how many options go on to the next
 FAILED = 1e9  # error of an option with which the network cannot be called
@@ -70,15 +71,25 @@ def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
     return squared(found - noised.noise).view(len(LEVELS), -1)
 
 
-def lowered(errors: Tensor, base: Tensor, index: Tensor) -> tuple[float, float]:
-    """log of the ratio of mean errors (L, M), averaged over levels, and how many standard errors they are lower."""
+def lowered(errors: Tensor, base: Tensor, index: Tensor) -> tuple[float, bool]:
+    """log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
+
+    Args:
+        index: of the sample of each row, (L M,).
+    """
     level = base.mean(1, keepdim=True)
-    mean, stderr = mean_error(((base - errors) / level).flatten(), index)
-    return float((errors.mean(1) / level[:, 0]).log().mean()), mean / max(stderr, 1e-9)
+    lower = float((errors.mean(1) / level[:, 0]).log().mean())
+    each = ((base - errors) / level).flatten()
+    mean, of_samples = mean_error(each, index)
+    of_noise = float(each.std()) / math.sqrt(len(each))
+    return lower, lower < -BETTER and mean > SURE * of_noise and mean > GENERAL * of_samples
 
 
-def better_options(case: Case, others: Sequence[NearMiss], close: float = math.inf) -> list[NearMiss]:
-    """Those that lower the errors, the best first: of all on a few rows, of some on half of them, of few on all."""
+Better = list[tuple[float, NearMiss]]  # by how much the errors of all rows are lower, in log
+
+
+def better_options(case: Case, others: Sequence[NearMiss], close: float = math.inf) -> Better:
+    """Those that surely lower the errors: of all on a few rows, of some on half of them, of few on all."""
     some = list(others)
     for share, kept in ROUNDS:
         rows = case.part(share)
@@ -86,15 +97,14 @@ def better_options(case: Case, others: Sequence[NearMiss], close: float = math.i
         found = [(lowered(_errors(case, one, rows), base, case.rows.index[rows])[0], one) for one in some]
         some = [one for lower, one in sorted(found, key=lambda pair: pair[0])[:kept] if lower < close]
         close = min(close, 0.0)
-    sure = [(lower, one) for one in some for lower in _surely(case, one, case.part(1.0))]
-    return [one for _, one in sorted(sure, key=lambda pair: pair[0])]
+    every = case.part(1.0)
+    return [(_lower(case, one, every)[0], one) for one in some if _lower(case, one, every)[1]]
 
 
-def _surely(case: Case, other: NearMiss, rows: Tensor) -> list[float]:
-    """By how much an option lowers the errors on some rows, if it surely does."""
+def _lower(case: Case, other: NearMiss, rows: Tensor) -> tuple[float, bool]:
+    """As `lowered`, of an option on some rows."""
     errors, base = (_errors(case, one, rows) for one in (other, None))
-    lower, sure = lowered(errors, base, case.rows.index[rows])
-    return [lower] if lower < -BETTER and sure > SURE else []
+    return lowered(errors, base, case.rows.index[rows])
 
 
 def is_possible(case: Case) -> bool:
@@ -110,15 +120,17 @@ def is_cured(case: Case) -> bool:
     return is_possible(case) and not better_options(case, [*near_misses(case, far=False)], CLOSE)
 
 
-def _better_orders(case: Case) -> list[NearMiss]:
-    """Of labels, on the rows whose label is another one."""
-    found, rows = list[NearMiss](), case.part(1.0).view(len(LEVELS), -1)
+def better_orders(case: Case) -> Better:
+    """Those of labels that surely lower the errors of the rows whose label is another one."""
+    found: Better = []
+    rows = case.part(1.0).view(len(LEVELS), -1)
     for one in orders(case):
         labels: Tensor = one.labels  # type: ignore[assignment] # orders have them
         values: Tensor = case.values  # type: ignore[assignment]
         changed = labels != torch.arange(len(labels))
         some = rows[:, changed[values[case.rows.index[rows[0]]]]].flatten()
-        found += [one] if len(some) and _surely(case, one, some) else []
+        if len(some) and _lower(case, one, some)[1]:
+            found.append((_lower(case, one, case.part(1.0))[0], one))
     return found
 
 
@@ -132,9 +144,9 @@ def tried(case: Case) -> Tried:
     better = better_options(case, [*near_misses(case, far=not good)], CLOSE if good else math.inf)
     if better and good:
         better = better_options(case, [*near_misses(case, far=True)])
-    better = [*_better_orders(case), *better]
-    cure = next((one for one in better if is_cured(with_near_miss(case, one))), None)
-    return Tried(True, tuple(better), cure)
+    best = [one for _, one in sorted([*better, *better_orders(case)], key=lambda pair: pair[0])]
+    cure = next((one for one in best if is_cured(with_near_miss(case, one))), None)
+    return Tried(True, tuple(best), cure)
 
 
 def check_options(case: Case) -> Finding:
