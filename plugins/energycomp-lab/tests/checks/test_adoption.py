@@ -201,7 +201,7 @@ def test_a_null_is_no_class() -> None:
 def test_a_null_that_is_no_label_is_checked(null: int) -> None:
     x, labels = data()
     as_first = adopted(null=null, call=lambda net, x, t, c: net(x, t, c.clamp(min=0)))  # u is the first class
-    assert changes(check_adoption(as_first, x, labels))["null"] == f"null={CLASSES}"
+    assert changes(check_adoption(as_first, x, labels))["null"] == "null=None"
     trained = adopted(null=null, call=lambda net, x, t, c: net(x, t, torch.where(c < 0, CLASSES, c)))
     assert check_adoption(trained, x, labels).ok
 
@@ -228,15 +228,15 @@ def test_no_option_is_proposed_where_none_is_right() -> None:
 
 
 def test_images_that_are_seen_otherwise() -> None:
-    means = torch.randn(2, 16, generator=torch.Generator().manual_seed(3)) * 0.5
+    means = torch.randn(2, 16, generator=torch.Generator().manual_seed(3)) * 0.2
 
     class Images(Ideal):
         def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
             return super().forward(x.flatten(1), t, label).view_as(x)
 
     x, labels = data(48, means=means)
-    shown = x.view(-1, 1, 4, 4) / 2 + 0.5  # images in [0, 1]
-    given = {"shape": (1, 4, 4), "classes": 2, "null": 2, "scheduler": "EulerDiscreteScheduler"}
+    shown = x.clamp(-1, 1).view(-1, 1, 4, 4) / 2 + 0.5  # images in [0, 1]
+    given = {"shape": (1, 4, 4), "classes": 2, "null": 2, "data_range": (-1.0, 1.0)}
     model = adopted(Images(means=means), **given)
     assert check_adoption(model, shown, labels).near_miss is None
     for changed, said in ((shown.mT, "transposed"), (1 - shown, "inverted, max - x"), (shown.flip(3), "mirrored")):
@@ -271,7 +271,8 @@ def test_a_window_is_proposed_where_it_surely_reads_better() -> None:
 def test_samples_that_read_badly_at_all_levels_have_no_other_window() -> None:
     model, (x, labels) = adopted(), data(16)
     case = Case(model, x, labels, 100, torch.Generator().manual_seed(0), Calls())
-    case.measured[gaps_of.__wrapped__] = -torch.ones(16, len(WINDOW), 2).double(), torch.tensor(WINDOW)
+    key = gaps_of.__wrapped__  # type: ignore[attr-defined] # by which `once` keeps it
+    case.measured[key] = -torch.ones(16, len(WINDOW), 2).double(), torch.tensor(WINDOW)
     assert window(case).defaults["timesteps"] == model.defaults.timesteps
 
 

@@ -95,10 +95,15 @@ def better_options(case: Case, others: Sequence[NearMiss], close: float = math.i
         rows = case.part(share)
         base = _errors(case, None, rows)
         found = [(lowered(_errors(case, one, rows), base, case.rows.index[rows])[0], one) for one in some]
-        some = [one for lower, one in sorted(found, key=lambda pair: pair[0])[:kept] if lower < close]
+        some = [one for lower, one in sorted(found, key=_place)[:kept] if lower < close]
         close = min(close, 0.0)
     every = case.part(1.0)
     return [(_lower(case, one, every)[0], one) for one in some if _lower(case, one, every)[1]]
+
+
+def _place(better: tuple[float, NearMiss]) -> float:
+    """By which options are sorted: of equal ones the first remains the first, an option before a call."""
+    return round(better[0], 3)
 
 
 def _lower(case: Case, other: NearMiss, rows: Tensor) -> tuple[float, bool]:
@@ -144,7 +149,7 @@ def tried(case: Case) -> Tried:
     better = better_options(case, [*near_misses(case, far=not good)], CLOSE if good else math.inf)
     if better and good:
         better = better_options(case, [*near_misses(case, far=True)])
-    best = [one for _, one in sorted([*better, *better_orders(case)], key=lambda pair: pair[0])]
+    best = [one for _, one in sorted([*better, *better_orders(case)], key=_place)]
     cure = next((one for one in best if is_cured(with_near_miss(case, one))), None)
     return Tried(True, tuple(best), cure)
 

@@ -19,6 +19,7 @@ from energycomp_lab.checks.adoption.case import Case, Finding, once, squared
 from energycomp_lab.checks.adoption.labels import LABELLED, in_turn, predictions_under, table
 
 WINDOW = (30.0, 8.0, 2.0, 0.5, 0.13, 0.035, 0.01)  # SNR relative to the variance of the samples
+WIDER = 0.001  # what a level more of a window counts, as a share of samples that are read right
 RIVALS = 2  # wrong labels of a sample that are compared
 RESAMPLED, SURE = 400, 0.95  # of the samples; the share of them in which another window must read better
 WRONG = 2.33  # standard deviations of a normal distribution that 1 % are beyond: of readings that are wrong
@@ -72,11 +73,6 @@ def gaps_of(case: Case) -> tuple[Tensor, Tensor]:
     return (errors[:, :, 1:] - errors[:, :, :1]).masked_fill(same, math.inf), noised.snr[:: len(index)]
 
 
-def certainties(margins: Tensor) -> Tensor:
-    """Mean over deviation of margins (..., n), by which readings of n samples are right."""
-    return margins.mean(-1) / margins.std(-1).clamp(min=1e-9)
-
-
 @attrs.frozen(eq=False)
 class _Levels:
     """Gaps (n, L, R) at L levels, and the timesteps (L + 1,) between which each level stands for all."""
@@ -95,6 +91,10 @@ class _Levels:
         """By how much wrong answers are worse on draws over windows (W, 2), (W, n, R)."""
         return torch.einsum("wl,nlr->wnr", self.share(window), self.gaps)
 
+    def right(self, window: Tensor) -> Tensor:
+        """Which samples are read right with draws over windows (W, 2), 1.0 or 0.0, (W, n)."""
+        return (self.margins(window).amin(2) > 0).float()
+
 
 def _levels(case: Case) -> _Levels:
     gaps, snr = gaps_of(case)
@@ -107,8 +107,9 @@ def _preferred(levels: _Levels, resampled: Tensor) -> Tensor:
     """The window (2,) whose edges are the mean of those that each resampling (B, n) of the samples prefers."""
     L = len(levels.edges) - 1
     pairs = torch.tensor([(low, high) for low in range(L) for high in range(low + 1, L + 1)])
-    margins = levels.margins(levels.edges[pairs]).amin(2)
-    best = certainties(margins[:, resampled]).argmax(0)
+    # Of windows that read as many samples right the widest is the best: it has the most to tell labels by
+    score = levels.right(levels.edges[pairs])[:, resampled].mean(2) + WIDER * pairs.diff().float()
+    best = score.argmax(0)
     places = pairs[best].float().mean(0)
     return torch.stack([_at(levels.edges, float(place)) for place in places])
 
@@ -122,15 +123,17 @@ def window(case: Case) -> Window:
     )
     usual = torch.tensor(case.model.defaults.timesteps or (0.0, float(T)), dtype=torch.float64)
     both = torch.stack([usual, _preferred(levels, resampled)])
-    certain = certainties(levels.margins(both).amin(2)[:, resampled])
-    gain = float((certain[1] > certain[0]).float().mean())
+    right = levels.right(both)[:, resampled].mean(2)
+    gain = float((right[1] > right[0]).float().mean())
     low, high = both[int(gain >= SURE)].tolist()
-    least = min(math.floor(low), T - 1)
-    timesteps = (least, max(least + 1, min(math.ceil(high), T)))
+    first = min(math.floor(low), T - 1)
+    timesteps = (first, max(first + 1, min(math.ceil(high), T)))
     # As many draws as make 1 % of the readings wrong: there was one at each level
     chosen = torch.tensor([timesteps])
     margins = levels.margins(chosen)[0]
-    draws = (WRONG / max(float(certainties(margins.amin(1))), 0.1)) ** 2 / float(levels.share(chosen).square().sum())
+    least = margins.amin(1)
+    certainty = float(least.mean() / least.std().clamp(min=1e-9))
+    draws = (WRONG / max(certainty, 0.1)) ** 2 / float(levels.share(chosen).square().sum())
     values: dict[str, Any] = {"timesteps": timesteps, "draws": next((n for n in (16, 32) if n >= draws), 64)}
     if case.options["kind"] == "classes" and bool(margins.isfinite().all()):
         values["beta"] = beta_of(margins)
