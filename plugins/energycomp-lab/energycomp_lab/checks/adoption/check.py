@@ -25,6 +25,7 @@ from energycomp_lab.checks.adoption.regression import numbers, regression
 from energycomp_lab.checks.adoption.window import check_window, window
 from energycomp_lab.evaluation.calibrate import calibration_of
 
+OWN = 1_000_003  # added to the seed of the noise: samples that were drawn by the same seed would be like it
 WRONG_TRAINING = "the options below, or the training: too little, or too few data"
 
 
@@ -119,7 +120,8 @@ def check_adoption(
     network, modes = adapter.network, {part: part.training for part in adapter.modules()}
     try:
         with counted(network) as calls:
-            case = Case(model, encoded, values, evaluations, torch.Generator().manual_seed(seed), calls)
+            noise = torch.Generator().manual_seed(OWN + seed)
+            case = Case(model, encoded, values, evaluations, noise, calls)
             findings = [check(case) for check in OF_OPTIONS]
             right = cured(case)
             findings += [check(right) for check in OF_LABELS]
