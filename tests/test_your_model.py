@@ -118,7 +118,7 @@ def test_each_kind_takes_ten_lines_at_most(models: dict[str, Model]) -> None:
 
 @pytest.mark.parametrize("name", ["dit", "edm", "flow", "cats", "dogs", "wine"])
 def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # another than that of the means, which the noise on the data would repeat
     model, labelled = models[name], name not in ("cats", "dogs")
     first = model(0) if labelled else model()
     drawn = Composer(first).sample(2, output_type="latent", **STEPS)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import energycomp
 from benchmarks.adoption.mistakes import read
-from benchmarks.adoption.networks import TABLE, Stranger
+from benchmarks.adoption.strangers import TABLE, Stranger
 from benchmarks.common.options import parser
 from energycomp_lab.checks import check_adoption
 

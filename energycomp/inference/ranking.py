@@ -37,6 +37,7 @@ from energycomp.sampling.composer import OUTPUT_TYPES, Composer
 from energycomp.seeds import Generator, as_generators
 
 DRAWS = 32  # the lifts of two objects of `clevr` are then 17 standard errors from 0
+APART = "which of two models explains an image better, the errors of `infer(image, model)` of both say"
 LEVEL = 0.01  # p-value below which a lift is above 0; one whose lift is 0 is taken for shown in 1 to 2 % of images
 
 
@@ -217,13 +218,13 @@ def rankable(
         if not isinstance(leaf, Conditional):
             raise CompositionError(
                 f"got {leaf!r}, which is no leaf of a denoiser; expected components of one model; rank each component "
-                "of a mixture by itself, and components before `match_snr`, `regional` or `within`"
+                f"of a mixture by itself, and components before `match_snr`, `regional` or `within`; {APART}"
             )
     terms = constant_weights(whole.terms, "a ranking", "rank its components with weights that are numbers")
     asked = {leaf: w for leaf, w in terms.items() if not bool(leaf.condition.null.all())}
     bases = {id(leaf.denoiser.base or leaf.denoiser) for leaf in terms}  # u of a denoiser with LoRA is that of its base
     if len({id(leaf.denoiser) for leaf in asked}) > 1 or len(bases) > 1:
-        raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; rank those of each alone")
+        raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; {APART}")
     if not asked:
         raise CompositionError(f"got {whole!r} without components; expected at least one, such as model(0.3, 0.5)")
     leaves, weights = list(asked), list(asked.values())
@@ -256,8 +257,8 @@ def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser:
         why = "compose with `&`, Composer([...]) or model.compose(values)"
         raise CompositionError(f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; {why}")
     if denoiser.rule == "mean" and alone and (len(weights) < 2 or len(weights) < len(whole.terms) or min(weights) < 0):
-        expected = "at least two components of positive weight, or one and model= with other labels to compare it with"
-        raise CompositionError(f"got {whole!r} without an unconditional prediction; expected {expected}; add them")
+        expected = "two of its components with positive weights, or one and model= with other labels to compare it with"
+        raise CompositionError(f"got {whole!r} without an unconditional prediction; expected {expected}; {APART}")
 
 
 def _samples(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:

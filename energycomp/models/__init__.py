@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use, moved
 
 if TYPE_CHECKING:
-    from energycomp.models.adopted import Adopted as Adopted, adopt as adopt
+    from energycomp.models.adapter import Adopted as Adopted
+    from energycomp.models.adopted import adopt as adopt
     from energycomp.models.codec import VAECodec as VAECodec, execution_device as execution_device
     from energycomp.models.defaults import (
         TAILS as TAILS,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from energycomp.models.model import Adapt as Adapt, Model as Model
     from energycomp.models.model_card import pipeline_tag as pipeline_tag, plain_card as plain_card
     from energycomp.models.numbers import NumberProcessor as NumberProcessor
+    from energycomp.models.process import shortly as shortly
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
     from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta
 

@@ -6,13 +6,14 @@ import math
 from typing import Any, Literal
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
 from energycomp.components import flow_schedule
 from energycomp.errors import InputError
 
-Clock = Literal["timestep", "unit", "sigma", "log sigma / 4"]
+Clock = Literal["timestep", "index", "unit", "sigma", "log sigma / 4"]
 BETAS: dict[str, dict[str, Any]] = {
     "linear": {"beta_schedule": "linear"},
     "scaled linear": {"beta_schedule": "scaled_linear"},
@@ -61,8 +62,8 @@ class Process:
         if not falls or not bool(((array > 0) & (array < 1)).all()):
             known = ", ".join(map(repr, (*BETAS, *FLOWS)))
             raise InputError(
-                f"got process={given!r:.80}; expected one of {known}, betas or alphas_cumprod (T,) inside (0, 1), or "
-                "(least, greatest) sigma"
+                f"got process={shortly(given)}; expected one of {known}, betas or alphas_cumprod (T,) inside (0, 1), "
+                "or (least, greatest) sigma"
             )
         return cls("betas", _sigmas(alphas))
 
@@ -77,8 +78,21 @@ class Process:
         share = sigma / (1 + sigma)
         units = {"flow": share, "flow to data": 1 - share}
         unit = units.get(self.name, timestep / len(self.sigmas))
-        known = {"timestep": timestep, "unit": unit, "sigma": sigma, "log sigma / 4": sigma.log() / 4}
+        index = timestep.round().long()
+        known = {"timestep": timestep, "index": index, "unit": unit, "sigma": sigma, "log sigma / 4": sigma.log() / 4}
         return known[clock]
+
+
+def shortly(given: Any) -> str:
+    """What was given, for a message: many numbers by how many they are, and their ends.
+
+    >>> shortly("linear"), shortly([0.0001, 0.01, 0.02]), shortly(torch.linspace(1e-4, 0.02, 1000))
+    ("'linear'", '[0.0001, 0.01, 0.02]', '1000 numbers from 0.0001 to 0.02')
+    """
+    numbers = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+    if isinstance(numbers, list | tuple) and len(numbers) > 4 and all(isinstance(one, int | float) for one in numbers):
+        return f"{len(numbers)} numbers from {numbers[0]:.4g} to {numbers[-1]:.4g}"
+    return f"{given!r:.60}"
 
 
 def _sigmas(alphas_cumprod: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def energycomp_register_networks() -> Mapping[str, Factory]:
         "two_stage": lazy("energycomp.denoisers.two_stage:TwoStageUNet"),
         "unet2d": lazy("energycomp.denoisers.unets:EmbeddingUNet"),
         "unet2d_condition": lazy("energycomp.denoisers.unets:ConditionUNet"),
-        "adopted": lazy("energycomp.models.adopted:adopted"),
+        "adopted": lazy("energycomp.models.adapter:adopted"),
     }
 
 

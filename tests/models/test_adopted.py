@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import energycomp
-from energycomp import Composer, plugins
+from energycomp import Composer, match_snr, plugins
 from energycomp.components import signal_noise
 from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.files import write_tensors
@@ -185,6 +185,95 @@ def test_the_one_component_of_a_network_without_conditions_is_called_by_nothing(
 
     cats, dogs = (energycomp.adopt(Alone(), shape=(3, 8, 8), name=name) for name in ("cats", "dogs"))
     assert repr(0.5 * cats() + 0.5 * dogs()) == "0.5 cats() + 0.5 dogs()"
+
+
+def test_which_of_two_networks_without_conditions_explains_a_sample() -> None:
+    class Constant(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.value = nn.Parameter(torch.tensor(value))
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.value.expand_as(x)
+
+    up, down = (energycomp.adopt(Constant(mean), shape=(2,), predicts="x0") for mean in (0.5, -0.5))
+    x = torch.full((2,), 0.5)
+    assert energycomp.infer(x, up, progress=False).error < energycomp.infer(x, down, progress=False).error
+    for composition in (0.5 * up() + 0.5 * down(), up()):
+        with pytest.raises(CompositionError, match=r"errors of `infer\(image, model\)` of both say"):
+            energycomp.rank(x, composition)
+
+
+def test_a_mixture_with_a_network_of_another_schedule() -> None:
+    class Alone(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return 0.1 * x
+
+    cosine, linear = (energycomp.adopt(Alone(), shape=(2,), predicts="x0", process=p) for p in ("cosine", "linear"))
+    other = match_snr(linear(), cosine.denoiser.noised_space)
+    with pytest.raises(CompositionError, match="sample with sampler='mixture'"):
+        Composer(cosine() | other).sample(1, output_type="latent")
+    drawn = Composer(cosine() | other).sample(
+        2, sampler="mixture", num_inference_steps=4, output_type="latent", progress=False
+    )
+    assert drawn.isfinite().all()
+
+
+def test_a_process_that_does_not_reach_noise_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"data_range=\(0, 255\), whose last timestep still has 0.99 of the variance"):
+        energycomp.adopt(Line(), shape=(2,), process="stable diffusion", data_range=(0, 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for process in ("linear", "scaled linear", "stable diffusion", "cosine", "flow", "flow to data", (0.002, 80.0)):
+            energycomp.adopt(Line(), shape=(2,), process=process, data_range=(0.0, 1.0))
+
+
+class OverTime(nn.Module):
+    """With an embedding of each timestep, and of two labels."""
+
+    def __init__(self, times: int = 1000) -> None:
+        super().__init__()
+        self.time, self.label = nn.Embedding(times, 1), nn.Embedding(2, 1)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return x + self.time(t) + self.label(label)
+
+
+def test_an_embedding_of_timesteps(tmp_path: Path) -> None:
+    plugins.register("networks", "over-time", OverTime)
+    given: dict[str, Any] = {"shape": (1,), "classes": 2, "registered": ("over-time", {})}
+    sample, at = torch.zeros(1, 1), torch.tensor([500.2])
+    with pytest.raises(InputError, match=r"t float32, labels 1 to 1: .*; clock='index' gives whole timesteps") as error:
+        energycomp.adopt(OverTime(), **given)(1).eps(sample, at)
+    assert len(str(error.value).splitlines()) == 1
+    model = energycomp.adopt(OverTime(), clock="index", **given)
+    network: Any = model.denoiser.network
+    assert torch.equal(
+        model(1).eps(sample, at), network.network.time.weight[500:501] + network.network.label.weight[1:]
+    )
+    model.save_pretrained(tmp_path / "model")
+    assert torch.equal(energycomp.load(tmp_path / "model")(1).eps(sample, at), model(1).eps(sample, at))
+    beyond = energycomp.adopt(OverTime(), clock="index", null=2, **given)
+    with pytest.raises(InputError, match="correct classes= or null=: its embeddings have 2 and 1000 rows"):
+        beyond.unconditional.eps(sample, at)
+
+
+@pytest.mark.parametrize(
+    ("registered", "message"),
+    [(("line", {}), "makes a Line;"), (("over-time", {"times": 9}), "weights of other shapes")],
+)
+def test_another_network_than_the_registered_one_is_not_saved(registered: Any, message: str, tmp_path: Path) -> None:
+    plugins.register("networks", "line", Line)
+    plugins.register("networks", "over-time", OverTime)
+    model = energycomp.adopt(OverTime(), shape=(1,), classes=2, clock="index", registered=registered)
+    with pytest.raises(InputError, match=message):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_many_betas_are_said_shortly() -> None:
+    with pytest.raises(InputError, match=r"with process=1000 numbers from 0\.0001 to 0\.02; expected"):
+        energycomp.adopt(Line(), shape=(2,), predicts="flow", process=torch.linspace(1e-4, 0.02, 1000))
 
 
 def test_numbers_and_no_condition_at_all() -> None:

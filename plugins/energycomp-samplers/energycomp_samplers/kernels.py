@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import bounds
+from energycomp.components import WrappedGroup, bounds
 from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.models import Adopted
@@ -122,6 +123,13 @@ def called_back(callback: StepCallback | None, level: Level, x: Tensor) -> Tenso
     return (callback(level.step, level.timestep, {"sample": rows}) or {}).get("sample", rows).reshape(x.shape)
 
 
+def _trained_alone(group: Any) -> bool:
+    """Whether each leaf of a group is a density, also one of another schedule: an adopted network averages these."""
+    while isinstance(group, WrappedGroup):
+        group = group.inner
+    return isinstance(group, Denoiser) and isinstance(group.network, Adopted)
+
+
 def check_densities(target: Target) -> None:
     """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary over
     pixels or samples. Weights that vary over the noise level are numbers at each.
@@ -130,7 +138,7 @@ def check_densities(target: Target) -> None:
     adopted, and averages what was trained alone. The particles of a run change places, so that all need the same
     condition.
     """
-    together = (g for g in target.groups if not (isinstance(g, Denoiser) and isinstance(g.network, Adopted)))
+    together = (group for group in target.groups if not _trained_alone(group))
     rules = {group.rule for group in together} & {"sum", "mean"}
     target.weights_at(0.0)  # raises
     if rules and tuple(target.composition.terms.values()) != (1.0,):

@@ -1,6 +1,6 @@
 """Conformance checks, one file per kind of object. A check raises `ConformanceError` at the first fault."""
 
-from energycomp_lab.checks.adoption import Adoption, check_adoption
+from energycomp_lab.checks.adoption import Adoption, Finding, NearMiss, check_adoption
 from energycomp_lab.checks.component import check_component
 from energycomp_lab.checks.conditioner import check_conditioner
 from energycomp_lab.checks.dataset import check_dataset
@@ -8,7 +8,6 @@ from energycomp_lab.checks.decomposer import check_decomposer
 from energycomp_lab.checks.expect import ConformanceError
 from energycomp_lab.checks.guidance import check_guidance
 from energycomp_lab.checks.model import check_model
-from energycomp_lab.checks.near_misses import Finding, NearMiss
 from energycomp_lab.checks.network import check_encoder, check_network
 from energycomp_lab.checks.plugin import Check, check_plugin
 from energycomp_lab.checks.recipe import check_recipe

@@ -1,0 +1,160 @@
+"""The adapter around a network that was trained elsewhere: it predicts of the library's samples.
+
+Notation: variable -> symbol
+    sample      x = s x0 + n eps, the library's variance-preserving sample of clean data x0
+    middle, reach   y = middle + reach x0, the data of the network
+    sigma       reach n / s, the noise on y
+    noisy       z = y + sigma eps
+    scale       c(sigma), what the network is given of z: c z
+    vp          a z with a^2 (1 + sigma^2) = 1, of which the predictions of the library are
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from energycomp.components import Condition, log_snr
+from energycomp.components.prediction import PredictionType, convert
+from energycomp.components.space import LEAST_ALPHA, LEAST_NOISE, by_sample
+from energycomp.errors import EnergycompError, InputError
+from energycomp.models.process import Process
+from energycomp.models.weights import on_meta
+from energycomp.plugins import find
+
+KINDS: dict[str, PredictionType] = {"x0": "sample", "v": "v_prediction", "flow": "flow"}
+Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
+
+
+class Adopted(nn.Module):
+    """The network behind an adapter: it is given its own noised data, time and conditions. See `adopt`."""
+
+    def __init__(self, network: nn.Module, process: Process, options: Mapping[str, Any], call: Call | None) -> None:
+        super().__init__()
+        self.network, self.process, self.options = network, process, dict(options)
+        self.call = call or _as_usual(network)
+        low, high = options["data_range"] or (-1.0, 1.0)
+        self.middle, self.reach = (low + high) / 2, (high - low) / 2
+        self.alphas_cumprod = (1 / (1 + (process.sigmas / self.reach).square())).clamp(LEAST_ALPHA, 1 - LEAST_NOISE)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What it is made of, as JSON; networks are found by their registered names."""
+        if self.options["registered"] is None or self.options["own"]:
+            raise InputError(
+                f"got the network {type(self.network).__name__} to save, which is not registered, or is called or "
+                "given conditions in a way of your own; expected a network with a name and forward(x, t, condition): "
+                "plugins.register('networks', name, Class), then adopt(..., registered=(name, arguments)), and the "
+                "name of a conditioner"
+            )
+        self._check_registered()
+        return {key: value for key, value in self.options.items() if key != "own"}
+
+    def _check_registered(self) -> None:
+        """Raises `InputError` where `registered` makes another network, so that a saved model could not be loaded."""
+        name, arguments = self.options["registered"]
+        with on_meta():
+            made = find("networks", name)(**arguments)
+        own, other = ({key: tuple(one.shape) for key, one in net.state_dict().items()} for net in (self.network, made))
+        if type(made) is not type(self.network) or own != other:
+            same = type(made) is type(self.network)
+            got = f"a {type(made).__name__}" + (" with weights of other shapes" if same else "")
+            raise InputError(
+                f"got registered={(name, arguments)!r:.80}, which makes {got}; expected what makes this "
+                f"{type(self.network).__name__}; correct the name or the arguments"
+            )
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """As `Network`: eps where the network predicts eps or a score, else x0."""
+        predicts, clock, axes = self.options["predicts"], self.options["clock"], sample.ndim
+        snr = log_snr(self.alphas_cumprod.to(timestep.device), timestep)
+        level, signal = self.reach * (-snr / 2).exp(), torch.sigmoid(snr).sqrt()  # (R,), float64
+        sigma, scale = (by_sample(one, axes).to(sample.dtype) for one in (level, self.process.scale(level)))
+        noisy = self.middle + self.reach * sample / by_sample(signal, axes).to(sample.dtype)
+        data = self.options["sigma_data"]
+        total = (sigma.square() + data**2).sqrt()
+        given = noisy / total if predicts == "edm" else scale * noisy
+        time = self.process.time(clock, timestep, level)
+        time = time if clock == "index" else time.to(sample.dtype)
+        out = self._out(self._called(given, time, self._condition(condition)), sample)
+        if predicts in ("eps", "score"):
+            return out if predicts == "eps" else -out * sigma * scale
+        if predicts == "edm":
+            clean = noisy * (data / total).square() + out * sigma * data / total
+        else:
+            out = -out if predicts == "flow" and self.process.name == "flow to data" else out
+            one = 1 / (1 + sigma.square()).sqrt()
+            clean = convert(out, one * noisy, one, one * sigma, source=KINDS[predicts], target="sample")
+        return (clean - self.middle) / self.reach
+
+    def _condition(self, condition: Condition) -> Tensor | None:
+        """What the network is given: labels (R,) of classes, rows (R, D) or (R, L, D), None without conditions."""
+        null, rows = self.options["null"], condition.rows
+        if self.options["kind"] == "none":
+            return None
+        if self.options["kind"] == "classes":
+            if rows.requires_grad:
+                raise InputError(
+                    "got a gradient for the classes of an adopted network, which takes labels; expected a solver that "
+                    "lists values; use enumerate or beam"
+                )
+            labels = rows[:, 0].argmax(1)
+            return labels if null is None else torch.where(condition.null, torch.full_like(labels, null), labels)
+        rows = rows[:, 0] if rows.shape[1] == 1 else rows
+        if null is None:
+            return rows
+        return torch.where(by_sample(condition.null, rows.ndim), torch.as_tensor(null).to(rows), rows)
+
+    def _called(self, given: Tensor, time: Tensor, condition: Tensor | None) -> Any:
+        """What the network gives; its errors in one line, with what it was given."""
+        try:
+            return self.call(self.network, given, time, condition)
+        except (EnergycompError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            got = [f"x {tuple(given.shape)}, t {time.dtype}".replace("torch.", "")]
+            change = "correct shape=, or how it is called, by call="
+            embeddings = sorted({m.num_embeddings for m in self.network.modules() if isinstance(m, nn.Embedding)})
+            if self.options["kind"] == "classes" and condition is not None:
+                got.append(f"labels {int(condition.min())} to {int(condition.max())}")
+            if embeddings and isinstance(error, IndexError):
+                change = f"correct classes= or null=: its embeddings have {' and '.join(map(str, embeddings))} rows"
+            elif embeddings and time.is_floating_point():
+                change = f"{change}; clock='index' gives whole timesteps to an nn.Embedding over t"
+            reason = next(iter(f"{error}".strip().splitlines()), type(error).__name__)
+            raise InputError(
+                f"got an error of {type(self.network).__name__} for {', '.join(got)}: {reason:.160}; expected a "
+                f"prediction; {change}"
+            ) from error
+
+    def _out(self, out: Any, sample: Tensor) -> Tensor:
+        """The prediction, without what diffusers and networks that predict a variance give with it."""
+        out = getattr(out, "sample", out)
+        out = out[0] if isinstance(out, tuple) else out
+        if not isinstance(out, Tensor) or out.shape[0] != len(sample) or out.shape[2:] != sample.shape[2:]:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(f"got {got} from the network for samples {tuple(sample.shape)}; expected the same shape")
+        return out[:, : sample.shape[1]].to(sample.dtype)
+
+
+def adopted(*, registered: Sequence[Any], process: Any, **options: Any) -> Adopted:
+    """The adapter that a saved model names."""
+    name, arguments = registered
+    options |= {"registered": registered, "process": process, "own": False}
+    return Adopted(find("networks", name)(**arguments), Process.of(process), options, None)
+
+
+def _as_usual(network: nn.Module) -> Call:
+    """net(x, t, condition), or net(x, t) of a network that takes no more."""
+    taken = [
+        one
+        for one in inspect.signature(network.forward).parameters.values()
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)
+    ]
+    if len(taken) > 2 or any(one.kind is one.VAR_POSITIONAL for one in taken):
+        return lambda net, x, t, c: net(x, t) if c is None else net(x, t, c)
+    return lambda net, x, t, _: net(x, t)

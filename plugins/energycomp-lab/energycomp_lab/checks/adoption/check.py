@@ -1,0 +1,180 @@
+"""Whether a network was adopted as it was trained: a list of checks of one case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import groups_of, values_of
+from energycomp.errors import InputError
+from energycomp.images import as_text, rich_table
+from energycomp.inference import FIT_DRAWS, make_problem
+from energycomp.models import Model, log_errors
+from energycomp_lab.checks.adoption.calls import counted
+from energycomp_lab.checks.adoption.case import LEVELS, Case, Finding
+from energycomp_lab.checks.adoption.drawn import check_drawn
+from energycomp_lab.checks.adoption.given import check_mode, check_range
+from energycomp_lab.checks.adoption.labels import check_labels, check_null
+from energycomp_lab.checks.adoption.near_misses import NearMiss
+from energycomp_lab.checks.adoption.options import check_options, cured, is_possible, tried
+from energycomp_lab.checks.adoption.regression import numbers, regression
+from energycomp_lab.checks.adoption.window import check_window, window
+from energycomp_lab.evaluation.calibrate import calibration_of
+
+OWN = 1_000_003  # added to the seed of the noise: samples that were drawn by the same seed would be like it
+WRONG_TRAINING = "the options below, or the training: too little, or too few data"
+
+
+def check_slope(case: Case) -> Finding:
+    """The slope of the noise on the prediction is 1. Of a network that knows its training data alone it is not; then
+    what it draws must be like the data.
+    """
+    found = regression(case)
+    expected = f"1 at SNR {', '.join(f'{level:g}' for level in LEVELS)}"
+    if found.straight:
+        return Finding("slope", numbers(found.slope), expected, "ok")
+    doubt = tried(case).tried and not tried(case).better and is_possible(case)
+    return Finding("slope", numbers(found.slope), expected, "unsure" if doubt else "wrong", WRONG_TRAINING)
+
+
+def check_explained(case: Case) -> Finding:
+    """As much is explained as by a linear predictor."""
+    found = regression(case)
+    expected, change = f"{numbers(found.linear)} of a linear predictor", "" if found.explains else WRONG_TRAINING
+    return Finding("explained", numbers(found.explained), expected, "wrong" if change else "ok", change)
+
+
+Check = Callable[[Case], Finding | None]
+OF_OPTIONS: tuple[Check, ...] = (check_mode, check_range, check_slope, check_explained, check_options)
+OF_LABELS: tuple[Check, ...] = (check_labels, check_null, check_window)  # with the other option, if there is one
+
+
+@attrs.frozen(eq=False, repr=False)
+class Adoption:
+    """What `check_adoption` found, a table where it is printed.
+
+    Args:
+        findings: one for each thing that was checked.
+        near_miss: the option that explains the samples better, with which nothing else is wrong; None where none does.
+        model: what was checked, or the near miss of another option, with the timesteps, draws and beta that are
+            proposed for reading.
+        evaluations: of the network, which the check cost.
+    """
+
+    findings: tuple[Finding, ...]
+    near_miss: NearMiss | None
+    model: Model
+    evaluations: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(one.verdict != "wrong" for one in self.findings)
+
+    def __str__(self) -> str:
+        columns = ["what", "measured", "expected", "verdict", "what to change"]
+        return as_text(rich_table(columns, map(attrs.astuple, self.findings)))
+
+    __repr__ = __str__
+
+
+def check_adoption(
+    model: Model, samples: Any, labels: Any = None, *, evaluations: int = 1000, typicality: bool = False, seed: int = 0
+) -> Adoption:
+    """Finds out whether what `adopt` was told of a network is true, and otherwise what would be.
+
+    Noise is added to clean samples. If all is right, the slope of the noise on the network's prediction is 1 at every
+    level, a linear predictor explains no more of it, no other option of `adopt` lowers the error, and samples that are
+    drawn are like the data. That labels are read correctly proves less: they often are under a wrong schedule. Another
+    option is proposed only if nothing is wrong with it; if none is, data, weights or `call=` are to be looked at.
+
+    Args:
+        model: of `energycomp.adopt`.
+        samples: clean ones that are like those that will be read, 8 at least and better 64, as `infer` takes them.
+            Timesteps for reading are proposed for them.
+        labels: what the model is called with for each sample. They check their order and the null, and propose the
+            timesteps for reading; needed without a null.
+        evaluations: of the network; about twice as many where all is right, more for samples of few numbers, and
+            several times as many where something is wrong.
+        typicality: whether to calibrate the model that is proposed, if nothing is wrong, by the errors that held-out
+            samples leave under their labels: 16 evaluations of each. Only then `infer` warns of what is no such sample.
+        seed: of the noise.
+
+    Raises:
+        InputError: a model that was not adopted, fewer than 8 samples, or labels that are missing or do not fit.
+
+    >>> import energycomp
+    >>> class Zero(torch.nn.Module):  # predicts that the data are 0
+    ...     def forward(self, x, t):
+    ...         return 0 * x
+    >>> model = energycomp.adopt(Zero(), shape=(2,), predicts="x0", data_range=None)
+    >>> check_adoption(model, 5 + torch.randn(16, 2)).ok
+    False
+    """
+    encoded, values = _given(model, samples, labels)
+    adapter: Any = model.denoiser.network
+    network, modes = adapter.network, {part: part.training for part in adapter.modules()}
+    try:
+        with counted(network) as calls:
+            noise = torch.Generator().manual_seed(OWN + seed)
+            case = Case(model, encoded, values, evaluations, noise, calls)
+            findings = [check(case) for check in OF_OPTIONS]
+            right = cured(case)
+            findings += [check(right) for check in OF_LABELS]
+            findings += [check_drawn(case)] if right is case else []
+            found = [one for one in findings if one is not None]
+            calibrate = typicality and all(one.verdict != "wrong" for one in found)
+            proposed = _calibrated(_proposed(case), case) if calibrate else _proposed(case)
+            found += [] if calibrate or values is None else [NOT_CALIBRATED]
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    return Adoption(tuple(found), tried(case).cure, proposed, calls.evaluations)
+
+
+NOT_CALIBRATED = Finding("out of distribution", "not calibrated: infer warns of nothing", "", "note", "typicality=True")
+
+
+def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
+    """Encoded samples (N, ...), and their values where they are known and the network takes any."""
+    if model.network_name != "adopted":
+        raise InputError(f"got {model.name}, which was not adopted; expected a model of `adopt`; use check_model")
+    options: Any = model.denoiser.network.options
+    given = [samples] if isinstance(samples, Tensor) else samples
+    encoded = torch.cat([model.encode(model.given(one)) for one in given]).cpu()
+    if len(encoded) < 8:
+        raise InputError(f"got {len(encoded)} samples; expected 8 at least, better 64; give more")
+    if options["kind"] == "none" or (labels is None and model.denoiser.null_trained):
+        return encoded, None
+    if labels is None:
+        raise InputError("got no labels for a model without a null; expected one for each sample; give labels=")
+    values = values_of(model.conditioner, labels, name="labels")
+    if len(values) != len(encoded):
+        raise InputError(f"got {len(values)} labels for {len(encoded)} samples; expected one each; correct them")
+    return encoded, values
+
+
+def _proposed(case: Case) -> Model:
+    """The model, or that of another option, with what is proposed for reading."""
+    cure, right = tried(case).cure, cured(case)
+    model = case.model if cure is None or cure.labels is not None else cure.model
+    timesteps = model.defaults.timesteps
+    values = window(right).defaults if check_window(right) is not None else {}
+    return attrs.evolve(model, defaults=attrs.evolve(case.model.defaults, **({"timesteps": timesteps} | values)))
+
+
+def _calibrated(model: Model, case: Case) -> Model:
+    """The model with the errors that samples leave under their values; as it is where these are not known."""
+    if case.values is None or groups_of(model.conditioner) is not None:
+        return model
+    left = []
+    for sample, value in zip(case.samples, case.values, strict=True):
+        problem = make_problem(sample[None], model, count=1)
+        left.append(log_errors(problem.residuals(value[None], problem.draw(FIT_DRAWS, case.generator))))
+    return attrs.evolve(
+        model, defaults=attrs.evolve(model.defaults, calibration=calibration_of({1: torch.stack(left)}))
+    )

@@ -1,0 +1,125 @@
+"""Whether samples of the default sampler are like the data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp import Composer
+from energycomp.errors import EnergycompError
+from energycomp_lab.checks.adoption.case import Case, Finding, once
+
+FAR = 3.0  # times the range of the data, or the distance to the nearest of them
+STEPS, DRAWN, MOST = 20, 16, 64  # of samples that are drawn; of few numbers, more of them
+OFF = 0.1  # of the variance, by how much the means may differ
+NARROW, WIDE = math.log(0.6), math.log(1.3)  # ratios of standard deviations, in log: few steps make samples narrow
+SURE = 4.0  # standard errors beyond that
+
+
+@attrs.frozen
+class Drawn:
+    """What was drawn, beside the data.
+
+    Args:
+        error: what the sampler raised, otherwise "".
+        beyond: the greatest number, in ranges of the data.
+        near: the distance to the nearest of the data, in distances between these.
+        off: |difference of the means|^2 as a share of the variance, less what is chance.
+        spread: the ratio of standard deviations.
+        limits: of `off`, and the least and greatest logarithm of `spread`.
+    """
+
+    error: str = ""
+    beyond: float = math.inf
+    near: float = math.inf
+    off: float = math.inf
+    spread: float = math.inf
+    limits: tuple[float, float, float] = (OFF, NARROW, WIDE)
+
+    @property
+    def stays(self) -> bool:
+        """Whether none leaves the data."""
+        return max(self.beyond, self.near) < FAR
+
+    @property
+    def alike(self) -> bool:
+        """Whether mean and deviation are those of the data."""
+        most, narrow, wide = self.limits
+        return self.off < most and narrow < math.log(max(self.spread, 1e-9)) < wide
+
+    @property
+    def right(self) -> bool:
+        """Whether the samples may be data."""
+        return self.stays and self.alike
+
+    def __str__(self) -> str:
+        if self.error:
+            return self.error
+        return (
+            f"{self.beyond:.2g} times the range, {self.near:.2g} the nearest distance, {self.spread:.2f} the "
+            f"deviation, means differ by {math.sqrt(max(self.off, 0.0)):.2f} of it"
+        )
+
+
+def drawn(case: Case, count: int, **scheduler: Any) -> Drawn:
+    """Samples of values that the data have, beside the data."""
+    index = torch.randperm(len(case.samples), generator=torch.Generator().manual_seed(0))
+    if case.values is not None:
+        leaf = case.model.leaf(case.values[index[torch.arange(count) % len(index)]])
+    else:
+        u = case.model.denoiser.null_trained
+        leaf = case.model.unconditional if u else case.model.leaf(torch.zeros(1, dtype=torch.long))
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "generator": 0, "output_type": "latent", "progress": False}
+    try:
+        found = Composer([leaf]).sample(count, **given, **scheduler).cpu().flatten(1).double()
+    except EnergycompError as error:
+        return Drawn(str(error))
+    return compared(found, case.samples.flatten(1).double())
+
+
+def compared(found: Tensor, data: Tensor) -> Drawn:
+    """Samples (G, D) beside data (N, D), of which some may be the same."""
+    middle, reach = (data.max() + data.min()) / 2, (data.max() - data.min()).clamp(min=1e-9) / 2
+    distinct = data.unique(dim=0)
+    apart = torch.cdist(distinct, distinct).fill_diagonal_(math.inf).amin(1).median().clamp(min=1e-9)
+    near = float(torch.cdist(found, data).amin(1).median() / apart)
+    # Of means that are the same, |difference|^2 is chance: the trace of both covariances of the mean
+    variance = data.var(0).sum().clamp(min=1e-12)
+    expected = found.var(0).sum() / len(found) + variance / len(data)
+    off = float(((found.mean(0) - data.mean(0)).square().sum() - expected) / variance)
+    spread = float((found.var(0).sum() / variance).sqrt())
+    # Standard errors by the number of directions in which the data vary
+    cross = data - data.mean(0)
+    square = (cross @ cross.T / (len(data) - 1)).square().sum()
+    directions = float(variance**2 / square.clamp(min=1e-12))
+    share = 1 / len(found) + 1 / len(data)
+    chance = SURE * math.sqrt(share / (2 * directions))
+    limits = OFF + SURE * share * math.sqrt(2 / directions), NARROW - chance, WIDE + chance
+    return Drawn("", float((found - middle).abs().max() / reach), near, off, spread, limits)
+
+
+@once
+def draws(case: Case) -> Drawn:
+    """Few where they are alike, otherwise more."""
+    found = Drawn()
+    for count in (min(MOST, max(DRAWN, 256 // case.numbers)), 2 * MOST):
+        found = drawn(case, count)
+        if found.right:
+            break
+    return found
+
+
+def check_drawn(case: Case) -> Finding:
+    """Samples are like the data."""
+    found, change = draws(case), ""
+    if not found.right:
+        others = ("EulerDiscreteScheduler", "DDPMScheduler")
+        name = next(one for one in others if one != case.model.defaults.scheduler)
+        cured = drawn(case, MOST, scheduler=name).right
+        change = f"scheduler={name!r}" if cured else "scheduler=, data_range=, or the data, which are others"
+    expected = f"below {FAR:g} times, and the mean and deviation of the data"
+    return Finding("drawn samples", f"{found}", expected, "wrong" if change else "ok", change)

@@ -1,0 +1,226 @@
+"""Errors under the true, the wrong and the null conditions: whether the order of labels and the null are right.
+
+Notation: variable -> symbol
+    gaps    J_r - J of errors J = |eps - e|^2 under the true condition and J_r under another, r
+    share   |u - e|^2 / |m - e|^2 of the null u, the true prediction e and the mean m of the predictions of all labels:
+            a trained null, the best prediction without a label, has 1 at most; a label like any other has 2
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import Condition
+from energycomp.models import Model
+from energycomp_lab.checks.adoption.case import Case, Finding, Noised, mean_error, once, predicted, squared
+from energycomp_lab.checks.adoption.near_misses import NearMiss, labels_of, remade
+
+SCREEN = (0.5, 0.13, 0.035)  # SNR relative to the variance of the samples, at which labels differ
+COLUMNS = 12  # labels of a network that are compared
+LABELLED = 3.0  # standard errors by which wrong labels must be worse
+SHARE = 1.4  # of a null
+
+
+@attrs.frozen(eq=False)
+class Table:
+    """Errors (n, L, R) of n samples at L levels under R conditions, the true one first.
+
+    Args:
+        index: of the samples, (n,).
+        shown: the network's labels, (n, R), or indices of conditions that are no classes.
+        rival: which conditions are wrong answers, (n, R).
+        shares: of the null that was said, and of the label that could be one, by name; see above.
+    """
+
+    index: Tensor
+    errors: Tensor
+    shown: Tensor
+    rival: Tensor
+    shares: dict[str, float]
+
+    @property
+    def gaps(self) -> Tensor:
+        """By how much wrong answers are worse, (n, L, R); NaN for what is no wrong answer."""
+        return (self.errors - self.errors[:, :, :1]).masked_fill(~self.rival[:, None], math.nan)
+
+    @property
+    def certainty(self) -> float:
+        """How many standard errors wrong answers are worse by."""
+        mean, stderr = mean_error((self.gaps.nanmean(2) / self.errors[:, :, 0].mean(0)).sum(1), self.index)
+        return mean / max(stderr, 1e-9)
+
+    @property
+    def ignored(self) -> bool:
+        """Whether no condition changes anything."""
+        return float(self.gaps.nan_to_num().abs().max()) < 1e-5 * float(self.errors.mean())
+
+
+def in_turn(values: Tensor) -> Tensor:
+    """The indices of values (N, *V), one of each value after another."""
+    flat = values.reshape(len(values), -1)
+    return (flat[:, None] == flat[None]).all(2).tril(-1).sum(1).argsort(stable=True)
+
+
+def wide_model(model: Model) -> Model:
+    """One that takes all labels of the network of a model of classes, also that of the null, as classes."""
+    return remade(model, classes=labels_of(model), null=None)
+
+
+def _others(true: Tensor, count: int) -> Tensor:
+    """Labels beside the true ones (n,), (n, R): all of few; of many the neighbours, and some in turn."""
+    if count <= COLUMNS:
+        every = torch.arange(count).expand(len(true), -1)
+        return every[every != true[:, None]].view(len(true), -1)
+    return (
+        torch.stack([true + 1, true - 1, *(true + step * count // COLUMNS for step in range(2, COLUMNS - 1))], 1)
+        % count
+    )
+
+
+def predictions_under(model: Model, noised: Noised, conditions: Condition, R: int) -> Tensor:
+    """eps (M, R, ...) under R conditions of each of M rows, those of the first row first."""
+    every = noised[torch.arange(len(noised.snr)).repeat_interleave(R)]
+    return predicted(model, every, conditions).unflatten(0, (-1, R))
+
+
+def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
+    """Errors at the levels `SCREEN` of n samples, one of each value in turn.
+
+    Args:
+        among: the only labels whose samples are taken.
+    """
+    values: Tensor = case.values  # type: ignore[assignment] # it is called where they are known
+    order = in_turn(values)
+    order = order if among is None else order[torch.isin(values[order], among)]
+    index = order[torch.arange(n) % len(order)]
+    noised, L = case.noised(index, SCREEN), len(SCREEN)
+    if case.options["kind"] == "classes":
+        classes, count, model = case.model.denoiser.token_shape[1], labels_of(case.model), wide_model(case.model)
+        shown = torch.cat([values[index][:, None], _others(values[index], count)], 1)
+        null = -1 if case.options["null"] is None else int(case.options["null"])
+        rival = (shown != shown[:, :1]) & (shown < classes)
+        rival &= (shown != null) | bool((values == null).any())  # the null is no answer unless samples have it
+        in_mean = (shown < classes).index_fill(1, torch.tensor(0), count <= COLUMNS)
+        given = model.conditioner(shown.repeat(L, 1).flatten())
+    else:
+        model = case.model
+        shown = torch.stack([index.roll(turn) for turn in range(min(5, n))], 1)
+        rival = (values[shown] != values[shown[:, :1]]).reshape(*shown.shape, -1).any(2)
+        in_mean = torch.ones_like(rival)
+        given = model.conditioner(values[shown].repeat(L, *[1] * (values.ndim)).flatten(0, 1))
+    R = shown.shape[1]
+    found = predictions_under(model, noised, given, R)  # (L n, R, ...)
+    weights = (in_mean / in_mean.sum(1, keepdim=True)).repeat(L, 1)
+    mean = torch.einsum("mr,mr...->m...", weights.to(found), found)
+    shares = {
+        name: float(squared(u - found[:, 0]).sum() / squared(mean - found[:, 0]).sum().clamp(min=1e-12))
+        for name, u in _nulls(case, model, noised).items()
+    }
+    errors = squared((found - noised.noise[:, None]).flatten(0, 1)).view(L, n, R).transpose(0, 1)
+    return Table(index, errors, shown, rival, shares)
+
+
+def _nulls(case: Case, wide: Model, noised: Noised) -> dict[str, Tensor]:
+    """What the null predicts, and what a label predicts that is no class, by their names."""
+    null, rows, found = case.options["null"], len(noised.snr), dict[str, Tensor]()
+    if case.model.denoiser.null_trained:
+        u = Condition.unconditional(*case.model.denoiser.token_shape, rows=rows)
+        found["null"] = predicted(case.model, noised, u)
+    if case.options["kind"] == "classes":
+        spare = labels_of(case.model) - 1
+        if spare >= case.model.denoiser.token_shape[1] and spare != null:
+            found[f"{spare}"] = predicted(wide, noised, wide.conditioner(torch.full((rows,), spare)))
+    return found
+
+
+@once
+def table(case: Case) -> Table | None:
+    """Of some samples; None where their conditions are not known."""
+    if case.values is None:
+        return None
+    count = min(labels_of(case.model), COLUMNS) if case.options["kind"] == "classes" else 5
+    n = max(count, case.evaluations // 60, min(case.evaluations // 10, 400 // case.numbers))
+    found = table_of(case, n)
+    return found if found.ignored or found.certainty > LABELLED else table_of(case, 3 * n)  # too few samples?
+
+
+def doubtful(known: Table) -> Tensor:
+    """The labels whose samples another label explains better, and those other labels."""
+    gaps = (known.gaps / known.errors[:, :, 0].mean(0)[:, None]).mean(1).nan_to_num(math.inf)  # (n, R)
+    best = gaps.min(1)
+    own, other = known.shown[:, 0], known.shown.gather(1, best.indices[:, None])[:, 0]
+    bad = torch.stack([best.values[own == one].mean() < 0 for one in own])
+    return torch.cat([own[bad], other[bad]]).unique()
+
+
+def orders(case: Case) -> list[NearMiss]:
+    """The labels that explain the samples of each class best; of many labels, those that are moved by one."""
+    known = table(case)
+    if known is None or case.options["kind"] != "classes" or not len(wrong := doubtful(known)):
+        return []
+    classes, count = case.model.denoiser.token_shape[1], labels_of(case.model)
+    few = 2 * len(wrong) <= classes  # otherwise the samples of all
+    n = max(len(wrong) * 6, case.evaluations // 50) if few else max(3 * classes, case.evaluations // 15)
+    larger = table_of(case, n, wrong if few else None)
+    each = (larger.errors / larger.errors[:, :, 0].mean(0)[:, None]).mean(1)  # (n, R)
+    labels = torch.arange(classes)
+    if count <= COLUMNS:
+        from scipy.optimize import linear_sum_assignment
+
+        by_label, cost = each.gather(1, larger.shown.argsort(1)), 1 - torch.eye(classes, count, dtype=each.dtype)
+        for one in larger.shown[:, 0].unique():
+            cost[one] = by_label[larger.shown[:, 0] == one].mean(0)
+        labels = torch.as_tensor(linear_sum_assignment(cost)[1])
+    else:
+        labels = (labels + (1, -1)[int(each[:, 1:3].mean(0).argmin())]) % count
+    return [] if torch.equal(labels, torch.arange(classes)) else [_order(case, labels)]
+
+
+def _order(case: Case, labels: Tensor) -> NearMiss:
+    """The near miss of other labels (C,)."""
+    classes, names = len(labels), getattr(case.model.conditioner, "names", ())
+    changed = [(a, b) for a, b in enumerate(labels.tolist()) if a != b]
+    steps, moved = {(b - a) % classes for a, b in changed}, len(changed) == classes > 2
+    said = [f"label {b} for {names[a]}" for a, b in changed[:6]] + ["..."] * (len(changed) > 6)
+    instead = f"label + {min(steps)} for each" if moved and len(steps) == 1 else ", ".join(said)
+    model = case.model if int(labels.max()) < classes else wide_model(case.model)
+    return NearMiss("labels", "the order of the classes", instead, model, labels)
+
+
+def check_labels(case: Case) -> Finding | None:
+    """Wrong conditions explain the samples worse."""
+    known = table(case)
+    if known is None:
+        return None
+    right = known.certainty > LABELLED
+    change = "" if right else "the order of labels, or call=, which gives them to the network"
+    measured = f"others are worse by {known.certainty:.1f} standard errors"
+    return Finding("labels", measured, f"{LABELLED:g} or more", "ok" if right else "wrong", change)
+
+
+def check_null(case: Case) -> Finding | None:
+    """The null is one: no class that samples have, and as good as the mean of all labels, which it should excel."""
+    known = table(case)
+    if known is None or known.ignored or not known.certainty > LABELLED:
+        return None
+    null, shares = case.options["null"], dict(known.shares)
+    own = shares.pop("null", None)
+    spare = next((label for label, share in shares.items() if share < SHARE), None)
+    if own is None:
+        if not shares:
+            return None
+        label, share = next(iter(shares.items()))
+        change = f"null={label}, for & and guidance" if share < SHARE else ""
+        return Finding("null", f"None; label {label} has {share:.2f} of the error of a mean", "", "note", change)
+    if case.options["kind"] == "classes" and bool((case.values == null).any()):
+        return Finding("null", f"label {null}, which samples have", "no class", "wrong", f"null={spare}")
+    expected = f"below {SHARE}; a label like others has 2"
+    good = own < SHARE
+    return Finding(
+        "null", f"{own:.2f} of the error of the mean of all labels", expected, "ok" if good else "wrong",
+        "" if good else f"null={spare}",
+    )  # fmt: skip

@@ -1,0 +1,194 @@
+"""What a network may be instead of what it was adopted as: one option of `energycomp.adopt`, or two, or the samples."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from energycomp import adopt
+from energycomp.errors import InputError
+from energycomp.models import Model, shortly
+from energycomp_lab.checks.adoption.case import Case
+
+SIGMAS = (0.002, 80.0)
+BETAS = ("linear", "scaled linear", "stable diffusion", "cosine")
+KINDS = ("eps", "x0", "v", "flow", "score", "edm")
+PAIRS: tuple[tuple[str, Any], ...] = (
+    ("flow", "flow"),
+    ("flow", "flow to data"),
+    ("edm", SIGMAS),
+    *itertools.product(("eps", "x0", "v"), BETAS),
+)
+CLOCKS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {  # what else a network may be told, by `call`
+    "timestep": {"999 - t": lambda t: 999 - t, "t / 1000": lambda t: t / 1000, "1000 t": lambda t: 1000 * t},
+    "index": {"999 - t": lambda t: 999 - t},
+    "unit": {"1000 t": lambda t: 1000 * t, "t / 1000": lambda t: t / 1000, "1 - t": lambda t: 1 - t},
+    "sigma": {"log sigma": torch.log},
+    "log sigma / 4": {"log sigma": lambda t: 4 * t, "log sigma / 16": lambda t: t / 4},
+}
+NEAR, FAR = (0.9, 1.1), (0.5, 0.7, 0.8, 1.25, 1.4, 2.0)  # times the input, the output and the time
+SLOWED = (0.25, 4.0)  # times the time
+MOVED, FAR_MOVED = (-50.0, 50.0), (-150.0, 150.0)  # timesteps
+SEEN: dict[str, Callable[[Tensor], Tensor]] = {  # images (N, C, H, W)
+    "inverted, max - x": lambda x: -x,
+    "transposed": lambda x: x.mT,
+    "mirrored": lambda x: x.flip(3),
+    "upside down": lambda x: x.flip(2),
+    "their channels in reverse": lambda x: x.flip(1),
+}
+
+
+@attrs.frozen(eq=False)
+class NearMiss:
+    """A model with another option, or for other samples.
+
+    Args:
+        option, got, instead: what `adopt` was given, and what it would be given.
+        labels: the network's label of each class, (C,), if it is these that differ.
+        changed: samples as they should be, if it is these that differ.
+    """
+
+    option: str
+    got: str
+    instead: str
+    model: Model
+    labels: Tensor | None = None
+    changed: Callable[[Tensor], Tensor] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.option}: got {self.got}, {self.instead} explains the samples better"
+
+
+def said_of(model: Model) -> dict[str, Any]:
+    """The keywords with which `adopt` made an adopted model; `clock` where it does not follow from the others."""
+    adapter: Any = model.denoiser.network
+    options = adapter.options
+    said = {name: options[name] for name in ("null", "predicts", "process", "data_range", "sigma_data")}
+    said |= {
+        "name": model.name,
+        "registered": options["registered"],
+        "call": adapter.call,
+        "shape": model.denoiser.sample_shape,
+        "processor": model.processor,
+    }
+    if options["kind"] == "classes":
+        said["classes"] = getattr(model.conditioner, "names", None)
+    elif options["kind"] != "none":
+        said["conditioner"] = model.conditioner
+    usual = _adopted(adapter.network, said)
+    own = usual.denoiser.network.options["clock"] != options["clock"]
+    return said | ({"clock": options["clock"]} if own else {})
+
+
+def remade(model: Model, **changed: Any) -> Model:
+    """An adopted model with other keywords of `adopt`."""
+    adapter: Any = model.denoiser.network
+    return _adopted(adapter.network, said_of(model) | changed)
+
+
+def _adopted(network: nn.Module, said: dict[str, Any]) -> Any:
+    with warnings.catch_warnings():  # of a process that does not reach noise
+        warnings.simplefilter("ignore")
+        return adopt(network, **said)
+
+
+def labels_of(model: Model) -> int:
+    """How many labels the network of a model of classes takes, by its classes, the null and its embeddings."""
+    adapter: Any = model.denoiser.network
+    classes, null = model.denoiser.token_shape[1], adapter.options["null"]
+    sizes = {m.num_embeddings for m in adapter.network.modules() if isinstance(m, nn.Embedding)}
+    return max(classes, 0 if null is None else int(null) + 1, classes + 1 if classes + 1 in sizes else 0)
+
+
+def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
+    """All that differ from the adopted model in one thing, and with `far` in much, in two things, or in the samples."""
+    adapter: Any = case.model.denoiser.network
+    said = said_of(case.model)
+    for option, got, instead, changed in itertools.chain(
+        _options(case), _calls(case, far), _pairs(case) if far else ()
+    ):
+        with suppress(InputError):  # options that contradict each other
+            yield NearMiss(option, got, instead, _adopted(adapter.network, said | changed))
+    if far:
+        yield from _samples(case)
+
+
+_Change = tuple[str, str, str, dict[str, Any]]  # the option, what it is, what it could be, and the keywords of `adopt`
+
+
+def _options(case: Case) -> Iterator[_Change]:
+    """Other values of one option."""
+    samples, options = case.samples, case.options
+    options = options | {"data_range": tuple(options["data_range"] or (-1.0, 1.0))}
+    low, high = ((end - float(samples.mean())) / max(float(samples.std()), 1e-6) for end in (-1, 1))
+    others: dict[str, tuple[Any, ...]] = {
+        "predicts": KINDS,
+        "process": (*BETAS, "flow", "flow to data", SIGMAS),
+        "clock": tuple(name for name in CLOCKS if name != "index"),  # which is the timestep
+        "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), (round(low, 3), round(high, 3))),  # or of mean 0, std 1
+        "sigma_data": (0.5, 1.0) if options["predicts"] == "edm" else (),
+        "null": (0, labels_of(case.model) - 1) if case.values is None and options["kind"] == "classes" else (),
+    }
+    for option, known in others.items():
+        for other in known:
+            if other != options[option]:
+                yield option, shortly(options[option]), repr(other), {option: other}
+
+
+def _pairs(case: Case) -> Iterator[_Change]:
+    """Another prediction of another process."""
+    for kind, process in PAIRS:
+        if kind != case.options["predicts"] and process != case.options["process"]:
+            got = f"{case.options['predicts']!r} and {shortly(case.options['process'])}"
+            yield "predicts and process", got, f"{kind!r} and {process!r}", {"predicts": kind, "process": process}
+
+
+def _calls(case: Case, far: bool) -> Iterator[_Change]:
+    """Another input, output or time of the network, by `call`."""
+    adapter: Any = case.model.denoiser.network
+    call, clock = adapter.call, case.options["clock"]
+    for name, told in CLOCKS[clock].items():
+        yield "clock", repr(clock), f"{name}, by call=,", {"call": _told(call, told)}
+    yield "sign", "the output", "minus the output, by call=,", {"call": _scaled(call, output=-1.0)}
+    for times in NEAR + (FAR if far else ()):
+        yield "output", "the output", f"{times:g} times the output, by call=,", {"call": _scaled(call, output=times)}
+        yield "input", "the input", f"{times:g} times the input, by call=,", {"call": _scaled(call, given=times)}
+    for times in NEAR + (FAR + SLOWED if far else ()) if clock in ("timestep", "unit", "sigma") else ():
+        yield "clock", repr(clock), f"{times:g} t, by call=,", {"call": _told(call, lambda t, k=times: k * t)}
+    for steps in MOVED + (FAR_MOVED if far else ()) if clock == "timestep" else ():
+        yield "clock", repr(clock), f"t {steps:+g}, by call=,", {"call": _told(call, lambda t, k=steps: t + k)}
+
+
+def _samples(case: Case) -> Iterator[NearMiss]:
+    """The same model for other samples."""
+    samples = case.samples
+    if samples.ndim == 4:
+        for name, changed in SEEN.items():
+            if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
+                yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed)
+    if samples.ndim == 2:
+        mean, std = samples.mean(0), samples.std(0).clamp(min=1e-6)
+        if float(std.max() / std.min()) > 2:
+            instead = "NumberProcessor.fit(data)"
+            standard = lambda x: (x - mean) / std  # noqa: E731
+            yield NearMiss("processor", "numbers as they are", instead, case.model, changed=standard)
+
+
+def _told(call: Any, told: Callable[[Tensor], Tensor]) -> Any:
+    return lambda net, x, t, c: call(net, x, told(t), c)
+
+
+def _scaled(call: Any, *, given: float = 1.0, output: float = 1.0) -> Any:
+    def scaled(net: Any, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
+        out = call(net, given * x, t, c)
+        out = getattr(out, "sample", out)
+        return output * (out[0] if isinstance(out, tuple) else out)
+
+    return scaled

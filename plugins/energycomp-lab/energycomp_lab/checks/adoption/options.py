@@ -1,0 +1,173 @@
+"""Which other option, if any, explains the samples: what is better is tried on more and more rows, and then checked."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import EnergycompError
+from energycomp_lab.checks.adoption.case import LEVELS, Case, Finding, Noised, mean_error, once, predicted, squared
+from energycomp_lab.checks.adoption.drawn import draws
+from energycomp_lab.checks.adoption.given import mode
+from energycomp_lab.checks.adoption.labels import orders, table
+from energycomp_lab.checks.adoption.near_misses import NearMiss, near_misses
+from energycomp_lab.checks.adoption.regression import regression
+
+BETTER = 0.01  # what another option lowers the errors by at least
+SURE, GENERAL = 4.0, 2.0  # the standard errors of that: by the noise on these samples, and by which samples these are
+CLOSE = 0.05  # by how much an option may be worse on a few rows to be tried on more, where nothing else is wrong
+ROUNDS = ((1 / 25, 5), (0.5, 3))  # shares of the rows, and how many options go on to the next
+FAILED = 1e9  # error of an option with which the network cannot be called
+
+
+@attrs.frozen(eq=False)
+class Tried:
+    """What other options do.
+
+    Args:
+        tried: whether any were: not where something else must be right first.
+        better: those that lower the errors, the best first.
+        cure: the first of them with which nothing is wrong.
+    """
+
+    tried: bool
+    better: tuple[NearMiss, ...] = ()
+    cure: NearMiss | None = None
+
+
+def with_near_miss(case: Case, other: NearMiss) -> Case:
+    """The case as it would be: the same noise on samples as they should be, with their labels, of another model."""
+    made = copy.copy(case)
+    made.model, made.measured = other.model, {}
+    made.rows = _rows(case, other, case.rows)
+    made.samples = case.samples if other.changed is None else other.changed(case.samples)
+    made.values = case.values if case.values is None or other.labels is None else other.labels[case.values]
+    return made
+
+
+def _rows(case: Case, other: NearMiss, rows: Noised) -> Noised:
+    if other.changed is None:
+        return rows
+    scale = case.samples.var() / other.changed(case.samples).var()
+    return attrs.evolve(rows, clean=other.changed(rows.clean), snr=rows.snr * scale)
+
+
+def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
+    """The errors |eps - e|^2 of another option, or as adopted, (L, M)."""
+    noised = case.rows[rows]
+    try:
+        if other is None:
+            found = predicted(case.model, noised, case.condition(noised.index))
+        else:
+            given = case.condition(noised.index, other.model, other.labels)
+            found = predicted(other.model, _rows(case, other, noised), given)
+    except EnergycompError:
+        return torch.full((len(LEVELS), len(rows) // len(LEVELS)), FAILED, dtype=torch.float64)
+    return squared(found - noised.noise).view(len(LEVELS), -1)
+
+
+def lowered(errors: Tensor, base: Tensor, index: Tensor) -> tuple[float, bool]:
+    """log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
+
+    Args:
+        index: of the sample of each row, (L M,).
+    """
+    level = base.mean(1, keepdim=True)
+    lower = float((errors.mean(1) / level[:, 0]).log().mean())
+    each = ((base - errors) / level).flatten()
+    mean, of_samples = mean_error(each, index)
+    of_noise = float(each.std()) / math.sqrt(len(each))
+    return lower, lower < -BETTER and mean > SURE * of_noise and mean > GENERAL * of_samples
+
+
+Better = list[tuple[float, NearMiss]]  # by how much the errors of all rows are lower, in log
+
+
+def better_options(case: Case, others: Sequence[NearMiss], close: float = math.inf) -> Better:
+    """Those that surely lower the errors: of all on a few rows, of some on half of them, of few on all."""
+    some = list(others)
+    for share, kept in ROUNDS:
+        rows = case.part(share)
+        base = _errors(case, None, rows)
+        found = [(lowered(_errors(case, one, rows), base, case.rows.index[rows])[0], one) for one in some]
+        some = [one for lower, one in sorted(found, key=_place)[:kept] if lower < close]
+        close = min(close, 0.0)
+    every = case.part(1.0)
+    return [(_lower(case, one, every)[0], one) for one in some if _lower(case, one, every)[1]]
+
+
+def _place(better: tuple[float, NearMiss]) -> float:
+    """By which options are sorted: of equal ones the first remains the first, an option before a call."""
+    return round(better[0], 3)
+
+
+def _lower(case: Case, other: NearMiss, rows: Tensor) -> tuple[float, bool]:
+    """As `lowered`, of an option on some rows."""
+    errors, base = (_errors(case, one, rows) for one in (other, None))
+    return lowered(errors, base, case.rows.index[rows])
+
+
+def is_possible(case: Case) -> bool:
+    """Whether a network may be as it is said to be: slopes are 1, or, of one that knows its training data alone, what
+    it draws is like the data; and it explains as much as a linear predictor.
+    """
+    found = regression(case)
+    return found.explains and (found.straight or draws(case).right)
+
+
+def is_cured(case: Case) -> bool:
+    """Whether a network may be so, and a little more or less of anything is not better."""
+    return is_possible(case) and not better_options(case, [*near_misses(case, far=False)], CLOSE)
+
+
+def better_orders(case: Case) -> Better:
+    """Those of labels that surely lower the errors of the rows whose label is another one."""
+    found: Better = []
+    rows = case.part(1.0).view(len(LEVELS), -1)
+    for one in orders(case):
+        labels: Tensor = one.labels  # type: ignore[assignment] # orders have them
+        values: Tensor = case.values  # type: ignore[assignment]
+        changed = labels != torch.arange(len(labels))
+        some = rows[:, changed[values[case.rows.index[rows[0]]]]].flatten()
+        if len(some) and _lower(case, one, some)[1]:
+            found.append((_lower(case, one, case.part(1.0))[0], one))
+    return found
+
+
+@once
+def tried(case: Case) -> Tried:
+    """All other options, and those that differ in much only where something is wrong."""
+    known = table(case)
+    if mode(case) == "random" or (known is not None and known.ignored):
+        return Tried(False)
+    good = regression(case).explains and regression(case).straight
+    better = better_options(case, [*near_misses(case, far=not good)], CLOSE if good else math.inf)
+    if better and good:
+        better = better_options(case, [*near_misses(case, far=True)])
+    best = [one for _, one in sorted([*better, *better_orders(case)], key=_place)]
+    cure = next((one for one in best if is_cured(with_near_miss(case, one))), None)
+    return Tried(True, tuple(best), cure)
+
+
+def check_options(case: Case) -> Finding:
+    """No other option explains the samples better."""
+    found = tried(case)
+    if not found.tried:
+        return Finding("other options", "not tried", "what is wrong here first", "note")
+    if found.cure is not None:
+        return Finding("other options", f"{found.cure}", "none", "wrong", found.cure.option)
+    if found.better or not is_possible(case):
+        return Finding("other options", "none of them is right", "none is better", "wrong", "data, weights or call=")
+    return Finding("other options", "none is better", "none", "ok")
+
+
+@once
+def cured(case: Case) -> Case:
+    """The case with the other option; as it is where none is right."""
+    found = tried(case).cure
+    return case if found is None else with_near_miss(case, found)

@@ -1,0 +1,167 @@
+"""The timesteps, draws and beta with which the labels of samples like these are read best.
+
+Notation: variable -> symbol
+    gaps    J_r - J of errors J = |eps - e|^2 under the true label and J_r under another, r
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import timestep_of
+from energycomp.errors import InputError
+from energycomp_lab.checks.adoption.case import Case, Finding, once, squared
+from energycomp_lab.checks.adoption.labels import LABELLED, in_turn, predictions_under, table
+
+WINDOW = (30.0, 8.0, 2.0, 0.5, 0.13, 0.035, 0.01)  # SNR relative to the variance of the samples
+WIDER = 0.001  # what a level more of a window counts, as a share of samples that are read right
+RIVALS = 2  # wrong labels of a sample that are compared
+RESAMPLED, SURE = 400, 0.95  # of the samples; the share of them in which another window must read better
+WRONG = 2.33  # standard deviations of a normal distribution that 1 % are beyond: of readings that are wrong
+
+
+@attrs.frozen(eq=False)
+class Window:
+    """How labels are read best.
+
+    Args:
+        defaults: `timesteps`, `draws` and, of classes, `beta`.
+        gain: the share of resampled samples that are read better than with the timesteps of the model.
+    """
+
+    defaults: dict[str, Any]
+    gain: float
+
+
+def _closest(case: Case, index: Tensor) -> Tensor:
+    """Values of samples (n,), and those that are best among the wrong ones, (n, 1 + R, *V)."""
+    known, values = table(case), case.values
+    if known is None or values is None:
+        raise InputError("got samples without labels; expected one for each")
+    if case.options["kind"] != "classes":
+        turned = [values[index.roll(turn)] for turn in range(1 + RIVALS)]
+        return torch.stack(turned, 1)
+    # The gaps of each label, over the samples of each class
+    classes, gaps = case.model.denoiser.token_shape[1], known.gaps.mean(1)
+    sums, counts = torch.zeros(2, classes, classes, dtype=torch.float64)
+    wrong = known.rival & gaps.isfinite()
+    own = known.shown[:, :1].expand_as(known.shown)
+    sums.index_put_((own[wrong], known.shown[wrong]), gaps[wrong], accumulate=True)
+    counts.index_put_((own[wrong], known.shown[wrong]), torch.ones_like(gaps[wrong]), accumulate=True)
+    mean = torch.where(counts > 0, sums / counts, math.inf)
+    # Of classes without samples among these no rival is known: the next labels
+    rivals = mean.argsort(1)[:, : min(RIVALS, classes - 1)]
+    return torch.cat([values[index][:, None], rivals[values[index]]], 1)
+
+
+@once
+def gaps_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Gaps (n, L, R) of samples at the levels `WINDOW` under the closest wrong values, and SNR (L,)."""
+    values: Any = case.values
+    index = in_turn(values)[: max(16, case.evaluations // 16)]
+    given, noised = _closest(case, index), case.noised(index, WINDOW)
+    L, R = len(WINDOW), given.shape[1]
+    conditions = case.model.conditioner(given.repeat(L, *[1] * (given.ndim - 1)).flatten(0, 1))
+    found = predictions_under(case.model, noised, conditions, R) - noised.noise[:, None]
+    errors = squared(found.flatten(0, 1)).view(L, len(index), R).transpose(0, 1)
+    same = (given == given[:, :1]).reshape(*given.shape[:2], -1).all(2)[:, None, 1:]
+    return (errors[:, :, 1:] - errors[:, :, :1]).masked_fill(same, math.inf), noised.snr[:: len(index)]
+
+
+@attrs.frozen(eq=False)
+class _Levels:
+    """Gaps (n, L, R) at L levels, and the timesteps (L + 1,) between which each level stands for all."""
+
+    gaps: Tensor
+    edges: Tensor
+
+    def share(self, window: Tensor) -> Tensor:
+        """Of each level in draws over windows (W, 2), (W, L)."""
+        low, high = (end.clamp(self.edges[0], self.edges[-1]) for end in window.double().unbind(1))
+        inside = torch.minimum(self.edges[1:], high[:, None]) - torch.maximum(self.edges[:-1], low[:, None])
+        share = inside.clamp(min=0) + 1e-9
+        return share / share.sum(1, keepdim=True)
+
+    def margins(self, window: Tensor) -> Tensor:
+        """By how much wrong answers are worse on draws over windows (W, 2), (W, n, R)."""
+        return torch.einsum("wl,nlr->wnr", self.share(window), self.gaps)
+
+    def right(self, window: Tensor) -> Tensor:
+        """Which samples are read right with draws over windows (W, 2), 1.0 or 0.0, (W, n)."""
+        return (self.margins(window).amin(2) > 0).float()
+
+
+def _levels(case: Case) -> _Levels:
+    gaps, snr = gaps_of(case)
+    steps, half = snr.log(), float(snr[0].log() - snr[1].log()) / 2
+    alphas = case.model.denoiser.alphas_cumprod
+    return _Levels(gaps, timestep_of(alphas, torch.cat([steps + half, steps[-1:] - half]).to(alphas.device)).cpu())
+
+
+def _preferred(levels: _Levels, resampled: Tensor) -> Tensor:
+    """The window (2,) whose edges are the mean of those that each resampling (B, n) of the samples prefers."""
+    L = len(levels.edges) - 1
+    pairs = torch.tensor([(low, high) for low in range(L) for high in range(low + 1, L + 1)])
+    # Of windows that read as many samples right the widest is the best: it has the most to tell labels by
+    score = levels.right(levels.edges[pairs])[:, resampled].mean(2) + WIDER * pairs.diff().float()
+    best = score.argmax(0)
+    places = pairs[best].float().mean(0)
+    return torch.stack([_at(levels.edges, float(place)) for place in places])
+
+
+@once
+def window(case: Case) -> Window:
+    """The timesteps that resamplings of the samples prefer, if they are surely better than those of the model."""
+    levels, T = _levels(case), len(case.model.denoiser.alphas_cumprod)
+    resampled = torch.randint(
+        len(levels.gaps), (RESAMPLED, len(levels.gaps)), generator=torch.Generator().manual_seed(0)
+    )
+    usual = torch.tensor(case.model.defaults.timesteps or (0.0, float(T)), dtype=torch.float64)
+    both = torch.stack([usual, _preferred(levels, resampled)])
+    right = levels.right(both)[:, resampled].mean(2)
+    gain = float((right[1] > right[0]).float().mean())
+    low, high = both[int(gain >= SURE)].tolist()
+    first = min(math.floor(low), T - 1)
+    timesteps = (first, max(first + 1, min(math.ceil(high), T)))
+    # As many draws as make 1 % of the readings wrong: there was one at each level
+    chosen = torch.tensor([timesteps])
+    margins = levels.margins(chosen)[0]
+    least = margins.amin(1)
+    certainty = float(least.mean() / least.std().clamp(min=1e-9))
+    draws = (WRONG / max(certainty, 0.1)) ** 2 / float(levels.share(chosen).square().sum())
+    values: dict[str, Any] = {"timesteps": timesteps, "draws": next((n for n in (16, 32) if n >= draws), 64)}
+    if case.options["kind"] == "classes" and bool(margins.isfinite().all()):
+        values["beta"] = beta_of(margins)
+    return Window(values, gain)
+
+
+def beta_of(margins: Tensor) -> float:
+    """Of posteriors softmax(-beta J), by what the R best of the others are worse than the true one, (n, R)."""
+    n, R = margins.shape
+    wrong = 1 / (n + 2)  # the share of wrong answers, by the rule of Laplace, so that no beta is infinite
+    energies = torch.cat([torch.zeros_like(margins[:, :1]), margins], 1)
+    target = torch.tensor([1 - wrong] + [wrong / R] * R, dtype=margins.dtype)
+    betas = torch.logspace(-3, 3, 121, dtype=margins.dtype) / margins.abs().mean()
+    losses = [-(target * (-beta * energies).log_softmax(1)).sum() for beta in betas]
+    return float(betas[int(torch.stack(losses).argmin())])
+
+
+def check_window(case: Case) -> Finding | None:
+    """With which timesteps, draws and beta labels are read; others than those of the model only if surely better."""
+    known = table(case)
+    if known is None or not known.certainty > LABELLED:
+        return None
+    found = window(case)
+    said = ", ".join(f"{k}={v:.3g}" if k == "beta" else f"{k}={v}" for k, v in found.defaults.items())
+    return Finding("reading", f"others read better in {found.gain:.0%} of resamplings", "", "note", said)
+
+
+def _at(edges: Tensor, place: float) -> Tensor:
+    """Edges (L + 1,) at a place between two of them."""
+    below = min(int(place), len(edges) - 2)
+    return edges[below].lerp(edges[below + 1], place - below)
