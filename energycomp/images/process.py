@@ -280,6 +280,7 @@ def guided(maps: Tensor, picture: Tensor, *, eps: float = 1e-3) -> Tensor:
     >>> [round(float(value), 2) for value in guided(blurred, picture)[0, 16, [8, 15, 16, 23]]]
     [0.26, 0.42, 0.58, 0.74]
     """
+    picture = picture.to(maps)  # processors give float32, whatever the type of a network
     radius = min(picture.shape[1:]) // 8
 
     def mean(each: Tensor) -> Tensor:  # of the window around each pixel, by running sums

@@ -50,6 +50,18 @@ def test_a_reading_has_maps_at_no_cost() -> None:
     assert again.conditions.equal(solution.conditions)
 
 
+def test_a_reading_in_float64_has_maps() -> None:
+    image = to_unit(planted(bumps_model(), PLACES))[0]
+    torch.set_default_dtype(torch.float64)
+    try:
+        maps = infer(image, bumps_model(), solver="pursuit", count=3).maps()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert maps.dtype == torch.float64
+    expected = infer(image, bumps_model(), solver="pursuit", count=3).maps().double()  # of other draws
+    torch.testing.assert_close(maps, expected, rtol=0.05, atol=0.01)
+
+
 def test_the_only_component_explains_all_that_is_explained() -> None:
     model = bumps_model()
     solution = explain(to_unit(planted(model, PLACES[:2]))[0], model, [(0.2, 0.3)])

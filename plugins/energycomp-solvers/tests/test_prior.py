@@ -23,6 +23,7 @@ from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.relaxed import Relaxed
 from energycomp_solvers.sgd import SGD
+from energycomp_solvers.shared import newton_step
 from energycomp_solvers.weights import Weights
 
 BETA = 0.02
@@ -185,6 +186,23 @@ def test_places_are_as_far_apart_as_error_and_prior_ask(solver: Any) -> None:
         best = problem.with_prior(problem.errors(grid, bank).mean(1), grid).min()
         reached = problem.with_prior(problem.errors(found[1].conditions[None], bank).mean(1), found[1].conditions[None])
     assert float(reached) < 1.02 * float(best)
+
+
+@pytest.mark.parametrize(("log_errors", "beta"), [(True, 20.0), (False, 0.5)])
+@pytest.mark.parametrize("constant", [0.0, 40.0])
+def test_newton_steps_reach_the_optimum_of_brute_force(log_errors: bool, beta: float, constant: float) -> None:
+    model = bumps_model(beta=beta, log_errors=log_errors)
+    middle = each(lambda values: 100 * ((values - 0.5) ** 2).sum(1) + constant)
+    problem = make_problem(noisy(model, torch.tensor([[0.3, 0.35]]), 0.1), model, count=1, prior=middle)
+    bank, grid = problem.draw(4, seeded()), torch.cartesian_prod(*[torch.linspace(0.29, 0.45, 33)] * 2)
+    with torch.no_grad():
+        best = grid[problem.with_prior(problem.errors(grid[:, None], bank).mean(1), grid[:, None]).argmin()]
+    atoms, chosen = torch.tensor([[0.3, 0.35]]), [0]
+    form = problem.quadratic(atoms, bank)
+    for _ in range(4):
+        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, [0], reach=0.05)
+    assert (best - torch.tensor([0.3, 0.35])).abs().min() > 0.01  # the prior moves it
+    torch.testing.assert_close(atoms[chosen[0]], best, atol=0.0051, rtol=0)  # the grid has steps of 0.005
 
 
 ZERO = (

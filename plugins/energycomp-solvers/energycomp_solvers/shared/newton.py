@@ -80,21 +80,27 @@ def newton_step(
 def _of_prior(
     problem: Problem, values: Tensor, places: Sequence[int], q: Tensor, error: float
 ) -> tuple[Tensor | float, Tensor | float]:
-    """Gradient (n,) and positive part of the Hessian (n, n) of what the prior adds to an error, in the numbers of q."""
+    """Gradient (n,) and positive part of the Hessian (n, n) of what the prior adds to an error, in the numbers of q.
+
+    It adds E / beta to J. Where the posterior is of log J, it adds J0 E / beta, with J0 the error before the step:
+    log J lies below its tangent, so that a step that lowers J / J0 + E / beta lowers log J + E / beta.
+    """
     if problem.prior(values[None]) is None:
         return 0.0, 0.0
-    support, constant = problem.slots[0].support, torch.tensor([error], dtype=torch.float64)
+    support, constant = problem.slots[0].support, torch.tensor([error], dtype=torch.float64, device=values.device)
 
     def added(numbers: Tensor) -> Tensor:
         moved = from_quantiles(support, numbers.view_as(q), edge=EDGE).to(values)
         whole = values.index_copy(0, torch.tensor(places, device=values.device), moved)
-        return problem.with_prior(constant.to(values.device), whole[None]).sum()
+        return problem.energies(problem.with_prior(constant, whole[None])).sum()
 
     start = q.flatten()
     with torch.enable_grad():
         slope = torch.autograd.functional.jacobian(added, start).cpu()
         scales, axes = torch.linalg.eigh(torch.autograd.functional.hessian(added, start).cpu())
-    return slope, (axes * scales.clamp(min=0)) @ axes.T
+        per_error = float(torch.autograd.functional.jacobian(lambda J: problem.energies(J).sum(), constant))
+    scale = 1.0 / per_error if per_error else 0.0  # 1, or J0; of an answer without any error the prior changes nothing
+    return scale * slope, scale * (axes * scales.clamp(min=0)) @ axes.T
 
 
 def is_apart(support: constraints.Constraint, value: Tensor, others: Tensor, reach: float) -> bool:
