@@ -1,7 +1,11 @@
 """Understand: which conditions, and how many, explain an image."""
 
 from energycomp.inference.attributes import ObjectWords as ObjectWords, read_attributes as read_attributes
-from energycomp.inference.compare import paired as paired, standard_error as standard_error
+from energycomp.inference.compare import (
+    as_normal as as_normal,
+    paired as paired,
+    standard_error as standard_error,
+)
 from energycomp.inference.infer import (
     FIT_DRAWS as FIT_DRAWS,
     OutOfDistributionWarning as OutOfDistributionWarning,

@@ -15,19 +15,25 @@ ROUNDING = 1e-6  # of an error: differences below it come from float32 and not f
 def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[float, float]:
     """The standard error of the mean of stratified draws (S,), and its degrees of freedom.
 
-    Draws of a bank are stratified in the timestep. Their mean varies less than the spread of all draws suggests, so
-    neighbours in timestep order estimate its variance: that of a draw is half the mean squared successive difference
-    (von Neumann, 1941; Wolter, 2007, section 8.2). Draws in any other order give the larger variance of draws that are
-    not stratified.
+    Draws of a bank are stratified in the timestep: a trend along the timesteps changes their mean only by where in its
+    stratum each draw is. Banks of as many draws share their strata, and the spread in each stratum estimates the
+    variance. In a bank of a size of its own second differences of neighbours do, in which a straight trend cancels
+    (Gasser, Sroka and Jennen-Steinmetz, 1986; Wolter, 2007, section 8.2). Both vary much for few draws, so that the
+    variance is at least what the slope along the timesteps leads to within the strata. Draws in any other order give
+    the larger variance of draws that are not stratified.
 
     Args:
         errors: of the draws, in the order of their bank.
-        banks: the number of draws of each bank, where `errors` holds those of several, one after another. The degrees
-            of freedom are Satterthwaite's then; infinity and 0 come back for a bank of fewer than 2 draws.
+        banks: the number of draws of each bank, where `errors` holds those of several, one after another. Infinity and
+            0 come back for a bank of fewer than 2 draws.
+
+    Returns:
+        The standard error, and the degrees of freedom of Student's t, at most S (Satterthwaite, 1946). `as_normal` is
+        one number for both.
 
     >>> errors = torch.tensor([1.0, 2.0, 3.0, 4.0])  # a trend along the timesteps
     >>> standard_error(errors)[0], float(errors.std() / 2)
-    (0.353..., 0.645...)
+    (0.144..., 0.645...)
     """
     sizes = [len(errors)] if banks is None else list(banks)
     if errors.ndim != 1 or sum(sizes) != len(errors) or not sizes or min(sizes) < 1:
@@ -35,29 +41,75 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
         raise InputError(f"{got}; expected (S,), and banks whose draws add up to S; pass them in the order of banks")
     if min(sizes) < 2:
         return float("inf"), 0.0
-    total, spread = 0.0, 0.0  # of the variances of the banks' means, and of their squares over degrees of freedom
-    for part in errors.double().split(sizes):
-        n = len(part)
-        variance = float(part.diff().square().sum()) / (2 * (n - 1)) / n * (n / len(errors)) ** 2
-        total += variance
-        spread += variance**2 * (3 * n - 4) / (2 * (n - 1) ** 2)
-    freedom = total**2 / spread if spread > 0 else float(len(errors) - len(sizes))
-    return float(total**0.5), freedom
+    parts, most = errors.double().split(sizes), float(len(errors))
+    total, spread = 0.0, 0.0  # of the variances of the sums of banks, and of their squares over degrees of freedom
+    for size in set(sizes):
+        same = torch.stack([part for part in parts if len(part) == size])
+        measured, freedom = _in_strata(same) if len(same) > 1 else _of_neighbours(same[0])
+        certain = _of_slopes(same.mean(0))
+        total += len(same) * max(measured, certain)
+        spread += (len(same) * max(measured - certain, 0.0)) ** 2 / freedom
+    return total**0.5 / most, min(total**2 / spread, most) if spread > 0 else most
+
+
+def _in_strata(banks: Tensor) -> tuple[float, float]:
+    """The variance of the sum of a bank from several of them (g, n), and its degrees of freedom."""
+    return float(banks.var(0).sum()), float((len(banks) - 1) * banks.shape[1])
+
+
+def _of_neighbours(bank: Tensor) -> tuple[float, float]:
+    """The variance of the sum of a bank (n,) from differences of neighbours, and its degrees of freedom."""
+    if len(bank) == 2:
+        return float(bank.diff().square()), 1.0
+    weights = _of_centres(bank)
+    variance = float(weights @ bank.diff(n=2).square()) / 6
+    # Normalised second differences have the correlations -2/3 and 1/6 with the next and the one after
+    traces = [float(weights[lag:] @ weights[: len(weights) - lag]) for lag in range(min(3, len(weights)))]
+    return variance, len(bank) ** 2 / sum(map(float.__mul__, traces, (1.0, 2 * (2 / 3) ** 2, 2 * (1 / 6) ** 2)))
+
+
+def _of_slopes(bank: Tensor) -> float:
+    """The variance of the sum of a bank (n,) that comes from uniform places in strata, by the slopes across them."""
+    if len(bank) == 2:
+        return 0.0
+    slopes = (bank[2:] - bank[:-2]) / 2  # per stratum
+    return float(_of_centres(bank) @ slopes.square()) / 12
+
+
+def _of_centres(bank: Tensor) -> Tensor:
+    """How many draws (n - 2,) each inner draw of a bank (n,) stands for: the first and the last for one more."""
+    weights = torch.ones(len(bank) - 2, dtype=bank.dtype, device=bank.device)
+    weights[0] += 1
+    weights[-1] += 1
+    return weights
+
+
+def as_normal(stderr: float, freedom: float) -> float:
+    """The standard error of a normal distribution that has the 95 % interval of Student's t.
+
+    So 1.96 of them are half a 95 % interval, whatever the number of draws. Without degrees of freedom it is infinite.
+
+    >>> round(as_normal(1.0, 4.0), 2), round(as_normal(1.0, 1000.0), 2)
+    (1.42, 1.0)
+    """
+    from scipy.special import ndtri, stdtrit  # scipy.stats takes three times as long to import
+
+    return float(stderr * stdtrit(freedom, 0.975) / ndtri(0.975)) if freedom > 0 else float("inf")
 
 
 def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) -> tuple[float, float, float]:
     """Mean, standard error and one-sided p-value of other - errors over the same draws (S,).
 
     A paired t-test: the difficulty of the draws cancels. The p-value is the probability of a difference at least as
-    large, if both answers had the same expected error. Use draws that selected neither answer. The standard error is at
-    least 1e-6 of the errors, so that rounding decides nothing.
+    large, if both answers had the same expected error. Use draws that selected neither answer. The standard error is
+    that of `as_normal`, from one of at least 1e-6 of the errors, so that rounding decides nothing.
 
     Args:
         errors, other: of the answer and of another one, on the same draws.
         banks: as for `standard_error`.
 
-    >>> mean, stderr, p = paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.1, 3.9]))
-    >>> round(mean, 2), p < 0.01
+    >>> mean, stderr, p = paired(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 3.1, 3.9, 5.0]))
+    >>> round(mean, 2), p < 0.05
     (1.0, True)
     """
     from scipy.special import stdtr  # scipy.stats takes three times as long to import
@@ -69,5 +121,5 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
     stderr, freedom = standard_error(gap, banks)
     stderr = max(stderr, ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
     if freedom == 0.0 or stderr == 0.0:
-        return mean, stderr, 0.5
-    return mean, stderr, float(stdtr(freedom, -mean / stderr))
+        return mean, as_normal(stderr, freedom), 0.5
+    return mean, as_normal(stderr, freedom), float(stdtr(freedom, -mean / stderr))

@@ -21,7 +21,7 @@ from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
-from energycomp.inference.compare import standard_error
+from energycomp.inference.compare import as_normal, standard_error
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
 from energycomp.models.defaults import log_errors
@@ -117,7 +117,7 @@ class _Given:
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         left, parts = problem.explained(self.values, problem.draw(problem.default_draws, generator))
         errors, gain = left.flatten(1).square().sum(1), None if parts is None else parts.flatten(1).sum(1).cpu()
-        spread = standard_error(errors)[0]
+        spread = as_normal(*standard_error(errors))
         found = Solution(self.values, len(self.values), float(errors.mean()), spread, problem.rows)
         return attrs.evolve(found, component_gain=gain)
 

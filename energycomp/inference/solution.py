@@ -94,12 +94,12 @@ class Solution:
         conditions: values (K, *V).
         count: K.
         error: mean error J over the draws on which it was evaluated.
-        stderr: standard error of that mean.
+        stderr: standard error of that mean; 1.96 of them are half a 95 % interval, for few draws, too, see `as_normal`.
         rows: network rows spent.
         runner_up: the best other answer (K', *V), or None.
         difference: mean paired difference J(runner_up) - J(answer) on draws that selected neither; with a prior, of
             `Problem.with_prior` in the place of J, by which the p-value is that of the posterior, too.
-        difference_stderr: its standard error.
+        difference_stderr: its standard error, likewise.
         p_value: the probability of a difference at least as large on other draws, if both answers had the same expected
             error. It is not the probability that the runner-up is right, and says nothing about answers that were not
             searched.

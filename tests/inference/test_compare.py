@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import make_problem, paired, standard_error
+from energycomp.inference import as_normal, make_problem, paired, standard_error
 from energycomp.testing import labels_model, planted
 
 
@@ -23,15 +24,25 @@ def curves(readings: int, draws: int, seed: int = 0) -> Tensor:
     return (strata / draws) ** 2 + 0.1 * noise
 
 
-@pytest.mark.parametrize("banks", [None, [8, 8], [16]])
-def test_intervals_cover_the_mean_of_stratified_draws(banks: list[int] | None) -> None:
-    parts = [curves(1000, size, seed=10 * k) for k, size in enumerate(banks or [16])]
-    errors = torch.cat(parts, dim=1)
-    covered = 0
-    for reading in errors:
-        stderr, freedom = standard_error(reading, banks)
-        covered += abs(float(reading.mean()) - 1 / 3) < stats.t.ppf(0.975, freedom) * stderr
-    assert 0.93 < covered / len(errors) < 0.995  # 1.0 for the spread of all draws
+@pytest.mark.parametrize("banks", [[8], [16], [64], [4, 4], [4, 4, 8, 4, 4, 8]], ids=str)
+def test_intervals_cover_the_mean_of_stratified_draws(banks: list[int]) -> None:
+    errors = torch.cat([curves(400, size, seed=10 * k) for k, size in enumerate(banks)], dim=1)
+    found = [standard_error(reading, banks) for reading in errors]
+    off = errors.mean(1) - 1 / 3
+    inside = [abs(float(gap)) < stdtrit(f, 0.975) * s for gap, (s, f) in zip(off, found, strict=True)]
+    z = off / torch.tensor([as_normal(*each) for each in found])
+    assert 0.92 < sum(inside) / len(inside) < 0.98  # 1.0 for differences of neighbours
+    assert 0.92 < float((z.abs() < 1.96).double().mean()) < 0.98
+    assert 0.85 < float(z.std()) < 1.15  # 0.4 to 0.6 for differences of neighbours
+
+
+@pytest.mark.parametrize("draws", [2, 4, 8])
+def test_independent_draws_have_the_interval_of_their_spread(draws: int) -> None:
+    errors = torch.randn(400, draws, generator=seeded(4))
+    found = [standard_error(reading) for reading in errors]
+    inside = [abs(float(each.mean())) < stdtrit(f, 0.975) * s for each, (s, f) in zip(errors, found, strict=True)]
+    assert 0.92 < sum(inside) / len(inside) < 0.98
+    assert sum(s**2 for s, _ in found) / len(found) == pytest.approx(1 / draws, rel=0.15)
 
 
 def test_shuffled_draws_give_the_variance_without_stratification() -> None:

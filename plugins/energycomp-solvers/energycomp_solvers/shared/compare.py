@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, paired, standard_error
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, as_normal, paired, standard_error
 from energycomp_solvers.shared.subsets import subset_errors
 
 Gap: TypeAlias = tuple[float | None, float | None, float | None]
@@ -67,7 +67,7 @@ def compared(
         conditions=values,
         count=count,
         error=float(total.mean()),
-        stderr=standard_error(total, sizes)[0],
+        stderr=as_normal(*standard_error(total, sizes)),
         rows=problem.rows,
         runner_up=None if rival is None else atoms[rival],
         difference=gap[0],
@@ -118,7 +118,7 @@ def ranked_solution(
         conditions=values,
         count=len(values),
         error=float(fresh[0].mean()),
-        stderr=standard_error(fresh[0], banks)[0],
+        stderr=as_normal(*standard_error(fresh[0], banks)),
         rows=problem.rows,
         runner_up=atoms[list(ranked[1][1])] if len(ranked) > 1 else None,
         difference=gap[0],
