@@ -1,9 +1,10 @@
 """Measure the statistics of answers: coverage of intervals, errors of the tests, false alarms and their power.
 
-python benchmarks/inference/reading_statistics.py [--only closed coverage alarms] [-n 500] [-o runs/benchmarks]
+python benchmarks/inference/reading_statistics.py [--only closed power halves intervals ...] [-n 500] [-o DIR]
 
-closed: a model in closed form, whose expected errors are known to be equal. coverage: `clevr-places`, the intervals of
-a reading against the mean of the other readings of its image. alarms: `clevr-places`, held-out scenes and other images.
+closed, power, halves, intervals: a model in closed form, whose expected errors are known. coverage: `clevr-places`, the
+intervals of a reading against the mean of the other readings of its image. alarms: `clevr-places`, held-out scenes and
+other images.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ COMMAND = "python benchmarks/inference/reading_statistics.py"
 LEVELS = (0.05, 0.01)
 IMAGES = 10  # that the readings of `coverage` share
 MODEL = "clevr-places"
+LEAD = 0.57  # share of a label in an image of two, which one test finds better in about 80 % of readings
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "rotated by 90 degrees": lambda image: image.rot90(1, (1, 2)),
     "rotated by 180 degrees": lambda image: image.rot90(2, (1, 2)),
@@ -62,22 +64,61 @@ def share(found: list[bool]) -> str:
 
 
 def closed_form(readings: int) -> Iterator[list[str]]:
-    """Tests on images between two answers that are exactly as good as each other."""
+    """The test of `Enumerate` on an image between two labels: of equal errors, and where one label is closer."""
     labels = attributes_model(1, draws=64, spread=0.5)
-    between = (planted(labels, torch.tensor([0])) + planted(labels, torch.tensor([1]))) / 2
+    first, second = (planted(labels, torch.tensor([k])) for k in range(2))
+    equal = _p_values(Enumerate(), (first + second) / 2, labels, readings)
+    for level in LEVELS:
+        what = f"one of two equal labels declared better at p < {level}"
+        yield ["closed form", what, share([p < level for p in equal]), f"at most {level:.0%}"]
+
+
+def power(readings: int) -> Iterator[list[str]]:
+    """How often `Enumerate` finds that one of two close labels is better, and one test of the most draws."""
+    labels = attributes_model(1, draws=64, spread=0.5)
+    first, second = (planted(labels, torch.tensor([k])) for k in range(2))
+    image = LEAD * first + (1 - LEAD) * second
+    for name, solver in (("`Enumerate`", Enumerate()), ("one test of as many draws", Enumerate(p_value=1e-300))):
+        found = _p_values(solver, image, labels, readings)
+        for level in LEVELS:
+            what = f"the better of two close labels found at p < {level}, {name}"
+            yield ["closed form", what, share([p < level for p in found]), ""]
+
+
+def _p_values(solver: Enumerate, image: Tensor, model: Model, readings: int) -> list[float]:
+    found = []
+    for seed in tqdm(range(readings), desc=repr(solver)):
+        p_value = solver.solve(make_problem(image, model), generator=seeded(seed)).p_value
+        found.append(1.0 if p_value is None else p_value)
+    return found
+
+
+def half_objects(readings: int) -> Iterator[list[str]]:
+    """How often `Pursuit` counts a second object of which one half is there: one and two leave the same error."""
     objects = labels_model(4, draws=64, spread=0.5, solver="pursuit", counts=(0, 3))
     whole, pair = (planted(objects, torch.tensor(values)) for values in ([0], [0, 1]))
-    half = (whole + pair) / 2  # the second object is half there: one and two leave the same error
+    image = to_unit((whole + pair) / 2)
     for level in LEVELS:
-        early, pursuit = Enumerate(p_value=level), Pursuit(p_value=level)
-        sure, two = [], []
-        for seed in tqdm(range(readings), desc=f"tests at {level}"):
-            p = early.solve(make_problem(between, labels), generator=seeded(seed)).p_value
-            sure.append(p is not None and p < level)
-            two.append(infer(to_unit(half), objects, solver=pursuit, generator=seeded(seed)).count == 2)
-        aim = f"at most {level:.0%}"
-        yield ["closed form", f"one of two equal labels declared better at p < {level}", share(sure), aim]
-        yield ["closed form", f"half an object counted at p < {level}", share(two), aim]
+        solver, seeds = Pursuit(p_value=level), tqdm(range(readings), desc=f"half an object at {level}")
+        two = [infer(image, objects, solver=solver, generator=seeded(seed)).count == 2 for seed in seeds]
+        yield ["closed form", f"half an object counted at p < {level}", share(two), f"at most {level:.0%}"]
+
+
+def intervals(readings: int) -> Iterator[list[str]]:
+    """`Solution.stderr` of `Enumerate` after few draws, whose expected error is that of many draws."""
+    model = labels_model(4, spread=0.5, counts=(1, 1))
+    image, label = planted(model, torch.tensor([0])), torch.tensor([[0]])
+    problem = make_problem(image, model)
+    with torch.no_grad():
+        truth = float(torch.cat([problem.errors(label, problem.draw(4000, seed))[0] for seed in range(8)]).mean())
+    for draws in (4, 8, 32):
+        solver, z = Enumerate(draws=draws, p_value=1e-300), []
+        for seed in tqdm(range(readings), desc=f"{2 * draws} draws"):
+            solution = solver.solve(make_problem(image, model), generator=seeded(seed))
+            z.append((solution.error - truth) / solution.stderr)
+        inside, what = share([abs(each) < 1.96 for each in z]), f"error ± 1.96 stderr covers it, {2 * draws} draws"
+        yield ["closed form", what, inside, "95%"]
+        yield ["closed form", "standard deviation of z", f"{float(torch.tensor(z).std()):.2f}", "1"]
 
 
 def coverage(model: Model, readings: int) -> Iterator[list[str]]:
@@ -180,6 +221,9 @@ def main() -> None:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[list[str]]]] = {
     "closed": lambda options: closed_form(options.n),
+    "power": lambda options: power(options.n),
+    "halves": lambda options: half_objects(options.n),
+    "intervals": lambda options: intervals(options.n),
     "coverage": lambda options: coverage(load(MODEL), options.n),
     "alarms": lambda options: alarms(load(MODEL), options.scenes, options.foreign),
 }

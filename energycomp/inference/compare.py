@@ -46,15 +46,23 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
     for size in set(sizes):
         same = torch.stack([part for part in parts if len(part) == size])
         measured, freedom = _in_strata(same) if len(same) > 1 else _of_neighbours(same[0])
-        certain = _of_slopes(same.mean(0))
+        certain = _of_slopes(same, measured)
         total += len(same) * max(measured, certain)
         spread += (len(same) * max(measured - certain, 0.0)) ** 2 / freedom
     return total**0.5 / most, min(total**2 / spread, most) if spread > 0 else most
 
 
 def _in_strata(banks: Tensor) -> tuple[float, float]:
-    """The variance of the sum of a bank from several of them (g, n), and its degrees of freedom."""
-    return float(banks.var(0).sum()), float((len(banks) - 1) * banks.shape[1])
+    """The variance of the sum of a bank from several of them (g, n), and its degrees of freedom.
+
+    The variance differs between strata, which leaves fewer degrees of freedom (Satterthwaite): few draws do not show
+    it, and have two thirds at most.
+    """
+    g, n = banks.shape
+    variances = banks.var(0)
+    variance, squares = float(variances.sum()), float(variances.square().sum()) / (g + 1)
+    found = variance**2 / squares - 2 if squares > 0 else float("inf")  # 2 for the chance in the variance itself
+    return variance, max(1.0, min(found, (g - 1) * n * 2 / 3))
 
 
 def _of_neighbours(bank: Tensor) -> tuple[float, float]:
@@ -68,12 +76,18 @@ def _of_neighbours(bank: Tensor) -> tuple[float, float]:
     return variance, len(bank) ** 2 / sum(map(float.__mul__, traces, (1.0, 2 * (2 / 3) ** 2, 2 * (1 / 6) ** 2)))
 
 
-def _of_slopes(bank: Tensor) -> float:
-    """The variance of the sum of a bank (n,) that comes from uniform places in strata, by the slopes across them."""
+def _of_slopes(banks: Tensor, variance: float) -> float:
+    """The variance of the sum of a bank that comes from uniform places in strata, by the slopes across them.
+
+    Args:
+        banks: (g, n), of the same strata.
+        variance: of the sum of a bank, which makes slopes steeper than they are.
+    """
+    bank = banks.mean(0)
     if len(bank) == 2:
         return 0.0
     slopes = (bank[2:] - bank[:-2]) / 2  # per stratum
-    return float(_of_centres(bank) @ slopes.square()) / 12
+    return max(0.0, float(_of_centres(bank) @ slopes.square()) - variance / (2 * len(banks))) / 12
 
 
 def _of_centres(bank: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import ClassVar, Literal
 
 import attrs
@@ -22,11 +22,12 @@ from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compare_halves, errors_of, ranked_solution
 from energycomp_solvers.shared.configurations import configurations, dictionary, number_of_configurations
 from energycomp_solvers.shared.product_space import all_errors, marginals, unravel, with_prior
+from energycomp_solvers.shared.sequential import nominal_level, sequential_p_value
 from energycomp_solvers.shared.subsets import subset_errors
 from energycomp_solvers.shared.terms import memberships, terms_of
 
 LEAST = 8  # draws before an early answer, half of them to select and half to compare
-RULED_OUT = 0.002  # posterior of a value that may be dropped
+RULED_OUT = 0.002  # posterior of all values together that may be dropped
 
 
 @attrs.frozen(eq=False)
@@ -50,18 +51,19 @@ class Enumerate:
 
     The number of draws doubles, from 8 on, until the best answer is significantly better than the second best. Each
     half of the draws compares what the other half selects. In between, values are dropped: those with which even the
-    best answer is significantly worse (Hoeffding races, Maron and Moore, 1994, by the paired test), and whose posterior
-    is below 0.002. Certainties are therefore those of all answers but for less than 0.002 for each value that is
-    dropped, on the draws that were made; `trace["draws"]` has their number.
+    best answer is significantly worse (Hoeffding races, Maron and Moore, 1994, by the paired test), as long as the
+    posteriors of all that are dropped add up to less than 0.002. Certainties are therefore those of all answers but for
+    less than 0.002, on the draws that were made; `trace["draws"]` has their number.
 
     Args:
         draws: draws that select; the problem's default.
         fresh_draws: fresh draws that compare the best with the second best, as many as `draws`, where nothing stops
             early: without `p_value`, and whenever they are given.
         p_value: of the advantage over the second best, below which the search stops, and over the best answer with a
-            value, below which it is dropped; twice `draws` at most. The p-value of the k-th test is multiplied by 2^k,
-            so that it is valid at whichever test the solver stops (alpha spending, Lan and DeMets, 1983), and for
-            values by their number, too (Bonferroni). None: the number of draws is fixed.
+            value, below which it is dropped; twice `draws` at most. It is two-sided, since either of two equal answers
+            may be the best, and corrected for all tests that are made while draws are added (Pocock, 1977), so that two
+            equal answers have a p-value of at most a with probability a, for each a, wherever the solver stops. For
+            values it is corrected for their number, too (Bonferroni). None: the number of draws is fixed.
         limit: the greatest number of configurations.
         chunk: configurations scored at a time. Where there are more, other than those of attributes, the number of
             draws is fixed, since scoring them is what takes time.
@@ -106,24 +108,24 @@ class Enumerate:
         trace: dict[str, list[float]],
         generator: torch.Generator | None,
     ) -> Solution:
+        sizes, dropped, level = _banks(most), 0.0, self.p_value or 0.0
+        looks = tuple(2 * draws for draws in accumulate(sizes))
+        nominal = nominal_level(looks, level)
         halves = [QuadraticForm.empty(len(atoms)) for _ in range(2)]
-        banks: list[int] = []
-        while True:
-            left, bank = most - sum(banks), max(LEAST // 2, sum(banks))
-            banks.append(left if left <= bank + 1 else bank)  # a bank of one draw would have no standard error
-            halves = [half.cat(terms_of(problem, atoms, problem.draw(banks[-1], generator))) for half in halves]
-            rankings = [self._ranking(problem, half, slots) for half in halves]
+        for place, size in enumerate(sizes):
+            halves = [half.cat(terms_of(problem, atoms, problem.draw(size, generator))) for half in halves]
+            rankings, banks = [self._ranking(problem, half, slots) for half in halves], sizes[: place + 1]
             fresh, found = compare_halves(halves, [each.best for each in rankings], problem.weighting, banks)
-            spent = (self.p_value or 0.0) / 2.0 ** len(banks)
-            if len(fresh) < 2 or sum(banks) >= most or found < spent:
+            if len(fresh) < 2 or found < nominal or place + 1 == len(sizes):
                 break
-            kept = _kept(halves, rankings, banks, problem.weighting, spent)
+            kept, dropped = _kept(halves, rankings, banks, problem.weighting, nominal, dropped)
             atoms, halves = atoms[kept], [half.take(kept) for half in halves]
             slots = [[kept.index(k) for k in slot if k in kept] for slot in slots]
         ranking = self._ranking(problem, halves[0].cat(halves[1]), slots)
         trace |= {"draws": [2.0 * sum(banks)]}
         solution = _solution(problem, atoms, ranking, fresh, trace, [*banks, *banks])
-        return attrs.evolve(solution, p_value=min(1.0, 2.0 ** len(banks) * found) if len(fresh) == 2 else None)
+        p_value = sequential_p_value(looks, level, found) if len(fresh) == 2 else None
+        return attrs.evolve(solution, p_value=p_value)
 
     def _ranking(self, problem: Problem, terms: QuadraticForm, slots: list[list[int]]) -> _Ranking:
         form = terms.mean()
@@ -186,27 +188,46 @@ def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem) -> 
     return _Ranking(best, [with_each[k] for k in sorted(order)], posterior)
 
 
+def _banks(most: int) -> list[int]:
+    """How many draws are added to each half, one bank after another: as many as there are, `most` in all."""
+    banks: list[int] = []
+    while (left := most - sum(banks)) > 0:
+        bank = max(LEAST // 2, sum(banks))
+        banks.append(left if left <= bank + 1 else bank)  # a bank of one draw would have no standard error
+    return banks
+
+
 def _kept(
     halves: Sequence[QuadraticForm],
     rankings: Sequence[_Ranking],
     banks: Sequence[int],
     weighting: Callable[[int], float],
     p_value: float,
-) -> list[int]:
-    """The atoms that stay: those of the best and second-best answers, and all that are likely or not beaten."""
+    dropped: float,
+) -> tuple[list[int], float]:
+    """The atoms that stay, and the posterior of all that do not, `dropped` before: the least likely go first.
+
+    Atoms of the best and second-best answers stay, and those that are not beaten.
+    """
     kept = {k for ranking in rankings for _, chosen in ranking.best for k in chosen}
     atoms, pairs = len(halves[0]), list(zip(halves, reversed(rankings), strict=True))
+    known = [ranking.posterior for ranking in rankings if ranking.posterior is not None]
+    posterior = torch.stack(known).amax(0) if known else torch.zeros(atoms)
 
     def judged(answer: Callable[[_Ranking], list[int]]) -> Tensor:
         return torch.cat([subset_errors(half, answer(ranking), weighting) for half, ranking in pairs])
 
     best = judged(lambda ranking: ranking.best[0][1])
-    for k in set(range(atoms)) - kept:
-        likely = any(ranking.posterior is not None and ranking.posterior[k] >= RULED_OUT for ranking in rankings)
+    for k in posterior.argsort().tolist():
+        if k in kept:
+            continue
         others = judged(lambda ranking, k=k: ranking.with_each[k][1])  # type: ignore[misc]
-        if likely or atoms * paired(best, others, [*banks, *banks])[2] >= p_value:
+        unlikely = dropped + float(posterior[k]) < RULED_OUT
+        if unlikely and atoms * paired(best, others, [*banks, *banks])[2] < p_value:
+            dropped += float(posterior[k])
+        else:
             kept.add(k)
-    return sorted(kept)
+    return sorted(kept), dropped
 
 
 def _solution(

@@ -6,6 +6,7 @@ from energycomp_solvers.shared.descent import descend
 from energycomp_solvers.shared.held_out import HeldOut
 from energycomp_solvers.shared.newton import newton_step
 from energycomp_solvers.shared.product_space import all_errors, marginals, unravel
+from energycomp_solvers.shared.sequential import nominal_level, sequential_p_value
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 from energycomp_solvers.shared.terms import memberships, terms_of
 
@@ -23,9 +24,11 @@ __all__ = [
     "marginals",
     "memberships",
     "newton_step",
+    "nominal_level",
     "number_of_configurations",
     "promising",
     "ranked_solution",
+    "sequential_p_value",
     "subset_errors",
     "swap",
     "terms_of",
