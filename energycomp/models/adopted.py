@@ -82,8 +82,8 @@ def adopt(
         processor: for data that are no images, such as a `NumberProcessor`.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
         defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDPM, which clips to the data range, and that
-            of Euler without bounds, from which DDIM lets predictions of noise stray; `NumberProcessor.fit` has bounds. It
-            takes 200 steps: fewer make samples narrower than the data.
+            of Euler without bounds, from which DDIM lets predictions of noise stray; `NumberProcessor.fit` has bounds.
+            It takes 200 steps: fewer make samples narrower than the data.
 
     Raises:
         InputError: options that contradict each other, or weights that need pickle, with how to convert them.
