@@ -17,7 +17,7 @@ from energycomp_edit import Edit
 
 FOLDER = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-QUICKER = {r"num_inference_steps=(12|20|25)": "num_inference_steps=6", r"\bsteps=100": "steps=50"}
+QUICKER = {r"num_inference_steps=(12|20|25)": "num_inference_steps=10", r"\bsteps=100": "steps=50"}
 
 
 def cells(path: Path) -> list[dict[str, Any]]:

@@ -159,10 +159,11 @@ def test_sample_makes_whole_scenes(run: Any) -> None:
     assert np.abs(pixels[2:130, 2:130] - enlarged(expected, 128)).max() <= 2
     code, out, err = run("sample", "./painted", "-o", "one.png")
     assert (code, out, Image.open("one.png").size) == (0, "one.png\n", (320, 320)), err
-    for name, option in {"COMPONENT": ["0,0"], "--not": ["--not", "0,0"], "--best-of": ["--best-of", 2]}.items():
+    latent = "0,0,0,0"
+    for name, option in {"COMPONENT": [latent], "--not": ["--not", latent], "--best-of": ["--best-of", 2]}.items():
         code, out, err = run("sample", "./painted", *option, "-o", "no.png")
         assert (code, out) == (2, "")
-        assert f"got {name} with ./painted, which generates whole scenes" in err
+        assert f"got {name} with ./painted, which generates whole scenes" in err, err
     assert "got --steps, --sampler" in run("sample", "./painted", "--steps", 3, "--sampler", "ddim")[2]
     assert not Path("no.png").exists()
 

@@ -108,7 +108,7 @@ REFUSED = {
     "edit: no picture": ("edit MODEL file --remove 1", "cannot identify image file"),
     "edit: an address": (
         "edit MODEL https://a.org/b.png --remove 1",
-        "the address https:/a.org/b.png; expected a file",
+        "the address https://a.org/b.png; expected a file",
     ),
     "edit: missing": ("edit MODEL nothing.png --remove 1", "nothing.png, which is no file"),
     "edit: object": ("edit MODEL picture.png --remove 9 --count 1", "got object 9 of an image in which 1 were found"),

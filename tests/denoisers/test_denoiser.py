@@ -108,7 +108,7 @@ def test_the_device_meta_is_refused_and_the_model_stays_whole() -> None:
     weights = {name: weight.clone() for name, weight in model.denoiser.network.state_dict().items()}
     for move in (model.denoiser.to, model.to, stripes_model().to):
         for device in ("meta", torch.device("meta")):
-            with pytest.raises(InputError, match=r"'meta'.*expected one such as 'cpu'"):
+            with pytest.raises(InputError, match=r"'meta'.*expected "):
                 move(device)
     for name, weight in model.denoiser.network.state_dict().items():
         assert torch.equal(weight, weights[name])

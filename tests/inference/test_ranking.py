@@ -150,7 +150,7 @@ def refused() -> dict[str, tuple[Any, type[Exception], str]]:
         "a mixture": (Gaussian(0.0) | Gaussian(1.0), CompositionError, "no leaf of a denoiser"),
         "mass 2": (model(*A) + model(*B), CompositionError, "of mass 2; expected weights whose sum is 1"),
         "a sum": (Composer([total(1), total(2)]), CompositionError, "under the rule 'sum'"),
-        "a mean of one": (tiny(*A), CompositionError, "at least two components"),
+        "a mean of one": (tiny(*A), CompositionError, "expected two of its components with positive weights"),
         "a negative mean": (2 * tiny(*A) - tiny(*B), CompositionError, "positive weight"),
         "a batch": (model.leaf(torch.tensor([A, B])), CompositionError, "with 2 conditions"),
         "no component": ("clevr", CompositionError, "expected a component"),

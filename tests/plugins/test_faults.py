@@ -237,7 +237,7 @@ def test_images_are_sampled_and_read_with_all_of_them_installed(
 @pytest.mark.parametrize("name", FAULTS)
 def test_alone_it_stops_nothing_but_itself(alone: Callable[[str], Run], inputs: tuple[Path, Path], name: str) -> None:
     run, fault = alone(name), FAULTS[name]
-    assert repr(load("clevr-small")(0.3, 0.4)) == "clevr(0.3, 0.4)"
+    assert repr(load("clevr-small")(0.3, 0.4)) == "clevr-small(0.3, 0.4)"
     code, out, err = run("infer", *inputs, "--solver", fault.solver or name, "--count", 1, "--json")
     if fault.works:
         assert (code, json.loads(out)["count"]) == (0, 1)

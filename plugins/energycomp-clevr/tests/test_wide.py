@@ -40,7 +40,7 @@ def test_windows_have_the_objects_whose_places_they_hold() -> None:
 
 
 def test_a_canvas_has_at_least_the_size_of_the_model() -> None:
-    with pytest.raises(InputError, match="got a canvas of 128x32 px for clevr of 64x64 px"):
+    with pytest.raises(InputError, match="got a canvas of 128x32 px for clevr-small of 64x64 px"):
         canvas_of(load("clevr-small"), (32, 128))
     with pytest.raises(InputError, match=r"got a canvas of 260x128 px .*, in steps of 8 px"):
         canvas_of(load("clevr"), (128, 260))

@@ -209,6 +209,7 @@ def placed(graph: SceneGraph, n: int = 1, *, generator: int | torch.Generator | 
     layout, random = _Layout.of(graph), as_generator(generator)
     sampler = SMC(constraint=constraint(layout.energy, gradient=True))
     how: dict[str, Any] = {"sampler": sampler, "num_inference_steps": STEPS, "output_type": "pt", "progress": False}
+    how["report"] = lambda _: None  # copies of a few particles are what is searched for here
     kept: list[Tensor] = []
     for _ in range(TRIES):
         numbers = Composer(layout.base).sample(max(PARTICLES, 4 * n), generator=random, **how)

@@ -60,7 +60,7 @@ def test_a_camera_sees_objects_elsewhere() -> None:
 
 def test_an_object_without_a_place_is_given_one(small: Model) -> None:
     first, second = film(small, ["large red metal cube"], frames=2, num_inference_steps=2, progress=False)
-    assert np.array_equal(np.asarray(first), np.asarray(second))
+    assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 1  # rows of a batch are rounded apart
 
 
 @pytest.mark.parametrize(

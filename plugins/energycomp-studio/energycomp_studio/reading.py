@@ -47,11 +47,10 @@ class Reading:
 
 @attrs.frozen(eq=False)
 class _Watched:
-    """A solver whose problem reports what it is asked. It keeps the state of the generator after the search."""
+    """A solver whose problem reports what it is asked."""
 
     solver: Solver
     report: Callable[[Stage], None]
-    states: list[Tensor] = attrs.field(factory=list)
 
     @property
     def needs(self) -> str | None:
@@ -59,10 +58,7 @@ class _Watched:
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         watched: Any = _WatchedProblem(problem, self.report)
-        solution = self.solver.solve(watched, generator=generator)
-        if generator is not None:
-            self.states.append(generator.get_state())
-        return solution
+        return self.solver.solve(watched, generator=generator)
 
 
 @attrs.define(eq=False)
@@ -111,20 +107,6 @@ def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]
     return torch.stack(maps[:MAPS]), chosen
 
 
-@attrs.frozen(eq=False)
-class _Known:
-    """The solver that returns an answer that is known, and leaves the generator as the search left it."""
-
-    solution: Solution
-    state: Tensor
-    needs: str | None = None
-
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:  # noqa: ARG002
-        if generator is not None:
-            generator.set_state(self.state)
-        return self.solution
-
-
 def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *, seed: int = 0) -> Reading:
     """Reads an image, and reports intermediate answers. The answer is that of `energycomp.infer` with this seed.
 
@@ -138,13 +120,12 @@ def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *,
     """
     if model.decomposer_name is not None:
         raise InputError(f"got {model.name}, which reads parts at once; use the tab Decompose")
-    solver, mixed = _Watched(find("solvers", model.defaults.solver)(), report), mixed_of(model.conditioner) is not None
+    solver = _Watched(find("solvers", model.defaults.solver)(), report)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # `Solution.warnings` is shown
-        solution = infer(picture, model, solver=solver, generator=seed, attributes=not mixed, progress=False)
-        if mixed:  # places are shown while attributes are read
-            report(Stage("places", solution.conditions))
-            solution = infer(picture, model, solver=_Known(solution, solver.states[0]), generator=seed, progress=False)
+        solution = infer(picture, model, solver=solver, generator=seed, progress=False)
+    if mixed_of(model.conditioner) is not None:
+        report(Stage("places", solution.conditions))
     report(Stage("attributes", solution.conditions))
     return Reading(picture, solution, described(solution.conditions, model))
 

@@ -222,7 +222,12 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
             for count in counts:
                 composer = Composer(model.compose(random_values(model.conditioner, count, generator=generator)))
                 images += composer.sample(
-                    columns, generator=generator, scheduler="ddim", num_inference_steps=20, progress=False
+                    columns,
+                    generator=generator,
+                    scheduler="ddim",
+                    num_inference_steps=20,
+                    progress=False,
+                    report=lambda _: None,  # the grid shows what becomes of more components than the model knows
                 )
         picture = grid(images, columns, side=SIDE, names=names)
         save_image(picture, folder / f"step-{step:06d}.png", cells=len(images))

@@ -158,7 +158,7 @@ def mean_error(each: Tensor, index: Tensor) -> tuple[float, float]:
     """The mean of numbers (M,), and its standard error, where those of one sample (M,) are not independent.
 
     >>> mean_error(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0, 0, 1, 1]))
-    (2.0, 1.0)
+    (2.0, 1.0...)
     """
     samples, own = index.unique(return_inverse=True)
     sums = torch.zeros(len(samples), dtype=torch.float64).index_add(0, own, each.double() - each.double().mean())
