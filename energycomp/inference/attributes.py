@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 import torch
@@ -75,7 +76,7 @@ class ObjectWords:
         """The posterior (K, A) of the words that were found, the greatest of `probabilities`."""
         return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
 
-    def posteriors(self, problem: Problem) -> dict[str, Tensor]:
+    def posteriors(self, problem: Problem) -> dict[str, Any]:
         """`certainty` and `words` of a `Solution`."""
         judge = (problem.beta, problem.energies)
         return {"certainty": self.certainty(*judge), "words": torch.cat(self.probabilities(*judge), dim=1)}

@@ -33,7 +33,7 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     return found
 
 
-def scaled(posterior: float, weights: tuple[float, float]) -> float:
+def scaled(posterior: float, weights: tuple[float, ...]) -> float:
     """The probability that an answer with a posterior is right, by fitted weights.
 
     >>> round(scaled(0.9, (0.0, 1.0)), 3), round(scaled(0.9, (0.0, 0.5)), 3)

@@ -75,7 +75,7 @@ class Calibration:
     std: tuple[tuple[float, ...], ...] = attrs.field(converter=_numbers)
     scores: tuple[float, ...] = attrs.field(converter=_numbers)
     images: int
-    sure: tuple[float, float] | None = attrs.field(default=None, converter=_optional_numbers)
+    sure: tuple[float, ...] | None = attrs.field(default=None, converter=_optional_numbers)
 
     def __attrs_post_init__(self) -> None:
         pairs = [*self.mean, *self.std]

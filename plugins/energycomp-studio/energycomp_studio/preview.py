@@ -71,5 +71,5 @@ def preview_options(model: Model, scheduler: str | None) -> dict[str, Any] | Non
     own = model.sampling()
     if scheduler is None and "sampler" in own:
         return None
-    guided = {name: own[name] for name in ("guidance", "guidance_scale") if name in own}
+    guided: dict[str, Any] = {name: own[name] for name in ("guidance", "guidance_scale") if name in own}
     return {"sampler": Preview(scheduler or own["scheduler"]), **guided}

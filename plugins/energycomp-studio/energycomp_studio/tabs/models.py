@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import attrs
@@ -56,6 +57,9 @@ class _Models:
     worker: Worker
     pictures: dict[str, str] = attrs.field(factory=dict)
 
+    def _drawn(self, name: str, _: Any) -> str:
+        return picture(self.library, name)
+
     def survey(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """The cards, and the models that the other tabs offer; then the pictures, one after another."""
         cards = [card(self.library, name) for name in self.library.names]
@@ -63,7 +67,7 @@ class _Models:
         yield gr.update(cards=cards, pictures=self.pictures), *offered
         for name in [one["name"] for one in cards if one["tabs"] and one["name"] not in self.pictures]:
             what = f"drawing a picture of {name}"
-            for event in self.worker.run(session_of(request), lambda _, name=name: picture(self.library, name), what):
+            for event in self.worker.run(session_of(request), partial(self._drawn, name), what):
                 if isinstance(event, Done):
                     self.pictures[name] = event.result
                     yield gr.update(pictures=self.pictures), gr.skip(), gr.skip()

@@ -6,6 +6,8 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from operator import add, mul
 from typing import Any
 
 import attrs
@@ -161,9 +163,9 @@ def _calls(case: Case, far: bool) -> Iterator[_Change]:
         yield "output", "the output", f"{times:g} times the output, by call=,", {"call": _scaled(call, output=times)}
         yield "input", "the input", f"{times:g} times the input, by call=,", {"call": _scaled(call, given=times)}
     for times in NEAR + (FAR + SLOWED if far else ()) if clock in ("timestep", "unit", "sigma") else ():
-        yield "clock", repr(clock), f"{times:g} t, by call=,", {"call": _told(call, lambda t, k=times: k * t)}
+        yield "clock", repr(clock), f"{times:g} t, by call=,", {"call": _told(call, partial(mul, times))}
     for steps in MOVED + (FAR_MOVED if far else ()) if clock == "timestep" else ():
-        yield "clock", repr(clock), f"t {steps:+g}, by call=,", {"call": _told(call, lambda t, k=steps: t + k)}
+        yield "clock", repr(clock), f"t {steps:+g}, by call=,", {"call": _told(call, partial(add, steps))}
 
 
 def _samples(case: Case) -> Iterator[NearMiss]:

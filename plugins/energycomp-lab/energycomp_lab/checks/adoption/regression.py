@@ -58,7 +58,8 @@ def regressed(case: Case, noised: Noised, found: Tensor) -> Regression:
     own, other, all_ = ((eps - one).square().sum(2) for one in (e, linear, torch.zeros_like(eps)))
     means, errors = torch.tensor([mean_error(*pair) for pair in zip(own - other, index, strict=True)]).unbind(1)
     worse = means / all_.mean(1) - LINEAR - SURE * errors / all_.mean(1)
-    return Regression(slope, stderr, *(1 - one.sum(1) / all_.sum(1) for one in (own, other)), worse)
+    explained, by_linear = (1 - one.sum(1) / all_.sum(1) for one in (own, other))
+    return Regression(slope, stderr, explained, by_linear, worse)
 
 
 def linear_prediction(flat: Tensor, noised: Noised) -> Tensor:
