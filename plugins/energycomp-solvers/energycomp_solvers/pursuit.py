@@ -38,6 +38,7 @@ STAGES = ("lattice", "pursuit", "count", "polish", "doubts", "comparison")  # of
 PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
 FIRST_WORDS = 3  # draws of the first reading of words; doubts and uncertain words get more
 DECIDING = 0  # the seed of the draws that decide words and doubts: they are the same whatever the seed of the search
+WITH_PRIOR, ARRIVED = 40, 1e-4  # most last steps under a prior, and the share of the error below which they end
 MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end
 
 
@@ -211,8 +212,12 @@ class Pursuit:
         """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
         bank, chosen = self._low(problem, generator), list(range(len(values)))
         form, places = problem.quadratic(values, bank), range(len(values))
-        for _ in range(self.steps):
+        steps = self.steps if problem.prior(values[None]) is None else max(self.steps, WITH_PRIOR)
+        for _ in range(steps):
+            before = float(subset_errors(form, chosen, problem.weighting).mean())
             values, form, chosen = newton_step(problem, bank, values, form, chosen, places, reach=0.25 / self.side)
+            if float(subset_errors(form, chosen, problem.weighting).mean()) >= (1 - ARRIVED) * before:
+                break
         return values[chosen]
 
     def _decide(
