@@ -17,9 +17,9 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.viewpoint import Viewpoint
 
 ASPECT = 480 / 320  # of the frame of CLEVR
+SIZE = (128, 192)  # height and width of the pictures of whole objects
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -164,44 +164,45 @@ def _on_pixels(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1
 
 
 def objects(*, vae: str | None = None) -> Model:
-    """The untrained model of whole objects at 128x128 pixels, on latents, with `Viewpoint` as a component, too.
+    """The untrained model of whole objects at 192x128 pixels, on latents, with `Viewpoint` as a component, too.
 
     Args:
         vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes; by default, that of the
             included weights.
 
     Raises:
-        InputError: one whose latents are not 16x16.
+        InputError: one whose latents are not 24x16.
     """
     own = files("energycomp_clevr") / "weights" / "objects"
-    model, codec = small(), VAECodec.read(vae or str(own), image_size=128)
-    channels, side, _ = codec.latent_shape
-    if side != 16:
-        raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 128x128 pixels; expected 16x16 of them")
+    model, codec = small(), VAECodec.read(vae or str(own), image_size=SIZE)
+    conditioner = Objects(viewpoint=True, turns=True)
+    channels, *grid = codec.latent_shape
+    if grid != [16, 24]:
+        raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 192x128 pixels; expected 24x16 of them")
     network = TwoStageUNet(
         sample_channels=channels,
-        sample_size=side,
-        token_width=Viewpoint().token_shape[1],
+        sample_size=grid,
+        token_width=conditioner.token_shape[1],
         patch=1,
-        channels=(64, 128, 192),
+        channels=(96, 128, 192),
         blocks=3,
-        head_channels=64,
+        head_channels=96,
         head_blocks=4,
+        width=256,
+        groups=(12, 8, 8, 12),
         unplaced=True,
     )
     denoiser = attrs.evolve(
         model.denoiser,
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         sample_shape=codec.latent_shape,
-        token_shape=Viewpoint().token_shape,
+        token_shape=conditioner.token_shape,
         codec=codec,
     )
-    processor = ImageProcessor(size=(128, 128), resize="squash")
+    processor = ImageProcessor(size=SIZE, resize="squash")
     # Latents decide at more noise than pixels, and their contrasts stay with more guidance.
-    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0), attribute_guidance=3.0)
-    return attrs.evolve(
-        model, denoiser=denoiser, conditioner=Objects(viewpoint=True), processor=processor, defaults=defaults
-    )
+    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0), attribute_guidance=3.0, aspect=1.0)
+    return attrs.evolve(model, denoiser=denoiser, conditioner=conditioner, processor=processor, defaults=defaults)
 
 
 def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:

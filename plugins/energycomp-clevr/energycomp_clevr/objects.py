@@ -17,7 +17,6 @@ from energycomp.errors import InputError
 from energycomp.fields import FLAG
 from energycomp.models import Model
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.viewpoint import Viewpoint
 
 ANYTHING = "object"  # in a description without a shape
 NUMBER = r"[-+.\deE]+"
@@ -32,6 +31,8 @@ ATTRIBUTES = {
     "material": ("rubber", "metal"),
     "shape": ("cube", "sphere", "cylinder"),
 }  # the words of CLEVR, in the order of their codes
+VIEW_COLUMNS = 7  # of a token: the six of `Viewpoint`, and whether it is one
+QUARTER = 90  # degrees, after which a cube looks the same
 
 
 @attrs.frozen
@@ -44,6 +45,9 @@ class Objects:
 
     Args:
         viewpoint: whether tokens have room for those of `Viewpoint`, for a network that takes both.
+        turns: whether a value has a seventh number, how a cube is turned: 1 to 90 are 0 to 89 degrees from where one of
+            its faces looks along the line of sight, and 0 leaves it open. Its token is the cosine and the sine of four
+            times the turn, both 0 where it is open.
 
     >>> objects = Objects()
     >>> red = objects.parse(0.3, 0.45, color="red", shape="cube")
@@ -54,6 +58,7 @@ class Objects:
     """
 
     viewpoint: bool = attrs.field(default=False, validator=FLAG)
+    turns: bool = attrs.field(default=False, validator=FLAG)
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -68,19 +73,20 @@ class Objects:
     @property
     def value_shape(self) -> tuple[int, ...]:
         """x, y and four attributes."""
-        return (2 + len(ATTRIBUTES),)
+        return (2 + len(ATTRIBUTES) + self.turns,)
 
     @property
     def token_shape(self) -> tuple[int, int]:
         """One token of width 15, or that of `Viewpoint`."""
-        words = 2 + sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values())
-        return Viewpoint().token_shape if self.viewpoint else (1, words)
+        words = sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values())
+        return (1, 2 + words + 2 * self.turns + VIEW_COLUMNS * self.viewpoint)
 
     @property
     def support(self) -> MixedSupport:
         """The unit square, and the words of each attribute."""
         square = constraints.independent(constraints.unit_interval, 1)
-        return MixedSupport(square, 2, tuple(map(len, ATTRIBUTES.values())))
+        words = [*map(len, ATTRIBUTES.values()), *([QUARTER] if self.turns else [])]
+        return MixedSupport(square, 2, tuple(words))
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
         """The value (1, 6) for `(x, y)` or `x=, y=`, with any of `size=, color=, material=, shape=`.
@@ -169,19 +175,24 @@ class Objects:
 
     def config(self) -> dict[str, Any]:
         """The argument, where it is not the usual one."""
-        return {"viewpoint": True} if self.viewpoint else {}
+        return {name: True for name in ("viewpoint", "turns") if getattr(self, name)}
 
     def __call__(self, values: Tensor) -> Condition:
         """Values (R, 6), or places (R, 2) with all attributes open, as condition rows (R, 1, 15), or (R, 1, 22)."""
-        if values.ndim != 2 or values.shape[1] not in (2, *self.value_shape):
+        known = (2, 2 + len(ATTRIBUTES), *self.value_shape)
+        if values.ndim != 2 or values.shape[1] not in known:
             raise InputError(f"got objects of shape {tuple(values.shape)}; expected (R, 6), or places (R, 2)")
         places, codes = values[:, :2], values[:, 2:].detach()
+        turn = codes[:, len(ATTRIBUTES) :]  # (R, 1), or (R, 0) where nothing is said of it
         columns = [places]
         for words, code in zip(ATTRIBUTES.values(), codes.T, strict=False):
             if len(words) == 2:
                 columns.append((2 * code - 3)[:, None] * (code > 0)[:, None])
             else:
                 columns.append((code[:, None] == torch.arange(1, len(words) + 1, device=code.device)).to(places.dtype))
+        if self.turns and turn.shape[1]:
+            angle = (4 * (turn - 1)).deg2rad()
+            columns.append(torch.cat([angle.cos(), angle.sin()], dim=1) * (turn > 0))
         rows = torch.cat(columns, dim=1)
         return Condition(torch.nn.functional.pad(rows, (0, self.token_shape[1] - rows.shape[1]))[:, None])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -24,13 +24,17 @@ class Viewpoint:
     A value (6,) is how far the camera stands to the right, up and forward of its usual place, and then the key lamp, as
     the usual camera sees it. Its token is one of `Objects(viewpoint=True)`, with no place and no words.
 
+    Args:
+        token_shape: that of the objects.
+
     >>> view = Viewpoint()
     >>> near = view.parse(camera=(0.0, 0.0, 0.5))
     >>> near, view.describe(near[0])
     (tensor([[0.0000, 0.0000, 0.5000, 0.0000, 0.0000, 0.0000]]), {'camera': (0.0, 0.0, 0.5), 'light': (0.0, 0.0, 0.0)})
     """
 
-    value_shape: tuple[int, ...] = (6,)
+    value_shape: ClassVar[tuple[int, ...]] = (6,)
+
     token_shape: tuple[int, int] = (1, 22)
 
     @property
@@ -63,7 +67,7 @@ class Viewpoint:
         return {}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Values (R, 6) as condition rows (R, 1, 22)."""
+        """Values (R, 6) as condition rows (R, *token_shape)."""
         if values.ndim != 2 or values.shape[1:] != self.value_shape:
             raise InputError(f"got views of shape {tuple(values.shape)}; expected (R, 6)")
         width, own = self.token_shape[1], self.value_shape[0]
