@@ -21,8 +21,10 @@ AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffu
 
 
 def _is_size(value: Any) -> bool:
-    sides = [value] if isinstance(value, int) else value
-    return isinstance(sides, Sequence) and len(sides) in (1, 2) and all(type(side) is int and side >= 1 for side in sides)
+    sides = [value, value] if isinstance(value, int) else value
+    return (
+        isinstance(sides, list | tuple) and len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+    )
 
 
 @attrs.define(eq=False, frozen=True, slots=False)
