@@ -199,6 +199,7 @@ class Conditional(Composable):
         name: what `repr` and errors call it.
         sampling: keywords that `Composer.sample` takes where a person says nothing else: those of the model.
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
+        values: what the condition stands for, (1, *V) or (B, *V), for the `prior` of `Composer.sample`.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -209,6 +210,7 @@ class Conditional(Composable):
     name: str = "component"
     sampling: Mapping[str, Any] = attrs.field(factory=dict)
     opened: Condition | None = None
+    values: Tensor | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

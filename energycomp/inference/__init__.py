@@ -44,6 +44,7 @@ from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import (
     OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION,
     HasSceneRecords as HasSceneRecords,
+    ReadsLast as ReadsLast,
     Solution as Solution,
     Solver as Solver,
     View as View,

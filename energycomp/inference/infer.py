@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from energycomp.components.conditioning import groups_of
+from energycomp.components.conditioning import groups_of, mixed_of
 from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
@@ -23,7 +23,7 @@ from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.compare import standard_error
 from energycomp.inference.problem import Problem, make_problem
-from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
+from energycomp.inference.solution import OUT_OF_DISTRIBUTION, ReadsLast, Solution, Solver, view_of
 from energycomp.models.defaults import log_errors
 from energycomp.models.given import model_of
 from energycomp.models.model import Model
@@ -46,6 +46,7 @@ def infer(
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     attributes: bool = True,
+    last: bool = False,
     prior: Any = None,
     generator: int | torch.Generator | None = None,
     progress: bool = True,
@@ -61,6 +62,8 @@ def infer(
         count: the number of components, or least and greatest; the model's default range when left out.
         candidates: restrict the search to these values (M, *V), as `values_of` takes them.
         attributes: whether the attributes of a `MixedConditioner` are read once components are found, or left open.
+        last: whether what the conditioner leaves open otherwise, such as turns of cubes, is read once all else is
+            known, see `ReadsLast`.
         prior: what is known of the values before: an energy, added to the error as a posterior has it, see `as_prior`.
             Certainties and p-values are those of the posterior then; it costs no network evaluation.
         generator: or a seed, makes the answer repeatable; 0 when left out.
@@ -78,7 +81,7 @@ def infer(
     """
     with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)
-        return Search(solver, count, candidates, attributes, prior).read(model.given(image), model, generator)
+        return Search(solver, count, candidates, attributes, prior, last).read(model.given(image), model, generator)
 
 
 def explain(
@@ -131,6 +134,7 @@ class Search:
     candidates: Any = None
     attributes: bool = True
     prior: Any = None
+    last: bool = False
 
     def read(self, image: Any, model: Model, generator: int | torch.Generator | None = None) -> Solution:
         """The solution for one image as the model's processor takes it: float tensors are in [-1, 1]."""
@@ -141,6 +145,7 @@ class Search:
             )
         solver: Solver = object_of("solvers", model.defaults.solver if self.solver is None else self.solver)
         generator = as_generator(0 if generator is None else generator)
+        reader = self._last(model)
         observation = model.encode(image)
         if len(observation) != 1:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
@@ -150,6 +155,7 @@ class Search:
         if problem.mixed is not None and self.attributes:
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
+            values = values if reader is None else reader.read_last(problem, values, generator)
             judge = (problem.beta, problem.energies)
             certainty, chances = words.certainty(*judge), torch.cat(words.probabilities(*judge), dim=1)
             solution = attrs.evolve(solution, conditions=values, certainty=certainty, words=chances)
@@ -159,6 +165,16 @@ class Search:
             raise InputError(f"{got}; expected one that allows some; allow more, or change count= or candidates=")
         judged = _judged(_ordered(solution, problem), problem, model, image, generator)
         return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
+
+    def _last(self, model: Model) -> ReadsLast | None:
+        """What reads last, where it is asked for; raises `InputError` for a model without."""
+        own, mixed = model.conditioner, mixed_of(model.conditioner)
+        if not self.last:
+            return None
+        if not (self.attributes and mixed is not None and mixed.support.unread and isinstance(own, ReadsLast)):
+            got = f"got last=True with {model.name} and attributes={self.attributes}"
+            raise InputError(f"{got}; expected a model with turns, and attributes=True; leave it out")
+        return own
 
 
 def infer_many(
@@ -170,6 +186,7 @@ def infer_many(
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     attributes: bool = True,
+    last: bool = False,
     prior: Any = None,
     seed: int = 0,
 ) -> Iterator[Solution]:
@@ -188,7 +205,7 @@ def infer_many(
     """
     if batch_size < 1:
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
-    search = Search(solver, count, candidates, attributes, prior)
+    search = Search(solver, count, candidates, attributes, prior, last)
     read = partial(infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False))
     left = iter(images)
     while batch := list(islice(left, batch_size)):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
-from energycomp.components.conditioning import mixed_of, weights_of
+from energycomp.components.conditioning import draws_of, mixed_of, weights_of
 from energycomp.components.text import WeightedText, weighted
 from energycomp.components.values import Places, ReadsText, parsed, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional
@@ -140,9 +140,8 @@ class Model(ModelParts):
         if mixed is not None:
             numbers, words = mixed.support.split(value)
             opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
-        return Conditional(
-            self.denoiser, self.conditioner(value), name or f"{self.name}({_short(value)})", self.sampling(), opened
-        )
+        shown = name or f"{self.name}({_short(value)})"
+        return Conditional(self.denoiser, self.conditioner(value), shown, self.sampling(), opened, value)
 
     @property
     def unconditional(self) -> Conditional:
@@ -160,7 +159,12 @@ class Model(ModelParts):
         method = {"scheduler": own.scheduler} if own.sampler is None else {"sampler": own.sampler}
         guidance = {"guidance": "attributes", "guidance_scale": own.attribute_guidance}
         has_guidance = own.attribute_guidance != 1.0 and mixed_of(self.conditioner) is not None
-        return {**method, "num_inference_steps": own.num_inference_steps, **(guidance if has_guidance else {})}
+        return {
+            **method,
+            "num_inference_steps": own.num_inference_steps,
+            **(guidance if has_guidance else {}),
+            **({} if (prior := draws_of(self.conditioner)) is None else {"prior": prior}),
+        }
 
     def compose(self, values: Any) -> Composition:
         """K values (K, *V) composed by the denoiser's rule; K = 0 is u, under the product rule only.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, Weight, group_of
+from energycomp.components import AnyWeight, Draws, EnergyComponent, NoisedSpace, Rule, Weight, group_of
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.components.predict import unwrapped
@@ -26,10 +26,11 @@ from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
+from energycomp.sampling.drawn import drawn
 from energycomp.sampling.guidance import LinearGuidance, made_guidance
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
-from energycomp.seeds import Generator
+from energycomp.seeds import Generator, as_generators
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 FAR = (3.0, 30.0)  # times the value range, or standard deviations of numbers: samples beyond are warned of
@@ -47,6 +48,7 @@ class _Options(TypedDict, total=False):
     sampler: str | Sampler | None
     guidance: Any
     guidance_scale: float | None
+    prior: Draws | Literal[False] | None
     report: Callable[[SamplingReport], object] | None
     callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
@@ -133,6 +135,7 @@ class Composer(Composable):
         sampler: str | Sampler | None = None,
         guidance: Any = None,
         guidance_scale: float | None = None,
+        prior: Draws | Literal[False] | None = None,
         report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -163,6 +166,9 @@ class Composer(Composable):
                 the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
                 sampler only. `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
+            prior: the conditioner that draws what components leave open before anything else, for each sample; that of
+                the model when left out, where it is one of `energycomp.components.Draws`. False leaves it open: the
+                network averages over it.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says by how much samples leave the data, where
                 that is more than 3 times the value range, or 30 standard deviations of numbers.
@@ -202,7 +208,8 @@ class Composer(Composable):
             raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         made = made_guidance(guidance, guidance_scale)
-        target = _target(self.composition, made, chosen, num_inference_steps, mixed_precision)
+        composition, generator = _filled(self.composition, own.get("prior") if prior is None else prior, n, generator)
+        target = _target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
             sampled = chosen.sample(
@@ -240,6 +247,16 @@ class Composer(Composable):
             return {"sample": changed[0] if changed else given, "stop": self._interrupt}
 
         return called
+
+
+def _filled(composition: Composition, prior: Any, n: int, generator: Generator) -> tuple[Composition, Generator]:
+    """The composition with what is open drawn by a prior, if there is one, and the generator that has drawn it."""
+    if not prior:
+        return composition, generator
+    if not isinstance(prior, Draws):
+        raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
+    made = as_generators(generator)
+    return drawn(composition, prior, n, made if isinstance(made, list) else [made]), made
 
 
 def _target(

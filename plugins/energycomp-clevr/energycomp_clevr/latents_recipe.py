@@ -13,16 +13,16 @@ from torch import Tensor
 
 from energycomp import load
 from energycomp.components import Condition
+from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
-from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp.progress import Bar, counting, progress
 from energycomp_clevr.model import SIZE
-from energycomp_clevr.objects import QUARTER, VIEW_COLUMNS
+from energycomp_clevr.objects import QUARTER, SHAPE, TURN
 from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of
-from energycomp_clevr.rivals import SHAPE, TURN, draw_rivals
-from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_clevr.rivals import draw_rivals
+from energycomp_clevr.viewpoint import VIEW_COLUMNS, Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.records import Record
@@ -134,7 +134,9 @@ def enlarged(trained: Model, model: Model) -> Model:
             continue
         columns = _parts([old.shape[1]], [weight.shape[1]])
         if name == "token.0.weight":  # the view stands last
-            columns = _parts([old.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS], [weight.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS])
+            columns = _parts(
+                [old.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS], [weight.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS]
+            )
         elif name.startswith("grow."):  # from the coarser grid, and from the skip connection
             level = int(name.split(".")[1])
             columns = _parts(*([sizes[level + 1], sizes[level]] for sizes in channels))

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Conditioner
-from energycomp_clevr.objects import ATTRIBUTES, QUARTER
+from energycomp_clevr.objects import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_lab.training import Rivals
 
 WORDS = (*map(len, ATTRIBUTES.values()), QUARTER)
-SHAPE, TURN = 2 + list(ATTRIBUTES).index("shape"), 2 + len(ATTRIBUTES)  # columns of a value
-CUBE = 1 + ATTRIBUTES["shape"].index("cube")
 SWAPS = 2  # objects of a scene with a wrong word
 MIXED_UP = (0.1, 0.2, 0.3, 0.4, 0.3)  # how often a wrong size, colour, material, shape and turn is tried, relatively
 TURNED = (15, 75)  # degrees between a right turn and a wrong one
@@ -24,7 +22,7 @@ def draw_rivals(
     """Rivals of scenes with R objects: an object left out, one too many or moved, and ones with a wrong word.
 
     Args:
-        values: of all objects: (R, 6) or (R, 7) with attributes that are open as 0, or (R, 2) places, which have no words.
+        values: of all objects: (R, 6) or (R, 7) with attributes that are open as 0, or (R, 2) places without words.
         owner: (R,) the scene of each.
         scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
         generator: of the CPU.

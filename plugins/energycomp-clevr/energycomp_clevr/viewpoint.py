@@ -15,6 +15,10 @@ from energycomp.errors import InputError
 from energycomp.fields import is_number
 
 MOST = 6.0  # scene units, of an offset
+VIEW_COLUMNS = 7  # of a token: the six numbers of a `Viewpoint`, and whether it is one
+HOME = (7.48, -6.51, 5.34)  # where CLEVR's camera stands, on average; it looks at the origin
+AXES = ((0.6565, 0.7543, 0.0), (-0.3577, 0.3113, 0.8805), (-0.6641, 0.5780, -0.4741))  # right, up, forward from there
+JITTER = (0.5, 1.0)  # scene units: how far CLEVR moves the camera and the lamps along each axis of the scene, at most
 
 
 @attrs.frozen
@@ -73,3 +77,19 @@ class Viewpoint:
         width, own = self.token_shape[1], self.value_shape[0]
         rows = torch.nn.functional.pad(values, (width - own - 1, 0))
         return Condition(torch.cat([rows, torch.ones_like(rows[:, :1])], 1)[:, None])
+
+
+def says_view(condition: Condition) -> bool:
+    """Whether a row of a condition is that of a `Viewpoint`."""
+    return bool(((condition.rows[:, 0, -1] == 1) & ~condition.null).any())
+
+
+def around(token_shape: tuple[int, int], rows: int, generator: torch.Generator | None) -> Condition:
+    """Rows of `Viewpoint` with camera and lamp where CLEVR's own generator puts them.
+
+    >>> around((1, 24), 100, torch.Generator().manual_seed(0)).rows[:, 0, -7:].std(0)
+    tensor([0.3024, 0.3053, 0.2767, 0.5854, 0.6417, 0.5126, 0.0000])
+    """
+    moved = (2 * torch.rand(rows, 2, 3, generator=generator) - 1) * torch.tensor(JITTER)[:, None]
+    values = moved @ torch.tensor(AXES).T  # as the usual camera sees it
+    return Viewpoint(token_shape)(values.flatten(1))

@@ -17,14 +17,26 @@ from typer.testing import CliRunner
 
 from energycomp import plugins
 from energycomp.cli.app import app
-from energycomp.denoisers import count_rows
+from energycomp.denoisers import TwoStageUNet, count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.images import png
+from energycomp.images import ImageProcessor, png
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
+from energycomp_clevr.objects import Objects
 from energycomp_studio.forms import form_of
 from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.pictures import SIDE
-from energycomp_studio.scene import Item, Scene, Settings, beyond, changes, component, composed, in_words, scene_of
+from energycomp_studio.scene import (
+    Item,
+    Scene,
+    Settings,
+    beyond,
+    changes,
+    component,
+    composed,
+    in_words,
+    scene_of,
+    text_of,
+)
 from energycomp_studio.tabs.compose import PLAIN, first_scene, kept_in, sampled, settings_of, shown
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
@@ -257,3 +269,19 @@ def test_equal_scenes_give_equal_images() -> None:
     scene, model = first_scene(form_of(tinted_model())), tinted_model()
     one, two = (sampled(scene, model, Settings(steps=2), lambda _: None) for _ in range(2))
     assert torch.equal(torch.tensor(np.asarray(one)), torch.tensor(np.asarray(two)))
+
+
+def test_a_turn_is_said_in_all_lines() -> None:
+    """A model with turns and pictures that are not square; its network is never asked."""
+    own = Objects(turns=True)
+    network = TwoStageUNet(sample_size=(16, 24), token_width=own.token_shape[1], channels=(8, 16), head_channels=8)
+    model = tiny_model()
+    denoiser = attrs.evolve(model.denoiser, network=network, sample_shape=(3, 16, 24), token_shape=own.token_shape)
+    processor = ImageProcessor(size=(16, 24), resize="squash")
+    model = attrs.evolve(model, denoiser=denoiser, conditioner=own, processor=processor, conditioner_name="objects")
+    scene, settings = Scene((Item({"x": 0.2, "y": 0.3, "color": "red", "shape": "cube", "turn": 45}),)), Settings()
+    assert text_of(scene.items[0], model) == "red cube turn=45 at 0.2,0.3"
+    assert 'model(0.2, 0.3, color="red", shape="cube", turn=45)' in python_lines(scene, model, "clevr", settings)
+    assert "'red cube turn=45 at 0.2,0.3'" in shell_line(scene, model, "clevr", settings)
+    assert form_of(model).attributes.keys() == {"size", "color", "material", "shape"}  # no list of 90 turns
+    assert (settings.aspect(model), Settings(canvas="48x16").aspect(model)) == (1.5, 3.0)
