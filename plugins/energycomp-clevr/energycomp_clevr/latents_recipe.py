@@ -125,9 +125,10 @@ def enlarged(trained: Model, model: Model) -> Model:
             f"got the model {trained.name} to start from, which has another network; expected clevr, or a model that "
             "was trained from it; leave --init out"
         )
+    networks: tuple[Any, Any] = (trained.denoiser.network, model.denoiser.network)
+    channels = [network.config["channels"] for network in networks]
     for name, weight in own.items():
         old = known[name]
-        channels = (trained.denoiser.network.config["channels"], model.denoiser.network.config["channels"])
         rows = _parts([old.shape[0]], [weight.shape[0]], 2 if ".film." in name else 1)
         if weight.ndim == 1:
             weight[rows] = old
@@ -139,7 +140,8 @@ def enlarged(trained: Model, model: Model) -> Model:
             )
         elif name.startswith("grow."):  # from the coarser grid, and from the skip connection
             level = int(name.split(".")[1])
-            columns = _parts(*([sizes[level + 1], sizes[level]] for sizes in channels))
+            before, after = ([sizes[level + 1], sizes[level]] for sizes in channels)
+            columns = _parts(before, after)
         weight[rows] = 0
         weight[rows[:, None], columns] = old
     model.denoiser.network.load_state_dict(own)

@@ -278,6 +278,7 @@ def _turn_code(turn: Any, shape: Any, known: bool) -> int:
         return 0
     if not known:
         raise InputError(f"got turn={turn!r} for a model that takes no turns; expected none; leave it out")
+    degrees: Any = turn
     try:
         degrees = float(turn) if isinstance(turn, str) else turn
     except ValueError:
