@@ -166,9 +166,9 @@ class Composer(Composable):
                 the whole composition away from that of the unconditional leaf. Others than "cfg" are for the default
                 sampler only. `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
-            prior: the conditioner that draws what components leave open before anything else, for each sample; that of
-                the model when left out, where it is one of `energycomp.components.Draws`. False leaves it open: the
-                network averages over it.
+            prior: the conditioner that draws what components leave open before anything else, for each sample, or once
+                for all samples with a sampler, which may exchange them; that of the model when left out, where it is
+                one of `energycomp.components.Draws`. False leaves it open: the network averages over it.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says by how much samples leave the data, where
                 that is more than 3 times the value range, or 30 standard deviations of numbers.
@@ -208,7 +208,9 @@ class Composer(Composable):
             raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         made = made_guidance(guidance, guidance_scale)
-        composition, generator = _filled(self.composition, own.get("prior") if prior is None else prior, n, generator)
+        prior = own.get("prior") if prior is None else prior
+        rows = n if isinstance(chosen, SchedulerSampler) else 1
+        composition, generator = _filled(self.composition, prior, rows, generator)
         target = _target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
@@ -249,14 +251,19 @@ class Composer(Composable):
         return called
 
 
-def _filled(composition: Composition, prior: Any, n: int, generator: Generator) -> tuple[Composition, Generator]:
-    """The composition with what is open drawn by a prior, if there is one, and the generator that has drawn it."""
+def _filled(composition: Composition, prior: Any, rows: int, generator: Generator) -> tuple[Composition, Generator]:
+    """The composition with what is open drawn by a prior, if there is one, and the generator that has drawn it.
+
+    Args:
+        rows: of what is drawn: one for each sample, or one for all.
+    """
     if not prior:
         return composition, generator
     if not isinstance(prior, Draws):
         raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
     made = as_generators(generator)
-    return drawn(composition, prior, n, made if isinstance(made, list) else [made]), made
+    sources = made if isinstance(made, list) else [made]
+    return drawn(composition, prior, rows, sources if rows > 1 else sources[:1]), made
 
 
 def _target(

@@ -64,7 +64,7 @@ def _shown(composition: Composition) -> list[tuple[Any, AnyWeight]]:
 
 def _counts(weight: AnyWeight, n: int) -> Tensor:
     """Which of n samples show a leaf, (n,); one whose weight varies over samples is that of some of them."""
-    if not isinstance(weight, Weight) or weight.samples is None:
+    if not isinstance(weight, Weight) or weight.samples is None or n % weight.samples:
         return torch.ones(n, dtype=torch.long)
     seen = [weight.at(torch.full((n,), share / SHARES), (1, 1, 1)) for share in range(SHARES + 1)]
     return (torch.stack(seen).reshape(SHARES + 1, n) > 0).any(0).long()

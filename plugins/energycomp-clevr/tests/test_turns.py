@@ -138,17 +138,22 @@ def test_what_is_said_is_not_drawn(model: Model) -> None:
     assert isinstance(TURNED, Draws)
 
 
+@pytest.mark.parametrize("sampler", [None, "smc"])
 @torch.no_grad()
-def test_a_sample_is_that_of_what_was_drawn(tiny: Model) -> None:
+def test_a_sample_is_that_of_what_was_drawn(tiny: Model, sampler: str | None) -> None:
     """Sampled again with the turn and the view said, from the same noise."""
-    cube = tiny("red cube at 0.3,0.5")
-    found = Composer(cube).sample(2, generator=3, output_type="latent", **QUICK)
+    cube, rows = tiny("red cube at 0.3,0.5"), 2 if sampler is None else 1  # samplers exchange samples
+    how: dict[str, Any] = {
+        **QUICK,
+        "report": lambda _: None,
+        **(_own(tiny) if sampler is None else {"sampler": sampler}),
+    }
+    found = Composer(cube).sample(2, generator=3, output_type="latent", **how)
     rest = torch.Generator().manual_seed(3)
-    said = drawn(Composer(cube).composition, TURNED, 2, [rest])
-    again = Composer(said).sample(2, generator=rest, output_type="latent", prior=False, **QUICK, **_own(tiny))
-    assert found.equal(again)
-    averaged = Composer(cube).sample(2, generator=3, output_type="latent", prior=False, **QUICK)
-    assert not found.equal(averaged)
+    said = drawn(Composer(cube).composition, TURNED, rows, [rest])
+    assert [len(leaf.condition) for leaf in said.terms if leaf.name != "u"] == [rows, rows]
+    assert found.equal(Composer(said).sample(2, generator=rest, output_type="latent", prior=False, **how))
+    assert not found.equal(Composer(cube).sample(2, generator=3, output_type="latent", prior=False, **how))
 
 
 def test_compositions_of_one_batch_draw_what_each_draws_alone(tiny: Model) -> None:
